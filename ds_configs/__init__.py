@@ -1,0 +1,1 @@
+"""Data, not code: what modes, models and DeepSpeed are told."""

@@ -1,0 +1,61 @@
+"""The settings that engines read: processes, device, precision, compilation and memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+Device = Literal["auto", "cuda", "mps", "xpu", "cpu"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "bf16-params"]
+Compile = Literal["auto", "on", "off"]
+
+
+class Engine(BaseModel, extra="forbid", frozen=True):
+    """How the work is laid on the hardware."""
+
+    name: Annotated[
+        str | None,
+        Field(
+            description="The engine; see `list engines`. Default: local for one process, ddp for more."
+        ),
+    ] = None
+    nproc: Annotated[
+        int | None,
+        Field(ge=1, description="Processes on this machine. Default: one a GPU, or one."),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="CPU threads a process uses. Default: the cores there are, shared evenly.",
+        ),
+    ] = None
+    bind_cores: Annotated[
+        bool, Field(description="Pin each process to its own share of the cores (Linux).")
+    ] = False
+    timeout_s: Annotated[
+        float, Field(gt=0, description="Seconds a rank waits for another before the run fails.")
+    ] = 600.0
+    ds_config: Annotated[
+        str | None,
+        Field(
+            description="DeepSpeed JSON of the person's own, merged over the engine's; zero engines only."
+        ),
+    ] = None
+
+
+class Memory(BaseModel, extra="forbid", frozen=True):
+    """What is traded for memory."""
+
+    activation_checkpointing: Annotated[
+        str,
+        Field(
+            pattern=r"^(none|full|every [1-9][0-9]*)$",
+            description="Recompute activations in backward: none, full, or `every N`, each N-th block.",
+        ),
+    ] = "none"
+    attention: Annotated[
+        Literal["auto", "flash", "efficient", "math"],
+        Field(description="The kernel of scaled dot-product attention."),
+    ] = "auto"

@@ -1,0 +1,1 @@
+"""Reads words and files, decides, starts processes and tells the person."""

@@ -1,0 +1,1 @@
+"""What is learnt: one Task a family, and the person's own."""

@@ -1,0 +1,118 @@
+"""The contract between the training loop and what is learnt, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+    from torch.nn import Module
+
+Batch = Mapping[str, Any]
+SplitName = Literal["train", "val", "test"]
+
+
+class DataError(Exception):
+    """The person's data cannot be used; the text says what, where and what would do."""
+
+
+class Draws(Protocol):
+    """Randomness of one sample: the same for the same seed, epoch and index, in any worker."""
+
+    def rng(self) -> np.random.Generator:
+        """A generator that starts anew at each call."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The metric that picks the best checkpoint, and which way is better."""
+
+    metric: str
+    direction: Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss summed over its units, and the parts that are logged with it (also sums)."""
+
+    sum: Tensor
+    parts: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a task is told about the run it serves."""
+
+    seed: int
+    eval_share: float
+    folder: Path | None
+    """The run folder: a tokenizer or a split may be kept here; None: keep nothing."""
+    device: torch.device
+    attention: str = "auto"
+
+
+class Split(Protocol):
+    """Samples by position; the same position gives the same sample but for what `draws` decides."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, draws: Draws) -> Any: ...
+
+
+class Metric(Protocol):
+    """Counts over a split that add up exactly over ranks."""
+
+    def update(self, model: Module, batch: Batch) -> Tensor:
+        """What `batch` adds to the counts: a float64 vector, always of the same length."""
+
+    def result(self, counts: Tensor) -> dict[str, float]:
+        """The metrics of the summed counts, by name."""
+
+
+class Task(Protocol):
+    """One kind of learning: data, model, loss and what is measured. Knows no engine."""
+
+    goal: Goal
+    units: str
+    """What the loss sums over: "tokens", "pixels", "samples"."""
+
+    def setup(self) -> None:
+        """Read the data and fit what is fitted on it; rank 0 first, then the others.
+
+        Raises DataError.
+        """
+
+    def build(self) -> Module:
+        """The model on the CPU, its weights drawn from torch's global generator."""
+
+    def data(self, split: SplitName) -> Split:
+        """The samples of a split."""
+
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """One batch from samples; never empty."""
+
+    def weight(self, batch: Batch) -> int:
+        """How many units `batch` holds; known before the forward pass, may be 0."""
+
+    def loss(self, model: Module, batch: Batch) -> Loss:
+        """The loss summed over the units of `batch`; 0 with gradients where it has none."""
+
+    def metric(self) -> Metric:
+        """A fresh way to measure a split."""
+
+    def blocks(self, model: Module) -> list[Module]:
+        """The layers in order: units of sharding and of activation checkpointing."""
+
+    def preview(self, model: Module) -> str | None:
+        """A sample of what the model gives now, for a person to read. Collective under sharding."""
+
+    def flops_per_sample(self, model: Module) -> float | None:
+        """Floating point operations of forward and backward for one sample; None: not known."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the person should know of the data: counts, splits, what was left out."""

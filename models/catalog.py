@@ -1,0 +1,27 @@
+"""The families there are: where each one lives, and one sentence on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family's settings and task live; nothing is imported by naming it."""
+
+    name: str
+    sentence: str
+    config: str
+    """Module with classes Model and Data and the table SIZES; imports no torch."""
+    task: str
+    """`module:Class`, built as Class(model, data, context)."""
+
+
+FAMILIES = {
+    "language": Family(
+        "language",
+        "a decoder-only transformer in the Llama layout, for text",
+        "models.language.config",
+        "models.language.task:LanguageTask",
+    ),
+}

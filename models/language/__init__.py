@@ -1,0 +1,1 @@
+"""The language family: a decoder-only transformer in the Llama layout."""

@@ -1,0 +1,93 @@
+"""The language family's sizes and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers of one Llama-layout transformer."""
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    vocabulary: int
+    context: int
+
+
+SIZES = {
+    "tiny": Size(64, 2, 4, 192, 272, 128),
+    "small": Size(128, 4, 4, 384, 272, 256),
+    "lite": Size(256, 6, 8, 704, 272, 1024),
+    "full": Size(512, 8, 8, 1408, 272, 2048),
+    "124M": Size(768, 12, 12, 2048, 50304, 1024),
+    "350M": Size(1024, 24, 16, 2816, 50304, 2048),
+    "1.3B": Size(2048, 24, 16, 5504, 50304, 2048),
+}
+
+
+class Model(BaseModel, extra="forbid", frozen=True):
+    """A decoder-only transformer in the Llama layout, or one from a local folder."""
+
+    family: Annotated[str, Field(description="The model family.")] = "language"
+    size: Annotated[str, Field(description="The size; see `list models`.")] = "full"
+    pretrained: Annotated[
+        str | None,
+        Field(
+            description="A local folder of a causal language model that transformers can load; its size and tokenizer replace ours."
+        ),
+    ] = None
+    tokenizer: Annotated[
+        str,
+        Field(
+            description="bytes, bpe (trained on the data, kept in the run folder), or a local folder or tokenizer.json."
+        ),
+    ] = "bytes"
+    vocabulary: Annotated[
+        int | None,
+        Field(
+            ge=300, description="Entries of a bpe tokenizer. Default: the size's own, at least 512."
+        ),
+    ] = None
+    kv_heads: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Key and value heads, shared by groups of query heads. Default: as many as heads.",
+        ),
+    ] = None
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="Share of each target spread over the vocabulary.")
+    ] = 0.0
+
+
+class Data(BaseModel, extra="forbid", frozen=True):
+    """Text to learn from."""
+
+    path: Annotated[
+        str,
+        Field(
+            description="A file or folder of text, JSONL or CSV; or embedded:python, embedded:commands."
+        ),
+    ] = "embedded:python"
+    control: Annotated[
+        Literal["real", "noise"],
+        Field(
+            description="noise: destroy the information in the input; the score must fall to chance."
+        ),
+    ] = "real"
+    on_bad: Annotated[
+        Literal["stop", "skip"],
+        Field(description="A row that cannot be used: stop, or count it and go on."),
+    ] = "stop"
+    fraction: Annotated[
+        float, Field(gt=0, le=1, description="Share of the data's groups that is used.")
+    ] = 1.0
+    seq_len: Annotated[
+        int | None, Field(ge=8, description="Tokens a sample. Default: the context of the size.")
+    ] = None

@@ -1,0 +1,32 @@
+"""Lengths of training as a person writes them: steps, a share of the run, or epochs."""
+
+from __future__ import annotations
+
+import re
+
+_SHARE = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?%$")
+_EPOCHS = re.compile(r"^([0-9]+(?:\.[0-9]+)?) epochs?$")
+LEGAL = "a number of steps, a share such as '5%', or epochs such as '2 epochs'"
+
+
+def check(text: int | str) -> None:
+    """Raises ValueError where `text` is no length."""
+    steps(text, 1, 1)
+
+
+def steps(length: int | str, steps_per_epoch: int, total_steps: int) -> int:
+    """`length` in steps, rounded to the nearest; at least 1 unless it is 0.
+
+    Raises ValueError where `length` is negative or reads as nothing in LEGAL.
+    """
+    if isinstance(length, int):
+        if length < 0:
+            raise ValueError(f"{length} is negative; legal: {LEGAL}")
+        return length
+    if match := _SHARE.match(length.strip()):
+        exact = float(match[1]) / 100 * total_steps
+    elif match := _EPOCHS.match(length.strip()):
+        exact = float(match[1]) * steps_per_epoch
+    else:
+        raise ValueError(f"{length!r} is no length; legal: {LEGAL}")
+    return max(1, round(exact)) if exact > 0 else 0

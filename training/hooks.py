@@ -1,0 +1,147 @@
+"""What hangs on the loop: it is told what happened, and asks; ranks agree; the loop acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Status = Literal["completed", "stopped", "failed"]
+
+
+class Ask(IntFlag):
+    """What a hook wants of all ranks; joined by a bitwise or over hooks and ranks."""
+
+    NOTHING = 0
+    EVALUATE = 1
+    SAVE = 2
+    STOP = 4
+    """End the run in good order: its aim is reached."""
+    SIGNAL = 8
+    """Save and end: a signal asked for it; run me again (exit 75)."""
+    INTERRUPT = 16
+    """Save and end: Ctrl-C (exit 130)."""
+    RELIEF = 32
+    """Collect garbage and empty caches on every rank."""
+    PRESSURE = 64
+    """Save and end: a limit of the machine is still exceeded (exit 75)."""
+
+
+ENDS = Ask.STOP | Ask.SIGNAL | Ask.INTERRUPT | Ask.PRESSURE
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The solved numbers of a run; the same on every rank."""
+
+    total_steps: int
+    steps_per_epoch: int
+    global_batch: int
+    micro_batch: int
+    accumulation: int
+    world_size: int
+    units: str
+    first_step: int = 0
+    """Steps taken before this process began."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer update; tensors stay on the device until somebody logs them."""
+
+    step: int
+    """Updates taken, this one counted: the first is 1."""
+    loss: Tensor
+    """Mean over the units of this rank's share times world size; see `loss_of` in the loop."""
+    parts: Mapping[str, Tensor]
+    units: Tensor
+    """Units of the whole global batch."""
+    norm: Tensor
+    lr: float
+    skipped: bool
+    loss_scale: float | None
+    data_s: float
+    """Seconds this rank waited for its batches."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A logged step in plain numbers, agreed over ranks; what metrics.jsonl and the console show."""
+
+    step: int
+    epoch: float
+    samples: int
+    units: int
+    loss: float
+    parts: Mapping[str, float]
+    grad_norm: float
+    lr: float
+    skipped: int
+    """Skipped updates since the last logged step."""
+    loss_scale: float | None
+    step_time_s: float
+    """Mean over the steps since the last logged one; evaluation and saving left out."""
+    data_time_s: float
+    samples_per_s: float
+    units_per_s: float
+    mfu: float | None
+    device_memory_bytes: int | None
+    host_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of one whole split after `step` updates."""
+
+    step: int
+    split: str
+    metrics: Mapping[str, float]
+    is_best: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; becomes result.json."""
+
+    status: Status
+    reason: str
+    exit_code: int
+    steps: int
+    epochs: float
+    wall_s: float
+    best: Mapping[str, float | str | int] | None
+    samples_per_s: float | None
+    peak_memory_bytes: Mapping[str, int | None] = field(default_factory=dict)
+
+
+class Hook:
+    """Sees what happens; each method may be left out. Runs on every rank, never communicates."""
+
+    def start(self, budget: Budget) -> None:
+        """Before the first step."""
+
+    def step(self, step: Step) -> Ask:
+        """After each update; must not wait for the device."""
+        return Ask.NOTHING
+
+    def logged(self, line: Logged) -> None:
+        """After each logged step, on every rank."""
+
+    def evaluated(self, evaluation: Evaluation) -> Ask:
+        """After each evaluation."""
+        return Ask.NOTHING
+
+    def saved(self, folder: Path, step: int) -> None:
+        """After a checkpoint is whole on disk."""
+
+    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+        """Something worth a line in events.jsonl."""
+
+    def end(self, outcome: Outcome) -> None:
+        """After the last step, also when the run failed."""

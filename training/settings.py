@@ -1,0 +1,213 @@
+"""The settings that the training loop and what hangs on it read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+Duration = Annotated[
+    int | str,
+    Field(
+        union_mode="left_to_right",
+        description="Steps as a number, a share of the run as '5%', or epochs as '2 epochs'.",
+    ),
+]
+
+
+class Train(BaseModel, extra="forbid", frozen=True):
+    """How much is trained, in what portions."""
+
+    global_batch: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Samples of one step over all ranks; or give micro_batch and accumulation.",
+        ),
+    ] = None
+    micro_batch: Annotated[
+        int | None,
+        Field(ge=1, description="Samples that one rank puts through one forward and backward."),
+    ] = None
+    accumulation: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Micro-batches a step on one process; more processes take them away first.",
+        ),
+    ] = None
+    epochs: Annotated[float, Field(gt=0, description="Passes over the training data.")] = 1.0
+    max_steps: Annotated[
+        int | None, Field(ge=1, description="Stop after this many steps, whatever `epochs` says.")
+    ] = None
+    seed: Annotated[
+        int, Field(ge=0, lt=2**63, description="The seed that every purpose derives its own from.")
+    ] = 0
+    deterministic: Annotated[
+        bool, Field(description="Only deterministic algorithms; slower on a GPU.")
+    ] = False
+    debug: Annotated[
+        bool, Field(description="Anomaly detection and the shapes of the first batch.")
+    ] = False
+    on_nonfinite: Annotated[
+        str,
+        Field(
+            pattern=r"^(stop|skip [1-9][0-9]*)$",
+            description="A loss or gradient that is NaN or infinite: stop, or `skip N` such steps in a row at most.",
+        ),
+    ] = "stop"
+    ema: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="Decay of the moving average of the weights that evaluation uses; none: off.",
+        ),
+    ] = None
+    preview: Annotated[
+        bool, Field(description="Show a sample of the model's output before and after training.")
+    ] = True
+
+
+class Optim(BaseModel, extra="forbid", frozen=True):
+    """The optimizer."""
+
+    name: Annotated[Literal["adamw", "sgd"], Field(description="The optimizer's name.")] = "adamw"
+    lr: Annotated[float, Field(gt=0, description="The peak learning rate.")] = 1e-3
+    betas: Annotated[
+        list[float],
+        Field(
+            min_length=2,
+            max_length=2,
+            description="AdamW's decay rates of the first and second moment.",
+        ),
+    ] = [0.9, 0.95]
+    eps: Annotated[float, Field(gt=0, description="AdamW's term against division by zero.")] = 1e-8
+    momentum: Annotated[float, Field(ge=0, lt=1, description="Momentum of sgd.")] = 0.9
+    weight_decay: Annotated[
+        float, Field(ge=0, description="Decay of weights with two or more axes.")
+    ] = 0.01
+    clip_norm: Annotated[
+        float | None,
+        Field(gt=0, description="Gradients are scaled down to this norm; none: never."),
+    ] = 1.0
+
+
+class Schedule(BaseModel, extra="forbid", frozen=True):
+    """How the learning rate moves."""
+
+    name: Annotated[
+        Literal["constant", "linear", "cosine", "cosine-restarts", "one-cycle"],
+        Field(description="The curve after warm-up."),
+    ] = "cosine"
+    warmup: Duration = 0
+    final: Annotated[
+        float,
+        Field(ge=0, le=1, description="The learning rate at the end, as a share of the peak."),
+    ] = 0.0
+    cycle: Annotated[
+        int | str,
+        Field(description="Length of the first cycle of cosine-restarts: steps, share or epochs."),
+    ] = "10 epochs"
+    t_mult: Annotated[
+        float,
+        Field(
+            ge=1,
+            description="Each cycle of cosine-restarts is this many times as long as the one before.",
+        ),
+    ] = 2.0
+
+
+class Loader(BaseModel, extra="forbid", frozen=True):
+    """How batches reach the device."""
+
+    workers: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Processes that prepare samples, for each rank; 0: in the training process.",
+        ),
+    ] = 0
+    prefetch: Annotated[
+        int, Field(ge=1, description="Micro-batches each worker prepares ahead.")
+    ] = 2
+    persistent: Annotated[
+        bool, Field(description="Keep the workers of evaluation alive between evaluations.")
+    ] = True
+    pin_memory: Annotated[
+        bool, Field(description="Copy batches through page-locked memory (CUDA).")
+    ] = True
+
+
+class Eval(BaseModel, extra="forbid", frozen=True):
+    """When and on what the model is judged."""
+
+    every: Annotated[
+        int | str | None,
+        Field(description="Evaluate each so many steps, share or epochs; none: at the end only."),
+    ] = "1 epoch"
+    share: Annotated[
+        float, Field(gt=0, lt=1, description="Share of the data's groups held out for validation.")
+    ] = 0.1
+    metric: Annotated[
+        str | None,
+        Field(description="The metric that picks the best checkpoint. Default: the family's goal."),
+    ] = None
+
+
+class Stop(BaseModel, extra="forbid", frozen=True):
+    """When to stop early."""
+
+    patience: Annotated[
+        int | None,
+        Field(
+            ge=1, description="Evaluations without improvement before the run stops; none: never."
+        ),
+    ] = None
+    min_delta: Annotated[
+        float,
+        Field(ge=0, description="The least change of the metric that counts as an improvement."),
+    ] = 0.0
+
+
+class Save(BaseModel, extra="forbid", frozen=True):
+    """When the state is written."""
+
+    every: Annotated[
+        int | str | None,
+        Field(description="Save each so many steps, share or epochs; none: best and last only."),
+    ] = None
+    keep_last: Annotated[
+        int, Field(ge=1, description="Periodic checkpoints kept; older ones are deleted.")
+    ] = 2
+    best: Annotated[bool, Field(description="Save when an evaluation is the best so far.")] = True
+    last: Annotated[bool, Field(description="Save when the run ends.")] = True
+
+
+class Log(BaseModel, extra="forbid", frozen=True):
+    """What is written down."""
+
+    every: Annotated[
+        int, Field(ge=1, description="Steps between two training lines of metrics.jsonl.")
+    ] = 10
+
+
+class Critical(BaseModel, extra="forbid", frozen=True):
+    """Use in percent at which one reading is enough to act."""
+
+    ram: Annotated[float, Field(gt=0, le=100, description="Main memory, percent.")] = 95.0
+    gpu: Annotated[float, Field(gt=0, le=100, description="Device memory, percent.")] = 95.0
+    swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 80.0
+
+
+class Limits(BaseModel, extra="forbid", frozen=True):
+    """Use of the machine, in percent, at which three readings in a row make the run act."""
+
+    ram: Annotated[
+        float,
+        Field(gt=0, le=100, description="Main memory, percent; inside a container, of its limit."),
+    ] = 85.0
+    gpu: Annotated[float, Field(gt=0, le=100, description="Device memory, percent.")] = 90.0
+    swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 50.0
+    critical: Critical = Critical()
+    check_every_s: Annotated[float, Field(gt=0, description="Seconds between two readings.")] = 30.0
