@@ -48,6 +48,10 @@ class Budget:
     units: str
     first_step: int = 0
     """Steps taken before this process began."""
+    eval_every: int | None = None
+    """Steps from one evaluation to the next; None: one at the end only."""
+    save_every: int | None = None
+    """Steps from one periodic save to the next; None: there are none."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Logged:
-    """A logged step in plain numbers, agreed over ranks; what metrics.jsonl and the console show."""
+    """A logged step in plain numbers, agreed over ranks: for metrics.jsonl and the console."""
 
     step: int
     epoch: float
@@ -137,11 +141,15 @@ class Hook:
         """After each evaluation."""
         return Ask.NOTHING
 
+    def relieved(self) -> Ask:
+        """After every rank carried out RELIEF, before the next step: measure again."""
+        return Ask.NOTHING
+
     def saved(self, folder: Path, step: int) -> None:
         """After a checkpoint is whole on disk."""
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Something worth a line in events.jsonl."""
+        """Something worth a line in events.jsonl; "preview" has facts "when" and "text"."""
 
     def end(self, outcome: Outcome) -> None:
         """After the last step, also when the run failed."""
