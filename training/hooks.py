@@ -52,6 +52,8 @@ class Budget:
     """Steps from one evaluation to the next; None: one at the end only."""
     save_every: int | None = None
     """Steps from one periodic save to the next; None: there are none."""
+    flops_per_sample: float | None = None
+    """Of forward and backward, as the task counts them; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,11 @@ class Step:
     step: int
     """Updates taken, this one counted: the first is 1."""
     loss: Tensor
-    """Mean over the units of this rank's share times world size; see `loss_of` in the loop."""
+    """This rank's sum over `units`, times the world size: its mean over ranks is the loss."""
     parts: Mapping[str, Tensor]
-    units: Tensor
-    """Units of the whole global batch."""
+    """This rank's sums."""
+    units: int
+    """Of the whole global batch."""
     norm: Tensor
     lr: float
     skipped: bool
@@ -149,7 +152,10 @@ class Hook:
         """After a checkpoint is whole on disk."""
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Something worth a line in events.jsonl; "preview" has facts "when" and "text"."""
+        """Something worth a line in events.jsonl; "preview" has facts "when" and "text".
+
+        "warning" has "text", for a person to see at once, and what else it is about.
+        """
 
     def end(self, outcome: Outcome) -> None:
         """After the last step, also when the run failed."""

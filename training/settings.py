@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, Field
 
@@ -116,6 +116,10 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
             description="Each cycle of cosine-restarts is this many times as long as the one before.",
         ),
     ] = 2.0
+    warmup_cap: Annotated[
+        Duration | None,
+        Field(description="A longer warm-up is cut to this, and a warning says so; none: never."),
+    ] = None
 
 
 class Loader(BaseModel, extra="forbid", frozen=True):
@@ -151,7 +155,10 @@ class Eval(BaseModel, extra="forbid", frozen=True):
     ] = 0.1
     metric: Annotated[
         str | None,
-        Field(description="The metric that picks the best checkpoint. Default: the family's goal."),
+        Field(
+            description="The metric that picks the best checkpoint, with which way is better: "
+            "'accuracy max'. Default: the family's goal."
+        ),
     ] = None
 
 
@@ -211,3 +218,35 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 50.0
     critical: Critical = Critical()
     check_every_s: Annotated[float, Field(gt=0, description="Seconds between two readings.")] = 30.0
+
+
+class Settings(Protocol):
+    """The settings of a run as far as training reads them."""
+
+    @property
+    def train(self) -> Train: ...
+    @property
+    def optim(self) -> Optim: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def loader(self) -> Loader: ...
+    @property
+    def eval(self) -> Eval: ...
+    @property
+    def stop(self) -> Stop: ...
+    @property
+    def save(self) -> Save: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def precision(self) -> str: ...
+
+
+class SettingError(ValueError):
+    """A setting does not fit what it is used on; the text says what is legal."""
+
+    def __init__(self, key: str, value: object, wrong: str, legal: str, write: str | None = None):
+        self.key, self.value, self.wrong, self.legal, self.write = key, value, wrong, legal, write
+        mend = f"; write  {write}" if write else ""
+        super().__init__(f"{key} {value!r} {wrong}; legal: {legal}{mend}")
