@@ -182,7 +182,7 @@ def one_step(world: World, engine, module: nn.Module, case: Case, step: int):
             tokens.chunk(ACCUMULATION), labels.chunk(ACCUMULATION), strict=True
         )
     ]
-    units = world.sum(sum((targets != IGNORED).sum() for _, targets in micro_batches))
+    units = world.sum(torch.cat([targets for _, targets in micro_batches]).ne(IGNORED).sum())
     total = torch.zeros(())
     for index, (inputs, targets) in enumerate(micro_batches, start=1):
         with engine.accumulate(last=index == len(micro_batches)):
