@@ -15,6 +15,8 @@ class Family:
     """Module with classes Model and Data and the table SIZES; imports no torch."""
     task: str
     """`module:Class`, built as Class(model, data, context)."""
+    stages: tuple[str, ...] = ()
+    """Names of the stages that the mode `staged` trains one after the other; none: not staged."""
 
 
 FAMILIES = {
