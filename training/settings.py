@@ -13,7 +13,6 @@ from training import duration
 Duration = Annotated[int | str, AfterValidator(duration.check)]
 Cadence = Annotated[int | str, AfterValidator(duration.check_cadence)]
 _LENGTH = {"legal": duration.LEGAL}
-_CADENCE = {"legal": f"{duration.LEGAL}; none"}
 _RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
 _ADAMW = {"only_if": {"optim.name": ["adamw"]}}
 _WORKERS = {"unless": {"loader.workers": [0]}}
@@ -66,7 +65,7 @@ class Train(BaseModel, extra="forbid", frozen=True):
         Field(
             gt=0,
             lt=1,
-            description="Decay of the moving average of the weights that evaluation uses; none: off.",
+            description="Decay of the moving average of the weights that evaluation uses; null: off.",
         ),
     ] = None
     preview: Annotated[
@@ -106,7 +105,7 @@ class Optim(BaseModel, extra="forbid", frozen=True):
     ] = 0.01
     clip_norm: Annotated[
         float | None,
-        Field(gt=0, description="Gradients are scaled down to this norm; none: never."),
+        Field(gt=0, description="Gradients are scaled down to this norm; null: never."),
     ] = 1.0
 
 
@@ -185,7 +184,7 @@ class Eval(BaseModel, extra="forbid", frozen=True):
     every: Annotated[
         Cadence | None,
         Field(
-            description="How often to evaluate; none: at the end only.", json_schema_extra=_CADENCE
+            description="How often to evaluate; null: at the end only.", json_schema_extra=_LENGTH
         ),
     ] = "1 epoch"
     share: Annotated[
@@ -203,7 +202,7 @@ class Stop(BaseModel, extra="forbid", frozen=True):
     patience: Annotated[
         int | None,
         Field(
-            ge=1, description="Evaluations without improvement before the run stops; none: never."
+            ge=1, description="Evaluations without improvement before the run stops; null: never."
         ),
     ] = None
     min_delta: Annotated[
@@ -222,7 +221,7 @@ class Save(BaseModel, extra="forbid", frozen=True):
     every: Annotated[
         Cadence | None,
         Field(
-            description="How often to save; none: best and last only.", json_schema_extra=_CADENCE
+            description="How often to save; null: best and last only.", json_schema_extra=_LENGTH
         ),
     ] = None
     keep_last: Annotated[
