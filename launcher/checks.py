@@ -141,7 +141,7 @@ def _long_warmup(warmup: Value, steps: int, total: int) -> Fault:
         legal=f"less than {total} steps",
         nearest="10%",
         mend=refusals.write_over(key, warmup.origin, "10%"),
-        severity="error" if warmup.origin.layer in PERSONS else "warning",
+        severity="error" if history.by_person(warmup) else "warning",
     )
 
 
@@ -167,7 +167,7 @@ def _never(values: Values) -> Iterator[Fault]:
 def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Fault]:
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
         every = values[key]
-        if every.value is None or every.origin.layer not in PERSONS:
+        if every.value is None or not history.by_person(every):
             continue
         if steps_per_epoch is None and not isinstance(every.value, int):
             continue

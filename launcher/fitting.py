@@ -14,7 +14,6 @@ from launcher.leaves import leaves
 from launcher.machine import Machine
 from launcher.messages import Fault, plain
 from launcher.resolved import Batching, Origin, Value
-from training import duration
 
 
 @dataclass(frozen=True)
@@ -209,15 +208,6 @@ def _epochs(bench: Bench) -> None:
         bench.replace("train.max_steps", None, f"{place} says how long")
 
 
-def _warmup(bench: Bench) -> None:
-    """The program's own warm-up gives way to a run that a person made shorter."""
-    length, most = bench.get("schedule.warmup"), bench.get("train.max_steps")
-    if bench.typed("schedule.warmup") or not bench.typed("train.max_steps"):
-        return
-    if isinstance(length, int) and most is not None and length > duration.steps("10%", 1, most):
-        bench.replace("schedule.warmup", "10%", f"the run has {most} steps")
-
-
 RULES: tuple[Callable[[Bench], None], ...] = (
     _precision,
     _workers,
@@ -225,5 +215,4 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     _attention,
     _compile,
     _epochs,
-    _warmup,
 )
