@@ -19,6 +19,7 @@ _TYPES = {
     "text": "string",
     "true or false": "boolean",
 }
+_SCHEMA_WORDS = ("type", "anyOf", "$ref", "description")
 _CHANGE: Schema = {
     "type": "object",
     "description": "A change to the family's default.",
@@ -56,21 +57,35 @@ def mode() -> Schema:
     """The schema of a file in ds_configs/modes."""
     merged: dict[str, Schema] = {}
     for family in FAMILIES:
-        merged |= _blocks_of(family, _changeable)
+        merged |= _blocks_of(family, _changeable)  # of one name in two families, the later stands
     schema = _object(nested(merged))
     schema["properties"]["sentence"] = {"type": "string", "description": "What `list modes` says."}
-    return {"$schema": _DRAFT, "title": "A mode", **schema, "required": ["sentence"]}
+    return {
+        "$schema": _DRAFT,
+        "title": "A mode",
+        **schema,
+        "required": ["sentence"],
+        "definitions": {"change": _CHANGE},
+    }
 
 
 def family(name: str) -> Schema:
     """The schema of a family's file in ds_configs/models."""
     block = _object(nested(_blocks_of(name, _leaf)))
-    mode_block = _object(nested(_blocks_of(name, _changeable)))
-    by_mode = _object(dict.fromkeys(shipped.modes(), mode_block))
-    with_modes = {**block, "properties": {**block["properties"], "modes": by_mode}}
-    sizes = _object(dict.fromkeys(config_of(name).SIZES, with_modes))
-    schema = _object({"default": block, "sizes": sizes, "modes": by_mode})
-    return {"$schema": _DRAFT, "title": f"The family {name}", **schema, "required": ["default"]}
+    by_mode = _object({key: {"$ref": "#/definitions/mode"} for key in shipped.modes()})
+    size = {**block, "properties": {**block["properties"], "modes": by_mode}}
+    sizes = _object({key: {"$ref": "#/definitions/size"} for key in config_of(name).SIZES})
+    return {
+        "$schema": _DRAFT,
+        "title": f"The family {name}",
+        **_object({"default": block, "sizes": sizes, "modes": by_mode}),
+        "required": ["default"],
+        "definitions": {
+            "mode": _object(nested(_blocks_of(name, _changeable))),
+            "size": size,
+            "change": _CHANGE,
+        },
+    }
 
 
 def files() -> dict[str, str]:
@@ -93,7 +108,11 @@ def _blocks_of(name: str, schema_of: Callable[[Leaf], Schema]) -> dict[str, Sche
 
 
 def _changeable(leaf: Leaf) -> Schema:
-    return _leaf(leaf) if leaf.key == "promise" else {"anyOf": [_leaf(leaf), _CHANGE]}
+    return (
+        _leaf(leaf)
+        if leaf.key == "promise"
+        else {"anyOf": [_leaf(leaf), {"$ref": "#/definitions/change"}]}
+    )
 
 
 def _leaf(leaf: Leaf) -> Schema:
@@ -134,4 +153,4 @@ def _object(properties: Mapping[str, Any]) -> Schema:
 
 
 def _is_schema(child: Mapping[str, Any]) -> bool:
-    return "anyOf" in child or isinstance(child.get("description"), str) or "properties" in child
+    return any(isinstance(child.get(word), str | list) for word in _SCHEMA_WORDS)

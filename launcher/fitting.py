@@ -9,10 +9,10 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher import history, refusals
 from launcher.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.layers import PERSONS
+from launcher.entries import PERSONS
 from launcher.leaves import leaves
 from launcher.machine import Machine
-from launcher.messages import Fault, plain
+from launcher.messages import Fault, plain, shown
 from launcher.resolved import Batching, Origin, Value
 
 
@@ -67,7 +67,7 @@ def impossible(
     beneath = Value(*value.replaced[0]) if value.replaced else value
     family = values["model.family"].value
     return Fault(
-        f"{key} {refusals.shown(value.value)} {why}",
+        f"{refusals.named(key)} {shown(value.value)} {why}",
         key=key,
         value=value.value,
         place=refusals.place(key, value.origin),

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from launcher import history, refusals
 from launcher.checks import irrelevant
-from launcher.layers import PERSONS
+from launcher.entries import PERSONS
 from launcher.messages import Fault, shown
 from launcher.resolved import Resolved, Value
 

@@ -57,7 +57,7 @@ class Train(BaseModel, extra="forbid", frozen=True):
         Field(
             pattern=r"^(stop|skip [1-9][0-9]*)$",
             json_schema_extra={"legal": "stop, or such as 'skip 3'"},
-            description="At a loss or gradient that is not finite: stop, or skip N such steps in a row.",
+            description="What a loss that is not finite leads to: stop, or `skip N` in a row.",
         ),
     ] = "stop"
     ema: Annotated[
@@ -142,7 +142,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
         float,
         Field(
             ge=1,
-            description="How many times as long as the one before each cycle of cosine-restarts is.",
+            description="Each cycle of cosine-restarts is so many times as long as the last.",
             json_schema_extra=_RESTARTS,
         ),
     ] = 2.0
