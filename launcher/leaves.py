@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from engines.catalog import ENGINES
 from launcher import shipped
+from launcher.messages import plain
 from launcher.schema import config_of, settings_class
 from models.catalog import FAMILIES
 
@@ -127,7 +128,7 @@ def _bounds(info: FieldInfo) -> dict[str, float]:
 
 def _range(bounds: Mapping[str, float]) -> str | None:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    told = [f"{words[name]} {bound:g}" for name, bound in bounds.items()]
+    told = [f"{words[name]} {plain(bound)}" for name, bound in bounds.items()]
     return ", ".join(told) or None
 
 
