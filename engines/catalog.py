@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,26 @@ class Entry:
     """Packages that must be there."""
     ds_config: str | None = None
     """File in ds_configs/deepspeed that lays out partitioning and offload."""
+    processes: int | None = None
+    """How many processes it runs on, where that is fixed."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What it sets by dotted key: above the mode, below the person's files."""
+
+
+# ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
+_NO_COMPILE = {"compile": "off"}
 
 
 ENGINES = {
     e.name: e
     for e in (
-        Entry("local", "plain PyTorch, in the process you started", "engines.local", "Local"),
+        Entry(
+            "local",
+            "plain PyTorch, in the process you started",
+            "engines.local",
+            "Local",
+            processes=1,
+        ),
         Entry(
             "ddp",
             "a full copy on each rank, gradients averaged while backward runs",
@@ -71,6 +86,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3.json",
+            settings=_NO_COMPILE,
         ),
         Entry(
             "zero2-offload",
@@ -87,6 +103,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3-offload.json",
+            settings=_NO_COMPILE,
         ),
     )
 }

@@ -16,6 +16,8 @@ class Family:
     `parameters`; imports no torch."""
     task: str
     """`module:Class`, built as Class(model, data, context)."""
+    stages: tuple[str, ...] = ()
+    """Names of the stages that the mode `staged` trains one after the other; none: not staged."""
 
 
 FAMILIES = {

@@ -1,0 +1,108 @@
+"""What a settings file holds: values, each with the line it stands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.messages import Fault, SettingsError, nearest
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value of a file. `value` is a scalar, a list of nodes, or a dict of key to node."""
+
+    value: Any
+    line: int
+    """Where it begins, counted from 1; for the value of a key, the line of the key."""
+
+
+class Unreadable(Exception):
+    """The text breaks the rules of its format; `line` and `column` count from 1."""
+
+    def __init__(self, problem: str, line: int, column: int) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.line = line
+        self.column = column
+
+
+def read(path: Path) -> Node:
+    """The file's root mapping; JSON where the name ends in .json, else YAML. Reads the disk.
+
+    Raises SettingsError where there is no such file, or it cannot be read.
+    """
+    text = _text(path)
+    try:
+        if path.suffix == ".json":
+            from launcher import json_source
+
+            root = json_source.parse(text)
+        else:
+            from launcher import yaml_source
+
+            root = yaml_source.parse(text)
+    except Unreadable as broken:
+        form = "JSON" if path.suffix == ".json" else "YAML"
+        raise SettingsError(
+            [
+                Fault(
+                    f"{path} cannot be read as {form}: {broken.problem}",
+                    place=f"{path}, line {broken.line}, column {broken.column}",
+                    order=(0, broken.line),
+                )
+            ]
+        ) from None
+    if root.value is None:
+        return Node({}, 1)
+    if not isinstance(root.value, dict):
+        raise SettingsError(
+            [
+                Fault(
+                    f"{path} holds no settings: its root is no mapping",
+                    place=f"{path}, line {root.line}",
+                    legal="keys with values, such as  optim: {lr: 1e-3}",
+                )
+            ]
+        )
+    return root
+
+
+def plain(node: Node) -> Any:
+    """The value without its lines."""
+    if isinstance(node.value, dict):
+        return {key: plain(child) for key, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [plain(child) for child in node.value]
+    return node.value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fault = Fault(
+            f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}",
+            place=f"{path}, line {line}",
+            mend="save the file as UTF-8",
+        )
+    except FileNotFoundError:
+        folder = path.parent
+        there = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+        like = nearest(path.name, there)
+        fault = Fault(
+            f"there is no file {path}",
+            value=str(path),
+            place=f"--config {path}",
+            nearest=like and str(folder / like),
+            mend=like and f"write  --config {folder / like}",
+        )
+    except OSError as error:
+        fault = Fault(
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}",
+            value=str(path),
+            place=f"--config {path}",
+        )
+    raise SettingsError([fault])
