@@ -164,7 +164,7 @@ def _unknown_command(name: str) -> Fault:
         place="the command line, first word",
         legal=f"{', '.join(COMMANDS)}; or options, for {DEFAULT}",
         nearest=near,
-        mend=near and f"{PROGRAM} {near}",
+        mend=near and f"write  {PROGRAM} {near}",
         order=(_ORDER, 0),
     )
 
@@ -179,7 +179,7 @@ def _unknown_option(command: Command, word: str, place: int) -> Fault:
         place=f"the command line: {word}",
         legal=f"{len(flags)} options; see  {_call(command)} --help",
         nearest=near,
-        mend=near and f"{near}{equals}{value}",
+        mend=near and f"write  {near}{equals}{value}",
         order=(_ORDER, place),
     )
 
@@ -225,7 +225,7 @@ def _wrong_word(command: Command, word: str | None) -> Fault:
         place=f"the command line: {command.name} {word or ''}".rstrip(),
         legal=", ".join(command.words),
         nearest=near,
-        mend=f"{_call(command)} {near or command.words[0]}",
+        mend=f"write  {_call(command)} {near or command.words[0]}",
         order=(_ORDER, 0),
     )
 

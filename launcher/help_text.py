@@ -33,8 +33,8 @@ def _lines(command: Command) -> Iterator[str]:
     if command.name == DEFAULT:
         yield f"{PROGRAM} [COMMAND] [OPTIONS]"
         yield ""
-        yield "Trains a model on what stands here. You pick a model, a mode (what it may cost) and an"
-        yield "engine (how it is laid on the hardware); all else follows and is shown before it starts."
+        yield "Trains a model on what stands here. You pick a model, a mode (what it may cost) and"
+        yield "an engine (how it is laid on the hardware); the rest follows and is shown first."
         yield from _section("commands", [(one.name, one.sentence) for one in COMMANDS.values()])
     else:
         word = f" {command.word}" if command.word_required else f" [{command.word}]"
@@ -47,7 +47,9 @@ def _lines(command: Command) -> Iterator[str]:
         rows = [_row(option) for option in (*command.options, HELP) if option.group == group]
         yield from _section(group, rows)
     if command.name == DEFAULT:
-        yield from _section("modes", [(name, shipped.mode(name).sentence) for name in names("modes")])
+        yield from _section(
+            "modes", [(name, shipped.mode(name).sentence) for name in names("modes")]
+        )
         yield from _ends()
 
 
@@ -79,10 +81,10 @@ def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def _row(option: Option) -> tuple[str, str]:
-    return f"{option.flag} {option.metavar or ''}".rstrip(), _sentence(option)
+    return f"{option.flag} {option.metavar or ''}".rstrip(), sentence(option)
 
 
-def _sentence(option: Option) -> str:
+def sentence(option: Option) -> str:
     """What the setting says of itself, and its options where they are few."""
     if option.key is None:
         return option.sentence
