@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.layers import PERSONS
+from launcher import refusals
+from launcher.entries import PERSONS
 from launcher.messages import Fault, SettingsError
 from launcher.resolved import Batching, Value
 
 GLOBAL, MICRO, ACCUMULATION = "train.global_batch", "train.micro_batch", "train.accumulation"
+TRIO = (GLOBAL, MICRO, ACCUMULATION)
 
 
 def solve(values: Mapping[str, Value], world_size: int) -> Batching:
@@ -45,8 +47,8 @@ class _Trio:
 
 def _at_one_process(values: Mapping[str, Value]) -> Batching:
     """The numbers as one process would have them."""
-    trio = _Trio(*(values[key].value for key in (GLOBAL, MICRO, ACCUMULATION)))
-    typed = {key for key in (GLOBAL, MICRO, ACCUMULATION) if _by_person(values[key])}
+    trio = _Trio(*(values[key].value for key in TRIO))
+    typed = {key for key in TRIO if _by_person(values[key])}
     total = trio.total if GLOBAL in typed or not typed else None
     micro, accumulation = trio.micro or 1, trio.accumulation or 1
     if total is None:
@@ -69,18 +71,18 @@ def _by_person(value: Value) -> bool:
     return value.origin.layer in PERSONS and value.value is not None
 
 
-def _told(values: Mapping[str, Value], *keys: str) -> str:
-    return "; ".join(f"{key} {values[key].value} of {values[key].origin.place}" for key in keys)
+def _places(values: Mapping[str, Value], *keys: str) -> str:
+    return "; ".join(refusals.place(key, values[key].origin) for key in keys)
 
 
 def _contradiction(values: Mapping[str, Value]) -> Fault:
-    total, micro, accumulation = (values[key].value for key in (GLOBAL, MICRO, ACCUMULATION))
+    total, micro, accumulation = (values[key].value for key in TRIO)
     return Fault(
         f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, "
         f"which is {micro * accumulation}",
         key=GLOBAL,
         value=total,
-        place=_told(values, GLOBAL, MICRO, ACCUMULATION),
+        place=_places(values, GLOBAL, MICRO, ACCUMULATION),
         legal="the global batch, or micro-batch and accumulation of one process",
         nearest=str(micro * accumulation),
         mend="leave one of the three out",
@@ -88,26 +90,28 @@ def _contradiction(values: Mapping[str, Value]) -> Fault:
 
 
 def _no_multiple(values: Mapping[str, Value], key: str, total: int, part: int) -> Fault:
-    near = nearest_multiple(total, part)
     divisor = largest_divisor(total, part)
     return Fault(
-        f"{GLOBAL} {total} does not divide by {key} {part}",
+        f"{GLOBAL} {total} is no multiple of {key} {part}",
         key=key,
         value=part,
-        place=_told(values, GLOBAL, key),
-        legal=f"a divisor of {total}, or a multiple of {part}",
-        nearest=f"{key} {divisor}, or {GLOBAL} {near}",
+        place=_places(values, GLOBAL, key),
+        legal=f"a {key.partition('.')[2]} that divides {total}",
+        nearest=str(divisor),
+        mend=f"{refusals.write_over(key, values[key].origin, divisor)}  "
+        f"or  {GLOBAL} {nearest_multiple(total, part)}",
     )
 
 
 def _no_share(values: Mapping[str, Value], total: int, world_size: int) -> Fault:
     near = nearest_multiple(total, world_size)
-    keys = [key for key in (GLOBAL, MICRO, ACCUMULATION) if values[key].value is not None]
+    given = [key for key in TRIO if _by_person(values[key])]
+    keys = given or [MICRO, ACCUMULATION]
     return Fault(
-        f"a global batch of {total} does not divide by {world_size} processes",
-        key=GLOBAL,
+        f"a global batch of {total} cannot be shared by {world_size} processes",
+        key=keys[0],
         value=total,
-        place=_told(values, *keys),
+        place=_places(values, *keys),
         legal=f"a multiple of {world_size}, or a number of processes that divides {total}",
         nearest=f"{near}, or {largest_divisor(total, world_size)} processes",
         mend=f"write  --set {GLOBAL}={near}",

@@ -10,7 +10,7 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher import history, messages, refusals
 from launcher.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.layers import MODES, PERSONS
+from launcher.entries import MODES, PERSONS
 from launcher.leaves import leaves
 from launcher.messages import Fault, plain, shown
 from launcher.resolved import Resolved, Value
@@ -31,7 +31,7 @@ def check_budget(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> 
     found = [*_too_rare(values, total_steps, steps_per_epoch)]
     warmup = values["schedule.warmup"]
     steps = duration.steps(warmup.value, steps_per_epoch, total_steps)
-    if steps >= total_steps:
+    if steps >= total_steps and values["schedule.warmup_cap"].value is None:
         found.append(_long_warmup(warmup, steps, total_steps))
     return found
 
@@ -100,9 +100,9 @@ def _ds_config(values: Values) -> Iterator[Fault]:
 def _paths(values: Values) -> Iterator[Fault]:
     for key in ("data.path", "model.pretrained", "engine.ds_config"):
         path = values[key].value if key in values else None
-        if path is None or path.startswith("embedded:") or Path(path).expanduser().exists():
+        if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
             continue
-        folder = Path(path).expanduser().parent
+        folder = Path(path).parent
         there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
         near = messages.nearest(Path(path).name, there)
         near = near and str(Path(path).parent / near)
@@ -126,6 +126,8 @@ def _limits(values: Values) -> Iterator[Fault]:
 
 def _warmup(values: Values) -> Iterator[Fault]:
     warmup, most = values["schedule.warmup"], values["train.max_steps"].value
+    if values["schedule.warmup_cap"].value is not None:
+        return  # it will be cut, and said so
     if isinstance(warmup.value, int) and most is not None and warmup.value >= most:
         yield _long_warmup(warmup, warmup.value, most)
 
@@ -141,7 +143,7 @@ def _long_warmup(warmup: Value, steps: int, total: int) -> Fault:
         legal=f"less than {total} steps",
         nearest="10%",
         mend=refusals.write_over(key, warmup.origin, "10%"),
-        severity="error" if warmup.origin.layer in PERSONS else "warning",
+        severity="error" if history.by_person(warmup) else "warning",
     )
 
 
@@ -167,7 +169,7 @@ def _never(values: Values) -> Iterator[Fault]:
 def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Fault]:
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
         every = values[key]
-        if every.value is None or every.origin.layer not in PERSONS:
+        if every.value is None or not history.by_person(every):
             continue
         if steps_per_epoch is None and not isinstance(every.value, int):
             continue

@@ -9,12 +9,11 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher import history, refusals
 from launcher.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.layers import PERSONS
+from launcher.entries import PERSONS
 from launcher.leaves import leaves
 from launcher.machine import Machine
-from launcher.messages import Fault, plain
+from launcher.messages import Fault, plain, shown
 from launcher.resolved import Batching, Origin, Value
-from training import duration
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def impossible(
     beneath = Value(*value.replaced[0]) if value.replaced else value
     family = values["model.family"].value
     return Fault(
-        f"{key} {refusals.shown(value.value)} {why}",
+        f"{refusals.named(key)} {shown(value.value)} {why}",
         key=key,
         value=value.value,
         place=refusals.place(key, value.origin),
@@ -209,15 +208,6 @@ def _epochs(bench: Bench) -> None:
         bench.replace("train.max_steps", None, f"{place} says how long")
 
 
-def _warmup(bench: Bench) -> None:
-    """The program's own warm-up gives way to a run that a person made shorter."""
-    length, most = bench.get("schedule.warmup"), bench.get("train.max_steps")
-    if bench.typed("schedule.warmup") or not bench.typed("train.max_steps"):
-        return
-    if isinstance(length, int) and most is not None and length > duration.steps("10%", 1, most):
-        bench.replace("schedule.warmup", "10%", f"the run has {most} steps")
-
-
 RULES: tuple[Callable[[Bench], None], ...] = (
     _precision,
     _workers,
@@ -225,5 +215,4 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     _attention,
     _compile,
     _epochs,
-    _warmup,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from launcher.layers import MODES, PERSONS
+from launcher.entries import MODES, PERSONS
 from launcher.resolved import Origin, Value
 
 

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-from launcher.source import Node, Unreadable
+from launcher.nodes import Node, Unreadable
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _WORD = re.compile(r"[^ \t\n\r,\]}]+")

@@ -1,77 +1,18 @@
-"""Layers of settings, and how they are laid over one another, lowest first."""
+"""Lays layers of settings over one another, lowest first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from launcher import refusals, transforms
-from launcher.leaves import leaves, sections
+from launcher.entries import MODES, Entry, Layer
+from launcher.leaves import leaves
 from launcher.messages import Fault
 from launcher.resolved import Origin, Value
 from launcher.schema import config_of, get, nested, settings_class
-from launcher.source import Node, plain
-
-PERSONS = ("config", "command line")
-"""The layers that a person writes; all others come with the program."""
-MODES = ("mode", "family mode", "size mode")
-"""The layers that may change a default in the place of setting a value."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One value as it was written."""
-
-    key: str
-    value: Any
-    origin: Origin
-    option: str | None = None
-    """The option that carried it; None: a file."""
-    order: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Values of one source."""
-
-    name: str
-    entries: Sequence[Entry]
-
-
-def file_layer(name: str, root: Node, place: str, family: str, rank: int) -> Layer:
-    """The layer that a mapping of a file makes; `place` is the file as messages name it."""
-    entries = [
-        Entry(key, plain(node), Origin(name, f"{place}, line {node.line}"), None, (rank, node.line))
-        for key, node in flat(root, sections(family))
-    ]
-    return Layer(name, entries)
-
-
-def flat(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """The dotted keys of a tree; descends where a key is one of the `known` sections."""
-    for name, child in node.value.items():
-        key = prefix + name
-        if key in known and isinstance(child.value, dict):
-            yield from flat(child, known, f"{key}.")
-        elif key in known and child.value is None:
-            continue  # a section with nothing in it
-        else:
-            yield key, child
-
-
-def find(root: Node, key: str) -> Node | None:
-    """The value of a dotted key in a tree whose sections may be nested or dotted."""
-    if key in root.value:
-        found: Node = root.value[key]
-        return found
-    for at in (at for at, letter in enumerate(key) if letter == "."):
-        section = root.value.get(key[:at])
-        if section is not None and isinstance(section.value, dict):
-            return find(section, key[at + 1 :])
-    return None
 
 
 def merge(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Value], list[Fault]]:
@@ -112,11 +53,20 @@ def _usable(
             # What a mode says of models and data in general, this family may not have.
             if layer.name != "mode" or not entry.key.startswith(("model.", "data.")):
                 faults.append(refusals.unknown_key(family, entry))
-        elif entry.key in seen and entry.option is None:
+        elif _is_torn(seen.get(entry.key), entry):
             faults.append(refusals.twice(entry, seen[entry.key]))
         else:
             seen[entry.key] = entry
     return list(seen.values())
+
+
+def _is_torn(first: Entry | None, entry: Entry) -> bool:
+    """Whether two entries of one layer disagree, and none of them is the later on the line."""
+    if first is None:
+        return False
+    if entry.option is None:
+        return True  # nested and dotted in one file
+    return first.option != entry.option and first.value != entry.value
 
 
 def _changed(family: str, entry: Entry, default: Mapping[str, Value]) -> Entry:

@@ -107,7 +107,7 @@ def listed(options: Sequence[str], command: str) -> str:
 
 def _number(value: float) -> str:
     """The shortest text that reads back as `value`: 1e-4, 0.25, 3."""
-    if value and abs(value) < 1e-3:
+    if value and abs(value) <= 1e-3:
         short = next(s for p in range(18) if float(s := f"{value:.{p}e}") == value)
         mantissa, exponent = short.split("e")
         return f"{mantissa}e{int(exponent)}"

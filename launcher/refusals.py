@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher import messages, yaml_source
+from launcher.entries import Entry
 from launcher.leaves import Leaf, leaves, sections
 from launcher.messages import Fault, plain, shown
+from launcher.nodes import Unreadable
 from launcher.resolved import Origin, Value
-from launcher.source import Unreadable
-
-if TYPE_CHECKING:
-    from launcher.layers import Entry
 
 _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
@@ -24,12 +22,15 @@ _LISTS = {
     "model.size": "list models",
 }
 
+_CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}
+
 
 def unknown_key(family: str, entry: Entry) -> Fault:
     """A key that no package reads, or a section that is given a value."""
     if entry.key in sections(family):
         return _no_section(family, entry)
     section, _, last = entry.key.rpartition(".")
+    section = section if section in sections(family) else ""
     here = [
         key for key in (*leaves(family), *sections(family)) if key.rpartition(".")[0] == section
     ]
@@ -44,7 +45,7 @@ def unknown_key(family: str, entry: Entry) -> Fault:
         key=entry.key,
         value=entry.value,
         place=place(entry.key, entry.origin),
-        legal=messages.listed(names, "explain") if names else None,
+        legal=messages.listed(names, "explain"),
         nearest=near,
         mend=near and _write(entry, near, entry.value),
         order=entry.order,
@@ -52,12 +53,12 @@ def unknown_key(family: str, entry: Entry) -> Fault:
 
 
 def twice(entry: Entry, first: Entry) -> Fault:
-    """A key that stands twice in one file, nested and dotted."""
+    """A key that one source gives twice, so that neither is the later."""
     return Fault(
-        f"key '{entry.key}' stands twice",
+        f"{entry.key} is given twice, as {shown(first.value)} and as {shown(entry.value)}",
         key=entry.key,
         value=entry.value,
-        place=f"{entry.origin.place}, and {first.origin.place}",
+        place=f"{first.origin.place}, and {entry.origin.place}",
         mend="leave one of them out",
         order=entry.order,
     )
@@ -67,7 +68,7 @@ def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Fault:
     """A value that the schema refuses; `kind` is pydantic's name of the reason."""
     near = _nearest(leaf, entry, kind)
     return Fault(
-        f"{entry.key} {shown(entry.value)} {_reason(leaf, entry.value, kind)}",
+        f"{named(entry.key)} {shown(entry.value)} {_reason(leaf, entry.value, kind)}",
         key=entry.key,
         value=entry.value,
         place=place(entry.key, entry.origin),
@@ -86,6 +87,11 @@ def replaced(beneath: Value) -> tuple[Any, str] | None:
     return beneath.value, beneath.origin.place
 
 
+def named(key: str) -> str:
+    """A setting as a person calls it."""
+    return _CALLED.get(key, key)
+
+
 def legal(leaf: Leaf) -> str:
     """What a setting may be, in one line."""
     if isinstance(leaf.legal, tuple):
@@ -95,8 +101,9 @@ def legal(leaf: Leaf) -> str:
     else:
         told = f"a {leaf.type}" if leaf.type != "true or false" else leaf.type
         if leaf.range:
-            told += f" {leaf.range}"
-    return f"{told}, or null" if leaf.nullable else told
+            told += f", {leaf.range}"
+    # Where nothing is what it is anyway, to say that it may be nothing helps nobody.
+    return f"{told}, or null" if leaf.nullable and leaf.default is not None else told
 
 
 def unseen_by_schema(leaf: Leaf, value: Any) -> str | None:

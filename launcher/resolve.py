@@ -9,12 +9,13 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher import batching, checks, fitting, shipped, transforms
 from launcher import words as typed
-from launcher.layers import Entry, Layer, file_layer, find, merge
+from launcher.entries import Entry, Layer, file_layer, find
+from launcher.layers import merge
 from launcher.machine import Machine
 from launcher.messages import Fault, SettingsError
-from launcher.resolved import Origin, Resolved, Words
+from launcher.nodes import plain
+from launcher.resolved import Batching, Origin, Resolved, Value, Words
 from launcher.schema import config_of, nested, settings_class
-from launcher.source import plain
 from models.catalog import FAMILIES
 
 PRECEDENCE = (
@@ -62,13 +63,9 @@ def resolve(words: Words, machine: Machine, world_size: int | None = None) -> Re
     notes = _first_notes(choice)
     fitting.fit(fitting.Bench(values, machine, world, notes, faults))
     faults += checks.contradictions(values)
-    solved = None
-    try:
-        solved = batching.solve(values, world.size)
-    except SettingsError as error:
-        faults += error.faults
-    if solved is None or any(fault.severity == "error" for fault in faults):
-        errors = [fault for fault in faults if fault.severity == "error"]
+    solved = _solved(values, world.size, faults)
+    errors = [fault for fault in faults if fault.severity == "error"]
+    if errors or solved is None:
         raise SettingsError(_in_order(errors, personal))
     notes += fitting.write_batching(values, solved)
     settings = settings_class(choice.family).model_validate(
@@ -84,6 +81,18 @@ def resolve(words: Words, machine: Machine, world_size: int | None = None) -> Re
         device=world.device,
         warnings=_in_order(faults, personal),
     )
+
+
+def _solved(values: dict[str, Value], world_size: int, faults: list[Fault]) -> Batching | None:
+    """The tied numbers; None where they, or what they are made of, are at fault."""
+    wrong = {fault.key for fault in faults if fault.severity == "error"}
+    if wrong & {*batching.TRIO, "engine.nproc", "engine.name"}:
+        return None
+    try:
+        return batching.solve(values, world_size)
+    except SettingsError as error:
+        faults += error.faults
+        return None
 
 
 def choose(words: Words, files: typed.Files) -> Choice:
@@ -165,4 +174,5 @@ def _in_order(faults: Sequence[Fault], personal: Sequence[Layer]) -> list[Fault]
 def _first_notes(choice: Choice) -> list[str]:
     if choice.model_named:
         return []
-    return [f"no model named: {':'.join(FIRST_RUN)}, the first-run size"]
+    changed = f"; mode {choice.mode} makes it {choice.size}" if choice.size != FIRST_RUN[1] else ""
+    return [f"no model named: {':'.join(FIRST_RUN)}, the first-run size{changed}"]

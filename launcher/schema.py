@@ -69,7 +69,7 @@ class Root(BaseModel, extra="forbid", frozen=True):
     ] = []
 
 
-class Settings(Root):
+class Settings(Root, extra="forbid", frozen=True):
     """All settings of one family; `settings_class` adds its `model` and `data`."""
 
     engine: engines.Engine = engines.Engine()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import ds_configs
-from launcher.source import Node, plain, read
+from launcher.nodes import Node, plain
+from launcher.source import read
 
 FOLDER = Path(ds_configs.__file__).parent
 

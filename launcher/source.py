@@ -1,31 +1,12 @@
-"""What a settings file holds: values, each with the line it stands on."""
+"""Reads a settings file of either format, and says what keeps it from being read."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from launcher import json_source, yaml_source
 from launcher.messages import Fault, SettingsError, nearest
-
-
-@dataclass(frozen=True)
-class Node:
-    """A value of a file. `value` is a scalar, a list of nodes, or a dict of key to node."""
-
-    value: Any
-    line: int
-    """Where it begins, counted from 1; for the value of a key, the line of the key."""
-
-
-class Unreadable(Exception):
-    """The text breaks the rules of its format; `line` and `column` count from 1."""
-
-    def __init__(self, problem: str, line: int, column: int) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.line = line
-        self.column = column
+from launcher.nodes import Node, Unreadable
 
 
 def read(path: Path) -> Node:
@@ -35,14 +16,7 @@ def read(path: Path) -> Node:
     """
     text = _text(path)
     try:
-        if path.suffix == ".json":
-            from launcher import json_source
-
-            root = json_source.parse(text)
-        else:
-            from launcher import yaml_source
-
-            root = yaml_source.parse(text)
+        root = json_source.parse(text) if path.suffix == ".json" else yaml_source.parse(text)
     except Unreadable as broken:
         form = "JSON" if path.suffix == ".json" else "YAML"
         raise SettingsError(
@@ -67,15 +41,6 @@ def read(path: Path) -> Node:
             ]
         )
     return root
-
-
-def plain(node: Node) -> Any:
-    """The value without its lines."""
-    if isinstance(node.value, dict):
-        return {key: plain(child) for key, child in node.value.items()}
-    if isinstance(node.value, list):
-        return [plain(child) for child in node.value]
-    return node.value
 
 
 def _text(path: Path) -> str:

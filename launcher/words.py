@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher import refusals, yaml_source
-from launcher.layers import Entry, Layer, file_layer, find
+from launcher.entries import Entry, Layer, file_layer, find
 from launcher.leaves import Leaf, leaves
 from launcher.messages import Fault, SettingsError
+from launcher.nodes import Node, Unreadable
 from launcher.resolved import Origin, Words
-from launcher.source import Node, Unreadable, read
+from launcher.source import read
 
 CHOICES = ("model.family", "model.size", "mode", "engine.name")
 """What decides which shipped files are read."""

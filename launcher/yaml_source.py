@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from launcher.source import Node, Unreadable, plain
+from launcher.nodes import Node, Unreadable, plain
 
 _INT = re.compile(r"^[-+]?[0-9]+$")
 _HEX = re.compile(r"^0x[0-9a-fA-F]+$")
@@ -37,6 +37,7 @@ def parse(text: str) -> Node:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        assert mark is not None
         problem = error.problem or error.context or "not understood"
         raise Unreadable(problem, mark.line + 1, mark.column + 1) from None
     except yaml.reader.ReaderError as error:

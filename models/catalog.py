@@ -12,8 +12,8 @@ class Family:
     name: str
     sentence: str
     config: str
-    """Module with classes Model and Data and the table SIZES, each size with its exact number of
-    `parameters`; imports no torch."""
+    """Module with classes Model and Data and the table SIZES, from small to large, each size with
+    its exact number of `parameters`; imports no torch."""
     task: str
     """`module:Class`, built as Class(model, data, context)."""
     stages: tuple[str, ...] = ()

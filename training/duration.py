@@ -38,3 +38,9 @@ def steps(length: int | str, steps_per_epoch: int, total_steps: int) -> int:
     else:
         raise ValueError(f"{length!r} is no length; legal: {LEGAL}")
     return max(1, round(exact)) if exact > 0 else 0
+
+
+def epochs(length: int | str) -> float | None:
+    """The epochs that `length` is written in; None where it is steps or a share."""
+    match = _EPOCHS.match(length.strip()) if isinstance(length, str) else None
+    return float(match[1]) if match else None

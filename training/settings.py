@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -57,7 +57,7 @@ class Train(BaseModel, extra="forbid", frozen=True):
         Field(
             pattern=r"^(stop|skip [1-9][0-9]*)$",
             json_schema_extra={"legal": "stop, or such as 'skip 3'"},
-            description="A loss or gradient that is NaN or infinite: stop, or `skip N` such steps in a row at most.",
+            description="What a loss that is not finite leads to: stop, or `skip N` in a row.",
         ),
     ] = "stop"
     ema: Annotated[
@@ -65,7 +65,7 @@ class Train(BaseModel, extra="forbid", frozen=True):
         Field(
             gt=0,
             lt=1,
-            description="Decay of the moving average of the weights that evaluation uses; null: off.",
+            description="Decay of the average of the weights that evaluation uses; null: off.",
         ),
     ] = None
     preview: Annotated[
@@ -142,10 +142,17 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
         float,
         Field(
             ge=1,
-            description="Each cycle of cosine-restarts is this many times as long as the one before.",
+            description="Each cycle of cosine-restarts is so many times as long as the last.",
             json_schema_extra=_RESTARTS,
         ),
     ] = 2.0
+    warmup_cap: Annotated[
+        Duration | None,
+        Field(
+            description="A longer warm-up is cut to this, and a warning says so; null: never.",
+            json_schema_extra=_LENGTH,
+        ),
+    ] = None
 
 
 class Loader(BaseModel, extra="forbid", frozen=True):
@@ -155,7 +162,7 @@ class Loader(BaseModel, extra="forbid", frozen=True):
         int,
         Field(
             ge=0,
-            description="Processes that prepare samples, for each rank; 0: in the training process.",
+            description="Processes a rank that prepare samples; 0: in the training process.",
         ),
     ] = 0
     prefetch: Annotated[
@@ -192,7 +199,10 @@ class Eval(BaseModel, extra="forbid", frozen=True):
     ] = 0.1
     metric: Annotated[
         str | None,
-        Field(description="The metric that picks the best checkpoint. Default: the family's goal."),
+        Field(
+            description="The metric that picks the best checkpoint, with which way is better: "
+            "'accuracy max'. Default: the family's goal."
+        ),
     ] = None
 
 
@@ -263,3 +273,35 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 50.0
     critical: Critical = Critical()
     check_every_s: Annotated[float, Field(gt=0, description="Seconds between two readings.")] = 30.0
+
+
+class Settings(Protocol):
+    """The settings of a run as far as training reads them."""
+
+    @property
+    def train(self) -> Train: ...
+    @property
+    def optim(self) -> Optim: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def loader(self) -> Loader: ...
+    @property
+    def eval(self) -> Eval: ...
+    @property
+    def stop(self) -> Stop: ...
+    @property
+    def save(self) -> Save: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def precision(self) -> str: ...
+
+
+class SettingError(ValueError):
+    """A setting does not fit what it is used on; the text says what is legal."""
+
+    def __init__(self, key: str, value: object, wrong: str, legal: str, write: str | None = None):
+        self.key, self.value, self.wrong, self.legal, self.write = key, value, wrong, legal, write
+        mend = f"; write  {write}" if write else ""
+        super().__init__(f"{key} {value!r} {wrong}; legal: {legal}{mend}")
