@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+
+from engines.base import Engine, EngineError, Options, World
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,20 @@ class Entry:
     """Packages that must be there."""
     ds_config: str | None = None
     """File in ds_configs/deepspeed that lays out partitioning and offload."""
+    always_group: bool = True
+    """Whether it needs a process group for a single process too."""
 
 
 ENGINES = {
     e.name: e
     for e in (
-        Entry("local", "plain PyTorch, in the process you started", "engines.local", "Local"),
+        Entry(
+            "local",
+            "plain PyTorch, in the process you started",
+            "engines.local",
+            "Local",
+            always_group=False,
+        ),
         Entry(
             "ddp",
             "a full copy on each rank, gradients averaged while backward runs",
@@ -90,3 +103,30 @@ ENGINES = {
         ),
     )
 }
+
+
+def find(name: str) -> Entry:
+    """The entry called `name`; case, `-` and `_` make no difference. Raises EngineError."""
+    wanted = name.lower().replace("_", "-")
+    if wanted not in ENGINES:
+        near = get_close_matches(wanted, ENGINES, 1)
+        nearest = f"; nearest: {near[0]}" if near else ""
+        raise EngineError(f"engine '{name}' is not known; legal: {', '.join(ENGINES)}{nearest}")
+    return ENGINES[wanted]
+
+
+def missing(entry: Entry) -> list[str]:
+    """The packages that `entry` needs and that are not installed; imports none of them."""
+    return [package for package in entry.needs if find_spec(package) is None]
+
+
+def build_engine(name: str, world: World, options: Options) -> Engine:
+    """The engine called `name`. Raises EngineError where it cannot run here."""
+    entry = find(name)
+    if absent := missing(entry):
+        able = ", ".join(e.name for e in ENGINES.values() if not missing(e))
+        raise EngineError(
+            f"engine '{entry.name}' needs the package {absent[0]}, which is not installed: "
+            f"pip install {absent[0]}; engines that can run without: {able}"
+        )
+    return getattr(import_module(entry.module), entry.cls)(world, options)
