@@ -72,7 +72,7 @@ def _safe_loader(call: ast.Call, tree: Tree) -> bool:
 
 
 def broad_excepts(tree: Tree) -> list[str]:
-    """Excepts that catch everything, away from the borders."""
+    """Excepts that catch everything and keep it, away from the borders."""
     return [
         f"{module.path}:{node.lineno}"
         for module in tree.ours
@@ -80,6 +80,7 @@ def broad_excepts(tree: Tree) -> list[str]:
         for node in ast.walk(module.tree)
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or re.search(r"\b(Base)?Exception\b", ast.unparse(node.type)))
+        and not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None)
     ]
 
 
@@ -141,6 +142,11 @@ def test_a_broad_except_is_found_but_at_the_borders(built, kind):
     text = f"try:\n    pass\nexcept{kind}:\n    pass"
     tree = built({"launcher/a.py": text, "launcher/rank.py": text})
     assert broad_excepts(tree) == ["launcher/a.py:3"]
+
+
+def test_a_broad_except_that_passes_the_fault_on_is_no_fault(built):
+    text = "try:\n    pass\nexcept BaseException:\n    tidy()\n    raise"
+    assert broad_excepts(built({"launcher/a.py": text})) == []
 
 
 @pytest.mark.parametrize("line", ["x = 1  # TODO later", "raise NotImplementedError"])
