@@ -2,22 +2,26 @@
 
     python -m scripts.tables
 
-A table stands below a line `<!-- table: NAME -->` and is written anew up to the next blank line.
+A table, list or diagram stands below a line `<!-- table: NAME -->` and is written anew up to the
+next blank line.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from engines.catalog import ENGINES
 from launcher import exit_codes, shipped
 from models.catalog import FAMILIES
+from scripts.source import PACKAGES, Tree, read
 
 ROOT = Path(__file__).parents[1]
-TABLE = re.compile(r"(?<=<!-- table: )(?P<name>[a-z ]+)(?P<mark> -->\n)(?P<rows>(?:\|.*\n)*)")
+TABLE = re.compile(r"(?<=<!-- table: )(?P<name>[a-z ]+)(?P<mark> -->\n)(?P<rows>(?:.+\n)*)")
 
 
 def engines() -> list[str]:
@@ -52,11 +56,50 @@ def codes() -> list[str]:
     return head + [f"| {code} | {meaning} |" for code, meaning in exit_codes.MEANINGS.items()]
 
 
+def imports() -> list[str]:
+    """A diagram of what imports what, read from the imports of every file."""
+    tree = read(ROOT)
+    edges = sorted({edge for module in tree.ours for edge in _edges(tree, module.name)})
+    rooms = [f"    {name}[{name}/]" for name in PACKAGES]
+    return ["```mermaid", "graph LR", *rooms, *[f"    {a} --> {b}" for a, b in edges], "```"]
+
+
+def _edges(tree: Tree, name: str) -> set[tuple[str, str]]:
+    module = tree.modules[name]
+    targets = {target for i in module.imports if (target := tree.target(i))}
+    contracts = {"engines.base", "models.base"}
+    return {
+        (module.package, t if t in contracts and module.package == "training" else t.split(".")[0])
+        for t in targets
+        if t.split(".")[0] != module.package
+    }
+
+
+def files(package: str) -> list[str]:
+    """A row for each file of a package, with its sentence; folders stand before their files."""
+    head = ["| file | what it holds |", "|---|---|"]
+    modules = [m for m in read(ROOT).ours if m.package == package and m.name != package]
+    return head + [
+        f"| `{m.path.parent if m.is_init else m.path}{'/' * m.is_init}` | {_sentence(m.tree)} |"
+        for m in sorted(modules, key=lambda m: (m.path.parts[:-1], not m.is_init, m.path.name))
+    ]
+
+
+def _sentence(tree: ast.Module) -> str:
+    return (ast.get_docstring(tree) or "").replace("\n", " ").replace("|", "\\|")
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "engines": engines,
     "modes": modes,
     "sizes language": language_sizes,
     "exit codes": codes,
+    "imports": imports,
+    **{
+        f"files {package}": partial(files, package)
+        for package in PACKAGES
+        if package != "ds_configs"
+    },
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.source import Tree, read
+from scripts.source import Tree, read
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.architecture.source import PACKAGES, Tree
+from scripts.source import PACKAGES, Tree
 
 LONGEST_FILE = 300
 LONGEST_FUNCTION = 40

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.source import PACKAGES, Module, Tree
+from scripts.source import PACKAGES, Module, Tree
 
 OURS = {
     "slurm": ("slurm",),

@@ -10,7 +10,7 @@ import pytest
 
 from engines.catalog import ENGINES
 from models.catalog import FAMILIES
-from tests.architecture.source import Module, Tree
+from scripts.source import Module, Tree
 
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 CALLS = {

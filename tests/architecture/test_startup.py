@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.architecture.source import Tree
+from scripts.source import Tree
 
 HEAVY = {"torch", "deepspeed", "fairscale", "wandb", "transformers", "tokenizers", "numpy"}
 LIGHT = ("launcher.__main__", "engines.catalog", "models.catalog")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.source import PACKAGES
+from scripts.source import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 
