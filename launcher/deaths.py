@@ -47,14 +47,13 @@ def keep_last_words(
     """Append to the run's log what ranks other than 0 printed, and their tracebacks."""
     if run is None or not run.is_dir():
         return
-    with (run / run_folder.LOG).open("a", encoding="utf-8") as log:
-        for rank in context.pids():
-            written = report.load(folder, rank)
-            texts = [_output(context, rank)]
-            if written is not None and written.rank != ending.rank:
-                texts += [written.text, written.trace]
-            for text in filter(None, (text.strip() for text in texts)):
-                log.write(f"[rank {rank}]\n{text}\n")
+    for rank in context.pids():
+        written = report.load(folder, rank)
+        texts = [_output(context, rank)]
+        if written is not None and written.rank != ending.rank:
+            texts += [written.text, written.trace]
+        for text in filter(None, (text.strip() for text in texts)):
+            run_folder.log(run, f"[rank {rank}]\n{text}")
 
 
 def _died(

@@ -26,7 +26,10 @@ class Job:
 
 
 def save(job: Job, folder: Path) -> None:
-    """Write `job` into `folder`, which only the person may read. Touches the disk."""
+    """Write `job` into `folder`, which only the person may read. Touches the disk.
+
+    Warnings stay here: the person has been told them.
+    """
     resolved = job.resolved
     told = {
         "values": {key: asdict(value) for key, value in resolved.values.items()},
@@ -34,6 +37,7 @@ def save(job: Job, folder: Path) -> None:
         "nproc": resolved.nproc,
         "promises": dict(resolved.promises),
         "notes": list(resolved.notes),
+        "device": resolved.device,
         "folder": None if job.folder is None else str(job.folder),
         "console": job.console,
     }
@@ -53,6 +57,7 @@ def load(folder: Path) -> Job:
         nproc=told["nproc"],
         promises=told["promises"],
         notes=told["notes"],
+        device=told["device"],
     )
     return Job(resolved, Path(told["folder"]) if told["folder"] else None, told["console"])
 

@@ -13,8 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from engines.base import EngineError
-from launcher import exit_codes, handover, report
+from launcher import cores, exit_codes, handover, report
 from launcher.report import Report, Stopped
 from launcher.resolved import Resolved
 
@@ -24,16 +23,7 @@ if TYPE_CHECKING:
 Work = Callable[[Resolved, "Path | None", bool], "Outcome"]
 _STOPPERS = ("SIGTERM", "SIGUSR1")
 _PARENT_CHECK_S = 1.0
-
-
-def run(resolved: Resolved, folder: Path | None, console: bool, rank: int, work: Work) -> Report:
-    """Do the rank's `work` in this process; its report, whatever happens."""
-    try:
-        with _stoppable():
-            return report.ended(asdict(work(resolved, folder, console)), rank)
-    # The border at a rank's top: every end, Ctrl-C included, becomes a report for the person.
-    except BaseException as fault:
-        return report.failed(fault, rank)
+_ORPHAN_S = 60.0
 
 
 def worker() -> Work:
@@ -41,6 +31,23 @@ def worker() -> Work:
     from launcher.worker import work
 
     return work
+
+
+def run(
+    resolved: Resolved,
+    folder: Path | None,
+    console: bool,
+    rank: int,
+    load_work: Callable[[], Work] = worker,
+) -> Report:
+    """Do the rank's work in this process; its report, whatever happens."""
+    try:
+        with _stoppable():
+            cores.bind(resolved.settings, os.environ)
+            return report.ended(asdict(load_work()(resolved, folder, console)), rank)
+    # The border at a rank's top: every end, Ctrl-C included, becomes a report for the person.
+    except BaseException as fault:
+        return report.failed(fault, rank)
 
 
 def end_hard(code: int) -> NoReturn:
@@ -54,35 +61,21 @@ def serve(job: Path, load_work: Callable[[], Work] = worker) -> None:
     """Be one rank of the job that the supervisor described in the folder `job`.
 
     Leaves a report there. The exit code is 0 for every end that the ranks agreed on: the
-    supervisor reads the agreed code from the report, and a failure from anything else.
+    supervisor reads the agreed code from the report.
     """
     rank = int(os.environ["RANK"])
     _end_with_parent(os.getppid())
     try:
         told = handover.load(job)
-        if told.resolved.settings.engine.bind_cores:
-            bind(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-        with _stoppable():
-            work = load_work()
-        # Only one rank draws on the terminal.
-        ending = run(told.resolved, told.folder, told.console and rank == 0, rank, work)
-    except BaseException as fault:  # as in `run`: imports and the hand-over fail here
+    except BaseException as fault:  # as in `run`
         ending = report.failed(fault, rank)
+    else:
+        # Only one rank draws on the terminal.
+        console = told.console and rank == 0
+        ending = run(told.resolved, told.folder, console, rank, load_work)
     ending.save(job)
     if ending.kind != "ended":
         end_hard(ending.exit_code)
-
-
-def bind(local_rank: int, local_size: int) -> None:
-    """Pin this process to its even share of the cores it may use. Raises EngineError."""
-    if not hasattr(os, "sched_setaffinity"):
-        raise EngineError(
-            "engine.bind_cores is true, but this system cannot pin processes to cores"
-        )
-    cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // local_size)
-    first = local_rank * share % len(cores)
-    os.sched_setaffinity(0, cores[first : first + share])
 
 
 @contextmanager
@@ -111,10 +104,11 @@ def _end_with_parent(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(_PARENT_CHECK_S)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_ORPHAN_S)
+        os._exit(exit_codes.FAULT)
 
     threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
 if __name__ == "__main__":
     serve(Path(sys.argv[1]))
-    sys.exit(exit_codes.DONE)

@@ -9,7 +9,7 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,12 +53,15 @@ class Report:
     trace: str = ""
     outcome: Mapping[str, Any] | None = None
     """The fields of training.hooks.Outcome."""
+    cause: BaseException | None = field(default=None, compare=False)
+    """What ended a rank of this very process; stays in it."""
 
     def save(self, folder: Path) -> None:
         """Leave it in `folder` for the supervisor, whole or not at all. Touches the disk."""
         path = _path(folder, self.rank)
         unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "cause"}
+        unfinished.write_text(json.dumps(told), encoding="utf-8")
         unfinished.replace(path)
 
 
@@ -73,12 +76,16 @@ def load(folder: Path, rank: int) -> Report | None:
 def ended(outcome: Mapping[str, Any], rank: int) -> Report:
     """The report of a rank whose run came to its agreed end."""
     code = int(outcome["exit_code"])
-    text = f"error: {outcome['reason']}" if code == exit_codes.FAULT else ""
-    return _report("ended", code, rank, text, outcome=outcome)
+    said = {exit_codes.DONE: "", exit_codes.FAULT: f"error: {outcome['reason']}"}
+    return _report("ended", code, rank, said.get(code, str(outcome["reason"])), outcome=outcome)
 
 
 def failed(fault: BaseException, rank: int) -> Report:
     """The report of a rank that `fault` ended; secrets of the environment are cut out."""
+    return replace(_failed(fault, rank), cause=fault)
+
+
+def _failed(fault: BaseException, rank: int) -> Report:
     if isinstance(fault, SettingsError):
         return _report("words", exit_codes.WRONG_WORDS, rank, str(fault))
     if isinstance(fault, DataError | EngineError):

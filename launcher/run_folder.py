@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from launcher.batching import ACCUMULATION
 from launcher.messages import Fault, SettingsError
 from launcher.resolved import Resolved, Value
+from launcher.schema import nested
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -40,10 +42,13 @@ class RunFolder:
     before: frozenset[str] | None
     """Names that lay in it before; None: it was made for the run."""
 
-    def discard(self) -> None:
-        """Take away all that the run wrote, unless it trained already. Touches the disk."""
+    def discard(self) -> bool:
+        """Take away all that the run wrote, unless it trained already; whether it is gone.
+
+        Touches the disk.
+        """
         if _trained(self.path):
-            return
+            return False
         if self.before is None:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
@@ -54,7 +59,8 @@ class RunFolder:
             try:
                 parent.rmdir()
             except OSError:  # another run has moved in meanwhile
-                return
+                break
+        return True
 
 
 def name(model: str, mode: str, engine: str, now: datetime) -> str:
@@ -108,20 +114,11 @@ def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
 
 def settings_text(resolved: Resolved) -> str:
     """The resolved settings as YAML that reproduces the run when fed back with `--config`."""
+    plain = {key: value.value for key, value in resolved.values.items()}
+    # Told as for one process, so that the file means the same training on any number of them.
+    plain[ACCUMULATION] = resolved.batching.global_batch // resolved.batching.micro_batch
     head = "# The resolved settings of this run; feed them back with --config to run it again.\n"
-    return head + yaml.safe_dump(nested(resolved.values), sort_keys=False, allow_unicode=True)
-
-
-def nested(values: Mapping[str, Value]) -> dict[str, Any]:
-    """The values by section, in the order of their keys."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, leaf = key.split(".")
-        branch = tree
-        for section in sections:
-            branch = branch.setdefault(section, {})
-        branch[leaf] = value.value
-    return tree
+    return head + yaml.safe_dump(nested(plain), sort_keys=False, allow_unicode=True)
 
 
 def origins(values: Mapping[str, Value]) -> dict[str, Any]:
@@ -137,6 +134,12 @@ def origins(values: Mapping[str, Value]) -> dict[str, Any]:
         }
         for key, value in values.items()
     }
+
+
+def log(folder: Path, text: str) -> None:
+    """Append to the run's log. Touches the disk."""
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(text.rstrip() + "\n")
 
 
 def share(folder: Path | None, world: World) -> Path | None:

@@ -18,4 +18,4 @@ def two_ranks():
     }
     plain = schema.nested({key: value.value for key, value in values.items()})
     settings = schema.settings_class("language").model_validate(plain)
-    return Resolved(settings, values, Batching(8, 4, 1, 2), 2, {}, ["a note"])
+    return Resolved(settings, values, Batching(8, 4, 1, 2), 2, {}, ["a note"], "cpu")
