@@ -16,6 +16,7 @@ from launcher import shipped
 from launcher.messages import plain
 from launcher.schema import config_of, settings_class
 from models.catalog import FAMILIES
+from training import duration
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def _leaf(key: str, info: FieldInfo) -> Leaf:
     options, nullable = _options(info.annotation)
     bounds = _bounds(info)
     legal: Any = options if isinstance(options, tuple) else extra.get("legal")
+    if options == "length":
+        legal = duration.LEGAL
     return Leaf(
         key=key,
         type="one of" if isinstance(legal, tuple) else str(options),
