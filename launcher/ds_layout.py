@@ -7,7 +7,7 @@ from typing import Any
 
 from engines import ds_file
 from engines.catalog import ENGINES
-from engines.ds_config import Conflict, ConfigConflict, merge
+from engines.ds_config import ConfigConflict, Conflict, merge
 from engines.ds_told import told
 from launcher import refusals
 from launcher.messages import Fault, SettingsError, plain, shown
@@ -19,8 +19,8 @@ _KEY = "engine.ds_config"
 def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
     """What DeepSpeed is told of partitioning and offload; empty for other engines.
 
-    `own_path` is the person's file, engine.ds_config. Reads the disk. Raises SettingsError for each key of the person's file that cannot stand beside
-    the settings.
+    `own_path` is the person's file, engine.ds_config. Reads the disk. Raises SettingsError for
+    each key of that file that cannot stand beside the settings.
     """
     settings = resolved.settings
     name = ENGINES[settings.engine.name].ds_config

@@ -209,8 +209,18 @@ def _epochs(bench: Bench) -> None:
         bench.replace("train.max_steps", None, f"{place} says how long")
 
 
+def _debug(bench: Bench) -> None:
+    if not bench.get("train.debug"):
+        return
+    place = bench.values["train.debug"].origin.place
+    for key, value in (("loader.workers", 0), ("train.deterministic", True)):
+        if bench.get(key) != value and not bench.typed(key):
+            bench.replace(key, value, place)
+
+
 RULES: tuple[Callable[[Bench], None], ...] = (
     _precision,
+    _debug,
     _workers,
     _pin_memory,
     _attention,

@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher import taken
 from launcher.checks import check_budget
-from launcher.messages import Fault, SettingsError, render
+from launcher.messages import SettingsError, render
 from launcher.resolved import Resolved
 from launcher.taken import Taken
 from training import duration

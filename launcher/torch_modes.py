@@ -23,7 +23,7 @@ def modes(*, deterministic: bool, debug: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark,
         torch.is_anomaly_enabled(),
     )
-    if deterministic or debug:
+    if deterministic:
         seeds.make_deterministic()
     if debug:
         seeds.detect_anomalies()

@@ -4,7 +4,7 @@ import pytest
 
 from launcher.checks import check_budget
 from launcher.messages import SettingsError
-from tests.launcher.given import SERVER, resolved
+from tests.launcher.given import resolved
 
 
 def warned(*sets, **words):
