@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.base import OptimizerSpec, Options, World
+from engines.base import OptimizerSpec, Options, Precision, World
 from engines.catalog import build_engine, find
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
