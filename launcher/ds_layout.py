@@ -9,7 +9,6 @@ from engines import ds_file
 from engines.catalog import ENGINES
 from engines.ds_config import ConfigConflict, Conflict, merge
 from engines.ds_told import told
-from launcher import messages
 from launcher.messages import Fault, SettingsError, plain, shown
 from launcher.refusals import place
 from launcher.resolved import Resolved
@@ -64,7 +63,7 @@ def _fault(conflict: Conflict, own: ds_file.DeepSpeedFile, resolved: Resolved) -
         key=conflict.key,
         value=conflict.value,
         place=where,
-        legal=messages.listed(conflict.legal, "explain engine.ds_config") or None,
+        legal=", ".join(conflict.legal) or None,
         nearest=conflict.nearest,
         mend=conflict.mend,
     )

@@ -31,6 +31,7 @@ class LanguageTask:
 
     goal = Goal("val_loss", "min")
     units = "tokens"
+    channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Reads the settings; touches no file. Raises DataError for sizes that cannot be."""
