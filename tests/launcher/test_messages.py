@@ -353,15 +353,6 @@ error: engine 'zero_2_offload' is not known
 """,
     ),
     (
-        {"engine": "local", "nproc": "2"},
-        """
-error: engine 'local' is 1 process, and this run has 2
-  from     --engine local
-  legal    local, ddp, fsdp, fsdp-offload, oss, zero1, zero2, zero3, zero2-offload, zero3-offload
-  nearest  ddp; write  --engine ddp
-""",
-    ),
-    (
         {"nproc": "0"},
         """
 error: engine.nproc 0 is out of range
@@ -455,6 +446,14 @@ error: key 'train.epoch' is not known
   legal    accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
 on_nonfinite, preview, seed
   nearest  train.epochs; write  --set train.epochs=3
+""",
+    ),
+    (
+        "qqq.zzz=3",
+        """
+error: key 'qqq.zzz' is not known
+  from     --set qqq.zzz=3
+  legal    20 names; see  python -m launcher explain
 """,
     ),
     (
