@@ -12,6 +12,9 @@ from training import duration
 # `unit`, and `only_if` / `unless` (other settings that decide whether this one means anything).
 Duration = Annotated[int | str, AfterValidator(duration.check)]
 Cadence = Annotated[int | str, AfterValidator(duration.check_cadence)]
+Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
+Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
+Percent = Annotated[float, Field(gt=0, le=100, json_schema_extra={"unit": "percent"})]
 _RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
 _ADAMW = {"only_if": {"optim.name": ["adamw"]}}
 _WORKERS = {"unless": {"loader.workers": [0]}}
@@ -21,26 +24,23 @@ class Train(BaseModel, extra="forbid", frozen=True):
     """How much is trained, in what portions."""
 
     global_batch: Annotated[
-        int | None,
+        Samples | None,
         Field(
             ge=1,
             description="Samples of one step over all ranks; or give micro_batch and accumulation.",
         ),
     ] = None
     micro_batch: Annotated[
-        int | None,
+        Samples | None,
         Field(ge=1, description="Samples that one rank puts through one forward and backward."),
     ] = None
     accumulation: Annotated[
         int | None,
-        Field(
-            ge=1,
-            description="Micro-batches a step on one process; more processes take them away first.",
-        ),
+        Field(ge=1, description="Micro-batches a step on one process; with more, fewer each."),
     ] = None
     epochs: Annotated[float, Field(gt=0, description="Passes over the training data.")] = 1.0
     max_steps: Annotated[
-        int | None, Field(ge=1, description="Stop after this many steps, whatever `epochs` says.")
+        Steps | None, Field(ge=1, description="Stop after this many steps, whatever `epochs` says.")
     ] = None
     seed: Annotated[
         int, Field(ge=0, lt=2**63, description="The seed that every purpose derives its own from.")
@@ -240,27 +240,26 @@ class Log(BaseModel, extra="forbid", frozen=True):
     """What is written down."""
 
     every: Annotated[
-        int, Field(ge=1, description="Steps between two training lines of metrics.jsonl.")
+        Steps, Field(ge=1, description="Steps between two training lines of metrics.jsonl.")
     ] = 10
 
 
 class Critical(BaseModel, extra="forbid", frozen=True):
     """Use in percent at which one reading is enough to act."""
 
-    ram: Annotated[float, Field(gt=0, le=100, description="Main memory, percent.")] = 95.0
-    gpu: Annotated[float, Field(gt=0, le=100, description="Device memory, percent.")] = 95.0
-    swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 80.0
+    ram: Annotated[Percent, Field(description="Main memory, of what there is.")] = 95.0
+    gpu: Annotated[Percent, Field(description="Device memory, of what there is.")] = 95.0
+    swap: Annotated[Percent, Field(description="Swap, of what there is.")] = 80.0
 
 
 class Limits(BaseModel, extra="forbid", frozen=True):
     """Use of the machine, in percent, at which three readings in a row make the run act."""
 
-    ram: Annotated[
-        float,
-        Field(gt=0, le=100, description="Main memory, percent; inside a container, of its limit."),
-    ] = 85.0
-    gpu: Annotated[float, Field(gt=0, le=100, description="Device memory, percent.")] = 90.0
-    swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 50.0
+    ram: Annotated[Percent, Field(description="Main memory; inside a container, of its limit.")] = (
+        85.0
+    )
+    gpu: Annotated[Percent, Field(description="Device memory, of what there is.")] = 90.0
+    swap: Annotated[Percent, Field(description="Swap, of what there is.")] = 50.0
     critical: Critical = Critical()
     check_every_s: Annotated[float, Field(gt=0, description="Seconds between two readings.")] = 30.0
 

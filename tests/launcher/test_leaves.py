@@ -61,9 +61,18 @@ def test_what_a_setting_hangs_on_names_settings_and_values_that_exist():
             assert not isinstance(options, tuple) or set(values) <= set(options)
 
 
-def test_seconds_are_told_as_the_unit():
-    assert LEAVES["limits.check_every_s"].unit == "seconds"
-    assert LEAVES["optim.lr"].unit is None
+@pytest.mark.parametrize(
+    ("key", "unit"),
+    [
+        ("limits.check_every_s", "seconds"),
+        ("train.global_batch", "samples"),
+        ("log.every", "steps"),
+        ("limits.critical.gpu", "percent"),
+        ("optim.lr", None),
+    ],
+)
+def test_the_unit_is_told_where_there_is_one(key, unit):
+    assert LEAVES[key].unit == unit
 
 
 def test_sections_hold_the_settings():
