@@ -16,14 +16,16 @@ _THREADS = 4
 
 
 class BlockWriter:
-    """Writes a new file, hashing each block while the next is filled. Touches disk.
+    """Writes a new file, hashing blocks beside it. Touches disk.
 
-    Takes at most `_THREADS` + 1 blocks of memory. On leaving, the file is synced to the device.
+    Data is not copied: it must not change before it has left the writer, at the latest with the
+    `with`. At most `_THREADS` + 2 blocks are held. On leaving, the file is synced to the device.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._block = bytearray()
+        self._block: list[memoryview] = []
+        self._room = BLOCK_BYTES
         self._bytes = 0
         self._pool = ThreadPoolExecutor(_THREADS, "checksum")
         self._hashing: deque[Future[str]] = deque()
@@ -51,12 +53,12 @@ class BlockWriter:
 
     def write(self, data: memoryview | bytes) -> None:
         """Append `data`, bytes one by one (a memoryview of format "B")."""
-        view = memoryview(data)
-        while view:
-            room = BLOCK_BYTES - len(self._block)
-            self._block += view[:room]
-            view = view[room:]
-            if len(self._block) == BLOCK_BYTES:
+        rest = memoryview(data)
+        while rest:
+            view, rest = rest[: self._room], rest[self._room :]
+            self._block.append(view)
+            self._room -= len(view)
+            if not self._room:
                 self._flush()
 
     def file(self) -> File:
@@ -64,14 +66,14 @@ class BlockWriter:
         return File(self._path.name, self._bytes, tuple(self._digests))
 
     def _flush(self) -> None:
-        block, self._block = self._block, bytearray()
+        block, self._block, self._room = self._block, [], BLOCK_BYTES
         if len(self._hashing) == _THREADS:
             self._digests.append(self._hashing.popleft().result())
         self._hashing.append(self._pool.submit(_digest, block))
-        rest = memoryview(block)
-        while rest:
-            rest = rest[self._stream.write(rest) :]
-        self._bytes += len(block)
+        for rest in block:
+            self._bytes += len(rest)
+            while rest:
+                rest = rest[self._stream.write(rest) :]
 
 
 def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) -> None:
@@ -95,8 +97,11 @@ def _is_whole(folder: Path, file: File, number: int) -> bool:
         start = number * BLOCK_BYTES
         length = min(BLOCK_BYTES, file.bytes - start)
         with mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_READ, offset=start) as mapped:
-            return _digest(mapped) == file.sha256[number]
+            return hashlib.sha256(mapped).hexdigest() == file.sha256[number]
 
 
-def _digest(data: bytearray | mmap.mmap) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _digest(block: list[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for view in block:
+        digest.update(view)
+    return digest.hexdigest()

@@ -69,7 +69,7 @@ def saved(name: str, step: int, total_steps: int, seconds: float) -> str:
     return row("saved", f"{_step(step, total_steps)}  {name}  ({duration(seconds)})")
 
 
-def summary(about: About, budget: Budget, outcome: Outcome) -> list[str]:
+def summary(about: About, outcome: Outcome) -> list[str]:
     """How the run ended; the last line says where everything lies."""
     done = f"{outcome.steps} steps, {outcome.epochs:.4g} epochs in {duration(outcome.wall_s)}"
     lines = [row(outcome.status, f"{done}; {outcome.reason}" if outcome.reason else done)]
@@ -95,6 +95,8 @@ def summary(about: About, budget: Budget, outcome: Outcome) -> list[str]:
 
 def warning(kind: str, facts: Mapping[str, Any]) -> str | None:
     """What a person should know at once of an event; None: it can wait for the log."""
+    if kind == "warning":
+        return str(facts["text"])
     if kind == "signal":
         names = " and ".join(facts["names"])
         again = "; Ctrl-C once more ends at once" if "SIGINT" in facts["names"] else ""

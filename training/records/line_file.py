@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -50,7 +51,8 @@ class LineFile:
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError:
-            os.ftruncate(self._file, size_before)
+            with suppress(OSError):  # the first fault is the one to tell
+                os.ftruncate(self._file, size_before)
             raise
 
 
