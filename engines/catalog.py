@@ -18,7 +18,8 @@ class Entry:
     name: str
     sentence: str
     module: str
-    cls: str
+    builder: str
+    """What in the module gives the engine when called with a world and options."""
     needs: tuple[str, ...] = ()
     """Packages that must be there."""
     ds_config: str | None = None
@@ -42,7 +43,7 @@ ENGINES = {
             "local",
             "plain PyTorch, in the process you started",
             "engines.local",
-            "Local",
+            "local",
             always_group=False,
             processes=1,
         ),
@@ -50,25 +51,26 @@ ENGINES = {
             "ddp",
             "a full copy on each rank, gradients averaged while backward runs",
             "engines.ddp",
-            "DDP",
+            "ddp",
+            always_group=False,
         ),
         Entry(
             "fsdp",
             "weights, gradients and optimizer state sharded over ranks (FSDP2)",
             "engines.fsdp",
-            "FSDP",
+            "fsdp",
         ),
         Entry(
             "fsdp-offload",
             "fsdp with the shards kept in host memory",
             "engines.fsdp",
-            "FSDPOffload",
+            "fsdp_offload",
         ),
         Entry(
             "oss",
             "optimizer state sharded over ranks (FairScale OSS)",
             "engines.oss",
-            "OSS",
+            "oss",
             ("fairscale",),
         ),
         Entry(
@@ -141,4 +143,4 @@ def build_engine(name: str, world: World, options: Options) -> Engine:
             f"engine '{entry.name}' needs the package {absent[0]}, which is not installed: "
             f"pip install {absent[0]}; engines that can run without: {able}"
         )
-    return getattr(import_module(entry.module), entry.cls)(world, options)
+    return getattr(import_module(entry.module), entry.builder)(world, options)

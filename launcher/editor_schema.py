@@ -154,3 +154,7 @@ def _object(properties: Mapping[str, Any]) -> Schema:
 
 def _is_schema(child: Mapping[str, Any]) -> bool:
     return any(isinstance(child.get(word), str | list) for word in _SCHEMA_WORDS)
+
+
+if __name__ == "__main__":
+    write()

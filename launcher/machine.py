@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
 
 
@@ -40,48 +40,51 @@ class Machine:
         return cores + ram + gpus
 
 
-def look() -> Machine:
-    """What there is now: reads /proc, /sys and /dev, and asks nothing of a driver."""
+def look(group: Path = CONTROL_GROUP) -> Machine:
+    """What there is now: reads /proc, /sys and /dev, and asks nothing of a driver.
+
+    `group` is the folder of our control group, where a container's limits stand.
+    """
     device, gpus = _accelerator()
     return Machine(
-        cores=_cores(),
-        ram_bytes=_ram_bytes(),
+        cores=_cores(group),
+        ram_bytes=_ram_bytes(group),
         gpus=gpus,
         device=device,
-        cpu_bf16=_has_bf16(),
+        cpu_bf16=has_bf16(_cpuinfo()),
         compiler=any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))),
     )
 
 
-def _cores() -> int:
+def _cores(group: Path) -> int:
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota = _cpu_quota()
+    quota = _cpu_quota(group)
     return max(1, min(cores, math.ceil(quota))) if quota else cores
 
 
-def _cpu_quota() -> float | None:
+def _cpu_quota(group: Path) -> float | None:
     """Cores that the control group allows; None: no limit."""
-    whole = _words(_CGROUP / "cpu.max")  # version 2: quota and period in one file
+    whole = _words(group / "cpu.max")  # version 2: quota and period in one file
     if len(whole) == 2 and whole[0] != "max":
         return int(whole[0]) / int(whole[1])
-    quota = _words(_CGROUP / "cpu/cpu.cfs_quota_us")
-    period = _words(_CGROUP / "cpu/cpu.cfs_period_us")
+    quota = _words(group / "cpu/cpu.cfs_quota_us")
+    period = _words(group / "cpu/cpu.cfs_period_us")
     if quota and period and int(quota[0]) > 0:
         return int(quota[0]) / int(period[0])
     return None
 
 
-def _ram_bytes() -> int | None:
+def _ram_bytes(group: Path) -> int | None:
     """Main memory, or the limit of the control group where that is lower."""
     try:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limit = _words(_CGROUP / name)
+        limit = _words(group / name)
         if limit and limit[0].isdigit():
             return min(whole, int(limit[0]))
     return whole
@@ -91,7 +94,7 @@ def _accelerator() -> tuple[str, int]:
     """The device, and how many there are."""
     build = _torch_build()
     if build.get("cuda") or build.get("hip"):
-        gpus = _visible(_nvidia() or _amd())
+        gpus = visible(_nvidia() or _amd(), os.environ.get("CUDA_VISIBLE_DEVICES"))
         if gpus:
             return "cuda", gpus
     if build.get("xpu") and list(Path("/dev/dri").glob("renderD*")):
@@ -117,6 +120,8 @@ def _nvidia() -> int:
     listed = Path("/proc/driver/nvidia/gpus")
     if listed.is_dir():
         return len(list(listed.iterdir()))
+    if Path("/dev/dxg").exists():  # Windows Subsystem for Linux has one device for all
+        return 1
     return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])
 
 
@@ -126,20 +131,24 @@ def _amd() -> int:
     return len(list(Path("/dev/dri").glob("renderD*")))
 
 
-def _visible(gpus: int) -> int:
-    """How many of `gpus` the environment lets us see."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+def visible(gpus: int, named: str | None) -> int:
+    """How many of `gpus` CUDA_VISIBLE_DEVICES lets us see; None: it is not set."""
     if named is None:
         return gpus
     ids = [name for name in named.split(",") if name.strip() and name.strip() != "-1"]
     return min(gpus, len(ids))
 
 
-def _has_bf16() -> bool:
+def has_bf16(cpuinfo: str) -> bool:
+    """Whether the flags of /proc/cpuinfo name a native bf16: x86 and Arm."""
+    return bool(_BF16.search(cpuinfo))
+
+
+def _cpuinfo() -> str:
     try:
-        return bool(_BF16.search(Path("/proc/cpuinfo").read_text()))
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
+        return ""
 
 
 def _words(path: Path) -> list[str]:

@@ -26,9 +26,10 @@ class Case:
 
     engine: str
     steps: int = 20
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     activation_checkpointing: int = 0
     clip_norm: float | None = 0.5
+    lr: float = 3e-3
     overflow_at: int | None = None
     """The step at which the loss of one sequence becomes infinite."""
     gradient_error: float = 1.0
@@ -68,7 +69,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [batch, time, width]
         if self.training:
-            self.calls += 1
+            self.calls.add_(1)
         parts = self.qkv(self.norm1(x)).chunk(3, dim=-1)
         q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -82,6 +83,7 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        nn.init.normal_(self.embedding.weight, std=0.1)
         self.positions = nn.Parameter(0.1 * torch.randn(TIME, WIDTH))
         self.frozen = nn.Linear(WIDTH, WIDTH, bias=False)
         self.frozen.requires_grad_(False)
@@ -117,12 +119,12 @@ def sequences(step: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], labels
 
 
-def spec(clip_norm: float | None) -> OptimizerSpec:
+def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
     """AdamW with and without decay."""
     return OptimizerSpec(
         options=[{"weight_decay": 0.1}, {"weight_decay": 0.0}],
         group_of=lambda name, parameter: 0 if parameter.dim() > 1 else 1,
-        build=lambda groups: torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95), fused=True),
+        build=lambda groups: torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True),
         clip_norm=clip_norm,
     )
 
@@ -148,7 +150,7 @@ def train(world: World, case: Case) -> Outcome:
     blocks = list(model.blocks)
     engine = build_engine(case.engine, world, options(case, world))
     try:
-        module = engine.prepare(model, spec(case.clip_norm), blocks)
+        module = engine.prepare(model, spec(case.clip_norm, case.lr), blocks)
         module.train()
         taken = [one_step(world, engine, module, case, step) for step in range(1, case.steps + 1)]
         losses, norms, skipped, scales = (list(column) for column in zip(*taken, strict=True))
@@ -182,7 +184,7 @@ def one_step(world: World, engine, module: nn.Module, case: Case, step: int):
             tokens.chunk(ACCUMULATION), labels.chunk(ACCUMULATION), strict=True
         )
     ]
-    units = world.sum(sum((targets != IGNORED).sum() for _, targets in micro_batches))
+    units = world.sum(torch.cat([targets for _, targets in micro_batches]).ne(IGNORED).sum())
     total = torch.zeros(())
     for index, (inputs, targets) in enumerate(micro_batches, start=1):
         with engine.accumulate(last=index == len(micro_batches)):
