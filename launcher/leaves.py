@@ -13,8 +13,10 @@ from pydantic.fields import FieldInfo
 
 from engines.catalog import ENGINES
 from launcher import shipped
+from launcher.messages import plain
 from launcher.schema import config_of, settings_class
 from models.catalog import FAMILIES
+from training import duration
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def _leaf(key: str, info: FieldInfo) -> Leaf:
     options, nullable = _options(info.annotation)
     bounds = _bounds(info)
     legal: Any = options if isinstance(options, tuple) else extra.get("legal")
+    if options == "length":
+        legal = duration.LEGAL
     return Leaf(
         key=key,
         type="one of" if isinstance(legal, tuple) else str(options),
@@ -127,7 +131,7 @@ def _bounds(info: FieldInfo) -> dict[str, float]:
 
 def _range(bounds: Mapping[str, float]) -> str | None:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    told = [f"{words[name]} {bound:g}" for name, bound in bounds.items()]
+    told = [f"{words[name]} {plain(bound)}" for name, bound in bounds.items()]
     return ", ".join(told) or None
 
 

@@ -8,11 +8,10 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from training import duration
 
-# What stands in json_schema_extra is read by launcher/schema.py: `legal` (forms, for messages),
+# What stands in json_schema_extra is read by launcher/leaves.py: `legal` (forms, for messages),
 # `unit`, and `only_if` / `unless` (other settings that decide whether this one means anything).
 Duration = Annotated[int | str, AfterValidator(duration.check)]
 Cadence = Annotated[int | str, AfterValidator(duration.check_cadence)]
-_LENGTH = {"legal": duration.LEGAL}
 _RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
 _ADAMW = {"only_if": {"optim.name": ["adamw"]}}
 _WORKERS = {"unless": {"loader.workers": [0]}}
@@ -118,9 +117,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
     ] = "cosine"
     warmup: Annotated[
         Duration,
-        Field(
-            description="How long the learning rate rises to its peak.", json_schema_extra=_LENGTH
-        ),
+        Field(description="How long the learning rate rises to its peak."),
     ] = 0
     final: Annotated[
         float,
@@ -135,7 +132,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
         Cadence,
         Field(
             description="Length of the first cycle of cosine-restarts.",
-            json_schema_extra=_LENGTH | _RESTARTS,
+            json_schema_extra=_RESTARTS,
         ),
     ] = "10 epochs"
     t_mult: Annotated[
@@ -148,10 +145,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
     ] = 2.0
     warmup_cap: Annotated[
         Duration | None,
-        Field(
-            description="A longer warm-up is cut to this, and a warning says so; null: never.",
-            json_schema_extra=_LENGTH,
-        ),
+        Field(description="A longer warm-up is cut to this, and a warning says so; null: never."),
     ] = None
 
 
@@ -190,9 +184,7 @@ class Eval(BaseModel, extra="forbid", frozen=True):
 
     every: Annotated[
         Cadence | None,
-        Field(
-            description="How often to evaluate; null: at the end only.", json_schema_extra=_LENGTH
-        ),
+        Field(description="How often to evaluate; null: at the end only."),
     ] = "1 epoch"
     share: Annotated[
         float, Field(gt=0, lt=1, description="Share of the data's groups held out for validation.")
@@ -230,9 +222,7 @@ class Save(BaseModel, extra="forbid", frozen=True):
 
     every: Annotated[
         Cadence | None,
-        Field(
-            description="How often to save; null: best and last only.", json_schema_extra=_LENGTH
-        ),
+        Field(description="How often to save; null: best and last only."),
     ] = None
     keep_last: Annotated[
         int,
