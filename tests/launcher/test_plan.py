@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from launcher import plan
 from launcher.__main__ import main
+from tests.launcher.given import resolved
 
 
 @pytest.fixture
@@ -65,3 +67,12 @@ def test_inside_torchrun_nothing_would_be_started(dry_run, monkeypatch):
     printed = dry_run()
     assert "one of 2 processes that torchrun started" in printed
     assert json.loads(dry_run("--json"))["processes"] == []
+
+
+def test_the_first_line_of_a_run_tells_what_where_and_its_folder(tmp_path):
+    told = resolved(engine="zero2", nproc="2")
+    line = plan.first_line(plan.Plan(told, tmp_path, threads=1, place=None))
+    assert line == (
+        f"language:tiny, mode default, engine zero2 on cpu, 2 processes, 1 thread each; "
+        f"run folder {tmp_path}"
+    )

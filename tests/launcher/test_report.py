@@ -42,10 +42,9 @@ def test_each_kind_of_end_has_its_code_and_text(fault, kind, code, text):
 
 
 @pytest.mark.parametrize(
-    ("code", "text"),
-    [(0, ""), (1, "error: the loss is not finite"), (75, "the loss is not finite")],
+    ("code", "text"), [(0, ""), (1, "error: the loss is not finite"), (75, ""), (130, "")]
 )
-def test_an_agreed_end_says_why_unless_all_is_done(code, text):
+def test_only_a_failure_is_told_of_what_the_ranks_agreed_on(code, text):
     told = report.ended({"exit_code": code, "reason": "the loss is not finite"}, 0)
     assert (told.kind, told.exit_code, told.text) == ("ended", code, text)
 
