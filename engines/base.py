@@ -30,7 +30,7 @@ class World(Protocol):
     device: torch.device
 
     def sum(self, value: Tensor) -> Tensor:
-        """The elementwise sum of `value` over ranks, on `value`'s device; the input is unchanged."""
+        """The elementwise sum of `value` over ranks, on its device; the input is unchanged."""
 
     def maximum(self, value: Tensor) -> Tensor:
         """The elementwise maximum of `value` over ranks; the input is unchanged."""
@@ -123,6 +123,10 @@ class Engine(Protocol):
     """One way to lay a model on ranks. Collective: all ranks call all methods in one order."""
 
     world: World
+
+    @property
+    def without_gradient(self) -> Sequence[str]:
+        """Parameters that train but got no gradient before the first update; empty until then."""
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
         """Place, shard and wrap `model` at its `blocks`, then build its optimizer."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+
+from engines.base import Engine, EngineError, Options, World
 
 
 @dataclass(frozen=True)
@@ -12,40 +18,59 @@ class Entry:
     name: str
     sentence: str
     module: str
-    cls: str
+    builder: str
+    """What in the module gives the engine when called with a world and options."""
     needs: tuple[str, ...] = ()
     """Packages that must be there."""
     ds_config: str | None = None
     """File in ds_configs/deepspeed that lays out partitioning and offload."""
+    always_group: bool = True
+    """Whether it needs a process group for a single process too."""
+    processes: int | None = None
+    """How many processes it runs on, where that is fixed."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What it sets by dotted key: above the mode, below the person's files."""
+
+
+# ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
+_NO_COMPILE = {"compile": "off"}
 
 
 ENGINES = {
     e.name: e
     for e in (
-        Entry("local", "plain PyTorch, in the process you started", "engines.local", "Local"),
+        Entry(
+            "local",
+            "plain PyTorch, in the process you started",
+            "engines.local",
+            "local",
+            always_group=False,
+            processes=1,
+        ),
         Entry(
             "ddp",
             "a full copy on each rank, gradients averaged while backward runs",
             "engines.ddp",
-            "DDP",
+            "ddp",
+            always_group=False,
         ),
         Entry(
             "fsdp",
             "weights, gradients and optimizer state sharded over ranks (FSDP2)",
             "engines.fsdp",
-            "FSDP",
+            "fsdp",
         ),
         Entry(
             "fsdp-offload",
             "fsdp with the shards kept in host memory",
             "engines.fsdp",
-            "FSDPOffload",
+            "fsdp_offload",
         ),
         Entry(
             "oss",
             "optimizer state sharded over ranks (FairScale OSS)",
             "engines.oss",
-            "OSS",
+            "oss",
             ("fairscale",),
         ),
         Entry(
@@ -71,6 +96,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3.json",
+            settings=_NO_COMPILE,
         ),
         Entry(
             "zero2-offload",
@@ -87,6 +113,34 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3-offload.json",
+            settings=_NO_COMPILE,
         ),
     )
 }
+
+
+def find(name: str) -> Entry:
+    """The entry called `name`; case, `-` and `_` make no difference. Raises EngineError."""
+    wanted = name.lower().replace("_", "-")
+    if wanted not in ENGINES:
+        near = get_close_matches(wanted, ENGINES, 1)
+        nearest = f"; nearest: {near[0]}" if near else ""
+        raise EngineError(f"engine '{name}' is not known; legal: {', '.join(ENGINES)}{nearest}")
+    return ENGINES[wanted]
+
+
+def missing(entry: Entry) -> list[str]:
+    """The packages that `entry` needs and that are not installed; imports none of them."""
+    return [package for package in entry.needs if find_spec(package) is None]
+
+
+def build_engine(name: str, world: World, options: Options) -> Engine:
+    """The engine called `name`. Raises EngineError where it cannot run here."""
+    entry = find(name)
+    if absent := missing(entry):
+        able = ", ".join(e.name for e in ENGINES.values() if not missing(e))
+        raise EngineError(
+            f"engine '{entry.name}' needs the package {absent[0]}, which is not installed: "
+            f"pip install {absent[0]}; engines that can run without: {able}"
+        )
+    return getattr(import_module(entry.module), entry.builder)(world, options)

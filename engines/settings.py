@@ -17,7 +17,7 @@ class Engine(BaseModel, extra="forbid", frozen=True):
     name: Annotated[
         str | None,
         Field(
-            description="The engine; see `list engines`. Default: local for one process, ddp for more."
+            description="The engine; see `list engines`. Default: local; ddp for more processes."
         ),
     ] = None
     nproc: Annotated[
@@ -39,9 +39,7 @@ class Engine(BaseModel, extra="forbid", frozen=True):
     ] = 600.0
     ds_config: Annotated[
         str | None,
-        Field(
-            description="DeepSpeed JSON of the person's own, merged over the engine's; zero engines only."
-        ),
+        Field(description="DeepSpeed JSON of the person's own, over that of a zero engine."),
     ] = None
 
 
@@ -52,7 +50,8 @@ class Memory(BaseModel, extra="forbid", frozen=True):
         str,
         Field(
             pattern=r"^(none|full|every [1-9][0-9]*)$",
-            description="Recompute activations in backward: none, full, or `every N`, each N-th block.",
+            json_schema_extra={"legal": "none, full, or such as 'every 2'"},
+            description="Recompute activations in backward: none, full, or `every N` blocks one.",
         ),
     ] = "none"
     attention: Annotated[

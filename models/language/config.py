@@ -19,6 +19,12 @@ class Size:
     vocabulary: int
     context: int
 
+    @property
+    def parameters(self) -> int:
+        """The exact number of weights of the built model; the output is tied to the embedding."""
+        layer = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
+        return self.vocabulary * self.width + self.layers * layer + self.width
+
 
 SIZES = {
     "tiny": Size(64, 2, 4, 192, 272, 128),

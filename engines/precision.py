@@ -1,0 +1,83 @@
+"""What a precision means, the same under every engine.
+
+fp32, tf32, bf16 and fp16 keep weights, gradients and optimizer state in fp32. bf16 and fp16 run the
+forward pass under autocast, which is put inside the model that an engine wraps: opened around an
+engine it would be disabled within some, and differ between others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.utils._pytree import tree_map
+
+from engines.base import EngineError, Precision
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check_precision(
+    precision: Precision, device: torch.device, *, holds_bf16_params: bool = False
+) -> None:
+    """Raises EngineError where `precision` has no meaning on `device` or under the engine."""
+    if precision == "bf16-params" and not holds_bf16_params:
+        raise EngineError(
+            "precision 'bf16-params' keeps bf16 weights beside an fp32 master copy, which only "
+            "fsdp, fsdp-offload and the zero engines do; legal here: fp32, tf32, bf16, fp16"
+        )
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        needs_ampere = precision in ("tf32", "bf16", "bf16-params") and not torch.version.hip
+        if needs_ampere and major < 8:
+            raise EngineError(
+                f"precision '{precision}' needs a GPU of compute capability 8.0 or newer; "
+                f"{torch.cuda.get_device_name(device)} has {major}.{minor}; legal here: fp32, fp16"
+            )
+    elif precision == "tf32":
+        raise EngineError(
+            f"precision 'tf32' is a format of NVIDIA GPUs; device {device.type} has "
+            "fp32, bf16 and fp16"
+        )
+
+
+def set_matmul_precision(precision: Precision) -> Callable[[], None]:
+    """Let matrix products and convolutions of fp32 tensors use TF32 for tf32, and nothing else.
+
+    These are switches of the process; what is returned puts them back.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    def restore() -> None:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    return restore
+
+
+def autocast_inside(model: Module, precision: Precision, device: torch.device) -> None:
+    """Run `model`'s forward pass under autocast for bf16 and fp16, and give its outputs in fp32.
+
+    Only the instance's `forward` is replaced: no module is put around it, no name changes.
+    """
+    dtype = AUTOCAST.get(precision)
+    if dtype is not None:
+        # A partial of bound methods, not a closure: a deep copy of the model then calls itself.
+        model.forward = partial(_autocast, model.forward, device.type, dtype)
+
+
+def _autocast(forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args, **kwargs) -> Any:
+    with torch.autocast(kind, dtype):
+        output = forward(*args, **kwargs)
+    return tree_map(partial(_widen, dtype), output)
+
+
+def _widen(dtype: torch.dtype, value: Any) -> Any:
+    # Losses are taken outside: a cross-entropy of bf16 logits would be computed in bf16.
+    return value.float() if isinstance(value, Tensor) and value.dtype == dtype else value

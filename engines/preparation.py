@@ -1,0 +1,79 @@
+"""What every engine does to a model before it shards or wraps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn import Module, Parameter
+from torch.utils._pytree import tree_map
+
+from engines.activation_checkpointing import checkpoint_blocks
+from engines.base import EngineError, OptimizerSpec, Options, World
+from engines.precision import autocast_inside
+
+
+def change_forward(
+    model: Module,
+    blocks: Sequence[Module],
+    options: Options,
+    device: torch.device,
+    compiled: Literal["model", "blocks"] = "model",
+) -> None:
+    """Put checkpointing, memory format, autocast and compilation inside `model`, names unchanged.
+
+    The order matters: recomputation repeats what autocast did, and the compiler sees all of it.
+    """
+    checkpoint_blocks(blocks, options.activation_checkpointing)
+    if options.channels_last:
+        model.forward = partial(_channels_last, model.forward)
+    autocast_inside(model, options.precision, device)
+    if options.compile:
+        for module in [model] if compiled == "model" or not blocks else blocks:
+            module.compile()
+
+
+def _channels_last(forward: Callable[..., Any], *args, **kwargs) -> Any:
+    # Inputs alone decide the format of convolutions; weights stay contiguous, so that every
+    # engine can shard them and show them as flat views.
+    args, kwargs = tree_map(_image_last, (args, kwargs))
+    return forward(*args, **kwargs)
+
+
+def _image_last(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
+
+
+def build_optimizer(
+    spec: OptimizerSpec,
+    named: Mapping[str, Parameter],
+    build: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+) -> torch.optim.Optimizer:
+    """What `build` makes of those parameters that train, grouped in the spec's order.
+
+    Raises EngineError where nothing trains.
+    """
+    groups: list[dict[str, Any]] = [{"params": [], **options} for options in spec.options]
+    for name, parameter in named.items():
+        if parameter.requires_grad:
+            groups[spec.group_of(name, parameter)]["params"].append(parameter)
+    if not any(group["params"] for group in groups):
+        raise EngineError("the model has no parameter that trains; all are frozen")
+    return build(groups)
+
+
+def place(model: Module, world: World) -> None:
+    """Move what is not sharded yet to the device, row-major, as rank 0 has it. Collective."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if isinstance(tensor, DTensor):
+            continue
+        tensor.data = tensor.detach().to(world.device).contiguous()
+        if world.size > 1:
+            dist.broadcast(tensor.detach(), 0)

@@ -1,0 +1,132 @@
+"""The state of a trained model by parameter name, and the proof that nothing of it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.optim import SGD, Adam, Optimizer
+
+from engines.base import EngineError, Piece, State, World
+from engines.buffers import read_buffers, stored_buffers
+
+WEIGHT = "weight"
+SLOTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+
+Place = Callable[[Tensor], tuple[int, Tensor]]
+"""Gives the interval of a tensor that this rank holds: its start, and a flat live view."""
+
+
+def whole(tensor: Tensor) -> tuple[int, Tensor]:
+    """The interval of a tensor that this rank holds all of."""
+    return 0, tensor.detach().view(-1)
+
+
+def slot_names(optimizer: Optimizer, group: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tensors that `optimizer` keeps for each parameter of `group`.
+
+    Raises EngineError for a kind of optimizer whose state is not known.
+    """
+    if isinstance(optimizer, Adam):  # AdamW is one
+        return SLOTS[:3] if group["amsgrad"] else SLOTS[:2]
+    if isinstance(optimizer, SGD):
+        return ("momentum_buffer",) if group["momentum"] else ()
+    raise EngineError(
+        f"the state of optimizer {type(optimizer).__name__} is not known; known: AdamW, Adam, SGD"
+    )
+
+
+def fill_slots(optimizer: Optimizer) -> None:
+    """Make as zeros what `optimizer` would make at its first step; the update stays the same."""
+    for group in optimizer.param_groups:
+        names = slot_names(optimizer, group)
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            for name in names:
+                if state.get(name) is None:
+                    state[name] = torch.zeros_like(parameter)
+            if isinstance(optimizer, Adam) and "step" not in state:
+                on_device = group["capturable"] or group["fused"]
+                device = parameter.device if on_device else None
+                state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+
+
+def gather_state(
+    model: Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    named: Mapping[str, Parameter],
+    optimizer: Optimizer,
+    shown: Sequence[Mapping[str, Any]],
+    loss_scale: Mapping[str, float],
+    place: Place = whole,
+    *,
+    weights_replicated: bool,
+    slots_replicated: bool,
+) -> State:
+    """The state of the `named` parameters of `model`, as this rank holds it.
+
+    `optimizer` holds the slots of this rank; `shown` are the groups of all parameters.
+    """
+    fill_slots(optimizer)
+    names = {parameter: name for name, parameter in named.items()}
+    pieces = [
+        Piece(WEIGHT, name, *place(parameter), weights_replicated)
+        for name, parameter in named.items()
+    ]
+    steps = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name, state = names[parameter], optimizer.state[parameter]
+            pieces += [
+                Piece(slot, name, *place(state[slot]), slots_replicated)
+                for slot in slot_names(optimizer, group)
+            ]
+            if "step" in state:
+                steps[name] = float(state["step"])
+    return State(
+        shapes=shapes,
+        pieces=pieces,
+        buffers=read_buffers(stored_buffers(model)),
+        steps=steps,
+        groups=[_named_group(group, names) for group in shown],
+        loss_scale=loss_scale,
+    )
+
+
+def _named_group(group: Mapping[str, Any], names: Mapping[Parameter, str]) -> dict[str, Any]:
+    options = {key: value for key, value in group.items() if key != "params"}
+    return {**options, "names": [names[parameter] for parameter in group["params"]]}
+
+
+def shapes_of(model: Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter; to be asked before an engine shards them."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def check_cover(state: State, world: World) -> None:
+    """Refuse a state that does not hold each tensor exactly once over all ranks. Collective.
+
+    What an engine knows of a library's insides is checked here at every start, so that another
+    version of it cannot make a checkpoint with holes. Raises EngineError on every rank alike.
+    """
+    kinds = (WEIGHT, *SLOTS)
+    names = list(state.shapes)
+    row = {name: index for index, name in enumerate(names)}
+    held = torch.zeros(len(names), len(kinds), dtype=torch.int64)
+    for piece in state.pieces:
+        # What every rank holds is counted once, on rank 0.
+        if not piece.replicated or world.rank == 0:
+            held[row[piece.name], kinds.index(piece.kind)] += piece.data.numel()
+    counts = world.sum(held)
+    for name, of_kinds in zip(names, counts.tolist(), strict=True):
+        size = int(torch.Size(state.shapes[name]).numel())
+        for kind, count in zip(kinds, of_kinds, strict=True):
+            is_whole = count == size or (count == 0 and kind != WEIGHT)
+            if not is_whole:
+                raise EngineError(
+                    f"the engine holds {count} of the {size} elements of {kind} of '{name}'; "
+                    "this version of its library is not understood, engine ddp needs none"
+                )

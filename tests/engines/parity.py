@@ -1,0 +1,224 @@
+"""One small training run with all that can go wrong between engines, taken under any of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.base import OptimizerSpec, Options, World
+from engines.catalog import build_engine, find
+
+WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
+ACCUMULATION = 3
+GLOBAL_BATCH = 12
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, under what."""
+
+    engine: str
+    steps: int = 20
+    precision: Precision = "fp32"
+    activation_checkpointing: int = 0
+    clip_norm: float | None = 0.5
+    lr: float = 3e-3
+    overflow_at: int | None = None
+    """The step at which the loss of one sequence becomes infinite."""
+    gradient_error: float = 1.0
+    """Gradients are multiplied by it: what a wrong engine would do."""
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one rank saw of a run; the state as it holds it."""
+
+    losses: list[float]
+    norms: list[float]
+    skipped: list[bool]
+    loss_scales: list[float | None]
+    shapes: dict[str, tuple[int, ...]]
+    pieces: list[tuple[str, str, int, np.ndarray, bool]]
+    buffers: dict[str, np.ndarray]
+    steps: dict[str, float]
+    groups: list[dict]
+    without_gradient: list[str]
+
+
+class Block(nn.Module):
+    """Attention and a hidden layer, each added to the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        # No bias: that of the keys has no gradient but rounding, which Adam would blow up.
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
+        self.out = nn.Linear(WIDTH, WIDTH)
+        self.hidden = nn.Sequential(
+            nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
+        )
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:  # [batch, time, width]
+        if self.training:
+            self.calls.add_(1)
+        parts = self.qkv(self.norm1(x)).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).flatten(-2))
+        return x + self.hidden(self.norm2(x))
+
+
+class Net(nn.Module):
+    """A small GPT: tied head, a frozen matrix, buffers, a parameter that does not divide by two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        self.positions = nn.Parameter(0.1 * torch.randn(TIME, WIDTH))
+        self.frozen = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.frozen.requires_grad_(False)
+        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.seven = nn.Parameter(torch.ones(7))
+        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.head.weight = self.embedding.weight
+        self.register_buffer("level", torch.ones(3))
+        self.register_buffer("table", torch.arange(5.0), persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # [batch, time] -> [batch, time, vocabulary]
+        if self.training:
+            self.level.mul_(0.9).add_(0.05)
+        x = self.embedding(tokens) + self.positions
+        x = x + self.frozen(x) * self.level.mean()
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)) * self.seven.mean()
+
+
+def sequences(step: int) -> tuple[Tensor, Tensor]:
+    """Tokens and labels [sequence, time] of one global batch: uneven padding, some without labels.
+
+    The last micro-batch has no label at all; the one before has none on the second of two ranks,
+    whose work is then uneven to that of the first.
+    """
+    draw = torch.Generator().manual_seed(1000 + step)
+    tokens = torch.randint(VOCABULARY, (GLOBAL_BATCH, TIME + 1), generator=draw)
+    lengths = torch.randint(1, TIME + 1, (GLOBAL_BATCH, 1), generator=draw)
+    lengths[GLOBAL_BATCH // 2 :] = 0
+    labels = tokens[:, 1:].masked_fill(torch.arange(TIME) >= lengths, IGNORED)
+    return tokens[:, :-1], labels
+
+
+def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
+    """AdamW with and without decay."""
+    return OptimizerSpec(
+        options=[{"weight_decay": 0.1}, {"weight_decay": 0.0}],
+        group_of=lambda name, parameter: 0 if parameter.dim() > 1 else 1,
+        build=lambda groups: torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True),
+        clip_norm=clip_norm,
+    )
+
+
+def options(case: Case, world: World) -> Options:
+    """What the launcher would tell the engine of `case`."""
+    file = find(case.engine).ds_config
+    text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
+    return Options(
+        precision=case.precision,
+        activation_checkpointing=case.activation_checkpointing,
+        compile=case.compile,
+        ds_config=json.loads(text),
+        micro_batch=GLOBAL_BATCH // ACCUMULATION // world.size,
+        accumulation=ACCUMULATION,
+    )
+
+
+def train(world: World, case: Case) -> Outcome:
+    """Take the steps of `case` as the training loop would. Collective."""
+    torch.manual_seed(0)
+    model = Net()
+    blocks = list(model.blocks)
+    engine = build_engine(case.engine, world, options(case, world))
+    try:
+        module = engine.prepare(model, spec(case.clip_norm, case.lr), blocks)
+        module.train()
+        taken = [one_step(world, engine, module, case, step) for step in range(1, case.steps + 1)]
+        losses, norms, skipped, scales = (list(column) for column in zip(*taken, strict=True))
+        state = engine.state()
+        return Outcome(
+            losses,
+            norms,
+            skipped,
+            scales,
+            dict(state.shapes),
+            [
+                (p.kind, p.name, p.start, p.data.float().cpu().numpy().copy(), p.replicated)
+                for p in state.pieces
+            ],
+            {name: buffer.cpu().numpy().copy() for name, buffer in state.buffers.items()},
+            dict(state.steps),
+            [dict(group) for group in state.groups],
+            list(engine.without_gradient),
+        )
+    finally:
+        engine.close()
+
+
+def one_step(world: World, engine, module: nn.Module, case: Case, step: int):
+    """Loss of the global batch, gradient norm, skipped, loss scale."""
+    tokens, labels = sequences(step)
+    # A sequence stands in the same micro-batch for any world size: buffers move between them.
+    micro_batches = [
+        (inputs.chunk(world.size)[world.rank], targets.chunk(world.size)[world.rank])
+        for inputs, targets in zip(
+            tokens.chunk(ACCUMULATION), labels.chunk(ACCUMULATION), strict=True
+        )
+    ]
+    units = world.sum(torch.cat([targets for _, targets in micro_batches]).ne(IGNORED).sum())
+    total = torch.zeros(())
+    for index, (inputs, targets) in enumerate(micro_batches, start=1):
+        with engine.accumulate(last=index == len(micro_batches)):
+            logits = module(inputs)
+            loss = F.cross_entropy(
+                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+            )
+            total += loss.detach()
+            # The first micro-batch of the last rank: what one rank sees, all must act on.
+            if step == case.overflow_at and index == 1 and world.rank == world.size - 1:
+                loss = loss * 1e38
+            engine.backward(loss * case.gradient_error * world.size / units)
+    update = engine.step()
+    return (world.sum(total) / units).item(), update.norm.item(), update.skipped, update.loss_scale
+
+
+def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
+    """Every tensor of the state by kind and name, put together from the pieces of all ranks.
+
+    Raises AssertionError where pieces overlap, contradict each other or leave a hole.
+    """
+    shapes = outcomes[0].shapes
+    whole: dict[tuple[str, str], np.ndarray] = {}
+    for outcome in outcomes:
+        for kind, name, start, data, replicated in outcome.pieces:
+            size = int(np.prod(shapes[name], dtype=np.int64))
+            flat = whole.setdefault((kind, name), np.full(size, np.nan, np.float32))
+            place = flat[start : start + len(data)]
+            if replicated:
+                assert len(data) == size
+                assert np.isnan(place).all() or np.array_equal(place, data)
+            else:
+                assert np.isnan(place).all()
+            place[:] = data
+    for (kind, name), flat in whole.items():
+        assert not np.isnan(flat).any(), f"{kind} of {name} has a hole"
+    return {key: flat.reshape(shapes[key[1]]) for key, flat in whole.items()}

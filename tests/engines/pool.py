@@ -1,0 +1,110 @@
+"""Processes that form a world and are kept between tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from torch.distributed import TCPStore
+
+TIMEOUT_S = 120.0
+
+
+class RankFailed(Exception):
+    """A rank raised, ended or did not answer; the text is its traceback."""
+
+
+class Pool:
+    """`size` processes in one world on the CPU; after a failure the next call gets fresh ones."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._workers: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
+        self._store: TCPStore | None = None
+
+    def run(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What `work(world, *arguments)` gives on each rank. Raises RankFailed.
+
+        `work` is a function at the top of a module. The first rank that fails ends all of them.
+        """
+        if not self._workers:
+            self._start()
+        for _, pipe in self._workers:
+            pipe.send((work, arguments))
+        answers: dict[int, Any] = {}
+        pipes = {pipe: rank for rank, (_, pipe) in enumerate(self._workers)}
+        try:
+            while pipes:
+                ready = wait(list(pipes), TIMEOUT_S)
+                if not ready:
+                    raise RankFailed(f"ranks {sorted(pipes.values())} gave no answer")
+                for pipe in ready:
+                    rank = pipes.pop(pipe)
+                    answers[rank] = _receive(pipe, rank)
+        except RankFailed:
+            self.close()
+            raise
+        return [answers[rank] for rank in range(self.size)]
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        for process, pipe in self._workers:
+            process.kill()
+            process.join()
+            pipe.close()
+        self._workers = []
+        self._store = None
+
+    def _start(self) -> None:
+        # As torchrun does: the store stands outside the workers, at a port that was free.
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
+        context = multiprocessing.get_context("spawn")
+        for rank in range(self.size):
+            here, there = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(there, rank, self.size, self._store.port), daemon=True
+            )
+            process.start()
+            there.close()
+            self._workers.append((process, here))
+
+
+def _receive(pipe: Connection, rank: int) -> Any:
+    try:
+        fault, value = pipe.recv()
+    except EOFError:
+        raise RankFailed(f"rank {rank} ended without an answer") from None
+    if fault:
+        raise RankFailed(f"rank {rank}:\n{fault}")
+    return value
+
+
+def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "DS_ACCELERATOR": "cpu",
+    }
+    import torch
+
+    from engines.world import open_world
+
+    torch.set_num_threads(1)
+    world = open_world("cpu", TIMEOUT_S / 2, always_group=True)
+    while True:
+        work, arguments = pipe.recv()
+        try:
+            pipe.send((None, work(world, *arguments)))
+        except Exception:
+            # The border of the process: whatever it was, the test that asked is told.
+            pipe.send((traceback.format_exc(), None))
