@@ -27,7 +27,7 @@ class Entry:
     always_group: bool = True
     """Whether it needs a process group for a single process too."""
     processes: int | None = None
-    """How many processes it runs on, where that is fixed."""
+    """How many are started where nobody says how many; None: one a GPU."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """What it sets by dotted key: above the mode, below the person's files."""
 

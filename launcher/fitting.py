@@ -99,9 +99,6 @@ def place_world(
     if engine is None:
         name = "local" if size == 1 else "ddp"
         _fill(values, "engine.name", name, "1 process" if size == 1 else f"{size} processes")
-    elif engine.processes not in (None, size):
-        why = f"is {engine.processes} process, and this run has {size}"
-        faults.append(impossible(values, "engine.name", why, "ddp", None))
     return World(size, nproc, device)
 
 
@@ -195,6 +192,10 @@ def _compile(bench: Bench) -> None:
             bench.refuse("compile", "needs a C++ compiler, and there is none", "off")
         else:
             bench.replace("compile", "off", "no C++ compiler")
+    elif bench.get("compile") == "auto":
+        pays = bench.world.device == "cuda" and bench.machine.compiler
+        reason = "a GPU and a compiler" if pays else f"it does not pay on {bench.world.device}"
+        _fill(bench.values, "compile", "on" if pays else "off", reason)
 
 
 def _epochs(bench: Bench) -> None:
@@ -208,8 +209,18 @@ def _epochs(bench: Bench) -> None:
         bench.replace("train.max_steps", None, f"{place} says how long")
 
 
+def _debug(bench: Bench) -> None:
+    if not bench.get("train.debug"):
+        return
+    place = bench.values["train.debug"].origin.place
+    for key, value in (("loader.workers", 0), ("train.deterministic", True)):
+        if bench.get(key) != value and not bench.typed(key):
+            bench.replace(key, value, place)
+
+
 RULES: tuple[Callable[[Bench], None], ...] = (
     _precision,
+    _debug,
     _workers,
     _pin_memory,
     _attention,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from launcher import cores, exit_codes, machine, rank, run_folder, supervise
+from launcher import cores, ds_layout, exit_codes, machine, rank, run_folder, supervise
 from launcher.handover import Job
 from launcher.messages import PROGRAM, Fault, SettingsError
 from launcher.plan import Plan
@@ -61,6 +61,7 @@ def prepare(words: Words, out: Path | None, faults: list[Fault]) -> Start:
         faults += error.faults
     try:
         resolved = resolve(words, here, place.world_size if place else None)
+        ds_layout.layout(resolved, resolved.settings.engine.ds_config)
     except SettingsError as error:
         faults += error.faults
     if faults or resolved is None:

@@ -80,6 +80,8 @@ class Task(Protocol):
     goal: Goal
     units: str
     """What the loss sums over: "tokens", "pixels", "samples"."""
+    channels_last: bool
+    """Whether the model is laid out as [batch, height, width, channel] in memory: convolutions."""
 
     def setup(self) -> None:
         """Read the data and fit what is fitted on it; rank 0 first, then the others.

@@ -69,7 +69,6 @@ def _engine(entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "sentence": entry.sentence,
         "needs": list(entry.needs),
-        "processes": entry.processes,
         "runs_here": not missing,
         "why_not": why if missing else None,
     }

@@ -4,7 +4,7 @@ import pytest
 
 from launcher.checks import check_budget
 from launcher.messages import SettingsError
-from tests.launcher.given import SERVER, resolved
+from tests.launcher.given import resolved
 
 
 def warned(*sets, **words):
@@ -119,9 +119,3 @@ def test_stages_need_a_family_that_declares_them():
     told = " needs stages, and language declares none"
     assert refused(mode="staged") == [f"mode 'staged'{told}"]
     assert refused("stages=[encoder]") == [f"stages ['encoder']{told}"]
-
-
-def test_more_than_one_process_is_no_local_run():
-    assert refused(engine="local", nproc="2", machine=SERVER) == [
-        "engine 'local' is 1 process, and this run has 2"
-    ]

@@ -140,9 +140,11 @@ def test_the_engine_nobody_named_follows_the_processes(machine, words, engine, n
     assert run.values["engine.name"].origin.place == reason
 
 
-def test_local_is_one_process_on_any_machine():
+def test_local_is_one_process_on_any_machine_unless_more_are_asked_for():
     run = resolved(machine=SERVER, engine="local")
     assert (run.nproc, run.batching.world_size) == (1, 1)
+    run = resolved(machine=SERVER, engine="local", nproc="2")
+    assert (run.settings.engine.name, run.nproc) == ("local", 2)
 
 
 def test_a_worker_takes_the_world_it_was_started_in():
