@@ -9,7 +9,7 @@ from pathlib import Path
 
 import launcher
 from benchmarks.peers import LOG_EVERY
-from benchmarks.workload import CLIP_NORM, SEED, Work
+from benchmarks.workload import CLIP_NORM, EVAL_SHARE, SEED, Work
 
 
 def ours(work: Work, engine: str = "local") -> None:
@@ -29,6 +29,7 @@ def ours(work: Work, engine: str = "local") -> None:
         "train.max_steps": work.steps,
         "train.epochs": 1000,
         "train.seed": SEED,
+        "train.preview": False,
         "optim.lr": work.lr,
         "optim.weight_decay": work.weight_decay,
         "optim.clip_norm": CLIP_NORM,
@@ -36,6 +37,7 @@ def ours(work: Work, engine: str = "local") -> None:
         "schedule.warmup": work.warmup,
         "loader.workers": 0,
         "eval.every": None,
+        "eval.share": EVAL_SHARE,
         "save.every": None,
         "log.every": LOG_EVERY,
     }
