@@ -90,7 +90,7 @@ def main() -> None:
         device=options.device,
         threads=options.threads,
     )
-    contenders = {**PEERS, "Gearshift": ours}
+    contenders: dict[str, Contender] = {**PEERS, "Gearshift": ours}
     if options.only is not None:
         contenders = {n: c for n, c in contenders.items() if n in (REFERENCE, *options.only)}
     result = rows(measure(contenders, work, options.warmup, options.rounds), REFERENCE)
