@@ -70,7 +70,9 @@ def autocast_inside(model: Module, precision: Precision, device: torch.device) -
         model.forward = partial(_autocast, model.forward, device.type, dtype)
 
 
-def _autocast(forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args, **kwargs) -> Any:
+def _autocast(
+    forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args: Any, **kwargs: Any
+) -> Any:
     with torch.autocast(kind, dtype):
         output = forward(*args, **kwargs)
     return tree_map(partial(_widen, dtype), output)

@@ -69,7 +69,11 @@ def modules_without_their_sentence(tree: Tree) -> list[str]:
             continue
         if module.package not in PACKAGES:
             text = text.split("\n\n")[0]
-        if not text.endswith(".") or "\n\n" in text or re.search(r"[a-z\])`][.!?]\s+[A-Z]", text):
+        if (
+            not text.endswith((".", "?"))
+            or "\n\n" in text
+            or re.search(r"[a-z\])`][.!?]\s+[A-Z]", text)
+        ):
             faults.append(f"{module.path}: {text!r}")
     return faults
 
