@@ -22,10 +22,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Module
 
 from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
-from engines.threads import use_threads
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, place
 from engines.state import check_cover, gather_state, shapes_of
+from engines.threads import use_threads
 from engines.updates import Updates
 
 log = logging.getLogger(__name__)
