@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from engines.base import Options
+from engines.local import AfterBackward
+from engines.replicated import Replicated
 from tests.training.ranks import tiny_run
-from tests.training.tiny import TinyTask, one_rank, run_tiny
+from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
+from training.accumulate import accumulate
 from training.data.order import DataOrder
 from training.data.samples import Samples
+from training.update import optim
 
 # Float64 throughout: what is left is rounding.
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -67,6 +72,34 @@ def test_parts_are_means_over_all_ranks(two_ranks):
         for line, other in zip(alone, found["lines"], strict=True):
             assert other.parts == pytest.approx(line.parts, rel=1e-12)
             assert (other.units, other.samples) == (line.units, line.samples)
+
+
+class Watched(AfterBackward):
+    """Averages as the engine local does, and notes which micro-batch was said to be the last."""
+
+    def __init__(self, model, world, options):
+        super().__init__(model, world, options)
+        self.noted = []
+
+    def accumulate(self, last):
+        self.noted.append(last)
+        return super().accumulate(last)
+
+
+def test_only_the_last_micro_batch_of_a_step_is_said_to_be_the_last():
+    task, world, watched = TinyTask(), one_rank(), []
+
+    def watch(*arguments):
+        watched.append(Watched(*arguments))
+        return watched[-1]
+
+    engine = Replicated(world, Options(), watch)
+    model = task.build()
+    spec = optim.spec(make_settings(), model, world)
+    module = engine.prepare(model, spec, [])
+    samples = Samples(task, task.data("train"), 0)
+    accumulate(task, engine, module, [samples[0, [i]] for i in (1, 2, 3)], 6)
+    assert watched[0].noted == [False, False, True]
 
 
 class NoUnits(TinyTask):

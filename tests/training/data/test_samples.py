@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from models.base import DataError
-from tests.training.tiny import TinyTask
+from tests.training.tiny import TinySplit, TinyTask
 from training.data.samples import SampleDraws, Samples
 
 
@@ -30,6 +31,14 @@ def test_a_sample_is_the_same_in_any_company_and_another_in_another_epoch():
     assert together[1] == alone[0]
     assert rows(samples, 2, [5]) != alone
     assert rows(Samples(task, task.data("train"), seed=5), 1, [5]) != alone
+
+
+def test_each_sample_of_a_batch_draws_for_itself():
+    task = TinyTask()
+    moved = rows(Samples(task, task.data("train"), seed=4), 0, [3, 5])
+    still = rows(Samples(task, TinySplit(24, noise=0.0), seed=4), 0, [3, 5])
+    first, second = (np.subtract(a, b) for a, b in zip(moved, still, strict=True))
+    assert not np.allclose(first, second)
 
 
 def test_a_micro_batch_knows_its_units():
