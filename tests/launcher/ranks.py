@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from launcher import rank
@@ -42,8 +43,9 @@ def work(resolved, folder, console) -> Outcome:
         os.kill(os.getpid(), signal.SIGKILL)
     elif scene == "lost":
         if ME == 0:
+            (folder / "pid").write_text(str(os.getpid()))
             raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
-        time.sleep(0.1)
+        wait_until_reaped(folder / "pid")
         raise ValueError("the second rank broke")
     elif scene == "gone" and ME == 1:
         os._exit(0)
@@ -63,6 +65,16 @@ def work(resolved, folder, console) -> Outcome:
         (folder / "pid").write_text(str(os.getpid()))
         wait_for_the_others()
     return outcome()
+
+
+def wait_until_reaped(file: Path) -> None:
+    """Until the supervisor has noticed that the process whose number `file` holds has ended."""
+    while not (file.exists() and file.read_text()):
+        time.sleep(0.01)
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(int(file.read_text()), 0)
+            time.sleep(0.01)
 
 
 def until_signal(folder: Path) -> Outcome:

@@ -149,7 +149,11 @@ def test_a_rank_of_torchrun_starts_no_processes_and_makes_no_folder(here, monkey
         seen.append((folder, console, resolved.batching.world_size))
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
-    ready = start.prepare(Words(model="language:tiny"), None, [])
+    # Settings of a run on two processes, fed back: torchrun has started those already.
+    (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
+    words = Words(model="language:tiny", configs=[here / "mine.yaml"])
+    ready = start.prepare(words, None, [])
+    (here / "mine.yaml").unlink()
     finished = start.carry_out(ready, True, seen.append, load_work=lambda: work)
     assert seen == [(None, False, 2)]
     assert finished.folder is None
