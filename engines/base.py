@@ -133,7 +133,10 @@ class Engine(Protocol):
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """The optimizer's live parameter groups, in the order of the spec; write "lr" here."""
+        """The optimizer's live parameter groups that are not empty, in the order of the spec.
+
+        Write "lr" here.
+        """
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Hold gradients on their rank; on the `last` micro-batch average them over ranks."""
