@@ -91,15 +91,17 @@ class DuringBackward:
         self._wrap(search=bool(self._world.agree(int(not self._uses_all))))
 
     def _wrap(self, search: bool) -> None:
-        # Buffers are given from rank 0 to all after each update, under every engine alike.
         known = signature(DistributedDataParallel).parameters
-        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        # Buffers are given from rank 0 to all after each update, under every engine alike.
+        renamed = "forward_sync_buffers" in known  # of late
+        no_sync = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
+            no_sync["init_sync"] = False
         self.module.averaged.append(
             DistributedDataParallel(
                 self.module.module,
                 find_unused_parameters=search,
                 gradient_as_bucket_view=True,
-                init_sync=False,
-                **{buffers: False},  # type: ignore[arg-type]
+                **no_sync,  # type: ignore[arg-type]
             )
         )
