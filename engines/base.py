@@ -148,7 +148,7 @@ class Engine(Protocol):
         """Clip, update, clear. All ranks skip together when the gradients overflowed in fp16."""
 
     def discard(self) -> None:
-        """Clear the gradients and take no update (a step whose loss was not finite)."""
+        """Clear the gradients after the last micro-batch and take no update."""
 
     def state(self) -> State:
         """Weights, slots, buffers and groups; slots that do not exist yet are made as zeros."""

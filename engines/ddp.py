@@ -11,7 +11,7 @@ import torch
 from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
-from engines.base import Engine, Options, World
+from engines.base import Engine, EngineError, Options, World
 from engines.gradients import average
 from engines.replicated import Replicated
 
@@ -76,6 +76,8 @@ class DuringBackward:
         if self.module.averaged:
             with nullcontext() if last else self.module.averaged[0].no_sync():
                 yield
+            if last:
+                _check_averaged(self.module.averaged[0])
             return
         yield
         if self._world.size > 1:
@@ -105,3 +107,14 @@ class DuringBackward:
                 **no_sync,  # type: ignore[arg-type]
             )
         )
+
+
+def _check_averaged(averaged: DistributedDataParallel) -> None:
+    """DDP itself would notice at the next step only, after ranks had taken different updates."""
+    try:
+        averaged._check_reducer_finalized()
+    except RuntimeError as fault:
+        raise EngineError(
+            "a step left out parameters that the first step used, and gradients were not averaged; "
+            "engines that can train such a model: local, fsdp"
+        ) from fault

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.engines.parity import Case, train
+import torch
+from torch import nn
+
+from engines.base import Options, World
+from engines.oss import oss
+from tests.engines.parity import Case, spec, train
 from tests.engines.pool import Pool
 
 
@@ -18,3 +23,22 @@ def test_slots_are_shared_out_evenly_and_weights_are_everywhere(worlds: dict[int
     for outcome in outcomes:
         weights = {name for kind, name, *_ in outcome.pieces if kind == "weight"}
         assert weights == outcome.shapes.keys()
+
+
+def train_one_weight(world: World) -> list[float]:
+    torch.manual_seed(0)
+    engine = oss(world, Options())
+    module = engine.prepare(nn.Linear(3, 1, bias=False), spec(clip_norm=None, lr=0.1), [])
+    for step in range(3):
+        with engine.accumulate(last=True):
+            engine.backward(module(torch.full((1, 3), step + 1.0)).square().sum())
+        engine.step()
+    (weight,) = [piece for piece in engine.state().pieces if piece.kind == "weight"]
+    engine.close()
+    return weight.data.tolist()
+
+
+def test_a_rank_that_owns_no_parameter_follows_the_owner(worlds: dict[int, Pool]) -> None:
+    (alone,) = worlds[1].run(train_one_weight)
+    first, second = worlds[2].run(train_one_weight)
+    assert first == second == alone
