@@ -155,7 +155,7 @@ class LanguageTask:
 
     def blocks(self, model: Module) -> list[Module]:
         """The decoder's layers."""
-        return pretrained.decoder_layers(model)
+        return pretrained.decoder_layers(model, self._shape.layers if self._shape else None)
 
     def preview(self, model: Module) -> str | None:
         """How the model goes on from the start of the first validation text. Collective."""

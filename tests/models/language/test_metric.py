@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from models.language.dataset import read
 from models.language.generation import continue_tokens
 
 PROSE = "\n\n".join(
@@ -27,7 +28,8 @@ def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, cou
     # A second way: each document alone, log-softmax in float64, its bytes counted as bytes.
     nats = size = 0
     groups = set(task.dataset.splits["val"])
-    for document in (d for d in task.dataset.corpus.documents if d.group in groups):
+    corpus = read(task.path, None, "stop")
+    for document in (d for d in corpus.documents if d.group in groups):
         tokens = [task.dataset.tokenizer.start, *task.dataset.tokenizer.encode(document.text)]
         targets = torch.tensor([*tokens[1:], task.dataset.tokenizer.end], dtype=torch.int64)
         logits = model(torch.tensor([tokens], dtype=torch.int64))[0].double()

@@ -68,6 +68,13 @@ def test_noise_keeps_how_often_each_label_occurs_and_nothing_else():
         assert b.labels.tolist() == c.labels.tolist()
 
 
+@pytest.mark.parametrize("noise", [None, (3,)])
+def test_labels_are_counted_as_the_rows_hold_them(noise):
+    windows = Windows(documents(), TOKENIZER, 7, noise=noise)
+    labels = np.concatenate([row.labels for row in all_rows(windows)])
+    assert windows.label_counts(272).tolist() == np.bincount(labels, minlength=272).tolist()
+
+
 def test_rows_are_padded_to_one_length_with_ignored_labels():
     windows = Windows(documents(), TOKENIZER, 24)
     batch = collate(all_rows(windows), TOKENIZER.pad, 24)
