@@ -255,6 +255,17 @@ def test_a_misspelt_role_is_told_with_the_nearest(tmp_path):
     assert "a.txt, line 4: 'Asistant:' is no role; nearest  Assistant:" in told(text)
 
 
+def test_conversations_without_an_answer_are_told(tmp_path):
+    text = write(tmp_path / "a.txt", "User: a\nAssistant:\n\nUser: b\n\nUser: c\nAssistant: d\n")
+    assert told(text) == (
+        "2 of 3 rows cannot be used\n"
+        "  from     a.txt, line 1: Assistant: says nothing\n"
+        "           a.txt, line 4: no request with an answer\n"
+        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+    )
+    assert pairs(read(text, "skip")) == [("c", "d")]
+
+
 def test_csv_without_known_columns(tmp_path):
     assert told(write(tmp_path / "a.csv", "question,answer\na,b\n")) == (
         "'a.csv' has no pair of columns for request and answer: question, answer\n"
