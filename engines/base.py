@@ -124,8 +124,9 @@ class Engine(Protocol):
 
     world: World
 
-    without_gradient: Sequence[str]
-    """Parameters that train but got no gradient before the first update; empty until then."""
+    @property
+    def without_gradient(self) -> Sequence[str]:
+        """Parameters that train but got no gradient before the first update; empty until then."""
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
         """Place, shard and wrap `model` at its `blocks`, then build its optimizer."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,13 +18,22 @@ class Entry:
     name: str
     sentence: str
     module: str
-    cls: str
+    builder: str
+    """What in the module gives the engine when called with a world and options."""
     needs: tuple[str, ...] = ()
     """Packages that must be there."""
     ds_config: str | None = None
     """File in ds_configs/deepspeed that lays out partitioning and offload."""
     always_group: bool = True
     """Whether it needs a process group for a single process too."""
+    processes: int | None = None
+    """How many are started where nobody says how many; None: one a GPU."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What it sets by dotted key: above the mode, below the person's files."""
+
+
+# ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
+_NO_COMPILE = {"compile": "off"}
 
 
 ENGINES = {
@@ -33,32 +43,34 @@ ENGINES = {
             "local",
             "plain PyTorch, in the process you started",
             "engines.local",
-            "Local",
+            "local",
             always_group=False,
+            processes=1,
         ),
         Entry(
             "ddp",
             "a full copy on each rank, gradients averaged while backward runs",
             "engines.ddp",
-            "DDP",
+            "ddp",
+            always_group=False,
         ),
         Entry(
             "fsdp",
             "weights, gradients and optimizer state sharded over ranks (FSDP2)",
             "engines.fsdp",
-            "FSDP",
+            "fsdp",
         ),
         Entry(
             "fsdp-offload",
             "fsdp with the shards kept in host memory",
             "engines.fsdp",
-            "FSDPOffload",
+            "fsdp_offload",
         ),
         Entry(
             "oss",
             "optimizer state sharded over ranks (FairScale OSS)",
             "engines.oss",
-            "OSS",
+            "oss",
             ("fairscale",),
         ),
         Entry(
@@ -84,6 +96,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3.json",
+            settings=_NO_COMPILE,
         ),
         Entry(
             "zero2-offload",
@@ -100,6 +113,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3-offload.json",
+            settings=_NO_COMPILE,
         ),
     )
 }
@@ -129,4 +143,4 @@ def build_engine(name: str, world: World, options: Options) -> Engine:
             f"engine '{entry.name}' needs the package {absent[0]}, which is not installed: "
             f"pip install {absent[0]}; engines that can run without: {able}"
         )
-    return getattr(import_module(entry.module), entry.cls)(world, options)
+    return getattr(import_module(entry.module), entry.builder)(world, options)

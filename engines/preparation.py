@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import Module
+from torch.distributed.tensor import DTensor
+from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map
 
 from engines.activation_checkpointing import checkpoint_blocks
@@ -51,23 +52,28 @@ def _image_last(value: Any) -> Any:
 
 
 def build_optimizer(
-    spec: OptimizerSpec, model: Module, build: Callable[..., Any] | None = None
+    spec: OptimizerSpec,
+    named: Mapping[str, Parameter],
+    build: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
 ) -> torch.optim.Optimizer:
-    """The optimizer of `spec` over the trainable parameters of `model`, groups in the spec's order.
+    """What `build` makes of those parameters that train, grouped in the spec's order.
 
-    `build` stands in for the spec's own where an engine shards the optimizer.
+    Raises EngineError where nothing trains.
     """
     groups: list[dict[str, Any]] = [{"params": [], **options} for options in spec.options]
-    for name, parameter in model.named_parameters():
+    for name, parameter in named.items():
         if parameter.requires_grad:
             groups[spec.group_of(name, parameter)]["params"].append(parameter)
     if not any(group["params"] for group in groups):
         raise EngineError("the model has no parameter that trains; all are frozen")
-    return (build or spec.build)(groups)
+    return build(groups)
 
 
-def broadcast(model: Module, world: World) -> None:
-    """Give every rank the weights and buffers of rank 0. Collective."""
-    if world.size > 1:
-        for tensor in [*model.parameters(), *model.buffers()]:
+def place(model: Module, world: World) -> None:
+    """Move what is not sharded yet to the device, row-major, as rank 0 has it. Collective."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if isinstance(tensor, DTensor):
+            continue
+        tensor.data = tensor.detach().to(world.device).contiguous()
+        if world.size > 1:
             dist.broadcast(tensor.detach(), 0)

@@ -57,6 +57,7 @@ def fill_slots(optimizer: Optimizer) -> None:
 def gather_state(
     model: Module,
     shapes: Mapping[str, tuple[int, ...]],
+    named: Mapping[str, Parameter],
     optimizer: Optimizer,
     shown: Sequence[Mapping[str, Any]],
     loss_scale: Mapping[str, float],
@@ -65,15 +66,15 @@ def gather_state(
     weights_replicated: bool,
     slots_replicated: bool,
 ) -> State:
-    """The state of the parameters of `model` that `optimizer` updates on this rank.
+    """The state of the `named` parameters of `model`, as this rank holds it.
 
-    `shown` are the groups of all parameters, where `optimizer` holds only a part of them.
+    `optimizer` holds the slots of this rank; `shown` are the groups of all parameters.
     """
     fill_slots(optimizer)
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names = {parameter: name for name, parameter in named.items()}
     pieces = [
         Piece(WEIGHT, name, *place(parameter), weights_replicated)
-        for parameter, name in names.items()
+        for name, parameter in named.items()
     ]
     steps = {}
     for group in optimizer.param_groups:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from engines.base import Update, World
@@ -27,6 +26,7 @@ class Updates:
         self,
         world: World,
         model: Module,
+        named: Mapping[str, Parameter],
         optimizer: Optimizer,
         clip_norm: float | None,
         *,
@@ -37,15 +37,11 @@ class Updates:
         self.loss_scale = LossScale() if fp16 else None
         self.without_gradient: list[str] = []
         self._world = world
-        self._model = model
+        self._named = named
         self._buffers = stored_buffers(model)
         self._clip_norm = clip_norm
         self._sharded = sharded
         self._is_first = True
-
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        return self.optimizer.param_groups
 
     @property
     def scale_state(self) -> dict[str, float]:
@@ -89,12 +85,12 @@ class Updates:
         return Update(norm, overflow, used)
 
     def _gradients(self) -> list[Tensor]:
-        gradients = (p.grad for p in self._model.parameters() if p.grad is not None)
+        gradients = (p.grad for p in self._named.values() if p.grad is not None)
         return [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
 
     def _unreached(self) -> list[str]:
         return [
             name
-            for name, parameter in self._model.named_parameters()
+            for name, parameter in self._named.items()
             if parameter.requires_grad and parameter.grad is None
         ]

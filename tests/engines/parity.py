@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.base import OptimizerSpec, Options, World
+from engines.base import OptimizerSpec, Options, Precision, World
 from engines.catalog import build_engine, find
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
@@ -26,9 +26,10 @@ class Case:
 
     engine: str
     steps: int = 20
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     activation_checkpointing: int = 0
     clip_norm: float | None = 0.5
+    lr: float = 3e-3
     overflow_at: int | None = None
     """The step at which the loss of one sequence becomes infinite."""
     gradient_error: float = 1.0
@@ -68,7 +69,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [batch, time, width]
         if self.training:
-            self.calls += 1
+            self.calls.add_(1)
         parts = self.qkv(self.norm1(x)).chunk(3, dim=-1)
         q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -82,6 +83,7 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        nn.init.normal_(self.embedding.weight, std=0.1)
         self.positions = nn.Parameter(0.1 * torch.randn(TIME, WIDTH))
         self.frozen = nn.Linear(WIDTH, WIDTH, bias=False)
         self.frozen.requires_grad_(False)
@@ -97,7 +99,8 @@ class Net(nn.Module):
         if self.training:
             self.level.mul_(0.9).add_(0.05)
         x = self.embedding(tokens) + self.positions
-        x = x + self.frozen(x) * self.level.mean()
+        # Added, not multiplied: under torch.compile backward would read a factor after it moved on.
+        x = x + self.frozen(x) + self.level.mean()
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)) * self.seven.mean()
@@ -117,12 +120,12 @@ def sequences(step: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], labels
 
 
-def spec(clip_norm: float | None) -> OptimizerSpec:
+def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
     """AdamW with and without decay."""
     return OptimizerSpec(
         options=[{"weight_decay": 0.1}, {"weight_decay": 0.0}],
         group_of=lambda name, parameter: 0 if parameter.dim() > 1 else 1,
-        build=lambda groups: torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.95), fused=True),
+        build=lambda groups: torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True),
         clip_norm=clip_norm,
     )
 
@@ -148,7 +151,7 @@ def train(world: World, case: Case) -> Outcome:
     blocks = list(model.blocks)
     engine = build_engine(case.engine, world, options(case, world))
     try:
-        module = engine.prepare(model, spec(case.clip_norm), blocks)
+        module = engine.prepare(model, spec(case.clip_norm, case.lr), blocks)
         module.train()
         taken = [one_step(world, engine, module, case, step) for step in range(1, case.steps + 1)]
         losses, norms, skipped, scales = (list(column) for column in zip(*taken, strict=True))
@@ -182,7 +185,7 @@ def one_step(world: World, engine, module: nn.Module, case: Case, step: int):
             tokens.chunk(ACCUMULATION), labels.chunk(ACCUMULATION), strict=True
         )
     ]
-    units = world.sum(sum((targets != IGNORED).sum() for _, targets in micro_batches))
+    units = world.sum(torch.cat([targets for _, targets in micro_batches]).ne(IGNORED).sum())
     total = torch.zeros(())
     for index, (inputs, targets) in enumerate(micro_batches, start=1):
         with engine.accumulate(last=index == len(micro_batches)):
@@ -220,3 +223,31 @@ def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
     for (kind, name), flat in whole.items():
         assert not np.isnan(flat).any(), f"{kind} of {name} has a hole"
     return {key: flat.reshape(shapes[key[1]]) for key, flat in whole.items()}
+
+
+def distance(outcomes: list[Outcome], others: list[Outcome]) -> dict[str, float]:
+    """The largest difference of losses, norms and each kind of tensor, relative to the others.
+
+    For tensors relative to the largest element of the tensor. Raises AssertionError where one run
+    holds a tensor that the other does not.
+    """
+    first, second = outcomes[0], others[0]
+    farthest = {
+        "loss": _distance(np.array(first.losses), np.array(second.losses)),
+        "norm": _distance(np.array(first.norms), np.array(second.norms)),
+    }
+    mine, theirs = joined(outcomes), joined(others)
+    assert mine.keys() == theirs.keys()
+    for (kind, name), value in theirs.items():
+        largest = np.abs(value).max() or 1.0
+        apart = float(np.abs(mine[kind, name] - value).max() / largest)
+        farthest[kind] = max(farthest.get(kind, 0.0), apart)
+    return farthest
+
+
+def _distance(values: np.ndarray, others: np.ndarray) -> float:
+    """Values that are not finite are equal to each other only."""
+    finite = np.isfinite(others)
+    if not np.array_equal(finite, np.isfinite(values)):
+        return float("inf")
+    return float((np.abs(values - others)[finite] / np.abs(others)[finite]).max(initial=0.0))

@@ -10,6 +10,8 @@ from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from torch.distributed import TCPStore
+
 TIMEOUT_S = 120.0
 
 
@@ -23,6 +25,7 @@ class Pool:
     def __init__(self, size: int):
         self.size = size
         self._workers: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
+        self._store: TCPStore | None = None
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What `work(world, *arguments)` gives on each rank. Raises RankFailed.
@@ -58,8 +61,6 @@ class Pool:
         self._store = None
 
     def _start(self) -> None:
-        from torch.distributed import TCPStore
-
         # As torchrun does: the store stands outside the workers, at a port that was free.
         self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
         context = multiprocessing.get_context("spawn")

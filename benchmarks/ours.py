@@ -1,0 +1,51 @@
+"""Gearshift as a person runs it: the whole program, with all that a default run has on."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import launcher
+from benchmarks.peers import LOG_EVERY
+from benchmarks.workload import CLIP_NORM, EVAL_SHARE, SEED, Work
+
+
+def ours(work: Work, engine: str = "local") -> None:
+    """Train `work` from settings to run folder; what it says goes nowhere.
+
+    Evaluation comes after the last step, as none of the peers evaluates.
+    """
+    settings = {
+        "data.path": work.data,
+        "data.seq_len": work.seq_len,
+        "device": work.device,
+        "precision": work.precision,
+        "compile": work.compile,
+        "engine.threads": work.threads,
+        "train.micro_batch": work.micro_batch,
+        "train.accumulation": work.world_size,
+        "train.max_steps": work.steps,
+        "train.epochs": 1000,
+        "train.seed": SEED,
+        "train.preview": False,
+        "optim.lr": work.lr,
+        "optim.weight_decay": work.weight_decay,
+        "optim.clip_norm": CLIP_NORM,
+        "schedule.name": "cosine",
+        "schedule.warmup": work.warmup,
+        "loader.workers": 0,
+        "eval.every": None,
+        "eval.share": EVAL_SHARE,
+        "save.every": None,
+        "log.every": LOG_EVERY,
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
+        out = Path(folder) / "run" if work.rank == 0 else None
+        launcher.train(f"language:{work.size}", engine=engine, out=out, settings=settings)

@@ -1,0 +1,105 @@
+"""A full copy of the model on each rank, gradients averaged while backward runs (torch's DDP)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from inspect import signature
+from typing import Any
+
+import torch
+from torch.nn import Module, Parameter
+from torch.nn.parallel import DistributedDataParallel
+
+from engines.base import Engine, Options, World
+from engines.gradients import average
+from engines.replicated import Replicated
+
+
+def ddp(world: World, options: Options) -> Engine:
+    """The engine ddp. A world of one has nobody to average with: it is then local."""
+    return Replicated(world, options, DuringBackward)
+
+
+class Replica(Module):
+    """What the loop calls: the model, by way of `averaged` when gradients are wanted.
+
+    Evaluation calls the model itself, so that ranks may take unequal numbers of batches.
+    Attributes are those of the model.
+    """
+
+    def __init__(self, model: Module):
+        super().__init__()
+        self.module = model
+        self.averaged: list[DistributedDataParallel] = []  # a list: not a submodule
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.averaged and torch.is_grad_enabled():
+            return self.averaged[0](*args, **kwargs)
+        return self.module(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+class DuringBackward:
+    """Averages gradients bucket by bucket as backward gives them.
+
+    DDP wants to know beforehand whether a backward pass leaves parameters out; to search the graph
+    for them at each step took 3 to 20 % of a step of small models on a CPU. So the first update's
+    gradients are averaged by hand, which shows what is used; the search is on only where needed.
+    """
+
+    def __init__(self, model: Module, world: World, options: Options):
+        self.module = Replica(model)
+        self._world = world
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._used: set[Parameter] = set()
+        self._uses_all = True
+        self._hooks: list[Any] = []
+        if world.size == 1:
+            return
+        if options.compile:
+            # The compiler cuts the graph where DDP has its buckets only if DDP calls the model from
+            # the first time on; and a compiled graph has few nodes to search.
+            self._wrap(search=True)
+        else:
+            self._hooks = [
+                p.register_post_accumulate_grad_hook(self._used.add) for p in self._trained
+            ]
+
+    @contextmanager
+    def accumulate(self, last: bool) -> Iterator[None]:
+        if self.module.averaged:
+            with nullcontext() if last else self.module.averaged[0].no_sync():
+                yield
+            return
+        yield
+        if self._world.size > 1:
+            self._uses_all &= len(self._used) == len(self._trained)
+            self._used.clear()
+            if last:
+                self._average_first()
+
+    def _average_first(self) -> None:
+        average(self._trained, self._world)
+        for hook in self._hooks:
+            hook.remove()
+        self._wrap(search=bool(self._world.agree(int(not self._uses_all))))
+
+    def _wrap(self, search: bool) -> None:
+        # Buffers are given from rank 0 to all after each update, under every engine alike.
+        known = signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        self.module.averaged.append(
+            DistributedDataParallel(
+                self.module.module,
+                find_unused_parameters=search,
+                gradient_as_bucket_view=True,
+                init_sync=False,
+                **{buffers: False},  # type: ignore[arg-type]
+            )
+        )

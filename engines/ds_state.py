@@ -1,0 +1,181 @@
+"""Where DeepSpeed keeps the fp32 weights and the optimizer slots of each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.optim import Optimizer
+
+from engines.base import EngineError, Piece, State, World
+from engines.buffers import read_buffers, stored_buffers
+from engines.state import WEIGHT, fill_slots, slot_names
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The part of a trained tensor that this rank updates, inside a flat tensor of many parts."""
+
+    start: int
+    """Elements of the tensor before it."""
+    size: int
+    flat: Tensor
+    offset: int
+    """Elements of `flat` before it."""
+
+    def of(self, flat: Tensor) -> Tensor:
+        """The part within `flat`, which is laid out as the weights are; a live view."""
+        return flat.detach().narrow(0, self.offset, self.size)
+
+
+class ZeroState:
+    """The state of a model under ZeRO by the parameters' own names; makes no copies.
+
+    `zero` is DeepSpeed's optimizer. Where the working weights are bf16, `originals` has the fp32
+    values that frozen parameters came with; there is no fp32 copy of them in DeepSpeed.
+    """
+
+    def __init__(self, zero: Any, model: Module, world: World, originals: Mapping[str, Tensor]):
+        self._zero = zero
+        self._model = model
+        self._world = world
+        self._is_sharded = hasattr(zero, "fp32_partitioned_groups_flat")
+        self._frozen = {
+            name: self._part(parameter, originals[name])
+            for name, parameter in model.named_parameters()
+            if not parameter.requires_grad and name in originals
+        }
+        for name, interval in self._intervals():
+            if name in originals:
+                # DeepSpeed made its fp32 copy from weights that were already rounded.
+                original = originals[name].view(-1)[interval.start :][: interval.size]
+                interval.of(interval.flat).copy_(original)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The torch optimizer within, whose groups hold the learning rates."""
+        return self._zero.optimizer
+
+    def gather(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        groups: Sequence[Mapping[str, Any]],
+        loss_scale: Mapping[str, float],
+    ) -> State:
+        """The state as it is now, with `groups` as they are to be shown."""
+        with self._flat_parameters():
+            fill_slots(self.optimizer)
+            slots = {
+                flat: slot_names(self.optimizer, group)
+                for group in self.optimizer.param_groups
+                for flat in group["params"]
+            }
+        pieces, steps = list(self._frozen_pieces()), {}
+        for name, interval in self._intervals():
+            held = self.optimizer.state[interval.flat]
+            tensors = {WEIGHT: interval.flat, **{s: held[s] for s in slots[interval.flat]}}
+            pieces += [
+                Piece(kind, name, interval.start, interval.of(flat), False)
+                for kind, flat in tensors.items()
+            ]
+            if "step" in held:
+                steps[name] = float(held["step"])
+        return State(
+            shapes=shapes,
+            pieces=pieces,
+            buffers=read_buffers(stored_buffers(self._model)),
+            steps=steps,
+            groups=groups,
+            loss_scale=loss_scale,
+        )
+
+    def refresh(self) -> None:
+        """Make the working weights follow the fp32 weights. Collective."""
+        for name, parameter in self._model.named_parameters():
+            if name in self._frozen:
+                self._working(parameter)[1].copy_(self._frozen[name][1])
+        if not self._is_sharded:
+            self._zero.update_lp_params()
+            return
+        for index in range(len(self._zero.fp32_partitioned_groups_flat)):
+            self._zero._reassign_or_swap_out_partitioned_parameters(index)
+        # Small weights are kept whole between steps: let go of the old ones.
+        self._zero.parameter_offload.partition_all_parameters()
+        if kept := self._zero.persistent_parameters:
+            kept[0].all_gather(kept)
+
+    def check(self) -> None:
+        """Refuse a DeepSpeed whose working weights are not where we look for them. Collective.
+
+        Raises EngineError on every rank alike.
+        """
+        wrong = torch.zeros(())
+        parameters = dict(self._model.named_parameters())
+        for name, interval in self._intervals():
+            start, working = self._working(parameters[name])
+            part = working.narrow(0, interval.start - start, interval.size)
+            master = interval.of(interval.flat).to(part.device, part.dtype)
+            if not torch.equal(part, master):
+                wrong += 1
+        if count := int(self._world.sum(wrong)):
+            raise EngineError(f"the fp32 copies of {count} parameters differ from their weights")
+
+    def _intervals(self) -> Iterator[tuple[str, Interval]]:
+        """What this rank updates, by name; parameters of which it updates nothing are left out."""
+        place = self._place_in_stage3 if self._is_sharded else self._place_in_stage12
+        for name, parameter in self._model.named_parameters():
+            interval = place(parameter) if parameter.requires_grad else None
+            if interval is not None and interval.size:
+                yield name, interval
+
+    def _place_in_stage12(self, parameter: Parameter) -> Interval | None:
+        mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+        if mapping is None:
+            return None
+        low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
+        flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
+        return Interval(low.start, low.numel, flat, high.start)
+
+    def _place_in_stage3(self, parameter: Parameter) -> Interval:
+        zero = self._zero
+        group, offset, _ = zero.grad_position[zero.get_param_id(parameter)]
+        start, part = self._working(parameter)
+        flat = zero.fp32_partitioned_groups_flat[group]
+        return Interval(start, part.numel(), flat, offset)
+
+    def _working(self, parameter: Parameter) -> tuple[int, Tensor]:
+        """Where the working weights held by this rank start in the tensor, and a live view."""
+        if not self._is_sharded:
+            return 0, parameter.detach().view(-1)
+        # Equal parts, the last ones padded.
+        part = parameter.ds_tensor.data  # type: ignore[attr-defined]
+        size = parameter.ds_numel  # type: ignore[attr-defined]
+        start = min(part.numel() * self._world.rank, size)
+        return start, part.narrow(0, 0, min(part.numel(), size - start))
+
+    def _part(self, parameter: Parameter, whole: Tensor) -> tuple[int, Tensor]:
+        start, part = self._working(parameter)
+        return start, whole.view(-1)[start : start + part.numel()].clone()
+
+    def _frozen_pieces(self) -> Iterator[Piece]:
+        for name, parameter in self._model.named_parameters():
+            if not parameter.requires_grad:
+                start, part = self._frozen.get(name) or self._working(parameter)
+                if part.numel():
+                    yield Piece(WEIGHT, name, start, part, not self._is_sharded)
+
+    @contextmanager
+    def _flat_parameters(self) -> Iterator[None]:
+        """Stage 3 puts its flat tensors into the optimizer for the time of a step only."""
+        if self._is_sharded:
+            self._zero._set_fp32_optimizer_param_groups()
+        try:
+            yield
+        finally:
+            if self._is_sharded:
+                self._zero._clear_fp32_optimizer_param_groups()

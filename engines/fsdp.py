@@ -1,0 +1,179 @@
+"""Weights, gradients and optimizer state sharded over ranks by torch's fully_shard (FSDP2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from torch.distributed.tensor import DTensor
+from torch.nn import Module
+
+from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
+from engines.precision import check_precision, set_matmul_precision
+from engines.preparation import build_optimizer, change_forward, place
+from engines.state import check_cover, gather_state, shapes_of
+from engines.threads import use_threads
+from engines.updates import Updates
+
+log = logging.getLogger(__name__)
+
+
+def fsdp(world: World, options: Options) -> Engine:
+    """The engine fsdp: shards stay on the device."""
+    return FSDP(world, options, offload=False)
+
+
+def fsdp_offload(world: World, options: Options) -> Engine:
+    """The engine fsdp-offload: shards wait in host memory, where the optimizer runs too.
+
+    Where the device is the CPU they are there already: it is then fsdp, and says so.
+    """
+    if world.device.type == "cpu" and world.rank == 0:
+        log.warning("fsdp-offload on a CPU is fsdp: the shards are in host memory already")
+    return FSDP(world, options, offload=True)
+
+
+class FSDP:
+    """Each rank keeps an even share of the rows of every tensor. Collective.
+
+    In one step all ranks must use the same parameters. `offload` reduces the gradients of each
+    micro-batch at once, for memory; otherwise whole gradients wait on the device for the last one.
+    """
+
+    def __init__(self, world: World, options: Options, *, offload: bool):
+        check_precision(options.precision, world.device, holds_bf16_params=True)
+        self.world = world
+        self._options = options
+        self._holds_gradients = not offload
+        self._offloads = offload and world.device.type != "cpu"
+        self._restore = [set_matmul_precision(options.precision)]
+
+    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
+        _refuse_scalars(model)
+        self._shapes = shapes_of(model)
+        change_forward(model, blocks, self._options, self.world.device, compiled="blocks")
+        self._shard(model, blocks)
+        self._model = model
+        # Asked once: after an evaluation the modules may hold whole tensors in their place.
+        self._named = dict(model.named_parameters())
+        if self._offloads:
+            self._restore.append(use_threads(self._options.offload_threads, self.world.local_size))
+        self._updates = Updates(
+            self.world,
+            model,
+            self._named,
+            build_optimizer(optimizer, self._named, optimizer.build),
+            optimizer.clip_norm,
+            fp16=self._options.precision == "fp16",
+            sharded=True,
+        )
+        check_cover(self.state(), self.world)
+        return model
+
+    def _shard(self, model: Module, blocks: Sequence[Module]) -> None:
+        mesh = init_device_mesh(self.world.device.type, (self.world.size,))
+        offload = CPUOffloadPolicy(pin_memory=True) if self._offloads else OffloadPolicy()
+        in_bf16 = torch.bfloat16 if self._options.precision == "bf16-params" else None
+        reduced = torch.float32 if in_bf16 else None
+        inner = MixedPrecisionPolicy(param_dtype=in_bf16, reduce_dtype=reduced)
+        outer = MixedPrecisionPolicy(
+            param_dtype=in_bf16, reduce_dtype=reduced, output_dtype=reduced
+        )
+        # One after the other, so that no device needs to hold more than one whole block.
+        for block in separate(model, blocks):
+            place(block, self.world)
+            fully_shard(block, mesh=mesh, mp_policy=inner, offload_policy=offload)
+        place(model, self.world)
+        fully_shard(model, mesh=mesh, mp_policy=outer, offload_policy=offload)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        return self._updates.optimizer.param_groups
+
+    @property
+    def without_gradient(self) -> Sequence[str]:
+        return self._updates.without_gradient
+
+    def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        assert isinstance(self._model, FSDPModule)
+        self._model.set_requires_gradient_sync(last or not self._holds_gradients)
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        self._updates.backward(loss)
+
+    def step(self) -> Update:
+        return self._updates.step()
+
+    def discard(self) -> None:
+        self._updates.discard()
+
+    def state(self) -> State:
+        return gather_state(
+            self._model,
+            self._shapes,
+            self._named,
+            self._updates.optimizer,
+            self.groups,
+            self._updates.scale_state,
+            self._interval,
+            weights_replicated=False,
+            slots_replicated=False,
+        )
+
+    def _interval(self, tensor: Tensor) -> tuple[int, Tensor]:
+        """Rows as torch.chunk gives them: every rank the same number, the last ones fewer."""
+        assert isinstance(tensor, DTensor)
+        rows = ceil(tensor.shape[0] / self.world.size)
+        first = min(self.world.rank * rows, tensor.shape[0])
+        local = tensor.to_local().detach()
+        return first * (tensor.numel() // tensor.shape[0]), local.view(-1)
+
+    def refresh(self) -> None:
+        """Drop whole tensors that an evaluation left behind; the next use gathers them anew."""
+        for module in self._model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def close(self) -> None:
+        for restore in self._restore:
+            restore()
+
+
+def separate(model: Module, blocks: Sequence[Module]) -> list[Module]:
+    """The blocks that share no parameter with another or with the rest of `model`.
+
+    A parameter tied across a border would be sharded on one side and whole on the other.
+    """
+    owners: dict[int, set[int]] = {}
+    inside = {id(module): index for index, block in enumerate(blocks) for module in block.modules()}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), set()).add(inside.get(id(module), -1))
+    return [
+        block
+        for block in blocks
+        if block is not model and all(len(owners[id(p)]) == 1 for p in block.parameters())
+    ]
+
+
+def _refuse_scalars(model: Module) -> None:
+    scalars = [name for name, p in model.named_parameters() if p.dim() == 0 or p.numel() == 0]
+    if scalars:
+        raise EngineError(
+            f"fsdp cuts parameters along their first axis, and {', '.join(scalars)} has none to "
+            "cut; give it the shape [1], or use local, ddp, oss or a zero engine"
+        )

@@ -1,0 +1,40 @@
+"""The clock ticks once a step of PyTorch's optimizer, and refuses to guess."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.clock import StepClock
+
+
+def step(times: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    for _ in range(times):
+        optimizer.step()
+
+
+def test_the_steps_after_the_warm_up_are_timed():
+    with StepClock(warmup=1, steps=3, device="cpu") as clock:
+        step(3)
+    assert clock.seconds_per_step == (clock.end - clock.begin) / 2 > 0
+
+
+def test_missing_steps_are_no_figure():
+    with StepClock(warmup=1, steps=3, device="cpu") as clock:
+        step(2)
+    with pytest.raises(RuntimeError, match="2 times, not 3"):
+        clock.seconds_per_step  # noqa: B018
+
+
+def test_an_optimizer_that_is_called_twice_a_step_is_counted_so():
+    with StepClock(warmup=1, steps=2, device="cpu", calls=2) as clock:
+        step(4)
+    assert clock.seconds_per_step > 0
+
+
+def test_a_clock_that_was_left_ticks_no_more():
+    with StepClock(warmup=1, steps=2, device="cpu") as clock:
+        step(2)
+    step(1)
+    assert clock.ticks == 2

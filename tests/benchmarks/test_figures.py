@@ -1,0 +1,35 @@
+"""Rounds become medians, quartiles and ratios that are paired within a round."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.figures import machine, quartiles, rows, save, table
+
+
+def test_a_ratio_is_paired_within_its_round():
+    rounds = [{"bare": 1.0, "ours": 1.1}, {"bare": 10.0, "ours": 11.0}, {"bare": 2.0, "ours": 2.2}]
+    bare, ours = rows(rounds, "bare")
+    assert (bare.ratio, bare.median_ms, bare.rounds) == (1.0, 2000.0, 3)
+    assert ours.ratio == ours.ratio_low == ours.ratio_high == pytest.approx(1.1)
+
+
+def test_one_round_has_no_spread():
+    assert quartiles([3.0]) == (3.0, 3.0)
+
+
+def test_the_table_has_a_row_for_each_contender():
+    lines = table(rows([{"bare": 0.002, "ours": 0.001}], "bare")).splitlines()
+    assert lines[2] == "| bare | 2.000 | 2.000 - 2.000 | 1.000 | 1.000 - 1.000 |"
+    assert lines[3].startswith("| ours | 1.000 |")
+
+
+def test_json_keeps_the_command_the_machine_and_the_figures(tmp_path):
+    path = tmp_path / "figures.json"
+    save(path, "a command", machine(["no-such-package"]), {"loop": rows([{"bare": 1.0}], "bare")})
+    told = json.loads(path.read_text())
+    assert told["command"] == "a command"
+    assert told["machine"]["no-such-package"] == "absent"
+    assert told["tables"]["loop"][0]["median_ms"] == 1000.0

@@ -1,0 +1,56 @@
+"""Every benchmark runs through, small, and prints its table."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--steps", "4", "--warmup", "2", "--rounds", "1"]
+
+
+def table_of(*words: str) -> list[str]:
+    """The rows of the table that a benchmark prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+
+
+@pytest.mark.slow
+def test_loop_overhead_measures_us_beside_a_bare_loop():
+    rows = table_of("benchmarks.loop_overhead", *SMALL, "--micro-batch", "2", "--only", "Gearshift")
+    assert [row.split(" | ")[0] for row in rows] == ["| bare PyTorch", "| Gearshift"]
+
+
+@pytest.mark.slow
+def test_loop_overhead_measures_all_peers():
+    for package in ("accelerate", "lightning"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}, of the extra `bench`")
+    rows = table_of("benchmarks.loop_overhead", *SMALL, "--micro-batch", "2")
+    assert len(rows) == 6
+
+
+@pytest.mark.slow
+def test_engines_overhead_holds_each_engine_against_its_own():
+    rows = table_of("benchmarks.engines_overhead", *SMALL, "--micro-batch", "2")
+    names = [row.split(" | ")[0] for row in rows]
+    assert names == [f"| {side} {e}" for e in ("ddp", "fsdp", "zero2") for side in ("raw", "ours")]
+
+
+@pytest.mark.slow
+def test_startup_measures_us_beside_a_bare_script():
+    rows = table_of("benchmarks.startup", "--rounds", "1")
+    assert [row.split(" | ")[0] for row in rows] == ["| bare script", "| Gearshift"]
+
+
+@pytest.mark.slow
+def test_gpu_throughput_runs_small_on_a_cpu():
+    rows = table_of("benchmarks.gpu_throughput", "--smoke", "--steps", "4", "--warmup", "2")
+    assert [row.split(" | ")[1] for row in rows] == ["raw torch.compile", "local", "fsdp"]

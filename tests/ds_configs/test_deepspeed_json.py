@@ -1,0 +1,35 @@
+"""The shipped DeepSpeed files: partitioning and offload, and nothing of the run."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from engines import ds_keys
+from engines.catalog import ENGINES
+from engines.ds_file import parse, shipped
+
+FOLDER = files("ds_configs") / "deepspeed"
+NAMES = sorted(path.name for path in FOLDER.iterdir() if path.name.endswith(".json"))
+
+
+def test_each_deepspeed_engine_has_its_file_and_each_file_its_engine():
+    assert sorted(e.ds_config for e in ENGINES.values() if e.ds_config) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_file_speaks_of_partitioning_and_offload_only(name):
+    values = parse((FOLDER / name).read_text("utf-8")).values
+    assert set(values) == {"zero_optimization"}
+    assert set(values["zero_optimization"]) <= ds_keys.ZERO
+    assert "auto" not in str(values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_file_does_what_its_name_says(name):
+    stage, _, offload = name.removesuffix(".json").removeprefix("zero").partition("-")
+    zero = shipped(name)["zero_optimization"]
+    kept = [key for key in ds_keys.OFFLOAD if zero.get(key, {}).get("device") == "cpu"]
+    assert zero["stage"] == int(stage)
+    assert kept == ([] if not offload else list(ds_keys.OFFLOAD)[: int(stage) - 1])
