@@ -116,10 +116,17 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def forget(engine: Module) -> None:
-    """Take DeepSpeed's hooks off the model, and let go of what it keeps for the whole process."""
+    """Take DeepSpeed's hooks off the model, and let go of what it keeps for the whole process.
+
+    The next engine may stand in another process group.
+    """
     engine.destroy()  # type: ignore[operator]
-    offload = import_module("deepspeed.runtime.zero.parameter_offload")
-    offload.FWD_MODULE_STACK.clear()
+    kept: Any = import_module("deepspeed.runtime.zero.parameter_offload")
+    kept.FWD_MODULE_STACK.clear()
+    kept = import_module("deepspeed.utils.groups")
+    kept._WORLD_GROUP = None
+    kept = import_module("deepspeed.comm.comm")
+    kept.cdb = None
 
 
 @contextmanager

@@ -70,12 +70,12 @@ def train(
 
 
 def _result(ending: Report, folder: Path | None) -> Run:
-    if ending.cause is not None and not isinstance(ending.cause, SettingsError | Exception):
-        raise ending.cause  # Ctrl-C, before there was anything to save
-    if ending.kind == "words" and not isinstance(ending.cause, SettingsError):
-        raise SettingsError([Fault(ending.text.removeprefix("error: "))]) from ending.cause
-    if ending.kind == "words" and ending.cause is not None:
+    if isinstance(ending.cause, SettingsError):
         raise ending.cause
+    if ending.kind == "words":
+        raise SettingsError([Fault(ending.text.removeprefix("error: "))]) from ending.cause
+    if ending.kind == "stopped" and ending.exit_code == exit_codes.INTERRUPTED:
+        raise KeyboardInterrupt
     if ending.exit_code == exit_codes.FAULT or ending.outcome is None:
         raise RunError("\n".join(filter(None, (ending.text, ending.trace)))) from ending.cause
     told = {key: value for key, value in ending.outcome.items() if key != "exit_code"}
@@ -83,8 +83,7 @@ def _result(ending: Report, folder: Path | None) -> Run:
 
 
 def _paths(config: Paths) -> list[Path]:
-    one = isinstance(config, str | PathLike)
-    return [Path(path) for path in ([config] if one else config)]  # type: ignore[list-item, union-attr]
+    return [Path(config)] if isinstance(config, str | PathLike) else [Path(one) for one in config]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

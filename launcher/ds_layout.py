@@ -9,8 +9,8 @@ from engines import ds_file
 from engines.catalog import ENGINES
 from engines.ds_config import ConfigConflict, Conflict, merge
 from engines.ds_told import told
-from launcher import refusals
 from launcher.messages import Fault, SettingsError, plain, shown
+from launcher.refusals import place
 from launcher.resolved import Resolved
 
 _KEY = "engine.ds_config"
@@ -40,35 +40,35 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
 
 
 def _read(path: Path, resolved: Resolved) -> ds_file.DeepSpeedFile:
-    place = resolved.values[_KEY].origin.place
+    asked = resolved.values[_KEY].origin.place
     try:
         return ds_file.read(path)
     except ds_file.FileError as fault:
         line = f", line {fault.line}" if fault.line else ""
-        raise SettingsError([Fault(f"{path}{line} {fault}", key=_KEY, place=place)]) from None
+        raise SettingsError([Fault(f"{path}{line} {fault}", key=_KEY, place=asked)]) from None
     except OSError as fault:
         what = f"{path} cannot be read: {fault.strerror or fault}"
-        raise SettingsError([Fault(what, key=_KEY, place=place)]) from fault
+        raise SettingsError([Fault(what, key=_KEY, place=asked)]) from fault
 
 
 def _fault(conflict: Conflict, own: ds_file.DeepSpeedFile, resolved: Resolved) -> Fault:
     line = own.lines.get(conflict.key)
     where = resolved.settings.engine.ds_config + (f", line {line}" if line else "")
-    replaced = None
+    what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
     if conflict.setting is not None and conflict.told is not None:
-        replaced = (f"{conflict.setting} {plain(conflict.told)}", _origin(conflict, resolved))
+        what += f" {plain(conflict.told)}"
+        where += f", against {_origin(conflict.setting, resolved)}"
     return Fault(
-        f"{conflict.key} {shown(conflict.value)} {conflict.problem}",
+        what,
         key=conflict.key,
         value=conflict.value,
-        place=f"{where}: {conflict.key}",
-        replaced=replaced,
+        place=where,
         legal=", ".join(conflict.legal) or None,
         nearest=conflict.nearest,
         mend=conflict.mend,
     )
 
 
-def _origin(conflict: Conflict, resolved: Resolved) -> str:
-    value = resolved.values.get(conflict.setting or "")
-    return refusals.place(conflict.setting or "", value.origin) if value else "the settings"
+def _origin(key: str, resolved: Resolved) -> str:
+    value = resolved.values.get(key)
+    return place(key, value.origin) if value else "the settings"

@@ -26,6 +26,8 @@ class Entry:
     option: str | None = None
     """The option that carried it; None: a file."""
     order: tuple[int, int] = (0, 0)
+    text: str | None = None
+    """The value as it was typed, where that is one word."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,13 @@ class Layer:
 def file_layer(name: str, root: Node, place: str, family: str, rank: int) -> Layer:
     """The layer that a mapping of a file makes; `place` is the file as messages name it."""
     entries = [
-        Entry(key, plain(node), Origin(name, f"{place}, line {node.line}"), None, (rank, node.line))
+        Entry(
+            key,
+            plain(node),
+            Origin(name, f"{place}, line {node.line}"),
+            order=(rank, node.line),
+            text=node.text,
+        )
         for key, node in flat(root, sections(family))
     ]
     return Layer(name, entries)

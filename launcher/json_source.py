@@ -35,6 +35,7 @@ class _Walk:
         at = self.skip(at)
         line = self.line(at if key_at is None else key_at)
         value: Any
+        word: str | None = None
         if self.text[at] == "{":
             value, at = self.mapping(at + 1)
         elif self.text[at] == "[":
@@ -44,8 +45,9 @@ class _Walk:
         else:
             match = _WORD.match(self.text, at)
             assert match is not None
-            value, at = json.loads(match[0]), match.end()
-        return Node(value, line), at
+            word, at = match[0], match.end()
+            value = json.loads(word)
+        return Node(value, line, word), at
 
     def mapping(self, at: int) -> tuple[dict[str, Node], int]:
         found: dict[str, Node] = {}

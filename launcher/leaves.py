@@ -13,8 +13,10 @@ from pydantic.fields import FieldInfo
 
 from engines.catalog import ENGINES
 from launcher import shipped
+from launcher.messages import plain
 from launcher.schema import config_of, settings_class
 from models.catalog import FAMILIES
+from training import duration
 
 
 @dataclass(frozen=True)
@@ -69,23 +71,35 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[Leaf]:
 
 
 def _leaf(key: str, info: FieldInfo) -> Leaf:
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    extra = _extra(info)
     options, nullable = _options(info.annotation)
     bounds = _bounds(info)
     legal: Any = options if isinstance(options, tuple) else extra.get("legal")
+    if options == "length":
+        legal = duration.LEGAL
     return Leaf(
         key=key,
         type="one of" if isinstance(legal, tuple) else str(options),
         default=info.get_default(call_default_factory=True),
         legal=legal,
         range=_range(bounds),
-        unit=extra.get("unit") or _unit(key),  # type: ignore[arg-type]
+        unit=extra.get("unit") or ("seconds" if key.endswith("_s") else None),
         description=info.description or "",
         nullable=nullable,
-        only_if=extra.get("only_if") or {},  # type: ignore[arg-type]
-        unless=extra.get("unless") or {},  # type: ignore[arg-type]
+        only_if=extra.get("only_if", {}),
+        unless=extra.get("unless", {}),
         bounds=bounds,
     )
+
+
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    """What stands in json_schema_extra of a field, and of the types it is made of."""
+    within = [item for part in get_args(info.annotation) for item in get_args(part)[1:]]
+    extra: dict[str, Any] = {}
+    for one in (*within, info):
+        if isinstance(one, FieldInfo) and isinstance(one.json_schema_extra, dict):
+            extra |= one.json_schema_extra
+    return extra
 
 
 def _options(annotation: Any) -> tuple[tuple[str, ...] | str, bool]:
@@ -127,9 +141,5 @@ def _bounds(info: FieldInfo) -> dict[str, float]:
 
 def _range(bounds: Mapping[str, float]) -> str | None:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    told = [f"{words[name]} {bound:g}" for name, bound in bounds.items()]
+    told = [f"{words[name]} {plain(bound)}" for name, bound in bounds.items()]
     return ", ".join(told) or None
-
-
-def _unit(key: str) -> str | None:
-    return "seconds" if key.endswith("_s") else None

@@ -94,8 +94,10 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
     folded = {_fold(option): option for option in options}
     if match := folded.get(_fold(word)):
         return match
-    close = difflib.get_close_matches(_fold(word), folded, n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
+    close = difflib.get_close_matches(_fold(word), folded, n=5, cutoff=0.6)
+    # Two letters that changed places are the commonest slip, and difflib ranks it low.
+    same = [option for option in close if sorted(option) == sorted(_fold(word))]
+    return folded[(same or close)[0]] if close else None
 
 
 def listed(options: Sequence[str], command: str) -> str:

@@ -13,6 +13,8 @@ class Node:
     value: Any
     line: int
     """Where it begins, counted from 1; for the value of a key, the line of the key."""
+    text: str | None = None
+    """A plain word as it was typed; None for texts in quotes and for what holds other values."""
 
 
 class Unreadable(Exception):

@@ -34,9 +34,13 @@ def parameters(resolved: Resolved) -> int | None:
     return int(size.parameters)
 
 
-def head(plan: Plan) -> str:
-    """The few lines that stand above every run."""
-    return "\n".join(_head(plan)) + "\n"
+def first_line(plan: Plan) -> str:
+    """What is said at once, while torch is loaded; the run tells the rest of itself."""
+    settings = plan.resolved.settings
+    return (
+        f"{settings.model.family}:{settings.model.size}, mode {settings.mode}, "
+        f"engine {settings.engine.name} on {_where(plan)}; run folder {plan.folder}"
+    )
 
 
 def text(plan: Plan) -> str:
@@ -48,7 +52,7 @@ def text(plan: Plan) -> str:
     }
     settings = tree_text.tree(changed, history=False)
     title = f"settings that differ from the built-in ones; all of them: {PROGRAM} explain"
-    return f"{head(plan)}\n{title}\n{settings}"
+    return "\n".join([*_head(plan), "", title, settings])
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

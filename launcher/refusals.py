@@ -15,6 +15,7 @@ from launcher.resolved import Origin, Value
 
 _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
+_ON, _OFF = ("true", "on", "yes", "y", "1"), ("false", "off", "no", "n", "0")
 _LISTS = {
     "mode": "list modes",
     "engine.name": "list engines",
@@ -55,7 +56,7 @@ def unknown_key(family: str, entry: Entry) -> Fault:
 def twice(entry: Entry, first: Entry) -> Fault:
     """A key that one source gives twice, so that neither is the later."""
     return Fault(
-        f"{entry.key} is given twice, as {shown(first.value)} and as {shown(entry.value)}",
+        f"{entry.key} is given twice, as {_as_typed(first)} and as {_as_typed(entry)}",
         key=entry.key,
         value=entry.value,
         place=f"{first.origin.place}, and {entry.origin.place}",
@@ -68,7 +69,7 @@ def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Fault:
     """A value that the schema refuses; `kind` is pydantic's name of the reason."""
     near = _nearest(leaf, entry, kind)
     return Fault(
-        f"{named(entry.key)} {shown(entry.value)} {_reason(leaf, entry.value, kind)}",
+        f"{named(entry.key)} {_as_typed(entry)} {_reason(leaf, entry.value, kind)}",
         key=entry.key,
         value=entry.value,
         place=place(entry.key, entry.origin),
@@ -121,7 +122,7 @@ def _no_section(family: str, entry: Entry) -> Fault:
     name = next((key for key in ("name", "size", "path") if f"{entry.key}.{key}" in keys), None)
     write = _write(entry, f"{entry.key}.{name}", entry.value) if name else None
     return Fault(
-        f"'{entry.key}' is a section, and {shown(entry.value)} no section's content",
+        f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
         key=entry.key,
         value=entry.value,
         place=place(entry.key, entry.origin),
@@ -131,18 +132,24 @@ def _no_section(family: str, entry: Entry) -> Fault:
     )
 
 
+def _as_typed(entry: Entry) -> str:
+    return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
+
+
 def _reason(leaf: Leaf, value: Any, kind: str) -> str:
-    if kind in _OUT_OF_RANGE:
+    if kind in _OUT_OF_RANGE or (leaf.type == "length" and type(value) is int):
         return "is out of range"
     if kind == "finite_number":
         return "is not a finite number"
+    if kind in ("too_short", "too_long"):
+        return "has the wrong length"
     if kind in _WRONG_FORM and isinstance(value, str):
         return "is not known" if isinstance(leaf.legal, tuple) else "is not understood"
     if isinstance(value, str) and "number" in leaf.type:
         return f"is text, not a {leaf.type}"
     if leaf.type == "text" and value is not None:
         return "is not text"
-    if leaf.type in ("one of", "length", "text"):
+    if leaf.type in ("one of", "length", "text", "mapping"):
         return "is not understood"
     return f"is not {'' if leaf.type == 'true or false' else 'a '}{leaf.type}"
 
@@ -151,11 +158,10 @@ def _nearest(leaf: Leaf, entry: Entry, kind: str) -> Any:
     value = entry.value
     if leaf.nullable and str(value).lower() == "none":
         return "null"
+    if leaf.type == "true or false" or isinstance(value, bool):
+        return _as_switch(leaf, value)
     if isinstance(leaf.legal, tuple) and isinstance(value, str):
-        return messages.nearest(value, leaf.legal)
-    if isinstance(leaf.legal, tuple) and isinstance(value, bool):
-        word = {True: "on", False: "off"}[value]
-        return word if word in leaf.legal else None
+        return _as_switch(leaf, value) or messages.nearest(value, leaf.legal)
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
         return leaf.bounds.get("ge" if kind == "greater_than_equal" else "le")
     if "number" in leaf.type and isinstance(value, str):
@@ -163,6 +169,16 @@ def _nearest(leaf: Leaf, entry: Entry, kind: str) -> Any:
     if leaf.type == "whole number" and isinstance(value, float) and value.is_integer():
         return int(value)
     return _as_text(leaf, value)
+
+
+def _as_switch(leaf: Leaf, value: Any) -> str | None:
+    """What was meant by one of the many words for on and off."""
+    word = str(value).lower()
+    for words, switched in ((_ON, ("true", "on")), (_OFF, ("false", "off"))):
+        if word in words:
+            legal = ("true", "false") if leaf.type == "true or false" else leaf.legal or ()
+            return next((option for option in switched if option in legal), None)
+    return None
 
 
 def _as_number(leaf: Leaf, text: str) -> int | float | None:
@@ -225,4 +241,5 @@ def _line(option: str | None, key: str, value: Any) -> str:
         return f"write  {key.rpartition('.')[2]}: {plain(value)}"
     if option == "--set":
         return f"write  --set {key}={plain(value)}"
-    return f"write  {option} {plain(value)}"
+    space = "" if option.endswith(":") else " "  # --model FAMILY:
+    return f"write  {option}{space}{plain(value)}"

@@ -74,10 +74,10 @@ def load(folder: Path, rank: int) -> Report | None:
 
 
 def ended(outcome: Mapping[str, Any], rank: int) -> Report:
-    """The report of a rank whose run came to its agreed end."""
+    """The report of a rank whose run came to its agreed end, of which the run itself has told."""
     code = int(outcome["exit_code"])
-    said = {exit_codes.DONE: "", exit_codes.FAULT: f"error: {outcome['reason']}"}
-    return _report("ended", code, rank, said.get(code, str(outcome["reason"])), outcome=outcome)
+    text = f"error: {outcome['reason']}" if code == exit_codes.FAULT else ""
+    return _report("ended", code, rank, text, outcome=outcome)
 
 
 def failed(fault: BaseException, rank: int) -> Report:

@@ -57,7 +57,7 @@ def resolve(words: Words, machine: Machine, world_size: int | None = None) -> Re
     files = typed.read_files(words)
     choice = choose(words, files)
     personal, faults = typed.layers(words, files, choice.family)
-    values, wrong = merge(choice.family, [*_shipped(choice), *personal])
+    values, wrong = merge(choice.family, in_precedence([*_shipped(choice), *personal]))
     faults = [*files.faults, *faults, *wrong]
     world = fitting.place_world(values, machine, world_size, faults)
     notes = _first_notes(choice)
@@ -95,6 +95,11 @@ def _solved(values: dict[str, Value], world_size: int, faults: list[Fault]) -> B
         return None
 
 
+def in_precedence(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers lowest first; those of one name, such as files, stay as they are."""
+    return sorted(layers, key=lambda layer: PRECEDENCE.index(layer.name))
+
+
 def choose(words: Words, files: typed.Files) -> Choice:
     """The family, size, mode and engine, each from the highest layer that names one."""
     said = typed.chosen(words, files)
@@ -129,7 +134,7 @@ def _one_of(entry: Entry | None, options: Any, default: str | None) -> str | Non
 
 
 def _shipped(choice: Choice) -> list[Layer]:
-    """The layers that come with the program, lowest first; built-in ones are the schema's own."""
+    """The layers that come with the program; the built-in one is the schema's own."""
     family = shipped.family(choice.family)
     blocks: list[tuple[str, shipped.Block | None]] = [
         ("family", family.default),
@@ -148,7 +153,7 @@ def _shipped(choice: Choice) -> list[Layer]:
     ]
     if not choice.model_named:
         origin = Origin("first run", "no model named")
-        found.insert(1, Layer("first run", [Entry("model.size", FIRST_RUN[1], origin)]))
+        found.append(Layer("first run", [Entry("model.size", FIRST_RUN[1], origin)]))
     if choice.engine is not None:
         found.append(_engine_layer(choice.engine))
     return found

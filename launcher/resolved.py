@@ -15,8 +15,7 @@ class Origin:
     """Where a value was written: a layer's name, and the file and line or the option as typed."""
 
     layer: str
-    """built-in | family | first run | size | mode | family mode | size mode | engine | machine |
-    config | command line"""
+    """One of launcher.resolve.PRECEDENCE; or solved: from the arithmetic of the batch."""
     place: str
     """`mine.yaml, line 12`, `--engine zero2`, `ds_configs/modes/fast.yaml, line 4`, `built-in`."""
 

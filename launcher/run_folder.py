@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
-from launcher.batching import ACCUMULATION
+from launcher import settings_text
 from launcher.messages import Fault, SettingsError
-from launcher.resolved import Resolved, Value
-from launcher.schema import nested
+from launcher.resolved import Resolved
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -97,8 +92,8 @@ def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
     folder: RunFolder | None = None
     try:
         folder = _fresh(wanted) if out is None else _given(wanted)
-        _write(folder.path / SETTINGS, settings_text(resolved))
-        _write(folder.path / ORIGINS, json.dumps(origins(resolved.values), indent=2) + "\n")
+        _write(folder.path / SETTINGS, settings_text.settings_yaml(resolved))
+        _write(folder.path / ORIGINS, settings_text.origins_json(resolved))
         _write(folder.path / LOG, "")
     except FileExistsError as fault:
         # Another start was faster; what lies there is its own.
@@ -110,30 +105,6 @@ def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
         what = f"the run folder {wanted} cannot be written: {reason}"
         raise _refusal(wanted, place, what) from fault
     return folder
-
-
-def settings_text(resolved: Resolved) -> str:
-    """The resolved settings as YAML that reproduces the run when fed back with `--config`."""
-    plain = {key: value.value for key, value in resolved.values.items()}
-    # Told as for one process, so that the file means the same training on any number of them.
-    plain[ACCUMULATION] = resolved.batching.global_batch // resolved.batching.micro_batch
-    head = "# The resolved settings of this run; feed them back with --config to run it again.\n"
-    return head + yaml.safe_dump(nested(plain), sort_keys=False, allow_unicode=True)
-
-
-def origins(values: Mapping[str, Value]) -> dict[str, Any]:
-    """What `explain --json` prints and origins.json keeps: key -> value, origin, replaced."""
-    return {
-        key: {
-            "value": value.value,
-            "origin": {"layer": value.origin.layer, "place": value.origin.place},
-            "replaced": [
-                {"value": old, "layer": origin.layer, "place": origin.place}
-                for old, origin in value.replaced
-            ],
-        }
-        for key, value in values.items()
-    }
 
 
 def log(folder: Path, text: str) -> None:
@@ -173,7 +144,7 @@ def _fresh(wanted: Path) -> RunFolder:
 
 
 def _given(wanted: Path) -> RunFolder:
-    if _exists(wanted):
+    if wanted.exists():
         return RunFolder(wanted, (), frozenset(os.listdir(wanted)))
     parents = _make_parents(wanted)
     wanted.mkdir()

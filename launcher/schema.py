@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, create_model
 
@@ -59,7 +59,10 @@ class Root(BaseModel, extra="forbid", frozen=True):
     ] = "warn"
     promise: Annotated[
         dict[Measure, Bounds],
-        Field(description="What `mode` claims, as a ratio to mode default; bytes as they are."),
+        Field(
+            description="What `mode` claims, as a ratio to mode default; bytes as they are.",
+            json_schema_extra={"legal": f"at_least, at_most of {', '.join(get_args(Measure))}"},
+        ),
     ] = {}
     stages: Annotated[
         list[str],

@@ -94,16 +94,26 @@ class Finished:
         return f"run folder {self.folder}; run it again: {again}"
 
 
-def carry_out(start: Start, console: bool, tell: Callable[[Report], None]) -> Finished:
+def carry_out(
+    start: Start,
+    console: bool,
+    tell: Callable[[Report], None],
+    load_work: Callable[[], rank.Work] = rank.worker,
+) -> Finished:
     """Make the run folder and run to the end, in this process or in those started for it.
 
-    `tell` is given the report of a failure as soon as there is one. A folder in which nothing
-    was trained, because the data is wrong, is taken away again. Raises SettingsError.
+    `tell` is given the report of a failure as soon as there is one; `load_work` gives what a rank
+    in this process does. A folder in which nothing was trained, because the data is wrong, is
+    taken away again. Raises SettingsError.
     """
     if not start.speaks:
-        return Finished(_run(start, None, False, tell), None)
+        return Finished(_in_this_process(start, None, False, tell, load_work), None)
     folder = run_folder.make(start.resolved, start.out, start.name)
-    ending = _run(start, folder.path, console, tell)
+    if start.place is None and start.resolved.nproc > 1:
+        job = Job(start.resolved, folder.path, console)
+        ending = supervise.supervise(job, start.threads or 1, tell)
+    else:
+        ending = _in_this_process(start, folder.path, console, tell, load_work)
     if ending.kind == "ended" and ending.text:
         tell(ending)
     nothing_done = ending.exit_code == exit_codes.WRONG_WORDS or ending.kind == "stopped"
@@ -114,18 +124,19 @@ def carry_out(start: Start, console: bool, tell: Callable[[Report], None]) -> Fi
     return Finished(ending, folder.path)
 
 
-def _run(
-    start: Start, folder: Path | None, console: bool, tell: Callable[[Report], None]
+def _in_this_process(
+    start: Start,
+    folder: Path | None,
+    console: bool,
+    tell: Callable[[Report], None],
+    load_work: Callable[[], rank.Work],
 ) -> Report:
-    if start.place is None and start.resolved.nproc > 1:
-        threads = start.threads or 1
-        return supervise.supervise(Job(start.resolved, folder, console), threads, tell)
     if start.place is not None:
         os.environ.update(start.place.variables())
     if start.threads is not None:
         os.environ[cores.VARIABLE] = str(start.threads)
     number = start.place.rank if start.place else 0
-    ending = rank.run(start.resolved, folder, console, number)
+    ending = rank.run(start.resolved, folder, console, number, load_work)
     if ending.kind != "ended":
         tell(ending)
     return ending

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher import deaths, handover, own_packages, report
 from launcher.report import Report
@@ -122,7 +122,7 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
     with _handlers_put_back():
-        context = start_processes(
+        context: Any = start_processes(
             name="rank",
             entrypoint=sys.executable,
             args={rank: ("-m", module, str(folder)) for rank in range(nproc)},

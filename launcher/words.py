@@ -75,7 +75,7 @@ def _typed(words: Words, known: dict[str, Leaf], faults: list[Fault]) -> list[En
         except Unreadable as error:
             faults.append(refusals.unreadable(place, error, order))
             return
-        entries.append(Entry(key, value, Origin("command line", place), option, order))
+        entries.append(Entry(key, value, Origin("command line", place), option, order, text))
 
     if words.model is not None:
         family, _, size = words.model.partition(":")

@@ -95,7 +95,7 @@ def _node(node: Any, mark: Any, above: tuple[int, ...]) -> Node:
     if node.style:  # quoted, or a block of text
         return Node(node.value, mark.line + 1)
     try:
-        return Node(word(node.value), mark.line + 1)
+        return Node(word(node.value), mark.line + 1, node.value)
     except ValueError as error:
         raise _at(str(error), node.start_mark) from None
 

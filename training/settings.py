@@ -8,11 +8,13 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from training import duration
 
-# What stands in json_schema_extra is read by launcher/schema.py: `legal` (forms, for messages),
+# What stands in json_schema_extra is read by launcher/leaves.py: `legal` (forms, for messages),
 # `unit`, and `only_if` / `unless` (other settings that decide whether this one means anything).
 Duration = Annotated[int | str, AfterValidator(duration.check)]
 Cadence = Annotated[int | str, AfterValidator(duration.check_cadence)]
-_LENGTH = {"legal": duration.LEGAL}
+Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
+Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
+Percent = Annotated[float, Field(gt=0, le=100, json_schema_extra={"unit": "percent"})]
 _RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
 _ADAMW = {"only_if": {"optim.name": ["adamw"]}}
 _WORKERS = {"unless": {"loader.workers": [0]}}
@@ -22,26 +24,23 @@ class Train(BaseModel, extra="forbid", frozen=True):
     """How much is trained, in what portions."""
 
     global_batch: Annotated[
-        int | None,
+        Samples | None,
         Field(
             ge=1,
             description="Samples of one step over all ranks; or give micro_batch and accumulation.",
         ),
     ] = None
     micro_batch: Annotated[
-        int | None,
+        Samples | None,
         Field(ge=1, description="Samples that one rank puts through one forward and backward."),
     ] = None
     accumulation: Annotated[
         int | None,
-        Field(
-            ge=1,
-            description="Micro-batches a step on one process; more processes take them away first.",
-        ),
+        Field(ge=1, description="Micro-batches a step on one process; with more, fewer each."),
     ] = None
     epochs: Annotated[float, Field(gt=0, description="Passes over the training data.")] = 1.0
     max_steps: Annotated[
-        int | None, Field(ge=1, description="Stop after this many steps, whatever `epochs` says.")
+        Steps | None, Field(ge=1, description="Stop after this many steps, whatever `epochs` says.")
     ] = None
     seed: Annotated[
         int, Field(ge=0, lt=2**63, description="The seed that every purpose derives its own from.")
@@ -118,9 +117,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
     ] = "cosine"
     warmup: Annotated[
         Duration,
-        Field(
-            description="How long the learning rate rises to its peak.", json_schema_extra=_LENGTH
-        ),
+        Field(description="How long the learning rate rises to its peak."),
     ] = 0
     final: Annotated[
         float,
@@ -135,7 +132,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
         Cadence,
         Field(
             description="Length of the first cycle of cosine-restarts.",
-            json_schema_extra=_LENGTH | _RESTARTS,
+            json_schema_extra=_RESTARTS,
         ),
     ] = "10 epochs"
     t_mult: Annotated[
@@ -148,10 +145,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
     ] = 2.0
     warmup_cap: Annotated[
         Duration | None,
-        Field(
-            description="A longer warm-up is cut to this, and a warning says so; null: never.",
-            json_schema_extra=_LENGTH,
-        ),
+        Field(description="A longer warm-up is cut to this, and a warning says so; null: never."),
     ] = None
 
 
@@ -190,9 +184,7 @@ class Eval(BaseModel, extra="forbid", frozen=True):
 
     every: Annotated[
         Cadence | None,
-        Field(
-            description="How often to evaluate; null: at the end only.", json_schema_extra=_LENGTH
-        ),
+        Field(description="How often to evaluate; null: at the end only."),
     ] = "1 epoch"
     share: Annotated[
         float, Field(gt=0, lt=1, description="Share of the data's groups held out for validation.")
@@ -230,9 +222,7 @@ class Save(BaseModel, extra="forbid", frozen=True):
 
     every: Annotated[
         Cadence | None,
-        Field(
-            description="How often to save; null: best and last only.", json_schema_extra=_LENGTH
-        ),
+        Field(description="How often to save; null: best and last only."),
     ] = None
     keep_last: Annotated[
         int,
@@ -250,27 +240,26 @@ class Log(BaseModel, extra="forbid", frozen=True):
     """What is written down."""
 
     every: Annotated[
-        int, Field(ge=1, description="Steps between two training lines of metrics.jsonl.")
+        Steps, Field(ge=1, description="Steps between two training lines of metrics.jsonl.")
     ] = 10
 
 
 class Critical(BaseModel, extra="forbid", frozen=True):
     """Use in percent at which one reading is enough to act."""
 
-    ram: Annotated[float, Field(gt=0, le=100, description="Main memory, percent.")] = 95.0
-    gpu: Annotated[float, Field(gt=0, le=100, description="Device memory, percent.")] = 95.0
-    swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 80.0
+    ram: Annotated[Percent, Field(description="Main memory, of what there is.")] = 95.0
+    gpu: Annotated[Percent, Field(description="Device memory, of what there is.")] = 95.0
+    swap: Annotated[Percent, Field(description="Swap, of what there is.")] = 80.0
 
 
 class Limits(BaseModel, extra="forbid", frozen=True):
     """Use of the machine, in percent, at which three readings in a row make the run act."""
 
-    ram: Annotated[
-        float,
-        Field(gt=0, le=100, description="Main memory, percent; inside a container, of its limit."),
-    ] = 85.0
-    gpu: Annotated[float, Field(gt=0, le=100, description="Device memory, percent.")] = 90.0
-    swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 50.0
+    ram: Annotated[Percent, Field(description="Main memory; inside a container, of its limit.")] = (
+        85.0
+    )
+    gpu: Annotated[Percent, Field(description="Device memory, of what there is.")] = 90.0
+    swap: Annotated[Percent, Field(description="Swap, of what there is.")] = 50.0
     critical: Critical = Critical()
     check_every_s: Annotated[float, Field(gt=0, description="Seconds between two readings.")] = 30.0
 

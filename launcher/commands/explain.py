@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from launcher import machine, messages, run_folder, tree_text
+from launcher import editor_schema, machine, messages, settings_text, tree_text
 from launcher.cli import Request
 from launcher.leaves import Leaf, leaves
 from launcher.messages import PROGRAM, Fault, SettingsError, plain
@@ -13,7 +13,6 @@ from launcher.options import JSON, SCHEMA
 from launcher.refusals import legal
 from launcher.resolve import resolve
 from launcher.resolved import Resolved, Value
-from launcher.schema import settings_class
 
 
 def main(request: Request) -> int:
@@ -22,13 +21,13 @@ def main(request: Request) -> int:
     family = resolved.settings.model.family
     for_machines = JSON.flag in request.flags
     if SCHEMA.flag in request.flags:
-        print(json.dumps(settings_class(family).model_json_schema(), indent=2))
+        print(json.dumps(editor_schema.settings(), indent=2))
     elif request.word in leaves(family):
         _print_key(leaves(family)[request.word], resolved.values[request.word], for_machines)
     else:
         values = _section(resolved, request.word)
         if for_machines:
-            print(json.dumps(run_folder.origins(values), indent=2))
+            print(json.dumps(settings_text.origins(values), indent=2))
         else:
             print(tree_text.tree(values, history=True), end="")
     return 0
@@ -71,7 +70,7 @@ def _print_key(leaf: Leaf, value: Value, for_machines: bool) -> None:
         return
     print(f"{leaf.key} = {plain(value.value)}")
     print(f"  {leaf.description}")
-    rows = [("from", tree_text.told(value.origin))]
+    rows: list[tuple[str, str | None]] = [("from", tree_text.told(value.origin))]
     rows += [("replaced", line) for line in tree_text.history_of(value)]
     rows += [("legal", legal(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
     for name, text in rows:
@@ -81,7 +80,7 @@ def _print_key(leaf: Leaf, value: Value, for_machines: bool) -> None:
 
 def _facts(leaf: Leaf, value: Value) -> dict[str, Any]:
     return {
-        **run_folder.origins({leaf.key: value})[leaf.key],
+        **settings_text.origins({leaf.key: value})[leaf.key],
         "description": leaf.description,
         "type": leaf.type,
         "legal": leaf.legal,

@@ -22,7 +22,7 @@ def main(request: Request) -> int:
         print(_dry_run(ready.plan, for_machines), end="")
         return exit_codes.DONE
     if ready.speaks and not for_machines:
-        print(plan.head(ready.plan), flush=True)
+        print(plan.first_line(ready.plan), flush=True)
     finished = start.carry_out(ready, console=not for_machines, tell=tell)
     if for_machines and ready.speaks:
         print(json.dumps(_result(finished), indent=2))

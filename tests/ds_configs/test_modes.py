@@ -40,7 +40,7 @@ def test_there_are_eight_modes_and_default_is_first():
 @pytest.mark.parametrize("mode", shipped.modes())
 def test_a_mode_says_in_one_sentence_what_it_is(mode):
     sentence = shipped.mode(mode).sentence
-    assert 20 < len(sentence) < 100
+    assert 20 < len(sentence) < 90
     assert not sentence.endswith(".")
 
 
@@ -91,6 +91,13 @@ def test_fast_modes_take_no_more_samples_than_their_share(mode, model, share):
         return (train.max_steps or 1e9 * train.epochs / train.global_batch) * train.global_batch
 
     assert samples(resolved(model=model, mode=mode)) <= share * samples(resolved(model=model)) * 1.1
+
+
+@pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
+def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
+    scale = {key: plain(node)["scale"] for key, node in keys_of(mode).items() if "train." in key}
+    batch = scale["train.micro_batch"] * scale["train.accumulation"]
+    assert scale["train.max_steps"] == scale["train.epochs"] / batch
 
 
 def test_a_mode_changes_the_family_default_as_specified():

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.base import OptimizerSpec, Options, World
+from engines.base import OptimizerSpec, Options, Precision, World
 from engines.catalog import build_engine, find
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
@@ -99,7 +99,8 @@ class Net(nn.Module):
         if self.training:
             self.level.mul_(0.9).add_(0.05)
         x = self.embedding(tokens) + self.positions
-        x = x + self.frozen(x) * self.level.mean()
+        # Added, not multiplied: under torch.compile backward would read a factor after it moved on.
+        x = x + self.frozen(x) + self.level.mean()
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)) * self.seven.mean()
@@ -222,3 +223,31 @@ def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
     for (kind, name), flat in whole.items():
         assert not np.isnan(flat).any(), f"{kind} of {name} has a hole"
     return {key: flat.reshape(shapes[key[1]]) for key, flat in whole.items()}
+
+
+def distance(outcomes: list[Outcome], others: list[Outcome]) -> dict[str, float]:
+    """The largest difference of losses, norms and each kind of tensor, relative to the others.
+
+    For tensors relative to the largest element of the tensor. Raises AssertionError where one run
+    holds a tensor that the other does not.
+    """
+    first, second = outcomes[0], others[0]
+    farthest = {
+        "loss": _distance(np.array(first.losses), np.array(second.losses)),
+        "norm": _distance(np.array(first.norms), np.array(second.norms)),
+    }
+    mine, theirs = joined(outcomes), joined(others)
+    assert mine.keys() == theirs.keys()
+    for (kind, name), value in theirs.items():
+        largest = np.abs(value).max() or 1.0
+        apart = float(np.abs(mine[kind, name] - value).max() / largest)
+        farthest[kind] = max(farthest.get(kind, 0.0), apart)
+    return farthest
+
+
+def _distance(values: np.ndarray, others: np.ndarray) -> float:
+    """Values that are not finite are equal to each other only."""
+    finite = np.isfinite(others)
+    if not np.array_equal(finite, np.isfinite(values)):
+        return float("inf")
+    return float((np.abs(values - others)[finite] / np.abs(others)[finite]).max(initial=0.0))

@@ -2,8 +2,11 @@
 
 import pytest
 
-from launcher.batching import largest_divisor, nearest_multiple
+from launcher.batching import largest_divisor, nearest_multiple, solve
+from launcher.entries import Entry, Layer
+from launcher.layers import merge
 from launcher.messages import SettingsError
+from launcher.resolved import Batching, Origin
 from tests.launcher.given import resolved
 
 
@@ -47,6 +50,19 @@ def test_a_trio_that_agrees_is_no_contradiction():
     trio = ("train.global_batch=48", "train.micro_batch=12", "train.accumulation=4")
     assert numbers(*trio) == (48, 12, 4)
     assert numbers(*trio, world_size=2) == (48, 12, 2)
+
+
+def test_a_part_that_a_person_gives_beats_a_global_batch_of_the_program():
+    layers = [
+        Layer(name, [Entry(key, value, Origin(name, name))])
+        for name, key, value in (
+            ("family", "train.global_batch", 64),
+            ("family", "train.accumulation", 4),
+            ("config", "train.micro_batch", 8),
+        )
+    ]
+    values, _ = merge("language", layers)
+    assert solve(values, 2) == Batching(32, 8, 2, 2)
 
 
 def test_batch_size_sets_the_micro_batch():

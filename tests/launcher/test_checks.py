@@ -2,8 +2,9 @@
 
 import pytest
 
-from launcher.checks import check_budget
+from launcher.checks import check_budget, contradictions
 from launcher.messages import SettingsError
+from launcher.resolved import Origin, Value
 from tests.launcher.given import resolved
 
 
@@ -64,8 +65,21 @@ def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_no
 
 
 def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide():
-    sets = ("train.global_batch=48",)
-    assert resolved(*sets, model="language", mode="conservative").batching.global_batch == 48
+    values = dict(resolved(model="language", mode="conservative").values)
+    halved = values["train.accumulation"]
+    below = [(3, origin) for _, origin in halved.replaced]
+    values["train.accumulation"] = Value(2, halved.origin, below)  # the half of 3, rounded
+    [fault] = contradictions(values)
+    assert (
+        fault.what == "mode 'conservative' promises the global batch of 48, and its numbers give 64"
+    )
+    assert fault.mend == "write  --set train.global_batch=48"
+
+
+def test_a_mode_that_changes_nothing_is_told():
+    values = dict(resolved().values)
+    values["mode"] = Value("fast", Origin("command line", "--mode fast"))
+    assert [fault.what for fault in contradictions(values)] == ["mode 'fast' changes nothing here"]
 
 
 def test_a_setting_that_another_makes_meaningless_is_told():

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
+from launcher.entries import Entry, Layer
 from launcher.messages import SettingsError
-from launcher.resolve import PRECEDENCE, resolve
-from launcher.resolved import Words
+from launcher.resolve import PRECEDENCE, in_precedence, resolve
+from launcher.resolved import Origin, Words
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
 
 
@@ -52,6 +53,19 @@ def test_every_history_follows_the_precedence(write):
             layers = [layer for _, layer in history(value) if layer != "solved"]
             places = [PRECEDENCE.index(layer) for layer in layers]
             assert places == sorted(places, reverse=True)
+
+
+def test_layers_of_one_name_keep_their_order_and_others_follow_the_precedence():
+    names = ["command line", "config", "mode", "config", "family"]
+    layers = [Layer(name, [Entry(str(n), n, Origin("", ""))]) for n, name in enumerate(names)]
+    ordered = [(layer.name, layer.entries[0].value) for layer in in_precedence(layers)]
+    assert ordered == [
+        ("family", 4),
+        ("mode", 2),
+        ("config", 1),
+        ("config", 3),
+        ("command line", 0),
+    ]
 
 
 def test_places_name_file_and_line_or_the_words_as_typed(write):
@@ -196,4 +210,14 @@ def test_all_faults_of_one_start_come_together_in_the_order_they_were_written(wr
         "engine.name",
         "engine.nproc",
         "precision",
+    ]
+
+
+def test_warnings_come_in_the_order_they_were_written(write):
+    config = write("save: {every: 100}\noptim: {momentum: 0.5}\n")
+    run = resolved("loader.prefetch=3", configs=[config], max_steps="50")
+    assert [fault.key for fault in run.warnings] == [
+        "save.every",
+        "optim.momentum",
+        "loader.prefetch",
     ]

@@ -1,0 +1,78 @@
+"""A precision means the same wherever the model is called."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engines.base import EngineError
+from engines.precision import autocast_inside, check_precision, set_matmul_precision
+
+CPU = torch.device("cpu")
+
+
+class Spy(nn.Module):
+    """Tells in what its product was computed, and gives it with a count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.seen: torch.dtype | None = None
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.linear(x)
+        self.seen = y.dtype
+        return {"y": y, "count": torch.ones(1, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize(
+    ("precision", "inside"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_products_are_low_inside_and_outputs_and_gradients_fp32(precision, inside) -> None:
+    model = Spy()
+    names = list(model.state_dict())
+    autocast_inside(model, precision, CPU)
+    output = model(torch.randn(4, 3))
+    assert model.seen == inside
+    assert output["y"].dtype == torch.float32 and output["count"].dtype == torch.int64
+    output["y"].sum().backward()
+    assert model.linear.weight.dtype == model.linear.weight.grad.dtype == torch.float32
+    assert list(model.state_dict()) == names
+
+
+def test_a_deep_copy_calls_its_own_weights() -> None:
+    model = Spy()
+    autocast_inside(model, "bf16", CPU)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.linear.weight.zero_()
+        other.linear.bias.zero_()
+    x = torch.ones(1, 3)
+    assert (other(x)["y"] == 0).all() and not (model(x)["y"] == 0).all()
+
+
+def test_switches_of_the_process_are_put_back() -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    restore = set_matmul_precision("tf32")
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
+    undo = set_matmul_precision("fp32")
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32
+    undo()
+    restore()
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+def test_tf32_is_refused_where_there_is_no_such_format() -> None:
+    with pytest.raises(EngineError, match="'tf32' is a format of NVIDIA GPUs; device cpu has"):
+        check_precision("tf32", CPU)
+
+
+def test_bf16_params_is_refused_with_the_engines_that_have_it() -> None:
+    with pytest.raises(EngineError, match="only fsdp, fsdp-offload and the zero engines do"):
+        check_precision("bf16-params", CPU)
+    check_precision("bf16-params", CPU, holds_bf16_params=True)

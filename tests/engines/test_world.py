@@ -1,0 +1,133 @@
+"""Ranks find each other, agree, and notice who is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from engines.base import EngineError, World
+from engines.world import Place, open_world, read_place
+from tests.engines.pool import Pool
+
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "GROUP_RANK": "1",
+}
+
+
+def test_a_process_without_torchrun_is_a_world_of_one() -> None:
+    assert read_place({}) == Place(rank=0, size=1, local_rank=0, local_size=1, node=0)
+
+
+def test_the_place_is_read_from_torchrun() -> None:
+    assert read_place(TORCHRUN) == Place(rank=5, size=8, local_rank=1, local_size=4, node=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"RANK": "8"}, "RANK 8 of WORLD_SIZE 8"),
+        ({"RANK": "five"}, "RANK=five in the environment is not a whole number"),
+        ({"LOCAL_RANK": "4"}, "LOCAL_RANK 4 of LOCAL_WORLD_SIZE 4"),
+        ({"WORLD_SIZE": None}, "the environment has no WORLD_SIZE"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(change: dict[str, str | None], text: str) -> None:
+    environment = {k: v for k, v in (TORCHRUN | change).items() if v is not None}
+    with pytest.raises(EngineError, match=text):
+        read_place(environment)
+
+
+def test_processes_without_an_address_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(EngineError, match="MASTER_ADDR and MASTER_PORT"):
+        open_world("cpu", 5.0, always_group=False)
+
+
+def test_a_world_of_one_agrees_with_itself_without_a_group() -> None:
+    world = open_world("cpu", 5.0, always_group=False)
+    value = torch.tensor([1.0, 2.0])
+    assert world.sum(value).tolist() == world.maximum(value).tolist() == [1.0, 2.0]
+    assert world.agree(0b101) == 0b101
+    world.barrier()
+    assert not torch.distributed.is_initialized()
+    world.close()
+
+
+def test_a_group_of_one_needs_no_port_and_is_given_back() -> None:
+    world = open_world("cpu", 5.0, always_group=True)
+    assert torch.distributed.is_initialized()
+    with pytest.raises(EngineError, match="already open"):
+        open_world("cpu", 5.0, always_group=True)
+    world.close()
+    assert not torch.distributed.is_initialized()
+
+
+def exchange(world: World) -> tuple[list[float], list[float], list[float], int, int]:
+    value = torch.tensor([world.rank + 1.0, 10.0])
+    total, most = world.sum(value), world.maximum(value)
+    # Each rank wants something of its own, and both something.
+    flags = world.agree(0b1001 if world.rank == 0 else 0b0101)
+    return total.tolist(), most.tolist(), value.tolist(), flags, world.agree(0)
+
+
+def test_ranks_sum_take_the_maximum_and_agree_on_flags(worlds: dict[int, Pool]) -> None:
+    first, second = worlds[2].run(exchange)
+    assert first == ([3.0, 20.0], [2.0, 10.0], [1.0, 10.0], 0b1101, 0)
+    assert second == ([3.0, 20.0], [2.0, 10.0], [2.0, 10.0], 0b1101, 0)
+
+
+def wait_alone(world: World) -> str:
+    if world.rank == 1:
+        return ""
+    try:
+        world.barrier(timeout_s=0.5)
+    except TimeoutError as fault:
+        return str(fault)
+    return "came through"
+
+
+def test_a_barrier_names_the_ranks_that_did_not_come(worlds: dict[int, Pool]) -> None:
+    said, _ = worlds[2].run(wait_alone)
+    assert said.startswith("rank 0 waited 0.5 s at a barrier") and "Ranks 1 failed" in said
+    worlds[2].close()  # gloo closes the connection to a rank that timed out
+
+
+@pytest.mark.slow
+def test_workers_that_torchrun_restarts_find_each_other(tmp_path: Path) -> None:
+    """In the same store they would find the addresses of the dead; three times, as it was by luck
+    that they sometimes met."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import os, torch\n"
+        "from engines.world import open_world\n"
+        "world = open_world('cpu', 60.0, always_group=False)\n"
+        "total = world.sum(torch.ones(1)).item()\n"
+        "attempt = int(os.environ['TORCHELASTIC_RESTART_COUNT'])\n"
+        "if attempt < 3 and world.rank == attempt % 2:\n"
+        "    os._exit(17)\n"
+        "world.sum(torch.ones(1))\n"
+        "print(f'attempt {attempt}: {total}')\n"
+        "world.close()\n"
+    )
+    torchrun = "-m torch.distributed.run --nproc-per-node 2 --max-restarts 3 --monitor-interval 0.2"
+    meeting = "--rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0"
+    done = subprocess.run(
+        [sys.executable, *torchrun.split(), *meeting.split(), str(worker)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("attempt 3: 2.0") == 2

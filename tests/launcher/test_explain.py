@@ -1,0 +1,97 @@
+"""`explain`: each value with where it comes from and what it replaced."""
+
+import json
+
+import pytest
+
+from launcher.__main__ import main
+
+
+@pytest.fixture
+def explain(capsys):
+    def run(*words: str) -> str:
+        assert main(["explain", *words]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_tree_holds_every_setting_by_section(explain):
+    lines = explain().splitlines()
+    assert "optim" in lines
+    assert any(line.startswith("  lr ") for line in lines)
+    assert "  critical" in lines
+    assert any(line.startswith("    swap ") for line in lines)
+
+
+def test_a_value_is_told_with_its_origin_and_all_it_replaced(explain, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("optim:\n  lr: 2e-4\n")
+    lines = explain("optim", "--config", str(mine), "--lr", "3e-4").splitlines()
+    place = next(at for at, line in enumerate(lines) if line.startswith("  lr "))
+    assert lines[place].split() == ["lr", "3e-4", "--lr", "3e-4"]
+    assert lines[place + 1].split()[:3] == ["replaced", "2e-4", "of"]
+    assert lines[place + 1].endswith("mine.yaml, line 2")
+    assert "ds_configs/models/language.yaml" in lines[place + 2]
+    assert lines[-1] != ""
+
+
+def test_a_section_shows_itself_only(explain):
+    assert "warmup" in explain("schedule")
+    assert "betas" not in explain("schedule")
+
+
+def test_a_key_is_told_with_its_sentence_range_and_unit(explain):
+    told = explain("limits.check_every_s", "--set", "limits.check_every_s=5")
+    assert told.splitlines()[:3] == [
+        "limits.check_every_s = 5",
+        "  Seconds between two readings.",
+        "  from       --set limits.check_every_s=5",
+    ]
+    assert "above 0" in told
+    assert "  unit       seconds" in told
+
+
+def test_a_key_is_told_with_all_that_is_legal(explain):
+    assert "fp32, tf32, bf16, fp16, bf16-params" in explain("precision")
+
+
+def test_json_holds_value_origin_and_replaced_of_each_key(explain):
+    found = json.loads(explain("--json", "--lr", "3e-4"))
+    assert found["optim.lr"]["value"] == 3e-4
+    assert found["optim.lr"]["origin"] == "--lr 3e-4"
+    assert found["optim.lr"]["replaced"][-1]["origin"] == "built-in"
+    assert {"value", "origin", "replaced"} <= set(found["train.seed"])
+
+
+def test_json_of_a_key_holds_its_sentence_too(explain):
+    found = json.loads(explain("train.epochs", "--json"))
+    assert list(found) == ["train.epochs"]
+    assert found["train.epochs"]["range"] == "above 0"
+    assert found["train.epochs"]["description"].startswith("Passes")
+
+
+def test_the_schema_refuses_unknown_keys_and_knows_each_sentence(explain):
+    schema = json.loads(explain("--schema"))
+    assert schema["properties"]["optim"]["additionalProperties"] is False
+    lr = schema["properties"]["optim"]["properties"]["lr"]
+    assert lr["description"] == "The peak learning rate."
+
+
+def test_a_whole_command_can_be_asked_about(explain):
+    told = explain("--fast", "--engine", "zero2", "--nproc", "1", "--out", "x", "--dry-run")
+    assert "--engine zero2" in told
+
+
+def test_unknown_words_and_settings_are_told_together(capsys):
+    assert main(["explain", "--fsat", "--lr", "quick"]) == 2
+    told = capsys.readouterr().err
+    assert "option '--fsat' is not known" in told
+    assert "optim.lr 'quick' is text" in told
+
+
+def test_an_unknown_key_is_told_with_its_nearest(capsys):
+    assert main(["explain", "optim.ler"]) == 2
+    assert (
+        "nearest  optim.lr; write  python -m launcher explain optim.lr" in capsys.readouterr().err
+    )

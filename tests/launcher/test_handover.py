@@ -1,0 +1,22 @@
+"""A rank is told exactly what was resolved."""
+
+from launcher import handover
+from tests.launcher.given import resolved
+
+
+def test_settings_origins_and_numbers_arrive_unchanged(tmp_path):
+    told = resolved("optim.betas=[0.8, 0.9]", "promise={}", mode="fast", nproc="2", lr="1e-5")
+    job = handover.Job(told, tmp_path / "run", console=True)
+    handover.save(job, tmp_path)
+    read = handover.load(tmp_path)
+    assert read.resolved.settings == told.settings
+    assert type(read.resolved.settings) is type(told.settings)
+    assert {key: value.origin for key, value in read.resolved.values.items()} == {
+        key: value.origin for key, value in told.values.items()
+    }
+    assert [(value.value, list(value.replaced)) for value in read.resolved.values.values()] == [
+        (value.value, list(value.replaced)) for value in told.values.values()
+    ]
+    assert read.resolved.batching == told.batching
+    assert (read.resolved.nproc, read.resolved.device) == (told.nproc, told.device)
+    assert (read.folder, read.console) == (tmp_path / "run", True)

@@ -1,0 +1,65 @@
+"""`list`: the catalogues, with what each thing is and whether it can run here."""
+
+import json
+import sys
+
+import pytest
+
+from engines.catalog import ENGINES
+from launcher import shipped
+from launcher.__main__ import main
+
+PARAMETERS = {
+    "tiny": 124_224,
+    "small": 887_936,
+    "lite": 4_889_856,
+    "full": 25_838_080,
+    "124M": 123_587_328,
+    "350M": 359_842_816,
+    "1.3B": 1_317_373_952,
+}
+
+
+@pytest.fixture
+def listed(capsys):
+    def run(*words: str) -> str:
+        assert main(["list", *words]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_every_size_is_listed_with_its_exact_parameters(listed):
+    (family,) = json.loads(listed("models", "--json"))
+    assert family["name"] == "language"
+    assert {size["name"]: size["parameters"] for size in family["sizes"]} == PARAMETERS
+    text = listed("models")
+    for size, count in PARAMETERS.items():
+        assert f"language:{size} " in text
+        assert f"{count:,} parameters" in text
+
+
+def test_every_mode_is_listed_with_its_sentence_and_promise(listed):
+    rows = {row["name"]: row for row in json.loads(listed("modes", "--json"))}
+    assert set(rows) == set(shipped.modes())
+    assert rows["lite"]["sentence"] == shipped.mode("lite").sentence
+    assert rows["lite"]["promise"]["parameters"] == {"at_most": 0.25}
+    assert shipped.mode("lite").sentence in listed("modes")
+
+
+def test_every_engine_is_listed_with_what_it_needs(listed):
+    rows = {row["name"]: row for row in json.loads(listed("engines", "--json"))}
+    assert list(rows) == list(ENGINES)
+    assert rows["zero2"]["needs"] == ["deepspeed"]
+    assert rows["local"]["runs_here"] is True
+    assert rows["local"]["why_not"] is None
+
+
+def test_an_engine_whose_package_is_missing_says_so(listed, monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    rows = {row["name"]: row for row in json.loads(listed("engines", "--json"))}
+    assert rows["oss"]["runs_here"] is False
+    assert "fairscale" in rows["oss"]["why_not"]
+    assert "pip install" in rows["oss"]["why_not"]
+    assert "cannot run here: " in listed("engines")

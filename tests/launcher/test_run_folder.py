@@ -1,0 +1,135 @@
+"""The run folder: its name, what lies in it, and that nothing stays where nothing was done."""
+
+import json
+import threading
+from datetime import datetime
+
+import pytest
+
+from launcher import run_folder
+from launcher.messages import SettingsError
+from tests.launcher.given import resolved
+
+NOW = datetime(2025, 1, 31, 14, 25, 1)
+NAME = "language-tiny-fast-zero2-20250131-142501"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_the_name_tells_model_mode_engine_and_time():
+    assert run_folder.name("language:tiny", "fast", "zero2", NOW) == NAME
+
+
+def test_a_run_without_a_folder_gets_one_below_runs(here):
+    made = run_folder.make(resolved(), None, NAME)
+    assert made.path == run_folder.PARENT / NAME
+    assert names(here / "runs" / NAME) == ["log.txt", "origins.json", "settings.yaml"]
+
+
+def test_two_starts_in_one_second_get_two_folders(here):
+    made = [run_folder.make(resolved(), None, NAME).path.name for _ in range(3)]
+    assert made == [NAME, f"{NAME}-2", f"{NAME}-3"]
+
+
+def test_starts_at_the_same_instant_never_share_a_folder(here):
+    made = []
+    together = threading.Barrier(8)
+    settings = resolved()
+
+    def start():
+        together.wait()
+        made.append(run_folder.make(settings, None, NAME).path)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 8
+
+
+def test_the_settings_fed_back_give_the_same_settings(here):
+    first = resolved("optim.betas=[0.8, 0.9]", mode="fast", nproc="2", lr="3e-4")
+    made = run_folder.make(first, None, NAME)
+    again = resolved(model=None, configs=[made.path / "settings.yaml"])
+    assert again.settings == first.settings
+    assert again.batching == first.batching
+
+
+def test_the_origins_are_kept_with_what_was_replaced(here):
+    made = run_folder.make(resolved(lr="3e-4"), None, NAME)
+    lr = json.loads((made.path / "origins.json").read_text())["optim.lr"]
+    assert (lr["value"], lr["origin"]) == (3e-4, "--lr 3e-4")
+    assert lr["replaced"]
+
+
+@pytest.mark.parametrize("before", [None, (), ("notes.txt",)])
+def test_a_folder_that_was_asked_for_is_used(here, before):
+    mine = here / "mine"
+    if before is not None:
+        mine.mkdir()
+        for name in before:
+            (mine / name).touch()
+    made = run_folder.make(resolved(), mine, NAME)
+    assert made.path == mine
+    assert set(names(mine)) == {"log.txt", "origins.json", "settings.yaml", *(before or ())}
+
+
+@pytest.mark.parametrize("part", ["settings.yaml", "result.json", "metrics.jsonl", "checkpoints"])
+def test_a_folder_of_another_run_is_refused(here, part):
+    (here / "mine").mkdir()
+    (here / "mine" / part).touch()
+    with pytest.raises(SettingsError) as refused:
+        run_folder.make(resolved(), here / "mine", NAME)
+    assert "holds another run" in str(refused.value)
+    assert "without --out, one below runs/" in str(refused.value)
+    assert names(here) == ["mine", f"mine/{part}"]
+
+
+def test_the_slower_of_two_starts_into_one_folder_leaves_it_alone(here):
+    run_folder.make(resolved(), here / "mine", NAME)
+    before = (here / "mine" / "settings.yaml").read_text()
+    with pytest.raises(SettingsError):
+        run_folder.make(resolved(mode="fast"), here / "mine", NAME)
+    assert (here / "mine" / "settings.yaml").read_text() == before
+
+
+def test_a_discarded_folder_takes_its_new_parents_along(here):
+    (here / "old").mkdir()
+    made = run_folder.make(resolved(), here / "old" / "a" / "b", NAME)
+    (made.path / "tokenizer").mkdir()
+    (made.path / "tokenizer" / "merges.txt").touch()
+    assert made.discard()
+    assert names(here) == ["old"]
+
+
+def test_a_discarded_folder_leaves_what_was_there_before(here):
+    (here / "mine").mkdir()
+    (here / "mine" / "notes.txt").touch()
+    made = run_folder.make(resolved(), here / "mine", NAME)
+    (made.path / "tokenizer").mkdir()
+    assert made.discard()
+    assert names(here) == ["mine", "mine/notes.txt"]
+
+
+def test_runs_of_others_stay_where_one_is_discarded(here):
+    run_folder.make(resolved(), None, "other")
+    assert run_folder.make(resolved(), None, NAME).discard()
+    assert names(here / "runs")[0] == "other"
+
+
+@pytest.mark.parametrize("part", ["metrics.jsonl", "checkpoints/step-00000001"])
+def test_what_was_trained_is_never_discarded(here, part):
+    made = run_folder.make(resolved(), None, NAME)
+    (made.path / part).parent.mkdir(exist_ok=True)
+    (made.path / part).write_text("{}\n")
+    assert not made.discard()
+    assert (made.path / part).exists()

@@ -1,0 +1,181 @@
+"""A run in this process from its words to its last line, with a few lines in place of training."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher import start
+from launcher.messages import Fault, SettingsError
+from launcher.resolved import Words
+from models.base import DataError
+from training.hooks import Outcome
+
+TINY = Words(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty working directory, and an environment that a run may change."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def run():
+    """Carries out the tiny run with the given work: how it finished, and what was told."""
+
+    def carry_out(work, out: Path | None = None):
+        told = []
+        ready = start.prepare(TINY, out, [])
+        finished = start.carry_out(ready, True, told.append, load_work=lambda: work)
+        return finished, [report.text for report in told]
+
+    return carry_out
+
+
+def ends(code: int, reason: str = "as it was"):
+    """Work that trains a step and ends with `code`."""
+
+    def work(resolved, folder, console):
+        (folder / "metrics.jsonl").write_text('{"kind": "train"}\n')
+        status = {0: "completed", 1: "failed"}.get(code, "stopped")
+        return Outcome(status, reason, code, 1, 1.0, 0.1, None, None)
+
+    return work
+
+
+def breaks(fault: BaseException):
+    """Work that ends with `fault` before a step is taken."""
+
+    def work(resolved, folder, console):
+        raise fault
+
+    return work
+
+
+def test_the_work_is_done_in_the_very_process_that_was_started(run):
+    seen = []
+
+    def work(resolved, folder, console):
+        seen.append((os.getpid(), resolved.settings.model.size, console))
+        return ends(0)(resolved, folder, console)
+
+    finished, told = run(work)
+    assert seen == [(os.getpid(), "tiny", True)]
+    assert (finished.report.exit_code, told) == (0, [])
+
+
+def test_the_last_line_tells_the_folder_and_what_to_type_next(run):
+    finished, _ = run(ends(0))
+    line = finished.last_line(embedded=True)
+    assert line.startswith(f"run folder {finished.folder};")
+    assert line.endswith("python -m launcher --data FOLDER")
+    assert f"--config {finished.folder}/settings.yaml" in finished.last_line(embedded=False)
+
+
+@pytest.mark.parametrize("code", [75, 130])
+def test_a_stopped_run_tells_how_to_run_it_again(run, code):
+    finished, told = run(ends(code, "stopped by SIGTERM"))
+    assert (finished.report.exit_code, told) == (code, [])
+    assert "run it again: python -m launcher --config" in finished.last_line(embedded=True)
+
+
+def test_a_run_that_failed_tells_where_the_log_is(run):
+    finished, told = run(ends(1, "the loss of step 1 is not finite"))
+    assert (finished.report.exit_code, told) == (1, ["error: the loss of step 1 is not finite"])
+    assert finished.last_line(embedded=True).endswith("log.txt")
+    assert "the loss of step 1" in (finished.folder / "log.txt").read_text()
+
+
+def test_a_fault_is_told_with_rank_and_host_and_logged_with_its_traceback(run):
+    finished, (told,) = run(breaks(ValueError("odd")))
+    assert finished.report.exit_code == 1
+    assert told == f"error: rank 0 on {os.uname().nodename} failed: ValueError: odd"
+    assert "Traceback" in (finished.folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("fault", [DataError("x is empty"), SettingsError([Fault("a key")])])
+def test_wrong_data_leaves_nothing_behind(run, here, fault):
+    finished, (told,) = run(breaks(fault))
+    assert (finished.report.exit_code, finished.folder) == (2, None)
+    assert told.startswith("error: ")
+    assert list(here.iterdir()) == []
+
+
+def test_an_interrupt_before_the_first_step_leaves_nothing_behind(run, here):
+    finished, _ = run(breaks(KeyboardInterrupt()))
+    assert finished.report.exit_code == 130
+    assert list(here.iterdir()) == []
+
+
+def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
+    import signal
+
+    def work(resolved, folder, console):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal should have ended this")
+
+    before = signal.getsignal(signal.SIGTERM)
+    finished, (told,) = run(work)
+    assert finished.report.exit_code == 75
+    assert "SIGTERM" in told
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert list(here.iterdir()) == []
+
+
+def test_nothing_is_made_before_all_words_are_right(here):
+    words = Words(model="language:tiny", mode="fsat")
+    with pytest.raises(SettingsError) as wrong:
+        start.prepare(words, here / "old" / "x", [Fault("a word of the command line")])
+    assert [fault.what for fault in wrong.value.faults] == [
+        "a word of the command line",
+        "mode 'fsat' is not known",
+    ]
+    assert list(here.iterdir()) == []
+
+
+def test_a_rank_of_torchrun_starts_no_processes_and_makes_no_folder(here, monkeypatch):
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {**place, "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen = []
+
+    def work(resolved, folder, console):
+        seen.append((folder, console, resolved.batching.world_size))
+        return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
+
+    ready = start.prepare(Words(model="language:tiny"), None, [])
+    finished = start.carry_out(ready, True, seen.append, load_work=lambda: work)
+    assert seen == [(None, False, 2)]
+    assert finished.folder is None
+    assert list(here.iterdir()) == []
+
+
+def test_ranks_of_srun_are_told_to_torch(monkeypatch):
+    srun = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_STEP_NODELIST": "node1",
+    }
+    for name, value in srun.items():
+        monkeypatch.setenv(name, value)
+    seen = {}
+
+    def work(resolved, folder, console):
+        seen.update(os.environ)
+        return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
+
+    ready = start.prepare(Words(model="language:tiny"), None, [])
+    start.carry_out(ready, True, print, load_work=lambda: work)
+    assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
+    assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("node1", "20007")

@@ -1,0 +1,43 @@
+"""Help, lists, explanations and errors load no torch, whatever they are asked."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import sys
+from launcher.__main__ import main
+code = main(sys.argv[1:])
+heavy = {"torch", "deepspeed", "fairscale", "transformers", "wandb", "numpy"} & set(sys.modules)
+print("HEAVY", sorted(heavy), code, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("--help", 0),
+        ("explain", 0),
+        ("explain optim.lr --fast", 0),
+        ("explain --json --engine zero3-offload", 0),
+        ("explain --schema", 0),
+        ("list models", 0),
+        ("list engines --json", 0),
+        ("list modes", 0),
+        ("completion bash", 0),
+        ("--dry-run --nproc 1", 0),
+        ("--epohcs 3 --mode fsat --set optim.rl=1", 2),
+    ],
+)
+def test_nothing_heavy_is_loaded(line, code):
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *line.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr.splitlines()[-1] == f"HEAVY [] {code}"

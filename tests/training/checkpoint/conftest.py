@@ -1,0 +1,33 @@
+"""Worlds to save in, and a checkpoint to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from engines.world import Place, ProcessWorld
+from tests.engines.pool import Pool
+from tests.training.checkpoint.states import state, whole
+from training.checkpoint.saver import Saver
+
+
+@pytest.fixture
+def alone() -> ProcessWorld:
+    return ProcessWorld(Place(), torch.device("cpu"), 10.0)
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Iterator[Pool]:
+    pool = Pool(2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def saved(tmp_path: Path, alone: ProcessWorld) -> Path:
+    """The folder of a checkpoint of step 20."""
+    saver = Saver(tmp_path, alone, "local", keep_last=2)
+    return saver.save(20, state(whole()), {"samples": 640}, is_best=True, periodic=True)

@@ -1,0 +1,136 @@
+"""The lines that people read, to the letter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.facts import about, budget, evaluation, logged, outcome
+from training.console import words
+from training.console.progress import Position
+
+HALF = Position(50, 100, 5.0, 65.0, False, None)
+
+
+def test_the_head_tells_what_is_trained_on_what_in_what_portions():
+    told = about(
+        Path("runs/x"),
+        data={"train": 5120, "left_out": {"empty": 3}, "share": 0.125, "from": ["a", "b"]},
+        notes=["micro_batch 16 fits"],
+    )
+
+    assert words.head(told, budget()) == [
+        "model      language:tiny, 1.23M parameters",
+        "mode       lite",
+        "engine     ddp on 2 processes, cpu, fp32",
+        "batch      64 samples = 16 a micro-batch × 2 accumulated × 2 processes",
+        "run        100 steps = 2 epochs of 50 steps",
+        "data       train 5,120, left out (empty 3), share 0.125, from a b",
+        "note       micro_batch 16 fits",
+    ]
+
+
+def test_the_head_of_a_run_that_goes_on_says_so():
+    assert "100 steps = 2 epochs of 50 steps, 40 done before" in "\n".join(
+        words.head(about(Path("runs/x")), budget(first_step=40, world_size=1))
+    )
+
+
+def test_a_logged_step_is_one_line():
+    assert words.train(logged(5), HALF, "tokens") == (
+        "step         5/100  loss   2.5000  lr 1.00e-03  norm   0.7500  41.0k tokens/s"
+        "  300.0 MiB     1m05s left"
+    )
+
+
+def test_lines_of_logged_steps_are_aligned():
+    small = words.train(logged(5, loss=12.5, units_per_s=7.0), HALF, "tokens")
+    large = words.train(logged(100, loss=0.0625, host_memory_bytes=2**34), HALF, "tokens")
+
+    assert len(small) == len(large)
+    assert [i for i, c in enumerate(small) if c == "/"] == [
+        i for i, c in enumerate(large) if c == "/"
+    ]
+
+
+def test_what_is_not_known_is_not_shown():
+    known = logged(5, mfu=0.4321, skipped=2, parts={"ce": 2.0}, device_memory_bytes=2**33)
+    line = words.train(known, HALF, "tokens")
+
+    assert "ce   2.0000" in line and "mfu 43.2%" in line and "skipped 2" in line
+    assert "8.0 GiB" in line and "300.0 MiB" not in line
+    assert "mfu" not in words.train(logged(5), HALF, "tokens")
+
+
+def test_the_time_left_says_how_sure_it_is():
+    assert words.remaining(Position(1, 9, 0.0, None, True, None)) == "–"
+    assert words.remaining(Position(2, 9, 0.0, 192.0, True, None)) == ">3m12s"
+    assert words.remaining(Position(2, 9, 0.0, 192.0, False, None)) == "3m12s"
+
+
+def test_an_evaluation_marks_the_best():
+    assert words.evaluation(evaluation(50), 100) == (
+        "eval        50/100  val  loss 2.2500  (1.5s)  ← best"
+    )
+    assert words.evaluation(evaluation(50, is_best=False), 100).endswith("(1.5s)")
+
+
+def test_the_summary_ends_with_where_everything_lies():
+    told = about(Path("runs/x"), next="python -m launcher --mode fast")
+    ended = outcome(peak_memory_bytes={"device": 2**33, "host": 300 * 2**20})
+
+    assert words.summary(told, ended) == [
+        "completed  100 steps, 2 epochs in 12s; all steps taken",
+        "best       loss 2.2500 at step 50",
+        "speed      640 samples/s",
+        "memory     at most device 8.0 GiB, host 300.0 MiB",
+        "folder     runs/x",
+        "next       python -m launcher --mode fast",
+    ]
+
+
+def test_a_run_without_best_or_speed_says_nothing_of_them():
+    ended = outcome(status="failed", best=None, samples_per_s=None, peak_memory_bytes={})
+
+    lines = words.summary(about(Path("runs/x")), ended)
+    assert [line.split()[0] for line in lines] == ["failed", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "text"),
+    [
+        ("warning", {"text": "careful"}, "careful"),
+        ("signal", {"names": ["SIGTERM"]}, "SIGTERM: saving and ending after this step"),
+        (
+            "signal",
+            {"names": ["SIGINT"]},
+            "SIGINT: saving and ending after this step; Ctrl-C once more ends at once",
+        ),
+        (
+            "throttled",
+            {"critical": ["ram"], "over": ["ram"], "ram": 97.2},
+            "ram 97% over its limit: giving back what can be given back",
+        ),
+        (
+            "pressure",
+            {"over": ["gpu", "swap"], "gpu": 96.0, "swap": 81.0},
+            "gpu 96%, swap 81% still over its limit: saving and ending; see limits.*",
+        ),
+        ("evaluated", {"step": 3}, None),
+    ],
+)
+def test_events_that_cannot_wait_are_told(kind: str, facts: dict[str, object], text: str | None):
+    assert words.warning(kind, facts) == text
+
+
+def test_any_event_has_a_line_for_the_log():
+    assert words.event("relieved", {"still_over": [], "ram": 41.5}) == (
+        "event      relieved  still over , ram 41.5"
+    )
+
+
+def test_what_a_model_writes_cannot_steer_the_terminal():
+    wild = "a\x1b[31mb\x07c\rd\xa0e\udc80f\u202eg\n\th é 漢"
+
+    assert words.visible(wild) == "a�[31mb�c d e�f�g\n\th é 漢"

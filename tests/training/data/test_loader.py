@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models.base import DataError
+from tests.training.tiny import TinySplit, TinyTask, make_settings
+from training.data.loader import Batches, EvaluationBatches
+from training.data.order import DataOrder
+from training.data.samples import Samples
+from training.hooks import Budget
+
+CPU = torch.device("cpu")
+
+
+def world(rank=0, size=1):
+    return SimpleNamespace(rank=rank, size=size, device=CPU)
+
+
+def batches(task=None, *, workers=0, first_step=0, rank=0, size=1, micro_batch=2, split=None):
+    task = task or TinyTask()
+    split = split or task.data("train")
+    order = DataOrder(len(split), 8, seed=0)
+    accumulation = 8 // micro_batch // size
+    budget = Budget(6, order.steps_per_epoch, 8, micro_batch, accumulation, size, "", first_step)
+    loader = make_settings(loader={"workers": workers}).loader
+    return Batches(Samples(task, split, 0), order, budget, world(rank, size), loader)
+
+
+def rows(taken):
+    return [micro.batch["x"].tolist() for micro in taken]
+
+
+@pytest.fixture
+def taken_in_process():
+    here = batches()
+    return [rows(here.take()) for _ in range(6)]
+
+
+def test_workers_give_what_the_process_itself_gives(taken_in_process):
+    helped = batches(workers=2)
+    assert [rows(helped.take()) for _ in range(6)] == taken_in_process
+    helped.close()
+
+
+def test_a_run_can_begin_at_any_step(taken_in_process):
+    for workers in (0, 1):
+        later = batches(first_step=4, workers=workers)
+        assert [rows(later.take()) for _ in range(2)] == taken_in_process[4:]
+        later.close()
+
+
+def test_two_ranks_take_together_what_one_takes(taken_in_process):
+    first, second = (batches(rank=rank, size=2) for rank in range(2))
+    for step in taken_in_process:
+        assert rows(first.take()) + rows(second.take()) == step
+
+
+def test_micro_batches_bring_their_units():
+    for micro in batches().take():
+        assert micro.weight == int(micro.batch["mask"].sum())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_error_comes_through_word_for_word(workers):
+    faulty = batches(TinyTask(bad=9), workers=workers)
+    with pytest.raises(DataError) as caught:
+        for _ in range(6):
+            faulty.take()
+    assert str(caught.value) == "row 9 cannot be read"
+    faulty.close()
+
+
+class DyingSplit(TinySplit):
+    def sample(self, index, draws):
+        if index == 9:
+            os._exit(3)
+        return super().sample(index, draws)
+
+
+class FaultySplit(TinySplit):
+    def sample(self, index, draws):
+        return {}["no such column"] if index == 9 else super().sample(index, draws)
+
+
+@pytest.mark.parametrize(
+    ("split", "fault", "text"),
+    [(DyingSplit, RuntimeError, "exited unexpectedly"), (FaultySplit, KeyError, "no such column")],
+)
+def test_the_fault_of_a_worker_is_raised(split, fault, text):
+    doomed = batches(workers=1, split=split(24))
+    with pytest.raises(fault, match=text):
+        for _ in range(6):
+            doomed.take()
+    doomed.close()
+
+
+def test_closing_ends_the_workers():
+    before = set(multiprocessing.active_children())
+    helped = batches(workers=2)
+    helped.take()
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    helped.close()
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_workers_outlive_the_signals_that_ask_a_run_to_end(taken_in_process):
+    before = set(multiprocessing.active_children())
+    helped = batches(workers=1)
+    helped.take()
+    (worker,) = set(multiprocessing.active_children()) - before
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        os.kill(worker.pid, number)
+    assert [rows(helped.take()) for _ in range(5)] == taken_in_process[1:]
+    helped.close()
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    helped = batches(workers=1)
+    helped.take()
+    helped.close()
+    assert torch.rand(1) == expected
+
+
+def evaluation(length, size, micro_batch=3, workers=0):
+    task = TinyTask(val=length)
+    samples = Samples(task, task.data("val"), 0)
+    loader = make_settings(loader={"workers": workers}).loader
+    return [
+        EvaluationBatches(samples, micro_batch, world(rank, size), loader) for rank in range(size)
+    ]
+
+
+@pytest.mark.parametrize("length", [1, 3, 7, 24])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_each_sample_counts_once_and_ranks_have_equally_many_batches(length, size):
+    shares = [list(share) for share in evaluation(length, size)]
+    counted = [
+        index
+        for share in shares
+        for micro, counts in share
+        if counts
+        for index in micro.batch["index"].tolist()
+    ]
+    assert sorted(counted) == list(range(length))
+    assert len({len(share) for share in shares}) == 1
+    own = [sum(counts for _, counts in share) for share in shares]
+    assert max(own) - min(own) <= 1
+
+
+def test_a_split_can_be_evaluated_again_and_by_workers():
+    alone, helped = (evaluation(7, 1, workers=workers)[0] for workers in (0, 2))
+    first = rows([micro for micro, _ in alone])
+    assert rows([micro for micro, _ in alone]) == first
+    assert rows([micro for micro, _ in helped]) == first
+    assert rows([micro for micro, _ in helped]) == first
+    helped.close()
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(DataError, match="the split holds no samples"):
+        evaluation(0, 1)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.data.order import DataOrder, permute
+from training.settings import SettingError
+
+KEYS = [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 16, 17, 99, 1024, 1025, 30_011])
+def test_every_place_is_taken_once(length):
+    places = permute(np.arange(length, dtype=np.uint64), length, KEYS)
+    assert np.array_equal(np.sort(places), np.arange(length))
+
+
+def test_a_position_of_a_huge_set_is_found_without_the_others():
+    length = 2**40 + 1
+    positions = np.array([0, 1, 2**20, 2**39, length - 1], dtype=np.uint64)
+    places = permute(positions, length, KEYS)
+    assert len(set(places.tolist())) == len(positions)
+    assert (places >= 0).all() and (places < length).all()
+    assert np.array_equal(permute(positions[3:4], length, KEYS), places[3:4])
+
+
+def test_each_sample_comes_to_each_place_equally_often():
+    length, draws = 20, 4000
+    orders = [DataOrder(length, length, seed).batch(0)[1] for seed in range(draws)]
+    counts = np.zeros((length, length))
+    for order in orders:
+        counts[np.arange(length), order] += 1
+    expected = draws / length
+    # Chi-square over its degrees of freedom: 1 ± 0.074 (one standard deviation), here 5 of them.
+    assert ((counts - expected) ** 2 / expected).sum() / (length - 1) ** 2 < 1.37
+
+
+def test_neighbours_do_not_stay_neighbours():
+    order = DataOrder(10_000, 10_000, 0).batch(0)[1]
+    # Two are expected to, as in a Poisson distribution; twelve would be one chance in a million.
+    assert (np.abs(np.diff(order)) == 1).sum() < 12
+
+
+def test_an_epoch_holds_no_sample_twice_and_leaves_other_ones_out_each_time():
+    order = DataOrder(11, 4, seed=5)
+    epochs = [np.concatenate([order.batch(2 * e + s)[1] for s in range(2)]) for e in range(20)]
+    assert all(len(set(epoch.tolist())) == 8 for epoch in epochs)
+    left_out = [frozenset(range(11)) - set(epoch.tolist()) for epoch in epochs]
+    assert len(set(left_out)) > 10
+    assert [order.batch(step)[0] for step in range(5)] == [0, 0, 1, 1, 2]
+
+
+def test_any_step_is_the_same_alone_as_in_its_turn():
+    whole = DataOrder(100_003, 7, seed=3)
+    steps = [0, 1, 584, 585, 586, whole.steps_per_epoch - 1, whole.steps_per_epoch, 40_000]
+    in_turn = {step: whole.batch(step) for step in range(max(steps) + 1) if step in steps}
+    for step in steps:
+        epoch, indices = DataOrder(100_003, 7, seed=3).batch(step)
+        assert epoch == in_turn[step][0]
+        assert np.array_equal(indices, in_turn[step][1])
+
+
+def test_another_seed_is_another_order():
+    one, other = (DataOrder(1000, 1000, seed).batch(0)[1] for seed in (0, 1))
+    assert (one == other).sum() < 10
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
+def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(world_size, micro_batch):
+    order = DataOrder(100, 24, seed=1)
+    epoch, indices = order.batch(5)
+    shares = [order.share(5, rank, world_size, micro_batch) for rank in range(world_size)]
+    assert {share[0] for share in shares} == {epoch}
+    assert all(len(micro) == micro_batch for _, share in shares for micro in share)
+    assert [i for _, share in shares for micro in share for i in micro] == indices.tolist()
+
+
+def test_a_share_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="24 does not divide into micro-batches of 5 on 2 ranks"):
+        DataOrder(100, 24, seed=1).share(0, 0, 2, 5)
+
+
+def test_too_few_samples_for_a_batch_are_told_with_what_would_do():
+    with pytest.raises(SettingError) as caught:
+        DataOrder(40, 64, seed=0)
+    assert str(caught.value) == (
+        "train.global_batch 64 is more than the 40 samples there are to train on; "
+        "legal: 1 to 40, or more data; write  train.global_batch: 40"
+    )

@@ -1,0 +1,83 @@
+"""A run in numbers, as the loop tells it to its hooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.about import About
+from training.hooks import Budget, Evaluation, Logged, Outcome, Step
+
+
+def about(folder: Path, **changes: Any) -> About:
+    known: dict[str, Any] = {
+        "model": "language:tiny",
+        "mode": "lite",
+        "engine": "ddp",
+        "device": "cpu",
+        "precision": "fp32",
+        "parameters": 1_234_567,
+        "folder": folder,
+    }
+    return About(**known | changes)
+
+
+def budget(**changes: Any) -> Budget:
+    known: dict[str, Any] = {
+        "total_steps": 100,
+        "steps_per_epoch": 50,
+        "global_batch": 64,
+        "micro_batch": 16,
+        "accumulation": 2,
+        "world_size": 2,
+        "units": "tokens",
+    }
+    return Budget(**known | changes)
+
+
+def step(number: int) -> Step:
+    # No hook of ours reads the tensors, which would wait for the device; so nothing stands there.
+    nothing: Any = None
+    return Step(number, nothing, {}, 4096, nothing, 1e-3, False, None, 0.0)
+
+
+def logged(number: int, **changes: Any) -> Logged:
+    known: dict[str, Any] = {
+        "step": number,
+        "epoch": number / 50,
+        "samples": 64 * number,
+        "units": 4096 * number,
+        "loss": 2.5,
+        "parts": {},
+        "grad_norm": 0.75,
+        "lr": 1e-3,
+        "skipped": 0,
+        "loss_scale": None,
+        "step_time_s": 0.1,
+        "data_time_s": 0.01,
+        "samples_per_s": 640.0,
+        "units_per_s": 40960.0,
+        "mfu": None,
+        "device_memory_bytes": None,
+        "host_memory_bytes": 300 * 2**20,
+    }
+    return Logged(**known | changes)
+
+
+def evaluation(number: int, is_best: bool = True, split: str = "val") -> Evaluation:
+    return Evaluation(number, split, {"loss": 2.25}, is_best, 1.5)
+
+
+def outcome(**changes: Any) -> Outcome:
+    known: dict[str, Any] = {
+        "status": "completed",
+        "reason": "all steps taken",
+        "exit_code": 0,
+        "steps": 100,
+        "epochs": 2.0,
+        "wall_s": 12.5,
+        "best": {"metric": "loss", "value": 2.25, "step": 50},
+        "samples_per_s": 640.0,
+        "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
+    }
+    return Outcome(**known | changes)

@@ -1,0 +1,38 @@
+"""What the tests of two processes run on each of them; gives plain numbers back."""
+
+from __future__ import annotations
+
+import torch
+
+from engines.base import World
+from tests.training.tiny import Listener, TinyTask, run_tiny
+from training.agreement import agree
+from training.hooks import Ask
+
+
+def tiny_run(world: World, task: dict, asks: dict[int, dict[int, Ask]], changes: dict) -> dict:
+    """A whole run; `asks` by rank and step."""
+    listener = Listener(asks.get(world.rank))
+    run = run_tiny(world, TinyTask(**task), listener, **changes)
+    return {
+        "told": listener.told,
+        "outcome": run.outcome,
+        "lines": listener.lines,
+        "kinds": listener.kinds(),
+        "evaluations": [(e.step, e.metrics) for e in listener.evaluations],
+        "saved": {step: shelf["facts"] for step, shelf in run.shelf.saved.items()},
+        "weights": {name: weight.tolist() for name, weight in run.weights.items()},
+    }
+
+
+def agreed(world: World, units: list[int], flags: list[int]) -> tuple[int, int]:
+    """What ranks with other units and flags agree on."""
+    return agree(world, units[world.rank], flags[world.rank])
+
+
+def dropout_masks(world: World, seed: int, step: int) -> list[float]:
+    """What a rank draws in a step."""
+    from training.seeds import seed_step
+
+    seed_step(seed, step, world.rank, world.device)
+    return torch.rand(4).tolist()

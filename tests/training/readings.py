@@ -1,0 +1,14 @@
+"""Readings of a machine, as tests want them."""
+
+from __future__ import annotations
+
+from training.monitor import Reading
+
+CALM = Reading(
+    ram=40.0,
+    swap=0.0,
+    gpu=50.0,
+    host_bytes=2**30,
+    gpu_reserved_bytes=2**31,
+    gpu_driver_bytes=2**32,
+)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.ranks import tiny_run
+from tests.training.tiny import TinyTask, one_rank, run_tiny
+from training.data.order import DataOrder
+from training.data.samples import Samples
+
+# Float64 throughout: what is left is rounding.
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+LR = 0.05
+SGD = {
+    "optim": {"name": "sgd", "lr": LR, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": None},
+    "schedule": {"name": "constant"},
+    "log": {"every": 1},
+}
+
+
+def by_hand(task: TinyTask, steps: int, global_batch: int = 8):
+    """Losses and weights of plain gradient descent, each step one big batch."""
+    torch.manual_seed(0)
+    model = task.build()
+    split = task.data("train")
+    samples, order = Samples(task, split, 0), DataOrder(len(split), global_batch, 0)
+    losses = []
+    for step in range(steps):
+        epoch, indices = order.batch(step)
+        batch, units = samples[epoch, indices.tolist()]
+        loss = task.loss(model, batch).sum / units
+        losses.append(loss.item())
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= LR * parameter.grad
+    return losses, model.state_dict()
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 8])
+def test_micro_batches_give_loss_and_weights_of_one_big_batch(micro_batch):
+    task = TinyTask()
+    losses, weights = by_hand(task, 6)
+    run = run_tiny(one_rank(), task, micro_batch=micro_batch, train={"epochs": 2}, **SGD)
+    torch.testing.assert_close([line.loss for line in run.listener.lines], losses, **EXACT)
+    for name, weight in weights.items():
+        torch.testing.assert_close(run.weights[name].view_as(weight), weight, **EXACT)
+
+
+@pytest.mark.parametrize("engine", ["local", "ddp"])
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(two_ranks, engine, micro_batch):
+    losses, weights = by_hand(TinyTask(), 6)
+    changes = {"train": {"epochs": 2}, **SGD, "engine": engine, "micro_batch": micro_batch}
+    for found in two_ranks.run(tiny_run, {}, {}, changes):
+        assert [line.loss for line in found["lines"]] == pytest.approx(losses, rel=1e-12)
+        for name, weight in weights.items():
+            assert np.allclose(found["weights"][name], weight.flatten(), 1e-12, 1e-12)
+
+
+def test_parts_are_means_over_all_ranks(two_ranks):
+    changes = {"train": {"epochs": 1}, **SGD}
+    alone = run_tiny(one_rank(), TinyTask(), **changes).listener.lines
+    for found in two_ranks.run(tiny_run, {}, {}, changes):
+        for line, other in zip(alone, found["lines"], strict=True):
+            assert other.parts == pytest.approx(line.parts, rel=1e-12)
+            assert (other.units, other.samples) == (line.units, line.samples)
+
+
+class NoUnits(TinyTask):
+    """Every sample is padding alone."""
+
+    def collate(self, samples):
+        batch = super().collate(samples)
+        return batch | {"mask": torch.zeros_like(batch["mask"])}
+
+
+def test_a_global_batch_without_units_changes_nothing_and_is_counted():
+    task = NoUnits()
+    run = run_tiny(one_rank(), task, train={"epochs": 1}, **SGD)
+    torch.manual_seed(0)
+    first = task.build().state_dict()
+    for name, weight in first.items():
+        assert torch.equal(run.weights[name].view_as(weight), weight)
+    assert [step.skipped for step in run.listener.steps] == [True] * 3
+    skipped = [facts for kind, facts in run.listener.events if kind == "skipped"]
+    assert skipped == [{"step": step, "units": 0} for step in (1, 2, 3)]
+    assert run.outcome.status == "completed"

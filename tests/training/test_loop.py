@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+
+from models.base import DataError
+from tests.training.ranks import tiny_run
+from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from training.hooks import Ask
+
+EACH_STEP = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}
+
+
+def test_a_step_is_told_then_evaluated_then_saved():
+    run = run_tiny(one_rank(), train={"epochs": 2}, eval={"every": 2}, save={"every": 3})
+    assert run.listener.told == [
+        "start",
+        *("step 1", "step 2", "evaluated 2", "saved 2"),
+        *("step 3", "saved 3"),
+        *("step 4", "evaluated 4", "saved 4"),
+        *("step 5", "step 6", "evaluated 6", "saved 6"),
+        "end",
+    ]
+
+
+ENDS = [
+    (Ask.STOP, "completed", 0),
+    (Ask.SIGNAL | Ask.SAVE, "stopped", 75),
+    (Ask.PRESSURE | Ask.SAVE, "stopped", 75),
+    (Ask.INTERRUPT, "stopped", 130),
+]
+
+
+@pytest.mark.parametrize(("ask", "status", "code"), ENDS)
+def test_an_ask_to_end_ends_the_run_before_the_next_step(ask, status, code):
+    run = run_tiny(one_rank(), hook=Listener({2: ask}), **EACH_STEP)
+    assert run.outcome.steps == 2
+    assert (run.outcome.status, run.outcome.exit_code) == (status, code)
+    assert list(run.shelf.saved) == [2]
+    # Who is told to go has no time for an evaluation.
+    assert len(run.listener.evaluations) == (1 if status == "completed" else 0)
+    assert run.listener.outcomes == [run.outcome]
+
+
+@pytest.mark.parametrize(("ask", "status", "code"), ENDS)
+def test_what_one_rank_asks_ends_both(two_ranks, ask, status, code):
+    for found in two_ranks.run(tiny_run, {}, {1: {2: ask}}, EACH_STEP):
+        outcome = found["outcome"]
+        assert (outcome.steps, outcome.status, outcome.exit_code) == (2, status, code)
+        assert list(found["saved"]) == [2]
+        assert found["told"][-1] == "end"
+
+
+def test_other_asks_of_one_rank_are_carried_out_by_both(two_ranks):
+    asks = {0: {1: Ask.RELIEF}, 1: {2: Ask.EVALUATE | Ask.SAVE}}
+    for found in two_ranks.run(tiny_run, {}, asks, EACH_STEP):
+        assert found["told"][1:7] == [
+            *("step 1", "relieved"),
+            *("step 2", "evaluated 2", "saved 2"),
+            "step 3",
+        ]
+        assert found["outcome"].status == "completed"
+
+
+@pytest.mark.parametrize("sample", [4, 5, 6])
+def test_a_loss_that_one_rank_finds_infinite_ends_both_with_one_reason(two_ranks, sample):
+    task = {"infinite_at": [sample]}
+    first, second = two_ranks.run(tiny_run, task, {}, EACH_STEP)
+    assert first["outcome"].reason == second["outcome"].reason
+    assert first["outcome"].status == second["outcome"].status == "failed"
+    assert first["saved"] == second["saved"] == {}
+    assert "loss inf" in first["outcome"].reason or sample % 4 == 0
+
+
+def test_a_loss_that_one_rank_finds_infinite_is_skipped_by_both(two_ranks):
+    changes = EACH_STEP | {"train": {"epochs": 1, "on_nonfinite": "skip 1"}}
+    first, second = two_ranks.run(tiny_run, {"infinite_at": [5]}, {}, changes)
+    assert first["outcome"].status == second["outcome"].status == "completed"
+    assert first["kinds"].count("skipped") == second["kinds"].count("skipped") == 1
+    assert first["weights"] == second["weights"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_fault_passes_through_after_the_hooks_were_told(workers):
+    before = set(multiprocessing.active_children())
+    hook = Listener()
+    with pytest.raises(DataError, match="row 9 cannot be read"):
+        run_tiny(one_rank(), TinyTask(bad=9), hook, loader={"workers": workers}, **EACH_STEP)
+    (outcome,) = hook.outcomes
+    assert (outcome.status, outcome.exit_code) == ("failed", 1)
+    assert outcome.reason == "DataError: row 9 cannot be read"
+    assert hook.told[-1] == "end"
+    assert set(multiprocessing.active_children()) <= before
+
+
+class Interrupting(Listener):
+    def step(self, step):
+        raise KeyboardInterrupt
+
+
+def test_even_an_interrupt_tells_the_hooks_of_the_end():
+    hook = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(one_rank(), hook=hook)
+    assert hook.outcomes[0].status == "failed"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_losses_are_the_same_for_any_number_of_workers(workers):
+    plain = run_tiny(one_rank(), **EACH_STEP)
+    helped = run_tiny(one_rank(), loader={"workers": workers}, **EACH_STEP)
+    assert [line.loss for line in helped.listener.lines] == [
+        line.loss for line in plain.listener.lines
+    ]

@@ -1,0 +1,132 @@
+"""Real signals to a real process: what they ask for, and what they leave alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from training.hooks import Ask
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 30.0
+SAVE_AND_END = {
+    signal.SIGTERM: Ask.SIGNAL | Ask.SAVE,
+    signal.SIGUSR1: Ask.SIGNAL | Ask.SAVE,
+    signal.SIGINT: Ask.INTERRUPT | Ask.SAVE,
+}
+
+
+class Program:
+    """A running tests.training.signalled."""
+
+    def __init__(self, where: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.training.signalled", where],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.child = int(self.read().split()[1])
+
+    def read(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def write(self, line: str) -> str:
+        """The answer to `line`."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def asks(self) -> tuple[Ask, str]:
+        """What a step asks for and what was told, as soon as that is not nothing."""
+        end = time.monotonic() + DEADLINE_S
+        while (answer := self.write("step")) == "0":
+            assert time.monotonic() < end, "the signal was not noticed"
+        number, _, told = answer.partition(" ")
+        return Ask(int(number)), told
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def program() -> Iterator[Program]:
+    started = Program("main")
+    yield started
+    started.close()
+
+
+@pytest.mark.parametrize("number", list(SAVE_AND_END))
+def test_a_signal_asks_to_save_and_end(program: Program, number: signal.Signals):
+    assert program.write("step") == "0"
+    program.process.send_signal(number)
+
+    assert program.asks() == (SAVE_AND_END[number], f"signal ['{number.name}']")
+
+
+def test_the_ask_stays_and_is_told_once(program: Program):
+    program.process.send_signal(signal.SIGTERM)
+
+    assert [program.asks(), program.asks()] == [
+        (SAVE_AND_END[signal.SIGTERM], "signal ['SIGTERM']")
+    ] * 2
+
+
+def test_one_press_that_arrives_twice_is_one(program: Program):
+    program.process.send_signal(signal.SIGINT)
+    program.process.send_signal(signal.SIGINT)
+
+    assert program.asks()[0] == SAVE_AND_END[signal.SIGINT]
+
+
+def test_afterwards_signals_do_what_they_did_before(program: Program):
+    assert program.write("end") == "ended"
+    program.process.send_signal(signal.SIGTERM)
+
+    assert program.process.wait(DEADLINE_S) == -signal.SIGTERM
+
+
+def test_a_second_press_ends_even_a_thread_that_runs_no_python():
+    busy = Program("busy")
+    end = time.monotonic() + DEADLINE_S
+    while busy.process.poll() is None and time.monotonic() < end:
+        busy.process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            busy.process.wait(0.05)
+
+    assert busy.process.poll() == 130
+    busy.close()
+
+
+def test_a_signal_to_a_forked_worker_is_not_ours_and_does_not_kill_it():
+    program = Program("forked")
+    for number in SAVE_AND_END:
+        os.kill(program.child, number)
+    # Ours comes after theirs; had theirs reached us, it would be told too.
+    program.process.send_signal(signal.SIGUSR1)
+
+    assert program.asks() == (SAVE_AND_END[signal.SIGUSR1], "signal ['SIGUSR1']")
+    assert psutil.Process(program.child).status() != psutil.STATUS_ZOMBIE
+    program.close()
+
+
+def test_outside_the_main_thread_nothing_is_installed():
+    program = Program("thread")
+    assert program.write("step") == "0"
+    assert program.write("end") == "ended"
+    program.process.send_signal(signal.SIGTERM)
+
+    assert program.process.wait(DEADLINE_S) == -signal.SIGTERM

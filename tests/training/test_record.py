@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.training.tiny import one_rank, run_tiny
+from training.hooks import Budget, Step
+from training.record import Record
+
+BUDGET = Budget(10, 5, 8, 2, 4, 1, "tokens")
+
+
+def step(number, *, skipped=False, units=10, loss=2.0, loss_scale=None, norm=1.5):
+    return Step(
+        step=number,
+        loss=torch.tensor(loss),
+        parts={"b": torch.tensor(20.0), "a": torch.tensor(5.0)},
+        units=units,
+        norm=torch.tensor(norm),
+        lr=0.1,
+        skipped=skipped,
+        loss_scale=loss_scale,
+        data_s=0.5,
+    )
+
+
+def logged_steps(run):
+    return [line.step for line in run.listener.lines]
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"), [(1, [1, 2, 3, 4, 5, 6]), (4, [1, 4, 6]), (100, [1, 6])]
+)
+def test_first_last_and_every_nth_step_are_logged(every, expected):
+    assert logged_steps(run_tiny(one_rank(), train={"epochs": 2}, log={"every": every})) == expected
+
+
+def test_a_line_tells_of_its_step_and_sums_since_the_last():
+    record = Record(BUDGET, 3, "fp32", units_before=100)
+    assert [record.add(step(n)) for n in (1,)] == [True]
+    record.line(one_rank())
+    assert [record.add(step(n, loss=float(n))) for n in (2, 3)] == [False, True]
+    line = record.line(one_rank())
+    assert (line.step, line.epoch, line.samples, line.units) == (3, 0.6, 24, 130)
+    assert line.loss == 3.0
+    assert line.parts == {"a": 0.5, "b": 2.0}
+    assert line.grad_norm == 1.5
+    assert line.data_time_s == 0.5
+    assert line.units_per_s == pytest.approx(line.samples_per_s * 10 / 8)
+    assert line.samples_per_s == pytest.approx(8 / line.step_time_s)
+    assert line.mfu is None
+    assert line.host_memory_bytes > 0
+
+
+def test_a_skipped_step_is_counted_and_the_next_logged_in_its_place():
+    record = Record(BUDGET, 2, "fp32")
+    record.add(step(1))
+    record.line(one_rank())
+    assert [record.add(step(2, skipped=True)), record.add(step(3))] == [False, True]
+    line = record.line(one_rank())
+    assert (line.step, line.skipped) == (3, 1)
+    assert not record.add(step(4, skipped=True))
+    assert not record.is_behind
+
+
+def test_a_step_that_fp16_skipped_has_a_loss_to_show():
+    record = Record(BUDGET, 2, "fp16")
+    assert record.add(step(1, skipped=True, loss_scale=65536.0, norm=torch.inf))
+    line = record.line(one_rank())
+    assert (line.loss, line.skipped, line.loss_scale) == (2.0, 1, 65536.0)
+
+
+class Clock:
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def test_what_is_done_in_a_pause_is_no_part_of_a_step():
+    clock = Clock()
+    record = Record(BUDGET, 2, "fp32", now=clock)
+    clock.seconds += 30  # before the first step
+    record.start()
+    clock.seconds += 3
+    record.add(step(1))
+    with record.paused():
+        clock.seconds += 100
+    clock.seconds += 5
+    record.add(step(2))
+    line = record.line(one_rank())
+    assert line.step_time_s == 4.0
+    assert line.samples_per_s == 2.0
+
+
+def test_throughput_leaves_the_first_line_out():
+    record = Record(BUDGET, 1, "fp32")
+    assert record.samples_per_s is None
+    record.add(step(1))
+    first = record.line(one_rank())
+    assert record.samples_per_s == first.samples_per_s
+    record.add(step(2))
+    second = record.line(one_rank())
+    assert record.samples_per_s == second.samples_per_s
+    record.add(step(3))
+    third = record.line(one_rank())
+    seconds = second.step_time_s + third.step_time_s
+    assert record.samples_per_s == pytest.approx(2 * 8 / seconds)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+
+
+def errors(run):
+    return {e.step: e.metrics["error"] for e in run.listener.evaluations}
+
+
+@pytest.fixture(scope="module")
+def rising():
+    """A run whose error gets worse after the first evaluations: the learning rate is absurd."""
+    return run_tiny(
+        one_rank(),
+        train={"epochs": 4},
+        eval={"every": 2},
+        save={"every": 5},
+        optim={"name": "sgd", "lr": 3.0, "clip_norm": None},
+        schedule={"name": "linear"},
+    )
+
+
+def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
+    found = errors(rising)
+    best_so_far = [s for s in found if found[s] == min(found[t] for t in found if t <= s)]
+    assert 12 not in best_so_far
+    assert list(rising.shelf.saved) == sorted({*best_so_far, 5, 10, 12})
+    marked = [step for step, kept in rising.shelf.saved.items() if kept["is_best"]]
+    assert marked == best_so_far
+    assert [e.step for e in rising.listener.evaluations if e.is_best] == best_so_far
+    assert rising.outcome.best == {
+        "metric": "error",
+        "value": min(found.values()),
+        "step": min(found, key=found.get),
+    }
+
+
+def test_a_periodic_checkpoint_is_marked_as_one(rising):
+    assert [s for s, kept in rising.shelf.saved.items() if kept["periodic"]] == [5, 10]
+
+
+def test_a_best_at_a_periodic_step_is_saved_once_as_both():
+    run = run_tiny(one_rank(), eval={"every": 1}, save={"every": 1})
+    assert run.listener.saves == [1, 2, 3]
+    assert all(kept["periodic"] for kept in run.shelf.saved.values())
+    assert run.shelf.saved[1]["is_best"]
+
+
+def test_neither_best_nor_last_is_saved_where_the_settings_say_so():
+    run = run_tiny(one_rank(), save={"best": False, "last": False}, eval={"every": 1})
+    assert not run.shelf.saved
+
+
+def test_facts_of_a_checkpoint_tell_where_it_stands(rising):
+    assert rising.shelf.saved[5]["facts"] | {"best": None, "judge": None} == {
+        "step": 5,
+        "epoch": 5 / 3,
+        "samples": 40,
+        "units": sum(step.units for step in rising.listener.steps[:5]),
+        "best": None,
+        "judge": None,
+    }
+
+
+def test_the_end_is_evaluated_once_also_between_two_cadences():
+    run = run_tiny(one_rank(), train={"max_steps": 3}, eval={"every": 2})
+    assert list(errors(run)) == [2, 3]
+    run = run_tiny(one_rank(), train={"epochs": 1}, eval={"every": "1 epoch"})
+    assert list(errors(run)) == [3]
+
+
+def previews(run):
+    return [facts for kind, facts in run.listener.events if kind == "preview"]
+
+
+def test_a_preview_is_shown_before_and_after_in_evaluation_mode():
+    assert previews(run_tiny(one_rank())) == [
+        {"when": "before", "text": "training: False"},
+        {"when": "after", "text": "training: False"},
+    ]
+    assert not previews(run_tiny(one_rank(), train={"preview": False}))
+
+
+def test_the_learning_rate_is_the_one_of_the_schedule():
+    run = run_tiny(
+        one_rank(),
+        train={"epochs": 2},
+        optim={"lr": 0.5},
+        schedule={"name": "linear", "warmup": 2},
+        log={"every": 1},
+    )
+    expected = [0.5 * f for f in (1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4)]
+    assert [line.lr for line in run.listener.lines] == pytest.approx(expected)
+
+
+def test_a_warning_of_the_schedule_reaches_the_hooks():
+    run = run_tiny(one_rank(), schedule={"warmup": 3, "warmup_cap": 1})
+    texts = [facts["text"] for kind, facts in run.listener.events if kind == "warning"]
+    assert texts == ["schedule.warmup of 3 steps is cut to 1: schedule.warmup_cap is 1"]
+
+
+def test_a_run_goes_on_from_the_best_of_the_one_before():
+    changes = {
+        "train": {"epochs": 2},
+        "eval": {"every": 1},
+        "optim": {"name": "sgd", "momentum": 0.0, "lr": 1e-9},
+    }
+    first = run_tiny(one_rank(), **changes)
+    saved = first.shelf.saved[max(first.shelf.saved)]
+    facts = saved["facts"]
+    best = {"value": 0.0, "step": 1}
+    facts = facts | {"judge": facts["judge"] | {"best": best}}
+    rest = run_tiny(one_rank(), first_step=3, before=facts, load=saved["pieces"], **changes)
+    # No evaluation of the rest is better than the one that was written down.
+    assert rest.outcome.best == {"metric": "error", **best}
+    assert [e.is_best for e in rest.listener.evaluations] == [False] * 3
+    assert not previews(rest) or previews(rest)[0]["when"] == "after"
+
+
+def test_throughput_and_memory_are_in_the_outcome():
+    outcome = run_tiny(one_rank(), log={"every": 1}).outcome
+    assert outcome.samples_per_s > 0
+    assert outcome.peak_memory_bytes["device"] is None
+    assert outcome.peak_memory_bytes["host"] > 0
+    assert outcome.epochs == 1.0
+
+
+def test_hooks_are_told_of_every_step_with_its_units():
+    hook = Listener()
+    run_tiny(one_rank(), TinyTask(), hook)
+    assert [step.step for step in hook.steps] == [1, 2, 3]
+    # An epoch: each of the 24 samples once, with 0 to 3 units.
+    assert sum(step.units for step in hook.steps) == sum(i % 4 for i in range(24))

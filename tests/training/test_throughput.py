@@ -1,0 +1,76 @@
+"""Peaks are those of the data sheets, and nothing is guessed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.throughput import mfu, peak_flops
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "tera"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "bf16", 312),
+        ("NVIDIA A100-PCIE-40GB", "tf32", 156),
+        ("NVIDIA H100 80GB HBM3", "bf16", 989.5),
+        ("NVIDIA H100 PCIe", "bf16", 756.5),
+        ("NVIDIA H100 NVL", "fp32", 60),
+        ("NVIDIA H200", "bf16-params", 989.5),
+        ("NVIDIA H200 NVL", "bf16", 835.5),
+        ("NVIDIA B200", "bf16", 2250),
+        ("NVIDIA L4", "fp16", 121),
+        ("NVIDIA L40S", "bf16", 362.05),
+        ("NVIDIA A10", "bf16", 125),
+        ("Tesla T4", "fp16", 65),
+        ("Tesla V100-SXM2-16GB", "fp16", 125),
+        ("Tesla V100S-PCIE-32GB", "fp16", 130),
+        ("NVIDIA GeForce RTX 3090", "bf16", 71),
+        ("NVIDIA GeForce RTX 4090", "bf16", 165.2),
+        ("NVIDIA RTX A6000", "fp32", 38.7),
+        ("AMD Instinct MI300X", "bf16", 1307.4),
+    ],
+)
+def test_a_device_is_known_by_the_name_its_driver_gives(name: str, precision: str, tera: float):
+    assert peak_flops(name, precision) == pytest.approx(tera * 1e12)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("Tesla T4", "bf16"),
+        ("Tesla V100-SXM2-16GB", "tf32"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16"),
+        ("NVIDIA GeForce RTX 3090 Ti", "bf16"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16"),
+        ("NVIDIA GeForce RTX 4090 D", "bf16"),
+        ("NVIDIA A10G", "bf16"),
+        ("NVIDIA L40", "bf16"),
+        ("NVIDIA H100", "bf16"),
+        ("NVIDIA Graphics Device", "fp32"),
+    ],
+)
+def test_a_device_without_the_format_or_with_other_clocks_is_not_known(name: str, precision: str):
+    assert peak_flops(name, precision) is None
+
+
+def test_dense_peaks_rise_from_fp32_to_bf16():
+    for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA H200", "NVIDIA L4", "AMD Instinct MI300X"):
+        peaks = [peak_flops(name, precision) for precision in ("fp32", "tf32", "bf16")]
+        known = [peak for peak in peaks if peak is not None]
+        assert len(known) == 3 and known == sorted(known), name
+
+
+def test_a_cpu_has_no_mfu():
+    assert mfu(1e9, 100.0, torch.device("cpu"), "fp32", 1) is None
+
+
+@pytest.mark.gpu
+def test_mfu_is_arithmetic_over_the_peak_of_all_devices():
+    device = torch.device("cuda", 0)
+    peak = peak_flops(torch.cuda.get_device_name(device), "bf16")
+    if peak is None:
+        pytest.skip("the peak of this device is not known")
+
+    assert mfu(peak / 100, 50.0, device, "bf16", 2) == pytest.approx(0.25)
+    assert mfu(None, 50.0, device, "bf16", 2) is None

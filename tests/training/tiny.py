@@ -1,0 +1,272 @@
+"""A task that is small enough to be known to the last number, and what a run of it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engines.base import Options, State, World
+from engines.catalog import build_engine
+from engines.world import Place, ProcessWorld
+from models.base import DataError, Goal, Loss
+from training import settings
+from training.budget import solve
+from training.data.loader import Batches, EvaluationBatches
+from training.data.order import DataOrder
+from training.data.samples import Samples
+from training.hooks import Ask, Evaluation, Hook, Logged, Outcome, Step
+from training.loop import train
+from training.run import Run
+from training.update import optim
+
+WIDTH = 4
+
+
+class TinySplit:
+    """Sample i: a row of noise, and a target with i % 4 units; the draws move the row a little."""
+
+    def __init__(self, length: int, bad: int | None = None, noise: float = 0.1):
+        self._length, self._bad, self._noise = length, bad, noise
+
+    def __len__(self) -> int:
+        return self._length
+
+    def sample(self, index: int, draws) -> dict[str, Any]:
+        if index == self._bad:
+            raise DataError(f"row {index} cannot be read")
+        row = np.random.default_rng(index).normal(size=(2, WIDTH))
+        x = row[0] + self._noise * draws.rng().normal(size=WIDTH)
+        return {"index": index, "x": x, "y": row[1], "mask": np.arange(WIDTH) < index % WIDTH}
+
+
+class TinyNet(nn.Module):
+    """A linear map in float64, after dropout; `unused` is never reached."""
+
+    def __init__(self, dropout: float = 0.0, unused: bool = False):
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+        self.linear = nn.Linear(WIDTH, WIDTH, dtype=torch.float64)
+        if unused:
+            self.unused = nn.Parameter(torch.zeros(2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:  # [batch, width] -> [batch, width]
+        return self.linear(self.drop(x))
+
+
+class TinyMetric:
+    """Squared error a unit, and how many samples and units were seen."""
+
+    def update(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        error = ((model(batch["x"]) - batch["y"]) ** 2 * batch["mask"]).sum()
+        units, samples = batch["mask"].sum(), len(batch["x"])
+        return torch.stack([error, units.to(error), torch.full_like(error, samples)])
+
+    def result(self, counts: Tensor) -> dict[str, float]:
+        error, units, samples = counts.tolist()
+        return {"error": error / max(units, 1), "units": units, "samples": samples}
+
+
+@dataclass
+class TinyTask:
+    """Squares of errors, summed over the units of each row."""
+
+    train: int = 24
+    val: int = 7
+    bad: int | None = None
+    dropout: float = 0.0
+    unused: bool = False
+    infinite_at: Sequence[int] = ()
+    """Samples whose loss is infinite."""
+    nan_gradient_at: Sequence[int] = ()
+    """Samples whose loss is finite, and their gradient is not."""
+    units = "numbers"
+    goal = Goal("error", "min")
+
+    def setup(self) -> None: ...
+
+    def build(self) -> nn.Module:
+        return TinyNet(self.dropout, self.unused)
+
+    def data(self, split: str) -> TinySplit:
+        return TinySplit(self.train, self.bad) if split == "train" else TinySplit(self.val)
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        names = samples[0]
+        return {name: torch.as_tensor(np.stack([s[name] for s in samples])) for name in names}
+
+    def weight(self, batch: Mapping[str, Any]) -> int:
+        return int(batch["mask"].sum())
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
+        found = model(batch["x"])
+        for index in batch["index"].tolist():
+            if index in self.nan_gradient_at:
+                # The square root of 0 has an infinite slope.
+                found = found + ((found - found.detach()) ** 2).sum().sqrt()
+        errors = (found - batch["y"]) ** 2 * batch["mask"]
+        if any(index in self.infinite_at for index in batch["index"].tolist()):
+            errors = errors.masked_fill(batch["mask"], torch.inf)  # its gradient is finite
+        return Loss(errors.sum(), {"absolute": errors.detach().sqrt().sum()})
+
+    def metric(self) -> TinyMetric:
+        return TinyMetric()
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        return [model.linear]
+
+    def preview(self, model: nn.Module) -> str | None:
+        return f"training: {model.training}"
+
+    def flops_per_sample(self, model: nn.Module) -> float | None:
+        return None
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+
+class Listener(Hook):
+    """Keeps all that it is told; asks at given steps."""
+
+    def __init__(self, asks: Mapping[int, Ask] | None = None):
+        self.asks = asks or {}
+        self.told: list[str] = []
+        self.steps: list[Step] = []
+        self.lines: list[Logged] = []
+        self.evaluations: list[Evaluation] = []
+        self.saves: list[int] = []
+        self.events: list[tuple[str, Mapping[str, object]]] = []
+        self.outcomes: list[Outcome] = []
+
+    def start(self, budget) -> None:
+        self.told.append("start")
+
+    def step(self, step: Step) -> Ask:
+        self.told.append(f"step {step.step}")
+        self.steps.append(step)
+        return self.asks.get(step.step, Ask.NOTHING)
+
+    def logged(self, line: Logged) -> None:
+        self.lines.append(line)
+
+    def evaluated(self, evaluation: Evaluation) -> Ask:
+        self.told.append(f"evaluated {evaluation.step}")
+        self.evaluations.append(evaluation)
+        return Ask.NOTHING
+
+    def relieved(self) -> Ask:
+        self.told.append("relieved")
+        return Ask.NOTHING
+
+    def saved(self, folder: Path, step: int) -> None:
+        self.told.append(f"saved {step}")
+        self.saves.append(step)
+
+    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+        self.events.append((kind, facts))
+
+    def end(self, outcome: Outcome) -> None:
+        self.told.append("end")
+        self.outcomes.append(outcome)
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+
+@dataclass
+class Shelf:
+    """Keeps what is saved, in memory, in the place of a run folder."""
+
+    saved: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def save(
+        self, step: int, state: State, facts: Mapping[str, Any], is_best: bool, periodic: bool
+    ) -> Path:
+        self.saved[step] = {
+            "facts": facts,
+            "is_best": is_best,
+            "periodic": periodic,
+            "pieces": {(p.kind, p.name): p.data.clone() for p in state.pieces},
+        }
+        return Path(f"step-{step:08d}")
+
+
+@dataclass
+class Result:
+    """What is left of a run."""
+
+    outcome: Outcome
+    listener: Listener
+    shelf: Shelf
+    weights: dict[str, Tensor]
+
+
+def one_rank() -> World:
+    return ProcessWorld(Place(), torch.device("cpu"), 60.0)
+
+
+def make_settings(**changes: Mapping[str, Any]) -> Any:
+    """All settings by default, with changes by section: `train={"epochs": 2}`."""
+    sections = {
+        "train": settings.Train,
+        "optim": settings.Optim,
+        "schedule": settings.Schedule,
+        "loader": settings.Loader,
+        "eval": settings.Eval,
+        "stop": settings.Stop,
+        "save": settings.Save,
+        "log": settings.Log,
+    }
+    made = {name: kind(**changes.get(name, {})) for name, kind in sections.items()}
+    return SimpleNamespace(**made, precision=changes.get("precision", "fp32"))
+
+
+def run_tiny(
+    world: World,
+    task: TinyTask | None = None,
+    hook: Listener | None = None,
+    *,
+    global_batch: int = 8,
+    micro_batch: int = 2,
+    engine: str = "local",
+    first_step: int = 0,
+    before: Mapping[str, Any] | None = None,
+    load: Mapping[Any, Tensor] | None = None,
+    **changes: Any,
+) -> Result:
+    """A whole run, as a worker process would do it."""
+    task, hook, shelf = task or TinyTask(), hook or Listener(), Shelf()
+    made = make_settings(**changes)
+    split = task.data("train")
+    order = DataOrder(len(split), global_batch, made.train.seed)
+    budget = solve(
+        made,
+        order,
+        micro_batch=micro_batch,
+        world_size=world.size,
+        units=task.units,
+        first_step=first_step,
+    )
+    torch.manual_seed(0)
+    model = task.build()
+    built = build_engine(
+        engine, world, Options(micro_batch=micro_batch, accumulation=budget.accumulation)
+    )
+    module = built.prepare(model, optim.spec(made, model, world), task.blocks(model))
+    if load:
+        for piece in built.state().pieces:
+            piece.data.copy_(load[piece.kind, piece.name])
+    batches = Batches(Samples(task, split, made.train.seed), order, budget, world, made.loader)
+    samples = Samples(task, task.data("val"), made.train.seed)
+    validation = EvaluationBatches(samples, micro_batch, world, made.loader)
+    run = Run(made, budget, [hook], validation, shelf, before)
+    outcome = train(task, built, module, batches, run)
+    weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
+    built.close()
+    return Result(outcome, hook, shelf, weights)

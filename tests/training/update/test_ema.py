@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.training.tiny import TinyTask, one_rank, run_tiny
+
+DECAY = 0.8
+
+
+@pytest.fixture(scope="module")
+def run():
+    return run_tiny(
+        one_rank(),
+        train={"epochs": 3, "ema": DECAY},
+        optim={"lr": 0.1},
+        save={"every": 1, "best": False},
+        eval={"every": 1},
+    )
+
+
+def test_the_average_is_that_of_its_definition(run):
+    plain = run_tiny(
+        one_rank(), train={"epochs": 3}, optim={"lr": 0.1}, save={"every": 1, "best": False}
+    )
+    torch.manual_seed(0)
+    average = TinyTask().build().linear.weight.detach().clone()
+    for step in range(1, 10):
+        decay = min(DECAY, (1 + step) / (10 + step))
+        weight = plain.shelf.saved[step]["pieces"]["weight", "linear.weight"].view(4, 4)
+        average = decay * average + (1 - decay) * weight
+        saved = run.shelf.saved[step]["pieces"]
+        torch.testing.assert_close(saved["ema", "linear.weight"].view(4, 4), average)
+        # The weights that train are those of a run without an average, to the bit.
+        assert torch.equal(saved["weight", "linear.weight"].view(4, 4), weight)
+
+
+def test_evaluation_sees_the_average(run):
+    task = TinyTask()
+    model = task.build()
+    split = task.data("val")
+    batch = task.collate([split.sample(i, NoDraws()) for i in range(len(split))])
+    saved = run.shelf.saved[9]["pieces"]
+    errors = {}
+    for kind in ("weight", "ema"):
+        with torch.no_grad():
+            model.linear.weight.copy_(saved[kind, "linear.weight"].view(4, 4))
+            model.linear.bias.copy_(saved[kind, "linear.bias"])
+        errors[kind] = task.metric().result(task.metric().update(model, batch).detach())["error"]
+    found = run.listener.evaluations[-1].metrics["error"]
+    # The rows of the split are moved a little by what they draw.
+    assert abs(found - errors["ema"]) < abs(found - errors["weight"]) / 3
+
+
+class NoDraws:
+    def rng(self):
+        return self
+
+    def normal(self, size):
+        return 0.0
+
+
+def test_a_skipped_step_does_not_move_the_average():
+    task = TinyTask(infinite_at=range(24))
+    run = run_tiny(
+        one_rank(),
+        task,
+        train={"epochs": 1, "ema": DECAY, "on_nonfinite": "skip 9"},
+        save={"every": 1, "best": False},
+    )
+    torch.manual_seed(0)
+    first = task.build().linear.bias
+    assert torch.equal(run.shelf.saved[3]["pieces"]["ema", "linear.bias"], first)

@@ -1,0 +1,53 @@
+"""Gradient accumulation: one window of micro-batches forward and backward, as one big batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from engines.base import Engine
+    from models.base import Task
+    from training.data.samples import MicroBatch
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the micro-batches of one step gave on this rank; tensors are on the device."""
+
+    loss: Tensor
+    """This rank's sum over the units of the global batch, times the world size."""
+    parts: Mapping[str, Tensor]
+    """Sums over this rank's units."""
+    units: int
+    """Of the whole global batch."""
+
+
+def accumulate(
+    task: Task, engine: Engine, module: Module, micro_batches: Sequence[MicroBatch], units: int
+) -> Window:
+    """Leave the gradient of the mean loss over `units`, those of all ranks, in the engine.
+
+    Collective. A loss is a sum over units: divided by those of the whole global batch, it makes
+    accumulation, padding and uneven ranks give the gradient of one big batch.
+    """
+    # Engines average gradients over ranks; where there are no units, every sum is 0.
+    scale = engine.world.size / max(units, 1)
+    losses: list[Tensor] = []
+    parts: dict[str, Tensor] = {}
+    for number, micro_batch in enumerate(micro_batches, start=1):
+        with engine.accumulate(last=number == len(micro_batches)):
+            found = task.loss(module, micro_batch.batch)
+            loss = found.sum * scale
+            engine.backward(loss)
+        losses.append(loss.detach())
+        for name, part in found.parts.items():
+            parts[name] = parts[name] + part.detach() if name in parts else part.detach()
+    total = losses[0]
+    for loss in losses[1:]:
+        total = total + loss
+    return Window(total, parts, units)

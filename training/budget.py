@@ -1,0 +1,50 @@
+"""The numbers of a run, solved from its settings and the size of its data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from training import duration
+from training.hooks import Budget
+
+if TYPE_CHECKING:
+    from training.data.order import DataOrder
+    from training.settings import Settings
+
+
+def solve(
+    settings: Settings,
+    order: DataOrder,
+    *,
+    micro_batch: int,
+    world_size: int,
+    units: str,
+    flops_per_sample: float | None = None,
+    first_step: int = 0,
+) -> Budget:
+    """Steps in all, and how often to evaluate and save. Raises ValueError where a length is none.
+
+    `micro_batch` × `world_size` divides the global batch of `order`.
+    """
+    total = max(1, round(settings.train.epochs * order.steps_per_epoch))
+    if settings.train.max_steps is not None:
+        total = min(total, settings.train.max_steps)
+
+    def cadence(every: int | str | None) -> int | None:
+        if every is None:
+            return None
+        return max(1, duration.steps(every, order.steps_per_epoch, total))
+
+    return Budget(
+        total_steps=total,
+        steps_per_epoch=order.steps_per_epoch,
+        global_batch=order.global_batch,
+        micro_batch=micro_batch,
+        accumulation=order.global_batch // (micro_batch * world_size),
+        world_size=world_size,
+        units=units,
+        first_step=first_step,
+        eval_every=cadence(settings.eval.every),
+        save_every=cadence(settings.save.every),
+        flops_per_sample=flops_per_sample,
+    )

@@ -1,0 +1,1 @@
+"""The state on disk: format, writer, reader, and which checkpoints are kept."""

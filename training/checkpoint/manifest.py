@@ -1,0 +1,163 @@
+"""The manifest of a checkpoint: what wrote it, and every file with its size and checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from training.records.plain_json import encode_bytes
+
+FORMAT = "gearshift-checkpoint"
+VERSION = 1
+NAME = "manifest.json"
+STATE = "state.json"
+"""All that is no tensor: shapes, groups, loss scale and the loop's own facts."""
+CHECKSUM_NAME = "manifest.sha256"
+BLOCK_BYTES = 16 * 2**20
+"""Files have a checksum for each so many bytes, so that many threads or ranks can check one."""
+_LARGEST = 64 * 2**20
+_STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
+_FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be written or read; the text says which file, and what is wrong."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a checkpoint."""
+
+    name: str
+    bytes: int
+    sha256: tuple[str, ...]
+    """One digest for each BLOCK_BYTES of the file, in order."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint is."""
+
+    step: int
+    samples: int
+    engine: str
+    world_size: int
+    periodic: bool
+    """Whether it was due at its step; others are the best, the last, or asked for."""
+    libraries: Mapping[str, str]
+    files: tuple[File, ...]
+
+
+def step_folder(step: int) -> str:
+    """The name of the folder of a step: `step-00000200`."""
+    return f"step-{step:08d}"
+
+
+def step_of(name: str) -> int | None:
+    """The step that a folder's name says; None where it is no name of a checkpoint."""
+    match = _STEP_FOLDER.match(name)
+    return int(match[1]) if match else None
+
+
+def encoded(manifest: Manifest) -> tuple[bytes, bytes]:
+    """The content of manifest.json, and of manifest.sha256, which `sha256sum -c` reads."""
+    content = encode_bytes({"format": FORMAT, "version": VERSION, **asdict(manifest)}, indent=1)
+    digest = hashlib.sha256(content).hexdigest()
+    return content, f"{digest}  {NAME}\n".encode()
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of `folder`, itself checked, and the size of each file. Touches disk.
+
+    Raises CheckpointError. The content of the files is not read.
+    """
+    content = _read_small(folder / NAME)
+    words = _read_small(folder / CHECKSUM_NAME).decode("ascii", "replace").split()
+    if words != [hashlib.sha256(content).hexdigest(), NAME]:
+        raise CheckpointError(f"{folder / NAME} is damaged: its checksum is not that of the file")
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as fault:
+        raise CheckpointError(f"{folder / NAME} is no JSON: {fault}") from fault
+    manifest = _parsed(fields, folder / NAME)
+    named = step_of(folder.resolve().name)
+    if named is not None and named != manifest.step:
+        raise CheckpointError(f"{folder} is named for step {named} but holds step {manifest.step}")
+    if all(file.name != STATE for file in manifest.files):
+        raise CheckpointError(f"{folder / NAME} does not list {STATE}")
+    for file in manifest.files:
+        _check_size(folder / file.name, file.bytes)
+    return manifest
+
+
+def _parsed(fields: Any, path: Path) -> Manifest:
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not the manifest of a checkpoint")
+    if fields.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} has format version {fields.get('version')!r}; this program reads {VERSION}"
+        )
+    try:
+        return Manifest(
+            step=_count(fields["step"]),
+            samples=_count(fields["samples"]),
+            engine=_text(fields["engine"]),
+            world_size=_count(fields["world_size"]),
+            periodic=fields["periodic"] is True,
+            libraries={_text(k): _text(v) for k, v in fields["libraries"].items()},
+            files=tuple(_file(entry) for entry in fields["files"]),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as fault:
+        raise CheckpointError(f"{path} is not a manifest of version {VERSION}: {fault}") from fault
+
+
+def _file(entry: Any) -> File:
+    name, size, digests = _text(entry["name"]), _count(entry["bytes"]), tuple(entry["sha256"])
+    # A name with a separator or a leading dot could lead out of the folder.
+    if not _FILE_NAME.match(name):
+        raise ValueError(f"{name!r} is no name of a file in this folder")
+    if len(digests) != -(-size // BLOCK_BYTES) or not all(map(_SHA256.match, digests)):
+        raise ValueError(f"the checksums of {name} are not one for each {BLOCK_BYTES} bytes")
+    return File(name, size, digests)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} where a count belongs")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} where text belongs")
+    return value
+
+
+def _check_size(path: Path, expected: int) -> None:
+    found = _regular_size(path)
+    if found != expected:
+        raise CheckpointError(f"{path} is damaged: {found} bytes where {expected} were written")
+
+
+def _read_small(path: Path) -> bytes:
+    if _regular_size(path) > _LARGEST:
+        raise CheckpointError(f"{path} is too large to be what it says")
+    return path.read_bytes()
+
+
+def _regular_size(path: Path) -> int:
+    """Size of `path`, which must be a file itself: a link could lead out of the folder."""
+    try:
+        found = path.lstat()
+    except OSError as fault:
+        raise CheckpointError(f"{path} cannot be read: {fault.strerror}") from fault
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{path} is not a regular file")
+    return found.st_size

@@ -1,0 +1,1 @@
+"""What a person sees while a run goes on, on a terminal and in plain lines."""

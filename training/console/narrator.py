@@ -1,0 +1,108 @@
+"""Tells people what happens in a run, through one voice or several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from training.about import About
+from training.console import words
+from training.console.progress import Progress
+from training.console.voice import Kind, Voice
+from training.hooks import Ask, Budget, Evaluation, Hook, Logged, Outcome, Step
+from training.records.line_file import RunFolderError
+
+_REDRAW_S = 0.25
+_DRAWING_SHARE = 0.002
+"""Of the training thread's time; a drawing takes about a millisecond."""
+
+
+class Narrator(Hook):
+    """Turns what the loop tells into texts; for rank 0."""
+
+    def __init__(
+        self,
+        about: About,
+        voices: Sequence[Voice],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._about = about
+        self._voices = voices
+        self._now = now
+        self._drawing = [voice for voice in voices if voice.draws]
+        self._draw_at = now()
+        self._budget: Budget
+        self._progress: Progress | None = None
+
+    def start(self, budget: Budget) -> None:
+        """Say what begins."""
+        self._budget = budget
+        self._progress = Progress(budget, self._now)
+        self._say("head", "\n".join(words.head(self._about, budget)))
+
+    def step(self, step: Step) -> Ask:
+        """Count the step, and draw where the last drawing is old."""
+        assert self._progress is not None
+        self._progress.stepped(step.step)
+        if self._drawing and self._now() >= self._draw_at:
+            self._draw()
+        return Ask.NOTHING
+
+    def logged(self, line: Logged) -> None:
+        """Say the numbers of a logged step."""
+        assert self._progress is not None
+        self._progress.last = line
+        text = words.train(line, self._progress.position(), self._budget.units)
+        self._say("train", text)
+
+    def evaluated(self, evaluation: Evaluation) -> Ask:
+        """Say the metrics of a split."""
+        assert self._progress is not None
+        self._progress.evaluated()
+        kind: Kind = "best" if evaluation.is_best else "evaluated"
+        self._say(kind, words.evaluation(evaluation, self._budget.total_steps))
+        return Ask.NOTHING
+
+    def saved(self, folder: Path, step: int) -> None:
+        """Say which checkpoint is on disk."""
+        assert self._progress is not None
+        seconds = self._progress.saved()
+        name = f"{folder.parent.name}/{folder.name}"
+        self._say("saved", words.saved(name, step, self._budget.total_steps, seconds))
+
+    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+        """Show a preview, say what cannot wait, and leave the rest to the log."""
+        if kind == "preview":
+            for voice in self._voices:
+                voice.show(f"{facts['when']} training", words.visible(str(facts["text"])))
+        elif (text := words.warning(kind, facts)) is not None:
+            self._say("warning", text)
+        else:
+            self._say("log", words.event(kind, facts))
+
+    def end(self, outcome: Outcome) -> None:
+        """Say how it ended, and close every voice, also when one of them fails."""
+        try:
+            # Of a failed run the fault is told already; a full disk must not hide it.
+            with suppress(*([RunFolderError] if outcome.status == "failed" else [])):
+                if self._progress is not None:
+                    lines = words.summary(self._about, outcome)
+                    self._say("summary", "\n".join(lines))
+        finally:
+            for voice in self._voices:
+                voice.close()
+
+    def _say(self, kind: Kind, text: str) -> None:
+        for voice in self._voices:
+            voice.say(kind, text)
+
+    def _draw(self) -> None:
+        assert self._progress is not None
+        began = self._now()
+        position = self._progress.position()
+        for voice in self._drawing:
+            voice.draw(position, self._budget.units)
+        now = self._now()
+        self._draw_at = now + max(_REDRAW_S, (now - began) / _DRAWING_SHARE)

@@ -1,0 +1,104 @@
+"""The order of samples: a seeded permutation that is computed by index, cut into global batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.seeds import derive
+from training.settings import SettingError
+
+_ROUNDS = 8
+_AT_ONCE = 4096
+"""Positions that are permuted together: a call of numpy costs as much as some hundred of them."""
+
+
+class DataOrder:
+    """Which samples make up each global batch, the same for any number of ranks and workers.
+
+    Every epoch is another permutation. The `length % global_batch` samples at its end are left out,
+    other ones in each epoch. Nothing is stored, and any step is reached at once.
+    """
+
+    def __init__(self, length: int, global_batch: int, seed: int):
+        """Raises SettingError where the `length` samples do not make one global batch."""
+        if length < global_batch:
+            raise SettingError(
+                "train.global_batch",
+                global_batch,
+                f"is more than the {length} samples there are to train on",
+                f"1 to {length}, or more data",
+                f"train.global_batch: {length}" if length else None,
+            )
+        self.length = length
+        self.global_batch = global_batch
+        self.seed = seed
+        self.steps_per_epoch = length // global_batch
+        self._steps_at_once = max(1, _AT_ONCE // global_batch)
+        self._block: tuple[int, int] = (-1, -1)
+        self._indices: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
+        """Epoch, from 0, and sample indices [global_batch] of the step after `step` updates."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        block, offset = divmod(place, self._steps_at_once)
+        if (epoch, block) != self._block:
+            start = block * self._steps_at_once * self.global_batch
+            stop = min(start + self._steps_at_once * self.global_batch, self.length)
+            keys = _keys(derive(self.seed, "order", epoch))
+            self._indices = permute(np.arange(start, stop, dtype=np.uint64), self.length, keys)
+            self._block = epoch, block
+        first = offset * self.global_batch
+        return epoch, self._indices[first : first + self.global_batch]
+
+    def share(
+        self, step: int, rank: int, world_size: int, micro_batch: int
+    ) -> tuple[int, list[list[int]]]:
+        """Epoch, and the sample indices of each micro-batch that `rank` takes in that step.
+
+        Raises ValueError where the global batch does not divide into such micro-batches.
+        """
+        if self.global_batch % (world_size * micro_batch):
+            raise ValueError(
+                f"a global batch of {self.global_batch} does not divide into micro-batches of "
+                f"{micro_batch} on {world_size} ranks"
+            )
+        epoch, indices = self.batch(step)
+        own = indices.reshape(world_size, -1, micro_batch)[rank]
+        return epoch, own.tolist()
+
+
+def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:
+    """The places of `positions`, each in [0, length), after a permutation chosen by `keys`.
+
+    A Feistel network on the two digits of a position, radix about the square root of `length`;
+    what falls outside is sent through again. Source: Black and Rogaway, Ciphers with Arbitrary
+    Finite Domains, 2002, sections 4 and 5. Not for secrets: the round function is a fast one.
+    """
+    radix = math.isqrt(length - 1) + 1
+    places = _feistel(positions, radix, keys)
+    while (outside := np.flatnonzero(places >= length)).size:
+        places[outside] = _feistel(places[outside], radix, keys)
+    return places.astype(np.int64)
+
+
+def _feistel(values: NDArray[np.uint64], radix: int, keys: Sequence[int]) -> NDArray[np.uint64]:
+    base = np.uint64(radix)
+    high, low = np.divmod(values, base)
+    for key in keys:
+        high, low = low, (high + _mix(low + np.uint64(key)) % base) % base
+    return high * base + low
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64 bits. Source: Steele, Lea and Flood, SplitMix, 2014; constants of variant 13."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _keys(seed: int) -> list[int]:
+    return [derive(seed, "round", number) for number in range(_ROUNDS)]

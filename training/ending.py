@@ -1,0 +1,52 @@
+"""How a run can end: its status, the reason in words, and the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.hooks import Ask, Status
+
+DONE = 0
+FAILED = 1
+RUN_AGAIN = 75
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a run takes no more steps."""
+
+    status: Status
+    reason: str
+    exit_code: int
+
+    @property
+    def is_resumable(self) -> bool:
+        """There are steps left for another process: the state must be saved."""
+        return self.exit_code in (RUN_AGAIN, INTERRUPTED)
+
+
+COMPLETE = Ending("completed", "all steps are taken", DONE)
+
+
+def asked_for(asked: Ask) -> Ending | None:
+    """What the agreed asks of hooks make of a run; None: it goes on."""
+    if Ask.INTERRUPT in asked:
+        return Ending("stopped", "Ctrl-C was pressed", INTERRUPTED)
+    if Ask.SIGNAL in asked:
+        return Ending("stopped", "a signal asked for it", RUN_AGAIN)
+    if Ask.PRESSURE in asked:
+        return Ending("stopped", "a limit of the machine is exceeded", RUN_AGAIN)
+    if Ask.STOP in asked:
+        return Ending("completed", "a hook asked for it", DONE)
+    return None
+
+
+def stopped_early(reason: str) -> Ending:
+    """The metric has stopped improving."""
+    return Ending("completed", reason, DONE)
+
+
+def failed(reason: str) -> Ending:
+    """A fault of the program or the run."""
+    return Ending("failed", reason, FAILED)

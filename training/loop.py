@@ -1,0 +1,55 @@
+"""The training loop: weigh, accumulate, update, then do what all ranks agreed on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from training.accumulate import accumulate
+from training.hooks import Ask, Outcome
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from engines.base import Engine
+    from models.base import Task
+    from training.data.loader import Batches
+    from training.run import Run
+
+
+def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run) -> Outcome:
+    """Take optimizer steps until `run` is complete or some rank asks to stop. Collective.
+
+    Losses are sums over units (tokens, pixels, samples), divided by the units of the whole global
+    batch: accumulation, padding and uneven ranks give the loss of one big batch. What a fault
+    raises passes through, after the hooks were told of the end; `batches` are closed.
+    """
+    try:
+        run.start(task, engine, module)
+        while not run.is_over:
+            micro_batches = batches.take()
+            units, asked = run.agree(micro_batches)  # what hooks asked since the last step
+            if asked:
+                _act(asked, run)
+            if run.is_over:
+                break
+            run.updater.prepare(engine, run.step)
+            window = accumulate(task, engine, module, micro_batches, units)
+            update = run.updater.take(engine, window, run.step + 1)
+            run.record(window, update, batches.waited_s)
+            if due := run.due():  # a matter of the step alone: ranks need not agree
+                _act(due, run)
+        return run.finish()
+    except BaseException as fault:
+        run.fail(fault)
+        raise
+    finally:
+        batches.close()
+
+
+def _act(asked: Ask, run: Run) -> None:
+    if Ask.RELIEF in asked:
+        run.relieve()
+    if Ask.EVALUATE in asked:
+        run.evaluate()
+    if Ask.SAVE in asked:
+        run.save()  # after evaluation, so that the best can be told

@@ -1,0 +1,264 @@
+"""One run as the loop sees it: what is due, what hooks ask, what is kept, how it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training import ending, memory
+from training.agreement import agree
+from training.audience import Audience
+from training.hooks import Ask, Hook, Outcome, Step
+from training.inspection import shapes, untrained
+from training.judge import Judge
+from training.record import Record
+from training.update.updater import Updater
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from engines.base import Engine, Update
+    from models.base import Task
+    from training.accumulate import Window
+    from training.checkpoint.saver import Saver
+    from training.data.loader import EvaluationBatches
+    from training.data.samples import MicroBatch
+    from training.ending import Ending
+    from training.hooks import Budget
+    from training.settings import Settings
+
+_NONFINITE = 1 << 7
+"""A flag of the loop's own, above those of Ask."""
+
+
+class Run:
+    """What surrounds the steps. Collective: all methods but `fail`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        budget: Budget,
+        hooks: Sequence[Hook],
+        validation: EvaluationBatches,
+        saver: Saver,
+        before: Mapping[str, Any] | None = None,
+    ):
+        """`before`: the facts of the checkpoint that the run goes on from.
+
+        Raises ValueError where a length in `settings` is none.
+        """
+        self.step = budget.first_step
+        """Updates taken, skipped ones counted."""
+        self._budget = budget
+        self._audience = Audience(hooks)
+        self.updater = Updater(settings, budget)
+        """What the loop takes its updates by."""
+        self._judge = Judge(settings, validation)
+        units = before["units"] if before else 0
+        self._record = Record(budget, settings.log.every, settings.precision, units)
+        if before:
+            self._judge.resume(before["judge"])
+        self._saver = saver
+        self._saves_best = settings.save.best
+        self._saves_last = settings.save.last
+        self._shows_preview = settings.train.preview
+        self._is_debug = settings.train.debug
+        self._asks = Ask.NOTHING
+        self._met_nonfinite = False
+        self._ending: Ending | None = None
+        self._evaluated_at: int | None = None
+        self._saved_at = budget.first_step
+        self._hooks_listen = False
+        self._began = time.perf_counter()
+
+    def start(self, task: Task, engine: Engine, module: Module) -> None:
+        """Tell the hooks, and look at the model as it is. Raises SettingError."""
+        self._task, self._engine, self._module = task, engine, module
+        module.train()
+        self._judge.start(task, module, engine.world)  # before the hooks write anything
+        self._hooks_listen = True
+        self._audience.start(self._budget)
+        for text in self.updater.warnings:
+            self._audience.event("warning", {"text": text})
+        self.updater.start(engine)
+        if self.step == 0:
+            self._preview("before")
+        self._record.start()
+
+    @property
+    def is_over(self) -> bool:
+        """No step is to be taken any more."""
+        return self._ending is not None or self.step >= self._budget.total_steps
+
+    def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[int, Ask]:
+        """Units of the global batch, and what hooks of any rank asked for since the last time."""
+        if self._is_debug and self.step == self._budget.first_step:
+            self._audience.event("first_batch", shapes(micro_batches[0].batch))
+        flags = int(self._asks) | (_NONFINITE if self._met_nonfinite else 0)
+        self._asks = Ask.NOTHING
+        units = sum(micro_batch.weight for micro_batch in micro_batches)
+        units, agreed = agree(self._engine.world, units, flags)
+        if not agreed:
+            return units, Ask.NOTHING
+        if agreed & _NONFINITE:
+            self._fail_nonfinite()
+            return units, Ask.NOTHING
+        asked = Ask(agreed)
+        self._ending = ending.asked_for(asked)
+        return units, asked
+
+    def record(self, window: Window, update: Update, data_s: float) -> None:
+        """Take note of a step, tell the hooks, and log where it is time."""
+        self.step += 1
+        step = Step(
+            step=self.step,
+            loss=window.loss,
+            parts=window.parts,
+            units=window.units,
+            norm=update.norm,
+            lr=self.updater.lr,
+            skipped=update.skipped,
+            loss_scale=update.loss_scale,
+            data_s=data_s,
+        )
+        if self.step == self._budget.first_step + 1:
+            for kind, facts in untrained(self._engine):
+                self._audience.event(kind, facts)
+        if update.skipped and update.loss_scale is None:
+            self._audience.event("skipped", {"step": self.step, "units": window.units})
+        if asks := self._audience.step(step):
+            self._asks |= asks
+        is_due = self._record.add(step)
+        if is_due:
+            self._log()
+        if is_due or self.updater.nonfinite.is_due(self._engine.world.device):
+            self._met_nonfinite = self.updater.nonfinite.met()
+
+    def due(self) -> Ask:
+        """What the cadences of the settings want after this step."""
+        budget, due = self._budget, Ask.NOTHING
+        if budget.eval_every is not None and self.step % budget.eval_every == 0:
+            due |= Ask.EVALUATE
+        if budget.save_every is not None and self.step % budget.save_every == 0:
+            due |= Ask.SAVE
+        return due
+
+    def relieve(self) -> None:
+        """Give back memory that nobody uses; the hooks that asked may measure."""
+        with self._record.paused():
+            memory.relieve(self._engine.world.device)
+            self._asks |= self._audience.relieved()
+
+    def evaluate(self) -> None:
+        """Evaluate on the validation split; save the best; end a run that no longer improves."""
+        if self._evaluated_at == self.step or not self._is_sound():
+            return
+        with self._record.paused():
+            with self._averaged():
+                evaluation = self._judge.evaluate(
+                    self._task, self._module, self._engine.world, self.step
+                )
+            self._evaluated_at = self.step
+            self._asks |= self._audience.evaluated(evaluation)
+        reason = self._judge.reason_to_stop
+        if reason and not self.is_over:
+            self._ending = ending.stopped_early(reason)
+        if evaluation.is_best and self._saves_best:
+            self._write(is_best=True)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this step has one."""
+        if self._saved_at != self.step and self._is_sound():
+            self._write(is_best=False)
+
+    def finish(self) -> Outcome:
+        """Log, evaluate and save what is left, and tell the hooks how it ended."""
+        if self._record.is_behind:
+            self._log()
+        is_resumable = self._ending is not None and self._ending.is_resumable
+        if not is_resumable:
+            self.evaluate()
+            if self._is_sound():
+                self._preview("after")
+        if is_resumable or self._saves_last:
+            self.save()
+        return self._end(self._ending or ending.COMPLETE)
+
+    def fail(self, fault: BaseException) -> None:
+        """Tell the hooks that `fault` ends the run, unless they know of an end. Not collective."""
+        self._end(ending.failed(f"{type(fault).__name__}: {fault}"))
+
+    def _write(self, is_best: bool) -> None:
+        with self._record.paused():
+            state, average = self._engine.state(), self.updater.average
+            folder = self._saver.save(
+                self.step,
+                average.joined(state) if average else state,
+                self._facts(),
+                is_best=is_best,
+                periodic=Ask.SAVE in self.due(),
+            )
+            self._saved_at = self.step
+            self._audience.saved(folder, self.step)
+
+    def _is_sound(self) -> bool:
+        """Nothing that is not finite was met, on any rank: the weights may be judged and kept."""
+        if self._ending is not None and self._ending.status == "failed":
+            return False
+        if self._engine.world.agree(int(self.updater.nonfinite.met())):
+            self._fail_nonfinite()
+            return False
+        return True
+
+    def _fail_nonfinite(self) -> None:
+        self._ending = ending.failed(self.updater.nonfinite.describe(self._engine.world))
+
+    def _log(self) -> None:
+        self._audience.logged(self._record.line(self._engine.world))
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        average = self.updater.average
+        return average.in_place(self._engine) if average else nullcontext()
+
+    def _preview(self, when: str) -> None:
+        if not self._shows_preview:
+            return
+        self._module.eval()
+        with torch.no_grad(), self._averaged():
+            text = self._task.preview(self._module)
+        self._module.train()
+        if text is not None:
+            self._audience.event("preview", {"when": when, "text": text})
+
+    def _facts(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the state, and `before` takes."""
+        return {
+            "step": self.step,
+            "epoch": self.step / self._budget.steps_per_epoch,
+            "samples": self.step * self._budget.global_batch,
+            "units": self._record.units,
+            "best": self._judge.best,
+            "judge": self._judge.facts(),
+        }
+
+    def _end(self, how: Ending) -> Outcome:
+        outcome = Outcome(
+            status=how.status,
+            reason=how.reason,
+            exit_code=how.exit_code,
+            steps=self.step,
+            epochs=self.step / self._budget.steps_per_epoch,
+            wall_s=time.perf_counter() - self._began,
+            best=self._judge.best,
+            samples_per_s=self._record.samples_per_s,
+            peak_memory_bytes=memory.peaks(self._engine.world.device),
+        )
+        self._judge.close()
+        if self._hooks_listen:
+            self._hooks_listen = False
+            self._audience.end(outcome)
+        return outcome

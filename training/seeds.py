@@ -1,0 +1,63 @@
+"""Seeds: one for each purpose, derived from the seed of the run, so that no state need be kept."""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_BITS = 63
+
+
+def derive(seed: int, purpose: str, *numbers: int) -> int:
+    """A seed in [0, 2**63) for `purpose`; independent of the one for any other words or numbers.
+
+    The same on every machine and in every version of Python.
+    """
+    text = ":".join((str(seed), purpose, *map(str, numbers)))
+    digest = blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> (64 - _BITS)
+
+
+def seed_weights(seed: int) -> None:
+    """Set torch's generators for drawing a model's weights: alike on every rank."""
+    import torch
+
+    torch.manual_seed(derive(seed, "weights"))
+
+
+def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
+    """Set torch's generators for one step: dropout then depends on seed, step and rank alone.
+
+    So a resumed run draws what the unbroken one drew, and no generator's state is saved.
+    """
+    import torch
+
+    # torch.manual_seed would visit every kind of device and every GPU, twenty times the cost.
+    number = derive(seed, "step", step, rank)
+    torch.default_generator.manual_seed(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
+
+
+def make_deterministic() -> None:
+    """Let torch use deterministic algorithms only, for the rest of the process.
+
+    Call before the first work on a GPU: cuBLAS reads its variable once.
+    """
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def detect_anomalies() -> None:
+    """Let autograd name the forward operation behind a gradient that is NaN; slow."""
+    import torch
+
+    torch.autograd.set_detect_anomaly(True)

@@ -1,0 +1,71 @@
+"""Early stopping: the best value so far, and how long none has been better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from training.settings import Stop
+
+Direction = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of a metric, and the step it was found at."""
+
+    value: float
+    step: int
+
+
+class Stopping:
+    """Judges one value after another.
+
+    The best is the best by however little; patience counts the evaluations since the value last
+    improved by more than `min_delta`. The first value is an improvement, one that is NaN never.
+    """
+
+    def __init__(self, stop: Stop):
+        self._patience = stop.patience
+        self._min_delta = stop.min_delta if self._patience is not None else 0.0
+        self.best: Best | None = None
+        self.waited = 0
+        """Evaluations since the last improvement."""
+        self._reference: float | None = None
+
+    def judge(self, step: int, value: float, direction: Direction) -> bool:
+        """Take note of an evaluation; true where it is the best so far."""
+        is_best = _is_better(value, self.best.value if self.best else None, direction)
+        if is_best:
+            self.best = Best(value, step)
+        if _is_better(value, self._reference, direction, self._min_delta):
+            self._reference, self.waited = value, 0
+        else:
+            self.waited += 1
+        return is_best
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """The settings say to stop now."""
+        return self._patience is not None and self.waited >= self._patience
+
+    def facts(self) -> dict[str, Any]:
+        """What `resume` needs, as plain numbers."""
+        best = asdict(self.best) if self.best else None
+        return {"best": best, "reference": self._reference, "waited": self.waited}
+
+    def resume(self, facts: Mapping[str, Any]) -> None:
+        """Go on from the facts of another."""
+        self.best = Best(**facts["best"]) if facts["best"] else None
+        self._reference, self.waited = facts["reference"], facts["waited"]
+
+
+def _is_better(value: float, than: float | None, direction: Direction, by: float = 0.0) -> bool:
+    if math.isnan(value):
+        return False
+    if than is None:
+        return True
+    return value < than - by if direction == "min" else value > than + by

@@ -1,0 +1,1 @@
+"""What makes up one update of the weights, apart from the gradient."""

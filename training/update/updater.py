@@ -1,0 +1,59 @@
+"""One update after another: learning rate, randomness, the update itself, the moving average."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engines.base import Update
+from training.seeds import seed_step
+from training.update.ema import Ema
+from training.update.nonfinite import Nonfinite
+from training.update.schedule import Schedule
+
+if TYPE_CHECKING:
+    from engines.base import Engine
+    from training.accumulate import Window
+    from training.hooks import Budget
+    from training.settings import Settings
+
+
+class Updater:
+    """What the settings say of updates, carried out under an engine. Collective."""
+
+    def __init__(self, settings: Settings, budget: Budget):
+        """Raises ValueError where a length of the schedule is none."""
+        self._schedule = Schedule(settings.schedule, budget)
+        self._peak = settings.optim.lr
+        self._seed = settings.train.seed
+        self._decay = settings.train.ema
+        self.nonfinite = Nonfinite(settings.train.on_nonfinite)
+        self.average: Ema | None = None
+        self.lr = 0.0
+        """Of the update that was prepared last."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will not be done as it was written, for a person."""
+        return self._schedule.warnings
+
+    def start(self, engine: Engine) -> None:
+        """Begin the moving average, where there is one, from the weights as they are."""
+        if self._decay is not None:
+            self.average = Ema(engine, self._decay)
+
+    def prepare(self, engine: Engine, step: int) -> None:
+        """Set learning rate and generators for the update after `step` updates."""
+        self.lr = self._peak * self._schedule.factor(step)
+        for group in engine.groups:
+            group["lr"] = self.lr
+        seed_step(self._seed, step, engine.world.rank, engine.world.device)
+
+    def take(self, engine: Engine, window: Window, step: int) -> Update:
+        """Update number `step` from the gradients of `window`; none where it has no units."""
+        if not window.units:
+            engine.discard()
+            return Update(window.loss, skipped=True)
+        update = self.nonfinite.take(engine, window, step)
+        if self.average is not None and not update.skipped:
+            self.average.update(step)
+        return update
