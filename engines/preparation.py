@@ -38,7 +38,7 @@ def change_forward(
             module.compile()
 
 
-def _channels_last(forward: Callable[..., Any], *args, **kwargs) -> Any:
+def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # Inputs alone decide the format of convolutions; weights stay contiguous, so that every
     # engine can shard them and show them as flat views.
     args, kwargs = tree_map(_image_last, (args, kwargs))
