@@ -40,9 +40,8 @@ def head(about: About, budget: Budget) -> list[str]:
         row("run", run),
     ]
     if about.data:
-        facts = wrap(_facts(about.data), _WIDTH, break_long_words=False, break_on_hyphens=False)
-        lines.append(row("data", "\n".join(facts)))
-    lines.extend(row("note", note) for note in about.notes)
+        lines.append(_wrapped("data", _facts(about.data)))
+    lines.extend(_wrapped("note", note) for note in about.notes)
     return lines
 
 
@@ -126,6 +125,10 @@ def remaining(position: Position) -> str:
     if position.remaining_s is None:
         return "–"
     return (">" if position.remaining_is_least else "") + duration(position.remaining_s)
+
+
+def _wrapped(label: str, text: str) -> str:
+    return row(label, "\n".join(wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)))
 
 
 def _numbers(line: Logged, units: str) -> list[str]:

@@ -112,6 +112,11 @@ def test_a_run_without_best_or_speed_says_nothing_of_them():
             "SIGINT: saving and ending after this step; Ctrl-C once more ends at once",
         ),
         (
+            "limit_exceeded_at_start",
+            {"over": ["swap"], "swap": 60.0},
+            "swap 60% over its limit before the run began; only limits.critical counts",
+        ),
+        (
             "throttled",
             {"critical": ["ram"], "over": ["ram"], "ram": 97.2},
             "ram 97% over its limit: giving back what can be given back",
