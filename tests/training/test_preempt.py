@@ -24,10 +24,22 @@ SAVE_AND_END = {
 }
 
 
+_running: list[Program] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """A test that fails leaves no program behind."""
+    yield
+    while _running:
+        _running.pop().close()
+
+
 class Program:
     """A running tests.training.signalled."""
 
     def __init__(self, where: str) -> None:
+        _running.append(self)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.training.signalled", where],
             cwd=ROOT,
