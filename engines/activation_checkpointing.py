@@ -21,7 +21,7 @@ def checkpoint_blocks(blocks: Sequence[Module], every: int) -> None:
         block.forward = partial(_checkpointed, block, block.forward)
 
 
-def _checkpointed(block: Module, forward: Callable[..., Any], *args, **kwargs) -> Any:
+def _checkpointed(block: Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     if torch.compiler.is_compiling() or not any(True for _ in block.buffers()):

@@ -32,9 +32,12 @@ ENGINES = {
 class Batching(Protocol):
     """The solved arithmetic of a step."""
 
-    global_batch: int
-    micro_batch: int
-    accumulation: int
+    @property
+    def global_batch(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...
+    @property
+    def accumulation(self) -> int: ...
 
 
 def told(

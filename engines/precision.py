@@ -1,10 +1,8 @@
-"""What a precision means, the same under every engine.
+"""What a precision means, the same under every engine."""
 
-fp32, tf32, bf16 and fp16 keep weights, gradients and optimizer state in fp32. bf16 and fp16 run the
-forward pass under autocast, which is put inside the model that an engine wraps: opened around an
-engine it would be disabled within some, and differ between others.
-"""
-
+# fp32, tf32, bf16 and fp16 keep weights, gradients and optimizer state in fp32. bf16 and fp16 run
+# the forward pass under autocast, which is put inside the model that an engine wraps: opened around
+# an engine it would be disabled within some, and differ between others.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -72,7 +70,9 @@ def autocast_inside(model: Module, precision: Precision, device: torch.device) -
         model.forward = partial(_autocast, model.forward, device.type, dtype)
 
 
-def _autocast(forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args, **kwargs) -> Any:
+def _autocast(
+    forward: Callable[..., Any], kind: str, dtype: torch.dtype, *args: Any, **kwargs: Any
+) -> Any:
     with torch.autocast(kind, dtype):
         output = forward(*args, **kwargs)
     return tree_map(partial(_widen, dtype), output)

@@ -64,8 +64,10 @@ def sections(family: str) -> frozenset[str]:
 
 def _leaves(model: type[BaseModel], prefix: str) -> Iterator[Leaf]:
     for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _leaves(info.annotation, f"{prefix}{name}.")
+        kind = info.annotation
+        # In Python 3.10 list[float] passes for a class.
+        if isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel):
+            yield from _leaves(kind, f"{prefix}{name}.")
         else:
             yield _leaf(prefix + name, info)
 

@@ -11,7 +11,7 @@ from typing import Any
 from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.world import open_world
-from launcher import ds_layout, run_folder, step_budget
+from launcher import ds_layout, late_checks, run_folder
 from launcher.audience import Listeners
 from launcher.messages import Fault, SettingsError, shown
 from launcher.refusals import place
@@ -21,6 +21,7 @@ from launcher.torch_modes import modes
 from models.base import Context, Task
 from models.catalog import FAMILIES
 from training import seeds
+from training.budget import solve
 from training.checkpoint.saver import Saver
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
@@ -65,8 +66,14 @@ def _work(
     seeds.seed_weights(seed)
     model = task.build()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    flops = task.flops_per_sample(model)
-    budget = step_budget.solve(settings, resolved, order, task.units, flops)
+    budget = solve(
+        settings,
+        order,
+        micro_batch=resolved.batching.micro_batch,
+        world_size=world.size,
+        units=task.units,
+        flops_per_sample=task.flops_per_sample(model),
+    )
     validation = Samples(task, task.data("val"), seed)
     judged = EvaluationBatches(validation, budget.micro_batch, world, settings.loader)
 
@@ -79,7 +86,7 @@ def _work(
     hooks = listeners.hooks(settings, listeners.about(task, parameters))
     saver = Saver(shared, world, entry.name, settings.save.keep_last)
     run = Run(settings, budget, hooks, judged, saver)
-    step_budget.check(resolved, budget, settings, speaks=world.rank == 0)
+    late_checks.check(resolved, budget, settings, speaks=world.rank == 0)
     return train(task, engine, module, Batches(samples, order, budget, world, settings.loader), run)
 
 

@@ -28,6 +28,14 @@ def test_what_was_fitted_is_noted_with_what_it_replaced_and_why():
     )
 
 
+def test_debugging_turns_workers_off_and_determinism_on():
+    run = resolved("train.debug=true", model="language", machine=SERVER)
+    assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)
+    assert run.values["loader.workers"].origin.place == "--set train.debug=true"
+    kept = resolved("train.debug=true", "loader.workers=2", model="language", machine=SERVER)
+    assert kept.settings.loader.workers == 2
+
+
 def test_fp16_that_a_person_types_is_refused_without_a_gpu():
     with pytest.raises(SettingsError, match="needs a GPU"):
         resolved(machine=NEW_CPU, precision="fp16")
@@ -69,6 +77,16 @@ def test_flash_attention_and_compilation_are_refused_where_they_cannot_be():
     with pytest.raises(SettingsError, match=r"needs a C\+\+ compiler"):
         resolved("compile=on", machine=replace(LAPTOP, compiler=False))
     assert resolved("compile=on").settings.compile == "on"
+
+
+@pytest.mark.parametrize(
+    ("machine", "compiled"),
+    [(SERVER, "on"), (NEW_CPU, "off"), (replace(SERVER, compiler=False), "off")],
+)
+def test_compilation_left_open_is_decided_by_gpu_and_compiler(machine, compiled):
+    run = resolved(machine=machine)
+    assert run.settings.compile == compiled
+    assert run.values["compile"].replaced[0][0] == "auto"
 
 
 def test_epochs_that_a_person_types_lift_the_steps_of_the_size():

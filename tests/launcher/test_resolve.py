@@ -214,10 +214,11 @@ def test_all_faults_of_one_start_come_together_in_the_order_they_were_written(wr
 
 
 def test_warnings_come_in_the_order_they_were_written(write):
-    config = write("save: {every: 100}\noptim: {momentum: 0.5}\n")
-    run = resolved("loader.prefetch=3", configs=[config], max_steps="50")
+    config = write("optim: {momentum: 0.5}\nsave: {every: 100}\n")
+    run = resolved("loader.prefetch=3", "eval.every=99", configs=[config], max_steps="50")
     assert [fault.key for fault in run.warnings] == [
-        "save.every",
         "optim.momentum",
+        "save.every",
         "loader.prefetch",
+        "eval.every",
     ]

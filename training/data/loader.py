@@ -7,7 +7,8 @@ import multiprocessing
 import multiprocessing.process
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,20 @@ if TYPE_CHECKING:
 # Workers share the data they inherit by a fork, and a script without a `__main__` guard may start
 # them; they use no device, and torch keeps them to one thread. Elsewhere a fork is not safe.
 _START = "fork" if sys.platform == "linux" else "spawn"
+
+
+class WorkerDied(RuntimeError):
+    """A loader worker ended without a word; the text says by what."""
+
+    def __init__(self, exit_codes: Sequence[int]):
+        self.exit_codes = exit_codes
+        how = ", ".join(
+            f"by signal {-code}" if code < 0 else f"with exit code {code}" for code in exit_codes
+        )
+        super().__init__(
+            f"a loader worker ended {how}; a kill (signal 9) mostly means that memory ran out: "
+            "lower loader.workers or loader.prefetch"
+        )
 
 
 class Batches:
@@ -145,7 +160,27 @@ class _Source:
         self._iterator = iter(self._loader)
         alive = {worker for worker in self._workers if worker.is_alive()}
         self._workers = alive | (set(multiprocessing.active_children()) - before)
-        return _sound(self._iterator)
+        return self._sound(self._iterator)
+
+    def _sound(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
+        try:
+            for micro_batch in loaded:
+                if isinstance(micro_batch, DataError):
+                    raise micro_batch
+                yield micro_batch
+        except (EOFError, OSError) as fault:
+            # torch tells of a dead worker by RuntimeError, unless its pipe breaks before.
+            if exit_codes := self._exit_codes():
+                raise WorkerDied(exit_codes) from fault
+            raise
+
+    def _exit_codes(self) -> list[int]:
+        """Those of the workers that ended by themselves."""
+        ending = wait([worker.sentinel for worker in self._workers], timeout=1.0)
+        for worker in self._workers:
+            if worker.sentinel in ending:
+                worker.join()  # its pipes are closed, but it may not have ended yet
+        return [worker.exitcode for worker in self._workers if worker.exitcode]
 
     def close(self) -> None:
         atexit.unregister(self.close)
@@ -157,13 +192,6 @@ class _Source:
             worker.kill()
             worker.join()
         self._workers.clear()
-
-
-def _sound(loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
-    for micro_batch in loaded:
-        if isinstance(micro_batch, DataError):
-            raise micro_batch
-        yield micro_batch
 
 
 def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:

@@ -10,7 +10,7 @@ import torch
 
 from models.base import DataError
 from tests.training.tiny import TinySplit, TinyTask, make_settings
-from training.data.loader import Batches, EvaluationBatches
+from training.data.loader import Batches, EvaluationBatches, WorkerDied
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.hooks import Budget
@@ -83,6 +83,13 @@ class DyingSplit(TinySplit):
         return super().sample(index, draws)
 
 
+class KilledSplit(TinySplit):
+    def sample(self, index, draws):
+        if index == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().sample(index, draws)
+
+
 class FaultySplit(TinySplit):
     def sample(self, index, draws):
         return {}["no such column"] if index == 9 else super().sample(index, draws)
@@ -90,14 +97,30 @@ class FaultySplit(TinySplit):
 
 @pytest.mark.parametrize(
     ("split", "fault", "text"),
-    [(DyingSplit, RuntimeError, "exited unexpectedly"), (FaultySplit, KeyError, "no such column")],
+    [
+        # Whether torch or we see it first is chance.
+        (DyingSplit, RuntimeError, r"worker (ended with exit code 3|\(pid.* exited unexpectedly)"),
+        (
+            KilledSplit,
+            RuntimeError,
+            r"worker (ended by signal 9|\(pid.* (by signal: Killed|exited unexpectedly))",
+        ),
+        (FaultySplit, KeyError, "no such column"),
+    ],
 )
 def test_the_fault_of_a_worker_is_raised(split, fault, text):
-    doomed = batches(workers=1, split=split(24))
+    doomed = batches(workers=2, split=split(24))
     with pytest.raises(fault, match=text):
         for _ in range(6):
             doomed.take()
     doomed.close()
+
+
+def test_a_dead_worker_is_told_with_its_likely_cause():
+    assert str(WorkerDied([-9, 3])) == (
+        "a loader worker ended by signal 9, with exit code 3; a kill (signal 9) mostly means that "
+        "memory ran out: lower loader.workers or loader.prefetch"
+    )
 
 
 def test_closing_ends_the_workers():
