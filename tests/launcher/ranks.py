@@ -13,13 +13,14 @@ from pathlib import Path
 
 from launcher import rank
 from models.base import DataError
-from training.hooks import Outcome
+from training.hooks import Outcome, Status
 
 ME = int(os.environ.get("RANK", "0"))
 
 
 def outcome(code: int = 0, reason: str = "all steps taken") -> Outcome:
-    status = {0: "completed", 1: "failed"}.get(code, "stopped")
+    endings: dict[int, Status] = {0: "completed", 1: "failed"}
+    status = endings.get(code, "stopped")
     return Outcome(status, reason, code, 4, 1.0, 0.1, None, None)
 
 

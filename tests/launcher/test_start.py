@@ -7,6 +7,7 @@ import pytest
 
 from launcher import start
 from launcher.messages import Fault, SettingsError
+from launcher.report import Report
 from launcher.resolved import Words
 from models.base import DataError
 from training.hooks import Outcome
@@ -29,7 +30,7 @@ def run():
     """Carries out the tiny run with the given work: how it finished, and what was told."""
 
     def carry_out(work, out: Path | None = None):
-        told = []
+        told: list[Report] = []
         ready = start.prepare(TINY, out, [])
         finished = start.carry_out(ready, True, told.append, load_work=lambda: work)
         return finished, [report.text for report in told]
