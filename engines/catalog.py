@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,6 +26,14 @@ class Entry:
     """File in ds_configs/deepspeed that lays out partitioning and offload."""
     always_group: bool = True
     """Whether it needs a process group for a single process too."""
+    processes: int | None = None
+    """How many are started where nobody says how many; None: one a GPU."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What it sets by dotted key: above the mode, below the person's files."""
+
+
+# ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
+_NO_COMPILE = {"compile": "off"}
 
 
 ENGINES = {
@@ -36,6 +45,7 @@ ENGINES = {
             "engines.local",
             "local",
             always_group=False,
+            processes=1,
         ),
         Entry(
             "ddp",
@@ -86,6 +96,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3.json",
+            settings=_NO_COMPILE,
         ),
         Entry(
             "zero2-offload",
@@ -102,6 +113,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3-offload.json",
+            settings=_NO_COMPILE,
         ),
     )
 }

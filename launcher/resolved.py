@@ -1,4 +1,4 @@
-"""What reading the person's words gives: settings, where each value came from, and what was filled in."""
+"""What reading the person's words gives: settings, where each came from, what was filled in."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher.messages import Fault
+
 
 @dataclass(frozen=True)
 class Origin:
     """Where a value was written: a layer's name, and the file and line or the option as typed."""
 
     layer: str
-    """built-in | family | size | mode | family mode | engine | config | command line | machine"""
+    """built-in | family | first run | size | mode | family mode | size mode | engine | machine |
+    config | command line"""
     place: str
     """`mine.yaml, line 12`, `--engine zero2`, `ds_configs/modes/fast.yaml, line 4`, `built-in`."""
 
@@ -66,3 +69,7 @@ class Resolved:
     promises: Mapping[str, Any]
     notes: Sequence[str]
     """What was filled in or adapted for this machine, a line each."""
+    device: str
+    """What `device` comes to on this machine: never auto."""
+    warnings: Sequence[Fault] = ()
+    """What is legal, and most likely not meant."""

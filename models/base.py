@@ -18,7 +18,15 @@ SplitName = Literal["train", "val", "test"]
 
 
 class DataError(Exception):
-    """The person's data cannot be used; the text says what, where and what would do."""
+    """The person's data cannot be used: what is wrong, where, what is legal, and the mend."""
+
+    def __init__(self, what: str, *, where: str = "", legal: str = "", mend: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.legal, self.mend = what, where, legal, mend
+
+    def __str__(self) -> str:
+        told = (("from", self.where), ("legal", self.legal), ("mend", self.mend))
+        return "\n".join([self.what, *(f"  {word:<8} {text}" for word, text in told if text)])
 
 
 class Draws(Protocol):
@@ -80,6 +88,8 @@ class Task(Protocol):
     goal: Goal
     units: str
     """What the loss sums over: "tokens", "pixels", "samples"."""
+    channels_last: bool
+    """Whether the model is laid out as [batch, height, width, channel] in memory: convolutions."""
 
     def setup(self) -> None:
         """Read the data and fit what is fitted on it; rank 0 first, then the others.

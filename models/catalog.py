@@ -12,9 +12,12 @@ class Family:
     name: str
     sentence: str
     config: str
-    """Module with classes Model and Data and the table SIZES; imports no torch."""
+    """Module with classes Model and Data and the table SIZES, from small to large, each size with
+    its exact number of `parameters`; imports no torch."""
     task: str
     """`module:Class`, built as Class(model, data, context)."""
+    stages: tuple[str, ...] = ()
+    """Names of the stages that the mode `staged` trains one after the other; none: not staged."""
 
 
 FAMILIES = {

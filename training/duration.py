@@ -9,9 +9,17 @@ _EPOCHS = re.compile(r"^([0-9]+(?:\.[0-9]+)?) epochs?$")
 LEGAL = "a number of steps, a share such as '5%', or epochs such as '2 epochs'"
 
 
-def check(text: int | str) -> None:
-    """Raises ValueError where `text` is no length."""
-    steps(text, 1, 1)
+def check(length: int | str) -> int | str:
+    """`length` as it came; raises ValueError where it is none."""
+    steps(length, 1, 1)
+    return length
+
+
+def check_cadence(length: int | str) -> int | str:
+    """`length` as it came; raises ValueError where it is none, or never comes round again."""
+    if not steps(length, 1000, 100_000):
+        raise ValueError(f"{length!r} is no time at all; legal: {LEGAL}")
+    return length
 
 
 def steps(length: int | str, steps_per_epoch: int, total_steps: int) -> int:
@@ -30,3 +38,9 @@ def steps(length: int | str, steps_per_epoch: int, total_steps: int) -> int:
     else:
         raise ValueError(f"{length!r} is no length; legal: {LEGAL}")
     return max(1, round(exact)) if exact > 0 else 0
+
+
+def epochs(length: int | str) -> float | None:
+    """The epochs that `length` is written in; None where it is steps or a share."""
+    match = _EPOCHS.match(length.strip()) if isinstance(length, str) else None
+    return float(match[1]) if match else None

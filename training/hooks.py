@@ -48,6 +48,12 @@ class Budget:
     units: str
     first_step: int = 0
     """Steps taken before this process began."""
+    eval_every: int | None = None
+    """Steps from one evaluation to the next; None: one at the end only."""
+    save_every: int | None = None
+    """Steps from one periodic save to the next; None: there are none."""
+    flops_per_sample: float | None = None
+    """Of forward and backward, as the task counts them; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,11 @@ class Step:
     step: int
     """Updates taken, this one counted: the first is 1."""
     loss: Tensor
-    """Mean over the units of this rank's share times world size; see `loss_of` in the loop."""
+    """This rank's sum over `units`, times the world size: its mean over ranks is the loss."""
     parts: Mapping[str, Tensor]
-    units: Tensor
-    """Units of the whole global batch."""
+    """This rank's sums."""
+    units: int
+    """Of the whole global batch."""
     norm: Tensor
     lr: float
     skipped: bool
@@ -71,7 +78,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Logged:
-    """A logged step in plain numbers, agreed over ranks; what metrics.jsonl and the console show."""
+    """A logged step in plain numbers, agreed over ranks: for metrics.jsonl and the console."""
 
     step: int
     epoch: float
@@ -137,11 +144,18 @@ class Hook:
         """After each evaluation."""
         return Ask.NOTHING
 
+    def relieved(self) -> Ask:
+        """After every rank carried out RELIEF, before the next step: measure again."""
+        return Ask.NOTHING
+
     def saved(self, folder: Path, step: int) -> None:
         """After a checkpoint is whole on disk."""
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Something worth a line in events.jsonl."""
+        """Something worth a line in events.jsonl; "preview" has facts "when" and "text".
+
+        "warning" has "text", for a person to see at once, and what else it is about.
+        """
 
     def end(self, outcome: Outcome) -> None:
         """After the last step, also when the run failed."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-Duration = Annotated[
-    int | str,
-    Field(
-        union_mode="left_to_right",
-        description="Steps as a number, a share of the run as '5%', or epochs as '2 epochs'.",
-    ),
-]
+from training import duration
+
+# What stands in json_schema_extra is read by launcher/leaves.py: `legal` (forms, for messages),
+# `unit`, and `only_if` / `unless` (other settings that decide whether this one means anything).
+Duration = Annotated[int | str, AfterValidator(duration.check)]
+Cadence = Annotated[int | str, AfterValidator(duration.check_cadence)]
+_RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
+_ADAMW = {"only_if": {"optim.name": ["adamw"]}}
+_WORKERS = {"unless": {"loader.workers": [0]}}
 
 
 class Train(BaseModel, extra="forbid", frozen=True):
@@ -53,7 +55,8 @@ class Train(BaseModel, extra="forbid", frozen=True):
         str,
         Field(
             pattern=r"^(stop|skip [1-9][0-9]*)$",
-            description="A loss or gradient that is NaN or infinite: stop, or `skip N` such steps in a row at most.",
+            json_schema_extra={"legal": "stop, or such as 'skip 3'"},
+            description="What a loss that is not finite leads to: stop, or `skip N` in a row.",
         ),
     ] = "stop"
     ema: Annotated[
@@ -61,7 +64,7 @@ class Train(BaseModel, extra="forbid", frozen=True):
         Field(
             gt=0,
             lt=1,
-            description="Decay of the moving average of the weights that evaluation uses; none: off.",
+            description="Decay of the average of the weights that evaluation uses; null: off.",
         ),
     ] = None
     preview: Annotated[
@@ -75,21 +78,33 @@ class Optim(BaseModel, extra="forbid", frozen=True):
     name: Annotated[Literal["adamw", "sgd"], Field(description="The optimizer's name.")] = "adamw"
     lr: Annotated[float, Field(gt=0, description="The peak learning rate.")] = 1e-3
     betas: Annotated[
-        list[float],
+        list[Annotated[float, Field(ge=0, lt=1)]],
         Field(
             min_length=2,
             max_length=2,
             description="AdamW's decay rates of the first and second moment.",
+            json_schema_extra=_ADAMW | {"legal": "two numbers, each at least 0 and below 1"},
         ),
     ] = [0.9, 0.95]
-    eps: Annotated[float, Field(gt=0, description="AdamW's term against division by zero.")] = 1e-8
-    momentum: Annotated[float, Field(ge=0, lt=1, description="Momentum of sgd.")] = 0.9
+    eps: Annotated[
+        float,
+        Field(gt=0, description="AdamW's term against division by zero.", json_schema_extra=_ADAMW),
+    ] = 1e-8
+    momentum: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Momentum of sgd.",
+            json_schema_extra={"only_if": {"optim.name": ["sgd"]}},
+        ),
+    ] = 0.9
     weight_decay: Annotated[
         float, Field(ge=0, description="Decay of weights with two or more axes.")
     ] = 0.01
     clip_norm: Annotated[
         float | None,
-        Field(gt=0, description="Gradients are scaled down to this norm; none: never."),
+        Field(gt=0, description="Gradients are scaled down to this norm; null: never."),
     ] = 1.0
 
 
@@ -100,22 +115,38 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
         Literal["constant", "linear", "cosine", "cosine-restarts", "one-cycle"],
         Field(description="The curve after warm-up."),
     ] = "cosine"
-    warmup: Duration = 0
+    warmup: Annotated[
+        Duration,
+        Field(description="How long the learning rate rises to its peak."),
+    ] = 0
     final: Annotated[
         float,
-        Field(ge=0, le=1, description="The learning rate at the end, as a share of the peak."),
+        Field(
+            ge=0,
+            le=1,
+            description="The learning rate at the end, as a share of the peak.",
+            json_schema_extra={"unless": {"schedule.name": ["constant"]}},
+        ),
     ] = 0.0
     cycle: Annotated[
-        int | str,
-        Field(description="Length of the first cycle of cosine-restarts: steps, share or epochs."),
+        Cadence,
+        Field(
+            description="Length of the first cycle of cosine-restarts.",
+            json_schema_extra=_RESTARTS,
+        ),
     ] = "10 epochs"
     t_mult: Annotated[
         float,
         Field(
             ge=1,
-            description="Each cycle of cosine-restarts is this many times as long as the one before.",
+            description="Each cycle of cosine-restarts is so many times as long as the last.",
+            json_schema_extra=_RESTARTS,
         ),
     ] = 2.0
+    warmup_cap: Annotated[
+        Duration | None,
+        Field(description="A longer warm-up is cut to this, and a warning says so; null: never."),
+    ] = None
 
 
 class Loader(BaseModel, extra="forbid", frozen=True):
@@ -125,14 +156,23 @@ class Loader(BaseModel, extra="forbid", frozen=True):
         int,
         Field(
             ge=0,
-            description="Processes that prepare samples, for each rank; 0: in the training process.",
+            description="Processes a rank that prepare samples; 0: in the training process.",
         ),
     ] = 0
     prefetch: Annotated[
-        int, Field(ge=1, description="Micro-batches each worker prepares ahead.")
+        int,
+        Field(
+            ge=1,
+            description="Micro-batches each worker prepares ahead.",
+            json_schema_extra=_WORKERS,
+        ),
     ] = 2
     persistent: Annotated[
-        bool, Field(description="Keep the workers of evaluation alive between evaluations.")
+        bool,
+        Field(
+            description="Keep the workers of evaluation alive between evaluations.",
+            json_schema_extra=_WORKERS,
+        ),
     ] = True
     pin_memory: Annotated[
         bool, Field(description="Copy batches through page-locked memory (CUDA).")
@@ -143,15 +183,18 @@ class Eval(BaseModel, extra="forbid", frozen=True):
     """When and on what the model is judged."""
 
     every: Annotated[
-        int | str | None,
-        Field(description="Evaluate each so many steps, share or epochs; none: at the end only."),
+        Cadence | None,
+        Field(description="How often to evaluate; null: at the end only."),
     ] = "1 epoch"
     share: Annotated[
         float, Field(gt=0, lt=1, description="Share of the data's groups held out for validation.")
     ] = 0.1
     metric: Annotated[
         str | None,
-        Field(description="The metric that picks the best checkpoint. Default: the family's goal."),
+        Field(
+            description="The metric that picks the best checkpoint, with which way is better: "
+            "'accuracy max'. Default: the family's goal."
+        ),
     ] = None
 
 
@@ -161,12 +204,16 @@ class Stop(BaseModel, extra="forbid", frozen=True):
     patience: Annotated[
         int | None,
         Field(
-            ge=1, description="Evaluations without improvement before the run stops; none: never."
+            ge=1, description="Evaluations without improvement before the run stops; null: never."
         ),
     ] = None
     min_delta: Annotated[
         float,
-        Field(ge=0, description="The least change of the metric that counts as an improvement."),
+        Field(
+            ge=0,
+            description="The least change of the metric that counts as an improvement.",
+            json_schema_extra={"unless": {"stop.patience": [None]}},
+        ),
     ] = 0.0
 
 
@@ -174,11 +221,16 @@ class Save(BaseModel, extra="forbid", frozen=True):
     """When the state is written."""
 
     every: Annotated[
-        int | str | None,
-        Field(description="Save each so many steps, share or epochs; none: best and last only."),
+        Cadence | None,
+        Field(description="How often to save; null: best and last only."),
     ] = None
     keep_last: Annotated[
-        int, Field(ge=1, description="Periodic checkpoints kept; older ones are deleted.")
+        int,
+        Field(
+            ge=1,
+            description="Periodic checkpoints kept; older ones are deleted.",
+            json_schema_extra={"unless": {"save.every": [None]}},
+        ),
     ] = 2
     best: Annotated[bool, Field(description="Save when an evaluation is the best so far.")] = True
     last: Annotated[bool, Field(description="Save when the run ends.")] = True
@@ -211,3 +263,35 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     swap: Annotated[float, Field(gt=0, le=100, description="Swap, percent.")] = 50.0
     critical: Critical = Critical()
     check_every_s: Annotated[float, Field(gt=0, description="Seconds between two readings.")] = 30.0
+
+
+class Settings(Protocol):
+    """The settings of a run as far as training reads them."""
+
+    @property
+    def train(self) -> Train: ...
+    @property
+    def optim(self) -> Optim: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def loader(self) -> Loader: ...
+    @property
+    def eval(self) -> Eval: ...
+    @property
+    def stop(self) -> Stop: ...
+    @property
+    def save(self) -> Save: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def precision(self) -> str: ...
+
+
+class SettingError(ValueError):
+    """A setting does not fit what it is used on; the text says what is legal."""
+
+    def __init__(self, key: str, value: object, wrong: str, legal: str, write: str | None = None):
+        self.key, self.value, self.wrong, self.legal, self.write = key, value, wrong, legal, write
+        mend = f"; write  {write}" if write else ""
+        super().__init__(f"{key} {value!r} {wrong}; legal: {legal}{mend}")

@@ -19,6 +19,12 @@ class Size:
     vocabulary: int
     context: int
 
+    @property
+    def parameters(self) -> int:
+        """The exact number of weights of the built model; the output is tied to the embedding."""
+        layer = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
+        return self.vocabulary * self.width + self.layers * layer + self.width
+
 
 SIZES = {
     "tiny": Size(64, 2, 4, 192, 272, 128),
@@ -39,13 +45,15 @@ class Model(BaseModel, extra="forbid", frozen=True):
     pretrained: Annotated[
         str | None,
         Field(
-            description="A local folder of a causal language model that transformers can load; its size and tokenizer replace ours."
+            description="A local folder of a causal language model that transformers can load; "
+            "its size and tokenizer replace ours."
         ),
     ] = None
     tokenizer: Annotated[
         str,
         Field(
-            description="bytes, bpe (trained on the data, kept in the run folder), or a local folder or tokenizer.json."
+            description="bytes, bpe (trained on the data, kept in the run folder), or a local "
+            "folder or tokenizer.json."
         ),
     ] = "bytes"
     vocabulary: Annotated[
@@ -58,7 +66,8 @@ class Model(BaseModel, extra="forbid", frozen=True):
         int | None,
         Field(
             ge=1,
-            description="Key and value heads, shared by groups of query heads. Default: as many as heads.",
+            description="Key and value heads, shared by groups of query heads. Default: as many "
+            "as heads.",
         ),
     ] = None
     label_smoothing: Annotated[
@@ -72,13 +81,19 @@ class Data(BaseModel, extra="forbid", frozen=True):
     path: Annotated[
         str,
         Field(
-            description="A file or folder of text, JSONL or CSV; or embedded:python, embedded:commands."
+            description="A file or folder of text, JSONL or CSV; or embedded:python, "
+            "embedded:commands."
         ),
     ] = "embedded:python"
+    answers: Annotated[
+        str | None,
+        Field(description="A second file: its line N answers line N of `path`. Default: none."),
+    ] = None
     control: Annotated[
         Literal["real", "noise"],
         Field(
-            description="noise: destroy the information in the input; the score must fall to chance."
+            description="noise: destroy the information in the input; the score must fall to "
+            "chance."
         ),
     ] = "real"
     on_bad: Annotated[

@@ -1,0 +1,1 @@
+"""Measures Gearshift side by side with its peers, one file a question."""

@@ -1,0 +1,110 @@
+"""Rounds of measurements as medians, spreads and ratios; as a table for people, as JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender over all rounds; times in milliseconds."""
+
+    name: str
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    ratio: float
+    """Median over rounds of this contender's time by the reference's of the same round."""
+    ratio_low: float
+    ratio_high: float
+    rounds: int
+
+
+def rows(rounds: Sequence[Mapping[str, float]], reference: str) -> list[Row]:
+    """A row for each contender from its seconds in every round; low and high are quartiles."""
+    table = []
+    for name in rounds[0]:
+        times = [1e3 * r[name] for r in rounds]
+        ratios = [r[name] / r[reference] for r in rounds]
+        low, high = quartiles(times)
+        ratio_low, ratio_high = quartiles(ratios)
+        table.append(
+            Row(
+                name,
+                statistics.median(times),
+                low,
+                high,
+                statistics.median(ratios),
+                ratio_low,
+                ratio_high,
+                len(rounds),
+            )
+        )
+    return table
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """First and third quartile; the value itself where there is one only."""
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def table(rows: Sequence[Row], unit: str = "ms/step") -> str:
+    """The rows as a Markdown table."""
+    lines = [f"| contender | {unit} | quartiles | ratio | quartiles |", "|---|---:|---:|---:|---:|"]
+    lines += [
+        f"| {r.name} | {r.median_ms:.3f} | {r.low_ms:.3f} - {r.high_ms:.3f} "
+        f"| {r.ratio:.3f} | {r.ratio_low:.3f} - {r.ratio_high:.3f} |"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
+def machine(packages: Sequence[str]) -> dict[str, str]:
+    """What it was measured on: processor, cores, system and the versions of `packages`."""
+    facts = {
+        "processor": _processor(),
+        "cores": str(
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    for package in packages:
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            facts[package] = "absent"
+    return facts
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def save(
+    path: Path | None, command: str, facts: Mapping[str, str], tables: Mapping[str, Sequence[Row]]
+) -> None:
+    """Write everything as JSON where a path was given."""
+    if path is not None:
+        content = {
+            "command": command,
+            "machine": dict(facts),
+            "tables": {name: [asdict(r) for r in t] for name, t in tables.items()},
+        }
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,143 @@
+"""The same work for every contender: one model, one data set, one optimizer, one schedule."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from models.base import Context, Split
+from models.language.config import Data, Model
+from models.language.task import LanguageTask
+
+CLIP_NORM = 1.0
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Randomness of a sample that depends on its index alone."""
+
+    index: int
+
+    def rng(self) -> np.random.Generator:
+        """A generator that starts anew at each call."""
+        return np.random.default_rng((SEED, self.index))
+
+
+class Samples(Dataset[Any]):
+    """A split of ours as PyTorch's own data set."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.split.sample(index, Seeded(index))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one contender does in one round: `steps` updates, each of one micro-batch a rank."""
+
+    size: str
+    micro_batch: int
+    steps: int
+    seq_len: int | None = None
+    data: str = "embedded:python"
+    device: str = "cpu"
+    threads: int = 1
+    precision: str = "fp32"
+    compile: str = "off"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 10
+    rank: int = 0
+    world_size: int = 1
+
+    @cached_property
+    def task(self) -> LanguageTask:
+        """The language family's task, its data read; nothing is kept on disk."""
+        context = Context(SEED, eval_share=0.1, folder=None, device=torch.device(self.device))
+        task = LanguageTask(
+            Model(size=self.size), Data(path=self.data, seq_len=self.seq_len), context
+        )
+        task.setup()
+        return task
+
+    def model(self) -> torch.nn.Module:
+        """A fresh model, the same weights each time, on the device."""
+        torch.manual_seed(SEED)
+        return self.task.build().to(self.device)
+
+    def groups(self, model: torch.nn.Module) -> list[dict[str, Any]]:
+        """Parameters with two or more axes decay, the others do not."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """AdamW as our runs build it: fused, two groups."""
+        return torch.optim.AdamW(
+            self.groups(model), lr=self.lr, betas=(0.9, 0.95), eps=1e-8, fused=True
+        )
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+        """A linear warm-up, then a cosine to zero."""
+
+        def share(step: int) -> float:
+            if step < self.warmup:
+                return (step + 1) / self.warmup
+            done = (step - self.warmup) / max(1, self.steps - self.warmup)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+    def loader(self) -> DataLoader[Any]:
+        """Exactly `steps` batches of this rank, in the same order each time."""
+        order = np.random.default_rng(SEED).permutation(len(self.samples))
+        wanted = self.steps * self.micro_batch * self.world_size
+        picked = np.resize(order, wanted).reshape(self.steps, self.world_size, self.micro_batch)
+        indices = picked[:, self.rank].reshape(-1).tolist()
+        return DataLoader(
+            self.samples,
+            batch_size=self.micro_batch,
+            sampler=indices,
+            collate_fn=self.task.collate,
+            pin_memory=self.device != "cpu",
+        )
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The training split."""
+        return Samples(self.task.data("train"))
+
+    def batches(self) -> Iterator[Mapping[str, Any]]:
+        """The batches of `loader` on the device."""
+        for batch in self.loader():
+            yield {
+                k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v
+                for k, v in batch.items()
+            }
+
+    def loss(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        """The mean loss of a batch over its units."""
+        return self.task.loss(model, batch).sum / max(1, self.task.weight(batch))
+
+    def judge(self, model: torch.nn.Module) -> float:
+        """The loss of a trained model on batches it has been trained on; tells equal work."""
+        with torch.no_grad():
+            losses = [float(self.loss(model, b)) for b in itertools.islice(self.batches(), 4)]
+        return sum(losses) / len(losses)

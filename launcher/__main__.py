@@ -1,0 +1,58 @@
+"""`python -m launcher`, and the script `gearshift`: one command line from its words to its exit."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from launcher import cli, exit_codes, help_text
+from launcher.messages import SettingsError, as_json, render
+from launcher.options import HELP, JSON
+from slurm.environment import EnvironmentFault, read_place
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line; the exit code. Wrong words are told on stderr."""
+    request = cli.read(sys.argv[1:] if argv is None else argv)
+    try:
+        if HELP.flag in request.flags and not request.faults:
+            print(help_text.render(request.command), end="")
+            return exit_codes.DONE
+        code: int = importlib.import_module(request.command.module).main(request)
+        sys.stdout.flush()
+        return code
+    except SettingsError as error:
+        _tell(error, JSON.flag in request.flags)
+        return exit_codes.WRONG_WORDS
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output, `head` say, has left; nothing can be told and nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.DONE
+
+
+def _tell(error: SettingsError, for_machines: bool) -> None:
+    if _is_echo():
+        return
+    if for_machines:
+        print(json.dumps({"faults": as_json(error.faults)}, indent=2))
+    else:
+        print(render(error.faults), file=sys.stderr)
+
+
+def _is_echo() -> bool:
+    """Whether another rank on this machine reads the same words: one voice a machine is enough."""
+    try:
+        place = read_place(os.environ)
+    except EnvironmentFault:
+        return False
+    return place is not None and place.local_rank > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Training from Python: the same words as on the command line, and a result in place of an exit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from launcher import exit_codes, run_folder, start
+from launcher.messages import Fault, SettingsError
+from launcher.report import Report
+from launcher.resolved import Words
+
+Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
+
+
+class RunError(Exception):
+    """The run failed; the text names the rank, its host and its error."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended."""
+
+    status: str
+    """completed, or stopped by a signal after saving."""
+    reason: str
+    steps: int
+    epochs: float
+    wall_s: float
+    best: Mapping[str, float | str | int] | None
+    """The best evaluation: metric, value and step; None: there was no evaluation."""
+    samples_per_s: float | None
+    peak_memory_bytes: Mapping[str, int | None]
+    folder: Path | None
+    """None on ranks other than 0 of torchrun or srun."""
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl: of `kind` "train" or "eval", or all. Reads the disk."""
+        if self.folder is None:
+            return []
+        lines = (self.folder / run_folder.METRICS).read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        return [line for line in found if kind in (None, line["kind"])]
+
+
+def train(
+    model: str | None,
+    mode: str | None,
+    engine: str | None,
+    config: Paths,
+    out: str | PathLike[str] | None,
+    settings: Mapping[str, Any],
+    console: bool,
+) -> Run:
+    """As `launcher.train`, which is what people call."""
+    words = Words(
+        model=model,
+        mode=mode,
+        engine=engine,
+        configs=_paths(config),
+        sets=[f"{key}={_text(value)}" for key, value in _flat(settings)],
+    )
+    ready = start.prepare(words, None if out is None else Path(out), [])
+    finished = start.carry_out(ready, console=console, tell=lambda report: None)
+    return _result(finished.report, finished.folder)
+
+
+def _result(ending: Report, folder: Path | None) -> Run:
+    if ending.cause is not None and not isinstance(ending.cause, SettingsError | Exception):
+        raise ending.cause  # Ctrl-C, before there was anything to save
+    if ending.kind == "words" and not isinstance(ending.cause, SettingsError):
+        raise SettingsError([Fault(ending.text.removeprefix("error: "))]) from ending.cause
+    if ending.kind == "words" and ending.cause is not None:
+        raise ending.cause
+    if ending.exit_code == exit_codes.FAULT or ending.outcome is None:
+        raise RunError("\n".join(filter(None, (ending.text, ending.trace)))) from ending.cause
+    told = {key: value for key, value in ending.outcome.items() if key != "exit_code"}
+    return Run(**told, folder=folder)
+
+
+def _paths(config: Paths) -> list[Path]:
+    one = isinstance(config, str | PathLike)
+    return [Path(path) for path in ([config] if one else config)]  # type: ignore[list-item, union-attr]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings by dotted key, whether they were given so or nested."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}" != "promise":
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed after `--set KEY=`."""
+    return value if isinstance(value, str) else json.dumps(value)

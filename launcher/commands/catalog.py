@@ -1,0 +1,57 @@
+"""The commands there are: what each one does, what it takes, and where it lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from launcher.options import JSON, OPTIONS, SCHEMA, Option
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command; nothing is imported by naming it."""
+
+    name: str
+    sentence: str
+    module: str
+    """Has `main(request) -> int`, the exit code."""
+    options: tuple[Option, ...]
+    word: str | None = None
+    """What it is given beside options, as help writes it."""
+    words: tuple[str, ...] = ()
+    """What that word may be, where that is a closed list."""
+    word_required: bool = False
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("run", "train; the default", "launcher.commands.run", OPTIONS),
+        Command(
+            "explain",
+            "show each setting, where it comes from and what it replaced",
+            "launcher.commands.explain",
+            (*OPTIONS, SCHEMA),
+            word="KEY",
+        ),
+        Command(
+            "list",
+            "list models, modes or engines",
+            "launcher.commands.list",
+            (JSON,),
+            word="WHAT",
+            words=("models", "modes", "engines"),
+            word_required=True,
+        ),
+        Command(
+            "completion",
+            "print a script that completes commands, options and names in your shell",
+            "launcher.commands.completion",
+            (),
+            word="SHELL",
+            words=("bash", "zsh", "fish"),
+            word_required=True,
+        ),
+    )
+}
+DEFAULT = "run"

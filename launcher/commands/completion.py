@@ -1,0 +1,15 @@
+"""Prints a script that completes words in a shell."""
+
+from __future__ import annotations
+
+from launcher.cli import Request
+from launcher.completion_scripts import SCRIPTS
+from launcher.messages import SettingsError
+
+
+def main(request: Request) -> int:
+    """Print the script of one shell; the exit code. Raises SettingsError."""
+    if request.faults:
+        raise SettingsError(request.faults)
+    print(SCRIPTS[request.word or ""](), end="")
+    return 0

@@ -1,0 +1,74 @@
+"""Lists models, modes or engines, with what each one is and whether it can run here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+from engines.catalog import ENGINES, Entry
+from launcher import shipped
+from launcher.cli import Request
+from launcher.messages import SettingsError
+from launcher.options import JSON
+from launcher.schema import config_of
+from models.catalog import FAMILIES
+
+
+def main(request: Request) -> int:
+    """Print the list; the exit code. Raises SettingsError."""
+    if request.faults:
+        raise SettingsError(request.faults)
+    rows = {"models": models, "modes": modes, "engines": engines}[request.word or ""]()
+    if JSON.flag in request.flags:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        print(f"{row['name']:<20} {row['sentence']}")
+        if row.get("runs_here") is False:
+            print(f"{'':<20} cannot run here: {row['why_not']}")
+        for size in row.get("sizes", []):
+            facts = f"{size['parameters']:>15,} parameters, context {size['context']}"
+            print(f"  {row['name']}:{size['name']:<{18 - len(row['name'])}}{facts}")
+    return 0
+
+
+def models() -> list[dict[str, Any]]:
+    """The families with their sizes, each with its exact number of parameters."""
+    return [
+        {
+            "name": family.name,
+            "sentence": family.sentence,
+            "sizes": [
+                {"name": name, "parameters": size.parameters, **vars(size)}
+                for name, size in config_of(family.name).SIZES.items()
+            ],
+        }
+        for family in FAMILIES.values()
+    ]
+
+
+def modes() -> list[dict[str, Any]]:
+    """The modes with what they promise, as ratios to mode default."""
+    found = [shipped.mode(name) for name in shipped.modes()]
+    return [
+        {"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)}
+        for mode in found
+    ]
+
+
+def engines() -> list[dict[str, Any]]:
+    """The engines, and whether what they need is installed; imports none of it."""
+    return [_engine(entry) for entry in ENGINES.values()]
+
+
+def _engine(entry: Entry) -> dict[str, Any]:
+    missing = [name for name in ("torch", *entry.needs) if importlib.util.find_spec(name) is None]
+    why = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
+    return {
+        "name": entry.name,
+        "sentence": entry.sentence,
+        "needs": list(entry.needs),
+        "runs_here": not missing,
+        "why_not": why if missing else None,
+    }

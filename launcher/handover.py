@@ -1,0 +1,70 @@
+"""Hands a resolved run from the process that a person started to the ranks, unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import schema
+from launcher.resolved import Batching, Origin, Resolved, Value
+
+_FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank is told."""
+
+    resolved: Resolved
+    folder: Path | None
+    """The run folder, made already."""
+    console: bool
+    """Whether rank 0 shows its progress."""
+
+
+def save(job: Job, folder: Path) -> None:
+    """Write `job` into `folder`, which only the person may read. Touches the disk.
+
+    Warnings stay here: the person has been told them.
+    """
+    resolved = job.resolved
+    told = {
+        "values": {key: asdict(value) for key, value in resolved.values.items()},
+        "batching": asdict(resolved.batching),
+        "nproc": resolved.nproc,
+        "promises": dict(resolved.promises),
+        "notes": list(resolved.notes),
+        "device": resolved.device,
+        "folder": None if job.folder is None else str(job.folder),
+        "console": job.console,
+    }
+    (folder / _FILE).write_text(json.dumps(told), encoding="utf-8")
+
+
+def load(folder: Path) -> Job:
+    """Read what `save` wrote. Touches the disk."""
+    told = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    values = {key: _value(value) for key, value in told["values"].items()}
+    plain = {key: value.value for key, value in values.items()}
+    settings = schema.settings_class(plain["model.family"]).model_validate(schema.nested(plain))
+    resolved = Resolved(
+        settings=settings,
+        values=values,
+        batching=Batching(**told["batching"]),
+        nproc=told["nproc"],
+        promises=told["promises"],
+        notes=told["notes"],
+        device=told["device"],
+    )
+    return Job(resolved, Path(told["folder"]) if told["folder"] else None, told["console"])
+
+
+def _value(told: Mapping[str, Any]) -> Value:
+    return Value(
+        told["value"],
+        Origin(**told["origin"]),
+        [(old, Origin(**origin)) for old, origin in told["replaced"]],
+    )

@@ -1,0 +1,158 @@
+"""What this machine has, seen without importing torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import platform
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+_BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run may count on here."""
+
+    cores: int
+    """CPU cores that this process may use."""
+    ram_bytes: int | None
+    gpus: int
+    """GPUs that torch, as installed, can use here."""
+    device: str
+    """The fastest of cuda, xpu, mps and cpu."""
+    cpu_bf16: bool
+    """Whether the CPU multiplies bf16 natively."""
+    compiler: bool
+    """Whether there is a C++ compiler."""
+
+    @property
+    def sentence(self) -> str:
+        """The machine in a few words."""
+        cores = f"{self.cores} core" + ("s" if self.cores != 1 else "")
+        ram = f", {self.ram_bytes / 2**30:.1f} GiB" if self.ram_bytes else ""
+        gpus = f", {self.gpus} GPU" + ("s" if self.gpus != 1 else "") if self.gpus else ", no GPU"
+        return cores + ram + gpus
+
+
+def look(group: Path = CONTROL_GROUP) -> Machine:
+    """What there is now: reads /proc, /sys and /dev, and asks nothing of a driver.
+
+    `group` is the folder of our control group, where a container's limits stand.
+    """
+    device, gpus = _accelerator()
+    return Machine(
+        cores=_cores(group),
+        ram_bytes=_ram_bytes(group),
+        gpus=gpus,
+        device=device,
+        cpu_bf16=has_bf16(_cpuinfo()),
+        compiler=any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))),
+    )
+
+
+def _cores(group: Path) -> int:
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = _cpu_quota(group)
+    return max(1, min(cores, math.ceil(quota))) if quota else cores
+
+
+def _cpu_quota(group: Path) -> float | None:
+    """Cores that the control group allows; None: no limit."""
+    whole = _words(group / "cpu.max")  # version 2: quota and period in one file
+    if len(whole) == 2 and whole[0] != "max":
+        return int(whole[0]) / int(whole[1])
+    quota = _words(group / "cpu/cpu.cfs_quota_us")
+    period = _words(group / "cpu/cpu.cfs_period_us")
+    if quota and period and int(quota[0]) > 0:
+        return int(quota[0]) / int(period[0])
+    return None
+
+
+def _ram_bytes(group: Path) -> int | None:
+    """Main memory, or the limit of the control group where that is lower."""
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        limit = _words(group / name)
+        if limit and limit[0].isdigit():
+            return min(whole, int(limit[0]))
+    return whole
+
+
+def _accelerator() -> tuple[str, int]:
+    """The device, and how many there are."""
+    build = _torch_build()
+    if build.get("cuda") or build.get("hip"):
+        gpus = visible(_nvidia() or _amd(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        if gpus:
+            return "cuda", gpus
+    if build.get("xpu") and list(Path("/dev/dri").glob("renderD*")):
+        return "xpu", len(list(Path("/dev/dri").glob("renderD*")))
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return "mps", 1
+    return "cpu", 0
+
+
+def _torch_build() -> dict[str, str]:
+    """What the installed torch was built for, read from its version file: importing it is slow."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    try:
+        text = (Path(next(iter(spec.submodule_search_locations))) / "version.py").read_text()
+    except OSError:
+        return {}
+    return dict(re.findall(r"^(cuda|hip|xpu)\b[^=]*= '([^']+)'", text, re.MULTILINE))
+
+
+def _nvidia() -> int:
+    listed = Path("/proc/driver/nvidia/gpus")
+    if listed.is_dir():
+        return len(list(listed.iterdir()))
+    if Path("/dev/dxg").exists():  # Windows Subsystem for Linux has one device for all
+        return 1
+    return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])
+
+
+def _amd() -> int:
+    if not Path("/dev/kfd").exists():
+        return 0
+    return len(list(Path("/dev/dri").glob("renderD*")))
+
+
+def visible(gpus: int, named: str | None) -> int:
+    """How many of `gpus` CUDA_VISIBLE_DEVICES lets us see; None: it is not set."""
+    if named is None:
+        return gpus
+    ids = [name for name in named.split(",") if name.strip() and name.strip() != "-1"]
+    return min(gpus, len(ids))
+
+
+def has_bf16(cpuinfo: str) -> bool:
+    """Whether the flags of /proc/cpuinfo name a native bf16: x86 and Arm."""
+    return bool(_BF16.search(cpuinfo))
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

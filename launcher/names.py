@@ -1,0 +1,28 @@
+"""The names a person may type, from the tables in use; for lists, completion and messages."""
+
+from __future__ import annotations
+
+from engines.catalog import ENGINES
+from launcher import shipped
+from launcher.leaves import leaves
+from launcher.schema import config_of
+from models.catalog import FAMILIES
+
+
+def names(kind: str) -> list[str]:
+    """All `models` (with their sizes), `modes`, `engines` or setting `keys`."""
+    if kind == "models":
+        sized = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
+        return [*FAMILIES, *sized]
+    if kind == "modes":
+        return list(shipped.modes())
+    if kind == "engines":
+        return list(ENGINES)
+    return sorted({key for family in FAMILIES for key in leaves(family)})
+
+
+def choices(key: str) -> list[str]:
+    """What the setting `key` may be, where that is a closed list."""
+    family = next(iter(FAMILIES))
+    legal = leaves(family)[key].legal
+    return list(legal) if isinstance(legal, tuple) else []

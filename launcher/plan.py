@@ -1,0 +1,119 @@
+"""What a start would do: shown before it happens, and all that a dry run does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import messages, tree_text
+from launcher.messages import PROGRAM
+from launcher.resolved import Resolved
+from launcher.schema import config_of, nested
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is decided and not started."""
+
+    resolved: Resolved
+    folder: Path
+    threads: int | None
+    """CPU threads a process; None: what torch takes by itself."""
+    place: str | None
+    """Who started this process as one of many: torchrun or srun; None: nobody."""
+
+
+def parameters(resolved: Resolved) -> int | None:
+    """Weights of the model by its size; None: those of a folder, not known before it is read."""
+    model = resolved.settings.model
+    if getattr(model, "pretrained", None) is not None:
+        return None
+    size = config_of(model.family).SIZES[model.size]
+    return int(size.parameters)
+
+
+def head(plan: Plan) -> str:
+    """The few lines that stand above every run."""
+    return "\n".join(_head(plan)) + "\n"
+
+
+def text(plan: Plan) -> str:
+    """All of it, for --dry-run."""
+    changed = {
+        key: value
+        for key, value in plan.resolved.values.items()
+        if value.replaced and value.value != value.replaced[-1][0]
+    }
+    settings = tree_text.tree(changed, history=False)
+    title = f"settings that differ from the built-in ones; all of them: {PROGRAM} explain"
+    return f"{head(plan)}\n{title}\n{settings}"
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The same for machines."""
+    resolved = plan.resolved
+    return {
+        "settings": nested({key: value.value for key, value in resolved.values.items()}),
+        "batching": asdict(resolved.batching),
+        "device": resolved.device,
+        "parameters": parameters(resolved),
+        "folder": str(plan.folder),
+        "processes": _processes(plan),
+        "notes": list(resolved.notes),
+        "warnings": messages.as_json(resolved.warnings),
+    }
+
+
+def _head(plan: Plan) -> Iterator[str]:
+    settings, solved = plan.resolved.settings, plan.resolved.batching
+    count = parameters(plan.resolved)
+    size = f", {count:,} parameters" if count is not None else ""
+    yield f"model    {settings.model.family}:{settings.model.size}{size}"
+    yield f"mode     {settings.mode}"
+    yield f"engine   {settings.engine.name} on {_where(plan)}"
+    yield f"data     {settings.data.path}"
+    yield (
+        f"step     {solved.global_batch} samples = micro-batch {solved.micro_batch} × "
+        f"accumulation {solved.accumulation} × {_counted(solved.world_size, 'process')}"
+    )
+    yield f"length   {_length(settings)}"
+    yield f"folder   {plan.folder}"
+    for note in plan.resolved.notes:
+        yield f"filled in  {note}"
+
+
+def _where(plan: Plan) -> str:
+    resolved = plan.resolved
+    threads = f", {_counted(plan.threads, 'thread')} each" if plan.threads else ""
+    if plan.place is not None:
+        count = _counted(resolved.batching.world_size, "process")
+        return f"{resolved.device}, one of {count} that {plan.place} started{threads}"
+    if resolved.nproc == 1:
+        return f"{resolved.device}, in this process"
+    return f"{resolved.device}, {_counted(resolved.nproc, 'process')}{threads}"
+
+
+def _length(settings: Any) -> str:
+    epochs = f"{settings.train.epochs:g} epoch" + ("" if settings.train.epochs == 1 else "s")
+    if settings.train.max_steps is None:
+        return epochs
+    return f"{_counted(settings.train.max_steps, 'step')}, or {epochs} if those are fewer"
+
+
+def _processes(plan: Plan) -> list[Mapping[str, Any]]:
+    """The ranks that would be started here; none where torchrun or srun has done that."""
+    if plan.place is not None:
+        return []
+    if plan.resolved.nproc == 1:
+        return [{"rank": 0, "started": False, "threads": plan.threads}]
+    return [
+        {"rank": rank, "started": True, "threads": plan.threads}
+        for rank in range(plan.resolved.nproc)
+    ]
+
+
+def _counted(number: int, noun: str) -> str:
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}" + ("" if number == 1 else plural)

@@ -1,0 +1,229 @@
+"""The folder that a run leaves: chosen, made, and taken away again where nothing came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from launcher.batching import ACCUMULATION
+from launcher.messages import Fault, SettingsError
+from launcher.resolved import Resolved, Value
+from launcher.schema import nested
+
+if TYPE_CHECKING:
+    from engines.base import World
+
+SETTINGS = "settings.yaml"
+ORIGINS = "origins.json"
+LOG = "log.txt"
+RESULT = "result.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+PARENT = Path("runs")
+_OF_A_RUN = (SETTINGS, ORIGINS, RESULT, METRICS, CHECKPOINTS)
+_PATH_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, and what of it was there before the run."""
+
+    path: Path
+    parents: tuple[Path, ...]
+    """Folders above it that were made for it, the innermost first."""
+    before: frozenset[str] | None
+    """Names that lay in it before; None: it was made for the run."""
+
+    def discard(self) -> bool:
+        """Take away all that the run wrote, unless it trained already; whether it is gone.
+
+        Touches the disk.
+        """
+        if _trained(self.path):
+            return False
+        if self.before is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            for entry in self.path.iterdir():
+                if entry.name not in self.before:
+                    _remove(entry)
+        for parent in self.parents:
+            try:
+                parent.rmdir()
+            except OSError:  # another run has moved in meanwhile
+                break
+        return True
+
+
+def name(model: str, mode: str, engine: str, now: datetime) -> str:
+    """`language-small-fast-zero2-20250131-142501`."""
+    return "-".join((model.replace(":", "-"), mode, engine, now.strftime("%Y%m%d-%H%M%S")))
+
+
+def check(out: Path, place: str) -> None:
+    """Whether a run may write into `out`, which `place` asked for; makes nothing.
+
+    Raises SettingsError.
+    """
+    if _exists(out, place):
+        _check_existing(out, place)
+        return
+    above = next((one for one in out.absolute().parents if _exists(one, place)), Path("/"))
+    if not above.is_dir():
+        raise _refusal(out, place, f"the run folder {out} would lie in a file, {above}")
+    if not os.access(above, os.W_OK | os.X_OK):
+        what = f"the run folder {out} cannot be made: {above} may not be written to"
+        raise _refusal(out, place, what)
+
+
+def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
+    """Make the run's folder and write its settings and their origins into it.
+
+    `out` is what the person asked for; None: `runs/` and `chosen_name`, with a number behind it
+    where that is taken. Raises SettingsError, and has left nothing behind then. Touches the disk.
+    """
+    place = f"--out {out}" if out is not None else "no --out was given"
+    wanted = PARENT / chosen_name if out is None else out
+    if out is not None or not wanted.exists():
+        check(wanted, place)
+    folder: RunFolder | None = None
+    try:
+        folder = _fresh(wanted) if out is None else _given(wanted)
+        _write(folder.path / SETTINGS, settings_text(resolved))
+        _write(folder.path / ORIGINS, json.dumps(origins(resolved.values), indent=2) + "\n")
+        _write(folder.path / LOG, "")
+    except FileExistsError as fault:
+        # Another start was faster; what lies there is its own.
+        raise _taken(wanted, place) from fault
+    except OSError as fault:
+        if folder is not None:
+            folder.discard()
+        reason = fault.strerror or str(fault)
+        what = f"the run folder {wanted} cannot be written: {reason}"
+        raise _refusal(wanted, place, what) from fault
+    return folder
+
+
+def settings_text(resolved: Resolved) -> str:
+    """The resolved settings as YAML that reproduces the run when fed back with `--config`."""
+    plain = {key: value.value for key, value in resolved.values.items()}
+    # Told as for one process, so that the file means the same training on any number of them.
+    plain[ACCUMULATION] = resolved.batching.global_batch // resolved.batching.micro_batch
+    head = "# The resolved settings of this run; feed them back with --config to run it again.\n"
+    return head + yaml.safe_dump(nested(plain), sort_keys=False, allow_unicode=True)
+
+
+def origins(values: Mapping[str, Value]) -> dict[str, Any]:
+    """What `explain --json` prints and origins.json keeps: key -> value, origin, replaced."""
+    return {
+        key: {
+            "value": value.value,
+            "origin": {"layer": value.origin.layer, "place": value.origin.place},
+            "replaced": [
+                {"value": old, "layer": origin.layer, "place": origin.place}
+                for old, origin in value.replaced
+            ],
+        }
+        for key, value in values.items()
+    }
+
+
+def log(folder: Path, text: str) -> None:
+    """Append to the run's log. Touches the disk."""
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(text.rstrip() + "\n")
+
+
+def share(folder: Path | None, world: World) -> Path | None:
+    """Rank 0's run folder, on every rank. Collective.
+
+    Only where torchrun or srun started the ranks need they be told: the name holds the time.
+    """
+    import torch
+
+    told = torch.zeros(_PATH_BYTES, dtype=torch.uint8, device=world.device)
+    if world.rank == 0 and folder is not None:
+        text = os.fsencode(folder.absolute())
+        told[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
+    text = bytes(world.maximum(told).tolist()).rstrip(b"\0")
+    if world.rank == 0:
+        return folder
+    return Path(os.fsdecode(text)) if text else None
+
+
+def _fresh(wanted: Path) -> RunFolder:
+    parents = _make_parents(wanted)
+    number = 1
+    while True:
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return RunFolder(path, parents, None)
+
+
+def _given(wanted: Path) -> RunFolder:
+    if _exists(wanted):
+        return RunFolder(wanted, (), frozenset(os.listdir(wanted)))
+    parents = _make_parents(wanted)
+    wanted.mkdir()
+    return RunFolder(wanted, parents, None)
+
+
+def _make_parents(path: Path) -> tuple[Path, ...]:
+    missing = [parent for parent in path.absolute().parents if not parent.exists()]
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    return tuple(missing)
+
+
+def _check_existing(out: Path, place: str) -> None:
+    if not out.is_dir():
+        raise _refusal(out, place, f"the run folder {out} is a file")
+    if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
+        raise _refusal(out, place, f"the run folder {out} may not be written to")
+    if any((out / part).exists() for part in _OF_A_RUN):
+        raise _taken(out, place)
+
+
+def _taken(out: Path, place: str) -> SettingsError:
+    return _refusal(out, place, f"the run folder {out} holds another run")
+
+
+def _refusal(out: Path, place: str, what: str) -> SettingsError:
+    legal = "a new or empty folder that you may write to; without --out, one below runs/"
+    return SettingsError([Fault(what, value=str(out), place=place, legal=legal)])
+
+
+def _exists(path: Path, place: str) -> bool:
+    try:
+        return path.exists()
+    except OSError as fault:  # no permission to look, or a name that is too long
+        reason = fault.strerror or str(fault)
+        raise _refusal(path, place, f"{path} cannot be opened: {reason}") from fault
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _trained(folder: Path) -> bool:
+    metrics = folder / METRICS
+    return (metrics.exists() and metrics.stat().st_size > 0) or (folder / CHECKPOINTS).exists()
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The data sets that need no file: what every Python brings along, and a grammar of commands."""

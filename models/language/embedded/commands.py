@@ -1,0 +1,87 @@
+"""Requests in plain words and the shell commands that answer them, made by a grammar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.language.corpus import normalised
+from models.language.embedded.grammar_files import FILES
+from models.language.embedded.grammar_system import SYSTEM
+from models.language.embedded.slots import SLOTS, Value
+from models.language.records import Conversation, Turn
+
+CONVERSATIONS = 4000
+MISSPELT = 10
+"""One request in so many asks to correct a command."""
+
+SEED = 2024
+"""The set is one set: what a run's seed changes is its split and its order."""
+
+INTENTS = {**FILES, **SYSTEM}
+_SLOT = re.compile(r"\{(\w+)\}")
+_CORRECT = (
+    "fix {}", "correct {}", "typo in {}", "what should {} be", "{} does not work", "repair {}",
+)  # fmt: skip
+
+
+def read_conversations() -> list[Conversation]:
+    """4,000 conversations with distinct requests, as many of each intent; always the same ones.
+
+    `group` is the intent with all that fills its slots, `label` the intent.
+    """
+    rng = np.random.default_rng(SEED)
+    conversations: list[Conversation] = []
+    for intent in INTENTS:
+        taken: set[str] = set()
+        while len(taken) < CONVERSATIONS // len(INTENTS):
+            conversation = _draw(intent, len(taken) % MISSPELT == 0, rng)
+            request = normalised(conversation.turns[0].text)
+            if request not in taken:
+                taken.add(request)
+                conversations.append(conversation)
+    return conversations
+
+
+def _draw(intent: str, is_misspelt: bool, rng: np.random.Generator) -> Conversation:
+    values = {name: _choose(SLOTS[name], rng) for name in _SLOT.findall(intent)}
+    answer = intent.format(**{name: written for name, (_, written) in values.items()})
+    if is_misspelt:
+        request = _choose(_CORRECT, rng).format(misspelt(answer, rng))
+    else:
+        request = _choose(INTENTS[intent], rng)
+        request = request.format(**{name: said for name, (said, _) in values.items()})
+    return Conversation(
+        (Turn("user", request), Turn("assistant", answer)),
+        where=f"embedded:commands, {intent}",
+        group=f"{intent} {' '.join(written for _, written in values.values())}",
+        label=intent,
+    )
+
+
+def _choose(options: Sequence[str] | Sequence[Value], rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    return options[int(rng.integers(len(options)))]
+
+
+def misspelt(command: str, rng: np.random.Generator) -> str:
+    """`command` with one mistake in its first word, or in its second if that is too short.
+
+    Never `command` itself, so that there is always something to correct.
+    """
+    words = command.split(" ")
+    at = next(i for i, word in enumerate(words) if len(word) > 1 and word.isalpha())
+    while True:
+        letters = list(words[at])
+        i = int(rng.integers(len(letters) - 1))
+        kind = int(rng.integers(3))
+        if kind == 0:
+            letters[i], letters[i + 1] = letters[i + 1], letters[i]
+        elif kind == 1:
+            letters.insert(i, letters[i])
+        else:
+            del letters[i + 1]
+        wrong = "".join(letters)
+        if wrong != words[at]:
+            return " ".join((*words[:at], wrong, *words[at + 1 :]))

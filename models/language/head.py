@@ -1,0 +1,105 @@
+"""The output layer: logits, or the loss of labels without the logits of the whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IGNORE = -100
+"""The label that is left out of the loss."""
+
+CHUNK = 2**26
+"""Logits that exist at one time: 256 MiB in float32."""
+
+
+def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each token in nats (0 where ignored), and whether the argmax is right.
+
+    `logits` [tokens, vocabulary], `labels` [tokens]; float32 and bool, [tokens].
+    """
+    nats = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
+    return nats, logits.argmax(-1) == labels
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Cross-entropy of a linear layer's output, summed, with gradients made on the way forward.
+
+    As the loss is a scalar, its gradients only need the incoming scalar as a factor, so a chunk of
+    logits can be dropped before the next is made and nothing is computed twice. Source: Hsu et
+    al., Liger Kernel: Efficient Triton Kernels for LLM Training, 2024, section 3.2.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float, low: torch.dtype
+    ) -> Tensor:
+        rows = max(1, CHUNK // weight.shape[0])
+        narrow = weight.to(low)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        for start in range(0, hidden.shape[0], rows):
+            chunk, target = hidden[start : start + rows].to(low), labels[start : start + rows]
+            loss, gradient = _loss_and_gradient(chunk @ narrow.t(), target, smoothing)
+            total = total + loss
+            gradient = gradient.to(low)
+            hidden_gradient[start : start + rows] = gradient @ narrow
+            weight_gradient += gradient.t() @ chunk
+        ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        hidden, weight = ctx.saved_tensors
+        return hidden * incoming, weight * incoming, None, None, None
+
+
+def _loss_and_gradient(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The summed loss of a chunk and its gradient with respect to the logits, float32."""
+    logp = logits.float().log_softmax(-1)
+    valid = (labels != IGNORE)[:, None]
+    index = labels.clamp(min=0)[:, None]
+    loss = -(logp.gather(-1, index) * valid).sum() * (1 - smoothing)
+    if smoothing:
+        loss = loss - (logp.mean(-1, keepdim=True) * valid).sum() * smoothing
+    gradient = logp.exp_()
+    if smoothing:
+        gradient -= smoothing / logits.shape[-1]
+    gradient.scatter_add_(-1, index, torch.full_like(index, smoothing - 1.0, dtype=gradient.dtype))
+    return loss, gradient.mul_(valid)
+
+
+class Head(nn.Module):
+    """A linear layer without bias to the vocabulary; one module, so that engines gather it once."""
+
+    def __init__(self, weight: nn.Parameter, smoothing: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.smoothing = smoothing
+
+    def forward(
+        self, hidden: Tensor, labels: Tensor | None, measure: bool
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """What Transformer.forward gives, from `hidden` [batch, time, width]."""
+        if labels is None:
+            return F.linear(hidden, self.weight)
+        flat, targets = hidden.flatten(0, 1), labels.flatten()
+        if measure:
+            return self._measure(flat, targets, labels.shape)
+        device = hidden.device.type
+        low = hidden.dtype
+        if torch.is_autocast_enabled(device):
+            low = torch.get_autocast_dtype(device)
+        return _ChunkedLoss.apply(flat, self.weight, targets, self.smoothing, low)
+
+    def _measure(self, hidden: Tensor, labels: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        rows = max(1, CHUNK // self.weight.shape[0])
+        scores = [
+            token_scores(F.linear(h, self.weight), y)
+            for h, y in zip(hidden.split(rows), labels.split(rows), strict=True)
+        ]
+        nats, right = (torch.cat(parts).view(shape) for parts in zip(*scores, strict=True))
+        return nats, right

@@ -1,0 +1,143 @@
+"""A causal language model from a local Hugging Face folder, with our model's way to be called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from models.base import DataError
+from models.language.attention import allowed
+from models.language.flops import Shape, matrix_elements
+from models.language.head import CHUNK, IGNORE, token_scores
+
+LEGAL = "a folder with config.json and *.safetensors of a causal language model"
+
+
+class Pretrained(nn.Module):
+    """A model that transformers loaded; weights that it ties stay tied."""
+
+    def __init__(self, inner: Any, smoothing: float, kernel: str) -> None:
+        super().__init__()
+        self.inner = inner
+        self.smoothing = smoothing
+        self.kernel = kernel
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        measure: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As Transformer.forward; `attention_mask` [batch, time] is True where a token stands."""
+        with allowed(self.kernel):
+            output = self.inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        if labels is None:
+            return output.logits
+        logits, targets = output.logits.flatten(0, 1), labels.flatten()
+        # Logits exist as the model gave them; only their float32 copies are made chunk by chunk.
+        rows = max(1, CHUNK // logits.shape[-1])
+        chunks = list(zip(logits.split(rows), targets.split(rows), strict=True))
+        if measure:
+            scores = zip(*(token_scores(z, y) for z, y in chunks), strict=True)
+            nats, right = (torch.cat(parts).view(labels.shape) for parts in scores)
+            return nats, right
+        parts = [checkpoint(self._sum, z, y, use_reentrant=False) for z, y in chunks]
+        return torch.stack(parts).sum()
+
+    def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(
+            logits.float(),
+            labels,
+            ignore_index=IGNORE,
+            reduction="sum",
+            label_smoothing=self.smoothing,
+        )
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration of the model in `folder`.
+
+    Reads from disk, downloads nothing, runs no code of the folder. Raises DataError.
+    """
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise DataError(
+            f"model.pretrained '{folder}' holds no config.json"
+            if folder.is_dir()
+            else f"model.pretrained '{folder}' is no folder",
+            where=f"looked in {folder.absolute()}",
+            legal=LEGAL,
+            mend="download the model first; nothing is fetched from a name",
+        )
+    try:
+        return AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # by kind of fault OSError, ValueError, KeyError, TypeError
+        raise _unusable(folder, error) from None
+
+
+def load(folder: Path, smoothing: float, kernel: str) -> Pretrained:
+    """The model in `folder` in float32, on the CPU.
+
+    Reads from disk, downloads nothing, runs no code of the folder, reads no pickle. Raises
+    DataError.
+    """
+    from transformers import AutoModelForCausalLM
+
+    read_config(folder)
+    try:
+        inner = AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+    except (
+        Exception
+    ) as error:  # by kind of fault OSError, ValueError, RuntimeError, SafetensorError
+        raise _unusable(folder, error) from None
+    return Pretrained(inner.float(), smoothing, kernel)
+
+
+def _unusable(folder: Path, error: Exception) -> DataError:
+    return DataError(
+        f"model.pretrained '{folder}' cannot be loaded: " + str(error).strip().split("\n")[0],
+        where=str(folder / "config.json"),
+        legal=LEGAL,
+    )
+
+
+def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:
+    """Raises DataError if the tokenizer has more tokens than the model has embeddings."""
+    rows = model.inner.get_input_embeddings().weight.shape[0]
+    if tokens > rows:
+        raise DataError(
+            f"the tokenizer has {tokens} tokens, model.pretrained '{folder}' knows {rows}",
+            where="model.tokenizer, model.pretrained",
+            legal="the tokenizer that the model was trained with",
+        )
+
+
+def shape(model: Pretrained) -> Shape | None:
+    """What the count of operations depends on; None if the configuration does not tell."""
+    config: Any = model.inner.config
+    layers = getattr(config, "num_hidden_layers", None)
+    width = getattr(config, "hidden_size", None)
+    if layers is None or width is None:
+        return None
+    return Shape(matrix_elements(model), layers, width)
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of a decoder in order: the longest list of modules of one class."""
+    lists = [
+        list(module)
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
+    ]
+    return max(lists, key=len, default=[])

@@ -1,0 +1,42 @@
+"""A sample of what the model writes, for a person to read."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import Module
+
+from models.language.dataset import Dataset
+from models.language.generation import continue_tokens
+
+PROMPT_TOKENS = 48
+TOKENS = 96
+SEED = 0
+
+
+def show(model: Module, dataset: Dataset, device: torch.device) -> str:
+    """A fixed prompt, a bar, and how the model goes on. Collective where it is sharded.
+
+    The prompt is the start of the first validation document, continued by a seeded draw, or the
+    first validation request, answered greedily. Half of a short row is prompt.
+    """
+    length, tokenizer = dataset.rules.length, dataset.tokenizer
+    if dataset.text:
+        row = dataset.text["val"].row(0)
+        prompt, seed = row.inputs[: min(PROMPT_TOKENS, length // 2)], SEED
+    else:
+        _, tokens, cut = dataset.dialogues["val"].kept[0]
+        prompt, seed = tokens[:cut][-(length - length // 2) :], None
+    count = min(TOKENS, length - len(prompt))
+    written = continue_tokens(
+        model, prompt.tolist(), count, pad=tokenizer.pad, device=device, seed=seed
+    )
+    if tokenizer.end in written:
+        written = written[: written.index(tokenizer.end)]
+    return f"{_legible(tokenizer.decode(prompt.tolist()))}│{_legible(tokenizer.decode(written))}"
+
+
+def _legible(text: str) -> str:
+    """`text` without what could steer a terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )

@@ -1,0 +1,81 @@
+"""Which groups train, which validate and which test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from models.base import DataError, SplitName
+
+FILE = "split.json"
+
+
+def split_groups(
+    groups: Iterable[str], fraction: float, share: float, seed: int
+) -> dict[SplitName, list[str]]:
+    """Each split's groups, sorted: a pure function of the set of groups, the shares and the seed.
+
+    Of the `fraction` of groups that is used, `share` goes to val and as much again to test,
+    rounded down. Raises DataError if one of the three would be empty.
+    """
+    ids = sorted(set(groups))
+    order = np.random.default_rng(seed).permutation(len(ids))
+    used = [ids[i] for i in order[: max(1, round(fraction * len(ids)))]]
+    held = int(share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    if held == 0 or len(used) - 2 * held < 1:
+        side = "val and test" if held == 0 else "train"
+        raise DataError(
+            f"{side} would be empty: language has {len(used)} groups (files, documents or "
+            f"requests), and eval.share {share:g} of them is {held}, held out twice",
+            where="eval.share, data.fraction, data.path",
+            legal="at least one group each for train, val and test",
+            mend=_mend(len(used)),
+        )
+    return {
+        "val": sorted(used[:held]),
+        "test": sorted(used[held : 2 * held]),
+        "train": sorted(used[2 * held :]),
+    }
+
+
+def _mend(groups: int) -> str:
+    if groups < 3:
+        return f"give more data: {groups} groups cannot be three parts"
+    return f"--set eval.share={max(0.1, np.ceil(100 / groups) / 100):g}, or more data"
+
+
+def digest(splits: dict[SplitName, list[str]]) -> str:
+    """One short word for the groups of all splits."""
+    return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def keep(splits: dict[SplitName, list[str]], folder: Path) -> None:
+    """Write the split to the run folder, or find there that it is the same.
+
+    Raises DataError if the run folder holds another split: the data is no longer what it was.
+    """
+    path = folder / FILE
+    if path.exists():
+        if json.loads(path.read_text(encoding="utf-8"))["digest"] != digest(splits):
+            raise DataError(
+                "the data is not what this run began with: its groups split differently",
+                where=str(path),
+                legal="the data, eval.share and train.seed of the first start",
+                mend="begin a new run with  --out DIR",
+            )
+        return
+    counts = {name: len(groups) for name, groups in splits.items()}
+    text = json.dumps({"digest": digest(splits), "counts": counts, **splits}, indent=1)
+    write_whole(path, text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is either not there or complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

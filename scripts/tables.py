@@ -1,0 +1,131 @@
+"""Writes the tables of README and docs from the catalogues that the program uses.
+
+    python -m scripts.tables
+
+A table, list or diagram stands below a line `<!-- table: NAME -->` and is written anew up to the
+next blank line.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from engines.catalog import ENGINES
+from launcher import exit_codes, shipped
+from models.catalog import FAMILIES
+from scripts.source import PACKAGES, Tree, read
+
+ROOT = Path(__file__).parents[1]
+TABLE = re.compile(r"(?<=<!-- table: )(?P<name>[a-z ]+)(?P<mark> -->\n)(?P<rows>(?:.+\n)*)")
+
+
+def engines() -> list[str]:
+    """A row for each engine."""
+    head = ["| engine | how the work is laid out |", "|---|---|"]
+    return head + [f"| `{e.name}` | {e.sentence} |" for e in ENGINES.values()]
+
+
+def modes() -> list[str]:
+    """A row for each mode."""
+    head = ["| mode | what it does |", "|---|---|"]
+    return head + [f"| `{name}` | {shipped.mode(name).sentence} |" for name in shipped.modes()]
+
+
+def language_sizes() -> list[str]:
+    """A row for each size of the language family."""
+    sizes = importlib.import_module(FAMILIES["language"].config).SIZES
+    head = [
+        "| size | parameters | width | layers | heads | vocabulary | context |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    return head + [
+        f"| `{name}` | {s.parameters:,} | {s.width} | {s.layers} | {s.heads} "
+        f"| {s.vocabulary:,} | {s.context} |"
+        for name, s in sizes.items()
+    ]
+
+
+def codes() -> list[str]:
+    """A row for each exit code."""
+    head = ["| code | meaning |", "|---:|---|"]
+    return head + [f"| {code} | {meaning} |" for code, meaning in exit_codes.MEANINGS.items()]
+
+
+def imports() -> list[str]:
+    """A diagram of what imports what, read from the imports of every file."""
+    tree = read(ROOT)
+    edges = sorted({edge for module in tree.ours for edge in _edges(tree, module.name)})
+    rooms = [f"    {name}[{name}/]" for name in PACKAGES]
+    return ["```mermaid", "graph LR", *rooms, *[f"    {a} --> {b}" for a, b in edges], "```"]
+
+
+def _edges(tree: Tree, name: str) -> set[tuple[str, str]]:
+    module = tree.modules[name]
+    targets = {target for i in module.imports if (target := tree.target(i))}
+    contracts = {"engines.base", "models.base"}
+    return {
+        (module.package, t if t in contracts and module.package == "training" else t.split(".")[0])
+        for t in targets
+        if t.split(".")[0] != module.package
+    }
+
+
+def files(package: str) -> list[str]:
+    """A row for each file of a package, with its sentence; folders stand before their files."""
+    head = ["| file | what it holds |", "|---|---|"]
+    modules = [m for m in read(ROOT).ours if m.package == package and m.name != package]
+    return head + [
+        f"| `{m.path.parent if m.is_init else m.path}{'/' * m.is_init}` | {_sentence(m.tree)} |"
+        for m in sorted(modules, key=lambda m: (m.path.parts[:-1], not m.is_init, m.path.name))
+    ]
+
+
+def _sentence(tree: ast.Module) -> str:
+    return (ast.get_docstring(tree) or "").replace("\n", " ").replace("|", "\\|")
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "engines": engines,
+    "modes": modes,
+    "sizes language": language_sizes,
+    "exit codes": codes,
+    "imports": imports,
+    **{
+        f"files {package}": partial(files, package)
+        for package in PACKAGES
+        if package != "ds_configs"
+    },
+}
+
+
+def pages() -> Iterable[Path]:
+    """README, the change notes and every page of docs."""
+    return [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def written(page: str) -> str:
+    """`page` with every table as the catalogues have it now. Raises KeyError for other tables."""
+
+    def table(match: re.Match[str]) -> str:
+        rows = "\n".join(TABLES[match["name"]]())
+        return f"{match['name']}{match['mark']}{rows}\n"
+
+    return TABLE.sub(table, page)
+
+
+def main() -> None:
+    """Write the tables of every page."""
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        if written(text) != text:
+            path.write_text(written(text), encoding="utf-8")
+            print(f"wrote the tables of {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Imports go one way: the table of folders and what each may import, lazy imports counted."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.source import PACKAGES, Module, Tree
+
+OURS = {
+    "slurm": ("slurm",),
+    "engines": ("engines",),
+    "models": ("models",),
+    "training": ("training", "engines.base", "models.base"),
+    "launcher": PACKAGES,
+    "ds_configs": (),
+}
+"""What each package may import of this tree."""
+
+THEIRS = {
+    "slurm": {"pydantic"},
+    "engines": {"torch", "deepspeed", "fairscale", "numpy", "psutil", "pydantic"},
+    "models": {"torch", "numpy", "pydantic", "safetensors", "tokenizers", "transformers"},
+    "training": {"torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb"},
+    "launcher": {"torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed"},
+    "ds_configs": set(),
+}
+"""What each package may import of others; the names are those of import statements."""
+
+DISTRIBUTIONS = {"yaml": "pyyaml"}
+SHARED_BY_FAMILIES = ("models.base", "models.catalog", "models.common")
+
+
+def wrong_directions(tree: Tree) -> list[str]:
+    """Imports of this tree that the table does not allow."""
+    faults = []
+    for module in tree.ours:
+        for imported in module.imports:
+            target = tree.target(imported)
+            if target is None or target.split(".")[0] not in PACKAGES:
+                continue
+            if not any(_within(target, allowed) for allowed in OURS[module.package]):
+                faults.append(f"{module.path}:{imported.line} imports {target}")
+            elif module.package == "models" and _other_family(module, target):
+                faults.append(f"{module.path}:{imported.line} imports another family, {target}")
+    return faults
+
+
+def foreign_imports(tree: Tree) -> list[str]:
+    """Imports of other people's packages that the table does not allow."""
+    faults = []
+    for module in tree.ours:
+        for imported in module.imports:
+            top = imported.module.split(".")[0]
+            if top in sys.stdlib_module_names or top in (*PACKAGES, ""):
+                continue
+            if top not in THEIRS[module.package]:
+                faults.append(f"{module.path}:{imported.line} imports {top}")
+    return faults
+
+
+def collectives_in_models(tree: Tree) -> list[str]:
+    """Uses of `torch.distributed` below models."""
+    return [
+        f"{module.path} names torch.distributed"
+        for module in tree.ours
+        if module.package == "models"
+        and (
+            any(i.dotted.startswith("torch.distributed") for i in module.imports)
+            or re.search(r"\btorch\.distributed\b", module.text)
+        )
+    ]
+
+
+def cycles(tree: Tree) -> list[str]:
+    """Groups of modules of this tree that import one another, in whatever roundabout way."""
+    graph = {
+        m.name: {t for i in m.imports if (t := tree.target(i)) and t != m.name} for m in tree.ours
+    }
+    reach = {name: _reachable(graph, name) for name in graph}
+    groups = {
+        frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in graph if a in reach[a]
+    }
+    return [" <-> ".join(sorted(group)) for group in groups]
+
+
+def _within(name: str, folder: str) -> bool:
+    return name == folder or name.startswith(folder + ".")
+
+
+def _other_family(module: Module, target: str) -> bool:
+    if target == "models" or any(_within(target, shared) for shared in SHARED_BY_FAMILIES):
+        return False
+    own = module.name.split(".")[:2]
+    return target.split(".")[:2] != own
+
+
+def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    todo = list(graph[start])
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo.extend(graph.get(name, ()))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "check", [wrong_directions, foreign_imports, collectives_in_models, cycles]
+)
+def test_the_house_keeps_its_layers(house, check):
+    assert check(house) == []
+
+
+def test_every_shipped_folder_is_in_the_table():
+    assert set(OURS) == set(THEIRS) == set(PACKAGES)
+
+
+def test_every_package_that_may_be_imported_is_a_declared_dependency():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    declared = set(re.findall(r'^ {4}"([A-Za-z0-9_-]+)[>=<~;]', text, re.MULTILINE))
+    named = {DISTRIBUTIONS.get(n, n) for names in THEIRS.values() for n in names}
+    assert named <= declared
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("engines/ddp.py", "import models.base"),
+        ("engines/ddp.py", "def late():\n    from training import loop"),
+        ("models/abr/task.py", "from models.language import model"),
+        ("training/loop.py", "from engines import catalog"),
+        ("training/loop.py", "import launcher.schema"),
+        ("training/loop.py", "if TYPE_CHECKING:\n    from launcher import schema"),
+        ("slurm/submit.py", "from ..launcher import schema"),
+    ],
+)
+def test_an_import_against_the_table_is_found(built, path, line):
+    files = dict.fromkeys(
+        [
+            *("models/base.py", "models/language/model.py", "training/loop.py"),
+            *("engines/catalog.py", "launcher/schema.py"),
+        ],
+        "",
+    )
+    assert len(wrong_directions(built(files | {path: line}))) == 1
+
+
+def test_a_foreign_import_against_the_table_is_found(built):
+    tree = built({"slurm/submit.py": "def f():\n    import torch", "models/a.py": "import wandb"})
+    assert len(foreign_imports(tree)) == 2
+
+
+@pytest.mark.parametrize(
+    "line", ["import torch.distributed as dist", "from torch import distributed"]
+)
+def test_a_collective_in_a_model_is_found(built, line):
+    assert collectives_in_models(built({"models/abr/task.py": line}))
+
+
+def test_a_cycle_through_a_lazy_import_is_found(built):
+    tree = built(
+        {
+            "training/a.py": "from training import b",
+            "training/b.py": "import training.c",
+            "training/c.py": "def f():\n    from training.a import x",
+            "training/d.py": "import training.a",
+        }
+    )
+    assert cycles(tree) == ["training.a <-> training.b <-> training.c"]

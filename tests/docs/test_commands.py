@@ -1,0 +1,111 @@
+"""Every command and settings file that README and docs show does what it is shown for."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.commands.catalog import COMMANDS, DEFAULT
+from tests.docs.pages import PATHS, ROOT, launcher_words, read
+
+PAGES = [read(path) for path in PATHS]
+SHELL = [
+    pytest.param(page, words, id=f"{page.name}: {' '.join(words)}")
+    for page in PAGES
+    for block in page.blocks
+    if block.language == "sh"
+    for words in block.commands
+]
+PYTHON = [
+    pytest.param(block.text, id=page.name)
+    for page in PAGES
+    for block in page.blocks
+    if block.language == "python"
+]
+_FILE_NAME = re.compile(r"^# ([a-z]+\.(?:yaml|json))$", re.MULTILINE)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the data that pages speak of."""
+    (tmp_path / "notes").mkdir()
+    for number in range(12):
+        text = f"Note {number}. " + "The quick brown fox jumps over the lazy dog. " * 40
+        (tmp_path / "notes" / f"{number}.txt").write_text(text)
+    pairs = [(f"say {number}", f"echo {number}") for number in range(200)]
+    rows = "".join(f"{question},{answer}\n" for question, answer in pairs)
+    (tmp_path / "pairs.csv").write_text("input,output\n" + rows)
+    lines = [f'{{"input": "{question}", "output": "{answer}"}}\n' for question, answer in pairs]
+    (tmp_path / "chat.jsonl").write_text("".join(lines))
+    return tmp_path
+
+
+def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run our program in `folder`, a run of it dry."""
+    is_run = not words or words[0].startswith("-") or words[0] == DEFAULT
+    dry = ["--dry-run"] if is_run and not {"--dry-run", "--help"} & set(words) else []
+    return subprocess.run(
+        [sys.executable, "-m", "launcher", *words, *dry],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def write_settings(page_text: str, folder: Path) -> None:
+    """Put the settings files that a page shows, named in their first line, into `folder`."""
+    for block in re.findall(r"^```yaml\n(.*?)^```$", page_text, re.MULTILINE | re.DOTALL):
+        if match := _FILE_NAME.match(block):
+            (folder / match[1]).write_text(block)
+
+
+@pytest.mark.parametrize(("page", "words"), SHELL)
+def test_a_command_of_a_page_works(page, words, place):
+    told = launcher_words(words)
+    if told is not None:
+        write_settings(page.text, place)
+        done = launch(told, place)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "warning" not in (done.stdout + done.stderr).lower()
+    elif words[:2] == ["python", "-m"]:
+        module = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text()
+        assert [w for w in words[3:] if w.startswith("--") and f'"{w}"' not in module] == []
+    elif "/" in words[0] and not words[0].startswith(".venv/"):
+        assert os.access(ROOT / words[0], os.X_OK)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_settings_file_of_a_page_is_read(page, place):
+    for number, block in enumerate(b for b in page.blocks if b.language == "yaml"):
+        (place / f"{number}.yaml").write_text(block.text)
+        done = launch(["--config", f"{number}.yaml", "--model", "language:small"], place)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_of_a_page_is_python(text):
+    ast.parse(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_of_a_page_runs(text, place):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", text], cwd=place, env=environment, check=True)
+
+
+def test_every_command_is_shown_somewhere():
+    shown = [launcher_words(param.values[1]) for param in SHELL]
+    first = {words[0] for words in shown if words}
+    assert [name for name in COMMANDS if name not in first | {DEFAULT}] == []
+
+
+def test_a_command_that_does_not_work_is_found(place):
+    assert launch(["--modle", "language:small"], place).returncode == 2

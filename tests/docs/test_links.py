@@ -1,0 +1,45 @@
+"""Every link of README and docs leads somewhere, and every page can be reached."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs.pages import PATHS, ROOT, Page, read
+
+PAGES = [read(path) for path in PATHS]
+
+
+def broken_links(page: Page) -> list[str]:
+    """Relative links without a file or without the heading they name."""
+    faults = []
+    for link in page.links:
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.path.parent / file).resolve() if file else page.path
+        if not target.exists() or (anchor and anchor not in read(target).anchors):
+            faults.append(link)
+    return faults
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    assert broken_links(page) == []
+
+
+def test_every_page_is_linked_from_readme():
+    readme = read(ROOT / "README.md")
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in readme.links}
+    assert [p.name for p in PAGES if p.path != readme.path and p.path not in linked] == []
+
+
+@pytest.mark.parametrize("link", ["missing.md", "#no-such-heading", "other.md#no-such-heading"])
+def test_a_broken_link_is_found(tmp_path, link):
+    (tmp_path / "other.md").write_text("# There\n")
+    assert broken_links(Page(tmp_path / "page.md", f"# Here\n[a]({link})")) == [link]
+
+
+def test_a_good_link_is_no_fault(tmp_path):
+    (tmp_path / "page.md").write_text("# Here\n## A long one: MFU\n")
+    text = "# Here\n[a](page.md#a-long-one-mfu) [b](#here)"
+    assert broken_links(Page(tmp_path / "page.md", text)) == []

@@ -1,0 +1,117 @@
+"""Every shipped mode resolves for every family and size, and means what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from launcher import shipped, transforms
+from launcher.entries import flat
+from launcher.leaves import leaves, sections
+from launcher.nodes import plain
+from launcher.schema import config_of
+from models.catalog import FAMILIES
+from tests.launcher.given import LAPTOP, SERVER, resolved
+
+EIGHT = {
+    "default",
+    "lite",
+    "resource-efficient",
+    "fast",
+    "ultra-fast",
+    "conservative",
+    "staged",
+    "benchmark",
+}
+SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
+RUN = [mode for mode in shipped.modes() if mode != "staged"]
+
+
+def keys_of(mode):
+    known = frozenset().union(*(sections(family) for family in FAMILIES))
+    return dict(flat(shipped.mode(mode).block.settings, known))
+
+
+def test_there_are_eight_modes_and_default_is_first():
+    assert set(shipped.modes()) == EIGHT
+    assert shipped.modes()[0] == "default"
+
+
+@pytest.mark.parametrize("mode", shipped.modes())
+def test_a_mode_says_in_one_sentence_what_it_is(mode):
+    sentence = shipped.mode(mode).sentence
+    assert 20 < len(sentence) < 100
+    assert not sentence.endswith(".")
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("mode", RUN)
+def test_it_resolves_for_every_size_on_small_and_large_machines_without_a_warning(mode, model):
+    for machine, world_size in ((LAPTOP, None), (SERVER, None), (SERVER, 2)):
+        assert (
+            resolved(model=model, mode=mode, machine=machine, world_size=world_size).warnings == []
+        )
+
+
+@pytest.mark.parametrize("mode", shipped.modes())
+def test_each_of_its_keys_exists_in_some_family(mode):
+    known = set().union(*(leaves(family) for family in FAMILIES))
+    assert set(keys_of(mode)) <= known
+
+
+@pytest.mark.parametrize("mode", shipped.modes())
+def test_each_change_is_one_that_we_know(mode):
+    for key, node in keys_of(mode).items():
+        value = plain(node)
+        assert key == "promise" or not isinstance(value, dict) or transforms.is_transform(value)
+
+
+@pytest.mark.parametrize("mode", sorted(EIGHT - {"default"}))
+def test_every_mode_but_default_promises_something(mode):
+    assert shipped.mode(mode).promise
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("mode", ["resource-efficient", "conservative"])
+def test_a_mode_that_promises_the_same_global_batch_keeps_it(mode, model):
+    default = resolved(model=model).batching
+    batching = resolved(model=model, mode=mode).batching
+    assert batching.global_batch == default.global_batch
+    assert resolved(model=model, mode=mode).promises["global_batch"] == {
+        "at_least": 1,
+        "at_most": 1,
+    }
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize(("mode", "share"), [("fast", 0.5), ("ultra-fast", 0.25)])
+def test_fast_modes_take_no_more_samples_than_their_share(mode, model, share):
+    def samples(run):
+        train = run.settings.train
+        return (train.max_steps or 1e9 * train.epochs / train.global_batch) * train.global_batch
+
+    assert samples(resolved(model=model, mode=mode)) <= share * samples(resolved(model=model)) * 1.1
+
+
+def test_a_mode_changes_the_family_default_as_specified():
+    run = resolved(model="language", mode="fast", machine=SERVER).settings
+    assert (run.train.micro_batch * 4 * run.train.accumulation, run.train.epochs) == (256, 1.5)
+    assert (run.optim.lr, run.loader.workers, run.loader.prefetch) == (2e-4, 8, 4)
+    assert (run.eval.every, run.eval.share, run.stop.patience) == (200, 0.075, 8)
+    assert (run.schedule.name, run.schedule.t_mult) == ("cosine-restarts", 1.5)
+    assert (run.save.every, run.save.best) == (None, True)
+
+
+def test_promises_of_family_and_mode_add_up():
+    promises = resolved(model="language:full", mode="resource-efficient").promises
+    assert promises["device_peak"] == {"at_least": 0.5, "at_most": 0.7}
+    assert promises["device_peak_bytes"] == {"at_most": 4 * 2**30}
+    tiny = resolved(model="language:tiny", mode="resource-efficient").promises
+    assert "device_peak_bytes" not in tiny
+
+
+@pytest.mark.parametrize("path", sorted(shipped.FOLDER.rglob("*.yaml")), ids=lambda p: p.name)
+def test_every_file_names_a_schema_that_is_there(path):
+    first = path.read_text().splitlines()[0]
+    match = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert match and (path.parent / Path(match[1])).is_file()

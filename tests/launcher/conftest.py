@@ -1,0 +1,21 @@
+"""What the launcher's tests share."""
+
+import pytest
+
+from launcher import schema
+from launcher.resolved import Batching, Origin, Resolved, Value
+
+BUILT_IN = Origin("built-in", "built-in")
+
+
+@pytest.fixture
+def two_ranks():
+    """Resolved settings of a run on two processes, with a value that a person gave."""
+    values = {
+        "model.family": Value("language", BUILT_IN),
+        "train.seed": Value(7, Origin("command line", "--seed 7"), [(0, BUILT_IN)]),
+        "optim.lr": Value(1e-05, Origin("config", "mine.yaml, line 3"), [(1e-3, BUILT_IN)]),
+    }
+    plain = schema.nested({key: value.value for key, value in values.items()})
+    settings = schema.settings_class("language").model_validate(plain)
+    return Resolved(settings, values, Batching(8, 4, 1, 2), 2, {}, ["a note"], "cpu")

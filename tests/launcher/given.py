@@ -1,0 +1,49 @@
+"""Machines and words that the launcher's tests begin from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.machine import Machine
+from launcher.resolve import resolve
+from launcher.resolved import Resolved, Words
+
+LAPTOP = Machine(cores=2, ram_bytes=8 * 2**30, gpus=0, device="cpu", cpu_bf16=False, compiler=True)
+NEW_CPU = Machine(cores=8, ram_bytes=32 * 2**30, gpus=0, device="cpu", cpu_bf16=True, compiler=True)
+SERVER = Machine(
+    cores=64, ram_bytes=512 * 2**30, gpus=4, device="cuda", cpu_bf16=True, compiler=True
+)
+
+
+def resolved(
+    *sets: str,
+    model: str | None = "language:tiny",
+    mode: str | None = None,
+    engine: str | None = None,
+    configs: list[Path] | None = None,
+    machine: Machine = LAPTOP,
+    world_size: int | None = None,
+    **options: str,
+) -> Resolved:
+    """What the words come to; `options` are short options by name: lr="1e-3" is --lr 1e-3."""
+    words = Words(
+        model=model,
+        mode=mode,
+        engine=engine,
+        configs=configs or [],
+        sets=sets,
+        options={SHORT[name]: (f"--{name.replace('_', '-')}", o) for name, o in options.items()},
+    )
+    return resolve(words, machine, world_size)
+
+
+SHORT = {
+    "lr": "optim.lr",
+    "batch_size": "train.micro_batch",
+    "nproc": "engine.nproc",
+    "precision": "precision",
+    "epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "data": "data.path",
+    "seq_len": "data.seq_len",
+}

@@ -1,0 +1,96 @@
+"""A rank whose work is a few lines: what supervision is tested with, in place of training.
+
+Started by the supervisor as `python -m tests.launcher.ranks JOB`; SCENE in the environment says
+what happens.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from launcher import rank
+from models.base import DataError
+from training.hooks import Outcome
+
+ME = int(os.environ.get("RANK", "0"))
+
+
+def outcome(code: int = 0, reason: str = "all steps taken") -> Outcome:
+    status = {0: "completed", 1: "failed"}.get(code, "stopped")
+    return Outcome(status, reason, code, 4, 1.0, 0.1, None, None)
+
+
+def wait_for_the_others() -> None:
+    """As in a collective that one rank never enters."""
+    time.sleep(100)
+
+
+def work(resolved, folder, console) -> Outcome:
+    scene = os.environ["SCENE"]
+    print(f"rank {ME} of {os.environ['WORLD_SIZE']} prints")
+    if scene == "settings":
+        settings = resolved.settings
+        line = [settings.train.seed, settings.optim.lr, resolved.batching.global_batch, console]
+        (folder / f"seen-{ME}").write_text(f"{line} {os.environ['OMP_NUM_THREADS']}")
+    elif scene == "fault" and ME == 1:
+        raise ValueError("the second rank broke")
+    elif scene == "data":
+        raise DataError("data/mine.txt is empty; a text of at least one line")
+    elif scene == "killed" and ME == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif scene == "lost":
+        if ME == 0:
+            raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
+        time.sleep(0.1)
+        raise ValueError("the second rank broke")
+    elif scene == "gone" and ME == 1:
+        os._exit(0)
+    elif scene == "nonfinite":
+        return outcome(1, "the loss of step 3 is not finite")
+    elif scene == "signal":
+        return until_signal(folder)
+    elif scene == "stuck":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        (folder / f"ready-{ME}").touch()
+        wait_for_the_others()
+    elif scene == "cores":
+        (folder / f"cores-{ME}").write_text(str(sorted(os.sched_getaffinity(0))))
+    elif scene == "gloo":
+        broken_collective(folder)
+    if scene in ("fault", "killed", "gone"):
+        (folder / "pid").write_text(str(os.getpid()))
+        wait_for_the_others()
+    return outcome()
+
+
+def until_signal(folder: Path) -> Outcome:
+    """As the loop does: note the signal, save, end as agreed."""
+    caught: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: caught.append(number))
+    (folder / f"ready-{ME}").touch()
+    while not caught:
+        time.sleep(0.01)
+    (folder / f"saved-{ME}").touch()
+    code = 130 if caught[0] == signal.SIGINT else 75
+    return outcome(code, signal.Signals(caught[0]).name)
+
+
+def broken_collective(folder: Path) -> None:
+    """One sum that works; the second rank breaks before the next."""
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    value = torch.tensor(float(ME + 1))
+    dist.all_reduce(value)
+    if ME == 1:
+        raise ValueError("the second rank broke")
+    (folder / "sum").write_text(str(value.item()))
+    dist.all_reduce(value)
+
+
+if __name__ == "__main__":
+    rank.serve(Path(sys.argv[1]), lambda: work)

@@ -1,0 +1,126 @@
+"""The completion scripts, tried in the shells they are for."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.commands.catalog import COMMANDS
+from launcher.completion_scripts import SCRIPTS
+
+BASH = """
+source "$1"
+COMP_LINE=$2 COMP_POINT=${#2}
+_gearshift
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+ZSH = """
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "autoload -U compinit; compinit -u -D; source $1; PS1=; echo re''ady"
+zpty -r shell output '*ready*'
+zpty -n -w shell "$2"$'\\t'
+zpty -r shell output "*$3*"
+print -r -- "$output"
+zpty -d shell
+"""
+
+
+def needs(shell: str):
+    return pytest.mark.skipif(shutil.which(shell) is None, reason=f"{shell} is not installed")
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Writes the script of a shell to a file."""
+
+    def write(shell: str):
+        path = tmp_path / f"complete.{shell}"
+        path.write_text(SCRIPTS[shell]())
+        return path
+
+    return write
+
+
+def ask(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+LINES = [
+    ("gearshift li", ["list"]),
+    ("gearshift --engine zero2", ["zero2", "zero2-offload"]),
+    ("gearshift --mode ul", ["ultra-fast"]),
+    ("gearshift explain --ultra", ["--ultra-fast"]),
+    ("gearshift explain optim.l", ["optim.lr"]),
+    ("gearshift list e", ["engines"]),
+    ("gearshift --lite --precision bf", ["bf16", "bf16-params"]),
+    ("gearshift completion z", ["zsh"]),
+    ("gearshift --epochs ", [""]),
+]
+
+
+@needs("bash")
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        *LINES,
+        # Readline has cut the word at the colon or the equals sign already.
+        ("gearshift --model language:ti", ["tiny"]),
+        ("gearshift --model=language:ti", ["tiny"]),
+        ("gearshift --mode=ul", ["ultra-fast"]),
+        ("gearshift --set optim.lr", ["optim.lr="]),
+        ("gearshift --set compile=o", ["on", "off"]),
+    ],
+)
+def test_bash_completes(script, line, found):
+    assert ask("bash", "-c", BASH, "bash", str(script("bash")), line).splitlines() == found
+
+
+@needs("bash")
+def test_bash_completes_files_with_spaces(script, tmp_path):
+    (tmp_path / "my settings.yaml").touch()
+    line = f"gearshift --config {tmp_path}/my"
+    found = ask("bash", "-c", BASH, "bash", str(script("bash")), line)
+    assert found == f"{tmp_path}/my settings.yaml\n"
+
+
+@needs("fish")
+@pytest.mark.parametrize(("line", "found"), [*LINES[:-1], ("gearshift --model language:ti", None)])
+def test_fish_completes(script, line, found):
+    code = f"source {script('fish')}; complete -C '{line}'"
+    words = [one.split("\t")[0] for one in ask("fish", "--no-config", "-c", code).splitlines()]
+    assert sorted(words) == sorted(found or ["language:tiny"])
+
+
+@needs("zsh")
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("gearshift li", "gearshift list"),
+        ("gearshift --mode ul", "gearshift --mode ultra-fast"),
+        ("gearshift --model language:ti", "gearshift --model language:tiny"),
+        ("gearshift explain optim.l", "gearshift explain optim.lr"),
+        ("gearshift --set compile=of", "gearshift --set compile=off"),
+    ],
+)
+def test_zsh_completes(script, line, found):
+    assert found in ask("zsh", "-f", "-c", ZSH, "zsh", str(script("zsh")), line, found[-3:])
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_every_option_and_command_is_completed(shell):
+    text = SCRIPTS[shell]()
+    for command in COMMANDS.values():
+        assert command.name in text
+        for option in command.options:
+            assert option.flag.lstrip("-") in text
+
+
+def test_the_command_prints_the_script(capsys):
+    assert main(["completion", "fish"]) == 0
+    assert capsys.readouterr().out == SCRIPTS["fish"]()
+
+
+def test_the_shells_of_the_command_are_those_there_are_scripts_for():
+    assert COMMANDS["completion"].words == tuple(SCRIPTS)

@@ -1,0 +1,89 @@
+"""A folder of the person's own called like one of our packages is never imported in its place."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = 'raise SystemExit("the person\'s own package was imported")\n'
+
+
+@pytest.fixture
+def hostile_folder(tmp_path):
+    """A working directory with packages called as ours are."""
+    for name in ("models", "training", "engines", "slurm", "ds_configs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(HOSTILE)
+    return tmp_path
+
+
+def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_hostile_packages_would_be_imported_without_us(hostile_folder):
+    assert python(hostile_folder, "-c", "import models").returncode == 1
+
+
+@pytest.mark.parametrize("name", ["models", "training", "engines", "slurm", "ds_configs"])
+def test_ours_is_imported_after_launcher(hostile_folder, name):
+    done = python(hostile_folder, "-c", f"import launcher, {name}; print({name}.__path__[0])")
+    assert done.stdout.strip() == str(ROOT / name), done.stderr
+
+
+def test_our_submodules_and_data_files_are_found(hostile_folder):
+    code = (
+        "import launcher, importlib.resources, models.language.config, training.settings\n"
+        "print(importlib.resources.files('ds_configs'))"
+    )
+    done = python(hostile_folder, "-c", code)
+    assert str(ROOT / "ds_configs") in done.stdout, done.stderr
+
+
+def test_the_command_works_there(hostile_folder):
+    done = python(hostile_folder, "-m", "launcher", "list", "models")
+    assert done.returncode == 0, done.stderr
+    assert "language" in done.stdout
+
+
+def test_a_spawned_process_of_a_script_finds_ours(hostile_folder):
+    script = hostile_folder / "mine.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "import launcher\n"
+        "from training.duration import steps\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.apply_async(steps, ('50%', 1, 8)).get(timeout=30))\n"
+    )
+    done = python(hostile_folder, str(script))
+    assert done.stdout.strip() == "4", done.stderr
+
+
+def test_a_foreign_package_already_imported_is_an_error_with_the_mend(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    done = python(tmp_path, "-c", "import models, launcher")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        f"ImportError: the package 'models' of {tmp_path / 'models'} is imported already, and "
+        "this program has a package of that name; import launcher first, or rename yours"
+    )
+
+
+def test_other_packages_of_the_person_stay_theirs(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    done = python(tmp_path, "-c", "import launcher, mine; print(mine.__path__[0])")
+    assert done.stdout.strip() == str(tmp_path / "mine"), done.stderr

@@ -1,0 +1,84 @@
+"""The wheel holds all that a run needs, and works away from the clone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scripts.source import PACKAGES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("gearshift-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's files in a folder of their own, as an installation lays them."""
+    folder = tmp_path_factory.mktemp("site")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def test_every_file_of_the_packages_is_in_the_wheel_and_nothing_else(wheel):
+    shipped = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("needs a git checkout to know its files")
+    assert shipped == {n for n in listed.stdout.splitlines() if (ROOT / n).exists()}
+
+
+def test_the_data_that_is_no_code_is_in_the_wheel(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for pattern in ("ds_configs/modes/", "ds_configs/models/", "ds_configs/deepspeed/"):
+        assert any(name.startswith(pattern) for name in names), pattern
+
+
+def test_the_console_script_and_the_licence_are_in_the_wheel(wheel):
+    archive = zipfile.ZipFile(wheel)
+    info = next(n.split("/")[0] for n in archive.namelist() if ".dist-info/" in n)
+    script = archive.read(f"{info}/entry_points.txt").decode()
+    assert "gearshift = launcher.__main__:main" in script
+    assert f"{info}/licenses/LICENSE" in archive.namelist()
+
+
+@pytest.mark.parametrize("words", [["list", "models"], ["explain", "optim.lr"], ["run", "--help"]])
+def test_an_installed_copy_works_beside_packages_of_the_same_names(installed, tmp_path, words):
+    for name in ("models", "training", "engines"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not ours" not in done.stdout + done.stderr
+
+
+def test_every_dependency_says_the_oldest_version_that_will_do(wheel):
+    archive = zipfile.ZipFile(wheel)
+    metadata = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+    lines = archive.read(metadata).decode().splitlines()
+    needs = [n.removeprefix("Requires-Dist: ") for n in lines if n.startswith("Requires-Dist: ")]
+    assert [n for n in needs if ">=" not in n and "extra ==" not in n] == []
+    assert "torch<2.14,>=2.6" in needs

@@ -1,0 +1,139 @@
+"""A rank's place as torchrun and srun tell it, and what is said when they half tell it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurm.environment import EnvironmentFault, Place, read_place
+
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "GROUP_RANK": "1",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+SRUN = {
+    "SLURM_JOB_ID": "41234",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "7",
+    "SLURM_NTASKS": "77",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "4,3",
+    "SLURM_STEP_NODELIST": "node[01-02]",
+}
+
+
+def without(variables: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name not in names}
+
+
+def test_a_process_started_by_hand_has_no_place():
+    assert read_place({"PATH": "/bin", "MASTER_ADDR": "node1"}) is None
+
+
+def test_torchrun_gives_a_place():
+    assert read_place(TORCHRUN) == Place(5, 8, 1, 4, 1, "node1", 29500, "torchrun")
+
+
+def test_srun_gives_a_place_from_the_steps_own_numbers():
+    place = read_place(SRUN)
+    assert place == Place(5, 7, 1, 3, 1, "node01", 20000 + 41234 % 20000, "srun")
+
+
+def test_torchrun_inside_srun_goes_first():
+    assert read_place({**SRUN, **TORCHRUN}).source == "torchrun"
+
+
+def test_a_place_survives_being_handed_to_torch():
+    place = read_place(SRUN)
+    again = read_place(place.variables())
+    assert (again.rank, again.world_size, again.local_size) == (5, 7, 3)
+    assert (again.master_addr, again.master_port) == ("node01", place.master_port)
+
+
+def test_the_batch_script_of_a_job_is_no_rank():
+    # Slurm sets these in the batch script itself, where no srun has run.
+    batch = {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
+    assert read_place(batch) is None
+
+
+def test_a_step_of_one_task_is_no_world():
+    assert read_place({**SRUN, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) is None
+
+
+def test_the_address_a_person_exports_goes_before_the_node_list():
+    place = read_place({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4321"})
+    assert (place.master_addr, place.master_port) == ("10.0.0.7", 4321)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu7", "gpu7"),
+        ("node[01-04,7],big", "node01"),
+        ("node[3,5-6]", "node3"),
+        ("a,b[1-2]", "a"),
+        ("rack[2-3]n[08-09]", "rack2n08"),
+        ("node[1-2].cluster", "node1.cluster"),
+    ],
+)
+def test_the_first_host_of_a_node_list(nodes, first):
+    assert read_place({**SRUN, "SLURM_STEP_NODELIST": nodes}).master_addr == first
+
+
+@pytest.mark.parametrize(
+    ("counts", "node", "size"), [("4", 0, 4), ("4(x2),3", 1, 4), ("4(x2),3", 2, 3), ("1,4", 1, 4)]
+)
+def test_the_tasks_of_a_node(counts, node, size):
+    place = read_place({**SRUN, "SLURM_STEP_TASKS_PER_NODE": counts, "SLURM_NODEID": str(node)})
+    assert place.local_size == size
+
+
+def test_two_steps_of_a_job_get_two_ports():
+    ports = {read_place({**SRUN, "SLURM_STEP_ID": str(step)}).master_port for step in range(20)}
+    assert len(ports) == 20
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"RANK": "0"}, "RANK=0 without WORLD_SIZE, LOCAL_RANK"),
+        (without(TORCHRUN, "MASTER_PORT"), "without MASTER_PORT"),
+        ({**TORCHRUN, "RANK": "8"}, "RANK=8, WORLD_SIZE=8; RANK from 0 to 7"),
+        ({**TORCHRUN, "RANK": "x"}, "RANK=x; RANK as a whole number"),
+        ({**TORCHRUN, "RANK": "-1"}, "RANK=-1"),
+        ({**TORCHRUN, "WORLD_SIZE": "0"}, "WORLD_SIZE=0"),
+        ({**TORCHRUN, "LOCAL_RANK": "4"}, "LOCAL_RANK=4, LOCAL_WORLD_SIZE=4"),
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "9"}, "LOCAL_WORLD_SIZE=9, WORLD_SIZE=8"),
+        ({**TORCHRUN, "MASTER_PORT": "70000"}, "MASTER_PORT=70000"),
+        (without(SRUN, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), "without SLURM_STEP_NUM_TASKS"),
+        (without(SRUN, "SLURM_LOCALID"), "without SLURM_LOCALID"),
+        (without(SRUN, "SLURM_STEP_NODELIST"), "without MASTER_ADDR or SLURM_STEP_NODELIST"),
+        (without(SRUN, "SLURM_JOB_ID"), "without MASTER_PORT or SLURM_JOB_ID"),
+        ({**SRUN, "SLURM_PROCID": "7"}, "SLURM_PROCID=7, SLURM_STEP_NUM_TASKS=7"),
+        ({**SRUN, "SLURM_NODEID": "2"}, "SLURM_NODEID=2, SLURM_STEP_TASKS_PER_NODE=4,3"),
+        ({**SRUN, "SLURM_LOCALID": "3"}, "SLURM_LOCALID=3"),
+        ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4(y)"}, "SLURM_STEP_TASKS_PER_NODE=4(y)"),
+    ],
+)
+def test_half_set_or_contradictory_variables_are_named(variables, named):
+    with pytest.raises(EnvironmentFault) as fault:
+        read_place(variables)
+    assert named in str(fault.value)
+
+
+def test_reading_the_place_needs_the_standard_library_only():
+    code = "import sys; import slurm.environment; print(sorted(sys.modules))"
+    root = Path(__file__).resolve().parents[2]
+    loaded = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+    assert "'slurm.environment'" in loaded
+    assert "torch" not in loaded
