@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
 
-import torch
 from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,9 +21,8 @@ def ddp(world: World, options: Options) -> Engine:
 
 
 class Replica(Module):
-    """What the loop calls: the model, by way of `averaged` when gradients are wanted.
+    """What the loop calls: the model, by way of `averaged` once there is one.
 
-    Evaluation calls the model itself, so that ranks may take unequal numbers of batches.
     Attributes are those of the model.
     """
 
@@ -34,9 +32,7 @@ class Replica(Module):
         self.averaged: list[DistributedDataParallel] = []  # a list: not a submodule
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.averaged and torch.is_grad_enabled():
-            return self.averaged[0](*args, **kwargs)
-        return self.module(*args, **kwargs)
+        return (self.averaged[0] if self.averaged else self.module)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:

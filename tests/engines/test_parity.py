@@ -109,6 +109,13 @@ def test_fp16_skips_on_all_ranks_what_overflowed_on_one(
     assert max(apart.values()) < TOLERANCE, apart
 
 
+def test_fp16_gradients_are_near_those_of_fp32(worlds: Worlds) -> None:
+    case = {"steps": 2, "lr": 0.0, "clip_norm": None}
+    plain = worlds[1].run(train, Case("local", **case))
+    apart = distance(worlds[1].run(train, Case("local", precision="fp16", **case)), plain)
+    assert 0.0 < apart["exp_avg"] < 0.02 and apart["norm"] < 1e-2, apart
+
+
 @both_sizes
 @all_engines
 def test_activation_checkpointing_changes_no_number(worlds: Worlds, engine: str, size: int) -> None:
