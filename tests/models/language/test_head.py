@@ -70,8 +70,10 @@ def test_logits_of_the_whole_batch_never_exist():
 
 def test_measuring_gives_the_loss_of_each_token_without_smoothing():
     head, hidden, labels = head_and_input(smoothing=0.3)
-    nats, right = head(hidden, labels, measure=True)
     logits = F.linear(hidden, head.weight)
+    labels[1, :3] = logits[1, :3].argmax(-1)
+    nats, right = head(hidden, labels, measure=True)
+    assert right.any() and not right.all()
     picked = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     expected = torch.where(labels == IGNORE, 0.0, -picked)
     torch.testing.assert_close(nats.double(), expected, atol=1e-5, rtol=1e-5)

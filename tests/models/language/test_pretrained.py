@@ -2,10 +2,12 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from models.base import DataError
 from models.language import bpe
+from models.language.pretrained import decoder_layers
 
 transformers = pytest.importorskip("transformers")
 
@@ -99,6 +101,14 @@ def test_blocks_are_the_layers_of_the_decoder_in_order(task):
     assert len(blocks) == 3
     names = [name for name, module in model.named_modules() if module in blocks]
     assert [name.rsplit(".", 1)[1] for name in names] == ["0", "1", "2"]
+
+
+def test_the_experts_of_a_layer_are_not_taken_for_layers():
+    def layer():
+        return nn.ModuleDict({"experts": nn.ModuleList(nn.Linear(2, 2) for _ in range(8))})
+
+    model = nn.ModuleDict({"layers": nn.ModuleList(layer() for _ in range(3))})
+    assert decoder_layers(model, 3) == list(model["layers"])
 
 
 def test_no_row_holds_two_documents(task):
