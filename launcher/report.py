@@ -17,6 +17,7 @@ from engines.base import EngineError
 from launcher import exit_codes
 from launcher.messages import SettingsError
 from models.base import DataError
+from training.checkpoint.manifest import CheckpointError
 from training.records.line_file import RunFolderError
 
 Kind = Literal["ended", "stopped", "words", "fault", "peer lost"]
@@ -91,7 +92,7 @@ def _failed(fault: BaseException, rank: int) -> Report:
         return _report("words", exit_codes.WRONG_WORDS, rank, str(fault))
     if isinstance(fault, DataError | EngineError):
         return _report("words", exit_codes.WRONG_WORDS, rank, f"error: {fault}")
-    if isinstance(fault, RunFolderError):
+    if isinstance(fault, RunFolderError | CheckpointError):
         return _report("fault", exit_codes.FAULT, rank, f"error: {fault}")
     if isinstance(fault, KeyboardInterrupt):
         text = "interrupted before there was anything to save"
