@@ -34,7 +34,7 @@ Path(sys.argv[1]).write_text("stepped")
 
 
 def seconds_until_line(command: list[str], file: Path) -> float:
-    """Start `command` and give the seconds until `file` holds something; then let it end."""
+    """Start `command` and give the seconds until `file` holds something; then end it."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not (file.exists() and file.stat().st_size):
@@ -44,7 +44,8 @@ def seconds_until_line(command: list[str], file: Path) -> float:
             raise RuntimeError(f"{shlex.join(command)} took no step:\n{fault[-4000:]}")
         time.sleep(LOOK_EVERY_S)
     seconds = time.perf_counter() - begin
-    process.communicate(timeout=PATIENCE_S)
+    process.kill()
+    process.communicate()
     return seconds
 
 

@@ -133,7 +133,10 @@ class Engine(Protocol):
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """The optimizer's live parameter groups, in the order of the spec; write "lr" here."""
+        """The optimizer's live parameter groups that are not empty, in the order of the spec.
+
+        Write "lr" here.
+        """
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Hold gradients on their rank; on the `last` micro-batch average them over ranks."""
@@ -145,7 +148,7 @@ class Engine(Protocol):
         """Clip, update, clear. All ranks skip together when the gradients overflowed in fp16."""
 
     def discard(self) -> None:
-        """Clear the gradients and take no update (a step whose loss was not finite)."""
+        """Clear the gradients after the last micro-batch and take no update."""
 
     def state(self) -> State:
         """Weights, slots, buffers and groups; slots that do not exist yet are made as zeros."""

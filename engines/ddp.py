@@ -7,11 +7,10 @@ from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
 
-import torch
 from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
-from engines.base import Engine, Options, World
+from engines.base import Engine, EngineError, Options, World
 from engines.gradients import average
 from engines.replicated import Replicated
 
@@ -22,9 +21,8 @@ def ddp(world: World, options: Options) -> Engine:
 
 
 class Replica(Module):
-    """What the loop calls: the model, by way of `averaged` when gradients are wanted.
+    """What the loop calls: the model, by way of `averaged` once there is one.
 
-    Evaluation calls the model itself, so that ranks may take unequal numbers of batches.
     Attributes are those of the model.
     """
 
@@ -34,9 +32,7 @@ class Replica(Module):
         self.averaged: list[DistributedDataParallel] = []  # a list: not a submodule
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.averaged and torch.is_grad_enabled():
-            return self.averaged[0](*args, **kwargs)
-        return self.module(*args, **kwargs)
+        return (self.averaged[0] if self.averaged else self.module)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -76,6 +72,8 @@ class DuringBackward:
         if self.module.averaged:
             with nullcontext() if last else self.module.averaged[0].no_sync():
                 yield
+            if last:
+                _check_averaged(self.module.averaged[0])
             return
         yield
         if self._world.size > 1:
@@ -91,15 +89,28 @@ class DuringBackward:
         self._wrap(search=bool(self._world.agree(int(not self._uses_all))))
 
     def _wrap(self, search: bool) -> None:
-        # Buffers are given from rank 0 to all after each update, under every engine alike.
         known = signature(DistributedDataParallel).parameters
-        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        # Buffers are given from rank 0 to all after each update, under every engine alike.
+        renamed = "forward_sync_buffers" in known  # of late
+        no_sync = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
+            no_sync["init_sync"] = False
         self.module.averaged.append(
             DistributedDataParallel(
                 self.module.module,
                 find_unused_parameters=search,
                 gradient_as_bucket_view=True,
-                init_sync=False,
-                **{buffers: False},  # type: ignore[arg-type]
+                **no_sync,  # type: ignore[arg-type]
             )
         )
+
+
+def _check_averaged(averaged: DistributedDataParallel) -> None:
+    """DDP itself would notice at the next step only, after ranks had taken different updates."""
+    try:
+        averaged._check_reducer_finalized()
+    except RuntimeError as fault:
+        raise EngineError(
+            "a step left out parameters that the first step used, and gradients were not averaged; "
+            "engines that can train such a model: local, fsdp"
+        ) from fault

@@ -191,7 +191,7 @@ def _refused(key: str, value: Any, setting: str | None) -> Iterator[Conflict]:
     switch = value.get("enabled") if isinstance(value, Mapping) else value
     if _is_silent(value) or switch is False or value == {}:
         return
-    problem = f"is for {setting} to say" if setting else "has no effect here"
+    problem = f"is for {setting} to say" if setting else "is not supported by this engine"
     yield Conflict(key, value, problem, "leave it out", setting)
 
 

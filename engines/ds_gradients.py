@@ -19,7 +19,7 @@ class Window:
 
     DeepSpeed does not clear what it gathers gradients in: it overwrites it in the first backward
     pass of a window and, when offloading, fetches it in the last. A parameter that one of the two
-    did not reach would be updated with gradients of an earlier window. Seen in 0.19.8.
+    did not reach would be updated with gradients of an earlier window. Seen with 0.19.8.
     """
 
     def __init__(self, zero: Any, model: Module):
@@ -30,6 +30,9 @@ class Window:
         self._is_first = True
         for parameter in self._names:
             parameter.register_post_accumulate_grad_hook(self._reached.add)
+        if not _is_stage3(zero) and not zero.partition_gradients and zero.overlap_comm:
+            self._reduce = zero.reduce_gradients
+            zero.reduce_gradients = self._reduce_all
 
     def open_pass(self) -> None:
         """Before each backward pass."""
@@ -68,6 +71,14 @@ class Window:
             for group in range(len(zero.bit16_groups)):
                 zero.averaged_gradients[group] = zero.all_grad_tensors[group] = None
         self._is_first = True
+
+    def _reduce_all(self, *args: Any, **kwargs: Any) -> None:
+        """Stage 1 with overlap averages in the last pass, and only what that pass reached."""
+        for index, group in enumerate(self._zero.bit16_groups):
+            for parameter in group:
+                if parameter.grad is not None and parameter not in self._reached:
+                    self._zero.reduce_ready_partitions_and_remove_grads(parameter, index)
+        self._reduce(*args, **kwargs)
 
     def _missed(self) -> Iterator[tuple[Parameter, Tensor]]:
         """Parameters the last backward pass did not reach, with what was gathered for them."""

@@ -87,7 +87,7 @@ REFUSED = {
     "wandb": "track",
     "weight_quantization": None,
 }
-"""Keys that would have no effect or a second say here, with the setting that has the say."""
+"""Keys that have no place in these engines, with the setting that has the say."""
 
 ZERO = frozenset(
     {
@@ -109,7 +109,6 @@ ZERO = frozenset(
         "pipeline_loading_checkpoint",
         "reduce_bucket_size",
         "reduce_scatter",
-        "round_robin_gradients",
         "stage",
         "stage3_allgather_sequential",
         "stage3_gather_16bit_weights_on_model_save",
@@ -140,12 +139,13 @@ ZERO_REFUSED = {
     "legacy_stage1": None,
     "mics_hierarchical_params_gather": None,
     "mics_shard_size": None,
+    "round_robin_gradients": None,
     "save_muon_momentum_buffer_in_memory": None,
     "zenflow": None,
     "zero_quantized_nontrainable_weights": None,
     "zeropp_loco_param": None,
 }
-"""Keys of `zero_optimization` under which the state could not be read by name, or that are gone."""
+"""Keys of `zero_optimization` under which a checkpoint could not name what DeepSpeed holds."""
 
 OFFLOAD = {
     "offload_optimizer": frozenset({"device", "pin_memory"}),

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch.nn import Module
 from torch.optim import Optimizer
 
@@ -31,6 +32,9 @@ def load(kind: str) -> ModuleType:
     # DeepSpeed reads it at import and takes the first device it finds otherwise.
     os.environ["DS_ACCELERATOR"] = ACCELERATORS[kind]
     clean_architectures(os.environ)
+    # No operator of DeepSpeed is built here: it need not look for nvcc, and some versions cannot be
+    # imported where torch finds a GPU and nobody finds nvcc (deepspeedai/DeepSpeed#7452).
+    os.environ.setdefault("DS_IGNORE_CUDA_DETECTION", "1")
     with quiet():
         try:
             import deepspeed
@@ -95,7 +99,9 @@ def initialize(
                 model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
             )
         except (ValueError, AssertionError) as fault:  # a bad value in the JSON shows as either
-            raise EngineError(f"deepspeed {deepspeed.__version__} refuses this: {fault}") from fault
+            raise EngineError(
+                f"deepspeed {deepspeed.__version__} refuses its configuration: {_words(fault)}"
+            ) from fault
     return engine
 
 
@@ -108,6 +114,13 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _words(fault: Exception) -> str:
+    if isinstance(fault, ValidationError):
+        places = (".".join(map(str, error["loc"])) for error in fault.errors())
+        return "; ".join(f"{p}: {e['msg']}" for p, e in zip(places, fault.errors(), strict=True))
+    return str(fault)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

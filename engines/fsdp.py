@@ -55,6 +55,7 @@ class FSDP:
 
     def __init__(self, world: World, options: Options, *, offload: bool):
         check_precision(options.precision, world.device, holds_bf16_params=True)
+        _check_device(world.device)
         self.world = world
         self._options = options
         self._holds_gradients = not offload
@@ -168,6 +169,14 @@ def separate(model: Module, blocks: Sequence[Module]) -> list[Module]:
         for block in blocks
         if block is not model and all(len(owners[id(p)]) == 1 for p in block.parameters())
     ]
+
+
+def _check_device(device: torch.device) -> None:
+    if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        raise EngineError(
+            f"fsdp of torch {torch.__version__} runs on no CPU, a newer torch does; "
+            "local, ddp, oss and the zero engines can"
+        )
 
 
 def _refuse_scalars(model: Module) -> None:

@@ -62,7 +62,9 @@ def set_matmul_precision(precision: Precision) -> Callable[[], None]:
 def autocast_inside(model: Module, precision: Precision, device: torch.device) -> None:
     """Run `model`'s forward pass under autocast for bf16 and fp16, and give its outputs in fp32.
 
-    Only the instance's `forward` is replaced: no module is put around it, no name changes.
+    Weights, gradients and optimizer state stay fp32. Opened around an engine, autocast would be
+    disabled within some and differ between others. Only the instance's `forward` is replaced: no
+    module is put around it, no name changes.
     """
     dtype = AUTOCAST.get(precision)
     if dtype is not None:

@@ -58,15 +58,17 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """What `build` makes of those parameters that train, grouped in the spec's order.
 
-    Raises EngineError where nothing trains.
+    Groups without parameters are left out: sharded optimizers know none. Raises EngineError where
+    nothing trains.
     """
     groups: list[dict[str, Any]] = [{"params": [], **options} for options in spec.options]
     for name, parameter in named.items():
         if parameter.requires_grad:
             groups[spec.group_of(name, parameter)]["params"].append(parameter)
-    if not any(group["params"] for group in groups):
+    filled = [group for group in groups if group["params"]]
+    if not filled:
         raise EngineError("the model has no parameter that trains; all are frozen")
-    return build(groups)
+    return build(filled)
 
 
 def place(model: Module, world: World) -> None:

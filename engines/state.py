@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from engines.base import EngineError, Piece, State, World
 from engines.buffers import read_buffers, stored_buffers
 
 WEIGHT = "weight"
+ADAM = (Adam, AdamW)  # AdamW is an Adam from torch 2.7 on only
 SLOTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
 Place = Callable[[Tensor], tuple[int, Tensor]]
@@ -30,7 +31,7 @@ def slot_names(optimizer: Optimizer, group: Mapping[str, Any]) -> tuple[str, ...
 
     Raises EngineError for a kind of optimizer whose state is not known.
     """
-    if isinstance(optimizer, Adam):  # AdamW is one
+    if isinstance(optimizer, ADAM):
         return SLOTS[:3] if group["amsgrad"] else SLOTS[:2]
     if isinstance(optimizer, SGD):
         return ("momentum_buffer",) if group["momentum"] else ()
@@ -48,7 +49,7 @@ def fill_slots(optimizer: Optimizer) -> None:
             for name in names:
                 if state.get(name) is None:
                     state[name] = torch.zeros_like(parameter)
-            if isinstance(optimizer, Adam) and "step" not in state:
+            if isinstance(optimizer, ADAM) and "step" not in state:
                 on_device = group["capturable"] or group["fused"]
                 device = parameter.device if on_device else None
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)

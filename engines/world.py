@@ -58,7 +58,7 @@ class ProcessWorld:
         try:
             dist.init_process_group(
                 backend,
-                store=_store(self.rank, self.size, timeout),
+                store=open_store(self.rank, self.size, timeout),
                 rank=self.rank,
                 world_size=self.size,
                 timeout=timeout,
@@ -131,6 +131,31 @@ def open_world(device: str, timeout_s: float, always_group: bool) -> ProcessWorl
     return world
 
 
+def open_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
+    """Where ranks leave each other their addresses; empty at each attempt of torchrun.
+
+    Raises EngineError where the environment does not say where it is.
+    """
+    if size == 1:
+        return dist.HashStore()
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if not address or not port:
+        raise EngineError(
+            f"{size} processes cannot find each other: MASTER_ADDR and MASTER_PORT are not in the "
+            "environment; torchrun sets both"
+        )
+    # torchrun's agent keeps one store through all restarts of the workers.
+    agent_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(
+        address,
+        _number(dict(os.environ), "MASTER_PORT"),
+        is_master=rank == 0 and not agent_has_store,
+        timeout=timeout,
+    )
+    # Restarted workers would find the addresses of the dead under the same keys and hang.
+    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
 def read_place(environment: os._Environ[str] | dict[str, str]) -> Place:
     """Where torchrun's variables put this process; a lone process without them.
 
@@ -188,24 +213,3 @@ def _backend(kind: str) -> str:
             "talk through; engine local with one process needs none"
         )
     return backend
-
-
-def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
-    if size == 1:
-        return dist.HashStore()
-    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    if not address or not port:
-        raise EngineError(
-            f"{size} processes cannot find each other: MASTER_ADDR and MASTER_PORT are not in the "
-            "environment; torchrun sets both"
-        )
-    # torchrun's agent keeps one store through all restarts of the workers.
-    agent_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(
-        address,
-        _number(dict(os.environ), "MASTER_PORT"),
-        is_master=rank == 0 and not agent_has_store,
-        timeout=timeout,
-    )
-    # Restarted workers would find the addresses of the dead under the same keys and hang.
-    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

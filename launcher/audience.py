@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,19 +42,21 @@ class Listeners:
     def hooks(self, settings: Any, about: About) -> list[Hook]:
         """All hooks of this rank; files and the console are rank 0's."""
         events = Events(self.folder, self.world.rank)
+        found: list[Hook] = [events]
+
+        def tell(kind: str, facts: Mapping[str, object]) -> None:
+            """What this rank alone saw: on rank 0 the console and the log are told, too."""
+            if self.world.rank != 0:
+                events.tell(kind, facts)
+                return
+            for hook in found:
+                hook.event(kind, facts)
+
+        if self.world.rank == 0:
+            found += [Metrics(self.folder), Narrator(about, self._voices()), Result(about)]
         read = partial(read_machine, self.world.device)
         limits = settings.limits
-        found: list[Hook] = [
-            events,
-            Preempt(events.tell),
-            Governor(limits, Monitor(read, limits.check_every_s), events.tell),
-        ]
-        if self.world.rank == 0:
-            found += [
-                Metrics(self.folder),
-                Narrator(about, self._voices()),
-                Result(about),
-            ]
+        found += [Preempt(tell), Governor(limits, Monitor(read, limits.check_every_s), tell)]
         return found
 
     def about(self, task: Task, parameters: int) -> About:

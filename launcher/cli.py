@@ -58,9 +58,7 @@ def read(argv: Sequence[str]) -> Request:
 
 def parser(command: Command) -> argparse.ArgumentParser:
     """The parser that the command's table describes; help is rendered in help_text.py."""
-    made = argparse.ArgumentParser(
-        prog=PROGRAM, add_help=False, allow_abbrev=False, exit_on_error=False
-    )
+    made = argparse.ArgumentParser(prog=PROGRAM, add_help=False, exit_on_error=False)
     made.add_argument("word", nargs="*", default=[])
     for option in command.options:
         _add(made, option)

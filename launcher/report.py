@@ -17,6 +17,8 @@ from engines.base import EngineError
 from launcher import exit_codes
 from launcher.messages import SettingsError
 from models.base import DataError
+from training.checkpoint.manifest import CheckpointError
+from training.records.line_file import RunFolderError
 
 Kind = Literal["ended", "stopped", "words", "fault", "peer lost"]
 """ended: in good order, as the ranks agreed; stopped: by a signal, before there was anything to
@@ -90,6 +92,8 @@ def _failed(fault: BaseException, rank: int) -> Report:
         return _report("words", exit_codes.WRONG_WORDS, rank, str(fault))
     if isinstance(fault, DataError | EngineError):
         return _report("words", exit_codes.WRONG_WORDS, rank, f"error: {fault}")
+    if isinstance(fault, RunFolderError | CheckpointError):
+        return _report("fault", exit_codes.FAULT, rank, f"error: {fault}")
     if isinstance(fault, KeyboardInterrupt):
         text = "interrupted before there was anything to save"
         return _report("stopped", exit_codes.INTERRUPTED, rank, text)

@@ -95,7 +95,7 @@ def picture(lines: list[str], command: list[str], columns: int) -> str:
     console = Console(record=True, width=columns, file=io.StringIO(), color_system="truecolor")
     console.print(Text.assemble(("$ ", "green"), (shlex.join(command), "bold")))
     for line in lines:
-        console.print(Text.from_ansi(line), no_wrap=True, crop=True)
+        console.print(Text.from_ansi(line), overflow="fold")
     return console.export_svg(title="gearshift", clear=False)
 
 

@@ -25,5 +25,3 @@ class About:
     """What a task tells of its data."""
     notes: Sequence[str] = ()
     """What was filled in or adapted, a line each."""
-    next: str | None = None
-    """What to try after the run, a line."""

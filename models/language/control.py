@@ -52,9 +52,7 @@ def text_chance(train: Windows, val: Windows, size: int) -> dict[str, float]:
     `floor`: by each row's own frequencies, were they known beforehand; the logarithm of the number
     of its orders. A loss below the floor has seen what it should not.
     """
-    seen = np.ones(size)
-    for i in range(len(train)):
-        seen += np.bincount(train.row(i).labels, minlength=size)
+    seen = train.label_counts(size) + 1
     logp = np.log(seen / seen.sum())
     chance = orders = 0.0
     for i in range(len(val)):
@@ -64,6 +62,6 @@ def text_chance(train: Windows, val: Windows, size: int) -> dict[str, float]:
     return {"chance": chance / val.tokens, "floor": orders / val.tokens}
 
 
-def dialogue_chance(exchanges: Sequence[Exchange]) -> float:
-    """The share of exact answers that guessing the kind gives at most, doubled: the upper bound."""
-    return 2 / len({e.label for e in exchanges})
+def dialogue_chance(labels: int) -> float:
+    """The upper bound of exact answers: twice the share that guessing one of `labels` gives."""
+    return 2 / labels

@@ -54,24 +54,35 @@ def read_corpus(path: Path, answers: Path | None, on_bad: OnBad) -> Corpus:
             continue
         documents += more[0]
         conversations += more[1]
+    conversations = [c for c in conversations if _is_answered(c, faults)]
     skipped = faults.settle(on_bad, len(documents) + len(conversations))
+    _check_kind(path, len(documents), len(conversations), skipped)
+    left_out = Counter({"skipped_rows": skipped, "ignored_files": ignored})
+    return assemble(str(path), documents, conversations, left_out)
+
+
+def _is_answered(conversation: Conversation, faults: Faults) -> bool:
+    answered = bool(exchanges_in(conversation))
+    if not answered:
+        faults.add(conversation.where, "no request with an answer")
+    return answered
+
+
+def _check_kind(path: Path, documents: int, conversations: int, skipped: int) -> None:
     if documents and conversations:
         raise DataError(
-            f"'{path}' holds both plain text ({len(documents)} documents) and conversations "
-            f"({len(conversations)})",
+            f"'{path}' holds both plain text ({documents} documents) and conversations "
+            f"({conversations})",
             where="data.path",
             legal="one kind at a time",
             mend="move one kind to a folder of its own",
         )
-    left_out = Counter({"skipped_rows": skipped, "ignored_files": ignored})
-    corpus = assemble(str(path), documents, conversations, left_out)
-    if not corpus.groups:
+    if not documents and not conversations:
         raise DataError(
             f"'{path}' holds nothing to learn from",
             where=f"data.path, {skipped} rows left out",
             legal="text, or requests with answers",
         )
-    return corpus
 
 
 def _read_file(

@@ -66,7 +66,9 @@ class Dataset:
         rules: Rules,
     ) -> None:
         """Raises DataError if a split gives no sample or the training text is too short."""
-        self.corpus, self.splits, self.tokenizer, self.rules = corpus, splits, tokenizer, rules
+        self.source, self.left_out = corpus.source, corpus.left_out
+        self.splits, self.tokenizer, self.rules = splits, tokenizer, rules
+        self.labels = len({e.label for e in corpus.exchanges})
         self.text: dict[SplitName, Windows] = {}
         self.dialogues: dict[SplitName, Dialogues] = {}
         for number, name in enumerate(SPLITS):
@@ -115,7 +117,7 @@ class Dataset:
         truncated = sum(d.truncated for d in self.dialogues.values())
         too_long = sum(d.skipped for d in self.dialogues.values())
         facts: dict[str, Any] = {
-            "source": self.corpus.source,
+            "source": self.source,
             "kind": "text" if self.text else "conversations",
             "tokenizer": self.tokenizer.name,
             "seq_len": self.rules.length,
@@ -123,9 +125,9 @@ class Dataset:
             "samples": {name: len(self.split(name)) for name in SPLITS},
             "tokens": {name: self.split(name).tokens for name in SPLITS},
             "truncated_prompts": truncated,
-            **self.corpus.left_out,
+            **self.left_out,
         }
-        facts["skipped_rows"] = self.corpus.left_out["skipped_rows"] + too_long
+        facts["skipped_rows"] = self.left_out["skipped_rows"] + too_long
         if self.rules.control == "noise":
             facts["control"] = self._control()
         return facts
@@ -136,6 +138,6 @@ class Dataset:
             chance = text_chance(self.text["train"], self.text["val"], self.tokenizer.size)
             return {"val_loss": {"min": chance["floor"], "chance": chance["chance"]}}
         return {
-            "exact_match": {"max": dialogue_chance(self.corpus.exchanges)},
+            "exact_match": {"max": dialogue_chance(self.labels)},
             "matched_gap": {"max": 0.02},
         }

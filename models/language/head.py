@@ -34,9 +34,14 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float, low: torch.dtype
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        smoothing: float,
+        low: torch.dtype,
+        rows: int,
     ) -> Tensor:
-        rows = max(1, CHUNK // weight.shape[0])
         narrow = weight.to(low)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
@@ -52,9 +57,9 @@ class _ChunkedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight = ctx.saved_tensors
-        return hidden * incoming, weight * incoming, None, None, None
+        return hidden * incoming, weight * incoming, None, None, None, None
 
 
 def _loss_and_gradient(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -75,10 +80,11 @@ def _loss_and_gradient(logits: Tensor, labels: Tensor, smoothing: float) -> tupl
 class Head(nn.Module):
     """A linear layer without bias to the vocabulary; one module, so that engines gather it once."""
 
-    def __init__(self, weight: nn.Parameter, smoothing: float) -> None:
+    def __init__(self, weight: nn.Parameter, smoothing: float, chunk: int = CHUNK) -> None:
         super().__init__()
         self.weight = weight
         self.smoothing = smoothing
+        self.rows = max(1, chunk // weight.shape[0])
 
     def forward(
         self, hidden: Tensor, labels: Tensor | None, measure: bool
@@ -93,13 +99,12 @@ class Head(nn.Module):
         low = hidden.dtype
         if torch.is_autocast_enabled(device):
             low = torch.get_autocast_dtype(device)
-        return _ChunkedLoss.apply(flat, self.weight, targets, self.smoothing, low)
+        return _ChunkedLoss.apply(flat, self.weight, targets, self.smoothing, low, self.rows)
 
     def _measure(self, hidden: Tensor, labels: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        rows = max(1, CHUNK // self.weight.shape[0])
         scores = [
             token_scores(F.linear(h, self.weight), y)
-            for h, y in zip(hidden.split(rows), labels.split(rows), strict=True)
+            for h, y in zip(hidden.split(self.rows), labels.split(self.rows), strict=True)
         ]
         nats, right = (torch.cat(parts).view(shape) for parts in zip(*scores, strict=True))
         return nats, right

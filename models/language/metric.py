@@ -40,8 +40,9 @@ class LanguageMetric:
         text_bytes = batch["text_bytes"].to(nats.device)
         rows = torch.ones_like(text_bytes)
         plain = (row_nats, row_tokens, row_right, text_bytes, exact, rows)
-        counts = [x.double()[~true].sum() for x in plain]
-        counts += [x.double()[true].sum() for x in (row_nats, row_tokens)]
+        # A product and no selection, which would make the host wait for the device.
+        counts = [(x.double() * ~true).sum() for x in plain]
+        counts += [(x.double() * true).sum() for x in (row_nats, row_tokens)]
         return torch.stack(counts)
 
     def result(self, counts: Tensor) -> dict[str, float]:

@@ -30,8 +30,9 @@ class Windows:
         whole: bool = False,
         noise: Sequence[int] | None = None,
     ) -> None:
-        self.length, self.end, self.noise = length, tokenizer.end, noise
-        start = tokenizer.end if tokenizer.start is None else tokenizer.start
+        self.length, self.noise = length, noise
+        self.end = tokenizer.end
+        self.start = tokenizer.end if tokenizer.start is None else tokenizer.start
         encoded = [tokenizer.encode(d.text) for d in documents]
         sizes = np.array([len(e) + 1 for e in encoded], dtype=np.int64)
         self.starts = np.concatenate(([0], sizes.cumsum()))
@@ -40,7 +41,7 @@ class Windows:
         kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
         self.stream = np.empty(int(sizes.sum()), dtype=kind)
         for at, tokens in zip(self.starts[:-1], encoded, strict=True):
-            self.stream[at] = start
+            self.stream[at] = self.start
             self.stream[at + 1 : at + 1 + len(tokens)] = tokens
         self.rows = self._cut_whole() if whole else self._cut()
 
@@ -48,6 +49,13 @@ class Windows:
     def tokens(self) -> int:
         """Labels of all rows."""
         return len(self.stream)
+
+    def label_counts(self, size: int) -> np.ndarray:
+        """How often each of `size` tokens is a label, over all rows."""
+        counts = np.bincount(self.stream, minlength=size)
+        counts[self.start] -= len(self.names)
+        counts[self.end] += len(self.names)
+        return counts
 
     def _cut(self) -> np.ndarray:
         edges = np.append(np.arange(0, len(self.stream), self.length), len(self.stream))

@@ -133,11 +133,14 @@ def shape(model: Pretrained) -> Shape | None:
     return Shape(matrix_elements(model), layers, width)
 
 
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers of a decoder in order: the longest list of modules of one class."""
-    lists = [
-        list(module)
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
-    ]
-    return max(lists, key=len, default=[])
+def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
+    """The layers of a decoder in order.
+
+    The outermost list of `count` modules; if there is none, the longest of modules of one class.
+    By length alone the experts of a layer could be taken for layers.
+    """
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    for layers in lists:
+        if len(layers) == count:
+            return layers
+    return max((x for x in lists if len({type(m) for m in x}) == 1), key=len, default=[])

@@ -66,6 +66,7 @@ class LanguageTask:
 
         Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
+        length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad)
         share, seed = self.context.eval_share, self.context.seed
         splits = split_groups(corpus.groups, self.fraction, share, seed)
@@ -73,7 +74,7 @@ class LanguageTask:
             keep(splits, self.context.folder)
         tokenizer = self._fit_tokenizer(corpus, set(splits["train"]))
         whole = self.pretrained is not None  # not every architecture takes a mask of documents
-        rules = Rules(self._row_length(), self.on_bad, self.control, seed, whole)
+        rules = Rules(length, self.on_bad, self.control, seed, whole)
         self._dataset = Dataset(corpus, splits, tokenizer, rules)
 
     def _fit_tokenizer(self, corpus: Corpus, train: set[str]) -> Tokenizer:
@@ -108,16 +109,16 @@ class LanguageTask:
 
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator, or loaded."""
-        local = self._local_tokenizer()
         kernel = self.context.attention
         if self.pretrained is not None:
             model = pretrained.load(self.pretrained, self.smoothing, kernel)
+            local = self._local_tokenizer()
             assert local is not None
             pretrained.check_vocabulary(model, local.size, self.pretrained)
             self._shape = pretrained.shape(model)
             return model
         size = self.size
-        if local is not None:
+        if local := self._local_tokenizer():
             size = replace(size, vocabulary=-(-local.size // 8) * 8)
         ours = Transformer(size, self.kv_heads, self.smoothing, kernel)
         self._shape = Shape(matrix_elements(ours), size.layers, size.width)
@@ -155,7 +156,7 @@ class LanguageTask:
 
     def blocks(self, model: Module) -> list[Module]:
         """The decoder's layers."""
-        return pretrained.decoder_layers(model)
+        return pretrained.decoder_layers(model, self._shape.layers if self._shape else None)
 
     def preview(self, model: Module) -> str | None:
         """How the model goes on from the start of the first validation text. Collective."""

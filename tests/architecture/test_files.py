@@ -58,9 +58,10 @@ def names_that_say_nothing(tree: Tree) -> list[str]:
 
 
 def modules_without_their_sentence(tree: Tree) -> list[str]:
-    """Files whose docstring is missing or is not one sentence; tests may be silent.
+    """Files whose docstring is missing or is not one sentence.
 
-    What is not shipped may go on after its sentence, to tell how it is run.
+    A test may be silent, for its names are claims. What is not shipped may go on after its
+    sentence, to tell how it is run.
     """
     faults = []
     for module in tree.modules.values():

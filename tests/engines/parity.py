@@ -109,13 +109,15 @@ class Net(nn.Module):
 def sequences(step: int) -> tuple[Tensor, Tensor]:
     """Tokens and labels [sequence, time] of one global batch: uneven padding, some without labels.
 
-    The last micro-batch has no label at all; the one before has none on the second of two ranks,
-    whose work is then uneven to that of the first.
+    The micro-batch in the middle has no label at all; the last has none on the second of two
+    ranks, whose work is then uneven to that of the first.
     """
     draw = torch.Generator().manual_seed(1000 + step)
     tokens = torch.randint(VOCABULARY, (GLOBAL_BATCH, TIME + 1), generator=draw)
     lengths = torch.randint(1, TIME + 1, (GLOBAL_BATCH, 1), generator=draw)
-    lengths[GLOBAL_BATCH // 2 :] = 0
+    size = GLOBAL_BATCH // ACCUMULATION
+    lengths[size : 2 * size] = 0
+    lengths[-size // 2 :] = 0
     labels = tokens[:, 1:].masked_fill(torch.arange(TIME) >= lengths, IGNORED)
     return tokens[:, :-1], labels
 

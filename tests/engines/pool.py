@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -63,7 +64,9 @@ class Pool:
     def _start(self) -> None:
         # As torchrun does: the store stands outside the workers, at a port that was free.
         self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
-        context = multiprocessing.get_context("spawn")
+        # A server that has imported torch once saves seconds a worker; macOS cannot fork after it.
+        context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        context.set_forkserver_preload(["torch.distributed.fsdp", "torch._dynamo"])
         for rank in range(self.size):
             here, there = context.Pipe()
             process = context.Process(

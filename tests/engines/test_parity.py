@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from engines.catalog import ENGINES, missing
 from tests.engines.parity import ACCUMULATION, Case, Outcome, distance, train
@@ -14,19 +15,20 @@ Worlds = dict[int, Pool]
 TOLERANCE = 1e-5
 
 
-def _able(names: list[str]) -> list:
-    return [
-        pytest.param(
-            name,
-            marks=pytest.mark.skipif(
-                bool(missing(ENGINES[name])), reason=f"needs {missing(ENGINES[name])}"
-            ),
-        )
-        for name in names
-    ]
+def _lacks(name: str) -> str:
+    """What is missing here for the engine `name` to run on a CPU; empty: nothing."""
+    if name.startswith("fsdp") and not hasattr(torch.cpu.Stream, "record_event"):
+        return "a torch whose fully_shard runs on a CPU"
+    return ", ".join(missing(ENGINES[name]))
 
 
-all_engines = pytest.mark.parametrize("engine", _able(list(ENGINES)))
+def able(*names: str) -> pytest.MarkDecorator:
+    marks = {name: pytest.mark.skipif(bool(_lacks(name)), reason=_lacks(name)) for name in names}
+    return pytest.mark.parametrize("engine", [pytest.param(n, marks=marks[n]) for n in names])
+
+
+all_engines = able(*ENGINES)
+all_of_torch = able("local", "ddp", "fsdp", "oss")
 both_sizes = pytest.mark.parametrize("size", [1, 2])
 
 
@@ -107,6 +109,13 @@ def test_fp16_skips_on_all_ranks_what_overflowed_on_one(
     assert max(apart.values()) < TOLERANCE, apart
 
 
+def test_fp16_gradients_are_near_those_of_fp32(worlds: Worlds) -> None:
+    case = {"steps": 2, "lr": 0.0, "clip_norm": None}
+    plain = worlds[1].run(train, Case("local", **case))
+    apart = distance(worlds[1].run(train, Case("local", precision="fp16", **case)), plain)
+    assert 0.0 < apart["exp_avg"] < 0.02 and apart["norm"] < 1e-2, apart
+
+
 @both_sizes
 @all_engines
 def test_activation_checkpointing_changes_no_number(worlds: Worlds, engine: str, size: int) -> None:
@@ -119,7 +128,7 @@ def test_activation_checkpointing_changes_no_number(worlds: Worlds, engine: str,
 
 @pytest.mark.slow
 @both_sizes
-@pytest.mark.parametrize("engine", ["local", "ddp", "fsdp"])
+@able("local", "ddp", "fsdp")
 def test_compilation_changes_numbers_by_rounding_only(
     worlds: Worlds, engine: str, size: int
 ) -> None:
@@ -131,7 +140,7 @@ def test_compilation_changes_numbers_by_rounding_only(
     assert apart["exp_avg"] < 1e-5 and apart["exp_avg_sq"] < 1e-5 and apart["weight"] < 1e-3, apart
 
 
-@pytest.mark.parametrize("engine", ["fsdp", "fsdp-offload"])
+@able("fsdp", "fsdp-offload")
 def test_bf16_params_is_near_bf16_and_not_it(worlds: Worlds, engine: str) -> None:
     """Both round to bf16, in other places."""
     case = {"steps": 1, "lr": 0.0, "clip_norm": None}

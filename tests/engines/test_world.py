@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from engines.base import EngineError, World
-from engines.world import Place, open_world, read_place
+from engines.world import Place, open_store, open_world, read_place
 from tests.engines.pool import Pool
 
 TORCHRUN = {
@@ -103,10 +105,26 @@ def test_a_barrier_names_the_ranks_that_did_not_come(worlds: dict[int, Pool]) ->
     worlds[2].close()  # gloo closes the connection to a rank that timed out
 
 
+def test_what_one_attempt_left_in_the_store_is_not_seen_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A restarted rank would take the address of a dead one for its peer's, and hang."""
+    kept = TCPStore("127.0.0.1", 0, is_master=True)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(kept.port))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    stores = []
+    for attempt in ("0", "0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        stores.append(open_store(rank=0, size=2, timeout=timedelta(seconds=5)))
+    first, peer, restarted = stores
+    first.set("address", "of rank 0")
+    assert peer.get("address") == b"of rank 0"
+    assert not restarted.check(["address"])
+
+
 @pytest.mark.slow
 def test_workers_that_torchrun_restarts_find_each_other(tmp_path: Path) -> None:
-    """In the same store they would find the addresses of the dead; three times, as it was by luck
-    that they sometimes met."""
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import os, torch\n"

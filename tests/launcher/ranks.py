@@ -8,17 +8,19 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from launcher import rank
 from models.base import DataError
-from training.hooks import Outcome
+from training.hooks import Outcome, Status
 
 ME = int(os.environ.get("RANK", "0"))
 
 
 def outcome(code: int = 0, reason: str = "all steps taken") -> Outcome:
-    status = {0: "completed", 1: "failed"}.get(code, "stopped")
+    endings: dict[int, Status] = {0: "completed", 1: "failed"}
+    status = endings.get(code, "stopped")
     return Outcome(status, reason, code, 4, 1.0, 0.1, None, None)
 
 
@@ -42,8 +44,9 @@ def work(resolved, folder, console) -> Outcome:
         os.kill(os.getpid(), signal.SIGKILL)
     elif scene == "lost":
         if ME == 0:
+            (folder / "pid").write_text(str(os.getpid()))
             raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
-        time.sleep(0.1)
+        wait_until_reaped(folder / "pid")
         raise ValueError("the second rank broke")
     elif scene == "gone" and ME == 1:
         os._exit(0)
@@ -63,6 +66,16 @@ def work(resolved, folder, console) -> Outcome:
         (folder / "pid").write_text(str(os.getpid()))
         wait_for_the_others()
     return outcome()
+
+
+def wait_until_reaped(file: Path) -> None:
+    """Until the supervisor has noticed that the process whose number `file` holds has ended."""
+    while not (file.exists() and file.read_text()):
+        time.sleep(0.01)
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(int(file.read_text()), 0)
+            time.sleep(0.01)
 
 
 def until_signal(folder: Path) -> Outcome:

@@ -8,6 +8,7 @@ from engines.base import EngineError
 from launcher import report
 from launcher.messages import Fault, SettingsError
 from models.base import DataError
+from training.records.line_file import RunFolderError
 
 HOST = socket.gethostname()
 
@@ -39,6 +40,12 @@ def test_each_kind_of_end_has_its_code_and_text(fault, kind, code, text):
     told = report.failed(fault, 3)
     assert (told.kind, told.exit_code, told.text) == (kind, code, text)
     assert bool(told.trace) == (code == 1)
+
+
+def test_a_run_folder_that_fills_up_is_told_without_a_traceback(tmp_path):
+    told = report.failed(RunFolderError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
+    assert (told.kind, told.exit_code, told.trace) == ("fault", 1, "")
+    assert told.text.startswith(f"error: cannot write {tmp_path}/log.txt: No space left")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import suppress
 from datetime import datetime
 
 import pytest
@@ -39,21 +40,35 @@ def test_two_starts_in_one_second_get_two_folders(here):
     assert made == [NAME, f"{NAME}-2", f"{NAME}-3"]
 
 
-def test_starts_at_the_same_instant_never_share_a_folder(here):
+def made_together(out, starts: int = 8):
+    """The folders of starts at the same instant; those that were refused are left out."""
     made = []
-    together = threading.Barrier(8)
+    together = threading.Barrier(starts)
     settings = resolved()
 
     def start():
         together.wait()
-        made.append(run_folder.make(settings, None, NAME).path)
+        with suppress(SettingsError):
+            made.append(run_folder.make(settings, out, NAME).path)
 
-    threads = [threading.Thread(target=start) for _ in range(8)]
+    threads = [threading.Thread(target=start) for _ in range(starts)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(made)) == 8
+    return made
+
+
+def test_starts_at_the_same_instant_never_share_a_folder(here):
+    assert len(set(made_together(None))) == 8
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_one_of_the_starts_into_one_folder_gets_it(here, exists):
+    if exists:
+        (here / "mine").mkdir()
+    assert made_together(here / "mine") == [here / "mine"]
+    assert names(here / "mine") == ["log.txt", "origins.json", "settings.yaml"]
 
 
 def test_the_settings_fed_back_give_the_same_settings(here):

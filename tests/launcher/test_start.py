@@ -7,6 +7,7 @@ import pytest
 
 from launcher import start
 from launcher.messages import Fault, SettingsError
+from launcher.report import Report
 from launcher.resolved import Words
 from models.base import DataError
 from training.hooks import Outcome
@@ -29,7 +30,7 @@ def run():
     """Carries out the tiny run with the given work: how it finished, and what was told."""
 
     def carry_out(work, out: Path | None = None):
-        told = []
+        told: list[Report] = []
         ready = start.prepare(TINY, out, [])
         finished = start.carry_out(ready, True, told.append, load_work=lambda: work)
         return finished, [report.text for report in told]
@@ -138,22 +139,29 @@ def test_nothing_is_made_before_all_words_are_right(here):
     assert list(here.iterdir()) == []
 
 
-def test_a_rank_of_torchrun_starts_no_processes_and_makes_no_folder(here, monkeypatch):
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(
+    here, monkeypatch, number
+):
     place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    for name, value in {**place, "RANK": "1", "LOCAL_RANK": "1"}.items():
+    for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen = []
 
     def work(resolved, folder, console):
-        seen.append((folder, console, resolved.batching.world_size))
+        seen.append((os.getpid(), folder, console, resolved.batching.world_size))
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
-    ready = start.prepare(Words(model="language:tiny"), None, [])
+    # Settings of a run on two processes, fed back: torchrun has started those already.
+    (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
+    words = Words(model="language:tiny", configs=[here / "mine.yaml"])
+    ready = start.prepare(words, None, [])
     finished = start.carry_out(ready, True, seen.append, load_work=lambda: work)
-    assert seen == [(None, False, 2)]
-    assert finished.folder is None
-    assert list(here.iterdir()) == []
+    first = number == 0
+    assert seen == [(os.getpid(), finished.folder, first, 2)]
+    assert (finished.folder is not None) == first
+    assert (here / "runs").exists() == first
 
 
 def test_ranks_of_srun_are_told_to_torch(monkeypatch):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.handover import Job
+from launcher.report import Report
 from launcher.resolved import Origin, Value
 from launcher.supervise import supervise
 
@@ -19,7 +20,7 @@ def run(two_ranks, tmp_path, monkeypatch):
 
     def run_scene(scene: str, threads: int = 1, resolved=two_ranks):
         monkeypatch.setenv("SCENE", scene)
-        told = []
+        told: list[Report] = []
         job = Job(resolved, tmp_path, console=True)
         ending = supervise(job, threads, told.append, "tests.launcher.ranks")
         return ending, told

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
+import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -20,28 +22,42 @@ def main(where: str) -> None:
 
     preempt = Preempt(tell)
     preempt.start(budget())
-    child = fork_a_worker() if where == "forked" else 0
+    child, answers = fork_a_worker() if where == "forked" else (0, 0)
     print("ready", child, flush=True)
+    if where == "echoed":
+        # From here, as two signals of one kind from outside may arrive as one.
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
     if where == "busy":
         # Minutes of arithmetic without a line of Python, as in a backward or a collective.
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
     for line in sys.stdin:
         if line == "end\n":
             break
+        if line == "worker\n":
+            os.read(answers, 1)
+            print("alive", flush=True)
+            continue
         print(int(preempt.step(step(1))), *told, flush=True)
     preempt.end(outcome())
     print("ended", flush=True)
     sys.stdin.read()
 
 
-def fork_a_worker() -> int:
-    """A child that waits, as loader workers do, for as long as this process lives."""
+def fork_a_worker() -> tuple[int, int]:
+    """A child that lives as long as this process, and a pipe where it answers SIGUSR2."""
     read_end, write_end = os.pipe()
+    answers, answer = os.pipe()
     if (child := os.fork()) == 0:
         os.close(write_end)
-        os.read(read_end, 1)
+        signal.signal(signal.SIGUSR2, lambda number, frame: os.write(answer, b"!"))
+        os.write(answer, b"!")
+        # Never for long: a handler waits while a call blocks that began just after its signal.
+        while not select.select([read_end], [], [], 0.01)[0]:
+            pass
         os._exit(0)
-    return child
+    os.read(answers, 1)
+    return child, answers
 
 
 if __name__ == "__main__":

@@ -146,6 +146,15 @@ def test_what_was_over_its_limit_before_the_run_cannot_end_it_but_critical_can()
     machine.governor.end(outcome())
 
 
+def test_what_became_critical_during_relief_ends_the_run_whatever_was_asked_for():
+    machine = Machine(at_start=BUSY)
+    for _ in range(3):
+        machine.step(replace(BUSY, swap=60.0))
+
+    assert machine.relieved(replace(FULL, swap=0.0)) == STOP
+    machine.governor.end(outcome())
+
+
 def test_a_machine_full_from_the_start_is_left_within_one_interval():
     machine = Machine(at_start=FULL)
 

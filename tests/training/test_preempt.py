@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from training.hooks import Ask
@@ -25,10 +24,22 @@ SAVE_AND_END = {
 }
 
 
+_running: list[Program] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """A test that fails leaves no program behind."""
+    yield
+    while _running:
+        _running.pop().close()
+
+
 class Program:
     """A running tests.training.signalled."""
 
     def __init__(self, where: str) -> None:
+        _running.append(self)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.training.signalled", where],
             cwd=ROOT,
@@ -63,10 +74,22 @@ class Program:
 
 
 @pytest.fixture
-def program() -> Iterator[Program]:
-    started = Program("main")
-    yield started
-    started.close()
+def start() -> Iterator[Callable[[str], Program]]:
+    """Starts programs, which end with the test."""
+    started: list[Program] = []
+
+    def begin(where: str) -> Program:
+        started.append(Program(where))
+        return started[-1]
+
+    yield begin
+    for program in started:
+        program.close()
+
+
+@pytest.fixture
+def program(start: Callable[[str], Program]) -> Program:
+    return start("main")
 
 
 @pytest.mark.parametrize("number", list(SAVE_AND_END))
@@ -85,9 +108,8 @@ def test_the_ask_stays_and_is_told_once(program: Program):
     ] * 2
 
 
-def test_one_press_that_arrives_twice_is_one(program: Program):
-    program.process.send_signal(signal.SIGINT)
-    program.process.send_signal(signal.SIGINT)
+def test_one_press_that_arrives_twice_is_one(start: Callable[[str], Program]):
+    program = start("echoed")
 
     assert program.asks()[0] == SAVE_AND_END[signal.SIGINT]
 
@@ -99,8 +121,8 @@ def test_afterwards_signals_do_what_they_did_before(program: Program):
     assert program.process.wait(DEADLINE_S) == -signal.SIGTERM
 
 
-def test_a_second_press_ends_even_a_thread_that_runs_no_python():
-    busy = Program("busy")
+def test_a_second_press_ends_even_a_thread_that_runs_no_python(start: Callable[[str], Program]):
+    busy = start("busy")
     end = time.monotonic() + DEADLINE_S
     while busy.process.poll() is None and time.monotonic() < end:
         busy.process.send_signal(signal.SIGINT)
@@ -108,23 +130,23 @@ def test_a_second_press_ends_even_a_thread_that_runs_no_python():
             busy.process.wait(0.05)
 
     assert busy.process.poll() == 130
-    busy.close()
 
 
-def test_a_signal_to_a_forked_worker_is_not_ours_and_does_not_kill_it():
-    program = Program("forked")
+def test_a_signal_to_a_forked_worker_is_not_ours_and_does_not_kill_it(
+    start: Callable[[str], Program],
+):
+    program = start("forked")
     for number in SAVE_AND_END:
         os.kill(program.child, number)
-    # Ours comes after theirs; had theirs reached us, it would be told too.
+    os.kill(program.child, signal.SIGUSR2)
+    assert program.write("worker") == "alive"  # it has had all of them
     program.process.send_signal(signal.SIGUSR1)
 
     assert program.asks() == (SAVE_AND_END[signal.SIGUSR1], "signal ['SIGUSR1']")
-    assert psutil.Process(program.child).status() != psutil.STATUS_ZOMBIE
-    program.close()
 
 
-def test_outside_the_main_thread_nothing_is_installed():
-    program = Program("thread")
+def test_outside_the_main_thread_nothing_is_installed(start: Callable[[str], Program]):
+    program = start("thread")
     assert program.write("step") == "0"
     assert program.write("end") == "ended"
     program.process.send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File
+from training.records.line_file import naming
 
 _THREADS = 4
 
@@ -20,6 +21,7 @@ class BlockWriter:
 
     Data is not copied: it must not change before it has left the writer, at the latest with the
     `with`. At most `_THREADS` + 2 blocks are held. On leaving, the file is synced to the device.
+    Raises RunFolderError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +34,8 @@ class BlockWriter:
         self._digests: list[str] = []
 
     def __enter__(self) -> BlockWriter:
-        self._stream = self._path.open("xb", buffering=0)
+        with naming(self._path):
+            self._stream = self._path.open("xb", buffering=0)
         return self
 
     def __exit__(
@@ -45,7 +48,8 @@ class BlockWriter:
             if fault is None:
                 if self._block:
                     self._flush()
-                os.fsync(self._stream.fileno())
+                with naming(self._path):
+                    os.fsync(self._stream.fileno())
                 self._digests.extend(future.result() for future in self._hashing)
         finally:
             self._stream.close()
@@ -70,10 +74,11 @@ class BlockWriter:
         if len(self._hashing) == _THREADS:
             self._digests.append(self._hashing.popleft().result())
         self._hashing.append(self._pool.submit(_digest, block))
-        for rest in block:
-            self._bytes += len(rest)
-            while rest:
-                rest = rest[self._stream.write(rest) :]
+        with naming(self._path):
+            for rest in block:
+                self._bytes += len(rest)
+                while rest:
+                    rest = rest[self._stream.write(rest) :]
 
 
 def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) -> None:

@@ -19,6 +19,7 @@ from training.checkpoint import manifest, retention, shard
 from training.checkpoint.blocks import BlockWriter
 from training.checkpoint.manifest import CheckpointError, File, Manifest
 from training.console.quantities import size
+from training.records.line_file import RunFolderError
 from training.records.plain_json import encode_bytes
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
@@ -151,7 +152,7 @@ class Saver:
         fault: Exception | None = None
         try:
             result = action()
-        except (OSError, CheckpointError) as raised:
+        except (OSError, RunFolderError, CheckpointError) as raised:
             fault = raised
         if self._world.agree(int(fault is not None)):
             why = fault or "another rank could not write its part"

@@ -88,7 +88,7 @@ class Narrator(Hook):
             # Of a failed run the fault is told already; a full disk must not hide it.
             with suppress(*([RunFolderError] if outcome.status == "failed" else [])):
                 if self._progress is not None:
-                    lines = words.summary(self._about, outcome)
+                    lines = words.summary(outcome)
                     self._say("summary", "\n".join(lines))
         finally:
             for voice in self._voices:

@@ -56,7 +56,8 @@ class Progress:
         self._start = self._mark = now()
         self._step = budget.first_step
         self._steps, self._evaluations, self._saves = _Pace(), _Pace(), _Pace()
-        self._evaluated_at: int | None = None
+        # Nothing is due at the step that the run begins with.
+        self._evaluated_at = self._saved_at = budget.first_step
         self._unplanned_saves = 0
         self.last: Logged | None = None
 
@@ -79,6 +80,7 @@ class Progress:
         """A checkpoint has been written; gives the seconds it took."""
         seconds = self._lap()
         self._saves.add(seconds)
+        self._saved_at = self._step
         every = self._budget.save_every
         if every is None or self._step % every:
             self._unplanned_saves += 1
@@ -108,16 +110,18 @@ class Progress:
         return self._mark - before
 
     def _evaluations_left(self) -> int:
+        done = self._step if self._evaluated_at == self._step else self._step - 1
         total, every = self._budget.total_steps, self._budget.eval_every
         # One more at the end, unless the last planned one falls there.
-        at_end = self._step < total and (every is None or total % every != 0)
-        return _multiples(self._step, total, every) + at_end
+        at_end = done < total and (every is None or total % every != 0)
+        return _multiples(done, total, every) + at_end
 
     def _saves_left(self, evaluations_left: int) -> float:
         """Planned ones, one at the end, and the share of evaluations that found a best."""
-        planned = _multiples(self._step, self._budget.total_steps, self._budget.save_every)
+        done = self._step if self._saved_at == self._step else self._step - 1
+        planned = _multiples(done, self._budget.total_steps, self._budget.save_every)
         share = self._unplanned_saves / self._evaluations.count if self._evaluations.count else 0.0
-        at_end = 1 if self._step < self._budget.total_steps else 0
+        at_end = 1 if done < self._budget.total_steps else 0
         return max(planned + share * evaluations_left, at_end)
 
 

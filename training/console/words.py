@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 from training.about import About
@@ -11,6 +12,8 @@ from training.console.quantities import amount, duration, real, size
 from training.hooks import Budget, Evaluation, Logged, Outcome
 
 _LABEL = 9
+_WIDTH = 88
+"""Of text behind a label, where it is wrapped."""
 
 
 def row(label: str, text: str) -> str:
@@ -37,8 +40,8 @@ def head(about: About, budget: Budget) -> list[str]:
         row("run", run),
     ]
     if about.data:
-        lines.append(row("data", _facts(about.data)))
-    lines.extend(row("note", note) for note in about.notes)
+        lines.append(_wrapped("data", _facts(about.data)))
+    lines.extend(_wrapped("note", note) for note in about.notes)
     return lines
 
 
@@ -69,8 +72,8 @@ def saved(name: str, step: int, total_steps: int, seconds: float) -> str:
     return row("saved", f"{_step(step, total_steps)}  {name}  ({duration(seconds)})")
 
 
-def summary(about: About, outcome: Outcome) -> list[str]:
-    """How the run ended; the last line says where everything lies."""
+def summary(outcome: Outcome) -> list[str]:
+    """How the run ended."""
     done = f"{outcome.steps} steps, {outcome.epochs:.4g} epochs in {duration(outcome.wall_s)}"
     lines = [row(outcome.status, f"{done}; {outcome.reason}" if outcome.reason else done)]
     if outcome.best is not None:
@@ -87,9 +90,6 @@ def summary(about: About, outcome: Outcome) -> list[str]:
     ]
     if peaks:
         lines.append(row("memory", "at most " + ", ".join(peaks)))
-    lines.append(row("folder", str(about.folder)))
-    if about.next is not None:
-        lines.append(row("next", about.next))
     return lines
 
 
@@ -125,6 +125,10 @@ def remaining(position: Position) -> str:
     if position.remaining_s is None:
         return "–"
     return (">" if position.remaining_is_least else "") + duration(position.remaining_s)
+
+
+def _wrapped(label: str, text: str) -> str:
+    return row(label, "\n".join(wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)))
 
 
 def _numbers(line: Logged, units: str) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -17,6 +18,15 @@ class RunFolderError(Exception):
         super().__init__(f"cannot write {path}: {_why(fault)}")
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns an OSError into a RunFolderError about `path`."""
+    try:
+        yield
+    except OSError as fault:
+        raise RunFolderError(path, fault) from fault
+
+
 class LineFile:
     """Appends lines to `path`, each whole or not at all; one writer. Touches disk.
 
@@ -26,21 +36,17 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        try:
+        with naming(path):
             self._file = os.open(path, flags, 0o666)
-        except OSError as fault:
-            raise RunFolderError(path, fault) from fault
 
     def write(self, line: bytes) -> None:
         """Append `line`, which holds no line break, and a line break. Raises RunFolderError."""
-        try:
+        with naming(self.path):
             before = os.fstat(self._file)
             if before.st_nlink == 0:
                 # The system would take the line and drop it with the last handle.
                 raise OSError(errno.ENOENT, "it was deleted during the run")
             self._append(line + b"\n", before.st_size)
-        except OSError as fault:
-            raise RunFolderError(self.path, fault) from fault
 
     def close(self) -> None:
         """Give back the handle."""

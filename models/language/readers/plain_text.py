@@ -105,6 +105,9 @@ def _turns(block: Block, where: str, faults: Faults) -> tuple[Turn, ...] | None:
             faults.add(where, "a block that begins with no role; legal  User: Assistant: System:")
             return None
         turns[-1] = Turn(turns[-1].role, f"{turns[-1].text}\n{line}")
+    if empty := next((t for t in turns if not t.text.strip()), None):
+        faults.add(where, f"{empty.role.capitalize()}: says nothing")
+        return None
     return tuple(turns)
 
 

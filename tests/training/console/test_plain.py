@@ -21,7 +21,7 @@ def test_a_pipe_gets_plain_lines_as_they_come():
     assert labels == [
         *("model", "mode", "engine", "batch", "run", "before"),
         *("step", "step", "eval", "printed", "step", "step"),
-        *("completed", "best", "speed", "memory", "folder"),
+        *("completed", "best", "speed", "memory"),
     ]
     assert "| a �[31mred [bold]preview" in done.stdout
     assert done.stderr == "warned by a library\n"

@@ -58,6 +58,30 @@ def test_the_evaluation_and_the_save_at_the_end_are_counted():
     assert position.remaining_s == pytest.approx(30 * 0.1 + 2 * 3.0 + 1 * 2.0)
 
 
+def test_what_is_due_after_this_very_step_is_counted():
+    clock = Clock()
+    progress = Progress(budget(total_steps=4, eval_every=2, save_every=2), clock)
+
+    def step(number: int) -> None:
+        clock.seconds += 1.0
+        progress.stepped(number)
+
+    def evaluate_and_save() -> None:
+        clock.seconds += 3.0
+        progress.evaluated()
+        clock.seconds += 5.0
+        progress.saved()
+
+    step(1)
+    step(2)
+    evaluate_and_save()
+    step(3)
+    step(4)
+    assert progress.position().remaining_s == pytest.approx(3.0 + 5.0)
+    evaluate_and_save()
+    assert progress.position().remaining_s == 0.0
+
+
 def test_several_splits_after_a_step_are_one_evaluation():
     clock = Clock()
     progress = Progress(budget(total_steps=4, eval_every=2), clock)

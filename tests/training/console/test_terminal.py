@@ -89,7 +89,12 @@ def test_the_bar_goes_and_what_is_worth_keeping_stays():
     assert "step 20/100" in received and "━" in received and "loss   2.5000" in received
     kept = "\n".join(screen.lines)
     assert "━━" not in kept and "so far" not in kept
-    for text in ("model      language:tiny", "eval        10/100", "← best", "folder     runs/x"):
+    for text in (
+        "model      language:tiny",
+        "eval        10/100",
+        "← best",
+        "speed      640 samples/s",
+    ):
         assert text in kept
     assert not any(screen.lines[screen.row :])
     assert screen.cursor_is_visible

@@ -1,27 +1,34 @@
-"""Writes the tables of README and docs from the catalogues that the program uses.
+"""Writes into README and docs what the program knows: its tables, and what commands print.
 
-    python -m scripts.tables
+    python -m scripts.write_docs
 
 A table, list or diagram stands below a line `<!-- table: NAME -->` and is written anew up to the
-next blank line.
+next blank line. A block of the language `console` has a command behind `$` in its first line; the
+lines below it are what that command prints.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
+import shlex
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from engines.catalog import ENGINES
-from launcher import exit_codes, shipped
+from launcher import exit_codes, resolve, shipped
 from models.catalog import FAMILIES
 from scripts.source import PACKAGES, Tree, read
 
 ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"(?<=<!-- table: )(?P<name>[a-z ]+)(?P<mark> -->\n)(?P<rows>(?:.+\n)*)")
+CONSOLE = re.compile(r"(?<=^```console\n)\$ (?P<command>.+)\n(?:.*\n)*?(?=^```$)", re.MULTILINE)
 
 
 def engines() -> list[str]:
@@ -54,6 +61,11 @@ def codes() -> list[str]:
     """A row for each exit code."""
     head = ["| code | meaning |", "|---:|---|"]
     return head + [f"| {code} | {meaning} |" for code, meaning in exit_codes.MEANINGS.items()]
+
+
+def layers() -> list[str]:
+    """The layers of settings, lowest first."""
+    return [f"{number}. {layer}" for number, layer in enumerate(resolve.PRECEDENCE, start=1)]
 
 
 def imports() -> list[str]:
@@ -94,6 +106,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "modes": modes,
     "sizes language": language_sizes,
     "exit codes": codes,
+    "layers": layers,
     "imports": imports,
     **{
         f"files {package}": partial(files, package)
@@ -109,22 +122,36 @@ def pages() -> Iterable[Path]:
 
 
 def written(page: str) -> str:
-    """`page` with every table as the catalogues have it now. Raises KeyError for other tables."""
+    """`page` with tables and outputs as they are now. Raises KeyError for unknown tables."""
 
     def table(match: re.Match[str]) -> str:
         rows = "\n".join(TABLES[match["name"]]())
         return f"{match['name']}{match['mark']}{rows}\n"
 
-    return TABLE.sub(table, page)
+    return CONSOLE.sub(_console, TABLE.sub(table, page))
+
+
+def _console(match: re.Match[str]) -> str:
+    """A command and what it prints, errors before the rest, as an empty folder has it."""
+    words = shlex.split(match["command"])
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, *words[1:]],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+        )
+    return f"$ {match['command']}\n{done.stderr}{done.stdout}"
 
 
 def main() -> None:
-    """Write the tables of every page."""
+    """Write every page."""
     for path in pages():
         text = path.read_text(encoding="utf-8")
         if written(text) != text:
             path.write_text(written(text), encoding="utf-8")
-            print(f"wrote the tables of {path.relative_to(ROOT)}")
+            print(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""The tables and outputs in README and docs are those of the program."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.write_docs import CONSOLE, TABLE, TABLES, written
+from tests.docs.pages import PATHS, read
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_a_page_says_what_the_program_says(path):
+    text = read(path).text
+    assert text == written(text), "run  python -m scripts.write_docs"
+
+
+def test_every_table_stands_somewhere():
+    named = {match["name"] for path in PATHS for match in TABLE.finditer(read(path).text)}
+    assert named == set(TABLES)
+
+
+def test_a_table_that_differs_is_found():
+    page = "<!-- table: engines -->\n| engine | x |\n|---|---|\n| `warp` | faster |\n\nText.\n"
+    new = written(page)
+    assert "`warp`" not in new
+    assert "`zero3-offload`" in new
+    assert new.endswith("\n\nText.\n")
+    assert written(new) == new
+
+
+def test_an_output_that_differs_is_found():
+    page = "```console\n$ python -m launcher list nothing\nsomething else\n```\n"
+    new = written(page)
+    assert "something else" not in new
+    assert "models, modes, engines" in new
+    assert new.endswith("\n```\n")
+    assert written(new) == new
+
+
+def test_outputs_are_those_of_our_program():
+    for path in PATHS:
+        for match in CONSOLE.finditer(read(path).text):
+            assert match["command"].startswith("python -m launcher ")

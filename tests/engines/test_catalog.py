@@ -1,0 +1,41 @@
+"""An engine is found by its name, and refused with what would do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from engines import catalog
+from engines.base import EngineError, Options
+from engines.catalog import ENGINES, Entry, build_engine, find
+from engines.world import open_world
+
+
+def test_case_and_underscores_make_no_difference() -> None:
+    assert find("ZERO2_offload") is ENGINES["zero2-offload"]
+
+
+def test_an_unknown_name_is_answered_with_all_and_the_nearest() -> None:
+    with pytest.raises(EngineError, match=r"'zer2' is not known; legal: local.*nearest: zero2"):
+        find("zer2")
+
+
+def test_a_missing_package_is_named_with_engines_that_need_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = Entry("absent", "needs what nobody has", "no", "no", ("no_such_package",))
+    monkeypatch.setitem(catalog.ENGINES, "absent", absent)
+    world = open_world("cpu", 5.0, always_group=False)
+    with pytest.raises(EngineError, match=r"package no_such_package.*can run without: local, ddp"):
+        build_engine("absent", world, Options())
+
+
+def test_naming_engines_loads_neither_torch_nor_an_engine() -> None:
+    code = (
+        "import sys; import engines.catalog, engines.settings; engines.catalog.find('zero3');"
+        "print(*{'torch', 'deepspeed', 'fairscale', 'engines.local'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,76 @@
+"""What torch's DDP does not forgive, ddp does as local would."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engines.base import Options, World
+from engines.catalog import build_engine
+from engines.ddp import ddp
+from tests.engines.parity import spec
+from tests.engines.pool import Pool
+
+
+class Branches(nn.Module):
+    """Uses what it is told, and never `idle`."""
+
+    note = "seen from outside"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.idle = (nn.Linear(2, 1) for _ in range(3))
+
+    def forward(self, x: Tensor, use_left: bool) -> Tensor:
+        return (self.left if use_left else self.right)(x)
+
+
+def train_branches(world: World, engine_name: str) -> tuple[list[float], list[str]]:
+    """Ranks take different branches; the first micro-batch of each step takes the other one."""
+    torch.manual_seed(0)
+    net = Branches()
+    engine = build_engine(engine_name, world, Options())
+    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
+    for step in range(4):
+        for micro_batch in range(2):
+            with engine.accumulate(last=micro_batch == 1):
+                # In step 0 rank 0 takes the left twice, later each rank takes one of them twice.
+                use_left = world.rank == 0 if step else micro_batch == 0 or world.rank == 0
+                engine.backward(module(torch.ones(1, 2) + step, use_left).sum())
+        engine.step()
+    engine.close()
+    weights = torch.cat([p.detach().flatten() for p in net.parameters()])
+    return weights.tolist(), list(engine.without_gradient)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "oss"])
+def test_ranks_may_use_different_parameters(worlds: dict[int, Pool], engine: str) -> None:
+    expected, idle = worlds[2].run(train_branches, "local")[0]
+    for weights, without_gradient in worlds[2].run(train_branches, engine):
+        assert weights == pytest.approx(expected, abs=1e-6)
+        assert without_gradient == idle == ["idle.weight", "idle.bias"]
+
+
+def wrapped(world: World) -> tuple[bool, bool, str, int]:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    net.note = "seen from outside"
+    engine = ddp(world, Options())
+    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
+    before = bool(module.averaged)
+    with engine.accumulate(last=True):
+        engine.backward(module(torch.ones(1, 2)).sum())
+    engine.step()
+    searches = module.averaged[0].find_unused_parameters
+    # Ranks evaluate unequal numbers of batches without waiting for each other.
+    with torch.no_grad():
+        calls = [module(torch.ones(1, 2)) for _ in range(1 + 3 * world.rank)]
+    engine.close()
+    return before, searches, module.note, len(calls)
+
+
+def test_the_graph_is_not_searched_where_the_first_step_used_all(worlds: dict[int, Pool]) -> None:
+    assert worlds[2].run(wrapped) == [
+        (False, False, "seen from outside", 1),
+        (False, False, "seen from outside", 4),
+    ]

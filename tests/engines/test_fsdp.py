@@ -1,0 +1,113 @@
+"""Sharding keeps tied weights tied, shows rows as intervals, and survives an evaluation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engines.base import EngineError, Options, World
+from engines.catalog import build_engine
+from engines.fsdp import separate
+from tests.engines.parity import Net, spec
+from tests.engines.pool import Pool
+from tests.engines.test_parity import able
+
+
+class Pair(nn.Module):
+    """Two blocks that share a weight, and one that shares none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
+        self.blocks[2].weight = self.blocks[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_only_blocks_that_share_nothing_are_sharded_alone() -> None:
+    pair, net = Pair(), Net()
+    assert separate(pair, list(pair.blocks)) == [pair.blocks[1]]
+    assert separate(net, [net.embedding, *net.blocks, net.head]) == list(net.blocks)
+    assert separate(net, [net]) == []
+
+
+def train_tied(world: World, engine_name: str) -> list[list[float]]:
+    torch.manual_seed(0)
+    pair = Pair()
+    engine = build_engine(engine_name, world, Options())
+    module = engine.prepare(pair, spec(clip_norm=None, lr=0.1), list(pair.blocks))
+    outputs = []
+    for _ in range(3):
+        with engine.accumulate(last=True):
+            output = module(torch.ones(2, 3))
+            engine.backward(output.square().sum())
+        outputs.append(output.flatten().tolist())
+        engine.step()
+    engine.close()
+    return outputs
+
+
+@able("fsdp")
+def test_weights_tied_across_blocks_train_as_under_local(
+    worlds: dict[int, Pool], engine: str
+) -> None:
+    plain = worlds[2].run(train_tied, "local")[0]
+    for sharded in worlds[2].run(train_tied, engine):
+        assert sharded == [pytest.approx(output, rel=1e-5) for output in plain]
+
+
+def evaluate_between(world: World, engine_name: str) -> tuple[list[tuple], Tensor, Tensor]:
+    """The weight pieces after an evaluation, and outputs before and after they are doubled."""
+    torch.manual_seed(0)
+    net = Net()
+    engine = build_engine(engine_name, world, Options())
+    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), list(net.blocks))
+    module.eval()
+    tokens = torch.arange(12).reshape(1, 12)
+    with torch.no_grad():
+        before = module(tokens)
+        pieces = [p for p in engine.state().pieces if p.kind == "weight" and p.name == "seven"]
+        for piece in pieces:
+            piece.data.mul_(2)
+        engine.refresh()
+        after = module(tokens)
+    engine.close()
+    return [(p.start, len(p.data)) for p in pieces], before, after
+
+
+@able("fsdp")
+def test_weights_written_after_an_evaluation_are_used_by_the_next(
+    worlds: dict[int, Pool], engine: str
+) -> None:
+    (first, before, after), (second, _, other) = worlds[2].run(evaluate_between, engine)
+    assert first == [(0, 4)] and second == [(4, 3)]
+    assert torch.equal(after, other)
+    # The mean of the seven multiplies the output.
+    torch.testing.assert_close(after, 2 * before)
+
+
+def prepare_scalar(world: World, engine_name: str) -> str:
+    net = nn.Sequential(nn.Linear(2, 2))
+    net.temperature = nn.Parameter(torch.tensor(1.0))
+    engine = build_engine(engine_name, world, Options())
+    try:
+        engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
+    except EngineError as fault:
+        return str(fault)
+    finally:
+        engine.close()
+    return "prepared"
+
+
+@able("fsdp")
+def test_a_parameter_without_an_axis_is_refused_by_name(
+    worlds: dict[int, Pool], engine: str
+) -> None:
+    assert (
+        "temperature has none to cut; give it the shape [1]"
+        in worlds[1].run(prepare_scalar, engine)[0]
+    )

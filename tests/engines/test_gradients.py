@@ -1,0 +1,58 @@
+"""Averages, norms and factors are those of torch's own functions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engines.base import World
+from engines.gradients import average, clip_factor, global_norm, scale
+from engines.world import open_world
+from tests.engines.pool import Pool
+
+
+@pytest.mark.parametrize("clip_norm", [0.1, 1e6])
+def test_scaled_gradients_are_those_that_torch_clips(clip_norm: float) -> None:
+    world = open_world("cpu", 5.0, always_group=False)
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in ((3, 4), (7,), (0, 2))]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    mine = [parameter.grad.clone() for parameter in parameters]
+    norm = global_norm(mine, world, sharded=False)
+    scale(mine, clip_factor(norm, clip_norm))
+    assert norm == torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    for own, parameter in zip(mine, parameters, strict=True):
+        assert torch.equal(own, parameter.grad)
+
+
+def test_no_gradient_has_norm_zero() -> None:
+    world = open_world("cpu", 5.0, always_group=False)
+    assert global_norm([], world, sharded=False) == 0.0
+    scale([], torch.tensor(0.5))
+
+
+def average_uneven(world: World) -> list[list[float] | None]:
+    """Used by both, by rank 1 only, by none; and one of another type."""
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    parameters.append(torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)))
+    used = (0, 3) if world.rank == 0 else (0, 1, 3)
+    for index in used:
+        parameters[index].grad = torch.full_like(parameters[index], 1.0 + 2 * world.rank)
+    average(parameters, world)
+    return [None if p.grad is None else p.grad.tolist() for p in parameters]
+
+
+def test_what_a_rank_did_not_use_counts_as_zero_and_what_none_used_stays_out(
+    worlds: dict[int, Pool],
+) -> None:
+    mean = [[2.0, 2.0], [1.5, 1.5], None, [2.0, 2.0]]
+    assert worlds[2].run(average_uneven) == [mean, mean]
+
+
+def norm_of_shards(world: World) -> float:
+    # Rank 0 holds the 3, rank 1 the 4.
+    return global_norm([torch.tensor([3.0 + world.rank])], world, sharded=True).item()
+
+
+def test_the_norm_of_shards_is_that_of_the_whole(worlds: dict[int, Pool]) -> None:
+    assert worlds[2].run(norm_of_shards) == [5.0, 5.0]

@@ -1,0 +1,101 @@
+"""Models are changed from inside: no name and no number moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engines.base import Options, World
+from engines.catalog import build_engine
+from engines.preparation import change_forward
+from tests.engines.parity import Block, Net, spec
+from tests.engines.pool import Pool
+from tests.engines.test_parity import all_of_torch
+
+CPU = torch.device("cpu")
+
+
+class Image(nn.Module):
+    """Keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        self.seen, self.mask = x, mask
+        return self.conv(x)
+
+
+def test_channels_last_changes_images_and_leaves_weights_and_masks() -> None:
+    model, x = Image(), torch.randn(2, 3, 8, 8)
+    mask = torch.ones(2, 3, 8, 8, dtype=torch.int64)
+    plain = model(x, mask)
+    change_forward(model, [], Options(channels_last=True), CPU)
+    output = model(x, mask=mask)
+    assert model.seen.is_contiguous(memory_format=torch.channels_last)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert model.mask is mask and model.conv.weight.is_contiguous()
+    torch.testing.assert_close(output, plain)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [0, 1, 2]), (2, [1]), (3, [2])])
+def test_every_nth_block_recomputes_its_activations(every: int, expected: list[int]) -> None:
+    net = Net()
+    calls: list[int] = []
+    for number, block in enumerate(net.blocks):
+        inner = block.hidden
+        inner.register_forward_pre_hook(lambda *_, number=number: calls.append(number))
+    names = list(net.state_dict())
+    change_forward(net, list(net.blocks), Options(activation_checkpointing=every), CPU)
+    loss = net(torch.zeros(1, 12, dtype=torch.int64)).sum()
+    calls.clear()
+    loss.backward()
+    assert sorted(calls) == expected
+    assert list(net.state_dict()) == names
+
+
+def test_recomputing_draws_the_same_dropout_and_moves_buffers_once() -> None:
+    def run(every: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        block = nn.Sequential(Block(), nn.Dropout(0.5))
+        change_forward(block, [block], Options(activation_checkpointing=every), CPU)
+        x = torch.ones(1, 12, 16, requires_grad=True)
+        block(x).sum().backward()
+        return x.grad, block[0].calls
+
+    (plain, calls), (recomputed, again) = run(0), run(1)
+    assert torch.equal(plain, recomputed)
+    assert calls == again == 1
+
+
+def test_nothing_is_recomputed_without_gradients() -> None:
+    block = Block()
+    change_forward(block, [block], Options(activation_checkpointing=1), CPU)
+    with torch.no_grad():
+        assert not block(torch.ones(1, 12, 16)).requires_grad
+
+
+def start_apart(world: World, engine_name: str) -> list[tuple[str, int, list[float]]]:
+    """The first weights of ranks whose models were drawn from different seeds."""
+    torch.manual_seed(world.rank)
+    net = Net()
+    # Not row-major, as some libraries load weights.
+    net.frozen.weight.data = net.frozen.weight.data.t().contiguous().t()
+    engine = build_engine(engine_name, world, Options())
+    engine.prepare(net, spec(clip_norm=None, lr=0.1), list(net.blocks))
+    weights = [piece for piece in engine.state().pieces if piece.kind == "weight"]
+    engine.close()
+    return [(piece.name, piece.start, piece.data.tolist()) for piece in weights]
+
+
+@all_of_torch
+def test_all_ranks_start_from_the_weights_of_rank_zero(
+    worlds: dict[int, Pool], engine: str
+) -> None:
+    alone = {name: data for name, _, data in worlds[1].run(start_apart, "local")[0]}
+    for of_rank in worlds[2].run(start_apart, engine):
+        assert len(of_rank) == len(alone)
+        for name, start, data in of_rank:
+            assert data == alone[name][start : start + len(data)], name

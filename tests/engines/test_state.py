@@ -1,0 +1,135 @@
+"""The state shows every element once, by name, as live views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from engines.base import EngineError, OptimizerSpec, Options, Piece, State
+from engines.catalog import build_engine
+from engines.state import check_cover, fill_slots
+from engines.world import open_world
+from tests.engines.parity import Net, spec
+
+
+@pytest.fixture
+def world():
+    return open_world("cpu", 5.0, always_group=False)
+
+
+@pytest.fixture
+def prepared(world):
+    """A net under the engine local, and the engine."""
+    torch.manual_seed(0)
+    net = Net()
+    engine = build_engine("local", world, Options())
+    engine.prepare(net, spec(None, lr=1e-3), list(net.blocks))
+    yield net, engine
+    engine.close()
+
+
+def test_tied_weights_stand_once_and_frozen_ones_have_no_slots(prepared) -> None:
+    net, engine = prepared
+    state = engine.state()
+    kinds: dict[str, list[str]] = {}
+    for piece in state.pieces:
+        kinds.setdefault(piece.name, []).append(piece.kind)
+    assert kinds["frozen.weight"] == ["weight"]
+    assert kinds["seven"] == ["weight", "exp_avg", "exp_avg_sq"]
+    assert "embedding.weight" in kinds and "head.weight" not in kinds
+    assert state.shapes["seven"] == (7,)
+    assert kinds.keys() == state.shapes.keys() == dict(net.named_parameters()).keys()
+
+
+def test_buffers_are_those_that_the_model_stores(prepared) -> None:
+    net, engine = prepared
+    stored = {name for name in net.state_dict() if name not in dict(net.named_parameters())}
+    assert engine.state().buffers.keys() == stored - {"head.weight"}
+    assert "table" not in engine.state().buffers
+
+
+def test_groups_name_their_parameters_and_hold_no_tensors(prepared) -> None:
+    _, engine = prepared
+    decayed, plain = engine.state().groups
+    assert decayed["weight_decay"] == 0.1 and plain["weight_decay"] == 0.0
+    assert "blocks.0.qkv.weight" in decayed["names"] and "seven" in plain["names"]
+    assert "params" not in decayed
+
+
+def test_what_is_written_to_a_piece_is_what_the_model_computes_with(prepared) -> None:
+    net, engine = prepared
+    for piece in engine.state().pieces:
+        if piece.name == "seven":
+            piece.data.fill_({"weight": 2.0, "exp_avg": 3.0, "exp_avg_sq": 4.0}[piece.kind])
+    engine.refresh()
+    assert net.seven.tolist() == [2.0] * 7
+    again = {p.kind: p.data.tolist() for p in engine.state().pieces if p.name == "seven"}
+    assert again == {"weight": [2.0] * 7, "exp_avg": [3.0] * 7, "exp_avg_sq": [4.0] * 7}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda groups: torch.optim.AdamW(groups, lr=0.1, amsgrad=True),
+        lambda groups: torch.optim.AdamW(groups, lr=0.1, fused=True),
+        lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9),
+        lambda groups: torch.optim.SGD(groups, lr=0.1),
+    ],
+    ids=["amsgrad", "fused", "momentum", "sgd"],
+)
+def test_slots_made_beforehand_are_those_that_the_first_step_makes(build) -> None:
+    filled, fresh = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+    optimizers = [build([{"params": [p]}]) for p in (filled, fresh)]
+    fill_slots(optimizers[0])
+    kinds = {key: value.dtype for key, value in optimizers[0].state[filled].items()}
+    for step in range(3):
+        for parameter, optimizer in zip((filled, fresh), optimizers, strict=True):
+            parameter.grad = torch.tensor([1.0, -2.0, 0.5]) * (step + 1)
+            optimizer.step()
+    assert torch.equal(filled, fresh)
+    made = optimizers[1].state[fresh]
+    assert kinds == {key: value.dtype for key, value in made.items() if value is not None}
+
+
+def test_an_unknown_optimizer_is_refused_with_the_known_ones() -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(EngineError, match="Rprop is not known; known: AdamW, Adam, SGD"):
+        fill_slots(torch.optim.Rprop([parameter]))
+
+
+def test_a_model_of_frozen_parameters_is_refused(world) -> None:
+    net = torch.nn.Linear(2, 2).requires_grad_(False)
+    engine = build_engine("local", world, Options())
+    optimizer = OptimizerSpec([{}], lambda name, p: 0, torch.optim.AdamW, None)
+    with pytest.raises(EngineError, match="no parameter that trains"):
+        engine.prepare(net, optimizer, [])
+    engine.close()
+
+
+def _state(*pieces: Piece) -> State:
+    return State({"w": (4,)}, pieces, {}, {}, [], {})
+
+
+def _piece(start: int, length: int, kind: str = "weight") -> Piece:
+    return Piece(kind, "w", start, torch.zeros(length), replicated=False)
+
+
+def test_a_state_that_covers_each_tensor_once_passes(world) -> None:
+    check_cover(_state(_piece(0, 3), _piece(3, 1), _piece(0, 4, "exp_avg")), world)
+    check_cover(_state(replace(_piece(0, 4), replicated=True)), world)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        ([_piece(0, 3)], "holds 3 of the 4 elements of weight of 'w'"),
+        ([_piece(0, 4), _piece(3, 1)], "holds 5 of the 4 elements of weight"),
+        ([_piece(0, 4), _piece(0, 2, "exp_avg_sq")], "holds 2 of the 4 elements of exp_avg_sq"),
+        ([], "holds 0 of the 4 elements of weight"),
+    ],
+)
+def test_a_state_with_a_hole_or_too_much_is_refused(world, pieces, text) -> None:
+    with pytest.raises(EngineError, match=text):
+        check_cover(_state(*pieces), world)

@@ -1,0 +1,330 @@
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from models.base import DataError
+from models.language.corpus import read_corpus
+from models.language.records import Turn
+from models.language.split import split_groups
+
+SAMPLE = Path(__file__).parents[4] / "shared/data/language"
+
+
+def read(path, on_bad="stop", answers=None):
+    return read_corpus(path, answers, on_bad)
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def pairs(corpus):
+    return [(e.before[-1].text, e.answer) for e in corpus.exchanges]
+
+
+def told(path, on_bad="stop"):
+    with pytest.raises(DataError) as error:
+        read(path, on_bad)
+    return str(error.value).replace(str(path), "DATA").replace(str(path.parent), "FOLDER")
+
+
+# --- what is read ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["input,output", "prompt,response", "user,assistant"])
+def test_csv_with_quoted_line_breaks_and_other_columns(tmp_path, header):
+    content = f'{header},kind\nhow,"one\ntwo ""three""",x\nwhy,because,y\n'
+    corpus = read(write(tmp_path / "a.csv", content))
+    assert pairs(corpus) == [("how", 'one\ntwo "three"'), ("why", "because")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_encodings_with_a_mark_and_all_line_ends_read_the_same(tmp_path, encoding, end):
+    content = 'input,output\nwie,"grün\nblau"\n'.replace("\n", end)
+    corpus = read(write(tmp_path / "a.csv", content.encode(encoding)))
+    assert pairs(corpus) == [("wie", "grün\nblau")]
+
+
+def test_json_lines_of_pairs_and_messages(tmp_path):
+    rows = [
+        {"prompt": "a", "response": "b"},
+        {
+            "messages": [
+                {"role": "system", "content": "brief"},
+                {"role": "user", "content": "c"},
+                {"role": "assistant", "content": "d"},
+                {"role": "user", "content": "e"},
+                {"role": "assistant", "content": "f"},
+            ]
+        },
+    ]
+    corpus = read(write(tmp_path / "a.jsonl", "\n\n".join(map(json.dumps, rows))))
+    assert pairs(corpus) == [("a", "b"), ("c", "d"), ("e", "f")]
+    assert [t.text for t in corpus.exchanges[2].before] == ["brief", "c", "d", "e"]
+    # All answers of one conversation are on one side of a split.
+    assert corpus.exchanges[1].group == corpus.exchanges[2].group != corpus.exchanges[0].group
+
+
+def test_json_lines_of_texts(tmp_path):
+    corpus = read(write(tmp_path / "a.jsonl", '{"text": "one"}\n{"text": "two"}\n'))
+    assert [d.text for d in corpus.documents] == ["one", "two"]
+
+
+def test_plain_text_with_roles_is_conversations(tmp_path):
+    content = (
+        "User: a\nAssistant: b\nb2\n\nSystem: s\nUser: c\n\nAssistant: d\nUser: e\nAssistant: f\n"
+    )
+    corpus = read(write(tmp_path / "a.txt", content))
+    assert pairs(corpus) == [("a", "b\nb2"), ("c", "d"), ("e", "f")]
+    assert corpus.exchanges[1].before == (Turn("system", "s"), Turn("user", "c"))
+
+
+def test_a_plain_text_file_becomes_documents_of_whole_blocks(tmp_path):
+    content = "\n\n\n".join(f"block {i}\nsecond line" for i in range(400))
+    corpus = read(write(tmp_path / "a.txt", content))
+    assert 40 <= len(corpus.documents) <= 60
+    joined = "\n\n".join(d.text for d in corpus.documents)
+    assert joined == content.replace("\n\n\n", "\n\n")
+    assert all(d.text.startswith("block") for d in corpus.documents)
+
+
+def test_a_text_without_blank_lines_is_taken_line_by_line(tmp_path):
+    corpus = read(write(tmp_path / "a.txt", "\n".join(f"line number {i}" for i in range(90))))
+    assert len(corpus.documents) > 30
+
+
+def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / ".git").mkdir()
+    write(tmp_path / "z.txt", "last")
+    write(tmp_path / "b" / "m.py", "middle\n\nwith a blank line")
+    write(tmp_path / "a.md", "first")
+    write(tmp_path / ".git" / "x.txt", "hidden")
+    write(tmp_path / "image.png", b"\x89PNG")
+    corpus = read(tmp_path)
+    assert [(d.group, d.text) for d in corpus.documents] == [
+        ("a.md", "first"),
+        ("b/m.py", "middle\n\nwith a blank line"),
+        ("z.txt", "last"),
+    ]
+    assert corpus.left_out["ignored_files"] == 1
+
+
+def test_line_n_of_a_second_file_answers_line_n(tmp_path):
+    asked, answered = write(tmp_path / "a.nl", "a\nb\n"), write(tmp_path / "a.cm", "x\ny\n")
+    assert pairs(read(asked, answers=answered)) == [("a", "x"), ("b", "y")]
+    write(answered, "x\ny\nz\n")
+    with pytest.raises(DataError, match=r"has 2 lines and .* has 3"):
+        read(asked, answers=answered)
+
+
+# --- duplicates and leaks ----------------------------------------------------------------------
+
+
+def test_equal_requests_are_one_before_the_split_and_counted(tmp_path):
+    rows = [("List  all", "ls"), ("list all", "ls -a"), ("LIST ALL ", "ls"), ("other", "x")]
+    content = "input,output\n" + "\n".join(f"{q},{a}" for q, a in rows)
+    corpus = read(write(tmp_path / "a.csv", content))
+    assert pairs(corpus) == [("List  all", "ls"), ("other", "x")]
+    assert corpus.left_out["duplicates"] == 2
+
+
+def test_no_request_and_no_text_is_on_two_sides_of_a_split(tmp_path):
+    content = "input,output\n" + "\n".join(f"ask {i % 30},{i}" for i in range(90))
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(60):
+        write(folder / f"{i}.txt", f"text {i % 30}")
+    for path in (write(tmp_path / "a.csv", content), folder):
+        corpus = read(path)
+        splits = split_groups(corpus.groups, 1.0, 0.2, seed=0)
+        side = {group: name for name, groups in splits.items() for group in groups}
+        if corpus.documents:
+            told = [(d.text, side[d.group]) for d in corpus.documents]
+        else:
+            told = [(e.before[-1].text, side[e.group]) for e in corpus.exchanges]
+        assert len(told) == len(dict(told)) == 30
+
+
+def test_conversations_that_begin_alike_are_on_one_side(tmp_path):
+    def line(second):
+        turns = [("user", "Hello"), ("assistant", "hi"), ("user", second), ("assistant", "ok")]
+        return json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]})
+
+    corpus = read(write(tmp_path / "a.jsonl", "\n".join(map(line, ("one", "two", "three")))))
+    assert len(set(corpus.groups)) == 1
+    assert pairs(corpus) == [("Hello", "hi"), ("one", "ok"), ("two", "ok"), ("three", "ok")]
+    assert corpus.left_out["duplicates"] == 2
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+
+def test_a_missing_path(tmp_path):
+    assert told(tmp_path / "none.txt") == (
+        "data.path 'DATA' does not exist\n"
+        "  from     looked for DATA\n"
+        "  legal    a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
+    )
+
+
+def test_an_empty_file(tmp_path):
+    assert told(write(tmp_path / "a.txt", " \n\n")) == (
+        "'DATA' is empty\n  from     data.path, 3 bytes\n  legal    a file with text"
+    )
+
+
+def test_a_folder_without_text(tmp_path):
+    write(tmp_path / "a.png", b"\x89PNG")
+    assert told(tmp_path).startswith(
+        "data.path 'DATA' holds no file of a known suffix (1 others)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b"ok\nsch\xf6n\n", "line 2, byte 6"), (b"ok\nno\0text", "line 2, byte 5")],
+)
+def test_text_that_is_no_utf8(tmp_path, content, place):
+    message = told(write(tmp_path / "a.txt", content))
+    assert message.startswith("'DATA' is no UTF-8 text: ")
+    assert f"  from     DATA, {place}\n" in message
+    assert message.endswith("iconv -f LATIN1 -t UTF-8 'DATA'")
+
+
+@pytest.fixture
+def without_privileges():
+    """Root may read everything: take its rights away for the length of a test."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, request):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    write(folder / "a.txt", "text")
+    folder.chmod(0)
+    request.getfixturevalue("without_privileges")
+    try:
+        message = told(folder)
+    finally:
+        if os.geteuid() == os.getuid():
+            folder.chmod(0o700)
+    assert "cannot be read: Permission denied\n  from     data.path\n" in message
+
+
+def test_broken_json_lines_are_told_together_with_their_lines(tmp_path):
+    lines = [
+        '{"prompt": "a", "response": "b"}',
+        '{"prompt": "a", ',
+        '{"question": "a"}',
+        "[1]",
+        '{"messages": [{"role": "usr", "content": "a"}]}',
+        '{"prompt": "a", "response": " "}',
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    assert told(path) == (
+        "5 of 6 rows cannot be used\n"
+        "  from     a.jsonl, line 2: no JSON: Expecting property name enclosed in double quotes at "
+        "column 17\n"
+        "           a.jsonl, line 3: no usable text under the keys question; legal  text; input, "
+        "output; prompt, response; user, assistant; messages: [{role, content}]\n"
+        "           a.jsonl, line 4: list, not an object; legal keys  text; input, output; prompt, "
+        "response; user, assistant; messages: [{role, content}]\n"
+        "           and 2 more\n"
+        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+    )
+    corpus = read(path, "skip")
+    assert len(corpus.exchanges) == 1 and corpus.left_out["skipped_rows"] == 5
+
+
+def test_a_misspelt_role_is_told_with_the_nearest(tmp_path):
+    jsonl = write(tmp_path / "a.jsonl", '{"messages": [{"role": "usr", "content": "a"}]}')
+    assert "message 1: 'usr' is no role; nearest  user" in told(jsonl)
+    text = write(tmp_path / "a.txt", "User: a\nAssistant: b\n\nUser: c\nAsistant: d\n")
+    assert "a.txt, line 4: 'Asistant:' is no role; nearest  Assistant:" in told(text)
+
+
+def test_conversations_without_an_answer_are_told(tmp_path):
+    text = write(tmp_path / "a.txt", "User: a\nAssistant:\n\nUser: b\n\nUser: c\nAssistant: d\n")
+    assert told(text) == (
+        "2 of 3 rows cannot be used\n"
+        "  from     a.txt, line 1: Assistant: says nothing\n"
+        "           a.txt, line 4: no request with an answer\n"
+        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+    )
+    assert pairs(read(text, "skip")) == [("c", "d")]
+
+
+def test_csv_without_known_columns(tmp_path):
+    assert told(write(tmp_path / "a.csv", "question,answer\na,b\n")) == (
+        "'a.csv' has no pair of columns for request and answer: question, answer\n"
+        "  from     a.csv, line 1\n"
+        "  legal    input,output or prompt,response or user,assistant\n"
+        "  mend     rename the columns in the first line"
+    )
+
+
+def test_csv_with_short_rows_and_empty_answers(tmp_path):
+    path = write(tmp_path / "a.csv", 'input,output\n"a\na",b\nc\n\nd,\n')
+    assert told(path) == (
+        "2 of 3 rows cannot be used\n"
+        "  from     a.csv, line 4: 1 of 2 columns\n"
+        "           a.csv, line 6: the answer is empty\n"
+        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+    )
+
+
+def test_nothing_left_after_skipping(tmp_path):
+    path = write(tmp_path / "a.csv", "input,output\na\n")
+    assert told(path, "skip").startswith("'DATA' holds nothing to learn from\n")
+
+
+def test_text_and_conversations_together(tmp_path):
+    write(tmp_path / "a.csv", "input,output\na,b\n")
+    write(tmp_path / "b.txt", "prose")
+    assert told(tmp_path).startswith(
+        "'DATA' holds both plain text (1 documents) and conversations (1)\n"
+    )
+
+
+def test_a_file_that_is_no_text_can_be_skipped_among_others(tmp_path):
+    write(tmp_path / "a.txt", "fine")
+    write(tmp_path / "b.txt", b"\xff\xfe\xff")
+    assert "'DATA/b.txt' is no UTF-16 text" in told(tmp_path)
+    corpus = read(tmp_path, "skip")
+    assert len(corpus.documents) == 1 and corpus.left_out["skipped_rows"] == 1
+
+
+# --- real files --------------------------------------------------------------------------------
+
+
+def test_a_real_csv_with_broken_rows():
+    path = SAMPLE / "synthetic_system_assistant.csv"
+    if not path.exists():
+        pytest.skip(f"the sample file {path.name} is not beside the checkout")
+    with pytest.raises(DataError, match="52 of 298 rows cannot be used"):
+        read(path)
+    corpus = read(path, "skip")
+    rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+    good = [row[:2] for row in rows if len(row) == 3][1:]
+    assert len(corpus.exchanges) == len(good) == 246
+    assert pairs(corpus) == [(q, a.strip()) for q, a in good]
+
+
+def test_real_parallel_files():
+    if not (SAMPLE / "all.nl").exists():
+        pytest.skip("the sample files all.nl and all.cm are not beside the checkout")
+    corpus = read(SAMPLE / "all.nl", answers=SAMPLE / "all.cm")
+    assert len(corpus.exchanges) + corpus.left_out["duplicates"] == 12_606
+    assert len({e.before[-1].text.lower() for e in corpus.exchanges}) == len(corpus.exchanges)

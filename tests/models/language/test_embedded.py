@@ -1,0 +1,73 @@
+import re
+from collections import Counter
+
+import numpy as np
+
+from models.language.corpus import assemble, normalised
+from models.language.embedded import commands, python
+from models.language.embedded.slots import SLOTS
+from models.language.split import split_groups
+
+
+def test_python_text_is_the_same_at_each_reading_and_of_bounded_size():
+    first, second = python.read_documents(), python.read_documents()
+    assert first == second
+    assert len({d.group for d in first}) == len(first) > 100
+    assert 1_000_000 < sum(len(d.text) for d in first) < 4_000_000
+    assert {d.group.split("/")[0] for d in first} == {"topics", "source"}
+
+
+def test_there_are_forty_intents_with_six_ways_to_ask_that_name_each_slot():
+    assert len(commands.INTENTS) == 40
+    used = set()
+    for intent, asks in commands.INTENTS.items():
+        slots = set(re.findall(r"\{(\w+)\}", intent))
+        used |= slots
+        assert len(set(asks)) == 6
+        assert all(set(re.findall(r"\{(\w+)\}", ask)) == slots for ask in asks)
+    assert used == set(SLOTS)
+
+
+def test_commands_are_4000_distinct_requests_spread_evenly_over_intents():
+    conversations = commands.read_conversations()
+    assert len({normalised(c.turns[0].text) for c in conversations}) == 4000
+    assert set(Counter(c.label for c in conversations).values()) == {100}
+    assert conversations == commands.read_conversations()
+
+
+def test_one_request_in_ten_carries_a_command_to_correct():
+    conversations = commands.read_conversations()
+    forms = [re.escape(form).replace(r"\{\}", "(.+)") for form in commands._CORRECT]
+    pattern = re.compile("|".join(forms))
+    correcting = 0
+    for conversation in conversations:
+        request, answer = (turn.text for turn in conversation.turns)
+        match = pattern.fullmatch(request)
+        words = answer.split(" ")[1:]
+        if match and all(word in request for word in words if "'" not in word):
+            correcting += 1
+            assert answer not in match.groups()
+    assert 400 <= correcting <= 420  # a plain request may read like one
+
+
+def test_a_correction_never_equals_what_it_corrects():
+    rng = np.random.default_rng(0)
+    for command in ("ls -l", "tail -n 5 x", "rm -f y", "grep a b") * 200:
+        assert commands.misspelt(command, rng) != command
+
+
+def test_slots_of_validation_never_occur_in_training_and_all_intents_do():
+    corpus = assemble("embedded:commands", [], commands.read_conversations(), Counter())
+    splits = split_groups(corpus.groups, 1.0, 0.1, seed=0)
+    sides = {name: [e for e in corpus.exchanges if e.group in set(g)] for name, g in splits.items()}
+    seen = {(e.label, e.answer) for e in sides["train"]}
+    assert not any((e.label, e.answer) in seen for e in sides["val"] + sides["test"])
+    assert {e.label for e in sides["train"]} == set(commands.INTENTS)
+    assert not {e.before[0].text for e in sides["train"]} & {e.before[0].text for e in sides["val"]}
+
+
+def test_some_requests_have_no_single_right_answer():
+    said = Counter(word for values in SLOTS.values() for word, _ in set(values))
+    assert said["a few"] == 3
+    few = {c.turns[1].text for c in commands.read_conversations() if "a few" in c.turns[0].text}
+    assert len({re.search(r"-[nc] (\d+)", answer)[1] for answer in few}) == 3

@@ -1,0 +1,82 @@
+import math
+
+import pytest
+import torch
+
+from models.language.dataset import read
+from models.language.generation import continue_tokens
+
+PROSE = "\n\n".join(
+    f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300)
+)
+
+
+@pytest.fixture
+def prose(tmp_path, make_task):
+    path = tmp_path / "prose.txt"
+    path.write_text(PROSE, encoding="utf-8")
+    torch.manual_seed(0)
+    return lambda **settings: make_task(path=path, seq_len=64, **settings)
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, counts_of, tokenizer):
+    task = prose(tokenizer=tokenizer)
+    task.setup()
+    model = task.build()
+    metric, counts = counts_of(task, model, "val", 4)
+    # A second way: each document alone, log-softmax in float64, its bytes counted as bytes.
+    nats = size = 0
+    groups = set(task.dataset.splits["val"])
+    corpus = read(task.path, None, "stop")
+    for document in (d for d in corpus.documents if d.group in groups):
+        tokens = [task.dataset.tokenizer.start, *task.dataset.tokenizer.encode(document.text)]
+        targets = torch.tensor([*tokens[1:], task.dataset.tokenizer.end], dtype=torch.int64)
+        logits = model(torch.tensor([tokens], dtype=torch.int64))[0].double()
+        nats -= logits.log_softmax(-1).gather(-1, targets[:, None]).sum().item()
+        size += len(document.text.encode())
+    result = metric.result(counts)
+    # Rows cut documents: a token at the start of a row has lost what stood before it.
+    assert result["bits_per_byte"] == pytest.approx(nats / size / math.log(2), rel=0.02)
+    tokens = task.facts()["tokens"]["val"]
+    assert result["bits_per_byte"] == pytest.approx(
+        result["val_loss"] * tokens / size / math.log(2), rel=1e-12
+    )
+    assert result["perplexity"] == pytest.approx(math.exp(result["val_loss"]))
+
+
+def test_counts_add_up_however_rows_are_batched(prose, counts_of):
+    task = prose()
+    task.setup()
+    model = task.build()
+    _, one = counts_of(task, model, "val", 1)
+    _, many = counts_of(task, model, "val", 7)
+    assert one.dtype == torch.float64
+    torch.testing.assert_close(one[1:], many[1:], rtol=0, atol=0)  # what is counted is exact
+    torch.testing.assert_close(one[0], many[0], rtol=1e-6, atol=0)
+
+
+def test_exact_match_is_what_greedy_decoding_gives(tmp_path, make_task, train, counts_of):
+    path = tmp_path / "pairs.csv"
+    # Nothing tells which it is, so that about half of the answers are right.
+    rows = [f"question {i},{'no' if i % 7 in (1, 4, 5) else 'yes'}" for i in range(60)]
+    path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
+    task = make_task(path=path, share=0.3)
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build()
+    train(task, model, steps=40)
+    metric, counts = counts_of(task, model, "val", 5)
+    exact = 0
+    for exchange, tokens, cut in task.data("val").kept:
+        written = continue_tokens(
+            model,
+            tokens[:cut].tolist(),
+            len(tokens) - cut,
+            pad=0,
+            device=torch.device("cpu"),
+            seed=None,
+        )
+        exact += task.dataset.tokenizer.decode(written) == exchange.answer and written[-1] == 258
+    assert metric.result(counts)["exact_match"] == exact / len(task.data("val"))
+    assert 0 < exact < len(task.data("val"))  # else the comparison says little

@@ -1,0 +1,182 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.base import DataError
+from models.language import bpe
+from models.language.pretrained import decoder_layers
+
+transformers = pytest.importorskip("transformers")
+
+TEXT = "\n\n".join(
+    f"Sentence {i} tells that {i} is {'even' if i % 2 == 0 else 'odd'}." for i in range(200)
+)
+
+
+def save(folder, config):
+    """A folder of a random model with a tokenizer, as a person would have downloaded it."""
+    inner = bpe.train([TEXT], 320).inner
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token=bpe.START, eos_token=bpe.END
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+CONFIGS = {
+    "llama": lambda: transformers.LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+        tie_word_embeddings=False,
+    ),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=320, n_embd=32, n_layer=3, n_head=4, n_positions=64,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    ),
+    "opt": lambda: transformers.OPTConfig(
+        vocab_size=320, hidden_size=32, ffn_dim=64, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=64, word_embed_proj_dim=32, dropout=0.0,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=CONFIGS)
+def folder(request, tmp_path):
+    return save(tmp_path / "model", CONFIGS[request.param]())
+
+
+@pytest.fixture
+def task(folder, tmp_path, make_task):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    task = make_task(path=path, pretrained=str(folder), seq_len=32)
+    task.setup()
+    return task
+
+
+def batch_of(task, count=4):
+    samples = task.data("train")
+    return task.collate([samples.sample(i, None) for i in range(len(samples))[-count:]])
+
+
+def test_the_loss_is_what_the_model_itself_gives(task, folder):
+    model, batch = task.build(), batch_of(task)
+    assert not batch["attention_mask"].all()  # the end of a document is a short row
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
+    logits = theirs(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"].long()
+    ).logits
+    expected = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
+    torch.testing.assert_close(task.loss(model, batch).sum, expected)
+    nats, _ = model(
+        batch["input_ids"],
+        labels=batch["labels"],
+        attention_mask=batch["attention_mask"],
+        measure=True,
+    )
+    torch.testing.assert_close(nats.sum(), expected)
+
+
+def test_training_lowers_the_loss_and_leaves_tied_weights_tied(task, train, counts_of):
+    model = task.build()
+    before = counts_of(task, model, "val", 8)
+    train(task, model, steps=8)
+    after = counts_of(task, model, "val", 8)
+    first, last = (metric.result(counts)["val_loss"] for metric, counts in (before, after))
+    assert last < first - 0.3
+    inner = model.inner
+    tied = inner.config.tie_word_embeddings
+    same = inner.get_input_embeddings().weight is inner.get_output_embeddings().weight
+    assert same is bool(tied)
+
+
+def test_blocks_are_the_layers_of_the_decoder_in_order(task):
+    model = task.build()
+    blocks = task.blocks(model)
+    assert len(blocks) == 3
+    names = [name for name, module in model.named_modules() if module in blocks]
+    assert [name.rsplit(".", 1)[1] for name in names] == ["0", "1", "2"]
+
+
+def test_the_experts_of_a_layer_are_not_taken_for_layers():
+    def layer():
+        return nn.ModuleDict({"experts": nn.ModuleList(nn.Linear(2, 2) for _ in range(8))})
+
+    model = nn.ModuleDict({"layers": nn.ModuleList(layer() for _ in range(3))})
+    assert decoder_layers(model, 3) == list(model["layers"])
+
+
+def test_no_row_holds_two_documents(task):
+    assert batch_of(task)["documents"] is None
+    samples = task.data("train")
+    start = task.dataset.tokenizer.start
+    rows = (samples.sample(i, None) for i in range(len(samples)))
+    assert not any((row.inputs[1:] == start).any() for row in rows)
+
+
+def test_flops_count_the_matrices_once(task):
+    model = task.build()
+    inner = model.inner
+    named = dict(inner.named_parameters())
+    output = inner.get_output_embeddings().weight
+    matrices = {
+        id(p): p.numel()
+        for name, p in named.items()
+        if p.dim() > 1 and ("embed" not in name and "wte" not in name and "wpe" not in name)
+    }
+    matrices[id(output)] = output.numel()
+    expected = 6 * sum(matrices.values()) * 32 + 12 * 3 * 32 * 32 * 32
+    assert task.flops_per_sample(model) == expected
+
+
+def test_a_preview_is_written(task):
+    assert "│" in task.preview(task.build())
+
+
+def test_what_is_no_model_is_told(tmp_path, make_task):
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT, encoding="utf-8")
+
+    def told(folder):
+        with pytest.raises(DataError) as error:
+            task = make_task(path=text, pretrained=str(folder), seq_len=32)
+            task.setup()
+            task.build()
+        return str(error.value)
+
+    assert told("gpt2").startswith("model.pretrained 'gpt2' is no folder\n")
+    alone = tmp_path / "alone"
+    CONFIGS["llama"]().save_pretrained(alone)
+    assert "holds no tokenizer" in told(alone)
+    folder = save(tmp_path / "model", CONFIGS["llama"]())
+    (folder / "model.safetensors").unlink()
+    assert "cannot be loaded: " in told(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "none"}))
+    assert "cannot be loaded: " in told(folder)
+    (folder / "config.json").unlink()
+    assert "holds no config.json" in told(folder)
+
+
+def test_rows_longer_than_the_model_reads_are_refused(tmp_path, make_task):
+    folder = save(tmp_path / "model", CONFIGS["llama"]())
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    task = make_task(path=text, pretrained=str(folder), seq_len=65)
+    with pytest.raises(DataError, match=r"data\.seq_len 65 is longer") as error:
+        task.setup()
+    assert error.value.legal == "at most 64"
+    assert make_task(path=text, pretrained=str(folder))._row_length() == 64
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(tmp_path, make_task):
+    folder = save(tmp_path / "model", CONFIGS["llama"]())
+    bigger = tmp_path / "bigger.json"
+    bigger.write_text(bpe.train([TEXT * 2], 330).inner.to_str(), encoding="utf-8")
+    task = make_task(path="embedded:commands", pretrained=str(folder), tokenizer=str(bigger))
+    with pytest.raises(DataError, match=r"the tokenizer has 330 tokens, .* knows 320"):
+        task.build()

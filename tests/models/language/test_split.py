@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from models.base import DataError
+from models.language.split import keep, split_groups
+
+GROUPS = [f"g{i:03}" for i in range(100)]
+
+
+def test_a_group_is_on_one_side_only_and_none_is_lost():
+    splits = split_groups(GROUPS * 3, 1.0, 0.1, seed=0)
+    assert {name: len(groups) for name, groups in splits.items()} == {
+        "val": 10,
+        "test": 10,
+        "train": 80,
+    }
+    assert sorted(g for groups in splits.values() for g in groups) == GROUPS
+
+
+def test_the_split_depends_on_the_set_of_groups_the_shares_and_the_seed_only():
+    first = split_groups(GROUPS, 1.0, 0.1, seed=0)
+    assert split_groups(reversed(GROUPS), 1.0, 0.1, seed=0) == first
+    assert split_groups(GROUPS, 1.0, 0.1, seed=1) != first
+
+
+def test_a_fraction_takes_so_many_groups():
+    splits = split_groups(GROUPS, 0.5, 0.1, seed=0)
+    assert sum(map(len, splits.values())) == 50
+    assert len(splits["val"]) == 5
+
+
+def test_a_share_that_binary_fractions_cannot_hold_counts_as_written():
+    assert len(split_groups(GROUPS, 1.0, 0.29, seed=0)["val"]) == 29
+
+
+def test_an_empty_validation_is_told_with_its_counts():
+    with pytest.raises(DataError) as error:
+        split_groups(GROUPS[:8], 1.0, 0.1, seed=0)
+    assert str(error.value) == (
+        "val and test would be empty: language has 8 groups (files, documents or requests), and "
+        "eval.share 0.1 of them is 0, held out twice\n"
+        "  from     eval.share, data.fraction, data.path\n"
+        "  legal    at least one group each for train, val and test\n"
+        "  mend     --set eval.share=0.13, or more data"
+    )
+    assert split_groups(GROUPS[:8], 1.0, 0.13, seed=0)["val"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "share", "what"),
+    [
+        (2, 0.5, "train would be empty: language has 2 groups"),
+        (10, 0.5, "train would be empty: language has 10 groups"),
+        (1, 0.1, "val and test would be empty: language has 1 groups"),
+    ],
+)
+def test_each_empty_side_is_named(groups, share, what):
+    with pytest.raises(DataError) as error:
+        split_groups(GROUPS[:groups], 1.0, share, seed=0)
+    assert what in str(error.value)
+
+
+def test_a_run_folder_keeps_the_split_and_refuses_another(tmp_path):
+    splits = split_groups(GROUPS, 1.0, 0.1, seed=0)
+    keep(splits, tmp_path)
+    kept = json.loads((tmp_path / "split.json").read_text())
+    assert kept["val"] == splits["val"] and kept["counts"]["train"] == 80
+    keep(splits, tmp_path)
+    with pytest.raises(DataError, match="is not what this run began with"):
+        keep(split_groups(GROUPS[:99], 1.0, 0.1, seed=0), tmp_path)

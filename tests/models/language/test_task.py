@@ -1,0 +1,197 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from models.base import DataError, Goal
+from models.language.config import SIZES
+from models.language.model import Transformer
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.csv"
+    rows = [f"say {w} {i},{w}" for i, w in enumerate(["yes", "no"] * 30)]
+    path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
+    return path
+
+
+def test_a_few_steps_lower_the_validation_loss(pairs, make_task, train, counts_of):
+    task = make_task(path=pairs)
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build()
+    losses = []
+    for _ in range(2):
+        metric, counts = counts_of(task, model, "val", 4)
+        losses.append(metric.result(counts)["val_loss"])
+        train(task, model, steps=15)
+    assert losses[1] < losses[0] / 2
+    assert task.goal == Goal("val_loss", "min")
+
+
+def test_weight_is_the_number_of_labels(pairs, make_task):
+    task = make_task(path=pairs)
+    task.setup()
+    batch = task.collate([task.data("train").sample(i, None) for i in range(5)])
+    assert task.weight(batch) == int((batch["labels"] != -100).sum()) > 0
+    loss = task.loss(task.build(), batch).sum
+    assert loss.shape == () and loss.dtype == torch.float32
+
+
+def test_the_mean_over_a_split_does_not_depend_on_the_batch(make_task, pairs):
+    task = make_task(path=pairs)
+    task.setup()
+    model, samples = task.build(), task.data("train")
+    rows = [samples.sample(i, None) for i in range(12)]
+    one = task.collate(rows)
+    parts = [task.collate(rows[:3]), task.collate(rows[3:])]
+    assert sum(map(task.weight, parts)) == task.weight(one)
+    total = sum(task.loss(model, part).sum for part in parts)
+    torch.testing.assert_close(total, task.loss(model, one).sum)
+
+
+def test_facts_tell_counts_splits_and_what_was_left_out(tmp_path, make_task):
+    path = tmp_path / "a.csv"
+    rows = [f"{'long ' * 30 if i < 3 else ''}ask {i},answer {i}" for i in range(40)]
+    rows += ["ask 5,again", "broken", f"ask,{'too long ' * 30}"]
+    path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
+    task = make_task(path=path, on_bad="skip")
+    task.setup()
+    facts = task.facts()
+    assert facts["groups"] == {"train": 33, "val": 4, "test": 4}
+    assert sum(facts["samples"].values()) == 40
+    assert (facts["duplicates"], facts["skipped_rows"], facts["truncated_prompts"]) == (1, 2, 3)
+    assert facts["kind"] == "conversations" and facts["tokenizer"] == "bytes"
+    json.dumps(facts)
+
+
+def test_a_fraction_uses_so_many_groups(make_task):
+    task = make_task(path="embedded:commands", fraction=0.1)
+    task.setup()
+    whole = make_task(path="embedded:commands")
+    whole.setup()
+    used, all_of_them = (sum(t.facts()["groups"].values()) for t in (task, whole))
+    assert used == pytest.approx(all_of_them / 10, abs=1)
+
+
+def test_a_run_folder_gives_the_second_rank_the_tokenizer_and_split_of_the_first(
+    tmp_path, make_task
+):
+    first = make_task(tmp_path, path="embedded:commands", tokenizer="bpe", vocabulary=400)
+    first.setup()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["split.json", "tokenizer.json"]
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    second = make_task(tmp_path, path="embedded:commands", tokenizer="bpe", vocabulary=400)
+    second.setup()
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
+    assert first.facts() == second.facts()
+    row, same = (t.data("train").sample(7, None).inputs.tolist() for t in (first, second))
+    assert row == same
+    assert second.build().model.embed_tokens.weight.shape == (400, 64)
+
+
+@pytest.mark.parametrize(("settings", "rows"), [({}, 272), ({"tokenizer": "bpe"}, 512)])
+def test_the_vocabulary_follows_the_tokenizer(make_task, settings, rows):
+    assert make_task(**settings).build().model.embed_tokens.weight.shape[0] == rows
+
+
+def test_bpe_is_fitted_on_training_text_only(tmp_path, make_task):
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        (tmp_path / f"{letter}.txt").write_text(f"mark{letter} " * 50, encoding="utf-8")
+    task = make_task(path=tmp_path, tokenizer="bpe", seq_len=16)
+    task.setup()
+    known = "".join(task.dataset.tokenizer.inner.get_vocab())
+    for name, groups in task.dataset.splits.items():
+        for group in groups:
+            assert (f"mark{group[0]}" in known) == (name == "train")
+
+
+def test_a_preview_shows_a_prompt_and_how_the_model_goes_on(make_task, pairs):
+    for path in (pairs, "embedded:python"):
+        task = make_task(path=path)
+        task.setup()
+        torch.manual_seed(0)
+        shown = task.preview(task.build())
+        prompt, written = shown.split("│")
+        assert prompt and written
+        assert all(c.isprintable() or c in "\n\t" for c in shown)
+    assert task.preview(task.build()).split("│")[0] == prompt
+
+
+def test_flops_are_those_of_the_formula(make_task, pairs):
+    task = make_task(path="embedded:python", size="small")
+    task.setup()
+    model = task.build()
+    matrices = 887_936 - (2 * 4 + 1) * 128  # all but the norms; the tied output counts once
+    assert task.flops_per_sample(model) == 6 * matrices * 256 + 12 * 4 * 128 * 256 * 256
+    task = make_task(path=pairs)
+    task.setup()
+    kept = task.data("train").kept
+    mean = sum(len(tokens) - 1 for _, tokens, _ in kept) / len(kept)
+    model = task.build()
+    matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    expected = 6 * matrices * mean + 12 * 2 * 64 * mean**2
+    assert task.flops_per_sample(model) == pytest.approx(expected)
+
+
+def test_blocks_are_the_layers(make_task):
+    task = make_task(size="small")
+    model = task.build()
+    assert task.blocks(model) == list(model.model.layers)
+
+
+def test_data_that_is_too_short_is_told(tmp_path, make_task):
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(f"line {i}" for i in range(10)), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        make_task(path=path).setup()
+    assert str(error.value) == (
+        "the data is too short: the training split has 56 tokens, one sample has 128\n"
+        "  from     data.path, data.seq_len\n"
+        "  legal    at least one sample\n"
+        "  mend     --set data.seq_len=8, or more data"
+    )
+
+
+def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
+    with pytest.raises(DataError) as error:
+        make_task(path="embedded:comands").setup()
+    assert str(error.value) == (
+        "data.path 'embedded:comands' is not known\n"
+        "  legal    embedded:python, embedded:commands\n"
+        "  mend     nearest  embedded:commands; write  --data embedded:commands"
+    )
+
+
+def test_heads_that_cannot_be_grouped_are_told(make_task):
+    with pytest.raises(DataError) as error:
+        make_task(kv_heads=3)
+    assert error.value.legal == "1, 2, 4"
+
+
+def test_a_kernel_that_the_device_has_not_is_told(make_task, context):
+    from dataclasses import replace
+
+    from models.language.config import Data, Model
+    from models.language.task import LanguageTask
+
+    with pytest.raises(DataError, match=r"memory\.attention 'efficient' has no kernel on cpu"):
+        LanguageTask(Model(size="tiny"), Data(), replace(context(), attention="efficient"))
+
+
+def test_grouped_heads_have_fewer_parameters(make_task):
+    size = SIZES["tiny"]
+    whole, grouped = make_task().build(), make_task(kv_heads=1).build()
+    saved = sum(p.numel() for p in whole.parameters()) - sum(
+        p.numel() for p in grouped.parameters()
+    )
+    assert saved == size.layers * 2 * size.width * (size.width - size.width // size.heads)
+    assert isinstance(grouped, Transformer)
+
+
+def test_settings_do_not_import_torch():
+    code = "import sys, models.language.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

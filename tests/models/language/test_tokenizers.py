@@ -1,0 +1,119 @@
+import pytest
+
+from models.base import DataError
+from models.language import bpe
+from models.language.byte_tokenizer import ByteTokenizer
+from models.language.external_tokenizer import ExternalTokenizer, load
+from models.language.records import Turn
+from models.language.tokenizer import TAGS
+
+TEXTS = [
+    "def main():\n    return 0\n",
+    "<command>ls -l</command> ünïcode 日本 \U0001f600",
+    " leading and trailing \n\n",
+    "it speaks of <|end|> and <|pad|>",
+]
+CORPUS = ["the quick brown fox jumps over the lazy dog " * 5, "def main(): return main"] * 3
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return bpe.train(CORPUS, 400)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_bytes_give_the_text_back(text):
+    tokenizer = ByteTokenizer()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_bytes_have_the_numbers_of_the_specification():
+    tokenizer = ByteTokenizer()
+    assert (tokenizer.pad, tokenizer.start, tokenizer.end) == (256, 257, 258)
+    assert [int(tokenizer.encode(tag)[0]) for tag in TAGS] == list(range(259, 267))
+    assert all(len(tokenizer.encode(tag)) == 1 for tag in TAGS)
+    assert tokenizer.size == 272
+    assert tokenizer.encode("aé").tolist() == [97, 195, 169]
+
+
+def test_bytes_that_are_no_text_are_shown_and_special_ones_are_not():
+    tokenizer = ByteTokenizer()
+    assert tokenizer.decode([257, 0xC3, 104, 105, 258, 256, 270]) == "\N{REPLACEMENT CHARACTER}hi"
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_bpe_gives_the_text_back(trained, text):
+    assert trained.decode(trained.encode(text)) == text
+
+
+def test_bpe_keeps_tags_whole_and_takes_written_out_specials_as_text(trained):
+    assert all(len(trained.encode(tag)) == 1 for tag in TAGS)
+    tokens = trained.encode("<|end|>").tolist()
+    assert trained.end not in tokens and len(tokens) > 1
+
+
+def test_bpe_shortens_what_it_was_trained_on(trained):
+    assert trained.size <= 400
+    assert len(trained.encode(CORPUS[0])) < len(CORPUS[0]) / 2
+
+
+def test_bpe_is_the_same_for_the_same_texts(trained):
+    assert bpe.train(CORPUS, 400).inner.to_str() == trained.inner.to_str()
+
+
+def test_a_run_folder_keeps_its_bpe_whatever_the_data_becomes(tmp_path):
+    first = bpe.load_or_train(CORPUS, 400, tmp_path)
+    second = bpe.load_or_train(["other text"], 300, tmp_path)
+    assert second.inner.to_str() == first.inner.to_str()
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_a_tokenizer_json_is_read(tmp_path, trained):
+    path = tmp_path / "mine.json"
+    path.write_text(trained.inner.to_str(), encoding="utf-8")
+    tokenizer = load(path)
+    assert tokenizer.name == "mine"
+    assert tokenizer.encode(TEXTS[1]).tolist() == trained.encode(TEXTS[1]).tolist()
+
+
+def test_what_is_no_tokenizer_is_told(tmp_path):
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match="is no tokenizer"):
+        load(broken)
+    with pytest.raises(DataError, match="holds no tokenizer that transformers can load"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="does not exist") as error:
+        load(tmp_path / "none")
+    assert "legal    bytes, bpe, a folder" in str(error.value)
+
+
+@pytest.fixture
+def folder(tmp_path, trained):
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=trained.inner, bos_token=bpe.START, eos_token=bpe.END, pad_token=bpe.PAD
+    )
+    tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_hugging_face_folder_gives_its_tokens(folder, trained):
+    tokenizer = load(folder)
+    assert isinstance(tokenizer, ExternalTokenizer)
+    assert (tokenizer.start, tokenizer.end) == (trained.start, trained.end)
+    assert tokenizer.encode(TEXTS[0]).tolist() == trained.encode(TEXTS[0]).tolist()
+    assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]
+    assert tokenizer.template((Turn("user", "q"),), "a") is None
+
+
+def test_a_chat_template_is_cut_before_the_answer(folder):
+    tokenizer = load(folder)
+    tokenizer.inner.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    prompt, answer = tokenizer.template((Turn("user", "q"),), "a")
+    assert prompt == "[user]q<|end|>\n[assistant]"
+    assert answer == "a<|end|>"

@@ -1,0 +1,57 @@
+"""What the tests of whole command lines share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80))
+"""A JSONL file of 80 requests, 64 of them to train on."""
+
+
+def environment() -> dict[str, str]:
+    """An environment in which the program is found from any working directory."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@dataclass(frozen=True)
+class Program:
+    """The real program in a working directory of its own."""
+
+    folder: Path
+
+    def __call__(self, *words: str, prefix=(), timeout=60, **options):
+        """Run a command line; what it printed and its exit code."""
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", "launcher", *words],
+            cwd=self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **options,
+        )
+
+    def files(self) -> list[str]:
+        """All that lies in the working directory."""
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
+
+
+@pytest.fixture
+def program(tmp_path):
+    return Program(tmp_path)
+
+
+@pytest.fixture
+def bound_by_permissions():
+    """What to put before a command so that it may not read and write everywhere, as root may."""
+    if os.geteuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("root ignores permissions, and there is no setpriv to make it mind them")
+    return ("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search")

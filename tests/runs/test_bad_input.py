@@ -1,0 +1,256 @@
+"""Each bad input of a person through the real program: told, exit code 2, nothing written."""
+
+import json
+import os
+import resource
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from launcher import report
+from launcher.__main__ import main
+from tests.runs.conftest import REQUESTS
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A command line that is wrong, the files it needs, and lines that must be told."""
+
+    words: str
+    told: tuple[str, ...]
+    files: dict[str, str | bytes] = field(default_factory=dict)
+
+
+YAML = "train:\n  micro_bacth: 4\noptim:\n  lr: fast\n"
+BAD = {
+    "misspelt option": Bad(
+        "--epohcs 3",
+        (
+            "error: option '--epohcs' is not known",
+            "  from     the command line: --epohcs",
+            "  nearest  --epochs; write  --epochs",
+        ),
+    ),
+    "misspelt command": Bad(
+        "lits engines",
+        ("error: command 'lits' is not known", "  nearest  list; write  python -m launcher list"),
+    ),
+    "misspelt mode": Bad(
+        "--mode fsat", ("error: mode 'fsat' is not known", "  nearest  fast; write  --mode fast")
+    ),
+    "misspelt engine": Bad(
+        "--engine zreo2",
+        ("error: engine 'zreo2' is not known", "  nearest  zero2; write  --engine zero2"),
+    ),
+    "misspelt model": Bad("--model langauge:tiny", ("error: model 'langauge' is not known",)),
+    "misspelt size": Bad("--model language:tyni", ("error: model size 'tyni' is not known",)),
+    "misspelt key": Bad("--set optim.rl=1", ("error: key 'optim.rl' is not known",)),
+    "all faults of a file at once, with their lines": Bad(
+        "--config mine.yaml",
+        (
+            "  from     mine.yaml, line 2: train.micro_bacth",
+            "  from     mine.yaml, line 4: optim.lr",
+        ),
+        {"mine.yaml": YAML},
+    ),
+    "faults of words and of settings together": Bad(
+        "--fsat --lr quick", ("error: option '--fsat' is not known", "error: optim.lr 'quick'")
+    ),
+    "text for a number": Bad("--lr quick", ("error: optim.lr 'quick' is text, not a number",)),
+    "fraction for a whole number": Bad("--max-steps 2.5", ("error: train.max_steps 2.5",)),
+    "negative batch": Bad("--batch-size -4", ("error: train.micro_batch -4 is out of range",)),
+    "negative number with an exponent": Bad(
+        "--lr -1e-3", ("error: optim.lr -1e-3 is out of range",)
+    ),
+    "micro-batch that does not divide": Bad(
+        "--set train.global_batch=10 --batch-size 4",
+        ("error: train.global_batch 10 is no multiple of train.micro_batch 4",),
+    ),
+    "no process": Bad("--nproc 0", ("error: engine.nproc 0 is out of range",)),
+    "more processes than cores": Bad(
+        "--nproc 100000", ("error: engine.nproc 100000 is more than",)
+    ),
+    "missing value": Bad("--lr", ("error: option '--lr' needs a value", "  legal    --lr X")),
+    "value of a flag": Bad("--fast=3", ("error: option '--fast' takes no value",)),
+    "word without an option": Bad(
+        "--lite zero2", ("error: 'zero2' is no option", "  nearest  --engine zero2")
+    ),
+    "missing data": Bad("--data notes/", ("notes",)),
+    "missing settings file": Bad("--config mine.yaml", ("error: there is no file mine.yaml",)),
+    "broken YAML": Bad(
+        "--config mine.yaml", ("mine.yaml cannot be read as YAML",), {"mine.yaml": "a: [1\nb: 2\n"}
+    ),
+    "broken JSON": Bad(
+        "--config mine.json", ("mine.json cannot be read as JSON",), {"mine.json": '{"a": 1,,}'}
+    ),
+    "settings that are no text": Bad(
+        "--config mine.yaml", ("mine.yaml is not UTF-8 text",), {"mine.yaml": b"a: \xff\n"}
+    ),
+    "run folder of another run": Bad(
+        "--out old",
+        ("error: the run folder old holds another run", "  from     --out old"),
+        {"old/settings.yaml": "mode: fast\n"},
+    ),
+    "run folder that is a file": Bad("--out old", ("the run folder old is a file",), {"old": ""}),
+    "run folder below a file": Bad("--out old/new", ("would lie in a file",), {"old": ""}),
+    "run folder with a name that is too long": Bad("--out " + "x" * 300, ("File name too long",)),
+    "unknown list": Bad("list engine", ("  nearest  engines",)),
+    "unknown setting to explain": Bad("explain optim.ler", ("  nearest  optim.lr",)),
+    "unknown shell": Bad("completion bsh", ("  nearest  bash",)),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_told_and_nothing_is_written(program, name):
+    bad = BAD[name]
+    write(program.folder, bad.files)
+    before = program.files()
+
+    done = program(*bad.words.split())
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    for line in bad.told:
+        assert line in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert program.files() == before
+
+
+BAD_DATA = {
+    "empty file": Bad("--data mine.txt", ("error: 'mine.txt' is empty",), {"mine.txt": ""}),
+    "text that is not UTF-8": Bad(
+        "--data mine.txt",
+        ("error: 'mine.txt' is no UTF-8 text", "  from     mine.txt, line 1, byte 3"),
+        {"mine.txt": b"caf\xe9 ol\xe9\n" * 200},
+    ),
+    "too little to hold out": Bad(
+        "--data mine.txt", ("error: val and test would be empty",), {"mine.txt": "a word\n"}
+    ),
+    "shorter than one batch": Bad(
+        "--data mine.jsonl --set train.global_batch=100",
+        ("error: train.global_batch 100 is more than the 64 samples there are to train on",),
+        {"mine.jsonl": REQUESTS},
+    ),
+    "DeepSpeed JSON with another batch": Bad(
+        "--engine zero2 --ds-config mine.json",
+        ("error: train_batch_size 3 differs from train.global_batch 8", "  from     mine.json"),
+        {"mine.json": '{"train_batch_size": 3}'},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_is_told_and_nothing_stays(program, name, monkeypatch, capsys):
+    """In this process: torch would be loaded anew for each otherwise."""
+    bad = BAD_DATA[name]
+    write(program.folder, bad.files)
+    before = program.files()
+    monkeypatch.chdir(program.folder)
+
+    code = main(["--model", "language:tiny", "--nproc", "1", *bad.words.split()])
+
+    stderr = capsys.readouterr().err
+    assert code == 2, stderr
+    for line in bad.told:
+        assert line in stderr
+    assert "Traceback" not in stderr
+    assert program.files() == before
+
+
+def test_data_that_may_not_be_read_is_told_and_nothing_stays(program, bound_by_permissions):
+    (program.folder / "locked").mkdir(mode=0o000)
+    done = program("--data", "locked", "--nproc", "1", prefix=bound_by_permissions)
+    assert done.returncode == 2, done.stderr
+    assert "error: 'locked' cannot be read: Permission denied" in done.stderr
+    assert program.files() == ["locked"]
+
+
+def test_wrong_data_of_two_ranks_is_told_once(program):
+    (program.folder / "mine.txt").touch()
+    done = program("--model", "language:tiny", "--data", "mine.txt", "--nproc", "2")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: 'mine.txt' is empty") == 1
+    assert "Traceback" not in done.stderr
+    assert program.files() == ["mine.txt"]
+
+
+def write(folder: Path, files: dict[str, str | bytes]) -> None:
+    """Lay the files of a bad input into the working directory."""
+    for path, content in files.items():
+        target = folder / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def test_a_run_folder_that_may_not_be_written_is_refused(program, bound_by_permissions):
+    (program.folder / "mine").mkdir(mode=0o500)
+    for out in ("mine", "mine/new"):
+        done = program("--out", out, prefix=bound_by_permissions)
+        assert done.returncode == 2, done.stderr
+        assert f"error: the run folder {out}" in done.stderr
+        assert "may not be written to" in done.stderr
+    assert program.files() == ["mine"]
+
+
+def test_a_working_directory_that_may_not_be_written_is_refused(program, bound_by_permissions):
+    program.folder.chmod(0o500)
+    done = program("--lite", prefix=bound_by_permissions)
+    program.folder.chmod(0o700)
+    assert done.returncode == 2, done.stderr
+    assert "may not be written to" in done.stderr
+    assert program.files() == []
+
+
+def test_a_disk_that_is_full_leaves_no_run_folder(program):
+    def no_space():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    done = program("--lite", preexec_fn=no_space)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert program.files() == []
+
+
+def test_half_set_variables_of_a_launcher_are_named(program, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    done = program("--dry-run")
+    assert done.returncode == 2
+    assert "error: RANK=0 without WORLD_SIZE" in done.stderr
+
+
+def test_ranks_of_one_machine_tell_wrong_words_once(program, monkeypatch):
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    told = []
+    for rank in "01":
+        for name, value in {**place, "RANK": rank, "LOCAL_RANK": rank}.items():
+            monkeypatch.setenv(name, value)
+        done = program("--mode", "fsat")
+        assert done.returncode == 2
+        told.append(bool(done.stderr))
+    assert told == [True, False]
+
+
+def test_processes_of_torchrun_are_not_asked_for_again(program, monkeypatch):
+    place = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    done = program("--nproc", "2", "--dry-run")
+    assert done.returncode == 2
+    assert "error: --nproc 2, but torchrun has started 4 on this machine" in done.stderr
+
+
+def test_faults_for_machines_are_json_on_stdout(program):
+    done = program("--json", "--mode", "fsat")
+    assert (done.returncode, done.stderr) == (2, "")
+    fault = json.loads(done.stdout)["faults"][0]
+    assert (fault["key"], fault["nearest"]) == ("mode", "fast")
+
+
+def test_a_secret_of_the_environment_is_not_told(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    told = report.failed(ValueError("login with 0123456789abcdef failed"), 0)
+    assert "0123456789abcdef" not in told.text + told.trace
+    assert "login with [WANDB_API_KEY] failed" in told.text
+    assert os.environ["WANDB_API_KEY"] == "0123456789abcdef"

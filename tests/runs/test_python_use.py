@@ -1,0 +1,95 @@
+"""`launcher.train`: the same run from Python, with a result in place of an exit code."""
+
+import pytest
+import torch
+
+import launcher
+from launcher.api import RunError
+from launcher.messages import SettingsError
+from tests.runs.conftest import REQUESTS
+
+TINY = {
+    "data.path": "mine.jsonl",
+    "train.max_steps": 3,
+    "train.preview": False,
+    "train.global_batch": 4,
+    "train.micro_batch": 2,
+    "log.every": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working directory with a few requests to learn from."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for one another are slow where other tests run beside this one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_three_lines_give_a_result(here, capsys):
+    run = launcher.train(
+        model="language:tiny", mode="lite", engine="local", settings=TINY, console=False
+    )
+    assert (run.status, run.steps) == ("completed", 3)
+    assert run.best["metric"] == "val_loss"
+    assert [line["step"] for line in run.metrics("train")] == [1, 2, 3]
+    assert run.metrics("eval")[-1]["metrics"]["val_loss"] == run.best["value"]
+    assert run.folder.parent.name == "runs"
+    assert (run.folder / "result.json").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_two_processes_give_the_losses_of_one(here):
+    one = launcher.train(model="language:tiny", settings=TINY, console=False)
+    two = launcher.train(
+        model="language:tiny",
+        engine="ddp",
+        settings={**TINY, "engine": {"nproc": 2}},
+        console=False,
+        out="two",
+    )
+    losses = [[line["loss"] for line in run.metrics("train")] for run in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_settings_may_come_from_files_and_single_values_win(here):
+    (here / "mine.yaml").write_text("train:\n  max_steps: 1\n  seed: 5\noptim:\n  lr: 1e-4\n")
+    run = launcher.train(
+        model="language:tiny",
+        config="mine.yaml",
+        settings={**TINY, "train.max_steps": 2},
+        out=here / "mine",
+        console=False,
+    )
+    assert run.steps == 2
+    assert run.folder == here / "mine"
+    assert max(line["lr"] for line in run.metrics("train")) <= 1e-4
+
+
+def test_wrong_words_raise_with_the_text_that_a_person_sees(here):
+    with pytest.raises(SettingsError, match="mode 'fsat' is not known") as wrong:
+        launcher.train(mode="fsat", settings={"optim.rl": 1})
+    assert "key 'optim.rl' is not known" in str(wrong.value)
+    assert [path.name for path in here.iterdir()] == ["mine.jsonl"]
+
+
+def test_wrong_data_raises_and_leaves_nothing(here):
+    (here / "mine.jsonl").write_text("")
+    with pytest.raises(SettingsError, match=r"'mine\.jsonl' is empty"):
+        launcher.train(model="language:tiny", settings=TINY, console=False)
+    assert [path.name for path in here.iterdir()] == ["mine.jsonl"]
+
+
+def test_a_run_that_fails_raises_with_its_reason(here):
+    broken = {**TINY, "optim.lr": 1e30, "optim.clip_norm": None, "train.max_steps": 8}
+    with pytest.raises(RunError, match=r"not finite|infinite|NaN|nan"):
+        launcher.train(model="language:tiny", settings=broken, console=False)

@@ -1,0 +1,46 @@
+"""The shell scripts are sound, and refuse words they do not know."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = [".ci/run", ".ci/wheel", "scripts/check", "scripts/readme-command"]
+
+
+def sh(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_parses(script):
+    assert sh("-n", script).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("first-run", ["python3 -m venv .venv", "pip install -e .", "--model language:small"]),
+        ("tests", ["pip install -e '.[test]'", ".venv/bin/pytest"]),
+    ],
+)
+def test_the_commands_of_readme_are_found_by_name(name, parts):
+    told = sh("scripts/readme-command", name).stdout
+    assert [part for part in parts if part not in told] == []
+    assert told.count("\n") == 1
+    assert told.strip() in (ROOT / "README.md").read_text().splitlines()
+
+
+def test_a_command_that_readme_does_not_have_is_refused():
+    done = sh("scripts/readme-command", "no-such-command")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no-such-command" in done.stderr
+
+
+def test_a_step_that_check_does_not_have_is_refused_before_any_runs():
+    done = sh("scripts/check", "format", "no-such-step")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "legal: format lint types architecture tests" in done.stderr
