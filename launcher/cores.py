@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from engines.base import EngineError
@@ -23,6 +23,19 @@ def threads(asked: int | None, cores: int, ranks: int, environ: Mapping[str, str
     if given.isdigit() and int(given) > 1:
         return int(given)
     return max(1, cores // ranks)
+
+
+def use(asked: int | None) -> Callable[[], None]:
+    """Let torch compute with `asked` threads, also where it was imported before; None: as it is.
+
+    Gives what puts the number back.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if asked is not None:
+        torch.set_num_threads(asked)
+    return lambda: torch.set_num_threads(before)
 
 
 def bind(settings: Any, environ: Mapping[str, str]) -> None:

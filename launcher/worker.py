@@ -11,7 +11,7 @@ from typing import Any
 from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.world import open_world
-from launcher import ds_layout, late_checks, run_folder
+from launcher import cores, ds_layout, late_checks, run_folder
 from launcher.audience import Listeners
 from launcher.messages import Fault, SettingsError, shown
 from launcher.refusals import place
@@ -55,6 +55,7 @@ def _work(
     entry = find(resolved.settings.engine.name)
     world = open_world(_device(settings, resolved), settings.engine.timeout_s, entry.always_group)
     undo.callback(world.close)
+    undo.callback(cores.use(settings.engine.threads))
     shared = run_folder.share(folder, world)
     assert shared is not None, "rank 0 made the run folder before the ranks began"
 

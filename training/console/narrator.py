@@ -88,8 +88,9 @@ class Narrator(Hook):
             # Of a failed run the fault is told already; a full disk must not hide it.
             with suppress(*([RunFolderError] if outcome.status == "failed" else [])):
                 if self._progress is not None:
-                    lines = words.summary(outcome)
-                    self._say("summary", "\n".join(lines))
+                    # Which rank failed first is known to the supervisor alone, who will say it.
+                    kind: Kind = "log" if outcome.status == "failed" else "summary"
+                    self._say(kind, "\n".join(words.summary(outcome)))
         finally:
             for voice in self._voices:
                 voice.close()
