@@ -66,7 +66,10 @@ class Zero:
         names = {parameter: name for name, parameter in model.named_parameters()}
         self._names = [[names[p] for p in group["params"]] for group in inner.param_groups]
         config = self._config(optimizer.clip_norm)
-        self._engine: Any = ds_library.initialize(self._library, self.world, model, inner, config)
+        with _buffers_kept(model, self.world.device):
+            self._engine: Any = ds_library.initialize(
+                self._library, self.world, model, inner, config
+            )
         self._undo.callback(ds_library.forget, self._engine)
         self._buffers = stored_buffers(model)
         follow_rank_zero(self._buffers, self.world)
@@ -111,6 +114,8 @@ class Zero:
         would be noticed too late. Raises EngineError on every rank alike.
         """
         self._zero: Any = self._engine.optimizer
+        # Where it offloads, DeepSpeed before 0.19 adds nothing up if it knows of one pass only.
+        self._zero.gradient_accumulation_steps = self._options.accumulation
         try:
             self._state = ZeroState(self._zero, model, self.world, originals)
             self._window = Window(self._zero, model)
@@ -119,7 +124,7 @@ class Zero:
         except (AttributeError, LookupError, TypeError, EngineError) as fault:
             raise EngineError(
                 f"deepspeed {self._library.__version__} keeps its state in another way than the "
-                f"versions known here (0.16 to 0.19): {fault}; engine fsdp needs no deepspeed"
+                f"versions known here (0.17 to 0.19): {fault}; engine fsdp needs no deepspeed"
             ) from fault
 
     @property
@@ -193,6 +198,20 @@ def _round(model: Module) -> dict[str, Tensor]:
         originals[name] = parameter.detach()
         parameter.data = parameter.detach().to(torch.bfloat16)
     return originals
+
+
+@contextmanager
+def _buffers_kept(model: Module, device: torch.device) -> Iterator[None]:
+    """Buffers keep their dtypes: DeepSpeed before 0.19 rounds them together with the weights."""
+    before = [
+        (module, name, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    yield
+    for module, name, buffer in before:
+        if getattr(module, name).dtype != buffer.dtype:
+            setattr(module, name, buffer.to(device))
 
 
 def _in_bf16(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

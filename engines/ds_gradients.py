@@ -68,8 +68,9 @@ class Window:
         elif _is_stage3(zero):
             zero.averaged_gradients = {}
         else:
-            for group in range(len(zero.bit16_groups)):
-                zero.averaged_gradients[group] = zero.all_grad_tensors[group] = None
+            for gathered in ("averaged_gradients", "all_grad_tensors"):  # the second since 0.18
+                for group in getattr(zero, gathered, {}):
+                    getattr(zero, gathered)[group] = None
         self._is_first = True
 
     def _reduce_all(self, *args: Any, **kwargs: Any) -> None:

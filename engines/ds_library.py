@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -43,7 +44,9 @@ def load(kind: str) -> ModuleType:
             collectives: Any = import_module("deepspeed.comm.torch")
         except ImportError as fault:
             raise EngineError(f"deepspeed cannot be imported: {fault}") from fault
-    logging.getLogger("DeepSpeed").addFilter(_is_news)
+    log = logging.getLogger("DeepSpeed")
+    log.setLevel(max(log.level, logging.WARNING))
+    log.addFilter(_is_news)
     _check_accelerator(deepspeed, kind)
     # On a CPU DeepSpeed would compile an operator for collectives, a minute at the first start,
     # which it then uses for inference only.
@@ -87,7 +90,8 @@ def initialize(
     config: Mapping[str, Any],
 ) -> Module:
     """DeepSpeed's engine around `model`. Collective. Raises EngineError for a bad `config`."""
-    with quiet():
+    # Versions before 0.18 print.
+    with quiet(), redirect_stdout(io.StringIO()):
         try:
             deepspeed.init_distributed(dist_init_required=False)
             if config["zero_optimization"]["stage"] == 3:
@@ -133,7 +137,8 @@ def forget(engine: Module) -> None:
 
     The next engine may stand in another process group.
     """
-    engine.destroy()  # type: ignore[operator]
+    with quiet():
+        engine.destroy()  # type: ignore[operator]
     kept: Any = import_module("deepspeed.runtime.zero.parameter_offload")
     kept.FWD_MODULE_STACK.clear()
     kept = import_module("deepspeed.utils.groups")

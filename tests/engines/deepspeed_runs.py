@@ -152,7 +152,8 @@ def fork(world: World, name: str, windows: list[list[bool]]) -> tuple[list[float
         [{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=0.05), None
     )
     config = shipped(f"{name}.json") if name.startswith("zero") else {}
-    engine = build_engine(name, world, Options(ds_config=config))
+    told = Options(ds_config=config, accumulation=max(map(len, windows)))
+    engine = build_engine(name, world, told)
     torch.manual_seed(0)
     try:
         module = engine.prepare(Fork(), descent, [])
