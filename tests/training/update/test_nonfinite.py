@@ -19,7 +19,9 @@ SPOILERS = {
 
 @pytest.mark.parametrize("what", SPOILERS)
 def test_stop_ends_the_run_and_says_where(what):
-    run = run_tiny(one_rank(), TinyTask(**SPOILERS[what]), train={"epochs": 4}, eval={"every": None})
+    run = run_tiny(
+        one_rank(), TinyTask(**SPOILERS[what]), train={"epochs": 4}, eval={"every": None}
+    )
     assert run.outcome.status == "failed"
     assert run.outcome.exit_code == 1
     assert f" at step {SPOILT}; lower optim.lr" in run.outcome.reason
