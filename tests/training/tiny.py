@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.base import Options, State, World
-from engines.catalog import build_engine
+from engines.catalog import build_engine, find
 from engines.world import Place, ProcessWorld
 from models.base import DataError, Goal, Loss
 from training import settings
@@ -47,12 +49,14 @@ class TinySplit:
 
 
 class TinyNet(nn.Module):
-    """A linear map in float64, after dropout; `unused` is never reached."""
+    """A linear map after dropout; `unused` is never reached."""
 
-    def __init__(self, dropout: float = 0.0, unused: bool = False):
+    def __init__(
+        self, dropout: float = 0.0, unused: bool = False, dtype: torch.dtype = torch.float64
+    ):
         super().__init__()
         self.drop = nn.Dropout(dropout)
-        self.linear = nn.Linear(WIDTH, WIDTH, dtype=torch.float64)
+        self.linear = nn.Linear(WIDTH, WIDTH, dtype=dtype)
         if unused:
             self.unused = nn.Parameter(torch.zeros(2, 2))
 
@@ -86,20 +90,21 @@ class TinyTask:
     """Samples whose loss is infinite."""
     nan_gradient_at: Sequence[int] = ()
     """Samples whose loss is finite, and their gradient is not."""
+    dtype: torch.dtype = torch.float64
     units = "numbers"
     goal = Goal("error", "min")
 
     def setup(self) -> None: ...
 
     def build(self) -> nn.Module:
-        return TinyNet(self.dropout, self.unused)
+        return TinyNet(self.dropout, self.unused, self.dtype)
 
     def data(self, split: str) -> TinySplit:
         return TinySplit(self.train, self.bad) if split == "train" else TinySplit(self.val)
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        names = samples[0]
-        return {name: torch.as_tensor(np.stack([s[name] for s in samples])) for name in names}
+        batch = {name: torch.as_tensor(np.stack([s[name] for s in samples])) for name in samples[0]}
+        return batch | {name: batch[name].to(self.dtype) for name in ("x", "y")}
 
     def weight(self, batch: Mapping[str, Any]) -> int:
         return int(batch["mask"].sum())
@@ -255,9 +260,12 @@ def run_tiny(
     )
     torch.manual_seed(0)
     model = task.build()
-    built = build_engine(
-        engine, world, Options(micro_batch=micro_batch, accumulation=budget.accumulation)
+    file = find(engine).ds_config
+    text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
+    options = Options(
+        micro_batch=micro_batch, accumulation=budget.accumulation, ds_config=json.loads(text)
     )
+    built = build_engine(engine, world, options)
     module = built.prepare(model, optim.spec(made, model, world), task.blocks(model))
     if load:
         for piece in built.state().pieces:

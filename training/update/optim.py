@@ -45,7 +45,10 @@ def _build(settings: Optim) -> partial[Optimizer]:
 
 
 def _fastest(kind: type[Optimizer], groups: list[dict[str, Any]], **options: Any) -> Optimizer:
-    """The optimizer as one fused kernel; torch's next best where a parameter is not real."""
+    """The optimizer as one fused kernel, and torch's next best where there is none."""
+    parameters = [p for group in groups for p in group["params"]]
     # Since torch 2.6 every device that a person can name has the kernels, for real numbers only.
-    is_real = all(p.is_floating_point() for group in groups for p in group["params"])
-    return kind(groups, fused=is_real, **options)  # type: ignore[call-arg]
+    is_fused = all(p.is_floating_point() for p in parameters)
+    if kind is torch.optim.SGD and any(hasattr(p, "to_local") for p in parameters):
+        is_fused = False  # "aten._fused_sgd_ does not have a sharding strategy" (torch 2.13, FSDP)
+    return kind(groups, fused=is_fused, **options)  # type: ignore[call-arg]

@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
+from engines.base import Update
 from tests.training.tiny import TinyTask, one_rank, run_tiny
+from training.accumulate import Window
 from training.data.order import DataOrder
+from training.update.nonfinite import MOST_UNCHECKED, Nonfinite
 
 INDEX = 5
 """The sample that spoils a step, at a step that depends on the order."""
@@ -85,3 +88,45 @@ def test_one_sound_step_begins_the_count_anew():
     )
     assert run.outcome.status == "completed"
     assert [s.step for s in run.listener.steps if s.skipped] == [1, 3]
+
+
+class Norms:
+    """An engine that knows its gradient norms beforehand."""
+
+    def __init__(self, norms, skipped=()):
+        self._updates = [
+            Update(torch.tensor(norm), skipped=number in skipped)
+            for number, norm in enumerate(norms, start=1)
+        ]
+
+    def step(self):
+        return self._updates.pop(0)
+
+
+def take_all(losses, engine):
+    nonfinite = Nonfinite("stop")
+    for step, loss in enumerate(losses, start=1):
+        nonfinite.take(engine, Window(torch.tensor(loss), {}, 1), step)
+    return nonfinite
+
+
+def test_steps_that_were_not_looked_at_are_found_together_and_the_first_is_named():
+    nonfinite = take_all([1.0, 2.0, math.nan, math.inf], Norms([1.0, 1.0, math.nan, 1.0]))
+    assert nonfinite.met()
+    assert nonfinite.describe(one_rank()).startswith("loss nan and gradient norm nan at step 3;")
+
+
+def test_an_update_that_fp16_skipped_is_no_fault_but_its_loss_may_be_one():
+    overflow = Norms([1.0, math.inf], skipped=[2])
+    assert not take_all([1.0, 2.0], overflow).met()
+    assert take_all([1.0, math.nan], Norms([1.0, math.inf], skipped=[2])).met()
+
+
+def test_a_norm_of_minus_one_is_not_finite():
+    assert take_all([1.0], Norms([-1.0])).met()
+
+
+def test_a_device_that_runs_ahead_is_not_waited_for_at_each_step():
+    cuda = torch.device("cuda")
+    assert not take_all([1.0] * (MOST_UNCHECKED - 1), Norms([1.0] * MOST_UNCHECKED)).is_due(cuda)
+    assert take_all([1.0] * MOST_UNCHECKED, Norms([1.0] * MOST_UNCHECKED)).is_due(cuda)
