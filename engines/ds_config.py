@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from engines import ds_keys
 
 AUTO = "auto"
 """Hugging Face's word for: taken from the settings."""
+
+MOST_SHOWN = 12
+"""Legal keys beyond this number are not listed."""
 
 
 @dataclass(frozen=True)
@@ -176,13 +180,13 @@ def _differing(key: str, value: Any, setting: Setting) -> Iterator[Conflict]:
         f"{leave}; or type  {follow}" if follow else leave,
         setting.key,
         setting.value,
-        tuple(str(m) for m in (*setting.means, AUTO)),
+        tuple(_word(meant) for meant in (*setting.means, AUTO)),
     )
 
 
 def _not_fixed(key: str, value: Any, needed: Any) -> Iterator[Conflict]:
     if not _equal(value, needed):
-        word = str(needed).lower()
+        word = _word(needed)
         problem = f"must be {word} under this engine"
         yield Conflict(key, value, problem, "leave it out", legal=(word,))
 
@@ -196,21 +200,24 @@ def _refused(key: str, value: Any, setting: str | None) -> Iterator[Conflict]:
 
 
 def _unknown(key: str, value: Any, legal: Iterable[str]) -> Conflict:
-    legal = tuple(sorted(legal))
-    near = difflib.get_close_matches(key, legal, 1, 0.6)
+    near = difflib.get_close_matches(key, legal := sorted(legal), 1, 0.6)
     mend = f"write  {near[0].rpartition('.')[2]}" if near else "leave it out"
     return Conflict(
         key,
         value,
         "is no key of DeepSpeed that is of use here",
         mend,
-        legal=legal,
+        legal=tuple(legal) if len(legal) <= MOST_SHOWN else (),
         nearest=near[0] if near else None,
     )
 
 
 def _no_object(key: str, value: Any) -> Conflict:
     return Conflict(key, value, "must be an object", f'write  "{key.rpartition(".")[2]}": {{…}}')
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _is_silent(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -132,15 +134,19 @@ def _layout(engine: str, zero: Mapping[str, Any]) -> dict[str, Setting]:
 
 
 def _number(key: str, value: Any) -> Setting:
-    return Setting(key, value, (value,), lambda to: None if _odd(to) else f"--set {key}={to}")
+    return Setting(key, value, (value,), lambda to: None if _odd(to) else _set(key, to))
+
+
+def _clip(value: Any) -> str | None:
+    return None if _odd(value) else _set("optim.clip_norm", value or None)
 
 
 def _odd(value: Any) -> bool:
     return isinstance(value, (bool, str, Mapping))
 
 
-def _clip(value: Any) -> str | None:
-    return None if _odd(value) else f"--set optim.clip_norm={value or 'null'}"
+def _set(key: str, value: Any) -> str:
+    return "--set " + shlex.quote(f"{key}={json.dumps(value)}")
 
 
 def _named(key: str, value: str, names: Mapping[str, tuple[str, ...]]) -> Setting:

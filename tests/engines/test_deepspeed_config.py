@@ -130,7 +130,7 @@ def test_merging_refuses_a_file_with_conflicts_and_gives_all_of_them():
             {"optimizer": {"params": {"betas": [0.9, 0.999]}}},
             "optim.betas",
             [0.9, 0.95],
-            "--set optim.betas=[0.9, 0.999]",
+            "--set 'optim.betas=[0.9, 0.999]'",
         ),
         (
             {"scheduler": {"type": "WarmupDecayLR"}},
@@ -241,6 +241,12 @@ def test_an_unknown_key_is_answered_with_the_nearest(own, key, nearest):
     found = only(own)
     assert (found.key, found.nearest) == (key, nearest)
     assert found.problem == "is no key of DeepSpeed that is of use here"
+    assert len(found.legal) <= 12
+
+
+def test_values_are_shown_in_the_words_of_json():
+    assert only({"fp16": {"enabled": True}}).legal == ("false", "auto")
+    assert only({"train_batch_size": 1}).legal == ("32", "auto")
 
 
 @pytest.mark.parametrize(
