@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from models.base import Context, Split
 from models.language.config import Data, Model
 from models.language.task import LanguageTask
+from training.data.order import DataOrder
+from training.seeds import seed_weights
 
 CLIP_NORM = 1.0
 SEED = 0
@@ -79,7 +81,7 @@ class Work:
 
     def model(self) -> torch.nn.Module:
         """A fresh model, the same weights each time, on the device."""
-        torch.manual_seed(SEED)
+        seed_weights(SEED)
         return self.task.build().to(self.device)
 
     def groups(self, model: torch.nn.Module) -> list[dict[str, Any]]:
@@ -101,22 +103,23 @@ class Work:
 
         def share(step: int) -> float:
             if step < self.warmup:
-                return (step + 1) / self.warmup
+                return (step + 1) / (self.warmup + 1)
             done = (step - self.warmup) / max(1, self.steps - self.warmup)
             return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
     def loader(self) -> DataLoader[Any]:
-        """Exactly `steps` batches of this rank, in the same order each time."""
-        order = np.random.default_rng(SEED).permutation(len(self.samples))
-        wanted = self.steps * self.micro_batch * self.world_size
-        picked = np.resize(order, wanted).reshape(self.steps, self.world_size, self.micro_batch)
-        indices = picked[:, self.rank].reshape(-1).tolist()
+        """Exactly `steps` batches of this rank: the very samples that our own loop takes."""
+        order = DataOrder(len(self.samples), self.micro_batch * self.world_size, SEED)
+        batches = [
+            batch
+            for step in range(self.steps)
+            for batch in order.share(step, self.rank, self.world_size, self.micro_batch)[1]
+        ]
         return DataLoader(
             self.samples,
-            batch_size=self.micro_batch,
-            sampler=indices,
+            batch_sampler=batches,
             collate_fn=self.task.collate,
             pin_memory=self.device != "cpu",
         )
