@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from engines.base import EngineError
 
 VARIABLE = "OMP_NUM_THREADS"
+_SPINS = "GOMP_SPINCOUNT"
+_POLICY = "OMP_WAIT_POLICY"
 
 
 def threads(asked: int | None, cores: int, ranks: int, environ: Mapping[str, str]) -> int:
@@ -23,6 +25,17 @@ def threads(asked: int | None, cores: int, ranks: int, environ: Mapping[str, str
     if given.isdigit() and int(given) > 1:
         return int(given)
     return max(1, cores // ranks)
+
+
+def share_politely(environ: MutableMapping[str, str]) -> None:
+    """Let threads that wait for each other sleep soon, unless the person has said how they wait.
+
+    GNU's OpenMP spins for milliseconds by itself. Beside one other busy program on two cores that
+    made a training step of language:small 3.6 s in place of 0.24 s; on an idle machine it is no
+    faster. To be called before torch is imported.
+    """
+    if _SPINS not in environ and _POLICY not in environ:
+        environ[_SPINS] = "1000"
 
 
 def use(asked: int | None) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from launcher import cores
 from launcher.cores import threads
 
 
@@ -21,3 +22,13 @@ from launcher.cores import threads
 def test_threads_are_asked_for_or_an_even_share(asked, cores, ranks, variable, expected):
     environ = {} if variable is None else {"OMP_NUM_THREADS": variable}
     assert threads(asked, cores, ranks, environ) == expected
+
+
+def test_waiting_threads_sleep_soon_unless_a_person_said_how_they_wait():
+    environ: dict[str, str] = {}
+    cores.share_politely(environ)
+    assert environ == {"GOMP_SPINCOUNT": "1000"}
+    for said in ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "active"}):
+        environ = dict(said)
+        cores.share_politely(environ)
+        assert environ == said
