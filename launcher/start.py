@@ -106,6 +106,7 @@ def carry_out(
     in this process does. A folder in which nothing was trained, because the data is wrong, is
     taken away again. Raises SettingsError.
     """
+    cores.share_politely(os.environ)
     if not start.speaks:
         return Finished(_in_this_process(start, None, False, tell, load_work), None)
     folder = run_folder.make(start.resolved, start.out, start.name)
