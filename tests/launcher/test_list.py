@@ -58,6 +58,7 @@ def test_every_engine_is_listed_with_what_it_needs(listed):
 def test_an_engine_whose_package_is_missing_says_so(listed, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.delitem(sys.modules, "fairscale", raising=False)
     rows = {row["name"]: row for row in json.loads(listed("engines", "--json"))}
     assert rows["oss"]["runs_here"] is False
     assert "fairscale" in rows["oss"]["why_not"]
