@@ -38,6 +38,7 @@ def ours(work: Work, engine: str = "local") -> torch.nn.Module:
         "optim.clip_norm": CLIP_NORM,
         "schedule.name": "cosine",
         "schedule.warmup": work.warmup,
+        "schedule.warmup_cap": None,
         "loader.workers": 0,
         "eval.every": None,
         "eval.share": EVAL_SHARE,
