@@ -54,3 +54,9 @@ def test_startup_measures_us_beside_a_bare_script():
 def test_gpu_throughput_runs_small_on_a_cpu():
     rows = table_of("benchmarks.gpu_throughput", "--smoke", "--steps", "4", "--warmup", "2")
     assert [row.split(" | ")[1] for row in rows] == ["raw torch.compile", "local", "fsdp"]
+
+
+@pytest.mark.slow
+def test_busy_machine_measures_both_ways_of_waiting():
+    rows = table_of("benchmarks.busy_machine", "--steps", "2")
+    assert [row.split(" | ")[0] for row in rows] == ["| GNU's default", "| ours"]

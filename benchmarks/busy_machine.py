@@ -1,0 +1,58 @@
+"""How long does a step take beside another busy program, with our way of waiting and with GNU's?
+
+    python -m benchmarks.busy_machine --steps 8
+
+Threads of one process that wait for each other may spin or sleep. GNU's OpenMP spins 300,000 times
+unless told otherwise; `launcher/cores.py` tells it 1,000. Source: GNU libgomp, GOMP_SPINCOUNT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.figures import machine
+
+SPINS = {"GNU's default": "300000", "ours": "1000"}
+
+
+def step_seconds(spins: str, steps: int) -> float:
+    """The mean time of the last logged steps of language:small on two threads or more."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [sys.executable, "-m", "launcher", "--model", "language:small"]
+        command += ["--max-steps", str(steps), "--out", str(out)]
+        for setting in ("device=cpu", "eval.share=0.01", "eval.every=null", "train.preview=false"):
+            command += ["--set", setting]
+        environment = os.environ | {"GOMP_SPINCOUNT": spins}
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        train = [line for line in map(json.loads, lines) if line["kind"] == "train"]
+        return float(train[-1]["step_time_s"])
+
+
+def main() -> None:
+    """Measure each way alone, and beside one busy process."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--steps", type=int, default=8)
+    options = parser.parse_args()
+    print(" · ".join(f"{key} {value}" for key, value in machine(["torch"]).items()))
+    print("| waiting | ms/step alone | ms/step beside a busy program |\n|---|---:|---:|")
+    for name, spins in SPINS.items():
+        alone = step_seconds(spins, options.steps)
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            beside = step_seconds(spins, options.steps)
+        finally:
+            busy.kill()
+            busy.wait()
+        print(f"| {name} | {alone * 1e3:.0f} | {beside * 1e3:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
