@@ -65,9 +65,13 @@ class Work:
     compile: str = "off"
     lr: float = 1e-3
     weight_decay: float = 0.01
-    warmup: int = 10
     rank: int = 0
     world_size: int = 1
+
+    @property
+    def warmup(self) -> int:
+        """Steps in which the learning rate rises; fewer than the run has."""
+        return min(10, self.steps // 2)
 
     @cached_property
     def task(self) -> LanguageTask:
