@@ -1,6 +1,6 @@
 """What do our engines cost beside DDP, fully_shard and deepspeed.initialize written by hand?
 
-    python -m benchmarks.engines_overhead --nproc 2 --rounds 5
+    python -m benchmarks.engines_overhead --processes 2 --rounds 5
 
 Every contender trains the same model on the same text, in processes of its own that torchrun
 starts, one contender after the other in each round. Each engine of ours is held against the same
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.clock import StepClock
-from benchmarks.figures import machine, rows, save, table
+from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.ours import ours
 from benchmarks.raw_engines import RAW
 from benchmarks.workload import Work
@@ -53,13 +52,13 @@ def one_contender(options: argparse.Namespace, contender: str) -> float:
     """Start the ranks of `contender` and give its seconds a step."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "seconds"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(options.nproc), "-m", "benchmarks.engines_overhead"]
-        command += [*sys.argv[1:], "--contender", contender, "--result", str(result)]
+        words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        words += ["--nproc-per-node", str(options.processes), "-m", "benchmarks.engines_overhead"]
+        words += [*sys.argv[1:], "--contender", contender, "--result", str(result)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
         if options.device == "cpu":
             environment["DS_ACCELERATOR"] = "cpu"
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
         if done.returncode:
             raise RuntimeError(f"{contender} failed:\n{done.stdout[-2000:]}{done.stderr[-8000:]}")
         return float(result.read_text())
@@ -92,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--size", default="tiny", help="size of the language family")
     parser.add_argument("--engines", nargs="*", default=list(RAW), choices=list(RAW))
-    parser.add_argument("--nproc", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--micro-batch", type=int, default=16, help="samples of one rank")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--warmup", type=int, default=20, help="steps that are not measured")
@@ -113,11 +112,11 @@ def main() -> None:
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(
-        f"language:{options.size}, {options.nproc} processes of {options.threads} threads, "
+        f"language:{options.size}, {options.processes} processes of {options.threads} threads, "
         f"micro-batch {options.micro_batch}, {options.rounds} rounds"
     )
     print(table(result))
-    save(options.json, shlex.join(sys.argv), facts, {"engines": result})
+    save(options.json, command("engines_overhead", sys.argv[1:]), facts, {"engines": result})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -97,14 +98,30 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+def command(module: str, words: Sequence[str]) -> str:
+    """The command that made the figures, but for where they were written to."""
+    kept = list(words)
+    if "--json" in kept:
+        at = kept.index("--json")
+        del kept[at : at + 2]
+    return shlex.join(["python", "-m", f"benchmarks.{module}", *kept])
+
+
 def save(
-    path: Path | None, command: str, facts: Mapping[str, str], tables: Mapping[str, Sequence[Row]]
+    path: Path | None, told: str, facts: Mapping[str, str], tables: Mapping[str, Sequence[Row]]
 ) -> None:
-    """Write everything as JSON where a path was given."""
+    """Write everything as JSON where a path was given; `told` is the command."""
     if path is not None:
         content = {
-            "command": command,
+            "command": told,
             "machine": dict(facts),
             "tables": {name: [asdict(r) for r in t] for name, t in tables.items()},
         }
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> tuple[str, dict[str, str], list[Row]]:
+    """Command, machine and rows of the one table in a file that `save` wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    (found,) = content["tables"].values()
+    return content["command"], content["machine"], [Row(**row) for row in found]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.clock import StepClock
-from benchmarks.figures import machine
+from benchmarks.figures import command, machine
 from benchmarks.ours import ours
 from benchmarks.workload import CLIP_NORM, Work
 
@@ -110,10 +109,10 @@ def one_contender(options: argparse.Namespace, case: Case, contender: str) -> Ma
     """The figures of one contender, measured in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "figures.json"
-        command = [sys.executable, "-m", "benchmarks.gpu_throughput", *sys.argv[1:]]
-        command += ["--contender", contender, "--result", str(result)]
-        command += ["--case", case.size, str(case.seq_len), str(case.micro_batch)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        words = [sys.executable, "-m", "benchmarks.gpu_throughput", *sys.argv[1:]]
+        words += ["--contender", contender, "--result", str(result)]
+        words += ["--case", case.size, str(case.seq_len), str(case.micro_batch)]
+        done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{contender} failed:\n{done.stderr[-6000:]}")
         return json.loads(result.read_text())
@@ -157,7 +156,8 @@ def main() -> None:
             )
             measured.append({"size": case.size, "contender": contender, "share": share, **figures})
     if options.json:
-        content = {"command": shlex.join(sys.argv), "machine": facts, "ceiling": ceiling}
+        told = command("gpu_throughput", sys.argv[1:])
+        content = {"command": told, "machine": facts, "ceiling": ceiling}
         options.json.write_text(json.dumps({**content, "rows": measured}, indent=2) + "\n")
 
 

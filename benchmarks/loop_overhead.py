@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.clock import StepClock
-from benchmarks.figures import machine, rows, save, table
+from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.ours import ours
 from benchmarks.peers import PEERS
 from benchmarks.workload import Work
@@ -104,7 +103,7 @@ def main() -> None:
         f"{options.steps} steps, {options.warmup} of them warm-up, {options.rounds} rounds"
     )
     print(table(result))
-    save(options.json, shlex.join(sys.argv), facts, {"loop": result})
+    save(options.json, command("loop_overhead", sys.argv[1:]), facts, {"loop": result})
 
 
 if __name__ == "__main__":

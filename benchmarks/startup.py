@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.figures import machine, rows, save, table
+from benchmarks.figures import command, machine, rows, save, table
 
 PACKAGES = ("torch",)
 PATIENCE_S = 120
@@ -33,15 +33,15 @@ Path(sys.argv[1]).write_text("stepped")
 """
 
 
-def seconds_until_line(command: list[str], file: Path) -> float:
-    """Start `command` and give the seconds until `file` holds something; then end it."""
+def seconds_until_line(words: list[str], file: Path) -> float:
+    """Start `words` and give the seconds until `file` holds something; then end it."""
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not (file.exists() and file.stat().st_size):
         if process.poll() not in (None, 0) or time.perf_counter() - begin > PATIENCE_S:
             process.kill()
             fault = process.communicate()[1].decode(errors="replace")
-            raise RuntimeError(f"{shlex.join(command)} took no step:\n{fault[-4000:]}")
+            raise RuntimeError(f"{shlex.join(words)} took no step:\n{fault[-4000:]}")
         time.sleep(LOOK_EVERY_S)
     seconds = time.perf_counter() - begin
     process.kill()
@@ -83,7 +83,7 @@ def main() -> None:
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(f"language:{options.size}, first step of 16 samples, {options.rounds} rounds")
     print(table(result, unit="ms to the first step"))
-    save(options.json, shlex.join(sys.argv), facts, {"startup": result})
+    save(options.json, command("startup", sys.argv[1:]), facts, {"startup": result})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from benchmarks.figures import Row, load, table
 from engines.catalog import ENGINES
 from launcher import exit_codes, resolve, shipped
 from models.catalog import FAMILIES
@@ -101,6 +102,22 @@ def _sentence(tree: ast.Module) -> str:
     return (ast.get_docstring(tree) or "").replace("\n", " ").replace("|", "\\|")
 
 
+def figures(name: str, unit: str) -> list[str]:
+    """A table of measured figures, as the benchmark left them."""
+    return table(_measured(name)[2], unit).splitlines()
+
+
+def measured(name: str) -> list[str]:
+    """The command that made the figures, and the machine it ran on."""
+    told, where, rows = _measured(name)
+    facts = ", ".join(f"{key} {value}" for key, value in where.items())
+    return [f"`{told}`, {rows[0].rounds} rounds, on: {facts}."]
+
+
+def _measured(name: str) -> tuple[str, dict[str, str], list[Row]]:
+    return load(ROOT / "benchmarks" / "results" / f"{name}.json")
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "engines": engines,
     "modes": modes,
@@ -108,6 +125,10 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "exit codes": codes,
     "layers": layers,
     "imports": imports,
+    "figures loop": partial(figures, "loop", "ms/step"),
+    "figures engines": partial(figures, "engines", "ms/step"),
+    "figures startup": partial(figures, "startup", "ms to the first step"),
+    **{f"measured {name}": partial(measured, name) for name in ("loop", "engines", "startup")},
     **{
         f"files {package}": partial(files, package)
         for package in PACKAGES
@@ -124,11 +145,11 @@ def pages() -> Iterable[Path]:
 def written(page: str) -> str:
     """`page` with tables and outputs as they are now. Raises KeyError for unknown tables."""
 
-    def table(match: re.Match[str]) -> str:
+    def anew(match: re.Match[str]) -> str:
         rows = "\n".join(TABLES[match["name"]]())
         return f"{match['name']}{match['mark']}{rows}\n"
 
-    return CONSOLE.sub(_console, TABLE.sub(table, page))
+    return CONSOLE.sub(_console, TABLE.sub(anew, page))
 
 
 def _console(match: re.Match[str]) -> str:

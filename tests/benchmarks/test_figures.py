@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.figures import machine, quartiles, rows, save, table
+from benchmarks.figures import command, load, machine, quartiles, rows, save, table
 
 
 def test_a_ratio_is_paired_within_its_round():
@@ -29,7 +29,15 @@ def test_the_table_has_a_row_for_each_contender():
 def test_json_keeps_the_command_the_machine_and_the_figures(tmp_path):
     path = tmp_path / "figures.json"
     save(path, "a command", machine(["no-such-package"]), {"loop": rows([{"bare": 1.0}], "bare")})
+    assert load(path)[2] == rows([{"bare": 1.0}], "bare")
     told = json.loads(path.read_text())
     assert told["command"] == "a command"
     assert told["machine"]["no-such-package"] == "absent"
     assert told["tables"]["loop"][0]["median_ms"] == 1000.0
+
+
+def test_the_command_is_one_to_type_again():
+    words = ["--rounds", "9", "--json", "/somewhere/x.json", "--size", "tiny"]
+    assert command("loop_overhead", words) == (
+        "python -m benchmarks.loop_overhead --rounds 9 --size tiny"
+    )
