@@ -74,8 +74,8 @@ def serve(job: Path, load_work: Callable[[], Work] = worker) -> None:
         console = told.console and rank == 0
         ending = run(told.resolved, told.folder, console, rank, load_work)
     ending.save(job)
-    if ending.kind != "ended":
-        end_hard(ending.exit_code)
+    # Also after a good end: threads of gloo now and then abort an interpreter that shuts down.
+    end_hard(exit_codes.DONE if ending.kind == "ended" else ending.exit_code)
 
 
 @contextmanager
