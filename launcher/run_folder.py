@@ -87,8 +87,8 @@ def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
     """
     place = f"--out {out}" if out is not None else "no --out was given"
     wanted = PARENT / chosen_name if out is None else out
-    if out is not None or not wanted.exists():
-        check(wanted, place)
+    # Of a name of our own only the parent: the name may be taken while we look, and is then passed.
+    check(wanted.parent if out is None else wanted, place)
     folder: RunFolder | None = None
     try:
         folder = _fresh(wanted) if out is None else _given(wanted)
