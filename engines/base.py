@@ -153,6 +153,14 @@ class Engine(Protocol):
     def state(self) -> State:
         """Weights, slots, buffers and groups; slots that do not exist yet are made as zeros."""
 
+    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+        """Take over the counts of another state, after pieces and buffers were written to.
+
+        `steps` and `loss_scale` are as in State, of all parameters; without a loss scale of its
+        own the engine ignores the latter, an empty one leaves what it has. The working weights
+        follow. Raises EngineError on every rank alike where this engine cannot hold `steps`.
+        """
+
     def refresh(self) -> None:
         """Make the working weights follow the weight pieces after those were written to."""
 

@@ -153,7 +153,7 @@ def _never(values: Values) -> Iterator[Fault]:
         yield from _too_rare(values, most, None)
     if (
         values["save.every"].value is None
-        and not values["save.best"].value
+        and not values["save.keep_best"].value
         and not values["save.last"].value
         and history.by_person(values["save.last"])
     ):

@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher import schema
 from launcher.resolved import Batching, Origin, Resolved, Value
+from launcher.resumption import Resume
 
 _FILE = "job.json"
 
@@ -22,7 +23,9 @@ class Job:
     folder: Path | None
     """The run folder, made already."""
     console: bool
-    """Whether rank 0 shows its progress."""
+    """Whether this rank shows its progress; of the job of many: whether rank 0 does."""
+    resume: Resume | None = None
+    """What the run goes on from; None: it begins."""
 
 
 def save(job: Job, folder: Path) -> None:
@@ -40,6 +43,7 @@ def save(job: Job, folder: Path) -> None:
         "device": resolved.device,
         "folder": None if job.folder is None else str(job.folder),
         "console": job.console,
+        "resume": None if job.resume is None else _plain(job.resume),
     }
     (folder / _FILE).write_text(json.dumps(told), encoding="utf-8")
 
@@ -59,7 +63,17 @@ def load(folder: Path) -> Job:
         notes=told["notes"],
         device=told["device"],
     )
-    return Job(resolved, Path(told["folder"]) if told["folder"] else None, told["console"])
+    resume = told["resume"]
+    return Job(
+        resolved=resolved,
+        folder=Path(told["folder"]) if told["folder"] else None,
+        console=told["console"],
+        resume=resume and Resume(**{**resume, "source": Path(resume["source"])}),
+    )
+
+
+def _plain(resume: Resume) -> dict[str, Any]:
+    return {**asdict(resume), "source": str(resume.source)}
 
 
 def _value(told: Mapping[str, Any]) -> Value:

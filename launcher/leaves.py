@@ -69,7 +69,7 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[Leaf]:
         if isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel):
             yield from _leaves(kind, f"{prefix}{name}.")
         else:
-            yield _leaf(prefix + name, info)
+            yield _leaf(prefix + (info.alias or name), info)
 
 
 def _leaf(key: str, info: FieldInfo) -> Leaf:

@@ -9,18 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from launcher import cores, exit_codes, handover, report
+from launcher.handover import Job
 from launcher.report import Report, Stopped
-from launcher.resolved import Resolved
 
 if TYPE_CHECKING:
     from training.hooks import Outcome
 
-Work = Callable[[Resolved, "Path | None", bool], "Outcome"]
+Work = Callable[[Job], "Outcome"]
 _STOPPERS = ("SIGTERM", "SIGUSR1")
 _PARENT_CHECK_S = 1.0
 _ORPHAN_S = 60.0
@@ -33,18 +33,12 @@ def worker() -> Work:
     return work
 
 
-def run(
-    resolved: Resolved,
-    folder: Path | None,
-    console: bool,
-    rank: int,
-    load_work: Callable[[], Work] = worker,
-) -> Report:
+def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
     """Do the rank's work in this process; its report, whatever happens."""
     try:
         with _stoppable():
-            cores.bind(resolved.settings, os.environ)
-            return report.ended(asdict(load_work()(resolved, folder, console)), rank)
+            cores.bind(job.resolved.settings, os.environ)
+            return report.ended(asdict(load_work()(job)), rank)
     # The border at a rank's top: every end, Ctrl-C included, becomes a report for the person.
     except BaseException as fault:
         return report.failed(fault, rank)
@@ -57,8 +51,8 @@ def end_hard(code: int) -> NoReturn:
     os._exit(code)
 
 
-def serve(job: Path, load_work: Callable[[], Work] = worker) -> None:
-    """Be one rank of the job that the supervisor described in the folder `job`.
+def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
+    """Be one rank of the job that the supervisor described in `folder`.
 
     Leaves a report there. The exit code is 0 for every end that the ranks agreed on: the
     supervisor reads the agreed code from the report.
@@ -66,14 +60,13 @@ def serve(job: Path, load_work: Callable[[], Work] = worker) -> None:
     rank = int(os.environ["RANK"])
     _end_with_parent(os.getppid())
     try:
-        told = handover.load(job)
+        told = handover.load(folder)
     except BaseException as fault:  # as in `run`
         ending = report.failed(fault, rank)
     else:
         # Only one rank draws on the terminal.
-        console = told.console and rank == 0
-        ending = run(told.resolved, told.folder, console, rank, load_work)
-    ending.save(job)
+        ending = run(replace(told, console=told.console and rank == 0), rank, load_work)
+    ending.save(folder)
     # Also after a good end: threads of gloo now and then abort an interpreter that shuts down.
     end_hard(exit_codes.DONE if ending.kind == "ended" else ending.exit_code)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import cache
+from keyword import iskeyword
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, create_model
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field, create_model
 from engines import settings as engines
 from models.catalog import FAMILIES
 from training import settings as training
+from training.checkpoint.settings import Save
 
 
 class Bounds(BaseModel, extra="forbid", frozen=True):
@@ -83,7 +85,7 @@ class Settings(Root, extra="forbid", frozen=True):
     loader: training.Loader = training.Loader()
     eval: training.Eval = training.Eval()
     stop: training.Stop = training.Stop()
-    save: training.Save = training.Save()
+    save: Save = Save()
     log: training.Log = training.Log()
     limits: training.Limits = training.Limits()
 
@@ -109,7 +111,7 @@ def get(settings: BaseModel, key: str) -> Any:
     """The value of a dotted key."""
     value: Any = settings
     for part in key.split("."):
-        value = getattr(value, part)
+        value = getattr(value, f"{part}_" if iskeyword(part) else part)
     return value
 
 

@@ -15,6 +15,7 @@ from launcher.plan import Plan
 from launcher.report import Report
 from launcher.resolve import resolve
 from launcher.resolved import Resolved, Words
+from launcher.resumption import Resume
 from slurm.environment import EnvironmentFault, Place, read_place
 
 
@@ -29,6 +30,8 @@ class Start:
     name: str
     """Of the run folder, where the person named none."""
     threads: int | None
+    resume: Resume | None = None
+    """What it goes on from."""
 
     @property
     def plan(self) -> Plan:
@@ -108,13 +111,14 @@ def carry_out(
     """
     cores.share_politely(os.environ)
     if not start.speaks:
-        return Finished(_in_this_process(start, None, False, tell, load_work), None)
+        job = Job(start.resolved, None, False, start.resume)
+        return Finished(_in_this_process(start, job, tell, load_work), None)
     folder = run_folder.make(start.resolved, start.out, start.name)
+    job = Job(start.resolved, folder.path, console, start.resume)
     if start.place is None and start.resolved.nproc > 1:
-        job = Job(start.resolved, folder.path, console)
         ending = supervise.supervise(job, start.threads or 1, tell)
     else:
-        ending = _in_this_process(start, folder.path, console, tell, load_work)
+        ending = _in_this_process(start, job, tell, load_work)
     if ending.kind == "ended" and ending.text:
         tell(ending)
     nothing_done = ending.exit_code == exit_codes.WRONG_WORDS or ending.kind == "stopped"
@@ -127,8 +131,7 @@ def carry_out(
 
 def _in_this_process(
     start: Start,
-    folder: Path | None,
-    console: bool,
+    job: Job,
     tell: Callable[[Report], None],
     load_work: Callable[[], rank.Work],
 ) -> Report:
@@ -137,7 +140,7 @@ def _in_this_process(
     if start.threads is not None:
         os.environ[cores.VARIABLE] = str(start.threads)
     number = start.place.rank if start.place else 0
-    ending = rank.run(start.resolved, folder, console, number, load_work)
+    ending = rank.run(job, number, load_work)
     if ending.kind != "ended":
         tell(ending)
     return ending

@@ -47,7 +47,7 @@ class Taken:
         if name.startswith("_"):  # copying and pickling ask for names that settings never have
             raise AttributeError(name)
         value = getattr(self._settings, name)
-        key = self._prefix + name
+        key = self._prefix + name.rstrip("_")  # `async` needs one, being a word of Python
         if isinstance(value, BaseModel):
             return Taken(value, f"{key}.", self._seen)
         self._seen.add(key)

@@ -13,6 +13,7 @@ from engines.catalog import build_engine, find
 from engines.world import open_world
 from launcher import cores, ds_layout, late_checks, run_folder
 from launcher.audience import Listeners
+from launcher.handover import Job
 from launcher.messages import Fault, SettingsError, shown
 from launcher.refusals import place
 from launcher.resolved import Resolved
@@ -33,30 +34,28 @@ from training.settings import SettingError
 from training.update import optim
 
 
-def work(resolved: Resolved, folder: Path | None, console: bool) -> Outcome:
-    """Train as `resolved` says, as one of its ranks. Collective.
+def work(job: Job) -> Outcome:
+    """Train as `job` says, as one of its ranks. Collective.
 
-    `folder` is the run folder, where this rank knows it; `console`: whether progress is shown.
     Raises SettingsError, DataError and EngineError for what the person can mend.
     """
-    settings: Any = Taken(resolved.settings)
     with ExitStack() as undo:
         try:
-            return _work(settings, resolved, folder, console, undo)
+            return _work(job, undo)
         except SettingError as error:
-            raise SettingsError([_fault(error, resolved)]) from error
+            raise SettingsError([_fault(error, job.resolved)]) from error
 
 
-def _work(
-    settings: Any, resolved: Resolved, folder: Path | None, console: bool, undo: ExitStack
-) -> Outcome:
+def _work(job: Job, undo: ExitStack) -> Outcome:
+    resolved = job.resolved
+    settings: Any = Taken(resolved.settings)
     seed, debug = settings.train.seed, settings.train.debug
     undo.enter_context(modes(deterministic=settings.train.deterministic, debug=debug))
     entry = find(resolved.settings.engine.name)
     world = open_world(_device(settings, resolved), settings.engine.timeout_s, entry.always_group)
     undo.callback(world.close)
     undo.callback(cores.use(settings.engine.threads))
-    shared = run_folder.share(folder, world)
+    shared = run_folder.share(job.folder, world)
     assert shared is not None, "rank 0 made the run folder before the ranks began"
 
     task = _task(settings, shared, world)
@@ -83,7 +82,7 @@ def _work(
     undo.callback(engine.close)
     module = engine.prepare(model, spec, task.blocks(model))
 
-    listeners = Listeners(resolved, shared, world, console)
+    listeners = Listeners(resolved, shared, world, job.console)
     hooks = listeners.hooks(settings, listeners.about(task, parameters))
     saver = Saver(shared, world, entry.name, settings.save.keep_last)
     run = Run(settings, budget, hooks, judged, saver)

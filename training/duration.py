@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 _SHARE = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?%$")
 _EPOCHS = re.compile(r"^([0-9]+(?:\.[0-9]+)?) epochs?$")
@@ -44,3 +47,9 @@ def epochs(length: int | str) -> float | None:
     """The epochs that `length` is written in; None where it is steps or a share."""
     match = _EPOCHS.match(length.strip()) if isinstance(length, str) else None
     return float(match[1]) if match else None
+
+
+Duration = Annotated[int | str, AfterValidator(check)]
+"""The type of a setting that is a length."""
+Cadence = Annotated[int | str, AfterValidator(check_cadence)]
+"""The type of a setting that says how often."""

@@ -54,6 +54,14 @@ class Budget:
     """Steps from one periodic save to the next; None: there are none."""
     flops_per_sample: float | None = None
     """Of forward and backward, as the task counts them; None: not known."""
+    data_start: int = 0
+    """The step at which the order of the data began: 0, or that of the last `--reset data`."""
+    schedule_start: int = 0
+    """The step at which the schedule began: 0, or that of the last `--reset schedule`."""
+    samples_before: int = 0
+    """Samples seen when the order of the data began."""
+    until: int | None = None
+    """Go no further than this step, whatever is left: a replay ends here; None: to the end."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Run:
         if before:
             self._judge.resume(before["judge"])
         self._saver = saver
-        self._saves_best = settings.save.best
+        self._saves_best = settings.save.keep_best > 0
         self._saves_last = settings.save.last
         self._shows_preview = settings.train.preview
         self._is_debug = settings.train.debug

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from training import duration
+from training.checkpoint.settings import Save
+from training.duration import Cadence, Duration
 
 # What stands in json_schema_extra is read by launcher/leaves.py: `legal` (forms, for messages),
 # `unit`, and `only_if` / `unless` (other settings that decide whether this one means anything).
-Duration = Annotated[int | str, AfterValidator(duration.check)]
-Cadence = Annotated[int | str, AfterValidator(duration.check_cadence)]
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
 Percent = Annotated[float, Field(gt=0, le=100, json_schema_extra={"unit": "percent"})]
@@ -215,25 +214,6 @@ class Stop(BaseModel, extra="forbid", frozen=True):
             json_schema_extra={"unless": {"stop.patience": [None]}},
         ),
     ] = 0.0
-
-
-class Save(BaseModel, extra="forbid", frozen=True):
-    """When the state is written."""
-
-    every: Annotated[
-        Cadence | None,
-        Field(description="How often to save; null: best and last only."),
-    ] = None
-    keep_last: Annotated[
-        int,
-        Field(
-            ge=1,
-            description="Periodic checkpoints kept; older ones are deleted.",
-            json_schema_extra={"unless": {"save.every": [None]}},
-        ),
-    ] = 2
-    best: Annotated[bool, Field(description="Save when an evaluation is the best so far.")] = True
-    last: Annotated[bool, Field(description="Save when the run ends.")] = True
 
 
 class Log(BaseModel, extra="forbid", frozen=True):

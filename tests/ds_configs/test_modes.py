@@ -106,7 +106,7 @@ def test_a_mode_changes_the_family_default_as_specified():
     assert (run.optim.lr, run.loader.workers, run.loader.prefetch) == (2e-4, 8, 4)
     assert (run.eval.every, run.eval.share, run.stop.patience) == (200, 0.075, 8)
     assert (run.schedule.name, run.schedule.t_mult) == ("cosine-restarts", 1.5)
-    assert (run.save.every, run.save.best) == (None, True)
+    assert (run.save.every, run.save.keep_best) == (None, 1)
 
 
 def test_promises_of_family_and_mode_add_up():

@@ -29,7 +29,8 @@ def wait_for_the_others() -> None:
     time.sleep(100)
 
 
-def work(resolved, folder, console) -> Outcome:
+def work(job) -> Outcome:
+    resolved, folder, console = job.resolved, job.folder, job.console
     scene = os.environ["SCENE"]
     print(f"rank {ME} of {os.environ['WORLD_SIZE']} prints")
     if scene == "settings":

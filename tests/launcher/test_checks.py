@@ -123,7 +123,7 @@ def test_a_limit_above_its_critical_one_is_refused():
 
 
 def test_a_run_that_would_leave_no_checkpoint_is_told():
-    assert warned("save.last=false", "save.best=false") == [
+    assert warned("save.last=false", "save.keep_best=0") == [
         "save.last false leaves nothing of the run: no checkpoint is ever saved"
     ]
     assert warned("save.last=false") == []

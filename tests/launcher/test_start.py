@@ -41,8 +41,8 @@ def run():
 def ends(code: int, reason: str = "as it was"):
     """Work that trains a step and ends with `code`."""
 
-    def work(resolved, folder, console):
-        (folder / "metrics.jsonl").write_text('{"kind": "train"}\n')
+    def work(job):
+        (job.folder / "metrics.jsonl").write_text('{"kind": "train"}\n')
         status = {0: "completed", 1: "failed"}.get(code, "stopped")
         return Outcome(status, reason, code, 1, 1.0, 0.1, None, None)
 
@@ -52,7 +52,7 @@ def ends(code: int, reason: str = "as it was"):
 def breaks(fault: BaseException):
     """Work that ends with `fault` before a step is taken."""
 
-    def work(resolved, folder, console):
+    def work(job):
         raise fault
 
     return work
@@ -61,9 +61,9 @@ def breaks(fault: BaseException):
 def test_the_work_is_done_in_the_very_process_that_was_started(run):
     seen = []
 
-    def work(resolved, folder, console):
-        seen.append((os.getpid(), resolved.settings.model.size, console))
-        return ends(0)(resolved, folder, console)
+    def work(job):
+        seen.append((os.getpid(), job.resolved.settings.model.size, job.console))
+        return ends(0)(job)
 
     finished, told = run(work)
     assert seen == [(os.getpid(), "tiny", True)]
@@ -116,7 +116,7 @@ def test_an_interrupt_before_the_first_step_leaves_nothing_behind(run, here):
 def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
     import signal
 
-    def work(resolved, folder, console):
+    def work(job):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal should have ended this")
 
@@ -149,8 +149,8 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen = []
 
-    def work(resolved, folder, console):
-        seen.append((os.getpid(), folder, console, resolved.batching.world_size))
+    def work(job):
+        seen.append((os.getpid(), job.folder, job.console, job.resolved.batching.world_size))
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
     # Settings of a run on two processes, fed back: torchrun has started those already.
@@ -179,7 +179,7 @@ def test_ranks_of_srun_are_told_to_torch(monkeypatch):
         monkeypatch.setenv(name, value)
     seen = {}
 
-    def work(resolved, folder, console):
+    def work(job):
         seen.update(os.environ)
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
