@@ -19,12 +19,16 @@ from engines.catalog import build_engine, find
 from engines.world import Place, ProcessWorld
 from models.base import DataError, Goal, Loss
 from training import settings
+from training.before import Before, Starts
 from training.budget import solve
+from training.checkpoint.manifest import step_folder
+from training.checkpoint.restore import fill
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.hooks import Ask, Evaluation, Hook, Logged, Outcome, Step
 from training.loop import train
+from training.records.plain_json import encode
 from training.run import Run
 from training.update import optim
 
@@ -189,17 +193,53 @@ class Shelf:
     """Keeps what is saved, in memory, in the place of a run folder."""
 
     saved: dict[int, dict[str, Any]] = field(default_factory=dict)
+    is_settled: bool = False
 
-    def save(
-        self, step: int, state: State, facts: Mapping[str, Any], is_best: bool, periodic: bool
-    ) -> Path:
+    def save(self, step: int, state: State, facts, periodic: bool, verdict) -> None:
+        assert not self.is_settled, "the run has not taken note of the save before"
         self.saved[step] = {
-            "facts": facts,
-            "is_best": is_best,
+            "facts": json.loads(encode(facts)),
+            "verdict": verdict,
             "periodic": periodic,
             "pieces": {(p.kind, p.name): p.data.clone() for p in state.pieces},
         }
-        return Path(f"step-{step:08d}")
+        self.is_settled = True
+
+    def wait(self) -> Path | None:
+        if not self.is_settled:
+            return None
+        self.is_settled = False
+        return Path(step_folder(max(self.saved)))
+
+    def abandon(self) -> None:
+        self.is_settled = False
+
+    def before(self, step: int, **changes: Any) -> Before:
+        """What a run goes on from that goes on from `step`."""
+        kept = self.saved[step]
+        return Before(KeptCheckpoint(step, kept["facts"], kept["pieces"]), **changes)
+
+
+@dataclass
+class KeptCheckpoint:
+    """As much of a checkpoint as a run asks for."""
+
+    step: int
+    facts: Mapping[str, Any]
+    pieces: Mapping[Any, Tensor]
+    folder = Path("checkpoints/kept")
+
+    @property
+    def manifest(self) -> Any:
+        samples = self.facts["samples"]
+        return SimpleNamespace(step=self.step, samples=samples, engine="local", world_size=1)
+
+    @property
+    def kinds(self) -> list[str]:
+        return sorted({kind for kind, _ in self.pieces})
+
+    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+        return self.pieces[kind, name][start:stop]
 
 
 @dataclass
@@ -240,9 +280,8 @@ def run_tiny(
     global_batch: int = 8,
     micro_batch: int = 2,
     engine: str = "local",
-    first_step: int = 0,
-    before: Mapping[str, Any] | None = None,
-    load: Mapping[Any, Tensor] | None = None,
+    before: Before | None = None,
+    until: int | None = None,
     **changes: Any,
 ) -> Result:
     """A whole run, as a worker process would do it."""
@@ -256,7 +295,9 @@ def run_tiny(
         micro_batch=micro_batch,
         world_size=world.size,
         units=task.units,
-        first_step=first_step,
+        first_step=before.step if before else 0,
+        starts=before.starts if before else Starts(),
+        until=until,
     )
     torch.manual_seed(0)
     model = task.build()
@@ -267,13 +308,13 @@ def run_tiny(
     )
     built = build_engine(engine, world, options)
     module = built.prepare(model, optim.spec(made, model, world), task.blocks(model))
-    if load:
-        for piece in built.state().pieces:
-            piece.data.copy_(load[piece.kind, piece.name])
+    if before:
+        fill(before.checkpoint, built.state().pieces)
+        built.load({name: float(before.step) for name in built.state().steps}, {})
     batches = Batches(Samples(task, split, made.train.seed), order, budget, world, made.loader)
     samples = Samples(task, task.data("val"), made.train.seed)
     validation = EvaluationBatches(samples, micro_batch, world, made.loader)
-    run = Run(made, budget, [hook], validation, shelf, before)
+    run = Run(made, budget, [hook], validation, shelf, {}, before)
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
     built.close()
