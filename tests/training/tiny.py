@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,21 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.base import Options, State, World
+from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.world import Place, ProcessWorld
 from models.base import DataError, Goal, Loss
+from tests.training.shelf import Shelf
 from training import settings
 from training.before import Before, Starts
 from training.budget import solve
-from training.checkpoint.manifest import step_folder
 from training.checkpoint.restore import fill
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.hooks import Ask, Evaluation, Hook, Logged, Outcome, Step
 from training.loop import train
-from training.records.plain_json import encode
 from training.run import Run
 from training.update import optim
 
@@ -189,60 +188,6 @@ class Listener(Hook):
 
 
 @dataclass
-class Shelf:
-    """Keeps what is saved, in memory, in the place of a run folder."""
-
-    saved: dict[int, dict[str, Any]] = field(default_factory=dict)
-    is_settled: bool = False
-
-    def save(self, step: int, state: State, facts, periodic: bool, verdict) -> None:
-        assert not self.is_settled, "the run has not taken note of the save before"
-        self.saved[step] = {
-            "facts": json.loads(encode(facts)),
-            "verdict": verdict,
-            "periodic": periodic,
-            "pieces": {(p.kind, p.name): p.data.clone() for p in state.pieces},
-        }
-        self.is_settled = True
-
-    def wait(self) -> Path | None:
-        if not self.is_settled:
-            return None
-        self.is_settled = False
-        return Path(step_folder(max(self.saved)))
-
-    def abandon(self) -> None:
-        self.is_settled = False
-
-    def before(self, step: int, **changes: Any) -> Before:
-        """What a run goes on from that goes on from `step`."""
-        kept = self.saved[step]
-        return Before(KeptCheckpoint(step, kept["facts"], kept["pieces"]), **changes)
-
-
-@dataclass
-class KeptCheckpoint:
-    """As much of a checkpoint as a run asks for."""
-
-    step: int
-    facts: Mapping[str, Any]
-    pieces: Mapping[Any, Tensor]
-    folder = Path("checkpoints/kept")
-
-    @property
-    def manifest(self) -> Any:
-        samples = self.facts["samples"]
-        return SimpleNamespace(step=self.step, samples=samples, engine="local", world_size=1)
-
-    @property
-    def kinds(self) -> list[str]:
-        return sorted({kind for kind, _ in self.pieces})
-
-    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
-        return self.pieces[kind, name][start:stop]
-
-
-@dataclass
 class Result:
     """What is left of a run."""
 
@@ -268,6 +213,8 @@ def make_settings(**changes: Mapping[str, Any]) -> Any:
         "save": settings.Save,
         "log": settings.Log,
     }
+    # In the foreground, so that a save is told of where it is made.
+    changes = changes | {"save": {"async": False} | changes.get("save", {})}
     made = {name: kind(**changes.get(name, {})) for name, kind in sections.items()}
     return SimpleNamespace(**made, precision=changes.get("precision", "fp32"))
 
@@ -282,10 +229,11 @@ def run_tiny(
     engine: str = "local",
     before: Before | None = None,
     until: int | None = None,
+    shelf: Shelf | None = None,
     **changes: Any,
 ) -> Result:
     """A whole run, as a worker process would do it."""
-    task, hook, shelf = task or TinyTask(), hook or Listener(), Shelf()
+    task, hook, shelf = task or TinyTask(), hook or Listener(), shelf or Shelf()
     made = make_settings(**changes)
     split = task.data("train")
     order = DataOrder(len(split), global_batch, made.train.seed)
@@ -310,7 +258,7 @@ def run_tiny(
     module = built.prepare(model, optim.spec(made, model, world), task.blocks(model))
     if before:
         fill(before.checkpoint, built.state().pieces)
-        built.load({name: float(before.step) for name in built.state().steps}, {})
+        built.load(before.checkpoint.steps, before.checkpoint.loss_scale)
     batches = Batches(Samples(task, split, made.train.seed), order, budget, world, made.loader)
     samples = Samples(task, task.data("val"), made.train.seed)
     validation = EvaluationBatches(samples, micro_batch, world, made.loader)
