@@ -191,8 +191,8 @@ def _finite_square(x: Tensor) -> Tensor:
 
 
 def _difference(one: Checkpoint, other: Checkpoint, kind: str, name: str, place: int) -> Difference:
-    values = [c.interval(kind, name, place, place + 1).item() for c in (one, other)]
-    return Difference(kind, name, _unravelled(place, _shapes(one, kind)[name]), *values)
+    ours, theirs = (c.interval(kind, name, place, place + 1).item() for c in (one, other))
+    return Difference(kind, name, _unravelled(place, _shapes(one, kind)[name]), ours, theirs)
 
 
 def _unravelled(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
