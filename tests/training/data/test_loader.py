@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -196,7 +197,7 @@ def test_an_empty_split_is_refused():
 class Vast(TinySplit):
     """A billion samples and some, of which each tells its number."""
 
-    read: list[int] = []
+    read: ClassVar[list[int]] = []
 
     def sample(self, index, draws):
         self.read.append(index)
