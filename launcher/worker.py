@@ -11,7 +11,7 @@ from typing import Any
 from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.world import open_world
-from launcher import cores, ds_layout, late_checks, run_folder
+from launcher import continuation, cores, ds_layout, late_checks, run_folder
 from launcher.audience import Listeners
 from launcher.handover import Job
 from launcher.messages import Fault, SettingsError, shown
@@ -22,7 +22,10 @@ from launcher.torch_modes import modes
 from models.base import Context, Task
 from models.catalog import FAMILIES
 from training import seeds
+from training.before import Starts
 from training.budget import solve
+from training.checkpoint.restore import restore
+from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
@@ -62,6 +65,10 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     _in_turn(world, task.setup)
     samples = Samples(task, task.data("train"), seed)
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
+    kept = continuation.kept(resolved, samples, order, world)
+    before = continuation.find(job.resume, world)
+    if before is not None:
+        before.check_data(kept["data"])
 
     seeds.seed_weights(seed)
     model = task.build()
@@ -73,6 +80,9 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         world_size=world.size,
         units=task.units,
         flops_per_sample=task.flops_per_sample(model),
+        first_step=before.step if before else 0,
+        starts=before.starts if before else Starts(),
+        until=job.resume.until if job.resume else None,
     )
     validation = Samples(task, task.data("val"), seed)
     judged = EvaluationBatches(validation, budget.micro_batch, world, settings.loader)
@@ -81,12 +91,17 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     engine = build_engine(entry.name, world, _options(settings, resolved, task))
     undo.callback(engine.close)
     module = engine.prepare(model, spec, task.blocks(model))
+    if before is not None:
+        restore(before.checkpoint, engine, slots="optimizer" not in before.reset)
 
     listeners = Listeners(resolved, shared, world, job.console)
     hooks = listeners.hooks(settings, listeners.about(task, parameters))
-    saver = Saver(shared, world, entry.name, settings.save.keep_last)
-    run = Run(settings, budget, hooks, judged, saver)
+    keep = Keep(settings.save.keep_last, settings.save.keep_best, budget.keep_every)
+    saver = Saver(shared, world, entry.name, keep, in_background=settings.save.async_)
+    run = Run(settings, budget, hooks, judged, saver, kept, before)
     late_checks.check(resolved, budget, settings, speaks=world.rank == 0)
+    if job.resume is not None:
+        continuation.settle(job.resume, shared, before, world)
     return train(task, engine, module, Batches(samples, order, budget, world, settings.loader), run)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training.records.plain_json import encode_bytes
 
@@ -19,6 +20,8 @@ NAME = "manifest.json"
 STATE = "state.json"
 """All that is no tensor: shapes, groups, loss scale and the loop's own facts."""
 CHECKSUM_NAME = "manifest.sha256"
+MODEL = "model.safetensors"
+"""The weights alone, as other programs read them; where an evaluation gave a verdict."""
 BLOCK_BYTES = 16 * 2**20
 """Files have a checksum for each so many bytes, so that many threads or ranks can check one."""
 _LARGEST = 64 * 2**20
@@ -42,6 +45,20 @@ class File:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What an evaluation said of a checkpoint that it found among the best."""
+
+    metric: str
+    value: float
+    direction: Literal["min", "max"]
+
+    @property
+    def rank(self) -> float:
+        """Lower is better."""
+        return self.value if self.direction == "min" else -self.value
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a checkpoint is."""
 
@@ -53,6 +70,7 @@ class Manifest:
     """Whether it was due at its step; others are the best, the last, or asked for."""
     libraries: Mapping[str, str]
     files: tuple[File, ...]
+    verdict: Verdict | None = None
 
 
 def step_folder(step: int) -> str:
@@ -71,6 +89,19 @@ def encoded(manifest: Manifest) -> tuple[bytes, bytes]:
     content = encode_bytes({"format": FORMAT, "version": VERSION, **asdict(manifest)}, indent=1)
     digest = hashlib.sha256(content).hexdigest()
     return content, f"{digest}  {NAME}\n".encode()
+
+
+def encoded_part(file: File) -> bytes:
+    """What a rank leaves in the hidden folder to say that its file is whole."""
+    return encode_bytes(asdict(file))
+
+
+def read_part(path: Path) -> File:
+    """What another rank left at `path`. Raises CheckpointError where it is nothing of the kind."""
+    try:
+        return _file(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
+        raise CheckpointError(f"{path} does not say what a rank has written: {fault}") from fault
 
 
 def read(folder: Path) -> Manifest:
@@ -113,6 +144,7 @@ def _parsed(fields: Any, path: Path) -> Manifest:
             periodic=fields["periodic"] is True,
             libraries={_text(k): _text(v) for k, v in fields["libraries"].items()},
             files=tuple(_file(entry) for entry in fields["files"]),
+            verdict=_verdict(fields.get("verdict")),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
         raise CheckpointError(f"{path} is not a manifest of version {VERSION}: {fault}") from fault
@@ -126,6 +158,17 @@ def _file(entry: Any) -> File:
     if len(digests) != -(-size // BLOCK_BYTES) or not all(map(_SHA256.match, digests)):
         raise ValueError(f"the checksums of {name} are not one for each {BLOCK_BYTES} bytes")
     return File(name, size, digests)
+
+
+def _verdict(fields: Any) -> Verdict | None:
+    if fields is None:
+        return None
+    value, direction = fields["value"], fields["direction"]
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} where the value of a verdict belongs")
+    if direction not in ("min", "max"):
+        raise ValueError(f"{direction!r} where min or max belongs")
+    return Verdict(_text(fields["metric"]), float(value), direction)
 
 
 def _count(value: Any) -> int:

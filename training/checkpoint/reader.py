@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from training.checkpoint import blocks, manifest
+from training.checkpoint import blocks, manifest, shard
 from training.checkpoint.manifest import CheckpointError, Manifest
 from training.checkpoint.shard import BUFFER, parse_key
 
@@ -54,7 +54,7 @@ class Checkpoint:
         self._shards: dict[str, Any] = {}
         self._stored: dict[tuple[str, str], list[_Stored]] = {}
         for file in found.files:
-            if file.name != manifest.STATE:
+            if shard.is_rank_file(file.name):
                 self._list(file.name)
         self._check_cover()
 
@@ -81,7 +81,7 @@ class Checkpoint:
         parts = []
         for stored in self._stored[kind, name]:
             first, last = max(start, stored.start), min(stop, stored.stop)
-            if first < last or stored.start == stored.stop:
+            if first < last or stored.start == stored.stop or start == stop:
                 view = self._shards[stored.file].get_slice(stored.key)
                 parts.append(view[first - stored.start : max(first, last) - stored.start])
         return parts[0] if len(parts) == 1 else torch.cat([torch.empty(0), *parts])

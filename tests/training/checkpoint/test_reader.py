@@ -17,6 +17,7 @@ from engines.world import ProcessWorld
 from tests.training.checkpoint.states import bits, state, whole
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
 
 FILES = ["rank-00000.safetensors", "state.json", "manifest.json", "manifest.sha256"]
@@ -132,11 +133,11 @@ def test_a_tensor_with_a_gap_is_named(tmp_path: Path, alone: ProcessWorld, kind:
     pieces = [p for p in full.pieces if (p.kind, p.name) != (kind, "odd|name")]
     pieces.append(type(full.pieces[0])(kind, "odd|name", 1, torch.zeros(6), False))
     torn = State(**{**vars(full), "pieces": pieces})
-    saver = Saver(tmp_path, alone, "local", keep_last=1)
-    folder = saver.save(1, torn, {"samples": 1}, is_best=False, periodic=False)
+    saver = Saver(tmp_path, alone, "local", Keep(1, 1, None), in_background=False)
+    saver.save(1, torn, {"samples": 1}, periodic=False, verdict=None)
 
     with pytest.raises(CheckpointError, match=rf"{kind} of odd\|name is not whole"):
-        open_checkpoint(folder)
+        open_checkpoint(tmp_path / "last")
 
 
 def test_an_interval_is_read_across_the_files_it_lies_in(saved: Path):
