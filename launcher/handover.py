@@ -26,6 +26,8 @@ class Job:
     """Whether this rank shows its progress; of the job of many: whether rank 0 does."""
     resume: Resume | None = None
     """What the run goes on from; None: it begins."""
+    reports: Path | None = None
+    """Where a rank leaves its report for the supervisor; None: this process tells the person."""
 
 
 def save(job: Job, folder: Path) -> None:
@@ -49,7 +51,7 @@ def save(job: Job, folder: Path) -> None:
 
 
 def load(folder: Path) -> Job:
-    """Read what `save` wrote. Touches the disk."""
+    """Read what `save` wrote; reports are to be left beside it. Touches the disk."""
     told = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     values = {key: _value(value) for key, value in told["values"].items()}
     plain = {key: value.value for key, value in values.items()}
@@ -69,6 +71,7 @@ def load(folder: Path) -> Job:
         folder=Path(told["folder"]) if told["folder"] else None,
         console=told["console"],
         resume=resume and Resume(**{**resume, "source": Path(resume["source"])}),
+        reports=folder,
     )
 
 

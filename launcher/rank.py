@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher import cores, exit_codes, handover, report
+from launcher import cores, exit_codes, handover, report, run_folder
 from launcher.handover import Job
 from launcher.report import Report, Stopped
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Work = Callable[[Job], "Outcome"]
 _STOPPERS = ("SIGTERM", "SIGUSR1")
 _PARENT_CHECK_S = 1.0
-_ORPHAN_S = 60.0
+ORPHAN_S = 60.0
+"""How long a rank whose supervisor was killed may take to save and end."""
 
 
 def worker() -> Work:
@@ -49,6 +50,22 @@ def end_hard(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def give_up(job: Job, rank: int, reason: str) -> NoReturn:
+    """End this rank at once and from any thread, blamed for what its main thread hangs in.
+
+    `reason` reads on after `rank 1 on HOST`: such as `waited 600 s for its data`. The supervisor
+    shows it before what the others say; where there is none, it is told here.
+    """
+    ending = report.given_up(reason, rank)
+    if job.reports is not None:
+        ending.save(job.reports)
+    else:
+        print(f"{ending.text}\n{ending.trace}", file=sys.stderr)
+        if job.folder is not None:
+            run_folder.log(job.folder, f"{ending.text}\n{ending.trace}")
+    end_hard(exit_codes.FAULT)
 
 
 def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
@@ -97,7 +114,7 @@ def _end_with_parent(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(_PARENT_CHECK_S)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_ORPHAN_S)
+        time.sleep(ORPHAN_S)
         os._exit(exit_codes.FAULT)
 
     threading.Thread(target=watch, name="parent watch", daemon=True).start()

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import socket
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -113,6 +115,15 @@ def cut_short() -> Report:
     """The report of a run that a second Ctrl-C ended at once."""
     text = "ended at once; what was saved before stays"
     return _report("stopped", exit_codes.INTERRUPTED, 0, text)
+
+
+def given_up(reason: str, rank: int) -> Report:
+    """The report of a rank that hangs, by another of its threads; `reason` follows its name."""
+    main = threading.main_thread().ident
+    frame = None if main is None else sys._current_frames().get(main)
+    trace = "" if frame is None else "".join(traceback.format_stack(frame))
+    text = f"error: rank {rank} on {socket.gethostname()} {reason}"
+    return _report("fault", exit_codes.FAULT, rank, text, f"its main thread was here:\n{trace}")
 
 
 def died(rank: int, status: str, last_words: str) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from launcher import settings_text
 from launcher.messages import Fault, SettingsError
 from launcher.resolved import Resolved
+from training.records.line_file import RunFolderError
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -105,6 +107,26 @@ def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
         what = f"the run folder {wanted} cannot be written: {reason}"
         raise _refusal(wanted, place, what) from fault
     return folder
+
+
+def renew(folder: Path, resolved: Resolved) -> None:
+    """Put the settings of a run that goes on in the place of those it had. Touches the disk.
+
+    For rank 0, once the ranks have restored: until then the folder stays as it was. Each file is
+    replaced at once. Raises RunFolderError.
+    """
+    for name, text in (
+        (SETTINGS, settings_text.settings_yaml(resolved)),
+        (ORIGINS, settings_text.origins_json(resolved)),
+    ):
+        unfinished = folder / f".{name}.new"
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(folder / name)
+        except OSError as fault:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise RunFolderError(folder / name, fault) from fault
 
 
 def log(folder: Path, text: str) -> None:

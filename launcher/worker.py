@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.world import open_world
-from launcher import cores, ds_layout, late_checks, run_folder
+from launcher import continuation, cores, ds_layout, late_checks, lock, rank, run_folder
 from launcher.audience import Listeners
 from launcher.handover import Job
 from launcher.messages import Fault, SettingsError, shown
@@ -22,11 +23,15 @@ from launcher.torch_modes import modes
 from models.base import Context, Task
 from models.catalog import FAMILIES
 from training import seeds
+from training.before import Starts
 from training.budget import solve
+from training.checkpoint.restore import restore
+from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
+from training.data.watch import Watch
 from training.hooks import Outcome
 from training.loop import train
 from training.run import Run
@@ -57,11 +62,20 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     undo.callback(cores.use(settings.engine.threads))
     shared = run_folder.share(job.folder, world)
     assert shared is not None, "rank 0 made the run folder before the ranks began"
+    if world.rank == 0:
+        undo.enter_context(lock.hold(shared))
+    world.barrier()  # nobody looks into the folder before it is ours alone
+    watch = Watch(settings.engine.timeout_s, partial(rank.give_up, job, world.rank))
+    undo.callback(watch.close)
 
     task = _task(settings, shared, world)
     _in_turn(world, task.setup)
     samples = Samples(task, task.data("train"), seed)
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
+    kept = continuation.kept(resolved, samples, order, world)
+    before = continuation.find(job.resume, world)
+    if before is not None:
+        before.check_data(kept["data"])
 
     seeds.seed_weights(seed)
     model = task.build()
@@ -73,21 +87,30 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         world_size=world.size,
         units=task.units,
         flops_per_sample=task.flops_per_sample(model),
+        first_step=before.step if before else 0,
+        starts=before.starts if before else Starts(),
+        until=job.resume.until if job.resume else None,
     )
     validation = Samples(task, task.data("val"), seed)
-    judged = EvaluationBatches(validation, budget.micro_batch, world, settings.loader)
+    judged = EvaluationBatches(validation, budget.micro_batch, world, settings.loader, watch)
 
     spec = optim.spec(settings, model, world)
     engine = build_engine(entry.name, world, _options(settings, resolved, task))
     undo.callback(engine.close)
     module = engine.prepare(model, spec, task.blocks(model))
+    if before is not None:
+        restore(before.checkpoint, engine, slots="optimizer" not in before.reset)
 
     listeners = Listeners(resolved, shared, world, job.console)
     hooks = listeners.hooks(settings, listeners.about(task, parameters))
-    saver = Saver(shared, world, entry.name, settings.save.keep_last)
-    run = Run(settings, budget, hooks, judged, saver)
+    keep = Keep(settings.save.keep_last, settings.save.keep_best, budget.keep_every)
+    saver = Saver(shared, world, entry.name, keep, in_background=settings.save.async_)
+    run = Run(settings, budget, hooks, judged, saver, kept, before)
     late_checks.check(resolved, budget, settings, speaks=world.rank == 0)
-    return train(task, engine, module, Batches(samples, order, budget, world, settings.loader), run)
+    if job.resume is not None:
+        continuation.settle(job, shared, before, world)
+    batches = Batches(samples, order, budget, world, settings.loader, watch)
+    return train(task, engine, module, batches, run)
 
 
 def _device(settings: Any, resolved: Resolved) -> str:

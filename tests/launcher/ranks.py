@@ -7,6 +7,7 @@ what happens.
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,9 @@ def work(job) -> Outcome:
             raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
         wait_until_reaped(folder / "pid")
         raise ValueError("the second rank broke")
+    elif scene == "hung" and ME == 1:
+        threading.Thread(target=rank.give_up, args=(job, ME, "waited 1 s for its data")).start()
+        wait_for_the_others()
     elif scene == "gone" and ME == 1:
         os._exit(0)
     elif scene == "nonfinite":
@@ -63,7 +67,7 @@ def work(job) -> Outcome:
         (folder / f"cores-{ME}").write_text(str(sorted(os.sched_getaffinity(0))))
     elif scene == "gloo":
         broken_collective(folder)
-    if scene in ("fault", "killed", "gone"):
+    if scene in ("fault", "killed", "hung", "gone"):
         (folder / "pid").write_text(str(os.getpid()))
         wait_for_the_others()
     return outcome()

@@ -1,6 +1,9 @@
 """A rank is told exactly what was resolved."""
 
+from pathlib import Path
+
 from launcher import handover
+from launcher.resumption import Resume
 from tests.launcher.given import resolved
 
 
@@ -20,3 +23,12 @@ def test_settings_origins_and_numbers_arrive_unchanged(tmp_path):
     assert read.resolved.batching == told.batching
     assert (read.resolved.nproc, read.resolved.device) == (told.nproc, told.device)
     assert (read.folder, read.console) == (tmp_path / "run", True)
+    assert (read.resume, read.reports) == (None, tmp_path)
+
+
+def test_what_a_run_goes_on_from_arrives_unchanged(tmp_path):
+    resume = Resume(Path("runs/x"), 100, ("schedule",), ("engine.name ddp → zero2",), 200)
+    handover.save(handover.Job(resolved(), None, False, resume), tmp_path)
+    read = handover.load(tmp_path).resume
+    assert (read.source, read.step, read.until) == (resume.source, 100, 200)
+    assert (tuple(read.reset), tuple(read.changes)) == (resume.reset, resume.changes)

@@ -95,6 +95,16 @@ def test_the_cause_is_told_and_not_the_rank_that_lost_its_peer(run, tmp_path):
     assert "Connection closed by peer" in log_of(tmp_path)
 
 
+def test_a_rank_that_hangs_is_blamed_with_where_it_hangs(run, tmp_path):
+    ending, told = run("hung")
+    assert told == [ending]
+    assert ending.exit_code == 1
+    assert ending.text == f"error: rank 1 on {os.uname().nodename} waited 1 s for its data"
+    assert "wait_for_the_others" in ending.trace
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_a_rank_that_leaves_early_without_a_word_is_a_fault(run):
     ending, _ = run("gone")
     assert ending.exit_code == 1
