@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher import run_folder
+from launcher.handover import Job
 from launcher.messages import Fault, SettingsError
 from launcher.resolved import Resolved
 from launcher.resumption import Resume
@@ -63,10 +65,14 @@ def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Fault:
     )
 
 
-def settle(resume: Resume, folder: Path, before: Before | None, world: World) -> None:
-    """Take out of the run folder what the run will write again. Rank 0's; touches disk."""
-    if world.rank != 0:
+def settle(job: Job, folder: Path, before: Before | None, world: World) -> None:
+    """Make the folder that of the run that goes on: its settings, no lines and no checkpoints later
+    than where it begins. Rank 0's; touches disk.
+    """
+    resume = job.resume
+    if world.rank != 0 or resume is None:
         return
+    run_folder.renew(folder, job.resolved)
     step = before.step if before else 0
     metrics.cut(folder, step, before.fact("evaluated_at") if before else None)
     if resume.source.resolve() == folder.resolve():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.world import open_world
-from launcher import continuation, cores, ds_layout, late_checks, run_folder
+from launcher import continuation, cores, ds_layout, late_checks, lock, rank, run_folder
 from launcher.audience import Listeners
 from launcher.handover import Job
 from launcher.messages import Fault, SettingsError, shown
@@ -30,6 +31,7 @@ from training.checkpoint.saver import Saver
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
+from training.data.watch import Watch
 from training.hooks import Outcome
 from training.loop import train
 from training.run import Run
@@ -60,6 +62,11 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     undo.callback(cores.use(settings.engine.threads))
     shared = run_folder.share(job.folder, world)
     assert shared is not None, "rank 0 made the run folder before the ranks began"
+    if world.rank == 0:
+        undo.enter_context(lock.hold(shared))
+    world.barrier()  # nobody looks into the folder before it is ours alone
+    watch = Watch(settings.engine.timeout_s, partial(rank.give_up, job, world.rank))
+    undo.callback(watch.close)
 
     task = _task(settings, shared, world)
     _in_turn(world, task.setup)
@@ -85,7 +92,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         until=job.resume.until if job.resume else None,
     )
     validation = Samples(task, task.data("val"), seed)
-    judged = EvaluationBatches(validation, budget.micro_batch, world, settings.loader)
+    judged = EvaluationBatches(validation, budget.micro_batch, world, settings.loader, watch)
 
     spec = optim.spec(settings, model, world)
     engine = build_engine(entry.name, world, _options(settings, resolved, task))
@@ -101,8 +108,9 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     run = Run(settings, budget, hooks, judged, saver, kept, before)
     late_checks.check(resolved, budget, settings, speaks=world.rank == 0)
     if job.resume is not None:
-        continuation.settle(job.resume, shared, before, world)
-    return train(task, engine, module, Batches(samples, order, budget, world, settings.loader), run)
+        continuation.settle(job, shared, before, world)
+    batches = Batches(samples, order, budget, world, settings.loader, watch)
+    return train(task, engine, module, batches, run)
 
 
 def _device(settings: Any, resolved: Resolved) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
+from training.checkpoint.consent import first_fault
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import WEIGHT
 from training.checkpoint.shard import BUFFER
@@ -166,8 +167,8 @@ def _together(world: World, action: Callable[[], None]) -> None:
         action()
     except (CheckpointError, OSError, SafetensorError) as raised:
         fault = raised
-    if world.agree(int(fault is not None)):
-        if isinstance(fault, CheckpointError):
-            raise fault
-        why = fault or "another rank could not take over its part of the checkpoint"
-        raise CheckpointError(str(why)) from fault
+    told = first_fault(world, None if fault is None else str(fault))
+    if isinstance(fault, CheckpointError):
+        raise fault
+    if told is not None:
+        raise CheckpointError(told) from fault
