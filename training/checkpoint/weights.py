@@ -36,7 +36,7 @@ def write_weights(source: Checkpoint, path: Path, kind: str = WEIGHT) -> File:
         writer.write(first)
         for stored_kind, entry in entries:
             for part in _parts(source, stored_kind, entry):
-                writer.write(part.contiguous().view(torch.uint8).numpy().data)
+                writer.write(part.view(torch.uint8).numpy().data)
     return writer.file()
 
 
@@ -48,8 +48,7 @@ def _entries(source: Checkpoint, kind: str) -> list[tuple[str, Entry]]:
         for name, shape in source.shapes.items()
     ]
     for name, shape in source.buffer_shapes.items():
-        dtype = source.interval(BUFFER, name, 0, 0).dtype
-        entries.append((BUFFER, Entry(name, dtype, tuple(shape))))
+        entries.append((BUFFER, Entry(name, source.dtype(BUFFER, name), tuple(shape))))
     return sorted(entries, key=lambda one: -one[1].dtype.itemsize)
 
 
