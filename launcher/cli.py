@@ -10,7 +10,7 @@ from pathlib import Path
 
 from launcher.commands.catalog import COMMANDS, DEFAULT, Command
 from launcher.messages import PROGRAM, Fault, nearest
-from launcher.options import HELP, Option
+from launcher.options import HELP, RESUME, Option
 from launcher.resolved import Words
 
 _ORDER = 999
@@ -24,7 +24,7 @@ class Request:
 
     command: Command
     word: str | None
-    """The KEY of explain, the WHAT of list, the SHELL of completion."""
+    """The RUN of resume, the KEY of explain, the WHAT of list, the SHELL of completion."""
     words: Words
     flags: frozenset[str]
     """Options typed that are neither settings nor files: --dry-run, --json, --schema, --help."""
@@ -106,7 +106,8 @@ def _known(command: Command, argv: Sequence[str], faults: list[Fault]) -> list[s
 def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argparse.Namespace:
     made = parser(command)
     try:
-        typed, _ = made.parse_known_args(list(argv))
+        typed, apart = made.parse_known_args(list(argv))
+        typed.word += apart  # words between options
     except argparse.ArgumentError as error:
         faults.append(_unreadable(command, error))
         typed = made.parse_args([])
@@ -114,7 +115,9 @@ def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argpar
     taken = 1 if command.word else 0
     faults += [_unexpected(command, word) for word in given[taken:]]
     typed.word = given[0] if given and taken else None
-    if command.words and (typed.word or command.word_required) and typed.word not in command.words:
+    if typed.word is None and command.word_required:
+        faults.append(_missing_word(command))
+    elif typed.word and command.words and typed.word not in command.words:
         faults.append(_wrong_word(command, typed.word))
     return typed
 
@@ -124,6 +127,7 @@ def _words(command: Command, typed: argparse.Namespace) -> Words:
     if not hasattr(typed, "model"):
         return Words()
     mode_option, mode = typed.mode or ("--mode", None)
+    goes_on = command.name == "resume"
     return Words(
         model=typed.model,
         mode=mode,
@@ -132,6 +136,9 @@ def _words(command: Command, typed: argparse.Namespace) -> Words:
         configs=[Path(path) for path in typed.config],
         sets=typed.set,
         options=dict(_short_options(command.options, vars(typed))),
+        resume=typed.word if goes_on else typed.resume,
+        resume_option="resume" if goes_on else RESUME.flag,
+        reset=typed.reset,
     )
 
 
@@ -215,12 +222,22 @@ def _names(option: Option, word: str) -> bool:
     return option.values in ("models", "modes", "engines") and word in names(option.values)
 
 
-def _wrong_word(command: Command, word: str | None) -> Fault:
-    near = nearest(word, command.words) if word else None
+def _missing_word(command: Command) -> Fault:
     return Fault(
-        f"{command.name} {word!r} is not known" if word else f"{command.name} needs to know what",
+        f"{command.name} needs to know what",
+        place=f"the command line: {command.name}",
+        legal=", ".join(command.words) or RESUME.metavar,
+        mend=f"write  {_call(command)} {(command.words or ('auto',))[0]}",
+        order=(_ORDER, 0),
+    )
+
+
+def _wrong_word(command: Command, word: str) -> Fault:
+    near = nearest(word, command.words)
+    return Fault(
+        f"{command.name} {word!r} is not known",
         value=word,
-        place=f"the command line: {command.name} {word or ''}".rstrip(),
+        place=f"the command line: {command.name} {word}",
         legal=", ".join(command.words),
         nearest=near,
         mend=f"write  {_call(command)} {near or command.words[0]}",
