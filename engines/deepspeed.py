@@ -184,6 +184,12 @@ class Zero:
         scale = self._loss_scale.state() if self._loss_scale else {}
         return self._state.gather(self._shapes, shown, scale)
 
+    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+        self._state.load_steps(self._names, steps)
+        if self._loss_scale:
+            self._loss_scale.load(loss_scale)
+        self.refresh()
+
     def refresh(self) -> None:
         self._state.refresh()
 

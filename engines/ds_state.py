@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch.optim import Optimizer
 from engines.base import EngineError, Piece, State, World
 from engines.buffers import read_buffers, stored_buffers
 from engines.state import WEIGHT, fill_slots, slot_names
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,21 @@ class ZeroState:
             groups=groups,
             loss_scale=loss_scale,
         )
+
+    def load_steps(self, groups: Sequence[Sequence[str]], steps: Mapping[str, float]) -> None:
+        """Set the updates that the optimizer counts; `groups` are the names in each of its groups.
+
+        DeepSpeed has one count for a flat tensor of many parameters, and which ones these are
+        depends on the rank: so a group has one, and all ranks see alike where it cannot. Raises
+        EngineError then.
+        """
+        with self._flat_parameters():
+            fill_slots(self.optimizer)
+            for group, names in zip(self.optimizer.param_groups, groups, strict=True):
+                for flat in group["params"]:
+                    held = self.optimizer.state[flat]
+                    if "step" in held:
+                        held["step"].fill_(_common({name: steps[name] for name in names}))
 
     def refresh(self) -> None:
         """Make the working weights follow the fp32 weights. Collective."""
@@ -179,3 +197,17 @@ class ZeroState:
         finally:
             if self._is_sharded:
                 self._zero._clear_fp32_optimizer_param_groups()
+
+
+def _common(steps: Mapping[str, float]) -> float:
+    """The one count of all; raises EngineError naming the parameters that differ from most."""
+    (count, _), *others = Counter(steps.values()).most_common()
+    if others:
+        odd = [f"'{name}' ({taken:g})" for name, taken in steps.items() if taken != count]
+        more = f" and {len(odd) - _MOST_NAMED} more" if len(odd) > _MOST_NAMED else ""
+        raise EngineError(
+            "the zero engines count the updates of a parameter group as one; most parameters of "
+            f"one had {count:g}, but not {', '.join(odd[:_MOST_NAMED])}{more}; "
+            "local, ddp, oss and fsdp count each for itself"
+        )
+    return count

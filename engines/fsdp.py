@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from typing import Any
@@ -24,7 +24,7 @@ from torch.nn import Module
 from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, place
-from engines.state import check_cover, gather_state, shapes_of
+from engines.state import check_cover, gather_state, load_steps, shapes_of
 from engines.threads import use_threads
 from engines.updates import Updates
 
@@ -142,6 +142,11 @@ class FSDP:
         first = min(self.world.rank * rows, tensor.shape[0])
         local = tensor.to_local().detach()
         return first * (tensor.numel() // tensor.shape[0]), local.view(-1)
+
+    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+        load_steps(self._updates.optimizer, self._named, steps)
+        self._updates.load_scale(loss_scale)
+        self.refresh()
 
     def refresh(self) -> None:
         """Drop whole tensors that an evaluation left behind; the next use gathers them anew."""

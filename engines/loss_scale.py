@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 
@@ -36,6 +38,9 @@ class LossScale:
     def state(self) -> dict[str, float]:
         return {"value": self.value, "good_updates": float(self.good_updates)}
 
-    def load(self, state: dict[str, float]) -> None:
+    def load(self, state: Mapping[str, float]) -> None:
+        """Go on from what `state` gave; one that is empty changes nothing."""
+        if not state:
+            return
         self.value = state["value"]
         self.good_updates = int(state["good_updates"])

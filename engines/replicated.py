@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from engines.base import OptimizerSpec, Options, State, Update, World
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, place
-from engines.state import check_cover, gather_state, shapes_of
+from engines.state import check_cover, gather_state, load_steps, shapes_of
 from engines.updates import Updates
 
 
@@ -99,17 +99,26 @@ class Replicated:
         self._updates.discard()
 
     def state(self) -> State:
-        optimizer = self._updates.optimizer
         return gather_state(
             self._model,
             shapes_of(self._model),
             self._named,
-            self._sharding.own(optimizer) if self._sharding else optimizer,
+            self._own_optimizer(),
             self.groups,
             self._updates.scale_state,
             weights_replicated=True,
             slots_replicated=self._sharding is None,
         )
+
+    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+        load_steps(self._own_optimizer(), self._named, steps)
+        self._updates.load_scale(loss_scale)
+        self.refresh()
+
+    def _own_optimizer(self) -> Optimizer:
+        """What holds the slots of this rank."""
+        optimizer = self._updates.optimizer
+        return self._sharding.own(optimizer) if self._sharding else optimizer
 
     def refresh(self) -> None:
         """Nothing to do: the pieces are the working weights."""

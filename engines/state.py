@@ -55,6 +55,18 @@ def fill_slots(optimizer: Optimizer) -> None:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)
 
 
+def load_steps(
+    optimizer: Optimizer, named: Mapping[str, Parameter], steps: Mapping[str, float]
+) -> None:
+    """Set the updates that `optimizer` counts for each of its parameters; KeyError without one."""
+    fill_slots(optimizer)
+    names = {parameter: name for name, parameter in named.items()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if "step" in (state := optimizer.state[parameter]):
+                state["step"].fill_(steps[names[parameter]])
+
+
 def gather_state(
     model: Module,
     shapes: Mapping[str, tuple[int, ...]],

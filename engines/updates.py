@@ -47,6 +47,10 @@ class Updates:
     def scale_state(self) -> dict[str, float]:
         return self.loss_scale.state() if self.loss_scale else {}
 
+    def load_scale(self, loss_scale: Mapping[str, float]) -> None:
+        if self.loss_scale:
+            self.loss_scale.load(loss_scale)
+
     def backward(self, loss: Tensor) -> None:
         (self.loss_scale.scale(loss) if self.loss_scale else loss).backward()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.commands.catalog import COMMANDS, DEFAULT, Command
 from launcher.messages import PROGRAM, Fault, nearest
-from launcher.options import HELP, RESUME, Option
+from launcher.options import BY_FLAG, HELP, RESUME, Option
 from launcher.resolved import Words
 
 _ORDER = 999
@@ -30,6 +30,8 @@ class Request:
     """Options typed that are neither settings nor files: --dry-run, --json, --schema, --help."""
     out: Path | None
     faults: Sequence[Fault]
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What was typed behind an option of this command alone, such as "--format": "hf"."""
 
 
 def read(argv: Sequence[str]) -> Request:
@@ -53,6 +55,11 @@ def read(argv: Sequence[str]) -> Request:
         flags=frozenset(flag for flag in _plain_flags(command) if getattr(typed, flag)),
         out=Path(typed.out) if getattr(typed, "out", None) else None,
         faults=faults,
+        values={
+            option.flag: value
+            for option in command.options
+            if option.flag not in BY_FLAG and (value := getattr(typed, option.flag[2:], None))
+        },
     )
 
 
@@ -123,22 +130,20 @@ def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argpar
 
 
 def _words(command: Command, typed: argparse.Namespace) -> Words:
-    """The settings among what was typed."""
-    if not hasattr(typed, "model"):
-        return Words()
-    mode_option, mode = typed.mode or ("--mode", None)
+    """The settings among what was typed; a command may take some of their options only."""
+    mode_option, mode = getattr(typed, "mode", None) or ("--mode", None)
     goes_on = command.name == "resume"
     return Words(
-        model=typed.model,
+        model=getattr(typed, "model", None),
         mode=mode,
         mode_option=mode_option,
-        engine=getattr(typed, "engine.name"),
-        configs=[Path(path) for path in typed.config],
-        sets=typed.set,
+        engine=getattr(typed, "engine.name", None),
+        configs=[Path(path) for path in getattr(typed, "config", ())],
+        sets=getattr(typed, "set", ()),
         options=dict(_short_options(command.options, vars(typed))),
-        resume=typed.word if goes_on else typed.resume,
+        resume=typed.word if goes_on else getattr(typed, "resume", None),
         resume_option="resume" if goes_on else RESUME.flag,
-        reset=typed.reset,
+        reset=getattr(typed, "reset", ()),
     )
 
 

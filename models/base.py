@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,3 +126,17 @@ class Task(Protocol):
 
     def facts(self) -> Mapping[str, Any]:
         """What the person should know of the data: counts, splits, what was left out."""
+
+
+@runtime_checkable
+class HuggingFace(Protocol):
+    """What a task has beside the rest of Task, whose model transformers can load, too."""
+
+    def write_hugging_face(self, folder: Path) -> None:
+        """Write into `folder` what transformers needs beside the weights. Touches disk.
+
+        Configuration and tokenizer; no data is read for it. Raises DataError.
+        """
+
+    def hugging_face_name(self, name: str) -> str:
+        """What transformers calls the parameter or stored buffer `name`."""

@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     from engines.base import World
 
-FLAG_BITS = 8
+FLAG_BITS = 9
 
 
 def agree(world: World, units: int, flags: int) -> tuple[int, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training import duration
-from training.hooks import Budget
+from training.before import Before, Starts
+from training.hooks import Ask, Budget
 
 if TYPE_CHECKING:
     from training.data.order import DataOrder
@@ -20,13 +21,16 @@ def solve(
     world_size: int,
     units: str,
     flops_per_sample: float | None = None,
-    first_step: int = 0,
+    before: Before | None = None,
+    until: int | None = None,
 ) -> Budget:
     """Steps in all, and how often to evaluate and save. Raises ValueError where a length is none.
 
-    `micro_batch` × `world_size` divides the global batch of `order`.
+    `micro_batch` × `world_size` divides the global batch of `order`. Epochs are counted from where
+    the order of the data began, `train.max_steps` from the beginning of the run.
     """
-    total = max(1, round(settings.train.epochs * order.steps_per_epoch))
+    starts = before.starts if before else Starts()
+    total = starts.data + max(1, round(settings.train.epochs * order.steps_per_epoch))
     if settings.train.max_steps is not None:
         total = min(total, settings.train.max_steps)
 
@@ -43,8 +47,23 @@ def solve(
         accumulation=order.global_batch // (micro_batch * world_size),
         world_size=world_size,
         units=units,
-        first_step=first_step,
+        first_step=before.step if before else 0,
+        data_start=starts.data,
+        schedule_start=starts.schedule,
+        samples_before=starts.samples_before,
+        until=until,
+        keep_every=cadence(settings.save.keep_every),
         eval_every=cadence(settings.eval.every),
         save_every=cadence(settings.save.every),
         flops_per_sample=flops_per_sample,
     )
+
+
+def due(budget: Budget, step: int) -> Ask:
+    """What the cadences of a run want after `step` updates."""
+    asked = Ask.NOTHING
+    if budget.eval_every and (step - budget.data_start) % budget.eval_every == 0:
+        asked |= Ask.EVALUATE
+    if budget.save_every and step % budget.save_every == 0:
+        asked |= Ask.SAVE
+    return asked

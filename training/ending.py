@@ -27,6 +27,7 @@ class Ending:
 
 
 COMPLETE = Ending("completed", "all steps are taken", DONE)
+REPLAYED = Ending("stopped", "the step to go to is reached", DONE)
 
 
 def asked_for(asked: Ask) -> Ending | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +62,35 @@ class Budget:
     """Samples seen when the order of the data began."""
     until: int | None = None
     """Go no further than this step, whatever is left: a replay ends here; None: to the end."""
+    keep_every: int | None = None
+    """Steps from one periodic checkpoint that stays for good to the next; None: none does."""
+
+    @property
+    def last_step(self) -> int:
+        """The step that this process ends with."""
+        return self.total_steps if self.until is None else min(self.total_steps, self.until)
+
+    def epoch(self, step: int) -> float:
+        """Passes over the data after `step` updates."""
+        return (step - self.data_start) / self.steps_per_epoch
+
+    def samples(self, step: int) -> int:
+        """Samples seen after `step` updates."""
+        return self.samples_before + (step - self.data_start) * self.global_batch
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """Where a run stands after `step` updates, as plain numbers; see training/before.py."""
+        return {
+            "step": step,
+            "epoch": self.epoch(step),
+            "samples": self.samples(step),
+            "position": self.samples(step) - self.samples_before,
+            "starts": {
+                "data": self.data_start,
+                "schedule": self.schedule_start,
+                "samples_before": self.samples_before,
+            },
+        }
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from models.base import Goal
+from training.checkpoint.manifest import Verdict
 from training.evaluate import evaluate, metric_names
 from training.hooks import Evaluation
 from training.settings import SettingError
@@ -28,9 +29,11 @@ class Judge:
 
     def __init__(self, settings: Settings, batches: EvaluationBatches):
         self._metric = settings.eval.metric
-        self._stopping = Stopping(settings.stop)
+        self._stopping = Stopping(settings.stop, settings.save.keep_best)
         self._batches = batches
         self._goal: Goal | None = None
+        self.verdict: Verdict | None = None
+        """Of the last evaluation, where it is among the best that are to be kept."""
 
     def start(self, task: Task, module: Module, world: World) -> None:
         """Settle what to judge by. Raises SettingError where there is no such metric."""
@@ -45,7 +48,11 @@ class Judge:
         assert self._goal is not None
         began = time.perf_counter()
         metrics = evaluate(task, module, self._batches, world)
-        is_best = self._stopping.judge(step, metrics[self._goal.metric], self._goal.direction)
+        value = metrics[self._goal.metric]
+        is_best = self._stopping.judge(step, value, self._goal.direction)
+        self.verdict = None
+        if self._stopping.is_among_best:
+            self.verdict = Verdict(self._goal.metric, value, self._goal.direction)
         return Evaluation(step, "val", metrics, is_best, time.perf_counter() - began)
 
     @property

@@ -31,8 +31,10 @@ class Preempt(Hook):
     `tell` is given a "signal" event, from the training thread.
     """
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, saves: bool = True) -> None:
+        """`saves`: what the person is told; whether the run does save is not decided here."""
         self._tell = tell
+        self._saves = saves
         self._ask = Ask.NOTHING
         self._told = Ask.NOTHING
         self._names: list[str] = []
@@ -63,7 +65,7 @@ class Preempt(Hook):
         """What the signals so far ask for."""
         if self._ask is not self._told:
             self._told = self._ask
-            self._tell("signal", {"names": list(self._names)})
+            self._tell("signal", {"names": list(self._names), "saves": self._saves})
         return self._ask
 
     def end(self, outcome: Outcome) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +21,8 @@ class Record:
     """Adds up the steps since the last logged one.
 
     The first and the last step are logged, and every `log_every`-th. One that was skipped has no
-    loss to show, so the next one is logged in its place.
+    loss to show, so the next one is logged in its place. What a run logs does not depend on where
+    another process took over.
     """
 
     def __init__(
@@ -29,12 +30,10 @@ class Record:
         budget: Budget,
         log_every: int,
         precision: str,
-        units_before: int = 0,
         now: Callable[[], float] = time.perf_counter,
     ):
-        """`units_before`: of steps that other processes took."""
         self._now = now
-        self.units = units_before
+        self.units = 0
         """Of all steps so far."""
         self._budget = budget
         self._every = log_every
@@ -45,9 +44,18 @@ class Record:
         self._timed = (0, 0.0)
         self._begin_line()
 
+    def facts(self) -> dict[str, Any]:
+        """What `resume` needs, as plain numbers."""
+        return {"units": self.units, "owed": self._owed, "skipped": self._line_skipped}
+
+    def resume(self, facts: Mapping[str, Any]) -> None:
+        """Go on from what another process wrote down."""
+        self.units, self._owed = facts["units"], facts.get("owed", False)
+        self._line_skipped = facts.get("skipped", 0)
+
     def start(self) -> None:
         """The first step begins."""
-        self._begin_line()
+        self._since = self._now()
 
     def add(self, step: Step) -> bool:
         """Take in a step; true where a line is due. The same on every rank."""
@@ -56,8 +64,7 @@ class Record:
         self._line_steps += 1
         self._line_skipped += step.skipped
         self._line_data_s += step.data_s
-        is_first = step.step == self._budget.first_step + 1
-        self._owed = self._owed or is_first or step.step % self._every == 0
+        self._owed = self._owed or step.step == 1 or step.step % self._every == 0
         # fp16 skips an update with a sound loss, while it looks for a scale of the loss.
         if not step.skipped or step.loss_scale is not None:
             self._shown = step
@@ -89,8 +96,8 @@ class Record:
         self._remember(steps, seconds)
         line = Logged(
             step=step.step,
-            epoch=step.step / self._budget.steps_per_epoch,
-            samples=step.step * self._budget.global_batch,
+            epoch=self._budget.epoch(step.step),
+            samples=self._budget.samples(step.step),
             units=self.units,
             loss=loss / world.size,
             parts={

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +11,12 @@ import torch
 from training import ending, memory
 from training.agreement import agree
 from training.audience import Audience
+from training.budget import due
 from training.hooks import Ask, Hook, Outcome, Step
 from training.inspection import shapes, untrained
 from training.judge import Judge
 from training.record import Record
+from training.saves import Saves
 from training.update.updater import Updater
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from engines.base import Engine, Update
     from models.base import Task
     from training.accumulate import Window
+    from training.before import Before
+    from training.checkpoint.manifest import Verdict
     from training.checkpoint.saver import Saver
     from training.data.loader import EvaluationBatches
     from training.data.samples import MicroBatch
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
     from training.settings import Settings
 
 _NONFINITE = 1 << 7
-"""A flag of the loop's own, above those of Ask."""
+_SAVED = 1 << 8
+"""Flags of the loop's own, above those of Ask."""
 
 
 class Run:
@@ -45,11 +49,13 @@ class Run:
         hooks: Sequence[Hook],
         validation: EvaluationBatches,
         saver: Saver,
-        before: Mapping[str, Any] | None = None,
+        kept: Mapping[str, Any],
+        before: Before | None = None,
     ):
-        """`before`: the facts of the checkpoint that the run goes on from.
+        """`kept` goes into every checkpoint; `before` is what the run goes on from.
 
-        Raises ValueError where a length in `settings` is none.
+        The engine has the state of `before` already. Raises ValueError where a length in
+        `settings` is none.
         """
         self.step = budget.first_step
         """Updates taken, skipped ones counted."""
@@ -58,22 +64,22 @@ class Run:
         self.updater = Updater(settings, budget)
         """What the loop takes its updates by."""
         self._judge = Judge(settings, validation)
-        units = before["units"] if before else 0
-        self._record = Record(budget, settings.log.every, settings.precision, units)
-        if before:
-            self._judge.resume(before["judge"])
-        self._saver = saver
-        self._saves_best = settings.save.keep_best > 0
+        self._record = Record(budget, settings.log.every, settings.precision)
+        self._saves = Saves(settings.save, saver, self._audience, budget.first_step)
         self._saves_last = settings.save.last
+        self._saves_on_signal = settings.save.on_signal
+        self._kept = kept
+        self._before = before
         self._shows_preview = settings.train.preview
         self._is_debug = settings.train.debug
         self._asks = Ask.NOTHING
         self._met_nonfinite = False
         self._ending: Ending | None = None
         self._evaluated_at: int | None = None
-        self._saved_at = budget.first_step
         self._hooks_listen = False
         self._began = time.perf_counter()
+        if before:
+            self._resume(before)
 
     def start(self, task: Task, engine: Engine, module: Module) -> None:
         """Tell the hooks, and look at the model as it is. Raises SettingError."""
@@ -84,21 +90,28 @@ class Run:
         self._audience.start(self._budget)
         for text in self.updater.warnings:
             self._audience.event("warning", {"text": text})
-        self.updater.start(engine)
+        self.updater.start(engine, self._before)
+        if self._before:
+            self._audience.event("resumed", self._before.described())
+            for text in self._before.damaged.values():
+                self._audience.event("warning", {"text": f"{text}; an earlier one is used"})
         if self.step == 0:
             self._preview("before")
+        if reason := self._judge.reason_to_stop:  # the checkpoint was the last one
+            self._ending = ending.stopped_early(reason)
         self._record.start()
 
     @property
     def is_over(self) -> bool:
         """No step is to be taken any more."""
-        return self._ending is not None or self.step >= self._budget.total_steps
+        return self._ending is not None or self.step >= self._budget.last_step
 
     def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[int, Ask]:
         """Units of the global batch, and what hooks of any rank asked for since the last time."""
         if self._is_debug and self.step == self._budget.first_step:
             self._audience.event("first_batch", shapes(micro_batches[0].batch))
         flags = int(self._asks) | (_NONFINITE if self._met_nonfinite else 0)
+        flags |= _SAVED if self._saves.has_news else 0
         self._asks = Ask.NOTHING
         units = sum(micro_batch.weight for micro_batch in micro_batches)
         units, agreed = agree(self._engine.world, units, flags)
@@ -107,8 +120,12 @@ class Run:
         if agreed & _NONFINITE:
             self._fail_nonfinite()
             return units, Ask.NOTHING
-        asked = Ask(agreed)
+        if agreed & _SAVED:
+            self._saves.settle()
+        asked = Ask(agreed & ~_SAVED)
         self._ending = ending.asked_for(asked)
+        if self._ending and self._ending.is_resumable and not self._saves_on_signal:
+            asked &= ~Ask.SAVE
         return units, asked
 
     def record(self, window: Window, update: Update, data_s: float) -> None:
@@ -139,13 +156,9 @@ class Run:
             self._met_nonfinite = self.updater.nonfinite.met()
 
     def due(self) -> Ask:
-        """What the cadences of the settings want after this step."""
-        budget, due = self._budget, Ask.NOTHING
-        if budget.eval_every is not None and self.step % budget.eval_every == 0:
-            due |= Ask.EVALUATE
-        if budget.save_every is not None and self.step % budget.save_every == 0:
-            due |= Ask.SAVE
-        return due
+        """What the cadences of the settings want after this step; the last one is for `finish`."""
+        is_last = self.step >= self._budget.total_steps
+        return Ask.NOTHING if is_last else due(self._budget, self.step)
 
     def relieve(self) -> None:
         """Give back memory that nobody uses; the hooks that asked may measure."""
@@ -158,7 +171,7 @@ class Run:
         if self._evaluated_at == self.step or not self._is_sound():
             return
         with self._record.paused():
-            with self._averaged():
+            with self.updater.averaged(self._engine):
                 evaluation = self._judge.evaluate(
                     self._task, self._module, self._engine.world, self.step
                 )
@@ -167,43 +180,63 @@ class Run:
         reason = self._judge.reason_to_stop
         if reason and not self.is_over:
             self._ending = ending.stopped_early(reason)
-        if evaluation.is_best and self._saves_best:
-            self._write(is_best=True)
+        if self._judge.verdict is not None:
+            self._write(self._judge.verdict)
 
     def save(self) -> None:
         """Write a checkpoint, unless this step has one."""
-        if self._saved_at != self.step and self._is_sound():
-            self._write(is_best=False)
+        if self._saves.at != self.step and self._is_sound():
+            self._write(None)
 
     def finish(self) -> Outcome:
         """Log, evaluate and save what is left, and tell the hooks how it ended."""
+        if self._ending is None and self.step < self._budget.total_steps:
+            self._ending = ending.REPLAYED
+            self.save()
+        elif self._ending is not None and self._ending.is_resumable:
+            # Not logged: a run that is stopped and goes on leaves the lines of one that was not.
+            if self._saves_on_signal:
+                self.save()
+        else:
+            self._complete()
+        self._saves.settle()
+        return self._end(self._ending or ending.COMPLETE)
+
+    def _complete(self) -> None:
         if self._record.is_behind:
             self._log()
-        is_resumable = self._ending is not None and self._ending.is_resumable
-        if not is_resumable:
-            self.evaluate()
-            if self._is_sound():
-                self._preview("after")
-        if is_resumable or self._saves_last:
+        self.evaluate()
+        if self._is_sound():
+            self._preview("after")
+        if self._saves_last or self._is_periodic or self._budget.until is not None:
             self.save()
-        return self._end(self._ending or ending.COMPLETE)
+
+    @property
+    def _is_periodic(self) -> bool:
+        return Ask.SAVE in due(self._budget, self.step)
 
     def fail(self, fault: BaseException) -> None:
         """Tell the hooks that `fault` ends the run, unless they know of an end. Not collective."""
+        self._saves.abandon()
         self._end(ending.failed(f"{type(fault).__name__}: {fault}"))
 
-    def _write(self, is_best: bool) -> None:
+    def _resume(self, before: Before) -> None:
+        self._record.resume(before.fact("record", {"units": before.fact("units")}))
+        self._evaluated_at = before.fact("evaluated_at")
+        self._began -= before.fact("wall_s", 0.0)
+        if "data" not in before.reset:  # what was measured on other data is no best to beat
+            self._judge.resume(before.fact("judge"))
+
+    def _write(self, verdict: Verdict | None) -> None:
         with self._record.paused():
             state, average = self._engine.state(), self.updater.average
-            folder = self._saver.save(
+            self._saves.write(
                 self.step,
                 average.joined(state) if average else state,
                 self._facts(),
-                is_best=is_best,
-                periodic=Ask.SAVE in self.due(),
+                periodic=self._is_periodic,
+                verdict=verdict,
             )
-            self._saved_at = self.step
-            self._audience.saved(folder, self.step)
 
     def _is_sound(self) -> bool:
         """Nothing that is not finite was met, on any rank: the weights may be judged and kept."""
@@ -220,15 +253,11 @@ class Run:
     def _log(self) -> None:
         self._audience.logged(self._record.line(self._engine.world))
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        average = self.updater.average
-        return average.in_place(self._engine) if average else nullcontext()
-
     def _preview(self, when: str) -> None:
         if not self._shows_preview:
             return
         self._module.eval()
-        with torch.no_grad(), self._averaged():
+        with torch.no_grad(), self.updater.averaged(self._engine):
             text = self._task.preview(self._module)
         self._module.train()
         if text is not None:
@@ -237,12 +266,15 @@ class Run:
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the state, and `before` takes."""
         return {
-            "step": self.step,
-            "epoch": self.step / self._budget.steps_per_epoch,
-            "samples": self.step * self._budget.global_batch,
+            **self._budget.facts(self.step),
             "units": self._record.units,
+            "wall_s": time.perf_counter() - self._began,
             "best": self._judge.best,
             "judge": self._judge.facts(),
+            "evaluated_at": self._evaluated_at,
+            "record": self._record.facts(),
+            "nonfinite": self.updater.nonfinite.facts(),
+            **self._kept,
         }
 
     def _end(self, how: Ending) -> Outcome:
@@ -251,7 +283,7 @@ class Run:
             reason=how.reason,
             exit_code=how.exit_code,
             steps=self.step,
-            epochs=self.step / self._budget.steps_per_epoch,
+            epochs=self._budget.epoch(self.step),
             wall_s=time.perf_counter() - self._began,
             best=self._judge.best,
             samples_per_s=self._record.samples_per_s,

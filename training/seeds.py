@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -30,14 +31,18 @@ def seed_weights(seed: int) -> None:
 
 
 def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
-    """Set torch's generators for one step: dropout then depends on seed, step and rank alone.
+    """Set the global generators for one step: dropout then depends on seed, step and rank alone.
 
-    So a resumed run draws what the unbroken one drew, and no generator's state is saved.
+    So a resumed run draws what the unbroken one drew, and no generator's state is saved. Those of
+    Python and numpy are set, too: code of a person's own may draw from them.
     """
+    import numpy as np
     import torch
 
-    # torch.manual_seed would visit every kind of device and every GPU, twenty times the cost.
     number = derive(seed, "step", step, rank)
+    random.seed(number)
+    np.random.seed(number & 0xFFFF_FFFF)
+    # torch.manual_seed would visit every kind of device and every GPU, twenty times the cost.
     torch.default_generator.manual_seed(number)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(number)

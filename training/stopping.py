@@ -28,12 +28,17 @@ class Stopping:
     improved by more than `min_delta`. The first value is an improvement, one that is NaN never.
     """
 
-    def __init__(self, stop: Stop):
+    def __init__(self, stop: Stop, kept: int = 1):
+        """`kept`: how many of the best values are remembered."""
         self._patience = stop.patience
+        self._kept = kept
+        self._top: list[float] = []
         self._min_delta = stop.min_delta if self._patience is not None else 0.0
         self.best: Best | None = None
         self.waited = 0
         """Evaluations since the last improvement."""
+        self.is_among_best = False
+        """The value that was judged last is one of the `kept` best so far."""
         self._reference: float | None = None
 
     def judge(self, step: int, value: float, direction: Direction) -> bool:
@@ -41,11 +46,20 @@ class Stopping:
         is_best = _is_better(value, self.best.value if self.best else None, direction)
         if is_best:
             self.best = Best(value, step)
+        self.is_among_best = self._enter(value, direction)
         if _is_better(value, self._reference, direction, self._min_delta):
             self._reference, self.waited = value, 0
         else:
             self.waited += 1
         return is_best
+
+    def _enter(self, value: float, direction: Direction) -> bool:
+        """Take `value` among the best ones, where it belongs there."""
+        is_full = len(self._top) >= self._kept
+        if not self._kept or not _is_better(value, self._top[-1] if is_full else None, direction):
+            return False
+        self._top = sorted([*self._top, value], reverse=direction == "max")[: self._kept]
+        return True
 
     @property
     def is_out_of_patience(self) -> bool:
@@ -55,12 +69,24 @@ class Stopping:
     def facts(self) -> dict[str, Any]:
         """What `resume` needs, as plain numbers."""
         best = asdict(self.best) if self.best else None
-        return {"best": best, "reference": self._reference, "waited": self.waited}
+        return {
+            "best": best,
+            "reference": self._reference,
+            "waited": self.waited,
+            "top": self._top,
+        }
 
     def resume(self, facts: Mapping[str, Any]) -> None:
         """Go on from the facts of another."""
-        self.best = Best(**facts["best"]) if facts["best"] else None
-        self._reference, self.waited = facts["reference"], facts["waited"]
+        best = facts["best"]
+        self.best = Best(float(best["value"]), best["step"]) if best else None
+        self._reference, self.waited = _number(facts["reference"]), facts["waited"]
+        self._top = [float(value) for value in facts.get("top", ())]
+
+
+def _number(value: float | str | None) -> float | None:
+    """A number as plain JSON has it, infinite ones as words."""
+    return None if value is None else float(value)
 
 
 def _is_better(value: float, than: float | None, direction: Direction, by: float = 0.0) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from launcher import exit_codes, plan, rank, start
+from launcher import exit_codes, last_words, plan, start
 from launcher.cli import Request
 from launcher.messages import render
 from launcher.options import JSON
@@ -34,7 +34,7 @@ def main(request: Request) -> int:
     elif line := finished.last_line(ready.resolved.settings.data.path.startswith("embedded:")):
         print(line)
     if ready.place is not None and finished.report.kind != "ended":
-        rank.end_hard(finished.report.exit_code)
+        last_words.end_hard(finished.report.exit_code)
     return finished.report.exit_code
 
 

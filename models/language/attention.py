@@ -51,7 +51,8 @@ def rotary(time: int, width: int, base: float, device: torch.device) -> tuple[Te
     """
     exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
     positions = torch.arange(time, device=device, dtype=torch.float32)
-    angles = positions[:, None] * base**-exponents
+    # Not base**-exponents: the last bit is then another than transformers has.
+    angles = positions[:, None] * (1.0 / base**exponents)
     angles = torch.cat((angles, angles), dim=-1)[:, None]
     return angles.cos(), angles.sin()
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.base import OptimizerSpec, Options, Precision, World
+from engines.base import Engine, OptimizerSpec, Options, Precision, World
 from engines.catalog import build_engine, find
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
@@ -38,6 +38,16 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What one step gave: the loss of the global batch, and what `Update` says."""
+
+    loss: float
+    norm: float
+    skipped: bool
+    loss_scale: float | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What one rank saw of a run; the state as it holds it."""
 
@@ -50,6 +60,7 @@ class Outcome:
     buffers: dict[str, np.ndarray]
     steps: dict[str, float]
     groups: list[dict]
+    loss_scale: dict[str, float]
     without_gradient: list[str]
 
 
@@ -156,29 +167,34 @@ def train(world: World, case: Case) -> Outcome:
         module = engine.prepare(model, spec(case.clip_norm, case.lr), blocks)
         module.train()
         taken = [one_step(world, engine, module, case, step) for step in range(1, case.steps + 1)]
-        losses, norms, skipped, scales = (list(column) for column in zip(*taken, strict=True))
-        state = engine.state()
-        return Outcome(
-            losses,
-            norms,
-            skipped,
-            scales,
-            dict(state.shapes),
-            [
-                (p.kind, p.name, p.start, p.data.float().cpu().numpy().copy(), p.replicated)
-                for p in state.pieces
-            ],
-            {name: buffer.cpu().numpy().copy() for name, buffer in state.buffers.items()},
-            dict(state.steps),
-            [dict(group) for group in state.groups],
-            list(engine.without_gradient),
-        )
+        return outcome(engine, taken)
     finally:
         engine.close()
 
 
-def one_step(world: World, engine, module: nn.Module, case: Case, step: int):
-    """Loss of the global batch, gradient norm, skipped, loss scale."""
+def outcome(engine: Engine, taken: list[Taken]) -> Outcome:
+    """What this rank saw of the steps `taken`, and the state it holds now."""
+    state = engine.state()
+    return Outcome(
+        [step.loss for step in taken],
+        [step.norm for step in taken],
+        [step.skipped for step in taken],
+        [step.loss_scale for step in taken],
+        dict(state.shapes),
+        [
+            (p.kind, p.name, p.start, p.data.float().cpu().numpy().copy(), p.replicated)
+            for p in state.pieces
+        ],
+        {name: buffer.cpu().numpy().copy() for name, buffer in state.buffers.items()},
+        dict(state.steps),
+        [dict(group) for group in state.groups],
+        dict(state.loss_scale),
+        list(engine.without_gradient),
+    )
+
+
+def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: int) -> Taken:
+    """Step number `step` of `case`. Collective."""
     tokens, labels = sequences(step)
     # A sequence stands in the same micro-batch for any world size: buffers move between them.
     micro_batches = [
@@ -201,7 +217,8 @@ def one_step(world: World, engine, module: nn.Module, case: Case, step: int):
                 loss = loss * 1e38
             engine.backward(loss * case.gradient_error * world.size / units)
     update = engine.step()
-    return (world.sum(total) / units).item(), update.norm.item(), update.skipped, update.loss_scale
+    loss = (world.sum(total) / units).item()
+    return Taken(loss, update.norm.item(), update.skipped, update.loss_scale)
 
 
 def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:

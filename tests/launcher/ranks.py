@@ -9,10 +9,11 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from launcher import rank
+from launcher import last_words, rank
 from models.base import DataError
 from training.hooks import Outcome, Status
 
@@ -51,7 +52,7 @@ def work(job) -> Outcome:
         wait_until_reaped(folder / "pid")
         raise ValueError("the second rank broke")
     elif scene == "hung" and ME == 1:
-        threading.Thread(target=rank.give_up, args=(job, ME, "waited 1 s for its data")).start()
+        threading.Thread(target=give_up_on_main, args=(job,)).start()
         wait_for_the_others()
     elif scene == "gone" and ME == 1:
         os._exit(0)
@@ -71,6 +72,16 @@ def work(job) -> Outcome:
         (folder / "pid").write_text(str(os.getpid()))
         wait_for_the_others()
     return outcome()
+
+
+def give_up_on_main(job) -> None:
+    """As the data's watch does, once the main thread hangs where it is to be seen hanging."""
+    main = threading.main_thread().ident
+    while wait_for_the_others.__name__ not in "".join(
+        traceback.format_stack(sys._current_frames()[main])
+    ):
+        time.sleep(0.01)
+    last_words.give_up(job, ME, "waited 1 s for its data")
 
 
 def wait_until_reaped(file: Path) -> None:

@@ -36,7 +36,8 @@ def test_first_last_and_every_nth_step_are_logged(every, expected):
 
 
 def test_a_line_tells_of_its_step_and_sums_since_the_last():
-    record = Record(BUDGET, 3, "fp32", units_before=100)
+    record = Record(BUDGET, 3, "fp32")
+    record.resume({"units": 100})
     assert [record.add(step(n)) for n in (1,)] == [True]
     record.line(one_rank())
     assert [record.add(step(n, loss=float(n))) for n in (2, 3)] == [False, True]

@@ -27,7 +27,7 @@ def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
     best_so_far = [s for s in found if found[s] == min(found[t] for t in found if t <= s)]
     assert 12 not in best_so_far
     assert list(rising.shelf.saved) == sorted({*best_so_far, 5, 10, 12})
-    marked = [step for step, kept in rising.shelf.saved.items() if kept["is_best"]]
+    marked = [step for step, kept in rising.shelf.saved.items() if kept["verdict"]]
     assert marked == best_so_far
     assert [e.step for e in rising.listener.evaluations if e.is_best] == best_so_far
     assert rising.outcome.best == {
@@ -45,23 +45,21 @@ def test_a_best_at_a_periodic_step_is_saved_once_as_both():
     run = run_tiny(one_rank(), eval={"every": 1}, save={"every": 1})
     assert run.listener.saves == [1, 2, 3]
     assert all(kept["periodic"] for kept in run.shelf.saved.values())
-    assert run.shelf.saved[1]["is_best"]
+    assert run.shelf.saved[1]["verdict"].value == run.listener.evaluations[0].metrics["error"]
 
 
 def test_neither_best_nor_last_is_saved_where_the_settings_say_so():
-    run = run_tiny(one_rank(), save={"best": False, "last": False}, eval={"every": 1})
+    run = run_tiny(one_rank(), save={"keep_best": 0, "last": False}, eval={"every": 1})
     assert not run.shelf.saved
 
 
 def test_facts_of_a_checkpoint_tell_where_it_stands(rising):
-    assert rising.shelf.saved[5]["facts"] | {"best": None, "judge": None} == {
-        "step": 5,
-        "epoch": 5 / 3,
-        "samples": 40,
-        "units": sum(step.units for step in rising.listener.steps[:5]),
-        "best": None,
-        "judge": None,
-    }
+    facts = rising.shelf.saved[5]["facts"]
+    units = sum(step.units for step in rising.listener.steps[:5])
+    assert (facts["step"], facts["epoch"], facts["evaluated_at"]) == (5, 5 / 3, 4)
+    assert (facts["samples"], facts["position"], facts["units"]) == (40, 40, units)
+    assert facts["record"] == {"units": units, "owed": False, "skipped": 0}
+    assert facts["starts"] == {"data": 0, "schedule": 0, "samples_before": 0}
 
 
 def test_the_end_is_evaluated_once_also_between_two_cadences():
@@ -108,11 +106,9 @@ def test_a_run_goes_on_from_the_best_of_the_one_before():
         "optim": {"name": "sgd", "momentum": 0.0, "lr": 1e-9},
     }
     first = run_tiny(one_rank(), **changes)
-    saved = first.shelf.saved[max(first.shelf.saved)]
-    facts = saved["facts"]
     best = {"value": 0.0, "step": 1}
-    facts = facts | {"judge": facts["judge"] | {"best": best}}
-    rest = run_tiny(one_rank(), first_step=3, before=facts, load=saved["pieces"], **changes)
+    first.shelf.saved[3]["facts"]["judge"] |= {"best": best}
+    rest = run_tiny(one_rank(), before=first.shelf.before(3), **changes)
     # No evaluation of the rest is better than the one that was written down.
     assert rest.outcome.best == {"metric": "error", **best}
     assert [e.is_best for e in rest.listener.evaluations] == [False] * 3

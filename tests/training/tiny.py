@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.base import Options, State, World
+from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.world import Place, ProcessWorld
 from models.base import DataError, Goal, Loss
+from tests.training.shelf import Shelf
 from training import settings
+from training.before import Before
 from training.budget import solve
+from training.checkpoint.restore import fill
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
@@ -185,24 +188,6 @@ class Listener(Hook):
 
 
 @dataclass
-class Shelf:
-    """Keeps what is saved, in memory, in the place of a run folder."""
-
-    saved: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def save(
-        self, step: int, state: State, facts: Mapping[str, Any], is_best: bool, periodic: bool
-    ) -> Path:
-        self.saved[step] = {
-            "facts": facts,
-            "is_best": is_best,
-            "periodic": periodic,
-            "pieces": {(p.kind, p.name): p.data.clone() for p in state.pieces},
-        }
-        return Path(f"step-{step:08d}")
-
-
-@dataclass
 class Result:
     """What is left of a run."""
 
@@ -228,6 +213,8 @@ def make_settings(**changes: Mapping[str, Any]) -> Any:
         "save": settings.Save,
         "log": settings.Log,
     }
+    # In the foreground, so that a save is told of where it is made.
+    changes = changes | {"save": {"async": False} | changes.get("save", {})}
     made = {name: kind(**changes.get(name, {})) for name, kind in sections.items()}
     return SimpleNamespace(**made, precision=changes.get("precision", "fp32"))
 
@@ -240,13 +227,13 @@ def run_tiny(
     global_batch: int = 8,
     micro_batch: int = 2,
     engine: str = "local",
-    first_step: int = 0,
-    before: Mapping[str, Any] | None = None,
-    load: Mapping[Any, Tensor] | None = None,
+    before: Before | None = None,
+    until: int | None = None,
+    shelf: Shelf | None = None,
     **changes: Any,
 ) -> Result:
     """A whole run, as a worker process would do it."""
-    task, hook, shelf = task or TinyTask(), hook or Listener(), Shelf()
+    task, hook, shelf = task or TinyTask(), hook or Listener(), shelf or Shelf()
     made = make_settings(**changes)
     split = task.data("train")
     order = DataOrder(len(split), global_batch, made.train.seed)
@@ -256,7 +243,8 @@ def run_tiny(
         micro_batch=micro_batch,
         world_size=world.size,
         units=task.units,
-        first_step=first_step,
+        before=before,
+        until=until,
     )
     torch.manual_seed(0)
     model = task.build()
@@ -267,13 +255,13 @@ def run_tiny(
     )
     built = build_engine(engine, world, options)
     module = built.prepare(model, optim.spec(made, model, world), task.blocks(model))
-    if load:
-        for piece in built.state().pieces:
-            piece.data.copy_(load[piece.kind, piece.name])
+    if before:
+        fill(before.checkpoint, built.state().pieces)
+        built.load(before.checkpoint.steps, before.checkpoint.loss_scale)
     batches = Batches(Samples(task, split, made.train.seed), order, budget, world, made.loader)
     samples = Samples(task, task.data("val"), made.train.seed)
     validation = EvaluationBatches(samples, micro_batch, world, made.loader)
-    run = Run(made, budget, [hook], validation, shelf, before)
+    run = Run(made, budget, [hook], validation, shelf, {}, before)
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
     built.close()

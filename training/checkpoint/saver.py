@@ -1,197 +1,259 @@
-"""Writes checkpoints: every rank its share, whole on disk under their name or not there at all."""
+"""Saves checkpoints: every rank its share, beside the training, whole on disk or not there."""
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
-import struct
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from engines.base import State, World
-from training.checkpoint import manifest, retention, shard
-from training.checkpoint.blocks import BlockWriter
-from training.checkpoint.manifest import CheckpointError, File, Manifest
+from training.checkpoint import beside, manifest, retention, shard
+from training.checkpoint.background import Signals, Writing
+from training.checkpoint.commit import PATIENCE_S, Draft, commit, leave_part
+from training.checkpoint.consent import first_fault
+from training.checkpoint.host_copy import HostCopy, available_bytes
+from training.checkpoint.manifest import CheckpointError, Manifest, Verdict
+from training.checkpoint.retention import Keep
+from training.checkpoint.shard import Interval
 from training.console.quantities import size
-from training.records.line_file import RunFolderError
-from training.records.plain_json import encode_bytes
+from training.records.line_file import RunFolderError, naming
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
 # What the JSON files may need, and a margin for a file system that counts whole blocks.
 _SPARE_BYTES = 16 * 2**20
-_DIGEST = struct.Struct("<4q")  # sha256 in numbers that ranks can add
+_POLL_S = 0.05
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Moment:
-    """What is saved beside the engine's state."""
+class _Share:
+    """What this rank writes."""
 
-    step: int
-    facts: Mapping[str, Any]
-    periodic: bool
+    path: Path
+    head: bytes
+    intervals: list[Interval]
+
+    @property
+    def bytes(self) -> int:
+        return len(self.head) + sum(interval.bytes for interval in self.intervals)
+
+    def write(self) -> None:
+        file = shard.write(self.path, self.head, self.intervals)
+        leave_part(self.path.parent, file)
 
 
 class Saver:
-    """Writes checkpoints into the run folder `run`. Collective; touches disk.
+    """Saves checkpoints into the folder of a run. Collective: `save` and `wait`; touches disk.
 
-    What fails on one rank fails on all, as CheckpointError, and leaves no checkpoint behind; the
-    earlier ones stay as they were. Kept are the newest `keep_last` periodic checkpoints, the best
-    and the last.
+    In the background a save copies the rank's share to host memory, if every rank has that much,
+    and is written while training goes on; otherwise it is written from the tensors themselves.
+    What fails on one rank fails on all, as CheckpointError, and leaves no half checkpoint; the
+    earlier ones stay as they were.
     """
 
-    def __init__(self, run: Path, world: World, engine: str, keep_last: int) -> None:
+    def __init__(
+        self, run: Path, world: World, engine: str, keep: Keep, in_background: bool
+    ) -> None:
         self._run = run
         self._folder = run / retention.CHECKPOINTS
         self._world = world
         self._engine = engine
-        self._keep_last = keep_last
-        self._saved: tuple[int, bytes] | None = None
+        self._keep = keep
+        self._copy = HostCopy(world.device) if in_background else None
+        self._writing: Writing | None = None
+        self._step = 0
+        self._whole: Path | None = None
         if world.rank == 0:
-            retention.sweep(self._folder)
+            retention.sweep(run)
 
     def save(
-        self, step: int, state: State, facts: Mapping[str, Any], is_best: bool, periodic: bool
-    ) -> Path:
-        """Write `state` and `facts`, and give the checkpoint's folder.
+        self,
+        step: int,
+        state: State,
+        facts: Mapping[str, Any],
+        periodic: bool,
+        verdict: Verdict | None,
+    ) -> None:
+        """Save `state` and `facts` of `step`; waits for an earlier save, whose fault it raises.
 
         `facts` is JSON of the loop's own, the same on every rank, with the number of "samples" seen
-        among it. A step that was saved last, with the same facts, is not written again, but may
-        become the best.
+        among it. With a `verdict`, the weights are saved in a file of their own too. When this
+        returns, `state` may change. Raises CheckpointError.
         """
-        final = self._folder / manifest.step_folder(step)
-        content = (step, encode_bytes(facts))
-        if self._world.agree(int(content != self._saved)):
-            self._write(state, _Moment(step, facts, periodic))
-            self._saved = content
-        self._on_first(lambda: self._settle(final, is_best), f"{final} is saved, but not named")
-        return final
+        self._finish()
+        self._step = step
+        share = self._together(lambda: self._lay_out(step, state))
+        needed = self._total(share.bytes) + (_model_bytes(state) if verdict else 0)
+        self._together(lambda: self._make(needed))
+        self._together(self._see)
+        rest = self._together(lambda: self._rest(state, facts, periodic, verdict))
+        copied = self._copied(share)
+        self._writing = Writing((copied or share).write, rest)
+        if copied is None:
+            self._finish()
 
-    def _write(self, state: State, moment: _Moment) -> None:
-        made = retention.unfinished(self._folder, moment.step)
-        failing = f"the checkpoint of step {moment.step} cannot be saved"
+    @property
+    def is_settled(self) -> bool:
+        """There is news here that `wait` would give at once: rank 0's, or this rank's own fault.
+
+        Not collective, and cheap.
+        """
+        if self._writing is None:
+            return self._whole is not None
+        is_over = self._writing.over.is_set()
+        return is_over and (self._world.rank == 0 or self._writing.fault is not None)
+
+    def wait(self) -> Path | None:
+        """Wait for the last save; the folder that became whole since the last call, or None.
+
+        Raises CheckpointError where it failed.
+        """
+        self._finish()
+        whole, self._whole = self._whole, None
+        return whole
+
+    def abandon(self) -> None:
+        """For a run that failed: let a lone process write to the end. Not collective.
+
+        Of several processes the others may be dead already: what they were writing stays half.
+        """
+        if self._writing is not None and self._world.size == 1:
+            self._writing.over.wait()
+
+    def _finish(self) -> None:
+        if self._writing is None:
+            return
+        writing = self._writing
         try:
-            intervals, head = self._together(lambda: self._lay_out(state), failing)
-            needed = self._total(len(head) + sum(interval.bytes for interval in intervals))
-            self._on_first(lambda: _make(made, needed), failing)
-            path = made / f"rank-{self._world.rank:05d}.safetensors"
-            written = self._together(lambda: _write_shard(path, head, intervals), failing)
-            files = self._exchange(written)
-            self._on_first(lambda: self._finish(made, files, state, moment), failing)
+            writing.written.wait()
+            self._agree(writing.fault)
+            writing.signals.all_written.set()
+            if self._world.rank == 0:
+                writing.over.wait()
+            self._agree(writing.fault)
         except CheckpointError:
             # All ranks agreed that they failed, so nobody writes there any more.
-            if self._world.rank == 0:
-                shutil.rmtree(made, ignore_errors=True)
+            writing.signals.called_off.set()
+            writing.over.wait()
+            self._writing = None
+            self._clear()
             raise
+        self._writing = None
+        self._whole = self._folder / manifest.step_folder(self._step)
 
-    def _lay_out(self, state: State) -> tuple[list[shard.Interval], bytes]:
+    def _lay_out(self, step: int, state: State) -> _Share:
         intervals = shard.share(state, self._world.rank, self._world.size)
-        steps = json.dumps({name: float(count) for name, count in state.steps.items()})
-        return intervals, shard.header(intervals, {"steps": steps})
+        path = self._made / manifest.rank_file(self._world.rank)
+        return _Share(path, shard.head(intervals, state.steps), intervals)
 
-    def _finish(self, made: Path, files: tuple[File, ...], state: State, moment: _Moment) -> None:
-        """Write what is not tensors, the manifest last, and give the folder its name."""
-        for file in files:
-            if not (made / file.name).is_file():
-                raise CheckpointError(
-                    f"{file.name} is not there; the run folder must be one that all nodes share"
-                )
-        with BlockWriter(made / manifest.STATE) as writer:
-            writer.write(encode_bytes(_beside_tensors(state, moment.facts)))
-        content, checksum = manifest.encoded(
-            Manifest(
-                step=moment.step,
-                samples=int(moment.facts["samples"]),
-                engine=self._engine,
-                world_size=self._world.size,
-                periodic=moment.periodic,
-                libraries=_libraries(),
-                files=(*files, writer.file()),
+    @property
+    def _made(self) -> Path:
+        return retention.unfinished(self._folder, self._step)
+
+    def _make(self, needed: int) -> None:
+        """Make the folder that is written to, where there is room for `needed` bytes."""
+        if self._world.rank != 0:
+            return
+        if not self._run.is_dir():
+            raise CheckpointError(f"{self._run} is gone: it was moved or deleted during the run")
+        with naming(self._folder):
+            self._folder.mkdir(exist_ok=True)
+            free = shutil.disk_usage(self._folder).free
+        if free < needed + _SPARE_BYTES:
+            raise CheckpointError(
+                f"it needs {size(needed + _SPARE_BYTES)}, and {self._folder} has {size(free)} free"
             )
-        )
-        for name, data in ((manifest.CHECKSUM_NAME, checksum), (manifest.NAME, content)):
-            with BlockWriter(made / name) as writer:
-                writer.write(data)
-        retention.sync(made)
-        retention.publish(made, moment.step)
+        shutil.rmtree(self._made, ignore_errors=True)
+        with naming(self._made):
+            self._made.mkdir()
 
-    def _settle(self, final: Path, is_best: bool) -> None:
-        if is_best:
-            retention.point(self._run, retention.BEST, final)
-        retention.point(self._run, retention.LAST, final)
-        retention.prune(self._run, self._keep_last)
+    def _see(self) -> None:
+        """Wait until the folder that rank 0 made is to be seen here."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._made.is_dir():
+            if time.monotonic() > deadline:
+                raise CheckpointError(
+                    f"{self._made}, which rank 0 has made, did not appear within"
+                    f" {PATIENCE_S:g} s; the run folder must be one that all nodes share"
+                )
+            time.sleep(_POLL_S)
+
+    def _rest(
+        self, state: State, facts: Mapping[str, Any], periodic: bool, verdict: Verdict | None
+    ) -> Callable[[Signals], None] | None:
+        """What rank 0 does once its share is written."""
+        if self._world.rank != 0:
+            return None
+        found = Manifest(
+            step=self._step,
+            samples=int(facts["samples"]),
+            engine=self._engine,
+            world_size=self._world.size,
+            periodic=periodic,
+            libraries=_libraries(),
+            files=(),
+            verdict=verdict,
+        )
+        # As bytes, so that what changes while it is written changes nothing in it.
+        content = beside.encoded(state, facts)
+        return partial(commit, Draft(self._run, self._made, found, content, self._keep))
+
+    def _copied(self, share: _Share) -> _Share | None:
+        """`share` with a copy of its tensors, if all ranks have the memory for one."""
+        world, copy = self._world, self._copy
+        if copy is None:
+            return None
+        missing = torch.tensor([copy.missing_bytes(share.intervals)])
+        # Ranks of one machine share its memory, and look at it before any of them takes some.
+        largest = int(world.maximum(missing)) * world.local_size
+        if world.agree(int(largest > 0 and largest > available_bytes())):
+            return None
+        if world.agree(int(not copy.reserve(share.intervals))):
+            copy.release()
+            return None
+        return _Share(share.path, share.head, copy.take(share.intervals))
 
     def _total(self, count: int) -> int:
-        return int(self._world.sum(torch.tensor([count], device=self._world.device)))
+        return int(self._world.sum(torch.tensor([count])))
 
-    def _exchange(self, mine: File) -> tuple[File, ...]:
-        """Every rank's file, on every rank: names follow from ranks, numbers are added to zeros."""
-        world = self._world
-        blocks = int(world.maximum(torch.tensor([len(mine.sha256)], device=world.device)))
-        numbers = [mine.bytes, len(mine.sha256)]
-        for digest in mine.sha256:
-            numbers.extend(_DIGEST.unpack(bytes.fromhex(digest)))
-        table = torch.zeros(world.size, 2 + 4 * blocks, dtype=torch.int64)
-        table[world.rank, : len(numbers)] = torch.tensor(numbers)
-        rows = world.sum(table.to(world.device)).tolist()
-        return tuple(_file(rank, row) for rank, row in enumerate(rows))
-
-    def _on_first(self, action: Callable[[], object], failing: str) -> None:
-        """Run `action` on rank 0, and agree on how it went."""
-        self._together(action if self._world.rank == 0 else lambda: None, failing)
-
-    def _together(self, action: Callable[[], T], failing: str) -> T:
+    def _together(self, action: Callable[[], T]) -> T:
         """Run `action` on every rank; when it failed on one, all raise CheckpointError."""
-        fault: Exception | None = None
+        fault = None
         try:
             result = action()
         except (OSError, RunFolderError, CheckpointError) as raised:
-            fault = raised
-        if self._world.agree(int(fault is not None)):
-            why = fault or "another rank could not write its part"
-            raise CheckpointError(f"{failing}: {why}") from fault
+            fault = str(raised)
+        try:
+            self._agree(fault)
+        except CheckpointError:
+            self._clear()
+            raise
         return result
 
+    def _agree(self, fault: str | None) -> None:
+        told = first_fault(self._world, fault)
+        if told is not None:
+            raise CheckpointError(f"the checkpoint of step {self._step} cannot be saved: {told}")
 
-def _make(made: Path, needed: int) -> None:
-    """Make the folder that is written to, where there is room for `needed` bytes."""
-    made.parent.mkdir(exist_ok=True)
-    free = shutil.disk_usage(made.parent).free
-    if free < needed + _SPARE_BYTES:
-        raise CheckpointError(
-            f"it needs {size(needed + _SPARE_BYTES)}, and {made.parent} has {size(free)} free"
-        )
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
+    def _clear(self) -> None:
+        if self._world.rank == 0:
+            shutil.rmtree(self._made, ignore_errors=True)
 
 
-def _write_shard(path: Path, head: bytes, intervals: list[shard.Interval]) -> File:
-    with BlockWriter(path) as writer:
-        shard.write(writer, head, intervals)
-    return writer.file()
-
-
-def _file(rank: int, row: list[int]) -> File:
-    size_bytes, blocks, *numbers = row
-    digests = tuple(_DIGEST.pack(*numbers[4 * b : 4 * b + 4]).hex() for b in range(blocks))
-    return File(f"rank-{rank:05d}.safetensors", size_bytes, digests)
-
-
-def _beside_tensors(state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "shapes": state.shapes,
-        "buffers": {name: tuple(buffer.shape) for name, buffer in state.buffers.items()},
-        "groups": state.groups,
-        "loss_scale": state.loss_scale,
-        "facts": facts,
-    }
+def _model_bytes(state: State) -> int:
+    """About what the file of the weights alone takes."""
+    parameters = sum(prod(shape) for shape in state.shapes.values())
+    return 4 * parameters + sum(buffer.nbytes for buffer in state.buffers.values())
 
 
 def _libraries() -> dict[str, str]:

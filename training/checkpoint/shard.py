@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from engines.base import State
+from training.checkpoint import tensor_file
 from training.checkpoint.blocks import BlockWriter
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.manifest import File
+from training.checkpoint.tensor_file import Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,19 +23,6 @@ if TYPE_CHECKING:
 BUFFER = "buffer"
 """The kind of what is no parameter; its intervals keep the buffer's own dtype."""
 _STAGING_BYTES = 16 * 2**20
-# Names of the safetensors format; what is not here it does not hold.
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 @dataclass(frozen=True)
@@ -62,6 +52,9 @@ def parse_key(key: str) -> tuple[str, str, int]:
     """Kind, name and first element. Raises ValueError."""
     kind, rest = key.split("|", 1)
     name, start = rest.rsplit("|", 1)
+    # int() takes signs, blanks and digits of other scripts too.
+    if not (start.isascii() and start.isdecimal()):
+        raise ValueError(f"{key!r:.100} does not end in the number of an element")
     return kind, name, int(start)
 
 
@@ -83,40 +76,34 @@ def share(state: State, rank: int, world_size: int) -> list[Interval]:
             )
             intervals.append(interval)
     if rank == 0:
-        for name, buffer in state.buffers.items():
+        # The widest first: each then lies at a multiple of its own width, for those who map files.
+        for name, buffer in sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize):
             flat = buffer.detach().reshape(-1)
             intervals.append(Interval(BUFFER, name, 0, flat, flat.dtype))
     return intervals
 
 
-def header(intervals: Sequence[Interval], metadata: Mapping[str, str]) -> bytes:
-    """The first bytes of a safetensors file of `intervals`, in their order.
+def head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> bytes:
+    """The first bytes of the file of `intervals`, in their order; `steps` by parameter.
 
     Raises CheckpointError where the format has no name for a dtype.
     """
-    table: dict[str, object] = {"__metadata__": dict(metadata)}
-    end = 0
-    for interval in intervals:
-        if interval.dtype not in _DTYPES:
-            raise CheckpointError(f"{interval.name}: {interval.dtype} cannot be saved")
-        begin, end = end, end + interval.bytes
-        table[interval.key] = {
-            "dtype": _DTYPES[interval.dtype],
-            "shape": [interval.data.numel()],
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(table, separators=(",", ":")).encode()
-    # Padded, so that the numbers behind it are aligned for those who map the file.
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    entries = [Entry(i.key, i.dtype, (i.data.numel(),)) for i in intervals]
+    counts = {name: float(count) for name, count in steps.items()}
+    return tensor_file.head(entries, {"steps": json.dumps(counts)})
 
 
-def write(writer: BlockWriter, head: bytes, intervals: Sequence[Interval]) -> None:
-    """Append `head` and the numbers of `intervals`; one staging buffer is copied at a time."""
-    writer.write(head)
-    for interval in intervals:
-        for part in _on_host(interval):
-            writer.write(part.view(torch.uint8).numpy().data)
+def write(path: Path, first: bytes, intervals: Sequence[Interval]) -> File:
+    """Write a file of `first`, its head, and the numbers of `intervals`, and tell what it is.
+
+    One staging buffer is copied at a time. Touches disk. Raises RunFolderError.
+    """
+    with BlockWriter(path) as writer:
+        writer.write(first)
+        for interval in intervals:
+            for part in _on_host(interval):
+                writer.write(part.view(torch.uint8).numpy().data)
+    return writer.file()
 
 
 def _on_host(interval: Interval) -> Iterator[Tensor]:

@@ -68,15 +68,17 @@ class Narrator(Hook):
     def saved(self, folder: Path, step: int) -> None:
         """Say which checkpoint is on disk."""
         assert self._progress is not None
-        seconds = self._progress.saved()
+        self._progress.saved(step)
         name = f"{folder.parent.name}/{folder.name}"
-        self._say("saved", words.saved(name, step, self._budget.total_steps, seconds))
+        self._say("saved", words.saved(name, step, self._budget.total_steps))
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Show a preview, say what cannot wait, and leave the rest to the log."""
         if kind == "preview":
             for voice in self._voices:
                 voice.show(f"{facts['when']} training", words.visible(str(facts["text"])))
+        elif kind == "resumed":
+            self._say("head", words.resumed(facts))
         elif (text := words.warning(kind, facts)) is not None:
             self._say("warning", text)
         else:

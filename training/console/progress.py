@@ -76,15 +76,13 @@ class Progress:
             self._evaluations.add(self._lap())
         self._evaluated_at = self._step
 
-    def saved(self) -> float:
-        """A checkpoint has been written; gives the seconds it took."""
-        seconds = self._lap()
-        self._saves.add(seconds)
-        self._saved_at = self._step
+    def saved(self, step: int) -> None:
+        """The checkpoint of `step` is on disk; steps may have been taken while it was written."""
+        self._saves.add(self._lap())
+        self._saved_at = step
         every = self._budget.save_every
-        if every is None or self._step % every:
+        if every is None or step % every:
             self._unplanned_saves += 1
-        return seconds
 
     def position(self) -> Position:
         """Where the run stands now."""

@@ -28,7 +28,7 @@ def head(about: About, budget: Budget) -> list[str]:
         f"{budget.global_batch} samples = {budget.micro_batch} a micro-batch"
         f" × {budget.accumulation} accumulated × {processes}"
     )
-    epochs = budget.total_steps / budget.steps_per_epoch
+    epochs = budget.epoch(budget.total_steps)
     run = f"{budget.total_steps} steps = {epochs:.4g} epochs of {budget.steps_per_epoch} steps"
     if budget.first_step:
         run += f", {budget.first_step} done before"
@@ -67,9 +67,18 @@ def evaluation(found: Evaluation, total_steps: int) -> str:
     return row("eval", f"{step}  {found.split}  {metrics}  ({duration(found.seconds)}){best}")
 
 
-def saved(name: str, step: int, total_steps: int, seconds: float) -> str:
+def saved(name: str, step: int, total_steps: int) -> str:
     """A checkpoint that is on disk."""
-    return row("saved", f"{_step(step, total_steps)}  {name}  ({duration(seconds)})")
+    return row("saved", f"{_step(step, total_steps)}  {name}")
+
+
+def resumed(facts: Mapping[str, Any]) -> str:
+    """Where a run goes on, and what has changed since."""
+    by = facts["written_by"]
+    processes = f"{by['world_size']} process{'es' if by['world_size'] > 1 else ''}"
+    lines = [f"from {facts['checkpoint']}, written by {by['engine']} on {processes}"]
+    lines += [f"{part} begins anew" for part in facts["reset"]]
+    return row("resumed", "\n".join([*lines, *facts["changes"]]))
 
 
 def summary(outcome: Outcome) -> list[str]:
@@ -100,7 +109,8 @@ def warning(kind: str, facts: Mapping[str, Any]) -> str | None:
     if kind == "signal":
         names = " and ".join(facts["names"])
         again = "; Ctrl-C once more ends at once" if "SIGINT" in facts["names"] else ""
-        return f"{names}: saving and ending after this step{again}"
+        ending = "saving and ending" if facts["saves"] else "ending, without saving,"
+        return f"{names}: {ending} after this step{again}"
     if kind == "limit_exceeded_at_start":
         return f"{_use(facts)} over its limit before the run began; only limits.critical counts"
     if kind == "throttled":

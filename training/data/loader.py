@@ -8,6 +8,7 @@ import multiprocessing.process
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +49,23 @@ class Batches:
     """This rank's micro-batches, step by step; the same for any number of workers."""
 
     def __init__(
-        self, samples: Samples, order: DataOrder, budget: Budget, world: World, loader: Loader
+        self,
+        samples: Samples,
+        order: DataOrder,
+        budget: Budget,
+        world: World,
+        loader: Loader,
+        watch: AbstractContextManager[None] | None = None,
     ):
-        """Workers start here, and begin with the batches of the step after `budget.first_step`."""
+        """Workers start here, and begin with the batches of the step after `budget.first_step`.
+
+        `watch` is entered for as long as a batch is waited for.
+        """
         self.waited_s = 0.0
         """Seconds that the last `take` took."""
         self._accumulation = budget.accumulation
         self._device = world.device
-        self._source = _Source(samples, _Requests(order, budget, world), world, loader)
+        self._source = _Source(samples, _Requests(order, budget, world), world, loader, watch)
         self._arriving = iter(self._source)
 
     def take(self) -> list[MicroBatch]:
@@ -80,8 +90,15 @@ class EvaluationBatches:
     inside a forward pass stay matched: one that would be short takes another's, not to be counted.
     """
 
-    def __init__(self, samples: Samples, micro_batch: int, world: World, loader: Loader):
-        """Raises DataError where the split is empty."""
+    def __init__(
+        self,
+        samples: Samples,
+        micro_batch: int,
+        world: World,
+        loader: Loader,
+        watch: AbstractContextManager[None] | None = None,
+    ):
+        """Raises DataError where the split is empty. `watch` is as in Batches."""
         if not len(samples):
             raise DataError(
                 "there is nothing to evaluate on: the split holds no samples\n"
@@ -90,7 +107,8 @@ class EvaluationBatches:
         batches = -(-len(samples) // micro_batch)
         self._counted = len(range(world.rank, batches, world.size))
         self._device = world.device
-        self._source = _Source(samples, _Shares(len(samples), micro_batch, world), world, loader)
+        shares = _Shares(len(samples), micro_batch, world)
+        self._source = _Source(samples, shares, world, loader, watch)
 
     def __iter__(self) -> Iterator[tuple[MicroBatch, bool]]:
         """Each micro-batch, on the device, and whether it counts."""
@@ -110,8 +128,10 @@ class _Requests:
 
     def __iter__(self) -> Iterator[Request]:
         budget, world = self._budget, self._world
-        for step in range(budget.first_step, budget.total_steps):
-            epoch, share = self._order.share(step, world.rank, world.size, budget.micro_batch)
+        for step in range(budget.first_step, budget.last_step):
+            epoch, share = self._order.share(
+                step - budget.data_start, world.rank, world.size, budget.micro_batch
+            )
             for indices in share:
                 yield epoch, indices
 
@@ -133,7 +153,15 @@ class _Shares:
 class _Source:
     """A DataLoader over requests that surely ends the workers it started."""
 
-    def __init__(self, samples: Samples, requests: Iterable[Request], world: World, loader: Loader):
+    def __init__(
+        self,
+        samples: Samples,
+        requests: Iterable[Request],
+        world: World,
+        loader: Loader,
+        watch: AbstractContextManager[None] | None,
+    ):
+        self._watch = watch or nullcontext()
         workers = loader.workers
         pin_memory = loader.pin_memory
         self._loader: DataLoader[Any] = DataLoader(
@@ -164,7 +192,12 @@ class _Source:
 
     def _sound(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
         try:
-            for micro_batch in loaded:
+            arriving = iter(loaded)
+            while True:
+                with self._watch:
+                    micro_batch = next(arriving, None)
+                if micro_batch is None:
+                    return
                 if isinstance(micro_batch, DataError):
                     raise micro_batch
                 yield micro_batch

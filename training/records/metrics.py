@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 from training.hooks import Ask, Evaluation, Hook, Logged, Outcome
-from training.records.line_file import LineFile
+from training.records.line_file import LineFile, naming
 from training.records.plain_json import encode_bytes
+
+NAME = "metrics.jsonl"
 
 
 class Metrics(Hook):
     """Writes `folder`/metrics.jsonl; for rank 0. Raises RunFolderError."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = LineFile(folder / "metrics.jsonl")
+        self._file = LineFile(folder / NAME)
 
     def logged(self, line: Logged) -> None:
         """A "train" line."""
@@ -61,3 +65,32 @@ def _train(line: Logged) -> dict[str, Any]:
     if line.mfu is not None:
         known["mfu"] = line.mfu
     return known
+
+
+def cut(folder: Path, step: int, evaluated_at: int | None) -> None:
+    """Take out the lines that a run which goes on from `step` will write again. Touches disk.
+
+    Those are all of later steps, an evaluation after `step` that its checkpoint knows nothing of
+    (`evaluated_at` is the last that it knows), and a line that a kill left unfinished.
+    Raises RunFolderError.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return
+    with naming(path):
+        end = 0
+        for line in path.read_bytes().splitlines(keepends=True):
+            if not _stays(line, step, evaluated_at):
+                break
+            end += len(line)
+        # In place: steps only grow from line to line, and the file may be open already.
+        os.truncate(path, end)
+
+
+def _stays(line: bytes, step: int, evaluated_at: int | None) -> bool:
+    if not line.endswith(b"\n"):
+        return False
+    found = json.loads(line)
+    if found["step"] == step and found["kind"] == "eval":
+        return evaluated_at == step
+    return bool(found["step"] <= step)

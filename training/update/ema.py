@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from engines.base import Engine, State
+    from engines.base import Engine, Piece, State
 
 KIND = "ema"
 """The kind of the average's pieces in a saved state."""
@@ -50,8 +50,13 @@ class Ema:
         finally:
             self._swap(engine)
 
+    @property
+    def pieces(self) -> Sequence[Piece]:
+        """The average, of each weight the interval that this rank holds; live."""
+        return self._pieces
+
     def joined(self, state: State) -> State:
-        """`state` and the average, whose pieces are live and may be written to."""
+        """`state` and the average."""
         return replace(state, pieces=[*state.pieces, *self._pieces])
 
     def _swap(self, engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,14 @@ class Nonfinite:
         self._checked: dict[int, tuple[float, float]] = {}
         self._in_a_row = 0
         self._fault: str | None = None
+
+    def facts(self) -> dict[str, int]:
+        """What `resume` needs, as plain numbers."""
+        return {"in_a_row": self._in_a_row}
+
+    def resume(self, facts: Mapping[str, int]) -> None:
+        """Go on from what another process wrote down."""
+        self._in_a_row = facts["in_a_row"]
 
     def take(self, engine: Engine, window: Window, step: int) -> Update:
         """Update number `step`, or none where the policy is to skip. Collective."""

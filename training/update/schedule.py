@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from training import duration
@@ -27,11 +28,14 @@ class Schedule:
         """Raises ValueError where a length of `settings` is none."""
         self.warnings: list[str] = []
         """What was not done as it was written, for a person."""
-        self._curve = self._build(settings, budget)
+        self._start = budget.schedule_start
+        # A schedule that begins anew has the steps that are left.
+        steps = max(1, budget.total_steps - self._start)
+        self._curve = self._build(settings, replace(budget, total_steps=steps))
 
     def factor(self, step: int) -> float:
         """For the update after `step` updates; in [0, 1]."""
-        return self._curve(step)
+        return self._curve(step - self._start)
 
     def _build(self, settings: Settings, budget: Budget) -> Curve:
         total = budget.total_steps

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from engines.base import Update
+from training.checkpoint.restore import fill
 from training.seeds import seed_step
-from training.update.ema import Ema
+from training.update.ema import KIND, Ema
 from training.update.nonfinite import Nonfinite
 from training.update.schedule import Schedule
 
 if TYPE_CHECKING:
     from engines.base import Engine
     from training.accumulate import Window
+    from training.before import Before
     from training.hooks import Budget
     from training.settings import Settings
 
@@ -36,10 +39,18 @@ class Updater:
         """What will not be done as it was written, for a person."""
         return self._schedule.warnings
 
-    def start(self, engine: Engine) -> None:
-        """Begin the moving average, where there is one, from the weights as they are."""
+    def start(self, engine: Engine, before: Before | None = None) -> None:
+        """Begin the moving average, where there is one: as it was before, or from the weights."""
         if self._decay is not None:
             self.average = Ema(engine, self._decay)
+            if before and "optimizer" not in before.reset and KIND in before.checkpoint.kinds:
+                fill(before.checkpoint, self.average.pieces)
+        if before:
+            self.nonfinite.resume(before.fact("nonfinite", {"in_a_row": 0}))
+
+    def averaged(self, engine: Engine) -> AbstractContextManager[None]:
+        """Inside, the model has its average for its weights, where there is one."""
+        return self.average.in_place(engine) if self.average else nullcontext()
 
     def prepare(self, engine: Engine, step: int) -> None:
         """Set learning rate and generators for the update after `step` updates."""

@@ -6,7 +6,10 @@ import json
 import os
 import resource
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,27 +18,53 @@ from engines.base import Piece, State, World
 from engines.world import ProcessWorld
 from tests.engines.pool import Pool
 from tests.training.checkpoint.states import BUFFERS, bits, state, whole
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.manifest import CheckpointError, Verdict
 from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
 
 FACTS = {"samples": 640, "best": {"metric": "loss", "value": float("nan")}, "seed": 7}
+BEST = Verdict("loss", 0.5, "min")
 _BIG = 48 * 2**20
 
 
-def save(world: World, run: Path, step: int, replicated: bool) -> None:
-    saver = Saver(run, world, "zero2", keep_last=2)
-    saver.save(step, state(whole(), world.rank, world.size, replicated), FACTS, True, True)
+def saving(run: Path, world: World, in_background: bool = True, last: int = 2) -> Saver:
+    return Saver(run, world, "zero2", Keep(last, 1, None), in_background)
 
 
-def save_with_small_files_on_rank_one(world: World, run: Path) -> str:
-    saver = Saver(run, world, "zero2", keep_last=2)
-    saver.save(1, state(whole(), world.rank, world.size), FACTS, True, True)
+def save(world: World, run: Path, step: int, replicated: bool, in_background: bool) -> Any:
+    saver = saving(run, world, in_background)
+    mine = state(whole(), world.rank, world.size, replicated)
+    saver.save(step, mine, FACTS, True, BEST)
+    return saver.wait()
+
+
+def save_and_go_on(world: World, run: Path) -> None:
+    """The state, and all that is saved with it, is something else as soon as `save` is back."""
+    kinds, steps, facts = whole(), {"embed.weight": 3.0}, {"samples": 1, "inner": {"n": 1}}
+    group = {"names": ["embed.weight"], "lr": torch.tensor(0.5)}
+    mine = replace(state(kinds, world.rank, world.size), steps=steps, groups=[group])
+    mine = replace(mine, buffers={name: buffer.clone() for name, buffer in BUFFERS.items()})
+    saver = saving(run, world)
+    saver.save(1, mine, facts, True, None)
+    for tensor in (*(t for tensors in kinds.values() for t in tensors.values()), group["lr"]):
+        tensor.zero_()
+    for buffer in mine.buffers.values():
+        buffer.zero_()
+    steps["embed.weight"], facts["inner"]["n"], group["names"] = 4.0, 2, []
+    saver.wait()
+
+
+def save_with_small_files_on_rank_one(world: World, run: Path, in_background: bool) -> str:
+    saver = saving(run, world, in_background)
+    saver.save(1, state(whole(), world.rank, world.size), FACTS, True, BEST)
+    saver.wait()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if world.rank == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        saver.save(2, state(whole(1), world.rank, world.size), FACTS, True, True)
+        saver.save(2, state(whole(1), world.rank, world.size), FACTS, True, BEST)
+        saver.wait()
     except CheckpointError as fault:
         return str(fault)
     finally:
@@ -43,37 +72,85 @@ def save_with_small_files_on_rank_one(world: World, run: Path) -> str:
     return "saved"
 
 
+def go_on_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | None]:
+    """Whether it is told where it happened, what the next save says, and what the one after."""
+    saver = saving(run, world)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if world.rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
+        while world.rank == 1 and not saver.is_settled:
+            pass
+        told = saver.is_settled
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        saver.save(2, state(whole(1), world.rank, world.size), FACTS, True, None)
+        said = "saved"
+    except CheckpointError as fault:
+        said = str(fault)
+    saver.save(3, state(whole(1), world.rank, world.size), FACTS, True, None)
+    found = saver.wait()
+    return told, said, found and found.name
+
+
 def save_what_only_rank_zero_cannot(world: World, run: Path) -> str:
     mine = state(whole(), world.rank, world.size)
     bad = State(**{**vars(mine), "buffers": {"phase": torch.tensor([1j])}})
     try:
-        Saver(run, world, "zero2", keep_last=2).save(1, bad, FACTS, True, True)
+        saving(run, world).save(1, bad, FACTS, True, BEST)
     except CheckpointError as fault:
         return str(fault)
     return "saved"
 
 
-def memory_that_saving_takes(world: World, run: Path, dtype: torch.dtype) -> int:
+def save_from_a_world_that_tells_threads(world: World, run: Path) -> set[str]:
+    """The threads that collectives were called from."""
+    told = set()
+
+    class Telling:
+        def __getattr__(self, name: str) -> Any:
+            told.add(threading.current_thread().name)
+            return getattr(world, name)
+
+    save(Telling(), run, 1, True, True)
+    return told
+
+
+def memory_that_saving_takes(
+    world: World, run: Path, dtype: torch.dtype, in_background: bool, most: int | None
+) -> int:
+    """Bytes; `most`: how much more address space the process may take."""
     tensor = torch.ones(_BIG, dtype=dtype)
     big = State({"w": (_BIG,)}, [Piece("weight", "w", 0, tensor, True)], {}, {}, [], {})
     # Makes the kernel forget the peak so far.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _peak_bytes()
-    Saver(run, world, "ddp", keep_last=1).save(1, big, {"samples": 1}, False, False)
-    return _peak_bytes() - before
+    before, limits = _status("VmHWM"), resource.getrlimit(resource.RLIMIT_AS)
+    if most is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + most, limits[1]))
+    try:
+        saver = saving(run, world, in_background, last=1)
+        saver.save(1, big, {"samples": 1}, False, None)
+        saver.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    return _status("VmHWM") - before
 
 
-def _peak_bytes() -> int:
+def _status(key: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
+@pytest.mark.parametrize("in_background", [True, False])
 @pytest.mark.parametrize("replicated", [True, False])
 def test_two_ranks_write_what_one_reader_reads_back_bit_by_bit(
-    tmp_path: Path, two_ranks: Pool, replicated: bool
+    tmp_path: Path, two_ranks: Pool, replicated: bool, in_background: bool
 ):
-    two_ranks.run(save, tmp_path, 20, replicated)
+    gave = two_ranks.run(save, tmp_path, 20, replicated, in_background)
 
+    assert gave == [tmp_path / "checkpoints" / "step-00000020"] * 2
     found = open_checkpoint(tmp_path / "last")
     kinds = whole()
     assert found.kinds == sorted(kinds)
@@ -88,8 +165,62 @@ def test_two_ranks_write_what_one_reader_reads_back_bit_by_bit(
     assert found.steps == dict.fromkeys(kinds["exp_avg"], 3.0)
 
 
+def test_what_is_written_beside_the_training_is_the_step_that_was_saved(
+    tmp_path: Path, two_ranks: Pool
+):
+    two_ranks.run(save_and_go_on, tmp_path)
+
+    found = open_checkpoint(tmp_path / "last")
+    for kind, tensors in whole().items():
+        for name, tensor in tensors.items():
+            assert bits(found.tensor(kind, name)) == bits(tensor), (kind, name)
+    for name, buffer in BUFFERS.items():
+        assert bits(found.buffer(name)) == bits(buffer)
+    assert found.steps == {"embed.weight": 3.0}
+    assert found.groups == [{"names": ["embed.weight"], "lr": 0.5}]
+    assert found.facts["inner"] == {"n": 1}
+
+
+def test_no_other_thread_talks_to_the_other_ranks(tmp_path: Path, two_ranks: Pool):
+    told = two_ranks.run(save_from_a_world_that_tells_threads, tmp_path)
+
+    assert told == [{"MainThread"}] * 2
+
+
+def test_a_second_save_waits_for_the_first(tmp_path: Path, alone: ProcessWorld):
+    saver = saving(tmp_path, alone)
+    for step in (1, 2, 3):
+        saver.save(step, state(whole(step)), FACTS, True, None)
+    assert (tmp_path / "last").resolve().name in ("step-00000002", "step-00000003")
+
+    saver.wait()
+    for step in (2, 3):
+        found = open_checkpoint(tmp_path / "checkpoints" / f"step-0000000{step}")
+        assert bits(found.tensor("weight", "frozen")) == bits(whole(step)["weight"]["frozen"])
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_what_became_whole_is_told_once(tmp_path: Path, alone: ProcessWorld, in_background: bool):
+    saver = saving(tmp_path, alone, in_background)
+    assert (saver.is_settled, saver.wait()) == (False, None)
+
+    saver.save(4, state(whole()), FACTS, True, None)
+    while not saver.is_settled:
+        pass
+    assert saver.wait() == tmp_path / "checkpoints" / "step-00000004"
+    assert (saver.is_settled, saver.wait()) == (False, None)
+
+
+def test_a_lone_run_that_failed_lets_its_save_end(tmp_path: Path, alone: ProcessWorld):
+    saver = saving(tmp_path, alone)
+    saver.save(4, state(whole()), FACTS, True, None)
+
+    saver.abandon()
+    assert open_checkpoint(tmp_path / "last").manifest.step == 4
+
+
 def test_replicas_share_the_writing(tmp_path: Path, two_ranks: Pool):
-    two_ranks.run(save, tmp_path, 20, True)
+    two_ranks.run(save, tmp_path, 20, True, True)
 
     sizes = [file.stat().st_size for file in sorted((tmp_path / "last").glob("rank-*"))]
     elements = sum(t.numel() for tensors in whole().values() for t in tensors.values())
@@ -99,7 +230,7 @@ def test_replicas_share_the_writing(tmp_path: Path, two_ranks: Pool):
 
 
 def test_what_is_no_tensor_is_json_beside_them(tmp_path: Path, alone: ProcessWorld):
-    save(alone, tmp_path, 20, True)
+    save(alone, tmp_path, 20, True, False)
 
     found = open_checkpoint(tmp_path / "last")
     assert found.groups[0]["betas"] == [0.9, 0.95]
@@ -109,26 +240,40 @@ def test_what_is_no_tensor_is_json_beside_them(tmp_path: Path, alone: ProcessWor
     assert (found.manifest.step, found.manifest.samples) == (20, 640)
     assert (found.manifest.engine, found.manifest.world_size) == ("zero2", 1)
     assert found.manifest.libraries["torch"] == torch.__version__
+    assert found.manifest.verdict == BEST
 
 
+@pytest.mark.parametrize("in_background", [True, False])
 def test_a_rank_that_cannot_write_fails_all_and_leaves_the_earlier_one(
-    tmp_path: Path, two_ranks: Pool
+    tmp_path: Path, two_ranks: Pool, in_background: bool
 ):
-    told = two_ranks.run(save_with_small_files_on_rank_one, tmp_path)
+    told = two_ranks.run(save_with_small_files_on_rank_one, tmp_path, in_background)
 
-    assert "another rank could not write its part" in told[0]
-    assert told[1].startswith("the checkpoint of step 2 cannot be saved: cannot write ")
-    assert told[1].endswith("rank-00001.safetensors: File too large")
+    assert told[0] == told[1]
+    assert told[0].startswith("the checkpoint of step 2 cannot be saved: rank 1: cannot write ")
+    assert told[0].endswith("rank-00001.safetensors: File too large")
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
     assert open_checkpoint(tmp_path / "last").manifest.step == 1
     assert open_checkpoint(tmp_path / "best").manifest.step == 1
 
 
+def test_a_failed_write_is_news_where_it_failed_and_the_next_save_tells_all(
+    tmp_path: Path, two_ranks: Pool
+):
+    (quiet, said, then), (told, same, _) = two_ranks.run(go_on_after_a_failure, tmp_path)
+
+    assert (quiet, told) == (False, True)
+    assert said == same
+    assert said.startswith("the checkpoint of step 1 cannot be saved: rank 1: cannot write ")
+    assert then == "step-00000003"
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000003"]
+
+
 def test_a_tensor_that_only_one_rank_cannot_save_hangs_nobody(tmp_path: Path, two_ranks: Pool):
     told = two_ranks.run(save_what_only_rank_zero_cannot, tmp_path)
 
-    assert "phase: torch.complex64 cannot be saved" in told[0]
-    assert "another rank" in told[1]
+    assert told[0] == told[1]
+    assert "rank 0: buffer|phase|0: torch.complex64 cannot be saved" in told[0]
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -139,58 +284,60 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_written(
     big = State({"w": (2**50,)}, [Piece("weight", "w", 0, endless, True)], {}, {}, [], {})
 
     with pytest.raises(CheckpointError, match=r"it needs 4096\.0 TiB, and .* free"):
-        Saver(tmp_path, alone, "local", 1).save(1, big, {"samples": 1}, True, True)
+        saving(tmp_path, alone).save(1, big, {"samples": 1}, True, None)
     assert os.listdir(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_saving_takes_no_second_copy_of_a_replica(
+def test_saving_in_the_foreground_takes_no_second_copy_of_a_replica(
     tmp_path: Path, two_ranks: Pool, dtype: torch.dtype
 ):
-    taken = two_ranks.run(memory_that_saving_takes, tmp_path, dtype)
+    taken = two_ranks.run(memory_that_saving_takes, tmp_path, dtype, False, None)
 
     # Six blocks of 16 MiB and what the allocator rounds up; as fp32 the tensor has 192 MiB.
     assert max(taken) < 128 * 2**20
 
 
-def test_a_step_saved_twice_is_written_once_and_may_become_the_best(
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(
     tmp_path: Path, alone: ProcessWorld
 ):
-    saver = Saver(tmp_path, alone, "local", keep_last=2)
-    first = saver.save(3, state(whole()), FACTS, is_best=False, periodic=False)
-    written = (first / "manifest.json").stat()
-    assert not (tmp_path / "best").exists()
+    with_copy = memory_that_saving_takes(alone, tmp_path, torch.float32, True, None)
+    assert with_copy >= 4 * _BIG
 
-    saver.save(3, state(whole()), FACTS, is_best=True, periodic=False)
-    assert (first / "manifest.json").stat() == written
-    assert (tmp_path / "best").resolve() == first.resolve()
+    # Threads want some: their stacks, and arenas of the C library.
+    without = memory_that_saving_takes(alone, tmp_path, torch.float32, True, 4 * _BIG - 2**20)
+    assert without < 2 * _BIG
+    assert open_checkpoint(tmp_path / "last").tensor("weight", "w").sum() == _BIG
 
 
-def test_a_step_saved_with_other_facts_is_written_anew(tmp_path: Path, alone: ProcessWorld):
-    saver = Saver(tmp_path, alone, "local", keep_last=2)
-    saver.save(3, state(whole()), FACTS, is_best=True, periodic=False)
-    saver.save(3, state(whole(1)), {**FACTS, "seed": 8}, is_best=False, periodic=False)
+def test_a_step_saved_twice_is_the_later_one(tmp_path: Path, alone: ProcessWorld):
+    saver = saving(tmp_path, alone)
+    saver.save(3, state(whole()), FACTS, False, BEST)
+    saver.save(3, state(whole(1)), {**FACTS, "seed": 8}, False, BEST)
+    saver.wait()
 
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000003"]
     found = open_checkpoint(tmp_path / "best")
     assert found.facts["seed"] == 8
     assert bits(found.tensor("weight", "frozen")) == bits(whole(1)["weight"]["frozen"])
 
 
 def test_what_a_killed_process_left_half_made_is_swept_away(tmp_path: Path, alone: ProcessWorld):
-    save(alone, tmp_path, 20, True)
+    save(alone, tmp_path, 20, True, False)
     half = tmp_path / "checkpoints" / ".saving-step-00000040"
     half.mkdir()
     (half / "rank-00000.safetensors").write_bytes(b"half")
 
-    Saver(tmp_path, alone, "local", keep_last=2)
+    saving(tmp_path, alone)
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000020"]
 
 
 def test_the_file_of_a_rank_is_plain_safetensors(tmp_path: Path, alone: ProcessWorld):
     from safetensors.torch import load_file
 
-    save(alone, tmp_path, 20, True)
+    save(alone, tmp_path, 20, True, False)
 
     tensors = load_file(tmp_path / "last" / "rank-00000.safetensors")
     assert bits(tensors["exp_avg|odd|name|0"]) == bits(whole()["exp_avg"]["odd|name"])
@@ -201,7 +348,7 @@ def test_the_manifest_is_checked_by_a_standard_tool_and_names_every_file(
 ):
     import subprocess
 
-    save(alone, tmp_path, 20, True)
+    save(alone, tmp_path, 20, True, True)
     folder = tmp_path / "last"
     tool = ["sha256sum"] if sys.platform == "linux" else ["shasum", "-a", "256"]
     subprocess.run([*tool, "-c", "manifest.sha256"], cwd=folder, check=True, capture_output=True)

@@ -66,7 +66,7 @@ def test_each_moment_is_told_in_order_to_every_voice(tmp_path: Path):
         assert voice.said[1] == ("before training", "xyz�")
         assert voice.said[5] == (
             "saved",
-            "saved        1/100  checkpoints/step-00000001  (0.0s)",
+            "saved        1/100  checkpoints/step-00000001",
         )
         assert voice.is_closed
 

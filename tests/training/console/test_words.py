@@ -105,10 +105,19 @@ def test_a_run_without_best_or_speed_says_nothing_of_them():
     ("kind", "facts", "text"),
     [
         ("warning", {"text": "careful"}, "careful"),
-        ("signal", {"names": ["SIGTERM"]}, "SIGTERM: saving and ending after this step"),
         (
             "signal",
-            {"names": ["SIGINT"]},
+            {"names": ["SIGTERM"], "saves": True},
+            "SIGTERM: saving and ending after this step",
+        ),
+        (
+            "signal",
+            {"names": ["SIGTERM"], "saves": False},
+            "SIGTERM: ending, without saving, after this step",
+        ),
+        (
+            "signal",
+            {"names": ["SIGINT"], "saves": True},
             "SIGINT: saving and ending after this step; Ctrl-C once more ends at once",
         ),
         (

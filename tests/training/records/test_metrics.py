@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.training.facts import evaluation, logged, outcome
 from training.hooks import Logged
-from training.records.metrics import Metrics
+from training.records.metrics import Metrics, cut
 
 ALWAYS = {
     "kind",
@@ -72,3 +72,53 @@ def test_an_eval_line_has_its_keys(tmp_path: Path):
 
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line == {"kind": "eval", "step": 50, "split": "val", "metrics": {"loss": 2.25}}
+
+
+def _steps(folder: Path) -> list[tuple[str, int]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [(line["kind"], line["step"]) for line in map(json.loads, lines)]
+
+
+def _history(folder: Path) -> Metrics:
+    metrics = Metrics(folder)
+    for number in (1, 2, 3, 4):
+        metrics.logged(logged(number))
+        if number % 2 == 0:
+            metrics.evaluated(evaluation(number))
+    return metrics
+
+
+def test_lines_that_will_be_written_again_are_cut(tmp_path: Path):
+    _history(tmp_path)
+    cut(tmp_path, 3, evaluated_at=2)
+    assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2), ("train", 3)]
+    cut(tmp_path, 2, evaluated_at=2)
+    assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2)]
+    cut(tmp_path, 0, evaluated_at=None)
+    assert _steps(tmp_path) == []
+
+
+def test_an_evaluation_that_the_checkpoint_does_not_know_is_cut(tmp_path: Path):
+    _history(tmp_path)
+    cut(tmp_path, 2, evaluated_at=None)
+    assert _steps(tmp_path) == [("train", 1), ("train", 2)]
+
+
+def test_an_unfinished_line_is_cut(tmp_path: Path):
+    _history(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')
+    cut(tmp_path, 4, evaluated_at=4)
+    assert len(_steps(tmp_path)) == 6
+
+
+def test_who_has_the_file_open_goes_on_behind_the_cut(tmp_path: Path):
+    metrics = _history(tmp_path)
+    cut(tmp_path, 1, evaluated_at=None)
+    metrics.logged(logged(2))
+    assert _steps(tmp_path) == [("train", 1), ("train", 2)]
+
+
+def test_there_may_be_nothing_to_cut(tmp_path: Path):
+    cut(tmp_path, 5, evaluated_at=None)
+    assert not list(tmp_path.iterdir())

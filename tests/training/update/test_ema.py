@@ -14,14 +14,14 @@ def run():
         one_rank(),
         train={"epochs": 3, "ema": DECAY},
         optim={"lr": 0.1},
-        save={"every": 1, "best": False},
+        save={"every": 1, "keep_best": 0},
         eval={"every": 1},
     )
 
 
 def test_the_average_is_that_of_its_definition(run):
     plain = run_tiny(
-        one_rank(), train={"epochs": 3}, optim={"lr": 0.1}, save={"every": 1, "best": False}
+        one_rank(), train={"epochs": 3}, optim={"lr": 0.1}, save={"every": 1, "keep_best": 0}
     )
     torch.manual_seed(0)
     average = TinyTask().build().linear.weight.detach().clone()
@@ -66,7 +66,7 @@ def test_a_skipped_step_does_not_move_the_average():
         one_rank(),
         task,
         train={"epochs": 1, "ema": DECAY, "on_nonfinite": "skip 9"},
-        save={"every": 1, "best": False},
+        save={"every": 1, "keep_best": 0},
     )
     torch.manual_seed(0)
     first = task.build().linear.bias

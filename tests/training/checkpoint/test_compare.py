@@ -1,0 +1,166 @@
+"""Two states are told apart by a single bit, and the place of it is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engines.base import State
+from engines.world import ProcessWorld
+from tests.training.checkpoint.states import BUFFERS, state, whole
+from training.checkpoint import compare as comparing
+from training.checkpoint.compare import compare
+from training.checkpoint.reader import Checkpoint, open_checkpoint
+from training.checkpoint.saver import Saver
+
+TENSORS = 13
+"""Five weights, four of each slot, of which there are two."""
+
+
+@pytest.fixture
+def write(tmp_path: Path, alone: ProcessWorld) -> Callable[..., Checkpoint]:
+    """Saves a state and opens what was saved; each in a run folder of its own."""
+
+    def run(given: State, samples: int = 640) -> Checkpoint:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        saver = Saver(folder, alone, "local", keep_last=2)
+        saved = saver.save(20, given, {"samples": samples}, is_best=False, periodic=True)
+        return open_checkpoint(saved)
+
+    return run
+
+
+def changed(kind: str, name: str, index: Any, value: float) -> State:
+    """The usual state but for one element."""
+    kinds = whole()
+    kinds[kind][name][index] = value
+    return state(kinds)
+
+
+def test_equal_states_are_identical_with_their_nan(write):
+    found = compare(write(state(whole())), write(state(whole())))
+    assert found == comparing.Comparison(TENSORS + len(BUFFERS), 0, None, 0.0, None)
+
+
+@pytest.mark.parametrize("kind", ["weight", "exp_avg", "exp_avg_sq"])
+def test_one_bit_is_found_by_kind_name_and_index(write, kind):
+    before = float(whole()[kind]["embed.weight"][7, 3])
+    bit = float(torch.nextafter(torch.tensor(before), torch.tensor(9.0)))
+    found = compare(write(state(whole())), write(changed(kind, "embed.weight", (7, 3), bit)))
+    assert found.differing == 1
+    assert found.first == comparing.Difference(kind, "embed.weight", (7, 3), before, bit)
+    assert found.first.place == f"{kind} of embed.weight[7, 3]"
+    assert found.largest_in == f"{kind} of embed.weight"
+    assert 0 < found.largest < 1e-6
+
+
+def test_chunks_are_only_a_matter_of_memory(write, monkeypatch):
+    ours, theirs = write(state(whole())), write(changed("weight", "embed.weight", (10, 6), 3.0))
+    at_once = compare(ours, theirs)
+    monkeypatch.setattr(comparing, "_CHUNK", 4)
+    in_parts = compare(ours, theirs)
+    assert in_parts.first == at_once.first
+    assert in_parts.largest == pytest.approx(at_once.largest, rel=1e-12)
+
+
+def test_minus_zero_is_not_zero_but_no_distance(write):
+    ours = write(changed("weight", "odd|name", 2, 0.0))
+    theirs = write(changed("weight", "odd|name", 2, -0.0))
+    assert compare(ours, theirs).first.place == "weight of odd|name[2]"
+    assert compare(ours, theirs, tolerance=1e-9).first is None
+
+
+def test_a_scalar_and_what_is_not_finite_have_a_place(write):
+    found = compare(write(state(whole())), write(changed("weight", "scalar", (), torch.inf)))
+    assert (found.first.index, found.first.second) == ((), torch.inf)
+    assert found.largest == torch.inf
+    no_number = write(changed("weight", "scalar", (), torch.nan))
+    assert compare(write(state(whole())), no_number, tolerance=1.0).first.name == "scalar"
+
+
+def test_a_tolerance_is_relative_to_the_norm_of_the_tensor(write):
+    """One element may be far off by itself, and the tensor near."""
+    tensor = whole()["exp_avg"]["embed.weight"]
+    off = 1e-3 * float(tensor.norm())
+    value = float(tensor[2, 2]) + off
+    ours, theirs = write(state(whole())), write(changed("exp_avg", "embed.weight", (2, 2), value))
+    assert compare(ours, theirs, tolerance=1.01e-3).first is None
+    beyond = compare(ours, theirs, tolerance=0.99e-3)
+    assert beyond.first.place == "exp_avg of embed.weight[2, 2]"
+    assert beyond.largest == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("counts", 7.0), ("running.mean", 0.2), ("mask", 0.0), ("half", 3.0)]
+)
+def test_buffers_of_every_kind_are_compared(write, name, value):
+    buffers = {key: buffer.clone() for key, buffer in BUFFERS.items()}
+    buffers[name].view(-1)[0] = value
+    theirs = write(replace(state(whole()), buffers=buffers))
+    for tolerance in (None, 1e-3):
+        found = compare(write(state(whole())), theirs, tolerance)
+        assert (found.first.kind, found.first.name) == ("buffer", name)
+
+
+def test_a_tensor_that_one_side_lacks_is_named(write):
+    kinds = whole()
+    del kinds["exp_avg"]["scalar"]
+    found = compare(write(state(whole())), write(state(kinds)))
+    assert found.first == comparing.Difference("shape", "exp_avg scalar", None, "[] float32", None)
+
+
+def test_an_average_on_one_side_only_is_named(write):
+    kinds = whole()
+    kinds["ema"] = {"scalar": torch.tensor(1.0)}
+    found = compare(write(state(kinds)), write(state(whole())))
+    assert found.first.name == "ema scalar"
+
+
+def test_another_shape_is_named(write):
+    kinds = whole()
+    for tensors in kinds.values():
+        tensors["odd|name"] = tensors["odd|name"][:6]
+    found = compare(write(state(whole())), write(state(kinds)))
+    assert (found.first.first, found.first.second) == ("[7] float32", "[6] float32")
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"steps": {"embed.weight": 4.0}}, "steps of embed.weight"),
+        ({"groups": []}, "groups"),
+        ({"groups": [{"names": ["embed.weight"], "lr": 0.2}]}, "groups"),
+        ({"loss_scale": {"scale": 1.0}}, "loss_scale of scale"),
+    ],
+)
+def test_what_is_no_tensor_is_compared_too(write, change, place):
+    found = compare(write(state(whole())), write(replace(state(whole()), **change)))
+    assert (found.differing, found.first.place) == (0, place)
+
+
+def test_an_option_of_a_group_is_named(write):
+    groups = json.loads(json.dumps([{"names": ["scalar"], "weight_decay": 0.1}]))
+    other = [{**groups[0], "weight_decay": 0.0}]
+    ours, theirs = (write(replace(state(whole()), groups=g)) for g in (groups, other))
+    assert compare(ours, theirs).first.place == "groups of 0.weight_decay"
+    assert compare(ours, theirs, tolerance=1e-3).first.place == "groups of 0.weight_decay"
+
+
+def test_another_number_of_samples_is_named(write):
+    found = compare(write(state(whole())), write(state(whole()), samples=641))
+    assert found.first == comparing.Difference("samples", "", None, 640, 641)
+
+
+def test_an_engines_own_options_and_loss_scale_are_within_a_tolerance(write):
+    own = [{**group, "fused": True} for group in state(whole()).groups]
+    theirs = write(replace(state(whole()), groups=own, loss_scale={}))
+    ours = write(state(whole()))
+    assert compare(ours, theirs, tolerance=1e-3).first is None
+    assert compare(ours, theirs).first.place == "groups of 0.fused"

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import threading
+
+from training.data.watch import Watch
+
+
+def test_it_goes_off_once_where_the_data_does_not_come():
+    gone_off = threading.Event()
+    told: list[str] = []
+
+    def give_up(text: str) -> None:
+        told.append(text)
+        gone_off.set()
+
+    watch = Watch(0.4, give_up)
+    with watch:
+        assert gone_off.wait(20)
+    watch.close()
+    assert told == ["waited 0.3 s for its data; see engine.timeout_s"]
+
+
+def test_it_goes_off_before_the_collectives_of_the_others_time_out():
+    for timeout_s in (0.4, 5.0, 600.0):
+        watch = Watch(timeout_s, print)
+        assert watch.limit_s <= timeout_s - min(2.0, timeout_s / 4)
+        watch.close()
+
+
+def test_time_outside_does_not_count():
+    told = []
+    watch = Watch(0.2, lambda *what: told.append(what))
+    for _ in range(5):
+        with watch:
+            pass
+        threading.Event().wait(0.1)
+    watch.close()
+    assert not told

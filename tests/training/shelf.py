@@ -1,0 +1,76 @@
+"""Checkpoints in memory, in the place of those of a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+
+from engines.base import State
+from training.before import Before
+from training.checkpoint.manifest import step_folder
+from training.records.plain_json import encode
+
+
+@dataclass
+class Shelf:
+    """Keeps what is saved, in memory, in the place of a run folder."""
+
+    saved: dict[int, dict[str, Any]] = field(default_factory=dict)
+    is_settled: bool = False
+
+    def save(self, step: int, state: State, facts, periodic: bool, verdict) -> None:
+        assert not self.is_settled, "the run has not taken note of the save before"
+        self.saved[step] = {
+            "facts": json.loads(encode(facts)),
+            "verdict": verdict,
+            "periodic": periodic,
+            "pieces": {(p.kind, p.name): p.data.clone() for p in state.pieces},
+            "steps": dict(state.steps),
+            "loss_scale": dict(state.loss_scale),
+        }
+        self.is_settled = True
+
+    def wait(self) -> Path | None:
+        if not self.is_settled:
+            return None
+        self.is_settled = False
+        return Path(step_folder(max(self.saved)))
+
+    def abandon(self) -> None:
+        self.is_settled = False
+
+    def before(self, step: int, **changes: Any) -> Before:
+        """What a run goes on from that goes on from `step`."""
+        kept = self.saved[step]
+        names = ("facts", "pieces", "steps", "loss_scale")
+        return Before(KeptCheckpoint(step, *(kept[name] for name in names)), **changes)
+
+
+@dataclass
+class KeptCheckpoint:
+    """As much of a checkpoint as a run asks for."""
+
+    step: int
+    facts: Mapping[str, Any]
+    pieces: Mapping[Any, Tensor]
+    steps: Mapping[str, float]
+    loss_scale: Mapping[str, float]
+    folder = Path("checkpoints/kept")
+
+    @property
+    def manifest(self) -> Any:
+        samples = self.facts["samples"]
+        return SimpleNamespace(step=self.step, samples=samples, engine="local", world_size=1)
+
+    @property
+    def kinds(self) -> list[str]:
+        return sorted({kind for kind, _ in self.pieces})
+
+    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+        return self.pieces[kind, name][start:stop]

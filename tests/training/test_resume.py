@@ -1,0 +1,194 @@
+"""A run that goes on is, to the last bit, the run that was never stopped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.base import DataError
+from tests.training.shelf import Shelf
+from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from training.before import Starts
+from training.hooks import Ask
+
+CHANGES = {
+    "train": {"epochs": 3, "ema": 0.9},
+    "optim": {"lr": 0.05},
+    "schedule": {"name": "cosine-restarts", "warmup": 2, "cycle": 3},
+    "eval": {"every": 2},
+    "save": {"every": 1, "keep_best": 2},
+    "stop": {"patience": 30},
+    "log": {"every": 2},
+}
+
+
+def history(run, after: int = 0):
+    """All of the run's numbers from steps after `after` on that do not depend on the clock."""
+    lines = [
+        (line.step, line.epoch, line.samples, line.units, line.loss, line.grad_norm, line.lr)
+        for line in run.listener.lines
+        if line.step > after
+    ]
+    evaluations = [
+        (found.step, found.metrics, found.is_best)
+        for found in run.listener.evaluations
+        if found.step > after
+    ]
+    return lines, evaluations
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run_tiny(one_rank(), TinyTask(dropout=0.5), **CHANGES)
+
+
+@pytest.mark.parametrize("step", range(1, 10))
+def test_it_goes_on_bit_by_bit_from_any_step(whole, step):
+    rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=whole.shelf.before(step), **CHANGES)
+    assert history(rest) == history(whole, after=step)
+    assert rest.outcome.best == whole.outcome.best
+    assert same(
+        rest.shelf.saved.get(9, whole.shelf.saved[9])["pieces"], whole.shelf.saved[9]["pieces"]
+    )
+    assert same(rest.weights, whole.weights)
+    for kept in (9, 8):
+        if kept > step:
+            ours, theirs = rest.shelf.saved[kept], whole.shelf.saved[kept]
+            assert ours["verdict"] == theirs["verdict"]
+            assert ours["facts"] | {"wall_s": 0} == theirs["facts"] | {"wall_s": 0}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_of_the_loader_make_no_difference(whole, workers):
+    rest = run_tiny(
+        one_rank(),
+        TinyTask(dropout=0.5),
+        before=whole.shelf.before(4),
+        loader={"workers": workers},
+        **CHANGES,
+    )
+    assert history(rest) == history(whole, after=4)
+    assert same(rest.weights, whole.weights)
+
+
+def test_the_step_that_a_skipped_one_owes_to_the_log_is_paid_after_a_resume():
+    task = TinyTask(infinite_at=[3])
+    changes = {
+        "train": {"epochs": 2, "on_nonfinite": "skip 2"},
+        "save": {"every": 1},
+        "log": {"every": 2},
+    }
+    whole = run_tiny(one_rank(), task, **changes)
+    skipped = [step.step for step in whole.listener.steps if step.skipped]
+    even = next(step for step in skipped if step % 2 == 0)
+    rest = run_tiny(one_rank(), task, before=whole.shelf.before(even), **changes)
+    assert even + 1 in [line.step for line in rest.listener.lines]
+    assert [line.skipped for line in rest.listener.lines] == [
+        line.skipped for line in whole.listener.lines if line.step > even
+    ]
+
+
+def test_skipped_steps_in_a_row_are_counted_across_a_resume():
+    changes = {"train": {"epochs": 2, "on_nonfinite": "skip 2"}, "save": {"every": 1}}
+    task = TinyTask(infinite_at=range(24))
+    whole = run_tiny(one_rank(), task, **changes)
+    assert whole.outcome.steps == 3
+    rest = run_tiny(one_rank(), task, before=whole.shelf.before(2), **changes)
+    assert (rest.outcome.steps, rest.outcome.status) == (3, "failed")
+
+
+def test_a_signal_leaves_no_line_that_the_unbroken_run_has_not():
+    hook = Listener({3: Ask.SIGNAL | Ask.SAVE})
+    stopped = run_tiny(one_rank(), hook=hook, **CHANGES | {"save": {}})
+    assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
+    assert [line.step for line in hook.lines] == [1, 2]
+    assert 3 in stopped.shelf.saved
+
+
+def test_nothing_is_saved_on_a_signal_where_the_settings_say_so():
+    hook = Listener({3: Ask.SIGNAL | Ask.SAVE})
+    stopped = run_tiny(one_rank(), hook=hook, train={"epochs": 2}, save={"on_signal": False})
+    assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
+    assert 3 not in stopped.shelf.saved or stopped.shelf.saved[3]["verdict"]
+
+
+def test_patience_that_had_run_out_ends_the_run_at_once_and_evaluates_nothing_twice():
+    changes = CHANGES | {"stop": {"patience": 1}, "optim": {"name": "sgd", "lr": 3.0}}
+    whole = run_tiny(one_rank(), **changes)
+    last = max(whole.shelf.saved)
+    assert whole.outcome.steps < 9
+    rest = run_tiny(one_rank(), before=whole.shelf.before(last), **changes)
+    assert (rest.outcome.steps, rest.outcome.reason) == (last, whole.outcome.reason)
+    assert not rest.listener.evaluations
+
+
+def test_a_replay_ends_at_its_step_and_saves_there(whole):
+    task = TinyTask(dropout=0.5)
+    rest = run_tiny(one_rank(), task, before=whole.shelf.before(4), until=7, **CHANGES)
+    assert (rest.outcome.steps, rest.outcome.exit_code) == (7, 0)
+    assert history(rest) == tuple(
+        [row for row in rows if row[0] <= 7] for rows in history(whole, after=4)
+    )
+    assert same(rest.shelf.saved[7]["pieces"], whole.shelf.saved[7]["pieces"])
+
+
+def test_it_tells_where_it_goes_on_and_what_was_passed_over(whole):
+    before = whole.shelf.before(4, damaged={5: "step 5 is damaged"}, changes=["a 1 → 2"])
+    rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, **CHANGES)
+    told = dict(rest.listener.events)
+    assert told["resumed"]["changes"] == ["a 1 → 2"]
+    assert told["resumed"]["written_by"] == {"engine": "local", "world_size": 1}
+    assert told["warning"]["text"] == "step 5 is damaged; an earlier one is used"
+
+
+def test_the_schedule_begins_anew_over_the_steps_that_are_left():
+    changes = {"train": {"epochs": 2}, "schedule": {"name": "linear"}, "log": {"every": 1}}
+    whole = run_tiny(one_rank(), save={"every": 2}, **changes)
+    before = whole.shelf.before(2, reset=frozenset({"schedule"}))
+    rest = run_tiny(one_rank(), before=before, optim={"lr": 1.0}, **changes)
+    assert [line.lr for line in rest.listener.lines] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+    assert rest.shelf.saved[6]["facts"]["starts"]["schedule"] == 2
+
+
+def test_the_order_of_the_data_begins_anew():
+    changes = {"train": {"epochs": 2}, "save": {"every": 1}, "log": {"every": 1}}
+    whole = run_tiny(one_rank(), **changes)
+    before = whole.shelf.before(2, reset=frozenset({"data"}))
+    assert before.starts == Starts(data=2, schedule=0, samples_before=16)
+    rest = run_tiny(one_rank(), TinyTask(train=16), before=before, global_batch=4, **changes)
+    # Two epochs of four steps each.
+    assert rest.outcome.steps == 10
+    assert [line.samples for line in rest.listener.lines] == [16 + 4 * n for n in range(1, 9)]
+    assert rest.outcome.epochs == 2.0
+    again = run_tiny(
+        one_rank(), TinyTask(train=16), before=rest.shelf.before(5), global_batch=4, **changes
+    )
+    assert history(again) == history(rest, after=5)
+
+
+def test_the_moving_average_begins_anew_with_the_optimizer(whole):
+    before = whole.shelf.before(4, reset=frozenset({"optimizer"}))
+    rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, until=5, **CHANGES)
+    average = rest.shelf.saved[5]["pieces"]["ema", "linear.weight"]
+    assert not torch.equal(average, whole.shelf.saved[5]["pieces"]["ema", "linear.weight"])
+
+
+def test_other_data_is_refused_by_name():
+    shelf = Shelf()
+    known = {"samples": 100, "fingerprint": "aa"}
+    shelf.saved[3] = {
+        "facts": {"data": known, "samples": 24},
+        "pieces": {},
+        "steps": {},
+        "loss_scale": {},
+    }
+    shelf.before(3).check_data(known)
+    with pytest.raises(DataError, match=r"120 samples where the checkpoint of step 3 .* 100 samp"):
+        shelf.before(3).check_data({"samples": 120, "fingerprint": "bb"})
+    with pytest.raises(DataError, match="content of bb"):
+        shelf.before(3).check_data({"samples": 100, "fingerprint": "bb"})
+    shelf.before(3, reset=frozenset({"data"})).check_data({"samples": 1, "fingerprint": "cc"})

@@ -1,0 +1,234 @@
+"""Compares two checkpoints tensor by tensor, and tells where they first differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training.checkpoint.reader import WEIGHT, Checkpoint
+from training.checkpoint.shard import BUFFER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CHUNK = 2**21
+"""Elements of a tensor that are looked at together: 16 MiB as float64."""
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One place where two states, or two accounts of the same steps, are not the same."""
+
+    kind: str
+    """"weight", "buffer" or the name of an optimizer slot; "shape", "steps", "groups",
+    "loss_scale", "samples"; "train" or "eval" for a logged line."""
+    name: str
+    """The parameter, or the key of a line."""
+    index: tuple[int, ...] | None
+    """The element; None: what differs is no tensor's element."""
+    first: Any
+    second: Any
+    step: int | None = None
+    """Of a logged line."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person: `weight of model.norm.weight[3]`, `loss of step 7`."""
+        if self.step is not None:
+            return f"{self.name} of step {self.step}"
+        index = "" if self.index is None else str(list(self.index))
+        return f"{self.kind} of {self.name}{index}" if self.name else self.kind
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What comparing two checkpoints gave."""
+
+    tensors: int
+    """Weights, slots and buffers compared."""
+    differing: int
+    """Those of them that differ at all, by a single bit or more."""
+    first: Difference | None
+    """The first difference that counts; None: there is none."""
+    largest: float
+    """The largest difference of a tensor: the norm of the difference over the larger norm of the
+    two; 0: no bit differs."""
+    largest_in: str | None
+    """The tensor that it is in: `weight of model.norm.weight`."""
+
+
+def compare(one: Checkpoint, other: Checkpoint, tolerance: float | None = None) -> Comparison:
+    """Compare all that training goes on from, weights first. Reads both, in bounded memory.
+
+    Without `tolerance` bit by bit, so that equal NaNs are equal and -0 is not 0. With one, a
+    weight, slot or average may differ by `tolerance` relative to its norm, and numbers of the
+    groups to themselves. A norm and not single elements: where a gradient is nearly zero, AdamW
+    makes a whole step out of how a sum was rounded. The loss scale and options that only one side
+    has are then an engine's own and not compared; integers, steps and buffers have to be equal,
+    buffers of floating point within `tolerance`.
+    """
+    shapes = dict(_shape_differences(one, other))
+    found = list(shapes.values())
+    differing, largest, largest_in = 0, 0.0, None
+    tensors = [t for t in _tensors(one, other) if t not in shapes]
+    for kind, name in tensors:
+        place = _first_bit(one, other, kind, name)
+        if place is None:
+            continue
+        differing += 1
+        measured = _measure(one, other, kind, name)
+        if largest_in is None or not measured.relative <= largest:
+            largest, largest_in = measured.relative, f"{kind} of {name}"
+        if tolerance is None:
+            found.append(_difference(one, other, kind, name, place))
+        elif not measured.relative <= tolerance:
+            found.append(_difference(one, other, kind, name, measured.farthest))
+    found += _beside_tensors(one, other, tolerance)
+    first = found[0] if found else None
+    return Comparison(len(tensors), differing, first, largest, largest_in)
+
+
+def number_differs(one: Any, other: Any, tolerance: float | None) -> bool:
+    """Whether two numbers, or what stands for them in JSON, differ by more than `tolerance`."""
+    if tolerance is None or not (_is_number(one) and _is_number(other)):
+        return bool(one != other)
+    return abs(one - other) > tolerance * max(abs(one), abs(other))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """How far two tensors are apart."""
+
+    relative: float
+    """The norm of the difference over the larger norm; infinite where one is not finite."""
+    farthest: int
+    """The flat index of the largest difference."""
+
+
+def _tensors(one: Checkpoint, other: Checkpoint) -> list[tuple[str, str]]:
+    """Kind and name of all that either has, weights first, in the order of the model."""
+    kinds = sorted({*one.kinds, *other.kinds}, key=lambda kind: (kind != WEIGHT, kind))
+    names = {**one.shapes, **other.shapes}
+    found = []
+    for kind in kinds:
+        there = {*one.names(kind), *other.names(kind)}
+        found += [(kind, name) for name in names if name in there]
+    buffers = {**one.buffer_shapes, **other.buffer_shapes}
+    return [*found, *((BUFFER, name) for name in buffers)]
+
+
+def _shape_differences(
+    one: Checkpoint, other: Checkpoint
+) -> Iterator[tuple[tuple[str, str], Difference]]:
+    """Tensors that only one has, or that have another shape or another type of number."""
+    forms = [_forms(checkpoint) for checkpoint in (one, other)]
+    for kind, name in _tensors(one, other):
+        ours, theirs = (form.get((kind, name)) for form in forms)
+        if ours != theirs:
+            yield (kind, name), Difference("shape", f"{kind} {name}", None, ours, theirs)
+
+
+def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
+    """Shape and dtype of each tensor as text."""
+    found = {}
+    for kind in (*checkpoint.kinds, BUFFER):
+        shapes = _shapes(checkpoint, kind)
+        for name in checkpoint.names(kind):
+            dtype = checkpoint.interval(kind, name, 0, min(1, prod(shapes[name]))).dtype
+            found[kind, name] = f"{list(shapes[name])} {str(dtype).removeprefix('torch.')}"
+    return found
+
+
+def _shapes(checkpoint: Checkpoint, kind: str) -> Mapping[str, tuple[int, ...]]:
+    return checkpoint.buffer_shapes if kind == BUFFER else checkpoint.shapes
+
+
+def _chunks(
+    one: Checkpoint, other: Checkpoint, kind: str, name: str
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Both tensors flat, part by part: index of the first element, values, which bits differ."""
+    count = prod(_shapes(one, kind)[name])
+    for start in range(0, count, _CHUNK):
+        stop = min(count, start + _CHUNK)
+        ours, theirs = (c.interval(kind, name, start, stop) for c in (one, other))
+        bits = _BITS[ours.dtype.itemsize]
+        yield start, ours, theirs, ours.view(bits) != theirs.view(bits)
+
+
+def _first_bit(one: Checkpoint, other: Checkpoint, kind: str, name: str) -> int | None:
+    """The flat index of the first element that differs."""
+    for start, _, _, differs in _chunks(one, other, kind, name):
+        if differs.any():
+            return start + int(differs.int().argmax())
+    return None
+
+
+def _measure(one: Checkpoint, other: Checkpoint, kind: str, name: str) -> _Measured:
+    """The distance of two tensors; of numbers that count things it is infinite."""
+    squares = torch.zeros(3, dtype=torch.float64)
+    most, farthest = -1.0, 0
+    for start, ours, theirs, differs in _chunks(one, other, kind, name):
+        a, b = ours.double(), theirs.double()
+        # The same NaN or infinity on both sides is no distance.
+        apart = (a - b).abs().masked_fill(~differs, 0.0).nan_to_num(nan=math.inf)
+        if not ours.is_floating_point():
+            apart = apart.masked_fill(differs, math.inf)
+        squares += torch.stack([apart.square().sum(), *(_finite_square(x) for x in (a, b))])
+        if (value := float(apart.max())) > most:
+            most, farthest = value, start + int(apart.argmax())
+    norm, *norms = squares.sqrt().tolist()
+    return _Measured(norm / max(norms) if max(norms) else norm, farthest)
+
+
+def _finite_square(x: Tensor) -> Tensor:
+    return x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).square().sum()
+
+
+def _difference(one: Checkpoint, other: Checkpoint, kind: str, name: str, place: int) -> Difference:
+    ours, theirs = (c.interval(kind, name, place, place + 1).item() for c in (one, other))
+    return Difference(kind, name, _unravelled(place, _shapes(one, kind)[name]), ours, theirs)
+
+
+def _unravelled(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    index: list[int] = []
+    for axis in reversed(shape):
+        place, rest = divmod(place, axis)
+        index.insert(0, rest)
+    return tuple(index)
+
+
+def _beside_tensors(
+    one: Checkpoint, other: Checkpoint, tolerance: float | None
+) -> Iterator[Difference]:
+    if one.manifest.samples != other.manifest.samples:
+        yield Difference("samples", "", None, one.manifest.samples, other.manifest.samples)
+    for name, ours, theirs in _both(one.steps, other.steps):
+        if ours != theirs:
+            yield Difference("steps", name, None, ours, theirs)
+    if len(one.groups) != len(other.groups):
+        yield Difference("groups", "", None, len(one.groups), len(other.groups))
+    for number, groups in enumerate(zip(one.groups, other.groups, strict=False)):
+        for key, ours, theirs in _both(*groups):
+            is_own = tolerance is not None and (key not in groups[0] or key not in groups[1])
+            if not is_own and number_differs(ours, theirs, tolerance):
+                yield Difference("groups", f"{number}.{key}", None, ours, theirs)
+    if tolerance is None:
+        for name, ours, theirs in _both(one.loss_scale, other.loss_scale):
+            if ours != theirs:
+                yield Difference("loss_scale", name, None, ours, theirs)
+
+
+def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Each key that either has, with both values, None where one lacks it."""
+    for key in {**one, **other}:
+        yield key, one.get(key), other.get(key)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,94 @@
+"""Compares what two runs logged of the same steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint.compare import Difference, number_differs
+
+_TRAIN = ("loss", "grad_norm", "lr", "samples", "tokens", "epoch", "parts", "loss_scale")
+"""What is the same wherever and whenever a step is taken; times and memory are not."""
+_NEAR = ("loss", "grad_norm", "lr", "samples", "tokens")
+"""What another engine gives to rounding: its loss scale and its parts may be its own."""
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What comparing the lines of two runs gave."""
+
+    lines: int
+    """Lines that both have, and that were compared."""
+    first: Difference | None
+
+
+def compare(
+    one: Path, other: Path, after: int, upto: int, tolerance: float | None = None
+) -> Comparison:
+    """Compare the lines of two metrics.jsonl that both have of the steps (`after`, `upto`].
+
+    Without `tolerance` every number of them is compared bit by bit, but for times, memory and
+    throughput. With one, numbers of training lines may differ by it, relative to themselves, and
+    evaluations are left out: they count such things as right answers, which a last bit may turn.
+    A run also logs the first step after a start, so that either may have lines of its own.
+    Reads the disk; no file, or one without such lines, gives 0 lines.
+    """
+    ours, theirs = (_lines(path, after, upto, tolerance is None) for path in (one, other))
+    both = [key for key in sorted(ours) if key in theirs]
+    for key in both:
+        for difference in _differences(ours[key], theirs[key], tolerance):
+            return Comparison(len(both), difference)
+    return Comparison(len(both), None)
+
+
+def _lines(
+    path: Path, after: int, upto: int, with_evaluations: bool
+) -> dict[tuple[int, str, str], Line]:
+    """The lines of those steps; of two of one step the later: the run had gone back."""
+    kinds = ("train", "eval") if with_evaluations else ("train",)
+    found: dict[tuple[int, str, str], Line] = {}
+    for line in _read(path):
+        step, kind = line.get("step"), line.get("kind")
+        if kind in kinds and isinstance(step, int) and after < step <= upto:
+            # At one step, training comes before evaluation.
+            found[step, "1" if kind == "eval" else "0", str(line.get("split", ""))] = line
+    return found
+
+
+def _read(path: Path) -> Iterator[Line]:
+    """Each line that is whole: a process that was killed may have left half of the last one."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.split("\n"):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _differences(one: Line, other: Line, tolerance: float | None) -> Iterator[Difference]:
+    kind, step = str(one["kind"]), int(one["step"])
+    for key, ours, theirs in _numbers(one, other, _TRAIN if tolerance is None else _NEAR):
+        if number_differs(ours, theirs, tolerance):
+            yield Difference(kind, key, None, ours, theirs, step)
+
+
+def _numbers(one: Line, other: Line, keys: tuple[str, ...]) -> Iterator[tuple[str, Any, Any]]:
+    if one["kind"] == "eval":
+        keys = ("metrics",)
+    for key in keys:
+        ours, theirs = one.get(key), other.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            for name in {**ours, **theirs}:
+                yield f"{key}.{name}", ours.get(name), theirs.get(name)
+        else:
+            yield key, ours, theirs
