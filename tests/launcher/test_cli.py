@@ -85,7 +85,7 @@ def test_an_unknown_option_is_told_with_its_nearest():
     assert faults("--epohcs 3").splitlines() == [
         "error: option '--epohcs' is not known",
         "  from     the command line: --epohcs",
-        "  legal    27 options; see  python -m launcher --help",
+        "  legal    30 options; see  python -m launcher --help",
         "  nearest  --epochs; write  --epochs",
     ]
 
@@ -108,7 +108,7 @@ def test_an_unknown_command_is_told_with_its_nearest():
     assert faults("exlpain").splitlines() == [
         "error: command 'exlpain' is not known",
         "  from     the command line, first word",
-        "  legal    run, explain, list, completion; or options, for run",
+        "  legal    run, resume, explain, list, completion; or options, for run",
         "  nearest  explain; write  python -m launcher explain",
     ]
 
