@@ -10,7 +10,7 @@ from launcher.options import OPTIONS
 
 
 def test_the_commands():
-    assert list(COMMANDS) == ["run", "explain", "list", "completion"]
+    assert list(COMMANDS) == ["run", "explain", "list", "verify", "export", "completion"]
 
 
 def test_every_command_can_be_carried_out():
