@@ -10,7 +10,7 @@ from pathlib import Path
 
 from launcher.commands.catalog import COMMANDS, DEFAULT, Command
 from launcher.messages import PROGRAM, Fault, nearest
-from launcher.options import BY_FLAG, HELP, Option
+from launcher.options import BY_FLAG, HELP, RESUME, Option
 from launcher.resolved import Words
 
 _ORDER = 999
@@ -24,7 +24,7 @@ class Request:
 
     command: Command
     word: str | None
-    """The KEY of explain, the WHAT of list, the SHELL of completion."""
+    """The RUN of resume, the KEY of explain, the WHAT of list, the SHELL of completion."""
     words: Words
     flags: frozenset[str]
     """Options typed that are neither settings nor files: --dry-run, --json, --schema, --help."""
@@ -113,7 +113,8 @@ def _known(command: Command, argv: Sequence[str], faults: list[Fault]) -> list[s
 def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argparse.Namespace:
     made = parser(command)
     try:
-        typed, _ = made.parse_known_args(list(argv))
+        typed, apart = made.parse_known_args(list(argv))
+        typed.word += apart  # words between options
     except argparse.ArgumentError as error:
         faults.append(_unreadable(command, error))
         typed = made.parse_args([])
@@ -121,7 +122,9 @@ def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argpar
     taken = 1 if command.word else 0
     faults += [_unexpected(command, word) for word in given[taken:]]
     typed.word = given[0] if given and taken else None
-    if command.words and (typed.word or command.word_required) and typed.word not in command.words:
+    if typed.word is None and command.word_required:
+        faults.append(_missing_word(command))
+    elif typed.word and command.words and typed.word not in command.words:
         faults.append(_wrong_word(command, typed.word))
     return typed
 
@@ -129,6 +132,7 @@ def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argpar
 def _words(command: Command, typed: argparse.Namespace) -> Words:
     """The settings among what was typed; a command may take some of their options only."""
     mode_option, mode = getattr(typed, "mode", None) or ("--mode", None)
+    goes_on = command.name == "resume"
     return Words(
         model=getattr(typed, "model", None),
         mode=mode,
@@ -137,6 +141,9 @@ def _words(command: Command, typed: argparse.Namespace) -> Words:
         configs=[Path(path) for path in getattr(typed, "config", ())],
         sets=getattr(typed, "set", ()),
         options=dict(_short_options(command.options, vars(typed))),
+        resume=typed.word if goes_on else getattr(typed, "resume", None),
+        resume_option="resume" if goes_on else RESUME.flag,
+        reset=getattr(typed, "reset", ()),
     )
 
 
@@ -220,12 +227,22 @@ def _names(option: Option, word: str) -> bool:
     return option.values in ("models", "modes", "engines") and word in names(option.values)
 
 
-def _wrong_word(command: Command, word: str | None) -> Fault:
-    near = nearest(word, command.words) if word else None
+def _missing_word(command: Command) -> Fault:
     return Fault(
-        f"{command.name} {word!r} is not known" if word else f"{command.name} needs to know what",
+        f"{command.name} needs to know what",
+        place=f"the command line: {command.name}",
+        legal=", ".join(command.words) or RESUME.metavar,
+        mend=f"write  {_call(command)} {(command.words or ('auto',))[0]}",
+        order=(_ORDER, 0),
+    )
+
+
+def _wrong_word(command: Command, word: str) -> Fault:
+    near = nearest(word, command.words)
+    return Fault(
+        f"{command.name} {word!r} is not known",
         value=word,
-        place=f"the command line: {command.name} {word or ''}".rstrip(),
+        place=f"the command line: {command.name} {word}",
         legal=", ".join(command.words),
         nearest=near,
         mend=f"write  {_call(command)} {near or command.words[0]}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from launcher.options import BY_FLAG, JSON, OPTIONS, SCHEMA, SHOWN, Option
+from launcher.options import BY_FLAG, JSON, OPTIONS, RESUME, SCHEMA, SHOWN, Option
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,14 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("run", "train; the default", "launcher.commands.run", OPTIONS),
+        Command(
+            "resume",
+            "go on from a run folder, from one of its checkpoints, or from the newest (auto)",
+            "launcher.commands.run",
+            tuple(option for option in OPTIONS if option != RESUME),
+            word="RUN",
+            word_required=True,
+        ),
         Command(
             "explain",
             "show each setting, where it comes from and what it replaced",

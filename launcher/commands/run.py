@@ -21,6 +21,11 @@ def main(request: Request) -> int:
     if "--dry-run" in request.flags:
         print(_dry_run(ready.plan, for_machines), end="")
         return exit_codes.DONE
+    if (left := ready.nothing_left) is not None:
+        told = {"exit_code": exit_codes.DONE, "folder": str(ready.folder), "error": None}
+        if ready.speaks:
+            print(json.dumps({**told, **left.outcome}, indent=2) if for_machines else left.line)
+        return exit_codes.DONE
     if ready.speaks and not for_machines:
         print(plan.first_line(ready.plan), flush=True)
     finished = start.carry_out(ready, console=not for_machines, tell=tell)
