@@ -187,10 +187,10 @@ def victims(case: Case, kills: int, reference: Path, draw: random.Random) -> Ite
 def differences(reference: Path, out: Path) -> Iterator[str]:
     """What of a victim is not what it is in the reference."""
     for link in ("last", "best"):
-        one, other = open_checkpoint(reference / link), open_checkpoint(out / link)
-        if one.manifest.step != other.manifest.step:
-            yield f"{out.name}: {link} is of step {other.manifest.step}, not {one.manifest.step}"
-        elif (first := compare(one, other).first) is not None:
+        right, found = open_checkpoint(reference / link), open_checkpoint(out / link)
+        if right.manifest.step != found.manifest.step:
+            yield f"{out.name}: {link} is of step {found.manifest.step}, not {right.manifest.step}"
+        elif (first := compare(right, found).first) is not None:
             yield f"{out.name}: {link} differs in {first.place}"
     kept = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)]
     if kept[0] != kept[1]:

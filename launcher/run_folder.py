@@ -24,6 +24,7 @@ ORIGINS = "origins.json"
 LOG = "log.txt"
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
 CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 REPORT = "report.html"
@@ -148,6 +149,11 @@ def renew(folder: Path, resolved: Resolved) -> None:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise RunFolderError(folder / name, fault) from fault
+
+
+def is_record(name: str) -> bool:
+    """Whether a file of that name in a run folder tells of the run, and not of its task."""
+    return name in (*_OF_A_RUN, LOG) or name.startswith("events")
 
 
 def log(folder: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from launcher.options import JSON, OPTIONS, RESUME, SCHEMA, Option
+from launcher.options import BY_FLAG, JSON, OPTIONS, RESUME, SCHEMA, Option
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ COMMANDS = {
             (JSON,),
             word="WHAT",
             words=("models", "modes", "engines"),
+            word_required=True,
+        ),
+        Command(
+            "verify",
+            "replay the last stretch of a run in a folder of its own, and compare every bit",
+            "launcher.commands.verify",
+            (BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
+            word="RUN",
             word_required=True,
         ),
         Command(
