@@ -94,9 +94,7 @@ def test_a_folder_without_a_run_is_told_with_the_nearest_that_has_one():
         "  nearest  runs/tiny-1; write  python -m launcher resume runs/tiny-1",
     ]
     Path("notes").mkdir()
-    assert refused("notes")[0] == (
-        "error: 'notes' holds no run: there is no settings.yaml in it"
-    )
+    assert refused("notes")[0] == ("error: 'notes' holds no run: there is no settings.yaml in it")
 
 
 def test_a_run_that_never_saved_begins_again():
