@@ -71,7 +71,7 @@ def loader_worker(rank: psutil.Process) -> psutil.Process | None:
 def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(start, tmp_path):
     process = start(
         *(*LONG, "--nproc", "2", "--num-workers", "1", "--out", "run"),
-        *("--set", "engine.timeout_s=8", "--set", "log.every=1"),
+        *("--set", "engine.timeout_s=20", "--set", "log.every=1"),
     )
     until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)
     ranks = psutil.Process(process.pid).children()
@@ -83,7 +83,7 @@ def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(sta
     first_line = stderr.strip().splitlines()[0]
     assert first_line.startswith(f"error: rank 1 on {os.uname().nodename} waited")
     assert "for its data; see engine.timeout_s" in first_line
-    assert time.monotonic() - began < 8 + 10
+    assert time.monotonic() - began < 20 + 10
     assert not [one for one in ranks if one.is_running()]
 
 
