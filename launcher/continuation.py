@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher import run_folder
+from launcher.handover import Job
 from launcher.messages import Fault, SettingsError
 from launcher.resolved import Resolved
 from launcher.resumption import Resume
@@ -34,10 +36,11 @@ def kept(resolved: Resolved, samples: Samples, order: DataOrder, world: World) -
     }
 
 
-def find(resume: Resume | None, world: World) -> Before | None:
+def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before | None:
     """The checkpoint to go on from, every byte of it checked; None: there is none. Collective.
 
-    Raises SettingsError where the one that the person named is damaged or missing, or all are.
+    Raises SettingsError where the one that the person named is damaged or missing, or all are, and
+    DataError where the data in `kept` is not what it was made with.
     """
     if resume is None:
         return None
@@ -51,7 +54,9 @@ def find(resume: Resume | None, world: World) -> Before | None:
         if found.damaged:
             raise SettingsError([_none_is_whole(resume.source, found.damaged)])
         return None
-    return Before(found.checkpoint, frozenset(resume.reset), resume.changes, found.damaged)
+    before = Before(found.checkpoint, frozenset(resume.reset), resume.changes, found.damaged)
+    before.check_data(kept["data"])
+    return before
 
 
 def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Fault:
@@ -63,10 +68,14 @@ def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Fault:
     )
 
 
-def settle(resume: Resume, folder: Path, before: Before | None, world: World) -> None:
-    """Take out of the run folder what the run will write again. Rank 0's; touches disk."""
-    if world.rank != 0:
+def settle(job: Job, folder: Path, before: Before | None, world: World) -> None:
+    """Make the folder that of the run that goes on: its settings, no lines and no checkpoints later
+    than where it begins. Rank 0's; touches disk.
+    """
+    resume = job.resume
+    if world.rank != 0 or resume is None:
         return
+    run_folder.renew(folder, job.resolved)
     step = before.step if before else 0
     metrics.cut(folder, step, before.fact("evaluated_at") if before else None)
     if resume.source.resolve() == folder.resolve():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,6 +77,20 @@ class Budget:
     def samples(self, step: int) -> int:
         """Samples seen after `step` updates."""
         return self.samples_before + (step - self.data_start) * self.global_batch
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """Where a run stands after `step` updates, as plain numbers; see training/before.py."""
+        return {
+            "step": step,
+            "epoch": self.epoch(step),
+            "samples": self.samples(step),
+            "position": self.samples(step) - self.samples_before,
+            "starts": {
+                "data": self.data_start,
+                "schedule": self.schedule_start,
+                "samples_before": self.samples_before,
+            },
+        }
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +11,6 @@ import torch
 from training import ending, memory
 from training.agreement import agree
 from training.audience import Audience
-from training.before import Starts
 from training.budget import due
 from training.hooks import Ask, Hook, Outcome, Step
 from training.inspection import shapes, untrained
@@ -159,8 +156,9 @@ class Run:
             self._met_nonfinite = self.updater.nonfinite.met()
 
     def due(self) -> Ask:
-        """What the cadences of the settings want after this step."""
-        return due(self._budget, self.step)
+        """What the cadences of the settings want after this step; the last one is for `finish`."""
+        is_last = self.step >= self._budget.total_steps
+        return Ask.NOTHING if is_last else due(self._budget, self.step)
 
     def relieve(self) -> None:
         """Give back memory that nobody uses; the hooks that asked may measure."""
@@ -173,7 +171,7 @@ class Run:
         if self._evaluated_at == self.step or not self._is_sound():
             return
         with self._record.paused():
-            with self._averaged():
+            with self.updater.averaged(self._engine):
                 evaluation = self._judge.evaluate(
                     self._task, self._module, self._engine.world, self.step
                 )
@@ -210,8 +208,12 @@ class Run:
         self.evaluate()
         if self._is_sound():
             self._preview("after")
-        if self._saves_last or self._budget.until is not None:
+        if self._saves_last or self._is_periodic or self._budget.until is not None:
             self.save()
+
+    @property
+    def _is_periodic(self) -> bool:
+        return Ask.SAVE in due(self._budget, self.step)
 
     def fail(self, fault: BaseException) -> None:
         """Tell the hooks that `fault` ends the run, unless they know of an end. Not collective."""
@@ -232,7 +234,7 @@ class Run:
                 self.step,
                 average.joined(state) if average else state,
                 self._facts(),
-                periodic=Ask.SAVE in self.due(),
+                periodic=self._is_periodic,
                 verdict=verdict,
             )
 
@@ -251,15 +253,11 @@ class Run:
     def _log(self) -> None:
         self._audience.logged(self._record.line(self._engine.world))
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        average = self.updater.average
-        return average.in_place(self._engine) if average else nullcontext()
-
     def _preview(self, when: str) -> None:
         if not self._shows_preview:
             return
         self._module.eval()
-        with torch.no_grad(), self._averaged():
+        with torch.no_grad(), self.updater.averaged(self._engine):
             text = self._task.preview(self._module)
         self._module.train()
         if text is not None:
@@ -267,12 +265,8 @@ class Run:
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the state, and `before` takes."""
-        budget = self._budget
-        starts = Starts(budget.data_start, budget.schedule_start, budget.samples_before)
         return {
-            "step": self.step,
-            "epoch": budget.epoch(self.step),
-            "samples": budget.samples(self.step),
+            **self._budget.facts(self.step),
             "units": self._record.units,
             "wall_s": time.perf_counter() - self._began,
             "best": self._judge.best,
@@ -280,8 +274,6 @@ class Run:
             "evaluated_at": self._evaluated_at,
             "record": self._record.facts(),
             "nonfinite": self.updater.nonfinite.facts(),
-            "starts": asdict(starts),
-            "position": budget.samples(self.step) - budget.samples_before,
             **self._kept,
         }
 

@@ -15,6 +15,8 @@ from models.language.records import Turn
 from models.language.split import write_whole
 from models.language.tokenizer import RESERVED, TAGS
 
+KEPT = "tokenizer.json"
+"""Its name in the run folder."""
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 SPECIALS = (PAD, START, END, *TAGS, *(f"<|reserved_{i}|>" for i in range(RESERVED)))
 _ENDS = (END, "<|endoftext|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
@@ -102,9 +104,20 @@ def load(path: Path, name: str) -> BpeTokenizer:
         ) from None
 
 
+def load_kept(folder: Path | None) -> BpeTokenizer:
+    """The tokenizer that a run was trained with. Reads from disk; raises DataError."""
+    if folder is None or not (folder / KEPT).exists():
+        raise DataError(
+            "the tokenizer of the run is not there",
+            where=f"looked for {folder / KEPT}" if folder else "a checkpoint without a run folder",
+            legal=f"the run folder with its {KEPT}",
+        )
+    return load(folder / KEPT, "bpe")
+
+
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> BpeTokenizer:
     """The tokenizer of the run folder; trained and kept there if it holds none yet."""
-    path = folder / "tokenizer.json" if folder else None
+    path = folder / KEPT if folder else None
     if path is not None and path.exists():
         return load(path, "bpe")
     tokenizer = train(texts, size)

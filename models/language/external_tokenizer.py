@@ -40,7 +40,7 @@ class ExternalTokenizer:
                 where=str(folder / "tokenizer_config.json"),
                 legal="an eos_token",
             )
-        self.inner, self.name = inner, folder.name
+        self.inner, self.name, self.folder = inner, folder.name, folder
         self.size = len(inner)
         self.start: int | None = inner.bos_token_id
         self.end: int = inner.eos_token_id

@@ -10,9 +10,9 @@ from typing import Any
 from torch.nn import Module
 
 from models.base import Batch, Context, DataError, Goal, Loss, SplitName
-from models.language import attention, bpe, external_tokenizer, pretrained
+from models.language import attention, bpe, external_tokenizer, hugging_face, pretrained
 from models.language.byte_tokenizer import ByteTokenizer
-from models.language.config import SIZES, Data, Model
+from models.language.config import SIZES, Data, Model, Size
 from models.language.corpus import Corpus
 from models.language.dataset import Dataset, Rules, read
 from models.language.dialogues import Dialogues
@@ -71,7 +71,7 @@ class LanguageTask:
         share, seed = self.context.eval_share, self.context.seed
         splits = split_groups(corpus.groups, self.fraction, share, seed)
         if self.context.folder is not None:
-            keep(splits, self.context.folder)
+            keep(splits, self.context.folder, self.context.data_anew)
         tokenizer = self._fit_tokenizer(corpus, set(splits["train"]))
         whole = self.pretrained is not None  # not every architecture takes a mask of documents
         rules = Rules(length, self.on_bad, self.control, seed, whole)
@@ -117,9 +117,7 @@ class LanguageTask:
             pretrained.check_vocabulary(model, local.size, self.pretrained)
             self._shape = pretrained.shape(model)
             return model
-        size = self.size
-        if local := self._local_tokenizer():
-            size = replace(size, vocabulary=-(-local.size // 8) * 8)
+        size = self._fitting_size()
         ours = Transformer(size, self.kv_heads, self.smoothing, kernel)
         self._shape = Shape(matrix_elements(ours), size.layers, size.width)
         return ours
@@ -172,6 +170,37 @@ class LanguageTask:
     def facts(self) -> Mapping[str, Any]:
         """See Dataset.facts."""
         return self.dataset.facts()
+
+    def write_hugging_face(self, folder: Path) -> None:
+        """Configuration and tokenizer, ours or those of `model.pretrained`. Touches disk.
+
+        Raises DataError.
+        """
+        tokenizer, length = self._known_tokenizer(), self._row_length()
+        if self.pretrained is None:
+            form = hugging_face.Form(self._fitting_size(), self.kv_heads, length)
+            hugging_face.write_ours(folder, form, tokenizer)
+        else:
+            hugging_face.carry_along(self.pretrained, folder)
+        hugging_face.write_tokenizer(folder, tokenizer, length)
+
+    def hugging_face_name(self, name: str) -> str:
+        """Ours are theirs; those of a model that transformers loaded stand below `inner`."""
+        return name.removeprefix("inner.")
+
+    def _known_tokenizer(self) -> Tokenizer:
+        """The tokenizer where no data need be read for it."""
+        if local := self._local_tokenizer():
+            return local
+        if self.tokenizer_word == "bytes":
+            return ByteTokenizer()
+        return bpe.load_kept(self.context.folder)
+
+    def _fitting_size(self) -> Size:
+        """The size, with a vocabulary for a tokenizer that came from elsewhere."""
+        if local := self._local_tokenizer():
+            return replace(self.size, vocabulary=-(-local.size // 8) * 8)
+        return self.size
 
 
 def _divisor(kv_heads: int, heads: int) -> int:

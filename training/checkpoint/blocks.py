@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File
 from training.records.line_file import naming
 
 _THREADS = 4
+_READ_BYTES = 2**20
 
 
 class BlockWriter:
@@ -98,11 +98,19 @@ def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) 
 
 
 def _is_whole(folder: Path, file: File, number: int) -> bool:
-    with (folder / file.name).open("rb") as stream:
-        start = number * BLOCK_BYTES
-        length = min(BLOCK_BYTES, file.bytes - start)
-        with mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_READ, offset=start) as mapped:
-            return hashlib.sha256(mapped).hexdigest() == file.sha256[number]
+    # Read and not mapped: a sector that the disk cannot read would end the process.
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
+    start = number * BLOCK_BYTES
+    left = min(BLOCK_BYTES, file.bytes - start)
+    try:
+        with (folder / file.name).open("rb", buffering=0) as stream:
+            stream.seek(start)
+            while left and (count := stream.readinto(buffer[:left])):
+                digest.update(buffer[:count])
+                left -= count
+    except OSError as fault:
+        raise CheckpointError(f"{folder / file.name} cannot be read: {fault.strerror}") from fault
+    return left == 0 and digest.hexdigest() == file.sha256[number]
 
 
 def _digest(block: list[memoryview]) -> str:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training.checkpoint import manifest, retention, shard
+from training.checkpoint import manifest, retention
 from training.checkpoint.background import Signals
 from training.checkpoint.blocks import BlockWriter
 from training.checkpoint.manifest import CheckpointError, File, Manifest
@@ -68,7 +68,7 @@ def commit(draft: Draft, signals: Signals) -> None:
 
 
 def _part(made: Path, rank: int, signals: Signals) -> File:
-    path = made / f"{shard.file_name(rank)}.part"
+    path = made / f"{manifest.rank_file(rank)}.part"
     deadline = None
     while not path.exists():
         if signals.called_off.wait(_POLL_S):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 2**21
 """Elements of a tensor that are looked at together: 16 MiB as float64."""
+_HOW = frozenset({"foreach", "fused", "capturable", "differentiable"})
+"""Options of torch's optimizers that say how a step is computed, not which."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -69,9 +71,9 @@ def compare(one: Checkpoint, other: Checkpoint, tolerance: float | None = None) 
     Without `tolerance` bit by bit, so that equal NaNs are equal and -0 is not 0. With one, a
     weight, slot or average may differ by `tolerance` relative to its norm, and numbers of the
     groups to themselves. A norm and not single elements: where a gradient is nearly zero, AdamW
-    makes a whole step out of how a sum was rounded. The loss scale and options that only one side
-    has are then an engine's own and not compared; integers, steps and buffers have to be equal,
-    buffers of floating point within `tolerance`.
+    makes a whole step out of how a sum was rounded. An engine's own are then not compared:
+    the loss scale, options that only one side has, and how an optimizer is carried out. Integers
+    and steps have to be equal.
     """
     shapes = dict(_shape_differences(one, other))
     found = list(shapes.values())
@@ -215,8 +217,10 @@ def _beside_tensors(
         yield Difference("groups", "", None, len(one.groups), len(other.groups))
     for number, groups in enumerate(zip(one.groups, other.groups, strict=False)):
         for key, ours, theirs in _both(*groups):
-            is_own = tolerance is not None and (key not in groups[0] or key not in groups[1])
-            if not is_own and number_differs(ours, theirs, tolerance):
+            is_own = key in _HOW or key not in groups[0] or key not in groups[1]
+            if is_own and tolerance is not None:
+                continue
+            if number_differs(ours, theirs, tolerance):
                 yield Difference("groups", f"{number}.{key}", None, ours, theirs)
     if tolerance is None:
         for name, ours, theirs in _both(one.loss_scale, other.loss_scale):

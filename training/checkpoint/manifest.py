@@ -24,7 +24,9 @@ MODEL = "model.safetensors"
 """The weights alone, as other programs read them; where an evaluation gave a verdict."""
 BLOCK_BYTES = 16 * 2**20
 """Files have a checksum for each so many bytes, so that many threads or ranks can check one."""
-_LARGEST = 64 * 2**20
+LARGEST_JSON = 64 * 2**20
+"""More is not read into memory."""
+_RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
@@ -84,6 +86,16 @@ def step_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def rank_file(rank: int) -> str:
+    """The name of the file that `rank` writes."""
+    return f"rank-{rank:05d}.safetensors"
+
+
+def is_rank_file(name: str) -> bool:
+    """Whether a file of a checkpoint is one that a rank wrote."""
+    return _RANK_FILE.match(name) is not None
+
+
 def encoded(manifest: Manifest) -> tuple[bytes, bytes]:
     """The content of manifest.json, and of manifest.sha256, which `sha256sum -c` reads."""
     content = encode_bytes({"format": FORMAT, "version": VERSION, **asdict(manifest)}, indent=1)
@@ -121,8 +133,6 @@ def read(folder: Path) -> Manifest:
     named = step_of(folder.resolve().name)
     if named is not None and named != manifest.step:
         raise CheckpointError(f"{folder} is named for step {named} but holds step {manifest.step}")
-    if all(file.name != STATE for file in manifest.files):
-        raise CheckpointError(f"{folder / NAME} does not list {STATE}")
     for file in manifest.files:
         _check_size(folder / file.name, file.bytes)
     return manifest
@@ -136,7 +146,7 @@ def _parsed(fields: Any, path: Path) -> Manifest:
             f"{path} has format version {fields.get('version')!r}; this program reads {VERSION}"
         )
     try:
-        return Manifest(
+        manifest = Manifest(
             step=_count(fields["step"]),
             samples=_count(fields["samples"]),
             engine=_text(fields["engine"]),
@@ -146,8 +156,27 @@ def _parsed(fields: Any, path: Path) -> Manifest:
             files=tuple(_file(entry) for entry in fields["files"]),
             verdict=_verdict(fields.get("verdict")),
         )
+        _check_names(manifest)
+        return manifest
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
-        raise CheckpointError(f"{path} is not a manifest of version {VERSION}: {fault}") from fault
+        raise CheckpointError(
+            f"{path} is not a manifest of version {VERSION}: {fault!r}"
+        ) from fault
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Each rank has its file, and there is nothing that nobody reads."""
+    names = [file.name for file in manifest.files]
+    ranks = sorted(name for name in names if is_rank_file(name))
+    others = {name for name in names if not is_rank_file(name)}
+    if len(names) != len(ranks) + len(others) or len(ranks) != manifest.world_size:
+        raise ValueError(f"{len(ranks)} files of {manifest.world_size} ranks, or one twice")
+    if ranks != sorted(map(rank_file, range(len(ranks)))):
+        raise ValueError("the files of ranks are not numbered from 0 on")
+    if not {STATE} <= others <= {STATE, MODEL}:
+        raise ValueError(f"{', '.join(sorted(others))} beside ranks, where {STATE} belongs")
+    if next(file.bytes for file in manifest.files if file.name == STATE) > LARGEST_JSON:
+        raise ValueError(f"{STATE} is too large")
 
 
 def _file(entry: Any) -> File:
@@ -190,7 +219,7 @@ def _check_size(path: Path, expected: int) -> None:
 
 
 def _read_small(path: Path) -> bytes:
-    if _regular_size(path) > _LARGEST:
+    if _regular_size(path) > LARGEST_JSON:
         raise CheckpointError(f"{path} is too large to be what it says")
     return path.read_bytes()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from training.checkpoint import blocks, manifest, shard
+from training.checkpoint import blocks, manifest, tensor_file
+from training.checkpoint.beside import Beside, read_beside, read_steps
 from training.checkpoint.manifest import CheckpointError, Manifest
 from training.checkpoint.shard import BUFFER, parse_key
 
@@ -30,32 +29,36 @@ class _Stored:
     start: int
     stop: int
     file: str
-    key: str
+    offset: int
+    """Of its first byte in the file."""
+    dtype: torch.dtype
 
 
 class Checkpoint:
     """The tensors of a checkpoint by kind and name, and what is kept beside them.
 
-    Tensors are assembled when asked for, on the CPU, from the files of all ranks. A kind is
-    "weight" or the name of an optimizer slot.
+    Only the heads of files are read when it is made. Tensors are read when asked for, onto the
+    CPU, and of them only what is asked for; no file stays open, so several threads may read. A
+    kind is "weight", "ema" or the name of an optimizer slot.
     """
 
     def __init__(self, folder: Path, found: Manifest) -> None:
         self.folder = folder
         self.manifest = found
-        beside = _read_state(folder / manifest.STATE)
-        self.shapes: Mapping[str, tuple[int, ...]] = beside["shapes"]
-        self.buffer_shapes: Mapping[str, tuple[int, ...]] = beside["buffers"]
-        self.groups: list[dict[str, Any]] = beside["groups"]
-        self.loss_scale: Mapping[str, float] = beside["loss_scale"]
-        self.facts: Mapping[str, Any] = beside["facts"]
+        with _named(folder / manifest.STATE):
+            beside: Beside = read_beside(folder / manifest.STATE)
+        self.shapes: Mapping[str, tuple[int, ...]] = beside.shapes
+        self.buffer_shapes: Mapping[str, tuple[int, ...]] = beside.buffers
+        self.groups: list[dict[str, Any]] = beside.groups
+        self.loss_scale: Mapping[str, float] = beside.loss_scale
+        self.facts: Mapping[str, Any] = beside.facts
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
-        self._shards: dict[str, Any] = {}
         self._stored: dict[tuple[str, str], list[_Stored]] = {}
         for file in found.files:
-            if shard.is_rank_file(file.name):
-                self._list(file.name)
+            if manifest.is_rank_file(file.name):
+                with _named(folder / file.name):
+                    self._list(file.name)
         self._check_cover()
 
     @property
@@ -76,30 +79,59 @@ class Checkpoint:
         shape = self.buffer_shapes[name]
         return self.interval(BUFFER, name, 0, prod(shape)).reshape(shape)
 
+    def dtype(self, kind: str, name: str) -> torch.dtype:
+        """What a tensor is stored as: fp32 but for buffers. Raises KeyError."""
+        return self._stored[kind, name][0].dtype
+
     def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
-        """Elements [start, stop) of a flattened tensor: all that a rank needs of it."""
-        parts = []
-        for stored in self._stored[kind, name]:
-            first, last = max(start, stored.start), min(stop, stored.stop)
-            if first < last or stored.start == stored.stop or start == stop:
-                view = self._shards[stored.file].get_slice(stored.key)
-                parts.append(view[first - stored.start : max(first, last) - stored.start])
-        return parts[0] if len(parts) == 1 else torch.cat([torch.empty(0), *parts])
+        """Elements [start, stop) of a flattened tensor. Raises KeyError, ValueError."""
+        target = torch.empty(max(0, stop - start), dtype=self.dtype(kind, name))
+        self.read(kind, name, start, target)
+        return target
+
+    def read(self, kind: str, name: str, start: int, target: Tensor) -> None:
+        """Fill `target`, flat, contiguous, on the CPU, with the elements from `start` on.
+
+        It is of the dtype that is stored. Nothing is held in between. Raises KeyError where there
+        is no such tensor, ValueError where it has fewer elements, CheckpointError where its file
+        cannot be read.
+        """
+        stored = self._stored[kind, name]
+        stop = start + target.numel()
+        if not 0 <= start <= stop <= stored[-1].stop:
+            raise ValueError(f"{kind} of {name} has no elements {start} to {stop}")
+        assert target.dtype == stored[0].dtype
+        for one in stored:
+            first, last = max(start, one.start), min(stop, one.stop)
+            if first < last:
+                self._fill(target[first - start : last - start], one, first - one.start)
+
+    def _fill(self, target: Tensor, stored: _Stored, skipped: int) -> None:
+        path = self.folder / stored.file
+        rest = target.detach().view(torch.uint8).numpy().data
+        with _named(path), path.open("rb", buffering=0) as stream:
+            stream.seek(stored.offset + skipped * stored.dtype.itemsize)
+            while rest:
+                count = stream.readinto(rest)
+                if not count:
+                    raise ValueError("it ends too early")
+                rest = rest[count:]
 
     def _list(self, file: str) -> None:
         """Note which intervals `file` holds."""
-        with _named(self.folder / file):
-            opened = safe_open(self.folder / file, framework="pt")
-            self._shards[file] = opened
-            for key in opened.keys():  # noqa: SIM118 (it is no mapping)
-                kind, name, start = parse_key(key)
-                (length,) = opened.get_slice(key).get_shape()
-                stored = _Stored(start, start + length, file, key)
-                self._stored.setdefault((kind, name), []).append(stored)
-            steps = json.loads(opened.metadata()["steps"])
-        for name, count in steps.items():
+        found = tensor_file.read_head(self.folder / file)
+        for key, (entry, offset) in found.entries.items():
+            kind, name, start = parse_key(key)
+            (length,) = entry.shape
+            if kind != BUFFER and entry.dtype != torch.float32:
+                raise ValueError(f"{key} is {entry.dtype}, where fp32 belongs")
+            stored = _Stored(start, start + length, file, offset, entry.dtype)
+            self._stored.setdefault((kind, name), []).append(stored)
+        for name, count in read_steps(found.metadata["steps"]).items():
+            if name not in self.shapes:
+                raise ValueError(f"steps of {name}, which is no parameter")
             if self.steps.setdefault(name, count) != count:
-                raise CheckpointError(f"{self.folder}: ranks differ in the steps of {name}")
+                raise ValueError(f"ranks differ in the steps of {name}")
 
     def _check_cover(self) -> None:
         """Every tensor is there from its first element to its last, once."""
@@ -111,9 +143,10 @@ class Checkpoint:
             shapes = self.buffer_shapes if kind == BUFFER else self.shapes
             if name not in shapes:
                 raise CheckpointError(f"{self.folder} has {kind} of {name}, but not its shape")
-            stored.sort(key=lambda one: one.start)
+            stored.sort(key=lambda one: (one.start, one.stop))
             ends = [0, *(one.stop for one in stored)]
-            if [one.start for one in stored] != ends[:-1] or ends[-1] != prod(shapes[name]):
+            is_whole = [one.start for one in stored] == ends[:-1] and ends[-1] == prod(shapes[name])
+            if not stored or not is_whole or len({one.dtype for one in stored}) > 1:
                 raise CheckpointError(f"{self.folder}: {kind} of {name} is not whole")
 
 
@@ -129,26 +162,12 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     return Checkpoint(folder, found)
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    with _named(path):
-        fields = json.loads(path.read_bytes())
-        for key in ("shapes", "buffers"):
-            fields[key] = {name: _shape(shape) for name, shape in fields[key].items()}
-        return {key: fields[key] for key in ("shapes", "buffers", "groups", "loss_scale", "facts")}
-
-
-def _shape(axes: Any) -> tuple[int, ...]:
-    if any(type(axis) is not int or axis < 0 for axis in axes):
-        raise ValueError(f"{axes!r} is no shape")
-    return tuple(axes)
-
-
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Faults in reading `path`, whose content anyone may have made, as CheckpointError."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
-        raise CheckpointError(f"{path} is not part of a checkpoint: {fault!r}") from fault
-    except SafetensorError as fault:
-        raise CheckpointError(f"{path} is no safetensors file: {fault}") from fault
+    except OSError as fault:
+        raise CheckpointError(f"{path} cannot be read: {fault.strerror or fault}") from fault
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        raise CheckpointError(f"{path} is not part of a checkpoint: {fault!r:.300}") from fault

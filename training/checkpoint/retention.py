@@ -78,16 +78,35 @@ def settle(run: Path, newest: Path, keep: Keep) -> list[str]:
 
     Gives the names of what was deleted. A folder that is no whole checkpoint is left to the person.
     """
-    _point(run, LAST, newest.name)
     whole = _whole(run)
+    _point(run, LAST, newest.name)
     if best := _by_verdict(whole):
         _point(run, BEST, manifest.step_folder(best[0].step))
-    kept = _kept(whole, keep) | {newest.name}
+    # Whatever the links lead to stays, a best one without a verdict too.
+    kept = _kept(whole, keep) | {_target(run, LAST), _target(run, BEST)}
     doomed = [name for one in whole if (name := manifest.step_folder(one.step)) not in kept]
     for name in doomed:
         _delete(run / CHECKPOINTS / name)
     _delete(run / CHECKPOINTS / f"{_REPLACED}{newest.name}")
     return doomed
+
+
+def set_aside(run: Path, after_step: int) -> list[str]:
+    """Rename the checkpoints of later steps than `after_step`, for a run that goes on from there.
+
+    They become `superseded-step-…`, with a number where that is taken, and are never deleted. The
+    links lead to what is left, or go. Gives the new names. Touches disk.
+    """
+    steps = sorted(_steps(run))
+    return _rename(run, [step for step in steps if step > after_step], "superseded")
+
+
+def mark_damaged(run: Path, step: int) -> str:
+    """Rename the checkpoint of `step`, whose bytes are not those that were written.
+
+    It becomes `damaged-step-…`, as in `set_aside`. Gives the new name. Touches disk.
+    """
+    return _rename(run, [step], "damaged")[0]
 
 
 def sync(folder: Path) -> None:
@@ -99,17 +118,51 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
+def _steps(run: Path) -> dict[int, Path]:
+    """The folders that have the name of a checkpoint, by step."""
+    folder = run / CHECKPOINTS
+    found = folder.iterdir() if folder.is_dir() else ()
+    steps = {manifest.step_of(one.name): one for one in found if not one.is_symlink()}
+    return {step: one for step, one in steps.items() if step is not None}
+
+
 def _whole(run: Path) -> list[Manifest]:
-    """The whole checkpoints of `run`, by step."""
+    """The whole checkpoints of `run`, by step, as far as the sizes of their files tell."""
     found = []
-    for folder in (run / CHECKPOINTS).iterdir():
-        if manifest.step_of(folder.name) is None or folder.is_symlink():
-            continue
+    for _, folder in sorted(_steps(run).items()):
         try:
             found.append(manifest.read(folder))
         except CheckpointError:
             continue
-    return sorted(found, key=lambda one: one.step)
+    return found
+
+
+def _rename(run: Path, steps: list[int], why: str) -> list[str]:
+    left = [one for one in _whole(run) if one.step not in steps]
+    best = _by_verdict(left)
+    # The links first, so that at no moment one leads nowhere.
+    for link, target in ((LAST, left[-1:]), (BEST, best[:1])):
+        if target:
+            _point(run, link, manifest.step_folder(target[0].step))
+        else:
+            (run / link).unlink(missing_ok=True)
+    names = []
+    for step in steps:
+        folder = run / CHECKPOINTS / manifest.step_folder(step)
+        folder.rename(aside := _free(folder.with_name(f"{why}-{folder.name}")))
+        names.append(aside.name)
+    if names:
+        sync(run / CHECKPOINTS)
+    return names
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with the first number behind it that no other has."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def _kept(whole: list[Manifest], keep: Keep) -> set[str]:
@@ -147,6 +200,12 @@ def _point(run: Path, link: str, name: str) -> None:
     beside.symlink_to(os.path.join(CHECKPOINTS, name), target_is_directory=True)
     beside.replace(run / link)
     sync(run)
+
+
+def _target(run: Path, link: str) -> str | None:
+    """The name of the checkpoint that a link leads to; None where there is none."""
+    path = run / link
+    return Path(os.readlink(path)).name if path.is_symlink() else None
 
 
 def _delete(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from engines.base import State, World
-from training.checkpoint import manifest, retention, shard
+from training.checkpoint import beside, manifest, retention, shard
 from training.checkpoint.background import Signals, Writing
 from training.checkpoint.commit import PATIENCE_S, Draft, commit, leave_part
 from training.checkpoint.consent import first_fault
@@ -26,7 +26,6 @@ from training.checkpoint.retention import Keep
 from training.checkpoint.shard import Interval
 from training.console.quantities import size
 from training.records.line_file import RunFolderError, naming
-from training.records.plain_json import encode_bytes
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
 # What the JSON files may need, and a margin for a file system that counts whole blocks.
@@ -97,7 +96,7 @@ class Saver:
         needed = self._total(share.bytes) + (_model_bytes(state) if verdict else 0)
         self._together(lambda: self._make(needed))
         self._together(self._see)
-        rest = self._rest(state, facts, periodic, verdict) if self._world.rank == 0 else None
+        rest = self._together(lambda: self._rest(state, facts, periodic, verdict))
         copied = self._copied(share)
         self._writing = Writing((copied or share).write, rest)
         if copied is None:
@@ -154,7 +153,7 @@ class Saver:
 
     def _lay_out(self, step: int, state: State) -> _Share:
         intervals = shard.share(state, self._world.rank, self._world.size)
-        path = self._made / shard.file_name(self._world.rank)
+        path = self._made / manifest.rank_file(self._world.rank)
         return _Share(path, shard.head(intervals, state.steps), intervals)
 
     @property
@@ -191,8 +190,10 @@ class Saver:
 
     def _rest(
         self, state: State, facts: Mapping[str, Any], periodic: bool, verdict: Verdict | None
-    ) -> Callable[[Signals], None]:
+    ) -> Callable[[Signals], None] | None:
         """What rank 0 does once its share is written."""
+        if self._world.rank != 0:
+            return None
         found = Manifest(
             step=self._step,
             samples=int(facts["samples"]),
@@ -204,8 +205,8 @@ class Saver:
             verdict=verdict,
         )
         # As bytes, so that what changes while it is written changes nothing in it.
-        beside = encode_bytes(_beside_tensors(state, facts))
-        return partial(commit, Draft(self._run, self._made, found, beside, self._keep))
+        content = beside.encoded(state, facts)
+        return partial(commit, Draft(self._run, self._made, found, content, self._keep))
 
     def _copied(self, share: _Share) -> _Share | None:
         """`share` with a copy of its tensors, if all ranks have the memory for one."""
@@ -247,16 +248,6 @@ class Saver:
     def _clear(self) -> None:
         if self._world.rank == 0:
             shutil.rmtree(self._made, ignore_errors=True)
-
-
-def _beside_tensors(state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "shapes": state.shapes,
-        "buffers": {name: tuple(buffer.shape) for name, buffer in state.buffers.items()},
-        "groups": state.groups,
-        "loss_scale": state.loss_scale,
-        "facts": facts,
-    }
 
 
 def _model_bytes(state: State) -> int:

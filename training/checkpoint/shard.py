@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 BUFFER = "buffer"
 """The kind of what is no parameter; its intervals keep the buffer's own dtype."""
-_RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STAGING_BYTES = 16 * 2**20
 
 
@@ -54,6 +52,9 @@ def parse_key(key: str) -> tuple[str, str, int]:
     """Kind, name and first element. Raises ValueError."""
     kind, rest = key.split("|", 1)
     name, start = rest.rsplit("|", 1)
+    # int() takes signs, blanks and digits of other scripts too.
+    if not (start.isascii() and start.isdecimal()):
+        raise ValueError(f"{key!r:.100} does not end in the number of an element")
     return kind, name, int(start)
 
 
@@ -90,16 +91,6 @@ def head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> bytes:
     entries = [Entry(i.key, i.dtype, (i.data.numel(),)) for i in intervals]
     counts = {name: float(count) for name, count in steps.items()}
     return tensor_file.head(entries, {"steps": json.dumps(counts)})
-
-
-def file_name(rank: int) -> str:
-    """The file that `rank` writes."""
-    return f"rank-{rank:05d}.safetensors"
-
-
-def is_rank_file(name: str) -> bool:
-    """Whether a file of a checkpoint holds intervals."""
-    return _RANK_FILE.match(name) is not None
 
 
 def write(path: Path, first: bytes, intervals: Sequence[Interval]) -> File:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +27,12 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
+_METADATA = "__metadata__"
+# The length of the text in bytes, little-endian.
+_LENGTH_BYTES = 8
+# What the safetensors library reads at most.
+_LONGEST = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,22 @@ class Entry:
         return prod(self.shape) * self.dtype.itemsize
 
 
+@dataclass(frozen=True)
+class Head:
+    """What a file says of itself."""
+
+    entries: Mapping[str, tuple[Entry, int]]
+    """By key, with the place of its first byte in the file."""
+    metadata: Mapping[str, str]
+
+
 def head(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes:
     """The first bytes of a file whose numbers follow in the order of `entries`, without gaps.
 
     Raises CheckpointError where the format has no name for a dtype. Source: the safetensors
     format, github.com/huggingface/safetensors.
     """
-    table: dict[str, object] = {"__metadata__": dict(metadata)}
+    table: dict[str, object] = {_METADATA: dict(metadata)}
     end = 0
     for entry in entries:
         if entry.dtype not in _DTYPES:
@@ -59,5 +77,63 @@ def head(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes:
         }
     text = json.dumps(table, separators=(",", ":")).encode()
     # Padded, so that the numbers behind it are aligned for those who map the file.
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
+
+
+def read_head(path: Path) -> Head:
+    """The head of the file `path`, whose content anyone may have made. Touches disk.
+
+    Raises OSError, and ValueError where it is not one: the tensors have to follow one another
+    from the first byte behind the head to the last of the file.
+    """
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        first = _LENGTH_BYTES + length
+        if first > size or length > _LONGEST:
+            raise ValueError(f"a head of {length} bytes in a file of {size}")
+        table = json.loads(stream.read(length), object_pairs_hook=_once, parse_constant=_refuse)
+    if not isinstance(table, dict):
+        raise ValueError("its head is no table of tensors")
+    metadata = table.pop(_METADATA, {})
+    if not _is_text(metadata):
+        raise ValueError(f"{metadata!r:.100} where texts by name belong")
+    placed = [(*_entry(key, fields), key) for key, fields in table.items()]
+    end = 0
+    for entry, begin, stop, key in sorted(placed, key=lambda one: one[1:3]):
+        if begin != end or stop - begin != entry.bytes:
+            raise ValueError(f"{key} does not lie where the tensor before it ends, or not whole")
+        end = stop
+    if first + end != size:
+        raise ValueError(f"{size - first} bytes of tensors where its head names {end}")
+    return Head({key: (entry, first + begin) for entry, begin, _, key in placed}, metadata)
+
+
+def _entry(key: str, fields: Any) -> tuple[Entry, int, int]:
+    begin, stop = (_count(value) for value in fields["data_offsets"])
+    shape = tuple(_count(axis) for axis in fields["shape"])
+    if fields["dtype"] not in _BY_NAME:
+        raise ValueError(f"{key} is of the type {fields['dtype']!r:.100}")
+    return Entry(key, _BY_NAME[fields["dtype"]], shape), begin, stop
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r:.100} where a count belongs")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _is_text(metadata: Any) -> bool:
+    return isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from types import TracebackType
 
-GiveUp = Callable[[str, str], None]
-"""Told what is wrong and the stack of the thread that hangs; ends the process."""
+GiveUp = Callable[[str], object]
+"""Told what is wrong; ends the process."""
 _LOOKS = 20
 _MARGIN_S = 2.0
 
@@ -27,7 +25,6 @@ class Watch:
         self.limit_s = timeout_s - min(_MARGIN_S, timeout_s / 4)
         self._give_up = give_up
         self._since: float | None = None
-        self._watched = threading.get_ident()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="data watch", daemon=True)
         self._thread.start()
@@ -52,13 +49,5 @@ class Watch:
         while not self._over.wait(min(1.0, self.limit_s / _LOOKS)):
             since = self._since
             if since is not None and time.monotonic() - since > self.limit_s:
-                text = (
-                    f"waited {self.limit_s:.0f} s for its data, and there is none yet; "
-                    "engine.timeout_s says how long it may wait"
-                )
-                self._give_up(text, self._stack())
+                self._give_up(f"waited {self.limit_s:.3g} s for its data; see engine.timeout_s")
                 return
-
-    def _stack(self) -> str:
-        frame = sys._current_frames().get(self._watched)
-        return "".join(traceback.format_stack(frame)) if frame else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from engines.base import Update
@@ -46,6 +47,10 @@ class Updater:
                 fill(before.checkpoint, self.average.pieces)
         if before:
             self.nonfinite.resume(before.fact("nonfinite", {"in_a_row": 0}))
+
+    def averaged(self, engine: Engine) -> AbstractContextManager[None]:
+        """Inside, the model has its average for its weights, where there is one."""
+        return self.average.in_place(engine) if self.average else nullcontext()
 
     def prepare(self, engine: Engine, step: int) -> None:
         """Set learning rate and generators for the update after `step` updates."""

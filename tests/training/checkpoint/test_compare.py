@@ -17,6 +17,7 @@ from tests.training.checkpoint.states import BUFFERS, state, whole
 from training.checkpoint import compare as comparing
 from training.checkpoint.compare import compare
 from training.checkpoint.reader import Checkpoint, open_checkpoint
+from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
 
 TENSORS = 13
@@ -30,9 +31,9 @@ def write(tmp_path: Path, alone: ProcessWorld) -> Callable[..., Checkpoint]:
     def run(given: State, samples: int = 640) -> Checkpoint:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        saver = Saver(folder, alone, "local", keep_last=2)
-        saved = saver.save(20, given, {"samples": samples}, is_best=False, periodic=True)
-        return open_checkpoint(saved)
+        saver = Saver(folder, alone, "local", Keep(2, 1, None), in_background=False)
+        saver.save(20, given, {"samples": samples}, periodic=True, verdict=None)
+        return open_checkpoint(folder / "last")
 
     return run
 

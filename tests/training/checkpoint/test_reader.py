@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,40 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "manifest.json").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
+
+
+def forge(folder: Path, name: str, content: bytes) -> None:
+    """Put `content` in the place of a file, with checksums that agree."""
+    (folder / name).write_bytes(content)
+
+    def vouch(fields: dict[str, Any]) -> None:
+        (entry,) = (file for file in fields["files"] if file["name"] == name)
+        digests = [hashlib.sha256(content).hexdigest()] if content else []
+        entry.update(bytes=len(content), sha256=digests)
+
+    rewrite(folder, vouch)
+
+
+def head_of(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The table and the numbers of a safetensors file."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def _bytes_read() -> int:
+    """By this process so far, from files of any kind."""
+    line = Path("/proc/self/io").read_text().splitlines()[0]
+    return int(line.removeprefix("rchar: "))
+
+
+def _cost_of_asking() -> int:
+    before = _bytes_read()
+    return _bytes_read() - before
+
+
+def with_head(text: str | bytes, numbers: bytes = b"") -> bytes:
+    encoded = text if isinstance(text, bytes) else text.encode()
+    return len(encoded).to_bytes(8, "little") + encoded + numbers
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -108,6 +144,12 @@ def test_a_link_in_place_of_a_file_is_refused(saved: Path, tmp_path: Path, name:
         lambda fields: fields.pop("engine"),
         lambda fields: fields.update(format="other"),
         lambda fields: fields["files"].pop(),
+        lambda fields: fields["files"].append(fields["files"][0]),
+        lambda fields: fields["files"].append({**fields["files"][0], "name": "other"}),
+        lambda fields: fields["files"][0].update(name="rank-00001.safetensors"),
+        lambda fields: fields.update(world_size=2**62),
+        lambda fields: fields.update(verdict={"metric": "loss", "value": "low"}),
+        lambda fields: fields.update(verdict={"metric": "l", "value": 1.0, "direction": "up"}),
     ],
 )
 def test_a_manifest_of_another_shape_is_refused(saved: Path, change: Callable[..., object]):
@@ -138,6 +180,139 @@ def test_a_tensor_with_a_gap_is_named(tmp_path: Path, alone: ProcessWorld, kind:
 
     with pytest.raises(CheckpointError, match=rf"{kind} of odd\|name is not whole"):
         open_checkpoint(tmp_path / "last")
+
+
+def _at_another_place(table: dict[str, Any]) -> None:
+    table["weight|frozen|0"]["data_offsets"] = [0, 20]
+
+
+def _of_another_shape(table: dict[str, Any]) -> None:
+    table["weight|frozen|0"]["shape"] = [2**40]
+
+
+def _with_a_key_of_no_grammar(table: dict[str, Any]) -> None:
+    table["weight|frozen|-1"] = table.pop("weight|frozen|0")
+
+
+def _with_nan_steps(table: dict[str, Any]) -> None:
+    table["__metadata__"]["steps"] = '{"embed.weight": NaN}'
+
+
+def _with_steps_of_nothing(table: dict[str, Any]) -> None:
+    table["__metadata__"]["steps"] = '{"nothing": 1.0}'
+
+
+def _without_steps(table: dict[str, Any]) -> None:
+    del table["__metadata__"]["steps"]
+
+
+def _of_half_precision(table: dict[str, Any]) -> None:
+    table["weight|frozen|0"].update(dtype="F16", shape=[10])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _at_another_place,
+        _of_another_shape,
+        _with_a_key_of_no_grammar,
+        _with_nan_steps,
+        _with_steps_of_nothing,
+        _without_steps,
+        _of_half_precision,
+    ],
+)
+def test_a_tensor_file_that_contradicts_itself_is_refused_by_name(
+    saved: Path, change: Callable[[dict[str, Any]], None]
+):
+    table, numbers = head_of((saved / FILES[0]).read_bytes())
+    change(table)
+    forge(saved, FILES[0], with_head(json.dumps(table), numbers))
+
+    with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors is not part of"):
+        open_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        (2**40).to_bytes(8, "little") + b"{}",
+        with_head("{}", b"left over"),
+        with_head("[" * 100_000),
+        with_head("[]"),
+        with_head('{"a": 1}'),
+        with_head('{"a": {}, "a": {}}'),
+        with_head('{"__metadata__": {"steps": 1}}'),
+        with_head('{"weight|w|0": {"dtype": "F32", "shape": [1e9], "data_offsets": [0, 4]}}'),
+        with_head(b"\xff\xfe"),
+    ],
+)
+def test_a_tensor_file_that_is_none_is_refused_by_name(saved: Path, content: bytes):
+    forge(saved, FILES[0], content)
+
+    with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors"):
+        open_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields["shapes"].update(frozen=[-5]),
+        lambda fields: fields["shapes"].update(frozen=[2**62, 2**62]),
+        lambda fields: fields["shapes"].update(frozen="5"),
+        lambda fields: fields["shapes"].update(another=[5]),
+        lambda fields: fields["buffers"].update(another=[0]),
+        lambda fields: fields.update(groups=[{"lr": 1}]),
+        lambda fields: fields.update(groups={}),
+        lambda fields: fields.update(loss_scale={"scale": "NaN"}),
+        lambda fields: fields.update(facts=[]),
+        lambda fields: fields.pop("shapes"),
+    ],
+)
+def test_a_state_of_another_shape_is_refused(saved: Path, change: Callable[..., object]):
+    fields = json.loads((saved / "state.json").read_text())
+    change(fields)
+    forge(saved, "state.json", json.dumps(fields).encode())
+
+    with pytest.raises(CheckpointError, match=f"state.json|{saved.name}"):
+        open_checkpoint(saved)
+
+
+def test_a_state_of_deep_json_is_refused(saved: Path):
+    forge(saved, "state.json", b'{"facts":' + b"[" * 100_000)
+
+    with pytest.raises(CheckpointError, match=r"state\.json is not part of a checkpoint"):
+        open_checkpoint(saved)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what is read through /proc")
+def test_only_what_is_asked_for_is_read(saved: Path):
+    found = open_checkpoint(saved)
+    before = _bytes_read()
+    found.interval("weight", "embed.weight", 3, 5)
+
+    assert _bytes_read() - before - _cost_of_asking() == 8
+
+
+def test_more_than_a_tensor_has_is_no_interval(saved: Path):
+    found = open_checkpoint(saved)
+
+    for start, stop in ((0, 6), (-1, 2), (6, 7)):
+        with pytest.raises(ValueError, match=f"has no elements {start} to"):
+            found.read("weight", "frozen", start, torch.empty(stop - start))
+
+
+def test_a_file_that_goes_while_it_is_read_is_named(saved: Path):
+    found = open_checkpoint(saved)
+    os.truncate(saved / FILES[0], 100)
+    with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors .*it ends too early"):
+        found.tensor("weight", "frozen")
+
+    (saved / FILES[0]).unlink()
+    with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors cannot be read: No such"):
+        found.tensor("weight", "frozen")
 
 
 def test_an_interval_is_read_across_the_files_it_lies_in(saved: Path):

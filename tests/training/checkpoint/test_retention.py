@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
+import signal
+import sys
 from pathlib import Path
 
 from engines.world import ProcessWorld
 from tests.training.checkpoint.states import state, whole
 from training.checkpoint.manifest import Verdict
 from training.checkpoint.reader import open_checkpoint
-from training.checkpoint.retention import Keep
+from training.checkpoint.retention import (
+    Keep,
+    mark_damaged,
+    publish,
+    recover,
+    set_aside,
+    settle,
+    sweep,
+    unfinished,
+)
 from training.checkpoint.saver import Saver
 
 
 def steps(run: Path) -> list[int]:
-    return sorted(int(name.removeprefix("step-")) for name in os.listdir(run / "checkpoints"))
+    names = os.listdir(run / "checkpoints")
+    return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-"))
 
 
 def saving(run: Path, world: ProcessWorld, last: int, best: int = 1, every: int | None = None):
@@ -82,3 +96,135 @@ def test_a_damaged_checkpoint_is_neither_counted_nor_deleted(tmp_path: Path, alo
     save(saver, 3)
 
     assert steps(tmp_path) == [1, 3]
+
+
+def test_periodic_ones_at_a_distance_stay_for_good(tmp_path: Path, alone: ProcessWorld):
+    saver = saving(tmp_path, alone, last=1, every=3)
+    for step in range(1, 9):
+        save(saver, step, periodic=step != 7)
+
+    assert steps(tmp_path) == [3, 6, 8]
+
+
+def test_the_best_verdicts_stay_and_the_link_leads_to_the_best_of_them(
+    tmp_path: Path, alone: ProcessWorld
+):
+    saver = saving(tmp_path, alone, last=1, best=2)
+    for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.1), (5, 0.9)):
+        save(saver, step, loss=loss, periodic=False)
+
+    assert steps(tmp_path) == [2, 4, 5]
+    assert open_checkpoint(tmp_path / "best").manifest.step == 2  # the earlier of two equals
+
+
+def test_the_highest_is_best_where_the_verdict_says_so(tmp_path: Path, alone: ProcessWorld):
+    saver = saving(tmp_path, alone, last=1)
+    for step, accuracy in ((1, 0.3), (2, 0.9), (3, 0.2)):
+        verdict = Verdict("accuracy", accuracy, "max")
+        saver.save(step, state(whole()), {"samples": 1}, False, verdict)
+
+    assert open_checkpoint(tmp_path / "best").manifest.step == 2
+
+
+def test_a_verdict_by_another_metric_is_no_longer_compared(tmp_path: Path, alone: ProcessWorld):
+    saver = saving(tmp_path, alone, last=1)
+    save(saver, 1, loss=0.0, periodic=False)
+    saver.save(2, state(whole()), {"samples": 1}, False, Verdict("accuracy", 0.5, "max"))
+
+    assert steps(tmp_path) == [2]
+    assert open_checkpoint(tmp_path / "best").manifest.step == 2
+
+
+def test_what_comes_after_the_step_that_a_run_goes_on_from_is_set_aside(
+    tmp_path: Path, alone: ProcessWorld
+):
+    saver = saving(tmp_path, alone, last=5)
+    for step, loss in ((10, 0.5), (20, 0.4), (30, 0.1), (40, None)):
+        save(saver, step, loss)
+
+    assert set_aside(tmp_path, 20) == ["superseded-step-00000030", "superseded-step-00000040"]
+    assert steps(tmp_path) == [10, 20]
+    assert open_checkpoint(tmp_path / "last").manifest.step == 20
+    assert open_checkpoint(tmp_path / "best").manifest.step == 20
+
+    save(saver, 30)
+    assert set_aside(tmp_path, 20) == ["superseded-step-00000030-2"]
+    assert set_aside(tmp_path, 20) == []
+    kept = tmp_path / "checkpoints" / "superseded-step-00000030"
+    assert open_checkpoint(kept).manifest.step == 30
+
+
+def test_links_go_where_nothing_is_left_to_lead_to(tmp_path: Path, alone: ProcessWorld):
+    save(saving(tmp_path, alone, last=1), 10, loss=0.5)
+
+    assert set_aside(tmp_path, 0) == ["superseded-step-00000010"]
+    assert not os.path.lexists(tmp_path / "last")
+    assert not os.path.lexists(tmp_path / "best")
+    assert set_aside(tmp_path / "nowhere", 0) == []
+
+
+def test_a_damaged_one_is_renamed_and_never_linked_again(tmp_path: Path, alone: ProcessWorld):
+    saver = saving(tmp_path, alone, last=2)
+    for step in (10, 20):
+        save(saver, step, loss=1 / step)
+
+    assert mark_damaged(tmp_path, 20) == "damaged-step-00000020"
+    assert open_checkpoint(tmp_path / "last").manifest.step == 10
+    assert open_checkpoint(tmp_path / "best").manifest.step == 10
+
+    save(saver, 30, periodic=False)
+    assert (tmp_path / "checkpoints" / "damaged-step-00000020").is_dir()
+    assert open_checkpoint(tmp_path / "best").manifest.step == 10
+
+
+def _killed_at(operation: int, run: Path) -> bool:
+    """Replace step 20 in a process that is killed before its n-th change to a folder."""
+    process = os.fork()
+    if process:
+        return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+    left = operation
+
+    def kill(event: str, _: object) -> None:
+        nonlocal left
+        if event in ("os.rename", "os.remove", "os.rmdir", "os.symlink", "shutil.rmtree"):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        sys.addaudithook(kill)
+        final = publish(unfinished(run / "checkpoints", 20), 20)
+        settle(run, final, Keep(1, 1, None))
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
+    tmp_path: Path, alone: ProcessWorld
+):
+    older, newer = tmp_path / "older", tmp_path / "newer"
+    for run, samples in ((older, 20), (newer, 21)):
+        run.mkdir()
+        verdict = Verdict("loss", 1 / samples, "min")
+        saver = saving(run, alone, last=1)
+        saver.save(20, state(whole(samples)), {"samples": samples}, True, verdict)
+    found = []
+    for operation in itertools.count(1):
+        run = tmp_path / f"killed-{operation}"
+        shutil.copytree(older, run, symlinks=True)
+        shutil.copytree(
+            newer / "checkpoints" / "step-00000020", run / "checkpoints" / ".saving-step-00000020"
+        )
+        if not _killed_at(operation, run):
+            break
+        recover(run)
+        for link in ("last", "best"):
+            assert open_checkpoint(run / link).manifest.step == 20
+        found.append(open_checkpoint(run / "last").manifest.samples)
+        sweep(run)
+        assert os.listdir(run / "checkpoints") == ["step-00000020"]
+
+    # The older one until the newer has its name, through every operation of both functions.
+    assert found == sorted(found)
+    assert set(found) == {20, 21} and len(found) >= 8

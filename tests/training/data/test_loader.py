@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -191,3 +192,25 @@ def test_a_split_can_be_evaluated_again_and_by_workers():
 def test_an_empty_split_is_refused():
     with pytest.raises(DataError, match="the split holds no samples"):
         evaluation(0, 1)
+
+
+class Vast(TinySplit):
+    """A billion samples and some, of which each tells its number."""
+
+    read: ClassVar[list[int]] = []
+
+    def sample(self, index, draws):
+        self.read.append(index)
+        return super().sample(index, draws)
+
+
+def test_a_run_begins_at_sample_10_to_the_9_without_a_look_at_those_before():
+    split = Vast(3 * 10**9)
+    order = DataOrder(len(split), 8, seed=0)
+    step = 10**9 // 8
+    budget = Budget(step + 10, order.steps_per_epoch, 8, 2, 4, 1, "", step)
+    loader = make_settings().loader
+    later = Batches(Samples(TinyTask(), split, 0), order, budget, world(), loader)
+    Vast.read.clear()
+    later.take()
+    assert Vast.read == order.batch(step)[1].tolist()

@@ -1,0 +1,194 @@
+"""What transformers loads computes the very logits, and gives the very tokens."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.base import DataError, HuggingFace
+from models.language import bpe
+from models.language.byte_tokenizer import ByteTokenizer
+from models.language.hugging_face import write_tokenizer
+from models.language.tokenizer import TAGS
+
+transformers = pytest.importorskip("transformers")
+
+TEXT = "\n\n".join(f"Sentence {i} tells that {i} is {i % 7}." for i in range(200))
+TEXTS = [
+    "",
+    " ",
+    "def main():\n    return 0\n\t\r\n",
+    "<command>ls -l</command><file>a\n</file> ünïcode 日本 \U0001f600 e\u0301 \u00a0\u200b\ufeff",
+    "<system<system></system>>< command>",
+    "it speaks of <|end|>, <|pad|>, <|start|> and <|reserved_0|>",
+    "\x00\x01\x7f\x80\xad\xa0 0123456789  two  blanks   ",
+    "don't we'll I'm 'tis " * 3,
+]
+
+
+def drawn_text(seed):
+    """Letters from all of Unicode, and tags among them."""
+    draw = random.Random(seed)
+    parts = [chr(draw.choice((draw.randrange(256), draw.randrange(0xD800)))) for _ in range(300)]
+    parts += [draw.choice(TAGS) for _ in range(20)]
+    draw.shuffle(parts)
+    return "".join(parts)
+
+
+def export(task, model, folder):
+    """The folder as the launcher would leave it."""
+    folder.mkdir()
+    task.write_hugging_face(folder)
+    tensors = {task.hugging_face_name(n): p.detach() for n, p in model.named_parameters()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def load_model(folder):
+    model, told = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True
+    )
+    assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return model.eval()
+
+
+def load_tokenizer(folder):
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@pytest.mark.parametrize("kv_heads", [None, 2, 1])
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_logits_are_equal_to_the_bit(make_task, tmp_path, size, kv_heads):
+    torch.manual_seed(0)
+    task = make_task(size=size, kv_heads=kv_heads, seq_len=96)
+    model = task.build().eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 1:  # norms are drawn as ones, which hides a wrong place
+            torch.nn.init.normal_(parameter, 1.0, 0.1)
+    theirs = load_model(export(task, model, tmp_path / "out"))
+    tokens = torch.randint(0, task.size.vocabulary, (2, 96))
+    with torch.no_grad():
+        assert torch.equal(model(tokens), theirs(tokens).logits)
+    assert theirs.dtype == torch.float32
+    assert theirs.config.max_position_embeddings == 96
+
+
+def test_the_configuration_names_the_marks_of_the_tokenizer(make_task, tmp_path):
+    task = make_task()
+    theirs = load_model(export(task, task.build(), tmp_path / "out"))
+    for told in (theirs.config, theirs.generation_config):
+        assert (told.pad_token_id, told.bos_token_id, told.eos_token_id) == (256, 257, 258)
+
+
+def test_what_was_exported_goes_on_writing(make_task, tmp_path):
+    task = make_task()
+    folder = export(task, task.build(), tmp_path / "out")
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    given = tokenizer("def main", return_tensors="pt")
+    written = model.generate(**given, max_new_tokens=5, do_sample=False)
+    assert written[0, :8].tolist() == list(b"def main")
+
+
+@pytest.fixture(scope="module")
+def byte_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bytes")
+    write_tokenizer(folder, ByteTokenizer(), 128)
+    # What AutoTokenizer goes by where the folder holds a model.
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return folder
+
+
+@pytest.mark.parametrize("text", [*TEXTS, *(drawn_text(seed) for seed in range(5))])
+def test_bytes_are_the_same_tokens_and_the_same_text(byte_folder, text):
+    ours, theirs = ByteTokenizer(), load_tokenizer(byte_folder)
+    tokens = theirs(text)["input_ids"]
+    assert tokens == ours.encode(text).tolist()
+    assert theirs.decode(tokens) == text
+
+
+def test_every_byte_has_its_number(byte_folder):
+    theirs = load_tokenizer(byte_folder)
+    vocabulary = theirs.get_vocab()
+    assert sorted(vocabulary.values()) == list(range(ByteTokenizer.size))
+    assert [vocabulary[tag] for tag in TAGS] == list(range(259, 267))
+    assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id) == (256, 257, 258)
+
+
+def test_bytes_that_are_no_text_are_shown_and_special_ones_are_not(byte_folder):
+    ours, theirs = ByteTokenizer(), load_tokenizer(byte_folder)
+    tokens = [257, 0xC3, 104, 0xE2, 0x82, 105, 259, 0xF0, 258, 256, 270]
+    assert theirs.decode(tokens, skip_special_tokens=True) == ours.decode(tokens)
+
+
+@pytest.mark.parametrize("text", [*TEXTS, drawn_text(9)])
+def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path, text):
+    run = tmp_path / "run"
+    trained = bpe.load_or_train([TEXT], 400, run)
+    task = make_task(run, tokenizer="bpe", vocabulary=400)
+    (tmp_path / "out").mkdir()
+    task.write_hugging_face(tmp_path / "out")
+    theirs = load_tokenizer(tmp_path / "out")
+    tokens = theirs(text)["input_ids"]
+    assert tokens == trained.encode(text).tolist()
+    assert theirs.decode(tokens) == text
+    assert theirs.eos_token_id == trained.end
+
+
+@pytest.mark.parametrize("folder", [None, "run"])
+def test_a_trained_tokenizer_that_is_gone_is_told(make_task, tmp_path, folder):
+    task = make_task(folder and tmp_path / folder, tokenizer="bpe")
+    with pytest.raises(DataError, match="the tokenizer of the run is not there"):
+        task.write_hugging_face(tmp_path)
+
+
+@pytest.fixture
+def downloaded(tmp_path):
+    """A folder of a GPT-2, whose output is tied to its embedding, with its tokenizer."""
+    folder = tmp_path / "gpt2"
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe.train([TEXT], 320).inner, bos_token=bpe.START, eos_token=bpe.END
+    )
+    tokenizer.save_pretrained(folder)
+    config = transformers.GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def test_a_pretrained_model_goes_back_with_its_own_files(make_task, tmp_path, downloaded):
+    task = make_task(pretrained=str(downloaded))
+    model = task.build().eval()
+    with torch.no_grad():
+        model.inner.transformer.wte.weight.add_(0.25)
+    folder = export(task, model, tmp_path / "out")
+    theirs = load_model(folder)
+    tokens = torch.arange(60)[None]
+    with torch.no_grad():
+        assert torch.equal(model(tokens), theirs(tokens).logits)
+    assert theirs.dtype == torch.float32
+    assert load_tokenizer(folder)(TEXT) == load_tokenizer(downloaded)(TEXT)
+
+
+def test_another_tokenizer_than_the_pretrained_ones_is_carried(make_task, tmp_path, downloaded):
+    task = make_task(tokenizer=str(downloaded))
+    model = task.build()
+    folder = export(task, model, tmp_path / "out")
+    theirs = load_model(folder)
+    assert theirs.config.vocab_size == 320
+    assert load_tokenizer(folder)(TEXT) == load_tokenizer(downloaded)(TEXT)
+
+
+def test_a_pretrained_folder_that_is_gone_is_told(make_task, tmp_path, downloaded):
+    task = make_task(pretrained=str(downloaded))
+    downloaded.rename(tmp_path / "away")
+    with pytest.raises(DataError):
+        task.write_hugging_face(tmp_path)
+
+
+def test_the_task_answers_the_contract(make_task):
+    assert isinstance(make_task(), HuggingFace)

@@ -1,0 +1,84 @@
+"""What a run goes on from is whole to the last byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.checkpoint.states import state, whole
+from training.checkpoint.choice import choose
+from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+
+
+@pytest.fixture
+def run(tmp_path: Path, alone) -> Path:
+    """A run folder with the checkpoints of steps 10, 20 and 30."""
+    saver = Saver(tmp_path, alone, "local", Keep(3, 1, None), in_background=False)
+    for step in (10, 20, 30):
+        facts = {"samples": step}
+        saver.save(step, state(whole(step)), facts, periodic=True, verdict=None)
+    saver.wait()
+    return tmp_path
+
+
+def shard(run: Path, step: int) -> Path:
+    return run / f"checkpoints/step-{step:08d}/rank-00000.safetensors"
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_newest_is_taken(run, alone):
+    found = choose(run, alone, None)
+    assert found.checkpoint.manifest.step == 30
+    assert found.damaged == {}
+    expected = whole(30)["exp_avg"]["embed.weight"]
+    assert torch.equal(found.checkpoint.tensor("exp_avg", "embed.weight"), expected)
+
+
+@pytest.mark.parametrize("place", [0, 100, -1])
+def test_one_flipped_bit_makes_it_the_one_before(run, alone, place):
+    flip(shard(run, 30), place)
+    found = choose(run, alone, None)
+    assert found.checkpoint.manifest.step == 20
+    assert list(found.damaged) == [30]
+    assert "step-00000030" in found.damaged[30]
+
+
+def test_files_that_are_missing_are_passed_over_too(run, alone):
+    shard(run, 30).unlink()
+    (run / "checkpoints/step-00000020/manifest.json").unlink()
+    found = choose(run, alone, None)
+    assert found.checkpoint.manifest.step == 10
+    assert list(found.damaged) == [30, 20]
+
+
+def test_a_named_one_is_taken_or_refused_but_never_another(run, alone):
+    assert choose(run, alone, 10).checkpoint.manifest.step == 10
+    flip(shard(run, 20), -1)
+    with pytest.raises(CheckpointError, match="step-00000020"):
+        choose(run, alone, 20)
+    with pytest.raises(CheckpointError, match="step-00000025"):
+        choose(run, alone, 25)
+
+
+def test_there_may_be_none(tmp_path, alone):
+    assert choose(tmp_path, alone, None).checkpoint is None
+
+
+def test_two_ranks_check_a_part_each_and_agree(run, two_ranks):
+    assert two_ranks.run(_chosen, run) == [(30, [])] * 2
+    flip(shard(run, 30), -1)
+    assert two_ranks.run(_chosen, run) == [(20, [30])] * 2
+
+
+def _chosen(world, run):
+    found = choose(run, world, None)
+    return found.checkpoint.manifest.step, list(found.damaged)

@@ -1,0 +1,127 @@
+"""A disk that is full, cannot be written or is gone costs the save and no earlier checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engines.world import ProcessWorld
+from tests.training.checkpoint.states import state, whole
+from training.checkpoint.manifest import CheckpointError, Verdict
+from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+
+BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small disk with options; again, to change them."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        try:
+            subprocess.run(words, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("needs the right to mount a disk")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+def saving(run: Path, world: ProcessWorld, in_background: bool) -> Saver:
+    return Saver(run, world, "local", Keep(2, 1, None), in_background)
+
+
+def save(saver: Saver, step: int) -> None:
+    saver.save(step, state(whole(step)), {"samples": step}, True, Verdict("loss", 1 / step, "min"))
+    saver.wait()
+
+
+def is_as_before(run: Path) -> bool:
+    """Step 1 is there, whole and linked, and nothing else."""
+    assert os.listdir(run / "checkpoints") == ["step-00000001"]
+    assert open_checkpoint(run / "best").manifest.step == 1
+    return open_checkpoint(run / "last").manifest.step == 1
+
+
+@BACKGROUND
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+    disk: Callable[[str], Path], alone: ProcessWorld, in_background: bool
+):
+    run = disk("size=24m")
+    saver = saving(run, alone, in_background)
+    save(saver, 1)
+    (run / "other").write_bytes(bytes(10 * 2**20))
+
+    with pytest.raises(CheckpointError) as told:
+        save(saver, 2)
+    needs = r"the checkpoint of step 2 cannot be saved: it needs 16\.0 MiB, and "
+    told.match(needs + rf"{run / 'checkpoints'} has 1\d\.\d MiB free")
+    assert is_as_before(run)
+
+    (run / "other").unlink()
+    save(saver, 3)
+    assert open_checkpoint(run / "last").manifest.step == 3
+
+
+@BACKGROUND
+@pytest.mark.parametrize("room", range(6))
+def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(
+    disk: Callable[[str], Path], alone: ProcessWorld, in_background: bool, room: int
+):
+    run = disk("size=64m")
+    saver = saving(run, alone, in_background)
+    save(saver, 1)
+    used = os.statvfs(run).f_files - os.statvfs(run).f_ffree
+    # Bytes there are, but only so many more files: the system's answer is that of a full disk.
+    disk(f"remount,nr_inodes={used + room}")
+
+    try:
+        save(saver, 2)
+    except CheckpointError as fault:
+        told = str(fault)
+    else:
+        pytest.fail("it was written whole")
+    assert told.startswith("the checkpoint of step 2 cannot be saved: ")
+    assert str(run) in told and "No space left on device" in told
+    assert is_as_before(run)
+
+
+@BACKGROUND
+def test_a_disk_that_cannot_be_written_is_named(
+    disk: Callable[[str], Path], alone: ProcessWorld, in_background: bool
+):
+    run = disk("size=64m")
+    saver = saving(run, alone, in_background)
+    save(saver, 1)
+    disk("remount,ro")
+
+    with pytest.raises(CheckpointError) as told:
+        save(saver, 2)
+    told.match(rf"cannot write {run}/checkpoints/.*: Read-only file system; make it writable")
+    assert is_as_before(run)
+
+
+@BACKGROUND
+def test_a_run_folder_that_is_gone_is_named(
+    tmp_path: Path, alone: ProcessWorld, in_background: bool
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    saver = saving(run, alone, in_background)
+    save(saver, 1)
+    shutil.rmtree(run)
+
+    with pytest.raises(CheckpointError, match=f"{run} is gone: it was moved or deleted during"):
+        save(saver, 2)
+    assert not run.exists()

@@ -1,0 +1,129 @@
+"""The weights of the best as one plain safetensors file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from engines.base import State, World
+from engines.world import ProcessWorld
+from tests.engines.pool import Pool
+from tests.training.checkpoint.states import BUFFERS, bits, state, whole
+from training.checkpoint.manifest import CheckpointError, Verdict
+from training.checkpoint.reader import Checkpoint, open_checkpoint
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+from training.checkpoint.weights import write_sharded, write_weights
+
+
+def averaged(rank: int = 0, size: int = 1) -> State:
+    """A state with a moving average of all but the frozen parameter."""
+    average = {"ema": whole(5)["exp_avg"]}
+    mine = state(whole(), rank, size, replicated=False)
+    joined = state({**whole(), **average}, rank, size, replicated=False).pieces
+    return replace(mine, pieces=joined)
+
+
+def save_the_best(world: World, run: Path) -> None:
+    saver = Saver(run, world, "zero2", Keep(1, 1, None), in_background=True)
+    saver.save(7, averaged(world.rank, world.size), {"samples": 1}, True, Verdict("l", 1.0, "min"))
+    saver.wait()
+
+
+def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(
+    tmp_path: Path, two_ranks: Pool
+):
+    two_ranks.run(save_the_best, tmp_path)
+
+    with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:
+        assert opened.metadata() == {"format": "pt", "kind": "ema", "step": "7"}
+        found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    expected = {**whole()["weight"], **whole(5)["exp_avg"], **BUFFERS}
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (found[name].shape, found[name].dtype) == (tensor.shape, tensor.dtype), name
+        assert bits(found[name]) == bits(tensor), name
+
+
+def test_the_file_is_no_source_of_intervals_but_checked_like_the_others(
+    tmp_path: Path, two_ranks: Pool
+):
+    two_ranks.run(save_the_best, tmp_path)
+    assert open_checkpoint(tmp_path / "best").kinds == ["ema", "exp_avg", "exp_avg_sq", "weight"]
+
+    path = tmp_path / "best" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        open_checkpoint(tmp_path / "best")
+
+
+def test_a_checkpoint_that_was_not_judged_has_no_such_file(tmp_path: Path, alone: ProcessWorld):
+    saver = Saver(tmp_path, alone, "local", Keep(1, 1, None), in_background=False)
+    saver.save(7, state(whole()), {"samples": 1}, True, None)
+
+    assert not (tmp_path / "last" / "model.safetensors").exists()
+
+
+def test_the_weights_themselves_are_written_where_asked_for(tmp_path: Path, two_ranks: Pool):
+    two_ranks.run(save_the_best, tmp_path)
+    source: Checkpoint = open_checkpoint(tmp_path / "best")
+
+    file = write_weights(source, tmp_path / "plain.safetensors")
+    assert file.bytes == (tmp_path / "plain.safetensors").stat().st_size
+    with safe_open(tmp_path / "plain.safetensors", framework="pt") as opened:
+        for name, tensor in whole()["weight"].items():
+            assert bits(opened.get_tensor(name)) == bits(tensor)
+
+
+def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path: Path, alone: ProcessWorld):
+    from engines.base import Piece
+
+    large = torch.arange(5 * 700_001, dtype=torch.float32).reshape(5, -1)
+    alike = State({"w": tuple(large.shape)}, [Piece("weight", "w", 0, large, True)], {}, {}, [], {})
+    saver = Saver(tmp_path, alone, "local", Keep(1, 1, None), in_background=False)
+    saver.save(1, alike, {"samples": 1}, True, Verdict("l", 1.0, "min"))
+
+    with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:
+        assert torch.equal(opened.get_tensor("w"), large)
+
+
+def test_names_say_what_is_written_and_under_which_name(saved: Path, tmp_path: Path):
+    names = {"embed.weight": "theirs.weight", "counts": "counts"}
+    write_weights(open_checkpoint(saved), tmp_path / "out", names=names)
+
+    found = load_file(tmp_path / "out")
+    assert found.keys() == {"theirs.weight", "counts"}
+    assert bits(found["theirs.weight"]) == bits(whole()["weight"]["embed.weight"])
+
+
+@pytest.mark.parametrize(("limit", "count"), [(10**9, 1), (400, 2), (1, 9)])
+def test_large_models_are_cut_into_files_with_an_index(
+    saved: Path, tmp_path: Path, limit: int, count: int
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    source = open_checkpoint(saved)
+    names = {name: f"their.{name}" for name in {**source.shapes, **source.buffer_shapes}}
+    files = write_sharded(source, out, "weight", names, limit)
+
+    assert sorted(file.name for file in files) == sorted(path.name for path in out.iterdir())
+    shards = {path.name: load_file(path) for path in out.glob("*.safetensors")}
+    assert len(shards) == count
+    where = {name: file for file, tensors in shards.items() for name in tensors}
+    assert where.keys() == set(names.values())
+    index = out / "model.safetensors.index.json"
+    assert index.exists() == (count > 1)
+    if count > 1:
+        told = json.loads(index.read_text())
+        assert told["weight_map"] == where
+        tensors = [tensor for shard in shards.values() for tensor in shard.values()]
+        assert told["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors)
+        assert f"model-00001-of-{count:05d}.safetensors" in shards
