@@ -231,8 +231,8 @@ def _missing_word(command: Command) -> Fault:
     return Fault(
         f"{command.name} needs to know what",
         place=f"the command line: {command.name}",
-        legal=", ".join(command.words) or RESUME.metavar,
-        mend=f"write  {_call(command)} {(command.words or ('auto',))[0]}",
+        legal=", ".join(command.words) or command.legal,
+        mend=f"write  {_call(command)} {(command.words or ('runs/NAME',))[0]}",
         order=(_ORDER, 0),
     )
 

@@ -32,7 +32,7 @@ def supervise(
     told on stderr and in the log. Touches the disk.
     """
     most = job.resolved.settings.engine.max_restarts
-    first = _First(job)
+    first = First(job)
     tried = job
     for number in range(1, most + 1):
         signals: set[int] = set()
@@ -45,7 +45,7 @@ def supervise(
     return supervisor.supervise(tried, threads, tell, module)
 
 
-class _First:
+class First:
     """What the first try of a job began with."""
 
     def __init__(self, job: Job) -> None:

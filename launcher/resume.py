@@ -16,7 +16,7 @@ from launcher.messages import PROGRAM, Fault, SettingsError
 from launcher.resolve import choose
 from launcher.resolved import Words
 from launcher.source import read
-from training.checkpoint import manifest
+from training.checkpoint import blocks, manifest
 from training.checkpoint.manifest import CheckpointError
 
 AUTO = "auto"
@@ -211,7 +211,8 @@ def _steps(folder: Path) -> Sequence[int]:
 
 def _read(folder: Path, step: int) -> Kept:
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
-    manifest.read(checkpoint)
+    files = manifest.read(checkpoint).files
+    blocks.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
     facts = json.loads((checkpoint / manifest.STATE).read_bytes())["facts"]
     settings = facts.get("settings")
     if settings is not None and not isinstance(settings, dict):

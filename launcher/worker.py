@@ -62,7 +62,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     undo.callback(watch.close)
 
     seed = settings.train.seed
-    task = _task(settings, folder, world)
+    task = _task(job, settings, folder, world)
     samples = Samples(task, task.data("train"), seed)
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
     kept = continuation.kept(resolved, samples, order, world)
@@ -136,7 +136,7 @@ def _device(settings: Any, resolved: Resolved) -> str:
     return settings.device if settings.device != "auto" else resolved.device
 
 
-def _task(settings: Any, folder: Path, world: World) -> Task:
+def _task(job: Job, settings: Any, folder: Path, world: World) -> Task:
     module, _, name = FAMILIES[settings.model.family].task.partition(":")
     context = Context(
         seed=settings.train.seed,
@@ -144,6 +144,7 @@ def _task(settings: Any, folder: Path, world: World) -> Task:
         folder=folder,
         device=world.device,
         attention=settings.memory.attention,
+        data_anew=job.resume is not None and "data" in job.resume.reset,
     )
     task: Task = getattr(import_module(module), name)(settings.model, settings.data, context)
     _in_turn(world, task.setup)

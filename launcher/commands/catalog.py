@@ -20,6 +20,8 @@ class Command:
     """What it is given beside options, as help writes it."""
     words: tuple[str, ...] = ()
     """What that word may be, where that is a closed list."""
+    legal: str = ""
+    """The same in words, where it is no closed list."""
     word_required: bool = False
 
 
@@ -33,6 +35,7 @@ COMMANDS = {
             "launcher.commands.run",
             tuple(option for option in OPTIONS if option != RESUME),
             word="RUN",
+            legal="a run folder, one of its checkpoints, the number of a step, or auto",
             word_required=True,
         ),
         Command(
@@ -57,6 +60,7 @@ COMMANDS = {
             "launcher.commands.verify",
             (BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
             word="RUN",
+            legal="a run folder, or one of its checkpoints",
             word_required=True,
         ),
         Command(

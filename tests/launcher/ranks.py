@@ -15,6 +15,7 @@ from pathlib import Path
 
 from launcher import last_words, rank
 from models.base import DataError
+from tests.launcher.runs import saved
 from training.hooks import Outcome, Status
 
 ME = int(os.environ.get("RANK", "0"))
@@ -60,6 +61,14 @@ def work(job) -> Outcome:
         return outcome(1, "the loss of step 3 is not finite")
     elif scene == "signal":
         return until_signal(folder)
+    elif scene in ("faults", "saves, then fails once"):
+        tried(job)
+        if scene == "faults" or job.resume is None:
+            raise ValueError("the second rank broke")
+    elif scene == "breaks at a signal":
+        signal.signal(signal.SIGTERM, broken)
+        (folder / f"ready-{ME}").touch()
+        wait_for_the_others()
     elif scene == "stuck":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         (folder / f"ready-{ME}").touch()
@@ -82,6 +91,28 @@ def give_up_on_main(job) -> None:
     ):
         time.sleep(0.01)
     last_words.give_up(job, ME, "waited 1 s for its data")
+
+
+def tried(job) -> None:
+    """Note what this try was told; the first rank notes and saves, the second breaks after it."""
+    told = job.resume
+    mark = job.reports / "noted"
+    if ME == 1:
+        while not mark.exists():
+            time.sleep(0.01)
+        return
+    with (job.folder / "tries").open("a") as file:
+        source = told and f"{told.source.name} {told.step} {tuple(told.reset)}"
+        file.write(f"{source}\n")
+    if os.environ["SCENE"] != "faults" and told is None:
+        saved(job.folder, 5, job.resolved)
+    mark.touch()
+    if os.environ["SCENE"] == "faults" or told is None:
+        wait_for_the_others()
+
+
+def broken(number: int, frame: object) -> None:
+    raise ValueError("it broke while it saved")
 
 
 def wait_until_reaped(file: Path) -> None:
