@@ -40,9 +40,9 @@ _POLL_S = 0.0005
 _LIMIT_S = 300.0
 _SETTINGS = (
     "optim.lr=3e-3",
+    "train.global_batch=8",
     "train.ema=0.9",
     "eval.every=7",
-    "eval.share=0.02",
     "save.every=2",
     "save.keep_last=3",
     "save.keep_best=2",
@@ -56,12 +56,14 @@ class Case:
 
     engine: str
     steps: int
+    data: Path
 
     def words(self, out: Path) -> list[str]:
         """The command line of a run that begins, or goes on, in `out`."""
         words = ["-m", "launcher", "--model", "language:tiny", "--engine", self.engine]
         words += ["--nproc", str(PROCESSES[self.engine]), "--max-steps", str(self.steps)]
-        words += ["--batch-size", "4", "--seq-len", "64", "--resume", "auto", "--out", str(out)]
+        words += ["--data", str(self.data), "--seq-len", "64"]
+        words += ["--resume", "auto", "--out", str(out)]
         for setting in _SETTINGS:
             words += ["--set", setting]
         return [sys.executable, *words]
@@ -184,6 +186,17 @@ def victims(case: Case, kills: int, reference: Path, draw: random.Random) -> Ite
         yield tally
 
 
+def write_data(folder: Path) -> Path:
+    """Forty texts of random words, small enough that evaluating takes no longer than training."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 8))) for _ in range(300)]
+    folder.mkdir()
+    for number in range(40):
+        text = " ".join(draw.choices(words, k=400))
+        (folder / f"{number}.txt").write_text(text)
+    return folder
+
+
 def differences(reference: Path, out: Path) -> Iterator[str]:
     """What of a victim is not what it is in the reference."""
     for link in ("last", "best"):
@@ -235,12 +248,13 @@ def main() -> int:
     options = parser.parse_args()
     tallies: dict[str, Tally] = {}
     with tempfile.TemporaryDirectory() as folder:
+        data = write_data(Path(folder) / "data")
         for number, engine in enumerate(options.engines):
             kills = options.kills * (number + 1) // len(options.engines)
             kills -= options.kills * number // len(options.engines)
             draw = random.Random(f"{options.seed}-{engine}")
             reference = Path(folder) / f"{engine}-reference"
-            for tally in victims(Case(engine, options.steps), kills, reference, draw):
+            for tally in victims(Case(engine, options.steps, data), kills, reference, draw):
                 tallies[engine] = tally
                 print(f"{engine}: {tally.killed} of {kills} kills", file=sys.stderr, flush=True)
     facts = machine(PACKAGES)

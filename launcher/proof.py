@@ -11,7 +11,7 @@ from launcher import run_folder
 from training.checkpoint import manifest, retention
 
 if TYPE_CHECKING:
-    from launcher.replay import Stretch
+    from launcher.stretch import Stretch
     from training.checkpoint import compare
     from training.checkpoint.manifest import Manifest
     from training.checkpoint.reader import Checkpoint

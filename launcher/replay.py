@@ -21,24 +21,12 @@ from launcher.handover import Job
 from launcher.report import Report
 from launcher.resolve import resolve
 from launcher.resolved import Resolved, Words
-from launcher.resumption import Part, Resume
+from launcher.resumption import Resume
+from launcher.stretch import Stretch
 from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
 
 _PREFIX = "gearshift-verify-"
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """The steps from one checkpoint of a run to a later one."""
-
-    source: Path | None
-    """The checkpoint to begin with; None: the very beginning."""
-    after: int
-    """Its step."""
-    upto: int
-    reset: tuple[Part, ...] = ()
-    """What the run began anew when it went on from `source`."""
 
 
 @dataclass(frozen=True)

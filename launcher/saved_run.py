@@ -14,7 +14,7 @@ from launcher.nodes import plain
 from launcher.resumption import Part
 from launcher.schema import nested
 from launcher.source import read
-from training.checkpoint import manifest
+from training.checkpoint import manifest, retention
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
@@ -32,6 +32,12 @@ class SavedRun:
     """The checkpoint that was named itself."""
     checkpoints: Mapping[int, Path]
     """All there are, whole or not, by step, earliest first."""
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint of the best evaluation; None: none was kept. Reads the disk."""
+        link = None if self.folder is None else self.folder / retention.BEST
+        return link if link is not None and link.is_dir() else None
 
     def settings(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
         """The settings that `checkpoint` was made with, as a tree; None: nobody knows them.
@@ -88,11 +94,15 @@ def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
     )
 
 
-def find(word: str, command: str) -> SavedRun:
+def find(word: str | None, command: str) -> SavedRun:
     """What `word`, typed after `command`, names. Reads the disk.
 
     Raises SettingsError where there is no run or checkpoint, or none was saved.
     """
+    if not word:
+        what = f"{command} needs to know which run"
+        place = f"the command line: {command}"
+        raise SettingsError([Fault(what, place=place, legal=_LEGAL)])
     path = Path(word)
     place = f"the command line: {command} {word}"
     named = path if (path / manifest.NAME).is_file() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from launcher.options import BY_FLAG, JSON, OPTIONS, RESUME, SCHEMA, Option
+from launcher.options import BY_FLAG, JSON, OPTIONS, RESUME, SCHEMA, SHOWN, Option
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,36 @@ COMMANDS = {
             (BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
             word="RUN",
             legal="a run folder, or one of its checkpoints",
+            word_required=True,
+        ),
+        Command(
+            "export",
+            "write the model of a run for other programs",
+            "launcher.commands.export",
+            (
+                Option(
+                    "--format",
+                    SHOWN,
+                    "NAME",
+                    sentence="hf: a folder that transformers loads; safetensors: the weights under "
+                    "their own names, and what there is to know as JSON.",
+                ),
+                Option(
+                    "--checkpoint",
+                    SHOWN,
+                    "WHICH",
+                    sentence="best, last, or the number of a step. Default: best if there is one.",
+                ),
+                Option(
+                    "--out",
+                    SHOWN,
+                    "DIR",
+                    sentence="The folder to write. Default: export-NAME in the run folder.",
+                    values="folders",
+                ),
+                JSON,
+            ),
+            word="RUN",
             word_required=True,
         ),
         Command(

@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launcher import cores, exit_codes, proof, saved_run
 from launcher.cli import Request
 from launcher.messages import Fault, SettingsError
 from launcher.options import JSON
 from launcher.proof import Conditions, Proof
-from launcher.replay import Replay, Stretch, replay, resolved_as
+from launcher.replay import Replay, replay, resolved_as
 from launcher.resolved import Resolved
 from launcher.saved_run import SavedRun
-from training.checkpoint.manifest import CheckpointError, Manifest
+from launcher.stretch import choose
+from training.checkpoint.manifest import CheckpointError
 from training.records.plain_json import encode
-
-if TYPE_CHECKING:
-    from training.checkpoint.reader import Checkpoint
 
 
 class Unproven(Exception):
@@ -51,7 +47,8 @@ def main(request: Request) -> int:
 def _verify(request: Request, quiet: bool) -> Proof:
     run = _run(request.word)
     assert run.folder is not None
-    last, stretch, notes = _choose(run)
+    cores.share_politely(os.environ)  # before torch is imported
+    last, stretch, notes = choose(run)
     settings = run.settings(last)
     assert settings is not None
     resolved = resolved_as(settings, last.manifest, request.words)
@@ -71,58 +68,12 @@ def _verify(request: Request, quiet: bool) -> Proof:
 
 def _run(word: str | None) -> SavedRun:
     """The run that was named. Raises SettingsError."""
-    run = saved_run.find(word or "", "verify")
+    run = saved_run.find(word, "verify")
     if run.folder is None or not run.checkpoints:
         what = f"'{word}' is a checkpoint without its run; verify needs both"
         place = f"the command line: verify {word}"
         raise SettingsError([Fault(what, value=word, place=place, legal="a run folder")])
     return run
-
-
-def _choose(run: SavedRun) -> tuple[Checkpoint, Stretch, list[str]]:
-    """The last checkpoint, what is to be taken again, and what to know of it.
-
-    Raises CheckpointError where the last one is damaged.
-    """
-    cores.share_politely(os.environ)  # before torch is imported
-    from training.checkpoint.reader import open_checkpoint
-
-    *earlier, newest = run.checkpoints
-    if run.named is not None:
-        newest = next(s for s, path in run.checkpoints.items() if path.samefile(run.named))
-        earlier = [step for step in run.checkpoints if step < newest]
-    last = open_checkpoint(run.checkpoints[newest])
-    notes = []
-    source: Path | None = None
-    after = 0
-    for step in reversed(earlier):
-        try:
-            open_checkpoint(run.checkpoints[step])
-        except CheckpointError as fault:
-            notes.append(f"passed over: {fault}")
-        else:
-            source, after = run.checkpoints[step], step
-            break
-    if source is None:
-        notes.append("there is no earlier checkpoint: replayed from the very beginning")
-    return last, *_stretch(run, last.manifest, source, after, notes)
-
-
-def _stretch(
-    run: SavedRun, written: Manifest, source: Path | None, after: int, notes: list[str]
-) -> tuple[Stretch, list[str]]:
-    restarts = run.restarts(after, written.step)
-    here = [restart for restart in restarts if restart.step == after]
-    for restart in restarts:
-        engine, world_size = restart.writer
-        differs = restart.writer != (written.engine, written.world_size)
-        if restart.step > after and (differs or restart.reset or restart.changes):
-            why = [f"after {engine} on {world_size}"] * differs
-            why += [f"reset {part}" for part in restart.reset]
-            why += list(restart.changes)
-            notes.append(f"the run went on otherwise at step {restart.step}: {'; '.join(why)}")
-    reset = here[-1].reset if here else ()
-    return Stretch(source, after, written.step, reset), notes
 
 
 def _chance(resolved: Resolved) -> Iterator[str]:

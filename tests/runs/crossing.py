@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from engines.base import Engine, EngineError, Precision, World
-from engines.catalog import build_engine
-from tests.engines.parity import Case, Net, Outcome, Taken, joined, one_step, options, outcome, spec
+from engines.base import Engine, Precision, World
+from tests.engines.parity import Case, Outcome, Taken, joined, one_step, outcome, prepared
 from tests.engines.pool import Pool
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
@@ -80,8 +78,7 @@ def begin(
 ) -> tuple[Path, Outcome, Outcome]:
     """Train, save on the way, and go on: the checkpoint, the state in it, and the end."""
     case = _case(name, precision)
-    engine, module = _prepared(world, case, seed=0)
-    try:
+    with prepared(world, case) as (engine, module):
         taken = _train(world, engine, module, case, 1, SAVED_AT)
         saver = Saver(run, world, name, Keep(last=1, best=1, every=None), in_background=False)
         saver.save(SAVED_AT, engine.state(), {"samples": 0}, periodic=True, verdict=None)
@@ -90,29 +87,20 @@ def begin(
         saved = outcome(engine, taken)
         taken = _train(world, engine, module, case, SAVED_AT + 1, STEPS)
         return folder, saved, outcome(engine, taken)
-    finally:
-        engine.close()
 
 
 def go_on(
-    world: World,
-    name: str,
-    precision: Precision,
-    folder: Path,
-    damage: Damage | None,
+    world: World, name: str, precision: Precision, folder: Path, damage: Damage | None
 ) -> tuple[Outcome, Outcome]:
     """Take over a checkpoint into a model with other weights: the state then, and at the end."""
     case = _case(name, precision)
-    engine, module = _prepared(world, case, seed=1)
-    try:
+    with prepared(world, case, seed=1) as (engine, module):
         restore(open_checkpoint(folder), engine)
         if damage:
             damage(engine)
         taken = outcome(engine, [])
         end = _train(world, engine, module, case, SAVED_AT + 1, STEPS)
         return taken, outcome(engine, end)
-    finally:
-        engine.close()
 
 
 def differences(saved: list[Outcome], taken: list[Outcome]) -> list[str]:
@@ -135,19 +123,6 @@ def drift(end: list[Outcome], reference: list[Outcome]) -> float:
 
 def _case(name: str, precision: Precision) -> Case:
     return Case(name, precision=precision, overflow_at=OVERFLOW_AT if precision == "fp16" else None)
-
-
-def _prepared(world: World, case: Case, seed: int):
-    torch.manual_seed(seed)
-    model = Net()
-    engine = build_engine(case.engine, world, options(case, world))
-    try:
-        module = engine.prepare(model, spec(case.clip_norm, case.lr), list(model.blocks))
-    except EngineError:
-        engine.close()
-        raise
-    module.train()
-    return engine, module
 
 
 def _train(world: World, engine: Engine, module, case: Case, first: int, last: int) -> list[Taken]:

@@ -59,11 +59,11 @@ def everywhere(*engines: str) -> list[tuple[str, int, str, int]]:
 
 
 def sample() -> list[tuple[str, int, str, int]]:
-    """Each engine once before and once after each change of the world's size."""
+    """Each engine once before and once after a world that grows, and one that shrinks."""
     names = list(ENGINES)
     return [
-        (name, a, names[(place + 1 + 2 * shift) % len(names)], b)
-        for shift, (a, b) in enumerate(SIZES)
+        (name, a, names[(place + shift) % len(names)], b)
+        for shift, (a, b) in ((3, (1, 2)), (7, (2, 1)))
         for place, name in enumerate(names)
     ]
 
@@ -157,7 +157,7 @@ def test_half_precision_crosses_with_its_state_to_the_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@cases(*everywhere("local", "ddp", "fsdp", "oss", "zero1", "zero2-offload", "zero3"))
+@cases(*everywhere("local", "fsdp", "oss", "zero1", "zero3"))
 def test_half_precision_crosses_between_all_layouts(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:
