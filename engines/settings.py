@@ -37,6 +37,14 @@ class Engine(BaseModel, extra="forbid", frozen=True):
     timeout_s: Annotated[
         float, Field(gt=0, description="Seconds a rank waits for another before the run fails.")
     ] = 600.0
+    max_restarts: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="How often the processes are started again after a fault, from the last "
+            "checkpoint.",
+        ),
+    ] = 0
     ds_config: Annotated[
         str | None,
         Field(description="DeepSpeed JSON of the person's own, over that of a zero engine."),

@@ -55,6 +55,8 @@ def train(
     out: str | PathLike[str] | None,
     settings: Mapping[str, Any],
     console: bool,
+    resume: str | int | PathLike[str] | None,
+    reset: str | Sequence[str],
 ) -> Run:
     """As `launcher.train`, which is what people call."""
     words = Words(
@@ -63,8 +65,12 @@ def train(
         engine=engine,
         configs=_paths(config),
         sets=[f"{key}={_text(value)}" for key, value in _flat(settings)],
+        resume=None if resume is None else str(resume),
+        reset=[reset] if isinstance(reset, str) else list(reset),
     )
     ready = start.prepare(words, None if out is None else Path(out), [])
+    if ready.nothing_left is not None:
+        return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.speaks else None)
     finished = start.carry_out(ready, console=console, tell=lambda report: None)
     return _result(finished.report, finished.folder)
 

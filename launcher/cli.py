@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.commands.catalog import COMMANDS, DEFAULT, Command
 from launcher.messages import PROGRAM, Fault, nearest
-from launcher.options import HELP, Option
+from launcher.options import BY_FLAG, HELP, RESUME, Option
 from launcher.resolved import Words
 
 _ORDER = 999
@@ -24,12 +24,14 @@ class Request:
 
     command: Command
     word: str | None
-    """The KEY of explain, the WHAT of list, the SHELL of completion."""
+    """The RUN of resume, the KEY of explain, the WHAT of list, the SHELL of completion."""
     words: Words
     flags: frozenset[str]
     """Options typed that are neither settings nor files: --dry-run, --json, --schema, --help."""
     out: Path | None
     faults: Sequence[Fault]
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What was typed behind an option of this command alone, such as "--format": "hf"."""
 
 
 def read(argv: Sequence[str]) -> Request:
@@ -53,6 +55,11 @@ def read(argv: Sequence[str]) -> Request:
         flags=frozenset(flag for flag in _plain_flags(command) if getattr(typed, flag)),
         out=Path(typed.out) if getattr(typed, "out", None) else None,
         faults=faults,
+        values={
+            option.flag: value
+            for option in command.options
+            if option.flag not in BY_FLAG and (value := getattr(typed, option.flag[2:], None))
+        },
     )
 
 
@@ -106,7 +113,8 @@ def _known(command: Command, argv: Sequence[str], faults: list[Fault]) -> list[s
 def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argparse.Namespace:
     made = parser(command)
     try:
-        typed, _ = made.parse_known_args(list(argv))
+        typed, apart = made.parse_known_args(list(argv))
+        typed.word += apart  # words between options
     except argparse.ArgumentError as error:
         faults.append(_unreadable(command, error))
         typed = made.parse_args([])
@@ -114,24 +122,28 @@ def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argpar
     taken = 1 if command.word else 0
     faults += [_unexpected(command, word) for word in given[taken:]]
     typed.word = given[0] if given and taken else None
-    if command.words and (typed.word or command.word_required) and typed.word not in command.words:
+    if typed.word is None and command.word_required:
+        faults.append(_missing_word(command))
+    elif typed.word and command.words and typed.word not in command.words:
         faults.append(_wrong_word(command, typed.word))
     return typed
 
 
 def _words(command: Command, typed: argparse.Namespace) -> Words:
-    """The settings among what was typed."""
-    if not hasattr(typed, "model"):
-        return Words()
-    mode_option, mode = typed.mode or ("--mode", None)
+    """The settings among what was typed; a command may take some of their options only."""
+    mode_option, mode = getattr(typed, "mode", None) or ("--mode", None)
+    goes_on = command.name == "resume"
     return Words(
-        model=typed.model,
+        model=getattr(typed, "model", None),
         mode=mode,
         mode_option=mode_option,
-        engine=getattr(typed, "engine.name"),
-        configs=[Path(path) for path in typed.config],
-        sets=typed.set,
+        engine=getattr(typed, "engine.name", None),
+        configs=[Path(path) for path in getattr(typed, "config", ())],
+        sets=getattr(typed, "set", ()),
         options=dict(_short_options(command.options, vars(typed))),
+        resume=typed.word if goes_on else getattr(typed, "resume", None),
+        resume_option="resume" if goes_on else RESUME.flag,
+        reset=getattr(typed, "reset", ()),
     )
 
 
@@ -215,12 +227,22 @@ def _names(option: Option, word: str) -> bool:
     return option.values in ("models", "modes", "engines") and word in names(option.values)
 
 
-def _wrong_word(command: Command, word: str | None) -> Fault:
-    near = nearest(word, command.words) if word else None
+def _missing_word(command: Command) -> Fault:
     return Fault(
-        f"{command.name} {word!r} is not known" if word else f"{command.name} needs to know what",
+        f"{command.name} needs to know what",
+        place=f"the command line: {command.name}",
+        legal=", ".join(command.words) or command.legal,
+        mend=f"write  {_call(command)} {(command.words or ('runs/NAME',))[0]}",
+        order=(_ORDER, 0),
+    )
+
+
+def _wrong_word(command: Command, word: str) -> Fault:
+    near = nearest(word, command.words)
+    return Fault(
+        f"{command.name} {word!r} is not known",
         value=word,
-        place=f"the command line: {command.name} {word or ''}".rstrip(),
+        place=f"the command line: {command.name} {word}",
         legal=", ".join(command.words),
         nearest=near,
         mend=f"write  {_call(command)} {near or command.words[0]}",

@@ -133,7 +133,7 @@ def _with_values() -> list[Option]:
 
 def _values(option: Option) -> list[str]:
     """The values of an option, where they are a closed list."""
-    if option.values in ("models", "modes", "engines"):
+    if option.values in ("models", "modes", "engines", "parts"):
         return names(option.values)
     return choices(option.key) if option.key and option.values is None else []
 

@@ -36,10 +36,11 @@ def kept(resolved: Resolved, samples: Samples, order: DataOrder, world: World) -
     }
 
 
-def find(resume: Resume | None, world: World) -> Before | None:
+def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before | None:
     """The checkpoint to go on from, every byte of it checked; None: there is none. Collective.
 
-    Raises SettingsError where the one that the person named is damaged or missing, or all are.
+    Raises SettingsError where the one that the person named is damaged or missing, or all are, and
+    DataError where the data in `kept` is not what it was made with.
     """
     if resume is None:
         return None
@@ -53,7 +54,9 @@ def find(resume: Resume | None, world: World) -> Before | None:
         if found.damaged:
             raise SettingsError([_none_is_whole(resume.source, found.damaged)])
         return None
-    return Before(found.checkpoint, frozenset(resume.reset), resume.changes, found.damaged)
+    before = Before(found.checkpoint, frozenset(resume.reset), resume.changes, found.damaged)
+    before.check_data(kept["data"])
+    return before
 
 
 def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Fault:

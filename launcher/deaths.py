@@ -44,8 +44,11 @@ def first(
 def keep_last_words(
     context: SubprocessContext, folder: Path, ending: Report, run: Path | None
 ) -> None:
-    """Append to the run's log what ranks other than 0 printed, and their tracebacks."""
-    if run is None or not run.is_dir():
+    """Append to the run's log what ranks other than 0 printed, and their tracebacks.
+
+    Where words were wrong nothing is written, least of all beside a run that goes on.
+    """
+    if run is None or not run.is_dir() or ending.kind == "words":
         return
     for rank in context.pids():
         written = report.load(folder, rank)

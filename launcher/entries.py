@@ -10,8 +10,10 @@ from launcher.leaves import sections
 from launcher.nodes import Node, plain
 from launcher.resolved import Origin
 
-PERSONS = ("config", "command line")
-"""The layers that a person writes; all others come with the program."""
+RESUMED = "resumed run"
+"""The layer of the settings that a run which goes on had before."""
+PERSONS = (RESUMED, "config", "command line")
+"""The layers that a person writes, or wrote then; all others come with the program."""
 MODES = ("mode", "family mode", "size mode")
 """The layers that may change a default in the place of setting a value."""
 

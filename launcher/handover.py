@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import schema
+from launcher import resumption, schema
 from launcher.resolved import Batching, Origin, Resolved, Value
 from launcher.resumption import Resume
 
@@ -45,7 +45,7 @@ def save(job: Job, folder: Path) -> None:
         "device": resolved.device,
         "folder": None if job.folder is None else str(job.folder),
         "console": job.console,
-        "resume": None if job.resume is None else _plain(job.resume),
+        "resume": None if job.resume is None else resumption.plain(job.resume),
     }
     (folder / _FILE).write_text(json.dumps(told), encoding="utf-8")
 
@@ -73,10 +73,6 @@ def load(folder: Path) -> Job:
         resume=resume and Resume(**{**resume, "source": Path(resume["source"])}),
         reports=folder,
     )
-
-
-def _plain(resume: Resume) -> dict[str, Any]:
-    return {**asdict(resume), "source": str(resume.source)}
 
 
 def _value(told: Mapping[str, Any]) -> Value:

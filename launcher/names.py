@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from engines.catalog import ENGINES
 from launcher import shipped
 from launcher.leaves import leaves
+from launcher.resumption import Part
 from launcher.schema import config_of
 from models.catalog import FAMILIES
 
 
 def names(kind: str) -> list[str]:
-    """All `models` (with their sizes), `modes`, `engines` or setting `keys`."""
+    """All `models` (with their sizes), `modes`, `engines`, `parts` or setting `keys`."""
     if kind == "models":
         sized = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
         return [*FAMILIES, *sized]
@@ -18,6 +21,8 @@ def names(kind: str) -> list[str]:
         return list(shipped.modes())
     if kind == "engines":
         return list(ENGINES)
+    if kind == "parts":
+        return list(get_args(Part))
     return sorted({key for family in FAMILIES for key in leaves(family)})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Values = Literal["models", "modes", "engines", "keys", "files", "folders", "paths"]
+Values = Literal["models", "modes", "engines", "keys", "parts", "files", "folders", "paths"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ WHAT = "what is trained, and what it may cost"
 HOW_MUCH = "how much, in what portions"
 WHERE = "where it runs"
 SETTINGS = "all other settings"
+GOES_ON = "a run that goes on"
 SHOWN = "what is kept and shown"
 
 OPTIONS = (
@@ -56,6 +57,7 @@ OPTIONS = (
     Option("--num-workers", HOW_MUCH, "N", "loader.workers"),
     Option("--engine", WHERE, "ENGINE", "engine.name", values="engines"),
     Option("--nproc", WHERE, "N", "engine.nproc"),
+    Option("--max-restarts", WHERE, "N", "engine.max_restarts"),
     Option("--precision", WHERE, "NAME", "precision"),
     Option("--deterministic", WHERE, key="train.deterministic"),
     Option("--debug", WHERE, key="train.debug"),
@@ -77,6 +79,23 @@ OPTIONS = (
     ),
     Option("--ds-config", SETTINGS, "FILE", "engine.ds_config", values="files"),
     Option(
+        "--resume",
+        GOES_ON,
+        "auto|DIR|STEP",
+        sentence="Go on from the newest run of this kind, from a run folder or checkpoint, or from "
+        "a step of the newest run.",
+        values="folders",
+    ),
+    Option(
+        "--reset",
+        GOES_ON,
+        "PART",
+        sentence="What begins anew all the same, so that its settings may change: optimizer, "
+        "schedule or data.",
+        repeats=True,
+        values="parts",
+    ),
+    Option(
         "--out",
         SHOWN,
         "DIR",
@@ -92,5 +111,6 @@ OPTIONS = (
 )
 BY_FLAG = {option.flag: option for option in OPTIONS}
 JSON = BY_FLAG["--json"]
+RESUME = BY_FLAG["--resume"]
 SCHEMA = Option("--schema", SHOWN, sentence="Print the JSON schema of the settings and end.")
 HELP = Option("--help", SHOWN, sentence="Print this text and end; -h does the same.")

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import messages, tree_text
+from launcher import messages, restarts, resumption, tree_text
 from launcher.messages import PROGRAM
 from launcher.resolved import Resolved
+from launcher.resumption import Resume
 from launcher.schema import config_of, nested
 
 
@@ -23,6 +24,10 @@ class Plan:
     """CPU threads a process; None: what torch takes by itself."""
     place: str | None
     """Who started this process as one of many: torchrun or srun; None: nobody."""
+    resume: Resume | None = None
+    """What it goes on from."""
+    line: str | None = None
+    """What is told of that; None: nobody asked to go on."""
 
 
 def parameters(resolved: Resolved) -> int | None:
@@ -37,7 +42,8 @@ def parameters(resolved: Resolved) -> int | None:
 def first_line(plan: Plan) -> str:
     """What is said at once, while torch is loaded; the run tells the rest of itself."""
     settings = plan.resolved.settings
-    return (
+    going_on = f"{plan.line}\n" if plan.line else ""
+    return going_on + (
         f"{settings.model.family}:{settings.model.size}, mode {settings.mode}, "
         f"engine {settings.engine.name} on {_where(plan)}; run folder {plan.folder}"
     )
@@ -64,6 +70,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "device": resolved.device,
         "parameters": parameters(resolved),
         "folder": str(plan.folder),
+        "resume": None if plan.resume is None else resumption.plain(plan.resume),
         "processes": _processes(plan),
         "notes": list(resolved.notes),
         "warnings": messages.as_json(resolved.warnings),
@@ -84,6 +91,10 @@ def _head(plan: Plan) -> Iterator[str]:
     )
     yield f"length   {_length(settings)}"
     yield f"folder   {plan.folder}"
+    if plan.line:
+        yield f"resume   {plan.line}"
+    for change in plan.resume.changes if plan.resume else ():
+        yield f"changed  {change}"
     for note in plan.resolved.notes:
         yield f"filled in  {note}"
 
@@ -94,7 +105,7 @@ def _where(plan: Plan) -> str:
     if plan.place is not None:
         count = _counted(resolved.batching.world_size, "process")
         return f"{resolved.device}, one of {count} that {plan.place} started{threads}"
-    if resolved.nproc == 1:
+    if not restarts.is_supervised(resolved):
         return f"{resolved.device}, in this process"
     return f"{resolved.device}, {_counted(resolved.nproc, 'process')}{threads}"
 
@@ -110,7 +121,7 @@ def _processes(plan: Plan) -> list[Mapping[str, Any]]:
     """The ranks that would be started here; none where torchrun or srun has done that."""
     if plan.place is not None:
         return []
-    if plan.resolved.nproc == 1:
+    if not restarts.is_supervised(plan.resolved):
         return [{"rank": 0, "started": False, "threads": plan.threads}]
     return [
         {"rank": rank, "started": True, "threads": plan.threads}

@@ -13,8 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher import cores, exit_codes, handover, report, run_folder
+from launcher import cores, exit_codes, handover, report
 from launcher.handover import Job
+from launcher.last_words import end_hard
 from launcher.report import Report, Stopped
 
 if TYPE_CHECKING:
@@ -43,29 +44,6 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
     # The border at a rank's top: every end, Ctrl-C included, becomes a report for the person.
     except BaseException as fault:
         return report.failed(fault, rank)
-
-
-def end_hard(code: int) -> NoReturn:
-    """Leave at once, so that peers see the connection close and never wait for a time-out."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def give_up(job: Job, rank: int, reason: str) -> NoReturn:
-    """End this rank at once and from any thread, blamed for what its main thread hangs in.
-
-    `reason` reads on after `rank 1 on HOST`: such as `waited 600 s for its data`. The supervisor
-    shows it before what the others say; where there is none, it is told here.
-    """
-    ending = report.given_up(reason, rank)
-    if job.reports is not None:
-        ending.save(job.reports)
-    else:
-        print(f"{ending.text}\n{ending.trace}", file=sys.stderr)
-        if job.folder is not None:
-            run_folder.log(job.folder, f"{ending.text}\n{ending.trace}")
-    end_hard(exit_codes.FAULT)
 
 
 def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from launcher import messages, yaml_source
-from launcher.entries import Entry
+from launcher.entries import RESUMED, Entry
 from launcher.leaves import Leaf, leaves, sections
 from launcher.messages import Fault, plain, shown
 from launcher.nodes import Unreadable
@@ -211,6 +211,8 @@ def place(key: str, origin: Origin) -> str:
 def write_over(key: str, origin: Origin, value: Any) -> str:
     """What to type in the place of a value."""
     option = origin.place.split()[0] if origin.layer == "command line" else None
+    if origin.layer == RESUMED:
+        option = "--set"  # what the old run had is replaced by what is typed now, not in its file
     return _line(option, key, value)
 
 

@@ -9,12 +9,13 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher import batching, checks, fitting, shipped, transforms
 from launcher import words as typed
-from launcher.entries import Entry, Layer, file_layer, find
+from launcher.entries import RESUMED, Entry, Layer, file_layer, find
 from launcher.layers import merge
 from launcher.machine import Machine
 from launcher.messages import Fault, SettingsError
 from launcher.nodes import plain
 from launcher.resolved import Batching, Origin, Resolved, Value, Words
+from launcher.resumed_settings import Base, typed_keys
 from launcher.schema import config_of, nested, settings_class
 from models.catalog import FAMILIES
 
@@ -28,10 +29,12 @@ PRECEDENCE = (
     "size mode",
     "engine",
     "machine",
+    RESUMED,
     "config",
     "command line",
 )
-"""Lowest first. `machine` replaces only what the program asked for, never a person's word."""
+"""Lowest first. `machine` replaces only what the program asked for, never a person's word;
+"resumed run" holds what a run that goes on had, and the program would not choose by itself."""
 
 FIRST_RUN = ("language", "small")
 """The family and size of a run for which no model was named."""
@@ -48,16 +51,23 @@ class Choice:
     model_named: bool
 
 
-def resolve(words: Words, machine: Machine, world_size: int | None = None) -> Resolved:
+def resolve(
+    words: Words, machine: Machine, world_size: int | None = None, base: Base | None = None
+) -> Resolved:
     """Everything a run is told. Reads settings files.
 
-    `world_size` is given where the processes were started by torchrun or srun. Raises
-    SettingsError with all that is wrong.
+    `world_size` is given where the processes were started by torchrun or srun; `base` holds the
+    settings of the run that goes on. Raises SettingsError with all that is wrong.
     """
     files = typed.read_files(words)
-    choice = choose(words, files)
+    choice = choose(words, files, base)
     personal, faults = typed.layers(words, files, choice.family)
-    values, wrong = merge(choice.family, in_precedence([*_shipped(choice), *personal]))
+    shipped_layers = in_precedence(_shipped(choice))
+    if base is not None:
+        beneath, _ = merge(choice.family, shipped_layers)
+        keys, is_placed = typed_keys(personal), world_size is not None
+        personal = [base.over(beneath, keys, choice.engine, is_placed), *personal]
+    values, wrong = merge(choice.family, [*shipped_layers, *personal])
     faults = [*files.faults, *faults, *wrong]
     world = fitting.place_world(values, machine, world_size, faults)
     notes = _first_notes(choice)
@@ -100,9 +110,16 @@ def in_precedence(layers: Sequence[Layer]) -> list[Layer]:
     return sorted(layers, key=lambda layer: PRECEDENCE.index(layer.name))
 
 
-def choose(words: Words, files: typed.Files) -> Choice:
-    """The family, size, mode and engine, each from the highest layer that names one."""
+def choose(words: Words, files: typed.Files, base: Base | None = None) -> Choice:
+    """The family, size, mode and engine, each from the highest layer that names one.
+
+    What goes on keeps family, size and mode of its `base`: another one that is typed is refused
+    later, beside all else that differs.
+    """
     said = typed.chosen(words, files)
+    if base is not None:
+        had = {key: entry for key in typed.CHOICES if (entry := base.chosen(key)) is not None}
+        said = {**had, **said, **{key: had[key] for key in had if key != "engine.name"}}
     named = "model.family" in said or "model.size" in said
     family = _one_of(said.get("model.family"), FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
     mode = _one_of(said.get("mode"), shipped.modes(), "default")

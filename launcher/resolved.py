@@ -44,6 +44,12 @@ class Words:
     """Each KEY=VALUE as typed."""
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Settings key -> (option, text), such as "optim.lr": ("--lr", "1e-3")."""
+    resume: str | None = None
+    """What to go on from: auto, a folder, or a step."""
+    resume_option: str = "--resume"
+    """As typed, for messages: `--resume`, or `resume` of the command."""
+    reset: Sequence[str] = ()
+    """What begins anew all the same, of launcher.resumption.Part."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Part = Literal["optimizer", "schedule", "data"]
 
@@ -24,3 +24,8 @@ class Resume:
     """What differs from the settings that the checkpoint was made with, a line each."""
     until: int | None = None
     """Go no further than this step: the end of a replay."""
+
+
+def plain(resume: Resume) -> dict[str, Any]:
+    """It as JSON has it."""
+    return {**asdict(resume), "source": str(resume.source)}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import settings_text
-from launcher.messages import Fault, SettingsError
+from launcher.messages import PROGRAM, Fault, SettingsError
 from launcher.resolved import Resolved
 from training.records.line_file import RunFolderError
 
@@ -23,7 +24,10 @@ ORIGINS = "origins.json"
 LOG = "log.txt"
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
 CHECKPOINTS = "checkpoints"
+LINKS = ("best", "last")
+REPORT = "report.html"
 PARENT = Path("runs")
 _OF_A_RUN = (SETTINGS, ORIGINS, RESULT, METRICS, CHECKPOINTS)
 _PATH_BYTES = 4096
@@ -38,13 +42,17 @@ class RunFolder:
     """Folders above it that were made for it, the innermost first."""
     before: frozenset[str] | None
     """Names that lay in it before; None: it was made for the run."""
+    goes_on: bool = False
+    """The run in it began earlier: all of it stays."""
+    copied_bytes: int = 0
+    """Of metrics.jsonl, from the run that it goes on from."""
 
     def discard(self) -> bool:
         """Take away all that the run wrote, unless it trained already; whether it is gone.
 
         Touches the disk.
         """
-        if _trained(self.path):
+        if self.goes_on or _trained(self.path, self.copied_bytes):
             return False
         if self.before is None:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -81,11 +89,17 @@ def check(out: Path, place: str) -> None:
         raise _refusal(out, place, what)
 
 
-def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
+def make(
+    resolved: Resolved,
+    out: Path | None,
+    chosen_name: str,
+    fill: Callable[[Path], None] = lambda folder: None,
+) -> RunFolder:
     """Make the run's folder and write its settings and their origins into it.
 
     `out` is what the person asked for; None: `runs/` and `chosen_name`, with a number behind it
-    where that is taken. Raises SettingsError, and has left nothing behind then. Touches the disk.
+    where that is taken. `fill` lays what else the run begins with into it. Raises SettingsError,
+    and has left nothing behind then. Touches the disk.
     """
     place = f"--out {out}" if out is not None else "no --out was given"
     wanted = PARENT / chosen_name if out is None else out
@@ -96,7 +110,8 @@ def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
         folder = _fresh(wanted) if out is None else _given(wanted)
         _write(folder.path / SETTINGS, settings_text.settings_yaml(resolved))
         _write(folder.path / ORIGINS, settings_text.origins_json(resolved))
-        _write(folder.path / LOG, "")
+        fill(folder.path)
+        (folder.path / LOG).touch()
     except FileExistsError as fault:
         # Another start was faster; what lies there is its own.
         raise _taken(wanted, place) from fault
@@ -106,7 +121,14 @@ def make(resolved: Resolved, out: Path | None, chosen_name: str) -> RunFolder:
         reason = fault.strerror or str(fault)
         what = f"the run folder {wanted} cannot be written: {reason}"
         raise _refusal(wanted, place, what) from fault
-    return folder
+    return replace(folder, copied_bytes=_size(folder.path / METRICS))
+
+
+def reopen(folder: Path) -> RunFolder:
+    """The folder of a run that goes on in it; nothing is written. Raises SettingsError."""
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise _refusal(folder, f"the run in {folder}", f"{folder} may not be written to")
+    return RunFolder(folder, (), frozenset(), goes_on=True)
 
 
 def renew(folder: Path, resolved: Resolved) -> None:
@@ -127,6 +149,11 @@ def renew(folder: Path, resolved: Resolved) -> None:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise RunFolderError(folder / name, fault) from fault
+
+
+def is_record(name: str) -> bool:
+    """Whether a file of that name in a run folder tells of the run, and not of its task."""
+    return name in (*_OF_A_RUN, LOG) or name.startswith("events")
 
 
 def log(folder: Path, text: str) -> None:
@@ -189,12 +216,13 @@ def _check_existing(out: Path, place: str) -> None:
 
 
 def _taken(out: Path, place: str) -> SettingsError:
-    return _refusal(out, place, f"the run folder {out} holds another run")
+    mend = f"write  {PROGRAM} resume {out}  to go on with it"
+    return _refusal(out, place, f"the run folder {out} holds another run", mend)
 
 
-def _refusal(out: Path, place: str, what: str) -> SettingsError:
+def _refusal(out: Path, place: str, what: str, mend: str | None = None) -> SettingsError:
     legal = "a new or empty folder that you may write to; without --out, one below runs/"
-    return SettingsError([Fault(what, value=str(out), place=place, legal=legal)])
+    return SettingsError([Fault(what, value=str(out), place=place, legal=legal, mend=mend)])
 
 
 def _exists(path: Path, place: str) -> bool:
@@ -210,9 +238,12 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _trained(folder: Path) -> bool:
-    metrics = folder / METRICS
-    return (metrics.exists() and metrics.stat().st_size > 0) or (folder / CHECKPOINTS).exists()
+def _trained(folder: Path, copied_bytes: int) -> bool:
+    return _size(folder / METRICS) > copied_bytes or (folder / CHECKPOINTS).exists()
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _remove(entry: Path) -> None:

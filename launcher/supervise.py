@@ -68,19 +68,22 @@ def supervise(
     threads: int,
     tell: Callable[[Report], None],
     module: str = "launcher.rank",
+    signals: set[int] | None = None,
 ) -> Report:
     """Run `job` as `job.resolved.nproc` processes of `module`; the report that decides its end.
 
     `threads` is how many a rank computes with on the CPU. `tell` is given a failing rank's report
-    at once, before the others are ended. The processes are started by torch's elastic launcher,
-    below its agent: after a signal the agent kills ranks within 30 s, too soon for a checkpoint,
-    and after a failure it waits as long for the others, too long for a person. Touches the disk
-    (a temporary folder), opens a port on this machine.
+    at once, before the others are ended; `signals` collects those that were handed on. The
+    processes are started by torch's elastic launcher, below its agent: after a signal the agent
+    kills ranks within 30 s, too soon for a checkpoint, and after a failure it waits as long for the
+    others, too long for a person. Touches the disk (a temporary folder), opens a port on this
+    machine.
     """
     folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
     try:
         handover.save(job, folder)
         with _start(folder, job.resolved.nproc, threads, module) as ranks:
+            ranks.passed_on = signals if signals is not None else set()
             ending = _watch(ranks)
             if ending.kind != "ended":
                 tell(ending)

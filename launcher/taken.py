@@ -22,6 +22,7 @@ BY_THE_LAUNCHER = frozenset(
         "model.family",
         "engine.name",
         "engine.nproc",
+        "engine.max_restarts",
         "train.global_batch",
         "train.micro_batch",
         "train.accumulation",

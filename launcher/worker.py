@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engines.base import Options, World
+from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
 from engines.world import open_world
-from launcher import continuation, cores, ds_layout, late_checks, lock, rank, run_folder
+from launcher import continuation, cores, ds_layout, last_words, late_checks, lock, run_folder
 from launcher.audience import Listeners
 from launcher.handover import Job
 from launcher.messages import Fault, SettingsError, shown
@@ -23,7 +23,6 @@ from launcher.torch_modes import modes
 from models.base import Context, Task
 from models.catalog import FAMILIES
 from training import seeds
-from training.before import Starts
 from training.budget import solve
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
@@ -32,11 +31,14 @@ from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.watch import Watch
-from training.hooks import Outcome
+from training.hooks import Budget, Outcome
 from training.loop import train
 from training.run import Run
 from training.settings import SettingError
 from training.update import optim
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 def work(job: Job) -> Outcome:
@@ -54,32 +56,19 @@ def work(job: Job) -> Outcome:
 def _work(job: Job, undo: ExitStack) -> Outcome:
     resolved = job.resolved
     settings: Any = Taken(resolved.settings)
-    seed, debug = settings.train.seed, settings.train.debug
-    undo.enter_context(modes(deterministic=settings.train.deterministic, debug=debug))
-    entry = find(resolved.settings.engine.name)
-    world = open_world(_device(settings, resolved), settings.engine.timeout_s, entry.always_group)
-    undo.callback(world.close)
-    undo.callback(cores.use(settings.engine.threads))
-    shared = run_folder.share(job.folder, world)
-    assert shared is not None, "rank 0 made the run folder before the ranks began"
-    if world.rank == 0:
-        undo.enter_context(lock.hold(shared))
-    world.barrier()  # nobody looks into the folder before it is ours alone
-    watch = Watch(settings.engine.timeout_s, partial(rank.give_up, job, world.rank))
+    world = _world(resolved, settings, undo)
+    folder = _folder(job, world, undo)
+    watch = Watch(settings.engine.timeout_s, partial(last_words.give_up, job, world.rank))
     undo.callback(watch.close)
 
-    task = _task(settings, shared, world)
-    _in_turn(world, task.setup)
+    seed = settings.train.seed
+    task = _task(job, settings, folder, world)
     samples = Samples(task, task.data("train"), seed)
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
     kept = continuation.kept(resolved, samples, order, world)
-    before = continuation.find(job.resume, world)
-    if before is not None:
-        before.check_data(kept["data"])
+    before = continuation.find(job.resume, kept, world)
 
-    seeds.seed_weights(seed)
-    model = task.build()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model, parameters = _model(task, seed)
     budget = solve(
         settings,
         order,
@@ -87,30 +76,59 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         world_size=world.size,
         units=task.units,
         flops_per_sample=task.flops_per_sample(model),
-        first_step=before.step if before else 0,
-        starts=before.starts if before else Starts(),
+        before=before,
         until=job.resume.until if job.resume else None,
     )
     validation = Samples(task, task.data("val"), seed)
     judged = EvaluationBatches(validation, budget.micro_batch, world, settings.loader, watch)
-
-    spec = optim.spec(settings, model, world)
-    engine = build_engine(entry.name, world, _options(settings, resolved, task))
+    engine, module = _engine(resolved, settings, task, model, world)
     undo.callback(engine.close)
-    module = engine.prepare(model, spec, task.blocks(model))
     if before is not None:
         restore(before.checkpoint, engine, slots="optimizer" not in before.reset)
 
-    listeners = Listeners(resolved, shared, world, job.console)
+    listeners = Listeners(resolved, folder, world, job.console)
     hooks = listeners.hooks(settings, listeners.about(task, parameters))
-    keep = Keep(settings.save.keep_last, settings.save.keep_best, budget.keep_every)
-    saver = Saver(shared, world, entry.name, keep, in_background=settings.save.async_)
+    saver = _saver(settings, budget, folder, world)
     run = Run(settings, budget, hooks, judged, saver, kept, before)
     late_checks.check(resolved, budget, settings, speaks=world.rank == 0)
-    if job.resume is not None:
-        continuation.settle(job, shared, before, world)
+    continuation.settle(job, folder, before, world)
     batches = Batches(samples, order, budget, world, settings.loader, watch)
     return train(task, engine, module, batches, run)
+
+
+def _world(resolved: Resolved, settings: Any, undo: ExitStack) -> World:
+    deterministic, debug = settings.train.deterministic, settings.train.debug
+    undo.enter_context(modes(deterministic=deterministic, debug=debug))
+    always_group = find(resolved.settings.engine.name).always_group
+    world = open_world(_device(settings, resolved), settings.engine.timeout_s, always_group)
+    undo.callback(world.close)
+    undo.callback(cores.use(settings.engine.threads))
+    return world
+
+
+def _folder(job: Job, world: World, undo: ExitStack) -> Path:
+    """The run folder, which is now ours alone."""
+    shared = run_folder.share(job.folder, world)
+    assert shared is not None, "rank 0 made the run folder before the ranks began"
+    if world.rank == 0:
+        undo.enter_context(lock.hold(shared))
+    world.barrier()  # nobody looks into it before
+    return shared
+
+
+def _engine(
+    resolved: Resolved, settings: Any, task: Task, model: Module, world: World
+) -> tuple[Engine, Module]:
+    """The engine with `model` placed in it, and what the loop calls."""
+    spec = optim.spec(settings, model, world)
+    name = resolved.settings.engine.name
+    engine = build_engine(name, world, _options(settings, resolved, task))
+    return engine, engine.prepare(model, spec, task.blocks(model))
+
+
+def _saver(settings: Any, budget: Budget, folder: Path, world: World) -> Saver:
+    keep = Keep(settings.save.keep_last, settings.save.keep_best, budget.keep_every)
+    return Saver(folder, world, settings.engine.name, keep, in_background=settings.save.async_)
 
 
 def _device(settings: Any, resolved: Resolved) -> str:
@@ -118,7 +136,7 @@ def _device(settings: Any, resolved: Resolved) -> str:
     return settings.device if settings.device != "auto" else resolved.device
 
 
-def _task(settings: Any, folder: Path, world: World) -> Task:
+def _task(job: Job, settings: Any, folder: Path, world: World) -> Task:
     module, _, name = FAMILIES[settings.model.family].task.partition(":")
     context = Context(
         seed=settings.train.seed,
@@ -126,9 +144,18 @@ def _task(settings: Any, folder: Path, world: World) -> Task:
         folder=folder,
         device=world.device,
         attention=settings.memory.attention,
+        data_anew=job.resume is not None and "data" in job.resume.reset,
     )
     task: Task = getattr(import_module(module), name)(settings.model, settings.data, context)
+    _in_turn(world, task.setup)
     return task
+
+
+def _model(task: Task, seed: int) -> tuple[Module, int]:
+    """The model with its first weights, and how many there are."""
+    seeds.seed_weights(seed)
+    model = task.build()
+    return model, sum(parameter.numel() for parameter in model.parameters())
 
 
 def _in_turn(world: World, action: Callable[[], object]) -> None:

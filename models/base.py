@@ -62,6 +62,8 @@ class Context:
     """The run folder: a tokenizer or a split may be kept here; None: keep nothing."""
     device: torch.device
     attention: str = "auto"
+    data_anew: bool = False
+    """The data may be other than what the run folder keeps of it, which is then replaced."""
 
 
 class Split(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training import duration
-from training.before import Starts
+from training.before import Before, Starts
 from training.hooks import Ask, Budget
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ def solve(
     world_size: int,
     units: str,
     flops_per_sample: float | None = None,
-    first_step: int = 0,
-    starts: Starts = Starts(),  # noqa: B008 (it is frozen)
+    before: Before | None = None,
     until: int | None = None,
 ) -> Budget:
     """Steps in all, and how often to evaluate and save. Raises ValueError where a length is none.
@@ -30,6 +29,7 @@ def solve(
     `micro_batch` × `world_size` divides the global batch of `order`. Epochs are counted from where
     the order of the data began, `train.max_steps` from the beginning of the run.
     """
+    starts = before.starts if before else Starts()
     total = starts.data + max(1, round(settings.train.epochs * order.steps_per_epoch))
     if settings.train.max_steps is not None:
         total = min(total, settings.train.max_steps)
@@ -47,7 +47,7 @@ def solve(
         accumulation=order.global_batch // (micro_batch * world_size),
         world_size=world_size,
         units=units,
-        first_step=first_step,
+        first_step=before.step if before else 0,
         data_start=starts.data,
         schedule_start=starts.schedule,
         samples_before=starts.samples_before,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from launcher.options import JSON, OPTIONS, SCHEMA, Option
+from launcher.options import BY_FLAG, JSON, OPTIONS, RESUME, SCHEMA, SHOWN, Option
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Command:
     """What it is given beside options, as help writes it."""
     words: tuple[str, ...] = ()
     """What that word may be, where that is a closed list."""
+    legal: str = ""
+    """The same in words, where it is no closed list."""
     word_required: bool = False
 
 
@@ -27,6 +29,15 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("run", "train; the default", "launcher.commands.run", OPTIONS),
+        Command(
+            "resume",
+            "go on from a run folder, from one of its checkpoints, or from the newest (auto)",
+            "launcher.commands.run",
+            tuple(option for option in OPTIONS if option != RESUME),
+            word="RUN",
+            legal="a run folder, one of its checkpoints, the number of a step, or auto",
+            word_required=True,
+        ),
         Command(
             "explain",
             "show each setting, where it comes from and what it replaced",
@@ -41,6 +52,45 @@ COMMANDS = {
             (JSON,),
             word="WHAT",
             words=("models", "modes", "engines"),
+            word_required=True,
+        ),
+        Command(
+            "verify",
+            "replay the last stretch of a run in a folder of its own, and compare every bit",
+            "launcher.commands.verify",
+            (BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
+            word="RUN",
+            legal="a run folder, or one of its checkpoints",
+            word_required=True,
+        ),
+        Command(
+            "export",
+            "write the model of a run for other programs",
+            "launcher.commands.export",
+            (
+                Option(
+                    "--format",
+                    SHOWN,
+                    "NAME",
+                    sentence="hf: a folder that transformers loads; safetensors: the weights under "
+                    "their own names, and what there is to know as JSON.",
+                ),
+                Option(
+                    "--checkpoint",
+                    SHOWN,
+                    "WHICH",
+                    sentence="best, last, or the number of a step. Default: best if there is one.",
+                ),
+                Option(
+                    "--out",
+                    SHOWN,
+                    "DIR",
+                    sentence="The folder to write. Default: export-NAME in the run folder.",
+                    values="folders",
+                ),
+                JSON,
+            ),
+            word="RUN",
             word_required=True,
         ),
         Command(

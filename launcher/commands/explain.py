@@ -7,11 +7,11 @@ from typing import Any
 
 from launcher import editor_schema, machine, messages, settings_text, tree_text
 from launcher.cli import Request
+from launcher.decide import decide
 from launcher.leaves import Leaf, leaves
 from launcher.messages import PROGRAM, Fault, SettingsError, plain
 from launcher.options import JSON, SCHEMA
 from launcher.refusals import legal
-from launcher.resolve import resolve
 from launcher.resolved import Resolved, Value
 
 
@@ -36,7 +36,7 @@ def main(request: Request) -> int:
 def _resolved(request: Request) -> Resolved:
     faults = list(request.faults)
     try:
-        resolved = resolve(request.words, machine.look())
+        resolved = decide(request.words, request.out, machine.look()).resolved
     except SettingsError as error:
         raise SettingsError([*faults, *error.faults]) from None
     if faults:

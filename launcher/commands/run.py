@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from launcher import exit_codes, plan, rank, start
+from launcher import exit_codes, last_words, plan, start
 from launcher.cli import Request
 from launcher.messages import render
 from launcher.options import JSON
@@ -21,6 +21,11 @@ def main(request: Request) -> int:
     if "--dry-run" in request.flags:
         print(_dry_run(ready.plan, for_machines), end="")
         return exit_codes.DONE
+    if (left := ready.nothing_left) is not None:
+        told = {"exit_code": exit_codes.DONE, "folder": str(ready.folder), "error": None}
+        if ready.speaks:
+            print(json.dumps({**told, **left.outcome}, indent=2) if for_machines else left.line)
+        return exit_codes.DONE
     if ready.speaks and not for_machines:
         print(plan.first_line(ready.plan), flush=True)
     finished = start.carry_out(ready, console=not for_machines, tell=tell)
@@ -29,7 +34,7 @@ def main(request: Request) -> int:
     elif line := finished.last_line(ready.resolved.settings.data.path.startswith("embedded:")):
         print(line)
     if ready.place is not None and finished.report.kind != "ended":
-        rank.end_hard(finished.report.exit_code)
+        last_words.end_hard(finished.report.exit_code)
     return finished.report.exit_code
 
 

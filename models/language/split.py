@@ -53,21 +53,23 @@ def digest(splits: dict[SplitName, list[str]]) -> str:
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def keep(splits: dict[SplitName, list[str]], folder: Path) -> None:
+def keep(splits: dict[SplitName, list[str]], folder: Path, anew: bool = False) -> None:
     """Write the split to the run folder, or find there that it is the same.
 
-    Raises DataError if the run folder holds another split: the data is no longer what it was.
+    Raises DataError if the run folder holds another split: the data is no longer what it was. With
+    `anew` that is meant, and the split is replaced.
     """
     path = folder / FILE
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8"))["digest"] != digest(splits):
+        if json.loads(path.read_text(encoding="utf-8"))["digest"] == digest(splits):
+            return
+        if not anew:
             raise DataError(
                 "the data is not what this run began with: its groups split differently",
                 where=str(path),
                 legal="the data, eval.share and train.seed of the first start",
-                mend="begin a new run with  --out DIR",
+                mend="begin a new run with  --out DIR  or go on with other data:  --reset data",
             )
-        return
     counts = {name: len(groups) for name, groups in splits.items()}
     text = json.dumps({"digest": digest(splits), "counts": counts, **splits}, indent=1)
     write_whole(path, text)

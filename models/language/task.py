@@ -71,7 +71,7 @@ class LanguageTask:
         share, seed = self.context.eval_share, self.context.seed
         splits = split_groups(corpus.groups, self.fraction, share, seed)
         if self.context.folder is not None:
-            keep(splits, self.context.folder)
+            keep(splits, self.context.folder, self.context.data_anew)
         tokenizer = self._fit_tokenizer(corpus, set(splits["train"]))
         whole = self.pretrained is not None  # not every architecture takes a mask of documents
         rules = Rules(length, self.on_bad, self.control, seed, whole)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,8 +40,7 @@ class Case:
     compile: bool = False
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """What one step gave: the loss of the global batch, and what `Update` says."""
 
     loss: float
@@ -157,19 +159,25 @@ def options(case: Case, world: World) -> Options:
     )
 
 
-def train(world: World, case: Case) -> Outcome:
-    """Take the steps of `case` as the training loop would. Collective."""
-    torch.manual_seed(0)
+@contextmanager
+def prepared(world: World, case: Case, seed: int = 0) -> Iterator[tuple[Engine, nn.Module]]:
+    """The engine of `case`, and what it makes of a model drawn from `seed`, ready to train."""
+    torch.manual_seed(seed)
     model = Net()
-    blocks = list(model.blocks)
     engine = build_engine(case.engine, world, options(case, world))
     try:
-        module = engine.prepare(model, spec(case.clip_norm, case.lr), blocks)
+        module = engine.prepare(model, spec(case.clip_norm, case.lr), list(model.blocks))
         module.train()
-        taken = [one_step(world, engine, module, case, step) for step in range(1, case.steps + 1)]
-        return outcome(engine, taken)
+        yield engine, module
     finally:
         engine.close()
+
+
+def train(world: World, case: Case) -> Outcome:
+    """Take the steps of `case` as the training loop would. Collective."""
+    with prepared(world, case) as (engine, module):
+        steps = range(1, case.steps + 1)
+        return outcome(engine, [one_step(world, engine, module, case, step) for step in steps])
 
 
 def outcome(engine: Engine, taken: list[Taken]) -> Outcome:

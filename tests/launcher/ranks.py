@@ -9,11 +9,13 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from launcher import rank
+from launcher import last_words, rank
 from models.base import DataError
+from tests.launcher.runs import saved
 from training.hooks import Outcome, Status
 
 ME = int(os.environ.get("RANK", "0"))
@@ -51,7 +53,7 @@ def work(job) -> Outcome:
         wait_until_reaped(folder / "pid")
         raise ValueError("the second rank broke")
     elif scene == "hung" and ME == 1:
-        threading.Thread(target=rank.give_up, args=(job, ME, "waited 1 s for its data")).start()
+        threading.Thread(target=give_up_on_main, args=(job,)).start()
         wait_for_the_others()
     elif scene == "gone" and ME == 1:
         os._exit(0)
@@ -59,6 +61,14 @@ def work(job) -> Outcome:
         return outcome(1, "the loss of step 3 is not finite")
     elif scene == "signal":
         return until_signal(folder)
+    elif scene in ("faults", "saves, then fails once"):
+        tried(job)
+        if scene == "faults" or job.resume is None:
+            raise ValueError("the second rank broke")
+    elif scene == "breaks at a signal":
+        signal.signal(signal.SIGTERM, broken)
+        (folder / f"ready-{ME}").touch()
+        wait_for_the_others()
     elif scene == "stuck":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         (folder / f"ready-{ME}").touch()
@@ -71,6 +81,38 @@ def work(job) -> Outcome:
         (folder / "pid").write_text(str(os.getpid()))
         wait_for_the_others()
     return outcome()
+
+
+def give_up_on_main(job) -> None:
+    """As the data's watch does, once the main thread hangs where it is to be seen hanging."""
+    main = threading.main_thread().ident
+    while wait_for_the_others.__name__ not in "".join(
+        traceback.format_stack(sys._current_frames()[main])
+    ):
+        time.sleep(0.01)
+    last_words.give_up(job, ME, "waited 1 s for its data")
+
+
+def tried(job) -> None:
+    """Note what this try was told; the first rank notes and saves, the second breaks after it."""
+    told = job.resume
+    mark = job.reports / "noted"
+    if ME == 1:
+        while not mark.exists():
+            time.sleep(0.01)
+        return
+    with (job.folder / "tries").open("a") as file:
+        source = told and f"{told.source.name} {told.step} {tuple(told.reset)}"
+        file.write(f"{source}\n")
+    if os.environ["SCENE"] != "faults" and told is None:
+        saved(job.folder, 5, job.resolved)
+    mark.touch()
+    if os.environ["SCENE"] == "faults" or told is None:
+        wait_for_the_others()
+
+
+def broken(number: int, frame: object) -> None:
+    raise ValueError("it broke while it saved")
 
 
 def wait_until_reaped(file: Path) -> None:

@@ -85,7 +85,7 @@ def test_an_unknown_option_is_told_with_its_nearest():
     assert faults("--epohcs 3").splitlines() == [
         "error: option '--epohcs' is not known",
         "  from     the command line: --epohcs",
-        "  legal    27 options; see  python -m launcher --help",
+        "  legal    30 options; see  python -m launcher --help",
         "  nearest  --epochs; write  --epochs",
     ]
 
@@ -108,7 +108,7 @@ def test_an_unknown_command_is_told_with_its_nearest():
     assert faults("exlpain").splitlines() == [
         "error: command 'exlpain' is not known",
         "  from     the command line, first word",
-        "  legal    run, explain, list, completion; or options, for run",
+        "  legal    run, resume, explain, list, verify, export, completion; or options, for run",
         "  nearest  explain; write  python -m launcher explain",
     ]
 
@@ -152,3 +152,16 @@ def test_help_tells_commands_options_modes_precedence_and_exit_codes(capsys):
 def test_help_of_a_wrong_command_is_the_fault(capsys):
     assert main(["lits", "--help"]) == 2
     assert "command 'lits' is not known" in capsys.readouterr().err
+
+
+def test_a_command_has_some_options_of_run_and_some_of_its_own():
+    request = read(["verify", "mine", "--engine", "ddp", "--nproc", "2", "--json"])
+    assert request.faults == []
+    assert (request.word, request.words.engine) == ("mine", "ddp")
+    assert request.words.options == {"engine.nproc": ("--nproc", "2")}
+    assert request.flags == {"--json"}
+
+    request = read(["export", "mine", "--format", "hf", "--checkpoint=best", "--out", "there"])
+    assert request.faults == []
+    assert request.values == {"--format": "hf", "--checkpoint": "best"}
+    assert request.out == Path("there")

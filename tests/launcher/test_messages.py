@@ -141,7 +141,7 @@ error: optim.clip_norm 'none' is text, not a number
         """
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
   from     mine.yaml, line 1: engine
-  legal    name, nproc, threads, bind_cores, timeout_s, ds_config
+  legal    name, nproc, threads, bind_cores, timeout_s, max_restarts, ds_config
   mend     write  engine.name: zero2
 """,
     ),

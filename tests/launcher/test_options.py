@@ -10,7 +10,8 @@ from launcher.options import OPTIONS
 
 
 def test_the_commands():
-    assert list(COMMANDS) == ["run", "explain", "list", "completion"]
+    told = "run resume explain list verify export completion"
+    assert list(COMMANDS) == told.split()
 
 
 def test_every_command_can_be_carried_out():
@@ -23,6 +24,7 @@ def test_the_options_of_run():
         --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
         --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
         --precision --deterministic --debug --config --set --ds-config --out --dry-run --json
+        --max-restarts --resume --reset
     """
     assert sorted(option.flag for option in OPTIONS) == sorted(told.split())
 

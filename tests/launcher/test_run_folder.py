@@ -10,6 +10,7 @@ import pytest
 from launcher import run_folder
 from launcher.messages import SettingsError
 from tests.launcher.given import resolved
+from training.records.line_file import RunFolderError
 
 NOW = datetime(2025, 1, 31, 14, 25, 1)
 NAME = "language-tiny-fast-zero2-20250131-142501"
@@ -106,6 +107,7 @@ def test_a_folder_of_another_run_is_refused(here, part):
         run_folder.make(resolved(), here / "mine", NAME)
     assert "holds another run" in str(refused.value)
     assert "without --out, one below runs/" in str(refused.value)
+    assert f"write  python -m launcher resume {here}/mine  to go on" in str(refused.value)
     assert names(here) == ["mine", f"mine/{part}"]
 
 
@@ -148,3 +150,45 @@ def test_what_was_trained_is_never_discarded(here, part):
     (made.path / part).write_text("{}\n")
     assert not made.discard()
     assert (made.path / part).exists()
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_goes_on_is_reopened_and_never_discarded(here):
+    run_folder.make(resolved(), here / "mine", NAME)
+    before = content(here)
+    made = run_folder.reopen(here / "mine")
+    assert made.path == here / "mine"
+    assert not made.discard()
+    assert content(here) == before
+
+
+def test_the_settings_of_a_run_that_goes_on_are_replaced_whole(here):
+    made = run_folder.make(resolved(), here / "mine", NAME).path
+    run_folder.renew(made, resolved(lr="3e-4"))
+    assert "  lr: 3e-4" in (made / "settings.yaml").read_text()
+    assert json.loads((made / "origins.json").read_text())["optim.lr"]["value"] == 3e-4
+    assert names(made) == ["log.txt", "origins.json", "settings.yaml"]
+
+
+def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
+    made = run_folder.make(resolved(), here / "mine", NAME).path
+    before = (made / "settings.yaml").read_text()
+    (made / ".settings.yaml.new").mkdir()
+    with pytest.raises(RunFolderError, match=r"cannot write .*settings\.yaml"):
+        run_folder.renew(made, resolved(lr="3e-4"))
+    assert (made / "settings.yaml").read_text() == before
+
+
+def test_a_run_that_began_as_a_copy_is_discarded_where_nothing_was_trained(here):
+    def fill(folder):
+        (folder / "metrics.jsonl").write_text("{}\n")
+
+    made = run_folder.make(resolved(), here / "mine", NAME, fill)
+    assert made.discard()
+    assert names(here) == []
+    made = run_folder.make(resolved(), here / "mine", NAME, fill)
+    (made.path / "metrics.jsonl").write_text("{}\n{}\n")
+    assert not made.discard()

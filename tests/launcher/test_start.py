@@ -9,7 +9,10 @@ from launcher import start
 from launcher.messages import Fault, SettingsError
 from launcher.report import Report
 from launcher.resolved import Words
+from launcher.resumption import Resume
 from models.base import DataError
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun, trained
 from training.hooks import Outcome
 
 TINY = Words(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
@@ -187,3 +190,102 @@ def test_ranks_of_srun_are_told_to_torch(monkeypatch):
     start.carry_out(ready, True, print, load_work=lambda: work)
     assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("node1", "20007")
+
+
+def test_torchrun_alone_starts_processes_again(here, monkeypatch):
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    words = Words(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
+    with pytest.raises(SettingsError) as refused:
+        start.prepare(words, None, [])
+    assert str(refused.value).splitlines() == [
+        "error: engine.max_restarts 2, but torchrun has started the processes, and it alone can "
+        "start them again",
+        "  from     --max-restarts 2",
+        "  legal    0 under torchrun; with  --resume auto  a second start goes on",
+    ]
+
+
+@pytest.fixture
+def go_on(here):
+    """Carries out a run that goes on with the given work: what the rank was told, and the end."""
+
+    def carry_out(work, *, word="old", out=None, **words):
+        seen = []
+
+        def noted(job):
+            seen.append(job)
+            return work(job)
+
+        ready = start.prepare(Words(resume=word, **words), out and Path(out), [])
+        finished = start.carry_out(ready, True, lambda report: None, load_work=lambda: noted)
+        return seen[0], finished
+
+    return carry_out
+
+
+def test_a_run_goes_on_in_its_folder(go_on, here):
+    trained(Path("old"), resolved(nproc="1"), 10)
+    job, finished = go_on(ends(0))
+    assert (job.folder, finished.folder) == (Path("old"), Path("old"))
+    assert job.resume == Resume(Path("old"), None, [], [])
+    assert [path.name for path in here.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("fault", [DataError("x is empty"), KeyboardInterrupt()])
+def test_a_run_that_could_not_go_on_stays_as_it_was(go_on, here, fault):
+    trained(Path("old"), resolved(nproc="1"), 10)
+    before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
+    _, finished = go_on(breaks(fault))
+    after = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
+    if isinstance(fault, DataError):
+        assert finished.folder is None
+        assert after == before
+    else:
+        assert set(after) == set(before)
+
+
+def test_a_run_goes_on_in_another_folder(go_on, here):
+    (trained(Path("old"), resolved(nproc="1"), 10, 20) / "metrics.jsonl").write_text("{}\n")
+    job, finished = go_on(ends(0), word="old/checkpoints/step-00000010", out="new")
+    assert (job.folder, finished.folder) == (Path("new"), Path("new"))
+    assert job.resume == Resume(Path("old"), 10, [], [])
+
+
+def test_another_folder_in_which_nothing_came_of_it_is_taken_away(go_on, here):
+    (trained(Path("old"), resolved(nproc="1"), 10) / "metrics.jsonl").write_text("{}\n")
+    _, finished = go_on(breaks(DataError("x is empty")), out="new")
+    assert finished.folder is None
+    assert [path.name for path in here.iterdir()] == ["old"]
+
+
+def test_another_folder_may_not_hold_a_run(here):
+    for name in ("old", "new"):
+        trained(Path(name), resolved(nproc="1"), 10)
+    with pytest.raises(SettingsError, match="the run folder new holds another run"):
+        start.prepare(Words(resume="old"), Path("new"), [])
+
+
+@pytest.mark.parametrize("unsaved", [False, True])
+def test_auto_begins_in_a_folder_and_goes_on_there_later(go_on, unsaved):
+    if unsaved:
+        begun(Path("mine"), resolved(nproc="1"))
+    words = {"model": "language:tiny", "options": {"engine.nproc": ("--nproc", "1")}}
+    job, _ = go_on(ends(0), word="auto", out="mine", **words)
+    assert (job.folder, job.resume) == (Path("mine"), Resume(Path("mine")))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_ranks_of_torchrun_agree_on_what_goes_on_however_late_they_look(here, monkeypatch, number):
+    """The first may have made the folder before the others look for it."""
+    if number == 1:
+        begun(Path("mine"), resolved(nproc="2"))
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
+        monkeypatch.setenv(name, value)
+    ready = start.prepare(Words(model="language:tiny", resume="auto"), Path("mine"), [])
+    assert ready.resume == Resume(Path("mine"))
+    assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
+    ready = start.prepare(Words(model="language:tiny"), Path("mine"), [])
+    assert ready.resume is None

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,12 +38,15 @@ _BY_HASHLIB = (
 )
 
 
-def test_a_step_draws_the_same_whatever_was_drawn_before():
+@pytest.mark.parametrize("draw", [lambda: torch.rand(3).tolist(), random.random, np.random.rand])
+def test_a_step_draws_the_same_whatever_was_drawn_before(draw):
     seeds.seed_step(1, 5, 0, CPU)
-    first = torch.rand(3)
-    torch.rand(100)
+    first = draw()
+    draw()
     seeds.seed_step(1, 5, 0, CPU)
-    assert torch.equal(torch.rand(3), first)
+    assert draw() == first
+    seeds.seed_step(1, 6, 0, CPU)
+    assert draw() != first
 
 
 def test_ranks_and_steps_draw_differently(two_ranks):

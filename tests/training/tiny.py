@@ -20,7 +20,7 @@ from engines.world import Place, ProcessWorld
 from models.base import DataError, Goal, Loss
 from tests.training.shelf import Shelf
 from training import settings
-from training.before import Before, Starts
+from training.before import Before
 from training.budget import solve
 from training.checkpoint.restore import fill
 from training.data.loader import Batches, EvaluationBatches
@@ -243,8 +243,7 @@ def run_tiny(
         micro_batch=micro_batch,
         world_size=world.size,
         units=task.units,
-        first_step=before.step if before else 0,
-        starts=before.starts if before else Starts(),
+        before=before,
         until=until,
     )
     torch.manual_seed(0)

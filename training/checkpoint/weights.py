@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from training.checkpoint import tensor_file
+from training.checkpoint import manifest, tensor_file
 from training.checkpoint.blocks import BlockWriter
 from training.checkpoint.manifest import File
 from training.checkpoint.reader import WEIGHT, Checkpoint
@@ -22,34 +24,89 @@ if TYPE_CHECKING:
 _PART_BYTES = 4 * 2**20
 
 
-def write_weights(source: Checkpoint, path: Path, kind: str = WEIGHT) -> File:
+def write_weights(
+    source: Checkpoint, path: Path, kind: str = WEIGHT, names: Mapping[str, str] | None = None
+) -> File:
     """Write parameters and buffers of `source` to the new file `path`, and tell what it holds.
 
     Names and shapes are the model's own, tied weights stand once, parameters are fp32 and buffers
     as they are. With another `kind`, such as "ema", parameters that have it are written with that,
-    and those that do not (frozen ones) with their weights. A few MiB are held at a time. Touches
-    disk. Raises CheckpointError, RunFolderError.
+    and those that do not (frozen ones) with their weights. Given `names`, only those are written,
+    each under its name there. A few MiB are held at a time. Touches disk. Raises CheckpointError,
+    RunFolderError.
     """
-    entries = _entries(source, kind)
-    first = tensor_file.head((entry for _, entry in entries), _metadata(source, kind))
+    stored = [one for one in _stored(source, kind) if names is None or one.name in names]
+    entries = (Entry(names[s.name] if names else s.name, s.dtype, s.shape) for s in stored)
+    first = tensor_file.head(entries, _metadata(source, kind))
     with BlockWriter(path) as writer:
         writer.write(first)
-        for stored_kind, entry in entries:
-            for part in _parts(source, stored_kind, entry):
-                writer.write(part.view(torch.uint8).numpy().data)
+        for one in stored:
+            for part in _parts(source, one):
+                writer.write(part.contiguous().view(torch.uint8).numpy().data)
     return writer.file()
 
 
-def _entries(source: Checkpoint, kind: str) -> list[tuple[str, Entry]]:
-    """Each tensor with the kind it is taken from, the widest first, as readers map the file."""
+def write_sharded(
+    source: Checkpoint, folder: Path, kind: str, names: Mapping[str, str], limit_bytes: int
+) -> list[File]:
+    """As write_weights, in the files that Hugging Face's libraries look for in a folder.
+
+    One model.safetensors; or, above `limit_bytes`, several, none of which is larger unless a single
+    tensor is, and an index that tells which tensor lies in which. Touches disk.
+    """
+    shards = _cut([one for one in _stored(source, kind) if one.name in names], limit_bytes)
+    if len(shards) == 1:
+        return [write_weights(source, folder / manifest.MODEL, kind, names)]
+    files, where = [], {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        mine = {one.name: names[one.name] for one in shard}
+        files.append(write_weights(source, folder / name, kind, mine))
+        where.update(dict.fromkeys(mine.values(), name))
+    total = sum(one.bytes for shard in shards for one in shard)
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    with BlockWriter(folder / f"{manifest.MODEL}.index.json") as writer:
+        writer.write(json.dumps(index, indent=2, sort_keys=True).encode())
+    return [*files, writer.file()]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One tensor, and the kind that it is taken from."""
+
+    kind: str
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def _stored(source: Checkpoint, kind: str) -> list[_Stored]:
+    """What is written, the widest first, as readers map the file."""
     special = set(source.names(kind))
-    entries = [
-        (kind if name in special else WEIGHT, Entry(name, torch.float32, tuple(shape)))
+    found = [
+        _Stored(kind if name in special else WEIGHT, name, torch.float32, tuple(shape))
         for name, shape in source.shapes.items()
     ]
     for name, shape in source.buffer_shapes.items():
-        entries.append((BUFFER, Entry(name, source.dtype(BUFFER, name), tuple(shape))))
-    return sorted(entries, key=lambda one: -one[1].dtype.itemsize)
+        dtype = source.interval(BUFFER, name, 0, 0).dtype
+        found.append(_Stored(BUFFER, name, dtype, tuple(shape)))
+    return sorted(found, key=lambda one: -one.dtype.itemsize)
+
+
+def _cut(stored: list[_Stored], limit_bytes: int) -> list[list[_Stored]]:
+    shards: list[list[_Stored]] = [[]]
+    room = limit_bytes
+    for one in stored:
+        if shards[-1] and one.bytes > room:
+            shards.append([])
+            room = limit_bytes
+        shards[-1].append(one)
+        room -= one.bytes
+    return shards
 
 
 def _metadata(source: Checkpoint, kind: str) -> dict[str, str]:
@@ -57,7 +114,7 @@ def _metadata(source: Checkpoint, kind: str) -> dict[str, str]:
     return {"format": "pt", "kind": kind, "step": str(source.manifest.step)}
 
 
-def _parts(source: Checkpoint, kind: str, entry: Entry) -> Iterator[Tensor]:
-    count, step = prod(entry.shape), _PART_BYTES // entry.dtype.itemsize
+def _parts(source: Checkpoint, one: _Stored) -> Iterator[Tensor]:
+    count, step = prod(one.shape), _PART_BYTES // one.dtype.itemsize
     for first in range(0, count, step):
-        yield source.interval(kind, entry.key, first, min(first + step, count))
+        yield source.interval(one.kind, one.name, first, min(first + step, count))

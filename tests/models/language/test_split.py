@@ -69,3 +69,10 @@ def test_a_run_folder_keeps_the_split_and_refuses_another(tmp_path):
     keep(splits, tmp_path)
     with pytest.raises(DataError, match="is not what this run began with"):
         keep(split_groups(GROUPS[:99], 1.0, 0.1, seed=0), tmp_path)
+
+
+def test_other_groups_replace_the_split_of_a_run_whose_data_begins_anew(tmp_path):
+    keep(split_groups(GROUPS, 1.0, 0.1, seed=0), tmp_path)
+    other = split_groups(GROUPS[:99], 1.0, 0.1, seed=0)
+    keep(other, tmp_path, anew=True)
+    keep(other, tmp_path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from engines.base import State, World
 from engines.world import ProcessWorld
@@ -17,7 +19,7 @@ from training.checkpoint.manifest import CheckpointError, Verdict
 from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
-from training.checkpoint.weights import write_weights
+from training.checkpoint.weights import write_sharded, write_weights
 
 
 def averaged(rank: int = 0, size: int = 1) -> State:
@@ -91,3 +93,37 @@ def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path: Path, alone:
 
     with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:
         assert torch.equal(opened.get_tensor("w"), large)
+
+
+def test_names_say_what_is_written_and_under_which_name(saved: Path, tmp_path: Path):
+    names = {"embed.weight": "theirs.weight", "counts": "counts"}
+    write_weights(open_checkpoint(saved), tmp_path / "out", names=names)
+
+    found = load_file(tmp_path / "out")
+    assert found.keys() == {"theirs.weight", "counts"}
+    assert bits(found["theirs.weight"]) == bits(whole()["weight"]["embed.weight"])
+
+
+@pytest.mark.parametrize(("limit", "count"), [(10**9, 1), (400, 2), (1, 9)])
+def test_large_models_are_cut_into_files_with_an_index(
+    saved: Path, tmp_path: Path, limit: int, count: int
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    source = open_checkpoint(saved)
+    names = {name: f"their.{name}" for name in {**source.shapes, **source.buffer_shapes}}
+    files = write_sharded(source, out, "weight", names, limit)
+
+    assert sorted(file.name for file in files) == sorted(path.name for path in out.iterdir())
+    shards = {path.name: load_file(path) for path in out.glob("*.safetensors")}
+    assert len(shards) == count
+    where = {name: file for file, tensors in shards.items() for name in tensors}
+    assert where.keys() == set(names.values())
+    index = out / "model.safetensors.index.json"
+    assert index.exists() == (count > 1)
+    if count > 1:
+        told = json.loads(index.read_text())
+        assert told["weight_map"] == where
+        tensors = [tensor for shard in shards.values() for tensor in shard.values()]
+        assert told["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors)
+        assert f"model-00001-of-{count:05d}.safetensors" in shards

@@ -1,0 +1,142 @@
+"""Writes the model of a checkpoint in a form that other programs load."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from launcher import cores, exit_codes, exported, saved_run
+from launcher.cli import Request
+from launcher.exported import FORMS
+from launcher.messages import PROGRAM, Fault, SettingsError, nearest
+from launcher.options import JSON
+from launcher.saved_run import SavedRun
+from models.base import DataError
+from training.checkpoint import retention
+from training.checkpoint.manifest import CheckpointError
+from training.console.quantities import real, size
+from training.records.line_file import RunFolderError, naming
+from training.records.plain_json import encode
+
+
+def main(request: Request) -> int:
+    """Write the files, and say what they hold; the exit code. Raises SettingsError."""
+    form = request.values.get("--format")
+    if faults := [*request.faults, *_wrong_form(form)]:
+        raise SettingsError(faults)
+    assert form is not None and request.word is not None
+    run = saved_run.find(request.word, "export")
+    path = _chosen(run, request.values.get("--checkpoint"))
+    folder = request.out or (run.folder or path.parent) / f"export-{form}"
+    _check_free(folder, request.out)
+    try:
+        done = _export(run, path, form, folder)
+    except (CheckpointError, RunFolderError) as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return exit_codes.FAULT
+    except DataError as fault:
+        raise SettingsError([_of_data(fault)]) from fault
+    for_machines = JSON.flag in request.flags
+    print(encode(done, indent=2) if for_machines else _text(done))
+    return exit_codes.DONE
+
+
+def _export(run: SavedRun, path: Path, form: str, folder: Path) -> dict[str, object]:
+    """Write `folder`, whole or not at all; what is told of it."""
+    cores.share_politely(os.environ)  # before torch is imported
+    from training.checkpoint.reader import open_checkpoint
+
+    source = exported.Source(run, open_checkpoint(path))
+    exported.check(form, source)
+    made = folder.with_name(f".{folder.name}.new")
+    with naming(made):
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+    try:
+        FORMS[form](source, made)
+        with naming(folder):
+            made.replace(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return {
+        "folder": str(folder),
+        "format": form,
+        "checkpoint": str(path),
+        "step": source.checkpoint.manifest.step,
+        "weights": source.kind,
+        "metrics": source.metrics,
+        "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+    }
+
+
+def _text(done: dict[str, object]) -> str:
+    metrics, files = done["metrics"], done["files"]
+    assert isinstance(files, dict)
+    lines = [f"exported step {done['step']} to {done['folder']}"]
+    if done["weights"] == "ema":
+        lines.append("  weights  their moving average (train.ema), which evaluation used")
+    if isinstance(metrics, dict):
+        numbers = (f"{k} {real(v)}" for k, v in metrics.items() if isinstance(v, float))
+        lines.append(f"  metrics  {', '.join(numbers)}")
+    lines.append("  files    " + ", ".join(f"{name} ({size(n)})" for name, n in files.items()))
+    return "\n".join(lines)
+
+
+def _wrong_form(form: str | None) -> list[Fault]:
+    if form in FORMS:
+        return []
+    near = nearest(form, FORMS) if form else None
+    return [
+        Fault(
+            f"--format '{form}' is not known" if form else "export needs to know the format",
+            key="--format",
+            value=form,
+            place=f"the command line: --format {form}" if form else "the command line: export",
+            legal=", ".join(FORMS),
+            nearest=near,
+            mend=f"write  --format {near or next(iter(FORMS))}",
+        )
+    ]
+
+
+def _chosen(run: SavedRun, word: str | None) -> Path:
+    """The checkpoint that was asked for; without a word the best one, or the last."""
+    if word is None:
+        word = retention.BEST if run.best is not None else retention.LAST
+        if run.named is not None:
+            return run.named
+    if word == retention.BEST and run.best is not None:
+        return run.best
+    if word == retention.LAST and run.checkpoints:
+        return run.checkpoints[max(run.checkpoints)]
+    if word.isdigit() and int(word) in run.checkpoints:
+        return run.checkpoints[int(word)]
+    steps = [str(step) for step in run.checkpoints]
+    names = ([retention.BEST] * (run.best is not None)) + [retention.LAST, *steps]
+    raise SettingsError(
+        [
+            Fault(
+                f"there is no checkpoint '{word}' in {run.folder or run.named}",
+                value=word,
+                place=f"--checkpoint {word}",
+                legal=", ".join(names),
+                nearest=nearest(word, names),
+            )
+        ]
+    )
+
+
+def _check_free(folder: Path, asked: Path | None) -> None:
+    """Raises SettingsError where `folder` holds something, or is none."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    what = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
+    place = f"--out {asked}" if asked else f"no --out was given; {PROGRAM} export writes there"
+    legal = "a new or empty folder"
+    raise SettingsError([Fault(what, value=str(folder), place=place, legal=legal)])
+
+
+def _of_data(fault: DataError) -> Fault:
+    return Fault(fault.what, place=fault.where or None, legal=fault.legal or None)

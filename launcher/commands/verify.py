@@ -1,0 +1,101 @@
+"""Proves that a run can be taken again: replays its last stretch, and compares every bit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from launcher import cores, exit_codes, proof, saved_run
+from launcher.cli import Request
+from launcher.messages import Fault, SettingsError
+from launcher.options import JSON
+from launcher.proof import Conditions, Proof
+from launcher.replay import Replay, replay, resolved_as
+from launcher.resolved import Resolved
+from launcher.saved_run import SavedRun
+from launcher.stretch import choose
+from training.checkpoint.manifest import CheckpointError
+from training.records.plain_json import encode
+
+
+class Unproven(Exception):
+    """Nothing could be compared; the text says why, `code` is what to end with."""
+
+    def __init__(self, why: str, code: int = exit_codes.FAULT) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+def main(request: Request) -> int:
+    """Replay and compare; the exit code: 0 where they agree. Raises SettingsError."""
+    if request.faults:
+        raise SettingsError(request.faults)
+    for_machines = JSON.flag in request.flags
+    try:
+        found = _verify(request, quiet=for_machines)
+    except (Unproven, CheckpointError) as fault:
+        if for_machines:
+            print(encode(proof.failure(str(fault)), indent=2))
+        else:
+            print(f"error: {fault}", file=sys.stderr)
+        return fault.code if isinstance(fault, Unproven) else exit_codes.FAULT
+    print(encode(proof.as_json(found), indent=2) if for_machines else proof.text(found).rstrip())
+    return exit_codes.DONE if found.agrees else exit_codes.FAULT
+
+
+def _verify(request: Request, quiet: bool) -> Proof:
+    assert request.word is not None
+    run = _run(request.word)
+    assert run.folder is not None
+    cores.share_politely(os.environ)  # before torch is imported
+    last, stretch, notes = choose(run)
+    settings = run.settings(last)
+    assert settings is not None
+    resolved = resolved_as(settings, last.manifest, request.words)
+    conditions = Conditions(
+        stretch,
+        resolved.settings.engine.name,
+        resolved.batching.world_size,
+        resolved.settings.precision,
+    )
+    notes = [*notes, *_chance(resolved)]
+    if not quiet and sys.stderr.isatty():
+        print(_announced(conditions), file=sys.stderr, flush=True)
+    with replay(stretch, run.folder, resolved) as again:
+        _check(again)
+        return proof.prove(conditions, run.folder, last, again.folder, notes)
+
+
+def _run(word: str) -> SavedRun:
+    """The run that was named. Raises SettingsError."""
+    run = saved_run.find(word, "verify")
+    if run.folder is None or not run.checkpoints:
+        what = f"'{word}' is a checkpoint without its run; verify needs both"
+        place = f"the command line: verify {word}"
+        raise SettingsError([Fault(what, value=word, place=place, legal="a run folder")])
+    return run
+
+
+def _chance(resolved: Resolved) -> Iterator[str]:
+    if resolved.device != "cpu" and not resolved.settings.train.deterministic:
+        yield f"without train.deterministic, {resolved.device} may add up in any order"
+
+
+def _announced(conditions: Conditions) -> str:
+    return (
+        f"replaying steps {conditions.stretch.after} to {conditions.stretch.upto} with "
+        f"{conditions.engine} on {conditions.world_size} process(es), beside the run folder"
+    )
+
+
+def _check(again: Replay) -> None:
+    """Raises Unproven where the replay did not come to its end, SettingsError for bad data."""
+    ending = again.report
+    if ending.exit_code == exit_codes.DONE:
+        return
+    if ending.exit_code == exit_codes.WRONG_WORDS:
+        raise SettingsError([Fault(ending.text.removeprefix("error: "))])
+    if ending.exit_code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
+        raise Unproven("the replay was stopped before its end", ending.exit_code)
+    raise Unproven("\n".join(filter(None, (f"the replay failed: {ending.text}", ending.trace))))

@@ -1,0 +1,95 @@
+"""An engine takes over the counts of another state."""
+
+from __future__ import annotations
+
+import torch
+
+from engines.base import EngineError, World
+from tests.engines.deepspeed_runs import TOKENS
+from tests.engines.parity import Case, Outcome, one_step, outcome, prepared
+from tests.engines.pool import Pool
+from tests.engines.test_parity import able, all_engines, both_sizes
+
+Worlds = dict[int, Pool]
+ZERO = ("zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
+
+
+def after_loading(world: World, case: Case, odd: dict[str, float]) -> Outcome | str:
+    """The state once each parameter counts 9 updates and those in `odd` others; or the refusal."""
+    with prepared(world, case) as (engine, module):
+        one_step(world, engine, module, case, step=1)
+        names = [name for group in engine.state().groups for name in group["names"]]
+        try:
+            engine.load({**dict.fromkeys(names, 9.0), **odd}, {"value": 8.0, "good_updates": 3.0})
+        except EngineError as fault:
+            return str(fault)
+        return outcome(engine, [])
+
+
+@both_sizes
+@all_engines
+def test_counts_are_those_that_were_loaded(worlds: Worlds, engine: str, size: int) -> None:
+    outcomes = worlds[size].run(after_loading, Case(engine, precision="fp16"), {})
+    for rank in outcomes:
+        assert set(rank.steps.values()) == {9.0}
+        assert rank.loss_scale == {"value": 8.0, "good_updates": 3.0}
+
+
+@able("local", "fsdp", "oss")
+def test_parameters_may_differ_in_their_counts(worlds: Worlds, engine: str) -> None:
+    outcomes = worlds[2].run(after_loading, Case(engine), {"seven": 2.0})
+    steps = {name: count for rank in outcomes for name, count in rank.steps.items()}
+    assert steps.pop("seven") == 2.0
+    assert set(steps.values()) == {9.0}
+
+
+@able(*ZERO)
+def test_zero_refuses_counts_that_differ_within_a_group(worlds: Worlds, engine: str) -> None:
+    odd = {"seven": 2.0, "norm.bias": 0.0}
+    first, second = worlds[2].run(after_loading, Case(engine), odd)
+    assert first == second
+    assert "had 9, but not 'seven' (2), 'norm.bias' (0); local, ddp, oss and fsdp count" in first
+
+
+def test_an_empty_loss_scale_changes_nothing(worlds: Worlds) -> None:
+    """That of a run in another precision."""
+    outcomes = worlds[1].run(after_an_empty_scale, Case("local", precision="fp16"))
+    assert outcomes == [({"value": 2.0**16, "good_updates": 1.0}, {})]
+
+
+def after_an_empty_scale(world: World, case: Case) -> tuple[dict, dict]:
+    with prepared(world, case) as (engine, module):
+        one_step(world, engine, module, case, step=1)
+        engine.load(engine.state().steps, {})
+        scale = dict(engine.state().loss_scale)
+    with prepared(world, Case(case.engine)) as (engine, _):
+        engine.load(engine.state().steps, scale)
+        return scale, dict(engine.state().loss_scale)
+
+
+@both_sizes
+@all_engines
+def test_the_model_computes_with_what_was_loaded_after_an_evaluation(
+    worlds: Worlds, engine: str, size: int
+) -> None:
+    """An evaluation leaves whole weights behind where they are sharded."""
+    for outputs in worlds[size].run(outputs_before_and_after_clearing, Case(engine)):
+        assert outputs[0].any()
+        assert not outputs[1].any()
+
+
+def outputs_before_and_after_clearing(
+    world: World, case: Case
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What an evaluation gives, and gives once the factor of all outputs is zero."""
+    with prepared(world, case) as (engine, module):
+        module.eval()
+        with torch.no_grad():
+            before = module(TOKENS)
+            state = engine.state()
+            for piece in state.pieces:
+                if (piece.kind, piece.name) == ("weight", "seven"):
+                    piece.data.zero_()
+            names = [name for group in state.groups for name in group["names"]]
+            engine.load(dict.fromkeys(names, 1.0), {})
+            return before, module(TOKENS)

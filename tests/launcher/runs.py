@@ -1,0 +1,61 @@
+"""Run folders as runs leave them, made without training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from launcher import run_folder
+from launcher.resolved import Resolved
+from training.checkpoint import manifest
+from training.checkpoint.manifest import File, Manifest
+from training.records.plain_json import encode_bytes
+
+NAME = "x"
+
+
+def begun(folder: Path, resolved: Resolved, at: int = 0) -> Path:
+    """A run that was begun with `resolved`, `at` seconds after the epoch."""
+    run_folder.make(resolved, folder, NAME)
+    os.utime(folder / run_folder.SETTINGS, (at, at))
+    return folder
+
+
+def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = None) -> Path:
+    """A checkpoint of a run, without tensors; `state` in the place of what state.json holds."""
+    checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
+    checkpoint.mkdir(parents=True)
+    settings = {key: value.value for key, value in resolved.values.items()}
+    told = encode_bytes({"facts": {"settings": settings}})
+    files = {manifest.STATE: told if state is None else state, manifest.rank_file(0): b"nothing"}
+    listed = tuple(
+        File(name, len(content), (hashlib.sha256(content).hexdigest(),))
+        for name, content in files.items()
+    )
+    files[manifest.NAME], files[manifest.CHECKSUM_NAME] = manifest.encoded(
+        Manifest(step, step * 8, "local", 1, True, {}, listed)
+    )
+    for name, content in files.items():
+        (checkpoint / name).write_bytes(content)
+    return checkpoint
+
+
+def trained(folder: Path, resolved: Resolved, *steps: int, at: int = 0) -> Path:
+    """A run with checkpoints of `steps`."""
+    begun(folder, resolved, at)
+    for step in steps:
+        saved(folder, step, resolved)
+    for link in run_folder.LINKS if steps else ():
+        name = manifest.step_folder(max(steps))
+        (folder / link).symlink_to(f"{run_folder.CHECKPOINTS}/{name}")
+    return folder
+
+
+def ended(folder: Path, status: str, steps: int) -> Path:
+    """A run that came to its end."""
+    result = {"status": status, "steps": steps, "epochs": 1.0, "wall_s": 2.0, "best": None}
+    result |= {"samples_per_s": 3.0, "peak_memory_bytes": {"host": 4}}
+    (folder / run_folder.RESULT).write_text(json.dumps(result))
+    return folder

@@ -1,0 +1,93 @@
+"""Runs that have left their folder, and what can befall it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import launcher
+from tests.runs.conftest import REQUESTS
+from training.checkpoint.manifest import BLOCK_BYTES
+
+SETTINGS = {
+    "train.max_steps": 6,
+    "train.preview": False,
+    "train.global_batch": 4,
+    "train.micro_batch": 2,
+    "train.ema": 0.9,
+    "eval.every": 3,
+    "log.every": 2,
+    "save.every": 2,
+    "save.keep_last": 3,
+    "save.keep_best": 0,
+}
+
+
+def train(folder: Path, **settings: Any) -> Path:
+    """A run of six steps that saved after each second one, in `folder`/run."""
+    (folder / "mine.jsonl").write_text(REQUESTS)
+    run = launcher.train(
+        model="language:tiny",
+        settings={"data.path": str(folder / "mine.jsonl"), **SETTINGS, **settings},
+        out=folder / "run",
+        console=False,
+    )
+    assert run.folder is not None
+    return run.folder
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    """The folder of a checkpoint."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def contents(folder: Path) -> dict[str, bytes | str]:
+    """All that lies in a folder, links by where they lead."""
+    return {
+        str(path.relative_to(folder)): str(path.readlink())
+        if path.is_symlink()
+        else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def change_tensor(folder: Path, key: str, change: Callable[[Any], None]) -> None:
+    """Change one stored interval of a checkpoint, and all checksums with it."""
+    for path in sorted(folder.glob("rank-*.safetensors")):
+        tensors = load_file(path)
+        if key in tensors:
+            with safe_open(path, "pt") as opened:
+                metadata = opened.metadata()
+            change(tensors[key])
+            save_file(tensors, path, metadata)
+            vouch(folder, path.name)
+
+
+def change_state(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a checkpoint holds beside tensors, and all checksums with it."""
+    path = folder / "state.json"
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+    vouch(folder, path.name)
+
+
+def vouch(folder: Path, name: str) -> None:
+    """Make the manifest tell of a file as it is now, as somebody would who knows the format."""
+    data = (folder / name).read_bytes()
+    fields = json.loads((folder / "manifest.json").read_text())
+    file = next(file for file in fields["files"] if file["name"] == name)
+    blocks = range(0, len(data), BLOCK_BYTES)
+    file["bytes"] = len(data)
+    file["sha256"] = [hashlib.sha256(data[at : at + BLOCK_BYTES]).hexdigest() for at in blocks]
+    content = json.dumps(fields).encode()
+    (folder / "manifest.json").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")

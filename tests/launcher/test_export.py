@@ -1,0 +1,192 @@
+"""What a checkpoint holds, in a folder that other programs load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from launcher.__main__ import main
+from models.catalog import FAMILIES
+from models.language.config import SIZES
+from models.language.model import Transformer
+from tests.launcher.saved import change_state, checkpoint, contents, train
+from training.checkpoint.reader import open_checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = train(tmp_path_factory.mktemp("trained"))
+    (run.parent / "mine.jsonl").unlink()  # nothing here may need it
+    yield run
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+
+
+def export(*words):
+    return main(["export", *map(str, words)])
+
+
+def average(run, step):
+    """The average of the weights, as the checkpoint has it."""
+    found = open_checkpoint(checkpoint(run, step))
+    return {name: found.tensor("ema", name) for name in found.names()}
+
+
+def test_transformers_computes_the_logits_of_the_average(run, capsys):
+    transformers = pytest.importorskip("transformers")
+    before = contents(run)
+    assert export(run, "--format", "hf") == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"exported step 6 to {run / 'export-hf'}\n")
+    assert "  weights  their moving average (train.ema), which evaluation used\n" in out
+    assert "  metrics  val_loss " in out
+
+    ours = Transformer(SIZES["tiny"]).eval()
+    ours.load_state_dict(average(run, 6), strict=False)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(run / "export-hf").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "export-hf")
+    tokens = torch.tensor([tokenizer("User: what is 7\nAssistant: <file>")["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(ours(tokens), theirs(tokens).logits)
+    shutil.rmtree(run / "export-hf")
+    assert contents(run) == before
+
+
+def test_plain_safetensors_hold_every_name_and_what_there_is_to_know(run):
+    assert export(run, "--format", "safetensors") == 0
+    tensors = load_file(run / "export-safetensors" / "model.safetensors")
+    expected = average(run, 6)
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+    told = json.loads((run / "export-safetensors" / "config.json").read_text())
+    assert (told["family"], told["size"], told["step"]) == ("language", "tiny", 6)
+    assert (told["weights"], told["parameters"]) == ("ema", SIZES["tiny"].parameters)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert told["metrics"] == lines[-1]["metrics"]
+    assert told["libraries"]["torch"] == torch.__version__
+
+
+def test_weights_without_an_average_are_the_weights(tmp_path, capsys):
+    run = train(tmp_path, **{"train.ema": None, "train.max_steps": 2})
+    assert export(run, "--format", "safetensors", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["weights"] == "weight"
+    tensors = load_file(run / "export-safetensors" / "model.safetensors")
+    found = open_checkpoint(checkpoint(run, 2))
+    assert all(torch.equal(tensors[name], found.tensor("weight", name)) for name in found.names())
+
+
+@pytest.mark.parametrize(
+    ("words", "best", "step"),
+    [
+        ([], False, 6),
+        ([], True, 2),
+        (["--checkpoint", "last"], True, 6),
+        (["--checkpoint", "best"], True, 2),
+        (["--checkpoint", "4"], True, 4),
+    ],
+)
+def test_the_best_is_exported_unless_another_is_asked_for(run, capsys, words, best, step):
+    if best:
+        (run / "best").symlink_to("checkpoints/step-00000002")
+    assert export(run, "--format", "safetensors", "--json", *words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["step"] == step
+    assert told["folder"] == str(run / "export-safetensors")
+    assert set(told["files"]) == {"config.json", "model.safetensors"}
+
+
+def test_a_checkpoint_may_be_named_itself(run, capsys):
+    assert export(checkpoint(run, 4), "--format", "safetensors") == 0
+    assert f"exported step 4 to {run / 'export-safetensors'}" in capsys.readouterr().out
+
+
+def test_a_checkpoint_outside_of_its_run_is_enough(run, tmp_path, capsys):
+    alone = shutil.copytree(checkpoint(run, 6), tmp_path / "elsewhere" / "mine")
+    assert export(alone, "--format", "hf") == 0
+    assert (tmp_path / "elsewhere" / "export-hf" / "tokenizer.json").is_file()
+
+    change_state(alone, lambda state: state["facts"].pop("settings"))
+    assert export(alone, "--format", "hf", "--out", tmp_path / "hf") == 2
+    assert "this checkpoint lies outside of its run" in capsys.readouterr().err
+    assert export(alone, "--format", "safetensors", "--out", tmp_path / "plain") == 0
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "error: export needs to know the format"),
+        (["--format", "hff"], "  nearest  hf; write  --format hf"),
+        (["--format", "hf", "--checkpoint", "5"], "  legal    last, 2, 4, 6"),
+        (["--format", "hf", "--checkpoint", "best"], "error: there is no checkpoint 'best'"),
+        (["--format", "hf", "--out", "{run}"], "is not empty"),
+        (["--format", "hf", "--out", "{run}/log.txt"], "is a file"),
+    ],
+)
+def test_wrong_words_are_told_and_nothing_is_written(run, capsys, words, told):
+    before = contents(run.parent)
+    assert export(run, *(word.format(run=run) for word in words)) == 2
+    assert told in capsys.readouterr().err
+    assert contents(run.parent) == before
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert export(tmp_path / "none", "--format", "hf") == 2
+    assert "there is no run folder" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_is_written(run, capsys):
+    path = checkpoint(run, 6) / "rank-00000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    before = contents(run)
+    assert export(run, "--format", "safetensors") == 1
+    assert f"error: {path} is damaged" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_an_empty_folder_may_be_written_into(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    assert export(run, "--format", "safetensors", "--out", tmp_path / "mine") == 0
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_tokenizer_that_is_gone_is_told_and_nothing_stays(run, capsys):
+    def with_bpe(state):
+        state["facts"]["settings"]["model.tokenizer"] = "bpe"
+
+    change_state(checkpoint(run, 6), with_bpe)
+    before = contents(run)
+    assert export(run, "--format", "hf") == 2
+    assert "the tokenizer of the run is not there" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+class Mute:
+    """A task of which transformers knows nothing."""
+
+    def __init__(self, model, data, context):
+        pass
+
+
+def test_a_family_that_transformers_does_not_know_is_refused(run, capsys, monkeypatch):
+    other = replace(FAMILIES["language"], task=f"{__name__}:Mute")
+    monkeypatch.setitem(FAMILIES, "language", other)
+    assert export(run, "--format", "hf") == 2
+    err = capsys.readouterr().err
+    assert "transformers has no model of the family 'language'" in err
+    assert "  legal    safetensors" in err
+    assert not (run / "export-hf").exists()

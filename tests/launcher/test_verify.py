@@ -1,0 +1,205 @@
+"""A replay is bit-identical, and a single bit that is not is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from launcher import saved_run
+from launcher.__main__ import main
+from launcher.messages import SettingsError
+from launcher.replay import resolved_as
+from launcher.resolved import Words
+from launcher.stretch import Stretch, choose
+from tests.launcher.saved import change_state, change_tensor, checkpoint, contents, train
+from training.checkpoint import manifest
+
+NORM = "model.norm.weight"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield train(tmp_path_factory.mktemp("trained"))
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "copy", symlinks=True))
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where temporary files go."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+def add_a_bit(tensor):
+    tensor.view(torch.int32)[5] += 1
+
+
+def test_a_replay_is_identical_and_leaves_no_trace(trained, temporary, capfd):
+    before = contents(trained)
+    assert main(["verify", str(trained), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["identical"], found["first_difference"], found["tolerance"]) == (True, None, None)
+    assert (found["from_step"], found["to_step"], found["steps"]) == (4, 6, 2)
+    assert found["tensors"] == 4 * 20  # weights, two slots, the average
+    assert found["lines"] == 2  # the line and the evaluation of step 6
+    assert contents(trained) == before
+    assert list(temporary.iterdir()) == []
+
+
+def test_one_bit_of_the_last_checkpoint_is_named(run, temporary, capfd):
+    change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", add_a_bit)
+    assert main(["verify", str(run)]) == 1
+    out = capfd.readouterr().out
+    assert out.startswith(f"different: exp_avg of {NORM}[5] is ")
+    assert list(temporary.iterdir()) == []
+
+
+def test_an_older_run_with_one_checkpoint_is_replayed_from_the_beginning(run, temporary, capfd):
+    """What older versions did not keep in a checkpoint, the run's settings.yaml tells."""
+    for step in (2, 4):
+        shutil.rmtree(checkpoint(run, step))
+    added = ("settings", "starts", "record", "nonfinite", "data", "evaluated_at")
+    change_state(checkpoint(run, 6), lambda state: [state["facts"].pop(name) for name in added])
+    assert main(["verify", str(run)]) == 0
+    out = capfd.readouterr().out
+    assert out.startswith("identical: 80 tensors, 6 steps\n")
+    assert "replayed from the very beginning" in out
+
+
+def test_data_that_is_gone_is_told_as_wrong_words(run, temporary, capfd):
+    settings = run / "settings.yaml"
+    change_state(checkpoint(run, 6), lambda state: state["facts"].pop("settings"))
+    settings.write_text(settings.read_text().replace("mine.jsonl", "gone.jsonl"))
+    assert main(["verify", str(run)]) == 2
+    assert "gone.jsonl" in capfd.readouterr().err
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, temporary, capfd):
+    path = checkpoint(run, 6) / "rank-00000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    assert main(["verify", str(run)]) == 1
+    assert f"error: {path} is damaged" in capfd.readouterr().err
+    assert main(["verify", str(run), "--json"]) == 1
+    assert f"{path} is damaged" in json.loads(capfd.readouterr().out)["error"]
+
+
+def test_a_damaged_one_before_it_is_passed_over(run):
+    path = checkpoint(run, 4) / "rank-00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    last, stretch, notes = choose(saved_run.find(str(run), "verify"))
+    assert last.manifest.step == 6
+    assert stretch == Stretch(checkpoint(run, 2), 2, 6)
+    assert notes == [f"passed over: {path} is damaged: {path.stat().st_size} bytes where "
+                     f"{path.stat().st_size + 1} were written"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["checkpoints/step-00000004", "last", "best"])
+def test_a_checkpoint_may_be_named_itself(run, name):
+    if name == "best":
+        (run / "best").symlink_to("checkpoints/step-00000002")
+    _, stretch, _ = choose(saved_run.find(str(run / name), "verify"))
+    steps = {"best": (0, 2), "last": (4, 6)}.get(name, (2, 4))
+    assert (stretch.after, stretch.upto) == steps
+
+
+def resumed(step, **facts):
+    told = {"written_by": {"engine": "local", "world_size": 1}, "changes": [], "reset": [], **facts}
+    return json.dumps({"kind": "resumed", "step": step, "facts": told}) + "\n"
+
+
+def test_what_began_anew_at_the_first_checkpoint_does_so_again(run):
+    with (run / "events.jsonl").open("a") as file:
+        file.write(resumed(4, reset=["data"]) + resumed(4, reset=["optimizer"]) + '{"half')
+    _, stretch, notes = choose(saved_run.find(str(run), "verify"))
+    assert (stretch.reset, notes) == (("optimizer",), [])
+
+
+def test_a_run_that_went_on_otherwise_in_between_is_told(run):
+    shutil.rmtree(checkpoint(run, 4))
+    with (run / "events.jsonl").open("a") as file:
+        file.write(resumed(3) + resumed(4, written_by={"engine": "ddp", "world_size": 2}))
+        file.write(resumed(5, reset=["schedule"], changes=["optim.lr 1 in place of 2"]))
+    _, _, notes = choose(saved_run.find(str(run), "verify"))
+    assert notes == [
+        "the run went on otherwise at step 4: before that ddp on 2",
+        "the run went on otherwise at step 5: --reset schedule; optim.lr 1 in place of 2",
+    ]
+
+
+WRITTEN = manifest.Manifest(6, 24, "zero3", 2, True, {}, ())
+
+
+def tree(**engine):
+    return {
+        "compile": "off",
+        "model": {"family": "language", "size": "tiny"},
+        "train": {"global_batch": 8, "micro_batch": 2, "accumulation": 2},
+        "engine": engine,
+    }
+
+
+def test_without_a_word_engine_and_processes_are_those_that_wrote_it():
+    resolved = resolved_as(tree(name="local", nproc=1), WRITTEN, Words())
+    assert (resolved.settings.engine.name, resolved.nproc) == ("zero3", 2)
+    assert (resolved.batching.micro_batch, resolved.batching.accumulation) == (2, 2)
+
+
+def test_another_engine_keeps_the_batch_and_leaves_behind_what_was_for_the_first():
+    given = tree(name="zero3", nproc=2, ds_config="mine.json")
+    resolved = resolved_as(given, WRITTEN, Words(engine="local"))
+    assert (resolved.settings.engine.name, resolved.nproc) == ("local", 1)
+    assert resolved.settings.engine.ds_config is None
+    assert resolved.batching.global_batch == 8
+    assert given["engine"]["ds_config"] == "mine.json"
+
+
+def test_an_engine_decides_what_it_always_decides():
+    given = {**tree(name="local", nproc=1), "compile": "on"}
+    written = manifest.Manifest(6, 24, "local", 1, True, {}, ())
+    assert resolved_as(given, written, Words(engine="zero3")).settings.compile == "off"
+
+
+def test_an_engine_that_there_is_not_is_refused(trained):
+    with pytest.raises(SettingsError, match="engine 'zreo3' is not known"):
+        resolved_as(tree(), WRITTEN, Words(engine="zreo3"))
+
+
+def test_what_is_no_run_is_refused(run, tmp_path, capsys):
+    shutil.rmtree(run / "checkpoints")
+    (tmp_path / "empty").mkdir()
+    for word, told in (
+        ("copi", "there is no run folder"),
+        ("empty", "holds no run: there is no settings.yaml in it"),
+        ("copy", "has no checkpoint"),
+    ):
+        assert main(["verify", str(tmp_path / word)]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["verify", str(tmp_path / "copi")]) == 2
+    assert "  nearest  copy; write  python -m launcher verify" in capsys.readouterr().err
+    assert main(["verify"]) == 2
+    assert "error: verify needs to know what" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_its_run_is_refused(run, tmp_path, capsys):
+    alone = shutil.copytree(checkpoint(run, 6), tmp_path / "alone")
+    assert main(["verify", str(alone)]) == 2
+    assert "is a checkpoint without its run" in capsys.readouterr().err

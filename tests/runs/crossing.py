@@ -1,0 +1,154 @@
+"""A run that is stopped under one engine and goes on under another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from engines.base import Engine, Precision, World
+from tests.engines.parity import Case, Outcome, Taken, joined, one_step, outcome, prepared
+from tests.engines.pool import Pool
+from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.restore import restore
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+
+SAVED_AT, STEPS = 6, 11
+OVERFLOW_AT = 4
+"""In fp16: the loss scale is another one when the state is saved, and so is its count."""
+
+Damage = Callable[[Engine], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run that was saved on its way, and went on to its end; an outcome of each rank."""
+
+    folder: Path
+    saved: list[Outcome]
+    end: list[Outcome]
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A run that went on from a checkpoint; an outcome of each rank."""
+
+    taken: list[Outcome]
+    """What it took over, before its first step."""
+    end: list[Outcome]
+
+
+@dataclass
+class Crossings:
+    """Runs under all engines, each trained once; `pools` by world size."""
+
+    pools: dict[int, Pool]
+    folder: Path
+    _sources: dict[tuple[str, int, Precision], Source] = field(default_factory=dict)
+
+    def source(self, engine: str, size: int, precision: Precision = "fp32") -> Source:
+        key = (engine, size, precision)
+        if key not in self._sources:
+            run = self.folder / f"{engine}-{size}-{precision}"
+            run.mkdir()
+            answers = self.pools[size].run(begin, engine, precision, run)
+            folders, saved, end = (list(column) for column in zip(*answers, strict=True))
+            self._sources[key] = Source(folders[0], saved, end)
+        return self._sources[key]
+
+    def cross(
+        self,
+        source: Source,
+        engine: str,
+        size: int,
+        precision: Precision = "fp32",
+        damage: Damage | None = None,
+    ) -> Crossed:
+        """`engine` goes on from the checkpoint of `source`, after `damage` where there is some."""
+        answers = self.pools[size].run(go_on, engine, precision, source.folder, damage)
+        return Crossed(*(list(column) for column in zip(*answers, strict=True)))
+
+
+def begin(
+    world: World, name: str, precision: Precision, run: Path
+) -> tuple[Path, Outcome, Outcome]:
+    """Train, save on the way, and go on: the checkpoint, the state in it, and the end."""
+    case = _case(name, precision)
+    with prepared(world, case) as (engine, module):
+        taken = _train(world, engine, module, case, 1, SAVED_AT)
+        saver = Saver(run, world, name, Keep(last=1, best=1, every=None), in_background=False)
+        saver.save(SAVED_AT, engine.state(), {"samples": 0}, periodic=True, verdict=None)
+        folder = saver.wait()
+        assert folder
+        saved = outcome(engine, taken)
+        taken = _train(world, engine, module, case, SAVED_AT + 1, STEPS)
+        return folder, saved, outcome(engine, taken)
+
+
+def go_on(
+    world: World, name: str, precision: Precision, folder: Path, damage: Damage | None
+) -> tuple[Outcome, Outcome]:
+    """Take over a checkpoint into a model with other weights: the state then, and at the end."""
+    case = _case(name, precision)
+    with prepared(world, case, seed=1) as (engine, module):
+        restore(open_checkpoint(folder), engine)
+        if damage:
+            damage(engine)
+        taken = outcome(engine, [])
+        end = _train(world, engine, module, case, SAVED_AT + 1, STEPS)
+        return taken, outcome(engine, end)
+
+
+def differences(saved: list[Outcome], taken: list[Outcome]) -> list[str]:
+    """What of the state `saved` is not, to the bit, in the state `taken`; outcomes of each rank."""
+    found = _unequal(joined(saved), joined(taken))
+    for rank in taken:
+        found += [f"buffer {name}" for name in _unequal(saved[0].buffers, rank.buffers)]
+        found += ["groups"] * (rank.groups != saved[0].groups)
+        found += ["loss scale"] * (rank.loss_scale != saved[0].loss_scale)
+        found += ["shapes"] * (rank.shapes != saved[0].shapes)
+    found += ["steps"] * (_steps(saved) != _steps(taken))
+    return [str(one) for one in dict.fromkeys(found)]
+
+
+def drift(end: list[Outcome], reference: list[Outcome]) -> float:
+    """The largest relative difference of the losses."""
+    pairs = zip(end[0].losses, reference[0].losses, strict=True)
+    return max(abs(one - other) / abs(other) for one, other in pairs)
+
+
+def _case(name: str, precision: Precision) -> Case:
+    return Case(name, precision=precision, overflow_at=OVERFLOW_AT if precision == "fp16" else None)
+
+
+def _train(world: World, engine: Engine, module, case: Case, first: int, last: int) -> list[Taken]:
+    """Steps `first` to `last`; saved in the middle of the cosine of their learning rates."""
+    taken = []
+    for step in range(first, last + 1):
+        for group in engine.groups:
+            group["lr"] = case.lr * (0.55 + 0.45 * math.cos(math.pi * step / STEPS))
+        taken.append(one_step(world, engine, module, case, step))
+    return taken
+
+
+def _steps(outcomes: list[Outcome]) -> dict[str, float]:
+    steps: dict[str, float] = {}
+    for rank in outcomes:
+        for name, count in rank.steps.items():
+            assert steps.setdefault(name, count) == count
+    return steps
+
+
+def _unequal(these: dict, those: dict) -> list:
+    return [
+        key
+        for key in {**these, **those}
+        if key not in these
+        or key not in those
+        or these[key].dtype != those[key].dtype
+        or not np.array_equal(these[key], those[key])
+    ]

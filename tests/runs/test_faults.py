@@ -1,0 +1,137 @@
+"""What goes wrong outside of the program: it is named, and nothing hangs or is lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.runs.conftest import REQUESTS, environment
+
+LONG = ("--model", "language:tiny", "--data", "mine.jsonl", "--max-steps", "100000")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a command line beside a small dataset; what is left of it is killed at the end."""
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    started: list[psutil.Process] = []
+
+    def run(*words: str, **options) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launcher", *words],
+            cwd=tmp_path,
+            env=environment() | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        started.append(psutil.Process(process.pid))
+        return process
+
+    yield run
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            for one in [*process.children(recursive=True), process]:
+                one.kill()
+
+
+def until(happened, process: subprocess.Popen, limit_s: float = 60.0) -> None:
+    """Wait until `happened`, for as long as `process` lives."""
+    end = time.monotonic() + limit_s
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").glob("*"))
+
+
+def loader_worker(rank: psutil.Process) -> psutil.Process | None:
+    """The process that prepares the data of `rank`, where it has begun."""
+    return next(iter(rank.children()), None)
+
+
+def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(start, tmp_path):
+    process = start(
+        *(*LONG, "--nproc", "2", "--num-workers", "1", "--out", "run"),
+        *("--set", "engine.timeout_s=20", "--set", "log.every=1"),
+    )
+    until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)
+    ranks = psutil.Process(process.pid).children()
+    second = next(one for one in ranks if one.environ().get("RANK") == "1")
+    loader_worker(second).suspend()
+    began = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    first_line = stderr.strip().splitlines()[0]
+    assert first_line.startswith(f"error: rank 1 on {os.uname().nodename} waited")
+    assert "for its data; see engine.timeout_s" in first_line
+    assert time.monotonic() - began < 20 + 10
+    assert not [one for one in ranks if one.is_running()]
+
+
+def test_a_run_folder_that_is_deleted_under_the_run_is_named(start, tmp_path):
+    process = start(*LONG, "--out", "run", "--set", "log.every=1", "--set", "save.every=5")
+    until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)
+    while (tmp_path / "run").exists():
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.startswith("error: ")
+    assert "run/" in stderr.splitlines()[0]
+
+
+def test_a_file_that_may_grow_no_further_loses_no_earlier_checkpoint(start, tmp_path, program):
+    words = (*LONG[:-1], "12", "--out", "run", "--set", "save.every=4", "--set", "eval.every=null")
+    done = start(*words)
+    done.communicate(timeout=60)
+    assert done.returncode == 0
+    before = checkpoints(tmp_path / "run")
+
+    largest = max(path.stat().st_size for path in (tmp_path / "run/last/").iterdir())
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
+
+    again = start(
+        *("resume", "run", "--max-steps", "40", "--reset", "schedule"), preexec_fn=limited
+    )
+    _, stderr = again.communicate(timeout=60)
+    assert again.returncode == 1
+    assert "error: the checkpoint of step 16 cannot be saved" in stderr
+    assert "File too large" in stderr
+    assert checkpoints(tmp_path / "run") == before
+    assert program("verify", "run").returncode == 0
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_every_run_ends_as_the_one_that_was_never_killed():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.crash", "--kills", "9", "--engines", "local", "ddp"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == ["| local", "| ddp"]
+    assert sum(int(row[2]) for row in rows) == 9

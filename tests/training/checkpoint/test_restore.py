@@ -1,0 +1,262 @@
+"""A checkpoint goes into an engine of the same model, and into no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engines.base import Engine, OptimizerSpec, Options, Piece, State, World
+from engines.catalog import build_engine
+from engines.world import ProcessWorld
+from tests.engines.pool import Pool
+from tests.training.checkpoint.states import BUFFERS, GROUPS, bits, state, whole
+from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.reader import Checkpoint, open_checkpoint
+from training.checkpoint.restore import check, fill, restore
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+
+
+class Net(nn.Module):
+    """One parameter of each group, a frozen one, and a buffer."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.full((3, 2), value))
+        self.vector = nn.Parameter(torch.full((7,), value))
+        self.frozen = nn.Parameter(torch.full((2,), value), requires_grad=False)
+        self.register_buffer("seen", torch.tensor(int(value)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.matrix.sum() * x + self.vector.sum() * self.frozen.sum()
+
+
+def engine_of(net: Net, world: World, lr: float, optimizer=torch.optim.AdamW) -> Engine:
+    spec = OptimizerSpec(
+        options=[{"weight_decay": 0.1}, {"weight_decay": 0.0}],
+        group_of=lambda name, parameter: 0 if parameter.dim() > 1 else 1,
+        build=lambda groups: optimizer(groups, lr=lr),
+        clip_norm=None,
+    )
+    engine = build_engine("local", world, Options())
+    engine.prepare(net, spec, [])
+    return engine
+
+
+def trained(world: World, run: Path) -> Path:
+    """The checkpoint of two steps."""
+    net = Net(1.0)
+    engine = engine_of(net, world, lr=0.5)
+    for _ in range(2):
+        with engine.accumulate(last=True):
+            engine.backward(net(torch.tensor(2.0)))
+        engine.step()
+        net.seen += 1
+    saver = Saver(run, world, "local", Keep(1, 1, None), in_background=False)
+    saver.save(2, engine.state(), {"samples": 2}, periodic=True, verdict=None)
+    engine.close()
+    folder = saver.wait()
+    assert folder
+    return folder
+
+
+@pytest.fixture
+def checkpoint(saved: Path) -> Checkpoint:
+    """Of a state that was made by hand."""
+    return open_checkpoint(saved)
+
+
+@pytest.fixture
+def engine(alone: ProcessWorld) -> Iterator[Engine]:
+    engine = engine_of(Net(5.0), alone, lr=0.25)
+    yield engine
+    engine.close()
+
+
+def test_all_of_the_state_is_taken_over(tmp_path: Path, alone: ProcessWorld, engine: Engine):
+    checkpoint = open_checkpoint(trained(alone, tmp_path))
+
+    restore(checkpoint, engine)
+
+    state = engine.state()
+    for piece in state.pieces:
+        assert bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name)), piece.name
+    assert state.steps == {"matrix": 2.0, "vector": 2.0}
+    assert state.buffers["seen"] == 3
+    assert [group["lr"] for group in state.groups] == [0.5, 0.5]
+
+
+def test_an_optimizer_that_begins_anew_takes_weights_and_buffers_only(
+    tmp_path: Path, alone: ProcessWorld
+):
+    checkpoint = open_checkpoint(trained(alone, tmp_path))
+    engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=torch.optim.Adam)
+
+    restore(checkpoint, engine, slots=False)
+
+    state = engine.state()
+    for piece in state.pieces:
+        same = bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name))
+        assert same == (piece.kind == "weight")
+        assert piece.kind == "weight" or not piece.data.any()
+    assert state.steps == {"matrix": 0.0, "vector": 0.0}
+    assert state.buffers["seen"] == 3
+    assert [group["lr"] for group in state.groups] == [0.25, 0.25]
+    engine.close()
+
+
+def test_nothing_is_written_into_another_model(tmp_path: Path, alone: ProcessWorld):
+    checkpoint = open_checkpoint(trained(alone, tmp_path))
+    net = Net(5.0)
+    net.extra = nn.Parameter(torch.zeros(3))
+    engine = engine_of(net, alone, lr=0.25)
+
+    with pytest.raises(CheckpointError, match=r"'extra' \[3\] is not in the checkpoint"):
+        restore(checkpoint, engine)
+
+    assert bits(net.matrix.detach()) == bits(torch.full((3, 2), 5.0))
+    assert net.seen == 5
+    engine.close()
+
+
+def test_the_state_that_was_saved_fits(checkpoint: Checkpoint):
+    check(checkpoint, state(whole()))
+    check(checkpoint, state(whole(), rank=1, size=3, replicated=False))
+
+
+def with_momentum() -> State:
+    """What SGD would keep."""
+    adam = state(whole())
+    renamed = [
+        replace(p, kind={"exp_avg": "momentum_buffer"}.get(p.kind, p.kind))
+        for p in adam.pieces
+        if p.kind != "exp_avg_sq"
+    ]
+    return replace(adam, pieces=renamed)
+
+
+def grouped(*names: list[str]) -> list[dict]:
+    return [{**group, "names": members} for group, members in zip(GROUPS, names, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        (
+            {"shapes": {**state(whole()).shapes, "frozen": (6,)}},
+            r"parameter 'frozen' is \[5\] in the checkpoint and \[6\] in the model",
+        ),
+        (
+            {"shapes": {**state(whole()).shapes, "new": (2, 1)}},
+            r"parameter 'new' \[2, 1\] is not in the checkpoint",
+        ),
+        (
+            {"shapes": {"scalar": ()}},
+            r"parameter 'embed.weight' \[11, 7\] is not in the model",
+        ),
+        (
+            {"buffers": {**BUFFERS, "counts": torch.zeros(3, 2, dtype=torch.int64)}},
+            r"buffer 'counts' is \[2, 3\] in the checkpoint and \[3, 2\] in the model",
+        ),
+        (
+            {"buffers": {**BUFFERS, "half": torch.zeros(2)}},
+            r"buffer 'half' is torch.bfloat16 in the checkpoint and torch.float32 in the model",
+        ),
+        (
+            {"pieces": with_momentum().pieces},
+            r"the optimizer keeps exp_avg, exp_avg_sq of 'odd\|name' in the checkpoint"
+            r" and momentum_buffer in this run; a new optimizer fits:  --reset optimizer",
+        ),
+        (
+            {"groups": grouped(["embed.weight", "scalar"], ["odd|name", "empty"])},
+            r"'scalar' is in parameter group 1 in the checkpoint and in parameter group 0 in"
+            r" this run; a new optimizer fits:  --reset optimizer",
+        ),
+        (
+            {"groups": grouped(["embed.weight"], ["odd|name", "scalar", "empty", "frozen"])},
+            r"'frozen' is frozen in the checkpoint and in parameter group 1 in this run",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(checkpoint: Checkpoint, changed: dict, text: str):
+    with pytest.raises(CheckpointError, match=text) as caught:
+        check(checkpoint, replace(state(whole()), **changed))
+    assert str(caught.value).startswith(f"{checkpoint.folder} is of another model:\n  ")
+
+
+def test_another_optimizer_fits_where_it_begins_anew(checkpoint: Checkpoint):
+    other = replace(with_momentum(), groups=grouped(["frozen"], ["scalar", "embed.weight"]))
+    check(checkpoint, other, slots=False)
+    with pytest.raises(CheckpointError):
+        check(checkpoint, other)
+
+
+def test_of_many_that_do_not_fit_the_first_are_named(checkpoint: Checkpoint):
+    mine = state(whole())
+    shapes = {**mine.shapes, **{f"layer.{number}": (1,) for number in range(20)}}
+    with pytest.raises(CheckpointError) as caught:
+        check(checkpoint, replace(mine, shapes=shapes))
+    assert str(caught.value).count("layer.") == 8
+    assert str(caught.value).endswith("\n  and 12 more")
+
+
+def fill_a_piece(checkpoint: Checkpoint, kind: str, start: int, length: int) -> Tensor:
+    piece = Piece(kind, "embed.weight", start, torch.zeros(length), replicated=False)
+    fill(checkpoint, [piece])
+    return piece.data
+
+
+def test_any_interval_of_any_kind_is_filled(checkpoint: Checkpoint):
+    for kind, tensors in whole().items():
+        expected = tensors["embed.weight"].reshape(-1)[5:71]
+        assert bits(fill_a_piece(checkpoint, kind, 5, 66)) == bits(expected)
+    with pytest.raises(KeyError):
+        fill_a_piece(checkpoint, "ema", 5, 66)
+
+
+class Meter:
+    """A checkpoint of zeros that notes the largest interval it was asked for, in bytes."""
+
+    most = 0
+
+    def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
+        self.most = max(self.most, 4 * (stop - start))
+        return torch.full((stop - start,), float(start))
+
+
+def test_a_large_tensor_is_read_in_chunks_of_16_mib():
+    meter, size = Meter(), 9 * 2**20
+    data = torch.zeros(size)
+    fill(meter, [Piece("weight", "large", 3, data, replicated=True)])
+    assert meter.most == 16 * 2**20
+    assert data[:: 4 * 2**20].tolist() == [3.0, 3.0 + 4 * 2**20, 3.0 + 8 * 2**20]
+
+
+def restore_what_rank_one_cannot_read(world: World, folder: Path) -> str:
+    """What is said on this rank; rank one sees another shape."""
+    engine = engine_of(Net(5.0), world, lr=0.25)
+    checkpoint = open_checkpoint(folder)
+    if world.rank == 1:
+        checkpoint.shapes = {**checkpoint.shapes, "vector": (8,)}
+    try:
+        restore(checkpoint, engine)
+    except CheckpointError as fault:
+        return str(fault)
+    finally:
+        engine.close()
+    return "restored"
+
+
+def test_what_one_rank_cannot_take_over_no_rank_does(
+    tmp_path: Path, alone: ProcessWorld, two_ranks: Pool
+):
+    folder = trained(alone, tmp_path)
+    first, second = two_ranks.run(restore_what_rank_one_cannot_read, folder)
+    wrong = "parameter 'vector' is [8] in the checkpoint and [7] in the model"
+    assert wrong in second
+    assert first == f"rank 1: {second}"
