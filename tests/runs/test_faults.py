@@ -122,6 +122,25 @@ def test_a_file_that_may_grow_no_further_loses_no_earlier_checkpoint(start, tmp_
     assert program("verify", "run").returncode == 0
 
 
+def test_data_that_grew_is_refused_unless_its_order_begins_anew(program, tmp_path):
+    (tmp_path / "notes").mkdir()
+    for number in range(20):
+        text = f"note {number} " + "of many words that are all alike. " * 30
+        (tmp_path / f"notes/{number}.txt").write_text(text)
+    words = ("--model", "language:tiny", "--data", "notes", "--seq-len", "64", "--out", "run")
+    done = program(*words, "--max-steps", "4", "--set", "eval.every=null")
+    assert done.returncode == 0, done.stderr
+    for number in range(20):
+        with (tmp_path / f"notes/{number}.txt").open("a") as file:
+            file.write("One more line, which was not there before. " * 4)
+    again = ("resume", "run", "--max-steps", "6", "--reset", "schedule")
+    refused = program(*again)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: the training data has changed: ")
+    assert "samples where the checkpoint of step 4 was made with" in refused.stderr
+    assert program(*again, "--reset", "data").returncode == 0
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_every_run_ends_as_the_one_that_was_never_killed():
     done = subprocess.run(
