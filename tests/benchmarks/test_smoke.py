@@ -60,3 +60,11 @@ def test_gpu_throughput_runs_small_on_a_cpu():
 def test_busy_machine_measures_both_ways_of_waiting():
     rows = table_of("benchmarks.busy_machine", "--steps", "2")
     assert [row.split(" | ")[0] for row in rows] == ["| GNU's default", "| ours"]
+
+
+@pytest.mark.slow
+def test_checkpoint_measures_every_way_to_save_and_load():
+    rows = table_of("benchmarks.checkpoint", "--smoke")
+    found = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+    assert found.count("ours, background") == 5
+    assert {"plain copy", "torch.save", "DCP async_save", "DeepSpeed stage 2"} < set(found)

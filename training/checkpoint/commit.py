@@ -16,9 +16,6 @@ from training.checkpoint.weights import write_weights
 from training.records.line_file import naming
 from training.update import ema
 
-PATIENCE_S = 60.0
-"""How long a file that another rank has written may take to show here; some network file systems
-look again for a missing file only after half a minute."""
 _POLL_S = 0.02
 
 
@@ -34,6 +31,8 @@ class Draft:
     state: bytes
     """The content of state.json."""
     keep: Keep
+    patience_s: float
+    """How long a file that another rank has written may take to show here."""
 
 
 def leave_part(made: Path, file: File) -> None:
@@ -51,7 +50,7 @@ def commit(draft: Draft, signals: Signals) -> None:
     Touches disk. Raises CheckpointError, RunFolderError, OSError.
     """
     made = draft.made
-    files = [_part(made, rank, signals) for rank in range(draft.manifest.world_size)]
+    files = [_part(draft, rank, signals) for rank in range(draft.manifest.world_size)]
     files.append(_write(made / manifest.STATE, draft.state))
     if draft.manifest.verdict is not None:
         files.append(_write_model(made, replace(draft.manifest, files=tuple(files))))
@@ -64,21 +63,23 @@ def commit(draft: Draft, signals: Signals) -> None:
     try:
         retention.settle(draft.run, final, draft.keep)
     except OSError as fault:
-        raise CheckpointError(f"{final} is whole, but not linked as the last: {fault}") from fault
+        raise CheckpointError(
+            f"{final} is whole, but its links or older checkpoints cannot be changed: {fault}"
+        ) from fault
 
 
-def _part(made: Path, rank: int, signals: Signals) -> File:
-    path = made / f"{manifest.rank_file(rank)}.part"
+def _part(draft: Draft, rank: int, signals: Signals) -> File:
+    path = draft.made / f"{manifest.rank_file(rank)}.part"
     deadline = None
     while not path.exists():
         if signals.called_off.wait(_POLL_S):
             raise CheckpointError("another rank could not write its part")
         if signals.all_written.is_set():
-            deadline = deadline or time.monotonic() + PATIENCE_S
+            deadline = deadline or time.monotonic() + draft.patience_s
             if time.monotonic() > deadline:
                 raise CheckpointError(
                     f"rank {rank} has written its part, but {path} did not appear within"
-                    f" {PATIENCE_S:g} s; the run folder must be one that all nodes share"
+                    f" {draft.patience_s:g} s; the run folder must be one that all nodes share"
                 )
     file = manifest.read_part(path)
     path.unlink()

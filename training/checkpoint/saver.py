@@ -18,7 +18,7 @@ import torch
 from engines.base import State, World
 from training.checkpoint import beside, manifest, retention, shard
 from training.checkpoint.background import Signals, Writing
-from training.checkpoint.commit import PATIENCE_S, Draft, commit, leave_part
+from training.checkpoint.commit import Draft, commit, leave_part
 from training.checkpoint.consent import first_fault
 from training.checkpoint.host_copy import HostCopy, available_bytes
 from training.checkpoint.manifest import CheckpointError, Manifest, Verdict
@@ -60,6 +60,10 @@ class Saver:
     What fails on one rank fails on all, as CheckpointError, and leaves no half checkpoint; the
     earlier ones stay as they were.
     """
+
+    patience_s = 60.0
+    """How long what another rank has written may take to show here; some network file systems look
+    again for a missing file only after half a minute."""
 
     def __init__(
         self, run: Path, world: World, engine: str, keep: Keep, in_background: bool
@@ -179,12 +183,12 @@ class Saver:
 
     def _see(self) -> None:
         """Wait until the folder that rank 0 made is to be seen here."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while not self._made.is_dir():
             if time.monotonic() > deadline:
                 raise CheckpointError(
                     f"{self._made}, which rank 0 has made, did not appear within"
-                    f" {PATIENCE_S:g} s; the run folder must be one that all nodes share"
+                    f" {self.patience_s:g} s; the run folder must be one that all nodes share"
                 )
             time.sleep(_POLL_S)
 
@@ -206,7 +210,8 @@ class Saver:
         )
         # As bytes, so that what changes while it is written changes nothing in it.
         content = beside.encoded(state, facts)
-        return partial(commit, Draft(self._run, self._made, found, content, self._keep))
+        draft = Draft(self._run, self._made, found, content, self._keep, self.patience_s)
+        return partial(commit, draft)
 
     def _copied(self, share: _Share) -> _Share | None:
         """`share` with a copy of its tensors, if all ranks have the memory for one."""

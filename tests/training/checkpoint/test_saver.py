@@ -105,6 +105,17 @@ def save_what_only_rank_zero_cannot(world: World, run: Path) -> str:
     return "saved"
 
 
+def save_on_disks_of_their_own(world: World, runs: list[Path]) -> str:
+    saver = saving(runs[world.rank], world)
+    saver.patience_s = 0.2
+    try:
+        saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
+        saver.wait()
+    except CheckpointError as fault:
+        return str(fault)
+    return "saved"
+
+
 def save_from_a_world_that_tells_threads(world: World, run: Path) -> set[str]:
     """The threads that collectives were called from."""
     told = set()
@@ -275,6 +286,24 @@ def test_a_tensor_that_only_one_rank_cannot_save_hangs_nobody(tmp_path: Path, tw
     assert told[0] == told[1]
     assert "rank 0: buffer|phase|0: torch.complex64 cannot be saved" in told[0]
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("looks_alike", [False, True])
+def test_folders_that_nodes_do_not_share_are_noticed(
+    tmp_path: Path, two_ranks: Pool, looks_alike: bool
+):
+    runs = [tmp_path / "one", tmp_path / "other"]
+    for run in runs:
+        (run / "checkpoints").mkdir(parents=True)
+    if looks_alike:
+        (runs[1] / "checkpoints" / ".saving-step-00000001").mkdir()
+    told = two_ranks.run(save_on_disks_of_their_own, runs)
+
+    who = "rank 0: rank 1 has written its part, but" if looks_alike else "rank 1: "
+    assert told[0] == told[1]
+    assert told[0].startswith(f"the checkpoint of step 1 cannot be saved: {who}")
+    assert told[0].endswith("within 0.2 s; the run folder must be one that all nodes share")
+    assert os.listdir(runs[0] / "checkpoints") == []
 
 
 def test_more_than_the_disk_holds_is_refused_before_it_is_written(
