@@ -88,6 +88,24 @@ def test_the_links_hold_when_the_run_folder_moves(tmp_path: Path, alone: Process
     assert open_checkpoint(moved / "last").manifest.step == 4
 
 
+def test_the_newest_one_is_never_deleted(tmp_path: Path, alone: ProcessWorld):
+    saver = saving(tmp_path, alone, last=1)
+    save(saver, 10, periodic=False)
+    save(saver, 5)
+
+    assert steps(tmp_path) == [5, 10]
+
+
+def test_a_new_saver_brings_back_what_was_to_be_replaced(tmp_path: Path, alone: ProcessWorld):
+    save(saving(tmp_path, alone, last=1), 10)
+    folder = tmp_path / "checkpoints"
+    (folder / "step-00000010").rename(folder / ".replaced-step-00000010")
+
+    saving(tmp_path, alone, last=1)
+    assert os.listdir(folder) == ["step-00000010"]
+    assert open_checkpoint(tmp_path / "last").manifest.step == 10
+
+
 def test_a_damaged_checkpoint_is_neither_counted_nor_deleted(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1)
     save(saver, 1)
@@ -101,9 +119,9 @@ def test_a_damaged_checkpoint_is_neither_counted_nor_deleted(tmp_path: Path, alo
 def test_periodic_ones_at_a_distance_stay_for_good(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1, every=3)
     for step in range(1, 9):
-        save(saver, step, periodic=step != 7)
+        save(saver, step, periodic=step != 6)
 
-    assert steps(tmp_path) == [3, 6, 8]
+    assert steps(tmp_path) == [3, 8]
 
 
 def test_the_best_verdicts_stay_and_the_link_leads_to_the_best_of_them(
@@ -128,7 +146,7 @@ def test_the_highest_is_best_where_the_verdict_says_so(tmp_path: Path, alone: Pr
 
 def test_a_verdict_by_another_metric_is_no_longer_compared(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1)
-    save(saver, 1, loss=0.0, periodic=False)
+    save(saver, 1, loss=-1.0, periodic=False)
     saver.save(2, state(whole()), {"samples": 1}, False, Verdict("accuracy", 0.5, "max"))
 
     assert steps(tmp_path) == [2]

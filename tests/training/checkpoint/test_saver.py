@@ -26,6 +26,7 @@ from training.checkpoint.saver import Saver
 FACTS = {"samples": 640, "best": {"metric": "loss", "value": float("nan")}, "seed": 7}
 BEST = Verdict("loss", 0.5, "min")
 _BIG = 48 * 2**20
+_LARGE = 16 * 2**20
 
 
 def saving(run: Path, world: World, in_background: bool = True, last: int = 2) -> Saver:
@@ -43,8 +44,16 @@ def save_and_go_on(world: World, run: Path) -> None:
     """The state, and all that is saved with it, is something else as soon as `save` is back."""
     kinds, steps, facts = whole(), {"embed.weight": 3.0}, {"samples": 1, "inner": {"n": 1}}
     group = {"names": ["embed.weight"], "lr": torch.tensor(0.5)}
-    mine = replace(state(kinds, world.rank, world.size), steps=steps, groups=[group])
-    mine = replace(mine, buffers={name: buffer.clone() for name, buffer in BUFFERS.items()})
+    mine = state(kinds, world.rank, world.size)
+    mine = replace(
+        mine,
+        shapes={**mine.shapes, "large": (_LARGE,)},
+        # Comes first and takes a while, in which the others are changed.
+        pieces=[Piece("weight", "large", 0, torch.ones(_LARGE), True), *mine.pieces],
+        buffers={name: buffer.clone() for name, buffer in BUFFERS.items()},
+        steps=steps,
+        groups=[group],
+    )
     saver = saving(run, world)
     saver.save(1, mine, facts, True, None)
     for tensor in (*(t for tensors in kinds.values() for t in tensors.values()), group["lr"]):
