@@ -50,15 +50,18 @@ def add_a_bit(tensor):
     tensor.view(torch.int32)[5] += 1
 
 
-def test_a_replay_is_identical_and_leaves_no_trace(trained, temporary, capfd):
-    before = contents(trained)
-    assert main(["verify", str(trained), "--json"]) == 0
+def test_a_replay_is_identical_and_leaves_no_trace(run, temporary, capfd):
+    # What a run that goes on would put right: a checkpoint that a kill left half replaced.
+    (run / "checkpoints" / ".replaced-step-00000005").mkdir()
+    (run / "checkpoints" / ".replaced-step-00000005" / "state.json").touch()
+    before = contents(run)
+    assert main(["verify", str(run), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["identical"], found["first_difference"], found["tolerance"]) == (True, None, None)
     assert (found["from_step"], found["to_step"], found["steps"]) == (4, 6, 2)
     assert found["tensors"] == 4 * 20  # weights, two slots, the average
     assert found["lines"] == 2  # the line and the evaluation of step 6
-    assert contents(trained) == before
+    assert contents(run) == before
     assert list(temporary.iterdir()) == []
 
 
