@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.figures import Row, load, table
 from engines.catalog import ENGINES
-from launcher import exit_codes, resolve, shipped
+from launcher import continuity, exit_codes, resolve, shipped
 from models.catalog import FAMILIES
 from scripts.source import PACKAGES, Tree, read
 
@@ -67,6 +67,20 @@ def codes() -> list[str]:
 def layers() -> list[str]:
     """The layers of settings, lowest first."""
     return [f"{number}. {layer}" for number, layer in enumerate(resolve.PRECEDENCE, start=1)]
+
+
+def rules() -> list[str]:
+    """A row for each rule of what may change in a run that goes on."""
+    head = ["| settings | when a run goes on |", "|---|---|"]
+    meaning = {
+        "free": "may change; each change is an event",
+        "never": "never change: another value is another run",
+        **{part: f"with `--reset {part}`: {what}" for part, what in continuity.ANEW.items()},
+    }
+    return head + [
+        f"| {', '.join(f'`{start}`' for start in starts)} | {meaning[rule]} |"
+        for rule, starts in continuity.RULES.items()
+    ]
 
 
 def imports() -> list[str]:
@@ -124,6 +138,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "sizes language": language_sizes,
     "exit codes": codes,
     "layers": layers,
+    "continuity": rules,
     "imports": imports,
     "figures loop": partial(figures, "loop", "ms/step"),
     "figures engines": partial(figures, "engines", "ms/step"),

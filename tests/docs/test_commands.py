@@ -13,6 +13,8 @@ import pytest
 
 from launcher.commands.catalog import COMMANDS, DEFAULT
 from tests.docs.pages import PATHS, ROOT, launcher_words, read
+from tests.launcher.given import resolved
+from tests.launcher.runs import trained
 
 PAGES = [read(path) for path in PATHS]
 SHELL = [
@@ -33,7 +35,7 @@ _FILE_NAME = re.compile(r"^# ([a-z]+\.(?:yaml|json))$", re.MULTILINE)
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with the data that pages speak of."""
+    """A folder with the data and the run that pages speak of."""
     (tmp_path / "notes").mkdir()
     for number in range(12):
         text = f"Note {number}. " + "The quick brown fox jumps over the lazy dog. " * 40
@@ -43,12 +45,13 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "pairs.csv").write_text("input,output\n" + rows)
     lines = [f'{{"input": "{question}", "output": "{answer}"}}\n' for question, answer in pairs]
     (tmp_path / "chat.jsonl").write_text("".join(lines))
+    trained(tmp_path / "runs" / "mine", resolved(model=None), 100, 200)
     return tmp_path
 
 
 def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run our program in `folder`, a run of it dry."""
-    is_run = not words or words[0].startswith("-") or words[0] == DEFAULT
+    is_run = not words or words[0].startswith("-") or words[0] in (DEFAULT, "resume")
     dry = ["--dry-run"] if is_run and not {"--dry-run", "--help"} & set(words) else []
     return subprocess.run(
         [sys.executable, "-m", "launcher", *words, *dry],

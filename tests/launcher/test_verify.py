@@ -196,7 +196,7 @@ def test_what_is_no_run_is_refused(run, tmp_path, capsys):
     assert main(["verify", str(tmp_path / "copi")]) == 2
     assert "  nearest  copy; write  python -m launcher verify" in capsys.readouterr().err
     assert main(["verify"]) == 2
-    assert "error: verify needs to know which run" in capsys.readouterr().err
+    assert "error: verify needs to know what" in capsys.readouterr().err
 
 
 def test_a_checkpoint_without_its_run_is_refused(run, tmp_path, capsys):

@@ -1,33 +1,133 @@
-"""How real runs end: by a signal, and with the line that says what to do next."""
+"""How real runs end: by a signal or a fault, with the line that says what to do next."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import pytest
 
+from launcher import run_folder
 from tests.runs.conftest import REQUESTS, environment
+from training.checkpoint import manifest
 
 WORDS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine", "--epochs", "1000"]
-WORDS += ["--set", "log.every=1", "--set", "train.preview=false"]
+WORDS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
+GO_ON = "run folder mine; go on: python -m launcher resume mine"
+
+
+@contextmanager
+def training(folder: Path, *words: str) -> Iterator[subprocess.Popen]:
+    """A run that has taken its first steps."""
+    (folder / "mine.jsonl").write_text(REQUESTS)
+    command = [sys.executable, "-m", "launcher", *WORDS, *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as process:
+        # Whatever happens, no test waits for its run longer than this.
+        watch = threading.Timer(120, process.kill)
+        watch.start()
+        try:
+            for line in process.stdout:
+                if line.startswith("saved"):
+                    break
+            yield process
+        finally:
+            watch.cancel()
+            process.kill()
+
+
+def ranks(process: subprocess.Popen) -> list[int]:
+    """The processes of the ranks, by rank."""
+    found = psutil.Process(process.pid).children()
+    numbered = [child for child in found if "launcher.rank" in child.cmdline()]
+    return [child.pid for child in sorted(numbered, key=lambda one: int(one.environ()["RANK"]))]
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """The steps of the checkpoints, each of them whole; there must be nothing half made."""
+    entries = list((folder / "mine" / run_folder.CHECKPOINTS).iterdir())
+    assert [entry.name for entry in entries if entry.name.startswith(".")] == []
+    return sorted(manifest.read(entry).step for entry in entries)
 
 
 @pytest.mark.parametrize(
-    ("nproc", "number", "code"), [(2, signal.SIGTERM, 75), (1, signal.SIGINT, 130)]
+    ("nproc", "to", "number", "code"),
+    [
+        (1, "all", signal.SIGINT, 130),
+        (2, "all", signal.SIGTERM, 75),
+        (2, "rank 1", signal.SIGUSR1, 75),
+        pytest.param(1, "all", signal.SIGTERM, 75, marks=pytest.mark.slow),
+        pytest.param(1, "all", signal.SIGUSR1, 75, marks=pytest.mark.slow),
+        pytest.param(2, "all", signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(2, "all", signal.SIGUSR1, 75, marks=pytest.mark.slow),
+        pytest.param(2, "rank 0", signal.SIGTERM, 75, marks=pytest.mark.slow),
+        pytest.param(2, "rank 1", signal.SIGTERM, 75, marks=pytest.mark.slow),
+        pytest.param(2, "rank 1", signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
-def test_a_signal_is_answered_with_a_checkpoint_and_its_code(tmp_path, nproc, number, code):
-    (tmp_path / "mine.jsonl").write_text(REQUESTS)
-    command = [sys.executable, "-m", "launcher", *WORDS, "--nproc", str(nproc)]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
-    ) as process:
-        for line in process.stdout:
-            if line.startswith("step "):
-                process.send_signal(number)
-                break
+def test_a_signal_is_answered_with_a_checkpoint_and_its_code(tmp_path, nproc, to, number, code):
+    with training(tmp_path, "--nproc", str(nproc)) as process:
+        target = process.pid if to == "all" else ranks(process)[int(to[-1])]
+        os.kill(target, number)
         rest = process.stdout.read()
     assert process.returncode == code, rest
+    assert rest.splitlines()[-1] == GO_ON
+    last = (tmp_path / "mine" / "last").resolve().name
+    assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_told_first_and_the_run_goes_on_from_its_last_checkpoint(tmp_path):
+    with training(tmp_path, "--nproc", "2", "--max-restarts", "1") as process:
+        os.kill(ranks(process)[1], signal.SIGKILL)
+        told = []
+        for line in process.stdout:
+            told.append(line.rstrip())
+            if line.startswith("resumed"):
+                break
+        errors = [line for line in told if line.startswith("error")]
+        assert errors == [
+            f"error: rank 1 on {socket.gethostname()} died: killed by SIGKILL "
+            "(often the machine's memory had run out)"
+        ]
+        again = [line for line in told if line.startswith("restart")]
+        assert len(again) == 1 and again[0].startswith("restart 1 of 1 from step ")
+        name = told[-1].split()[2].rstrip(",")  # resumed    from step-00000020, written by ...
+        assert str(manifest.step_of(name)) == again[0].split()[-1]
+        os.kill(ranks(process)[0], signal.SIGKILL)
+        rest = process.stdout.read()
+    assert process.returncode == 1, rest
+    assert rest.count("error:") == 1
     assert rest.splitlines()[-1] == (
-        "run folder mine; run it again: python -m launcher --config mine/settings.yaml"
+        "run folder mine; what happened: mine/log.txt; go on: python -m launcher resume mine"
     )
-    assert list((tmp_path / "mine" / "checkpoints").iterdir())
+
+
+def has_pending(pid: int) -> bool:
+    """Whether a signal waits for a process that is stopped."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return any(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of pending signals")
+def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
+    with training(tmp_path, "--nproc", "2") as process:
+        stopped = ranks(process)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)  # neither saves
+        process.send_signal(signal.SIGINT)
+        while not all(map(has_pending, stopped)):  # handed on: the next is no part of the first
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    assert "ended at once; what was saved before stays" in rest
+    assert rest.splitlines()[-1] == GO_ON

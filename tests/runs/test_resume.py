@@ -1,0 +1,183 @@
+"""Whole command lines that go on with a run: in its folder, in another one, or not at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import launcher
+from launcher.__main__ import main
+from tests.runs.conftest import REQUESTS
+
+SETS = {
+    "model.size": "tiny",
+    "train.max_steps": "6",
+    "optim.lr": "3e-4",
+    "train.preview": "false",
+    "train.global_batch": "4",
+    "save.every": "2",
+    "save.keep_last": "9",
+    "log.every": "1",
+}
+FIRST = ["--data", "mine.jsonl", "--nproc", "1"]
+FIRST += [word for key, value in SETS.items() for word in ("--set", f"{key}={value}")]
+STEP_4 = "x/checkpoints/step-00000004"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for one another are slow where other tests run beside this one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Carries out a command line in a directory with data: exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+
+    def carry_out(*words: str):
+        code = main(words)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return carry_out
+
+
+@pytest.fixture
+def x(run):
+    """A run of six steps with checkpoints of 2, 4 and 6."""
+    code, _, error = run(*FIRST, "--out", "x")
+    assert code == 0, error
+    return Path("x")
+
+
+def lines(folder: Path, kind: str = "train") -> list[dict]:
+    text = (folder / "metrics.jsonl").read_text()
+    return [line for line in map(json.loads, text.splitlines()) if line["kind"] == kind]
+
+
+def history(folder: Path) -> list[tuple]:
+    return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines(folder)]
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    """All that a run left but the name of who used it last."""
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_run_goes_on_in_its_folder_from_an_earlier_step(run, x):
+    before = history(x)
+    code, out, error = run("resume", STEP_4)
+    assert code == 0, error
+    assert out.splitlines()[0] == "going on with x after step 4"
+    assert history(x) == before
+    assert {path.name for path in (x / "checkpoints").iterdir()} == {
+        "step-00000002",
+        "step-00000004",
+        "step-00000006",
+        "superseded-step-00000006",
+    }
+
+
+def test_a_run_goes_on_in_another_folder_and_stays_as_it_was(run, x):
+    before = content(x)
+    code, _, error = run("resume", STEP_4, "--out", "y")
+    assert code == 0, error
+    assert history(Path("y")) == history(x)
+    assert content(x) == before
+    settings = Path("y/settings.yaml").read_text()
+    assert settings == (x / "settings.yaml").read_text()
+    resumed = [json.loads(line) for line in Path("y/events.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in resumed if event["kind"] == "resumed"] == [4]
+
+
+def test_what_changes_is_told_and_written_down(run, x):
+    code, out, error = run("resume", "4", "--out", "x", "--set", "log.every=2")
+    assert code == 0, error
+    assert "log.every 1 → 2" in out
+    assert "  every: 2" in (x / "settings.yaml").read_text().partition("\nlog:\n")[2]
+    assert json.loads((x / "origins.json").read_text())["log.every"]["origin"] == (
+        "--set log.every=2"
+    )
+
+
+def test_a_run_becomes_longer_where_its_schedule_begins_anew(run, x):
+    before = history(x)
+    code, _, error = run("resume", "x", "--max-steps", "8", "--reset", "schedule")
+    assert code == 0, error
+    assert history(x)[:6] == before
+    assert [line["step"] for line in lines(x)] == list(range(1, 9))
+    assert json.loads((x / "result.json").read_text())["steps"] == 8
+
+
+def test_a_run_goes_on_with_other_data_where_their_order_begins_anew(run, x):
+    Path("mine.jsonl").write_text(REQUESTS.replace("what is", "who was"))
+    before = content(x)
+    code, _, error = run("resume", STEP_4)
+    assert code == 2
+    assert "--reset data" in error
+    assert content(x) == before
+    code, _, error = run("resume", STEP_4, "--reset", "data", "--seed", "3")
+    assert code == 0, error
+    assert [line["step"] for line in lines(x)] == list(range(1, 7))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["resume", "x", "--lr", "1e-4"], "error: optim.lr 1e-4 is not 3e-4, as in x until step 6"),
+        (["resume", "x", "--fast"], "error: mode fast is not default, as in x until step 6"),
+        (["resume", "x", "--reset", "all"], "error: --reset 'all' is not known"),
+        (["resume", "5", "--out", "x"], "error: x has no checkpoint of step 5"),
+        (["resume", "z"], "error: there is no run folder 'z'"),
+        (["resume"], "error: resume needs to know what"),
+        (["--out", "x"], "error: the run folder x holds another run"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(run, x, words, told):
+    before = content(Path())
+    code, out, error = run(*words)
+    assert (code, out) == (2, "")
+    assert told in error.splitlines()
+    assert "Traceback" not in error
+    assert content(Path()) == before
+
+
+def test_a_damaged_checkpoint_that_was_named_is_refused_and_nothing_is_written(run, x):
+    file = x / "checkpoints/step-00000004/rank-00000.safetensors"
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(damaged)
+    before = content(x)
+    code, _, error = run("resume", STEP_4)
+    assert code == 2
+    assert "rank-00000.safetensors is damaged" in error
+    assert content(x) == before
+
+
+def test_the_same_words_begin_a_run_and_later_have_nothing_left_to_do(run):
+    words = [*FIRST, "--resume", "auto", "--out", "y"]
+    code, out, error = run(*words)
+    assert code == 0, error
+    assert out.splitlines()[0] == "--resume auto: y has no checkpoint yet; a run begins there"
+    code, out, _ = run(*words)
+    assert (code, out.splitlines()[0][:30]) == (0, "nothing is left to do: y was c")
+
+
+def test_python_goes_on_too(x):
+    run = launcher.train(resume=STEP_4, out="y", console=False)
+    assert (run.status, run.steps) == ("completed", 6)
+    assert [line["loss"] for line in run.metrics("train")] == [line["loss"] for line in lines(x)]
+    again = launcher.train(resume="y", console=False)
+    assert (again.reason, again.steps, again.best) == ("nothing is left to do", 6, run.best)
+    with pytest.raises(launcher.messages.SettingsError, match="is not 3e-4"):
+        launcher.train(resume="y", reset="data", settings={"optim.lr": 1e-4}, console=False)
