@@ -35,6 +35,8 @@ class Replay:
 
     report: Report
     folder: Path
+    signals: frozenset[int]
+    """Those that reached it."""
 
 
 def resolved_as(settings: Mapping[str, Any], written: Manifest, words: Words) -> Resolved:
@@ -93,9 +95,11 @@ def replay(stretch: Stretch, run: Path, resolved: Resolved) -> Iterator[Replay]:
         step = None if stretch.source is None else stretch.after
         resume = Resume(source, step=step, reset=stretch.reset, until=stretch.upto)
         job = Job(resolved, folder, console=False, resume=resume)
+        signals: set[int] = set()
         with _printing_into(home / "printed.txt"):
-            report = supervise.supervise(job, _threads(resolved), tell=lambda report: None)
-        yield Replay(report, folder)
+            threads = _threads(resolved)
+            report = supervise.supervise(job, threads, lambda report: None, signals=signals)
+        yield Replay(report, folder, frozenset(signals))
 
 
 def _carry_along(run: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -92,10 +93,13 @@ def _announced(conditions: Conditions) -> str:
 def _check(again: Replay) -> None:
     """Raises Unproven where the replay did not come to its end, SettingsError for bad data."""
     ending = again.report
+    # A signal may end a rank in the middle of an import, which then fails in its own way.
+    if again.signals or ending.exit_code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
+        is_interrupt = signal.SIGINT in again.signals or ending.exit_code == exit_codes.INTERRUPTED
+        code = exit_codes.INTERRUPTED if is_interrupt else exit_codes.RUN_AGAIN
+        raise Unproven("the replay was stopped before its end", code)
     if ending.exit_code == exit_codes.DONE:
         return
     if ending.exit_code == exit_codes.WRONG_WORDS:
         raise SettingsError([Fault(ending.text.removeprefix("error: "))])
-    if ending.exit_code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-        raise Unproven("the replay was stopped before its end", ending.exit_code)
     raise Unproven("\n".join(filter(None, (f"the replay failed: {ending.text}", ending.trace))))
