@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def command(module: str, words: Sequence[str]) -> str:
 
 
 def save(
-    path: Path | None, told: str, facts: Mapping[str, str], tables: Mapping[str, Sequence[Row]]
+    path: Path | None, told: str, facts: Mapping[str, str], tables: Mapping[str, Sequence[Any]]
 ) -> None:
     """Write everything as JSON where a path was given; `told` is the command."""
     if path is not None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
 from engines.base import Engine, EngineError, Options, World
-from engines.gradients import average
 from engines.replicated import Replicated
 
 
@@ -82,11 +83,30 @@ class DuringBackward:
             if last:
                 self._average_first()
 
+    def recall(self, steps: Mapping[str, float]) -> None:
+        """Of parameters that were updated less often than others a step made no use."""
+        self._uses_all &= len(set(steps.values())) <= 1
+
     def _average_first(self) -> None:
-        average(self._trained, self._world)
+        """Average in the buckets that DDP has from now on.
+
+        Where an element stands in its bucket decides in which order more than two ranks are added
+        up. A run that goes on begins here, where the run that was not stopped is under DDP.
+        """
         for hook in self._hooks:
             hook.remove()
         self._wrap(search=bool(self._world.agree(int(not self._uses_all))))
+        used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
+        flags = zip(self._trained, self._world.maximum(used).tolist(), strict=True)
+        reached = {parameter for parameter, is_used in flags if is_used}
+        for bucket in self.module.averaged[0].reducer._get_zeros_like_grad_buckets():
+            means = list(zip(bucket.parameters(), bucket.gradients(), strict=True))
+            for parameter, mean in means:
+                if parameter.grad is not None:
+                    torch.mul(parameter.grad, 1 / self._world.size, out=mean)
+            dist.all_reduce(bucket.buffer())
+            for parameter, mean in means:
+                parameter.grad = mean if parameter in reached else None
 
     def _wrap(self, search: bool) -> None:
         known = signature(DistributedDataParallel).parameters
@@ -95,14 +115,31 @@ class DuringBackward:
         no_sync = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
         if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
             no_sync["init_sync"] = False
-        self.module.averaged.append(
-            DistributedDataParallel(
-                self.module.module,
-                find_unused_parameters=search,
-                gradient_as_bucket_view=True,
-                **no_sync,  # type: ignore[arg-type]
-            )
+        kind = DistributedDataParallel if search else _FixedBuckets
+        averaged = kind(
+            self.module.module,
+            find_unused_parameters=search,
+            gradient_as_bucket_view=True,
+            **no_sync,  # type: ignore[arg-type]
         )
+        self.module.averaged.append(averaged)
+
+
+class _FixedBuckets(DistributedDataParallel):
+    """DDP whose buckets are the same from its first step on: parameters in reverse order.
+
+    DDP itself forms them anew after its first step, in the order in which gradients came, unless
+    it searches the graph.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.reducer._push_all_rebuilt_params()
+        self.reducer._rebuild_buckets()
+
+    def _build_params_for_reducer(self) -> tuple[list[Parameter], list[bool]]:
+        parameters, are_sparse = super()._build_params_for_reducer()
+        return parameters[::-1], are_sparse[::-1]
 
 
 def _check_averaged(averaged: DistributedDataParallel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch.nn import Module
@@ -29,3 +29,6 @@ class AfterBackward:
         yield
         if last:
             average(self.module.parameters(), self._world)
+
+    def recall(self, steps: Mapping[str, float]) -> None:
+        """Nothing to remember: what is used is asked at each step."""

@@ -28,6 +28,9 @@ class Averaging(Protocol):
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
 
+    def recall(self, steps: Mapping[str, float]) -> None:
+        """Take note of how often each parameter was updated, before the first step here."""
+
 
 class Sharding(Protocol):
     """How an optimizer is shared out over ranks."""
@@ -112,6 +115,7 @@ class Replicated:
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
         load_steps(self._own_optimizer(), self._named, steps)
+        self._averaged.recall(steps)
         self._updates.load_scale(loss_scale)
         self.refresh()
 

@@ -27,6 +27,12 @@ def threads(asked: int | None, cores: int, ranks: int, environ: Mapping[str, str
     return max(1, cores // ranks)
 
 
+def are_left_to_torch(settings: Any, ranks: int) -> bool:
+    """Whether a run takes the threads that torch takes by itself: it runs in the first process."""
+    engine = settings.engine
+    return ranks == 1 and engine.threads is None and not engine.max_restarts
+
+
 def share_politely(environ: MutableMapping[str, str]) -> None:
     """Let threads that wait for each other sleep soon, unless the person has said how they wait.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,14 @@ from training.checkpoint import manifest, retention
 if TYPE_CHECKING:
     from launcher.stretch import Stretch
     from training.checkpoint import compare
+    from training.checkpoint.compare import Tolerance
     from training.checkpoint.manifest import Manifest
     from training.checkpoint.reader import Checkpoint
     from training.records import line_comparison
 
-_TOLERANCES = {"fp32": 1e-3, "tf32": 1e-2}
-_OF_HALVES = 1e-1
+_TOLERANCES = {"fp32": (1e-4, 1e-2)}
+_OF_SHORTER_NUMBERS = (2e-2, 0.5)
+"""Of weights and of moments; measured: docs/verify.md."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,16 @@ class Conditions:
     world_size: int
     precision: str
 
-    def tolerance(self, written: Manifest) -> float | None:
-        """How far two states may be apart; None, bit by bit: what wrote the checkpoint took them.
+    def tolerance(self, written: Manifest) -> Tolerance | None:
+        """How far two states may be apart; None: not at all, as what took the steps was the same.
 
         Another engine, or another number of processes, adds up the same numbers in another order.
         """
+        from training.checkpoint.compare import Tolerance
+
         if (self.engine, self.world_size) == (written.engine, written.world_size):
             return None
-        return _TOLERANCES.get(self.precision, _OF_HALVES)
+        return Tolerance(*_TOLERANCES.get(self.precision, _OF_SHORTER_NUMBERS))
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Proof:
     """A stretch of a run beside its replay."""
 
     conditions: Conditions
-    tolerance: float | None
+    tolerance: Tolerance | None
     is_identical: bool
     """No bit differs."""
     state: compare.Comparison
@@ -80,7 +84,7 @@ def prove(
     tolerance = conditions.tolerance(last.manifest)
 
     def compared(
-        within: float | None,
+        within: Tolerance | None,
     ) -> tuple[compare.Comparison, line_comparison.Comparison]:
         ours, theirs = (f / run_folder.METRICS if f else Path() for f in (run, replay))
         return (
@@ -115,7 +119,7 @@ def _lines(proof: Proof) -> Iterator[str]:
     if proof.is_identical:
         yield f"identical: {count}"
     elif first is None:
-        yield f"equal within {proof.tolerance:g}: {count}"
+        yield f"equal {_within(proof.tolerance)}: {count}"
     else:
         yield f"different: {_told(first)}"
     if proof.state.differing:
@@ -133,11 +137,16 @@ def _lines(proof: Proof) -> Iterator[str]:
 def _replay(proof: Proof) -> str:
     conditions = proof.conditions
     processes = f"{conditions.world_size} process" + "es" * (conditions.world_size != 1)
-    within = "bit by bit" if proof.tolerance is None else f"within {proof.tolerance:g}"
     return (
         f"steps {conditions.stretch.after} to {conditions.stretch.upto}, {conditions.engine} on "
-        f"{processes}, {within}; {proof.lines.lines} logged lines"
+        f"{processes}, {_within(proof.tolerance)}; {proof.lines.lines} logged lines"
     )
+
+
+def _within(tolerance: Tolerance | None) -> str:
+    if tolerance is None:
+        return "bit by bit"
+    return f"within {tolerance.weights:g} (moments {tolerance.moments:g})"
 
 
 def _told(difference: compare.Difference) -> str:
@@ -153,7 +162,7 @@ def as_json(proof: Proof) -> dict[str, Any]:
     return {
         "identical": proof.is_identical,
         "agrees": proof.agrees,
-        "tolerance": proof.tolerance,
+        "tolerance": proof.tolerance and asdict(proof.tolerance),
         "steps": proof.steps,
         "tensors": state.tensors,
         "first_difference": _difference(state.first or proof.lines.first),

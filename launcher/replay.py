@@ -110,9 +110,9 @@ def _threads(resolved: Resolved) -> int:
     """Threads of a process: as many as the run had, for sums depend on them."""
     import torch
 
-    asked = resolved.settings.engine.threads
-    if resolved.nproc == 1 and asked is None:
+    if cores.are_left_to_torch(resolved.settings, resolved.nproc):
         return torch.get_num_threads()
+    asked = resolved.settings.engine.threads
     return cores.threads(asked, machine.look().cores, resolved.nproc, os.environ)
 
 

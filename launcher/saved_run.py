@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import run_folder
 from launcher.messages import PROGRAM, Fault, SettingsError, nearest
 from launcher.nodes import plain
+from launcher.resume import holds_run
 from launcher.resumption import Part
 from launcher.schema import nested
 from launcher.source import read
@@ -94,20 +95,16 @@ def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
     )
 
 
-def find(word: str | None, command: str) -> SavedRun:
+def find(word: str, command: str) -> SavedRun:
     """What `word`, typed after `command`, names. Reads the disk.
 
     Raises SettingsError where there is no run or checkpoint, or none was saved.
     """
-    if not word:
-        what = f"{command} needs to know which run"
-        place = f"the command line: {command}"
-        raise SettingsError([Fault(what, place=place, legal=_LEGAL)])
     path = Path(word)
     place = f"the command line: {command} {word}"
     named = path if (path / manifest.NAME).is_file() else None
     folder: Path | None = path if named is None else _run_of(path)
-    if folder is not None and not (folder / run_folder.SETTINGS).is_file():
+    if folder is not None and not holds_run(folder):
         folder = None
     if folder is None and named is None:
         raise SettingsError([_no_run(path, place, command)])
@@ -137,9 +134,7 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def _no_run(path: Path, place: str, command: str) -> Fault:
-    runs = [
-        entry.name for entry in _entries(path.parent) if (entry / run_folder.SETTINGS).is_file()
-    ]
+    runs = [entry.name for entry in _entries(path.parent) if holds_run(entry)]
     near = nearest(path.name, runs)
     mend = near and f"write  {PROGRAM} {command} {path.parent / near}"
     if not path.exists():

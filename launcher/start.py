@@ -95,7 +95,7 @@ def prepare(words: Words, out: Path | None, faults: list[Fault]) -> Start:
     settings = resolved.settings
     ranks = place.local_size if place else resolved.nproc
     threads = cores.threads(settings.engine.threads, here.cores, ranks, os.environ)
-    alone = ranks == 1 and settings.engine.threads is None and not settings.engine.max_restarts
+    alone = cores.are_left_to_torch(settings, ranks)
     model = f"{settings.model.family}:{settings.model.size}"
     name = run_folder.name(model, settings.mode, settings.engine.name, datetime.now())
     return Start(

@@ -26,7 +26,7 @@ def main(request: Request) -> int:
     form = request.values.get("--format")
     if faults := [*request.faults, *_wrong_form(form)]:
         raise SettingsError(faults)
-    assert form is not None
+    assert form is not None and request.word is not None
     run = saved_run.find(request.word, "export")
     path = _chosen(run, request.values.get("--checkpoint"))
     folder = request.out or (run.folder or path.parent) / f"export-{form}"

@@ -45,6 +45,7 @@ def main(request: Request) -> int:
 
 
 def _verify(request: Request, quiet: bool) -> Proof:
+    assert request.word is not None
     run = _run(request.word)
     assert run.folder is not None
     cores.share_politely(os.environ)  # before torch is imported
@@ -66,7 +67,7 @@ def _verify(request: Request, quiet: bool) -> Proof:
         return proof.prove(conditions, run.folder, last, again.folder, notes)
 
 
-def _run(word: str | None) -> SavedRun:
+def _run(word: str) -> SavedRun:
     """The run that was named. Raises SettingsError."""
     run = saved_run.find(word, "verify")
     if run.folder is None or not run.checkpoints:

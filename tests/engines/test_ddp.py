@@ -74,3 +74,57 @@ def test_the_graph_is_not_searched_where_the_first_step_used_all(worlds: dict[in
         (False, False, "seen from outside", 1),
         (False, False, "seen from outside", 4),
     ]
+
+
+def gradients_of_three_steps(world: World, idle: bool) -> list[Tensor]:
+    """Those of equal steps, each flat: the first is averaged by hand, the others by DDP."""
+    torch.manual_seed(0)
+    # 1.7 MiB of gradients: more than the first bucket of 1 MiB holds.
+    net = nn.Sequential(*(nn.Linear(240, 240) for _ in range(8)))
+    if idle:
+        net.idle = nn.Parameter(torch.ones(3))
+        net.forward = lambda x: nn.Sequential.forward(net[:8], x)
+    engine = ddp(world, Options())
+    module = engine.prepare(net, spec(clip_norm=None, lr=0.0), [])
+    x = torch.randn(2, 240, generator=torch.Generator().manual_seed(world.rank))
+    steps = []
+    for _ in range(3):
+        with engine.accumulate(last=True):
+            engine.backward(module(x).square().sum())
+        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        steps.append(torch.cat([g.flatten() for g in grads]))
+        engine.step()
+    engine.close()
+    return steps
+
+
+@pytest.mark.parametrize("idle", [False, True], ids=["all used", "one idle"])
+def test_the_first_step_adds_up_in_the_order_of_the_later_ones(idle: bool) -> None:
+    """Three addends have orders, unlike two; a run that goes on begins with such a first step."""
+    pool = Pool(3)
+    try:
+        for first, second, third in pool.run(gradients_of_three_steps, idle):
+            assert torch.equal(first, second)
+            assert torch.equal(second, third)
+    finally:
+        pool.close()
+
+
+def searches_after(world: World, steps: dict[str, float]) -> bool:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    engine = ddp(world, Options())
+    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
+    engine.load(steps, {})
+    with engine.accumulate(last=True):
+        engine.backward(module(torch.ones(1, 2)).sum())
+    engine.step()
+    engine.close()
+    return module.averaged[0].find_unused_parameters
+
+
+def test_a_run_that_goes_on_remembers_that_steps_left_parameters_out(
+    worlds: dict[int, Pool],
+) -> None:
+    steps = {f"{layer}.{name}": 5.0 for layer in (0, 1) for name in ("weight", "bias")}
+    assert worlds[2].run(searches_after, steps) == [False, False]
+    assert worlds[2].run(searches_after, {**steps, "1.bias": 4.0}) == [True, True]

@@ -16,11 +16,28 @@ from training.checkpoint.shard import BUFFER
 if TYPE_CHECKING:
     from torch import Tensor
 
+AVERAGE = "ema"
+"""The kind of the moving average of the weights."""
 _CHUNK = 2**21
 """Elements of a tensor that are looked at together: 16 MiB as float64."""
 _HOW = frozenset({"foreach", "fused", "capturable", "differentiable"})
 """Options of torch's optimizers that say how a step is computed, not which."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two accounts of the same training may be apart, relative to what they are."""
+
+    weights: float
+    """Of weights, of their average, of buffers and of the loss."""
+    moments: float
+    """Of optimizer slots and of the gradients' norm. These follow the last few gradients, which
+    are apart a hundred times as far as the weights that they sum up to."""
+
+    def of(self, kind: str) -> float:
+        """That of a kind of tensor."""
+        return self.weights if kind in (WEIGHT, AVERAGE, BUFFER) else self.moments
 
 
 @dataclass(frozen=True)
@@ -65,15 +82,14 @@ class Comparison:
     """The tensor that it is in: `weight of model.norm.weight`."""
 
 
-def compare(one: Checkpoint, other: Checkpoint, tolerance: float | None = None) -> Comparison:
+def compare(one: Checkpoint, other: Checkpoint, tolerance: Tolerance | None = None) -> Comparison:
     """Compare all that training goes on from, weights first. Reads both, in bounded memory.
 
     Without `tolerance` bit by bit, so that equal NaNs are equal and -0 is not 0. With one, a
-    weight, slot or average may differ by `tolerance` relative to its norm, and numbers of the
-    groups to themselves. A norm and not single elements: where a gradient is nearly zero, AdamW
-    makes a whole step out of how a sum was rounded. An engine's own are then not compared:
-    the loss scale, options that only one side has, and how an optimizer is carried out. Integers
-    and steps have to be equal.
+    tensor may differ by it relative to its norm, and a number of the groups to itself. A norm and
+    not single elements: where a gradient is nearly zero, AdamW makes a whole step out of how a sum
+    was rounded. An engine's own are then not compared: the loss scale, options that only one side
+    has, and how an optimizer is carried out. Integers and steps have to be equal.
     """
     shapes = dict(_shape_differences(one, other))
     found = list(shapes.values())
@@ -89,7 +105,7 @@ def compare(one: Checkpoint, other: Checkpoint, tolerance: float | None = None) 
             largest, largest_in = measured.relative, f"{kind} of {name}"
         if tolerance is None:
             found.append(_difference(one, other, kind, name, place))
-        elif not measured.relative <= tolerance:
+        elif not measured.relative <= tolerance.of(kind):
             found.append(_difference(one, other, kind, name, measured.farthest))
     found += _beside_tensors(one, other, tolerance)
     first = found[0] if found else None
@@ -97,8 +113,8 @@ def compare(one: Checkpoint, other: Checkpoint, tolerance: float | None = None) 
 
 
 def number_differs(one: Any, other: Any, tolerance: float | None) -> bool:
-    """Whether two numbers, or what stands for them in JSON, differ by more than `tolerance`."""
-    if tolerance is None or not (_is_number(one) and _is_number(other)):
+    """Whether two values from JSON differ, floats by more than `tolerance`."""
+    if tolerance is None or not (isinstance(one, float) and isinstance(other, float)):
         return bool(one != other)
     return abs(one - other) > tolerance * max(abs(one), abs(other))
 
@@ -206,7 +222,7 @@ def _unravelled(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _beside_tensors(
-    one: Checkpoint, other: Checkpoint, tolerance: float | None
+    one: Checkpoint, other: Checkpoint, tolerance: Tolerance | None
 ) -> Iterator[Difference]:
     if one.manifest.samples != other.manifest.samples:
         yield Difference("samples", "", None, one.manifest.samples, other.manifest.samples)
@@ -220,7 +236,7 @@ def _beside_tensors(
             is_own = key in _HOW or key not in groups[0] or key not in groups[1]
             if is_own and tolerance is not None:
                 continue
-            if number_differs(ours, theirs, tolerance):
+            if number_differs(ours, theirs, tolerance.weights if tolerance else None):
                 yield Difference("groups", f"{number}.{key}", None, ours, theirs)
     if tolerance is None:
         for name, ours, theirs in _both(one.loss_scale, other.loss_scale):
@@ -232,7 +248,3 @@ def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[st
     """Each key that either has, with both values, None where one lacks it."""
     for key in {**one, **other}:
         yield key, one.get(key), other.get(key)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

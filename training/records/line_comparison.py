@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint.compare import Difference, number_differs
+from training.checkpoint.compare import Difference, Tolerance, number_differs
 
 _TRAIN = ("loss", "grad_norm", "lr", "samples", "tokens", "epoch", "parts", "loss_scale")
 """What is the same wherever and whenever a step is taken; times and memory are not."""
@@ -28,7 +28,7 @@ class Comparison:
 
 
 def compare(
-    one: Path, other: Path, after: int, upto: int, tolerance: float | None = None
+    one: Path, other: Path, after: int, upto: int, tolerance: Tolerance | None = None
 ) -> Comparison:
     """Compare the lines of two metrics.jsonl that both have of the steps (`after`, `upto`].
 
@@ -75,10 +75,13 @@ def _read(path: Path) -> Iterator[Line]:
             yield value
 
 
-def _differences(one: Line, other: Line, tolerance: float | None) -> Iterator[Difference]:
+def _differences(one: Line, other: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
     kind, step = str(one["kind"]), int(one["step"])
     for key, ours, theirs in _numbers(one, other, _TRAIN if tolerance is None else _NEAR):
-        if number_differs(ours, theirs, tolerance):
+        within = None
+        if tolerance is not None:
+            within = tolerance.moments if key == "grad_norm" else tolerance.weights
+        if number_differs(ours, theirs, within):
             yield Difference(kind, key, None, ours, theirs, step)
 
 

@@ -15,7 +15,7 @@ from engines.base import State
 from engines.world import ProcessWorld
 from tests.training.checkpoint.states import BUFFERS, state, whole
 from training.checkpoint import compare as comparing
-from training.checkpoint.compare import compare
+from training.checkpoint.compare import Tolerance, compare
 from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
@@ -75,7 +75,7 @@ def test_minus_zero_is_not_zero_but_no_distance(write):
     ours = write(changed("weight", "odd|name", 2, 0.0))
     theirs = write(changed("weight", "odd|name", 2, -0.0))
     assert compare(ours, theirs).first.place == "weight of odd|name[2]"
-    assert compare(ours, theirs, tolerance=1e-9).first is None
+    assert compare(ours, theirs, tolerance=Tolerance(1e-9, 0.0)).first is None
 
 
 def test_a_scalar_and_what_is_not_finite_have_a_place(write):
@@ -83,7 +83,10 @@ def test_a_scalar_and_what_is_not_finite_have_a_place(write):
     assert (found.first.index, found.first.second) == ((), torch.inf)
     assert found.largest == torch.inf
     no_number = write(changed("weight", "scalar", (), torch.nan))
-    assert compare(write(state(whole())), no_number, tolerance=1.0).first.name == "scalar"
+    assert (
+        compare(write(state(whole())), no_number, tolerance=Tolerance(1.0, 1.0)).first.name
+        == "scalar"
+    )
 
 
 def test_a_tolerance_is_relative_to_the_norm_of_the_tensor(write):
@@ -92,8 +95,8 @@ def test_a_tolerance_is_relative_to_the_norm_of_the_tensor(write):
     off = 1e-3 * float(tensor.norm())
     value = float(tensor[2, 2]) + off
     ours, theirs = write(state(whole())), write(changed("exp_avg", "embed.weight", (2, 2), value))
-    assert compare(ours, theirs, tolerance=1.01e-3).first is None
-    beyond = compare(ours, theirs, tolerance=0.99e-3)
+    assert compare(ours, theirs, tolerance=Tolerance(0.0, 1.01e-3)).first is None
+    beyond = compare(ours, theirs, tolerance=Tolerance(1.0, 0.99e-3))
     assert beyond.first.place == "exp_avg of embed.weight[2, 2]"
     assert beyond.largest == pytest.approx(1e-3, rel=1e-3)
 
@@ -105,7 +108,7 @@ def test_buffers_of_every_kind_are_compared(write, name, value):
     buffers = {key: buffer.clone() for key, buffer in BUFFERS.items()}
     buffers[name].view(-1)[0] = value
     theirs = write(replace(state(whole()), buffers=buffers))
-    for tolerance in (None, 1e-3):
+    for tolerance in (None, Tolerance(1e-3, 1.0)):
         found = compare(write(state(whole())), theirs, tolerance)
         assert (found.first.kind, found.first.name) == ("buffer", name)
 
@@ -151,7 +154,10 @@ def test_an_option_of_a_group_is_named(write):
     other = [{**groups[0], "weight_decay": 0.0}]
     ours, theirs = (write(replace(state(whole()), groups=g)) for g in (groups, other))
     assert compare(ours, theirs).first.place == "groups of 0.weight_decay"
-    assert compare(ours, theirs, tolerance=1e-3).first.place == "groups of 0.weight_decay"
+    assert (
+        compare(ours, theirs, tolerance=Tolerance(1e-3, 1e-3)).first.place
+        == "groups of 0.weight_decay"
+    )
 
 
 def test_another_number_of_samples_is_named(write):
@@ -163,5 +169,5 @@ def test_an_engines_own_options_and_loss_scale_are_within_a_tolerance(write):
     own = [{**group, "fused": True} for group in state(whole()).groups]
     theirs = write(replace(state(whole()), groups=own, loss_scale={}))
     ours = write(state(whole()))
-    assert compare(ours, theirs, tolerance=1e-3).first is None
+    assert compare(ours, theirs, tolerance=Tolerance(1e-3, 1e-3)).first is None
     assert compare(ours, theirs).first.place == "groups of 0.fused"

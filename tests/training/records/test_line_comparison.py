@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from training.checkpoint.compare import Difference
+from training.checkpoint.compare import Difference, Tolerance
 from training.records.line_comparison import compare
 
 TRAIN = {
@@ -106,6 +106,13 @@ def test_no_file_has_no_lines(write, tmp_path):
 def test_a_tolerance_is_relative_and_for_training_lines(write):
     ours = write(line(1), evaluation(1))
     theirs = write(line(1, loss=2.5 * 1.001, loss_scale=3.0), evaluation(1, val_accuracy=0.6))
-    found = compare(ours, theirs, 0, 1, tolerance=1.1e-3)
+    found = compare(ours, theirs, 0, 1, Tolerance(1.1e-3, 0.0))
     assert (found.lines, found.first) == (1, None)
-    assert compare(ours, theirs, 0, 1, tolerance=0.9e-3).first.place == "loss of step 1"
+    assert compare(ours, theirs, 0, 1, Tolerance(0.9e-3, 1.0)).first.place == "loss of step 1"
+
+
+def test_the_norm_of_the_gradients_has_the_tolerance_of_moments(write):
+    ours, theirs = write(line(1)), write(line(1, grad_norm=1.25 * 1.01))
+    assert compare(ours, theirs, 0, 1, Tolerance(0.0, 2e-2)).first is None
+    found = compare(ours, theirs, 0, 1, Tolerance(1.0, 1e-3))
+    assert found.first.place == "grad_norm of step 1"

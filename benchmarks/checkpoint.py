@@ -1,0 +1,194 @@
+"""How long does training wait for a save, how long does a load take, and in how much memory?
+
+    python -m benchmarks.checkpoint
+    python -m benchmarks.checkpoint --smoke              # the same code on a tiny model
+
+Every way saves the same model with the same AdamW state and loads it, both twice, in a
+process of its own, one after the other in each round. Files are read from the page cache. Ours and
+DCP's are synced to the disk before they count as saved, those of the others are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+import psutil
+import torch
+
+from benchmarks.checkpoint_peers import COPIES, WAYS
+from benchmarks.figures import command, machine, rows, save, table
+from benchmarks.workload import Work
+
+PACKAGES = ("torch", "deepspeed", "safetensors")
+SAVES, LOADS = 2, 2
+REFERENCE = "plain copy"
+TABLES = {
+    "first": ("blocked by the first save", "ms blocked", tuple(WAYS)),
+    "later": ("blocked by a later save", "ms blocked", tuple(WAYS)),
+    "disk": ("until a later save is on disk", "ms", tuple(w for w in WAYS if w not in COPIES)),
+    "load": ("load into the live tensors", "ms", tuple(w for w in WAYS if w not in COPIES)),
+}
+"""What is measured: its words, its unit, and who is."""
+_LOOK_EVERY_S = 0.002
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The most host memory that a way took above what training holds, over all rounds."""
+
+    name: str
+    save_bytes: int
+    load_bytes: int
+
+
+class Peak:
+    """The resident memory of this process at its highest, above that at the beginning."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+@contextmanager
+def peak() -> Iterator[Peak]:
+    """Watch memory from a thread of its own; mapped files count."""
+    process, over, found = psutil.Process(), Event(), Peak()
+    before = process.memory_info().rss
+
+    def look() -> None:
+        while not over.wait(_LOOK_EVERY_S):
+            found.bytes = max(found.bytes, process.memory_info().rss - before)
+
+    thread = Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long `action` takes."""
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
+
+
+def take_part(options: argparse.Namespace) -> None:
+    """One way in this process; its figures go to the file it is told."""
+    torch.set_num_threads(options.threads)
+    work = Work(options.size, 1, 1, seq_len=32, threads=options.threads)
+    way = WAYS[options.contender](work, options.folder)
+    blocked, disk = [], []
+    with peak() as while_saving:
+        for step in range(1, SAVES + 1):
+            begin = time.perf_counter()
+            blocked.append(seconds(lambda step=step: way.save(step)))  # type: ignore[misc]
+            way.settle()
+            disk.append(time.perf_counter() - begin)
+    figures = {
+        "first": blocked[0],
+        "later": statistics.median(blocked[1:]),
+        "disk": statistics.median(disk[1:]),
+        "save_bytes": while_saving.bytes,
+    }
+    with peak() as while_loading:
+        figures["load"] = min(seconds(way.load) for _ in range(LOADS))
+    figures["load_bytes"] = while_loading.bytes
+    options.result.write_text(json.dumps(figures))
+    # PyTorch 2.13's gloo threads abort the process in about one exit of ten: leave without them.
+    os._exit(0)
+
+
+def one_way(options: argparse.Namespace, name: str) -> Mapping[str, float]:
+    """The figures of one way, measured in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        result = Path(folder) / "figures.json"
+        words = [sys.executable, "-m", "benchmarks.checkpoint", "--size", options.size]
+        words += ["--threads", str(options.threads), "--folder", folder]
+        words += ["--contender", name, "--result", str(result)]
+        threads = str(options.threads)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu"}
+        environment["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+        if done.returncode:
+            raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}{done.stderr[-6000:]}")
+        return json.loads(result.read_text())
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Mapping[str, float]]]:
+    """The figures of every way in every round; who begins changes from round to round."""
+    measured = []
+    for number in range(options.rounds):
+        order = options.only if number % 2 == 0 else options.only[::-1]
+        found = {}
+        for name in order:
+            found[name] = one_way(options, name)
+            print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr, flush=True)
+        measured.append(found)
+    return measured
+
+
+def memory(measured: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> Memory:
+    """The largest of all rounds."""
+    saving = max(int(found[name]["save_bytes"]) for found in measured)
+    loading = max(int(found[name]["load_bytes"]) for found in measured)
+    return Memory(name, saving, 0 if name in COPIES else loading)
+
+
+def report(options: argparse.Namespace, measured: list[dict[str, Mapping[str, float]]]) -> None:
+    """Print every table, and write JSON where asked."""
+    facts = machine(PACKAGES)
+    print(" · ".join(f"{k} {v}" for k, v in facts.items()))
+    print(f"language:{options.size} with AdamW, {options.threads} threads, {options.rounds} rounds")
+    tables = {}
+    for key, (words, unit, names) in TABLES.items():
+        named = [name for name in names if name in options.only]
+        reference = REFERENCE if REFERENCE in named else named[0]
+        times = [{name: found[name][key] for name in named} for found in measured]
+        tables[key] = rows(times, reference)
+        print(f"\n{words}\n\n{table(tables[key], unit)}")
+    taken = [memory(measured, name) for name in options.only]
+    print("\nmost host memory above training's own\n\n| contender | GiB to save | GiB to load |")
+    print("|---|---:|---:|")
+    for one in taken:
+        loading = "–" if one.name in COPIES else f"{one.load_bytes / 2**30:.2f}"
+        print(f"| {one.name} | {one.save_bytes / 2**30:.2f} | {loading} |")
+    save(options.json, command("checkpoint", sys.argv[1:]), facts, {**tables, "memory": taken})
+
+
+def main() -> None:
+    """Measure, print the tables, and write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--size", default="124M", help="size of the language family")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
+    parser.add_argument("--folder", type=Path, help="where to write; default: the temporary folder")
+    parser.add_argument("--only", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--smoke", action="store_true", help="one round of a tiny model")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        take_part(options)
+        return
+    if options.smoke:
+        options.size, options.rounds = "tiny", 1
+    report(options, measure(options))
+
+
+if __name__ == "__main__":
+    main()
