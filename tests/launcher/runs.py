@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import zlib
 from pathlib import Path
 
 from launcher import run_folder
 from launcher.resolved import Resolved
-from training.checkpoint import manifest
+from training.checkpoint import manifest, tensor_file
 from training.checkpoint.manifest import File, Manifest
 from training.records.plain_json import encode_bytes
 
@@ -24,15 +24,18 @@ def begun(folder: Path, resolved: Resolved, at: int = 0) -> Path:
 
 
 def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = None) -> Path:
-    """A checkpoint of a run, without tensors; `state` in the place of what state.json holds."""
+    """A checkpoint of a run, without a tensor; `state` in the place of what state.json holds."""
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     checkpoint.mkdir(parents=True)
     settings = {key: value.value for key, value in resolved.values.items()}
-    told = encode_bytes({"facts": {"settings": settings}})
-    files = {manifest.STATE: told if state is None else state, manifest.rank_file(0): b"nothing"}
+    nothing = {"shapes": {}, "buffers": {}, "groups": [], "loss_scale": {}}
+    told = encode_bytes({**nothing, "facts": {"settings": settings}})
+    files = {
+        manifest.STATE: told if state is None else state,
+        manifest.rank_file(0): tensor_file.head([], {"steps": "{}"}),
+    }
     listed = tuple(
-        File(name, len(content), (hashlib.sha256(content).hexdigest(),))
-        for name, content in files.items()
+        File(name, len(content), (zlib.crc32(content),)) for name, content in files.items()
     )
     files[manifest.NAME], files[manifest.CHECKSUM_NAME] = manifest.encoded(
         Manifest(step, step * 8, "local", 1, True, {}, listed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -26,12 +24,9 @@ MASTERED = ("fsdp", "fsdp-offload", "zero1", "zero2", "zero3", "zero2-offload", 
 
 
 @pytest.fixture(scope="module")
-def crossings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crossings]:
-    """Keeps its processes, and each run that was saved, between the cases."""
-    pools = {size: Pool(size) for size in (1, 2)}
-    yield Crossings(pools, tmp_path_factory.mktemp("runs"))
-    for pool in pools.values():
-        pool.close()
+def crossings(worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory) -> Crossings:
+    """Keeps each run that was saved between the cases."""
+    return Crossings(worlds, tmp_path_factory.mktemp("runs"))
 
 
 def cases(*wanted: tuple[str, int, str, int]) -> pytest.MarkDecorator:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -17,21 +16,15 @@ _READ_BYTES = 2**20
 
 
 class BlockWriter:
-    """Writes a new file, hashing blocks beside it. Touches disk.
+    """Writes a new file and makes its checksums on the way; what is written is not held.
 
-    Data is not copied: it must not change before it has left the writer, at the latest with the
-    `with`. At most `_THREADS` + 2 blocks are held. On leaving, the file is synced to the device.
-    Raises RunFolderError.
+    On leaving, the file is synced to the device. Touches disk. Raises RunFolderError.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._block: list[memoryview] = []
-        self._room = BLOCK_BYTES
         self._bytes = 0
-        self._pool = ThreadPoolExecutor(_THREADS, "checksum")
-        self._hashing: deque[Future[str]] = deque()
-        self._digests: list[str] = []
+        self._checksums: list[int] = []
 
     def __enter__(self) -> BlockWriter:
         with naming(self._path):
@@ -46,39 +39,28 @@ class BlockWriter:
     ) -> None:
         try:
             if fault is None:
-                if self._block:
-                    self._flush()
                 with naming(self._path):
                     os.fsync(self._stream.fileno())
-                self._digests.extend(future.result() for future in self._hashing)
         finally:
             self._stream.close()
-            self._pool.shutdown()
 
     def write(self, data: memoryview | bytes) -> None:
         """Append `data`, bytes one by one (a memoryview of format "B")."""
         rest = memoryview(data)
         while rest:
-            view, rest = rest[: self._room], rest[self._room :]
-            self._block.append(view)
-            self._room -= len(view)
-            if not self._room:
-                self._flush()
+            filled = self._bytes % BLOCK_BYTES
+            if not filled:
+                self._checksums.append(0)
+            part, rest = rest[: BLOCK_BYTES - filled], rest[BLOCK_BYTES - filled :]
+            self._checksums[-1] = zlib.crc32(part, self._checksums[-1])
+            self._bytes += len(part)
+            with naming(self._path):
+                while part:
+                    part = part[self._stream.write(part) :]
 
     def file(self) -> File:
         """What was written; after leaving."""
-        return File(self._path.name, self._bytes, tuple(self._digests))
-
-    def _flush(self) -> None:
-        block, self._block, self._room = self._block, [], BLOCK_BYTES
-        if len(self._hashing) == _THREADS:
-            self._digests.append(self._hashing.popleft().result())
-        self._hashing.append(self._pool.submit(_digest, block))
-        with naming(self._path):
-            for rest in block:
-                self._bytes += len(rest)
-                while rest:
-                    rest = rest[self._stream.write(rest) :]
+        return File(self._path.name, self._bytes, tuple(self._checksums))
 
 
 def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) -> None:
@@ -86,7 +68,7 @@ def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) 
 
     Raises CheckpointError naming the first file that differs, and where. Touches disk.
     """
-    blocks = [(file, number) for file in files for number in range(len(file.sha256))]
+    blocks = [(file, number) for file in files for number in range(len(file.crc32))]
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
         found = pool.map(lambda block: _is_whole(folder, *block), blocks[part::parts])
         for (file, number), is_whole in zip(blocks[part::parts], found, strict=True):
@@ -99,22 +81,15 @@ def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) 
 
 def _is_whole(folder: Path, file: File, number: int) -> bool:
     # Read and not mapped: a sector that the disk cannot read would end the process.
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
+    value, buffer = 0, memoryview(bytearray(_READ_BYTES))
     start = number * BLOCK_BYTES
     left = min(BLOCK_BYTES, file.bytes - start)
     try:
         with (folder / file.name).open("rb", buffering=0) as stream:
             stream.seek(start)
             while left and (count := stream.readinto(buffer[:left])):
-                digest.update(buffer[:count])
+                value = zlib.crc32(buffer[:count], value)
                 left -= count
     except OSError as fault:
         raise CheckpointError(f"{folder / file.name} cannot be read: {fault.strerror}") from fault
-    return left == 0 and digest.hexdigest() == file.sha256[number]
-
-
-def _digest(block: list[memoryview]) -> str:
-    digest = hashlib.sha256()
-    for view in block:
-        digest.update(view)
-    return digest.hexdigest()
+    return left == 0 and value == file.crc32[number]

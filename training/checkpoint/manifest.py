@@ -15,7 +15,7 @@ from typing import Any, Literal
 from training.records.plain_json import encode_bytes
 
 FORMAT = "gearshift-checkpoint"
-VERSION = 1
+VERSION = 2
 NAME = "manifest.json"
 STATE = "state.json"
 """All that is no tensor: shapes, groups, loss scale and the loop's own facts."""
@@ -29,7 +29,6 @@ LARGEST_JSON = 64 * 2**20
 _RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
 class CheckpointError(Exception):
@@ -42,8 +41,13 @@ class File:
 
     name: str
     bytes: int
-    sha256: tuple[str, ...]
-    """One digest for each BLOCK_BYTES of the file, in order."""
+    crc32: tuple[int, ...]
+    """One checksum for each BLOCK_BYTES of the file, in order.
+
+    It finds every damage of up to 32 bits in a row and every two flipped bits of a block, and
+    misses one in 4e9 of others. Source: CRC-32 of ISO/IEC 3309, as in zlib. It takes a third of
+    the time of sha256 where a processor has instructions for both, and less where it has not.
+    """
 
 
 @dataclass(frozen=True)
@@ -180,13 +184,14 @@ def _check_names(manifest: Manifest) -> None:
 
 
 def _file(entry: Any) -> File:
-    name, size, digests = _text(entry["name"]), _count(entry["bytes"]), tuple(entry["sha256"])
+    name, size = _text(entry["name"]), _count(entry["bytes"])
+    checksums = tuple(_count(value) for value in entry["crc32"])
     # A name with a separator or a leading dot could lead out of the folder.
     if not _FILE_NAME.match(name):
         raise ValueError(f"{name!r} is no name of a file in this folder")
-    if len(digests) != -(-size // BLOCK_BYTES) or not all(map(_SHA256.match, digests)):
+    if len(checksums) != -(-size // BLOCK_BYTES) or any(value >= 2**32 for value in checksums):
         raise ValueError(f"the checksums of {name} are not one for each {BLOCK_BYTES} bytes")
-    return File(name, size, digests)
+    return File(name, size, checksums)
 
 
 def _verdict(fields: Any) -> Verdict | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
 from training.checkpoint.consent import first_fault
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import WEIGHT
@@ -66,8 +64,12 @@ def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
     Raises KeyError where the checkpoint has no tensor of the kind and name. Touches disk.
     """
     for piece in pieces:
-        flat = piece.data.detach()
-        length = _CHUNK_BYTES // flat.element_size()
+        flat, stored = piece.data.detach(), checkpoint.dtype(piece.kind, piece.name)
+        if flat.device.type == "cpu" and flat.dtype == stored and flat.is_contiguous():
+            # From the file to where it belongs, without a copy in between.
+            checkpoint.read(piece.kind, piece.name, piece.start, flat)
+            continue
+        length = _CHUNK_BYTES // stored.itemsize
         for first in range(0, flat.numel(), length):
             chunk = flat[first : first + length]
             start = piece.start + first
@@ -165,7 +167,7 @@ def _together(world: World, action: Callable[[], None]) -> None:
     fault: Exception | None = None
     try:
         action()
-    except (CheckpointError, OSError, SafetensorError) as raised:
+    except (CheckpointError, OSError) as raised:
         fault = raised
     told = first_fault(world, None if fault is None else str(fault))
     if isinstance(fault, CheckpointError):

@@ -1,0 +1,45 @@
+"""The reader that docs/checkpoints.md shows for other languages reads what we write."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from engines.base import World
+from tests.docs.pages import ROOT, read
+from tests.engines.pool import Pool
+from tests.training.checkpoint.states import BUFFERS, bits, state, whole
+from training.checkpoint.manifest import Verdict
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+
+TELL = """
+import sys
+assert not {"torch", "training", "safetensors"} & set(sys.modules)
+print(json.dumps({"|".join(key): list(t.tobytes()) for key, t in tensors.items()}))
+"""
+
+
+def save(world: World, run: Path) -> None:
+    saver = Saver(run, world, "zero2", Keep(1, 1, None), in_background=True)
+    mine = state(whole(), world.rank, world.size, replicated=False)
+    saver.save(7, mine, {"samples": 1}, True, Verdict("loss", 1.0, "min"))
+    saver.wait()
+
+
+def test_the_reader_of_the_page_reads_every_tensor_bit_by_bit(tmp_path: Path, two_ranks: Pool):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    two_ranks.run(save, tmp_path / "runs" / "mine")
+    page = read(ROOT / "docs" / "checkpoints.md")
+    (reader,) = (b.text for b in page.blocks if b.language == "python" and "numpy" in b.text)
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", reader + TELL], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    expected = {f"{kind}|{n}": t for kind, tensors in whole().items() for n, t in tensors.items()}
+    expected |= {f"buffer|{name}": buffer for name, buffer in BUFFERS.items()}
+    assert found == {key: bits(tensor) for key, tensor in expected.items()}
