@@ -11,6 +11,7 @@ from launcher import run_folder
 from training.checkpoint import manifest, retention
 
 if TYPE_CHECKING:
+    from launcher.resolved import Resolved
     from launcher.stretch import Stretch
     from training.checkpoint import compare
     from training.checkpoint.compare import Tolerance
@@ -134,13 +135,26 @@ def _lines(proof: Proof) -> Iterator[str]:
         yield f"  note     {note}"
 
 
+def announced(conditions: Conditions) -> str:
+    """What is said while a person waits."""
+    return f"replaying {_how(conditions)}; the run folder is only read"
+
+
+def chance(resolved: Resolved) -> Iterator[str]:
+    """What may make equal steps differ, by the settings that they are taken with."""
+    if resolved.device != "cpu" and not resolved.settings.train.deterministic:
+        yield f"without train.deterministic, {resolved.device} adds up in any order"
+
+
 def _replay(proof: Proof) -> str:
-    conditions = proof.conditions
+    lines = f"{proof.lines.lines} logged lines"
+    return f"{_how(proof.conditions)}, {_within(proof.tolerance)}; {lines}"
+
+
+def _how(conditions: Conditions) -> str:
+    stretch = conditions.stretch
     processes = f"{conditions.world_size} process" + "es" * (conditions.world_size != 1)
-    return (
-        f"steps {conditions.stretch.after} to {conditions.stretch.upto}, {conditions.engine} on "
-        f"{processes}, {_within(proof.tolerance)}; {proof.lines.lines} logged lines"
-    )
+    return f"steps {stretch.after} to {stretch.upto}, {conditions.engine} on {processes}"
 
 
 def _within(tolerance: Tolerance | None) -> str:

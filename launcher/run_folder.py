@@ -25,6 +25,8 @@ LOG = "log.txt"
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
+EXPORT = "export-"
+"""What folders of an exported model begin with."""
 CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 REPORT = "report.html"

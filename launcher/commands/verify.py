@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 
 from launcher import cores, exit_codes, proof, saved_run
 from launcher.cli import Request
@@ -13,7 +12,6 @@ from launcher.messages import Fault, SettingsError
 from launcher.options import JSON
 from launcher.proof import Conditions, Proof
 from launcher.replay import Replay, replay, resolved_as
-from launcher.resolved import Resolved
 from launcher.saved_run import SavedRun
 from launcher.stretch import choose
 from training.checkpoint.manifest import CheckpointError
@@ -60,9 +58,9 @@ def _verify(request: Request, quiet: bool) -> Proof:
         resolved.batching.world_size,
         resolved.settings.precision,
     )
-    notes = [*notes, *_chance(resolved)]
+    notes = [*notes, *proof.chance(resolved)]
     if not quiet and sys.stderr.isatty():
-        print(_announced(conditions), file=sys.stderr, flush=True)
+        print(proof.announced(conditions), file=sys.stderr, flush=True)
     with replay(stretch, run.folder, resolved) as again:
         _check(again)
         return proof.prove(conditions, run.folder, last, again.folder, notes)
@@ -76,18 +74,6 @@ def _run(word: str) -> SavedRun:
         place = f"the command line: verify {word}"
         raise SettingsError([Fault(what, value=word, place=place, legal="a run folder")])
     return run
-
-
-def _chance(resolved: Resolved) -> Iterator[str]:
-    if resolved.device != "cpu" and not resolved.settings.train.deterministic:
-        yield f"without train.deterministic, {resolved.device} may add up in any order"
-
-
-def _announced(conditions: Conditions) -> str:
-    return (
-        f"replaying steps {conditions.stretch.after} to {conditions.stretch.upto} with "
-        f"{conditions.engine} on {conditions.world_size} process(es), beside the run folder"
-    )
 
 
 def _check(again: Replay) -> None:
