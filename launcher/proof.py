@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import run_folder
+from launcher.messages import counted
 from training.checkpoint import manifest, retention
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def text(proof: Proof) -> str:
 
 
 def _lines(proof: Proof) -> Iterator[str]:
-    count = f"{proof.state.tensors} tensors, {proof.steps} step" + "s" * (proof.steps != 1)
+    count = f"{proof.state.tensors} tensors, {counted(proof.steps, 'step')}"
     first = proof.state.first or proof.lines.first
     if proof.is_identical:
         yield f"identical: {count}"
@@ -147,13 +148,13 @@ def chance(resolved: Resolved) -> Iterator[str]:
 
 
 def _replay(proof: Proof) -> str:
-    lines = f"{proof.lines.lines} logged lines"
+    lines = counted(proof.lines.lines, "logged line")
     return f"{_how(proof.conditions)}, {_within(proof.tolerance)}; {lines}"
 
 
 def _how(conditions: Conditions) -> str:
     stretch = conditions.stretch
-    processes = f"{conditions.world_size} process" + "es" * (conditions.world_size != 1)
+    processes = counted(conditions.world_size, "process")
     return f"steps {stretch.after} to {stretch.upto}, {conditions.engine} on {processes}"
 
 
