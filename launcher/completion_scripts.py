@@ -11,6 +11,8 @@ from launcher.names import choices, names
 from launcher.options import HELP, Option
 
 _TOOL = "gearshift"
+_FOLDER = "RUN"
+"""The word of a command that is a run folder."""
 
 _BASH = """\
 # Completes {tool} in bash; put  source <({tool} completion bash)  into ~/.bashrc
@@ -89,10 +91,7 @@ def bash() -> str:
             for key, values in _closed()
         ),
         option_values="\n".join(_bash_option(option) for option in _with_values()),
-        command_words="\n".join(
-            f"                {command.name}) found={shlex.quote(' '.join(_words(command)))} ;;"
-            for command in COMMANDS.values()
-        ),
+        command_words="\n".join(_bash_command(command) for command in COMMANDS.values()),
     )
 
 
@@ -145,6 +144,13 @@ def _words(command: Command) -> list[str]:
     return [*command.words, *keys, *flags]
 
 
+def _bash_command(command: Command) -> str:
+    found = f"found={shlex.quote(' '.join(_words(command)))}"
+    if command.word == _FOLDER:
+        found += "; [[ $word == -* ]] || kind=-d"
+    return f"                {command.name}) {found} ;;"
+
+
 def _bash_option(option: Option) -> str:
     kind = {"files": "-f", "paths": "-f", "folders": "-d"}.get(option.values or "")
     if kind is not None:
@@ -156,6 +162,8 @@ def _zsh_command(command: Command) -> str:
     specs = [_zsh_option(option) for option in (*command.options, HELP)]
     if command.name == DEFAULT:
         specs.append(f"1: :({' '.join(COMMANDS)})")
+    elif command.word == _FOLDER:
+        specs += ["1: : ", "2: :_files -/"]
     elif command.word:
         specs += ["1: : ", f"2: :({' '.join([*command.words, *_keys(command)])})"]
     quoted = " \\\n            ".join(shlex.quote(spec) for spec in specs)
@@ -204,6 +212,8 @@ def _fish() -> Iterator[str]:
         start = f"complete -c {_TOOL} -n {shlex.quote(condition)}"
         if words := [*command.words, *_keys(command)]:
             yield f"{start} -a {shlex.quote(' '.join(words))}"
+        if command.word == _FOLDER:
+            yield f"{start} -a '(__fish_complete_directories)'"
         for option in (*command.options, HELP):
             yield f"{start} {_fish_option(option)}"
 

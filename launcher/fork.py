@@ -27,7 +27,7 @@ def copy(source: Path, folder: Path) -> None:
     Metrics come whole: the run cuts what is after the step that it goes on from. Raises OSError.
     """
     for entry in sorted(source.iterdir()):
-        if entry.name in _LEFT:
+        if entry.name in _LEFT or entry.name.startswith(run_folder.EXPORT):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, folder / entry.name, symlinks=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from launcher.messages import Fault, SettingsError
+from training.records.line_file import RunFolderError
 
 NAME = ".lock"
 WAIT_S = 65.0
@@ -25,7 +26,8 @@ def hold(folder: Path, wait_s: float = WAIT_S) -> Iterator[None]:
 
     Waits up to `wait_s` seconds for another run to let go, and says so once on stderr. The kernel
     releases the lock of a process however it ends. Where the system or the file system has no such
-    locks, nothing is held. Raises SettingsError where the folder stays taken. Touches the disk.
+    locks, nothing is held. Raises SettingsError where the folder stays taken, RunFolderError where
+    the file of the lock cannot be made. Touches the disk.
     """
     held: list[int] = []
 
@@ -45,7 +47,10 @@ def hold(folder: Path, wait_s: float = WAIT_S) -> Iterator[None]:
 
 def _take(folder: Path, wait_s: float) -> int:
     """The open file that carries the lock."""
-    file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as fault:
+        raise RunFolderError(folder / NAME, fault) from fault
     try:
         end = time.monotonic() + wait_s
         told = False

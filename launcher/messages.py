@@ -107,6 +107,12 @@ def listed(options: Sequence[str], command: str) -> str:
     return ", ".join(options)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 step`, `2 steps`, `3 processes`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}" + ("" if number == 1 else plural)
+
+
 def _number(value: float) -> str:
     """The shortest text that reads back as `value`: 1e-4, 0.25, 3."""
     if value and abs(value) <= 1e-3:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import messages, restarts, resumption, tree_text
-from launcher.messages import PROGRAM
+from launcher.messages import PROGRAM, counted
 from launcher.resolved import Resolved
 from launcher.resumption import Resume
 from launcher.schema import config_of, nested
@@ -87,7 +87,7 @@ def _head(plan: Plan) -> Iterator[str]:
     yield f"data     {settings.data.path}"
     yield (
         f"step     {solved.global_batch} samples = micro-batch {solved.micro_batch} × "
-        f"accumulation {solved.accumulation} × {_counted(solved.world_size, 'process')}"
+        f"accumulation {solved.accumulation} × {counted(solved.world_size, 'process')}"
     )
     yield f"length   {_length(settings)}"
     yield f"folder   {plan.folder}"
@@ -101,20 +101,20 @@ def _head(plan: Plan) -> Iterator[str]:
 
 def _where(plan: Plan) -> str:
     resolved = plan.resolved
-    threads = f", {_counted(plan.threads, 'thread')} each" if plan.threads else ""
+    threads = f", {counted(plan.threads, 'thread')} each" if plan.threads else ""
     if plan.place is not None:
-        count = _counted(resolved.batching.world_size, "process")
+        count = counted(resolved.batching.world_size, "process")
         return f"{resolved.device}, one of {count} that {plan.place} started{threads}"
     if not restarts.is_supervised(resolved):
         return f"{resolved.device}, in this process"
-    return f"{resolved.device}, {_counted(resolved.nproc, 'process')}{threads}"
+    return f"{resolved.device}, {counted(resolved.nproc, 'process')}{threads}"
 
 
 def _length(settings: Any) -> str:
     epochs = f"{settings.train.epochs:g} epoch" + ("" if settings.train.epochs == 1 else "s")
     if settings.train.max_steps is None:
         return epochs
-    return f"{_counted(settings.train.max_steps, 'step')}, or {epochs} if those are fewer"
+    return f"{counted(settings.train.max_steps, 'step')}, or {epochs} if those are fewer"
 
 
 def _processes(plan: Plan) -> list[Mapping[str, Any]]:
@@ -127,8 +127,3 @@ def _processes(plan: Plan) -> list[Mapping[str, Any]]:
         {"rank": rank, "started": True, "threads": plan.threads}
         for rank in range(plan.resolved.nproc)
     ]
-
-
-def _counted(number: int, noun: str) -> str:
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}" + ("" if number == 1 else plural)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import run_folder
+from launcher.messages import counted
 from training.checkpoint import manifest, retention
 
 if TYPE_CHECKING:
+    from launcher.resolved import Resolved
     from launcher.stretch import Stretch
     from training.checkpoint import compare
     from training.checkpoint.compare import Tolerance
@@ -114,7 +116,7 @@ def text(proof: Proof) -> str:
 
 
 def _lines(proof: Proof) -> Iterator[str]:
-    count = f"{proof.state.tensors} tensors, {proof.steps} step" + "s" * (proof.steps != 1)
+    count = f"{proof.state.tensors} tensors, {counted(proof.steps, 'step')}"
     first = proof.state.first or proof.lines.first
     if proof.is_identical:
         yield f"identical: {count}"
@@ -134,13 +136,26 @@ def _lines(proof: Proof) -> Iterator[str]:
         yield f"  note     {note}"
 
 
+def announced(conditions: Conditions) -> str:
+    """What is said while a person waits."""
+    return f"replaying {_how(conditions)}; the run folder is only read"
+
+
+def chance(resolved: Resolved) -> Iterator[str]:
+    """What may make equal steps differ, by the settings that they are taken with."""
+    if resolved.device != "cpu" and not resolved.settings.train.deterministic:
+        yield f"without train.deterministic, {resolved.device} adds up in any order"
+
+
 def _replay(proof: Proof) -> str:
-    conditions = proof.conditions
-    processes = f"{conditions.world_size} process" + "es" * (conditions.world_size != 1)
-    return (
-        f"steps {conditions.stretch.after} to {conditions.stretch.upto}, {conditions.engine} on "
-        f"{processes}, {_within(proof.tolerance)}; {proof.lines.lines} logged lines"
-    )
+    lines = counted(proof.lines.lines, "logged line")
+    return f"{_how(proof.conditions)}, {_within(proof.tolerance)}; {lines}"
+
+
+def _how(conditions: Conditions) -> str:
+    stretch = conditions.stretch
+    processes = counted(conditions.world_size, "process")
+    return f"steps {stretch.after} to {stretch.upto}, {conditions.engine} on {processes}"
 
 
 def _within(tolerance: Tolerance | None) -> str:

@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
 from launcher import cores, exit_codes, machine, run_folder, supervise
 from launcher.handover import Job
+from launcher.messages import Fault, SettingsError
 from launcher.report import Report
 from launcher.resolve import resolve
 from launcher.resolved import Resolved, Words
@@ -27,6 +28,7 @@ from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
 
 _PREFIX = "gearshift-verify-"
+_OWN = "the settings of the run"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Replay:
 
     report: Report
     folder: Path
+    signals: frozenset[int]
+    """Those that reached it."""
 
 
 def resolved_as(settings: Mapping[str, Any], written: Manifest, words: Words) -> Resolved:
@@ -55,7 +59,26 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, words: Words) ->
         path = Path(home) / "settings.json"
         path.write_text(json.dumps(tree), encoding="utf-8")
         typed = Words(engine=words.engine, options=words.options, configs=[path])
-        return resolve(typed, machine.look())
+        try:
+            return resolve(typed, machine.look())
+        except SettingsError as error:
+            raise SettingsError([_named(fault, f"{path}, line 1") for fault in error.faults]) from (
+                error
+            )
+
+
+def _named(fault: Fault, written: str) -> Fault:
+    """The fault of a setting with the place that a person knows, not that of our file."""
+    if fault.place is not None and fault.place.startswith(written):
+        is_nproc = fault.key == "engine.nproc" and fault.nearest is not None
+        return replace(
+            fault,
+            place=fault.place.replace(written, _OWN),
+            mend=f"write  --nproc {fault.nearest}" if is_nproc else None,
+        )
+    if fault.replaced is not None and fault.replaced[1].startswith(written):
+        return replace(fault, replaced=(fault.replaced[0], _OWN))
+    return fault
 
 
 def _make_way(tree: dict[str, Any], name: str) -> None:
@@ -93,9 +116,11 @@ def replay(stretch: Stretch, run: Path, resolved: Resolved) -> Iterator[Replay]:
         step = None if stretch.source is None else stretch.after
         resume = Resume(source, step=step, reset=stretch.reset, until=stretch.upto)
         job = Job(resolved, folder, console=False, resume=resume)
+        signals: set[int] = set()
         with _printing_into(home / "printed.txt"):
-            report = supervise.supervise(job, _threads(resolved), tell=lambda report: None)
-        yield Replay(report, folder)
+            threads = _threads(resolved)
+            report = supervise.supervise(job, threads, lambda report: None, signals=signals)
+        yield Replay(report, folder, frozenset(signals))
 
 
 def _carry_along(run: Path, folder: Path) -> None:

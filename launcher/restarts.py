@@ -37,7 +37,7 @@ def supervise(
     for number in range(1, most + 1):
         signals: set[int] = set()
         ending = supervisor.supervise(tried, threads, tell, module, signals)
-        if ending.kind not in _AGAIN or signals:
+        if ending.kind not in _AGAIN or signals or not first.folder.is_dir():
             return ending
         tried, step = first.again()
         where = "from the beginning" if step is None else f"from step {step}"
@@ -51,7 +51,7 @@ class First:
     def __init__(self, job: Job) -> None:
         assert job.folder is not None, "a supervised job has its folder"
         self._job = job
-        self._folder = job.folder
+        self.folder = job.folder
         self._newest = resume.newest_step(job.folder)
         told = job.resume
         self._step = None
@@ -63,10 +63,10 @@ class First:
 
         What began anew at first does so again, unless a checkpoint was saved since: that has it.
         """
-        saved = resume.newest_step(self._folder)
+        saved = resume.newest_step(self.folder)
         is_new = saved is not None and saved != self._newest and saved > (self._step or 0)
         if is_new or self._job.resume is None:
-            return replace(self._job, resume=Resume(self._folder)), saved
+            return replace(self._job, resume=Resume(self.folder)), saved
         return self._job, self._step
 
 

@@ -25,6 +25,8 @@ LOG = "log.txt"
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
+EXPORT = "export-"
+"""What folders of an exported model begin with."""
 CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 REPORT = "report.html"
@@ -157,8 +159,11 @@ def is_record(name: str) -> bool:
 
 
 def log(folder: Path, text: str) -> None:
-    """Append to the run's log. Touches the disk."""
-    with (folder / LOG).open("a", encoding="utf-8") as file:
+    """Append to the run's log what the console was told. Touches the disk.
+
+    Where the folder has gone or the disk is full nothing is kept: that must not hide the fault.
+    """
+    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(text.rstrip() + "\n")
 
 

@@ -151,8 +151,8 @@ def carry_out(
     nothing_done = ending.exit_code == exit_codes.WRONG_WORDS or ending.kind == "stopped"
     if nothing_done and folder.discard():
         return Finished(ending, None)
-    if folder.goes_on and ending.exit_code == exit_codes.WRONG_WORDS:
-        return Finished(ending, None)  # nothing was written, nor is it now
+    if folder.goes_on and nothing_done:  # nothing was written, nor is it now
+        return Finished(ending, folder.path if ending.kind == "stopped" else None)
     if ending.text:
         run_folder.log(folder.path, f"{ending.text}\n{ending.trace}")
     return Finished(ending, folder.path)

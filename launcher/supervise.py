@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import deaths, handover, own_packages, report
-from launcher.report import Report
+from launcher.report import Report, Stopped
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -90,6 +90,8 @@ def supervise(
                 _wait_until(lambda: None not in ranks.codes().values(), GRACE_S)
         deaths.keep_last_words(ranks.context, folder, ending, job.folder)
         return ending
+    except (KeyboardInterrupt, Stopped) as fault:
+        return report.failed(fault, 0)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -125,22 +127,38 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
     with _handlers_put_back():
-        context: Any = start_processes(
-            name="rank",
-            entrypoint=sys.executable,
-            args={rank: ("-m", module, str(folder)) for rank in range(nproc)},
-            envs={rank: _environment(rank, nproc, store.port, threads) for rank in range(nproc)},
-            # Only rank 0 writes to the terminal.
-            logs_specs=DefaultLogsSpecs(
-                str(folder / "logs"), redirects={rank: Std.ALL for rank in range(1, nproc)}
-            ),
-        )
+        with _plain_signals():
+            context: Any = start_processes(
+                name="rank",
+                entrypoint=sys.executable,
+                args={rank: ("-m", module, str(folder)) for rank in range(nproc)},
+                envs={
+                    rank: _environment(rank, nproc, store.port, threads) for rank in range(nproc)
+                },
+                # Only rank 0 writes to the terminal.
+                logs_specs=DefaultLogsSpecs(
+                    str(folder / "logs"), redirects={rank: Std.ALL for rank in range(1, nproc)}
+                ),
+            )
         ranks = Ranks(context, store, folder)
         try:
             _pass_signals_on(ranks)
             yield ranks
         finally:
             ranks.end()
+
+
+@contextmanager
+def _plain_signals() -> Iterator[None]:
+    """A signal while torch's launcher starts the ranks, and has handlers of its own, as ours."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    try:
+        yield
+    except SignalException as fault:
+        if fault.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise Stopped(fault.sigval.name) from None
 
 
 def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, str]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from launcher import cores
+
+if TYPE_CHECKING:
+    from tests.engines.pool import Pool
 
 # Before anything imports torch: tests share the cores with the processes they start.
 cores.share_politely(os.environ)
@@ -20,3 +24,14 @@ def no_group_left_open() -> Iterator[None]:
     yield
     distributed = sys.modules.get("torch.distributed")
     assert distributed is None or not distributed.is_initialized()
+
+
+@pytest.fixture(scope="session")
+def worlds() -> Iterator[dict[int, Pool]]:
+    """Worlds of one and two processes, which have imported everything after their first test."""
+    from tests.engines.pool import Pool  # imports torch, which most tests do without
+
+    pools = {size: Pool(size) for size in (1, 2)}
+    yield pools
+    for pool in pools.values():
+        pool.close()

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from launcher import cores, exit_codes, exported, saved_run
+from launcher import cores, exit_codes, exported, run_folder, saved_run
 from launcher.cli import Request
 from launcher.exported import FORMS
 from launcher.messages import PROGRAM, Fault, SettingsError, nearest
@@ -29,7 +29,7 @@ def main(request: Request) -> int:
     assert form is not None and request.word is not None
     run = saved_run.find(request.word, "export")
     path = _chosen(run, request.values.get("--checkpoint"))
-    folder = request.out or (run.folder or path.parent) / f"export-{form}"
+    folder = request.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{form}"
     _check_free(folder, request.out)
     try:
         done = _export(run, path, form, folder)

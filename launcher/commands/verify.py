@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
 
 from launcher import cores, exit_codes, proof, saved_run
 from launcher.cli import Request
@@ -12,7 +12,6 @@ from launcher.messages import Fault, SettingsError
 from launcher.options import JSON
 from launcher.proof import Conditions, Proof
 from launcher.replay import Replay, replay, resolved_as
-from launcher.resolved import Resolved
 from launcher.saved_run import SavedRun
 from launcher.stretch import choose
 from training.checkpoint.manifest import CheckpointError
@@ -59,9 +58,9 @@ def _verify(request: Request, quiet: bool) -> Proof:
         resolved.batching.world_size,
         resolved.settings.precision,
     )
-    notes = [*notes, *_chance(resolved)]
+    notes = [*notes, *proof.chance(resolved)]
     if not quiet and sys.stderr.isatty():
-        print(_announced(conditions), file=sys.stderr, flush=True)
+        print(proof.announced(conditions), file=sys.stderr, flush=True)
     with replay(stretch, run.folder, resolved) as again:
         _check(again)
         return proof.prove(conditions, run.folder, last, again.folder, notes)
@@ -77,25 +76,16 @@ def _run(word: str) -> SavedRun:
     return run
 
 
-def _chance(resolved: Resolved) -> Iterator[str]:
-    if resolved.device != "cpu" and not resolved.settings.train.deterministic:
-        yield f"without train.deterministic, {resolved.device} may add up in any order"
-
-
-def _announced(conditions: Conditions) -> str:
-    return (
-        f"replaying steps {conditions.stretch.after} to {conditions.stretch.upto} with "
-        f"{conditions.engine} on {conditions.world_size} process(es), beside the run folder"
-    )
-
-
 def _check(again: Replay) -> None:
     """Raises Unproven where the replay did not come to its end, SettingsError for bad data."""
     ending = again.report
+    # A signal may end a rank in the middle of an import, which then fails in its own way.
+    if again.signals or ending.exit_code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
+        is_interrupt = signal.SIGINT in again.signals or ending.exit_code == exit_codes.INTERRUPTED
+        code = exit_codes.INTERRUPTED if is_interrupt else exit_codes.RUN_AGAIN
+        raise Unproven("the replay was stopped before its end", code)
     if ending.exit_code == exit_codes.DONE:
         return
     if ending.exit_code == exit_codes.WRONG_WORDS:
         raise SettingsError([Fault(ending.text.removeprefix("error: "))])
-    if ending.exit_code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
-        raise Unproven("the replay was stopped before its end", ending.exit_code)
     raise Unproven("\n".join(filter(None, (f"the replay failed: {ending.text}", ending.trace))))

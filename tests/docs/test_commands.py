@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,20 @@ import pytest
 
 from launcher.commands.catalog import COMMANDS, DEFAULT
 from tests.docs.pages import PATHS, ROOT, launcher_words, read
+from tests.launcher import saved
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 
 PAGES = [read(path) for path in PATHS]
+REAL = ("verify", "export")
+"""Commands that need a run which has trained."""
 SHELL = [
-    pytest.param(page, words, id=f"{page.name}: {' '.join(words)}")
+    pytest.param(
+        page,
+        words,
+        id=f"{page.name}: {' '.join(words)}",
+        marks=[pytest.mark.slow] if (launcher_words(words) or [""])[0] == "verify" else [],
+    )
     for page in PAGES
     for block in page.blocks
     if block.language == "sh"
@@ -49,6 +58,12 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def real_run(tmp_path_factory) -> Path:
+    """A run that has trained and saved."""
+    return saved.train(tmp_path_factory.mktemp("trained"))
+
+
 def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run our program in `folder`, a run of it dry."""
     is_run = not words or words[0].startswith("-") or words[0] in (DEFAULT, "resume")
@@ -70,9 +85,13 @@ def write_settings(page_text: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "words"), SHELL)
-def test_a_command_of_a_page_works(page, words, place):
+def test_a_command_of_a_page_works(page, words, place, request):
     told = launcher_words(words)
     if told is not None:
+        if told[:1] and told[0] in REAL:
+            shutil.rmtree(place / "runs" / "mine")
+            real = request.getfixturevalue("real_run")
+            shutil.copytree(real, place / "runs" / "mine", symlinks=True)
         write_settings(page.text, place)
         done = launch(told, place)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -5,6 +5,7 @@ what happens.
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -65,6 +66,11 @@ def work(job) -> Outcome:
         tried(job)
         if scene == "faults" or job.resume is None:
             raise ValueError("the second rank broke")
+    elif scene == "folder gone" and ME == 1:
+        shutil.rmtree(folder)
+        raise OSError("the run folder has gone")
+    elif scene == "folder gone":
+        wait_for_the_others()
     elif scene == "breaks at a signal":
         signal.signal(signal.SIGTERM, broken)
         (folder / f"ready-{ME}").touch()

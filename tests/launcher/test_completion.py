@@ -56,6 +56,8 @@ LINES = [
     ("gearshift list e", ["engines"]),
     ("gearshift --lite --precision bf", ["bf16", "bf16-params"]),
     ("gearshift completion z", ["zsh"]),
+    ("gearshift resume --nu", ["--num-workers"]),
+    ("gearshift resume runs/x --reset o", ["optimizer"]),
     ("gearshift --epochs ", [""]),
 ]
 
@@ -85,6 +87,23 @@ def test_bash_completes_files_with_spaces(script, tmp_path):
     assert found == f"{tmp_path}/my settings.yaml\n"
 
 
+@needs("bash")
+def test_bash_completes_run_folders(script, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs.txt").touch()
+    for words in ("resume", "--resume", "explain --resume"):
+        line = f"gearshift {words} {tmp_path}/ru"
+        found = ask("bash", "-c", BASH, "bash", str(script("bash")), line)
+        assert found == f"{tmp_path}/runs\n"
+
+
+@needs("fish")
+def test_fish_completes_run_folders(script, tmp_path):
+    (tmp_path / "runs").mkdir()
+    code = f"source {script('fish')}; complete -C 'gearshift resume {tmp_path}/ru'"
+    assert ask("fish", "--no-config", "-c", code).split() == [f"{tmp_path}/runs/", "Directory"]
+
+
 @needs("fish")
 @pytest.mark.parametrize(("line", "found"), [*LINES[:-1], ("gearshift --model language:ti", None)])
 def test_fish_completes(script, line, found):
@@ -102,6 +121,7 @@ def test_fish_completes(script, line, found):
         ("gearshift --model language:ti", "gearshift --model language:tiny"),
         ("gearshift explain optim.l", "gearshift explain optim.lr"),
         ("gearshift --set compile=of", "gearshift --set compile=off"),
+        ("gearshift resume --reset sch", "gearshift resume --reset schedule"),
     ],
 )
 def test_zsh_completes(script, line, found):

@@ -223,3 +223,10 @@ def test_a_reset_may_be_typed_more_than_once_and_wrongly(capsys):
     trained(X, resolved(), 10)
     assert main(["resume", "runs/x", "--reset", "data", "--reset", "schedul", "--dry-run"]) == 2
     assert "  nearest  schedule; write  --reset schedule" in capsys.readouterr().err
+
+
+def test_another_global_batch_by_its_parts_is_no_contradiction_to_that_of_then():
+    trained(X, resolved(), 10)
+    lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
+    assert lines[0] == "error: train.global_batch 16 is not 8, as in runs/x until step 10"
+    assert [line for line in lines if line.startswith("error")] == lines[:1]

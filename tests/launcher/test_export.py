@@ -173,6 +173,7 @@ def test_a_tokenizer_that_is_gone_is_told_and_nothing_stays(run, capsys):
     assert export(run, "--format", "hf") == 2
     assert "the tokenizer of the run is not there" in capsys.readouterr().err
     assert contents(run) == before
+    assert not list(run.glob("*export*")) and not list(run.glob(".export*"))
 
 
 class Mute:

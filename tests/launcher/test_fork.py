@@ -12,6 +12,8 @@ def test_all_is_copied_but_what_the_new_run_makes_for_itself(tmp_path):
     (old / "log.txt").write_text("it began\n")
     (old / "tokenizer").mkdir()
     (old / "tokenizer" / "merges.txt").write_text("a b")
+    (old / "export-hf").mkdir()
+    (old / "export-hf" / "config.json").touch()
     before = sorted(old.rglob("*"))
 
     made = run_folder.make(

@@ -10,6 +10,7 @@ import pytest
 
 from launcher import lock, rank
 from launcher.messages import SettingsError
+from training.records.line_file import RunFolderError
 
 HOLDER = """
 import sys, time
@@ -79,6 +80,14 @@ def test_the_lock_can_be_taken_again_when_it_was_let_go(tmp_path):
     for _ in range(2):
         with lock.hold(tmp_path, wait_s=0.0):
             pass
+
+
+def test_a_folder_in_which_no_lock_can_be_made_is_named(tmp_path):
+    with (
+        pytest.raises(RunFolderError, match=r"cannot write .*\.lock"),
+        lock.hold(tmp_path / "gone"),
+    ):
+        pass
 
 
 def test_ranks_whose_supervisor_was_killed_are_waited_for():

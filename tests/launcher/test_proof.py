@@ -13,6 +13,7 @@ import torch
 from launcher import proof
 from launcher.proof import Conditions
 from launcher.stretch import Stretch
+from tests.launcher.given import SERVER, resolved
 from tests.launcher.saved import change_tensor, checkpoint, train
 from training.checkpoint.compare import Tolerance
 from training.checkpoint.reader import open_checkpoint
@@ -129,3 +130,16 @@ def test_other_versions_of_libraries_are_told(run, again):
     found = proof.prove(Conditions(Stretch(None, 4, 6), "local", 1, "fp32"), run, last, again, [])
     version = torch.__version__
     assert found.notes == [f"the checkpoint was written with torch 1.0, the replay with {version}"]
+
+
+def test_a_gpu_that_may_add_up_in_any_order_is_told():
+    for machine, sets, count in ((SERVER, (), 1), (SERVER, ("train.deterministic=true",), 0)):
+        assert len(list(proof.chance(resolved(*sets, machine=machine)))) == count
+    assert list(proof.chance(resolved())) == []
+    told = "without train.deterministic, cuda adds up in any order"
+    assert list(proof.chance(resolved(machine=SERVER))) == [told]
+
+
+def test_a_person_who_waits_is_told_for_what():
+    told = proof.announced(Conditions(Stretch(None, 4, 6), "ddp", 2, "fp32"))
+    assert told == "replaying steps 4 to 6, ddp on 2 processes; the run folder is only read"

@@ -76,6 +76,12 @@ def test_a_fault_after_a_signal_ends_the_run(run):
     assert "restart" not in Path("x/log.txt").read_text()
 
 
+def test_a_folder_that_was_deleted_is_no_place_to_start_again(run):
+    ending, told = run("folder gone")
+    assert (told, ending.kind) == ([ending], "fault")
+    assert "the run folder has gone" in ending.text
+
+
 def test_without_the_setting_nothing_is_started_again(run):
     none = resolved(nproc="2")
     _, told = run("faults", none)

@@ -110,6 +110,13 @@ def test_a_checkpoint_whose_json_is_damaged_is_passed_over():
     assert told[0].startswith("error: the checkpoint of step 20 cannot be used: runs/a/checkpoints")
 
 
+def test_settings_of_a_checkpoint_are_not_believed_where_a_byte_has_changed():
+    trained(Path("runs/a"), TINY, 10)
+    state = Path("runs/a/last/state.json")
+    state.write_bytes(state.read_bytes().replace(b'"tiny"', b'"tinx"'))
+    assert "state.json is damaged" in refused("runs/a")[0]
+
+
 @pytest.mark.parametrize("word", ["runs/a", "auto"])
 def test_a_run_does_not_begin_again_where_all_its_checkpoints_are_damaged(word):
     trained(Path("runs/a"), TINY, 10)

@@ -165,6 +165,11 @@ def test_a_run_that_goes_on_is_reopened_and_never_discarded(here):
     assert content(here) == before
 
 
+def test_a_log_that_cannot_be_written_hides_no_fault(here):
+    run_folder.log(here / "deleted", "error: it broke")
+    assert names(here) == []
+
+
 def test_the_settings_of_a_run_that_goes_on_are_replaced_whole(here):
     made = run_folder.make(resolved(), here / "mine", NAME).path
     run_folder.renew(made, resolved(lr="3e-4"))

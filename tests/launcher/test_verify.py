@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,15 +51,18 @@ def add_a_bit(tensor):
     tensor.view(torch.int32)[5] += 1
 
 
-def test_a_replay_is_identical_and_leaves_no_trace(trained, temporary, capfd):
-    before = contents(trained)
-    assert main(["verify", str(trained), "--json"]) == 0
+def test_a_replay_is_identical_and_leaves_no_trace(run, temporary, capfd):
+    # What a run that goes on would put right: a checkpoint that a kill left half replaced.
+    (run / "checkpoints" / ".replaced-step-00000005").mkdir()
+    (run / "checkpoints" / ".replaced-step-00000005" / "state.json").touch()
+    before = contents(run)
+    assert main(["verify", str(run), "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["identical"], found["first_difference"], found["tolerance"]) == (True, None, None)
     assert (found["from_step"], found["to_step"], found["steps"]) == (4, 6, 2)
     assert found["tensors"] == 4 * 20  # weights, two slots, the average
     assert found["lines"] == 2  # the line and the evaluation of step 6
-    assert contents(trained) == before
+    assert contents(run) == before
     assert list(temporary.iterdir()) == []
 
 
@@ -181,6 +185,19 @@ def test_an_engine_decides_what_it_always_decides():
 def test_an_engine_that_there_is_not_is_refused(trained):
     with pytest.raises(SettingsError, match="engine 'zreo3' is not known"):
         resolved_as(tree(), WRITTEN, Words(engine="zreo3"))
+
+
+def test_processes_that_do_not_fit_here_are_told_with_what_does():
+    written = replace(WRITTEN, world_size=100_000)
+    with pytest.raises(SettingsError) as refused:
+        resolved_as(tree(), written, Words())
+    what, place, _, nearest = str(refused.value).splitlines()
+    assert what.startswith("error: engine.nproc 100000 is more than the ")
+    assert place == "  from     the settings of the run: engine.nproc"
+    assert "; write  --nproc " in nearest
+
+    with pytest.raises(SettingsError, match=r"\(replaces 2 of the settings of the run\)"):
+        resolved_as(tree(), WRITTEN, Words(options={"engine.nproc": ("--nproc", "100000")}))
 
 
 def test_what_is_no_run_is_refused(run, tmp_path, capsys):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -21,17 +19,15 @@ FP32 = 1e-6
 # Two runs of one engine whose weights differ in the last place of fp32 are 3e-4 apart after five
 # steps. What a state lacks is seen by comparing states: a lost weight decay moves losses by 3e-5.
 HALF = 1e-3
+FRESH = {"value": 2.0**16, "good_updates": 0.0}
 MASTERED = ("fsdp", "fsdp-offload", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
 """Engines that hold bf16 weights beside an fp32 copy."""
 
 
 @pytest.fixture(scope="module")
-def crossings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crossings]:
-    """Keeps its processes, and each run that was saved, between the cases."""
-    pools = {size: Pool(size) for size in (1, 2)}
-    yield Crossings(pools, tmp_path_factory.mktemp("runs"))
-    for pool in pools.values():
-        pool.close()
+def crossings(worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory) -> Crossings:
+    """Keeps each run that was saved between the cases."""
+    return Crossings(worlds, tmp_path_factory.mktemp("runs"))
 
 
 def cases(*wanted: tuple[str, int, str, int]) -> pytest.MarkDecorator:
@@ -186,6 +182,32 @@ def test_bf16_weights_cross_between_all_engines_that_hold_them(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
     goes_on_in_half_precision(crossings, source, before, target, after, "bf16-params")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("fp32", "bf16-params", []),
+        ("bf16-params", "fp16", ["loss scale"]),
+        ("fp16", "fp32", ["loss scale"]),
+    ],
+)
+@cases(("zero3", 2, "zero1", 1))
+def test_another_precision_takes_over_all_but_the_loss_scale(
+    crossings: Crossings,
+    source: str,
+    before: int,
+    target: str,
+    after: int,
+    old: str,
+    new: str,
+    changed: list[str],
+) -> None:
+    run = crossings.source(source, before, old)
+    crossed = crossings.cross(run, target, after, new)
+    assert differences(run.saved, crossed.taken) == changed
+    assert crossed.taken[0].loss_scale == (FRESH if new == "fp16" else {})
+    assert crossed.end[0].losses == pytest.approx(run.end[0].losses, rel=1e-2)
 
 
 def test_the_loss_scale_that_crosses_is_one_that_has_changed(crossings: Crossings) -> None:

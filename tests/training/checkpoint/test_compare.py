@@ -113,6 +113,15 @@ def test_buffers_of_every_kind_are_compared(write, name, value):
         assert (found.first.kind, found.first.name) == ("buffer", name)
 
 
+def test_a_count_is_no_number_to_round(write):
+    ours, theirs = (
+        write(replace(state(whole()), buffers={"seen": torch.tensor([10**9 + off])}))
+        for off in (0, 1)
+    )
+    found = compare(ours, theirs, tolerance=Tolerance(1e-3, 1e-3))
+    assert found.first == comparing.Difference("buffer", "seen", (0,), 10**9, 10**9 + 1)
+
+
 def test_a_tensor_that_one_side_lacks_is_named(write):
     kinds = whole()
     del kinds["exp_avg"]["scalar"]

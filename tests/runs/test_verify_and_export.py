@@ -1,0 +1,79 @@
+"""Proving and exporting a run through the real program, as a person types it."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.launcher.saved import contents
+from tests.runs.conftest import REQUESTS, Program, environment
+
+RUN = "--model language:tiny --data mine.jsonl --out mine --engine ddp --nproc 2 --max-steps 4"
+SETTINGS = (
+    "save.every=2 log.every=1 train.preview=false train.global_batch=4 train.micro_batch=2 "
+    "save.keep_best=0 engine.threads=1"
+)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """The program in a folder with a run of two processes, `mine`."""
+    program = Program(tmp_path_factory.mktemp("here"))
+    (program.folder / "mine.jsonl").write_text(REQUESTS)
+    done = program(*RUN.split(), *(f"--set={one}" for one in SETTINGS.split()))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return program
+
+
+@pytest.fixture
+def trained(program):
+    """The run folder, which nothing may change."""
+    before = contents(program.folder / "mine")
+    yield program.folder / "mine"
+    assert contents(program.folder / "mine") == before
+
+
+def test_a_run_of_two_processes_is_proved_as_it_was_made(program, trained):
+    done = program("verify", "mine")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, replay = done.stdout.splitlines()
+    assert first == "identical: 60 tensors, 2 steps"
+    assert replay == "  replay   steps 2 to 4, ddp on 2 processes, bit by bit; 3 logged lines"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "oss", "zero3"])
+def test_it_is_proved_to_rounding_under_another_engine(program, trained, engine):
+    pytest.importorskip("deepspeed")
+    done = program("verify", "mine", "--engine", engine)
+    assert done.returncode == 0, done.stdout + done.stderr
+    processes = "1 process" if engine == "local" else "2 processes"
+    assert f"{engine} on {processes}, within 0.0001 (moments 0.01)" in done.stdout
+
+
+def test_it_is_exported_without_its_data(program, trained):
+    done = program("export", trained, "--format", "hf", "--out", "hf")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (program.folder / "hf" / "model.safetensors").is_file()
+
+
+def test_ctrl_c_ends_a_replay_and_nothing_stays(program, trained):
+    temporary = program.folder / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launcher", "verify", "mine"],
+        cwd=program.folder,
+        env={**environment(), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(temporary.glob("*/replay/log.txt")):
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert list(temporary.glob("gearshift-*")) == []
