@@ -134,7 +134,7 @@ def test_every_package_that_may_be_imported_is_a_declared_dependency():
         ("engines/ddp.py", "def late():\n    from training import loop"),
         ("models/abr/task.py", "from models.language import model"),
         ("training/loop.py", "from engines import catalog"),
-        ("training/loop.py", "import launcher.settings.schema"),
+        ("training/loop.py", "import launcher.plan"),
         ("training/loop.py", "if TYPE_CHECKING:\n    from launcher import plan"),
         ("slurm/submit.py", "from ..launcher import plan"),
     ],
