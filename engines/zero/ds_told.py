@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from engines.ds_config import Setting
+from engines.zero.ds_config import Setting
 
 OPTIMIZERS = {"adamw": ("AdamW", "Adam"), "sgd": ("SGD",)}
 """Our optimizers by DeepSpeed's names; its Adam decays weights as AdamW does."""

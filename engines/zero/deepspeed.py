@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils._pytree import tree_map
 
-from engines import ds_library
 from engines.base import EngineError, OptimizerSpec, Options, State, Update, World
 from engines.buffers import follow_rank_zero, stored_buffers
-from engines.ds_gradients import Window, overflowed
-from engines.ds_state import ZeroState
 from engines.loss_scale import LossScale
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, place
 from engines.state import check_cover, shapes_of
 from engines.threads import use_threads
+from engines.zero import ds_library
+from engines.zero.ds_gradients import Window, overflowed
+from engines.zero.ds_state import ZeroState
 
 log = logging.getLogger(__name__)
 

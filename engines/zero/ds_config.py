@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engines import ds_keys
+from engines.zero import ds_keys
 
 AUTO = "auto"
 """Hugging Face's word for: taken from the settings."""

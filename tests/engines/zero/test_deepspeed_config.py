@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines import ds_keys
-from engines.ds_config import ConfigConflict, Conflict, conflicts, merge
-from engines.ds_file import shipped
-from engines.ds_told import told
+from engines.zero import ds_keys
+from engines.zero.ds_config import ConfigConflict, Conflict, conflicts, merge
+from engines.zero.ds_file import shipped
+from engines.zero.ds_told import told
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
 
