@@ -13,6 +13,8 @@ from launcher.going_on.resumption import Resume
 from launcher.settings import schema
 from launcher.settings.resolved import Batching, Origin, Resolved, Value
 
+SUPERVISOR = "GEARSHIFT_SUPERVISOR"
+"""The variable that tells a rank the process number of who started it."""
 _FILE = "job.json"
 
 

@@ -54,7 +54,8 @@ def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
     supervisor reads the agreed code from the report.
     """
     rank = int(os.environ["RANK"])
-    _end_with_parent(os.getppid())
+    # Not the parent of now: the supervisor may have been killed before this line was reached.
+    _end_with_parent(int(os.environ.get(handover.SUPERVISOR, os.getppid())))
     try:
         told = handover.load(folder)
     except BaseException as fault:  # as in `run`

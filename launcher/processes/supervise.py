@@ -174,6 +174,7 @@ def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, st
         # What torch's own agent says when it keeps the store, as we do.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
+        handover.SUPERVISOR: str(os.getpid()),
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": _search_path(),
     }

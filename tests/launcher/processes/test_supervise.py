@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
+from launcher.processes import handover
 from launcher.processes.handover import Job
 from launcher.processes.report import Report
 from launcher.processes.supervise import supervise
@@ -116,6 +119,16 @@ def test_an_end_that_the_ranks_agreed_on_gives_its_code_and_reason(run):
     assert (ending.kind, ending.exit_code, told) == ("ended", 1, [])
     assert ending.text == "error: the loss of step 3 is not finite"
     assert ending.outcome["status"] == "failed"
+
+
+def test_a_rank_whose_supervisor_was_killed_before_it_looked_ends(two_ranks, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    handover.save(Job(two_ranks, tmp_path, console=False), tmp_path)
+    place = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
+    rank = [sys.executable, "-m", "tests.launcher.ranks", str(tmp_path)]
+    environment = {**os.environ, **place, handover.SUPERVISOR: str(gone.pid)}
+    assert subprocess.run(rank, env=environment, timeout=60).returncode in (-signal.SIGTERM, 0)
 
 
 @pytest.mark.parametrize(
