@@ -3,7 +3,8 @@
     python -m benchmarks.busy_machine --steps 8
 
 Threads of one process that wait for each other may spin or sleep. GNU's OpenMP spins 300,000 times
-unless told otherwise; `launcher/cores.py` tells it 1,000. Source: GNU libgomp, GOMP_SPINCOUNT.
+unless told otherwise; `launcher/processes/cores.py` tells it 1,000. Source: GNU libgomp,
+GOMP_SPINCOUNT.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ ENGINES = {
         Entry(
             "zero1",
             "optimizer state sharded over ranks (DeepSpeed)",
-            "engines.deepspeed",
+            "engines.zero.deepspeed",
             "Zero",
             ("deepspeed",),
             "zero1.json",
@@ -84,7 +84,7 @@ ENGINES = {
         Entry(
             "zero2",
             "optimizer state and gradients sharded (DeepSpeed)",
-            "engines.deepspeed",
+            "engines.zero.deepspeed",
             "Zero",
             ("deepspeed",),
             "zero2.json",
@@ -92,7 +92,7 @@ ENGINES = {
         Entry(
             "zero3",
             "weights, gradients and optimizer state sharded (DeepSpeed)",
-            "engines.deepspeed",
+            "engines.zero.deepspeed",
             "Zero",
             ("deepspeed",),
             "zero3.json",
@@ -101,7 +101,7 @@ ENGINES = {
         Entry(
             "zero2-offload",
             "zero2 with the optimizer and its state in host memory",
-            "engines.deepspeed",
+            "engines.zero.deepspeed",
             "Zero",
             ("deepspeed",),
             "zero2-offload.json",
@@ -109,7 +109,7 @@ ENGINES = {
         Entry(
             "zero3-offload",
             "zero3 with weights, optimizer and its state in host memory",
-            "engines.deepspeed",
+            "engines.zero.deepspeed",
             "Zero",
             ("deepspeed",),
             "zero3-offload.json",

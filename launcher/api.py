@@ -11,8 +11,8 @@ from typing import Any
 
 from launcher import exit_codes, run_folder, start
 from launcher.messages import Fault, SettingsError
-from launcher.report import Report
-from launcher.resolved import Words
+from launcher.processes.report import Report
+from launcher.settings.resolved import Words
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 

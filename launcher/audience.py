@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from engines.base import World
-from launcher.resolved import Resolved
+from launcher.settings.resolved import Resolved
 from models.base import Task
 from training.about import About
 from training.console.narrator import Narrator

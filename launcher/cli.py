@@ -11,7 +11,7 @@ from pathlib import Path
 from launcher.commands.catalog import COMMANDS, DEFAULT, Command
 from launcher.messages import PROGRAM, Fault, nearest
 from launcher.options import BY_FLAG, HELP, RESUME, Option
-from launcher.resolved import Words
+from launcher.settings.resolved import Words
 
 _ORDER = 999
 """After the faults of files and before those of the settings typed."""

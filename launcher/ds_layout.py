@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engines import ds_file
 from engines.catalog import ENGINES
-from engines.ds_config import ConfigConflict, Conflict, merge
-from engines.ds_told import told
+from engines.zero import ds_file
+from engines.zero.ds_config import ConfigConflict, Conflict, merge
+from engines.zero.ds_told import told
 from launcher.messages import Fault, SettingsError, plain, shown
-from launcher.refusals import place
-from launcher.resolved import Resolved
+from launcher.settings.refusals import place
+from launcher.settings.resolved import Resolved
 
 _KEY = "engine.ds_config"
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from launcher import shipped
-from launcher.leaves import Leaf, leaves
-from launcher.schema import Bounds, Measure, config_of, nested
+from launcher.settings import shipped
+from launcher.settings.leaves import Leaf, leaves
+from launcher.settings.schema import Bounds, Measure, config_of, nested
 from models.catalog import FAMILIES
 
 Schema = dict[str, Any]

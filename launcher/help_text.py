@@ -5,13 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from launcher import exit_codes, shipped
+from launcher import exit_codes
 from launcher.commands.catalog import COMMANDS, DEFAULT, Command
-from launcher.leaves import leaves
 from launcher.messages import PROGRAM
 from launcher.names import choices, names
 from launcher.options import HELP, Option
-from launcher.resolve import FIRST_RUN, PRECEDENCE
+from launcher.settings import shipped
+from launcher.settings.leaves import leaves
+from launcher.settings.resolve import FIRST_RUN, PRECEDENCE
 
 _WIDTH = 98
 _COLUMN = 26

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from launcher import exit_codes, resume, run_folder
+from launcher import exit_codes, run_folder
+from launcher.going_on import resume
 from launcher.messages import PROGRAM
 
 

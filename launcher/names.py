@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 from engines.catalog import ENGINES
-from launcher import shipped
-from launcher.leaves import leaves
-from launcher.resumption import Part
-from launcher.schema import config_of
+from launcher.going_on.resumption import Part
+from launcher.settings import shipped
+from launcher.settings.leaves import leaves
+from launcher.settings.schema import config_of
 from models.catalog import FAMILIES
 
 

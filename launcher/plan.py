@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import messages, restarts, resumption, tree_text
+from launcher import messages
+from launcher.going_on import resumption
+from launcher.going_on.resumption import Resume
 from launcher.messages import PROGRAM, counted
-from launcher.resolved import Resolved
-from launcher.resumption import Resume
-from launcher.schema import config_of, nested
+from launcher.processes import restarts
+from launcher.settings import tree_text
+from launcher.settings.resolved import Resolved
+from launcher.settings.schema import config_of, nested
 
 
 @dataclass(frozen=True)

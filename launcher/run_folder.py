@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher import settings_text
 from launcher.messages import PROGRAM, Fault, SettingsError
-from launcher.resolved import Resolved
+from launcher.settings import settings_text
+from launcher.settings.resolved import Resolved
 from training.records.line_file import RunFolderError
 
 if TYPE_CHECKING:

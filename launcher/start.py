@@ -9,26 +9,17 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from launcher import (
-    cores,
-    ds_layout,
-    exit_codes,
-    fork,
-    last_line,
-    machine,
-    rank,
-    refusals,
-    restarts,
-    resume,
-    run_folder,
-)
-from launcher.decide import Decision, NothingLeft, decide
-from launcher.handover import Job
+from launcher import ds_layout, exit_codes, last_line, machine, run_folder
+from launcher.going_on import fork, resume
+from launcher.going_on.decide import Decision, NothingLeft, decide
+from launcher.going_on.resumption import Resume
 from launcher.messages import Fault, SettingsError
 from launcher.plan import Plan
-from launcher.report import Report
-from launcher.resolved import Resolved, Words
-from launcher.resumption import Resume
+from launcher.processes import cores, rank, restarts
+from launcher.processes.handover import Job
+from launcher.processes.report import Report
+from launcher.settings import refusals
+from launcher.settings.resolved import Resolved, Words
 from slurm.environment import EnvironmentFault, Place, read_place
 
 

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
 from engines.world import open_world
-from launcher import continuation, cores, ds_layout, last_words, late_checks, lock, run_folder
+from launcher import ds_layout, run_folder
 from launcher.audience import Listeners
-from launcher.handover import Job
+from launcher.going_on import continuation, lock
 from launcher.messages import Fault, SettingsError, shown
-from launcher.refusals import place
-from launcher.resolved import Resolved
-from launcher.taken import Taken
+from launcher.processes import cores, last_words
+from launcher.processes.handover import Job
+from launcher.settings import late_checks
+from launcher.settings.refusals import place
+from launcher.settings.resolved import Resolved
+from launcher.settings.taken import Taken
 from launcher.torch_modes import modes
 from models.base import Context, Task
 from models.catalog import FAMILIES

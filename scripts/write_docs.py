@@ -23,7 +23,9 @@ from pathlib import Path
 
 from benchmarks.figures import Row, load, load_memory, memory_table, table
 from engines.catalog import ENGINES
-from launcher import continuity, exit_codes, resolve, shipped
+from launcher import exit_codes
+from launcher.going_on import continuity
+from launcher.settings import resolve, shipped
 from models.catalog import FAMILIES
 from scripts.source import PACKAGES, Tree, read
 

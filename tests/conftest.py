@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from launcher import cores
+from launcher.processes import cores
 
 if TYPE_CHECKING:
     from tests.engines.pool import Pool

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from training.checkpoint.settings import Save
 from training.duration import Cadence, Duration
 
-# What stands in json_schema_extra is read by launcher/leaves.py: `legal` (forms, for messages),
-# `unit`, and `only_if` / `unless` (other settings that decide whether this one means anything).
+# What stands in json_schema_extra is read by launcher/settings/leaves.py: `legal` (forms, for
+# messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
 Percent = Annotated[float, Field(gt=0, le=100, json_schema_extra={"unit": "percent"})]

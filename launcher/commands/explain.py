@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from launcher import editor_schema, machine, messages, settings_text, tree_text
+from launcher import editor_schema, machine, messages
 from launcher.cli import Request
-from launcher.decide import decide
-from launcher.leaves import Leaf, leaves
+from launcher.going_on.decide import decide
 from launcher.messages import PROGRAM, Fault, SettingsError, plain
 from launcher.options import JSON, SCHEMA
-from launcher.refusals import legal
-from launcher.resolved import Resolved, Value
+from launcher.settings import settings_text, tree_text
+from launcher.settings.leaves import Leaf, leaves
+from launcher.settings.refusals import legal
+from launcher.settings.resolved import Resolved, Value
 
 
 def main(request: Request) -> int:

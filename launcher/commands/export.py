@@ -7,12 +7,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from launcher import cores, exit_codes, exported, run_folder, saved_run
+from launcher import exit_codes, run_folder
 from launcher.cli import Request
-from launcher.exported import FORMS
 from launcher.messages import PROGRAM, Fault, SettingsError, nearest
 from launcher.options import JSON
-from launcher.saved_run import SavedRun
+from launcher.processes import cores
+from launcher.saved import exported, saved_run
+from launcher.saved.exported import FORMS
+from launcher.saved.saved_run import SavedRun
 from models.base import DataError
 from training.checkpoint import retention
 from training.checkpoint.manifest import CheckpointError

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 from engines.catalog import ENGINES, Entry
-from launcher import shipped
 from launcher.cli import Request
 from launcher.messages import SettingsError
 from launcher.options import JSON
-from launcher.schema import config_of
+from launcher.settings import shipped
+from launcher.settings.schema import config_of
 from models.catalog import FAMILIES
 
 

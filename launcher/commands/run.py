@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
-from launcher import exit_codes, last_words, plan, start
+from launcher import exit_codes, plan, start
 from launcher.cli import Request
 from launcher.messages import render
 from launcher.options import JSON
-from launcher.report import Report
+from launcher.processes import last_words
+from launcher.processes.report import Report
 
 
 def main(request: Request) -> int:

@@ -6,14 +6,16 @@ import os
 import signal
 import sys
 
-from launcher import cores, exit_codes, proof, saved_run
+from launcher import exit_codes
 from launcher.cli import Request
 from launcher.messages import Fault, SettingsError
 from launcher.options import JSON
-from launcher.proof import Conditions, Proof
-from launcher.replay import Replay, replay, resolved_as
-from launcher.saved_run import SavedRun
-from launcher.stretch import choose
+from launcher.processes import cores
+from launcher.saved import proof, saved_run
+from launcher.saved.proof import Conditions, Proof
+from launcher.saved.replay import Replay, replay, resolved_as
+from launcher.saved.saved_run import SavedRun
+from launcher.saved.stretch import choose
 from training.checkpoint.manifest import CheckpointError
 from training.records.plain_json import encode
 

@@ -14,7 +14,7 @@ import pytest
 
 from launcher.commands.catalog import COMMANDS, DEFAULT
 from tests.docs.pages import PATHS, ROOT, launcher_words, read
-from tests.launcher import saved
+from tests.launcher import saved_runs
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
 
@@ -61,7 +61,7 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory) -> Path:
     """A run that has trained and saved."""
-    return saved.train(tmp_path_factory.mktemp("trained"))
+    return saved_runs.train(tmp_path_factory.mktemp("trained"))
 
 
 def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

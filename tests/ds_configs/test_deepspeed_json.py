@@ -6,9 +6,9 @@ from importlib.resources import files
 
 import pytest
 
-from engines import ds_keys
 from engines.catalog import ENGINES
-from engines.ds_file import parse, shipped
+from engines.zero import ds_keys
+from engines.zero.ds_file import parse, shipped
 
 FOLDER = files("ds_configs") / "deepspeed"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if path.name.endswith(".json"))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import shipped, yaml_source
-from launcher.entries import flat
-from launcher.leaves import leaves, sections
-from launcher.schema import config_of
+from launcher.files import yaml_source
+from launcher.settings import shipped
+from launcher.settings.entries import flat
+from launcher.settings.leaves import leaves, sections
+from launcher.settings.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import SERVER, resolved
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import shipped, transforms
-from launcher.entries import flat
-from launcher.leaves import leaves, sections
-from launcher.nodes import plain
-from launcher.schema import config_of
+from launcher.files.nodes import plain
+from launcher.settings import shipped, transforms
+from launcher.settings.entries import flat
+from launcher.settings.leaves import leaves, sections
+from launcher.settings.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER, resolved
 

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from launcher import editor_schema, shipped
-from launcher.leaves import leaves
-from launcher.nodes import plain
-from launcher.source import read
+from launcher import editor_schema
+from launcher.files.nodes import plain
+from launcher.files.source import read
+from launcher.settings import shipped
+from launcher.settings.leaves import leaves
 from models.catalog import FAMILIES
 
 FILES = editor_schema.files()

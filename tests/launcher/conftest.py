@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher import schema
-from launcher.resolved import Batching, Origin, Resolved, Value
+from launcher.settings import schema
+from launcher.settings.resolved import Batching, Origin, Resolved, Value
 
 BUILT_IN = Origin("built-in", "built-in")
 

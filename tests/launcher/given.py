@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher.machine import Machine
-from launcher.resolve import resolve
-from launcher.resolved import Resolved, Words
+from launcher.settings.resolve import resolve
+from launcher.settings.resolved import Resolved, Words
 
 LAPTOP = Machine(cores=2, ram_bytes=8 * 2**30, gpus=0, device="cpu", cpu_bf16=False, compiler=True)
 NEW_CPU = Machine(cores=8, ram_bytes=32 * 2**30, gpus=0, device="cpu", cpu_bf16=True, compiler=True)

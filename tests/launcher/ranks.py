@@ -14,7 +14,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from launcher import last_words, rank
+from launcher.processes import last_words, rank
 from models.base import DataError
 from tests.launcher.runs import saved
 from training.hooks import Outcome, Status

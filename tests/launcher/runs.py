@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from launcher import run_folder
-from launcher.resolved import Resolved
+from launcher.settings.resolved import Resolved
 from training.checkpoint import manifest, tensor_file
 from training.checkpoint.manifest import File, Manifest
 from training.records.plain_json import encode_bytes

@@ -15,7 +15,7 @@ from launcher.__main__ import main
 from models.catalog import FAMILIES
 from models.language.config import SIZES
 from models.language.model import Transformer
-from tests.launcher.saved import change_state, checkpoint, contents, train
+from tests.launcher.saved_runs import change_state, checkpoint, contents, train
 from training.checkpoint.reader import open_checkpoint
 
 

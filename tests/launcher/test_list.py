@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from engines.catalog import ENGINES
-from launcher import shipped
 from launcher.__main__ import main
+from launcher.settings import shipped
 
 PARAMETERS = {
     "tiny": 124_224,

@@ -4,9 +4,9 @@ import importlib
 
 from launcher import exit_codes, run_folder
 from launcher.commands.catalog import COMMANDS
-from launcher.leaves import leaves
 from launcher.names import names
 from launcher.options import OPTIONS
+from launcher.settings.leaves import leaves
 
 
 def test_the_commands():

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from launcher import start
+from launcher.going_on.resumption import Resume
 from launcher.messages import Fault, SettingsError
-from launcher.report import Report
-from launcher.resolved import Words
-from launcher.resumption import Resume
+from launcher.processes.report import Report
+from launcher.settings.resolved import Words
 from models.base import DataError
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, trained

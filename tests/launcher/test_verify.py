@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher import saved_run
 from launcher.__main__ import main
 from launcher.messages import SettingsError
-from launcher.replay import resolved_as
-from launcher.resolved import Words
-from launcher.stretch import Stretch, choose
-from tests.launcher.saved import change_state, change_tensor, checkpoint, contents, train
+from launcher.saved import saved_run
+from launcher.saved.replay import resolved_as
+from launcher.saved.stretch import Stretch, choose
+from launcher.settings.resolved import Words
+from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
 from training.checkpoint import manifest
 
 NORM = "model.norm.weight"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import report
 from launcher.__main__ import main
+from launcher.processes import report
 from tests.runs.conftest import REQUESTS
 
 

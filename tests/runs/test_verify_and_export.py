@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.launcher.saved import contents
+from tests.launcher.saved_runs import contents
 from tests.runs.conftest import REQUESTS, Program, environment
 
 RUN = "--model language:tiny --data mine.jsonl --out mine --engine ddp --nproc 2 --max-steps 4"

@@ -1,0 +1,230 @@
+"""DeepSpeed's ZeRO, stages 1 to 3, with and without offload to host memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.utils._pytree import tree_map
+
+from engines.base import EngineError, OptimizerSpec, Options, State, Update, World
+from engines.buffers import follow_rank_zero, stored_buffers
+from engines.loss_scale import LossScale
+from engines.precision import check_precision, set_matmul_precision
+from engines.preparation import build_optimizer, change_forward, place
+from engines.state import check_cover, shapes_of
+from engines.threads import use_threads
+from engines.zero import ds_library
+from engines.zero.ds_gradients import Window, overflowed
+from engines.zero.ds_state import ZeroState
+
+log = logging.getLogger(__name__)
+
+
+class Zero:
+    """Optimizer state, gradients and weights divided over ranks, as `ds_config` says. Collective.
+
+    DeepSpeed is told of one micro-batch a step and of where a step ends, and gets torch's own
+    optimizer: so the update is that of the other engines, and nothing has to be compiled. On the
+    CPU its fused AdamW takes as long as DeepSpeed's own, which takes minutes to build: 0.11 s for
+    50M parameters on one core, and 0.82 s unfused (benchmarks/cpu_adam.py).
+
+    A parameter that no micro-batch of a step reached is updated with a gradient of zero, where
+    other engines leave it alone: DeepSpeed's optimizer sees one flat tensor of all parameters.
+    """
+
+    def __init__(self, world: World, options: Options):
+        check_precision(options.precision, world.device, holds_bf16_params=True)
+        self.world = world
+        self.without_gradient: Sequence[str] = ()
+        self._options = options
+        self._layout = options.ds_config["zero_optimization"]
+        self._loss_scale = LossScale() if options.precision == "fp16" else None
+        self._library = ds_library.load(world.device.type)
+        self._is_first = True
+        self._undo = ExitStack()
+        self._undo.callback(set_matmul_precision(options.precision))
+
+    def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
+        self._undo.enter_context(ds_library.traces_removed(self.world.device))
+        self._set_threads()
+        self._shapes = shapes_of(model)
+        originals = _round(model) if self._options.precision == "bf16-params" else {}
+        change_forward(model, blocks, self._forward_options(), self.world.device)
+        if originals:
+            model.forward = partial(_in_bf16, model.forward)
+        if self._layout["stage"] < 3:
+            place(model, self.world)
+        inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names = [[names[p] for p in group["params"]] for group in inner.param_groups]
+        config = self._config(optimizer.clip_norm)
+        with _buffers_kept(model, self.world.device):
+            self._engine: Any = ds_library.initialize(
+                self._library, self.world, model, inner, config
+            )
+        self._undo.callback(ds_library.forget, self._engine)
+        self._buffers = stored_buffers(model)
+        follow_rank_zero(self._buffers, self.world)
+        self._understand(model, originals)
+        return self._engine
+
+    def _set_threads(self) -> None:
+        told = self._options.offload_threads
+        offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
+        # On a CPU the optimizer shares the threads of the forward pass, whose number is no matter
+        # of offloading.
+        if offloads and (told or self.world.device.type != "cpu"):
+            self._undo.callback(use_threads(told, self.world.local_size))
+
+    def _forward_options(self) -> Options:
+        """Stage 3 is not compiled: its hooks break the graph before and after every layer."""
+        if self._layout["stage"] < 3 or not self._options.compile:
+            return self._options
+        if self.world.rank == 0:
+            log.warning("stage 3 of ZeRO runs without torch.compile: it gathers layer by layer")
+        return replace(self._options, compile=False)
+
+    def _config(self, clip_norm: float | None) -> dict[str, Any]:
+        config = {
+            "steps_per_print": 2**31,
+            "wall_clock_breakdown": False,
+            **self._options.ds_config,
+            "train_micro_batch_size_per_gpu": self._options.micro_batch,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": clip_norm or 0.0,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+        }
+        if self._options.precision == "bf16-params":
+            config["bf16"] = {"enabled": True}
+        return config
+
+    def _understand(self, model: Module, originals: Mapping[str, Tensor]) -> None:
+        """Find what DeepSpeed made of the model, and prove that it was found.
+
+        The names within DeepSpeed are no interface: versions differ, and a checkpoint with holes
+        would be noticed too late. Raises EngineError on every rank alike.
+        """
+        self._zero: Any = self._engine.optimizer
+        # Where it offloads, DeepSpeed before 0.19 adds nothing up if it knows of one pass only.
+        self._zero.gradient_accumulation_steps = self._options.accumulation
+        try:
+            self._state = ZeroState(self._zero, model, self.world, originals)
+            self._window = Window(self._zero, model)
+            self._state.check()
+            check_cover(self.state(), self.world)
+        except (AttributeError, LookupError, TypeError, EngineError) as fault:
+            raise EngineError(
+                f"deepspeed {self._library.__version__} keeps its state in another way than the "
+                f"versions known here (0.17 to 0.19): {fault}; engine fsdp needs no deepspeed"
+            ) from fault
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        return self._state.optimizer.param_groups
+
+    @contextmanager
+    def accumulate(self, last: bool) -> Iterator[None]:
+        self._engine.set_gradient_accumulation_boundary(last)
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        if self._loss_scale:
+            # DeepSpeed multiplies losses by it, and divides the norm and gradients again.
+            self._zero.loss_scale = self._loss_scale.value
+        self._window.open_pass()
+        self._engine.backward(loss)
+        self._window.close_pass()
+
+    def step(self) -> Update:
+        if self._is_first:
+            self.without_gradient = self._window.unreached()
+            self._is_first = False
+        self._window.close()
+        update = self._update()
+        follow_rank_zero(self._buffers, self.world)
+        return update
+
+    def _update(self) -> Update:
+        if self._loss_scale is None:
+            self._engine.step()
+            return Update(self._norm())
+        used = self._loss_scale.value
+        overflow = overflowed(self._zero, self.world)
+        if overflow:
+            self._window.discard()
+        else:
+            self._engine.step()
+        self._loss_scale.told(overflow)
+        norm = torch.tensor(torch.inf, device=self.world.device) if overflow else self._norm()
+        return Update(norm, overflow, used)
+
+    def _norm(self) -> Tensor:
+        norm = torch.as_tensor(
+            self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device
+        )
+        return norm.masked_fill(norm < 0, torch.inf)  # -1 is DeepSpeed's word for not finite
+
+    def discard(self) -> None:
+        self._window.discard()
+
+    def state(self) -> State:
+        shown = [
+            {**{k: v for k, v in group.items() if k != "params"}, "names": names}
+            for group, names in zip(self.groups, self._names, strict=True)
+        ]
+        scale = self._loss_scale.state() if self._loss_scale else {}
+        return self._state.gather(self._shapes, shown, scale)
+
+    def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+        self._state.load_steps(self._names, steps)
+        if self._loss_scale:
+            self._loss_scale.load(loss_scale)
+        self.refresh()
+
+    def refresh(self) -> None:
+        self._state.refresh()
+
+    def close(self) -> None:
+        self._undo.close()
+
+
+def _round(model: Module) -> dict[str, Tensor]:
+    """Make the parameters bf16; gives the fp32 values they had."""
+    originals = {}
+    for name, parameter in model.named_parameters():
+        originals[name] = parameter.detach()
+        parameter.data = parameter.detach().to(torch.bfloat16)
+    return originals
+
+
+@contextmanager
+def _buffers_kept(model: Module, device: torch.device) -> Iterator[None]:
+    """Buffers keep their dtypes: DeepSpeed before 0.19 rounds them together with the weights."""
+    before = [
+        (module, name, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    yield
+    for module, name, buffer in before:
+        if getattr(module, name).dtype != buffer.dtype:
+            setattr(module, name, buffer.to(device))
+
+
+def _in_bf16(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Inputs meet bf16 weights; losses are taken of fp32 outputs."""
+    args, kwargs = tree_map(partial(_cast, torch.float32, torch.bfloat16), (args, kwargs))
+    return tree_map(partial(_cast, torch.bfloat16, torch.float32), forward(*args, **kwargs))
+
+
+def _cast(old: torch.dtype, new: torch.dtype, value: Any) -> Any:
+    return value.to(new) if isinstance(value, Tensor) and value.dtype == old else value

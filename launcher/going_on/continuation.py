@@ -1,0 +1,84 @@
+"""What a rank does so that its run goes on from a checkpoint, and so that another can later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher import run_folder
+from launcher.going_on.resumption import Resume
+from launcher.messages import Fault, SettingsError
+from launcher.processes.handover import Job
+from launcher.settings.resolved import Resolved
+from training.before import Before
+from training.checkpoint import choice, retention
+from training.checkpoint.manifest import CheckpointError
+from training.data.fingerprint import fingerprint
+from training.records import metrics
+
+if TYPE_CHECKING:
+    from engines.base import World
+    from training.data.order import DataOrder
+    from training.data.samples import Samples
+
+
+def kept(resolved: Resolved, samples: Samples, order: DataOrder, world: World) -> dict[str, Any]:
+    """What every checkpoint of the run says of its settings and its data. Collective."""
+    return {
+        "settings": {key: value.value for key, value in resolved.values.items()},
+        "data": {
+            "samples": len(samples),
+            "fingerprint": fingerprint(samples, world),
+            "global_batch": order.global_batch,
+            "seed": order.seed,
+        },
+    }
+
+
+def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before | None:
+    """The checkpoint to go on from, every byte of it checked; None: there is none. Collective.
+
+    Raises SettingsError where the one that the person named is damaged or missing, or all are, and
+    DataError where the data in `kept` is not what it was made with.
+    """
+    if resume is None:
+        return None
+    try:
+        found = choice.choose(resume.source, world, resume.step)
+    except CheckpointError as fault:
+        legal = "another step, or auto for the newest whole one"
+        place = f"--resume {resume.step}"
+        raise SettingsError([Fault(str(fault), place=place, legal=legal)]) from fault
+    if found.checkpoint is None:
+        if found.damaged:
+            raise SettingsError([_none_is_whole(resume.source, found.damaged)])
+        return None
+    before = Before(found.checkpoint, frozenset(resume.reset), resume.changes, found.damaged)
+    before.check_data(kept["data"])
+    return before
+
+
+def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Fault:
+    return Fault(
+        f"no checkpoint of {run} is whole: {'; '.join(damaged.values())}",
+        value=str(run),
+        place=f"--resume {run}",
+        legal="a run folder with a whole checkpoint; or a new run, with another --out",
+    )
+
+
+def settle(job: Job, folder: Path, before: Before | None, world: World) -> None:
+    """Make the folder that of the run that goes on: its settings, no lines and no checkpoints later
+    than where it begins. Rank 0's; touches disk.
+    """
+    resume = job.resume
+    if world.rank != 0 or resume is None:
+        return
+    run_folder.renew(folder, job.resolved)
+    step = before.step if before else 0
+    metrics.cut(folder, step, before.fact("evaluated_at") if before else None)
+    if resume.source.resolve() == folder.resolve():
+        for damaged in before.damaged if before else ():
+            retention.mark_damaged(folder, damaged)
+        retention.set_aside(folder, step)

@@ -1,0 +1,123 @@
+"""Lays layers of settings over one another, lowest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from launcher.messages import Fault
+from launcher.settings import refusals, transforms
+from launcher.settings.entries import MODES, Entry, Layer
+from launcher.settings.leaves import leaves
+from launcher.settings.resolved import Origin, Value
+from launcher.settings.schema import config_of, get, nested, settings_class
+
+
+def merge(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Value], list[Fault]]:
+    """Each leaf with its value and origins, and what is wrong with any layer.
+
+    A faulty value is left out, so that all faults of one start are found together.
+    """
+    values = {
+        key: Value(_plain(leaf.default), Origin("built-in", "built-in"))
+        for key, leaf in leaves(family).items()
+    }
+    faults: list[Fault] = []
+    default: Mapping[str, Value] | None = None
+    for layer in layers:
+        if layer.name in MODES and default is None:
+            default = dict(values)
+        entries = _usable(family, layer, values, faults)
+        if layer.name in MODES:
+            entries = [_changed(family, entry, default or values) for entry in entries]
+        legal, wrong = _typed(family, entries, values)
+        faults.extend(wrong)
+        for entry, value in legal:
+            below = values[entry.key]
+            if entry.key == "promise":
+                value = {**below.value, **value}
+            history = ((below.value, below.origin), *below.replaced)
+            values[entry.key] = Value(value, entry.origin, history)
+    return values, faults
+
+
+def _usable(
+    family: str, layer: Layer, values: Mapping[str, Value], faults: list[Fault]
+) -> list[Entry]:
+    """The layer's entries whose key there is; others become faults."""
+    seen: dict[str, Entry] = {}
+    for entry in layer.entries:
+        if entry.key not in values:
+            # What a mode says of models and data in general, this family may not have.
+            if layer.name != "mode" or not entry.key.startswith(("model.", "data.")):
+                faults.append(refusals.unknown_key(family, entry))
+        elif _is_torn(seen.get(entry.key), entry):
+            faults.append(refusals.twice(entry, seen[entry.key]))
+        else:
+            seen[entry.key] = entry
+    return list(seen.values())
+
+
+def _is_torn(first: Entry | None, entry: Entry) -> bool:
+    """Whether two entries of one layer disagree, and none of them is the later on the line."""
+    if first is None:
+        return False
+    if entry.option is None:
+        return True  # nested and dotted in one file
+    return first.option != entry.option and first.value != entry.value
+
+
+def _changed(family: str, entry: Entry, default: Mapping[str, Value]) -> Entry:
+    if not transforms.is_transform(entry.value):
+        return entry
+    sizes = tuple(config_of(family).SIZES)
+    value = transforms.apply(entry.value, default[entry.key].value, sizes)
+    return Entry(entry.key, value, entry.origin, entry.option, entry.order)
+
+
+def _typed(
+    family: str, entries: Sequence[Entry], values: Mapping[str, Value]
+) -> tuple[list[tuple[Entry, Any]], list[Fault]]:
+    """The entries with their values as the schema reads them, and a fault for each other one."""
+    by_key = {entry.key: entry for entry in entries}
+    faults: dict[str, Fault] = {}
+    legal = settings_class(family)
+    settings = None
+    try:
+        tree = nested({key: entry.value for key, entry in by_key.items()})
+        settings = legal.model_validate(tree, strict=True)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            key = _key_of(detail["loc"], by_key)
+            beneath = values[key]
+            faults.setdefault(
+                key, refusals.bad_value(leaves(family)[key], by_key[key], detail["type"], beneath)
+            )
+        tree = nested({key: e.value for key, e in by_key.items() if key not in faults})
+        settings = legal.model_validate(tree, strict=True)
+    for key, entry in by_key.items():
+        leaf = leaves(family)[key]
+        if kind := refusals.unseen_by_schema(leaf, entry.value):
+            faults.setdefault(key, refusals.bad_value(leaf, entry, kind, values[key]))
+    read = [
+        (entry, _plain(get(settings, key))) for key, entry in by_key.items() if key not in faults
+    ]
+    return read, list(faults.values())
+
+
+def _key_of(loc: Sequence[Any], keys: Mapping[str, Any]) -> str:
+    """The leaf that a place in the tree belongs to; inside a leaf the rest is left off."""
+    parts = [str(part) for part in loc]
+    return next(key for n in range(len(parts), 0, -1) if (key := ".".join(parts[:n])) in keys)
+
+
+def _plain(value: Any) -> Any:
+    """A value without the schema's classes: a promise as a mapping of mappings."""
+    if isinstance(value, dict):
+        return {
+            key: item if isinstance(item, dict) else item.model_dump(exclude_none=True)
+            for key, item in value.items()
+        }
+    return value

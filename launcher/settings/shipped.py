@@ -1,0 +1,87 @@
+"""The YAML that comes with the program: modes, and what each family makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ds_configs
+from launcher.files.nodes import Node, plain
+from launcher.files.source import read
+
+FOLDER = Path(ds_configs.__file__).parent
+
+
+@dataclass(frozen=True)
+class Block:
+    """Settings of a shipped file that belong together, and the file as a message names it."""
+
+    settings: Node
+    place: str
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What a mode means where a family says nothing else."""
+
+    name: str
+    sentence: str
+    promise: Mapping[str, Any]
+    block: Block
+
+
+@dataclass(frozen=True)
+class FamilyFile:
+    """What a family's file holds: its default, then what sizes and modes change."""
+
+    default: Block
+    sizes: Mapping[str, Block]
+    modes: Mapping[str, Block]
+    size_modes: Mapping[tuple[str, str], Block]
+    """By (size, mode)."""
+
+
+@cache
+def modes() -> tuple[str, ...]:
+    """The names of all modes, `default` first."""
+    names = sorted(path.stem for path in (FOLDER / "modes").glob("*.yaml"))
+    return tuple(sorted(names, key=lambda name: name != "default"))
+
+
+@cache
+def mode(name: str) -> Mode:
+    """One mode by its name. Reads the disk."""
+    place = f"ds_configs/modes/{name}.yaml"
+    found = dict(read(FOLDER / "modes" / f"{name}.yaml").value)
+    sentence = plain(found.pop("sentence"))
+    promise = found.get("promise", Node({}, 1))
+    return Mode(name, sentence, plain(promise), Block(Node(found, 1), place))
+
+
+@cache
+def family(name: str) -> FamilyFile:
+    """A family's file. Reads the disk."""
+    place = f"ds_configs/models/{name}.yaml"
+    found = read(FOLDER / "models" / f"{name}.yaml").value
+    size_modes: dict[tuple[str, str], Block] = {}
+    sizes: dict[str, Block] = {}
+    for size, node in _blocks(found, "sizes").items():
+        own = dict(node.value)
+        for mode_name, block in _blocks(own, "modes").items():
+            size_modes[size, mode_name] = Block(block, place)
+        own.pop("modes", None)
+        sizes[size] = Block(Node(own, node.line), place)
+    return FamilyFile(
+        Block(found["default"], place),
+        sizes,
+        {key: Block(node, place) for key, node in _blocks(found, "modes").items()},
+        size_modes,
+    )
+
+
+def _blocks(tree: Mapping[str, Node], key: str) -> Mapping[str, Node]:
+    blocks: Mapping[str, Node] = tree[key].value if key in tree else {}
+    return blocks

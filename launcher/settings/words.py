@@ -1,0 +1,111 @@
+"""The person's layers: their files in order, then what they typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from launcher.files import yaml_source
+from launcher.files.nodes import Node, Unreadable
+from launcher.files.source import read
+from launcher.messages import Fault, SettingsError
+from launcher.settings import refusals
+from launcher.settings.entries import Entry, Layer, file_layer, find
+from launcher.settings.leaves import Leaf, leaves
+from launcher.settings.resolved import Origin, Words
+
+CHOICES = ("model.family", "model.size", "mode", "engine.name")
+"""What decides which shipped files are read."""
+COMMAND_LINE = 1000
+"""After all files, in the order of faults."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The person's settings files that could be read, each with its place in the order."""
+
+    roots: Sequence[tuple[int, Path, Node]]
+    faults: Sequence[Fault]
+
+
+def read_files(words: Words) -> Files:
+    """The files of --config. Reads the disk."""
+    roots: list[tuple[int, Path, Node]] = []
+    faults: list[Fault] = []
+    for rank, path in enumerate(words.configs):
+        try:
+            roots.append((rank, path, read(path)))
+        except SettingsError as error:
+            faults += [_in_order(fault, rank) for fault in error.faults]
+    return Files(roots, faults)
+
+
+def chosen(words: Words, files: Files) -> dict[str, Entry]:
+    """What the person chose of CHOICES, the last word on each."""
+    entries = [
+        Entry(
+            key, node.value, Origin("config", f"{path}, line {node.line}"), None, (rank, node.line)
+        )
+        for rank, path, root in files.roots
+        for key in CHOICES
+        if (node := find(root, key)) is not None
+    ]
+    entries += [e for e in _typed(words, {}, []) if e.key in CHOICES]
+    return {entry.key: entry for entry in entries}
+
+
+def layers(words: Words, files: Files, family: str) -> tuple[list[Layer], list[Fault]]:
+    """The person's layers, lowest first, and the words that are no settings at all."""
+    faults: list[Fault] = []
+    found = [
+        file_layer("config", root, str(path), family, rank) for rank, path, root in files.roots
+    ]
+    found.append(Layer("command line", _typed(words, leaves(family), faults)))
+    return found, faults
+
+
+def _typed(words: Words, known: dict[str, Leaf], faults: list[Fault]) -> list[Entry]:
+    """The settings on the command line; for one key the later entry counts."""
+    entries: list[Entry] = []
+
+    def add(key: str, text: str, option: str, place: str) -> None:
+        order = (COMMAND_LINE, len(entries))
+        try:
+            value = _meaning(known.get(key), text)
+        except Unreadable as error:
+            faults.append(refusals.unreadable(place, error, order))
+            return
+        entries.append(Entry(key, value, Origin("command line", place), option, order, text))
+
+    if words.model is not None:
+        family, _, size = words.model.partition(":")
+        add("model.family", family, "--model", f"--model {words.model}")
+        if size:
+            add("model.size", size, f"--model {family}:", f"--model {words.model}")
+    if words.mode is not None:
+        typed = f"--mode {words.mode}" if words.mode_option == "--mode" else words.mode_option
+        add("mode", words.mode, "--mode", typed)
+    if words.engine is not None:
+        add("engine.name", words.engine, "--engine", f"--engine {words.engine}")
+    for key, (option, text) in words.options.items():
+        add(key, text, option, f"{option} {text}")
+    for text in words.sets:
+        key, equals, value = text.partition("=")
+        if equals and key.strip():
+            add(key.strip(), value, "--set", f"--set {text}")
+        else:
+            faults.append(refusals.no_assignment(text, (COMMAND_LINE, len(entries))))
+    return entries
+
+
+def _meaning(leaf: Leaf | None, text: str) -> object:
+    """A word of the command line: as typed where the setting is a text, else as YAML reads it."""
+    if leaf is None or leaf.type in ("text", "one of"):
+        nothing = leaf is not None and leaf.nullable and text in ("null", "~")
+        return None if nothing else text
+    return yaml_source.value(text)
+
+
+def _in_order(fault: Fault, rank: int) -> Fault:
+    return replace(fault, order=(rank, fault.order[1] if fault.order else 0))

@@ -1,0 +1,177 @@
+"""What DeepSpeed's engines have to do beyond taking the steps of local."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.engines.zero import deepspeed_runs as runs
+from tests.engines.parity import Case, distance, train
+from tests.engines.pool import Pool
+
+pytest.importorskip("deepspeed")
+
+Worlds = dict[int, Pool]
+ENGINES = ["zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"]
+all_engines = pytest.mark.parametrize("engine", ENGINES)
+both_sizes = pytest.mark.parametrize("size", [1, 2])
+
+
+@both_sizes
+@all_engines
+def test_weights_written_into_the_pieces_compute_after_a_refresh(
+    worlds: Worlds, engine: str, size: int
+) -> None:
+    for outputs, expected in worlds[size].run(runs.outputs_after_writing, Case(engine)):
+        torch.testing.assert_close(outputs, expected)
+
+
+@all_engines
+def test_bf16_weights_follow_the_fp32_pieces(worlds: Worlds, engine: str) -> None:
+    case = Case(engine, precision="bf16-params")
+    for outputs, expected in worlds[2].run(runs.outputs_after_writing, case):
+        # Rounded to bf16 at one place or another on the way to sums of 3.
+        torch.testing.assert_close(outputs, expected, rtol=0.0, atol=0.03)
+
+
+@all_engines
+def test_moments_written_into_the_pieces_are_those_of_the_next_step(
+    worlds: Worlds, engine: str
+) -> None:
+    for rank in worlds[2].run(runs.moments_after_writing, Case(engine)):
+        assert rank
+        for name, after, written in rank:
+            # beta1, where the gradient is zero.
+            torch.testing.assert_close(after, 0.9 * written, msg=lambda m, name=name: name + m)
+
+
+@all_engines
+def test_bf16_params_are_those_of_fsdp(worlds: Worlds, engine: str) -> None:
+    case = {"precision": "bf16-params", "steps": 1, "lr": 0.0, "clip_norm": None}
+    zero = worlds[2].run(train, Case(engine, **case))
+    fsdp = worlds[2].run(train, Case("fsdp", **case))
+    assert zero[0].losses == fsdp[0].losses
+    apart = distance(zero, fsdp)
+    assert apart["weight"] == 0.0  # the fp32 values the model came with, frozen ones too
+    assert apart["exp_avg"] < 0.05, apart  # FSDP reduces in fp32, DeepSpeed in bf16
+
+
+@pytest.mark.parametrize("passes", [1, 2], ids=["before the last pass", "after the last pass"])
+@all_engines
+def test_a_discarded_window_leaves_no_trace(worlds: Worlds, engine: str, passes: int) -> None:
+    plain = worlds[2].run(runs.step_after_discarding, Case(engine), 0)
+    discarded = worlds[2].run(runs.step_after_discarding, Case(engine), passes)
+    for (taken, pieces), (taken_after, pieces_after) in zip(plain, discarded, strict=True):
+        assert taken == taken_after
+        assert all(torch.equal(*pair) for pair in zip(pieces, pieces_after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        [[True], [False], [True], [False]],
+        [[True, True], [False, False], [True, True]],
+        [[True, True], [True, False], [True, False]],
+        [[False, True], [True, False], [False, True]],
+    ],
+    ids=["alternate steps", "a step without", "not in the last pass", "now here, now there"],
+)
+@all_engines
+def test_a_layer_left_out_gets_no_gradient_of_an_earlier_step(
+    worlds: Worlds, engine: str, windows: list[list[bool]]
+) -> None:
+    (plain, _), _ = worlds[2].run(runs.fork, "local", windows)
+    for norms, without in worlds[2].run(runs.fork, engine, windows):
+        assert norms == pytest.approx(plain, rel=1e-5)
+        assert without == []
+
+
+@all_engines
+def test_parameters_without_gradient_are_named_after_the_first_step(
+    worlds: Worlds, engine: str
+) -> None:
+    for _, without in worlds[2].run(runs.fork, engine, [[False], [True]]):
+        assert sorted(without) == ["sometimes.bias", "sometimes.weight"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "zero"),
+    [
+        ("zero1", {"overlap_comm": False, "parameter_alignment": True}),
+        ("zero2", {"overlap_comm": False, "reduce_bucket_size": 100}),
+        ("zero2", {"contiguous_gradients": False}),
+        ("zero2-offload", {"reduce_bucket_size": 100, "overlap_comm": False}),
+        ("zero3", {"stage3_param_persistence_threshold": 0, "sub_group_size": 1000}),
+        ("zero3", {"memory_efficient_linear": True, "reduce_bucket_size": 100}),
+        ("zero3-offload", {"offload_param": {"device": "none"}, "sub_group_size": 1000}),
+    ],
+)
+def test_a_persons_own_partitioning_takes_the_same_steps(
+    worlds: Worlds, engine: str, zero: dict
+) -> None:
+    (plain, _) = worlds[2].run(train, Case("local", steps=3))
+    for taken in worlds[2].run(runs.three_steps, Case(engine), zero):
+        losses, norms = zip(*taken, strict=True)
+        assert losses == pytest.approx(plain.losses, rel=1e-5)
+        assert norms == pytest.approx(plain.norms, rel=1e-5)
+
+
+def test_a_value_that_deepspeed_refuses_is_shown_in_its_words(worlds: Worlds) -> None:
+    (said,) = worlds[1].run(runs.refusal, Case("zero2"), {"reduce_bucket_size": "big"})
+    assert re.fullmatch(
+        r"deepspeed \S+ refuses its configuration: reduce_bucket_size: Input should be .*", said
+    )
+
+
+@both_sizes
+@all_engines
+def test_masters_that_are_not_the_weights_are_refused_on_all_ranks(
+    worlds: Worlds, engine: str, size: int
+) -> None:
+    for said in worlds[size].run(runs.check_after_moving_masters, Case(engine)):
+        assert re.fullmatch(r"the fp32 copies of \d+ parameters differ from their weights", said)
+
+
+def test_offloading_computes_with_the_threads_it_is_told(worlds: Worlds) -> None:
+    told = worlds[1].run(runs.threads, Case("zero2-offload"), 3)
+    assert told == [(1, 3, 1)]
+
+
+def test_engines_without_offload_leave_the_threads_alone(worlds: Worlds) -> None:
+    assert worlds[1].run(runs.threads, Case("zero2"), 3) == [(1, 1, 1)]
+
+
+SCRIPT = """
+import os, torch
+from engines.world import open_world
+from tests.engines.parity import Case, train
+torch.set_num_threads(1)
+linear, environment = torch.nn.functional.linear, os.environ.get("LOCAL_RANK")
+for name in ("zero3-offload", "zero2", "zero3"):
+    world = open_world("cpu", 60.0, always_group=True)
+    outcome = train(world, Case(name, steps=2))
+    world.close()
+    print(name, len(outcome.losses))
+assert torch.nn.functional.linear is linear and os.environ.get("LOCAL_RANK") == environment
+"""
+
+
+def test_a_process_can_train_again_and_again_and_says_nothing_of_it(tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["zero3-offload 2", "zero2 2", "zero3 2", ""]
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero1", "zero2-offload", "zero3"])
+def test_compilation_changes_numbers_by_rounding_only(worlds: Worlds, engine: str) -> None:
+    plain = worlds[2].run(train, Case(engine, steps=3))
+    compiled = worlds[2].run(train, Case(engine, steps=3, compile=True))
+    assert distance(compiled, plain)["exp_avg"] < 1e-5

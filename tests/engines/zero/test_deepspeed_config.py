@@ -1,0 +1,341 @@
+"""A person's DeepSpeed JSON beside the settings."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from engines.zero import ds_keys
+from engines.zero.ds_config import ConfigConflict, Conflict, conflicts, merge
+from engines.zero.ds_file import shipped
+from engines.zero.ds_told import told
+
+BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
+
+
+def settings(precision: str = "fp32", schedule: str = "cosine", **optim) -> SimpleNamespace:
+    values = {
+        "name": "adamw",
+        "lr": 1e-3,
+        "betas": [0.9, 0.95],
+        "eps": 1e-8,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "momentum": 0.9,
+    }
+    return SimpleNamespace(
+        precision=precision,
+        schedule=SimpleNamespace(name=schedule),
+        optim=SimpleNamespace(**{**values, **optim}),
+    )
+
+
+def said(engine: str = "zero2", **changes):
+    return told(engine, shipped(f"{engine}.json"), BATCHING, settings(**changes))
+
+
+def only(own: dict, **changes) -> Conflict:
+    (found,) = conflicts(own, said(**changes))
+    return found
+
+
+HUGGING_FACE = {
+    "fp16": {"enabled": "auto", "loss_scale": 0, "initial_scale_power": 16, "hysteresis": 2},
+    "bf16": {"enabled": "auto"},
+    "optimizer": {
+        "type": "AdamW",
+        "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"},
+    },
+    "scheduler": {
+        "type": "WarmupCosineLR",
+        "params": {"warmup_min_ratio": "auto", "warmup_num_steps": "auto"},
+    },
+    "zero_optimization": {
+        "stage": 2,
+        "offload_optimizer": {"device": "none", "pin_memory": True},
+        "allgather_partitions": True,
+        "reduce_bucket_size": "auto",
+        "overlap_comm": False,
+    },
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "steps_per_print": 2000,
+    "wall_clock_breakdown": False,
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "bf16-params"])
+def test_auto_stands_for_the_settings(precision):
+    assert conflicts(HUGGING_FACE, said(precision=precision)) == []
+
+
+def test_merging_leaves_out_what_the_settings_say():
+    merged = merge(shipped("zero2.json"), HUGGING_FACE, said())
+    assert merged == {
+        "zero_optimization": {
+            **shipped("zero2.json")["zero_optimization"],
+            "offload_optimizer": {"device": "none", "pin_memory": True},
+            "allgather_partitions": True,
+            "overlap_comm": False,
+        },
+        "steps_per_print": 2000,
+        "wall_clock_breakdown": False,
+    }
+
+
+def test_merging_changes_neither_of_its_inputs():
+    below, own = shipped("zero2.json"), {"zero_optimization": {"overlap_comm": False}}
+    merge(below, own, said())
+    assert below == shipped("zero2.json")
+    assert own == {"zero_optimization": {"overlap_comm": False}}
+
+
+def test_merging_refuses_a_file_with_conflicts_and_gives_all_of_them():
+    own = {"train_batch_size": 64, "gradient_clipping": 0.5}
+    with pytest.raises(ConfigConflict) as fault:
+        merge(shipped("zero2.json"), own, said())
+    assert [c.key for c in fault.value.conflicts] == ["train_batch_size", "gradient_clipping"]
+
+
+@pytest.mark.parametrize(
+    ("own", "setting", "told", "typed"),
+    [
+        ({"train_batch_size": 64}, "train.global_batch", 32, "--set train.global_batch=64"),
+        (
+            {"train_micro_batch_size_per_gpu": 8},
+            "train.micro_batch",
+            4,
+            "--set train.micro_batch=8",
+        ),
+        ({"gradient_accumulation_steps": 8}, "train.accumulation", 4, None),
+        ({"gradient_clipping": 0.5}, "optim.clip_norm", 1.0, "--set optim.clip_norm=0.5"),
+        ({"gradient_clipping": 0}, "optim.clip_norm", 1.0, "--set optim.clip_norm=null"),
+        ({"bf16": {"enabled": True}}, "precision", "fp32", "--precision bf16-params"),
+        ({"fp16": {"enabled": True}}, "precision", "fp32", None),
+        ({"zero_optimization": {"stage": 3}}, "engine.name", "zero2", "--engine zero3"),
+        (
+            {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
+            "engine.name",
+            "zero2",
+            "--engine zero2-offload",
+        ),
+        ({"optimizer": {"type": "SGD"}}, "optim.name", "adamw", "--set optim.name=sgd"),
+        ({"optimizer": {"type": "Lamb"}}, "optim.name", "adamw", None),
+        ({"optimizer": {"params": {"lr": 3e-4}}}, "optim.lr", 1e-3, "--set optim.lr=0.0003"),
+        (
+            {"optimizer": {"params": {"betas": [0.9, 0.999]}}},
+            "optim.betas",
+            [0.9, 0.95],
+            "--set 'optim.betas=[0.9, 0.999]'",
+        ),
+        (
+            {"scheduler": {"type": "WarmupDecayLR"}},
+            "schedule.name",
+            "cosine",
+            "--set schedule.name=linear",
+        ),
+    ],
+)
+def test_a_conflict_shows_both_sides_and_the_way_out(own, setting, told, typed):
+    found = only(own)
+    assert (found.setting, found.told) == (setting, told)
+    assert found.problem == f"differs from {setting}"
+    leave = 'leave it out or write "auto"'
+    assert found.mend == (f"{leave}; or type  {typed}" if typed else leave)
+
+
+def test_the_key_of_a_conflict_is_dotted_and_its_value_that_of_the_file():
+    found = only({"optimizer": {"type": "AdamW", "params": {"lr": 0.5}}})
+    assert (found.key, found.value) == ("optimizer.params.lr", 0.5)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"train_batch_size": 32, "train_micro_batch_size_per_gpu": 4},
+        {"gradient_accumulation_steps": 4, "gradient_clipping": 1},
+        {"fp16": {"enabled": False, "loss_scale": 128}, "bf16": {"enabled": False}},
+        {"optimizer": {"type": "Adam", "params": {"lr": 0.001, "torch_adam": True}}},
+        {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "none"}}},
+        {"zero_optimization": {"offload_param": None}},
+        {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False},
+        {"tensorboard": {"enabled": False}, "activation_checkpointing": {}},
+    ],
+)
+def test_saying_the_same_as_the_settings_is_no_conflict(own):
+    assert conflicts(own, said()) == []
+
+
+def test_clipping_off_is_zero_in_deepspeeds_words():
+    assert conflicts({"gradient_clipping": 0.0}, said(clip_norm=None)) == []
+    assert only({"gradient_clipping": 1.0}, clip_norm=None).told is None
+
+
+def test_true_is_not_one_and_text_is_not_a_number():
+    assert only({"gradient_clipping": True}).mend == 'leave it out or write "auto"'
+    assert only({"train_batch_size": "32"}).value == "32"
+
+
+def test_deepspeeds_bf16_block_is_our_bf16_params():
+    on = {"bf16": {"enabled": True}}
+    assert conflicts(on, said(precision="bf16-params")) == []
+    assert only(on, precision="bf16").told == "bf16"
+    off = only({"bf16": {"enabled": False}}, precision="bf16-params")
+    assert off.mend.endswith("--precision bf16")
+
+
+def test_deepspeeds_fp16_block_keeps_fp16_weights_and_never_fits():
+    assert only({"fp16": {"enabled": True}}, precision="fp16").setting == "precision"
+
+
+def test_what_an_enabled_precision_block_adds_is_refused():
+    own = {"bf16": {"enabled": True, "bf16_optimizer_states": True}}
+    assert only(own, precision="bf16-params").key == "bf16.bf16_optimizer_states"
+
+
+def test_parameters_of_a_scheduler_are_for_the_schedule_to_say():
+    found = only({"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": 10}}})
+    assert (found.setting, found.told) == ("schedule", None)
+    assert found.problem == "is for schedule to say"
+
+
+def test_weights_of_zero3_offload_may_stay_on_the_device():
+    def own(device):
+        return {"zero_optimization": {"offload_param": {"device": device}}}
+
+    assert conflicts(own("none"), said("zero3-offload")) == []
+    assert only(own("nvme"), engine="zero3-offload").legal == ("cpu", "none", "auto")
+    assert only(own("cpu"), engine="zero3").mend.endswith("--engine zero3-offload")
+
+
+def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
+    own = {"zero_optimization": {"offload_optimizer": {"pin_memory": False}}}
+    merged = merge(shipped("zero2-offload.json"), own, said("zero2-offload"))
+    block = merged["zero_optimization"]["offload_optimizer"]
+    assert block == {"device": "cpu", "pin_memory": False}
+
+
+@pytest.mark.parametrize(
+    ("own", "key", "nearest"),
+    [
+        ({"train_batchsize": 32}, "train_batchsize", "train_batch_size"),
+        ({"zero_optimisation": {}}, "zero_optimisation", "zero_optimization"),
+        (
+            {"zero_optimization": {"overlap_com": True}},
+            "zero_optimization.overlap_com",
+            "zero_optimization.overlap_comm",
+        ),
+        (
+            {"zero_optimization": {"offload_optimizer": {"pinmemory": True}}},
+            "zero_optimization.offload_optimizer.pinmemory",
+            "zero_optimization.offload_optimizer.pin_memory",
+        ),
+        ({"colour": "red"}, "colour", None),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(own, key, nearest):
+    found = only(own)
+    assert (found.key, found.nearest) == (key, nearest)
+    assert found.problem == "is no key of DeepSpeed that is of use here"
+    assert len(found.legal) <= 12
+
+
+def test_values_are_shown_in_the_words_of_json():
+    assert only({"fp16": {"enabled": True}}).legal == ("false", "auto")
+    assert only({"train_batch_size": 1}).legal == ("32", "auto")
+
+
+@pytest.mark.parametrize(
+    ("own", "setting"),
+    [
+        ({"tensorboard": {"enabled": True}}, "track"),
+        ({"activation_checkpointing": {"partition_activations": True}}, None),
+        ({"pipeline": {"stages": 2}}, None),
+        ({"zero_optimization": {"cpu_offload": True}}, "engine.name"),
+        ({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}}, None),
+    ],
+)
+def test_a_key_that_would_not_be_read_is_refused(own, setting):
+    found = only(own)
+    assert found.mend == "leave it out"
+    if setting:
+        assert found.setting == setting
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"zero_allow_untested_optimizer": False}, {"zero_optimization": {"compute_grad_norm": False}}],
+)
+def test_what_the_engine_needs_cannot_be_turned_off(own):
+    assert only(own).problem == "must be true under this engine"
+
+
+@pytest.mark.parametrize("key", ["zero_optimization", "optimizer", "fp16"])
+def test_a_block_must_be_an_object(key):
+    assert only({key: 3}).problem == "must be an object"
+
+
+def test_conflicts_come_in_the_order_of_the_file():
+    own = {"gradient_clipping": 2.0, "nope": 1, "zero_optimization": {"stage": 1}, "amp": True}
+    keys = [c.key for c in conflicts(own, said())]
+    assert keys == ["gradient_clipping", "nope", "zero_optimization.stage", "amp"]
+
+
+class Asked(dict):
+    """A configuration that remembers which keys DeepSpeed looked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def get(self, key, default=None):
+        self.names.add(key)
+        return default
+
+    def __contains__(self, key):
+        self.names.add(key)
+        return False
+
+    def keys(self):
+        return self
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setitem(os.environ, "DS_ACCELERATOR", "cpu")
+    return pytest.importorskip("deepspeed")
+
+
+def test_every_key_the_installed_deepspeed_reads_is_in_the_table(installed):
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    asked = Asked()
+    config = DeepSpeedConfig.__new__(DeepSpeedConfig)
+    config._param_dict = asked
+    config._initialize_params(asked)
+    tables = (ds_keys.FREE, ds_keys.TOLD_BLOCKS, ds_keys.TOLD_VALUES, ds_keys.FIXED)
+    known = {key for table in (*tables, ds_keys.REFUSED) for key in table}
+    assert asked.names - known == set()
+    assert len(asked.names) > 30
+
+
+def test_every_zero_key_of_the_installed_deepspeed_is_in_the_table(installed):
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    names = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
+    assert names <= {*ds_keys.ZERO, *ds_keys.ZERO_FIXED, *ds_keys.ZERO_REFUSED}
+
+
+def test_every_offload_key_of_the_installed_deepspeed_is_in_the_table(installed):
+    from deepspeed.runtime.zero import offload_config
+
+    blocks = {
+        "offload_optimizer": offload_config.DeepSpeedZeroOffloadOptimizerConfig,
+        "offload_param": offload_config.DeepSpeedZeroOffloadParamConfig,
+    }
+    for block, model in blocks.items():
+        assert set(model.model_fields) - ds_keys.OFFLOAD[block] <= ds_keys.OFFLOAD_REFUSED

@@ -1,0 +1,67 @@
+"""DeepSpeed's JSON files, read with the line of each key."""
+
+from __future__ import annotations
+
+import pytest
+
+from engines.zero.ds_file import FileError, parse, read
+
+TEXT = """{
+  "train_batch_size": 8, "zero_optimization": {
+    "stage": 2,
+
+    "note": "a \\"quoted\\" { brace, and \\\\",
+    "list": [1, {"stage": 7}, [{"x": 1}], "a, b"],
+    "offload_optimizer": {"device":
+       "cpu"}
+  },
+  "fp16": {}
+}
+"""
+
+
+def test_each_key_has_its_line():
+    assert parse(TEXT).lines == {
+        "train_batch_size": 2,
+        "zero_optimization": 2,
+        "zero_optimization.stage": 3,
+        "zero_optimization.note": 5,
+        "zero_optimization.list": 6,
+        "zero_optimization.offload_optimizer": 7,
+        "zero_optimization.offload_optimizer.device": 7,
+        "fp16": 10,
+    }
+
+
+def test_values_are_those_of_json():
+    assert parse(TEXT).values["zero_optimization"]["list"][1] == {"stage": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('{\n "a": 1,\n}', 3, "is not JSON"),
+        ("", 1, "is not JSON"),
+        ("[1]", 1, "must hold a JSON object"),
+        ('{"a": 1,\n "a": 2}', 2, "holds 'a' twice, first on line 1"),
+        ('{"b": {"a": 1,\n "a": 2}}', 2, "holds 'b.a' twice, first on line 1"),
+        ('{"a": NaN}', None, "holds NaN, which is no JSON number"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_line(text, line, words):
+    with pytest.raises(FileError, match=words) as fault:
+        parse(text)
+    assert fault.value.line == line
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "own.json"
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(FileError, match="is not UTF-8 text"):
+        read(path)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    path = tmp_path / "own.json"
+    path.write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read(path).values == {"a": 1}

@@ -1,0 +1,69 @@
+"""DeepSpeed as a library: what it is told through the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from engines.base import EngineError
+from engines.zero.ds_library import clean_architectures, load
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("8.0;9.0a", "8.0;9.0"),
+        ("9.0a;10.0a;12.0f+PTX", "9.0;10.0;12.0+PTX"),
+        ("8.0 9.0 9.0a+PTX", "8.0;9.0;9.0+PTX"),
+        ("9.0;9.0a", "9.0"),
+        ("8.6+PTX", "8.6+PTX"),
+        ("Hopper;9.0", "9.0"),
+    ],
+)
+def test_architectures_are_written_as_deepspeed_reads_them(before: str, after: str) -> None:
+    environment = {"TORCH_CUDA_ARCH_LIST": before}
+    clean_architectures(environment)
+    assert environment == {"TORCH_CUDA_ARCH_LIST": after}
+
+
+@pytest.mark.parametrize("environment", [{}, {"TORCH_CUDA_ARCH_LIST": "Hopper"}])
+def test_without_an_architecture_in_numbers_deepspeed_asks_the_device(environment: dict) -> None:
+    clean_architectures(environment)
+    assert environment == {}
+
+
+def test_deepspeed_reads_what_was_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own parser, which splits at the dot and takes the rest for a number."""
+    builder = pytest.importorskip("deepspeed.ops.op_builder.builder")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0a;10.0a")
+
+    class Builder(builder.CUDAOpBuilder):
+        def __init__(self) -> None:
+            super().__init__("nothing")
+            self.jit_mode = True
+
+        def sources(self) -> list[str]:
+            return []
+
+        def absolute_name(self) -> str:
+            return "nothing"
+
+    with pytest.raises(ValueError, match="0a"):
+        Builder().compute_capability_args()
+    clean_architectures(os.environ)
+    Builder().compute_capability_args()
+
+
+def test_a_device_without_deepspeed_is_refused() -> None:
+    with pytest.raises(EngineError, match="do not run on device mps; legal: cpu, cuda, xpu"):
+        load("mps")
+
+
+def test_the_catalogue_imports_no_deepspeed() -> None:
+    script = "import sys, engines.catalog\n"
+    script += "from engines.zero import ds_config, ds_file, ds_told\n"
+    script += "assert not {'torch', 'deepspeed'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
