@@ -15,6 +15,7 @@ from launcher.messages import Fault, SettingsError
 from launcher.settings.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.settings.entries import PERSONS, RESUMED, Entry, Layer, file_layer
 from launcher.settings.entries import find as node_of
+from launcher.settings.renamed import as_today
 from launcher.settings.resolved import Value
 from models.catalog import FAMILIES
 
@@ -112,7 +113,11 @@ def read(folder: Path) -> Base:
         what = f"{path} is not the settings of a run: it names no model family there is"
         raise SettingsError([Fault(what, place=str(path), legal=", ".join(FAMILIES))])
     layer = file_layer(RESUMED, root, str(path), family.value, -1)
-    entries = {entry.key: replace(entry, option="--set") for entry in layer.entries}
+    entries = {}
+    for entry in layer.entries:
+        key, value = as_today(entry.key, entry.value)
+        text = entry.text if key == entry.key else None
+        entries[key] = replace(entry, key=key, value=value, text=text, option="--set")
     return Base(entries, _origins(folder / run_folder.ORIGINS))
 
 

@@ -14,6 +14,7 @@ from launcher.files.source import read
 from launcher.going_on.resume import holds_run
 from launcher.going_on.resumption import Part
 from launcher.messages import PROGRAM, Fault, SettingsError, nearest
+from launcher.settings.renamed import tree_as_today
 from launcher.settings.schema import nested
 from training.checkpoint import manifest, retention
 
@@ -51,8 +52,7 @@ class SavedRun:
             return nested(kept)
         if self.folder is None:
             return None
-        found: dict[str, Any] = plain(read(self.folder / run_folder.SETTINGS))
-        return found
+        return tree_as_today(plain(read(self.folder / run_folder.SETTINGS)))
 
     def restarts(self, after: int, upto: int) -> list[Restart]:
         """Where the run went on from a checkpoint of the steps [`after`, `upto`). Reads the disk.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from engines.base import EngineError, World
-from tests.engines.zero.deepspeed_runs import TOKENS
 from tests.engines.parity import Case, Outcome, one_step, outcome, prepared
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able, all_engines, both_sizes
+from tests.engines.zero.deepspeed_runs import TOKENS
 
 Worlds = dict[int, Pool]
 ZERO = ("zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")

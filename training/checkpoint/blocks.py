@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File
 from training.records.line_file import naming
@@ -68,7 +71,7 @@ def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) 
 
     Raises CheckpointError naming the first file that differs, and where. Touches disk.
     """
-    blocks = [(file, number) for file in files for number in range(len(file.crc32))]
+    blocks = [(file, number) for file in files for number in range(len(file.checksums))]
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
         found = pool.map(lambda block: _is_whole(folder, *block), blocks[part::parts])
         for (file, number), is_whole in zip(blocks[part::parts], found, strict=True):
@@ -81,15 +84,31 @@ def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) 
 
 def _is_whole(folder: Path, file: File, number: int) -> bool:
     # Read and not mapped: a sector that the disk cannot read would end the process.
-    value, buffer = 0, memoryview(bytearray(_READ_BYTES))
+    checksum, buffer = _CHECKSUMS[file.algorithm](), memoryview(bytearray(_READ_BYTES))
     start = number * BLOCK_BYTES
     left = min(BLOCK_BYTES, file.bytes - start)
     try:
         with (folder / file.name).open("rb", buffering=0) as stream:
             stream.seek(start)
             while left and (count := stream.readinto(buffer[:left])):
-                value = zlib.crc32(buffer[:count], value)
+                checksum.update(buffer[:count])
                 left -= count
     except OSError as fault:
         raise CheckpointError(f"{folder / file.name} cannot be read: {fault.strerror}") from fault
-    return left == 0 and value == file.crc32[number]
+    return left == 0 and int(checksum.hexdigest(), 16) == file.checksums[number]
+
+
+class _Crc32:
+    """CRC-32 in the manner of hashlib."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: memoryview) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
+
+
+_CHECKSUMS: dict[str, Callable[[], Any]] = {"crc32": _Crc32, "sha256": hashlib.sha256}

@@ -16,6 +16,8 @@ from training.records.plain_json import encode_bytes
 
 FORMAT = "gearshift-checkpoint"
 VERSION = 2
+_READ = {1: "sha256", 2: "crc32"}
+"""The versions that are read, and what their checksums are."""
 NAME = "manifest.json"
 STATE = "state.json"
 """All that is no tensor: shapes, groups, loss scale and the loop's own facts."""
@@ -28,6 +30,7 @@ LARGEST_JSON = 64 * 2**20
 """More is not read into memory."""
 _RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -41,13 +44,12 @@ class File:
 
     name: str
     bytes: int
-    crc32: tuple[int, ...]
-    """One checksum for each BLOCK_BYTES of the file, in order.
-
-    It finds every damage of up to 32 bits in a row and every two flipped bits of a block, and
+    checksums: tuple[int, ...]
+    """One for each BLOCK_BYTES of the file, in order."""
+    algorithm: str = "crc32"
+    """crc32 finds every damage of up to 32 bits in a row and every two flipped bits of a block, and
     misses one in 4e9 of others. Source: CRC-32 of ISO/IEC 3309, as in zlib. It takes a third of
-    the time of sha256 where a processor has instructions for both, and less where it has not.
-    """
+    the time of sha256, which version 1 has, where a processor has instructions for both."""
 
 
 @dataclass(frozen=True)
@@ -102,20 +104,22 @@ def is_rank_file(name: str) -> bool:
 
 def encoded(manifest: Manifest) -> tuple[bytes, bytes]:
     """The content of manifest.json, and of manifest.sha256, which `sha256sum -c` reads."""
-    content = encode_bytes({"format": FORMAT, "version": VERSION, **asdict(manifest)}, indent=1)
+    files = [_entry(file) for file in manifest.files]
+    told = {"format": FORMAT, "version": VERSION, **asdict(manifest), "files": files}
+    content = encode_bytes(told, indent=1)
     digest = hashlib.sha256(content).hexdigest()
     return content, f"{digest}  {NAME}\n".encode()
 
 
 def encoded_part(file: File) -> bytes:
     """What a rank leaves in the hidden folder to say that its file is whole."""
-    return encode_bytes(asdict(file))
+    return encode_bytes(_entry(file))
 
 
 def read_part(path: Path) -> File:
     """What another rank left at `path`. Raises CheckpointError where it is nothing of the kind."""
     try:
-        return _file(json.loads(path.read_bytes()))
+        return _file(json.loads(path.read_bytes()), _READ[VERSION])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise CheckpointError(f"{path} does not say what a rank has written: {fault}") from fault
 
@@ -145,9 +149,11 @@ def read(folder: Path) -> Manifest:
 def _parsed(fields: Any, path: Path) -> Manifest:
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not the manifest of a checkpoint")
-    if fields.get("version") != VERSION:
+    version = fields.get("version")
+    if type(version) is not int or version not in _READ:
         raise CheckpointError(
-            f"{path} has format version {fields.get('version')!r}; this program reads {VERSION}"
+            f"{path} has format version {version!r}; this program reads"
+            f" {' and '.join(map(str, _READ))}"
         )
     try:
         manifest = Manifest(
@@ -157,14 +163,14 @@ def _parsed(fields: Any, path: Path) -> Manifest:
             world_size=_count(fields["world_size"]),
             periodic=fields["periodic"] is True,
             libraries={_text(k): _text(v) for k, v in fields["libraries"].items()},
-            files=tuple(_file(entry) for entry in fields["files"]),
+            files=tuple(_file(entry, _READ[version]) for entry in fields["files"]),
             verdict=_verdict(fields.get("verdict")),
         )
         _check_names(manifest)
         return manifest
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
         raise CheckpointError(
-            f"{path} is not a manifest of version {VERSION}: {fault!r}"
+            f"{path} is not a manifest of version {version}: {fault!r}"
         ) from fault
 
 
@@ -183,15 +189,29 @@ def _check_names(manifest: Manifest) -> None:
         raise ValueError(f"{STATE} is too large")
 
 
-def _file(entry: Any) -> File:
+def _entry(file: File) -> dict[str, Any]:
+    return {"name": file.name, "bytes": file.bytes, file.algorithm: file.checksums}
+
+
+def _file(entry: Any, algorithm: str) -> File:
     name, size = _text(entry["name"]), _count(entry["bytes"])
-    checksums = tuple(_count(value) for value in entry["crc32"])
+    checksums = tuple(_checksum(value, algorithm) for value in entry[algorithm])
     # A name with a separator or a leading dot could lead out of the folder.
     if not _FILE_NAME.match(name):
         raise ValueError(f"{name!r} is no name of a file in this folder")
-    if len(checksums) != -(-size // BLOCK_BYTES) or any(value >= 2**32 for value in checksums):
+    if len(checksums) != -(-size // BLOCK_BYTES):
         raise ValueError(f"the checksums of {name} are not one for each {BLOCK_BYTES} bytes")
-    return File(name, size, checksums)
+    return File(name, size, checksums, algorithm)
+
+
+def _checksum(value: Any, algorithm: str) -> int:
+    if algorithm == "sha256":
+        if not _SHA256.match(_text(value)):
+            raise ValueError(f"{value!r} where a sha256 belongs")
+        return int(value, 16)
+    if _count(value) >= 2**32:
+        raise ValueError(f"{value!r} where a CRC-32 belongs")
+    return int(value)
 
 
 def _verdict(fields: Any) -> Verdict | None:

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from tests.engines.zero import deepspeed_runs as runs
 from tests.engines.parity import Case, distance, train
 from tests.engines.pool import Pool
+from tests.engines.zero import deepspeed_runs as runs
 
 pytest.importorskip("deepspeed")
 

@@ -68,6 +68,13 @@ def test_what_a_person_set_then_is_told_with_its_line():
     assert lines[number - 1] == "  lr: 3e-4"
 
 
+def test_a_setting_that_was_renamed_since_is_taken_over():
+    begun(Path("x"), resolved())
+    path = Path("x/settings.yaml")
+    path.write_text(path.read_text().replace("keep_best: 1", "best: false"))
+    assert goes_on(resolved()).settings.save.keep_best == 0
+
+
 def test_what_is_typed_now_wins():
     again = goes_on(resolved("train.seed=3", lr="3e-4"), lr="1e-4")
     assert (again.settings.optim.lr, again.settings.train.seed) == (1e-4, 3)

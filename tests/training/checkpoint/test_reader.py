@@ -108,7 +108,28 @@ def test_a_folder_under_the_name_of_another_step_is_refused(saved: Path):
 def test_another_format_version_is_named(saved: Path):
     rewrite(saved, lambda fields: fields.update(version=3))
 
-    with pytest.raises(CheckpointError, match="has format version 3; this program reads 2"):
+    with pytest.raises(CheckpointError, match="has format version 3; this program reads 1 and 2"):
+        open_checkpoint(saved)
+
+
+def as_version_1(fields: dict[str, Any], folder: Path) -> None:
+    """Checksums as they were before CRC-32."""
+    fields.update(version=1)
+    for file in fields["files"]:
+        del file["crc32"]
+        content = (folder / file["name"]).read_bytes()
+        file["sha256"] = [hashlib.sha256(content).hexdigest()] if content else []
+
+
+def test_the_version_before_is_read_and_checked_too(saved: Path):
+    rewrite(saved, lambda fields: as_version_1(fields, saved))
+    assert open_checkpoint(saved).manifest.step == 20
+
+    path = saved / "rank-00000.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged: the bytes from 0 on"):
         open_checkpoint(saved)
 
 
