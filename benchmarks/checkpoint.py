@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
@@ -28,7 +27,7 @@ import psutil
 import torch
 
 from benchmarks.checkpoint_peers import COPIES, WAYS
-from benchmarks.figures import command, machine, rows, save, table
+from benchmarks.figures import Memory, command, machine, memory_table, rows, save, table
 from benchmarks.workload import Work
 
 PACKAGES = ("torch", "deepspeed", "safetensors")
@@ -42,15 +41,6 @@ TABLES = {
 }
 """What is measured: its words, its unit, and who is."""
 _LOOK_EVERY_S = 0.002
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The most host memory that a way took above what training holds, over all rounds."""
-
-    name: str
-    save_bytes: int
-    load_bytes: int
 
 
 class Peak:
@@ -145,7 +135,7 @@ def memory(measured: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> 
     """The largest of all rounds."""
     saving = max(int(found[name]["save_bytes"]) for found in measured)
     loading = max(int(found[name]["load_bytes"]) for found in measured)
-    return Memory(name, saving, 0 if name in COPIES else loading)
+    return Memory(name, saving, None if name in COPIES else loading)
 
 
 def report(options: argparse.Namespace, measured: list[dict[str, Mapping[str, float]]]) -> None:
@@ -161,12 +151,8 @@ def report(options: argparse.Namespace, measured: list[dict[str, Mapping[str, fl
         tables[key] = rows(times, reference)
         print(f"\n{words}\n\n{table(tables[key], unit)}")
     taken = [memory(measured, name) for name in options.only]
-    print("\nmost host memory above training's own\n\n| contender | GiB to save | GiB to load |")
-    print("|---|---:|---:|")
-    for one in taken:
-        loading = "–" if one.name in COPIES else f"{one.load_bytes / 2**30:.2f}"
-        print(f"| {one.name} | {one.save_bytes / 2**30:.2f} | {loading} |")
-    save(options.json, command("checkpoint", sys.argv[1:]), facts, {**tables, "memory": taken})
+    print(f"\nmost host memory above training's own\n\n{memory_table(taken)}")
+    save(options.json, command("checkpoint", sys.argv[1:]), facts, tables, taken)
 
 
 def main() -> None:

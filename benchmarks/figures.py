@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,16 @@ class Row:
     ratio_low: float
     ratio_high: float
     rounds: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The most host memory that a contender took above its own before, in bytes."""
+
+    name: str
+    save_bytes: int
+    load_bytes: int | None
+    """None: it does not load."""
 
 
 def rows(rounds: Sequence[Mapping[str, float]], reference: str) -> list[Row]:
@@ -71,6 +80,15 @@ def table(rows: Sequence[Row], unit: str = "ms/step") -> str:
     return "\n".join(lines)
 
 
+def memory_table(taken: Sequence[Memory]) -> str:
+    """The memory of each contender as a Markdown table."""
+    lines = ["| contender | GiB to save | GiB to load |", "|---|---:|---:|"]
+    for one in taken:
+        loading = "–" if one.load_bytes is None else f"{one.load_bytes / 2**30:.2f}"
+        lines.append(f"| {one.name} | {one.save_bytes / 2**30:.2f} | {loading} |")
+    return "\n".join(lines)
+
+
 def machine(packages: Sequence[str]) -> dict[str, str]:
     """What it was measured on: processor, cores, system and the versions of `packages`."""
     facts = {
@@ -109,20 +127,33 @@ def command(module: str, words: Sequence[str]) -> str:
 
 
 def save(
-    path: Path | None, told: str, facts: Mapping[str, str], tables: Mapping[str, Sequence[Any]]
+    path: Path | None,
+    told: str,
+    facts: Mapping[str, str],
+    tables: Mapping[str, Sequence[Row]],
+    memory: Sequence[Memory] = (),
 ) -> None:
     """Write everything as JSON where a path was given; `told` is the command."""
     if path is not None:
-        content = {
+        content: dict[str, object] = {
             "command": told,
             "machine": dict(facts),
             "tables": {name: [asdict(r) for r in t] for name, t in tables.items()},
         }
+        if memory:
+            content["memory"] = [asdict(one) for one in memory]
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def load(path: Path) -> tuple[str, dict[str, str], list[Row]]:
-    """Command, machine and rows of the one table in a file that `save` wrote."""
+def load(path: Path, name: str | None = None) -> tuple[str, dict[str, str], list[Row]]:
+    """Command, machine and rows of a table in a file that `save` wrote; without `name` the one."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    (found,) = content["tables"].values()
+    tables = content["tables"]
+    (found,) = tables.values() if name is None else (tables[name],)
     return content["command"], content["machine"], [Row(**row) for row in found]
+
+
+def load_memory(path: Path) -> list[Memory]:
+    """The memory of each contender in a file that `save` wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [Memory(**one) for one in content["memory"]]

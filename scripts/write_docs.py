@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.figures import Row, load, table
+from benchmarks.figures import Row, load, load_memory, memory_table, table
 from engines.catalog import ENGINES
 from launcher import exit_codes
 from launcher.going_on import continuity
@@ -118,20 +118,29 @@ def _sentence(tree: ast.Module) -> str:
     return (ast.get_docstring(tree) or "").replace("\n", " ").replace("|", "\\|")
 
 
-def figures(name: str, unit: str) -> list[str]:
-    """A table of measured figures, as the benchmark left them."""
-    return table(_measured(name)[2], unit).splitlines()
+def figures(name: str, unit: str, part: str | None = None) -> list[str]:
+    """A table of measured figures, as the benchmark left them; `part` where it left several."""
+    return table(_measured(name, part)[2], unit).splitlines()
 
 
-def measured(name: str) -> list[str]:
+def memory(name: str) -> list[str]:
+    """A table of the memory that was measured."""
+    return memory_table(load_memory(_results(name))).splitlines()
+
+
+def measured(name: str, part: str | None = None) -> list[str]:
     """The command that made the figures, and the machine it ran on."""
-    told, where, rows = _measured(name)
+    told, where, rows = _measured(name, part)
     facts = ", ".join(f"{key} {value}" for key, value in where.items())
     return [f"`{told}`, {rows[0].rounds} rounds, on: {facts}."]
 
 
-def _measured(name: str) -> tuple[str, dict[str, str], list[Row]]:
-    return load(ROOT / "benchmarks" / "results" / f"{name}.json")
+def _measured(name: str, part: str | None) -> tuple[str, dict[str, str], list[Row]]:
+    return load(_results(name), part)
+
+
+def _results(name: str) -> Path:
+    return ROOT / "benchmarks" / "results" / f"{name}.json"
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
@@ -145,6 +154,11 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "figures loop": partial(figures, "loop", "ms/step"),
     "figures engines": partial(figures, "engines", "ms/step"),
     "figures startup": partial(figures, "startup", "ms to the first step"),
+    "figures first save": partial(figures, "checkpoint", "ms blocked", "first"),
+    "figures later save": partial(figures, "checkpoint", "ms blocked", "later"),
+    "figures load": partial(figures, "checkpoint", "ms", "load"),
+    "memory checkpoint": partial(memory, "checkpoint"),
+    "measured checkpoint": partial(measured, "checkpoint", "later"),
     **{f"measured {name}": partial(measured, name) for name in ("loop", "engines", "startup")},
     **{
         f"files {package}": partial(files, package)

@@ -6,7 +6,18 @@ import json
 
 import pytest
 
-from benchmarks.figures import command, load, machine, quartiles, rows, save, table
+from benchmarks.figures import (
+    Memory,
+    command,
+    load,
+    load_memory,
+    machine,
+    memory_table,
+    quartiles,
+    rows,
+    save,
+    table,
+)
 
 
 def test_a_ratio_is_paired_within_its_round():
@@ -34,6 +45,17 @@ def test_json_keeps_the_command_the_machine_and_the_figures(tmp_path):
     assert told["command"] == "a command"
     assert told["machine"]["no-such-package"] == "absent"
     assert told["tables"]["loop"][0]["median_ms"] == 1000.0
+
+
+def test_one_of_several_tables_is_read_by_its_name_and_memory_beside_them(tmp_path):
+    path = tmp_path / "figures.json"
+    taken = [Memory("bare", 2**30, None), Memory("ours", 2**29, 2**28)]
+    tables = {name: rows([{"bare": time}], "bare") for name, time in (("save", 1.0), ("load", 2.0))}
+    save(path, "a command", {}, tables, taken)
+
+    assert load(path, "load")[2][0].median_ms == 2000.0
+    assert load_memory(path) == taken
+    assert memory_table(taken).splitlines()[2:] == ["| bare | 1.00 | – |", "| ours | 0.50 | 0.25 |"]
 
 
 def test_the_command_is_one_to_type_again():

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from engines.base import State
@@ -74,3 +75,9 @@ class KeptCheckpoint:
 
     def interval(self, kind: str, name: str, start: int, stop: int) -> Tensor:
         return self.pieces[kind, name][start:stop]
+
+    def dtype(self, kind: str, name: str) -> torch.dtype:
+        return self.pieces[kind, name].dtype
+
+    def read(self, kind: str, name: str, start: int, target: Tensor) -> None:
+        target.copy_(self.interval(kind, name, start, start + target.numel()))

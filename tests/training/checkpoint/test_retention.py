@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import signal
-import sys
+from functools import partial
 from pathlib import Path
 
 from engines.world import ProcessWorld
+from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import state, whole
 from training.checkpoint.manifest import Verdict
 from training.checkpoint.reader import open_checkpoint
@@ -195,27 +195,9 @@ def test_a_damaged_one_is_renamed_and_never_linked_again(tmp_path: Path, alone: 
     assert open_checkpoint(tmp_path / "best").manifest.step == 10
 
 
-def _killed_at(operation: int, run: Path) -> bool:
-    """Replace step 20 in a process that is killed before its n-th change to a folder."""
-    process = os.fork()
-    if process:
-        return os.WIFSIGNALED(os.waitpid(process, 0)[1])
-    left = operation
-
-    def kill(event: str, _: object) -> None:
-        nonlocal left
-        if event in ("os.rename", "os.remove", "os.rmdir", "os.symlink", "shutil.rmtree"):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    try:
-        sys.addaudithook(kill)
-        final = publish(unfinished(run / "checkpoints", 20), 20)
-        settle(run, final, Keep(1, 1, None))
-        os._exit(0)
-    finally:
-        os._exit(1)
+def _replace(run: Path) -> None:
+    final = publish(unfinished(run / "checkpoints", 20), 20)
+    settle(run, final, Keep(1, 1, None))
 
 
 def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
@@ -234,7 +216,7 @@ def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
         shutil.copytree(
             newer / "checkpoints" / "step-00000020", run / "checkpoints" / ".saving-step-00000020"
         )
-        if not _killed_at(operation, run):
+        if not killed_at(operation, partial(_replace, run)):
             break
         recover(run)
         for link in ("last", "best"):

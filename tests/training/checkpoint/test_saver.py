@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
+import shutil
 import sys
 import threading
 from dataclasses import replace
@@ -17,6 +19,7 @@ import torch
 from engines.base import Piece, State, World
 from engines.world import ProcessWorld
 from tests.engines.pool import Pool
+from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import BUFFERS, bits, state, whole
 from training.checkpoint.manifest import CheckpointError, Verdict
 from training.checkpoint.reader import open_checkpoint
@@ -360,6 +363,38 @@ def test_a_step_saved_twice_is_the_later_one(tmp_path: Path, alone: ProcessWorld
     found = open_checkpoint(tmp_path / "best")
     assert found.facts["seed"] == 8
     assert bits(found.tensor("weight", "frozen")) == bits(whole(1)["weight"]["frozen"])
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one(
+    tmp_path: Path, alone: ProcessWorld, step: int
+):
+    before = tmp_path / "before"
+    before.mkdir()
+    saving(before, alone, in_background=False).save(1, state(whole()), FACTS, True, BEST)
+    run = before
+
+    def save_again() -> None:
+        saver = saving(run, alone, last=1)
+        saver.save(step, state(whole(1)), {"samples": 641}, True, Verdict("loss", 0.4, "min"))
+        saver.wait()
+
+    found = []
+    for operation in itertools.count(1):
+        run = tmp_path / f"killed-{operation}"
+        shutil.copytree(before, run, symlinks=True)
+        if not killed_at(operation, save_again):
+            break
+        saving(run, alone)
+        names = sorted(os.listdir(run / "checkpoints"))
+        assert names and all(name.startswith("step-") for name in names)
+        found.append([open_checkpoint(run / "checkpoints" / n).manifest.samples for n in names])
+        assert open_checkpoint(run / "last").manifest.samples in found[-1]
+        assert open_checkpoint(run / "best").manifest.samples in found[-1]
+
+    # The older one, then perhaps both, then the newer one.
+    assert found[0] == [640] and found[-1] == [641] and found == sorted(found)
+    assert len(found) >= 20
 
 
 def test_what_a_killed_process_left_half_made_is_swept_away(tmp_path: Path, alone: ProcessWorld):
