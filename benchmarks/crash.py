@@ -18,16 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks.figures import command, machine
+from benchmarks.tally import Tally, save, table
 from training.checkpoint.compare import compare
 from training.checkpoint.reader import open_checkpoint
 from training.records import line_comparison
@@ -67,23 +67,6 @@ class Case:
         for setting in _SETTINGS:
             words += ["--set", setting]
         return [sys.executable, *words]
-
-
-@dataclass
-class Tally:
-    """What was done to the victims of a case, and what came of it."""
-
-    engine: str
-    runs: int = 0
-    kills: Counter[str] = field(default_factory=Counter)
-    """By who was killed: all, supervisor, rank."""
-    moments: Counter[str] = field(default_factory=Counter)
-    """By what was going on: before a step, training, saving."""
-    differences: list[str] = field(default_factory=list)
-
-    @property
-    def killed(self) -> int:
-        return self.kills.total()
 
 
 class Victim:
@@ -221,20 +204,6 @@ def _lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def table(tallies: Mapping[str, Tally]) -> str:
-    """A row for each engine."""
-    moments, whom = ("before a step", "training", "saving"), ("all", "supervisor", "rank")
-    heads = ["engine", "runs", "kills", *moments, *(f"killed: {one}" for one in whom), "identical"]
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    for tally in tallies.values():
-        cells: list[Any] = [tally.engine, tally.runs, tally.killed]
-        cells += [tally.moments[one] for one in moments] + [tally.kills[one] for one in whom]
-        wrong = len({text.partition(":")[0] for text in tally.differences})
-        cells.append(f"{tally.runs - wrong} of {tally.runs}")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
-
-
 def main() -> int:
     """Kill, compare, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -259,14 +228,12 @@ def main() -> int:
                 print(f"{engine}: {tally.killed} of {kills} kills", file=sys.stderr, flush=True)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
-    print(table(tallies))
+    print(table(list(tallies.values())))
     wrong = [text for tally in tallies.values() for text in tally.differences]
     for text in wrong:
         print(text)
     if options.json:
-        told = {"command": command("crash", sys.argv[1:]), "machine": facts}
-        rows = [vars(tally) for tally in tallies.values()]
-        options.json.write_text(json.dumps(told | {"rows": rows}, indent=2) + "\n")
+        save(options.json, command("crash", sys.argv[1:]), facts, list(tallies.values()))
     return 1 if wrong else 0
 
 

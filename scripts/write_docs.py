@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from benchmarks import tally
 from benchmarks.figures import Row, load, load_memory, memory_table, table
 from engines.catalog import ENGINES
 from launcher import exit_codes
@@ -135,6 +136,17 @@ def measured(name: str, part: str | None = None) -> list[str]:
     return [f"`{told}`, {rows[0].rounds} rounds, on: {facts}."]
 
 
+def killed() -> list[str]:
+    """The counts of runs that were killed."""
+    return tally.table(tally.load(_results("crash"))[2]).splitlines()
+
+
+def measured_killed() -> list[str]:
+    """The command that killed them, and the machine it ran on."""
+    told, where, _ = tally.load(_results("crash"))
+    return [f"`{told}`, on: {', '.join(f'{key} {value}' for key, value in where.items())}."]
+
+
 def _measured(name: str, part: str | None) -> tuple[str, dict[str, str], list[Row]]:
     return load(_results(name), part)
 
@@ -158,6 +170,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "figures later save": partial(figures, "checkpoint", "ms blocked", "later"),
     "figures load": partial(figures, "checkpoint", "ms", "load"),
     "memory checkpoint": partial(memory, "checkpoint"),
+    "killed": killed,
+    "measured killed": measured_killed,
     "measured checkpoint": partial(measured, "checkpoint", "later"),
     **{f"measured {name}": partial(measured, name) for name in ("loop", "engines", "startup")},
     **{
