@@ -5,7 +5,9 @@ from benchmarks.tally import Tally
 
 ROWS = [
     Tally("local", 2, Counter(all=3), Counter(saving=1, training=2)),
-    Tally("ddp", 3, Counter(rank=1, all=1), Counter({"before a step": 2}), ["b: x", "b: y", "c: z"]),
+    Tally(
+        "ddp", 3, Counter(rank=1, all=1), Counter({"before a step": 2}), ["b: x", "b: y", "c: z"]
+    ),
 ]
 
 
