@@ -110,6 +110,12 @@ def test_a_killed_rank_is_told_first_and_the_run_goes_on_from_its_last_checkpoin
     )
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether every thread has stopped: one that still runs may take the next signal."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all("State:\tT" in (task / "status").read_text() for task in tasks)
+
+
 def has_pending(pid: int) -> bool:
     """Whether a signal waits for a process that is stopped."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -123,6 +129,8 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
         stopped = ranks(process)
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)  # neither saves
+        while not all(map(is_stopped, stopped)):
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         while not all(map(has_pending, stopped)):  # handed on: the next is no part of the first
             time.sleep(0.05)

@@ -205,4 +205,5 @@ def test_tiny_learns_to_answer_requests_it_has_not_seen(make_task, train, counts
     model = task.build()
     train(task, model, steps=1500, lr=4e-3, batch=16)
     metric, counts = counts_of(task, model, "val", 64)
-    assert 0.3 < metric.result(counts)["exact_match"] < 1.0
+    # Three seeds, and the same three with another last bit in the angles, gave 0.19 to 0.37.
+    assert 0.1 < metric.result(counts)["exact_match"] < 1.0
