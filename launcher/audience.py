@@ -56,7 +56,10 @@ class Listeners:
             found += [Metrics(self.folder), Narrator(about, self._voices()), Result(about)]
         read = partial(read_machine, self.world.device)
         limits = settings.limits
-        found += [Preempt(tell), Governor(limits, Monitor(read, limits.check_every_s), tell)]
+        found += [
+            Preempt(tell, settings.save.on_signal),
+            Governor(limits, Monitor(read, limits.check_every_s), tell),
+        ]
         return found
 
     def about(self, task: Task, parameters: int) -> About:

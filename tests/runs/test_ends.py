@@ -83,6 +83,14 @@ def test_a_signal_is_answered_with_a_checkpoint_and_its_code(tmp_path, nproc, to
     assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
 
 
+def test_a_run_that_is_not_to_save_on_a_signal_says_so(tmp_path):
+    with training(tmp_path, "--set", "save.on_signal=false") as process:
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+    assert process.returncode == 75, rest
+    assert "SIGTERM: ending, without saving, after this step" in rest
+
+
 @pytest.mark.slow
 def test_a_killed_rank_is_told_first_and_the_run_goes_on_from_its_last_checkpoint(tmp_path):
     with training(tmp_path, "--nproc", "2", "--max-restarts", "1") as process:
