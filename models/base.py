@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 Batch = Mapping[str, Any]
+Weight = int | Mapping[str, int]
+"""Units; or units by term, where a loss is a sum of means over units of different kinds."""
 SplitName = Literal["train", "val", "test"]
 
 
@@ -48,7 +50,8 @@ class Goal:
 class Loss:
     """A loss summed over its units, and the parts that are logged with it (also sums)."""
 
-    sum: Tensor
+    sum: Tensor | Mapping[str, Tensor]
+    """Or one sum a term, in the names of `Task.weight`: the loss is then the sum of their means."""
     parts: Mapping[str, Tensor]
 
 
@@ -108,8 +111,11 @@ class Task(Protocol):
     def collate(self, samples: Sequence[Any]) -> Batch:
         """One batch from samples; never empty."""
 
-    def weight(self, batch: Batch) -> int:
-        """How many units `batch` holds; known before the forward pass, may be 0."""
+    def weight(self, batch: Batch) -> Weight:
+        """How many units `batch` holds; known before the forward pass, may be 0.
+
+        By term always the same names in one order; the first one counts the run's units.
+        """
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         """The loss summed over the units of `batch`; 0 with gradients where it has none."""
@@ -127,7 +133,37 @@ class Task(Protocol):
         """Floating point operations of forward and backward for one sample; None: not known."""
 
     def facts(self) -> Mapping[str, Any]:
-        """What the person should know of the data: counts, splits, what was left out."""
+        """What the person should know of the data: counts, splits, what was left out.
+
+        `control`, where the data is a noise control: for each metric that must be at chance
+        {"min", "max", "chance"}, each of them where it is known.
+        """
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """What a task has beside the rest of Task, whose loss changes as the run goes on."""
+
+    def pace(self, epoch: float, epochs: float) -> None:
+        """The next step begins after `epoch` of `epochs` passes over the data."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the data, for a person to look at."""
+
+    name: str
+    """What its file is called, without a suffix."""
+    caption: str
+    png: bytes
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """What a task has beside the rest of Task, whose data can be looked at."""
+
+    def pictures(self) -> Sequence[Picture]:
+        """One or a few samples of the training data with what is to be learnt of them."""
 
 
 @runtime_checkable

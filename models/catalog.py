@@ -16,6 +16,9 @@ class Family:
     its exact number of `parameters`; imports no torch."""
     task: str
     """`module:Class`, built as Class(model, data, context)."""
+    formats: str
+    """Module with FORMATS, what it reads in words, and recognise(path) -> str | None, the format of
+    a file or folder; imports no torch."""
     stages: tuple[str, ...] = ()
     """Names of the stages that the mode `staged` trains one after the other; none: not staged."""
 
@@ -26,5 +29,6 @@ FAMILIES = {
         "a decoder-only transformer in the Llama layout, for text",
         "models.language.config",
         "models.language.task:LanguageTask",
+        "models.language.formats",
     ),
 }

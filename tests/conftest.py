@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,10 @@ from launcher.processes import cores
 
 if TYPE_CHECKING:
     from tests.engines.pool import Pool
+
+# Data that tests have made is theirs: what they find is what this checkout makes, once a session.
+_cache = TemporaryDirectory(prefix="gearshift-tests-")
+os.environ["GEARSHIFT_CACHE"] = _cache.name
 
 # Before anything imports torch: tests share the cores with the processes they start.
 cores.share_politely(os.environ)

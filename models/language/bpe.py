@@ -11,8 +11,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
+from models.common.split import write_whole
 from models.language.records import Turn
-from models.language.split import write_whole
 from models.language.tokenizer import RESERVED, TAGS
 
 KEPT = "tokenizer.json"

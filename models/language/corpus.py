@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.base import DataError
-from models.language.readers import files, plain_text
+from models.common.faults import Faults, OnBad
+from models.language.readers import files, plain_text, suffixes
 from models.language.readers.json_lines import read_json_lines
 from models.language.readers.pairs import read_csv, read_parallel
-from models.language.records import Conversation, Document, Exchange, Faults, OnBad
+from models.language.records import Conversation, Document, Exchange
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def _read_file(
 ) -> tuple[list[Document], list[Conversation]]:
     text = files.read_text(file)
     suffix = file.suffix.lower()
-    if suffix in files.JSONL:
+    if suffix in suffixes.JSONL:
         return read_json_lines(text, name, faults)
-    if suffix in files.CSV:
+    if suffix in suffixes.CSV:
         return [], read_csv(text, name, faults)
     if plain_text.is_dialogue(text):
         return [], plain_text.read_conversations(text, name, faults)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.base import DataError, SplitName
+from models.common.faults import OnBad
 from models.language.control import dialogue_chance, mismatched, text_chance, with_true_answers
 from models.language.corpus import Corpus, assemble, read_corpus
 from models.language.dialogues import Dialogues
 from models.language.packing import Windows
-from models.language.records import Document, Exchange, OnBad
+from models.language.records import Document, Exchange
 from models.language.tokenizer import Tokenizer
 
 EMBEDDED = ("embedded:python", "embedded:commands")

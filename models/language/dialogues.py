@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.base import DataError, Draws
+from models.common.faults import Faults, OnBad
 from models.language.head import IGNORE
-from models.language.records import Exchange, Faults, OnBad, Turn
+from models.language.records import Exchange, Turn
 from models.language.rows import Row
 from models.language.tokenizer import Tokenizer
 

@@ -12,13 +12,13 @@ from typing import Any
 import tokenizers
 
 from models.base import DataError
+from models.common.split import write_whole
 from models.language import bpe
 from models.language.bpe import BpeTokenizer
 from models.language.byte_tokenizer import ByteTokenizer
 from models.language.config import Size
 from models.language.external_tokenizer import ExternalTokenizer
 from models.language.model import NORM_EPSILON, ROTARY_BASE
-from models.language.split import write_whole
 from models.language.tokenizer import TAGS, Tokenizer
 
 CONFIG = "config.json"

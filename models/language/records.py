@@ -1,14 +1,8 @@
-"""What reading gives: documents or exchanges, and the rows that could not be used."""
+"""What reading gives: documents or exchanges."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
-
-from models.base import DataError
-
-OnBad = Literal["stop", "skip"]
-SHOWN = 3
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -50,30 +44,3 @@ class Exchange:
     where: str
     matched: bool = False
     """In a noise control: the answer is the true one, kept only to be compared with."""
-
-
-@dataclass
-class Faults:
-    """Rows that cannot be used, gathered so that they can be told together."""
-
-    rows: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, where: str, what: str) -> None:
-        """One more row, at `where` (file and line)."""
-        self.rows.append((where, what))
-
-    def settle(self, on_bad: OnBad, read: int) -> int:
-        """How many rows were left out. Raises DataError if there are any and `on_bad` is stop.
-
-        `read` counts the rows that can be used.
-        """
-        if self.rows and on_bad == "stop":
-            told = [f"{where}: {what}" for where, what in self.rows[:SHOWN]]
-            if len(self.rows) > SHOWN:
-                told.append(f"and {len(self.rows) - SHOWN} more")
-            raise DataError(
-                f"{len(self.rows)} of {len(self.rows) + read} rows cannot be used",
-                where="\n           ".join(told),
-                mend="repair them, or leave them out with  --set data.on_bad=skip",
-            )
-        return len(self.rows)

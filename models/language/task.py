@@ -10,6 +10,7 @@ from typing import Any
 from torch.nn import Module
 
 from models.base import Batch, Context, DataError, Goal, Loss, SplitName
+from models.common.split import keep, split_groups
 from models.language import attention, bpe, external_tokenizer, hugging_face, pretrained
 from models.language.byte_tokenizer import ByteTokenizer
 from models.language.config import SIZES, Data, Model, Size
@@ -22,8 +23,9 @@ from models.language.model import Transformer
 from models.language.packing import Windows
 from models.language.preview import show
 from models.language.rows import Row, collate
-from models.language.split import keep, split_groups
 from models.language.tokenizer import Tokenizer
+
+GROUPS = "language has {} groups (files, documents or requests)"
 
 
 class LanguageTask:
@@ -69,7 +71,7 @@ class LanguageTask:
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad)
         share, seed = self.context.eval_share, self.context.seed
-        splits = split_groups(corpus.groups, self.fraction, share, seed)
+        splits = split_groups(corpus.groups, self.fraction, share, seed, GROUPS)
         if self.context.folder is not None:
             keep(splits, self.context.folder, self.context.data_anew)
         tokenizer = self._fit_tokenizer(corpus, set(splits["train"]))

@@ -23,14 +23,17 @@ OURS = {
 THEIRS = {
     "slurm": {"pydantic"},
     "engines": {"torch", "deepspeed", "fairscale", "numpy", "psutil", "pydantic"},
-    "models": {"torch", "numpy", "pydantic", "safetensors", "tokenizers", "transformers"},
+    "models": {
+        *("torch", "numpy", "pydantic", "safetensors", "tokenizers", "transformers"),
+        *("PIL", "cv2", "h5py", "mne", "openpyxl", "sacrebleu", "scipy", "zss"),
+    },
     "training": {"torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb"},
     "launcher": {"torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed"},
     "ds_configs": set(),
 }
 """What each package may import of others; the names are those of import statements."""
 
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python-headless"}
 SHARED_BY_FAMILIES = ("models.base", "models.catalog", "models.common")
 
 

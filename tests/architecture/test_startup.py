@@ -10,7 +10,10 @@ import pytest
 
 from scripts.source import Tree
 
-HEAVY = {"torch", "deepspeed", "fairscale", "wandb", "transformers", "tokenizers", "numpy"}
+HEAVY = {
+    *("torch", "deepspeed", "fairscale", "wandb", "transformers", "tokenizers", "numpy"),
+    *("PIL", "cv2", "h5py", "mne", "openpyxl", "sacrebleu", "scipy", "zss"),
+}
 LIGHT = ("launcher.__main__", "engines.catalog", "models.catalog")
 """Where a start begins, and what it reads; settings, configs and slurm are added to them."""
 

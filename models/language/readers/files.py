@@ -7,15 +7,7 @@ import os
 from pathlib import Path
 
 from models.base import DataError
-
-TEXT = frozenset({
-    ".txt", ".text", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp",
-    ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
-    ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
-})  # fmt: skip
-JSONL = frozenset({".jsonl", ".ndjson"})
-CSV = frozenset({".csv"})
-SUFFIXES = TEXT | JSONL | CSV
+from models.language.readers.suffixes import SUFFIXES
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -6,8 +6,9 @@ import json
 from difflib import get_close_matches
 from typing import Any
 
+from models.common.faults import Faults
 from models.language.readers.pairs import COLUMNS, columns_in, pair
-from models.language.records import Conversation, Document, Faults, Turn
+from models.language.records import Conversation, Document, Turn
 
 ROLES = ("system", "user", "assistant", "tool")
 LEGAL = "; ".join(["text", *(f"{a}, {b}" for a, b in COLUMNS), "messages: [{role, content}]"])

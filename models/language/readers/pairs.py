@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from models.base import DataError
+from models.common.faults import Faults
 from models.language.readers.files import read_text
-from models.language.records import Conversation, Faults, Turn
+from models.language.records import Conversation, Turn
 
 COLUMNS = (("input", "output"), ("prompt", "response"), ("user", "assistant"))
 LEGAL = " or ".join(f"{request},{answer}" for request, answer in COLUMNS)

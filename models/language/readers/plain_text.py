@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from models.language.records import Conversation, Document, Faults, Turn
+from models.common.faults import Faults
+from models.language.records import Conversation, Document, Turn
 
 PIECE = 4096
 """Characters that a document made of blocks has at least, where the file is long enough."""

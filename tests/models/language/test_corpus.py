@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from models.base import DataError
+from models.common.split import split_groups
 from models.language.corpus import read_corpus
 from models.language.records import Turn
-from models.language.split import split_groups
 
 SAMPLE = Path(__file__).parents[4] / "shared/data/language"
 
@@ -143,7 +143,7 @@ def test_no_request_and_no_text_is_on_two_sides_of_a_split(tmp_path):
         write(folder / f"{i}.txt", f"text {i % 30}")
     for path in (write(tmp_path / "a.csv", content), folder):
         corpus = read(path)
-        splits = split_groups(corpus.groups, 1.0, 0.2, seed=0)
+        splits = split_groups(corpus.groups, 1.0, 0.2, seed=0, what="{} groups")
         side = {group: name for name, groups in splits.items() for group in groups}
         if corpus.documents:
             told = [(d.text, side[d.group]) for d in corpus.documents]

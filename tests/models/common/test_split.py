@@ -3,13 +3,14 @@ import json
 import pytest
 
 from models.base import DataError
-from models.language.split import keep, split_groups
+from models.common.split import keep, split_groups
 
+WHAT = "language has {} groups (files, documents or requests)"
 GROUPS = [f"g{i:03}" for i in range(100)]
 
 
 def test_a_group_is_on_one_side_only_and_none_is_lost():
-    splits = split_groups(GROUPS * 3, 1.0, 0.1, seed=0)
+    splits = split_groups(GROUPS * 3, 1.0, 0.1, seed=0, what=WHAT)
     assert {name: len(groups) for name, groups in splits.items()} == {
         "val": 10,
         "test": 10,
@@ -19,24 +20,24 @@ def test_a_group_is_on_one_side_only_and_none_is_lost():
 
 
 def test_the_split_depends_on_the_set_of_groups_the_shares_and_the_seed_only():
-    first = split_groups(GROUPS, 1.0, 0.1, seed=0)
-    assert split_groups(reversed(GROUPS), 1.0, 0.1, seed=0) == first
-    assert split_groups(GROUPS, 1.0, 0.1, seed=1) != first
+    first = split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT)
+    assert split_groups(reversed(GROUPS), 1.0, 0.1, seed=0, what=WHAT) == first
+    assert split_groups(GROUPS, 1.0, 0.1, seed=1, what=WHAT) != first
 
 
 def test_a_fraction_takes_so_many_groups():
-    splits = split_groups(GROUPS, 0.5, 0.1, seed=0)
+    splits = split_groups(GROUPS, 0.5, 0.1, seed=0, what=WHAT)
     assert sum(map(len, splits.values())) == 50
     assert len(splits["val"]) == 5
 
 
 def test_a_share_that_binary_fractions_cannot_hold_counts_as_written():
-    assert len(split_groups(GROUPS, 1.0, 0.29, seed=0)["val"]) == 29
+    assert len(split_groups(GROUPS, 1.0, 0.29, seed=0, what=WHAT)["val"]) == 29
 
 
 def test_an_empty_validation_is_told_with_its_counts():
     with pytest.raises(DataError) as error:
-        split_groups(GROUPS[:8], 1.0, 0.1, seed=0)
+        split_groups(GROUPS[:8], 1.0, 0.1, seed=0, what=WHAT)
     assert str(error.value) == (
         "val and test would be empty: language has 8 groups (files, documents or requests), and "
         "eval.share 0.1 of them is 0, held out twice\n"
@@ -44,7 +45,7 @@ def test_an_empty_validation_is_told_with_its_counts():
         "  legal    at least one group each for train, val and test\n"
         "  mend     --set eval.share=0.13, or more data"
     )
-    assert split_groups(GROUPS[:8], 1.0, 0.13, seed=0)["val"]
+    assert split_groups(GROUPS[:8], 1.0, 0.13, seed=0, what=WHAT)["val"]
 
 
 @pytest.mark.parametrize(
@@ -57,22 +58,22 @@ def test_an_empty_validation_is_told_with_its_counts():
 )
 def test_each_empty_side_is_named(groups, share, what):
     with pytest.raises(DataError) as error:
-        split_groups(GROUPS[:groups], 1.0, share, seed=0)
+        split_groups(GROUPS[:groups], 1.0, share, seed=0, what=WHAT)
     assert what in str(error.value)
 
 
 def test_a_run_folder_keeps_the_split_and_refuses_another(tmp_path):
-    splits = split_groups(GROUPS, 1.0, 0.1, seed=0)
+    splits = split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT)
     keep(splits, tmp_path)
     kept = json.loads((tmp_path / "split.json").read_text())
     assert kept["val"] == splits["val"] and kept["counts"]["train"] == 80
     keep(splits, tmp_path)
     with pytest.raises(DataError, match="is not what this run began with"):
-        keep(split_groups(GROUPS[:99], 1.0, 0.1, seed=0), tmp_path)
+        keep(split_groups(GROUPS[:99], 1.0, 0.1, seed=0, what=WHAT), tmp_path)
 
 
 def test_other_groups_replace_the_split_of_a_run_whose_data_begins_anew(tmp_path):
-    keep(split_groups(GROUPS, 1.0, 0.1, seed=0), tmp_path)
-    other = split_groups(GROUPS[:99], 1.0, 0.1, seed=0)
+    keep(split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT), tmp_path)
+    other = split_groups(GROUPS[:99], 1.0, 0.1, seed=0, what=WHAT)
     keep(other, tmp_path, anew=True)
     keep(other, tmp_path)

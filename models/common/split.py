@@ -12,15 +12,17 @@ import numpy as np
 from models.base import DataError, SplitName
 
 FILE = "split.json"
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 def split_groups(
-    groups: Iterable[str], fraction: float, share: float, seed: int
+    groups: Iterable[str], fraction: float, share: float, seed: int, what: str
 ) -> dict[SplitName, list[str]]:
     """Each split's groups, sorted: a pure function of the set of groups, the shares and the seed.
 
     Of the `fraction` of groups that is used, `share` goes to val and as much again to test,
-    rounded down. Raises DataError if one of the three would be empty.
+    rounded down. Raises DataError if one of the three would be empty; `what` tells the family and
+    what its groups are, such as "abr has {} groups (patients)".
     """
     ids = sorted(set(groups))
     order = np.random.default_rng(seed).permutation(len(ids))
@@ -29,8 +31,8 @@ def split_groups(
     if held == 0 or len(used) - 2 * held < 1:
         side = "val and test" if held == 0 else "train"
         raise DataError(
-            f"{side} would be empty: language has {len(used)} groups (files, documents or "
-            f"requests), and eval.share {share:g} of them is {held}, held out twice",
+            f"{side} would be empty: {what.format(len(used))}, and eval.share {share:g} of them "
+            f"is {held}, held out twice",
             where="eval.share, data.fraction, data.path",
             legal="at least one group each for train, val and test",
             mend=_mend(len(used)),

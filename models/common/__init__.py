@@ -1,0 +1,1 @@
+"""What several families read and draw by: splits, files, caches, means and pictures."""
