@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.abr.attention import DecoderLayer, FeedForward, position_table
 from models.abr.config import Size
@@ -41,7 +40,7 @@ class DecoderLevel(nn.Module):
         `skip` [batch, time, skip], the encoder at this rate; gives [batch, time, width].
         """
         x = upsampled(x, skip.shape[1])
-        x = F.gelu(self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1))))
+        x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
         memory = self.memory(memory)
         for layer, film in zip(self.layers, self.films, strict=True):
             x = film(layer(x, memory, self.positions), condition)

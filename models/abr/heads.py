@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -98,6 +100,6 @@ class ThresholdHead(nn.Module):
 def _chain(*widths: int, last: nn.Module | None = None) -> nn.Sequential:
     """Linear layers with GELU between them, and `last` behind."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.GELU()]
     return nn.Sequential(*layers[:-1], *([last] if last is not None else []))

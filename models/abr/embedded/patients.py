@@ -19,12 +19,14 @@ SHARES = {
 }
 """Of the kinds of hearing, in the order of their names."""
 ORIGIN = Origin("simulated", "human", 10.0, "µV, as simulated")
-VERSION = 1
+VERSION = 2
 SEED = 20
 LEVELS = np.arange(90, 5, -10)
 RATES = np.array([11.1, 21.1, 33.1])
 HEIGHT_UV = 0.5
 """Of wave V far above threshold."""
+EARLY_WITH_LOSS = 0.4
+"""Of waves I to IV in a sensorineural loss, which takes them sooner than wave V."""
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(CLASSES)
 Array = NDArray[np.float64]
 
@@ -131,6 +133,7 @@ def _signals(
     latency[:, 4] += 0.6 * smeared
     heights = waves.HEIGHT * height[:, None]
     heights[smeared, :4] = 0
+    heights[kind == SENSORINEURAL, :4] *= EARLY_WITH_LOSS
     signal = waves.bumps(latency, heights, np.where(smeared, 1.8, 1.0))
     left = np.where(kind == NEUROPATHY, 0.10 * np.exp((level - 80) / 25), 0.0)
     signal += waves.microphonic(left, rng.uniform(0, 2 * np.pi, count))
