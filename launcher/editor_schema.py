@@ -38,10 +38,11 @@ _CHANGE: Schema = {
 }
 
 
-def settings() -> Schema:
-    """The schema of a person's settings file, for all families together."""
+def settings(own: str | None = None) -> Schema:
+    """The schema of a person's settings file, for all families, and a task of their `own`."""
     merged: dict[str, list[Schema]] = {}
-    for family in FAMILIES:
+    families = [*FAMILIES] if own is None else [*dict.fromkeys((*FAMILIES, own))]
+    for family in families:
         for key, leaf in leaves(family).items():
             known = merged.setdefault(key, [])
             if (schema := _leaf(leaf)) not in known:
@@ -117,6 +118,8 @@ def _changeable(leaf: Leaf) -> Schema:
 
 def _leaf(leaf: Leaf) -> Schema:
     schema: Schema = {"description": leaf.description, "default": leaf.default}
+    if leaf.key == "model.family":
+        return schema | {"anyOf": [{"enum": list(FAMILIES)}, {"type": "string", "pattern": ":"}]}
     if isinstance(leaf.legal, tuple):
         return schema | {"enum": [*leaf.legal, None] if leaf.nullable else list(leaf.legal)}
     if leaf.key == "promise":

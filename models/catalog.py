@@ -1,4 +1,4 @@
-"""The families there are: where each one lives, and one sentence on it."""
+"""The families there are, where each one lives, and how a task of one's own is named."""
 
 from __future__ import annotations
 
@@ -32,3 +32,25 @@ FAMILIES = {
         "models.language.formats",
     ),
 }
+
+
+def parted(word: str) -> tuple[str, str]:
+    """The model and the size of `FAMILY[:SIZE]` or `package.module:Class[:SIZE]`; no size: empty.
+
+    A class is told from a size by the dot or slash before it, or by its capital letter.
+    """
+    first, _, rest = word.partition(":")
+    if first in FAMILIES or not rest or not ({".", "/"} & set(first) or rest[0].isupper()):
+        return first, rest
+    name, _, size = rest.partition(":")
+    return f"{first}:{name}", size
+
+
+def is_own(name: str) -> bool:
+    """Whether a model is a person's own task, `package.module:Class`, and not of a family."""
+    return ":" in name and parted(name) == (name, "")
+
+
+def stages_of(name: str) -> tuple[str, ...]:
+    """The stages that a family declares; a task of one's own has none."""
+    return FAMILIES[name].stages if name in FAMILIES else ()

@@ -42,6 +42,8 @@ class FamilyFile:
     modes: Mapping[str, Block]
     size_modes: Mapping[tuple[str, str], Block]
     """By (size, mode)."""
+    declared: Block | None = None
+    """What the class of a task of the person's own declares, above the default."""
 
 
 @cache
@@ -80,6 +82,12 @@ def family(name: str) -> FamilyFile:
         {key: Block(node, place) for key, node in _blocks(found, "modes").items()},
         size_modes,
     )
+
+
+@cache
+def own() -> Block:
+    """What every task of a person's own begins with. Reads the disk."""
+    return Block(read(FOLDER / "own.yaml"), "ds_configs/own.yaml")
 
 
 def _blocks(tree: Mapping[str, Node], key: str) -> Mapping[str, Node]:
