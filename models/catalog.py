@@ -17,8 +17,8 @@ class Family:
     task: str
     """`module:Class`, built as Class(model, data, context)."""
     formats: str
-    """Module with FORMATS, what it reads in words, and recognise(path) -> str | None, the format of
-    a file or folder; imports no torch."""
+    """Module with FORMATS, what it reads in words, recognise(path) -> str | None, the format of a
+    file or folder, and EMBEDDED, the names of the data that needs no file; imports no torch."""
     stages: tuple[str, ...] = ()
     """Names of the stages that the mode `staged` trains one after the other; none: not staged."""
 
