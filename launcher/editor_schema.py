@@ -89,9 +89,20 @@ def family(name: str) -> Schema:
     }
 
 
+def own() -> Schema:
+    """The schema of the file that holds for every task of a person's own."""
+    schema = family(next(iter(FAMILIES)))
+    for block in (schema["properties"]["default"], schema["definitions"]["mode"]):
+        for section in ("model", "data"):
+            del block["properties"][section]
+    del schema["properties"]["sizes"], schema["definitions"]["size"]
+    return {**schema, "title": "A task of a person's own"}
+
+
 def files() -> dict[str, str]:
     """The text of every schema file by its path in ds_configs."""
     schemas = {"settings.schema.json": settings(), "mode.schema.json": mode()}
+    schemas["own.schema.json"] = own()
     schemas |= {f"models/{name}.schema.json": family(name) for name in FAMILIES}
     return {path: json.dumps(schema, indent=1) + "\n" for path, schema in schemas.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,11 +67,9 @@ def family_file(name: str) -> FamilyFile:
     Beneath them lies what holds for every task of one's own. Raises SettingsError.
     """
     cls = own_task.load(name)
-    return FamilyFile(
-        default=shipped.own(),
+    return replace(
+        shipped.own(),
         sizes={size: _block(cls, "sizes", size) for size in _mapping(cls, "sizes")},
-        modes={},
-        size_modes={},
         declared=_block(cls, "defaults"),
     )
 

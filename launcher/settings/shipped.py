@@ -66,8 +66,18 @@ def mode(name: str) -> Mode:
 @cache
 def family(name: str) -> FamilyFile:
     """A family's file. Reads the disk."""
-    place = f"ds_configs/models/{name}.yaml"
-    found = read(FOLDER / "models" / f"{name}.yaml").value
+    return _family_file(f"models/{name}.yaml")
+
+
+@cache
+def own() -> FamilyFile:
+    """What every task of a person's own begins with. Reads the disk."""
+    return _family_file("own.yaml")
+
+
+def _family_file(path: str) -> FamilyFile:
+    place = f"ds_configs/{path}"
+    found = read(FOLDER / path).value
     size_modes: dict[tuple[str, str], Block] = {}
     sizes: dict[str, Block] = {}
     for size, node in _blocks(found, "sizes").items():
@@ -82,12 +92,6 @@ def family(name: str) -> FamilyFile:
         {key: Block(node, place) for key, node in _blocks(found, "modes").items()},
         size_modes,
     )
-
-
-@cache
-def own() -> Block:
-    """What every task of a person's own begins with. Reads the disk."""
-    return Block(read(FOLDER / "own.yaml"), "ds_configs/own.yaml")
 
 
 def _blocks(tree: Mapping[str, Node], key: str) -> Mapping[str, Node]:
