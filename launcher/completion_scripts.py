@@ -218,7 +218,8 @@ def _fish() -> Iterator[str]:
         if command.word == _FOLDER:
             yield f"{start} -a '(__fish_complete_directories)'"
         if command.operand:
-            yield f"{start} -F"
+            behind = f"{condition}; and __fish_seen_subcommand_from {command.words[0]}"
+            yield f"complete -c {_TOOL} -n {shlex.quote(behind)} -F"
         for option in (*command.options, HELP):
             yield f"{start} {_fish_option(option)}"
 

@@ -11,7 +11,7 @@ from launcher.cli import Request
 from launcher.data import findings, folder, page
 from launcher.data.findings import Findings
 from launcher.data.formats import recognise
-from launcher.messages import PROGRAM, SettingsError
+from launcher.messages import PROGRAM, SettingsError, counted
 from launcher.options import JSON
 from launcher.settings.resolve import resolve
 from launcher.settings.resolved import Resolved, Words
@@ -63,7 +63,7 @@ def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
     told = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]
     for name, text in (*told, *shapes):
         yield f"  {name:<{_LABEL}} {text}"
-    pictures = f" and {len(written) - 1} pictures" if written[1:] else ""
+    pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
     yield f"wrote {written[0]}{pictures}"
     if not is_own(found.model):
         family = found.model.partition(":")[0]

@@ -78,7 +78,9 @@ def overlap(found: Findings) -> str:
         return "not known: the task keeps no groups"
     if not found.shared_groups:
         return "none: no group is in two splits"
-    return f"{len(found.shared_groups)} groups are in two splits: {text(found.shared_groups[:10])}"
+    count = len(found.shared_groups)
+    told = "1 group is" if count == 1 else f"{count} groups are"
+    return f"{told} in two splits: {text(found.shared_groups[:10])}"
 
 
 def _body(found: Findings) -> Iterator[str]:
