@@ -58,7 +58,9 @@ def _smallest(family: str) -> str:
 
 
 def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
-    yield f"{found.path}: {found.format or 'embedded, or read by a task of your own'}"
+    is_file = not found.path.startswith("embedded:")
+    kind = found.format or ("what your own task reads" if is_file else "embedded data")
+    yield f"{found.path}: {kind}"
     shapes = [(f"a batch, {name}", text) for name, text in page.rows(found.sample)]
     told = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]
     for name, text in (*told, *shapes):
