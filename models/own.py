@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from models.common.split import SPLITS
 
 Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
 """By name a sum over the units of the batch, or a sum and what it is counted over."""
+Pairs = dict[str, tuple[Tensor, Tensor | int]]
 _CONTAINERS = (Sequential, ModuleList, ModuleDict)
 
 
@@ -109,9 +110,9 @@ class OwnTask(ABC):
 
     def metric(self) -> OwnMetric:
         """The means of all that `measure` gives."""
-        return OwnMetric(self)
+        return OwnMetric(self._pairs)
 
-    def _pairs(self, model: Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor | int]]:
+    def _pairs(self, model: Module, batch: Batch) -> Pairs:
         found, units = self.measure(model, batch), self.weight(batch)
         if "loss" not in found:
             given = ", ".join(found) or "nothing"
@@ -144,13 +145,13 @@ class OwnTask(ABC):
 class OwnMetric:
     """Sum and count of each thing that a task measures."""
 
-    def __init__(self, task: OwnTask) -> None:
-        self._task = task
+    def __init__(self, measure: Callable[[Module, Batch], Pairs]) -> None:
+        self._measure = measure
         self._means: Means | None = None
 
     def update(self, model: Module, batch: Batch) -> Tensor:
         """See Means. Raises ValueError where other things are measured than before."""
-        found = self._task._pairs(model, batch)
+        found = self._measure(model, batch)
         if self._means is not None and self._means.names != tuple(found):
             before, now = (", ".join(names) for names in (self._means.names, found))
             raise ValueError(f"measure gave {before} of one batch and {now} of another")

@@ -24,13 +24,15 @@ _PINNED = (*sorted(own_packages.NAMES), "launcher")
 
 
 def search(folder: object) -> None:
-    """From now on modules are looked for in the working directory, and before it in `folder`.
+    """From now on modules are looked for in the working directory, and before all in `folder`.
 
     Anything that is no text names no folder.
     """
-    for place in (os.getcwd(), folder):
-        if isinstance(place, str) and place not in sys.path:
-            sys.path.insert(0, place)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    if isinstance(folder, str):
+        place = os.path.abspath(os.path.expanduser(folder))
+        sys.path[:] = [place, *(other for other in sys.path if other != place)]
 
 
 @cache

@@ -171,6 +171,16 @@ def test_from_python_it_is_named_in_the_same_words(here, monkeypatch):
         launcher.train(model=f"{name}:Line", settings={"model.depth": 3})
 
 
+def test_a_setting_that_the_task_never_reads_is_told(here, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = write(here, HEAD + LINE + BODY)
+    assert main(["--model", f"{name}:Line", "--set", "model.width=3"]) == 0
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "warning: model.width 3 was set, and nothing in this run reads it",
+        "  from     --set model.width=3",
+    ]
+
+
 def test_words_that_are_wrong_write_nothing(here, program, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(here), *sys.path])
     before = program.files()

@@ -5,12 +5,17 @@ import sys
 import pytest
 import torch
 
+from launcher import editor_schema
+from launcher.going_on import resume
+from launcher.going_on.decide import decide
 from launcher.messages import SettingsError
 from launcher.settings import own_task, settings_text, shipped
 from launcher.settings.leaves import leaves
+from launcher.settings.resolved import Words
 from launcher.settings.taken import Taken
-from tests.launcher.given import SERVER, resolved
+from tests.launcher.given import LAPTOP, SERVER, resolved
 from tests.launcher.own_tasks import BODY, EXAMPLES, HEAD, LINE, write
+from tests.launcher.runs import trained
 
 SIZES = """\
     sizes = {
@@ -160,6 +165,30 @@ def test_sections_within_the_settings_of_a_task_are_settings(here):
     assert leaves(f"{name}:Line")["model.deep.rate"].default == 0.5
     run = resolved("model.deep.rate=0.25", model=f"{name}:Line")
     assert Taken(run.settings).model.deep.rate == 0.25
+
+
+def test_editors_know_the_settings_of_the_task_where_it_is_named(line):
+    model = editor_schema.settings(line)["properties"]["model"]["properties"]
+    assert model["width"]["type"] == "integer"
+    assert "width" not in editor_schema.settings()["properties"]["model"]["properties"]
+
+
+def test_a_run_of_it_is_the_newest_to_go_on_with(line, here):
+    name = line.partition(":")[0]
+    folder = trained(here / "runs" / "mine", resolved(model=line), 2)
+    found = resume.find(Words(model=line, resume="auto"), None)
+    assert found is not None and found.folder.samefile(folder)
+    assert resume.find(Words(model=f"{name}:Other", resume="auto"), None) is None
+
+
+def test_a_run_of_it_keeps_its_task_and_follows_it_where_it_has_moved(line, here):
+    folder = trained(here / "runs" / "mine", resolved("model.width=9", model=line), 2)
+    decision = decide(Words(resume=str(folder)), None, LAPTOP)
+    assert decision.resolved.settings.model.width == 9
+    moved = decide(Words(resume=str(folder), sets=["model.folder=."]), None, LAPTOP)
+    assert moved.resolved.settings.model.folder == str(here)
+    with pytest.raises(SettingsError, match="model language is not mine"):
+        decide(Words(model="language", resume=str(folder)), None, LAPTOP)
 
 
 def test_the_example_learns_nothing_of_the_engine(here):
