@@ -54,24 +54,24 @@ class MassMetric:
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """Summed loss, squared error, squared deviation from the sample's own mean on hidden
-        pixels, and hidden pixels; float64."""
+        """Summed loss; on hidden pixels squared error, squared deviation from the mean of what is
+        seen of the sample, and how many there are; float64."""
         hidden, mass = batch["hidden"], batch["mass"]
         loss, maps = model(batch["events"], mass, hidden, measure=True)
         if maps.device.type == "mps":  # has no float64
             hidden, mass, maps, loss = hidden.cpu(), mass.cpu(), maps.cpu(), loss.cpu()
-        shown, mass = hidden[:, None].double(), mass.double()
-        count = shown.sum((2, 3), keepdim=True).clamp(min=1)
-        mean = (mass * shown).sum((2, 3), keepdim=True) / count
-        error = (maps.double() - mass).square() * shown
-        variance = (mass - mean).square() * shown
+        counted, seen, mass = hidden[:, None], (~hidden[:, None]).double(), mass.double()
+        count = seen.sum((2, 3), keepdim=True).clamp(min=1)
+        mean = (mass * seen).sum((2, 3), keepdim=True) / count
+        error = (maps.double() - mass).square() * counted
+        variance = (mass - mean).square() * counted
         return _vector(loss, error, variance, hidden)
 
     def result(self, counts: Tensor) -> dict[str, float]:
         """The metrics of the summed counts.
 
-        `val_masked_r2` is 1 where hidden mass is told exactly and 0 where telling each sample's own
-        mean would do as well.
+        `val_masked_r2` is 1 where hidden mass is told exactly and 0 where telling the mean of what
+        is seen of a sample would do as well.
         """
         loss, error, variance, pixels = counts.tolist()
         r2 = 1 - error / variance if variance else 0.0

@@ -66,6 +66,7 @@ class Windows:
         crop = rules.crop or (height, width)
         self.grid = height, width
         self.shape = min(crop[0], height), min(crop[1], width)
+        self.is_cropped = self.shape != self.grid
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -76,28 +77,39 @@ class Windows:
 
     def drawn(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample at `index`, with everything in it that is random drawn from `rng`."""
-        place, partner = self._place(rng), self._partner(index, rng)
-        events, grid = self._grid(index, place, rng, is_input=True)
-        if self.rules.is_masked:
-            hidden = self._hidden(rng)
-            labels = _mass(grid if partner == index else self._grid(partner, place, rng)[1])
-        else:
-            hidden, labels = None, self._classes(partner, place)
-        return Sample(grid, labels, hidden, self._meta(index, len(events)))
+        seen = self._events(index)
+        place = self._place(seen, rng) if self.is_cropped else (0, 0)
+        partner = self._partner(index, rng)
+        if self.rules.control == "noise":
+            # Not as many as there were: how much moves tells how much foreground there is.
+            count = len(self._events(self._elsewhere(index, rng)))
+            seen = _poisson(count, *self._span(index), self.grid, rng)
+        seen = self._cropped(seen, place)
+        grid = self._voxels(seen, index)
+        if not self.rules.is_masked:
+            return Sample(grid, self._classes(partner, place), None, self._meta(index, len(seen)))
+        hidden, told = self._hidden(rng), grid
+        if partner != index:
+            told = self._voxels(self._cropped(self._events(partner), place), partner)
+        return Sample(grid, _mass(told), hidden, self._meta(index, len(seen)))
 
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))
 
-    def _place(self, rng: np.random.Generator) -> tuple[int, int]:
-        """The upper left corner of the crop."""
-        spare = np.subtract(self.grid, self.shape)
-        top, left = rng.integers(0, spare + 1).tolist()
-        return top, left
+    def _place(self, events: Events, rng: np.random.Generator) -> tuple[int, int]:
+        """The upper left corner of a crop around an event: elsewhere there is nothing to see."""
+        (height, width), (rows, columns) = self.grid, self.shape
+        top, left = rng.integers(0, rows), rng.integers(0, columns)
+        middle = int(rng.integers(0, max(1, len(events))))
+        y, x = (events.y[middle], events.x[middle]) if len(events) else (height // 2, width // 2)
+        return int(np.clip(y - top, 0, height - rows)), int(np.clip(x - left, 0, width - columns))
 
     def _partner(self, index: int, rng: np.random.Generator) -> int:
-        """The window whose label is shown: its own, or one of another recording, or time."""
-        if self.rules.control != "shuffle":
-            return index
+        """The window whose label is shown."""
+        return self._elsewhere(index, rng) if self.rules.control == "shuffle" else index
+
+    def _elsewhere(self, index: int, rng: np.random.Generator) -> int:
+        """A window of another recording, or, where there is none, of another time."""
         recording, window = self.windows[index]
         far = self.windows[:, 0] != recording
         if not far.any():
@@ -106,21 +118,24 @@ class Windows:
         others = np.flatnonzero(far)
         return int(rng.choice(others)) if len(others) else index
 
-    def _grid(
-        self, index: int, place: tuple[int, int], rng: np.random.Generator, is_input: bool = False
-    ) -> tuple[Events, np.ndarray]:
-        """The events in the crop of a window, and their grid."""
+    def _events(self, index: int) -> Events:
         recording, window = self._at(index)
-        events = recording.events(window).downsampled(self.rules.downsample, *self.grid)
+        return recording.events(window).downsampled(self.rules.downsample, *self.grid)
+
+    def _cropped(self, events: Events, place: tuple[int, int]) -> Events:
+        if not self.is_cropped:
+            return events
+        moved = Events(events.t, events.x - place[1], events.y - place[0], events.p)
+        return moved.downsampled(1, *self.shape)
+
+    def _voxels(self, events: Events, index: int) -> np.ndarray:
+        return normalise(voxelise(events, *self._span(index), (BINS, *self.shape)))
+
+    def _span(self, index: int) -> tuple[float, float]:
+        """Start and stop of a window, in the dtype of its times."""
+        recording, window = self._at(index)
         start, stop = recording.windows[window]
-        if is_input and self.rules.control == "noise":
-            events = _poisson(len(events), start, stop, self.grid, rng)
-        if self.shape != self.grid:
-            top, left = place
-            moved = Events(events.t, events.x - left, events.y - top, events.p)
-            events = moved.downsampled(1, *self.shape)
-        grid = voxelise(events, start, stop, (BINS, *self.shape))
-        return events, normalise(grid)
+        return start, stop
 
     def _at(self, index: int) -> tuple[Recording, int]:
         number, window = self.windows[index].tolist()
@@ -147,21 +162,15 @@ class Windows:
 
     def foreground(self) -> tuple[int, int]:
         """Pixels of the foreground and of both classes, over at most MEASURED windows evenly
-        spaced; in the crops that evaluation sees, otherwise in whole frames."""
+        spaced; in the crops of an evaluation."""
         chosen = np.unique(np.linspace(0, len(self) - 1, MEASURED).astype(int)).tolist()
         foreground = both = 0
         for index in chosen:
-            if self.fixed is None:
-                recording, window = self._at(index)
-                label = recording.label(window, self.rules.downsample)
-                counted = label != IGNORED
-            else:
-                rng = self._rng(index)
-                place = self._place(rng)
-                label = self._classes(self._partner(index, rng), place)
-                counted = label != IGNORE
+            rng = self._rng(index)
+            place = self._place(self._events(index), rng) if self.is_cropped else (0, 0)
+            label = self._classes(self._partner(index, rng), place)
             foreground += int((label == 1).sum())
-            both += int(counted.sum())
+            both += int((label != IGNORE).sum())
         return foreground, both
 
 
