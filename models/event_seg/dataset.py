@@ -14,7 +14,7 @@ from models.common.split import SPLITS
 from models.event_seg.formats import FORMATS
 from models.event_seg.parts import Parts
 from models.event_seg.readers.masks import LEGAL, SUFFIX
-from models.event_seg.readers.raw import Cutting
+from models.event_seg.readers.raw import Told
 from models.event_seg.recording import Recording
 from models.event_seg.windows import Rules, Windows
 
@@ -32,14 +32,12 @@ def is_embedded(path: str) -> bool:
     return path in EMBEDDED
 
 
-def read_files(
-    path: str, cutting: Cutting, on_bad: OnBad
-) -> tuple[Sequence[Recording], dict[str, Any]]:
+def read_files(path: str, told: Told, on_bad: OnBad) -> tuple[Sequence[Recording], dict[str, Any]]:
     """The recordings that `data.path` names, and what was left out. Raises DataError."""
     from models.event_seg.readers.find import recordings
 
     faults = Faults("recordings")
-    found, others = recordings(existing(path, "; ".join(FORMATS)), cutting, faults)
+    found, others = recordings(existing(path, "; ".join(FORMATS)), told, faults)
     skipped = faults.settle(on_bad, len(found))
     if not found:
         raise DataError(

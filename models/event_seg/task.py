@@ -16,7 +16,6 @@ from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import Network, flops_per_sample
 from models.event_seg.pictures import draw
-from models.event_seg.readers.raw import Cutting
 from models.event_seg.recording import Recording
 from models.event_seg.windows import Rules, Sample, Windows
 
@@ -70,9 +69,7 @@ class EventSegTask:
             from models.event_seg.embedded.shapes import recordings
 
             return recordings(self.size.sensor), {}
-        sensor = self._data.sensor
-        cutting = Cutting(self._data.window_ms, None if sensor is None else (sensor[0], sensor[1]))
-        return dataset.read_files(self.path, cutting, self.on_bad)
+        return dataset.read_files(self.path, self._data, self.on_bad)
 
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -23,12 +24,14 @@ _FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Cutting:
-    """What a person may say of recordings that do not tell it themselves."""
+class Told(Protocol):
+    """What a person may say of recordings that do not tell it themselves: settings."""
 
-    window_ms: float | None
-    sensor: tuple[int, int] | None
+    @property
+    def window_ms(self) -> float | None: ...
+
+    @property
+    def sensor(self) -> Sequence[int] | None: ...
 
 
 class RawRecording:
@@ -37,7 +40,7 @@ class RawRecording:
     second = 1e6
     unit = "µs, by the format"
 
-    def __init__(self, path: Path, name: str, cutting: Cutting) -> None:
+    def __init__(self, path: Path, name: str, told: Told) -> None:
         """Reads the file once for its index, and the times of its masks. Raises DataError."""
         self.path, self.name = path, name
         self.header = headers.read(path)
@@ -45,13 +48,14 @@ class RawRecording:
         self.index = raw_index.build(path, self.header)
         self.masks = Masks(beside(path)) if beside(path).exists() else None
         self.labels = f"masks of {beside(path).name}" if self.masks else ""
-        self.sensor, self.sensor_source = self._sensor(cutting.sensor)
-        self.windows, self._first_mask = self._windows(cutting.window_ms)
+        self.sensor, self.sensor_source = self._sensor(told.sensor)
+        self.windows, self._first_mask = self._windows(told.window_ms)
 
-    def _sensor(self, told: tuple[int, int] | None) -> tuple[tuple[int, int], str]:
+    def _sensor(self, told: Sequence[int] | None) -> tuple[tuple[int, int], str]:
         reached = self.index.sensor
         from_masks = self.masks.sensor if self.masks else None
-        named = (told, "data.sensor"), (self.header.sensor, "header"), (from_masks, "masks")
+        own = None if told is None else (told[0], told[1])
+        named = (own, "data.sensor"), (self.header.sensor, "header"), (from_masks, "masks")
         sensor, source = next(((s, where) for s, where in named if s), (reached, "events"))
         if self.masks and self.masks.sensor != sensor:
             raise DataError(
