@@ -143,7 +143,9 @@ class Work:
 
     def loss(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> Tensor:
         """The mean loss of a batch over its units."""
-        return self.task.loss(model, batch).sum / max(1, self.task.weight(batch))
+        found, weight = self.task.loss(model, batch).sum, self.task.weight(batch)
+        assert isinstance(found, Tensor) and isinstance(weight, int)
+        return found / max(1, weight)
 
     def judge(self, model: torch.nn.Module) -> float:
         """The loss of a trained model on batches it has been trained on; tells equal work."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
+
+from training.units import LOSS, Units, by_term, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,32 +26,33 @@ class Window:
     loss: Tensor
     """This rank's sum over the units of the global batch, times the world size."""
     parts: Mapping[str, Tensor]
-    """Sums over this rank's units."""
+    """Sums over this rank's units, each in proportion to `units`."""
     units: int
     """Of the whole global batch."""
 
 
 def accumulate(
-    task: Task, engine: Engine, module: Module, micro_batches: Sequence[MicroBatch], units: int
+    task: Task, engine: Engine, module: Module, micro_batches: Sequence[MicroBatch], units: Units
 ) -> Window:
     """Leave the gradient of the mean loss over `units`, those of all ranks, in the engine.
 
     Collective. A loss is a sum over units: divided by those of the whole global batch, it makes
-    accumulation, padding and uneven ranks give the gradient of one big batch.
+    accumulation, padding and uneven ranks give the gradient of one big batch. One of several terms
+    is the sum of their means.
     """
     # Engines average gradients over ranks; where there are no units, every sum is 0.
-    scale = engine.world.size / max(units, 1)
+    scales = {term: engine.world.size / max(count, 1) for term, count in units.items()}
+    share = {term: counted(units) / max(count, 1) for term, count in units.items()}
     losses: list[Tensor] = []
     parts: dict[str, Tensor] = {}
     for number, micro_batch in enumerate(micro_batches, start=1):
         with engine.accumulate(last=number == len(micro_batches)):
             found = task.loss(module, micro_batch.batch)
-            loss = found.sum * scale
+            terms = by_term(found.sum)
+            loss = reduce(add, [terms[term] * scale for term, scale in scales.items()])
             engine.backward(loss)
         losses.append(loss.detach())
-        for name, part in found.parts.items():
+        told = {**{t: x * share[t] for t, x in terms.items() if t != LOSS}, **found.parts}
+        for name, part in told.items():
             parts[name] = parts[name] + part.detach() if name in parts else part.detach()
-    total = losses[0]
-    for loss in losses[1:]:
-        total = total + loss
-    return Window(total, parts, units)
+    return Window(reduce(add, losses), parts, counted(units))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from models.base import Goal
+from training import control
 from training.checkpoint.manifest import Verdict
 from training.evaluate import evaluate, metric_names
 from training.hooks import Evaluation
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from engines.base import World
     from models.base import Task
     from training.data.loader import EvaluationBatches
+    from training.ending import Ending
     from training.settings import Settings
 
 _DIRECTIONS: tuple[Direction, ...] = ("min", "max")
@@ -32,6 +34,7 @@ class Judge:
         self._stopping = Stopping(settings.stop, settings.save.keep_best)
         self._batches = batches
         self._goal: Goal | None = None
+        self._metrics: Mapping[str, float] = {}
         self.verdict: Verdict | None = None
         """Of the last evaluation, where it is among the best that are to be kept."""
 
@@ -48,6 +51,7 @@ class Judge:
         assert self._goal is not None
         began = time.perf_counter()
         metrics = evaluate(task, module, self._batches, world)
+        self._metrics = metrics
         value = metrics[self._goal.metric]
         is_best = self._stopping.judge(step, value, self._goal.direction)
         self.verdict = None
@@ -71,6 +75,10 @@ class Judge:
         waited = self._stopping.waited
         times = "evaluation" if waited == 1 else "evaluations"
         return f"{self._goal.metric} did not improve in {waited} {times}"
+
+    def leak(self, task: Task, tell: control.Tell) -> Ending | None:
+        """A fault of the run whose noise control was not at chance in the last evaluation."""
+        return control.ending(task, self._metrics, tell) if self._metrics else None
 
     def facts(self) -> dict[str, Any]:
         """What `resume` needs, as plain numbers."""

@@ -32,7 +32,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
                 _act(asked, run)
             if run.is_over:
                 break
-            run.updater.prepare(engine, run.step)
+            run.updater.prepare(task, engine, run.step)
             window = accumulate(task, engine, module, micro_batches, units)
             update = run.updater.take(engine, window, run.step + 1)
             run.record(window, update, batches.waited_s)

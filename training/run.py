@@ -17,6 +17,7 @@ from training.inspection import shapes, untrained
 from training.judge import Judge
 from training.record import Record
 from training.saves import Saves
+from training.units import added
 from training.update.updater import Updater
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from training.ending import Ending
     from training.hooks import Budget
     from training.settings import Settings
+    from training.units import Units
 
 _NONFINITE = 1 << 7
 _SAVED = 1 << 8
@@ -106,15 +108,15 @@ class Run:
         """No step is to be taken any more."""
         return self._ending is not None or self.step >= self._budget.last_step
 
-    def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[int, Ask]:
+    def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[Units, Ask]:
         """Units of the global batch, and what hooks of any rank asked for since the last time."""
         if self._is_debug and self.step == self._budget.first_step:
             self._audience.event("first_batch", shapes(micro_batches[0].batch))
         flags = int(self._asks) | (_NONFINITE if self._met_nonfinite else 0)
         flags |= _SAVED if self._saves.has_news else 0
         self._asks = Ask.NOTHING
-        units = sum(micro_batch.weight for micro_batch in micro_batches)
-        units, agreed = agree(self._engine.world, units, flags)
+        own = added(micro_batch.weight for micro_batch in micro_batches)
+        units, agreed = agree(self._engine.world, own, flags)
         if not agreed:
             return units, Ask.NOTHING
         if agreed & _NONFINITE:
@@ -210,6 +212,8 @@ class Run:
             self._preview("after")
         if self._saves_last or self._is_periodic or self._budget.until is not None:
             self.save()
+        if self._ending is None or not self._ending.exit_code:
+            self._ending = self._judge.leak(self._task, self._audience.event) or self._ending
 
     @property
     def _is_periodic(self) -> bool:

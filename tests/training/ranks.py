@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engines.base import World
-from tests.training.tiny import Listener, TinyTask, run_tiny
+from tests.training.tiny import Listener, TinyTask, TwoTermsTask, run_tiny
 from training.agreement import agree
 from training.hooks import Ask
 
@@ -25,9 +25,19 @@ def tiny_run(world: World, task: dict, asks: dict[int, dict[int, Ask]], changes:
     }
 
 
+def two_terms_run(world: World, changes: dict) -> dict:
+    """Losses, parts and weights of a loss of two terms."""
+    run = run_tiny(world, TwoTermsTask(), **changes)
+    return {
+        "losses": [line.loss for line in run.listener.lines],
+        "parts": [line.parts for line in run.listener.lines],
+        "weights": {name: weight.tolist() for name, weight in run.weights.items()},
+    }
+
+
 def agreed(world: World, units: list[int], flags: list[int]) -> tuple[int, int]:
     """What ranks with other units and flags agree on."""
-    return agree(world, units[world.rank], flags[world.rank])
+    return agree(world, {"": units[world.rank]}, flags[world.rank])
 
 
 def dropout_masks(world: World, seed: int, step: int) -> list[float]:

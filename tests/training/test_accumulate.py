@@ -98,7 +98,7 @@ def test_only_the_last_micro_batch_of_a_step_is_said_to_be_the_last():
     spec = optim.spec(make_settings(), model, world)
     module = engine.prepare(model, spec, [])
     samples = Samples(task, task.data("train"), 0)
-    accumulate(task, engine, module, [samples[0, [i]] for i in (1, 2, 3)], 6)
+    accumulate(task, engine, module, [samples[0, [i]] for i in (1, 2, 3)], {"": 6})
     assert watched[0].noted == [False, False, True]
 
 

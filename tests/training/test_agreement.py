@@ -17,8 +17,8 @@ from training.agreement import agree
     ],
 )
 def test_units_add_up_and_flags_of_any_rank_count(two_ranks, units, flags, expected):
-    assert two_ranks.run(agreed, units, flags) == [expected, expected]
+    assert two_ranks.run(agreed, units, flags) == [({"": expected[0]}, expected[1])] * 2
 
 
 def test_one_rank_agrees_with_itself():
-    assert agree(one_rank(), 5, 3) == (5, 3)
+    assert agree(one_rank(), {"": 5}, 3) == ({"": 5}, 3)

@@ -94,6 +94,8 @@ class TinyTask:
     nan_gradient_at: Sequence[int] = ()
     """Samples whose loss is finite, and their gradient is not."""
     dtype: torch.dtype = torch.float64
+    control: Mapping[str, Mapping[str, float]] | None = None
+    """The bands of a noise control."""
     units = "numbers"
     goal = Goal("error", "min")
 
@@ -136,7 +138,25 @@ class TinyTask:
         return None
 
     def facts(self) -> Mapping[str, Any]:
-        return {}
+        return {} if self.control is None else {"control": self.control}
+
+
+class TwoTermsTask(TinyTask):
+    """The mean square of errors, and the mean over every third sample of its largest output."""
+
+    paces: list[tuple[float, float]] | None = None
+
+    def weight(self, batch: Mapping[str, Any]) -> dict[str, int]:
+        return {"square": int(batch["mask"].sum()), "peak": int((batch["index"] % 3 == 0).sum())}
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
+        found = model(batch["x"])
+        errors = (found - batch["y"]) ** 2 * batch["mask"]
+        peaks = found.amax(1) * (batch["index"] % 3 == 0)
+        return Loss({"square": errors.sum(), "peak": peaks.sum()}, {})
+
+    def pace(self, epoch: float, epochs: float) -> None:
+        self.paces = [*(self.paces or []), (epoch, epochs)]
 
 
 class Listener(Hook):

@@ -79,6 +79,8 @@ class Narrator(Hook):
                 voice.show(f"{facts['when']} training", words.visible(str(facts["text"])))
         elif kind == "resumed":
             self._say("head", words.resumed(facts))
+        elif kind == "control":
+            self._say("notice", words.row("control", str(facts["text"])))
         elif (text := words.warning(kind, facts)) is not None:
             self._say("warning", text)
         else:

@@ -11,7 +11,7 @@ from models.base import Batch, DataError
 from training.seeds import derive
 
 if TYPE_CHECKING:
-    from models.base import Split, Task
+    from models.base import Split, Task, Weight
 
 Request = tuple[int, list[int]]
 """Epoch, and the samples of one micro-batch."""
@@ -21,7 +21,7 @@ class MicroBatch(NamedTuple):
     """What one rank puts through one forward and backward, and the units in it."""
 
     batch: Batch
-    weight: int
+    weight: Weight
 
 
 @dataclass(frozen=True)

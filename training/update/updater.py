@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from engines.base import Update
+from models.base import Paced
 from training.checkpoint.restore import fill
 from training.seeds import seed_step
 from training.update.ema import KIND, Ema
@@ -14,6 +15,7 @@ from training.update.schedule import Schedule
 
 if TYPE_CHECKING:
     from engines.base import Engine
+    from models.base import Task
     from training.accumulate import Window
     from training.before import Before
     from training.hooks import Budget
@@ -28,6 +30,7 @@ class Updater:
         self._schedule = Schedule(settings.schedule, budget)
         self._peak = settings.optim.lr
         self._seed = settings.train.seed
+        self._budget = budget
         self._decay = settings.train.ema
         self.nonfinite = Nonfinite(settings.train.on_nonfinite)
         self.average: Ema | None = None
@@ -52,12 +55,15 @@ class Updater:
         """Inside, the model has its average for its weights, where there is one."""
         return self.average.in_place(engine) if self.average else nullcontext()
 
-    def prepare(self, engine: Engine, step: int) -> None:
-        """Set learning rate and generators for the update after `step` updates."""
+    def prepare(self, task: Task, engine: Engine, step: int) -> None:
+        """Set learning rate, generators and the pace of the loss, after `step` updates."""
         self.lr = self._peak * self._schedule.factor(step)
         for group in engine.groups:
             group["lr"] = self.lr
         seed_step(self._seed, step, engine.world.rank, engine.world.device)
+        if isinstance(task, Paced):
+            budget = self._budget
+            task.pace(budget.epoch(step), budget.epoch(budget.total_steps))
 
     def take(self, engine: Engine, window: Window, step: int) -> Update:
         """Update number `step` from the gradients of `window`; none where it has no units."""
