@@ -24,6 +24,13 @@ class Family:
 
 
 FAMILIES = {
+    "event_seg": Family(
+        "event_seg",
+        "convolutions down and up again, for the edges that an event camera sees",
+        "models.event_seg.config",
+        "models.event_seg.task:EventSegTask",
+        "models.event_seg.formats",
+    ),
     "language": Family(
         "language",
         "a decoder-only transformer in the Llama layout, for text",
