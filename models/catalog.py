@@ -38,6 +38,13 @@ FAMILIES = {
         "models.language.task:LanguageTask",
         "models.language.formats",
     ),
+    "abr": Family(
+        "abr",
+        "auditory brainstem responses: waveform, wave V, kind of hearing loss and threshold",
+        "models.abr.config",
+        "models.abr.task:ResponseTask",
+        "models.abr.formats",
+    ),
 }
 
 
