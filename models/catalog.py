@@ -31,4 +31,11 @@ FAMILIES = {
         "models.language.task:LanguageTask",
         "models.language.formats",
     ),
+    "doc_translation": Family(
+        "doc_translation",
+        "a page image to its translation as Markdown, by two image encoders and a text decoder",
+        "models.doc_translation.config",
+        "models.doc_translation.task:DocTranslationTask",
+        "models.doc_translation.formats",
+    ),
 }
