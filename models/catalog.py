@@ -45,6 +45,13 @@ FAMILIES = {
         "models.abr.task:ResponseTask",
         "models.abr.formats",
     ),
+    "doc_translation": Family(
+        "doc_translation",
+        "a page image to its translation as Markdown, by two image encoders and a text decoder",
+        "models.doc_translation.config",
+        "models.doc_translation.task:DocTranslationTask",
+        "models.doc_translation.formats",
+    ),
 }
 
 
