@@ -31,4 +31,11 @@ FAMILIES = {
         "models.language.task:LanguageTask",
         "models.language.formats",
     ),
+    "eeg_text": Family(
+        "eeg_text",
+        "regional and global transformers over EEG of reading, and a text decoder",
+        "models.eeg_text.config",
+        "models.eeg_text.task:EegTextTask",
+        "models.eeg_text.formats",
+    ),
 }
