@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from models.base import DataError
-from models.common.faults import OnBad
 from models.common.paths import existing, no_format, unknown_embedded
 from models.eeg_text import formats
 from models.eeg_text.embedded import source
-from models.eeg_text.recordings import Recordings
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How recordings are read; see config.Data."""
-
-    on_bad: OnBad = "stop"
-    samples: int = 800
-    channels: str | None = None
-    texts: str | None = None
-    line_hz: int = 50
+from models.eeg_text.recordings import Reading, Recordings
 
 
 def read(path: str, reading: Reading) -> Recordings:

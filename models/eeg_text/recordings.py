@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from models.common.faults import OnBad
+
 RATE_HZ = 500
 
 
@@ -54,6 +56,17 @@ class Recordings:
     """Counts: what cannot be used."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What else a person should know."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How recordings are read; see config.Data."""
+
+    on_bad: OnBad = "stop"
+    samples: int = 800
+    channels: str | None = None
+    texts: str | None = None
+    line_hz: int = 50
 
 
 def normalised(text: str) -> str:

@@ -15,10 +15,10 @@ from models.common.kernels import check
 from models.eeg_text import batches, corpus, flops, pictures, preview, weights
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import Fixed, MaskedSamples, Rules, TextSamples
-from models.eeg_text.facts import gather
+from models.eeg_text.facts import Seen
 from models.eeg_text.masked_metric import MaskedMetric, told
 from models.eeg_text.model import EegText, MaskedEeg
-from models.eeg_text.recordings import Recordings
+from models.eeg_text.recordings import Reading, Recordings
 from models.eeg_text.splits import Parts, divide
 from models.eeg_text.text_metric import TextMetric
 from models.eeg_text.texts import Texts
@@ -40,12 +40,10 @@ class EegTextTask:
         self.path, self.control, self.on_bad = data.path, data.control, data.on_bad
         self.fraction, self.samples, self.split = data.fraction, data.seq_len, data.split
         # A setting is read only where it means something: what nobody read is told to the person.
-        self.reading = corpus.Reading(data.on_bad)
+        self.reading = Reading(data.on_bad)
         if not self.path.startswith("embedded:"):
             texts = data.texts if self.writes else None
-            self.reading = corpus.Reading(
-                data.on_bad, self.samples, data.channels, texts, data.line_hz
-            )
+            self.reading = Reading(data.on_bad, self.samples, data.channels, texts, data.line_hz)
         self.encoder: Path | None = None
         if self.writes:
             self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
@@ -61,7 +59,6 @@ class EegTextTask:
         self._parts: Parts | None = None
         self._texts: Texts | None = None
         self.loaded: str | None = None
-        """What was taken over of another run's encoder, from counts."""
         self._flops: float | None = None
 
     def setup(self) -> None:
@@ -200,5 +197,6 @@ class EegTextTask:
         return pictures.draw(f"eeg-{index}", samples.given(index), title, caption)
 
     def facts(self) -> Mapping[str, Any]:
-        """See facts.gather."""
-        return gather(self)
+        """See facts.py; and what was taken over of another run's encoder."""
+        seen = Seen(self.recordings, self.parts, self.samples, self._texts, self.control)
+        return seen.facts() | ({} if self.loaded is None else {"encoder": self.loaded})

@@ -46,7 +46,7 @@ READING = Recipe(
     "reading", 12, 400, sentences.SLOTS, sentences.FORMS, 0.3, 800, snr_db=-6.0, likeness=0.7
 )
 SMALL = Recipe(
-    "reading-small", 4, 256, sentences.SMALL_SLOTS, sentences.SMALL_FORMS, 0.24, 480,
+    "reading-small", 3, 256, sentences.SMALL_SLOTS, sentences.SMALL_FORMS, 0.24, 480,
     snr_db=6.0, likeness=0.95,
 )  # fmt: skip
 
@@ -99,7 +99,7 @@ class Readers:
         time = np.arange(self.recipe.samples)[:, None] / RATE_HZ
         waves = np.exp(-(((time - onsets - DELAY_S) / SPREAD_S) ** 2) / 2).astype(np.float32)
         codes = self._codes[[self.words.index(word) for word in words]].reshape(len(words), -1)
-        return waves @ codes @ self._mixing_of[subject]
+        return waves @ (codes @ self._mixing_of[subject])
 
 
 def _background(rng: np.random.Generator, samples: int) -> np.ndarray:
