@@ -52,6 +52,13 @@ FAMILIES = {
         "models.doc_translation.task:DocTranslationTask",
         "models.doc_translation.formats",
     ),
+    "eeg_text": Family(
+        "eeg_text",
+        "regional and global transformers over EEG of reading, and a text decoder",
+        "models.eeg_text.config",
+        "models.eeg_text.task:EegTextTask",
+        "models.eeg_text.formats",
+    ),
 }
 
 
