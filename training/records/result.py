@@ -45,6 +45,7 @@ def _content(about: About, world_size: int, outcome: Outcome) -> dict[str, Any]:
         "engine": about.engine,
         "world_size": world_size,
         "parameters": about.parameters,
+        "data": dict(about.data),
         "best": outcome.best,
         "peak_memory_bytes": outcome.peak_memory_bytes,
         "predicted_memory_bytes": None,

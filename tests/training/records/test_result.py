@@ -34,6 +34,7 @@ def test_the_result_has_its_keys(tmp_path: Path):
         "predicted_memory_bytes": None,
         "samples_per_s": 640.0,
         "requeues": 0,
+        "data": {},
     }
 
 

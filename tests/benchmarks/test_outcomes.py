@@ -1,0 +1,62 @@
+"""A run folder becomes a row, and rows a table that docs can show."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import families
+from benchmarks.outcomes import Row, load, read, save, table
+from models.catalog import FAMILIES
+
+RESULT = {
+    "parameters": 17218,
+    "data": {"source": "/a/b/clip.raw", "format": "EVT2", "samples": {"train": 1000, "val": 2}},
+    "best": {"metric": "val_iou", "value": 0.5, "step": 1},
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with two evaluations and the verdict on a noise control."""
+    (tmp_path / "result.json").write_text(json.dumps(RESULT))
+    lines = [
+        {"kind": "eval", "metrics": {"val_loss": 2.0, "val_iou": 0.5}},
+        {"kind": "train"},
+        {"kind": "eval", "metrics": {"val_loss": 1.0, "val_iou": 0.25}},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    events = [{"kind": "saved"}, {"kind": "control", "facts": {"text": "val_iou at chance"}}]
+    (tmp_path / "events.jsonl").write_text("\n".join(map(json.dumps, events)))
+    return tmp_path
+
+
+def test_a_row_is_what_the_last_evaluation_says_with_the_goal_first(run):
+    row = read("event_seg", "noise", "a command", run, 0, 1.0)
+    assert list(row.metrics.items()) == [("val_iou", 0.25), ("val_loss", 1.0)]
+    assert row.data == "clip.raw, EVT2; 1,000 / 2 samples"
+    assert row.control == ["val_iou at chance"]
+
+
+def test_the_table_shows_the_metrics_that_are_asked_for_or_the_goal(run):
+    row = read("event_seg", "noise", "a command", run, 0, 1.0)
+    assert table([row], {}).splitlines()[2] == (
+        "| event_seg | `a command` | 17,218 | clip.raw, EVT2; 1,000 / 2 samples | val_iou 0.25 "
+        "| val_iou at chance |"
+    )
+    assert "| val_loss 1 |" in table([row], {"event_seg": ["no such", "val_loss"]})
+
+
+def test_rows_are_read_as_they_were_written(run, tmp_path):
+    row = read("event_seg", "real", "a command", run, 1, 2.5)
+    path = tmp_path / "families.json"
+    save(path, "told", {"cores": "2"}, [row])
+    assert load(path) == ("told", {"cores": "2"}, [row])
+    assert isinstance(load(path)[2][0], Row)
+
+
+def test_every_family_has_a_default_run_and_a_noise_control():
+    assert set(FAMILIES) <= set(families.RUNS)
+    kinds = [kind for _, kind, _ in families.runs(None)]
+    assert kinds.count("real") == kinds.count("noise") == len(families.RUNS)

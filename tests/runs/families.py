@@ -1,0 +1,143 @@
+"""The tiny model of a family, trained on its own data for a few steps under any engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+from torch.nn import Module
+
+from engines.base import Engine, Options, World
+from engines.catalog import build_engine, find
+from models.base import Context, Paced, Task
+from models.catalog import FAMILIES
+from tests.engines.parity import Outcome, Taken, outcome
+from tests.launcher.given import resolved
+from training import seeds
+from training.accumulate import accumulate
+from training.agreement import agree
+from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.restore import restore
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+from training.data.loader import EvaluationBatches
+from training.data.order import DataOrder
+from training.data.samples import Samples
+from training.evaluate import evaluate
+from training.units import added
+from training.update import optim
+
+GLOBAL_BATCH, MICRO_BATCH = 8, 2
+SAVED_AT, STEPS = 2, 4
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run of STEPS steps: an outcome of each rank, and the checkpoint of step SAVED_AT."""
+
+    folder: Path
+    saved: list[Outcome]
+    end: list[Outcome]
+    metrics: Mapping[str, float]
+    """Of the first few samples of the validation split, after the last step."""
+
+
+@dataclass(frozen=True)
+class Few:
+    """The first samples of a split: to see that evaluation runs under an engine."""
+
+    split: Any
+    count: int = 6
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.split))
+
+    def sample(self, index: int, draws: Any) -> Any:
+        return self.split.sample(index, draws)
+
+
+def begin(world: World, family: str, engine: str, run: Path) -> Any:
+    """Train, save on the way, go on, evaluate. Collective."""
+    with prepared(world, family, engine, run) as (task, built, module):
+        taken = _train(world, task, built, module, 1, SAVED_AT)
+        saver = Saver(run, world, engine, Keep(last=1, best=1, every=None), in_background=False)
+        saver.save(SAVED_AT, built.state(), {"samples": 0}, periodic=True, verdict=None)
+        folder = saver.wait()
+        saved = outcome(built, taken)
+        end = outcome(built, _train(world, task, built, module, SAVED_AT + 1, STEPS))
+        return folder, saved, end, _evaluated(world, task, module)
+
+
+def go_on(world: World, family: str, engine: str, run: Path, checkpoint: Path) -> Any:
+    """Take over a checkpoint into a model with other weights: the state then, and at the end."""
+    with prepared(world, family, engine, run, seed=1) as (task, built, module):
+        restore(open_checkpoint(checkpoint), built)
+        taken = outcome(built, [])
+        return taken, outcome(built, _train(world, task, built, module, SAVED_AT + 1, STEPS))
+
+
+@contextmanager
+def prepared(
+    world: World, family: str, engine: str, run: Path, seed: int = 0
+) -> Iterator[tuple[Task, Engine, Module]]:
+    """The task of a family, and its tiny model under an engine, as a worker builds them."""
+    settings = resolved(model=f"{family}:tiny", engine=engine, world_size=world.size).settings
+    module, _, name = FAMILIES[family].task.partition(":")
+    context = Context(0, settings.eval.share, run, world.device)
+    task = getattr(import_module(module), name)(settings.model, settings.data, context)
+    for rank in range(world.size):
+        if world.rank == rank:
+            task.setup()
+        world.barrier()
+    seeds.seed_weights(seed)
+    model = task.build()
+    file = find(engine).ds_config
+    text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
+    built = build_engine(
+        engine,
+        world,
+        Options(
+            channels_last=task.channels_last,
+            ds_config=json.loads(text),
+            micro_batch=MICRO_BATCH,
+            accumulation=GLOBAL_BATCH // MICRO_BATCH // world.size,
+        ),
+    )
+    try:
+        module = built.prepare(model, optim.spec(settings, model, world), task.blocks(model))
+        module.train()
+        yield task, built, module
+    finally:
+        built.close()
+
+
+def _train(
+    world: World, task: Task, engine: Engine, module: Module, first: int, last: int
+) -> list[Taken]:
+    split = task.data("train")
+    samples, order = Samples(task, split, 0), DataOrder(len(split), GLOBAL_BATCH, 0)
+    taken = []
+    for step in range(first, last + 1):
+        seeds.seed_step(0, step, world.rank, world.device)
+        if isinstance(task, Paced):
+            task.pace(float(step), float(STEPS))
+        epoch, share = order.share(step - 1, world.rank, world.size, MICRO_BATCH)
+        micro_batches = [samples[epoch, indices] for indices in share]
+        own = added(micro_batch.weight for micro_batch in micro_batches)
+        units, _ = agree(world, own, 0)
+        window = accumulate(task, engine, module, micro_batches, units)
+        update = engine.step()
+        loss = world.sum(window.loss.clone()).item() / world.size
+        taken.append(Taken(loss, update.norm.item(), update.skipped, update.loss_scale))
+    return taken
+
+
+def _evaluated(world: World, task: Task, module: Module) -> dict[str, float]:
+    samples = Samples(task, Few(task.data("val")), 0)
+    loader = resolved("loader.workers=0").settings.loader
+    return evaluate(task, module, EvaluationBatches(samples, MICRO_BATCH, world, loader), world)

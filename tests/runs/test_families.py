@@ -1,0 +1,84 @@
+"""The tiny model of every family learns the same under every engine, and moves between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from models.catalog import FAMILIES
+from tests.engines.parity import distance
+from tests.engines.pool import Pool
+from tests.engines.test_parity import lacks
+from tests.runs.crossing import differences, drift
+from tests.runs.families import Course, begin, go_on
+
+ENGINES = ("local", "ddp", "fsdp", "oss", "zero1", "zero2", "zero3")
+# The order in which gradients are added; four steps of Adam blow that up in the weights.
+LOSSES, MOMENTS, METRICS = 1e-4, 1e-3, 1e-2
+QUICK = ("local", "zero3")
+"""Engines of the default run; the others are marked slow."""
+
+
+@dataclass
+class Courses:
+    """Runs of families under engines on two processes, each taken once."""
+
+    pool: Pool
+    folder: Path
+    _taken: dict[tuple[str, str], Course] = field(default_factory=dict)
+
+    def of(self, family: str, engine: str) -> Course:
+        key = (family, engine)
+        if key not in self._taken:
+            run = self.folder / f"{family}-{engine}"
+            run.mkdir()
+            answers = self.pool.run(begin, family, engine, run)
+            folders, saved, end, metrics = zip(*answers, strict=True)
+            assert all(found == metrics[0] for found in metrics)
+            self._taken[key] = Course(folders[0], list(saved), list(end), metrics[0])
+        return self._taken[key]
+
+
+@pytest.fixture(scope="module")
+def courses(worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory) -> Courses:
+    return Courses(worlds[2], tmp_path_factory.mktemp("families"))
+
+
+def able(engine: str) -> list[pytest.MarkDecorator]:
+    slow = [] if engine in QUICK else [pytest.mark.slow]
+    return [*slow, pytest.mark.skipif(bool(lacks(engine)), reason=lacks(engine))]
+
+
+families = pytest.mark.parametrize("family", FAMILIES)
+engines = pytest.mark.parametrize("engine", [pytest.param(e, marks=able(e)) for e in ENGINES])
+
+
+@families
+@engines
+def test_losses_moments_and_metrics_are_those_of_local(
+    courses: Courses, family: str, engine: str
+) -> None:
+    plain, found = courses.of(family, "local"), courses.of(family, engine)
+    assert drift(found.end, plain.end) < LOSSES
+    apart = distance(found.end, plain.end)
+    assert apart["exp_avg"] < MOMENTS and apart["exp_avg_sq"] < MOMENTS, apart
+    assert found.metrics == pytest.approx(plain.metrics, rel=METRICS, abs=METRICS, nan_ok=True)
+    assert found.end[0].without_gradient == []
+
+
+@families
+@engines
+def test_a_checkpoint_goes_on_under_another_engine(
+    courses: Courses, tmp_path: Path, family: str, engine: str
+) -> None:
+    others = {"local": "zero3", "zero3": "local"}
+    source = others.get(engine) or ENGINES[ENGINES.index(engine) - 1]
+    if reason := lacks(source):
+        pytest.skip(reason)
+    before = courses.of(family, source)
+    answers = courses.pool.run(go_on, family, engine, tmp_path, before.folder)
+    taken, end = (list(column) for column in zip(*answers, strict=True))
+    assert differences(before.saved, taken) == []
+    assert drift(end, courses.of(family, engine).end) < LOSSES
