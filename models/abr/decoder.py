@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.abr.attention import DecoderLayer, FeedForward, position_table
 from models.abr.config import Size
@@ -30,7 +31,8 @@ class DecoderLevel(nn.Module):
         self.narrow_norm = nn.LayerNorm(width)
         self.narrow = FeedForward(width, 2, dropout)
         self.skip_pooling = AttentionPooling(skip)
-        self.skip_projection = nn.Sequential(nn.Linear(skip, width), nn.GELU(), nn.LayerNorm(width))
+        self.skip_projection = nn.Linear(skip, width)
+        self.skip_norm = nn.LayerNorm(width)
         self.last = TimeConv(width, width, 3)
         self.norm = nn.LayerNorm(width)
 
@@ -46,5 +48,6 @@ class DecoderLevel(nn.Module):
             x = film(layer(x, memory, self.positions), condition)
         x = x + self.wide(self.layers_norm(x))
         x = x + self.narrow(self.narrow_norm(x))
-        x = x + self.skip_projection(self.skip_pooling(skip))[:, None]
+        pooled = F.gelu(self.skip_projection(self.skip_pooling(skip)))
+        x = x + self.skip_norm(pooled)[:, None]
         return self.norm(x + self.last(x))

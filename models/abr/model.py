@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+from models.abr import first_weights
 from models.abr.config import Size
 from models.abr.convolution import ConvBlock
 from models.abr.decoder import DecoderLevel
@@ -52,6 +53,7 @@ class Network(nn.Module):
         )
         for name, tensor in statistics.tensors().items():
             self.register_buffer(name, tensor)
+        first_weights.draw(self, keeps_bias=self.input)
         self.terms = tuple(terms)
         self._freeze()
 
