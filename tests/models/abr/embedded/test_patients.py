@@ -39,7 +39,8 @@ def test_kinds_of_hearing_have_their_shares(shares):
     found = read_patients("embedded:patients", shares)
     _, first = np.unique(found.patient, return_index=True)
     counts = np.bincount(found.target[first], minlength=len(CLASS_NAMES))
-    np.testing.assert_allclose(counts / 600, SHARES[shares], atol=0.001)
+    # Rounded to whole patients; what is left over is normal.
+    np.testing.assert_allclose(counts, 600 * np.array(SHARES[shares]), atol=2)
 
 
 def test_wave_v_of_normal_ears_stands_where_it_should(made):
