@@ -10,7 +10,7 @@ from launcher import exit_codes, machine
 from launcher.cli import Request
 from launcher.data import findings, folder, page
 from launcher.data.findings import Findings
-from launcher.data.formats import recognise
+from launcher.data.formats import Recognised, recognise, undecided
 from launcher.messages import PROGRAM, SettingsError, counted
 from launcher.options import JSON
 from launcher.settings.resolve import resolve
@@ -34,15 +34,53 @@ def main(request: Request) -> int:
         resolved = _resolved(request.words, path)
         family = resolved.settings.model.family
     found = recognise(path, family, place)
-    if resolved is None or not parted(request.words.model or "")[1]:
-        resolved = _resolved(replace(request.words, model=_smallest(found.family)), path)
-    told = findings.look(path, found.format, resolved)
+    if resolved is not None and parted(request.words.model or "")[1]:
+        told = findings.look(path, found[0].format, resolved)
+    else:
+        told = only(path, place, found, request.words)
     written = folder.write(told, out)
     if JSON.flag in request.flags:
         print(encode(_as_json(told, written), indent=2))
     else:
         print("\n".join(_lines(told, written)))
     return exit_codes.FAULT if told.shared_groups else exit_codes.DONE
+
+
+def only(path: str, place: str, found: Sequence[Recognised], words: Words) -> Findings:
+    """What the one family finds that can use the data. Raises SettingsError where it is not one."""
+    looked: list[Findings] = []
+    said: list[str] = []
+    faults: list[SettingsError] = []
+    candidates = _candidates(path, found, words)
+    for one, resolved in candidates:
+        try:
+            looked.append(findings.look(path, one.format, resolved))
+            said.append(one.format or "")
+        except SettingsError as error:
+            faults.append(error)
+            said.append(error.faults[0].what)
+    if len(looked) == 1:
+        return looked[0]
+    if len(candidates) == 1:
+        raise faults[0]
+    raise SettingsError([undecided(path, place, [one for one, _ in candidates], said)])
+
+
+def _candidates(
+    path: str, found: Sequence[Recognised], words: Words
+) -> list[tuple[Recognised, Resolved]]:
+    """Those of `found` that know all settings in `words`. Raises SettingsError where none does."""
+    candidates: list[tuple[Recognised, Resolved]] = []
+    wrong: SettingsError | None = None
+    for one in found:
+        try:
+            model = _smallest(one.family)
+            candidates.append((one, _resolved(replace(words, model=model), path)))
+        except SettingsError as error:
+            wrong = wrong or error
+    if wrong is not None and not candidates:
+        raise wrong
+    return candidates
 
 
 def _resolved(words: Words, path: str) -> Resolved:

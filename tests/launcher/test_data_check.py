@@ -5,6 +5,10 @@ import json
 import pytest
 
 from launcher.__main__ import main
+from launcher.commands import data
+from launcher.data.formats import Recognised
+from launcher.messages import SettingsError
+from launcher.settings.resolved import Words
 from tests.launcher.own_tasks import HEAD, write
 from tests.runs.conftest import REQUESTS
 
@@ -99,6 +103,25 @@ def test_pictures_become_files_and_part_of_the_page_and_those_of_before_are_gone
     (here / "data-check" / "mine.txt").write_text("kept")
     assert check("mine.jsonl") == 0
     assert names(here / "data-check") == ["data.html", "mine.txt"]
+
+
+def test_of_several_families_the_one_that_can_use_it_reads_it(here, drawn):
+    picky = HEAD + DRAWN.replace("super().setup()", "raise DataError('no waves in it')")
+    picky = f"{write(here, picky.replace('Picture', 'DataError, Picture', 1))}:Line"
+    found = [Recognised(picky, "waves"), Recognised(drawn, "lines")]
+    assert data.only("mine.jsonl", "typed", found, Words()).format == "lines"
+    with pytest.raises(SettingsError) as wrong:
+        data.only("mine.jsonl", "typed", [found[0], found[0]], Words())
+    assert str(wrong.value).splitlines() == [
+        "error: 'mine.jsonl' may be data of several families",
+        "  from     typed",
+        f"  legal    {picky}: no waves in it",
+        f"           {picky}: no waves in it",
+        f"  mend     write  python -m launcher data check mine.jsonl --model {picky}",
+    ]
+    with pytest.raises(SettingsError) as wrong:
+        data.only("mine.jsonl", "typed", [found[1], found[1]], Words())
+    assert f"  legal    {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
 
 
 def test_groups_in_two_splits_are_told_and_end_with_one(here, drawn, capsys):
