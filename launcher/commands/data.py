@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import wrap
 
 from launcher import exit_codes, machine
 from launcher.cli import Request
 from launcher.data import findings, folder, page
 from launcher.data.findings import Findings
-from launcher.data.formats import Recognised, recognise, undecided
-from launcher.messages import PROGRAM, SettingsError, counted
+from launcher.data.formats import Recognised, recognise, several
+from launcher.messages import PROGRAM, Fault, SettingsError, counted
 from launcher.options import JSON
 from launcher.settings.resolve import resolve
 from launcher.settings.resolved import Resolved, Words
@@ -19,7 +20,7 @@ from launcher.settings.schema import config_of
 from models.catalog import is_own, parted
 from training.records.plain_json import encode
 
-_LABEL = 18
+_LABEL, _WIDTH = 18, 78
 
 
 def main(request: Request) -> int:
@@ -47,23 +48,22 @@ def main(request: Request) -> int:
 
 
 def only(path: str, place: str, found: Sequence[Recognised], words: Words) -> Findings:
-    """What the one family finds that can use the data. Raises SettingsError where it is not one."""
-    looked: list[Findings] = []
-    said: list[str] = []
-    faults: list[SettingsError] = []
+    """What the one family finds that can use the data.
+
+    Raises SettingsError where several can, and where none can with what each of them says.
+    """
+    looked: list[tuple[Recognised, Findings]] = []
+    faults: list[Fault] = []
     candidates = _candidates(path, found, words)
     for one, resolved in candidates:
         try:
-            looked.append(findings.look(path, one.format, resolved))
-            said.append(one.format or "")
+            looked.append((one, findings.look(path, one.format, resolved)))
         except SettingsError as error:
-            faults.append(error)
-            said.append(error.faults[0].what)
+            said = f"as {one.family}: " if candidates[1:] else ""
+            faults += [replace(fault, what=said + fault.what) for fault in error.faults]
     if len(looked) == 1:
-        return looked[0]
-    if len(candidates) == 1:
-        raise faults[0]
-    raise SettingsError([undecided(path, place, [one for one, _ in candidates], said)])
+        return looked[0][1]
+    raise SettingsError(faults if not looked else [several(path, place, [a for a, _ in looked])])
 
 
 def _candidates(
@@ -102,7 +102,9 @@ def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
     shapes = [(f"a batch, {name}", text) for name, text in page.rows(found.sample)]
     told = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]
     for name, text in (*told, *shapes):
-        yield f"  {name:<{_LABEL}} {text}"
+        first, *more = wrap(text, _WIDTH) or [""]
+        yield f"  {name:<{_LABEL}} {first}"
+        yield from (f"  {'':<{_LABEL}} {line}" for line in more)
     pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
     yield f"wrote {written[0]}{pictures}"
     if not is_own(found.model):

@@ -44,14 +44,11 @@ def recognise(path: str, family: str | None, place: str) -> list[Recognised]:
     return found
 
 
-def undecided(path: str, place: str, found: Sequence[Recognised], which: Sequence[str]) -> Fault:
-    """What to tell where several families can use the data, or none of several can.
-
-    `which` says that of each of `found`.
-    """
-    known = [f"{one.family}: {text}" for one, text in zip(found, which, strict=True)]
+def several(path: str, place: str, found: Sequence[Recognised]) -> Fault:
+    """What to tell where all of `found` can use the data."""
+    known = [f"{one.family}: {one.format}" for one in found]
     return Fault(
-        f"'{path}' may be data of several families",
+        f"'{path}' is data of several families",
         value=path,
         place=place,
         legal="\n           ".join(known),

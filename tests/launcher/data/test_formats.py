@@ -10,7 +10,7 @@ import pytest
 
 from launcher import messages
 from launcher.data import formats
-from launcher.data.formats import Recognised, recognise, undecided
+from launcher.data.formats import Recognised, recognise, several
 from launcher.messages import SettingsError
 from launcher.settings.leaves import leaves
 from models.catalog import FAMILIES
@@ -67,11 +67,11 @@ def test_all_families_that_take_it_for_theirs_are_found(table, monkeypatch):
     found = recognise(str(table), None, TYPED)
     assert found == [Recognised("language", CSV), Recognised("twin", CSV)]
     assert recognise(str(table), "twin", TYPED) == [Recognised("twin", CSV)]
-    assert messages.render([undecided("mine.csv", TYPED, found, ["a", "b"])]) == (
-        "error: 'mine.csv' may be data of several families\n"
+    assert messages.render([several("mine.csv", TYPED, found)]) == (
+        "error: 'mine.csv' is data of several families\n"
         f"  from     {TYPED}\n"
-        "  legal    language: a\n"
-        "           twin: b\n"
+        f"  legal    language: {CSV}\n"
+        f"           twin: {CSV}\n"
         "  mend     write  python -m launcher data check mine.csv --model language"
     )
 
