@@ -24,12 +24,40 @@ class Family:
 
 
 FAMILIES = {
+    "event_seg": Family(
+        "event_seg",
+        "convolutions down and up again, for the edges that an event camera sees",
+        "models.event_seg.config",
+        "models.event_seg.task:EventSegTask",
+        "models.event_seg.formats",
+    ),
     "language": Family(
         "language",
         "a decoder-only transformer in the Llama layout, for text",
         "models.language.config",
         "models.language.task:LanguageTask",
         "models.language.formats",
+    ),
+    "abr": Family(
+        "abr",
+        "auditory brainstem responses: waveform, wave V, kind of hearing loss and threshold",
+        "models.abr.config",
+        "models.abr.task:ResponseTask",
+        "models.abr.formats",
+    ),
+    "doc_translation": Family(
+        "doc_translation",
+        "a page image to its translation as Markdown, by two image encoders and a text decoder",
+        "models.doc_translation.config",
+        "models.doc_translation.task:DocTranslationTask",
+        "models.doc_translation.formats",
+    ),
+    "eeg_text": Family(
+        "eeg_text",
+        "regional and global transformers over EEG of reading, and a text decoder",
+        "models.eeg_text.config",
+        "models.eeg_text.task:EegTextTask",
+        "models.eeg_text.formats",
     ),
 }
 
