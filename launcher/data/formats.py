@@ -95,7 +95,7 @@ def _sets(family: str) -> Collection[str]:
     own = [default] if isinstance(default, str) and default.startswith(_EMBEDDED) else []
     if is_own(family):
         return own
-    return dict.fromkeys((*own, *getattr(_formats(family), "EMBEDDED", ())))
+    return dict.fromkeys((*own, *_formats(family).EMBEDDED))
 
 
 def _exists(path: str, place: str) -> bool:
