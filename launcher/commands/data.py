@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from launcher.options import JSON
 from launcher.settings.resolve import resolve
 from launcher.settings.resolved import Resolved, Words
 from launcher.settings.schema import config_of
-from models.catalog import is_own, parted
+from models.catalog import parted
 from training.records.plain_json import encode
 
 _LABEL, _WIDTH = 18, 78
@@ -107,9 +108,8 @@ def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
         yield from (f"  {'':<{_LABEL}} {line}" for line in more)
     pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
     yield f"wrote {written[0]}{pictures}"
-    if not is_own(found.model):
-        family = found.model.partition(":")[0]
-        yield f"train on it:  {PROGRAM} --model {family} --data {found.path}"
+    family, _ = parted(found.model)
+    yield f"train on it:  {PROGRAM} --model {family} --data {shlex.quote(found.path)}"
 
 
 def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:

@@ -96,7 +96,10 @@ def test_pictures_become_files_and_part_of_the_page_and_those_of_before_are_gone
 ):
     assert check("mine.jsonl", "--model", drawn) == 0
     out = capsys.readouterr().out
-    assert "wrote data-check/data.html and 1 picture" in out
+    assert out.splitlines()[-2:] == [
+        "wrote data-check/data.html and 1 picture",
+        f"train on it:  python -m launcher --model {drawn} --data mine.jsonl",
+    ]
     assert names(here / "data-check") == ["data.html", "wave.png"]
     assert (here / "data-check" / "wave.png").read_bytes() == b"\x89PNG"
     assert 'alt="of mine.jsonl"' in (here / "data-check" / "data.html").read_text()
@@ -122,6 +125,15 @@ def test_of_several_families_the_one_that_can_use_it_reads_it(here, drawn):
 def test_groups_in_two_splits_are_told_and_end_with_one(here, drawn, capsys):
     assert check("mine.jsonl", "--model", drawn, "--set", "data.shared=true") == 1
     assert "  overlap            1 group is in two splits: a\n" in capsys.readouterr().out
+
+
+def test_a_task_of_ones_own_with_sizes_is_named_without_its_smallest(here, capsys):
+    sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
+    model = f"{write(here, HEAD + sized)}:Line"
+    assert check("mine.jsonl", "--model", model) == 0
+    out = capsys.readouterr().out
+    assert f"  read by            {model}:s\n" in out
+    assert out.endswith(f"--model {model} --data mine.jsonl\n")
 
 
 def test_a_task_of_ones_own_may_have_embedded_data(here, drawn, capsys):

@@ -144,6 +144,7 @@ def test_it_is_verified_and_exported_from_another_folder(saved, elsewhere):
     assert "transformers has no model of the task 'images:Images'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_follows_its_task_where_that_has_moved(saved, here):
     (here / "moved").mkdir()
     (here / "images.py").rename(here / "moved" / "images.py")
