@@ -79,3 +79,8 @@ def test_data_measures_every_reader_beside_its_model():
     assert {family for family, _ in found} == set(FAMILIES)
     assert ("event_seg", "EVT 3.0") in found and ("eeg_text", "ZuCo 2.0") in found
     assert len(found) == len(rows) == 15
+
+
+def test_voxels_measures_our_grid():
+    rows = table_of("benchmarks.voxels", "--rounds", "1", "--events", "1000")
+    assert rows[-1].startswith("| ours | ")
