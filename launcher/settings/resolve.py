@@ -188,7 +188,9 @@ def _file_of(family: str) -> shipped.FamilyFile:
 def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bool) -> str:
     file = _file_of(family)
     default = find((file.declared or file.default).settings, "model.size")
-    size: str = FIRST_RUN[1] if not named else sizes[0] if default is None else default.value
+    size: str = FIRST_RUN[1]
+    if named:
+        size = default.value if default is not None and default.value in sizes else sizes[0]
     blocks = [shipped.mode(mode).block] if mode else []
     blocks += [b for m, b in file.modes.items() if m == mode]
     changed = size

@@ -105,6 +105,15 @@ def test_the_first_size_is_the_default_and_another_is_named_behind_the_class(siz
     assert wrong(f"{sized}:larg").splitlines()[0] == "error: model size 'larg' is not known"
 
 
+def test_the_class_may_name_another_default_size(here):
+    text = HEAD + LINE.replace('"train.epochs": 2', '"model.size": "large"') + SIZES + BODY
+    name = write(here, text)
+    assert resolved(model=f"{name}:Line").settings.model.width == 9
+    name = write(here, text.replace('"large", "train"', '"huge", "train"'))
+    with pytest.raises(SettingsError, match=r"model size 'huge' is not known\n  from .*line 7"):
+        resolved(model=f"{name}:Line", mode="lite")
+
+
 def test_a_size_of_a_task_without_sizes_is_refused(line):
     assert wrong(f"{line}:large").splitlines() == [
         "error: NAME:Line has no sizes, and size 'large' is asked for",
