@@ -115,6 +115,7 @@ def test_the_class_may_name_another_default_size(here):
 
 
 def test_a_size_of_a_task_without_sizes_is_refused(line):
+    assert "key 'model.widht' is not known" in wrong(f"{line}:large", "model.widht=3")
     assert wrong(f"{line}:large").splitlines() == [
         "error: NAME:Line has no sizes, and size 'large' is asked for",
         "  from     --model NAME:Line:large",
