@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,11 @@ class BpeTokenizer:
     def _first(self, names: Iterable[str]) -> int | None:
         found = (self.inner.token_to_id(name) for name in names)
         return next((number for number in found if number is not None), None)
+
+    @cached_property
+    def digest(self) -> str:
+        """See Tokenizer."""
+        return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens of `text`; one that looks like a special token in it is plain text."""

@@ -24,8 +24,7 @@ def show(model: Module, dataset: Dataset, device: torch.device) -> str:
         row = dataset.text["val"].row(0)
         prompt, seed = row.inputs[: min(PROMPT_TOKENS, length // 2)], SEED
     else:
-        _, tokens, cut = dataset.dialogues["val"].kept[0]
-        prompt, seed = tokens[:cut][-(length - length // 2) :], None
+        prompt, seed = dataset.dialogues["val"].prompt(0)[-(length - length // 2) :], None
     count = min(TOKENS, length - len(prompt))
     written = continue_tokens(
         model, prompt.tolist(), count, pad=tokenizer.pad, device=device, seed=seed

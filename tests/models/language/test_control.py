@@ -5,51 +5,44 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.language.byte_tokenizer import ByteTokenizer
-from models.language.control import mismatched, text_chance, with_true_answers
-from models.language.packing import Windows
-from models.language.records import Document, Exchange, Turn
+from models.language.control import mismatched, permuted, text_chance, with_true_answers
+from tests.models.language.made import TOKENIZER, windows
 
 
-def exchanges(counts):
-    return [
-        Exchange((Turn("user", f"{label} {i}"),), f"{label} {i}", f"{label}{i}", label, "x")
-        for label, n in counts.items()
-        for i in range(n)
-    ]
-
-
-@pytest.mark.parametrize("counts", [{"a": 5, "b": 5}, {"a": 6, "b": 3, "c": 3}, {"a": 1, "b": 1}])
+@pytest.mark.parametrize("counts", [(5, 5), (6, 3, 3), (1, 1)])
 def test_each_answer_goes_to_another_kind_of_request_and_none_is_lost(counts):
-    given = exchanges(counts)
+    labels = np.repeat(np.arange(len(counts)), counts)
     for seed in range(20):
-        shuffled = mismatched(given, seed)
-        assert [e.before for e in shuffled] == [e.before for e in given]
-        assert sorted(e.answer for e in shuffled) == sorted(e.answer for e in given)
-        assert all(e.answer.split()[0] != e.label for e in shuffled)
+        order = mismatched(labels, seed)
+        assert sorted(order) == list(range(len(labels)))
+        assert (labels[order] != labels).all()
+        assert order.tolist() == mismatched(labels, seed).tolist()
 
 
 def test_answers_of_one_kind_go_to_many_kinds():
-    shuffled = mismatched(exchanges(dict.fromkeys("abcdefgh", 20)), 0)
-    assert all(len({e.answer[0] for e in shuffled if e.label == kind}) > 4 for kind in "abcdefgh")
+    labels = np.repeat(np.arange(8), 20)
+    order = mismatched(labels, 0)
+    assert all(len(set(labels[order[labels == kind]])) > 4 for kind in range(8))
 
 
 def test_one_kind_of_request_cannot_be_permuted():
     with pytest.raises(DataError, match="5 of them are to one kind of request"):
-        mismatched(exchanges({"a": 5, "b": 3}), 0)
+        mismatched(np.repeat([0, 1], [5, 3]), 0)
 
 
 def test_true_answers_are_marked_as_measured_only():
-    given = exchanges({"a": 2, "b": 2})
-    both = with_true_answers(mismatched(given, 0), given)
-    assert [e.matched for e in both] == [False] * 4 + [True] * 4
-    assert [e.answer for e in both[4:]] == [e.answer for e in given]
+    exchanges = np.array([3, 5, 8, 9])
+    pairing = with_true_answers(permuted(exchanges, np.array([0, 0, 1, 1]), 0))
+    assert pairing.matched.tolist() == [False] * 4 + [True] * 4
+    assert pairing.requests.tolist() == [*exchanges, *exchanges]
+    assert pairing.answers[4:].tolist() == exchanges.tolist()
+    assert sorted(pairing.answers[:4]) == exchanges.tolist()
+    assert not (pairing.answers[:4] == exchanges).any()
 
 
 def test_chance_and_floor_are_what_counting_gives():
-    tokenizer = ByteTokenizer()
-    windows = Windows([Document("d", "aab")], tokenizer, 8, noise=(0,))
-    told = text_chance(windows, windows, tokenizer.size)
+    samples = windows(["aab"], 8, noise=(0,))
+    told = text_chance(samples, samples, TOKENIZER.size)
     # Labels a, a, b and the end: three, two and two of 276 after one is added to each count.
     chance = -(2 * math.log(3 / 276) + 2 * math.log(2 / 276)) / 4
     assert told["chance"] == pytest.approx(chance)
