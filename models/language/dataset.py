@@ -16,10 +16,10 @@ from models.language.control import dialogue_chance, permuted, text_chance, with
 from models.language.corpus import Corpus, from_records, read_corpus
 from models.language.dialogues import Dialogues, as_they_are
 from models.language.encoded import encode
+from models.language.formats import EMBEDDED
 from models.language.packing import Windows
 from models.language.tokenizer import Tokenizer
 
-EMBEDDED = ("embedded:python", "embedded:commands")
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from models.base import DataError
 from models.common.faults import Faults
-from models.common.paths import unreadable
+from models.common.paths import no_format, unreadable
+from models.language.formats import FORMATS
 from models.language.readers import files, plain_text, suffixes
 from models.language.readers.json_lines import read_json_lines
 from models.language.readers.pairs import read_csv, read_parallel
-from models.language.readers.text_file import TextFile
+from models.language.readers.text_file import TextFile, has_mark
 from models.language.records import Record
 
 
@@ -53,6 +54,8 @@ class Files:
         """Raises DataError if there is nothing to read."""
         self.name, self._path, self._answers = str(path), path, answers
         self._files, self.ignored = files.find(path)
+        if self._files == [path] and _is_binary(path):
+            raise no_format(path, FORMATS)
         if answers is not None:
             for key, file in (("data.path", path), ("data.answers", answers)):
                 if not file.is_file():
@@ -112,6 +115,18 @@ class Files:
             digest.update(os.fsencode(file))
             digest.update(f"\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
         return total, digest.hexdigest()
+
+
+def _is_binary(file: Path) -> bool:
+    """Whether a file of no known suffix begins with bytes that are no text in any encoding."""
+    if file.suffix.lower() in suffixes.SUFFIXES:
+        return False
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(4096)
+    except OSError as error:
+        raise unreadable(file, error) from None
+    return b"\0" in head and not has_mark(head)
 
 
 class Listed:

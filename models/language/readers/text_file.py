@@ -24,6 +24,11 @@ _MARKS = (
 )
 
 
+def has_mark(head: bytes) -> bool:
+    """Whether a file that begins so tells its encoding by a mark."""
+    return any(head.startswith(mark) for mark, _ in _MARKS)
+
+
 class TextFile:
     """UTF-8, or UTF-16 or UTF-32 as a mark says; line ends are `\\n`.
 
@@ -34,11 +39,11 @@ class TextFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def chunks(self) -> Iterator[str]:
-        """The text in pieces of any length."""
+    def chunks(self, size: int = CHUNK) -> Iterator[str]:
+        """The text in pieces of any length, of about `size` bytes."""
         try:
             with self.path.open("rb") as file:
-                yield from _decoded(file, self.path)
+                yield from _decoded(file, self.path, size)
         except OSError as error:
             raise unreadable(self.path, error) from None
 
@@ -89,8 +94,8 @@ class TextFile:
         return total
 
 
-def _decoded(file: BinaryIO, path: Path) -> Iterator[str]:
-    raw = file.read(CHUNK)
+def _decoded(file: BinaryIO, path: Path, size: int) -> Iterator[str]:
+    raw = file.read(size)
     mark, encoding = next((m for m in _MARKS if raw.startswith(m[0])), (b"", "utf-8"))
     raw, start = raw[len(mark) :], len(mark)
     decoder = codecs.getincrementaldecoder(encoding)()
@@ -111,7 +116,7 @@ def _decoded(file: BinaryIO, path: Path) -> Iterator[str]:
         if not raw:
             return
         line, start = line + raw.count(b"\n"), start + len(raw)
-        raw = file.read(CHUNK)
+        raw = file.read(size)
 
 
 def _no_text(
