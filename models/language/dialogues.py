@@ -90,6 +90,10 @@ class Dialogues:
 
     def sample(self, index: int, draws: Draws) -> Row:
         """The row at `index`; nothing in it is drawn."""
+        return self.row(index)
+
+    def row(self, index: int) -> Row:
+        """The row at `index`."""
         prompt, said = self.prompt(index), self.answer(index)
         tokens = np.concatenate((prompt, said)).astype(np.int64)
         labels = tokens[1:].copy()

@@ -31,10 +31,10 @@ def show(model: Module, dataset: Dataset, device: torch.device) -> str:
     )
     if tokenizer.end in written:
         written = written[: written.index(tokenizer.end)]
-    return f"{_legible(tokenizer.decode(prompt.tolist()))}│{_legible(tokenizer.decode(written))}"
+    return f"{legible(tokenizer.decode(prompt.tolist()))}│{legible(tokenizer.decode(written))}"
 
 
-def _legible(text: str) -> str:
+def legible(text: str) -> str:
     """`text` without what could steer a terminal."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.nn import Module
 
-from models.base import Batch, Context, DataError, Goal, Loss, SplitName
+from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
 from models.common.split import keep, split_groups
 from models.language import attention, bpe, external_tokenizer, hugging_face, pretrained
 from models.language.byte_tokenizer import ByteTokenizer
@@ -174,6 +174,12 @@ class LanguageTask:
     def facts(self) -> Mapping[str, Any]:
         """See Dataset.facts."""
         return self.dataset.facts()
+
+    def pictures(self) -> Sequence[Picture]:
+        """See pictures.pictures."""
+        from models.language.pictures import pictures
+
+        return pictures(self.dataset)
 
     def write_hugging_face(self, folder: Path) -> None:
         """Configuration and tokenizer, ours or those of `model.pretrained`. Touches disk.
