@@ -49,15 +49,25 @@ def test_chance_and_floor_are_what_counting_gives():
     assert told["floor"] == pytest.approx(math.log(12) / 4)  # 4! / 2! orders
 
 
-def test_on_shuffled_text_a_model_ends_at_chance(tmp_path, make_task, train, counts_of):
+def words(folder):
     rng = np.random.default_rng(0)
-    words = ["alpha", "beta", "gamma", "delta", "epsilon"]
-    lines = (" ".join(rng.choice(words, 12)) for _ in range(200))
-    path = tmp_path / "text.txt"
-    path.write_text("\n\n".join(lines), encoding="utf-8")
+    known = ["alpha", "beta", "gamma", "delta", "epsilon"]
+    path = folder / "text.txt"
+    path.write_text("\n\n".join(" ".join(rng.choice(known, 12)) for _ in range(200)))
+    return {"path": path}
+
+
+def documentation(folder):
+    return {"path": "embedded:python", "fraction": 0.2}
+
+
+@pytest.mark.parametrize("data", [words, documentation])
+def test_text_is_learnt_and_shuffled_text_ends_at_chance(
+    tmp_path, make_task, train, counts_of, data
+):
     losses = {}
     for control in ("real", "noise"):
-        task = make_task(path=path, seq_len=64, control=control)
+        task = make_task(**data(tmp_path), seq_len=64, control=control)
         task.setup()
         torch.manual_seed(0)
         model = task.build()
@@ -67,18 +77,24 @@ def test_on_shuffled_text_a_model_ends_at_chance(tmp_path, make_task, train, cou
     band = task.facts()["control"]["val_loss"]
     assert band["min"] < losses["noise"]
     assert losses["noise"] == pytest.approx(band["chance"], abs=0.15)
-    assert losses["real"] < band["min"] - 0.5  # the same steps learn what there is to learn
+    assert losses["real"] < band["chance"] - 0.5  # the same steps learn what there is to learn
 
 
 @pytest.mark.slow
-def test_on_permuted_answers_a_model_ends_at_chance(make_task, train, counts_of):
-    task = make_task(path="embedded:commands", control="noise")
-    task.setup()
-    torch.manual_seed(0)
-    model = task.build()
-    train(task, model, steps=400, lr=5e-3, batch=16)
-    metric, counts = counts_of(task, model, "val", 64)
-    result, band = metric.result(counts), task.facts()["control"]
+def test_answers_are_learnt_and_permuted_answers_end_at_chance(make_task, train, counts_of):
+    found = {}
+    for control in ("real", "noise"):
+        task = make_task(path="embedded:commands", control=control)
+        task.setup()
+        torch.manual_seed(0)
+        model = task.build()
+        train(task, model, steps=600, lr=8e-3, batch=32)
+        metric, counts = counts_of(task, model, "val", 64)
+        found[control] = metric.result(counts)
+    band = task.facts()["control"]
     assert band["exact_match"]["max"] == 2 / 40
-    assert result["exact_match"] <= band["exact_match"]["max"]
-    assert result["matched_gap"] <= band["matched_gap"]["max"]
+    assert found["noise"]["exact_match"] <= band["exact_match"]["max"]
+    assert found["noise"]["matched_gap"] <= band["matched_gap"]["max"]
+    # Without information in the input no more than one in forty is right; and some slots are
+    # ambiguous, so that nothing gets all of them.
+    assert 0.3 <= found["real"]["exact_match"] < 1.0

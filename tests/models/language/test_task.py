@@ -197,15 +197,3 @@ def test_grouped_heads_have_fewer_parameters(make_task):
 def test_settings_do_not_import_torch():
     code = "import sys, models.language.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.slow
-def test_tiny_learns_to_answer_requests_it_has_not_seen(make_task, train, counts_of):
-    task = make_task(path="embedded:commands")
-    task.setup()
-    torch.manual_seed(0)
-    model = task.build()
-    train(task, model, steps=1500, lr=4e-3, batch=16)
-    metric, counts = counts_of(task, model, "val", 64)
-    # Three seeds, and the same three with another last bit in the angles, gave 0.19 to 0.37.
-    assert 0.1 < metric.result(counts)["exact_match"] < 1.0
