@@ -53,18 +53,12 @@ class Files:
     def __init__(self, path: Path, answers: Path | None) -> None:
         """Raises DataError if there is nothing to read."""
         self.name, self._path, self._answers = str(path), path, answers
-        self._files, self.ignored = files.find(path)
-        if self._files == [path] and _is_binary(path):
-            raise no_format(path, FORMATS)
-        if answers is not None:
-            for key, file in (("data.path", path), ("data.answers", answers)):
-                if not file.is_file():
-                    raise DataError(
-                        f"{key} '{file}' is no file",
-                        where=f"looked for {file.absolute()}",
-                        legal="two files: line N of data.answers answers line N of data.path",
-                    )
-            self._files = [path, answers]
+        if answers is None:
+            self._files, self.ignored = files.find(path)
+            if self._files == [path] and _is_binary(path):
+                raise no_format(path, FORMATS)
+        else:
+            self._files, self.ignored = _two_files(path, answers), 0
         self.size, self.stamp = self._look()
         kinds = {suffixes.kind(file) for file in self._files}
         self.format = "two files" if answers is not None else " and ".join(sorted(kinds))
@@ -115,6 +109,17 @@ class Files:
             digest.update(os.fsencode(file))
             digest.update(f"\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
         return total, digest.hexdigest()
+
+
+def _two_files(path: Path, answers: Path) -> list[Path]:
+    for key, file in (("data.path", path), ("data.answers", answers)):
+        if not file.is_file():
+            raise DataError(
+                f"{key} '{file}' is no file",
+                where=f"looked for {file.absolute()}",
+                legal="two files: line N of data.answers answers line N of data.path",
+            )
+    return [path, answers]
 
 
 def _is_binary(file: Path) -> bool:
