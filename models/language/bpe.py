@@ -19,6 +19,8 @@ from models.language.tokenizer import RESERVED, TAGS
 
 KEPT = "tokenizer.json"
 """Its name in the run folder."""
+TRAINED_ON = 64 * 2**20
+"""Bytes of text that are enough: of longer data every so many documents are taken, all over it."""
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 SPECIALS = (PAD, START, END, *TAGS, *(f"<|reserved_{i}|>" for i in range(RESERVED)))
 _ENDS = (END, "<|endoftext|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")

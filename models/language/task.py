@@ -87,7 +87,9 @@ class LanguageTask:
             return local
         if self.tokenizer_word == "bytes":
             return ByteTokenizer()
-        return bpe.load_or_train(corpus.texts(train), self.size.vocabulary, self.context.folder)
+        # The library holds about as much memory as the text is long.
+        every = -(-corpus.source.size // bpe.TRAINED_ON) or 1
+        return bpe.load_or_train(corpus.texts(train[::every]), self.size.vocabulary, self.context.folder)
 
     def _local_tokenizer(self) -> Tokenizer | None:
         """That of a local file or folder; None if the tokenizer is one of our own."""

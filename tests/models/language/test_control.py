@@ -88,7 +88,7 @@ def test_answers_are_learnt_and_permuted_answers_end_at_chance(make_task, train,
         task.setup()
         torch.manual_seed(0)
         model = task.build()
-        train(task, model, steps=600, lr=8e-3, batch=32)
+        train(task, model, steps=900, lr=8e-3, batch=32)
         metric, counts = counts_of(task, model, "val", 64)
         found[control] = metric.result(counts)
     band = task.facts()["control"]
