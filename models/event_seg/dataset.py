@@ -11,14 +11,13 @@ from models.base import DataError, SplitName
 from models.common.faults import Faults, OnBad
 from models.common.paths import existing, unknown_embedded
 from models.common.split import SPLITS
-from models.event_seg.formats import FORMATS
+from models.event_seg.formats import EMBEDDED, FORMATS
 from models.event_seg.parts import Parts
 from models.event_seg.readers.masks import LEGAL, SUFFIX
 from models.event_seg.readers.raw import Told
 from models.event_seg.recording import Recording
 from models.event_seg.windows import Rules, Windows
 
-EMBEDDED = ("embedded:shapes",)
 HEAVIEST = 10.0
 """The weight of the foreground in the loss, at most."""
 MARGIN = 0.03

@@ -5,6 +5,10 @@ import json
 import pytest
 
 from launcher.__main__ import main
+from launcher.commands import data
+from launcher.data.formats import Recognised
+from launcher.messages import SettingsError
+from launcher.settings.resolved import Words
 from tests.launcher.own_tasks import HEAD, write
 from tests.runs.conftest import REQUESTS
 
@@ -92,7 +96,10 @@ def test_pictures_become_files_and_part_of_the_page_and_those_of_before_are_gone
 ):
     assert check("mine.jsonl", "--model", drawn) == 0
     out = capsys.readouterr().out
-    assert "wrote data-check/data.html and 1 picture" in out
+    assert out.splitlines()[-2:] == [
+        "wrote data-check/data.html and 1 picture",
+        f"train on it:  python -m launcher --model {drawn} --data mine.jsonl",
+    ]
     assert names(here / "data-check") == ["data.html", "wave.png"]
     assert (here / "data-check" / "wave.png").read_bytes() == b"\x89PNG"
     assert 'alt="of mine.jsonl"' in (here / "data-check" / "data.html").read_text()
@@ -101,9 +108,32 @@ def test_pictures_become_files_and_part_of_the_page_and_those_of_before_are_gone
     assert names(here / "data-check") == ["data.html", "mine.txt"]
 
 
+def test_of_several_families_the_one_that_can_use_it_reads_it(here, drawn):
+    picky = HEAD + DRAWN.replace("super().setup()", "raise DataError('no waves in it')")
+    picky = f"{write(here, picky.replace('Picture', 'DataError, Picture', 1))}:Line"
+    found = [Recognised(picky, "waves"), Recognised(drawn, "lines")]
+    assert data.only("mine.jsonl", "typed", found, Words()).format == "lines"
+    with pytest.raises(SettingsError) as wrong:
+        data.only("mine.jsonl", "typed", [found[0], found[0]], Words())
+    assert str(wrong.value).splitlines() == [f"error: as {picky}: no waves in it"] * 2
+    with pytest.raises(SettingsError) as wrong:
+        data.only("mine.jsonl", "typed", [found[1], found[1]], Words())
+    assert "error: 'mine.jsonl' is data of several families\n" in str(wrong.value)
+    assert f"  legal    {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
+
+
 def test_groups_in_two_splits_are_told_and_end_with_one(here, drawn, capsys):
     assert check("mine.jsonl", "--model", drawn, "--set", "data.shared=true") == 1
     assert "  overlap            1 group is in two splits: a\n" in capsys.readouterr().out
+
+
+def test_a_task_of_ones_own_with_sizes_is_named_without_its_smallest(here, capsys):
+    sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
+    model = f"{write(here, HEAD + sized)}:Line"
+    assert check("mine.jsonl", "--model", model) == 0
+    out = capsys.readouterr().out
+    assert f"  read by            {model}:s\n" in out
+    assert out.endswith(f"--model {model} --data mine.jsonl\n")
 
 
 def test_a_task_of_ones_own_may_have_embedded_data(here, drawn, capsys):

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.abr.embedded import waves
+from models.abr.formats import EMBEDDED
 from models.abr.layout import CLASSES, POINTS
 from models.abr.responses import LABELS, Origin, Responses
 from models.common import cache
 
-PATIENTS = {"embedded:patients": 600, "embedded:few-patients": 160}
+PATIENTS = dict(zip(EMBEDDED, (600, 160), strict=True))
 SHARES = {
     "balanced": (0.40, 0.15, 0.15, 0.15, 0.15),
     "clinical": (0.797, 0.008, 0.106, 0.033, 0.056),
