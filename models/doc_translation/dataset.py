@@ -1,0 +1,139 @@
+"""From pages to samples and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.base import Draws, SplitName
+from models.common.faults import OnBad
+from models.common.paths import existing, no_format, unknown_embedded
+from models.doc_translation import formats, images
+from models.doc_translation.config import Size
+from models.doc_translation.model import IGNORE
+from models.doc_translation.pages import Collection, Page
+from models.doc_translation.readers import dota, pairs
+from models.doc_translation.vocabulary import Vocabulary
+
+EMBEDDED = ("embedded:pages", "embedded:cards")
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+MULTIPLE = 8
+"""Rows are padded to a multiple of this: the tile of tensor cores."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One page. Views uint8 [channel, height, width], tokens int64 [time]."""
+
+    whole: np.ndarray
+    near: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+    reference: str
+    document: str
+    name: str
+
+
+class Pages:
+    """The pages of one split as samples; images are read and drawn when they are asked for.
+
+    `shown` tells whose image each page is shown, where that is not its own.
+    """
+
+    def __init__(
+        self,
+        pages: Sequence[Page],
+        vocabulary: Vocabulary,
+        size: Size,
+        length: int,
+        shown: np.ndarray | None = None,
+    ) -> None:
+        self.pages, self.shown = pages, shown
+        self.vocabulary, self.size, self.length = vocabulary, size, length
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def sample(self, index: int, draws: Draws | None) -> Sample:
+        """The page at `index`; nothing in it is drawn. May read from disk; raises DataError."""
+        page = self.pages[index]
+        image = self.pages[index if self.shown is None else int(self.shown[index])].image()
+        text = page.target()
+        tokens = np.append(self.vocabulary.encode(text), self.vocabulary.end)[: self.length]
+        return Sample(
+            images.whole_view(image, self.size.whole.pixels),
+            images.near_view(image, *self.size.local.pixels),
+            np.concatenate(([self.vocabulary.start], tokens[:-1])),
+            tokens,
+            text,
+            page.document,
+            page.name,
+        )
+
+    def is_cut(self, index: int) -> bool:
+        """Whether the translation has more tokens than there is room for."""
+        return len(self.vocabulary.encode(self.pages[index].target())) >= self.length
+
+
+def collate(samples: Sequence[Sample], pad: int) -> dict[str, Any]:
+    """A batch, padded at the end to the longest translation, in multiples of 8.
+
+    `page_global` [batch, 3, pixels, pixels] and `page_local` [batch, 3, height, width] float32;
+    `decoder_ids`, `labels` int64 [batch, time]; `units`, the number of labels; `references`, the
+    whole translations; `meta`, the document and the page.
+    """
+    longest = max(len(sample.inputs) for sample in samples)
+    shape = (len(samples), -(-longest // MULTIPLE) * MULTIPLE)
+    inputs = np.full(shape, pad, dtype=np.int64)
+    labels = np.full(shape, IGNORE, dtype=np.int64)
+    for i, sample in enumerate(samples):
+        inputs[i, : len(sample.inputs)] = sample.inputs
+        labels[i, : len(sample.labels)] = sample.labels
+    return {
+        "page_global": images.global_batch([sample.whole for sample in samples]),
+        "page_local": images.local_batch([sample.near for sample in samples]),
+        "decoder_ids": torch.from_numpy(inputs),
+        "labels": torch.from_numpy(labels),
+        "units": int((labels != IGNORE).sum()),
+        "references": [sample.reference for sample in samples],
+        "meta": [(sample.document, sample.name) for sample in samples],
+    }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a path is to be read, and how."""
+
+    layout: pairs.Layout
+    split: dota.Split
+    on_bad: OnBad
+
+
+def read(path: str, wanted: Wanted) -> Collection:
+    """The pages that `data.path` names. Reads from disk; raises DataError."""
+    if path == "embedded:cards":
+        from models.doc_translation.embedded import cards
+
+        return cards.read()
+    if path == "embedded:pages":
+        from models.doc_translation.embedded import paper
+
+        return paper.read()
+    if path.startswith("embedded:"):
+        raise unknown_embedded(path, EMBEDDED)
+    found = existing(path, "; ".join((*formats.FORMATS, *EMBEDDED)))
+    return _read_found(found, wanted)
+
+
+def _read_found(path: Path, wanted: Wanted) -> Collection:
+    form = formats.recognise(path)
+    if form == formats.DOTA:
+        return dota.read(path, wanted.layout.target, wanted.split, wanted.on_bad)
+    if form == formats.PAIRS:
+        return pairs.read(path, wanted.layout, wanted.on_bad)
+    raise no_format(path, formats.FORMATS)

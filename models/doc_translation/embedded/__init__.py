@@ -1,0 +1,1 @@
+"""Pages that are drawn from an artificial language, and what they say in another."""

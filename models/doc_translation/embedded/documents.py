@@ -1,0 +1,113 @@
+"""Documents in the artificial language: headings, paragraphs, lists, tables and formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.doc_translation.drawing import Block, Kind
+from models.doc_translation.embedded.lexicon import Lexicon, Sentence, joined, lexicon, phrase
+
+COUNTS = (90, 60, 40, 10)
+"""Nouns, adjectives, verbs and words between them: 200 in all."""
+
+SHARED = 1500
+"""Sentences that documents have in common."""
+
+OWN = 0.1
+"""Share of the sentences that only one document has."""
+
+HEADINGS: tuple[Kind, ...] = ("centred", "ruled", "numbered")
+"""How headings look, in the order of lexicon.SUFFIXES, which they decide."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A page as it is read, and as it is written in the other language."""
+
+    document: int
+    blocks: tuple[Block, ...]
+    target: str
+
+
+class Author:
+    """Writes documents, the same ones for the same generator."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.words: Lexicon = lexicon(rng, COUNTS)
+        self.used: set[str] = set()
+        self.shared = [self._new() for _ in range(SHARED)]
+
+    def document(self, number: int) -> list[Text]:
+        """Two to four pages, one kind of heading for all of them."""
+        kind = int(self.rng.integers(len(HEADINGS)))
+        pages = int(self.rng.integers(2, 5))
+        return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
+
+    def _page(self, number: int, kind: int, is_first: bool) -> Text:
+        parts: list[tuple[Block, str]] = []
+        if is_first:
+            title = self._phrase()
+            parts.append((Block("title", title.read.title()), f"# {title.written[kind]}"))
+        for section in range(int(self.rng.integers(2, 4))):
+            parts.append(self._heading(kind, section))
+            parts.append(self._paragraph(kind))
+            parts += self._extra(kind)
+        blocks, texts = zip(*parts, strict=True)
+        return Text(number, tuple(blocks), "\n\n".join(filter(None, texts)))
+
+    def _heading(self, kind: int, section: int) -> tuple[Block, str]:
+        name = self._phrase()
+        read = f"{section + 1} {name.read}" if HEADINGS[kind] == "numbered" else name.read
+        return Block(HEADINGS[kind], read), f"## {name.written[kind]}"
+
+    def _paragraph(self, kind: int) -> tuple[Block, str]:
+        said = [self._sentence() for _ in range(int(self.rng.integers(2, 5)))]
+        read = " ".join(sentence.read for sentence in said)
+        return Block("paragraph", read), " ".join(sentence.written[kind] for sentence in said)
+
+    def _extra(self, kind: int) -> list[tuple[Block, str]]:
+        """A list, a table, a formula, or nothing."""
+        choice = int(self.rng.integers(5))
+        if choice == 0:
+            items = [self._phrase() for _ in range(3)]
+            listed = "\n".join(f"* {item.written[kind]}" for item in items)
+            blocks = [Block("bullet", item.read) for item in items]
+            return [(blocks[0], listed), *((block, "") for block in blocks[1:])]
+        if choice == 1:
+            return [self._table(kind)]
+        if choice == 2:
+            a, b = (int(n) for n in self.rng.integers(2, 50, 2))
+            return [(Block("formula", f"{a} x + {b} = {a * b}"), rf"\[{a}x+{b}={a * b}\]")]
+        return []
+
+    def _table(self, kind: int) -> tuple[Block, str]:
+        rows = [[self._phrase() for _ in range(2)] for _ in range(int(self.rng.integers(2, 4)))]
+        read = "\n".join("|".join(cell.read for cell in row) for row in rows)
+        written = r" \\ ".join(" & ".join(cell.written[kind] for cell in row) for row in rows)
+        return Block("table", read), rf"\begin{{tabular}}{{ll}} {written} \end{{tabular}}"
+
+    def _sentence(self) -> Sentence:
+        if self.rng.random() < OWN:
+            return self._new()
+        return self.shared[int(self.rng.integers(len(self.shared)))]
+
+    def _new(self) -> Sentence:
+        """One that was not said before: phrase, verb, phrase, and now and then a third."""
+        while True:
+            verb = self.words.verbs[int(self.rng.integers(len(self.words.verbs)))]
+            said = [self._phrase(), verb, self._phrase()]
+            if self.rng.random() < 0.3:
+                joint = self.words.joints[int(self.rng.integers(len(self.words.joints)))]
+                said += [joint, self._phrase()]
+            sentence = joined(said, ".")
+            if sentence.read not in self.used:
+                self.used.add(sentence.read)
+                return sentence
+
+    def _phrase(self) -> Sentence:
+        noun = self.words.nouns[int(self.rng.integers(len(self.words.nouns)))]
+        adjective = self.words.adjectives[int(self.rng.integers(len(self.words.adjectives)))]
+        return phrase(noun, adjective)

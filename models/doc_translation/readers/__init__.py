@@ -1,0 +1,1 @@
+"""The forms in which pages and their translations are read."""

@@ -1,0 +1,127 @@
+"""Subwords of the translations: BPE on characters, with bytes for those it does not know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+from models.base import DataError
+from models.common.split import write_whole
+
+KEPT = "tokenizer.json"
+"""Its name in the run folder, and beside a pretrained decoder."""
+PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+SMALLEST = 3 + len(BYTES)
+"""Entries without which not every text could be written."""
+
+TRAINED_ON = 50_000_000
+"""Characters that subwords are fitted on, at most: with more they hardly change."""
+
+_PIECES = Regex(r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+")
+_PADS = (PAD, "[PAD]", "<pad>")
+_STARTS = (START, "<s>", "[CLS]", "<bos>")
+_ENDS = (END, "</s>", "[SEP]", "<eos>")
+
+
+class Vocabulary:
+    """Text to numbers and back, without loss."""
+
+    def __init__(self, inner: tokenizers.Tokenizer, where: str) -> None:
+        """Raises DataError if `inner` has no tokens for padding, start and end."""
+        # Else a text that speaks of <|end|> would end there.
+        inner.encode_special_tokens = True
+        self.inner = inner
+        self.size = max(inner.get_vocab().values()) + 1
+        """Every token is below."""
+        self.pad, self.start, self.end = (
+            self._first(names, where) for names in (_PADS, _STARTS, _ENDS)
+        )
+
+    def _first(self, names: Sequence[str], where: str) -> int:
+        found = (self.inner.token_to_id(name) for name in names)
+        number = next((number for number in found if number is not None), None)
+        if number is None:
+            raise DataError(
+                f"the tokenizer has none of the tokens {' '.join(names)}",
+                where=where,
+                legal="a tokenizer with tokens for padding, start and end",
+            )
+        return number
+
+    def encode(self, text: str) -> np.ndarray:
+        """The tokens of `text`, int64; none is added."""
+        return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens` up to the first end token."""
+        kept = list(map(int, tokens))
+        if self.end in kept:
+            kept = kept[: kept.index(self.end)]
+        hidden = {self.pad, self.start}
+        return self.inner.decode([t for t in kept if t not in hidden], skip_special_tokens=False)
+
+
+def train(texts: Iterable[str], size: int) -> Vocabulary:
+    """At most `size` subwords fitted on `texts`; equal texts give equal ones.
+
+    Raises DataError if `size` has no room for the bytes. Sources: Sennrich, Haddow and Birch,
+    Neural Machine Translation of Rare Words with Subword Units, 2016; bytes for unknown characters
+    as in Kudo and Richardson, SentencePiece, 2018.
+    """
+    assert size > SMALLEST
+    inner = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
+    inner.pre_tokenizer = pre_tokenizers.Split(_PIECES, "isolated")
+    inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[PAD, START, END, *BYTES],
+        limit_alphabet=(size - SMALLEST) // 2,
+    )
+    inner.train_from_iterator(_at_most(texts, TRAINED_ON), trainer)
+    state = json.loads(inner.to_str())
+    # Bytes are subwords like others: as special tokens a text that holds "<0x0A>" would lose it.
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in BYTES]
+    return Vocabulary(tokenizers.Tokenizer.from_str(json.dumps(state)), "model.vocabulary")
+
+
+def _at_most(texts: Iterable[str], characters: int) -> Iterator[str]:
+    for text in texts:
+        if characters <= 0:
+            return
+        characters -= len(text)
+        yield text
+
+
+def load(path: Path) -> Vocabulary:
+    """The vocabulary of a tokenizer.json. Reads from disk; raises DataError if it is none."""
+    try:
+        return Vocabulary(
+            tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), str(path)
+        )
+    except DataError:
+        raise
+    except Exception as error:  # the library raises plain Exception for every fault of a file
+        raise DataError(
+            f"'{path}' is no tokenizer: {error}",
+            where=str(path),
+            legal="the tokenizer.json of the tokenizers library",
+        ) from None
+
+
+def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> Vocabulary:
+    """The vocabulary of the run folder; trained and kept there if it holds none yet."""
+    path = folder / KEPT if folder else None
+    if path is not None and path.exists():
+        return load(path)
+    vocabulary = train(texts, size)
+    if path is not None:
+        write_whole(path, vocabulary.inner.to_str(pretty=True))
+    return vocabulary
