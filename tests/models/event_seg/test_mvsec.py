@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import h5py
@@ -83,6 +84,14 @@ def test_it_is_read_in_another_process_too(tmp_path):
     recording = opened(write_mvsec(tmp_path / "a.hdf5"))
     copy = pickle.loads(pickle.dumps(recording))
     assert (copy.events(2).t == recording.events(2).t).all()
+
+
+def test_a_process_that_was_forked_opens_the_file_anew(tmp_path, monkeypatch):
+    recording = opened(write_mvsec(tmp_path / "a.hdf5"))
+    before = recording._hdf5.file
+    assert recording._hdf5.file is before
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert recording._hdf5.file is not before
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_truncated_an_empty_and_an_unsorted_file_are_told(tmp_path):
 
 
 def test_timestamps_that_step_back_from_piece_to_piece_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw_index, "PIECE", 4)
+    monkeypatch.setattr(raw_index, "PIECE", 2)
     events = random_events(4, 400)
     events.t[:] = 100, 300, 299, 500
     assert "299 follows 300" in fault(write_raw(tmp_path / "a.dat", events, "DAT"))

@@ -29,7 +29,8 @@ def test_embedded_data_is_split_by_clip_and_told(make_task, tmp_path):
     assert facts["split"] == "by recording"
     assert facts["labels"] == "Canny 100/200 on the frame ending the window, dilated 5×5"
     assert "samples of 32×44" in facts["sensor"] and facts["windows"] == "33.3 ms, 480 in all"
-    assert len(facts) <= 12 and json.loads(json.dumps(facts)) == facts
+    assert len(facts) <= 12 and "in 24 recordings of 16 s" in facts["events"]
+    assert json.loads(json.dumps(facts)) == facts
     kept = json.loads((tmp_path / "split.json").read_text())
     clips = [set(kept[name]) for name in ("train", "val", "test")]
     assert len(set.union(*clips)) == sum(map(len, clips)) == 24
@@ -64,7 +65,7 @@ def test_mvsec_is_learnt_from(make_task, tmp_path):
     task.setup()
     facts = task.facts()
     assert facts["format"] == "MVSEC HDF5" and facts["time_unit"] == "s, by the format"
-    assert facts["sensor"] == "52×69, downsampled by 2, samples of 26×34"
+    assert facts["sensor"] == "52×69 (from frames), downsampled by 2, samples of 26×34"
     assert facts["split"].startswith("by time") and sum(facts["samples"].values()) == 57
     sample = task.data("val").sample(3, None)
     assert np.abs(sample.events).sum((1, 2)).min() > 0  # some in each of the ten bins
@@ -144,28 +145,14 @@ def test_skipped_recordings_are_counted(make_task, recording):
     assert facts["skipped_recordings"] == 1 and "broken.raw" in facts["skipped"][0]
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_pictures_show_events_by_polarity_beside_what_is_to_be_learnt(
-    make_task, recording, labelled
-):
-    if labelled:
-        write_masks(recording, np.arange(20_000, 600_000, 20_000))
+def test_pictures_are_of_windows_that_train(make_task, recording):
     task = make_task(path=recording, size="lite")
     task.setup()
     assert isinstance(task, Pictured)
     pictures = task.pictures()
     assert [picture.name for picture in pictures] == ["window_1", "window_2"]
-    image = np.asarray(Image.open(io.BytesIO(pictures[0].png)).convert("RGB")).astype(int)
-    times = image.shape[0] // 48
-    left, right = (np.split(image[::times, ::times], [64, 68], axis=1)[i] for i in (0, 2))
-    assert left.shape == right.shape == (48, 64, 3)
-    red, blue = left[..., 0] > left[..., 2] + 40, left[..., 2] > left[..., 0] + 40
-    assert red.sum() > 5 and blue.sum() > 5
-    assert "events in" in pictures[0].caption and "a.raw" in pictures[0].caption
-    if labelled:
-        assert set(np.unique(right)) == {0, 255}
-    else:
-        assert 0.3 < (right == 127).all(-1).mean() < 0.7
+    assert pictures[0].caption.startswith("a.raw, window 5: ")
+    assert Image.open(io.BytesIO(pictures[0].png)).size == (3 * (64 + 4 + 64), 3 * 48)
 
 
 def test_the_model_can_be_built_before_data_is_read(make_task):

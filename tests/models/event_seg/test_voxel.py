@@ -40,8 +40,8 @@ def test_times_since_1970_keep_their_microseconds():
 
 
 def test_an_event_just_before_the_end_is_in_the_last_bin():
-    events = Events(np.array([9_999_999]), np.array([3]), np.array([2]), np.array([-1], np.int8))
-    grid = voxelise(events, 0, 10_000_000, (10, 4, 5))
+    events = Events(np.array([999_999_999]), np.array([3]), np.array([2]), np.array([-1], np.int8))
+    grid = voxelise(events, 0, 10**9, (10, 4, 5))
     assert grid[9, 2, 3] == pytest.approx(-1, abs=1e-5)
     assert grid.sum() == pytest.approx(-1)
 
