@@ -71,6 +71,20 @@ def test_mvsec_is_learnt_from(make_task, tmp_path):
     assert np.abs(sample.events).sum((1, 2)).min() > 0  # some in each of the ten bins
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_trains_and_is_judged(make_task, tmp_path, train, counts_of, size):
+    path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=30)
+    task = make_task(path=path, size=size)
+    task.setup()
+    model = task.build()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    train(task, model, steps=2, batch=2)
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    metric, counts = counts_of(task, model, "val", 2)
+    assert counts[-1] == len(task.data("val")) * np.prod(task.data("val").shape)
+    assert 0 <= metric.result(counts)["val_iou"] <= 1
+
+
 def test_a_recording_with_masks_is_learnt_from(make_task, recording, draws):
     write_masks(recording, np.arange(20_000, 600_000, 20_000))
     task = make_task(path=recording)
