@@ -9,7 +9,6 @@ import numpy as np
 from models.common import cache as kept
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.embedded.simulator import READING, SEED, SMALL, Readers, Recipe
-from models.eeg_text.montage import SLOTS, UNASSIGNED
 from models.eeg_text.recordings import Item, Recordings
 
 EMBEDDED = {f"embedded:{recipe.name}": recipe for recipe in (READING, SMALL)}
@@ -40,8 +39,8 @@ class EmbeddedSource:
         return _readers(self.path).recording(number)
 
     def recorded(self, number: int) -> np.ndarray:
-        """See Source; two of the channels belong to no region."""
-        return ~np.isin(SLOTS, UNASSIGNED)
+        """See Source."""
+        return np.ones(CHANNELS, dtype=bool)
 
 
 def _all(path: str) -> np.ndarray:
