@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from models.eeg_text.config import Size
 
-
 SHARPNESS, GAIN = 3.0, 2.0
 """First weights of queries and keys, and of values, where text looks at EEG, in 1/√(inputs).
 
