@@ -62,5 +62,6 @@ class Seen:
         sentences = len(self.parts.groups["val"])
         return {
             "val_retrieval": retrieval_band(self.texts.candidate_count, sentences),
-            "val_rouge1_gain_in_se": {"min": -2.0, "max": 2.0, "chance": 0.0},
+            # Of two comparisons the worse one counts: by chance a gain lies below 0, not above.
+            "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
         }

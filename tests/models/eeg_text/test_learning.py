@@ -30,7 +30,7 @@ def test_tiny_writes_what_was_read_in_sentences_it_has_not_seen(tmp_path):
 def test_tiny_ends_at_chance_on_noise(tmp_path):
     # The run itself ends with another exit code where a score is outside of its band.
     found = run(tmp_path / "run", "--set", "data.control=noise")
-    assert -2 <= found["val_rouge1_gain_in_se"] <= 2
+    assert -3 <= found["val_rouge1_gain_in_se"] <= 2
     assert found["val_retrieval"] < 1 / 24 + 3 * (1 / 24 * 23 / 24 / 38) ** 0.5
     assert found["val_rouge1"] < 0.35
 
