@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from models.catalog import FAMILIES
+
 ROOT = Path(__file__).parents[2]
 SMALL = ["--steps", "4", "--warmup", "2", "--rounds", "1"]
 
@@ -68,3 +70,17 @@ def test_checkpoint_measures_every_way_to_save_and_load():
     found = [row.split(" | ")[0].removeprefix("| ") for row in rows]
     assert found.count("ours, background") == 5
     assert {"plain copy", "torch.save", "DCP async_save", "DeepSpeed stage 2"} < set(found)
+
+
+@pytest.mark.slow
+def test_data_measures_every_reader_beside_its_model():
+    rows = table_of("benchmarks.data", "--rounds", "1", "--seconds", "0.1", "--scale", "0.01")
+    found = {tuple(row.strip("| ").split(" | ")[:2]) for row in rows}
+    assert {family for family, _ in found} == set(FAMILIES)
+    assert ("event_seg", "EVT 3.0") in found and ("eeg_text", "ZuCo 2.0") in found
+    assert len(found) == len(rows) == 15
+
+
+def test_voxels_measures_our_grid():
+    rows = table_of("benchmarks.voxels", "--rounds", "1", "--events", "1000")
+    assert rows[-1].startswith("| ours | ")
