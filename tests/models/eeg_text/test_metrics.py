@@ -112,6 +112,12 @@ def test_the_standard_error_counts_sentences_and_not_readers(text_task):
         assert found["val_rouge1_gain_se"] == pytest.approx(differences.std(ddof=1) / math.sqrt(30))
 
 
+def test_of_one_sentence_no_standard_error_is_known(text_task, batch_of):
+    metric, model = text_task.metric(), Knowing({None: "ant bit bag"}, text_task.tokenizer)
+    found = metric.result(metric.update(model, batch_of(text_task, "val", 1)))
+    assert math.isnan(found["val_rouge1_gain_se"]) and math.isnan(found["val_rouge1_gain_in_se"])
+
+
 def test_gaps_are_filled_with_straight_lines():
     rng = np.random.default_rng(0)
     eeg = torch.from_numpy(rng.standard_normal((2, 50, 3)))

@@ -145,7 +145,7 @@ def test_facts_are_few_and_plain(text_task):
     assert json.loads(json.dumps(facts)) == facts and len(facts) <= 12
     assert facts["groups"] == {"train": 180, "val": 38, "test": 38}
     assert facts["samples"] == {"train": 540, "val": 114, "test": 114}
-    assert (facts["readers"], facts["overlap"], facts["time_kept"]) == (3, 0, 1.0)
+    assert (facts["readers"], facts["time_kept"]) == (3, 1.0)
 
 
 def test_the_band_of_the_noise_control_is_computed(make_task):
