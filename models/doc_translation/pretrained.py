@@ -67,7 +67,9 @@ def load(
         )
     reports = {}
     for name in there:
-        theirs = _tensors(folder / name)
+        theirs = _tensors(
+            folder / name, "AutoModelForCausalLM" if name == "decoder" else "AutoModel"
+        )
         if name == "decoder" and take_layers is not None:
             theirs = _taken(theirs, take_layers, folder / name)
         report = reports[name] = fill(getattr(model, PARTS[name]), theirs)
@@ -77,14 +79,17 @@ def load(
     return reports
 
 
-def _tensors(folder: Path) -> Mapping[str, Tensor]:
-    """The weights of a model under today's names. transformers knows how they were called."""
-    from transformers import AutoModel
+def _tensors(folder: Path, kind: str) -> Mapping[str, Tensor]:
+    """The weights of a model under today's names. transformers knows how they were called.
+
+    `kind` is its class that finds the model's own.
+    """
+    import transformers
 
     if not (folder / "config.json").is_file():
         raise DataError(f"'{folder}' holds no config.json", where="model.pretrained", legal=LEGAL)
     try:
-        found, told = AutoModel.from_pretrained(
+        found, told = getattr(transformers, kind).from_pretrained(
             str(folder),
             local_files_only=True,
             trust_remote_code=False,
@@ -99,9 +104,9 @@ def _tensors(folder: Path) -> Mapping[str, Tensor]:
         ) from None
     encoder: Any = getattr(found, "encoder", None)
     if found.config.model_type == "vision-encoder-decoder" and encoder is not None:
-        return encoder.state_dict()  # a whole Donut or Nougat
+        return dict(encoder.named_parameters())  # of a whole Donut or Nougat
     drawn = set(told["missing_keys"])  # by transformers, at random
-    return {name: x for name, x in found.state_dict().items() if name not in drawn}
+    return {name: x for name, x in found.named_parameters() if name not in drawn}
 
 
 def fill(part: Module, theirs: Mapping[str, Tensor]) -> Report:
