@@ -149,3 +149,26 @@ def test_a_folder_without_any_part_is_told(tmp_path):
     assert error.value.what == (
         f"model.pretrained '{tmp_path}' holds none of the folders global, local, decoder"
     )
+
+
+def test_the_encoder_of_a_whole_donut_or_nougat_is_found(make_task, tmp_path):
+    from transformers import VisionEncoderDecoderModel
+
+    torch.manual_seed(7)
+    encoder, decoder = parts.local_encoder(TINY.local), parts.decoder(TINY, 0.0)
+    VisionEncoderDecoderModel(encoder=encoder, decoder=decoder).save_pretrained(tmp_path / "local")
+    task, model = build(make_task, tmp_path)
+    assert task.facts()["pretrained"]["local"]["missing"] == 0
+    assert task.facts()["pretrained"]["local"]["unexpected"] == 0
+    ours = dict(model.local_encoder.named_parameters())
+    assert all(torch.equal(ours[name], p) for name, p in encoder.named_parameters())
+
+
+def test_a_dit_that_was_trained_on_masked_patches_fills_the_global_encoder(make_task, tmp_path):
+    from transformers import BeitConfig, BeitForMaskedImageModeling
+
+    config = BeitConfig(**{**parts.global_encoder(TINY.whole).config.to_dict()})
+    config.use_mean_pooling = True  # as Microsoft saved it: without the final norm of the model
+    BeitForMaskedImageModeling(config).save_pretrained(tmp_path / "global")
+    task, _ = build(make_task, tmp_path)
+    assert task.facts()["pretrained"]["global"]["missing"] == 2
