@@ -13,6 +13,7 @@ import torch
 
 from engines.base import World
 from launcher.settings.resolved import Resolved
+from launcher.settings.schema import model_name
 from models.base import Task
 from training.about import About
 from training.console.narrator import Narrator
@@ -66,7 +67,7 @@ class Listeners:
         """The names and numbers of the run that do not change."""
         settings = self.resolved.settings
         return About(
-            model=f"{settings.model.family}:{settings.model.size}",
+            model=model_name(settings.model),
             mode=settings.mode,
             engine=settings.engine.name,
             device=device_name(self.world.device),

@@ -15,6 +15,8 @@ from launcher.settings.resolved import Words
 
 _ORDER = 999
 """After the faults of files and before those of the settings typed."""
+_WORDS = {"RUN": "runs/NAME", "NAME": "my_task"}
+"""What stands in an example for a word that may be many things."""
 _NUMBER = re.compile(r"-[0-9.]")
 
 
@@ -32,6 +34,8 @@ class Request:
     faults: Sequence[Fault]
     values: Mapping[str, str] = field(default_factory=dict)
     """What was typed behind an option of this command alone, such as "--format": "hf"."""
+    operand: str | None = None
+    """The PATH of data check."""
 
 
 def read(argv: Sequence[str]) -> Request:
@@ -60,6 +64,7 @@ def read(argv: Sequence[str]) -> Request:
             for option in command.options
             if option.flag not in BY_FLAG and (value := getattr(typed, option.flag[2:], None))
         },
+        operand=typed.operand,
     )
 
 
@@ -119,13 +124,16 @@ def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argpar
         faults.append(_unreadable(command, error))
         typed = made.parse_args([])
     given: list[str] = typed.word
-    taken = 1 if command.word else 0
+    taken = bool(command.word) + bool(command.operand)
     faults += [_unexpected(command, word) for word in given[taken:]]
     typed.word = given[0] if given and taken else None
+    typed.operand = given[1] if given[1:] and command.operand else None
     if typed.word is None and command.word_required:
         faults.append(_missing_word(command))
     elif typed.word and command.words and typed.word not in command.words:
         faults.append(_wrong_word(command, typed.word))
+    elif command.operand and typed.operand is None:
+        faults.append(_missing_operand(command))
     return typed
 
 
@@ -232,7 +240,17 @@ def _missing_word(command: Command) -> Fault:
         f"{command.name} needs to know what",
         place=f"the command line: {command.name}",
         legal=", ".join(command.words) or command.legal,
-        mend=f"write  {_call(command)} {(command.words or ('runs/NAME',))[0]}",
+        mend=f"write  {_call(command)} {_example(command)}",
+        order=(_ORDER, 0),
+    )
+
+
+def _missing_operand(command: Command) -> Fault:
+    words = f"{command.name} {command.words[0]}"
+    return Fault(
+        f"{words} needs a {command.operand}",
+        place=f"the command line: {words}",
+        legal=f"{PROGRAM} {words} {command.operand}",
         order=(_ORDER, 0),
     )
 
@@ -248,6 +266,12 @@ def _wrong_word(command: Command, word: str) -> Fault:
         mend=f"write  {_call(command)} {near or command.words[0]}",
         order=(_ORDER, 0),
     )
+
+
+def _example(command: Command) -> str:
+    """A word that it could be given."""
+    name = command.words[0] if command.words else _WORDS.get(command.word or "", "")
+    return f"{name} {command.operand}" if command.operand else name
 
 
 def _call(command: Command) -> str:

@@ -148,6 +148,8 @@ def _bash_command(command: Command) -> str:
     found = f"found={shlex.quote(' '.join(_words(command)))}"
     if command.word == _FOLDER:
         found += "; [[ $word == -* ]] || kind=-d"
+    if command.operand:
+        found += f"; [[ ${{words[2]-}} == {command.words[0]} && $word != -* ]] && kind=-f"
     return f"                {command.name}) {found} ;;"
 
 
@@ -166,6 +168,7 @@ def _zsh_command(command: Command) -> str:
         specs += ["1: : ", "2: :_files -/"]
     elif command.word:
         specs += ["1: : ", f"2: :({' '.join([*command.words, *_keys(command)])})"]
+        specs += ["3: :_files"] if command.operand else []
     quoted = " \\\n            ".join(shlex.quote(spec) for spec in specs)
     return f"        {command.name}) _arguments \\\n            {quoted} ;;"
 
@@ -214,6 +217,9 @@ def _fish() -> Iterator[str]:
             yield f"{start} -a {shlex.quote(' '.join(words))}"
         if command.word == _FOLDER:
             yield f"{start} -a '(__fish_complete_directories)'"
+        if command.operand:
+            behind = f"{condition}; and __fish_seen_subcommand_from {command.words[0]}"
+            yield f"complete -c {_TOOL} -n {shlex.quote(behind)} -F"
         for option in (*command.options, HELP):
             yield f"{start} {_fish_option(option)}"
 

@@ -38,10 +38,11 @@ _CHANGE: Schema = {
 }
 
 
-def settings() -> Schema:
-    """The schema of a person's settings file, for all families together."""
+def settings(own: str | None = None) -> Schema:
+    """The schema of a person's settings file, for all families, and a task of their `own`."""
     merged: dict[str, list[Schema]] = {}
-    for family in FAMILIES:
+    families = [*FAMILIES] if own is None else [*dict.fromkeys((*FAMILIES, own))]
+    for family in families:
         for key, leaf in leaves(family).items():
             known = merged.setdefault(key, [])
             if (schema := _leaf(leaf)) not in known:
@@ -88,9 +89,20 @@ def family(name: str) -> Schema:
     }
 
 
+def own() -> Schema:
+    """The schema of the file that holds for every task of a person's own."""
+    schema = family(next(iter(FAMILIES)))
+    for block in (schema["properties"]["default"], schema["definitions"]["mode"]):
+        for section in ("model", "data"):
+            del block["properties"][section]
+    del schema["properties"]["sizes"], schema["definitions"]["size"]
+    return {**schema, "title": "A task of a person's own"}
+
+
 def files() -> dict[str, str]:
     """The text of every schema file by its path in ds_configs."""
     schemas = {"settings.schema.json": settings(), "mode.schema.json": mode()}
+    schemas["own.schema.json"] = own()
     schemas |= {f"models/{name}.schema.json": family(name) for name in FAMILIES}
     return {path: json.dumps(schema, indent=1) + "\n" for path, schema in schemas.items()}
 
@@ -117,6 +129,8 @@ def _changeable(leaf: Leaf) -> Schema:
 
 def _leaf(leaf: Leaf) -> Schema:
     schema: Schema = {"description": leaf.description, "default": leaf.default}
+    if leaf.key == "model.family":
+        return schema | {"anyOf": [{"enum": list(FAMILIES)}, {"type": "string", "pattern": ":"}]}
     if isinstance(leaf.legal, tuple):
         return schema | {"enum": [*leaf.legal, None] if leaf.nullable else list(leaf.legal)}
     if leaf.key == "promise":

@@ -38,11 +38,10 @@ def _lines(command: Command) -> Iterator[str]:
         yield "an engine (how it is laid on the hardware); the rest follows and is shown first."
         yield from _section("commands", [(one.name, one.sentence) for one in COMMANDS.values()])
     else:
-        word = f" {command.word}" if command.word_required else f" [{command.word}]"
-        yield f"{PROGRAM} {command.name}{word if command.word else ''} [OPTIONS]"
+        yield f"{PROGRAM} {command.name}{_word(command)} [OPTIONS]"
         yield ""
         yield f"{command.sentence[0].upper()}{command.sentence[1:]}."
-        if command.words:
+        if len(command.words) > 1:
             yield from _section(f"{command.word} is one of", [(one, "") for one in command.words])
     for group in dict.fromkeys(option.group for option in (*command.options, HELP)):
         rows = [_row(option) for option in (*command.options, HELP) if option.group == group]
@@ -52,6 +51,15 @@ def _lines(command: Command) -> Iterator[str]:
             "modes", [(name, shipped.mode(name).sentence) for name in names("modes")]
         )
         yield from _ends()
+
+
+def _word(command: Command) -> str:
+    """What it is given beside options, each with the blank before it."""
+    if command.word is None:
+        return ""
+    word = command.words[0] if len(command.words) == 1 else command.word
+    said = f" {word}" if command.word_required else f" [{word}]"
+    return said + (f" {command.operand}" if command.operand else "")
 
 
 def _ends() -> Iterator[str]:

@@ -28,6 +28,6 @@ def names(kind: str) -> list[str]:
 
 def choices(key: str) -> list[str]:
     """What the setting `key` may be, where that is a closed list."""
-    family = next(iter(FAMILIES))
+    family = next(family for family in FAMILIES if key in leaves(family))
     legal = leaves(family)[key].legal
     return list(legal) if isinstance(legal, tuple) else []

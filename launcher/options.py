@@ -39,7 +39,8 @@ OPTIONS = (
         "--model",
         WHAT,
         "FAMILY[:SIZE]",
-        sentence="The model family and its size; see `list models`.",
+        sentence="The model family and its size, see `list models`; or a task of your own, "
+        "package.module:Class[:SIZE], see `new-task`.",
         values="models",
     ),
     Option("--data", WHAT, "PATH", "data.path", values="paths"),

@@ -14,7 +14,7 @@ from launcher.messages import PROGRAM, counted
 from launcher.processes import restarts
 from launcher.settings import tree_text
 from launcher.settings.resolved import Resolved
-from launcher.settings.schema import config_of, nested
+from launcher.settings.schema import config_of, model_name, nested
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Plan:
 
 
 def parameters(resolved: Resolved) -> int | None:
-    """Weights of the model by its size; None: those of a folder, not known before it is read."""
+    """Weights of the model by its size; None: not known before it is read or built."""
     model = resolved.settings.model
     if getattr(model, "pretrained", None) is not None:
         return None
-    size = config_of(model.family).SIZES[model.size]
-    return int(size.parameters)
+    size = config_of(model.family).SIZES.get(getattr(model, "size", None))
+    return None if size is None else int(size.parameters)
 
 
 def first_line(plan: Plan) -> str:
@@ -47,7 +47,7 @@ def first_line(plan: Plan) -> str:
     settings = plan.resolved.settings
     going_on = f"{plan.line}\n" if plan.line else ""
     return going_on + (
-        f"{settings.model.family}:{settings.model.size}, mode {settings.mode}, "
+        f"{model_name(settings.model)}, mode {settings.mode}, "
         f"engine {settings.engine.name} on {_where(plan)}; run folder {plan.folder}"
     )
 
@@ -84,10 +84,11 @@ def _head(plan: Plan) -> Iterator[str]:
     settings, solved = plan.resolved.settings, plan.resolved.batching
     count = parameters(plan.resolved)
     size = f", {count:,} parameters" if count is not None else ""
-    yield f"model    {settings.model.family}:{settings.model.size}{size}"
+    yield f"model    {model_name(settings.model)}{size}"
     yield f"mode     {settings.mode}"
     yield f"engine   {settings.engine.name} on {_where(plan)}"
-    yield f"data     {settings.data.path}"
+    if (path := getattr(settings.data, "path", None)) is not None:
+        yield f"data     {path}"
     yield (
         f"step     {solved.global_batch} samples = micro-batch {solved.micro_batch} × "
         f"accumulation {solved.accumulation} × {counted(solved.world_size, 'process')}"

@@ -20,6 +20,7 @@ from launcher.processes.handover import Job
 from launcher.processes.report import Report
 from launcher.settings import refusals
 from launcher.settings.resolved import Resolved, Words
+from launcher.settings.schema import model_name
 from slurm.environment import EnvironmentFault, Place, read_place
 
 
@@ -87,8 +88,8 @@ def prepare(words: Words, out: Path | None, faults: list[Fault]) -> Start:
     ranks = place.local_size if place else resolved.nproc
     threads = cores.threads(settings.engine.threads, here.cores, ranks, os.environ)
     alone = cores.are_left_to_torch(settings, ranks)
-    model = f"{settings.model.family}:{settings.model.size}"
-    name = run_folder.name(model, settings.mode, settings.engine.name, datetime.now())
+    model, engine = model_name(settings.model), settings.engine.name
+    name = run_folder.name(model, settings.mode, engine, datetime.now())
     return Start(
         resolved,
         place,

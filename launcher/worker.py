@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,9 @@ from launcher.settings import late_checks
 from launcher.settings.refusals import place
 from launcher.settings.resolved import Resolved
 from launcher.settings.taken import Taken
+from launcher.task_class import task_class
 from launcher.torch_modes import modes
 from models.base import Context, Task
-from models.catalog import FAMILIES
 from training import seeds
 from training.budget import solve
 from training.checkpoint.restore import restore
@@ -140,7 +139,6 @@ def _device(settings: Any, resolved: Resolved) -> str:
 
 
 def _task(job: Job, settings: Any, folder: Path, world: World) -> Task:
-    module, _, name = FAMILIES[settings.model.family].task.partition(":")
     context = Context(
         seed=settings.train.seed,
         eval_share=settings.eval.share,
@@ -149,7 +147,7 @@ def _task(job: Job, settings: Any, folder: Path, world: World) -> Task:
         attention=settings.memory.attention,
         data_anew=job.resume is not None and "data" in job.resume.reset,
     )
-    task: Task = getattr(import_module(module), name)(settings.model, settings.data, context)
+    task = task_class(settings.model.family)(settings.model, settings.data, context)
     _in_turn(world, task.setup)
     return task
 

@@ -1,4 +1,4 @@
-"""The families there are: where each one lives, and one sentence on it."""
+"""The families there are, where each one lives, and how a task of one's own is named."""
 
 from __future__ import annotations
 
@@ -17,19 +17,33 @@ class Family:
     task: str
     """`module:Class`, built as Class(model, data, context)."""
     formats: str
-    """Module with FORMATS, what it reads in words, and recognise(path) -> str | None, the format of
-    a file or folder; imports no torch."""
+    """Module with FORMATS, what it reads in words, recognise(path) -> str | None, the format of a
+    file or folder, and EMBEDDED, the names of the data that needs no file; imports no torch."""
     stages: tuple[str, ...] = ()
     """Names of the stages that the mode `staged` trains one after the other; none: not staged."""
 
 
 FAMILIES = {
+    "event_seg": Family(
+        "event_seg",
+        "convolutions down and up again, for the edges that an event camera sees",
+        "models.event_seg.config",
+        "models.event_seg.task:EventSegTask",
+        "models.event_seg.formats",
+    ),
     "language": Family(
         "language",
         "a decoder-only transformer in the Llama layout, for text",
         "models.language.config",
         "models.language.task:LanguageTask",
         "models.language.formats",
+    ),
+    "abr": Family(
+        "abr",
+        "auditory brainstem responses: waveform, wave V, kind of hearing loss and threshold",
+        "models.abr.config",
+        "models.abr.task:ResponseTask",
+        "models.abr.formats",
     ),
     "doc_translation": Family(
         "doc_translation",
@@ -38,4 +52,33 @@ FAMILIES = {
         "models.doc_translation.task:DocTranslationTask",
         "models.doc_translation.formats",
     ),
+    "eeg_text": Family(
+        "eeg_text",
+        "regional and global transformers over EEG of reading, and a text decoder",
+        "models.eeg_text.config",
+        "models.eeg_text.task:EegTextTask",
+        "models.eeg_text.formats",
+    ),
 }
+
+
+def parted(word: str) -> tuple[str, str]:
+    """The model and the size of `FAMILY[:SIZE]` or `package.module:Class[:SIZE]`; no size: empty.
+
+    A class is told from a size by the dot or slash before it, or by its capital letter.
+    """
+    first, _, rest = word.partition(":")
+    if first in FAMILIES or not rest or not ({".", "/"} & set(first) or rest[0].isupper()):
+        return first, rest
+    name, _, size = rest.partition(":")
+    return f"{first}:{name}", size
+
+
+def is_own(name: str) -> bool:
+    """Whether a model is a person's own task, `package.module:Class`, and not of a family."""
+    return ":" in name and parted(name) == (name, "")
+
+
+def stages_of(name: str) -> tuple[str, ...]:
+    """The stages that a family declares; a task of one's own has none."""
+    return FAMILIES[name].stages if name in FAMILIES else ()

@@ -23,6 +23,8 @@ class Command:
     legal: str = ""
     """The same in words, where it is no closed list."""
     word_required: bool = False
+    operand: str | None = None
+    """A file or folder that it is given behind that word, as help writes it; it is required."""
 
 
 COMMANDS = {
@@ -92,6 +94,45 @@ COMMANDS = {
             ),
             word="RUN",
             word_required=True,
+        ),
+        Command(
+            "new-task",
+            "write a file with a task of your own, which trains as it is, to start from",
+            "launcher.commands.new_task",
+            (
+                Option(
+                    "--out",
+                    SHOWN,
+                    "DIR",
+                    sentence="The folder to write the file into. Default: the one you are in.",
+                    values="folders",
+                ),
+                JSON,
+            ),
+            word="NAME",
+            legal="a name in letters, digits and _, such as my_images",
+            word_required=True,
+        ),
+        Command(
+            "data",
+            "tell what is in a file or folder of data, and draw some of it (data check PATH)",
+            "launcher.commands.data",
+            (
+                BY_FLAG["--model"],
+                BY_FLAG["--set"],
+                Option(
+                    "--out",
+                    SHOWN,
+                    "DIR",
+                    sentence="The folder for data.html and the pictures. Default: data-check.",
+                    values="folders",
+                ),
+                JSON,
+            ),
+            word="WHAT",
+            words=("check",),
+            word_required=True,
+            operand="PATH",
         ),
         Command(
             "completion",

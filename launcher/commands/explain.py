@@ -22,7 +22,7 @@ def main(request: Request) -> int:
     family = resolved.settings.model.family
     for_machines = JSON.flag in request.flags
     if SCHEMA.flag in request.flags:
-        print(json.dumps(editor_schema.settings(), indent=2))
+        print(json.dumps(editor_schema.settings(family), indent=2))
     elif request.word in leaves(family):
         _print_key(leaves(family)[request.word], resolved.values[request.word], for_machines)
     else:
@@ -70,7 +70,8 @@ def _print_key(leaf: Leaf, value: Value, for_machines: bool) -> None:
         print(json.dumps({leaf.key: _facts(leaf, value)}, indent=2))
         return
     print(f"{leaf.key} = {plain(value.value)}")
-    print(f"  {leaf.description}")
+    if leaf.description:
+        print(f"  {leaf.description}")
     rows: list[tuple[str, str | None]] = [("from", tree_text.told(value.origin))]
     rows += [("replaced", line) for line in tree_text.history_of(value)]
     rows += [("legal", legal(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]

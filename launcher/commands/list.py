@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import asdict
 from typing import Any
 
 from engines.catalog import ENGINES, Entry
@@ -28,8 +29,9 @@ def main(request: Request) -> int:
         if row.get("runs_here") is False:
             print(f"{'':<20} cannot run here: {row['why_not']}")
         for size in row.get("sizes", []):
-            facts = f"{size['parameters']:>15,} parameters, context {size['context']}"
-            print(f"  {row['name']}:{size['name']:<{18 - len(row['name'])}}{facts}")
+            context = f", context {size['context']}" if "context" in size else ""
+            name = f"{row['name']}:{size['name']}"
+            print(f"  {name:<23} {size['parameters']:>13,} parameters{context}")
     return 0
 
 
@@ -40,7 +42,7 @@ def models() -> list[dict[str, Any]]:
             "name": family.name,
             "sentence": family.sentence,
             "sizes": [
-                {"name": name, "parameters": size.parameters, **vars(size)}
+                {**asdict(size), "name": name, "parameters": size.parameters}
                 for name, size in config_of(family.name).SIZES.items()
             ],
         }

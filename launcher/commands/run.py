@@ -32,7 +32,7 @@ def main(request: Request) -> int:
     finished = start.carry_out(ready, console=not for_machines, tell=tell)
     if for_machines and ready.speaks:
         print(json.dumps(_result(finished), indent=2))
-    elif line := finished.last_line(ready.resolved.settings.data.path.startswith("embedded:")):
+    elif line := finished.last_line(_is_embedded(ready)):
         print(line)
     if ready.place is not None and finished.report.kind != "ended":
         last_words.end_hard(finished.report.exit_code)
@@ -46,6 +46,12 @@ def tell(report: Report) -> None:
     if report.trace:
         print(report.trace.rstrip(), file=sys.stderr)
     sys.stderr.flush()
+
+
+def _is_embedded(ready: start.Start) -> bool:
+    """Whether no data was named, where data has a path at all."""
+    path = getattr(ready.resolved.settings.data, "path", None)
+    return isinstance(path, str) and path.startswith("embedded:")
 
 
 def _dry_run(decided: plan.Plan, for_machines: bool) -> str:

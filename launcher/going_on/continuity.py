@@ -39,6 +39,7 @@ RULES: Mapping[Rule, Sequence[str]] = {
         "limits",
         "save",
         "stop",
+        "model.folder",
         "eval.every",
         "train.micro_batch",
         "train.accumulation",

@@ -16,6 +16,7 @@ from launcher.machine import Machine
 from launcher.messages import PROGRAM, Fault, SettingsError
 from launcher.settings.resolve import resolve
 from launcher.settings.resolved import Resolved, Words
+from launcher.settings.schema import model_name
 from training.hooks import Outcome
 
 
@@ -110,7 +111,7 @@ def _new(words: Words, out: Path | None, resolved: Resolved) -> Decision:
         line = f"{option}: {out} has no checkpoint yet; a run begins there"
         return Decision(resolved, Resume(out), None, line)
     settings = resolved.settings
-    model = f"{settings.model.family}:{settings.model.size}"
+    model = model_name(settings.model)
     line = f"{option}: no run of {model}, mode {settings.mode}, to go on with; a new one begins"
     return Decision(resolved, None, None, line)
 

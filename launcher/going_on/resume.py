@@ -92,6 +92,8 @@ def _unfinished(out: Path, place: str) -> Found | None:
 def _latest(words: Words) -> Found | None:
     """The newest run of the same model and mode that has a checkpoint and was not completed."""
     choice = choose(words, typed.read_files(words))
+    if choice.faults:
+        return None
     wanted = [choice.family, choice.size, choice.mode]
     for folder in _runs():
         try:

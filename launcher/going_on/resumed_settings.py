@@ -10,14 +10,17 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher import run_folder
+from launcher.files.nodes import Node
 from launcher.files.source import read as read_file
 from launcher.messages import Fault, SettingsError
+from launcher.settings import own_task, refusals
 from launcher.settings.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.settings.entries import PERSONS, RESUMED, Entry, Layer, file_layer
 from launcher.settings.entries import find as node_of
 from launcher.settings.renamed import as_today
-from launcher.settings.resolved import Value
-from models.catalog import FAMILIES
+from launcher.settings.resolved import Origin, Value
+from launcher.settings.schema import config_of
+from models.catalog import FAMILIES, is_own
 
 _FITTED = ("machine", "engine", "solved")
 """What the program chose for the processes and the machine of then, and chooses anew now."""
@@ -68,7 +71,7 @@ class Base:
 
     def _left_out(self, typed: Collection[str], engine: str | None) -> set[str]:
         """The keys on which the words of now have the say, though they name others."""
-        found = {ACCUMULATION}
+        found = {ACCUMULATION, own_task.FOLDER}
         before = self.entries.get("engine.name")
         if engine is not None and (before is None or engine != before.value):
             found |= set(ENGINES[engine].settings)
@@ -109,7 +112,9 @@ def read(folder: Path) -> Base:
     path = folder / run_folder.SETTINGS
     root = read_file(path)
     family = node_of(root, "model.family")
-    if family is None or family.value not in FAMILIES:
+    if family is not None and is_own(family.value):
+        _find_own(path, root, family)
+    elif family is None or family.value not in FAMILIES:
         what = f"{path} is not the settings of a run: it names no model family there is"
         raise SettingsError([Fault(what, place=str(path), legal=", ".join(FAMILIES))])
     layer = file_layer(RESUMED, root, str(path), family.value, -1)
@@ -119,6 +124,17 @@ def read(folder: Path) -> Base:
         text = entry.text if key == entry.key else None
         entries[key] = replace(entry, key=key, value=value, text=text, option="--set")
     return Base(entries, _origins(folder / run_folder.ORIGINS))
+
+
+def _find_own(path: Path, root: Node, family: Node) -> None:
+    """See that the run's task is there, also from another folder. Raises SettingsError."""
+    folder = node_of(root, own_task.FOLDER)
+    own_task.search(folder and folder.value)
+    try:
+        config_of(family.value)
+    except SettingsError as error:
+        origin = Origin(RESUMED, f"{path}, line {family.line}")
+        raise SettingsError(refusals.of_own_task(error, origin)) from None
 
 
 def _origins(path: Path) -> Mapping[str, Mapping[str, Any]]:

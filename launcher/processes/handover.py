@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.going_on import resumption
 from launcher.going_on.resumption import Resume
-from launcher.settings import schema
+from launcher.settings import own_task, schema
 from launcher.settings.resolved import Batching, Origin, Resolved, Value
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
@@ -58,6 +58,7 @@ def load(folder: Path) -> Job:
     told = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     values = {key: _value(value) for key, value in told["values"].items()}
     plain = {key: value.value for key, value in values.items()}
+    own_task.search(plain.get(own_task.FOLDER))
     settings = schema.settings_class(plain["model.family"]).model_validate(schema.nested(plain))
     resolved = Resolved(
         settings=settings,

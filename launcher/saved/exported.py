@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from launcher import run_folder
 from launcher.messages import PROGRAM, Fault, SettingsError
 from launcher.saved.saved_run import SavedRun
+from launcher.settings import own_task
 from launcher.settings.schema import config_of
+from launcher.task_class import task_class
 from models.base import Context, HuggingFace
-from models.catalog import FAMILIES
+from models.catalog import FAMILIES, is_own
 from training.records.line_file import naming
 from training.records.plain_json import encode
 
@@ -112,10 +113,11 @@ def _task(source: Source) -> HuggingFace:
     if settings is None:
         raise _impossible("this checkpoint lies outside of its run, and holds no settings")
     family = settings["model"]["family"]
-    if family not in FAMILIES:
+    if is_own(family):
+        own_task.search(settings["model"].get("folder"))
+    elif family not in FAMILIES:
         raise _impossible(f"model family '{family}' is not known")
     config = config_of(family)
-    module, _, name = FAMILIES[family].task.partition(":")
     context = Context(
         seed=settings["train"]["seed"],
         eval_share=settings["eval"]["share"],
@@ -124,9 +126,10 @@ def _task(source: Source) -> HuggingFace:
     )
     model = config.Model.model_validate(settings["model"])
     data = config.Data.model_validate(settings["data"])
-    task = getattr(import_module(module), name)(model, data, context)
+    task = task_class(family)(model, data, context)
     if not isinstance(task, HuggingFace):
-        raise _impossible(f"transformers has no model of the family '{family}'")
+        kind = "task" if is_own(family) else "family"
+        raise _impossible(f"transformers has no model of the {kind} '{family}'")
     return task
 
 

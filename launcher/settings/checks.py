@@ -15,7 +15,7 @@ from launcher.settings.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.settings.entries import MODES, PERSONS
 from launcher.settings.leaves import leaves
 from launcher.settings.resolved import Resolved, Value
-from models.catalog import FAMILIES
+from models.catalog import FAMILIES, stages_of
 from training import duration
 
 Values = Mapping[str, Value]
@@ -66,7 +66,7 @@ def _about(
 
 def _stages(values: Values) -> Iterator[Fault]:
     family = values["model.family"].value
-    if FAMILIES[family].stages:
+    if stages_of(family):
         return
     staged = [name for name, entry in FAMILIES.items() if entry.stages]
     legal = f"families that declare stages: {', '.join(staged) or 'none'}"

@@ -47,7 +47,7 @@ def leaves(family: str) -> dict[str, Leaf]:
     named = {
         "mode": shipped.modes(),
         "engine.name": tuple(ENGINES),
-        "model.family": tuple(FAMILIES),
+        "model.family": tuple(dict.fromkeys((*FAMILIES, family))),
         "model.size": tuple(config_of(family).SIZES),
     }
     return {

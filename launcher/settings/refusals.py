@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 from launcher import messages
 from launcher.files import yaml_source
 from launcher.files.nodes import Unreadable
-from launcher.messages import Fault, plain, shown
+from launcher.messages import Fault, SettingsError, plain, shown
 from launcher.settings.entries import RESUMED, Entry
 from launcher.settings.leaves import Leaf, leaves, sections
 from launcher.settings.resolved import Origin, Value
@@ -24,6 +25,8 @@ _LISTS = {
     "model.size": "list models",
 }
 
+_BESIDE = {"model.family": "or a task of your own: package.module:Class"}
+"""What is legal beside the options of a table."""
 _CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}
 
 
@@ -98,6 +101,7 @@ def legal(leaf: Leaf) -> str:
     """What a setting may be, in one line."""
     if isinstance(leaf.legal, tuple):
         told = messages.listed(leaf.legal, _LISTS.get(leaf.key, f"explain {leaf.key}"))
+        told += f"; {_BESIDE[leaf.key]}" if leaf.key in _BESIDE else ""
     elif leaf.legal:
         told = leaf.legal
     else:
@@ -215,6 +219,20 @@ def write_over(key: str, origin: Origin, value: Any) -> str:
     if origin.layer == RESUMED:
         option = "--set"  # what the old run had is replaced by what is typed now, not in its file
     return _line(option, key, value)
+
+
+def of_own_task(error: SettingsError, origin: Origin) -> list[Fault]:
+    """The faults of a task of the person's own, with the place where they named it before."""
+    told = place("model.family", origin)
+    return [
+        replace(
+            fault,
+            place=f"{told}; {fault.place}" if fault.place else told,
+            mend=fault.mend
+            or (fault.nearest and write_over("model.family", origin, fault.nearest)),
+        )
+        for fault in error.faults
+    ]
 
 
 def no_assignment(text: str, order: tuple[int, int]) -> Fault:

@@ -11,13 +11,23 @@ from launcher.files.nodes import plain
 from launcher.going_on.resumed_settings import Base, typed_keys
 from launcher.machine import Machine
 from launcher.messages import Fault, SettingsError
-from launcher.settings import batching, checks, fitting, shipped, transforms
+from launcher.settings import (
+    batching,
+    checks,
+    fitting,
+    own_config,
+    own_task,
+    refusals,
+    shipped,
+    transforms,
+)
 from launcher.settings import words as typed
 from launcher.settings.entries import RESUMED, Entry, Layer, file_layer, find
 from launcher.settings.layers import merge
+from launcher.settings.own_task import FOLDER
 from launcher.settings.resolved import Batching, Origin, Resolved, Value, Words
 from launcher.settings.schema import config_of, nested, settings_class
-from models.catalog import FAMILIES
+from models.catalog import FAMILIES, is_own
 
 PRECEDENCE = (
     "built-in",
@@ -36,6 +46,8 @@ PRECEDENCE = (
 """Lowest first. `machine` replaces only what the program asked for, never a person's word;
 "resumed run" holds what a run that goes on had, and the program would not choose by itself."""
 
+_MAY_MOVE = ("engine.name", FOLDER)
+"""Choices in which a run that goes on follows what is typed now."""
 FIRST_RUN = ("language", "small")
 """The family and size of a run for which no model was named."""
 
@@ -49,6 +61,8 @@ class Choice:
     mode: str | None
     engine: str | None
     model_named: bool
+    faults: Sequence[Fault] = ()
+    """Of a task of the person's own that cannot be used; another family stands in its place."""
 
 
 def resolve(
@@ -68,7 +82,8 @@ def resolve(
         keys, is_placed = typed_keys(personal), world_size is not None
         personal = [base.over(beneath, keys, choice.engine, is_placed), *personal]
     values, wrong = merge(choice.family, [*shipped_layers, *personal])
-    faults = [*files.faults, *faults, *wrong]
+    faults = [*files.faults, *faults, *_told(choice, wrong)]
+    _place_own(values)
     world = fitting.place_world(values, machine, world_size, faults)
     notes = _first_notes(choice)
     fitting.fit(fitting.Bench(values, machine, world, notes, faults))
@@ -91,6 +106,21 @@ def resolve(
         device=world.device,
         warnings=_in_order(faults, personal),
     )
+
+
+def _told(choice: Choice, wrong: Sequence[Fault]) -> list[Fault]:
+    """What is wrong with single values; of a model that is not there, only that."""
+    if not choice.faults:
+        return list(wrong)
+    others = [fault for fault in wrong if not (fault.key or "").startswith(("model.", "data."))]
+    return [*choice.faults, *others]
+
+
+def _place_own(values: dict[str, Value]) -> None:
+    """Where a task of the person's own was found takes the place of where it was looked for."""
+    if FOLDER in values:
+        found = own_task.folder_of(values["model.family"].value)
+        values[FOLDER] = replace(values[FOLDER], value=found)
 
 
 def _solved(values: dict[str, Value], world_size: int, faults: list[Fault]) -> Batching | None:
@@ -119,22 +149,48 @@ def choose(words: Words, files: typed.Files, base: Base | None = None) -> Choice
     said = typed.chosen(words, files)
     if base is not None:
         had = {key: entry for key in typed.CHOICES if (entry := base.chosen(key)) is not None}
-        said = {**had, **said, **{key: had[key] for key in had if key != "engine.name"}}
+        said = {**had, **said, **{key: had[key] for key in had if key not in _MAY_MOVE}}
     named = "model.family" in said or "model.size" in said
-    family = _one_of(said.get("model.family"), FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0]
+    family, faults = _family(said)
     mode = _one_of(said.get("mode"), shipped.modes(), "default")
     sizes = tuple(config_of(family).SIZES)
     size = _one_of(said.get("model.size"), sizes, None)
-    if "model.size" not in said:
+    if "model.size" not in said and sizes:
         size = _default_size(family, mode, sizes, named)
-    return Choice(family, size, mode, _one_of(said.get("engine.name"), ENGINES, None), named)
+    engine = _one_of(said.get("engine.name"), ENGINES, None)
+    return Choice(family, size, mode, engine, named, faults)
+
+
+def _family(said: Mapping[str, Entry]) -> tuple[str, list[Fault]]:
+    """The model that was named, and what is wrong with it where it is a task of one's own."""
+    entry = said.get("model.family")
+    if entry is None or not isinstance(entry.value, str) or not is_own(entry.value):
+        return _one_of(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
+    own_task.search(said[FOLDER].value if FOLDER in said else None)
+    try:
+        sizes = own_config.config(entry.value).SIZES
+        own_config.family_file(entry.value)
+    except SettingsError as error:
+        found = refusals.of_own_task(error, entry.origin)
+        return FIRST_RUN[0], [replace(fault, order=entry.order) for fault in found]
+    size = said.get("model.size")
+    if size is None or sizes:
+        return entry.value, []
+    what = f"{entry.value} has no sizes, and size {size.value!r} is asked for"
+    place = refusals.place("model.size", size.origin)
+    return entry.value, [Fault(what, key="model.size", place=place, order=size.order)]
+
+
+def _file_of(family: str) -> shipped.FamilyFile:
+    return own_config.family_file(family) if is_own(family) else shipped.family(family)
 
 
 def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bool) -> str:
-    default = find(shipped.family(family).default.settings, "model.size")
-    size: str = FIRST_RUN[1] if not named or default is None else default.value
+    file = _file_of(family)
+    default = find((file.declared or file.default).settings, "model.size")
+    size: str = FIRST_RUN[1] if not named else sizes[0] if default is None else default.value
     blocks = [shipped.mode(mode).block] if mode else []
-    blocks += [b for m, b in shipped.family(family).modes.items() if m == mode]
+    blocks += [b for m, b in file.modes.items() if m == mode]
     changed = size
     for block in blocks:
         if (node := find(block.settings, "model.size")) is not None:
@@ -152,9 +208,10 @@ def _one_of(entry: Entry | None, options: Any, default: str | None) -> str | Non
 
 def _shipped(choice: Choice) -> list[Layer]:
     """The layers that come with the program; the built-in one is the schema's own."""
-    family = shipped.family(choice.family)
+    family = _file_of(choice.family)
     blocks: list[tuple[str, shipped.Block | None]] = [
         ("family", family.default),
+        ("family", family.declared),
         ("size", family.sizes.get(choice.size or "")),
     ]
     if choice.mode is not None:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, create_model
 
 from engines import settings as engines
-from models.catalog import FAMILIES
+from launcher.settings import own_config
+from models.catalog import FAMILIES, is_own
 from training import settings as training
 from training.checkpoint.settings import Save
 
@@ -91,8 +92,19 @@ class Settings(Root, extra="forbid", frozen=True):
 
 
 def config_of(family: str) -> Any:
-    """The module with a family's Model, Data and SIZES."""
+    """The module with a family's Model, Data and SIZES; or what has those of a task of one's own.
+
+    Raises SettingsError for such a task that cannot be used.
+    """
+    if is_own(family):
+        return own_config.config(family)
     return importlib.import_module(FAMILIES[family].config)
+
+
+def model_name(model: Any) -> str:
+    """`FAMILY:SIZE` of the section `model`; a task of one's own may have no sizes."""
+    size = getattr(model, "size", None)
+    return model.family if size is None else f"{model.family}:{size}"
 
 
 @cache

@@ -42,6 +42,8 @@ class FamilyFile:
     modes: Mapping[str, Block]
     size_modes: Mapping[tuple[str, str], Block]
     """By (size, mode)."""
+    declared: Block | None = None
+    """What the class of a task of the person's own declares, above the default."""
 
 
 @cache
@@ -64,8 +66,18 @@ def mode(name: str) -> Mode:
 @cache
 def family(name: str) -> FamilyFile:
     """A family's file. Reads the disk."""
-    place = f"ds_configs/models/{name}.yaml"
-    found = read(FOLDER / "models" / f"{name}.yaml").value
+    return _family_file(f"models/{name}.yaml")
+
+
+@cache
+def own() -> FamilyFile:
+    """What every task of a person's own begins with. Reads the disk."""
+    return _family_file("own.yaml")
+
+
+def _family_file(path: str) -> FamilyFile:
+    place = f"ds_configs/{path}"
+    found = read(FOLDER / path).value
     size_modes: dict[tuple[str, str], Block] = {}
     sizes: dict[str, Block] = {}
     for size, node in _blocks(found, "sizes").items():

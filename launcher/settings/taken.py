@@ -20,6 +20,8 @@ BY_THE_LAUNCHER = frozenset(
         "stages",
         "unread_settings",
         "model.family",
+        "model.size",
+        "model.folder",
         "engine.name",
         "engine.nproc",
         "engine.max_restarts",

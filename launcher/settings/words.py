@@ -13,10 +13,12 @@ from launcher.messages import Fault, SettingsError
 from launcher.settings import refusals
 from launcher.settings.entries import Entry, Layer, file_layer, find
 from launcher.settings.leaves import Leaf, leaves
+from launcher.settings.own_task import FOLDER
 from launcher.settings.resolved import Origin, Words
+from models.catalog import parted
 
-CHOICES = ("model.family", "model.size", "mode", "engine.name")
-"""What decides which shipped files are read."""
+CHOICES = ("model.family", "model.size", FOLDER, "mode", "engine.name")
+"""What decides which shipped files are read, and where the person's own task is looked for."""
 COMMAND_LINE = 1000
 """After all files, in the order of faults."""
 
@@ -79,7 +81,7 @@ def _typed(words: Words, known: dict[str, Leaf], faults: list[Fault]) -> list[En
         entries.append(Entry(key, value, Origin("command line", place), option, order, text))
 
     if words.model is not None:
-        family, _, size = words.model.partition(":")
+        family, size = parted(words.model)
         add("model.family", family, "--model", f"--model {words.model}")
         if size:
             add("model.size", size, f"--model {family}:", f"--model {words.model}")

@@ -14,11 +14,11 @@ from models.common.faults import OnBad
 from models.language.control import dialogue_chance, mismatched, text_chance, with_true_answers
 from models.language.corpus import Corpus, assemble, read_corpus
 from models.language.dialogues import Dialogues
+from models.language.formats import EMBEDDED
 from models.language.packing import Windows
 from models.language.records import Document, Exchange
 from models.language.tokenizer import Tokenizer
 
-EMBEDDED = ("embedded:python", "embedded:commands")
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 

@@ -11,6 +11,7 @@ FORMATS = (
     "JSONL with the same fields, with messages, or with text",
     "plain text, documentation and source code",
 )
+EMBEDDED = ("embedded:python", "embedded:commands")
 
 
 def recognise(path: Path) -> str | None:

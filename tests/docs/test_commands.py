@@ -44,7 +44,7 @@ _FILE_NAME = re.compile(r"^# ([a-z]+\.(?:yaml|json))$", re.MULTILINE)
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with the data and the run that pages speak of."""
+    """A folder with the data, the task and the run that pages speak of."""
     (tmp_path / "notes").mkdir()
     for number in range(12):
         text = f"Note {number}. " + "The quick brown fox jumps over the lazy dog. " * 40
@@ -54,6 +54,7 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "pairs.csv").write_text("input,output\n" + rows)
     lines = [f'{{"input": "{question}", "output": "{answer}"}}\n' for question, answer in pairs]
     (tmp_path / "chat.jsonl").write_text("".join(lines))
+    shutil.copy(ROOT / "docs" / "examples" / "images.py", tmp_path)
     trained(tmp_path / "runs" / "mine", resolved(model=None), 100, 200)
     return tmp_path
 

@@ -60,6 +60,12 @@ def test_every_mode_fits_the_schema_of_modes(mode):
     assert faults(schema, plain(read(shipped.FOLDER / "modes" / f"{mode}.yaml")), schema) == []
 
 
+def test_what_holds_for_tasks_of_ones_own_fits_its_schema():
+    schema = editor_schema.own()
+    assert faults(schema, plain(read(shipped.FOLDER / "own.yaml")), schema) == []
+    assert faults(schema, {"default": {"model": {"size": "tiny"}}}, schema)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_fits_its_schema(family):
     schema = editor_schema.family(family)

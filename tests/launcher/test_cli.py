@@ -108,7 +108,8 @@ def test_an_unknown_command_is_told_with_its_nearest():
     assert faults("exlpain").splitlines() == [
         "error: command 'exlpain' is not known",
         "  from     the command line, first word",
-        "  legal    run, resume, explain, list, verify, export, completion; or options, for run",
+        "  legal    run, resume, explain, list, verify, export, new-task, data, completion; "
+        "or options, for run",
         "  nearest  explain; write  python -m launcher explain",
     ]
 

@@ -54,6 +54,8 @@ LINES = [
     ("gearshift explain --ultra", ["--ultra-fast"]),
     ("gearshift explain optim.l", ["optim.lr"]),
     ("gearshift list e", ["engines"]),
+    ("gearshift data ch", ["check"]),
+    ("gearshift new-task --o", ["--out"]),
     ("gearshift --lite --precision bf", ["bf16", "bf16-params"]),
     ("gearshift completion z", ["zsh"]),
     ("gearshift resume --nu", ["--num-workers"]),
@@ -95,6 +97,18 @@ def test_bash_completes_run_folders(script, tmp_path):
         line = f"gearshift {words} {tmp_path}/ru"
         found = ask("bash", "-c", BASH, "bash", str(script("bash")), line)
         assert found == f"{tmp_path}/runs\n"
+
+
+@needs("bash")
+@needs("fish")
+def test_files_of_data_are_completed_behind_check(script, tmp_path):
+    (tmp_path / "mine.jsonl").touch()
+    line = f"gearshift data check {tmp_path}/mi"
+    found = ask("bash", "-c", BASH, "bash", str(script("bash")), line)
+    assert found == f"{tmp_path}/mine.jsonl\n"
+    code = f"source {script('fish')}; complete -C '{line}'"
+    found = ask("fish", "--no-config", "-c", code)
+    assert found.split() == [f"{tmp_path}/mine.jsonl"]
 
 
 @needs("fish")

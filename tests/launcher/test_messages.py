@@ -213,7 +213,7 @@ error: data.path 2024 is not text
         """
 error: model 'langage' is not known
   from     mine.yaml, line 1: model.family
-  legal    language
+  legal    language; or a task of your own: package.module:Class
   nearest  language; write  family: language
 """,
     ),
@@ -312,7 +312,7 @@ ON_THE_COMMAND_LINE = [
         """
 error: model 'langage' is not known
   from     --model langage:tiny
-  legal    language
+  legal    language; or a task of your own: package.module:Class
   nearest  language; write  --model language
 """,
     ),

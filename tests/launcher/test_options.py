@@ -10,7 +10,7 @@ from launcher.settings.leaves import leaves
 
 
 def test_the_commands():
-    told = "run resume explain list verify export completion"
+    told = "run resume explain list verify export new-task data completion"
     assert list(COMMANDS) == told.split()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.catalog import FAMILIES
-from tests.engines.parity import distance
+from tests.engines.parity import Outcome, joined
 from tests.engines.pool import Pool
 from tests.engines.test_parity import lacks
 from tests.runs.crossing import differences, drift
@@ -33,10 +34,10 @@ class Courses:
         key = (family, engine)
         if key not in self._taken:
             run = self.folder / f"{family}-{engine}"
-            run.mkdir()
+            run.mkdir(exist_ok=True)
             answers = self.pool.run(begin, family, engine, run)
             folders, saved, end, metrics = zip(*answers, strict=True)
-            assert all(found == metrics[0] for found in metrics)
+            assert all(repr(found) == repr(metrics[0]) for found in metrics)  # nan is nan
             self._taken[key] = Course(folders[0], list(saved), list(end), metrics[0])
         return self._taken[key]
 
@@ -51,6 +52,18 @@ def able(engine: str) -> list[pytest.MarkDecorator]:
     return [*slow, pytest.mark.skipif(bool(lacks(engine)), reason=lacks(engine))]
 
 
+def apart(outcomes: list[Outcome], others: list[Outcome], kind: str) -> float:
+    """The largest difference of all tensors of a kind, relative to their largest element.
+
+    Not tensor by tensor: a bias before a normalisation has no gradient but rounding.
+    """
+    ours, theirs = joined(outcomes), joined(others)
+    assert ours.keys() == theirs.keys()
+    keys = [key for key in theirs if key[0] == kind]
+    most = max(np.abs(theirs[key]).max() for key in keys)
+    return float(max(np.abs(ours[key] - theirs[key]).max() for key in keys) / most)
+
+
 families = pytest.mark.parametrize("family", FAMILIES)
 engines = pytest.mark.parametrize("engine", [pytest.param(e, marks=able(e)) for e in ENGINES])
 
@@ -62,8 +75,8 @@ def test_losses_moments_and_metrics_are_those_of_local(
 ) -> None:
     plain, found = courses.of(family, "local"), courses.of(family, engine)
     assert drift(found.end, plain.end) < LOSSES
-    apart = distance(found.end, plain.end)
-    assert apart["exp_avg"] < MOMENTS and apart["exp_avg_sq"] < MOMENTS, apart
+    assert apart(found.end, plain.end, "exp_avg") < MOMENTS
+    assert apart(found.end, plain.end, "exp_avg_sq") < MOMENTS
     assert found.metrics == pytest.approx(plain.metrics, rel=METRICS, abs=METRICS, nan_ok=True)
     assert found.end[0].without_gradient == []
 

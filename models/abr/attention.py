@@ -1,0 +1,130 @@
+"""Pre-norm transformer layers of the bottleneck, the decoder and the signal head."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from models.abr.layout import RELATIVE
+from models.base import DataError
+
+KERNELS = {
+    # Self-attention that knows distances adds to its scores, which flash cannot.
+    "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+    "efficient": [SDPBackend.EFFICIENT_ATTENTION],
+    "math": [SDPBackend.MATH],
+}
+"""The kernels that a value of memory.attention allows; `auto` leaves the choice to torch."""
+
+
+def allowed(kernel: str) -> AbstractContextManager[None]:
+    """Attention inside uses `kernel`, a value of memory.attention."""
+    return nullcontext() if kernel == "auto" else sdpa_kernel(KERNELS[kernel])
+
+
+def check(kernel: str, device: torch.device) -> None:
+    """Raises DataError if `device` has no kernel of that name."""
+    if kernel == "efficient" and device.type != "cuda":
+        raise DataError(
+            f"memory.attention 'efficient' has no kernel on {device.type}",
+            where="memory.attention",
+            legal="auto, flash, math",
+            mend="--set memory.attention=auto",
+        )
+
+
+class Attention(nn.Module):
+    """Attention of one sequence to another, or to itself."""
+
+    def __init__(self, width: int, heads: int, kernel: str, bias: bool) -> None:
+        """`bias`: that of queries, keys and values; the output always has one."""
+        super().__init__()
+        self.heads, self.kernel = heads, kernel
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key = nn.Linear(width, width, bias=bias)
+        self.value = nn.Linear(width, width, bias=bias)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, memory: Tensor, positions: Tensor | None = None) -> Tensor:
+        """`x` [batch, time, width] attends to `memory` [batch, other, width].
+
+        `positions` [65, width]: a key for each distance in time, added to the key that stands at
+        that distance. Source: Shaw et al., Self-Attention with Relative Position Representations,
+        2018, equation 4.
+        """
+        query = self._by_head(self.query(x))
+        key, value = self._by_head(self.key(memory)), self._by_head(self.value(memory))
+        added = None if positions is None else self._distances(query, positions)
+        with allowed(self.kernel):
+            mixed = F.scaled_dot_product_attention(query, key, value, added)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _distances(self, query: Tensor, positions: Tensor) -> Tensor:
+        """What the distances add to the scores, [batch, head, time, time]."""
+        batch, heads, time, width = query.shape
+        keys = positions.unflatten(-1, (heads, width)).to(query.dtype)
+        scores = torch.einsum("bhtd,rhd->bhtr", query, keys) * width**-0.5
+        at = torch.arange(time, device=query.device)
+        apart = (at[None] - at[:, None]).clamp(-RELATIVE, RELATIVE) + RELATIVE
+        return scores.gather(-1, apart.expand(batch, heads, time, time)).to(query.dtype)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with GELU between, the inner one `factor` times as wide."""
+
+    def __init__(self, width: int, factor: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(width, factor * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(factor * width, width),
+        )
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward network, each on the norm of its input."""
+
+    def __init__(self, width: int, heads: int, factor: int, kernel: str, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads, kernel, bias=True)
+        self.feed_forward = FeedForward(width, factor, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """`x` [batch, time, width]; `positions` as in Attention."""
+        normed = self.attention_norm(x)
+        x = x + self.dropout(self.attention(normed, normed, positions))
+        return x + self.dropout(self.feed_forward(self.forward_norm(x)))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to a memory, and a feed-forward network."""
+
+    def __init__(self, width: int, heads: int, kernel: str, dropout: float) -> None:
+        super().__init__()
+        self.self_norm, self.cross_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.forward_norm = nn.LayerNorm(width)
+        self.self_attention = Attention(width, heads, kernel, bias=False)
+        self.cross_attention = Attention(width, heads, kernel, bias=False)
+        self.feed_forward = FeedForward(width, 4, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, positions: Tensor) -> Tensor:
+        """`x` [batch, time, width], `memory` [batch, other, width]; positions as in Attention."""
+        normed = self.self_norm(x)
+        x = x + self.dropout(self.self_attention(normed, normed, positions))
+        x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory))
+        return x + self.dropout(self.feed_forward(self.forward_norm(x)))
+
+
+def position_table(width: int) -> nn.Parameter:
+    """A key for each distance from -32 to 32; farther ones share the last."""
+    return nn.Parameter(0.02 * torch.randn(2 * RELATIVE + 1, width))

@@ -1,0 +1,140 @@
+"""The abr family's sizes and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from models.abr.parameters import by_block
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers of one network; `base` channels at the full rate, doubled at each level."""
+
+    base: int
+    levels: int
+    layers: int
+    """Transformer layers of a decoder level; the bottleneck has two at every size."""
+    heads: int
+    states: int
+    """Of each state space layer."""
+    dropout: float = 0.1
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each encoder level, from the first."""
+        return tuple(self.base * 2**level for level in range(self.levels))
+
+    @property
+    def parameters(self) -> int:
+        """The exact number of weights of the built model."""
+        return sum(by_block(self.base, self.levels, self.layers, self.states).values())
+
+
+SIZES = {
+    "tiny": Size(base=8, levels=2, layers=1, heads=2, states=8),
+    "lite": Size(base=32, levels=2, layers=3, heads=8, states=64),
+    "full": Size(base=64, levels=4, layers=3, heads=8, states=64),
+}
+
+
+Weight = Annotated[float, Field(ge=0)]
+Epochs = Annotated[float, Field(ge=0, json_schema_extra={"unit": "epochs"})]
+
+
+class LossSettings(BaseModel, extra="forbid", frozen=True):
+    """The weight of each term, and what the terms are made of."""
+
+    regression: Annotated[
+        Literal["mse", "huber"],
+        Field(description="Of signal, latency and amplitude; huber is linear beyond 1."),
+    ] = "mse"
+    signal: Annotated[Weight, Field(description="Weight of the reconstruction.")] = 1.0
+    exists: Annotated[Weight, Field(description="Weight of whether there is a wave V.")] = 0.5
+    latency: Annotated[Weight, Field(description="Weight of the latency of wave V.")] = 1.0
+    amplitude: Annotated[Weight, Field(description="Weight of the amplitude of wave V.")] = 1.0
+    # `class` is a word of Python, so that only the key can have that name.
+    class_: Annotated[
+        Weight, Field(alias="class", description="Weight of the kind of hearing loss.")
+    ] = 1.5
+    threshold: Annotated[Weight, Field(description="Weight of the threshold.")] = 0.8
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="Share of each class label spread over all classes.")
+    ] = 0.0
+
+
+class Curriculum(BaseModel, extra="forbid", frozen=True):
+    """The epoch at which terms of the loss begin; earlier in runs that are short."""
+
+    peak: Annotated[
+        Epochs, Field(description="Start of existence, latency and amplitude of wave V.")
+    ] = 5.0
+    threshold: Annotated[Epochs, Field(description="Start of the threshold.")] = 10.0
+    class_: Annotated[Epochs, Field(alias="class", description="Start of the hearing loss.")] = 3.0
+    ramp: Annotated[
+        Epochs, Field(description="How long a term takes from nothing to its weight.")
+    ] = 5.0
+
+
+class Model(BaseModel, extra="forbid", frozen=True):
+    """A convolutional encoder and decoder with state space layers, attention and four heads."""
+
+    family: Annotated[str, Field(description="The model family.")] = "abr"
+    size: Annotated[str, Field(description="The size; see `list models`.")] = "full"
+    loss: LossSettings = LossSettings()
+    curriculum: Curriculum = Curriculum()
+
+
+class Data(BaseModel, extra="forbid", frozen=True):
+    """Averaged responses to learn from."""
+
+    path: Annotated[
+        str,
+        Field(
+            description="A file or folder of responses: EPL text, a table (CSV, XLSX), EDF or "
+            "EEGLAB; or embedded:patients, embedded:few-patients."
+        ),
+    ] = "embedded:patients"
+    control: Annotated[
+        Literal["real", "noise", "noise-signal"],
+        Field(
+            description="noise: signal and examination facts go to other patients; the score must "
+            "fall to chance. noise-signal: the signal alone, which is only reported."
+        ),
+    ] = "real"
+    on_bad: Annotated[
+        Literal["stop", "skip"],
+        Field(description="A file or row that cannot be used: stop, or count it and go on."),
+    ] = "stop"
+    fraction: Annotated[
+        float, Field(gt=0, le=1, description="Share of the patients that is used.")
+    ] = 1.0
+    split: Annotated[
+        Literal["auto", "patient", "level"],
+        Field(
+            description="What keeps to one side of the split: a patient, or, of one recording "
+            "alone, a level. auto: the level where there is one recording only."
+        ),
+    ] = "auto"
+    shares: Annotated[
+        Literal["balanced", "clinical"],
+        Field(description="How often each hearing loss occurs among the embedded patients."),
+    ] = "balanced"
+    sweeps: Annotated[
+        int, Field(ge=2, description="Sweeps of a recording that are averaged to one response.")
+    ] = 1000
+    reject_uv: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="A sweep that goes beyond is left out of the average.",
+            json_schema_extra={"unit": "microvolts"},
+        ),
+    ] = 40.0
+    channel: Annotated[
+        str | None,
+        Field(description="The channel of a recording. Default: its first EEG channel."),
+    ] = None

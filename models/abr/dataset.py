@@ -1,0 +1,154 @@
+"""From settings to samples: the responses, their splits, and what to tell about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.abr.control import Control, band, others
+from models.abr.layout import CLASSES
+from models.abr.responses import CLASS_NAMES, LABELS, STATIC_NAMES, UNKNOWN_CLASS, Responses
+from models.abr.statistics import Statistics
+from models.base import Batch, Draws, SplitName
+from models.common.split import SPLITS
+
+Sample = dict[str, Any]
+ONE_RECORDING = "by level, of one recording: no score here says anything of another ear"
+
+
+@dataclass(frozen=True)
+class Portion:
+    """The responses of one split; see models/base.py: Split."""
+
+    responses: Responses
+    statistics: Statistics
+    index: NDArray[np.int64]
+    """Where each sample stands among the responses."""
+    signal_of: NDArray[np.int64]
+    """Whose signal it has: its own, but in a noise control."""
+    static_of: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def sample(self, index: int, draws: Draws) -> Sample:
+        """One response; reads its own row and nothing else."""
+        responses, fitted = self.responses, self.statistics
+        own = self.index[index]
+        static = responses.static[self.static_of[index]].astype(np.float64)
+        static = (static - fitted.static_mean) / fitted.static_scale
+        signal = responses.signal[self.signal_of[index]] / np.float32(fitted.signal_rms)
+        # What is not known of an examination is as in the mean of all.
+        return {
+            "signal": signal[None],
+            "static": np.nan_to_num(static).astype(np.float32),
+            "target": int(responses.target[own]),
+            **{name: float(responses.labels[name][own]) for name in LABELS},
+        }
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """One batch; what is not known is 0 and masked out.
+
+    signal [batch, 1, 200], static [batch, 4], peak and peak_mask [batch, 2]: latency and
+    amplitude; exists, threshold, their masks, and target [batch].
+    """
+    labels = {name: torch.tensor([sample[name] for sample in samples]) for name in LABELS}
+    known = {name: column.isfinite() for name, column in labels.items()}
+    values = {name: column.nan_to_num() for name, column in labels.items()}
+    return {
+        "signal": torch.from_numpy(np.stack([sample["signal"] for sample in samples])),
+        "static": torch.from_numpy(np.stack([sample["static"] for sample in samples])),
+        "peak": torch.stack([values["latency"], values["amplitude"]], 1),
+        "peak_mask": torch.stack([known["latency"], known["amplitude"]], 1),
+        "exists": values["exists"],
+        "exists_mask": known["exists"],
+        "target": torch.tensor([sample["target"] for sample in samples]),
+        "threshold": values["threshold"],
+        "threshold_mask": known["threshold"],
+    }
+
+
+class Dataset:
+    """The samples of each split."""
+
+    def __init__(
+        self,
+        responses: Responses,
+        groups: NDArray[np.str_],
+        splits: Mapping[SplitName, Sequence[str]],
+        statistics: Statistics,
+        control: Control,
+        seed: int,
+    ) -> None:
+        """`groups` tells the group of each response, `splits` the groups of each split."""
+        self.responses, self.splits, self.statistics = responses, splits, statistics
+        self.control, self.by_level = control, groups is not responses.patient
+        self.portions = {
+            name: self._portion(members(groups, splits[name]), (seed, number))
+            for number, name in enumerate(SPLITS)
+        }
+        self.terms = self._terms()
+        """What can be learnt: the signal, and each label that some training response has."""
+
+    def _portion(self, index: NDArray[np.int64], seed: tuple[int, int]) -> Portion:
+        signal_of = static_of = index
+        if self.control != "real":
+            rng = np.random.default_rng(seed)
+            # Of one recording alone nobody else's are there: the levels change places.
+            whose = self.responses.levels if self.by_level else self.responses.patient
+            signal_of = index[others(whose[index], rng)]
+            static_of = signal_of if self.control == "noise" else index
+        return Portion(self.responses, self.statistics, index, signal_of, static_of)
+
+    def _terms(self) -> tuple[str, ...]:
+        train = self.portions["train"].index
+        labels = {name: self.responses.labels[name][train] for name in LABELS}
+        has = {name: bool(np.isfinite(column).any()) for name, column in labels.items()}
+        has["class"] = bool((self.responses.target[train] >= 0).any())
+        order = ("exists", "latency", "amplitude", "class", "threshold")
+        return ("signal", *(name for name in order if has[name]))
+
+    def facts(self) -> dict[str, Any]:
+        """What a person should know: counts, splits, unit, what is missing or was left out."""
+        responses, origin = self.responses, self.responses.origin
+        facts: dict[str, Any] = {
+            "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
+            "unit": origin.unit,
+            "split": ONE_RECORDING if self.by_level else "by patient",
+            "groups": {name: len(self.splits[name]) for name in SPLITS},
+            "samples": {name: len(self.portions[name]) for name in SPLITS},
+            "classes": {name: self._classes(name) for name in SPLITS},
+            "not_trained": self._missing(),
+            "not_known": [
+                name
+                for name, column in zip(STATIC_NAMES, responses.static.T, strict=True)
+                if not np.isfinite(column).any()
+            ],
+            "left_out": {name: count for name, count in responses.left_out.items() if count},
+        }
+        if self.control != "real" and "class" in self.terms:
+            val = self.portions["val"].index
+            facts["control"] = band(responses.target[val], self.control)
+        return {name: value for name, value in facts.items() if value not in ([], {})}
+
+    def _classes(self, name: SplitName) -> dict[str, int]:
+        """How many of each class; those that are absent are listed with 0."""
+        target = self.responses.target[self.portions[name].index]
+        if not (self.responses.target != UNKNOWN_CLASS).any():
+            return {}
+        counts = np.bincount(target[target >= 0], minlength=CLASSES)
+        return dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
+
+    def _missing(self) -> list[str]:
+        return [name for name in ("class", *LABELS) if name not in self.terms]
+
+
+def members(groups: NDArray[np.str_], chosen: Sequence[str]) -> NDArray[np.int64]:
+    """Where the responses of the `chosen` groups stand."""
+    return np.flatnonzero(np.isin(groups, list(chosen)))

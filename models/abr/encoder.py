@@ -1,0 +1,66 @@
+"""The way down: encoder levels, each at half the rate of the one before, and the bottleneck."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.abr.attention import EncoderLayer, position_table
+from models.abr.config import Size
+from models.abr.convolution import ConvBlock, Halving, TimeConv, sinusoids
+from models.abr.film import FiLM
+from models.abr.state_space import StateSpace
+
+
+class EncoderLevel(nn.Module):
+    """Convolutions, half the rate, state space layers, FiLM.
+
+    Where channels are added, a projection comes first; where not, there is a residual.
+    """
+
+    def __init__(self, inputs: int, width: int, size: Size) -> None:
+        super().__init__()
+        self.is_residual = inputs == width
+        self.projection = TimeConv(inputs, width, 1, stride=2 if self.is_residual else 1)
+        self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
+        self.halving = Halving(width)
+        self.state_spaces = nn.Sequential(
+            StateSpace(width, size.states, size.dropout),
+            StateSpace(width, size.states, size.dropout),
+        )
+        self.film = FiLM(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x` [batch, time, inputs]; gives [batch, time / 2 rounded up, width]."""
+        projected = self.projection(x)
+        x = self.halving(self.convolutions(x if self.is_residual else projected))
+        x = x + sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        x = self.film(self.state_spaces(x), condition)
+        return self.norm(x + projected if self.is_residual else x)
+
+
+class Bottleneck(nn.Module):
+    """A state space layer and two transformer layers, joined."""
+
+    def __init__(self, width: int, size: Size, kernel: str) -> None:
+        super().__init__()
+        self.state_space = StateSpace(width, size.states, size.dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, size.heads, 4, kernel, size.dropout) for _ in range(2)
+        )
+        self.positions = position_table(width)
+        self.layers_norm = nn.LayerNorm(width)
+        self.joined = nn.Sequential(
+            nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.film = FiLM(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x` [batch, time, width], and the same is given."""
+        filtered = attended = self.state_space(x)
+        for layer in self.layers:
+            attended = layer(attended, self.positions)
+        joined = self.joined(torch.cat((filtered, self.layers_norm(attended)), dim=-1))
+        return self.norm(self.film(joined, condition))

@@ -1,0 +1,1 @@
+"""Files of auditory brainstem responses, made into rows."""

@@ -1,0 +1,56 @@
+"""A file or folder of responses, in the one format that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.abr import formats
+from models.abr.readers import epl, recordings, table
+from models.abr.responses import Responses, Row, collect
+from models.base import DataError
+from models.common.faults import Faults, OnBad
+from models.common.paths import existing, no_format
+
+Reader = epl.EplReader | table.TableReader | recordings.RecordingReader
+_ORIGINS = {
+    formats.EPL: epl.ORIGIN,
+    formats.TABLE: table.ORIGIN,
+    formats.RECORDING: recordings.ORIGIN,
+}
+
+
+def read_responses(path: str, on_bad: OnBad, averaging: recordings.Averaging) -> Responses:
+    """The responses of the file or folder `path`. Reads the disk. Raises DataError."""
+    root = existing(path, "a file or folder of responses, embedded:patients, embedded:few-patients")
+    found = list(formats.recognised(root))
+    if not found:
+        raise no_format(root, formats.FORMATS)
+    words = list(dict.fromkeys(word for _, word in found))
+    if len(words) > 1:
+        raise DataError(
+            f"'{root}' holds more than one format: {'; '.join(words)}",
+            where="data.path",
+            legal="one format, and so one species and one window of time",
+            mend="keep animals (EPL text) and people (tables, recordings) in folders of their own",
+        )
+    faults = Faults("responses" if words == [formats.TABLE] else "files and levels")
+    reader = _reader(words[0], faults, averaging)
+    responses = collect(_rows(reader, root, found), _ORIGINS[words[0]], faults, on_bad)
+    responses.left_out.update({k: v for k, v in vars(reader).items() if isinstance(v, int)})
+    return responses
+
+
+def _reader(word: str, faults: Faults, averaging: recordings.Averaging) -> Reader:
+    if word == formats.EPL:
+        return epl.EplReader(faults)
+    if word == formats.TABLE:
+        return table.TableReader(faults)
+    return recordings.RecordingReader(faults, averaging)
+
+
+def _rows(reader: Reader, root: Path, found: list[tuple[Path, str]]) -> Iterator[Row]:
+    for path, _ in found:
+        yield from reader.read(
+            path, path.relative_to(root).as_posix() if path != root else path.name
+        )

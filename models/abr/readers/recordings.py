@@ -1,0 +1,174 @@
+"""Recordings in EDF and EEGLAB: sweeps around stimuli, averaged to responses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.abr.readers.average import Average
+from models.abr.responses import Origin, Row
+from models.base import DataError
+from models.common.faults import Faults
+
+if TYPE_CHECKING:
+    from mne.io import BaseRaw
+
+SUFFIXES = (".edf", ".set")
+BAND_HZ = (100.0, 3000.0)
+WINDOW_MS = 10.0
+ORIGIN = Origin(
+    "recordings", "human", WINDOW_MS, "µV, from the volts of the file's own calibration"
+)
+PAD_S = 0.1
+"""Around what is filtered: ten periods of the lowest frequency that is kept."""
+CHUNK_S = 20.0
+"""Of a recording that is in memory at once."""
+_LEVEL = re.compile(r"(-?\d+(?:\.\d+)?)\s*dB", re.IGNORECASE)
+_NO_STIMULUS = ("boundary", "bad", "edge", "new segment")
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How sweeps become a response."""
+
+    sweeps: int
+    reject_uv: float
+    channel: str | None
+
+
+class RecordingReader:
+    """Rows of recordings; counts what averaging left out."""
+
+    def __init__(self, faults: Faults, averaging: Averaging) -> None:
+        self.faults, self.averaging = faults, averaging
+        self.rejected = 0
+        self.over = 0
+        """Good sweeps behind the last that made a response."""
+
+    def read(self, path: Path, name: str) -> Iterator[Row]:
+        """A row for each kind of stimulus and each `sweeps` of its sweeps. Reads the disk.
+
+        `name`, the file in its folder, is the group. What is wrong goes to the faults.
+        """
+        try:
+            raw = open_recording(path)
+            channel = _channel(raw, self.averaging.channel, path)
+            _check_rate(raw, path)
+        except DataError as fault:
+            self.faults.add(
+                fault.where or name, fault.what + (f" ({fault.legal})" if fault.legal else "")
+            )
+            return
+        kinds = _stimuli(raw)
+        if not kinds:
+            self.faults.add(name, "has no annotation that could be a stimulus")
+        for kind, onsets in kinds.items():
+            yield from self._responses(raw, channel, kind, onsets, name)
+
+    def _responses(
+        self, raw: BaseRaw, channel: str, kind: str, onsets: NDArray[np.float64], name: str
+    ) -> Iterator[Row]:
+        rate, found = raw.info["sfreq"], 0
+        average = Average(rate, WINDOW_MS)
+        level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
+        every = np.diff(np.sort(onsets))
+        a_second = 1 / float(np.median(every)) if len(every) and np.median(every) > 0 else np.nan
+        for sweep in _sweeps(raw, channel, onsets):
+            if np.abs(sweep).max() > self.averaging.reject_uv:
+                self.rejected += 1
+                continue
+            average.add(sweep)
+            if average.sweeps == self.averaging.sweeps:
+                found += 1
+                where = f"{name}, '{kind}', response {found}"
+                yield Row(
+                    name, where, average.points(), level=level, rate=a_second, fmp=average.fmp()
+                )
+                average = Average(rate, WINDOW_MS)
+        self.over += average.sweeps
+        if not found:
+            self.faults.add(
+                name,
+                f"'{kind}' has {average.sweeps} sweeps within ±{self.averaging.reject_uv:g} µV, "
+                f"and data.sweeps {self.averaging.sweeps} make a response",
+            )
+
+
+def open_recording(path: Path) -> BaseRaw:
+    """The recording, of which nothing but its head is read. Raises DataError."""
+    import mne
+
+    read = mne.io.read_raw_eeglab if path.suffix.lower() == ".set" else mne.io.read_raw_edf
+    try:
+        return read(path, preload=False, verbose="ERROR")
+    # What mne and scipy raise on files that are cut short or of another kind.
+    except (ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError) as fault:
+        told = " ".join(str(fault).split()) or type(fault).__name__
+        raise DataError(f"cannot be read: {told}", where=str(path)) from None
+
+
+def _channel(raw: BaseRaw, wanted: str | None, path: Path) -> str:
+    import mne
+
+    if wanted is None:
+        eeg = mne.pick_types(raw.info, eeg=True)
+        if not len(eeg):
+            raise DataError("has no EEG channel", where=str(path))
+        return str(raw.ch_names[eeg[0]])
+    if wanted not in raw.ch_names:
+        near = get_close_matches(wanted, raw.ch_names, n=1, cutoff=0.0)
+        raise DataError(f"has no channel '{wanted}'; nearest: {near[0]}", where=str(path))
+    return wanted
+
+
+def _check_rate(raw: BaseRaw, path: Path) -> None:
+    if raw.info["sfreq"] <= 2 * BAND_HZ[1]:
+        raise DataError(
+            f"is sampled at {raw.info['sfreq']:g} Hz, too slowly for a response",
+            where=str(path),
+            legal=f"more than {2 * BAND_HZ[1]:g} Hz",
+        )
+
+
+def _stimuli(raw: BaseRaw) -> dict[str, NDArray[np.float64]]:
+    """The onsets of each kind of annotation, in samples from the start, sorted."""
+    kinds: dict[str, list[float]] = {}
+    first = raw.first_samp / raw.info["sfreq"] if raw.annotations.orig_time else 0.0
+    for onset, kind in zip(raw.annotations.onset, raw.annotations.description, strict=True):
+        if not str(kind).lower().startswith(_NO_STIMULUS):
+            kinds.setdefault(str(kind), []).append((onset - first) * raw.info["sfreq"])
+    return {kind: np.sort(np.array(onsets)) for kind, onsets in kinds.items()}
+
+
+def _sweeps(
+    raw: BaseRaw, channel: str, onsets: NDArray[np.float64]
+) -> Iterator[NDArray[np.float64]]:
+    """The window after each onset, band-passed, in µV; those that end behind the recording are not.
+
+    One stretch of the recording is in memory at a time.
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    rate = raw.info["sfreq"]
+    band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
+    pad, chunk = int(PAD_S * rate), int(CHUNK_S * rate)
+    length = int(np.ceil(WINDOW_MS * rate / 1000)) + 1
+    starts = np.round(onsets).astype(np.int64)
+    starts = starts[(starts >= 0) & (starts + length <= raw.n_times)]
+    while len(starts):
+        first = max(0, int(starts[0]) - pad)
+        last = min(first + chunk + pad, raw.n_times)
+        sound = last if last == raw.n_times else last - pad  # where the filter has settled
+        inside = starts[starts + length <= max(sound, starts[0] + length)]
+        (trace,) = raw.get_data(picks=[channel], start=first, stop=last)
+        trace = sosfiltfilt(band, trace * 1e6)
+        for start in inside:
+            yield trace[start - first : start - first + length]
+        starts = starts[len(inside) :]

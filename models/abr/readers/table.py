@@ -1,0 +1,209 @@
+"""Tables of responses, CSV or XLSX: a row each, with facts, labels and the columns 1 to 200."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.abr.layout import POINTS
+from models.abr.responses import CLASS_NAMES, UNKNOWN_CLASS, Origin, Row
+from models.base import DataError
+from models.common.faults import Faults
+from models.common.paths import unreadable
+
+ORIGIN = Origin("table", "human", 10.0, "µV, as the columns 1 to 200 are documented")
+SUFFIXES = (".csv", ".tsv", ".xlsx")
+MOST_REJECTED = 100
+"""Sweeps that may have been rejected; a response with more is left out."""
+ALIASES = {
+    "patient_id": ("patient_id", "patient", "patientid", "id"),
+    "age": ("age",),
+    "level": ("intensity", "level", "level_db"),
+    "rate": ("rate", "stimulus_rate"),
+    "fmp": ("fmp",),
+    "target": ("hear_loss", "hearing_loss", "hear_loss_type"),
+    # "Latancy" is how common exports of this table spell it.
+    "latency": ("v_latency", "v_latancy"),
+    "amplitude": ("v_amplitude",),
+    "threshold": ("threshold",),
+    "polarity": ("polarity", "stimulus_polarity"),
+    "rejected": ("rejected", "rejected_sweeps", "sweeps_rejected"),
+}
+REQUIRED = ("patient_id", "level", "target")
+Cells = Sequence[Any]
+
+
+class TableReader:
+    """Rows of tables; counts what the rules of the format leave out."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.other_polarity = 0
+        self.many_rejected = 0
+        self.without_patient = 0
+
+    def read(self, path: Path, name: str) -> Iterator[Row]:
+        """A row for each response. Reads the disk, row by row; faults of rows go to the faults.
+
+        Raises DataError where the table is none, or lacks a column.
+        """
+        rows = _rows_of(path)
+        heads = next(rows, None)
+        if heads is None:
+            raise DataError("the table is empty", where=str(path))
+        columns = _columns(heads, path)
+        for number, cells in enumerate(rows, start=2):
+            if not any(_is_there(cell) for cell in cells):
+                continue
+            where = f"{name}, line {number}"
+            try:
+                row = self._row(columns, cells, where)
+            except ValueError as fault:
+                self.faults.add(where, str(fault))
+                continue
+            if row is not None:
+                yield row
+
+    def _row(self, columns: Mapping[str, int], cells: Cells, where: str) -> Row | None:
+        """One response; None where the rules leave it out. Raises ValueError."""
+
+        def cell(name: str) -> Any:
+            at = columns.get(name)
+            return cells[at] if at is not None and at < len(cells) else None
+
+        polarity = str(cell("polarity") or "alternating").strip().lower()
+        if not polarity.startswith("alter"):
+            self.other_polarity += 1
+            return None
+        if _number(cell("rejected"), "rejected") >= MOST_REJECTED:
+            self.many_rejected += 1
+            return None
+        patient = str(cell("patient_id") if cell("patient_id") is not None else "").strip()
+        if not patient:
+            self.without_patient += 1
+        signal = [_number(cell(str(point)), str(point)) for point in range(1, POINTS + 1)]
+        facts = {
+            name: _number(cell(name), name) for name in ("age", "level", "rate", "fmp", "threshold")
+        }
+        return Row(
+            # A word no patient has: a number could be that of another one.
+            f"patient {patient}" if patient else f"nobody's: {where}",
+            where,
+            np.array(signal, np.float32),
+            target=_target(cell("target")),
+            **_wave_v(cell, "latency" in columns),
+            **facts,
+        )
+
+
+def _wave_v(cell: Callable[[str], Any], is_annotated: bool) -> dict[str, float]:
+    """An empty latency, or one that is not positive: a rater looked, and there is no wave V."""
+    latency = _number(cell("latency"), "latency")
+    if not is_annotated:
+        return {}
+    if not latency > 0:
+        return {"exists": 0.0}
+    amplitude = _number(cell("amplitude"), "amplitude")
+    return {"exists": 1.0, "latency": latency, "amplitude": amplitude}
+
+
+def _target(value: Any) -> int:
+    """0 to 4, or the name of a class; empty: not known."""
+    if not _is_there(value):
+        return UNKNOWN_CLASS
+    word = str(value).strip().lower()
+    if word in CLASS_NAMES:
+        return CLASS_NAMES.index(word)
+    try:
+        number = float(word)
+    except ValueError:
+        number = nan
+    if number not in range(len(CLASS_NAMES)):
+        legal = ", ".join(f"{n} {name}" for n, name in enumerate(CLASS_NAMES))
+        raise ValueError(f"hear_loss '{value}' is none of {legal}")
+    return int(number)
+
+
+def _number(value: Any, name: str) -> float:
+    if not _is_there(value):
+        return nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} '{value}' is no number") from None
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None and str(value).strip() != ""
+
+
+def _columns(heads: Cells, path: Path) -> dict[str, int]:
+    """Where each column is that we know, under our name for it."""
+    words = [_word(head) for head in heads]
+    columns = {
+        name: words.index(alias)
+        for name, aliases in ALIASES.items()
+        for alias in aliases
+        if alias in words
+    }
+    columns |= {word: at for at, word in enumerate(words) if word in _POINTS}
+    if missing := [name for name in (*REQUIRED, *_POINTS) if name not in columns]:
+        few = ", ".join(ALIASES.get(name, (name,))[0] for name in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError(
+            f"the table has no column {few}{more}",
+            where=str(path),
+            legal="patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
+            "v_amplitude, threshold, polarity, rejected where they are known",
+        )
+    return columns
+
+
+_POINTS = dict.fromkeys(str(point) for point in range(1, POINTS + 1))
+
+
+def _word(head: Any) -> str:
+    """A heading in our spelling; a spreadsheet gives 1 as 1.0 or 1."""
+    word = str("" if head is None else head).strip().lower().replace(" ", "_").replace("-", "_")
+    return word.removesuffix(".0")
+
+
+def _rows_of(path: Path) -> Iterator[Cells]:
+    if path.suffix.lower() == ".xlsx":
+        return _sheet(path)
+    return _text(path)
+
+
+def _text(path: Path) -> Iterator[Cells]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            first = text.readline()
+            text.seek(0)
+            mark = max((",", ";", "\t"), key=first.count)
+            yield from csv.reader(text, delimiter=mark, strict=True)
+    except (UnicodeDecodeError, csv.Error) as fault:
+        raise DataError(f"the table cannot be read: {fault}", where=str(path)) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _sheet(path: Path) -> Iterator[Cells]:
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+        try:
+            yield from book.worksheets[0].iter_rows(values_only=True)
+        finally:
+            book.close()
+    except (InvalidFileException, zipfile.BadZipFile, KeyError, IndexError, ValueError) as fault:
+        raise DataError(f"the workbook cannot be read: {fault}", where=str(path)) from None
+    except OSError as error:
+        raise unreadable(path, error) from None

@@ -1,0 +1,174 @@
+"""The abr family: one averaged response in, everything that can be told of it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.nn import Module
+
+from models.abr import attention
+from models.abr.config import SIZES, Data, Model
+from models.abr.curriculum import Curriculum
+from models.abr.dataset import Dataset, Portion, Sample, collate, members
+from models.abr.embedded.patients import PATIENTS, read_patients
+from models.abr.flops import per_sample
+from models.abr.losses import TERMS, TermSums, units
+from models.abr.metric import ResponseMetric
+from models.abr.model import PEAK, Network
+from models.abr.pictures import level_series
+from models.abr.preview import show
+from models.abr.readers.files import read_responses
+from models.abr.readers.recordings import Averaging
+from models.abr.responses import Responses
+from models.abr.statistics import load_or_fit
+from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
+from models.common.paths import unknown_embedded
+from models.common.split import keep, split_groups
+
+PATIENTS_OR_FILES = "abr has {} groups (patients or files)"
+LEVELS = "abr has {} groups (levels of one recording)"
+BY_CLASS = Goal("val_macro_f1", "max")
+BY_SIGNAL = Goal("val_signal_mse", "min")
+
+
+class ResponseTask:
+    """See models/base.py: Task."""
+
+    units = "samples"
+    channels_last = False
+
+    def __init__(self, model: Model, data: Data, context: Context) -> None:
+        """Reads the settings; touches no file. Raises DataError for a path that cannot be."""
+        self.context = context
+        self.size = SIZES[model.size]
+        loss, starts = model.loss, model.curriculum
+        self.regression, self.smoothing = loss.regression, loss.label_smoothing
+        self.weights = {term: getattr(loss, _field(term)) for term in TERMS}
+        self.curriculum = Curriculum(
+            {
+                **dict.fromkeys(PEAK, starts.peak),
+                "class": starts.class_,
+                "threshold": starts.threshold,
+            },
+            starts.ramp,
+        )
+        self.goal = BY_CLASS
+        self.path, self.control, self.fraction = data.path, data.control, data.fraction
+        self.on_bad = data.on_bad
+        # A setting is read only where it means something: what nobody read is told to the person.
+        self.shares = self.averaging = None
+        self.split_by = "patient"
+        if self.path.startswith("embedded:"):
+            self.shares = data.shares
+        else:
+            self.split_by = data.split
+            self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
+        attention.check(context.attention, context.device)
+        self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
+        self._dataset: Dataset | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        """What setup read."""
+        assert self._dataset is not None, "setup() comes first"
+        return self._dataset
+
+    def setup(self) -> None:
+        """Read the responses, split them by patient, fit the statistics; the run folder keeps both.
+
+        Without a class anywhere the goal becomes the reconstruction. Reads and writes the disk:
+        rank 0 first, then the others. Raises DataError.
+        """
+        responses = self._read()
+        share, seed, folder = self.context.eval_share, self.context.seed, self.context.folder
+        groups, what = self._groups(responses)
+        splits = split_groups(groups, self.fraction, share, seed, what)
+        if folder is not None:
+            keep(splits, folder, self.context.data_anew)
+        statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
+        self._dataset = Dataset(responses, groups, splits, statistics, self.control, seed)
+        self.terms = self._dataset.terms
+        self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
+        self._sums = TermSums(self.regression, self.smoothing, statistics.class_weight)
+
+    def _read(self) -> Responses:
+        if self.shares is not None:
+            if self.path not in PATIENTS:
+                raise unknown_embedded(self.path, PATIENTS)
+            return read_patients(self.path, self.shares)
+        assert self.averaging is not None
+        return read_responses(self.path, self.on_bad, self.averaging)
+
+    def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
+        """What is never on two sides of a split, and what to call it."""
+        alone = len(set(responses.patient)) == 1
+        if self.split_by == "level" and not alone:
+            raise DataError(
+                f"data.split 'level' would put {len(set(responses.patient))} patients or files on "
+                "both sides of the split",
+                where="data.split",
+                legal="one recording alone",
+                mend="--set data.split=patient",
+            )
+        by_level = alone and self.split_by != "patient"
+        return (responses.levels, LEVELS) if by_level else (responses.patient, PATIENTS_OR_FILES)
+
+    def build(self) -> Module:
+        """The model on the CPU, its weights drawn from torch's global generator."""
+        fitted = self.dataset
+        return Network(self.size, fitted.statistics, self.terms, self.context.attention)
+
+    def data(self, split: SplitName) -> Portion:
+        """The responses of a split."""
+        return self.dataset.portions[split]
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """See dataset.collate."""
+        return collate(samples)
+
+    def weight(self, batch: Batch) -> dict[str, int]:
+        """By term the entries of `batch` that are known; signal counts samples."""
+        return units(batch, self.terms)
+
+    def pace(self, epoch: float, epochs: float) -> None:
+        """See curriculum.Curriculum."""
+        self._factors = self.curriculum.factors(TERMS, epoch, epochs)
+
+    def loss(self, model: Module, batch: Batch) -> Loss:
+        """By term the sum over its units, times its weight and what the curriculum leaves of it."""
+        sums = self._sums(model(batch["signal"], batch["static"]), batch)
+        factors = {term: self.weights[term] * self._factors[term] for term in sums}
+        return Loss({term: factors[term] * total for term, total in sums.items()}, {})
+
+    def metric(self) -> ResponseMetric:
+        """See models/abr/metric.py."""
+        return ResponseMetric(self._sums, {term: self.weights[term] for term in self.terms})
+
+    def blocks(self, model: Module) -> list[Module]:
+        """Encoder levels, bottleneck, decoder levels, and the heads that are trained."""
+        assert isinstance(model, Network)
+        return model.blocks()
+
+    def preview(self, model: Module) -> str | None:
+        """See preview.show. Collective."""
+        return show(model, self.data("val"), self.context.device)
+
+    def pictures(self) -> Sequence[Picture]:
+        """See pictures.level_series."""
+        return level_series(self.data("train"))
+
+    def flops_per_sample(self, model: Module) -> float | None:
+        """See flops.per_sample."""
+        return per_sample(model)
+
+    def facts(self) -> Mapping[str, Any]:
+        """See Dataset.facts."""
+        return {"source": self.path, **self.dataset.facts()}
+
+
+def _field(term: str) -> str:
+    """The name in Python of a setting that is named for a term."""
+    return "class_" if term == "class" else term

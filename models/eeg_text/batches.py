@@ -1,0 +1,83 @@
+"""Samples put together, padded to one length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.base import Batch
+from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
+
+IGNORE = -100
+"""The label that is left out of the loss."""
+
+
+def _eeg(recordings: Sequence[np.ndarray], samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """EEG [batch, time, 105] float32, and where it is valid, [batch, time] bool."""
+    eeg = np.zeros((len(recordings), samples, CHANNELS), dtype=np.float32)
+    valid = np.zeros((len(recordings), samples), dtype=bool)
+    for row, recording in enumerate(recordings):
+        eeg[row, : len(recording)] = recording
+        valid[row, : len(recording)] = True
+    return torch.from_numpy(eeg), torch.from_numpy(valid)
+
+
+def _rows(arrays: Sequence[np.ndarray], fill: int) -> torch.Tensor:
+    width = max(len(array) for array in arrays)
+    rows = np.full((len(arrays), width), fill, dtype=np.int64)
+    for row, array in zip(rows, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(rows)
+
+
+def masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
+    """eeg, eeg_mask, mask_target [batch, time / 4], recorded [batch, 105], units: values to tell.
+
+    `seen`, with its mask, is what the encoder is given where that is not `eeg`.
+    """
+    eeg, valid = _eeg([s["eeg"] for s in samples], length)
+    hidden = np.zeros((len(samples), length // TOKEN_SAMPLES), dtype=bool)
+    for row, sample in zip(hidden, samples, strict=True):
+        row[: len(sample["hidden"])] = sample["hidden"]
+    target = torch.from_numpy(hidden)
+    recorded = torch.from_numpy(np.stack([s["recorded"] for s in samples]))
+    told = (target.repeat_interleave(TOKEN_SAMPLES, dim=1) & valid).sum(1)
+    batch = {
+        "eeg": eeg,
+        "eeg_mask": valid,
+        "mask_target": target,
+        "recorded": recorded,
+        "units": int((told * recorded.sum(1)).sum()),
+        "meta": {"subject": [s["subject"] for s in samples]},
+    }
+    if "seen" in samples[0]:
+        batch["seen"], batch["seen_mask"] = _eeg([s["seen"] for s in samples], length)
+    return batch
+
+
+def text(samples: Sequence[dict[str, Any]], length: int, pad: int) -> Batch:
+    """eeg, eeg_mask, text_ids and labels [batch, text], units: labels.
+
+    Where samples are judged: noise and other, each with its mask; candidates
+    [batch, candidate, text]; number [batch], which sentence it is; text, the sentences.
+    """
+    eeg, valid = _eeg([s["eeg"] for s in samples], length)
+    labels = _rows([s["labels"] for s in samples], IGNORE)
+    batch: dict[str, Any] = {
+        "eeg": eeg,
+        "eeg_mask": valid,
+        "text_ids": _rows([s["inputs"] for s in samples], pad),
+        "labels": labels,
+        "units": int((labels != IGNORE).sum()),
+        "meta": {name: [s[name] for s in samples] for name in ("sentence", "subject")},
+    }
+    if "candidates" in samples[0]:
+        for name in ("noise", "other"):
+            batch[name], batch[f"{name}_mask"] = _eeg([s[name] for s in samples], length)
+        batch["candidates"] = torch.from_numpy(np.stack([s["candidates"] for s in samples]))
+        batch["number"] = torch.tensor([s["number"] for s in samples])
+        batch["text"] = [s["text"] for s in samples]
+    return batch

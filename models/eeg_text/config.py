@@ -1,0 +1,208 @@
+"""The eeg_text family's sizes and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from models.eeg_text.montage import REGION_SIZES
+
+KERNEL = 5
+"""Taps of both convolutions of a region, each of stride 2."""
+TOKEN_SAMPLES = 4
+"""Samples that become one token: two strides of 2."""
+HEAD_HIDDEN = 1472
+CHANNELS = 105
+
+
+def _layer(width: int, hidden: int) -> int:
+    """Weights of a transformer layer: four projections, two linear layers, two norms."""
+    return 4 * (width**2 + width) + 2 * width * hidden + hidden + width + 4 * width
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers of encoder, head and decoder."""
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    global_layers: int
+    head_hidden: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    text_hidden: int
+    vocabulary: int
+    text_positions: int
+    """Rows of the table of positions, of which BART leaves the first two out."""
+
+    @property
+    def encoder(self) -> int:
+        """Weights of ten regions, the global transformer and the projection."""
+        h, wide = self.width, 10 * self.width
+        half = h // 2
+        cnn = half + KERNEL * half * h + h + 2 * half + 2 * h
+        region = cnn + self.layers * _layer(h, self.hidden) + 2 * h
+        first = KERNEL * half * sum(REGION_SIZES)
+        whole = self.global_layers * _layer(wide, 10 * self.hidden) + 2 * wide
+        return 10 * region + first + whole + wide * h + h + 2 * h
+
+    @property
+    def head(self) -> int:
+        """Weights of the head of masked pre-training."""
+        out = TOKEN_SAMPLES * CHANNELS
+        hidden = self.head_hidden
+        return 2 * self.width + self.width * hidden + hidden + hidden * out + out
+
+    @property
+    def decoder(self) -> int:
+        """Weights of bridge and text decoder; the output is tied to the embedding."""
+        d = self.text_width
+        bridge = self.width * d + d
+        layer = _layer(d, self.text_hidden) + 4 * (d**2 + d) + 2 * d
+        return (
+            bridge + (self.vocabulary + self.text_positions) * d + 2 * d + self.text_layers * layer
+        )
+
+    @property
+    def parameters(self) -> int:
+        """The exact number of weights of the model that writes text."""
+        return self.encoder + self.decoder
+
+    @property
+    def text_context(self) -> int:
+        """The most tokens that the decoder has positions for."""
+        return self.text_positions - 2
+
+
+SIZES = {
+    "tiny": Size(16, 1, 2, 32, 1, 64, 64, 1, 4, 128, 272, 64),
+    "lite": Size(128, 2, 4, 512, 3, HEAD_HIDDEN, 768, 6, 12, 1536, 50265, 1026),
+    "full": Size(256, 4, 4, 1024, 3, HEAD_HIDDEN, 768, 6, 12, 1536, 50265, 1026),
+}
+
+
+class Model(BaseModel, extra="forbid", frozen=True):
+    """Ten regional encoders and a global one; with a text decoder, or the masked head."""
+
+    family: Annotated[str, Field(description="The model family.")] = "eeg_text"
+    size: Annotated[str, Field(description="The size; see `list models`.")] = "full"
+    stage: Annotated[
+        Literal["text", "encoder"],
+        Field(
+            description="text: encoder and text decoder, trained at once. encoder: the encoder "
+            "alone, which learns to fill in masked EEG; no text is needed."
+        ),
+    ] = "text"
+    encoder: Annotated[
+        str | None,
+        Field(
+            description="The run folder of a stage encoder, or a safetensors file: the encoder "
+            "starts from its weights. Default: random weights.",
+            json_schema_extra={"only_if": {"model.stage": ["text"]}},
+        ),
+    ] = None
+    freeze_encoder: Annotated[
+        bool,
+        Field(
+            description="Train the text decoder only.",
+            json_schema_extra={"only_if": {"model.stage": ["text"]}},
+        ),
+    ] = False
+    tokenizer: Annotated[
+        str,
+        Field(
+            description="bytes, bpe (trained on the training sentences, kept in the run folder), "
+            "or a local tokenizer.json or folder that has one.",
+            json_schema_extra={"only_if": {"model.stage": ["text"]}},
+        ),
+    ] = "bpe"
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout of all layers.")] = 0.1
+    word_dropout: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of the decoder's training inputs that are hidden from it.",
+            json_schema_extra={"only_if": {"model.stage": ["text"]}},
+        ),
+    ] = 0.1
+    mask_share: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="Share of a recording's tokens to fill in.",
+            json_schema_extra={"only_if": {"model.stage": ["encoder"]}},
+        ),
+    ] = 0.15
+
+
+class Data(BaseModel, extra="forbid", frozen=True):
+    """EEG to learn from, with the sentences that were read."""
+
+    path: Annotated[
+        str,
+        Field(
+            description="A ZuCo .mat file, an EDF, BDF or EEGLAB .set recording, or a folder of "
+            "them; or embedded:reading, embedded:reading-small."
+        ),
+    ] = "embedded:reading"
+    control: Annotated[
+        Literal["real", "noise"],
+        Field(
+            description="noise: destroy the information in the input; the score must fall to "
+            "chance."
+        ),
+    ] = "real"
+    on_bad: Annotated[
+        Literal["stop", "skip"],
+        Field(description="A recording that cannot be used: stop, or count it and go on."),
+    ] = "stop"
+    fraction: Annotated[
+        float, Field(gt=0, le=1, description="Share of the data's groups that is used.")
+    ] = 1.0
+    seq_len: Annotated[
+        int,
+        Field(
+            ge=64,
+            multiple_of=TOKEN_SAMPLES,
+            description="Samples of EEG at 500 Hz; what is longer keeps its centre.",
+        ),
+    ] = 800
+    text_len: Annotated[
+        int,
+        Field(
+            ge=4,
+            description="The most tokens of a sentence, its end counted; what is longer is cut.",
+            json_schema_extra={"only_if": {"model.stage": ["text"]}},
+        ),
+    ] = 128
+    split: Annotated[
+        Literal["sentence", "subject+sentence"],
+        Field(
+            description="What validation has not seen in training: the sentences, or the readers, "
+            "too."
+        ),
+    ] = "sentence"
+    channels: Annotated[
+        str | None,
+        Field(
+            description="A JSON object or CSV that maps the names of a recording's channels to "
+            "regions or electrodes. Default: by the names of the 10-10 system and of EGI."
+        ),
+    ] = None
+    texts: Annotated[
+        str | None,
+        Field(
+            description="A JSON object or CSV that maps the names of events to the sentences that "
+            "were read. Default: a file of the recording's name ending in .tsv or .csv."
+        ),
+    ] = None
+    line_hz: Annotated[
+        Literal[50, 60], Field(description="The mains frequency, which is filtered out.")
+    ] = 50

@@ -1,0 +1,58 @@
+"""The text decoder: transformers' BART decoder with random weights, its output tied."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.eeg_text.config import Size
+
+
+def bart(size: Size, pad: int, dropout: float) -> Any:
+    """A BART decoder of `size`, its weights drawn from torch's global generator."""
+    from transformers import BartConfig
+    from transformers.models.bart.modeling_bart import BartDecoder
+
+    config = BartConfig(
+        vocab_size=size.vocabulary,
+        d_model=size.text_width,
+        decoder_layers=size.text_layers,
+        decoder_attention_heads=size.text_heads,
+        decoder_ffn_dim=size.text_hidden,
+        max_position_embeddings=size.text_context,  # BART's table has two rows more
+        dropout=dropout,
+        attention_dropout=0.0,
+        pad_token_id=pad,
+        init_std=math.sqrt(2 / (5 * size.text_width)),
+        use_cache=False,
+    )
+    config._attn_implementation = "sdpa"
+    return BartDecoder(config)
+
+
+class TextDecoder(nn.Module):
+    """Hidden states of EEG and the tokens so far, to logits of the next token."""
+
+    def __init__(self, size: Size, pad: int, dropout: float) -> None:
+        super().__init__()
+        self.bridge = nn.Linear(size.width, size.text_width)
+        text = bart(size, pad, dropout)
+        self.text = text
+        self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
+        self.output.weight = text.embed_tokens.weight
+
+    def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
+        """Logits [batch, text, vocabulary].
+
+        `memory` [batch, token, width], of which `valid` [batch, token], bool, is attended to;
+        `ids` [batch, text]. Attention is causal, so padding at the end of `ids` does nothing.
+        """
+        hidden = self.text(
+            input_ids=ids,
+            encoder_hidden_states=self.bridge(memory),
+            encoder_attention_mask=valid,
+            use_cache=False,
+        ).last_hidden_state
+        return self.output(hidden)

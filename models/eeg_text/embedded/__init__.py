@@ -1,0 +1,1 @@
+"""The sets of readers that need no download, made by a simulator."""

@@ -1,0 +1,122 @@
+"""EEG of simulated readers: each word evokes a wave of its own in every region of the head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.eeg_text.config import CHANNELS
+from models.eeg_text.embedded import sentences
+from models.eeg_text.montage import INDICES
+
+RATE_HZ = 500
+SEED = 2024
+"""The set is one set: what a run's seed changes is its split and its order."""
+
+CODES = 4
+"""Numbers that a word evokes in one region, each spread over the region's channels."""
+DELAY_S, SPREAD_S = 0.32, 0.07
+"""The evoked wave: a bell around 0.32 s after onset, within 0.15 to 0.5 s."""
+SOURCES = 24
+"""Sources of background activity, whose mixture makes neighbouring channels alike."""
+NOISE_UV = 10.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes one set."""
+
+    name: str
+    subjects: int
+    sentences: int
+    slots: dict[str, tuple[str, ...]]
+    forms: tuple[tuple[str, ...], ...]
+    word_s: float
+    """From the onset of a word to that of the next."""
+    samples: int
+    """Of each recording, whatever its sentence: its length must not tell how many words it has."""
+    snr_db: float
+    """Of one channel, while a word's wave passes."""
+    likeness: float
+    """Of subjects' mixing matrices; 1: all the same."""
+
+
+READING = Recipe(
+    "reading", 12, 400, sentences.SLOTS, sentences.FORMS, 0.3, 800, snr_db=-6.0, likeness=0.7
+)
+SMALL = Recipe(
+    "reading-small", 3, 256, sentences.SMALL_SLOTS, sentences.SMALL_FORMS, 0.24, 480,
+    snr_db=6.0, likeness=0.95,
+)  # fmt: skip
+
+
+class Readers:
+    """All that the recordings of a recipe have in common, drawn once."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.sentences = sentences.draw(recipe.slots, recipe.forms, recipe.sentences, SEED)
+        self.words = sorted({word for words in recipe.slots.values() for word in words})
+        rng = np.random.default_rng(SEED)
+        regions = len(INDICES)
+        self._codes = rng.standard_normal((len(self.words), regions, CODES), dtype=np.float32)
+        own = np.stack([self._mixing(rng) for _ in range(recipe.subjects)])
+        like = recipe.likeness
+        mixed = np.sqrt(like) * self._mixing(rng) + np.sqrt(1 - like) * own
+        self._mixing_of = mixed.astype(np.float32)
+        self._sources = rng.standard_normal((SOURCES, CHANNELS), dtype=np.float32)
+        self._sources /= np.sqrt(SOURCES)
+
+    def _mixing(self, rng: np.random.Generator) -> np.ndarray:
+        """From the codes of all regions to channels: each region reaches its own."""
+        mixing = np.zeros((len(INDICES), CODES, CHANNELS), dtype=np.float32)
+        for number, channels in enumerate(INDICES.values()):
+            shape = (CODES, len(channels))
+            mixing[number][:, channels] = rng.standard_normal(shape, dtype=np.float32)
+        return mixing.reshape(-1, CHANNELS) / np.float32(np.sqrt(CODES))
+
+    def __len__(self) -> int:
+        return self.recipe.subjects * self.recipe.sentences
+
+    def label(self, index: int) -> tuple[int, tuple[str, ...]]:
+        """Subject and words of a recording."""
+        subject, sentence = divmod(index, self.recipe.sentences)
+        return subject, self.sentences[sentence]
+
+    def recording(self, index: int) -> np.ndarray:
+        """Microvolts [time, 105], float32; the same at each call."""
+        subject, words = self.label(index)
+        rng = np.random.default_rng([SEED, index])
+        background = _background(rng, self.recipe.samples) @ self._sources
+        background += 0.3 * rng.standard_normal((self.recipe.samples, CHANNELS), dtype=np.float32)
+        evoked = self._evoked(words, subject, rng)
+        gain = np.float32(10 ** (self.recipe.snr_db / 20))
+        return (background + gain * evoked + _blinks(rng, self.recipe.samples)) * NOISE_UV
+
+    def _evoked(self, words: tuple[str, ...], subject: int, rng: np.random.Generator) -> np.ndarray:
+        onsets = np.arange(len(words)) * self.recipe.word_s + rng.uniform(-0.02, 0.02, len(words))
+        time = np.arange(self.recipe.samples)[:, None] / RATE_HZ
+        waves = np.exp(-(((time - onsets - DELAY_S) / SPREAD_S) ** 2) / 2).astype(np.float32)
+        codes = self._codes[[self.words.index(word) for word in words]].reshape(len(words), -1)
+        return waves @ (codes @ self._mixing_of[subject])
+
+
+def _background(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Sources [time, SOURCES] with power 1/f and alpha waves, of variance 1 each."""
+    frequency = np.fft.rfftfreq(samples, 1 / RATE_HZ)
+    amplitude = np.zeros(len(frequency), dtype=np.float32)
+    amplitude[1:] = 1 / np.sqrt(frequency[1:])
+    amplitude += 0.35 * np.exp(-(((frequency - 10) / 1.0) ** 2) / 2)
+    parts = rng.standard_normal((2, SOURCES, len(frequency)), dtype=np.float32)
+    waves = np.fft.irfft((parts[0] + 1j * parts[1]) * amplitude, n=samples).astype(np.float32)
+    return (waves / waves.std(axis=1, keepdims=True)).T
+
+
+def _blinks(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Now and then a slow wave over the front of the head, [time, 105]."""
+    blinks = np.zeros((samples, CHANNELS), dtype=np.float32)
+    if rng.random() < 0.2:
+        time = (np.arange(samples) - rng.uniform(0, samples)) / RATE_HZ
+        blinks[:, INDICES["prefrontal"]] = 6 * np.exp(-((time / 0.08) ** 2) / 2)[:, None]
+    return blinks

@@ -1,0 +1,80 @@
+"""The embedded sets as recordings: the small one is kept, the large one made sample by sample."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from models.common import cache as kept
+from models.eeg_text.config import CHANNELS
+from models.eeg_text.embedded.simulator import READING, SEED, SMALL, Readers, Recipe
+from models.eeg_text.montage import SLOTS, UNASSIGNED
+from models.eeg_text.recordings import Item, Recordings
+
+EMBEDDED = {f"embedded:{recipe.name}": recipe for recipe in (READING, SMALL)}
+KEPT_BYTES = 2**27
+"""A set that takes more is not kept on disk; made anew, a recording takes about 5 ms."""
+_VERSION = 1
+
+
+@cache
+def _readers(path: str) -> Readers:
+    return Readers(EMBEDDED[path])
+
+
+class EmbeddedSource:
+    """See recordings.Source."""
+
+    def __init__(self, path: str) -> None:
+        """Reads and writes the cache on disk where the set is small."""
+        self.path = path
+        recipe = EMBEDDED[path]
+        values = recipe.subjects * recipe.sentences * recipe.samples * CHANNELS
+        self._kept = _all(path) if 2 * values <= KEPT_BYTES else None
+
+    def eeg(self, number: int) -> np.ndarray:
+        """See Source."""
+        if self._kept is not None:
+            return self._kept[number].astype(np.float32)
+        return _readers(self.path).recording(number)
+
+    def recorded(self, number: int) -> np.ndarray:
+        """See Source; two of the channels belong to no region."""
+        return ~np.isin(SLOTS, UNASSIGNED)
+
+
+def _all(path: str) -> np.ndarray:
+    recipe: Recipe = EMBEDDED[path]
+    made_from = {
+        "version": _VERSION,
+        "seed": SEED,
+        "subjects": recipe.subjects,
+        "sentences": recipe.sentences,
+        "samples": recipe.samples,
+        "snr_db": recipe.snr_db,
+        "likeness": recipe.likeness,
+    }
+
+    def make() -> dict[str, np.ndarray]:
+        readers = _readers(path)
+        shape = (len(readers), recipe.samples, CHANNELS)
+        made = np.empty(shape, dtype=np.float16)  # to a thousandth of a microvolt or two
+        for number in range(len(readers)):
+            made[number] = readers.recording(number)
+        return {"eeg": made}
+
+    return kept.arrays(f"eeg_text-{recipe.name}", made_from, make)["eeg"]
+
+
+def read(path: str) -> Recordings:
+    """The recordings of an embedded set; `path` is one of EMBEDDED."""
+    readers = _readers(path)
+    recipe = readers.recipe
+    items = []
+    for number in range(len(readers)):
+        subject, words = readers.label(number)
+        text = " ".join(words)
+        where = f"{path}, recording {number}"
+        items.append(Item(text, f"S{subject + 1:02d}", text, recipe.samples, where))
+    return Recordings(path, "simulated", "microvolts, simulated", items, EmbeddedSource(path))

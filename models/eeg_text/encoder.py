@@ -1,0 +1,92 @@
+"""EEG to a sequence of hidden states: ten regions, then all of them together."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.eeg_text.attention import Layer
+from models.eeg_text.cnn import RegionCnn
+from models.eeg_text.config import TOKEN_SAMPLES, Size
+from models.eeg_text.montage import INDICES
+
+
+def sinusoids(tokens: int, width: int) -> Tensor:
+    """Fixed positions [token, width]. Source: Vaswani et al., Attention Is All You Need, 2017."""
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angles = torch.arange(tokens)[:, None] * rates
+    return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)
+
+
+class Region(nn.Module):
+    """One region of the head: convolutions, positions, a transformer of its own.
+
+    Source: Liu et al., EEG2TEXT: Open Vocabulary EEG-to-Text Decoding with EEG Pre-Training and
+    Multi-View Transformer, 2024.
+    """
+
+    channels: Tensor
+    positions: Tensor
+
+    def __init__(
+        self, channels: tuple[int, ...], size: Size, tokens: int, dropout: float, kernel: str
+    ) -> None:
+        """`channels`: which of the 105 it sees."""
+        super().__init__()
+        self.register_buffer("channels", torch.tensor(channels), persistent=False)
+        self.register_buffer("positions", sinusoids(tokens, size.width), persistent=False)
+        self.cnn = RegionCnn(len(channels), size.width, dropout)
+        self.layers = nn.ModuleList(
+            Layer(size.width, size.heads, size.hidden, dropout, kernel) for _ in range(size.layers)
+        )
+        self.norm = nn.LayerNorm(size.width)
+
+    def forward(self, eeg: Tensor, valid: Tensor) -> Tensor:
+        """Tokens [batch, time / 4, width] of `eeg` [batch, 105, time]; `valid` [batch, time]."""
+        x = self.cnn(eeg.index_select(1, self.channels), valid)
+        x = x + self.positions[: x.shape[1]]
+        valid = valid[:, ::TOKEN_SAMPLES]
+        for layer in self.layers:
+            x = layer(x, valid)
+        return self.norm(x)
+
+
+class Encoder(nn.Module):
+    """Ten regional views, joined by a transformer over all of them."""
+
+    def __init__(self, size: Size, tokens: int, dropout: float, kernel: str = "auto") -> None:
+        """`tokens`: of the longest sample."""
+        super().__init__()
+        self.regions = nn.ModuleDict(
+            {
+                name: Region(channels, size, tokens, dropout, kernel)
+                for name, channels in INDICES.items()
+            }
+        )
+        wide = len(INDICES) * size.width
+        self.layers = nn.ModuleList(
+            Layer(wide, size.heads, len(INDICES) * size.hidden, dropout, kernel)
+            for _ in range(size.global_layers)
+        )
+        self.norm = nn.LayerNorm(wide)
+        self.project = nn.Linear(wide, size.width)
+        self.project_norm = nn.LayerNorm(size.width)
+
+    def forward(self, eeg: Tensor, valid: Tensor) -> Tensor:
+        """Hidden states [batch, time / 4, width].
+
+        `eeg` [batch, time, 105], any number where `valid` [batch, time], bool, is False.
+        """
+        eeg = (eeg * valid[:, :, None]).transpose(1, 2)
+        x = torch.cat([region(eeg, valid) for region in self.regions.values()], dim=2)
+        tokens = valid[:, ::TOKEN_SAMPLES]
+        for layer in self.layers:
+            x = layer(x, tokens)
+        return self.project_norm(self.project(self.norm(x)))
+
+    def blocks(self) -> list[nn.Module]:
+        """All transformer layers, in order."""
+        own = [layer for region in self.regions.values() for layer in region.layers]  # type: ignore[union-attr]
+        return [*own, *self.layers]

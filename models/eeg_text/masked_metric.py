@@ -1,0 +1,69 @@
+"""What is measured of filled gaps: the share of their variance that is explained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from models.base import Batch
+from models.eeg_text.config import TOKEN_SAMPLES
+
+NAMES = ("values", "sum", "squares", "errors", "interpolation_errors")
+
+
+def told(batch: Batch) -> Tensor:
+    """Which values are to be told: hidden, valid and recorded; [batch, time, 105], bool."""
+    hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1) & batch["eeg_mask"]
+    return hidden[:, :, None] & batch["recorded"][:, None, :]
+
+
+def interpolated(eeg: Tensor, known: Tensor) -> Tensor:
+    """`eeg` [batch, time, channel] with straight lines where `known` [batch, time] is False.
+
+    Beyond the first and the last known sample, those go on.
+    """
+    time = torch.arange(known.shape[1], device=eeg.device).expand_as(known)
+    last = known.shape[1] - 1
+    before = torch.where(known, time, -1).cummax(1).values
+    after = torch.where(known, time, last + 1).flip(1).cummin(1).values.flip(1)
+    left = torch.where(before < 0, after, before).clamp(max=last)
+    right = torch.where(after > last, before, after).clamp(min=0)
+    weight = ((time - left) / (right - left).clamp(min=1))[:, :, None].to(eeg.dtype)
+
+    def at(place: Tensor) -> Tensor:
+        return eeg.gather(1, place[:, :, None].expand_as(eeg))
+
+    return at(left) * (1 - weight) + at(right) * weight
+
+
+class MaskedMetric:
+    """Counts over hidden values; see NAMES. Every update takes one forward pass."""
+
+    @torch.no_grad()
+    def update(self, model: Module, batch: Batch) -> Tensor:
+        """What `batch` adds to the counts: float64, in the order of NAMES."""
+        eeg, chosen = batch["eeg"], told(batch)
+        seen, valid = batch.get("seen", eeg), batch.get("seen_mask", batch["eeg_mask"])
+        guess = model(seen, valid, batch["mask_target"]).float()
+        hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
+        lines = interpolated(seen, valid & ~hidden)
+        parts = (eeg, eeg**2, (guess - eeg) ** 2, (lines - eeg) ** 2)
+        if eeg.device.type == "mps":  # has no float64
+            parts, chosen = tuple(part.cpu() for part in parts), chosen.cpu()
+        sums = [(part.double() * chosen).sum() for part in parts]
+        return torch.stack([chosen.sum().double(), *sums])
+
+    def result(self, counts: Tensor) -> dict[str, float]:
+        """The metrics of the summed counts.
+
+        R² = 1 − squared errors ÷ variance of the same values: 0 is what their mean would give.
+        `val_interpolation_r2` is that of straight lines across the gaps.
+        """
+        n = dict(zip(NAMES, counts.double().tolist(), strict=True))
+        variance = n["squares"] - n["sum"] ** 2 / n["values"]
+        return {
+            "val_loss": n["errors"] / n["values"],
+            "val_masked_r2": 1 - n["errors"] / variance,
+            "val_interpolation_r2": 1 - n["interpolation_errors"] / variance,
+        }

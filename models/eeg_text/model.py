@@ -1,0 +1,82 @@
+"""The two models of the family: EEG to text, and EEG with gaps to what is in the gaps."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.eeg_text.config import TOKEN_SAMPLES, Size
+from models.eeg_text.decoder import TextDecoder
+from models.eeg_text.encoder import Encoder
+from models.eeg_text.head import MaskedHead
+
+
+class EegText(nn.Module):
+    """Encoder and text decoder."""
+
+    def __init__(
+        self, size: Size, samples: int, pad: int, dropout: float, kernel: str = "auto"
+    ) -> None:
+        """`samples`: of the longest recording; `pad`: the number of padding in texts."""
+        super().__init__()
+        self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
+        self.decoder = TextDecoder(size, pad, dropout)
+        self.is_frozen = False
+
+    def freeze_encoder(self) -> None:
+        """From now on the encoder neither learns nor drops out, nor gathers statistics."""
+        self.is_frozen = True
+        self.encoder.requires_grad_(False)
+        self.encoder.eval()
+
+    def train(self, mode: bool = True) -> EegText:
+        """As for any module, but that a frozen encoder stays as it is."""
+        super().train(mode)
+        if self.is_frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(
+        self,
+        eeg: Tensor | None,
+        valid: Tensor,
+        ids: Tensor | None = None,
+        memory: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [batch, text, vocabulary] of the token after each of `ids` [batch, text].
+
+        `eeg` [batch, time, 105], where `valid` [batch, time] is True. Without `ids`, what the
+        encoder makes of `eeg`, [batch, time / 4, width]; given as `memory`, in place of `eeg`, it
+        is not made again.
+        """
+        if memory is None:
+            assert eeg is not None, "eeg or memory"
+            memory = self.encoder(eeg, valid)
+        if ids is None:
+            return memory
+        return self.decoder(memory, valid[:, ::TOKEN_SAMPLES], ids)
+
+    def blocks(self) -> list[nn.Module]:
+        """All transformer layers, in order."""
+        return [*self.encoder.blocks(), *self.decoder.text.layers]
+
+
+class MaskedEeg(nn.Module):
+    """Encoder and head of masked pre-training; no text is known to it."""
+
+    def __init__(self, size: Size, samples: int, dropout: float, kernel: str = "auto") -> None:
+        """As EegText."""
+        super().__init__()
+        self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
+        self.head = MaskedHead(size)
+
+    def forward(self, eeg: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
+        """All samples [batch, time, 105] as they are told from those that are not hidden.
+
+        `hidden` [batch, time / 4], bool: tokens whose samples the encoder sees as 0.
+        """
+        visible = ~hidden.repeat_interleave(TOKEN_SAMPLES, dim=1)
+        return self.head(self.encoder(eeg * visible[:, :, None], valid))
+
+    def blocks(self) -> list[nn.Module]:
+        """All transformer layers, in order."""
+        return self.encoder.blocks()

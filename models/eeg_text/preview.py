@@ -1,0 +1,34 @@
+"""What the model writes of a few recordings, for a person to read."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import Module
+
+from models.base import Batch
+from models.eeg_text.generation import write
+from models.eeg_text.texts import Texts
+
+
+@torch.no_grad()
+def show(model: Module, batch: Batch, texts: Texts, device: torch.device) -> str:
+    """For each sample the sentence that was read, and what is written of its EEG.
+
+    Collective where the model is sharded.
+    """
+    was_training = model.training
+    model.eval()
+    valid = batch["eeg_mask"].to(device)
+    memory = model(batch["eeg"].to(device), valid)
+    written = write(model, memory, valid, texts.steps, texts.tokenizer).cpu().tolist()
+    model.train(was_training)
+    lines = []
+    for row, read in zip(written, batch["text"], strict=True):
+        lines.append(f"read     {_legible(read)}")
+        lines.append(f"written  {_legible(texts.tokenizer.decode(row))}")
+    return "\n".join(lines)
+
+
+def _legible(text: str) -> str:
+    """`text` without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

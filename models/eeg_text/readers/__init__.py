@@ -1,0 +1,1 @@
+"""The recordings that EEG is read from."""

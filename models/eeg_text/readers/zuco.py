@@ -1,0 +1,152 @@
+"""ZuCo's result files: for each sentence its text and 105 channels of EEG, MATLAB 5, 7 or 7.3."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.base import DataError
+from models.common import cache
+from models.common.faults import Faults, OnBad
+from models.eeg_text import formats
+from models.eeg_text.config import CHANNELS
+from models.eeg_text.readers import matlab5, matlab73
+from models.eeg_text.recordings import Item, Recordings, normalised
+
+UNIT = "microvolts, as ZuCo tells"
+LEGAL = "results<SUBJECT>_<TASK>.mat of ZuCo, with sentenceData of content and rawData"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What a file tells of one sentence."""
+
+    text: str
+    samples: int
+    """0: there is no EEG of it, which ZuCo knows of some."""
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class ZucoFile:
+    """A file, looked through once; what was found is kept in the cache."""
+
+    path: Path
+    sentences: list[Sentence]
+    is_hdf5: bool
+
+    def eeg(self, number: int) -> np.ndarray:
+        """Microvolts [time, 105] of a sentence, float32. Touches disk."""
+        if self.is_hdf5:
+            return matlab73.eeg(self.path, number)
+        kept = matlab5_arrays(self.path)
+        start, stop = kept["offsets"][number : number + 2]
+        return np.array(kept["eeg"][start:stop])
+
+
+class ZucoSource:
+    """See recordings.Source."""
+
+    def __init__(self, files: list[ZucoFile], places: list[tuple[int, int]]) -> None:
+        """`places`: of each item its file and its sentence there."""
+        self.files, self.places = files, places
+
+    def eeg(self, number: int) -> np.ndarray:
+        """See Source."""
+        file, sentence = self.places[number]
+        return self.files[file].eeg(sentence)
+
+    def recorded(self, number: int) -> np.ndarray:
+        """See Source."""
+        return np.ones(CHANNELS, dtype=bool)
+
+
+def read(path: Path, on_bad: OnBad) -> Recordings:
+    """The sentences of a file, or of all ZuCo files of a folder, that have EEG.
+
+    Sentences without any are counted by reader. Touches disk; raises DataError.
+    """
+    files: list[ZucoFile] = []
+    items: list[Item] = []
+    places: list[tuple[int, int]] = []
+    faults, missing = Faults("sentences"), Counter[str]()
+    paths = [p for p in formats.candidates(path) if formats.of_file(p) == formats.ZUCO]
+    for place in paths:
+        try:
+            file = _look_through(place)
+        except DataError as error:
+            if on_bad == "stop" or len(paths) == 1:
+                raise
+            faults.add(place.name, error.what)
+            continue
+        subject = _subject(place)
+        for number, sentence in enumerate(file.sentences):
+            where = f"{place.name}, sentence {number + 1}"
+            if sentence.fault is not None:
+                faults.add(where, sentence.fault)
+            elif not sentence.samples:
+                missing[subject] += 1
+            else:
+                group = normalised(sentence.text)
+                items.append(Item(sentence.text, subject, group, sentence.samples, where))
+                places.append((len(files), number))
+        files.append(file)
+    skipped = faults.settle(on_bad, len(items))
+    if not items:
+        raise DataError(f"no sentence of '{path}' has EEG", where="data.path", legal=LEGAL)
+    left_out = Counter({"without_eeg": missing.total(), "bad": skipped})
+    notes = {"without_eeg": dict(sorted(missing.items()))} if missing else {}
+    source = ZucoSource(files, places)
+    return Recordings(str(path), formats.ZUCO, UNIT, items, source, left_out, notes)
+
+
+def _subject(path: Path) -> str:
+    """YAC of resultsYAC_NR.mat."""
+    return path.stem.removeprefix("results").split("_")[0]
+
+
+def _made_from(path: Path) -> dict[str, Any]:
+    found = path.stat()
+    place = str(path.resolve())
+    return {"version": _VERSION, "path": place, "bytes": found.st_size, "time": found.st_mtime_ns}
+
+
+def _look_through(path: Path) -> ZucoFile:
+    with path.open("rb") as stream:
+        is_hdf5 = formats.is_hdf5(stream.read(1024))
+    if is_hdf5:
+        kept: Mapping[str, np.ndarray] = cache.arrays(
+            "zuco-index", _made_from(path), lambda: _index(matlab73.look(path))
+        )
+    else:
+        kept = matlab5_arrays(path)
+    told = json.loads(bytes(kept["sentences"]))
+    return ZucoFile(path, [Sentence(*one) for one in told], is_hdf5)
+
+
+def matlab5_arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """All EEG of a file that cannot be read in pieces, mapped into memory, and its index.
+
+    Read as a whole the first time. Touches disk.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        found = list(matlab5.sentences(path))
+        eeg = [part for _, _, part, _ in found]
+        offsets = np.cumsum([0, *(len(part) for part in eeg)])
+        index = _index((text, samples, fault) for text, samples, _, fault in found)
+        return {**index, "eeg": np.concatenate(eeg), "offsets": offsets}
+
+    return cache.arrays("zuco", _made_from(path), make)
+
+
+def _index(sentences: Any) -> dict[str, np.ndarray]:
+    text = json.dumps([list(sentence) for sentence in sentences])
+    return {"sentences": np.frombuffer(text.encode(), dtype=np.uint8)}

@@ -1,0 +1,1 @@
+"""The event_seg family: object edges from the events of an event camera."""

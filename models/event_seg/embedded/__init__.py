@@ -1,0 +1,1 @@
+"""Recordings that are drawn: moving shapes seen by a simulated event camera."""

@@ -1,0 +1,1 @@
+"""Recordings from files, read a window at a time."""

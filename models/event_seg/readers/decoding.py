@@ -1,0 +1,140 @@
+"""Prophesee's encodings: words to events, a piece of a file at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.event_seg.recording import Events
+
+State = tuple[int, ...]
+"""What a piece needs to know of those before it."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one encoding is read."""
+
+    word: np.dtype
+    begin: State
+    """The state before the first word."""
+    decode: Callable[[np.ndarray, State], tuple[Events, State]]
+    """Events of some words after a state, and the state after them."""
+
+
+def unwrapped(counts: np.ndarray, bits: int, before: int) -> np.ndarray:
+    """`counts` of so many bits as a count that does not start anew, int64.
+
+    `before` is the last one of the words before, or -1. A step back of more than half the range is
+    a new start.
+    """
+    first = counts[:1].astype(np.int64) if before < 0 else np.array([before % 2**bits])
+    counts = counts.astype(np.int64)
+    steps = np.diff(counts, prepend=first)
+    return (
+        counts
+        + (max(before, 0) >> bits) * 2**bits
+        + (steps < -(2 ** (bits - 1))).cumsum() * (2**bits)
+    )
+
+
+def _signed(bit: np.ndarray) -> np.ndarray:
+    return bit.astype(np.int8) * np.int8(2) - np.int8(1)
+
+
+def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
+    """Events of EVT 2.0 words; the state is the last time-high, -1 before the first one.
+
+    Times in microseconds. What precedes the first time-high has no time and is left out. Source:
+    Prophesee, EVT 2.0 Format.
+    """
+    kind = words >> 28
+    is_high = kind == 0x8
+    highs = unwrapped(words[is_high] & 0x0FFFFFFF, 28, state[0])
+    known = np.concatenate((np.array(state, np.int64), highs))
+    at = np.flatnonzero(kind <= 0x1)
+    high = known[is_high.cumsum()[at]]
+    at, high = at[high >= 0], high[high >= 0]
+    word = words[at]
+    x, y = (word >> 11) & 0x7FF, word & 0x7FF
+    t = high << 6 | ((word >> 22) & 0x3F)
+    events = Events(t, x.astype(np.int32), y.astype(np.int32), _signed(kind[at]))
+    return events, (int(known[-1]),)
+
+
+def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
+    """Events of EVT 3.0 words; the state is time (-1: not told yet), y, x of the next vector, sign.
+
+    Times in microseconds; a new time-high sets the lower bits to 0. Source: Prophesee, EVT 3.0
+    Format.
+    """
+    kind, load = words >> 12, words & 0x0FFF
+    time, y, x, sign = state
+
+    is_y, is_base = kind == 0x0, kind == 0x3
+    times, seen = _times(kind, load, time)
+    rows = np.concatenate(([y], load[is_y] & 0x7FF)).astype(np.int32)
+    signs = np.concatenate(([sign], load[is_base] >> 11))
+    # A vector begins where the one before it ended: at the base and the lengths since.
+    lengths = np.where(kind == 0x4, 12, np.where(kind == 0x5, 8, 0)).astype(np.int64)
+    passed = lengths.cumsum() - lengths
+    origins = np.concatenate(([x], (load[is_base] & 0x7FF).astype(np.int64) - passed[is_base]))
+    count_y, count_base = is_y.cumsum(), is_base.cumsum()
+
+    is_single = kind == 0x2
+    at = np.flatnonzero((is_single | (lengths > 0)) & (times[seen] >= 0))
+    word, bit = _bits(np.where(is_single, 1, np.where(kind == 0x5, load & 0xFF, load))[at])
+    start = np.where(is_single, load & 0x7FF, origins[count_base] + passed)
+    own_sign = np.where(is_single, load >> 11, signs[count_base])
+    at = at[word]
+    events = Events(
+        times[seen[at]],
+        (start[at] + bit).astype(np.int32),
+        rows[count_y[at]],
+        _signed(own_sign[at]),
+    )
+    end = int(origins[-1] + lengths.sum())
+    return events, (int(times[-1]), int(rows[-1]), end, int(signs[-1]))
+
+
+def _times(kind: np.ndarray, load: np.ndarray, before: int) -> tuple[np.ndarray, np.ndarray]:
+    """The time before the first word and after each one that sets it, and how many of those
+    came up to each word."""
+    is_high = kind == 0x8
+    sets = is_high | (kind == 0x6)
+    highs = unwrapped(load[is_high], 12, before >> 12)
+    known = np.concatenate(([before >> 12], highs))  # -1 >> 12 is -1
+    high = known[is_high.cumsum()[sets]]
+    low = np.where(is_high[sets], 0, load[sets])
+    times = np.where(high < 0, -1, high << 12 | low)
+    return np.concatenate(([before], times)), sets.cumsum()
+
+
+def _bits(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each bit that is set, lowest first: which mask it is of, and its place."""
+    octets = masks.astype("<u2").view(np.uint8)
+    found = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
+    return found >> 4, found & 15
+
+
+def decode_dat(words: np.ndarray, state: State) -> tuple[Events, State]:
+    """Events of DAT words; the state is the last time, -1 before the first one. Microseconds.
+
+    Source: Prophesee, DAT Format.
+    """
+    t = unwrapped(words["t"], 32, state[0])
+    place = words["place"]
+    x, y = place & 0x3FFF, (place >> 14) & 0x3FFF
+    sign = _signed((place >> 28) & 1)
+    events = Events(t, x.astype(np.int32), y.astype(np.int32), sign)
+    return events, (int(t[-1]) if len(t) else state[0],)
+
+
+BY_NAME = {
+    "EVT2": Encoding(np.dtype("<u4"), (-1,), decode_evt2),
+    "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
+    "DAT": Encoding(np.dtype([("t", "<u4"), ("place", "<u4")]), (-1,), decode_dat),
+}
+"""By the word of header.ENCODINGS."""

@@ -1,0 +1,45 @@
+"""Tasks of a person's own, as small files in folders of their own."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+"""Where `images:Images` lies."""
+_numbers = count()
+
+HEAD = """\
+import torch
+from pydantic import BaseModel
+from torch import nn
+from models.own import OwnTask
+
+"""
+BODY = """\
+    def samples(self, split):
+        return [(torch.full((2,), float(i)), float(i % 2)) for i in range(8)]
+
+    def build(self):
+        return nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+
+    def measure(self, model, batch):
+        error = model(batch["input"]).squeeze(1) - batch["target"].float()
+        return {"loss": error.square().sum()}
+"""
+LINE = """\
+class Line(OwnTask):
+    defaults = {"train.epochs": 2, "train": {"micro_batch": 4}}
+
+    class Model(BaseModel):
+        width: int = 4
+
+"""
+"""A class without its methods; `HEAD + LINE + BODY` is a whole file, its class on line 6."""
+
+
+def write(folder: Path, text: str, name: str | None = None) -> str:
+    """Put a module into `folder`; its name, which no other module of this process has."""
+    module = name or f"mine_{next(_numbers)}"
+    (folder / f"{module}.py").write_text(text, encoding="utf-8")
+    return module

@@ -1,0 +1,143 @@
+"""`data check` tells and draws what lies there, in a folder of its own; wrong data is exit 2."""
+
+import json
+
+import pytest
+
+from launcher.__main__ import main
+from tests.launcher.own_tasks import HEAD, write
+from tests.runs.conftest import REQUESTS
+
+DRAWN = """\
+import json
+from models.base import Picture
+from models.common.split import keep
+
+class Line(OwnTask):
+    class Data(BaseModel):
+        path: str = "embedded:line"
+        shared: bool = False
+
+    def setup(self):
+        super().setup()
+        val = ["a"] if self.data_settings.shared else ["b"]
+        keep({"train": ["a"], "val": val, "test": ["c"]}, self.context.folder)
+
+    def samples(self, split):
+        return [{"x": torch.zeros(3)}] * 4
+
+    def pictures(self):
+        return [Picture("wave", f"of {self.data_settings.path}", b"\\x89PNG")]
+
+    def build(self): ...
+    def measure(self, model, batch): ...
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working directory with 80 requests to learn from."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    return tmp_path
+
+
+@pytest.fixture
+def drawn(here):
+    return f"{write(here, HEAD + DRAWN)}:Line"
+
+
+def check(*words):
+    return main(["data", "check", *words])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+
+
+def test_what_was_found_is_told_and_how_to_train_on_it(here, capsys):
+    assert check("mine.jsonl") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "mine.jsonl: JSONL with the same fields, with messages, or with text"
+    told = {line[2:20].strip(): line[21:] for line in out if line.startswith("  ")}
+    assert told["read by"] == "language:tiny"
+    assert told["groups"] == "train 64, val 8, test 8"
+    assert told["overlap"] == "none: no group is in two splits"
+    assert told["a batch, input ids"].endswith("int64")
+    assert out[-2:] == [
+        "wrote data-check/data.html",
+        "train on it:  python -m launcher --model language --data mine.jsonl",
+    ]
+    assert names(here) == ["data-check", "mine.jsonl"]
+    assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
+
+
+def test_machines_are_told_the_same(here, capsys):
+    assert check("embedded:commands", "--json", "--model", "language:small", "--out", "there") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["model"], told["format"]) == ("language:small", None)
+    assert (told["shared_groups"], told["pictures"]) == ([], [])
+    assert told["facts"]["source"] == "embedded:commands"
+    assert told["facts"]["seq_len"] == 256
+    assert told["files"] == ["there/data.html"]
+
+
+def test_settings_reach_the_task(here, capsys):
+    assert check("mine.jsonl", "--set", "eval.share=0.25", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["groups"]["val"] == 20
+
+
+def test_pictures_become_files_and_part_of_the_page_and_those_of_before_are_gone(
+    here, drawn, capsys
+):
+    assert check("mine.jsonl", "--model", drawn) == 0
+    out = capsys.readouterr().out
+    assert "wrote data-check/data.html and 1 picture" in out
+    assert names(here / "data-check") == ["data.html", "wave.png"]
+    assert (here / "data-check" / "wave.png").read_bytes() == b"\x89PNG"
+    assert 'alt="of mine.jsonl"' in (here / "data-check" / "data.html").read_text()
+    (here / "data-check" / "mine.txt").write_text("kept")
+    assert check("mine.jsonl") == 0
+    assert names(here / "data-check") == ["data.html", "mine.txt"]
+
+
+def test_groups_in_two_splits_are_told_and_end_with_one(here, drawn, capsys):
+    assert check("mine.jsonl", "--model", drawn, "--set", "data.shared=true") == 1
+    assert "  overlap            1 group is in two splits: a\n" in capsys.readouterr().out
+
+
+def test_a_task_of_ones_own_may_have_embedded_data(here, drawn, capsys):
+    assert check("embedded:line", "--model", drawn, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["sample"] == {"x": "[1, 3] float32"}
+
+
+def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
+    (here / "mine.jsonl").write_text('{"prompt": 3}\n')
+    assert check("mine.jsonl") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: 1 of 1 rows cannot be used\n  from     mine.jsonl, line 1: ")
+    assert "  mend     repair them, or leave them out with  --set data.on_bad=skip\n" in err
+    assert names(here) == ["mine.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mine.jsonl", "--model", "langage"], "error: model 'langage' is not known"),
+        (["mine.jsonl", "--set", "data.on_bda=skip"], "error: key 'data.on_bda' is not known"),
+        (["mine.json"], "error: there is no file or folder 'mine.json'"),
+        ([], "error: data check needs a PATH"),
+        (["mine.jsonl", "--out", "mine.jsonl"], "error: mine.jsonl is a file"),
+        (["mine.jsonl", "--out", "."], "error: . holds something else"),
+        (["mine.jsonl", "more"], "error: 'more' is no option"),
+    ],
+)
+def test_wrong_words_are_told_and_nothing_is_written(here, capsys, words, said):
+    assert check(*words) == 2
+    assert said in capsys.readouterr().err
+    assert names(here) == ["mine.jsonl"]
+
+
+def test_what_is_to_be_checked_is_part_of_the_words(capsys):
+    assert main(["data", "chekc", "mine.jsonl"]) == 2
+    assert "nearest  check; write  python -m launcher data check" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""A task to start from is written once, under a name that Python will find, and learns as it is."""
+
+import json
+
+import pytest
+
+from launcher import task_template
+from launcher.__main__ import main
+from tests.runs.conftest import Program
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_written_learns_as_it_is(here):
+    program = Program(here)
+    done = program("new-task", "my_images")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "wrote my_images.py\nit trains as it is:  python -m launcher --model my_images:MyImages\n"
+    )
+    done = program("--model", "my_images:MyImages", "--epochs", "4", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line["metrics"] for line in lines if line["kind"] == "eval"]
+    assert evaluations[-1]["val_accuracy"] > 0.75  # of two kinds of points, near half each
+
+
+def test_it_is_shorter_than_sixty_lines_and_of_our_width():
+    lines = task_template.text("MyImages").splitlines()
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= 100
+
+
+def test_another_folder_is_named_in_the_command_that_trains_it(here, capsys):
+    assert main(["new-task", "Rings", "--out", "two words", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "file": "two words/rings.py",
+        "model": "rings:Rings",
+        "command": "python -m launcher --model rings:Rings --set 'model.folder=two words'",
+    }
+    command = ["--model", "rings:Rings", "--set", "model.folder=two words", "--dry-run"]
+    assert main(command) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "module", "model"),
+    [
+        ("MyFineImages", "my_fine_images", "MyFineImages"),
+        ("my_fine_images", "my_fine_images", "MyFineImages"),
+        ("x1", "x1", "X1"),
+    ],
+)
+def test_a_file_and_its_class_are_called_as_python_people_do(here, capsys, word, module, model):
+    assert main(["new-task", word]) == 0
+    assert capsys.readouterr().out.split()[1] == f"{module}.py"
+    assert f"class {model}(OwnTask):" in (here / f"{module}.py").read_text()
+
+
+def test_nothing_is_written_over(here, capsys):
+    (here / "mine_too.py").write_text("precious")
+    assert main(["new-task", "mine_too"]) == 2
+    assert capsys.readouterr().err == (
+        "error: mine_too.py is there already\n"
+        "  from     the command line: new-task mine_too\n"
+        "  legal    a name that is not taken in that folder\n"
+    )
+    assert (here / "mine_too.py").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("my-images", "  nearest  my_images; write  python -m launcher new-task my_images"),
+        ("1st", "error: '1st' cannot be the name of a task"),
+        ("class", "error: 'class' is a word of Python"),
+        ("bücher", "  legal    letters, digits and _, a letter first, such as my_images"),
+        ("json", "error: there is a module 'json' already"),
+        ("models", "  nearest  my_models; write  python -m launcher new-task my_models"),
+    ],
+)
+def test_a_name_that_python_would_not_find_is_refused(here, capsys, word, said):
+    assert main(["new-task", word]) == 2
+    assert said in capsys.readouterr().err
+    assert names(here) == []
+
+
+def test_without_a_name_it_says_what_one_is(capsys):
+    assert main(["new-task"]) == 2
+    assert capsys.readouterr().err == (
+        "error: new-task needs to know what\n"
+        "  from     the command line: new-task\n"
+        "  legal    a name in letters, digits and _, such as my_images\n"
+        "  mend     write  python -m launcher new-task my_task\n"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_told(here, capsys):
+    (here / "file").touch()
+    assert main(["new-task", "my_images", "--out", "file/there"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: file/there/my_images.py cannot be written: ")
+    assert "  from     --out file/there\n" in err
+    assert names(here) == ["file"]

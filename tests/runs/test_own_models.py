@@ -1,0 +1,195 @@
+"""A task of one's own runs under every engine, goes on, is verified and exported like any other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import launcher
+from engines.base import World
+from engines.catalog import ENGINES
+from launcher.__main__ import main
+from launcher.messages import SettingsError
+from models.base import Context
+from tests.engines.test_parity import able
+from tests.launcher.own_tasks import BODY, EXAMPLES, HEAD, LINE, write
+from tests.runs.conftest import Program
+from tests.training.tiny import run_tiny
+
+CHANGES = {
+    "train": {"epochs": 6},
+    "optim": {"lr": 1e-2},
+    "eval": {"every": None},
+    "log": {"every": 20},
+}
+
+
+def learn(world: World, engine: str) -> tuple[list[float], float]:
+    """Logged losses and the last accuracy of the example, as one rank of `engine` has them."""
+    sys.path.insert(0, str(EXAMPLES))
+    from images import Images
+
+    data = SimpleNamespace(samples=640, noise=0.1)
+    task = Images(SimpleNamespace(width=8), data, Context(0, 0.1, None, world.device))
+    task.setup()
+    run = run_tiny(world, task, engine=engine, global_batch=16, micro_batch=8, **CHANGES)
+    evaluation = run.listener.evaluations[-1].metrics
+    return [line.loss for line in run.listener.lines], evaluation["val_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def local(worlds):
+    """The example in one process of plain PyTorch: what every engine is held to."""
+    return worlds[1].run(learn, "local")[0]
+
+
+def test_the_example_learns(local):
+    losses, accuracy = local
+    assert losses[0] == pytest.approx(2.3, abs=0.1)  # the logarithm of ten
+    assert accuracy > 0.5  # chance is 0.1
+
+
+@able("ddp", "zero3")
+def test_the_example_learns_the_same_under_an_engine(worlds, local, engine):
+    learns_alike(worlds, local, engine)
+
+
+@pytest.mark.slow
+@able(*(name for name in ENGINES if name not in ("ddp", "zero3")))
+def test_the_example_learns_the_same_under_every_other_engine(worlds, local, engine):
+    learns_alike(worlds, local, engine)
+
+
+def learns_alike(worlds, local, engine):
+    for losses, accuracy in worlds[1 if engine == "local" else 2].run(learn, engine):
+        # Rounding of float32, which grows while the loss falls over 240 steps.
+        assert losses[:4] == pytest.approx(local[0][:4], rel=1e-4)
+        assert accuracy == pytest.approx(local[1], abs=0.05)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with the example in it."""
+    shutil.copy(EXAMPLES / "images.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+SMALL = ("--max-steps", "6", "--set", "data.samples=128", "--set", "log.every=1")
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+def test_two_processes_from_the_command_line_find_it_too(here, program):
+    done = program("--model", "images:Images", *SMALL, "--nproc", "2", "--out", "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("images:Images:small, mode default, engine ddp on cpu, 2 proc")
+    assert len(losses(here / "two")) == 6
+
+
+@pytest.mark.slow
+def test_a_sharded_engine_gives_the_losses_of_one_process(here, program):
+    for words in (("--engine", "zero3", "--nproc", "2", "--out", "two"), ("--out", "one")):
+        done = program("--model", "images:Images", *SMALL, *words, timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert losses(here / "two") == pytest.approx(losses(here / "one"), rel=1e-4)
+
+
+@pytest.fixture
+def saved(here, program):
+    """A run that saved after its third and its last step."""
+    saving = ("--set", "save.every=3", "--set", "save.keep_last=2")
+    done = program("--model", "images:Images", *SMALL, *saving, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    return here / "run"
+
+
+@pytest.fixture
+def elsewhere(tmp_path_factory):
+    """The program in a folder that holds no task."""
+    return Program(tmp_path_factory.mktemp("elsewhere"))
+
+
+def test_it_goes_on_from_another_folder_to_the_same_end(saved, elsewhere):
+    whole = losses(saved)
+    done = elsewhere("resume", str(saved / "checkpoints" / "step-00000003"))
+    assert done.returncode == 0, done.stderr
+    assert losses(saved) == whole
+
+
+@pytest.mark.slow
+def test_it_is_verified_and_exported_from_another_folder(saved, elsewhere):
+    done = elsewhere("verify", str(saved), "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["identical"]
+
+    done = elsewhere("export", str(saved), "--format", "safetensors", "--out", "exported")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((elsewhere.folder / "exported" / "config.json").read_text())
+    assert (told["family"], told["size"]) == ("images:Images", "small")
+    tensors = load_file(elsewhere.folder / "exported" / "model.safetensors")
+    assert sum(tensor.numel() for tensor in tensors.values()) == told["parameters"]
+
+    done = elsewhere("export", str(saved), "--format", "hf")
+    assert done.returncode == 2
+    assert "transformers has no model of the task 'images:Images'" in done.stderr
+
+
+def test_a_run_whose_task_is_gone_says_so_and_leaves_it(here, program):
+    done = program("--model", "images:Images", *SMALL, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    (here / "images.py").unlink()
+    before = program.files()
+    done = program("resume", "run", "--max-steps", "9")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no module 'images'\n  from     run/settings.yam")
+    assert program.files() == before
+
+
+def test_from_python_it_is_named_in_the_same_words(here, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = write(here, HEAD + LINE + BODY)
+    run = launcher.train(model=f"{name}:Line", settings={"model.width": 3}, console=False)
+    assert (run.status, run.steps) == ("completed", 4)
+    assert set(run.metrics("eval")[-1]["metrics"]) == {"val_loss"}
+    settings = run.folder / "settings.yaml"
+    again = launcher.train(config=settings, console=False, out=here / "again")
+    assert [line["loss"] for line in again.metrics("train")] == [
+        line["loss"] for line in run.metrics("train")
+    ]
+    with pytest.raises(SettingsError, match=r"key 'model\.depth' is not known"):
+        launcher.train(model=f"{name}:Line", settings={"model.depth": 3})
+
+
+def test_a_setting_that_the_task_never_reads_is_told(here, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = write(here, HEAD + LINE + BODY)
+    assert main(["--model", f"{name}:Line", "--set", "model.width=3"]) == 0
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "warning: model.width 3 was set, and nothing in this run reads it",
+        "  from     --set model.width=3",
+    ]
+
+
+def test_words_that_are_wrong_write_nothing(here, program, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(here), *sys.path])
+    before = program.files()
+    for words, said in (
+        (("--model", "images:Image"), "there is no class 'Image' in module 'images'"),
+        (("--model", "images:Images", "--set", "model.widht=3"), "nearest  model.width"),
+        (("--model", "images:Images", "--data", "x"), "key 'data.path' is not known"),
+        (("--model", "images:Images", "--mode", "staged"), "images:Images declares none"),
+    ):
+        assert main(list(words)) == 2
+        assert said in capsys.readouterr().err
+    assert [name for name in program.files() if "__pycache__" not in name] == before
