@@ -14,8 +14,9 @@ from launcher.data.formats import Recognised, recognise, several
 from launcher.messages import SettingsError
 from launcher.settings.leaves import leaves
 from models.catalog import FAMILIES
+from models.language.formats import FORMATS
 
-CSV = "CSV with input,output or prompt,response"
+CSV = FORMATS[0]
 TYPED = "the command line: data check mine"
 
 
