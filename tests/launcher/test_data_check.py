@@ -151,6 +151,14 @@ def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
     assert names(here) == ["mine.jsonl"]
 
 
+def test_a_family_that_is_named_says_itself_what_it_misses(here, capsys):
+    (here / "mine.jsonl").write_text('{"prompt": 3}\n')
+    assert check("mine.jsonl", "--model", "language") == 2
+    assert "error: 1 of 1 rows cannot be used\n  from     mine.jsonl, line 1: " in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
