@@ -22,7 +22,7 @@ def one_thread():
 
 
 def test_tiny_finds_edges_far_better_than_chance(make_task, train, counts_of):
-    found = result(make_task(), train, counts_of, steps=120)
+    found = result(make_task(), train, counts_of, steps=80)
     assert found["val_iou"] > 1.5 * found["all_foreground_iou"] + 0.1
     assert found["precision"] > found["all_foreground_iou"]
 
@@ -30,7 +30,7 @@ def test_tiny_finds_edges_far_better_than_chance(make_task, train, counts_of):
 @pytest.mark.parametrize("control", ["noise", "shuffle"])
 def test_without_information_tiny_ends_at_chance(make_task, train, counts_of, control):
     task = make_task(control=control)
-    found, band = result(task, train, counts_of, steps=120), task.facts()["control"]["val_iou"]
+    found, band = result(task, train, counts_of, steps=80), task.facts()["control"]["val_iou"]
     assert band["chance"] == pytest.approx(found["all_foreground_iou"])
     assert found["val_iou"] <= band["max"] == band["chance"] + 0.03
 

@@ -87,6 +87,28 @@ def test_the_loss_is_computed_in_float32_under_autocast():
     assert loss.item() == pytest.approx(model(events, labels).item(), rel=0.02)
 
 
+def test_weights_in_bfloat16_are_normalised_by_statistics_in_float32():
+    model, events = build("tiny"), torch.randn(2, 10, 32, 44)
+    labels = torch.randint(0, 2, (2, 32, 44))
+    expected = model(events, labels).item()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    loss = model(events.bfloat16(), labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=0.02)
+    norm = model.down[0][1]
+    assert norm.running_mean.dtype == torch.float32 and norm.num_batches_tracked == 2
+    assert norm.weight.grad.dtype == torch.bfloat16
+
+
+def test_it_normalises_as_torch_does():
+    ours, theirs = build("tiny").down[0][1], torch.nn.BatchNorm2d(8)
+    x = torch.randn(4, 8, 5, 6)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_flops_are_those_that_torch_counts(name):
     from torch.utils.flop_counter import FlopCounterMode

@@ -1,15 +1,12 @@
 """The real recording beside the project, where it is there."""
 
-import os
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[3]
-SAMPLE = Path(os.environ.get("GEARSHIFT_SAMPLES", ROOT.parent / "shared" / "data"))
-RECORDING = SAMPLE / "event" / "evt2.raw"
+RECORDING = Path(__file__).parents[4] / "shared/data/event/evt2.raw"
 pytestmark = pytest.mark.skipif(not RECORDING.is_file(), reason=f"{RECORDING} is not there")
 
 

@@ -46,6 +46,13 @@ def test_an_event_just_before_the_end_is_in_the_last_bin():
     assert grid.sum() == pytest.approx(-1)
 
 
+@pytest.mark.parametrize(("t", "x", "y"), [(-1, 0, 0), (10, 0, 0), (5, 5, 3), (5, 0, -1)], ids=str)
+def test_an_event_outside_is_refused(t, x, y):
+    one = Events(np.array([t]), np.array([x]), np.array([y]), np.array([1], np.int8))
+    with pytest.raises(ValueError):
+        voxelise(one, 0, 10, (10, 4, 5))
+
+
 def test_without_events_there_is_nothing():
     none = random_events(5, 10)[:0]
     assert not voxelise(none, 0, 10, (10, 4, 5)).any()
