@@ -182,6 +182,14 @@ def test_settings_and_formats_import_neither_torch_nor_numpy():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_sentences_that_are_too_long_are_cut_and_counted(make_task):
+    task = make_task(text_len=8)
+    task.setup()
+    texts = task.texts
+    assert task.facts()["texts_cut"] == texts.cut == 256
+    assert max(len(texts.tokens(key)) for key in task.parts.groups["train"]) == 9
+
+
 def test_eeg_without_text_is_told_with_both_ways_out(make_task, tmp_path):
     path = write_edf(tmp_path / "a.edf", NAMES, 40, make=waves)
     with pytest.raises(DataError) as error:
