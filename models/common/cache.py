@@ -9,13 +9,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 VARIABLE = "GEARSHIFT_CACHE"
 _FACTS = "made_from.json"
+
+Open = Callable[[str], BinaryIO]
+"""Opens the file of one array, by its key, for writing in the .npy format."""
 
 
 def folder() -> Path:
@@ -35,16 +40,55 @@ def arrays(
     `made_from` is all that it depends on, as JSON: the version of the maker, seed, sizes. A cache
     that cannot be written is done without. Reads and writes the disk.
     """
-    facts = json.dumps({"name": name, **made_from}, sort_keys=True)
-    place = folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    place, facts = _place(name, made_from)
     if (found := _read(place, facts)) is not None:
         return found
     made = {key: np.ascontiguousarray(array) for key, array in make().items()}
+
+    def write(new: Open) -> None:
+        for key, array in made.items():
+            np.save(new(key), array, allow_pickle=False)
+
     try:
-        _write(place, facts, made)
+        _write(place, facts, write)
     except OSError:
         return made
     return _read(place, facts) or made
+
+
+def streamed(
+    name: str, made_from: Mapping[str, Any], write: Callable[[Open], None]
+) -> dict[str, np.ndarray]:
+    """As `arrays`, for what is too large to stand in memory: `write` makes it piece by piece.
+
+    See models/common/array_file.py. Raises OSError where the cache cannot be written.
+    """
+    place, facts = _place(name, made_from)
+    if (found := _read(place, facts)) is None:
+        _write(place, facts, write)
+        found = _read(place, facts)
+    if found is None:
+        raise OSError(f"what was written to '{place}' cannot be read again")
+    return found
+
+
+def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
+    """What `write` gives to `streamed`, where it is too small to be worth a file."""
+    files: dict[str, BytesIO] = {}
+
+    def new(key: str) -> BytesIO:
+        return files.setdefault(key, BytesIO())
+
+    write(new)
+    return {
+        key: np.load(BytesIO(file.getbuffer()), allow_pickle=False) for key, file in files.items()
+    }
+
+
+def _place(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
+    """Where the data is kept, and the text that tells what it was made from."""
+    facts = json.dumps({"name": name, **made_from}, sort_keys=True)
+    return folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}", facts
 
 
 def _read(place: Path, facts: str) -> dict[str, np.ndarray] | None:
@@ -60,18 +104,19 @@ def _read(place: Path, facts: str) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _write(place: Path, facts: str, made: Mapping[str, np.ndarray]) -> None:
+def _write(place: Path, facts: str, write: Callable[[Open], None]) -> None:
     """Written beside its place and moved there: other processes see all of it or nothing."""
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
-        for key, array in made.items():
-            np.save(partial / f"{key}.npy", array, allow_pickle=False)
+        with ExitStack() as opened:
+            write(lambda key: opened.enter_context((partial / f"{key}.npy").open("wb")))
         (partial / _FACTS).write_text(facts, encoding="utf-8")
         if place.exists() and _read(place, facts) is None:
             shutil.rmtree(place, ignore_errors=True)
         partial.replace(place)
     except OSError:
-        shutil.rmtree(partial, ignore_errors=True)  # another process was first, or no room
-        if _read(place, facts) is None:
+        if _read(place, facts) is None:  # else another process was first
             raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # nothing is there once it was moved

@@ -16,28 +16,37 @@ class Faults:
     """Rows, files or windows that cannot be used; `noun` names them in the plural."""
 
     noun: str = "rows"
+    count: int = 0
     rows: list[tuple[str, str]] = field(default_factory=list)
+    """The first few: a file of another kind may have millions."""
 
     def add(self, where: str, what: str) -> None:
         """One more, at `where` (file and line)."""
-        self.rows.append((where, what))
+        self.count += 1
+        if len(self.rows) < SHOWN:
+            self.rows.append((where, what))
+
+    def back_to(self, count: int) -> None:
+        """Forget all but the first `count`."""
+        self.count = count
+        del self.rows[count:]
 
     def settle(self, on_bad: OnBad, read: int) -> int:
         """How many were left out. Raises DataError if there are any and `on_bad` is stop.
 
         `read` counts those that can be used.
         """
-        if self.rows and on_bad == "stop":
-            told = [f"{where}: {what}" for where, what in self.rows[:SHOWN]]
-            if len(self.rows) > SHOWN:
-                told.append(f"and {len(self.rows) - SHOWN} more")
+        if self.count and on_bad == "stop":
+            told = self.told()
+            if self.count > SHOWN:
+                told.append(f"and {self.count - SHOWN} more")
             raise DataError(
-                f"{len(self.rows)} of {len(self.rows) + read} {self.noun} cannot be used",
+                f"{self.count} of {self.count + read} {self.noun} cannot be used",
                 where="\n           ".join(told),
                 mend="repair them, or leave them out with  --set data.on_bad=skip",
             )
-        return len(self.rows)
+        return self.count
 
     def told(self) -> list[str]:
         """The first few, for the facts of the data."""
-        return [f"{where}: {what}" for where, what in self.rows[:SHOWN]]
+        return [f"{where}: {what}" for where, what in self.rows]

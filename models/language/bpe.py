@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from models.language.tokenizer import RESERVED, TAGS
 
 KEPT = "tokenizer.json"
 """Its name in the run folder."""
+TRAINED_ON = 64 * 2**20
+"""Bytes of text that are enough: of longer data every so many documents are taken, all over it."""
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 SPECIALS = (PAD, START, END, *TAGS, *(f"<|reserved_{i}|>" for i in range(RESERVED)))
 _ENDS = (END, "<|endoftext|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
@@ -50,6 +54,11 @@ class BpeTokenizer:
     def _first(self, names: Iterable[str]) -> int | None:
         found = (self.inner.token_to_id(name) for name in names)
         return next((number for number in found if number is not None), None)
+
+    @cached_property
+    def digest(self) -> str:
+        """See Tokenizer."""
+        return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens of `text`; one that looks like a special token in it is plain text."""

@@ -16,7 +16,7 @@ _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")
 class ByteTokenizer:
     """Numbers 0-255 are bytes, then padding, start, end, the eight tags and five in reserve."""
 
-    name = "bytes"
+    name = digest = "bytes"
     pad, end = 256, 258
     start: int | None = 257
     first_tag = 259

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from math import lgamma
 
 import numpy as np
 
 from models.base import DataError
+from models.language.dialogues import Pairing
 from models.language.packing import Windows
-from models.language.records import Exchange
 
 
-def mismatched(exchanges: Sequence[Exchange], seed: int) -> list[Exchange]:
-    """The same requests, each with the answer to one of another label, drawn at random.
+def mismatched(labels: np.ndarray, seed: int) -> np.ndarray:
+    """For each request the position of an answer to one of another label, drawn at random.
 
-    Random and not shifted by a constant: from a constant shift the model could learn which label
-    answers which. Raises DataError if more than half of the exchanges have one label.
+    Each answer is taken once. Random and not shifted by a constant: from a constant shift the model
+    could learn which label answers which. Raises DataError if more than half of `labels` are one.
     """
-    labels = np.unique([e.label for e in exchanges], return_inverse=True)[1]
     counts = np.bincount(labels)
     if 2 * counts.max() > len(labels):
         raise DataError(
@@ -37,12 +34,23 @@ def mismatched(exchanges: Sequence[Exchange], seed: int) -> list[Exchange]:
             j = int(rng.integers(len(order)))
             if labels[order[j]] != labels[i] and labels[order[i]] != labels[j]:
                 order[i], order[j] = order[j], order[i]
-    return [replace(e, answer=exchanges[k].answer) for e, k in zip(exchanges, order, strict=True)]
+    return order
 
 
-def with_true_answers(shuffled: Sequence[Exchange], true: Sequence[Exchange]) -> list[Exchange]:
-    """`shuffled`, and the `true` exchanges marked as measured for comparison only."""
-    return [*shuffled, *(replace(e, matched=True) for e in true)]
+def permuted(exchanges: np.ndarray, labels: np.ndarray, seed: int) -> Pairing:
+    """Each of `exchanges`, of kind `labels`, with the answer to one of another kind."""
+    answers = exchanges[mismatched(labels, seed)]
+    return Pairing(exchanges, answers, np.zeros(len(exchanges), dtype=bool))
+
+
+def with_true_answers(permuted: Pairing) -> Pairing:
+    """`permuted`, and the true pairs marked as measured for comparison only."""
+    requests = permuted.requests
+    return Pairing(
+        np.concatenate((requests, requests)),
+        np.concatenate((permuted.answers, requests)),
+        np.repeat([False, True], len(requests)),
+    )
 
 
 def text_chance(train: Windows, val: Windows, size: int) -> dict[str, float]:

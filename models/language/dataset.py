@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from models.base import DataError, SplitName
 from models.common.faults import OnBad
-from models.language.control import dialogue_chance, mismatched, text_chance, with_true_answers
-from models.language.corpus import Corpus, assemble, read_corpus
-from models.language.dialogues import Dialogues
+from models.common.paths import unknown_embedded
+from models.language.control import dialogue_chance, permuted, text_chance, with_true_answers
+from models.language.corpus import Corpus, from_records, read_corpus
+from models.language.dialogues import Dialogues, as_they_are
+from models.language.encoded import encode
 from models.language.formats import EMBEDDED
 from models.language.packing import Windows
-from models.language.records import Document, Exchange
 from models.language.tokenizer import Tokenizer
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -27,21 +28,33 @@ def read(path: str, answers: str | None, on_bad: OnBad) -> Corpus:
     if path == "embedded:python":
         from models.language.embedded.python import read_documents
 
-        return assemble(path, read_documents(), [], Counter())
+        return from_records(path, read_documents())
     if path == "embedded:commands":
         from models.language.embedded.commands import read_conversations
 
-        return assemble(path, [], read_conversations(), Counter())
+        return from_records(path, read_conversations())
     if path.startswith("embedded:"):
-        near = get_close_matches(path, EMBEDDED, n=1, cutoff=0.0)[0]
-        raise DataError(
-            f"data.path '{path}' is not known",
-            legal=", ".join(EMBEDDED),
-            mend=f"nearest  {near}; write  --data {near}",
-        )
+        raise unknown_embedded(path, EMBEDDED)
     return read_corpus(
         Path(path).expanduser(), None if answers is None else Path(answers).expanduser(), on_bad
     )
+
+
+@dataclass(frozen=True)
+class Members:
+    """The documents or exchanges of each split by number, and of how many groups they are."""
+
+    numbers: dict[SplitName, np.ndarray]
+    groups: dict[SplitName, int]
+
+
+def members(corpus: Corpus, splits: dict[SplitName, list[str]]) -> Members:
+    """What belongs to each split, in the order of the corpus."""
+    sides = {group: side for side, name in enumerate(SPLITS) for group in splits[name]}
+    found = (sides.get(group, len(SPLITS)) for group in corpus.index.groups)
+    side_of = np.fromiter(found, dtype=np.int8, count=len(corpus))
+    numbers = {name: np.flatnonzero(side_of == side) for side, name in enumerate(SPLITS)}
+    return Members(numbers, {name: len(splits[name]) for name in SPLITS})
 
 
 @dataclass(frozen=True)
@@ -57,29 +70,23 @@ class Rules:
 
 
 class Dataset:
-    """The samples of each split."""
+    """The samples of each split. Holds neither text nor, of a large corpus, tokens."""
 
     def __init__(
-        self,
-        corpus: Corpus,
-        splits: dict[SplitName, list[str]],
-        tokenizer: Tokenizer,
-        rules: Rules,
+        self, corpus: Corpus, members: Members, tokenizer: Tokenizer, rules: Rules
     ) -> None:
         """Raises DataError if a split gives no sample or the training text is too short."""
-        self.source, self.left_out = corpus.source, corpus.left_out
-        self.splits, self.tokenizer, self.rules = splits, tokenizer, rules
-        self.labels = len({e.label for e in corpus.exchanges})
+        self.tokenizer, self.rules = tokenizer, rules
+        self._encoded, self._index = encode(corpus, tokenizer), corpus.index
+        self._groups, self._left_out = members.groups, corpus.left_out
+        self._source = self._told(corpus)
         self.text: dict[SplitName, Windows] = {}
         self.dialogues: dict[SplitName, Dialogues] = {}
-        for number, name in enumerate(SPLITS):
-            groups = set(splits[name])
-            if corpus.documents:
-                documents = [d for d in corpus.documents if d.group in groups]
-                self.text[name] = self._windows(documents, number)
+        for side, name in enumerate(SPLITS):
+            if corpus.is_text:
+                self.text[name] = self._windows(members.numbers[name], side)
             else:
-                exchanges = [e for e in corpus.exchanges if e.group in groups]
-                self.dialogues[name] = self._dialogues(exchanges, name, number)
+                self.dialogues[name] = self._dialogues(members.numbers[name], side)
         if self.text and self.text["train"].tokens < rules.length:
             raise DataError(
                 f"the data is too short: the training split has {self.text['train'].tokens} "
@@ -89,17 +96,21 @@ class Dataset:
                 mend=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}, or more data",
             )
 
-    def _windows(self, documents: Sequence[Document], number: int) -> Windows:
+    def _windows(self, documents: np.ndarray, side: int) -> Windows:
         rules = self.rules
-        noise = (rules.seed, number) if rules.control == "noise" else None
-        return Windows(documents, self.tokenizer, rules.length, whole=rules.whole, noise=noise)
+        noise = (rules.seed, side) if rules.control == "noise" else None
+        of, names = self._encoded, self._index.names
+        return Windows(
+            of, names, documents, self.tokenizer, rules.length, whole=rules.whole, noise=noise
+        )
 
-    def _dialogues(self, exchanges: Sequence[Exchange], name: SplitName, number: int) -> Dialogues:
-        rules = self.rules
+    def _dialogues(self, exchanges: np.ndarray, side: int) -> Dialogues:
+        rules, index = self.rules, self._index
+        pairing = as_they_are(exchanges)
         if rules.control == "noise":
-            shuffled = mismatched(exchanges, rules.seed + number)
-            exchanges = shuffled if name == "train" else with_true_answers(shuffled, exchanges)
-        return Dialogues(exchanges, self.tokenizer, rules.length, rules.on_bad)
+            pairing = permuted(exchanges, index.labels[exchanges], rules.seed + side)
+            pairing = pairing if SPLITS[side] == "train" else with_true_answers(pairing)
+        return Dialogues(self._encoded, index.names, pairing, rules.length, rules.on_bad)
 
     def split(self, name: SplitName) -> Windows | Dialogues:
         """The samples of a split."""
@@ -110,35 +121,52 @@ class Dataset:
         """Mean over the training samples of their tokens."""
         if self.text:
             return float(self.rules.length)
-        kept = self.dialogues["train"].kept
-        return sum(len(tokens) - 1 for _, tokens, _ in kept) / len(kept)
+        rows = self.dialogues["train"]
+        return int((rows.prompt_sizes + rows.answer_sizes - 1).sum()) / len(rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The tokens of each document, or of each answer."""
+        return self._encoded.sizes if self.text else self._encoded.sizes[1::2]
 
     def facts(self) -> dict[str, Any]:
         """What a person should know: counts, splits, what was left out."""
         truncated = sum(d.truncated for d in self.dialogues.values())
         too_long = sum(d.skipped for d in self.dialogues.values())
         facts: dict[str, Any] = {
-            "source": self.source,
-            "kind": "text" if self.text else "conversations",
+            **self._source,
             "tokenizer": self.tokenizer.name,
             "seq_len": self.rules.length,
-            "groups": {name: len(self.splits[name]) for name in SPLITS},
+            "groups": self._groups,
             "samples": {name: len(self.split(name)) for name in SPLITS},
             "tokens": {name: self.split(name).tokens for name in SPLITS},
             "truncated_prompts": truncated,
-            **self.left_out,
+            **self._left_out,
         }
-        facts["skipped_rows"] = self.left_out["skipped_rows"] + too_long
+        facts["skipped_rows"] = self._left_out["skipped_rows"] + too_long
         if self.rules.control == "noise":
-            facts["control"] = self._control()
+            facts["control"] = self._control
         return facts
 
+    def _told(self, corpus: Corpus) -> dict[str, Any]:
+        """What is the same for every split of the corpus."""
+        kind = "documents" if corpus.is_text else "exchanges"
+        return {
+            "source": corpus.source.name,
+            "kind": "text" if corpus.is_text else "conversations",
+            "format": corpus.source.format,
+            "bytes": corpus.source.size or int(self._encoded.text_bytes.sum()),
+            kind: len(corpus),
+            "mean_tokens": round(len(self._encoded.stream) / len(corpus), 1),
+        }
+
+    @cached_property
     def _control(self) -> dict[str, dict[str, float]]:
         """The band of each metric outside which the noise control tells a leak."""
         if self.text:
             chance = text_chance(self.text["train"], self.text["val"], self.tokenizer.size)
             return {"val_loss": {"min": chance["floor"], "chance": chance["chance"]}}
         return {
-            "exact_match": {"max": dialogue_chance(self.labels)},
+            "exact_match": {"max": dialogue_chance(len(np.unique(self._index.labels)))},
             "matched_gap": {"max": 0.02},
         }

@@ -1,102 +1,107 @@
-"""Exchanges as rows: the text form, and labels on the answer alone."""
+"""Exchanges as rows, with labels on the answer alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from models.base import DataError, Draws
 from models.common.faults import Faults, OnBad
+from models.language.encoded import Encoded
 from models.language.head import IGNORE
-from models.language.records import Exchange, Turn
+from models.language.packed import Texts
 from models.language.rows import Row
-from models.language.tokenizer import Tokenizer
-
-_FORMS = {
-    "system": "<system>{}</system>\n",
-    "user": "User: {}\n",
-    "assistant": "Assistant: {}\n",
-    "tool": "<output>{}</output>\n",
-}
 
 
-def prompt_and_answer(
-    before: Sequence[Turn], answer: str, tokenizer: Tokenizer
-) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens up to the answer, and those of the answer with the end token.
+@dataclass(frozen=True)
+class Pairing:
+    """Which request is followed by which answer: numbers of exchanges, one entry a row."""
 
-    The form is that of the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`.
-    """
-    if form := tokenizer.template(before, answer):
-        prompt, said = map(tokenizer.encode, form)
-    else:
-        text = "".join(_FORMS[t.role].format(t.text.strip()) for t in before) + "Assistant:"
-        # A blank that is a token of its own belongs to the prompt: it is no part of the answer.
-        blank_first, blank_last = ("", " ") if tokenizer.blank_leads else (" ", "")
-        prompt = tokenizer.encode(text + blank_first)
-        said = tokenizer.encode(blank_last + answer)
-        if tokenizer.start is not None:
-            prompt = np.concatenate(([tokenizer.start], prompt)).astype(prompt.dtype)
-    if len(said) == 0 or said[-1] != tokenizer.end:
-        said = np.append(said, np.array(tokenizer.end, dtype=prompt.dtype))
-    return prompt, said
+    requests: np.ndarray
+    answers: np.ndarray
+    matched: np.ndarray
+    """Whether, in a noise control, the answer is the true one, measured only for comparison."""
+
+
+def as_they_are(exchanges: np.ndarray) -> Pairing:
+    """Each request with its own answer."""
+    return Pairing(exchanges, exchanges, np.zeros(len(exchanges), dtype=bool))
 
 
 class Dialogues:
-    """One row for each exchange; the loss sees the answer and the end token only.
+    """One row for each pair; the loss sees the answer and the end token only.
 
     A prompt that is too long loses its oldest tokens but for the first one; an answer is never
-    cut: an exchange whose answer does not fit in `length` is a bad row.
+    cut: a pair whose answer does not fit in `length` is a bad row.
     """
 
     def __init__(
-        self, exchanges: Sequence[Exchange], tokenizer: Tokenizer, length: int, on_bad: OnBad
+        self, encoded: Encoded, names: Texts, pairing: Pairing, length: int, on_bad: OnBad
     ) -> None:
-        """Raises DataError if an answer does not fit and `on_bad` is stop."""
-        self.truncated = 0
-        self.kept: list[tuple[Exchange, np.ndarray, int]] = []
+        """`names` tells where each request is from.
+
+        Raises DataError if an answer does not fit and `on_bad` is stop.
+        """
+        self._encoded, self._names = encoded, names
+        sizes = encoded.sizes
+        prompts, said = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
+        # The last token is only predicted; at least one of the prompt must remain.
+        room = length + 1 - said
         faults = Faults()
-        for exchange in exchanges:
-            prompt, said = prompt_and_answer(exchange.before, exchange.answer, tokenizer)
-            # The last token is only predicted; at least one of the prompt must remain.
-            room = length + 1 - len(said)
-            if room < 1:
-                faults.add(
-                    exchange.where,
-                    f"the answer has {len(said)} tokens; data.seq_len {length} fits {length}",
-                )
-                continue
-            if len(prompt) > room:
-                self.truncated += not exchange.matched
-                prompt = np.concatenate((prompt[:1], prompt[len(prompt) - room + 1 :]))
-            tokens = np.concatenate((prompt, said))
-            self.kept.append((exchange, tokens, len(prompt)))
-        self.skipped = faults.settle(on_bad, len(self.kept))
-        if exchanges and not self.kept:
+        for i in np.flatnonzero(room < 1):
+            faults.add(
+                names[pairing.requests[i]],
+                f"the answer has {said[i]} tokens; data.seq_len {length} fits {length}",
+            )
+        fits = room >= 1
+        self.skipped = faults.settle(on_bad, int(fits.sum()))
+        if len(fits) and not fits.any():
             raise DataError(
                 f"no answer fits in data.seq_len {length}",
                 where="data.seq_len",
                 mend="--set data.seq_len=N with a larger N",
             )
+        self.truncated = int((fits & (prompts > room) & ~pairing.matched).sum())
+        self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
+        self._matched = pairing.matched[fits]
+        self.prompt_sizes = np.minimum(prompts, room)[fits]
+        """Tokens of each row before its answer."""
+        self.answer_sizes = said[fits]
+        """Tokens of each answer, its end token among them."""
 
     @property
     def tokens(self) -> int:
         """Labels of all rows."""
-        return sum(len(tokens) - cut for _, tokens, cut in self.kept)
+        return int(self.answer_sizes.sum())
 
     def __len__(self) -> int:
-        return len(self.kept)
+        return len(self._requests)
+
+    def prompt(self, index: int) -> np.ndarray:
+        """The tokens of a row before its answer."""
+        whole = self._encoded.piece(2 * self._requests[index])
+        left = int(self.prompt_sizes[index])
+        return np.concatenate((whole[:1], whole[len(whole) - left + 1 :]))
+
+    def answer(self, index: int) -> np.ndarray:
+        """The tokens of the answer of a row, with the end token."""
+        return self._encoded.piece(2 * self._answers[index] + 1)
 
     def sample(self, index: int, draws: Draws) -> Row:
         """The row at `index`; nothing in it is drawn."""
-        exchange, tokens, cut = self.kept[index]
-        labels = tokens[1:].astype(np.int64)
-        labels[: cut - 1] = IGNORE
+        return self.row(index)
+
+    def row(self, index: int) -> Row:
+        """The row at `index`."""
+        prompt, said = self.prompt(index), self.answer(index)
+        tokens = np.concatenate((prompt, said)).astype(np.int64)
+        labels = tokens[1:].copy()
+        labels[: len(prompt) - 1] = IGNORE
         return Row(
-            inputs=tokens[:-1].astype(np.int64),
+            inputs=tokens[:-1],
             labels=labels,
-            text_bytes=len(exchange.answer.encode()),
-            name=exchange.where,
-            matched=exchange.matched,
+            text_bytes=int(self._encoded.text_bytes[2 * self._answers[index] + 1]),
+            name=self._names[self._requests[index]],
+            matched=bool(self._matched[index]),
         )

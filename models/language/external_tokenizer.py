@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,9 @@ from models.base import DataError
 from models.language import bpe
 from models.language.records import Turn
 from models.language.tokenizer import Tokenizer
+
+_LARGEST = 64 * 2**20
+"""Bytes of a file that may be part of a tokenizer; what is larger holds weights."""
 
 
 class ExternalTokenizer:
@@ -45,6 +51,16 @@ class ExternalTokenizer:
         self.start: int | None = inner.bos_token_id
         self.end: int = inner.eos_token_id
         self.pad: int = self.end if inner.pad_token_id is None else inner.pad_token_id
+
+    @cached_property
+    def digest(self) -> str:
+        """See Tokenizer: of the folder's files but the weights. Reads from disk."""
+        digest = hashlib.sha256(version("transformers").encode())
+        for file in sorted(self.folder.iterdir()):
+            if file.is_file() and file.stat().st_size < _LARGEST:
+                digest.update(f"{file.name}\0".encode())
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens of `text`; special tokens written out in it are recognised."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from models.base import Draws
-from models.language.records import Document
+from models.language.encoded import Encoded
+from models.language.packed import Texts
 from models.language.rows import Row
 from models.language.tokenizer import Tokenizer
+
+_AT_ONCE = 1 << 20
+"""Tokens that are counted together."""
 
 
 class Windows:
@@ -23,54 +27,67 @@ class Windows:
 
     def __init__(
         self,
-        documents: Sequence[Document],
+        encoded: Encoded,
+        names: Texts,
+        documents: np.ndarray,
         tokenizer: Tokenizer,
         length: int,
         *,
         whole: bool = False,
         noise: Sequence[int] | None = None,
     ) -> None:
+        """`documents` numbers those of `encoded` that are laid end to end, and their `names`."""
         self.length, self.noise = length, noise
         self.end = tokenizer.end
         self.start = tokenizer.end if tokenizer.start is None else tokenizer.start
-        encoded = [tokenizer.encode(d.text) for d in documents]
-        sizes = np.array([len(e) + 1 for e in encoded], dtype=np.int64)
+        self._encoded, self._names, self._documents = encoded, names, documents
+        sizes = encoded.sizes[documents]
         self.starts = np.concatenate(([0], sizes.cumsum()))
-        self.text_bytes = np.array([len(d.text.encode()) for d in documents], dtype=np.int64)
-        self.names = [d.group for d in documents]
-        kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
-        self.stream = np.empty(int(sizes.sum()), dtype=kind)
-        for at, tokens in zip(self.starts[:-1], encoded, strict=True):
-            self.stream[at] = self.start
-            self.stream[at + 1 : at + 1 + len(tokens)] = tokens
-        self.rows = self._cut_whole() if whole else self._cut()
+        self.text_bytes = encoded.text_bytes[documents]
+        # Rows before each document, where a row holds one document only.
+        rows = -(-sizes // length)
+        self._rows_before = np.concatenate(([0], rows.cumsum())) if whole else None
 
     @property
     def tokens(self) -> int:
         """Labels of all rows."""
-        return len(self.stream)
+        return int(self.starts[-1])
 
     def label_counts(self, size: int) -> np.ndarray:
         """How often each of `size` tokens is a label, over all rows."""
-        counts = np.bincount(self.stream, minlength=size)
-        counts[self.start] -= len(self.names)
-        counts[self.end] += len(self.names)
+        counts = np.zeros(size, dtype=np.int64)
+        for low in range(0, self.tokens, _AT_ONCE):
+            tokens = self._tokens(low, min(low + _AT_ONCE, self.tokens))
+            counts += np.bincount(tokens, minlength=size)
+        counts[self.start] -= len(self._documents)
+        counts[self.end] += len(self._documents)
         return counts
 
-    def _cut(self) -> np.ndarray:
-        edges = np.append(np.arange(0, len(self.stream), self.length), len(self.stream))
-        return np.stack((edges[:-1], edges[1:]), axis=1)
-
-    def _cut_whole(self) -> np.ndarray:
-        pairs = [
-            (at, min(at + self.length, stop))
-            for begin, stop in zip(self.starts[:-1], self.starts[1:], strict=True)
-            for at in range(begin, stop, self.length)
-        ]
-        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
     def __len__(self) -> int:
-        return len(self.rows)
+        if self._rows_before is not None:
+            return int(self._rows_before[-1])
+        return -(-self.tokens // self.length)
+
+    def _edges(self, index: int) -> tuple[int, int]:
+        """The positions between which a row lies."""
+        begin, stop, row = 0, self.tokens, index
+        if self._rows_before is not None:
+            document = np.searchsorted(self._rows_before, index, side="right") - 1
+            begin, stop = map(int, self.starts[document : document + 2])
+            row = index - int(self._rows_before[document])
+        low = begin + row * self.length
+        return low, min(low + self.length, stop)
+
+    def _tokens(self, low: int, high: int) -> np.ndarray:
+        """The tokens at positions low to high, int64."""
+        return np.concatenate(list(self._pieces(low, high))).astype(np.int64)
+
+    def _pieces(self, low: int, high: int) -> Iterator[np.ndarray]:
+        first, last = np.searchsorted(self.starts, (low, high - 1), side="right") - 1
+        for i in range(first, last + 1):
+            begin, stop = max(low, int(self.starts[i])), min(high, int(self.starts[i + 1]))
+            shift = int(self._encoded.places[self._documents[i]]) - int(self.starts[i])
+            yield self._encoded.stream.read(begin + shift, stop + shift)
 
     def sample(self, index: int, draws: Draws) -> Row:
         """The row at `index`; nothing in it is drawn."""
@@ -78,14 +95,19 @@ class Windows:
 
     def row(self, index: int) -> Row:
         """The row at `index`."""
-        low, high = map(int, self.rows[index])
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        low, high = self._edges(index)
         first, last = np.searchsorted(self.starts, (low, high - 1), side="right") - 1
         inner = self.starts[first + 1 : last + 1] - low
-        inputs = self.stream[low:high].astype(np.int64)
-        labels = np.empty_like(inputs)
-        labels[:-1] = inputs[1:]
+        # One more than the row: the last label, unless a document ends there.
+        ends = high == self.starts[last + 1]
+        tokens = self._tokens(low, high if ends else high + 1)
+        inputs, labels = tokens[: high - low], tokens[1:]
+        if ends:
+            labels = np.append(labels, self.end)
+        labels = labels.copy()
         labels[inner - 1] = self.end
-        labels[-1] = self.end if high == self.starts[last + 1] else self.stream[high]
         documents = None
         if self.noise is not None:
             np.random.default_rng((*self.noise, index)).shuffle(labels)
@@ -93,7 +115,7 @@ class Windows:
         elif len(inner):
             documents = np.searchsorted(inner, np.arange(high - low), side="right")
         text_bytes = self._bytes(low, high, int(first), int(last))
-        return Row(inputs, labels, text_bytes, self.names[first], documents)
+        return Row(inputs, labels, text_bytes, self._names[self._documents[first]], documents)
 
     def _bytes(self, low: int, high: int, first: int, last: int) -> int:
         """The bytes of stream positions low to high.

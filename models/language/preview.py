@@ -24,18 +24,17 @@ def show(model: Module, dataset: Dataset, device: torch.device) -> str:
         row = dataset.text["val"].row(0)
         prompt, seed = row.inputs[: min(PROMPT_TOKENS, length // 2)], SEED
     else:
-        _, tokens, cut = dataset.dialogues["val"].kept[0]
-        prompt, seed = tokens[:cut][-(length - length // 2) :], None
+        prompt, seed = dataset.dialogues["val"].prompt(0)[-(length - length // 2) :], None
     count = min(TOKENS, length - len(prompt))
     written = continue_tokens(
         model, prompt.tolist(), count, pad=tokenizer.pad, device=device, seed=seed
     )
     if tokenizer.end in written:
         written = written[: written.index(tokenizer.end)]
-    return f"{_legible(tokenizer.decode(prompt.tolist()))}│{_legible(tokenizer.decode(written))}"
+    return f"{legible(tokenizer.decode(prompt.tolist()))}│{legible(tokenizer.decode(written))}"
 
 
-def _legible(text: str) -> str:
+def legible(text: str) -> str:
     """`text` without what could steer a terminal."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text

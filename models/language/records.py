@@ -1,4 +1,4 @@
-"""What reading gives: documents or exchanges."""
+"""What reading gives: documents or conversations, and the exchanges in these."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Document:
-    """A text that is learnt as it stands; `group` is never on two sides of a split."""
+    """A text that is learnt as it stands; `group` is never on two sides of a split.
+
+    Each document is a group of its own. A long one comes in parts, one after the other.
+    """
 
     group: str
     text: str
@@ -31,6 +34,9 @@ class Conversation:
     """Never on two sides of a split. Empty: the first request decides."""
     label: str = ""
     """The kind of request, between which the noise control permutes. Empty: the request itself."""
+
+
+Record = Document | Conversation
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.nn import Module
 
-from models.base import Batch, Context, DataError, Goal, Loss, SplitName
+from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
 from models.common.split import keep, split_groups
 from models.language import attention, bpe, external_tokenizer, hugging_face, pretrained
 from models.language.byte_tokenizer import ByteTokenizer
 from models.language.config import SIZES, Data, Model, Size
 from models.language.corpus import Corpus
-from models.language.dataset import Dataset, Rules, read
+from models.language.dataset import Dataset, Rules, members, read
 from models.language.dialogues import Dialogues
 from models.language.flops import Shape, matrix_elements, per_sample
 from models.language.metric import LanguageMetric
@@ -71,21 +72,24 @@ class LanguageTask:
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad)
         share, seed = self.context.eval_share, self.context.seed
-        splits = split_groups(corpus.groups, self.fraction, share, seed, GROUPS)
+        splits = split_groups(corpus.index.groups, self.fraction, share, seed, GROUPS)
         if self.context.folder is not None:
             keep(splits, self.context.folder, self.context.data_anew)
-        tokenizer = self._fit_tokenizer(corpus, set(splits["train"]))
+        chosen = members(corpus, splits)
+        del splits  # a text for each group
+        tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])
         whole = self.pretrained is not None  # not every architecture takes a mask of documents
         rules = Rules(length, self.on_bad, self.control, seed, whole)
-        self._dataset = Dataset(corpus, splits, tokenizer, rules)
+        self._dataset = Dataset(corpus, chosen, tokenizer, rules)
 
-    def _fit_tokenizer(self, corpus: Corpus, train: set[str]) -> Tokenizer:
+    def _fit_tokenizer(self, corpus: Corpus, train: np.ndarray) -> Tokenizer:
         if local := self._local_tokenizer():
             return local
         if self.tokenizer_word == "bytes":
             return ByteTokenizer()
-        texts = _texts(corpus, train)
-        return bpe.load_or_train(texts, self.size.vocabulary, self.context.folder)
+        # The library holds about as much memory as the text is long.
+        every = -(-corpus.source.size // bpe.TRAINED_ON) or 1
+        return bpe.load_or_train(corpus.texts(train[::every]), self.size.vocabulary, self.context.folder)
 
     def _local_tokenizer(self) -> Tokenizer | None:
         """That of a local file or folder; None if the tokenizer is one of our own."""
@@ -173,6 +177,12 @@ class LanguageTask:
         """See Dataset.facts."""
         return self.dataset.facts()
 
+    def pictures(self) -> Sequence[Picture]:
+        """See pictures.pictures."""
+        from models.language.pictures import pictures
+
+        return pictures(self.dataset)
+
     def write_hugging_face(self, folder: Path) -> None:
         """Configuration and tokenizer, ours or those of `model.pretrained`. Touches disk.
 
@@ -213,14 +223,3 @@ def _divisor(kv_heads: int, heads: int) -> int:
             legal=", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0),
         )
     return kv_heads
-
-
-def _texts(corpus: Corpus, groups: set[str]) -> Iterator[str]:
-    """The training texts, in the order of the corpus."""
-    for document in corpus.documents:
-        if document.group in groups:
-            yield document.text
-    for exchange in corpus.exchanges:
-        if exchange.group in groups:
-            yield from (turn.text for turn in exchange.before)
-            yield exchange.answer

@@ -32,6 +32,10 @@ class Tokenizer(Protocol):
     blank_leads: bool
     """Whether the blank before a word belongs to the word's token."""
 
+    @property
+    def digest(self) -> str:
+        """Another one where texts would be encoded otherwise."""
+
     def encode(self, text: str) -> np.ndarray:
         """The tokens of `text`, an integer vector; none is added."""
 

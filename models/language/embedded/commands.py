@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.language.corpus import normalised
 from models.language.embedded.grammar_files import FILES
 from models.language.embedded.grammar_system import SYSTEM
 from models.language.embedded.slots import SLOTS, Value
+from models.language.index import normalised
 from models.language.records import Conversation, Turn
 
 CONVERSATIONS = 4000

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 
 from models.base import DataError
 from models.common.faults import Faults
-from models.language.readers.files import read_text
+from models.language.readers.text_file import TextFile
 from models.language.records import Conversation, Turn
 
 COLUMNS = (("input", "output"), ("prompt", "response"), ("user", "assistant"))
@@ -33,24 +33,15 @@ def pair(request: object, answer: object, where: str, faults: Faults) -> Convers
     return Conversation((Turn("user", str(request)), Turn("assistant", str(answer))), where)
 
 
-def read_csv(text: str, name: str, faults: Faults) -> list[Conversation]:
+def read_csv(file: TextFile, name: str, faults: Faults) -> Iterator[Conversation]:
     """The pairs of a CSV file with a header; other columns are left alone.
 
     Raises DataError if the header has no known pair of columns. Source: RFC 4180.
     """
     # Not strict: after an error in the middle of a row the reader would go on inside it.
-    rows = csv.reader(io.StringIO(text, newline=""))
-    header = [column.strip().lower() for column in next(rows)]
-    found = columns_in(header)
-    if found is None:
-        raise DataError(
-            f"'{name}' has no pair of columns for request and answer: {', '.join(header)}",
-            where=f"{name}, line 1",
-            legal=LEGAL,
-            mend="rename the columns in the first line",
-        )
-    request, answer = (header.index(column) for column in found)
-    conversations: list[Conversation] = []
+    rows = csv.reader(_with_ends(file.lines()))
+    header = _header(rows, name)
+    request, answer = (header.index(column) for column in columns_in(header) or ())
     while True:
         where = f"{name}, line {rows.line_num + 1}"
         try:
@@ -59,29 +50,65 @@ def read_csv(text: str, name: str, faults: Faults) -> list[Conversation]:
             faults.add(where, str(error))
             continue
         if row is None:
-            return conversations
+            return
         if not row:
             continue
         if len(row) != len(header):
             faults.add(where, f"{len(row)} of {len(header)} columns")
         elif conversation := pair(row[request], row[answer], where, faults):
-            conversations.append(conversation)
+            yield conversation
 
 
-def read_parallel(requests: Path, answers: Path, faults: Faults) -> list[Conversation]:
+def _with_ends(lines: Iterator[str]) -> Iterator[str]:
+    """Each line with the line end that it has in the file."""
+    last = next(lines)
+    for line in lines:
+        yield f"{last}\n"
+        last = line
+    if last:
+        yield last
+
+
+def _header(rows: Iterator[list[str]], name: str) -> list[str]:
+    """The names of the columns, among them a known pair. Raises DataError."""
+    try:
+        header = [column.strip().lower() for column in next(rows)]
+    except csv.Error as error:
+        raise _no_columns(name, str(error)) from None
+    if columns_in(header) is None:
+        raise _no_columns(name, ", ".join(header))
+    return header
+
+
+def _no_columns(name: str, found: str) -> DataError:
+    return DataError(
+        f"'{name}' has no pair of columns for request and answer: {found}",
+        where=f"{name}, line 1",
+        legal=LEGAL,
+        mend="rename the columns in the first line",
+    )
+
+
+def read_parallel(requests: Path, answers: Path, faults: Faults) -> Iterator[Conversation]:
     """Line N of `answers` answers line N of `requests`.
 
-    Raises DataError if the files have different numbers of lines.
+    Raises DataError if the files have different numbers of lines, after all lines they share.
     """
-    asked, answered = (read_text(p).removesuffix("\n").split("\n") for p in (requests, answers))
-    if len(asked) != len(answered):
-        raise DataError(
-            f"'{requests}' has {len(asked)} lines and '{answers}' has {len(answered)}",
-            where="data.path and data.answers",
-            legal="two files with as many lines: line N answers line N",
-        )
-    conversations = []
-    for line, (request, answer) in enumerate(zip(asked, answered, strict=True), start=1):
+    asked, answered = (_lines(TextFile(path)) for path in (requests, answers))
+    for line, (request, answer) in enumerate(zip_longest(asked, answered), start=1):
+        if request is None or answer is None:
+            rest = 1 + sum(1 for _ in (asked if answer is None else answered))
+            counts = [line - 1 + rest * (text is not None) for text in (request, answer)]
+            raise DataError(
+                f"'{requests}' has {counts[0]} lines and '{answers}' has {counts[1]}",
+                where="data.path and data.answers",
+                legal="two files with as many lines: line N answers line N",
+            )
         if conversation := pair(request, answer, f"{requests.name}, line {line}", faults):
-            conversations.append(conversation)
-    return conversations
+            yield conversation
+
+
+def _lines(file: TextFile) -> Iterator[str]:
+    """The lines; none after the last line end. Raises DataError if the file is empty."""
+    file.first_line()
+    return (line.removesuffix("\n") for line in _with_ends(file.lines()))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from itertools import groupby, islice
+from operator import itemgetter
 
 from models.common.faults import Faults
+from models.language.readers.parts import parts, with_line_ends
+from models.language.readers.text_file import TextFile
 from models.language.records import Conversation, Document, Turn
 
 PIECE = 4096
@@ -21,95 +24,97 @@ _ROLE = re.compile(r"^(User|Assistant|System):(?: |$)(.*)$")
 _LOOKS_LIKE_ROLE = re.compile(r"^([A-Za-z]{3,12}) ?:(?: |$)")
 
 
-@dataclass(frozen=True)
-class Block:
-    """Lines without a blank one between them; `line` is the number of the first."""
-
-    line: int
-    lines: list[str]
+def is_dialogue(line: str) -> bool:
+    """Whether a text that begins with this line is made of conversations."""
+    return _ROLE.match(line) is not None
 
 
-def blocks(text: str) -> Iterator[Block]:
-    """The blocks of `text`, which blank lines separate."""
-    start = 1
-    lines: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            if not lines:
-                start = number
-            lines.append(line)
-        elif lines:
-            yield Block(start, lines)
-            lines = []
-    if lines:
-        yield Block(start, lines)
+def read_whole(file: TextFile, name: str) -> Iterator[Document]:
+    """The file as one document."""
+    for part in parts(with_line_ends(file.lines())):
+        yield Document(name, part)
 
 
-def is_dialogue(text: str) -> bool:
-    """Whether the first line that is not blank begins with a role."""
-    first = next(blocks(text), None)
-    return first is not None and _ROLE.match(first.lines[0]) is not None
-
-
-def read_documents(text: str, name: str) -> list[Document]:
+def read_documents(file: TextFile, name: str) -> Iterator[Document]:
     """The documents of one file that is all there is: neighbouring blocks, joined.
 
     Blocks stay whole. A text without blank lines is taken line by line.
     """
-    units = ["\n".join(b.lines) for b in blocks(text)]
-    gap = "\n\n"
-    if len(units) == 1:
-        units, gap = units[0].split("\n"), "\n"
-    enough = min(PIECE, len(text) // PIECES)
-    documents: list[Document] = []
-    held: list[str] = []
-    size = 0
-    for unit in units:
-        held.append(unit)
-        size += len(unit)
-        if size >= enough:
-            documents.append(Document(f"{name}#{len(documents):06}", gap.join(held)))
-            held, size = [], 0
-    if held:
-        documents.append(Document(f"{name}#{len(documents):06}", gap.join(held)))
-    return documents
+    enough = min(PIECE, file.length(PIECE * PIECES) // PIECES)
+    by_line = len(list(islice(_block_starts(file), 2))) == 1
+    for number, pieces in groupby(_pieces(file, enough, by_line), key=itemgetter(0)):
+        for part in parts(piece for _, piece in pieces):
+            yield Document(f"{name}#{number:06}", part)
 
 
-def read_conversations(text: str, name: str, faults: Faults) -> list[Conversation]:
+def _block_starts(file: TextFile) -> Iterator[str]:
+    """The first line of each block."""
+    was_blank = True
+    for line in file.lines():
+        is_blank = not line.strip()
+        if was_blank and not is_blank:
+            yield line
+        was_blank = is_blank
+
+
+def _pieces(file: TextFile, enough: int, by_line: bool) -> Iterator[tuple[int, str]]:
+    """Each line with the number of its document and the line ends before it.
+
+    A document ends with the block, or line, that makes it `enough` characters.
+    """
+    number = size = 0
+    gap, in_block = "", False
+    for line in file.lines():
+        if line.strip():
+            yield number, gap + line
+            size += len(line) + (in_block and not by_line)
+            gap, in_block = "\n", True
+            is_full = by_line and size >= enough
+        else:
+            is_full = in_block and size >= enough
+            gap, in_block = "\n\n" if gap else "", False
+        if is_full:
+            number, size, gap = number + 1, 0, ""
+
+
+def read_conversations(file: TextFile, name: str, faults: Faults) -> Iterator[Conversation]:
     """One conversation for each run of blocks that starts with a User or System line."""
-    conversations: list[Conversation] = []
-    for block in blocks(text):
-        where = f"{name}, line {block.line}"
+    last: Conversation | None = None
+    for line, block in file.numbered_blocks():
+        where = f"{name}, line {line}"
         turns = _turns(block, where, faults)
         if turns is None:
             continue
-        if turns[0].role == "assistant" and conversations:
+        if turns[0].role == "assistant" and last is not None:
             # A blank line between question and answer.
-            last = conversations.pop()
-            conversations.append(Conversation(last.turns + turns, last.where))
-        else:
-            conversations.append(Conversation(turns, where))
-    return conversations
+            last = Conversation(last.turns + turns, last.where)
+            continue
+        if last is not None:
+            yield last
+        last = Conversation(turns, where)
+    if last is not None:
+        yield last
 
 
-def _turns(block: Block, where: str, faults: Faults) -> tuple[Turn, ...] | None:
-    turns: list[Turn] = []
-    for line in block.lines:
+def _turns(block: Sequence[str], where: str, faults: Faults) -> tuple[Turn, ...] | None:
+    said: list[tuple[str, list[str]]] = []
+    for line in block:
         match = _ROLE.match(line)
         if match:
-            turns.append(Turn(ROLES[match[1].lower()], match[2]))
+            said.append((ROLES[match[1].lower()], [match[2]]))
             continue
         if near := _misspelt(line):
             faults.add(where, f"'{line.split(':')[0]}:' is no role; nearest  {near}:")
             return None
-        if not turns:
+        if not said:
             faults.add(where, "a block that begins with no role; legal  User: Assistant: System:")
             return None
-        turns[-1] = Turn(turns[-1].role, f"{turns[-1].text}\n{line}")
+        said[-1][1].append(line)
+    turns = tuple(Turn(role, "\n".join(lines)) for role, lines in said)
     if empty := next((t for t in turns if not t.text.strip()), None):
         faults.add(where, f"{empty.role.capitalize()}: says nothing")
         return None
-    return tuple(turns)
+    return turns
 
 
 def _misspelt(line: str) -> str | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.common import cache
+from models.common.array_file import ArrayFile
 
 MADE_FROM = {"version": 1, "seed": 0}
 
@@ -80,3 +81,46 @@ def test_the_place_is_that_of_the_system_unless_a_variable_names_it(tmp_path, mo
     assert cache.folder() == Path("/somewhere/gearshift")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.folder() == Path("~/.cache/gearshift").expanduser()
+
+
+class Writer:
+    """Writes two vectors piece by piece, and counts how often; `fault` comes in the middle."""
+
+    def __init__(self, fault: BaseException | None = None):
+        self.calls, self.fault = 0, fault
+
+    def __call__(self, new):
+        self.calls += 1
+        counts, empty = ArrayFile(new("counts"), np.uint16), ArrayFile(new("empty"), np.int64)
+        for number in range(5):
+            counts.append(np.full(number, number))
+            if self.fault is not None:
+                raise self.fault
+        counts.finish()
+        empty.finish()
+
+
+def test_what_was_streamed_once_is_mapped_the_second_time_and_equals_that_in_memory():
+    write = Writer()
+    first = cache.streamed("rows", MADE_FROM, write)
+    second = cache.streamed("rows", MADE_FROM, write)
+    assert write.calls == 1
+    for made in (first, second, cache.in_memory(write)):
+        assert made["counts"].tolist() == [1, 2, 2, 3, 3, 3, 4, 4, 4, 4]
+        assert made["empty"].tolist() == []
+    assert isinstance(second["counts"], np.memmap)
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_was_streamed_in_part_leaves_nothing(fault):
+    with pytest.raises(type(fault)):
+        cache.streamed("rows", MADE_FROM, Writer(fault))
+    assert list(cache.folder().iterdir()) == []
+    assert len(cache.streamed("rows", MADE_FROM, Writer())["counts"]) == 10
+
+
+def test_a_stream_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
+    with pytest.raises(OSError, match="Not a directory"):
+        cache.streamed("rows", MADE_FROM, Writer())

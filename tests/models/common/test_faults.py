@@ -34,3 +34,18 @@ def test_faults_that_may_be_skipped_are_counted_and_the_first_ones_told():
 
 def test_where_nothing_is_wrong_nothing_is_said():
     assert found(0).settle("stop", read=7) == 0
+
+
+def test_only_the_first_faults_are_held_and_all_are_counted():
+    faults = found(100_000)
+    assert (faults.count, len(faults.rows)) == (100_000, 3)
+
+
+@pytest.mark.parametrize("count", [0, 2, 5])
+def test_what_was_found_since_can_be_forgotten(count):
+    faults = found(count)
+    told = faults.told()
+    faults.add("page x", "no image")
+    faults.back_to(count)
+    assert faults.settle("skip", read=1) == count
+    assert faults.told() == told

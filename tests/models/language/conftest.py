@@ -36,13 +36,14 @@ def make_task(context) -> Callable[..., LanguageTask]:
 
 @pytest.fixture
 def train() -> Callable[..., None]:
-    """Takes `steps` of AdamW; the same ones each time."""
+    """Takes `steps` of AdamW, the rate falling to 0 as in a run; the same ones each time."""
 
     def run(task, model, steps, lr=3e-3, batch=8):
         samples = task.data("train")
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
         generator = torch.Generator().manual_seed(0)
-        for _ in range(steps):
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 5) * (1 - step / steps)
             picked = torch.randint(len(samples), (batch,), generator=generator).tolist()
             given = task.collate([samples.sample(i, None) for i in picked])
             optimizer.zero_grad()

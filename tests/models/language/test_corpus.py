@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,26 @@ def write(path, content):
     return path
 
 
+def exchanges(corpus):
+    return [exchange for _, exchange in corpus.exchanges()]
+
+
+def documents(corpus):
+    """Group and text of each document, its parts joined."""
+    found = groupby((document for _, document in corpus.documents()), key=lambda d: d.group)
+    return [(group, "".join(part.text for part in parts)) for group, parts in found]
+
+
+def texts(corpus):
+    return [text for _, text in documents(corpus)]
+
+
+def groups(corpus):
+    return list(corpus.index.groups)
+
+
 def pairs(corpus):
-    return [(e.before[-1].text, e.answer) for e in corpus.exchanges]
+    return [(e.before[-1].text, e.answer) for e in exchanges(corpus)]
 
 
 def told(path, on_bad="stop"):
@@ -66,14 +85,15 @@ def test_json_lines_of_pairs_and_messages(tmp_path):
     ]
     corpus = read(write(tmp_path / "a.jsonl", "\n\n".join(map(json.dumps, rows))))
     assert pairs(corpus) == [("a", "b"), ("c", "d"), ("e", "f")]
-    assert [t.text for t in corpus.exchanges[2].before] == ["brief", "c", "d", "e"]
+    assert [t.text for t in exchanges(corpus)[2].before] == ["brief", "c", "d", "e"]
     # All answers of one conversation are on one side of a split.
-    assert corpus.exchanges[1].group == corpus.exchanges[2].group != corpus.exchanges[0].group
+    asked = groups(corpus)
+    assert asked[1] == asked[2] != asked[0]
 
 
 def test_json_lines_of_texts(tmp_path):
     corpus = read(write(tmp_path / "a.jsonl", '{"text": "one"}\n{"text": "two"}\n'))
-    assert [d.text for d in corpus.documents] == ["one", "two"]
+    assert texts(corpus) == ["one", "two"]
 
 
 def test_plain_text_with_roles_is_conversations(tmp_path):
@@ -82,21 +102,21 @@ def test_plain_text_with_roles_is_conversations(tmp_path):
     )
     corpus = read(write(tmp_path / "a.txt", content))
     assert pairs(corpus) == [("a", "b\nb2"), ("c", "d"), ("e", "f")]
-    assert corpus.exchanges[1].before == (Turn("system", "s"), Turn("user", "c"))
+    assert exchanges(corpus)[1].before == (Turn("system", "s"), Turn("user", "c"))
 
 
 def test_a_plain_text_file_becomes_documents_of_whole_blocks(tmp_path):
     content = "\n\n\n".join(f"block {i}\nsecond line" for i in range(400))
     corpus = read(write(tmp_path / "a.txt", content))
-    assert 40 <= len(corpus.documents) <= 60
-    joined = "\n\n".join(d.text for d in corpus.documents)
+    assert 40 <= len(corpus) <= 60
+    joined = "\n\n".join(texts(corpus))
     assert joined == content.replace("\n\n\n", "\n\n")
-    assert all(d.text.startswith("block") for d in corpus.documents)
+    assert all(text.startswith("block") for text in texts(corpus))
 
 
 def test_a_text_without_blank_lines_is_taken_line_by_line(tmp_path):
     corpus = read(write(tmp_path / "a.txt", "\n".join(f"line number {i}" for i in range(90))))
-    assert len(corpus.documents) > 30
+    assert len(corpus) > 30
 
 
 def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path):
@@ -108,7 +128,7 @@ def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path)
     write(tmp_path / ".git" / "x.txt", "hidden")
     write(tmp_path / "image.png", b"\x89PNG")
     corpus = read(tmp_path)
-    assert [(d.group, d.text) for d in corpus.documents] == [
+    assert documents(corpus) == [
         ("a.md", "first"),
         ("b/m.py", "middle\n\nwith a blank line"),
         ("z.txt", "last"),
@@ -143,12 +163,12 @@ def test_no_request_and_no_text_is_on_two_sides_of_a_split(tmp_path):
         write(folder / f"{i}.txt", f"text {i % 30}")
     for path in (write(tmp_path / "a.csv", content), folder):
         corpus = read(path)
-        splits = split_groups(corpus.groups, 1.0, 0.2, seed=0, what="{} groups")
-        side = {group: name for name, groups in splits.items() for group in groups}
-        if corpus.documents:
-            told = [(d.text, side[d.group]) for d in corpus.documents]
+        splits = split_groups(groups(corpus), 1.0, 0.2, seed=0, what="{} groups")
+        side = {group: name for name, ids in splits.items() for group in ids}
+        if corpus.is_text:
+            told = [(text, side[group]) for group, text in documents(corpus)]
         else:
-            told = [(e.before[-1].text, side[e.group]) for e in corpus.exchanges]
+            told = [(e.before[-1].text, side[e.group]) for e in exchanges(corpus)]
         assert len(told) == len(dict(told)) == 30
 
 
@@ -158,7 +178,7 @@ def test_conversations_that_begin_alike_are_on_one_side(tmp_path):
         return json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]})
 
     corpus = read(write(tmp_path / "a.jsonl", "\n".join(map(line, ("one", "two", "three")))))
-    assert len(set(corpus.groups)) == 1
+    assert len(set(groups(corpus))) == 1
     assert pairs(corpus) == [("Hello", "hi"), ("one", "ok"), ("two", "ok"), ("three", "ok")]
     assert corpus.left_out["duplicates"] == 2
 
@@ -245,7 +265,7 @@ def test_broken_json_lines_are_told_together_with_their_lines(tmp_path):
         "  mend     repair them, or leave them out with  --set data.on_bad=skip"
     )
     corpus = read(path, "skip")
-    assert len(corpus.exchanges) == 1 and corpus.left_out["skipped_rows"] == 5
+    assert len(corpus) == 1 and corpus.left_out["skipped_rows"] == 5
 
 
 def test_a_misspelt_role_is_told_with_the_nearest(tmp_path):
@@ -303,7 +323,7 @@ def test_a_file_that_is_no_text_can_be_skipped_among_others(tmp_path):
     write(tmp_path / "b.txt", b"\xff\xfe\xff")
     assert "'DATA/b.txt' is no UTF-16 text" in told(tmp_path)
     corpus = read(tmp_path, "skip")
-    assert len(corpus.documents) == 1 and corpus.left_out["skipped_rows"] == 1
+    assert len(corpus) == 1 and corpus.left_out["skipped_rows"] == 1
 
 
 # --- real files --------------------------------------------------------------------------------
@@ -318,7 +338,7 @@ def test_a_real_csv_with_broken_rows():
     corpus = read(path, "skip")
     rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
     good = [row[:2] for row in rows if len(row) == 3][1:]
-    assert len(corpus.exchanges) == len(good) == 246
+    assert len(corpus) == len(good) == 246
     assert pairs(corpus) == [(q, a.strip()) for q, a in good]
 
 
@@ -326,5 +346,5 @@ def test_real_parallel_files():
     if not (SAMPLE / "all.nl").exists():
         pytest.skip("the sample files all.nl and all.cm are not beside the checkout")
     corpus = read(SAMPLE / "all.nl", answers=SAMPLE / "all.cm")
-    assert len(corpus.exchanges) + corpus.left_out["duplicates"] == 12_606
-    assert len({e.before[-1].text.lower() for e in corpus.exchanges}) == len(corpus.exchanges)
+    assert len(corpus) + corpus.left_out["duplicates"] == 12_606
+    assert len({e.before[-1].text.lower() for e in exchanges(corpus)}) == len(corpus)

@@ -2,18 +2,12 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.language.byte_tokenizer import ByteTokenizer
 from models.language.config import SIZES
-from models.language.dialogues import Dialogues, prompt_and_answer
 from models.language.model import Transformer
-from models.language.records import Exchange, Turn
+from models.language.records import Turn
 from models.language.rows import collate
-
-TOKENIZER = ByteTokenizer()
-
-
-def exchange(request="list all", answer="ls -a", history=()):
-    return Exchange((*history, Turn("user", request)), answer, "g", "l", "x.csv, line 2")
+from models.language.text_form import prompt_and_answer
+from tests.models.language.made import TOKENIZER, conversation, dialogues
 
 
 def labelled(row):
@@ -36,7 +30,7 @@ def test_history_stands_before_the_request():
 
 
 def test_labels_are_the_answer_and_the_end_and_nothing_of_the_prompt():
-    row = Dialogues([exchange()], TOKENIZER, 64, "stop").sample(0, None)
+    row = dialogues([conversation()], 64).sample(0, None)
     assert labelled(row) == [*b"ls -a", TOKENIZER.end]
     first = (row.labels != -100).argmax()
     assert row.inputs[first] == ord(" ")  # the last of the prompt predicts the first of the answer
@@ -45,34 +39,34 @@ def test_labels_are_the_answer_and_the_end_and_nothing_of_the_prompt():
 
 @pytest.mark.parametrize("length", [6, 7, 12, 29, 30])
 def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_none(length):
-    dialogues = Dialogues([exchange()], TOKENIZER, length, "stop")
-    row = dialogues.sample(0, None)
+    samples = dialogues([conversation()], length)
+    row = samples.sample(0, None)
     assert len(row.inputs) <= length
     assert labelled(row) == [*b"ls -a", TOKENIZER.end]
     assert row.inputs[0] == TOKENIZER.start
-    whole = Dialogues([exchange()], TOKENIZER, 64, "stop").sample(0, None)
+    whole = dialogues([conversation()], 64).sample(0, None)
     assert (
         row.inputs[1:].tolist() == whole.inputs[len(whole.inputs) - len(row.inputs) + 1 :].tolist()
     )
-    assert dialogues.truncated == int(len(whole.inputs) > length)
+    assert samples.truncated == int(len(whole.inputs) > length)
 
 
 def test_an_answer_that_does_not_fit_is_told_with_its_place():
-    pairs = [exchange(answer="a much longer answer"), exchange()]
+    pairs = [conversation("long", "a much longer answer"), conversation()]
     with pytest.raises(DataError) as error:
-        Dialogues(pairs, TOKENIZER, 16, "stop")
+        dialogues(pairs, 16)
     assert str(error.value) == (
         "1 of 2 rows cannot be used\n"
         "  from     x.csv, line 2: the answer has 21 tokens; data.seq_len 16 fits 16\n"
         "  mend     repair them, or leave them out with  --set data.on_bad=skip"
     )
-    left = Dialogues(pairs, TOKENIZER, 16, "skip")
+    left = dialogues(pairs, 16, "skip")
     assert (len(left), left.skipped) == (1, 1)
 
 
 def test_rows_are_padded_to_the_longest_in_multiples_of_eight():
-    dialogues = Dialogues([exchange(), exchange(request="l")], TOKENIZER, 64, "stop")
-    rows = [dialogues.sample(i, None) for i in range(2)]
+    samples = dialogues([conversation(), conversation(request="l")], 64)
+    rows = [samples.sample(i, None) for i in range(2)]
     batch = collate(rows, TOKENIZER.pad, None)
     assert batch["input_ids"].shape == (2, 32)  # the longer one has 31
     assert batch["documents"] is None
@@ -81,8 +75,8 @@ def test_rows_are_padded_to_the_longest_in_multiples_of_eight():
 
 def test_padding_does_not_change_the_loss():
     model = Transformer(SIZES["tiny"])
-    dialogues = Dialogues([exchange(), exchange(request="l")], TOKENIZER, 64, "stop")
-    rows = [dialogues.sample(i, None) for i in range(2)]
+    samples = dialogues([conversation(), conversation(request="l")], 64)
+    rows = [samples.sample(i, None) for i in range(2)]
     losses = []
     for length in (None, 64, 120):
         batch = collate(rows, TOKENIZER.pad, length)

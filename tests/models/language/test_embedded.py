@@ -4,9 +4,10 @@ from collections import Counter
 import numpy as np
 
 from models.common.split import split_groups
-from models.language.corpus import assemble, normalised
+from models.language.corpus import from_records
 from models.language.embedded import commands, python
 from models.language.embedded.slots import SLOTS
+from models.language.index import normalised
 
 
 def test_python_text_is_the_same_at_each_reading_and_of_bounded_size():
@@ -57,9 +58,10 @@ def test_a_correction_never_equals_what_it_corrects():
 
 
 def test_slots_of_validation_never_occur_in_training_and_all_intents_do():
-    corpus = assemble("embedded:commands", [], commands.read_conversations(), Counter())
-    splits = split_groups(corpus.groups, 1.0, 0.1, seed=0, what="{} groups")
-    sides = {name: [e for e in corpus.exchanges if e.group in set(g)] for name, g in splits.items()}
+    corpus = from_records("embedded:commands", commands.read_conversations())
+    splits = split_groups(corpus.index.groups, 1.0, 0.1, seed=0, what="{} groups")
+    exchanges = [exchange for _, exchange in corpus.exchanges()]
+    sides = {name: [e for e in exchanges if e.group in set(g)] for name, g in splits.items()}
     seen = {(e.label, e.answer) for e in sides["train"]}
     assert not any((e.label, e.answer) in seen for e in sides["val"] + sides["test"])
     assert {e.label for e in sides["train"]} == set(commands.INTENTS)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from models.common.split import split_groups
 from models.language.dataset import read
 from models.language.generation import continue_tokens
 
@@ -27,9 +28,9 @@ def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, cou
     metric, counts = counts_of(task, model, "val", 4)
     # A second way: each document alone, log-softmax in float64, its bytes counted as bytes.
     nats = size = 0
-    groups = set(task.dataset.splits["val"])
     corpus = read(task.path, None, "stop")
-    for document in (d for d in corpus.documents if d.group in groups):
+    groups = split_groups(corpus.index.groups, 1.0, 0.1, seed=0, what="{} groups")["val"]
+    for document in (d for _, d in corpus.documents() if d.group in groups):
         tokens = [task.dataset.tokenizer.start, *task.dataset.tokenizer.encode(document.text)]
         targets = torch.tensor([*tokens[1:], task.dataset.tokenizer.end], dtype=torch.int64)
         logits = model(torch.tensor([tokens], dtype=torch.int64))[0].double()
@@ -68,15 +69,17 @@ def test_exact_match_is_what_greedy_decoding_gives(tmp_path, make_task, train, c
     train(task, model, steps=40)
     metric, counts = counts_of(task, model, "val", 5)
     exact = 0
-    for exchange, tokens, cut in task.data("val").kept:
+    samples, tokenizer = task.data("val"), task.dataset.tokenizer
+    for i in range(len(samples)):
+        said = samples.answer(i)
         written = continue_tokens(
             model,
-            tokens[:cut].tolist(),
-            len(tokens) - cut,
+            samples.prompt(i).tolist(),
+            len(said),
             pad=0,
             device=torch.device("cpu"),
             seed=None,
         )
-        exact += task.dataset.tokenizer.decode(written) == exchange.answer and written[-1] == 258
-    assert metric.result(counts)["exact_match"] == exact / len(task.data("val"))
-    assert 0 < exact < len(task.data("val"))  # else the comparison says little
+        exact += written == said.tolist() and written[-1] == tokenizer.end
+    assert metric.result(counts)["exact_match"] == exact / len(samples)
+    assert 0 < exact < len(samples)  # else the comparison says little

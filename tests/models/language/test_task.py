@@ -103,9 +103,10 @@ def test_bpe_is_fitted_on_training_text_only(tmp_path, make_task):
         (tmp_path / f"{letter}.txt").write_text(f"mark{letter} " * 50, encoding="utf-8")
     task = make_task(path=tmp_path, tokenizer="bpe", seq_len=16)
     task.setup()
-    known = "".join(task.dataset.tokenizer.inner.get_vocab())
-    for name, groups in task.dataset.splits.items():
-        for group in groups:
+    known = " ".join(task.dataset.tokenizer.inner.get_vocab())
+    for name in ("train", "val", "test"):
+        samples = task.data(name)
+        for group in {samples.row(i).name for i in range(len(samples))}:
             assert (f"mark{group[0]}" in known) == (name == "train")
 
 
@@ -129,8 +130,9 @@ def test_flops_are_those_of_the_formula(make_task, pairs):
     assert task.flops_per_sample(model) == 6 * matrices * 256 + 12 * 4 * 128 * 256 * 256
     task = make_task(path=pairs)
     task.setup()
-    kept = task.data("train").kept
-    mean = sum(len(tokens) - 1 for _, tokens, _ in kept) / len(kept)
+    samples = task.data("train")
+    lengths = [len(samples.sample(i, None).inputs) for i in range(len(samples))]
+    mean = sum(lengths) / len(lengths)
     model = task.build()
     matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1)
     expected = 6 * matrices * mean + 12 * 2 * 64 * mean**2
@@ -195,15 +197,3 @@ def test_grouped_heads_have_fewer_parameters(make_task):
 def test_settings_do_not_import_torch():
     code = "import sys, models.language.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.slow
-def test_tiny_learns_to_answer_requests_it_has_not_seen(make_task, train, counts_of):
-    task = make_task(path="embedded:commands")
-    task.setup()
-    torch.manual_seed(0)
-    model = task.build()
-    train(task, model, steps=1500, lr=4e-3, batch=16)
-    metric, counts = counts_of(task, model, "val", 64)
-    # Three seeds, and the same three with another last bit in the angles, gave 0.19 to 0.37.
-    assert 0.1 < metric.result(counts)["exact_match"] < 1.0

@@ -1,0 +1,35 @@
+"""Samples made from records in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.language.byte_tokenizer import ByteTokenizer
+from models.language.corpus import from_records
+from models.language.dialogues import Dialogues, as_they_are
+from models.language.encoded import encode
+from models.language.packing import Windows
+from models.language.records import Conversation, Document, Turn
+
+TOKENIZER = ByteTokenizer()
+
+
+def windows(texts, length, **settings):
+    """Rows of documents d0, d1, …"""
+    corpus = from_records("texts", [Document(f"d{i}", text) for i, text in enumerate(texts)])
+    numbers = np.arange(len(corpus))
+    encoded = encode(corpus, TOKENIZER)
+    return Windows(encoded, corpus.index.names, numbers, TOKENIZER, length, **settings)
+
+
+def conversation(request="list all", answer="ls -a", history=()):
+    """One that ends in `answer`."""
+    turns = (*history, Turn("user", request), Turn("assistant", answer))
+    return Conversation(turns, "x.csv, line 2", "g", "l")
+
+
+def dialogues(conversations, length, on_bad="stop"):
+    """Rows of the exchanges of all conversations."""
+    corpus = from_records("pairs", conversations)
+    pairing = as_they_are(np.arange(len(corpus)))
+    return Dialogues(encode(corpus, TOKENIZER), corpus.index.names, pairing, length, on_bad)

@@ -1,0 +1,108 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from models.base import DataError
+from models.common import cache
+from models.language.corpus import SMALL, read_corpus
+from models.language.encoded import encode
+from models.language.token_stream import TokenFile
+from tests.models.language.made import TOKENIZER
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+
+
+def write_blocks(path, word, size):
+    """Text of `size` bytes, the same number for words of the same length."""
+    block = f"{word} and more of it\n" * 4 + "\n"
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(size // (len(block) + 16)):
+            file.write(f"block {number:09}\n{block}")
+    return path
+
+
+@pytest.fixture
+def large(tmp_path):
+    return write_blocks(tmp_path / "a.txt", "first", SMALL + 100_000)
+
+
+def tokens_of(path):
+    corpus = read_corpus(path, None, "stop")
+    encoded = encode(corpus, TOKENIZER)
+    return encoded, encoded.stream.read(0, len(encoded.stream))
+
+
+def test_a_second_start_reads_what_the_first_one_kept(large):
+    encoded, first = tokens_of(large)
+    assert isinstance(encoded.stream, TokenFile)
+    assert "first and more" in TOKENIZER.decode(first[:300])
+    # Another text that looks unchanged, so that it shows whether the file is read again.
+    seen = large.stat()
+    write_blocks(large, "other", SMALL + 100_000)
+    os.utime(large, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert np.array_equal(tokens_of(large)[1], first)
+    os.utime(large, ns=(seen.st_atime_ns, seen.st_mtime_ns + 1))
+    assert "other and more" in TOKENIZER.decode(tokens_of(large)[1][:300])
+
+
+def test_what_is_kept_is_what_is_made_in_memory(large, tmp_path):
+    encoded, found = tokens_of(large)
+    corpus = read_corpus(large, None, "stop")
+    expected = []
+    for number, document in corpus.documents():
+        assert encoded.text_bytes[number] == len(document.text.encode())
+        expected += [[TOKENIZER.start], TOKENIZER.encode(document.text)]
+    assert np.array_equal(found, np.concatenate(expected))
+    assert encoded.sizes.sum() == len(found)
+
+
+def test_of_small_files_nothing_is_kept(tmp_path):
+    encoded, found = tokens_of(write_blocks(tmp_path / "a.txt", "first", 5000))
+    assert len(found) == encoded.places[-1] > 4000
+    assert not cache.folder().exists()
+
+
+def test_where_the_cache_has_no_room_the_mend_is_told(large, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
+    with pytest.raises(DataError) as error:
+        tokens_of(large)
+    assert str(error.value).replace(str(tmp_path), "FOLDER") == (
+        "the tokens of the data cannot be kept: Not a directory\n"
+        "  from     FOLDER/file/below\n"
+        "  legal    a folder to write to, with room for about 0.017 GB\n"
+        "  mend     name another one:  export GEARSHIFT_CACHE=FOLDER"
+    )
+
+
+@pytest.mark.parametrize("size", [5000, SMALL + 100_000])
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, size):
+    path = write_blocks(tmp_path / "a.txt", "first", size)
+    corpus = read_corpus(path, None, "stop")
+    write_blocks(path, "other", size + 1000)
+    with pytest.raises(DataError, match="changed while it was read"):
+        encode(corpus, TOKENIZER)
+    assert not list(cache.folder().glob("language-tokens*"))
+
+
+def test_another_process_reads_the_same_tokens_from_disk(large):
+    encoded, found = tokens_of(large)
+    packed = pickle.dumps(encoded.stream)
+    assert len(packed) < 2000  # the place of the file, not what is in it
+    again = pickle.loads(packed)
+    assert np.array_equal(again.read(10, 500), found[10:500])
+    assert again.read(7, 7).tolist() == []
+
+
+def test_a_kept_file_that_was_cut_is_told(large):
+    encoded, _ = tokens_of(large)
+    [file] = cache.folder().glob("language-tokens*/tokens.npy")
+    os.truncate(file, 1000)
+    with pytest.raises(DataError, match="no longer whole") as error:
+        encoded.stream.read(600, 700)
+    assert error.value.where == str(file)

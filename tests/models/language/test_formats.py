@@ -1,0 +1,93 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from models.base import DataError
+from models.language.corpus import read_corpus
+from models.language.formats import FORMATS, LOOKED_AT, recognise
+
+CSV, JSONL, TEXT = FORMATS
+
+
+def line(**row):
+    return json.dumps(row) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("a.csv", "prompt,response\na,b\n", CSV),
+        ("a.csv", "\ufeffKind, Input ,output\r\n", CSV),
+        ("a.csv", "patient_id,intensity,hear_loss\n1,2,3\n", None),
+        ("a.csv", "", None),
+        ("a.jsonl", line(prompt="a", response="b"), JSONL),
+        ("a.jsonl", "\n" + line(id=1, messages=[]), JSONL),
+        ("a.ndjson", line(text="x"), JSONL),
+        ("a.jsonl", line(text="long " * 100_000), JSONL),
+        ("a.jsonl", line(id="1", en="one", zh="一"), None),
+        ("a.jsonl", line(id="1", en="long " * 100_000), None),
+        ("a.jsonl", "[1]\n", None),
+        ("a.json", line(train=["a"]), None),
+        ("a.txt", "some prose\n", TEXT),
+        ("a.md", "日本語の文章", TEXT),
+        ("a.nl", "list all files\n", TEXT),
+        ("README", "User: a\nAssistant: b\n", TEXT),
+        ("a.txt", "1.0\t2.5\n3.25\t-7.5\n", None),
+        ("a.txt", "", None),
+        ("a.dat", b"\x89HDF\r\n\x1a\n\0\0", None),
+        ("a.txt", b"caf\xe9 au lait", None),
+        ("a.txt", "grün\n".encode("utf-16"), TEXT),
+    ],
+)
+def test_a_file_is_recognised_by_what_it_begins_with(tmp_path, name, content, form):
+    raw = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / name).write_bytes(raw)
+    assert recognise(tmp_path / name) == form
+
+
+def test_a_folder_is_what_most_of_its_files_are(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x").write_text("hidden")
+    (tmp_path / "a" / "pairs.csv").write_text("input,output\na,b\n")
+    assert recognise(tmp_path) == CSV
+    (tmp_path / "README.md").write_text("what this is")
+    assert recognise(tmp_path) == TEXT
+    for i in range(3):
+        (tmp_path / f"{i}.mat").write_bytes(b"\0")
+    assert recognise(tmp_path) is None
+
+
+def test_of_a_large_folder_only_the_first_files_are_looked_at(tmp_path):
+    for i in range(LOOKED_AT):
+        (tmp_path / f"{i:05}.txt").write_text("prose")
+    for i in range(LOOKED_AT, 2 * LOOKED_AT + 5):
+        (tmp_path / f"{i:05}.bin").write_bytes(b"\0")
+    assert recognise(tmp_path) == TEXT
+
+
+@pytest.mark.parametrize("name", ["none.txt", "pipe"])
+def test_what_is_no_file_is_not_recognised(tmp_path, name):
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    assert recognise(tmp_path / name) is None
+
+
+def test_recognising_imports_neither_torch_nor_numpy():
+    code = "import sys, models.language.formats as f; f.recognise(f.Path('README.md'))"
+    code += "; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'pydantic')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_binary_data_is_told_with_all_formats(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n\0\0")
+    with pytest.raises(DataError) as error:
+        read_corpus(tmp_path / "a.h5", None, "stop")
+    assert str(error.value).replace(str(tmp_path), "FOLDER") == (
+        "'FOLDER/a.h5' is in no format that is known here\n"
+        "  from     data.path\n"
+        f"  legal    {CSV}; {JSONL}; {TEXT}"
+    )
