@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.common.kernels import allowed
 from models.eeg_text.config import Size
 
 SHARPNESS, GAIN = 3.0, 2.0
@@ -39,7 +40,7 @@ def bart(size: Size, pad: int, dropout: float) -> Any:
     config._attn_implementation = "sdpa"
     decoder = BartDecoder(config)
     for layer in decoder.layers:
-        looks = layer.encoder_attn
+        looks: Any = layer.encoder_attn
         for linear, scale in (
             (looks.q_proj, SHARPNESS),
             (looks.k_proj, SHARPNESS),
@@ -52,8 +53,9 @@ def bart(size: Size, pad: int, dropout: float) -> Any:
 class TextDecoder(nn.Module):
     """Hidden states of EEG and the tokens so far, to logits of the next token."""
 
-    def __init__(self, size: Size, pad: int, dropout: float) -> None:
+    def __init__(self, size: Size, pad: int, dropout: float, kernel: str = "auto") -> None:
         super().__init__()
+        self.kernel = kernel
         self.bridge = nn.Linear(size.width, size.text_width)
         text = bart(size, pad, dropout)
         self.text = text
@@ -66,10 +68,11 @@ class TextDecoder(nn.Module):
         `memory` [batch, token, width], of which `valid` [batch, token], bool, is attended to;
         `ids` [batch, text]. Attention is causal, so padding at the end of `ids` does nothing.
         """
-        hidden = self.text(
-            input_ids=ids,
-            encoder_hidden_states=self.bridge(memory),
-            encoder_attention_mask=valid,
-            use_cache=False,
-        ).last_hidden_state
-        return self.output(hidden)
+        with allowed(self.kernel):
+            found = self.text(
+                input_ids=ids,
+                encoder_hidden_states=self.bridge(memory),
+                encoder_attention_mask=valid,
+                use_cache=False,
+            )
+        return self.output(found.last_hidden_state)

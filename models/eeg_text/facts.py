@@ -44,6 +44,7 @@ class Seen:
         if self.texts is not None:
             facts["tokenizer"] = self.texts.tokenizer.name
             facts["candidates"] = self.texts.candidate_count
+            facts |= {"texts_cut": self.texts.cut} if self.texts.cut else {}
         if self.control == "noise":
             facts["control"] = self._control()
         return facts

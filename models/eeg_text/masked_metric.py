@@ -48,9 +48,9 @@ class MaskedMetric:
         guess = model(seen, valid, batch["mask_target"])
         hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
         lines = interpolated(seen, valid & ~hidden)
-        found = (batch["eeg"], guess, lines, told(batch))
+        found = [batch["eeg"], guess, lines, told(batch)]
         if guess.device.type == "mps":  # has no float64
-            found = tuple(tensor.cpu() for tensor in found)
+            found = [tensor.cpu() for tensor in found]
         eeg, guess, lines, chosen = (tensor.double() for tensor in found)
         parts = (torch.ones_like(eeg), eeg, eeg**2, (guess - eeg) ** 2, (lines - eeg) ** 2)
         return torch.stack([(part * chosen).sum() for part in parts])

@@ -170,6 +170,26 @@ def test_what_the_encoder_gave_need_not_be_made_again(eeg, valid):
     torch.testing.assert_close(model(None, valid, IDS, memory=memory), model(eeg, valid, IDS))
 
 
+@pytest.mark.parametrize("kernel", ["flash", "math"])
+def test_attention_kernels_agree(eeg, valid, kernel):
+    auto = text_model().eval()
+    other = EegText(TINY, 160, PAD, 0.0, kernel).eval()
+    other.load_state_dict(auto.state_dict())
+    expected = auto(eeg, valid, IDS)
+    torch.testing.assert_close(other(eeg, valid, IDS), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_text_looks_at_single_places_of_eeg_from_the_start(eeg, valid):
+    """Not at the mean over time, which is nearly the same for all recordings."""
+    model = text_model().eval()
+    layer = model.decoder.text.layers[0].encoder_attn
+    memory = model.decoder.bridge(model(eeg, torch.ones_like(valid)))
+    ids = model.decoder.text.embed_tokens(IDS)
+    scores = layer.q_proj(ids / ids.std()) @ layer.k_proj(memory).transpose(1, 2)
+    shares = (scores / layer.head_dim**0.5).softmax(-1)
+    assert shares.max(-1).values.mean() > 4 / memory.shape[1]
+
+
 def test_no_token_of_text_sees_a_later_one(eeg, valid):
     model = text_model().eval()
     changed = IDS.clone()

@@ -60,7 +60,9 @@ def test_words_are_hidden_from_the_decoder_in_training_alone(make_task, batch_of
     train = task.data("train")
     first, again, other = (train.sample(4, Draws(epoch, 4))["inputs"] for epoch in (0, 0, 1))
     assert (first == again).all() and (first != other).any()
-    assert (first == hidden).any() and first[0] == task.tokenizer.start
+    assert (first == hidden).any()
+    starts = {int(train.sample(i, Draws(0, i))["inputs"][0]) for i in range(12)}
+    assert starts == {task.tokenizer.start}
     assert hidden not in batch_of(task, "val")["text_ids"]
 
 
@@ -180,6 +182,14 @@ def test_settings_and_formats_import_neither_torch_nor_numpy():
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sentences_that_are_too_long_are_cut_and_counted(make_task):
+    task = make_task(text_len=8)
+    task.setup()
+    texts = task.texts
+    assert task.facts()["texts_cut"] == texts.cut == 256
+    assert max(len(texts.tokens(key)) for key in task.parts.groups["train"]) == 9
 
 
 def test_eeg_without_text_is_told_with_both_ways_out(make_task, tmp_path):
