@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import wrap
 
 from launcher import exit_codes, machine
 from launcher.cli import Request
 from launcher.data import findings, folder, page
 from launcher.data.findings import Findings
-from launcher.data.formats import recognise
-from launcher.messages import PROGRAM, SettingsError, counted
+from launcher.data.formats import Recognised, recognise, several
+from launcher.messages import PROGRAM, Fault, SettingsError, counted
 from launcher.options import JSON
 from launcher.settings.resolve import resolve
 from launcher.settings.resolved import Resolved, Words
 from launcher.settings.schema import config_of
-from models.catalog import is_own, parted
+from models.catalog import parted
 from training.records.plain_json import encode
 
-_LABEL = 18
+_LABEL, _WIDTH = 18, 78
 
 
 def main(request: Request) -> int:
@@ -34,15 +36,52 @@ def main(request: Request) -> int:
         resolved = _resolved(request.words, path)
         family = resolved.settings.model.family
     found = recognise(path, family, place)
-    if resolved is None or not parted(request.words.model or "")[1]:
-        resolved = _resolved(replace(request.words, model=_smallest(found.family)), path)
-    told = findings.look(path, found.format, resolved)
+    if resolved is not None and parted(request.words.model or "")[1]:
+        told = findings.look(path, found[0].format, resolved)
+    else:
+        told = only(path, place, found, request.words)
     written = folder.write(told, out)
     if JSON.flag in request.flags:
         print(encode(_as_json(told, written), indent=2))
     else:
         print("\n".join(_lines(told, written)))
     return exit_codes.FAULT if told.shared_groups else exit_codes.DONE
+
+
+def only(path: str, place: str, found: Sequence[Recognised], words: Words) -> Findings:
+    """What the one family finds that can use the data.
+
+    Raises SettingsError where several can, and where none can with what each of them says.
+    """
+    looked: list[tuple[Recognised, Findings]] = []
+    faults: list[Fault] = []
+    candidates = _candidates(path, found, words)
+    for one, resolved in candidates:
+        try:
+            looked.append((one, findings.look(path, one.format, resolved)))
+        except SettingsError as error:
+            said = f"as {one.family}: " if candidates[1:] else ""
+            faults += [replace(fault, what=said + fault.what) for fault in error.faults]
+    if len(looked) == 1:
+        return looked[0][1]
+    raise SettingsError(faults if not looked else [several(path, place, [a for a, _ in looked])])
+
+
+def _candidates(
+    path: str, found: Sequence[Recognised], words: Words
+) -> list[tuple[Recognised, Resolved]]:
+    """Those of `found` that know all settings in `words`. Raises SettingsError where none does."""
+    candidates: list[tuple[Recognised, Resolved]] = []
+    wrong: SettingsError | None = None
+    for one in found:
+        try:
+            model = _smallest(one.family)
+            candidates.append((one, _resolved(replace(words, model=model), path)))
+        except SettingsError as error:
+            wrong = wrong or error
+    if wrong is not None and not candidates:
+        raise wrong
+    return candidates
 
 
 def _resolved(words: Words, path: str) -> Resolved:
@@ -59,17 +98,18 @@ def _smallest(family: str) -> str:
 
 def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
     is_file = not found.path.startswith("embedded:")
-    kind = found.format or ("what your own task reads" if is_file else "embedded data")
+    kind = found.format or ("in no format that is known by itself" if is_file else "embedded data")
     yield f"{found.path}: {kind}"
     shapes = [(f"a batch, {name}", text) for name, text in page.rows(found.sample)]
     told = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]
     for name, text in (*told, *shapes):
-        yield f"  {name:<{_LABEL}} {text}"
+        first, *more = wrap(text, _WIDTH) or [""]
+        yield f"  {name:<{_LABEL}} {first}"
+        yield from (f"  {'':<{_LABEL}} {line}" for line in more)
     pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
     yield f"wrote {written[0]}{pictures}"
-    if not is_own(found.model):
-        family = found.model.partition(":")[0]
-        yield f"train on it:  {PROGRAM} --model {family} --data {found.path}"
+    family, _ = parted(found.model)
+    yield f"train on it:  {PROGRAM} --model {family} --data {shlex.quote(found.path)}"
 
 
 def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:

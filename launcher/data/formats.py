@@ -1,9 +1,9 @@
-"""Which family reads a file, a folder or an embedded set, and in which format that is."""
+"""Which families read a file, a folder or an embedded set, and in which format that is."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,41 @@ class Recognised:
 
     family: str
     format: str | None
-    """One of the family's FORMATS; None: it needs no file, or a task of one's own reads it."""
+    """One of the family's FORMATS; None: it needs no file, or the family was named, or a task."""
 
 
-def recognise(path: str, family: str | None, place: str) -> Recognised:
-    """Who reads what lies at `path`, of all families, or whether `family` does. Reads the disk.
+def recognise(path: str, family: str | None, place: str) -> list[Recognised]:
+    """Who may read what lies at `path`: of all families, or `family` in any case. Reads the disk.
 
-    Raises SettingsError with the formats that are known where nobody does, and with all families
-    that do where several do; `place` is where the path was typed.
+    A format is known by a name or a few bytes, so that several families may take the data for
+    theirs. Raises SettingsError with all formats where none does; `place` is where the path was
+    typed.
     """
     asked = [*FAMILIES] if family is None else [family]
     if path.startswith(_EMBEDDED):
-        return Recognised(_embedded(path, asked, place), None)
+        return [Recognised(_embedded(path, asked, place), None)]
     if not _exists(path, place):
         raise SettingsError([_missing(path, place)])
     if family is not None and is_own(family):
-        return Recognised(family, None)
-    found = [(one, form) for one in asked if (form := _format(one, path, place)) is not None]
-    if len(found) == 1:
-        return Recognised(*found[0])
-    raise SettingsError([_several(path, place, found) if found else _nobody(path, place, asked)])
+        return [Recognised(family, None)]
+    if family is not None:  # it says best itself what it misses
+        return [Recognised(family, _format(family, path, place))]
+    found = [Recognised(one, form) for one in asked if (form := _format(one, path, place))]
+    if not found:
+        raise SettingsError([_nobody(path, place, asked)])
+    return found
+
+
+def several(path: str, place: str, found: Sequence[Recognised]) -> Fault:
+    """What to tell where all of `found` can use the data."""
+    known = [f"{one.family}: {one.format}" for one in found]
+    return Fault(
+        f"'{path}' is data of several families",
+        value=path,
+        place=place,
+        legal="\n           ".join(known),
+        mend=f"write  {PROGRAM} data check {path} --model {found[0].family}",
+    )
 
 
 def _format(family: str, path: str, place: str) -> str | None:
@@ -82,7 +97,7 @@ def _sets(family: str) -> Collection[str]:
     own = [default] if isinstance(default, str) and default.startswith(_EMBEDDED) else []
     if is_own(family):
         return own
-    return dict.fromkeys((*own, *getattr(_formats(family), "EMBEDDED", ())))
+    return dict.fromkeys((*own, *_formats(family).EMBEDDED))
 
 
 def _exists(path: str, place: str) -> bool:
@@ -114,15 +129,4 @@ def _nobody(path: str, place: str, families: Collection[str]) -> Fault:
         value=path,
         place=place,
         legal="\n           ".join(known),
-    )
-
-
-def _several(path: str, place: str, found: Collection[tuple[str, str]]) -> Fault:
-    known = [f"{family}: {form}" for family, form in found]
-    return Fault(
-        f"'{path}' is data of several families",
-        value=path,
-        place=place,
-        legal="\n           ".join(known),
-        mend=f"write  {PROGRAM} data check {path} --model {next(iter(found))[0]}",
     )

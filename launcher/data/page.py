@@ -62,7 +62,7 @@ def rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def text(value: Any) -> str:
     """A fact as a person reads it."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {text(inner)}" for name, inner in value.items()) or "none"
+        return ", ".join(f"{name} {_within(inner)}" for name, inner in value.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "; ".join(text(inner) for inner in value) or "none"
     if isinstance(value, bool) or value is None:
@@ -70,6 +70,10 @@ def text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _within(value: Any) -> str:
+    return f"({text(value)})" if isinstance(value, Mapping) and value else text(value)
 
 
 def overlap(found: Findings) -> str:

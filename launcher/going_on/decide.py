@@ -14,6 +14,7 @@ from launcher.going_on.resumed_settings import Base
 from launcher.going_on.resumption import Resume
 from launcher.machine import Machine
 from launcher.messages import PROGRAM, Fault, SettingsError
+from launcher.settings.own_task import FOLDER
 from launcher.settings.resolve import resolve
 from launcher.settings.resolved import Resolved, Words
 from launcher.settings.schema import model_name
@@ -84,9 +85,11 @@ def _misplaced(words: Words) -> Iterator[Fault]:
 
 
 def _base(found: Found, words: Words) -> Base:
-    base = resumed_settings.read(found.folder)
+    choices = resume.typed_choices(words)
+    moved = choices.get(FOLDER)
+    base = resumed_settings.read(found.folder, moved and moved.value)
     family = base.entries["model.family"].value
-    typed = resume.typed_family(words)
+    typed = choices.get("model.family")
     if typed is not None and typed.value != family:
         raise SettingsError(
             [

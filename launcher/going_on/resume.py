@@ -237,6 +237,6 @@ def _refusal(what: str, value: Any, place: str, near: str | None = None) -> Sett
     )
 
 
-def typed_family(words: Words) -> Entry | None:
-    """The model family that is named now, whatever the run had; None: none is."""
-    return typed.chosen(words, typed.read_files(words)).get("model.family")
+def typed_choices(words: Words) -> dict[str, Entry]:
+    """What is named now of the model and where it is found, whatever the run had."""
+    return typed.chosen(words, typed.read_files(words))

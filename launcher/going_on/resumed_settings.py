@@ -71,7 +71,7 @@ class Base:
 
     def _left_out(self, typed: Collection[str], engine: str | None) -> set[str]:
         """The keys on which the words of now have the say, though they name others."""
-        found = {ACCUMULATION, own_task.FOLDER}
+        found = {ACCUMULATION}
         before = self.entries.get("engine.name")
         if engine is not None and (before is None or engine != before.value):
             found |= set(ENGINES[engine].settings)
@@ -107,13 +107,16 @@ class Base:
         return replace(entry, value=asked, text=str(asked)) if fits else entry
 
 
-def read(folder: Path) -> Base:
-    """What a run folder tells of its settings. Reads the disk. Raises SettingsError."""
+def read(folder: Path, task_folder: object = None) -> Base:
+    """What a run folder tells of its settings. Reads the disk. Raises SettingsError.
+
+    `task_folder`: where a task of the person's own is now, if they say so.
+    """
     path = folder / run_folder.SETTINGS
     root = read_file(path)
     family = node_of(root, "model.family")
     if family is not None and is_own(family.value):
-        _find_own(path, root, family)
+        _find_own(path, root, family, task_folder)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} is not the settings of a run: it names no model family there is"
         raise SettingsError([Fault(what, place=str(path), legal=", ".join(FAMILIES))])
@@ -126,10 +129,10 @@ def read(folder: Path) -> Base:
     return Base(entries, _origins(folder / run_folder.ORIGINS))
 
 
-def _find_own(path: Path, root: Node, family: Node) -> None:
+def _find_own(path: Path, root: Node, family: Node, task_folder: object) -> None:
     """See that the run's task is there, also from another folder. Raises SettingsError."""
     folder = node_of(root, own_task.FOLDER)
-    own_task.search(folder and folder.value)
+    own_task.search(task_folder or (folder and folder.value))
     try:
         config_of(family.value)
     except SettingsError as error:

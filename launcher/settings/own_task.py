@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,6 +77,16 @@ def folder_of(name: str) -> str | None:
     file = Path(path).absolute()
     home = file.parent.parent if file.name == "__init__.py" else file.parent
     return None if str(home) in _installed() else str(home)
+
+
+def is_another(name: str, folder: str) -> bool:
+    """Whether this process has imported the task from elsewhere, though `folder` has its module.
+
+    A process has one module of a name, whatever folder is looked into later.
+    """
+    top, found = name.partition(":")[0].partition(".")[0], folder_of(name)
+    is_there = PathFinder.find_spec(top, [os.path.abspath(folder)]) is not None
+    return is_there and (found is None or not Path(found).samefile(folder))
 
 
 def place_of(cls: type) -> str:

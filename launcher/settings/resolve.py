@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,10 +109,10 @@ def resolve(
 
 
 def _told(choice: Choice, wrong: Sequence[Fault]) -> list[Fault]:
-    """What is wrong with single values; of a model that is not there, only that."""
-    if not choice.faults:
-        return list(wrong)
-    others = [fault for fault in wrong if not (fault.key or "").startswith(("model.", "data."))]
+    """What is wrong with single values; of a task that is not there, only that."""
+    known = {fault.key for fault in choice.faults}
+    unknown = ("model.", "data.") if own_task.KEY in known else ()
+    others = [f for f in wrong if f.key not in known and not (f.key or "").startswith(unknown)]
     return [*choice.faults, *others]
 
 
@@ -173,12 +173,26 @@ def _family(said: Mapping[str, Entry]) -> tuple[str, list[Fault]]:
     except SettingsError as error:
         found = refusals.of_own_task(error, entry.origin)
         return FIRST_RUN[0], [replace(fault, order=entry.order) for fault in found]
-    size = said.get("model.size")
-    if size is None or sizes:
-        return entry.value, []
-    what = f"{entry.value} has no sizes, and size {size.value!r} is asked for"
-    place = refusals.place("model.size", size.origin)
-    return entry.value, [Fault(what, key="model.size", place=place, order=size.order)]
+    return entry.value, list(_of_own(entry.value, bool(sizes), said))
+
+
+def _of_own(name: str, has_sizes: bool, said: Mapping[str, Entry]) -> Iterator[Fault]:
+    """What is wrong with the size and the folder of a task that is there."""
+    size, folder = said.get("model.size"), said.get(FOLDER)
+    if size is not None and not has_sizes:
+        what = f"{name} has no sizes, and size {size.value!r} is asked for"
+        said_at = refusals.place("model.size", size.origin)
+        yield Fault(what, key="model.size", place=said_at, order=size.order)
+    place = None if folder is None else folder.value
+    if folder is not None and isinstance(place, str) and own_task.is_another(name, place):
+        yield Fault(
+            f"{name} of {place} cannot be used: this process has imported another one",
+            key=FOLDER,
+            value=place,
+            place=refusals.place(FOLDER, folder.origin),
+            legal=f"{own_task.folder_of(name)}, or a process of its own",
+            order=folder.order,
+        )
 
 
 def _file_of(family: str) -> shipped.FamilyFile:
@@ -188,7 +202,9 @@ def _file_of(family: str) -> shipped.FamilyFile:
 def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bool) -> str:
     file = _file_of(family)
     default = find((file.declared or file.default).settings, "model.size")
-    size: str = FIRST_RUN[1] if not named else sizes[0] if default is None else default.value
+    size: str = FIRST_RUN[1]
+    if named:
+        size = default.value if default is not None and default.value in sizes else sizes[0]
     blocks = [shipped.mode(mode).block] if mode else []
     blocks += [b for m, b in file.modes.items() if m == mode]
     changed = size

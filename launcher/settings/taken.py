@@ -21,7 +21,6 @@ BY_THE_LAUNCHER = frozenset(
         "unread_settings",
         "model.family",
         "model.size",
-        "model.folder",
         "engine.name",
         "engine.nproc",
         "engine.max_restarts",

@@ -76,16 +76,18 @@ class Attention(nn.Module):
         return scores.gather(-1, apart.expand(batch, heads, time, time)).to(query.dtype)
 
 
-class FeedForward(nn.Sequential):
+class FeedForward(nn.Module):
     """Two linear layers with GELU between, the inner one `factor` times as wide."""
 
     def __init__(self, width: int, factor: int, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(width, factor * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(factor * width, width),
-        )
+        super().__init__()
+        self.first = nn.Linear(width, factor * width)
+        self.dropout = nn.Dropout(dropout)
+        self.last = nn.Linear(factor * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [..., width], and the same is given."""
+        return self.last(self.dropout(F.gelu(self.first(x))))
 
 
 class EncoderLayer(nn.Module):

@@ -35,7 +35,8 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(base=8, levels=2, layers=1, heads=2, states=8),
+    # No dropout: eight channels have nothing to spare.
+    "tiny": Size(base=8, levels=2, layers=1, heads=2, states=8, dropout=0.0),
     "lite": Size(base=32, levels=2, layers=3, heads=8, states=64),
     "full": Size(base=64, levels=4, layers=3, heads=8, states=64),
 }

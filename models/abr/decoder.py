@@ -31,7 +31,8 @@ class DecoderLevel(nn.Module):
         self.narrow_norm = nn.LayerNorm(width)
         self.narrow = FeedForward(width, 2, dropout)
         self.skip_pooling = AttentionPooling(skip)
-        self.skip_projection = nn.Sequential(nn.Linear(skip, width), nn.GELU(), nn.LayerNorm(width))
+        self.skip_projection = nn.Linear(skip, width)
+        self.skip_norm = nn.LayerNorm(width)
         self.last = TimeConv(width, width, 3)
         self.norm = nn.LayerNorm(width)
 
@@ -41,11 +42,12 @@ class DecoderLevel(nn.Module):
         `skip` [batch, time, skip], the encoder at this rate; gives [batch, time, width].
         """
         x = upsampled(x, skip.shape[1])
-        x = F.gelu(self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1))))
+        x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
         memory = self.memory(memory)
         for layer, film in zip(self.layers, self.films, strict=True):
             x = film(layer(x, memory, self.positions), condition)
         x = x + self.wide(self.layers_norm(x))
         x = x + self.narrow(self.narrow_norm(x))
-        x = x + self.skip_projection(self.skip_pooling(skip))[:, None]
+        pooled = F.gelu(self.skip_projection(self.skip_pooling(skip)))
+        x = x + self.skip_norm(pooled)[:, None]
         return self.norm(x + self.last(x))

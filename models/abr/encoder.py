@@ -11,6 +11,9 @@ from models.abr.convolution import ConvBlock, Halving, TimeConv, sinusoids
 from models.abr.film import FiLM
 from models.abr.state_space import StateSpace
 
+PLACES = 0.3
+"""Of the vectors of positions beside what is computed of the signal, which they would drown."""
+
 
 class EncoderLevel(nn.Module):
     """Convolutions, half the rate, state space layers, FiLM.
@@ -35,7 +38,7 @@ class EncoderLevel(nn.Module):
         """`x` [batch, time, inputs]; gives [batch, time / 2 rounded up, width]."""
         projected = self.projection(x)
         x = self.halving(self.convolutions(x if self.is_residual else projected))
-        x = x + sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        x = x + PLACES * sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype)
         x = self.film(self.state_spaces(x), condition)
         return self.norm(x + projected if self.is_residual else x)
 

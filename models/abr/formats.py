@@ -10,6 +10,7 @@ EPL, TABLE, RECORDING = FORMATS = (
     "table (CSV or XLSX: patient_id, intensity, hear_loss, 1 … 200)",
     "recording (EDF or EEGLAB .set, at more than 6000 Hz)",
 )
+EMBEDDED = ("embedded:patients", "embedded:few-patients")
 _SUFFIXES = {
     **dict.fromkeys((".csv", ".tsv", ".xlsx"), TABLE),
     **dict.fromkeys((".edf", ".set"), RECORDING),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,9 +12,6 @@ from models.abr.attention import EncoderLayer
 from models.abr.config import Size
 from models.abr.convolution import AttentionPooling, TimeConv
 from models.abr.layout import CLASSES, POINTS
-
-FIRST_THRESHOLD_DB = 20.0
-"""What an untrained model says; from 0, where the slope of softplus ends, it would take long."""
 
 
 class SignalHead(nn.Module):
@@ -85,19 +84,17 @@ class ThresholdHead(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.pooling = AttentionPooling(size.base)
-        self.level = _chain(size.base, size.base, size.base // 2, 1)
-        last = self.level[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.constant_(last.bias, FIRST_THRESHOLD_DB)
+        self.level = _chain(size.base, size.base, size.base // 2, last=nn.GELU())
+        self.last = nn.Linear(size.base // 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; gives [batch]."""
-        return F.softplus(self.level(self.pooling(x)).float()).squeeze(-1)
+        return F.softplus(self.last(self.level(self.pooling(x))).float()).squeeze(-1)
 
 
 def _chain(*widths: int, last: nn.Module | None = None) -> nn.Sequential:
     """Linear layers with GELU between them, and `last` behind."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.GELU()]
     return nn.Sequential(*layers[:-1], *([last] if last is not None else []))

@@ -70,7 +70,9 @@ def macro_f1(confusion: Tensor) -> dict[str, float]:
         "val_balanced_accuracy": float(recall.mean()) if present.any() else nan,
         "absent_classes": float((~present).sum()),
     }
-    return metrics | {f"f1_{name}": float(value) for name, value in zip(CLASS_NAMES, f1)}
+    return metrics | {
+        f"f1_{name}": float(value) for name, value in zip(CLASS_NAMES, f1, strict=True)
+    }
 
 
 def auroc(without: Tensor, having: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The whole network: one response and the facts of its examination in, everything told of it out."""
+"""The whole network: a response and the facts of its examination in, what is told of it out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+from models.abr import first_weights
 from models.abr.config import Size
 from models.abr.convolution import ConvBlock
 from models.abr.decoder import DecoderLevel
@@ -52,6 +53,7 @@ class Network(nn.Module):
         )
         for name, tensor in statistics.tensors().items():
             self.register_buffer(name, tensor)
+        first_weights.draw(self, keeps_bias=self.input)
         self.terms = tuple(terms)
         self._freeze()
 
@@ -71,8 +73,9 @@ class Network(nn.Module):
             x = level(x, found[-1], memory, condition)
         x = self.output(x)
         told = {name: self.heads[name](x) for name in self._plain}
-        if asked := self.heads["peak"].asked:
-            told |= dict(zip(asked, self.heads["peak"](x).float().unbind(-1), strict=True))
+        if self._peak.asked:
+            peak = self._peak(x).float().unbind(-1)
+            told |= dict(zip(self._peak.asked, peak, strict=True))
         for name in ("latency", "amplitude"):
             if name in told:
                 center, scale = getattr(self, name)
@@ -81,7 +84,7 @@ class Network(nn.Module):
 
     def blocks(self) -> list[nn.Module]:
         """The layers in order, but for heads that are not trained."""
-        heads = [*self._plain, *(["peak"] if self.heads["peak"].asked else [])]
+        heads = [*self._plain, *(["peak"] if self._peak.asked else [])]
         trunk = [*self.encoder, self.bottleneck, *self.decoder, self.output]
         return [self.input, *trunk, *(self.heads[name] for name in heads)]
 
@@ -89,10 +92,16 @@ class Network(nn.Module):
     def _plain(self) -> tuple[str, ...]:
         return tuple(name for name in self.terms if name not in PEAK)
 
+    @property
+    def _peak(self) -> PeakHead:
+        head = self.heads["peak"]
+        assert isinstance(head, PeakHead)
+        return head
+
     def _freeze(self) -> None:
         for name in ("signal", "class", "threshold"):
             self.heads[name].requires_grad_(name in self.terms)
-        peak = self.heads["peak"]
+        peak = self._peak
         peak.requires_grad_(bool(peak.asked))
         for name in PEAK:
             getattr(peak, name).requires_grad_(name in peak.asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,10 @@ def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | N
     path = None if folder is None else folder / FILE
     if path is not None and path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return Statistics(**{k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()
+        }
+        return Statistics(**values)
     found = fit(responses, train)
     if path is not None:
         write_whole(path, json.dumps(asdict(found), indent=1))

@@ -20,7 +20,6 @@ from models.doc_translation.pages import Collection, Page
 from models.doc_translation.readers import dota, pairs
 from models.doc_translation.vocabulary import Vocabulary
 
-EMBEDDED = ("embedded:pages", "embedded:cards")
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 MULTIPLE = 8
 """Rows are padded to a multiple of this: the tile of tensor cores."""
@@ -125,8 +124,8 @@ def read(path: str, wanted: Wanted) -> Collection:
 
         return paper.read()
     if path.startswith("embedded:"):
-        raise unknown_embedded(path, EMBEDDED)
-    found = existing(path, "; ".join((*formats.FORMATS, *EMBEDDED)))
+        raise unknown_embedded(path, formats.EMBEDDED)
+    found = existing(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
     return _read_found(found, wanted)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 DOTA = "a folder in the DoTA layout: imgs/, zh_mmd/ (or another language), split_dataset.json"
 PAIRS = "JSONL with id, en, zh (or other languages): paragraphs that are drawn as pages"
 FORMATS = (DOTA, PAIRS)
+EMBEDDED = ("embedded:pages", "embedded:cards")
 
 
 def recognise(path: Path) -> str | None:

@@ -9,6 +9,14 @@ from torch import Tensor, nn
 
 from models.eeg_text.config import Size
 
+SHARPNESS, GAIN = 3.0, 2.0
+"""First weights of queries and keys, and of values, where text looks at EEG, in 1/√(inputs).
+
+Each channel has mean 0 over a recording, and so has all that is linear in it: with BART's own
+weights a query sees the mean over time, of which 1.5 % differs between recordings. On
+embedded:reading-small tiny then reads nothing for 200 steps; with these it does so after 60.
+"""
+
 
 def bart(size: Size, pad: int, dropout: float) -> Any:
     """A BART decoder of `size`, its weights drawn from torch's global generator."""
@@ -29,7 +37,16 @@ def bart(size: Size, pad: int, dropout: float) -> Any:
         use_cache=False,
     )
     config._attn_implementation = "sdpa"
-    return BartDecoder(config)
+    decoder = BartDecoder(config)
+    for layer in decoder.layers:
+        looks = layer.encoder_attn
+        for linear, scale in (
+            (looks.q_proj, SHARPNESS),
+            (looks.k_proj, SHARPNESS),
+            (looks.v_proj, GAIN),
+        ):
+            nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
+    return decoder
 
 
 class TextDecoder(nn.Module):

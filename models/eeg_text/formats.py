@@ -11,6 +11,7 @@ ZUCO, EDF, BDF, EEGLAB = (
     "EEGLAB .set files, with their .fdt",
 )
 FORMATS = (ZUCO, EDF, BDF, EEGLAB)
+EMBEDDED = ("embedded:reading", "embedded:reading-small")
 RECORDED = (EDF, BDF, EEGLAB)
 """Continuous recordings."""
 

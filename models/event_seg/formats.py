@@ -11,6 +11,7 @@ FORMATS = (
     "Prophesee RAW EVT 3.0",
     "Prophesee DAT",
 )
+EMBEDDED = ("embedded:shapes",)
 ASIDE = ("_gt.hdf5", "_gt.h5", "_masks.h5")
 """Ends of the names of files that accompany a recording."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -213,7 +213,8 @@ error: data.path 2024 is not text
         """
 error: model 'langage' is not known
   from     mine.yaml, line 1: model.family
-  legal    language; or a task of your own: package.module:Class
+  legal    event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
+package.module:Class
   nearest  language; write  family: language
 """,
     ),
@@ -312,7 +313,8 @@ ON_THE_COMMAND_LINE = [
         """
 error: model 'langage' is not known
   from     --model langage:tiny
-  legal    language; or a task of your own: package.module:Class
+  legal    event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
+package.module:Class
   nearest  language; write  --model language
 """,
     ),

@@ -144,6 +144,19 @@ def test_it_is_verified_and_exported_from_another_folder(saved, elsewhere):
     assert "transformers has no model of the task 'images:Images'" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_run_follows_its_task_where_that_has_moved(saved, here):
+    (here / "moved").mkdir()
+    (here / "images.py").rename(here / "moved" / "images.py")
+    checkpoint = str(saved / "checkpoints" / "step-00000003")
+    for folder, words in ((here / "moved", ()), (here, ("--set", "model.folder=moved"))):
+        done = Program(folder)("resume", checkpoint, *words, "--dry-run", "--json")
+        assert done.returncode == 0, done.stderr
+        plan = json.loads(done.stdout)
+        assert plan["settings"]["model"]["folder"] == str(here / "moved")
+        assert plan["resume"]["changes"] == [f"model.folder {here} → {here / 'moved'}"]
+
+
 def test_a_run_whose_task_is_gone_says_so_and_leaves_it(here, program):
     done = program("--model", "images:Images", *SMALL, "--out", "run")
     assert done.returncode == 0, done.stderr

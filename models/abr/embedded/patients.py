@@ -8,23 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.abr.embedded import waves
+from models.abr.formats import EMBEDDED
 from models.abr.layout import CLASSES, POINTS
 from models.abr.responses import LABELS, Origin, Responses
 from models.common import cache
 
-PATIENTS = {"embedded:patients": 600, "embedded:few-patients": 160}
+PATIENTS = dict(zip(EMBEDDED, (600, 160), strict=True))
 SHARES = {
     "balanced": (0.40, 0.15, 0.15, 0.15, 0.15),
     "clinical": (0.797, 0.008, 0.106, 0.033, 0.056),
 }
 """Of the kinds of hearing, in the order of their names."""
 ORIGIN = Origin("simulated", "human", 10.0, "µV, as simulated")
-VERSION = 1
+VERSION = 3
 SEED = 20
 LEVELS = np.arange(90, 5, -10)
 RATES = np.array([11.1, 21.1, 33.1])
 HEIGHT_UV = 0.5
 """Of wave V far above threshold."""
+LITTLE_DB = 45.0
+"""From this threshold on an examination begins louder."""
+EARLY_WITH_LOSS = 0.4
+"""Of waves I to IV in a sensorineural loss, which takes them sooner than wave V."""
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(CLASSES)
 Array = NDArray[np.float64]
 
@@ -55,7 +60,7 @@ def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, N
     age = rng.uniform(18, 80, patients)
     who = np.repeat(np.arange(patients), 2)  # by ear
     threshold, gap, growth = _hearing(kind[who], rng)
-    ear, level, rate = _examinations(len(who), rng)
+    ear, level, rate = _examinations(threshold, rng)
     who, ears = who[ear], (threshold[ear], gap[ear], growth[ear])
     signal, latency, height, noise = _signals(kind[who], age[who], level, rate, ears, rng)
     exists = height > 0
@@ -97,10 +102,18 @@ def _hearing(kind: NDArray[np.int64], rng: np.random.Generator) -> tuple[Array, 
     return threshold, gap, np.where(kind == SENSORINEURAL, 8.0, 25.0)
 
 
-def _examinations(ears: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], Array, Array]:
-    """Ear, level and rate of each response: downwards in steps of 10 dB."""
+def _examinations(
+    threshold: Array, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], Array, Array]:
+    """Ear, level and rate of each response: downwards in steps of 10 dB.
+
+    An ear that hears little is examined from 90 dB on, another from 80 or 70: so the level alone
+    says something of the hearing, as it does in a clinic.
+    """
+    ears = len(threshold)
     levels = rng.integers(5, 9, ears)
-    first = rng.integers(0, len(LEVELS) - levels + 1)
+    hears_little = ~(threshold < LITTLE_DB)
+    first = np.where(hears_little, 0, rng.integers(1, 3, ears)).clip(max=len(LEVELS) - levels)
     rates = rng.integers(1, 3, ears)
     rate = RATES[rng.permuted(np.tile(np.arange(len(RATES)), (ears, 1)), axis=1)[:, :2]]
     ear = np.repeat(np.arange(ears), levels * rates)
@@ -131,8 +144,9 @@ def _signals(
     latency[:, 4] += 0.6 * smeared
     heights = waves.HEIGHT * height[:, None]
     heights[smeared, :4] = 0
+    heights[kind == SENSORINEURAL, :4] *= EARLY_WITH_LOSS
     signal = waves.bumps(latency, heights, np.where(smeared, 1.8, 1.0))
-    left = np.where(kind == NEUROPATHY, 0.10 * np.exp((level - 80) / 25), 0.0)
+    left = np.where(kind == NEUROPATHY, 0.15 * np.exp((level - 80) / 25), 0.0)
     signal += waves.microphonic(left, rng.uniform(0, 2 * np.pi, count))
     noise = rng.uniform(0.02, 0.06, count)
     signal += waves.pink(noise, rng)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import isinf, nan
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,14 +66,15 @@ class EplReader:
             self.faults.add(fault.where or name, fault.what)
             return
         self.raters += len(marked)
+        raters: list[Analysed | None] = [*marked] or [None]
         for column, level in enumerate(series.levels):
             trace = series.traces[:, column]
             if not trace.any():
                 self.silent_levels += 1
                 continue
             signal = to_points(trace, series.samples)
-            for rater in marked or [None]:
-                labels = {} if rater is None else _labels(rater, level)
+            for rater in raters:
+                labels: dict[str, Any] = {} if rater is None else _labels(rater, level)
                 where = f"{name}, level {level:g} dB"
                 yield Row(name, where, signal, level=level, rate=series.rate, **labels)
 

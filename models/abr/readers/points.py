@@ -9,7 +9,7 @@ from models.abr.layout import POINTS
 
 
 def to_points(trace: NDArray[np.float64], samples: float) -> NDArray[np.float32]:
-    """The first `samples` of `trace`, a fraction of one allowed, as the mean over each of 200 parts.
+    """The first `samples` of `trace`, which may be a fraction, as the means of 200 equal parts.
 
     A mean over the part that a point stands for needs no other filter against aliases: of 3 kHz,
     where a response ends, it leaves 96 % at a step of 0.05 ms. A coarser trace is read as steps.

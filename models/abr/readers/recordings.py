@@ -79,7 +79,7 @@ class RecordingReader:
         average = Average(rate, WINDOW_MS)
         level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
         every = np.diff(np.sort(onsets))
-        a_second = 1 / float(np.median(every)) if len(every) and np.median(every) > 0 else np.nan
+        a_second = rate / float(np.median(every)) if len(every) and np.median(every) > 0 else np.nan
         for sweep in _sweeps(raw, channel, onsets):
             if np.abs(sweep).max() > self.averaging.reject_uv:
                 self.rejected += 1
@@ -104,12 +104,13 @@ class RecordingReader:
 def open_recording(path: Path) -> BaseRaw:
     """The recording, of which nothing but its head is read. Raises DataError."""
     import mne
+    from scipy.io.matlab import MatReadError
 
     read = mne.io.read_raw_eeglab if path.suffix.lower() == ".set" else mne.io.read_raw_edf
     try:
         return read(path, preload=False, verbose="ERROR")
     # What mne and scipy raise on files that are cut short or of another kind.
-    except (ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError) as fault:
+    except (MatReadError, ValueError, OSError, RuntimeError, LookupError, TypeError) as fault:
         told = " ".join(str(fault).split()) or type(fault).__name__
         raise DataError(f"cannot be read: {told}", where=str(path)) from None
 

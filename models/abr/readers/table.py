@@ -84,7 +84,7 @@ class TableReader:
         if _number(cell("rejected"), "rejected") >= MOST_REJECTED:
             self.many_rejected += 1
             return None
-        patient = str(cell("patient_id") if cell("patient_id") is not None else "").strip()
+        patient = _name(cell("patient_id"))
         if not patient:
             self.without_patient += 1
         signal = [_number(cell(str(point)), str(point)) for point in range(1, POINTS + 1)]
@@ -128,6 +128,11 @@ def _target(value: Any) -> int:
         legal = ", ".join(f"{n} {name}" for n, name in enumerate(CLASS_NAMES))
         raise ValueError(f"hear_loss '{value}' is none of {legal}")
     return int(number)
+
+
+def _name(value: Any) -> str:
+    """The patient; a spreadsheet gives 7 as 7.0, which must not make two of one."""
+    return str("" if value is None else value).strip().removesuffix(".0")
 
 
 def _number(value: Any, name: str) -> float:

@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 
 from models.common import cache as kept
+from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.embedded.simulator import READING, SEED, SMALL, Readers, Recipe
-from models.eeg_text.montage import SLOTS, UNASSIGNED
 from models.eeg_text.recordings import Item, Recordings
 
-EMBEDDED = {f"embedded:{recipe.name}": recipe for recipe in (READING, SMALL)}
+EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
 KEPT_BYTES = 2**27
 """A set that takes more is not kept on disk; made anew, a recording takes about 5 ms."""
 _VERSION = 1
@@ -40,8 +40,8 @@ class EmbeddedSource:
         return _readers(self.path).recording(number)
 
     def recorded(self, number: int) -> np.ndarray:
-        """See Source; two of the channels belong to no region."""
-        return ~np.isin(SLOTS, UNASSIGNED)
+        """See Source."""
+        return np.ones(CHANNELS, dtype=bool)
 
 
 def _all(path: str) -> np.ndarray:

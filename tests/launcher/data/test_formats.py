@@ -1,16 +1,22 @@
 """Data is recognised by the family that reads it, or all that is known is told."""
 
+import importlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from launcher import messages
 from launcher.data import formats
-from launcher.data.formats import Recognised, recognise
+from launcher.data.formats import Recognised, recognise, several
 from launcher.messages import SettingsError
+from launcher.settings.leaves import leaves
 from models.catalog import FAMILIES
+from models.language.formats import FORMATS
 
+CSV = FORMATS[0]
 TYPED = "the command line: data check mine"
 
 
@@ -28,13 +34,11 @@ def table(tmp_path):
 
 
 def test_the_family_and_the_format_of_a_file_are_found(table):
-    assert recognise(str(table), None, TYPED) == Recognised(
-        "language", "CSV with input,output or prompt,response"
-    )
+    assert Recognised("language", CSV) in recognise(str(table), None, TYPED)
 
 
 def test_an_embedded_set_belongs_to_its_family():
-    assert recognise("embedded:commands", None, TYPED) == Recognised("language", None)
+    assert recognise("embedded:commands", None, TYPED) == [Recognised("language", None)]
     found = refused("embedded:comands")
     assert found[0] == "error: there is no embedded data 'embedded:comands'"
     assert found[-1].endswith("write  python -m launcher data check embedded:commands")
@@ -55,22 +59,36 @@ def test_data_in_no_format_is_told_what_every_family_reads(tmp_path):
     assert f"  from     {TYPED}\n  legal    {next(iter(FAMILIES))}: " in found
     for family in FAMILIES:
         assert f" {family}: " in found
-    assert " language: " in "\n".join(refused(tmp_path / "a.xyz", "language"))
+    named = recognise(str(tmp_path / "a.xyz"), "language", TYPED)
+    assert named == [Recognised("language", None)]
 
 
-def test_data_that_two_families_read_needs_a_model(table, monkeypatch):
+def test_all_families_that_take_it_for_theirs_are_found(table, monkeypatch):
     twin = replace(FAMILIES["language"], name="twin")
     monkeypatch.setitem(FAMILIES, "twin", twin)
-    assert refused(table)[-3:] == [
-        "  legal    language: CSV with input,output or prompt,response",
-        "           twin: CSV with input,output or prompt,response",
-        f"  mend     write  python -m launcher data check {table} --model language",
-    ]
-    assert recognise(str(table), "twin", TYPED).family == "twin"
+    found = recognise(str(table), None, TYPED)
+    assert {Recognised("language", CSV), Recognised("twin", CSV)} <= set(found)
+    assert recognise(str(table), "twin", TYPED) == [Recognised("twin", CSV)]
+    twins = [Recognised("language", CSV), Recognised("twin", CSV)]
+    assert messages.render([several("mine.csv", TYPED, twins)]) == (
+        "error: 'mine.csv' is data of several families\n"
+        f"  from     {TYPED}\n"
+        f"  legal    language: {CSV}\n"
+        f"           twin: {CSV}\n"
+        "  mend     write  python -m launcher data check mine.csv --model language"
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embedded_data_that_a_family_speaks_of_is_among_its_names(family):
+    said = leaves(family)["data.path"].description
+    named = set(importlib.import_module(FAMILIES[family].formats).EMBEDDED)
+    assert named
+    assert set(re.findall(r"embedded:[a-z0-9-]+", said)) <= named
 
 
 def test_a_task_of_ones_own_reads_what_it_is_given(table):
-    assert recognise(str(table), "mine:Line", TYPED) == Recognised("mine:Line", None)
+    assert recognise(str(table), "mine:Line", TYPED) == [Recognised("mine:Line", None)]
 
 
 def test_a_file_that_may_not_be_read_is_told(table, monkeypatch):

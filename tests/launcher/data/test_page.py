@@ -78,6 +78,7 @@ def test_facts_are_lines_that_a_person_reads():
         ("x", "none"),
     ]
     assert page.text({"is": True, "not": False}) == "is yes, not no"
+    assert page.text({"train": {"a": 1, "b": {}}, "val": 2}) == "train (a 1, b none), val 2"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_run_that_is_not_there_and_words_that_are_wrong_are_told_together():
 def test_another_family_is_refused_before_its_settings_are_looked_at():
     trained(X, resolved(), 10)
     path = X / "settings.yaml"
-    path.write_text(path.read_text().replace("family: language", "family: abr"))
+    path.write_text(path.read_text().replace("family: language", "family: no_family"))
     assert "is not the settings of a run" in refused()[0]
 
 

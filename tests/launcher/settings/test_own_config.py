@@ -12,7 +12,7 @@ from launcher.messages import SettingsError
 from launcher.settings import own_task, settings_text, shipped
 from launcher.settings.leaves import leaves
 from launcher.settings.resolved import Words
-from launcher.settings.taken import Taken
+from launcher.settings.taken import Taken, unread_faults
 from tests.launcher.given import LAPTOP, SERVER, resolved
 from tests.launcher.own_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.launcher.runs import trained
@@ -82,12 +82,18 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     ]
 
 
-def test_settings_of_a_run_fed_back_give_the_same_settings(line, here):
-    run = resolved("model.width=9", model=line)
-    (here / "again.yaml").write_text(settings_text.settings_yaml(run))
+def test_settings_of_a_run_fed_back_give_the_same_settings(sized, here):
+    run = resolved("model.width=9", model=f"{sized}:large")
+    text = settings_text.settings_yaml(run)
+    (here / "again.yaml").write_text(text)
     again = resolved(model=None, configs=[here / "again.yaml"])
     assert again.settings == run.settings
     assert again.warnings == []
+
+
+def test_what_the_program_itself_reads_of_a_task_is_not_told_as_unread(sized, here):
+    run = resolved("model.folder=.", "model.width=7", model=f"{sized}:large")
+    assert [fault.key for fault in unread_faults(run, ())] == ["model.width"]
 
 
 def test_the_first_size_is_the_default_and_another_is_named_behind_the_class(sized):
@@ -99,7 +105,17 @@ def test_the_first_size_is_the_default_and_another_is_named_behind_the_class(siz
     assert wrong(f"{sized}:larg").splitlines()[0] == "error: model size 'larg' is not known"
 
 
+def test_the_class_may_name_another_default_size(here):
+    text = HEAD + LINE.replace('"train.epochs": 2', '"model.size": "large"') + SIZES + BODY
+    name = write(here, text)
+    assert resolved(model=f"{name}:Line").settings.model.width == 9
+    name = write(here, text.replace('"large", "train"', '"huge", "train"'))
+    with pytest.raises(SettingsError, match=r"model size 'huge' is not known\n  from .*line 7"):
+        resolved(model=f"{name}:Line", mode="lite")
+
+
 def test_a_size_of_a_task_without_sizes_is_refused(line):
+    assert "key 'model.widht' is not known" in wrong(f"{line}:large", "model.widht=3")
     assert wrong(f"{line}:large").splitlines() == [
         "error: NAME:Line has no sizes, and size 'large' is asked for",
         "  from     --model NAME:Line:large",
@@ -181,12 +197,10 @@ def test_a_run_of_it_is_the_newest_to_go_on_with(line, here):
     assert resume.find(Words(model=f"{name}:Other", resume="auto"), None) is None
 
 
-def test_a_run_of_it_keeps_its_task_and_follows_it_where_it_has_moved(line, here):
+def test_a_run_of_it_keeps_its_task_and_its_settings(line, here):
     folder = trained(here / "runs" / "mine", resolved("model.width=9", model=line), 2)
     decision = decide(Words(resume=str(folder)), None, LAPTOP)
     assert decision.resolved.settings.model.width == 9
-    moved = decide(Words(resume=str(folder), sets=["model.folder=."]), None, LAPTOP)
-    assert moved.resolved.settings.model.folder == str(here)
     with pytest.raises(SettingsError, match="model language is not mine"):
         decide(Words(model="language", resume=str(folder)), None, LAPTOP)
 

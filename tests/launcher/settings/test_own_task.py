@@ -48,6 +48,21 @@ def test_a_named_folder_is_looked_into_first(here):
     assert run.values["model.folder"].origin.place == "--set model.folder=there"
 
 
+def test_two_tasks_of_one_name_in_one_process_are_told_apart(here):
+    for folder in ("one", "two"):
+        (here / folder).mkdir()
+    name = write(here / "one", HEAD + LINE + BODY)
+    write(here / "two", HEAD + LINE + BODY, name)
+    assert resolved("model.folder=one", model=f"{name}:Line")
+    assert told(f"{name}:Line", "model.folder=two").splitlines() == [
+        "error: NAME:Line of two cannot be used: this process has imported another one",
+        "  from     --set model.folder=two",
+        f"  legal    {here / 'one'}, or a process of its own",
+    ]
+    (here / "two" / f"{name}.py").unlink()
+    assert resolved("model.folder=two", model=f"{name}:Line")
+
+
 def test_an_installed_module_has_no_folder_of_its_own():
     assert own_task.folder_of("pytest:Line") is None
 

@@ -1,0 +1,114 @@
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.abr.config import Curriculum, Data, LossSettings, Model
+from models.abr.responses import Row
+from models.abr.task import ResponseTask
+from models.base import Context
+
+HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
+
+
+@pytest.fixture
+def make_task() -> Callable[..., ResponseTask]:
+    """A task of size tiny that is not set up yet, from settings of `data` by their name."""
+
+    def make(
+        folder: Path | None = None,
+        share: float = 0.2,
+        loss: dict[str, Any] | None = None,
+        curriculum: dict[str, float] | None = None,
+        **data: Any,
+    ) -> ResponseTask:
+        model = Model(
+            size="tiny",
+            loss=LossSettings(**(loss or {})),
+            curriculum=Curriculum(**(curriculum or {})),
+        )
+        settings = Data(**{"path": "embedded:few-patients", **data})
+        return ResponseTask(model, settings, Context(0, share, folder, torch.device("cpu")))
+
+    return make
+
+
+@pytest.fixture
+def batch_of() -> Callable[..., Any]:
+    """The first `count` samples of a split, collated."""
+
+    def take(task, count, split="train"):
+        samples = task.data(split)
+        return task.collate([samples.sample(i, None) for i in range(count)])
+
+    return take
+
+
+@pytest.fixture
+def rows() -> Callable[..., list[Row]]:
+    """Responses of made-up patients, two each."""
+
+    def make(patients: int = 6, **known: Any) -> list[Row]:
+        rng = np.random.default_rng(0)
+        return [
+            Row(f"patient {p}", f"line {p}", rng.standard_normal(200, np.float32), **known)
+            for p in range(patients)
+            for _ in range(2)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def series(tmp_path) -> Callable[..., Path]:
+    """Writes a level series as the EPL test suite does, line ends and encoding included."""
+
+    def write(
+        name: str = "ABR-1-1",
+        levels: tuple[float, ...] = (20, 40, 60),
+        samples: int = 1000,
+        head: str = HEAD,
+        silent: int | None = None,
+        seed: int = 0,
+    ) -> Path:
+        data = np.random.default_rng(seed).standard_normal((samples, len(levels)))
+        if silent is not None:
+            data[:, silent] = 0
+        told = "".join(f"{level:g};" for level in levels)
+        rows = ["\t".join(f"{value: .6f}" for value in row) for row in data]
+        path = tmp_path / name
+        text = f"{head}:LEVELS:{told}\t\r:DATA\r" + "\r\n".join(rows) + "\r\n\r"
+        path.write_bytes(text.encode("iso-8859-1"))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def analysed() -> Callable[..., Path]:
+    """Writes what a rater marked beside a series: {level: latency of P5}."""
+
+    def write(
+        series: Path, peaks: dict[float, float], threshold: float | None = 35.0, rater: str = ""
+    ) -> Path:
+        word = {None: "None", inf: "inf"}.get(threshold, threshold)
+        heads = ["Level", "1msec Avg", "1msec StDev"]
+        heads += [
+            f"{p}{n} {w}" for n in range(1, 6) for p in "PN" for w in ("Latency", "Amplitude")
+        ]
+        lines = [f"Threshold (dB SPL): {word}", "Frequency (kHz): 16.00", "Filter: none"]
+        lines += ["NOTE: Negative latencies indicate no peak", "\t".join(heads)]
+        for level, latency in peaks.items():
+            cells = ["0.1"] * len(heads)
+            cells[0], cells[heads.index("P5 Latency")] = f"{level}", f"{latency}"
+            cells[heads.index("P5 Amplitude")] = "0.7"
+            lines.append("\t".join(cells))
+        path = series.with_name(f"{series.name}-16.00kHz-{rater}analyzed.txt")
+        path.write_text("\n".join(lines) + "\n", encoding="iso-8859-1")
+        return path
+
+    return write

@@ -1,0 +1,145 @@
+import shutil
+from math import inf, isnan, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.abr.readers.epl import EplReader, read_series
+from models.base import DataError
+from models.common.faults import Faults
+
+SAMPLE = Path(__file__).parents[5] / "shared" / "data" / "abr" / "ABR-52-3"
+
+
+def read(path):
+    reader = EplReader(Faults("files"))
+    return list(reader.read(path, path.name)), reader
+
+
+def test_a_series_has_a_row_for_each_level(series):
+    rows, reader = read(series(levels=(20, 40, 60)))
+    assert [row.level for row in rows] == [20, 40, 60]
+    assert {row.patient for row in rows} == {"ABR-1-1"}
+    assert rows[0].rate == 40 and isnan(rows[0].age) and isnan(rows[0].exists)
+    assert rows[0].signal.shape == (200,) and reader.faults.rows == []
+
+
+def test_a_point_is_the_mean_of_the_time_it_stands_for(series):
+    path = series()
+    rows, _ = read(path)
+    data = read_series(path).traces[:, 1]
+    # Each point stands for 4.25 of the 850 samples.
+    whole = sum(data[:4]) + 0.25 * data[4]
+    assert rows[1].signal[0] == pytest.approx(whole / 4.25, rel=1e-4)
+    assert rows[1].signal.mean() == pytest.approx(data[:850].mean(), rel=1e-3, abs=1e-6)
+
+
+def test_no_more_than_the_window_is_read(series):
+    path = series(samples=1700)
+    assert read_series(path).traces.shape == (850, 3)
+    with path.open("ab") as file:
+        file.write(b"this is never reached")
+    assert len(read(path)[0]) == 3
+
+
+def test_a_level_of_nothing_but_zeros_is_left_out_and_counted(series):
+    rows, reader = read(series(silent=1))
+    assert [row.level for row in rows] == [20, 60] and reader.silent_levels == 1
+
+
+def test_what_a_rater_marked_is_read_and_a_negative_latency_is_no_peak(series, analysed):
+    path = series()
+    analysed(path, {20: -5.1, 40: 5.2, 60: 4.9})
+    rows, _ = read(path)
+    assert [row.exists for row in rows] == [0, 1, 1]
+    assert [row.latency for row in rows][1:] == [5.2, 4.9] and isnan(rows[0].latency)
+    assert rows[1].amplitude == 0.7 and {row.threshold for row in rows} == {35.0}
+
+
+def test_each_rater_gives_rows_of_the_same_group(series, analysed):
+    path = series()
+    analysed(path, {20: -1, 40: 5.2, 60: 4.9}, rater="anna-")
+    analysed(path, {20: 6.0, 40: 5.3, 60: 4.8}, threshold=15.0, rater="ben-")
+    rows, reader = read(path)
+    assert len(rows) == 6 and reader.raters == 2 and {row.patient for row in rows} == {"ABR-1-1"}
+    assert [row.exists for row in rows if row.level == 20] == [0, 1]
+
+
+@pytest.mark.parametrize(("threshold", "exists"), [(None, nan), (inf, 0.0)])
+def test_no_threshold_is_not_known_and_infinity_is_no_response(series, analysed, threshold, exists):
+    path = series()
+    analysed(path, {}, threshold=threshold)
+    rows, _ = read(path)
+    assert all(isnan(row.threshold) for row in rows)
+    np.testing.assert_equal([row.exists for row in rows], [exists] * 3)
+
+
+BROKEN = {
+    "cut short in its data": (
+        lambda t: t[: len(t) // 3],
+        r"row \d+ has \d numbers, the header 3 levels|is cut short",
+    ),
+    "without its data": (lambda t: t[: t.index(b":DATA")], "has no line DATA behind its header"),
+    "without levels": (
+        lambda t: t.replace(b":LEVELS:", b":LAYERS:"),
+        "the header has no :LEVELS:",
+    ),
+    "without the time between samples": (
+        lambda t: t.replace(b"SAMPLE", b"SIMPLE"),
+        "the header has no SAMPLE",
+    ),
+    "with a word among its numbers": (
+        lambda t: t.replace(b":DATA\r", b":DATA\rnone 1 2\r"),
+        "row 1 of the data holds what is no number",
+    ),
+    "with a row too short": (
+        lambda t: t.replace(b":DATA\r", b":DATA\r1 2\r"),
+        "row 1 has 2 numbers, the header 3 levels",
+    ),
+    "of samples without time": (
+        lambda t: t.replace(b"sec): 10", b"sec): 0"),
+        "no time between samples",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_file_is_one_fault(series, how):
+    path = series()
+    change, told = BROKEN[how]
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DataError, match=told) as error:
+        read_series(path)
+    assert error.value.where == str(path)
+    rows, reader = read(path)
+    assert rows == [] and len(reader.faults.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Frequency (kHz): 16", "has no line 'Threshold (dB SPL): …'"),
+        ("Threshold (dB SPL): 30\n", "has no table with the columns Level, P5 Latency"),
+        ("Threshold (dB SPL): soon\nLevel\tP5 Latency\tP5 Amplitude\n", "holds what is no number"),
+        (
+            "Threshold (dB SPL): 3\nLevel\tP5 Latency\tP5 Amplitude\n20\t5",
+            "a row that is cut short",
+        ),
+    ],
+)
+def test_what_a_rater_wrote_can_be_broken(series, text, told):
+    path = series()
+    path.with_name("ABR-1-1-16kHz-analyzed.txt").write_text(text)
+    rows, reader = read(path)
+    assert rows == [] and told in reader.faults.rows[0][1]
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason="the shared sample ABR-52-3 is not here")
+def test_the_shared_recording_is_read_as_its_description_says(tmp_path):
+    path = Path(shutil.copy(SAMPLE, tmp_path))
+    rows, reader = read(path)
+    assert [row.level for row in rows] == [10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80]
+    assert rows[0].rate == 40 and reader.faults.rows == []
+    # Louder responses are larger, far above the noise at 10 dB.
+    assert rows[-1].signal.std() > 5 * rows[0].signal.std()

@@ -1,0 +1,164 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from models.abr.formats import FORMATS, recognise
+from models.abr.readers.files import read_responses
+from models.abr.readers.recordings import Averaging
+from models.base import DataError
+
+AVERAGING = Averaging(1000, 40.0, None)
+HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
+
+
+def read(path, on_bad="stop"):
+    return read_responses(str(path), on_bad, AVERAGING)
+
+
+def table(path, rows):
+    """A CSV of (patient, level, class, signal)."""
+    lines = [",".join(HEADS)]
+    lines += [
+        ",".join([str(p), str(v), str(c), *(f"{x:.4f}" for x in signal)])
+        for p, v, c, signal in rows
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_folder_is_read_at_any_depth_and_what_is_no_response_is_passed_over(
+    tmp_path, series, analysed
+):
+    first = series("ABR-1-1", seed=1)
+    analysed(first, {20: 5.5, 40: 5.2, 60: 4.9})
+    (tmp_path / "deep").mkdir()
+    series("ABR-2-1", seed=2).rename(tmp_path / "deep" / "ABR-2-1")
+    (tmp_path / "README.md").write_text("notes")
+    (tmp_path / ".hidden").write_bytes(b":RUN-1")
+    found = read(tmp_path)
+    assert sorted(set(found.patient)) == ["ABR-1-1", "deep/ABR-2-1"] and len(found) == 6
+    assert np.isfinite(found.labels["latency"]).sum() == 3
+    assert found.origin.species == "animal" and found.origin.window_ms == 8.5
+    assert found.signal.dtype == np.float32 and found.signal.shape == (6, 200)
+
+
+def test_a_recording_under_two_names_counts_once(tmp_path, series):
+    path = series("ABR-1-1")
+    (tmp_path / "copy of ABR-1-1").write_bytes(path.read_bytes())
+    found = read(tmp_path)
+    assert set(found.patient) == {"ABR-1-1"} and found.left_out["duplicates"] == 3
+
+
+def test_an_export_that_repeats_itself_counts_once_and_a_second_opinion_stays(tmp_path):
+    signal = np.random.default_rng(0).standard_normal(200)
+    rows = [(1, 80, 0, signal), (1, 80, 0, signal), (1, 80, 2, signal), (2, 80, 0, signal)]
+    found = read(table(tmp_path / "a.csv", rows))
+    assert found.patient.tolist() == ["patient 1", "patient 1"]
+    assert found.target.tolist() == [0, 2] and found.left_out["duplicates"] == 2
+
+
+def test_animals_and_people_are_not_mixed(tmp_path, series):
+    series("ABR-1-1")
+    table(tmp_path / "people.csv", [(1, 80, 0, np.ones(200))])
+    with pytest.raises(DataError) as error:
+        read(tmp_path)
+    assert str(error.value) == (
+        f"'{tmp_path}' holds more than one format: {FORMATS[0]}; {FORMATS[1]}\n"
+        "  from     data.path\n"
+        "  legal    one format, and so one species and one window of time\n"
+        "  mend     keep animals (EPL text) and people (tables, recordings) in folders of their own"
+    )
+
+
+def test_no_known_format_is_told_with_those_that_are(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(DataError, match="in no format that is known here") as error:
+        read(tmp_path)
+    assert error.value.legal == "; ".join(FORMATS)
+
+
+def test_a_path_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read(tmp_path / "nothing")
+
+
+def test_what_cannot_be_used_stops_the_start_or_is_counted(tmp_path, series):
+    series("ABR-1-1")
+    broken = series("ABR-2-1", seed=1)
+    broken.write_bytes(broken.read_bytes().replace(b":LEVELS:", b":LAYERS:"))
+    with pytest.raises(DataError) as error:
+        read(tmp_path)
+    assert str(error.value) == (
+        "1 of 4 files and levels cannot be used\n"
+        f"  from     {broken}: the header has no :LEVELS:\n"
+        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+    )
+    found = read(tmp_path, "skip")
+    assert len(found) == 3 and found.left_out["skipped"] == 1
+
+
+def test_values_that_are_no_numbers_are_a_fault_of_their_row(tmp_path):
+    signal = np.random.default_rng(0).standard_normal(200)
+    bad = np.where(np.arange(200) == 7, np.nan, signal)
+    path = table(tmp_path / "a.csv", [(1, 80, 0, signal), (2, 80, 0, bad)])
+    with pytest.raises(DataError, match="1 of 2 responses cannot be used") as error:
+        read(path)
+    assert error.value.where == "a.csv, line 3: the signal holds values that are no numbers"
+    assert len(read(path, "skip")) == 1
+
+
+def test_nothing_that_can_be_used_is_told(tmp_path):
+    with pytest.raises(DataError, match="there is no response that can be used"):
+        read(table(tmp_path / "a.csv", []))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("ABR-1-1", b":RUN-3\t", 0),
+        ("a.CSV", b"", 1),
+        ("a.xlsx", b"", 1),
+        ("a.set", b"", 2),
+        ("a.edf", b"", 2),
+        ("a.txt", b"text", None),
+    ],
+)
+def test_a_format_is_recognised_by_name_or_first_bytes(tmp_path, name, content, form):
+    path = tmp_path / name
+    path.write_bytes(content)
+    wanted = None if form is None else FORMATS[form]
+    assert recognise(path) == recognise(tmp_path) == wanted
+
+
+def test_recognising_loads_nothing_heavy():
+    code = (
+        "import sys, models.abr.formats; "
+        "sys.exit(bool({'torch', 'numpy', 'mne', 'openpyxl'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_table(tmp_path):
+    def anonymous_bytes():
+        with open("/proc/self/status") as status:
+            (line,) = [line for line in status if line.startswith("RssAnon")]
+        return int(line.split()[1]) * 1024
+
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells what of the memory is no file")
+    path = tmp_path / "a.csv"
+    rng = np.random.default_rng(0)
+    blocks = [",".join(f"{x:.4f}" for x in rng.standard_normal(199)) for _ in range(50)]
+    with path.open("w") as file:
+        file.write(",".join(HEADS) + "\n")
+        for number in range(210_000):
+            file.write(f"{number % 900},80,{number % 5},{number}e-5,{blocks[number % 50]}\n")
+    assert path.stat().st_size > 300e6
+    before = anonymous_bytes()
+    found = read(path)
+    assert len(found) == 210_000 and found.signal.nbytes > 160e6
+    # Some 200 bytes a row for its labels and for knowing it again; its signal is 800.
+    assert anonymous_bytes() - before < 130e6

@@ -1,0 +1,153 @@
+import re
+import resource
+from math import isnan
+
+import numpy as np
+import pytest
+
+from models.abr.readers.average import Average
+from models.abr.readers.recordings import Averaging, RecordingReader
+from models.common.faults import Faults
+from tests.models.abr.readers.edf import RATE, write_edf
+
+EVERY = 40
+"""Stimuli a second."""
+
+
+def response(rate=RATE):
+    """A wave at 5 ms, of 1 µV, in the middle of the band."""
+    time = np.arange(int(0.02 * rate)) / rate
+    return np.exp(-(((time - 0.005) / 0.0005) ** 2))
+
+
+def second(number, noise=2.0, kind="click 80 dB", spike=()):
+    """One second of a recording, with stimuli at its regular times."""
+    rng = np.random.default_rng(number)
+    signal = noise * rng.standard_normal(RATE) + 5 * np.sin(2 * np.pi * 10 * np.arange(RATE) / RATE)
+    starts = np.arange(EVERY) * RATE // EVERY
+    for start in starts:
+        wave = response()[: RATE - start]
+        signal[start : start + len(wave)] += wave
+    for place in spike:
+        signal[starts[place] + 20] += 400
+    return signal, [(number + start / RATE, kind) for start in starts]
+
+
+def read(path, sweeps=200, reject_uv=40.0, channel=None):
+    reader = RecordingReader(Faults("files"), Averaging(sweeps, reject_uv, channel))
+    return list(reader.read(path, path.name)), reader
+
+
+def test_sweeps_are_averaged_to_the_response_that_is_in_them(tmp_path):
+    path = write_edf(tmp_path / "a.edf", (second(n) for n in range(11)))
+    rows, reader = read(path)
+    assert len(rows) == 2 and reader.faults.rows == []
+    row = rows[0]
+    assert (row.patient, row.level) == ("a.edf", 80)
+    assert row.rate == pytest.approx(EVERY, rel=1e-3)
+    # 2 µV of noise over 200 sweeps leave 0.14 µV; what is slow was filtered out.
+    assert np.argmax(row.signal) * 0.05 == pytest.approx(5.0, abs=0.3)
+    assert 0.5 < row.signal.max() < 1.2 and abs(row.signal[:50]).max() < 0.5
+    assert row.fmp > 2 and isnan(row.age)
+    # 440 sweeps, less one or two that the end cuts, in two responses of 200.
+    assert 30 <= reader.over <= 40
+
+
+def test_kinds_of_stimuli_are_not_mixed(tmp_path):
+    seconds = [second(n, kind=f"click {80 - 40 * (n % 2)} dB") for n in range(12)]
+    rows, _ = read(write_edf(tmp_path / "a.edf", seconds))
+    assert sorted(row.level for row in rows) == [40, 80]
+
+
+def test_a_sweep_with_an_artefact_is_left_out(tmp_path):
+    seconds = [second(n, spike=(3, 17)) for n in range(6)]
+    rows, reader = read(write_edf(tmp_path / "a.edf", seconds))
+    assert reader.rejected == 12 and len(rows) == 1 and rows[0].signal.max() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"sweeps": 1000}, r"'click 80 dB' has \d+ sweeps within ±40 µV, and data.sweeps 1000"),
+        ({"channel": "Cy"}, "has no channel 'Cy'; nearest: Cz"),
+        ({"reject_uv": 1e-3}, "has 0 sweeps within ±0.001 µV"),
+    ],
+)
+def test_a_recording_that_gives_no_response_is_a_fault(tmp_path, how, told):
+    path = write_edf(tmp_path / "a.edf", (second(n) for n in range(6)))
+    rows, reader = read(path, **how)
+    assert rows == [] and len(reader.faults.rows) == 1
+    assert re.search(told, reader.faults.rows[0][1])
+
+
+def test_a_recording_that_is_too_slow_is_told(tmp_path):
+    seconds = ((np.zeros(256), []) for _ in range(3))
+    _, reader = read(write_edf(tmp_path / "slow.edf", seconds, rate=256))
+    assert reader.faults.rows[0][1] == (
+        "is sampled at 256 Hz, too slowly for a response (more than 6000 Hz)"
+    )
+
+
+def test_a_recording_without_stimuli_is_told(tmp_path):
+    _, reader = read(write_edf(tmp_path / "a.edf", ((np.zeros(RATE), []) for _ in range(2))))
+    assert reader.faults.rows == [("a.edf", "has no annotation that could be a stimulus")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"0       no recording", b"\x89PNG\r\n\x1a\n" * 100],
+    ids=["empty", "cut", "png"],
+)
+@pytest.mark.parametrize("suffix", ["edf", "set"])
+def test_what_is_no_recording_is_one_fault(tmp_path, content, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(content)
+    rows, reader = read(path)
+    assert rows == [] and len(reader.faults.rows) == 1
+    assert reader.faults.rows[0][1].startswith("cannot be read: ")
+
+
+def test_an_eeglab_set_gives_what_an_edf_gives(tmp_path):
+    from scipy.io import savemat
+
+    seconds = [second(n) for n in range(6)]
+    signal = np.concatenate([s for s, _ in seconds])
+    events = [(onset, kind) for _, told in seconds for onset, kind in told]
+    kinds = np.array(
+        [(onset * RATE + 1, kind, 0) for onset, kind in events],
+        dtype=[("latency", "O"), ("type", "O"), ("duration", "O")],
+    )
+    places = np.array([("Cz",)], dtype=[("labels", "O")])
+    eeg = {"data": signal[None], "srate": float(RATE), "nbchan": 1, "pnts": len(signal)}
+    eeg |= {"trials": 1, "xmin": 0.0, "xmax": 6.0, "setname": "a", "chanlocs": places}
+    savemat(tmp_path / "a.set", {"EEG": eeg | {"event": kinds, "times": [], "icawinv": []}})
+    (row,), reader = read(tmp_path / "a.set")
+    (other,), _ = read(write_edf(tmp_path / "a.edf", seconds))
+    assert reader.faults.rows == [] and row.level == 80
+    np.testing.assert_allclose(row.signal, other.signal, atol=0.02)
+
+
+def test_an_average_knows_how_much_of_it_is_noise():
+    rng, rate = np.random.default_rng(0), 20_000.0
+    silent, heard = Average(rate, 10.0), Average(rate, 10.0)
+    for _ in range(400):
+        noise = rng.standard_normal(201)
+        silent.add(noise)
+        heard.add(noise + 0.5 * np.sin(np.arange(201) / 8))
+    assert silent.fmp() == pytest.approx(1.0, abs=0.3)
+    # A variance of 0.125 over one of 1/400.
+    assert heard.fmp() == pytest.approx(1 + 0.125 * 400, rel=0.15)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    def grown(seconds):
+        path = write_edf(tmp_path / "a.edf", (second(n % 7) for n in range(seconds)))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        rows, _ = read(path, sweeps=1000)
+        assert len(rows) > 0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, path.stat().st_size
+
+    grown(60)  # what the libraries need
+    growth, size = grown(13_000)
+    assert size > 300e6 and growth * 1024 < 60e6

@@ -1,0 +1,140 @@
+from math import isnan
+
+import numpy as np
+import pytest
+
+from models.abr.readers.table import TableReader
+from models.abr.responses import UNKNOWN_CLASS
+from models.base import DataError
+from models.common.faults import Faults
+
+HEADS = ["Patient ID", "Age", "Intensity", "Rate", "Fmp", "Hear_Loss", "V Latancy", "V Amplitude"]
+POINTS = [str(point) for point in range(1, 201)]
+
+
+def line(patient="7", loss="0", latency="5.6", amplitude="0.4", extra=(), points=None):
+    facts = [patient, "40", "80", "11.1", "3.2", loss, latency, amplitude, *extra]
+    return [*facts, *(points or [f"{n / 1000}" for n in range(200)])]
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(lines, heads=HEADS, extra=(), mark=",", name="export.csv"):
+        path = tmp_path / name
+        every = [[*heads, *extra, *POINTS], *lines]
+        path.write_text("\n".join(mark.join(cells) for cells in every), encoding="utf-8-sig")
+        return path
+
+    return write
+
+
+def read(path):
+    reader = TableReader(Faults("responses"))
+    return list(reader.read(path, path.name)), reader
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_line_is_a_response_with_its_facts(table, mark):
+    (row,), reader = read(table([line(loss="4")], mark=mark))
+    assert (row.patient, row.age, row.level, row.rate, row.fmp) == ("patient 7", 40, 80, 11.1, 3.2)
+    assert (row.target, row.exists, row.latency, row.amplitude) == (4, 1, 5.6, 0.4)
+    assert isnan(row.threshold) and row.where == "export.csv, line 2"
+    np.testing.assert_allclose(row.signal, np.arange(200) / 1000, rtol=1e-6)
+    assert reader.faults.rows == []
+
+
+@pytest.mark.parametrize("latency", ["", "0", "-1", " "])
+def test_no_latency_is_no_wave(table, latency):
+    (row,), _ = read(table([line(latency=latency)]))
+    assert row.exists == 0 and isnan(row.latency) and isnan(row.amplitude)
+
+
+def test_a_table_without_latencies_says_nothing_of_the_wave(table):
+    heads = [*HEADS[:-2], "Other", "More"]
+    (row,), _ = read(table([line()], heads=heads))
+    assert isnan(row.exists) and isnan(row.latency)
+
+
+@pytest.mark.parametrize(
+    ("word", "target"), [("2", 2), ("2.0", 2), ("Sensorineural", 2), ("", UNKNOWN_CLASS)]
+)
+def test_a_hearing_loss_is_a_number_or_a_name(table, word, target):
+    assert read(table([line(loss=word)]))[0][0].target == target
+
+
+def test_the_rules_of_the_export_leave_out_what_they_name(table):
+    lines = [
+        line(extra=("Alternating", "3")),
+        line(extra=("Rarefaction", "3")),
+        line(extra=("alternate", "100")),
+        line(extra=("", "")),
+    ]
+    rows, reader = read(table(lines, extra=("Polarity", "Rejected")))
+    assert len(rows) == 2 and (reader.other_polarity, reader.many_rejected) == (1, 1)
+
+
+def test_a_response_of_nobody_is_a_group_of_its_own(table):
+    rows, reader = read(table([line(patient=""), line(patient=""), line(patient="2")]))
+    assert len({row.patient for row in rows}) == 3 and reader.without_patient == 2
+    # Never what a patient could be called.
+    assert rows[0].patient == "nobody's: export.csv, line 2"
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (line(loss="9"), "hear_loss '9' is none of 0 normal, 1 neuropathy"),
+        (line(latency="late"), "latency 'late' is no number"),
+        (line(points=["x"] * 200), "1 'x' is no number"),
+    ],
+)
+def test_a_broken_line_is_one_fault_and_the_others_are_read(table, broken, told):
+    rows, reader = read(table([broken, line()]))
+    assert len(rows) == 1
+    assert reader.faults.rows[0][0] == "export.csv, line 2" and told in reader.faults.rows[0][1]
+
+
+def test_missing_columns_are_told_together(table):
+    path = table([line()])
+    path.write_text(path.read_text().replace("Patient ID", "Nobody").replace(",200", ",2000"))
+    with pytest.raises(DataError) as error:
+        read(path)
+    assert str(error.value) == (
+        "the table has no column patient_id, 200\n"
+        f"  from     {path}\n"
+        "  legal    patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
+        "v_amplitude, threshold, polarity, rejected where they are known"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("empty.csv", b"", "the table is empty"),
+        ("picture.csv", b"\x89PNG\r\n\x1a\n\xff", "the table cannot be read"),
+        ("broken.xlsx", b"PK\x03\x04 no workbook", "the workbook cannot be read"),
+        ("empty.xlsx", b"", "the workbook cannot be read"),
+    ],
+)
+def test_what_is_no_table_is_told(tmp_path, name, content, told):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=told) as error:
+        read(path)
+    assert error.value.where == str(path)
+
+
+def test_a_workbook_says_the_same_as_the_text(table, tmp_path):
+    from openpyxl import Workbook
+
+    lines = [line(), line(patient="8", loss="3", latency="")]
+    book = Workbook()
+    book.active.append([*HEADS, *range(1, 201)])
+    for cells in lines:
+        book.active.append([float(c) if c else None for c in cells])
+    book.save(tmp_path / "export.xlsx")
+    as_text, as_book = read(table(lines))[0], read(tmp_path / "export.xlsx")[0]
+    for a, b in zip(as_text, as_book, strict=True):
+        assert (a.target, a.exists, a.level) == (b.target, b.exists, b.level)
+        np.testing.assert_allclose(a.signal, b.signal)
+    assert [row.patient for row in as_book] == [row.patient for row in as_text]

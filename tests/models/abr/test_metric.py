@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.abr.losses import TERMS
+from models.abr.metric import BINS, auroc, macro_f1
+
+
+def confusion(target, told):
+    counts = torch.zeros(5, 5, dtype=torch.float64)
+    for a, b in zip(target, told, strict=True):
+        counts[a, b] += 1
+    return counts
+
+
+def test_macro_f1_is_the_mean_over_all_five_by_the_definition():
+    rng = np.random.default_rng(0)
+    target, told = rng.integers(0, 4, 300), rng.integers(0, 5, 300)
+    f1, recalls = [], []
+    for c in range(5):
+        right = ((target == c) & (told == c)).sum()
+        precision = right / max(1, (told == c).sum())
+        recall = right / max(1, (target == c).sum())
+        f1.append(2 * precision * recall / (precision + recall) if right else 0.0)
+        recalls.append(recall)
+    found = macro_f1(confusion(target, told))
+    assert found["val_macro_f1"] == pytest.approx(np.mean(f1))
+    assert found["val_balanced_accuracy"] == pytest.approx(np.mean(recalls[:4]))
+    assert found["absent_classes"] == 1 and found["f1_conductive"] == 0
+    assert found["f1_total"] == pytest.approx(f1[3])
+
+
+def test_auroc_is_the_share_of_pairs_in_the_right_order():
+    rng = np.random.default_rng(1)
+    having, without = rng.integers(0, 20, 60), rng.integers(0, 15, 40)
+    pairs = [(1.0 if h > w else 0.5 if h == w else 0.0) for h in having for w in without]
+    counts = (np.bincount(x, minlength=20) for x in (without, having))
+    found = auroc(*(torch.tensor(c, dtype=torch.float64) for c in counts))
+    assert found == pytest.approx(np.mean(pairs))
+    assert math.isnan(auroc(torch.zeros(4), torch.ones(4)))
+
+
+def test_counts_add_up_however_a_split_is_batched(make_task):
+    task = make_task()
+    task.setup()
+    torch.manual_seed(0)
+    model, samples, metric = task.build().eval(), task.data("val"), task.metric()
+    rows = [samples.sample(i, None) for i in range(50)]
+    totals = []
+    for size in (50, 7, 1):
+        batches = [task.collate(rows[at : at + size]) for at in range(0, 50, size)]
+        found = [metric.update(model, batch) for batch in batches]
+        assert {len(counts) for counts in found} == {12 + 2 + 2 * BINS + 2 + 2 + 25 + 2}
+        totals.append(sum(found))
+    assert totals[0].dtype == torch.float64
+    for other in totals[1:]:
+        torch.testing.assert_close(totals[0], other, rtol=1e-5, atol=1e-5)
+        # What is counted is exact.
+        assert torch.equal(totals[0][6:12], other[6:12])
+
+
+def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(make_task, batch_of):
+    task = make_task()
+    task.setup()
+    task.pace(0.0, 10.0)  # no matter how far the curriculum is
+    torch.manual_seed(0)
+    model, metric = task.build().eval(), task.metric()
+    batch = batch_of(task, 40, "val")
+    found = metric.result(metric.update(model, batch))
+    task.pace(10.0, 10.0)
+    sums, weight = task.loss(model, batch).sum, task.weight(batch)
+    wanted = sum(sums[term].item() / weight[term] for term in TERMS)
+    assert found["val_loss"] == pytest.approx(wanted, rel=1e-5)
+    told = model(batch["signal"], batch["static"])
+    error = (told["signal"] - batch["signal"]).square().mean().item()
+    assert found["val_signal_mse"] == pytest.approx(error, rel=1e-5)
+    known = batch["peak_mask"][:, 0]
+    late = (told["latency"] - batch["peak"][:, 0])[known].abs().mean().item()
+    assert found["latency_mae_ms"] == pytest.approx(late, rel=1e-5)
+
+
+def test_a_model_that_tells_nothing_of_a_term_is_found(make_task, batch_of):
+    task = make_task()
+    task.setup()
+    model = task.build()
+    model.terms = TERMS[:-1]
+    with pytest.raises(KeyError, match="threshold"):
+        task.metric().update(model, batch_of(task, 2))

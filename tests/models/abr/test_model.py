@@ -1,0 +1,158 @@
+import pytest
+import torch
+
+from models.abr.attention import Attention
+from models.abr.config import SIZES
+from models.abr.convolution import sinusoids, upsampled
+from models.abr.film import FiLM
+from models.abr.losses import TERMS
+from models.abr.model import Network
+from models.abr.state_space import StateSpace
+from models.abr.statistics import Statistics
+
+
+def made(terms=TERMS, size="tiny"):
+    torch.manual_seed(0)
+    return Network(SIZES[size], Statistics(), terms)
+
+
+def inputs(batch=3):
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(batch, 1, 200, generator=generator),
+        torch.randn(batch, 4, generator=generator),
+    )
+
+
+SHAPES = {"signal": (3, 1, 200), "class": (3, 5)}
+
+
+@pytest.mark.parametrize("size", ["tiny", "lite"])
+def test_it_tells_of_every_term_and_reconstructs_200_points(size):
+    told = made(size=size)(*inputs())
+    assert {name: tuple(x.shape) for name, x in told.items()} == {
+        name: SHAPES.get(name, (3,)) for name in TERMS
+    }
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_parameter_has_a_gradient(training):
+    model = made().train(training)
+    sum(x.float().sum() for x in model(*inputs()).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.slow
+def test_every_parameter_of_full_has_a_gradient():
+    model = made(size="full")
+    sum(x.float().sum() for x in model(*inputs(1)).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.slow  # twenty seconds, for some thousand small operations
+def test_it_compiles_without_a_break():
+    torch.compiler.reset()
+    model = made().eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for name, told in compiled(*inputs()).items():
+        torch.testing.assert_close(told, model(*inputs())[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_runs_in_mixed_precision(dtype):
+    model = made().eval()
+    with torch.autocast("cpu", dtype=dtype):
+        mixed = model(*inputs())
+    for name, plain in model(*inputs()).items():
+        # Eight bits of mantissa through some fifty layers.
+        torch.testing.assert_close(mixed[name].float(), plain, rtol=0.1, atol=0.2)
+
+
+def test_it_runs_with_weights_in_bfloat16():
+    model = made().bfloat16()
+    told = model(*(x.bfloat16() for x in inputs()))
+    assert all(x.isfinite().all() for x in told.values())
+
+
+def test_without_the_state_spaces_it_says_something_else():
+    model = made().eval()
+    whole = model(*inputs())["signal"]
+    for module in model.modules():
+        if isinstance(module, StateSpace):
+            module.c.data.zero_()
+    assert (model(*inputs())["signal"] - whole).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("terms", "frozen"),
+    [
+        (("signal",), {"peak", "class", "threshold"}),
+        (("signal", "class"), {"peak", "threshold"}),
+        (("signal", "exists", "threshold"), {"class"}),
+    ],
+)
+def test_a_head_without_labels_is_frozen_and_says_nothing(terms, frozen):
+    model = made(terms)
+    assert tuple(model(*inputs())) == terms
+    still = {n.split(".")[1] for n, p in model.named_parameters() if not p.requires_grad}
+    assert still - {"peak"} == frozen - {"peak"}
+    for name in ("exists", "latency", "amplitude"):
+        branch = model.heads["peak"].get_submodule(name)
+        assert all(p.requires_grad == (name in terms) for p in branch.parameters())
+    blocks = model.blocks()
+    assert not any(model.heads[name] in blocks for name in frozen)
+
+
+def test_a_latency_begins_at_the_mean_of_training():
+    torch.manual_seed(0)
+    fitted = Statistics(latency=(6.5, 0.001), amplitude=(0.4, 0.001))
+    told = Network(SIZES["tiny"], fitted, TERMS)(*inputs())
+    torch.testing.assert_close(told["latency"], torch.full((3,), 6.5), rtol=0, atol=0.01)
+    torch.testing.assert_close(told["amplitude"], torch.full((3,), 0.4), rtol=0, atol=0.01)
+
+
+def test_film_follows_its_formula_and_forgets_conditions_only_in_training():
+    torch.manual_seed(0)
+    film, x, condition = FiLM(6), torch.randn(400, 3, 6), torch.randn(400, 8)
+    with torch.no_grad():
+        film.absent.fill_(3.0)
+    film.eval()
+    told = film.trunk(condition)
+    wanted = (1 + 0.1 * film.gamma(told))[:, None] * film.norm(x) + 0.1 * film.beta(told)[:, None]
+    torch.testing.assert_close(film(x, condition), wanted)
+    film.train()
+    changed = (film(x, condition) - wanted).abs().amax((1, 2)) > 1e-6
+    assert 0.08 < changed.float().mean() < 0.22
+
+
+def test_evaluation_draws_nothing():
+    model = made().eval()
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    model(*inputs())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_distances_are_told_apart_up_to_32():
+    torch.manual_seed(0)
+    attention = Attention(8, 2, "auto", bias=False)
+    query, positions = torch.randn(1, 2, 50, 4), torch.randn(65, 8)
+    added = attention._distances(query, positions)
+    for row, column in ((0, 0), (0, 31), (0, 32), (0, 49), (49, 0), (20, 17)):
+        distance = max(-32, min(32, column - row)) + 32
+        for head in range(2):
+            key = positions[distance, 4 * head : 4 * head + 4]
+            wanted = query[0, head, row] @ key / 2
+            torch.testing.assert_close(added[0, head, row, column], wanted)
+
+
+@pytest.mark.parametrize(("short", "long"), [(13, 25), (25, 50), (100, 200), (5, 5)])
+def test_upsampling_is_that_of_torch(short, long):
+    x = torch.randn(2, short, 3)
+    wanted = torch.nn.functional.interpolate(x.mT, long, mode="linear").mT
+    torch.testing.assert_close(upsampled(x, long), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_no_two_positions_have_the_same_vector():
+    table = sinusoids(100, 8, torch.device("cpu"))
+    assert torch.cdist(table, table).fill_diagonal_(9.0).min() > 0.01

@@ -1,0 +1,61 @@
+import math
+
+import pytest
+import torch
+
+from models.abr.state_space import StateSpace
+
+
+@pytest.fixture
+def layer():
+    torch.manual_seed(0)
+    made = StateSpace(4, 6, dropout=0.0)
+    with torch.no_grad():  # at first many are ones, which would hide a wrong axis
+        for parameter in (made.mix, made.b, made.c, made.d, made.a_re):
+            parameter.copy_(torch.randn_like(parameter))
+    return made
+
+
+def term(layer, f, n):
+    a = complex(-math.log1p(math.exp(layer.a_re[n])), layer.a_im[n])
+    return layer.mix[n].item() * layer.c[f, n].item() * layer.b[n, f].item(), a
+
+
+def test_the_kernel_is_the_sum_of_the_formula(layer):
+    kernel = layer.kernel(13)
+    layer.requires_grad_(False)
+    for f in range(4):
+        dt = math.exp(layer.log_dt[f])
+        for at in range(13):
+            terms = (term(layer, f, n) for n in range(6))
+            powers = ((w, complex(at * dt * a.real, at * dt * a.imag)) for w, a in terms)
+            wanted = dt * sum(w * math.exp(p.real) * math.cos(p.imag) for w, p in powers)
+            assert kernel[at, f].item() == pytest.approx(wanted, rel=2e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("time", [1, 7, 25])
+def test_half_of_the_channels_look_back_and_half_ahead(layer, time):
+    x = torch.randn(2, time, 4, dtype=torch.float64)
+    kernel = layer.kernel(time).double()
+    wanted = layer.d.double() * x
+    for at in range(time):
+        for other in range(time):
+            back = kernel[at - other] if other <= at else torch.zeros(4, dtype=torch.float64)
+            ahead = kernel[other - at] if other >= at else torch.zeros(4, dtype=torch.float64)
+            wanted[:, at] += torch.cat((back[:2], ahead[2:])) * x[:, other]
+    torch.testing.assert_close(layer._mixed(x.float()).double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_decay_and_steps_begin_as_specified(layer):
+    fresh = StateSpace(256, 8, 0.0)
+    torch.testing.assert_close(torch.nn.functional.softplus(fresh.a_re), torch.full((8,), 0.5))
+    assert 1e-3 <= fresh.log_dt.exp().min() < 2e-3 and 5e-2 < fresh.log_dt.exp().max() <= 1e-1
+
+
+def test_it_computes_in_full_precision_under_autocast(layer):
+    x = torch.randn(1, 9, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(layer(x), layer(x.clone()), rtol=0, atol=0)
+        mixed = layer(x)
+    torch.testing.assert_close(mixed, layer(x), rtol=1e-6, atol=1e-6)
+    assert layer(x.bfloat16().float()).dtype == torch.float32
