@@ -14,8 +14,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
 from models.common.split import write_whole
-from models.language.records import Turn
-from models.language.tokenizer import RESERVED, TAGS
+from models.language.text.records import Turn
+from models.language.tokens.tokenizer import RESERVED, TAGS
 
 KEPT = "tokenizer.json"
 """Its name in the run folder."""

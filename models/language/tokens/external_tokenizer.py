@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
-from models.language import bpe
-from models.language.records import Turn
-from models.language.tokenizer import Tokenizer
+from models.language.text.records import Turn
+from models.language.tokens import bpe
+from models.language.tokens.tokenizer import Tokenizer
 
 _LARGEST = 64 * 2**20
 """Bytes of a file that may be part of a tokenizer; what is larger holds weights."""

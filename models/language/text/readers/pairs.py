@@ -9,8 +9,8 @@ from pathlib import Path
 
 from models.base import DataError
 from models.common.faults import Faults
-from models.language.readers.text_file import TextFile
-from models.language.records import Conversation, Turn
+from models.language.text.readers.text_file import TextFile
+from models.language.text.records import Conversation, Turn
 
 COLUMNS = (("input", "output"), ("prompt", "response"), ("user", "assistant"))
 LEGAL = " or ".join(f"{request},{answer}" for request, answer in COLUMNS)

@@ -11,9 +11,9 @@ import numpy as np
 from models.base import DataError
 from models.common import cache
 from models.common.faults import Faults, OnBad
-from models.language.index import Index, Scan, exchanges_in
-from models.language.records import Conversation, Document, Exchange, Record
-from models.language.sources import Files, Listed, Source
+from models.language.text.index import Index, Scan, exchanges_in
+from models.language.text.records import Conversation, Document, Exchange, Record
+from models.language.text.sources import Files, Listed, Source
 
 SMALL = 8 * 2**20
 """Bytes up to which files are read anew at each start, and nothing of them is kept in the cache."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from models.language.records import Turn
+from models.language.text.records import Turn
 
 TAGS = (
     "<system>", "</system>", "<command>", "</command>",

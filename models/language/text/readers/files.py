@@ -6,7 +6,7 @@ from pathlib import Path
 
 from models.base import DataError
 from models.common import paths
-from models.language.readers.suffixes import SUFFIXES
+from models.language.text.readers.suffixes import SUFFIXES
 
 
 def find(path: Path) -> tuple[list[Path], int]:

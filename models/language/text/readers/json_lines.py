@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from models.common.faults import Faults
-from models.language.readers.pairs import COLUMNS, columns_in, pair
-from models.language.readers.parts import in_parts
-from models.language.readers.text_file import TextFile
-from models.language.records import Conversation, Document, Record, Turn
+from models.language.text.readers.pairs import COLUMNS, columns_in, pair
+from models.language.text.readers.parts import in_parts
+from models.language.text.readers.text_file import TextFile
+from models.language.text.records import Conversation, Document, Record, Turn
 
 ROLES = ("system", "user", "assistant", "tool")
 LEGAL = "; ".join(["text", *(f"{a}, {b}" for a, b in COLUMNS), "messages: [{role, content}]"])

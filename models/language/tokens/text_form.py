@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.language.records import Turn
-from models.language.tokenizer import Tokenizer
+from models.language.text.records import Turn
+from models.language.tokens.tokenizer import Tokenizer
 
 _FORMS = {
     "system": "<system>{}</system>\n",

@@ -11,10 +11,10 @@ import numpy as np
 from models.base import DataError
 from models.common import cache
 from models.common.array_file import ArrayFile
-from models.language.corpus import SMALL, VERSION, Corpus
-from models.language.text_form import prompt_and_answer
-from models.language.token_stream import stream_of
-from models.language.tokenizer import Tokenizer
+from models.language.text.corpus import SMALL, VERSION, Corpus
+from models.language.tokens.text_form import prompt_and_answer
+from models.language.tokens.token_stream import stream_of
+from models.language.tokens.tokenizer import Tokenizer
 
 
 class Encoded:

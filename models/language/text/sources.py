@@ -12,11 +12,11 @@ from models.base import DataError
 from models.common.faults import Faults
 from models.common.paths import no_format, unreadable
 from models.language.formats import FORMATS
-from models.language.readers import files, plain_text, suffixes
-from models.language.readers.json_lines import read_json_lines
-from models.language.readers.pairs import read_csv, read_parallel
-from models.language.readers.text_file import TextFile, has_mark
-from models.language.records import Record
+from models.language.text.readers import files, plain_text, suffixes
+from models.language.text.readers.json_lines import read_json_lines
+from models.language.text.readers.pairs import read_csv, read_parallel
+from models.language.text.readers.text_file import TextFile, has_mark
+from models.language.text.records import Record
 
 
 class Source(Protocol):

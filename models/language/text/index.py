@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.language.packed import TextsBuilder, unpacked
-from models.language.records import Conversation, Document, Exchange
+from models.language.text.packed import TextsBuilder, unpacked
+from models.language.text.records import Conversation, Document, Exchange
 
 DIGEST = 16
 """Bytes of a digest: two of a billion texts share one by chance once in 10**20 data sets."""

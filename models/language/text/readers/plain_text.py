@@ -9,9 +9,9 @@ from itertools import groupby, islice
 from operator import itemgetter
 
 from models.common.faults import Faults
-from models.language.readers.parts import parts, with_line_ends
-from models.language.readers.text_file import TextFile
-from models.language.records import Conversation, Document, Turn
+from models.language.text.readers.parts import parts, with_line_ends
+from models.language.text.readers.text_file import TextFile
+from models.language.text.records import Conversation, Document, Turn
 
 PIECE = 4096
 """Characters that a document made of blocks has at least, where the file is long enough."""

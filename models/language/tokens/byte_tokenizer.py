@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.language.records import Turn
-from models.language.tokenizer import RESERVED, TAGS
+from models.language.text.records import Turn
+from models.language.tokens.tokenizer import RESERVED, TAGS
 
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")
 
