@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.abr.control import Control, band, others
 from models.abr.layout import CLASSES
-from models.abr.responses import CLASS_NAMES, LABELS, STATIC_NAMES, UNKNOWN_CLASS, Responses
+from models.abr.responses import CLASS_NAMES, LABELS, STATIC_NAMES, Responses
 from models.abr.statistics import Statistics
 from models.base import Batch, Draws, SplitName
 from models.common.split import SPLITS
@@ -123,7 +123,7 @@ class Dataset:
             "split": ONE_RECORDING if self.by_level else "by patient",
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.portions[name]) for name in SPLITS},
-            "classes": {name: self._classes(name) for name in SPLITS},
+            "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
             "not_trained": self._missing(),
             "not_known": [
                 name
@@ -140,8 +140,6 @@ class Dataset:
     def _classes(self, name: SplitName) -> dict[str, int]:
         """How many of each class; those that are absent are listed with 0."""
         target = self.responses.target[self.portions[name].index]
-        if not (self.responses.target != UNKNOWN_CLASS).any():
-            return {}
         counts = np.bincount(target[target >= 0], minlength=CLASSES)
         return dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
 

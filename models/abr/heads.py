@@ -31,7 +31,9 @@ class SignalHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, base]; gives [batch, 1, 200]."""
-        shape = self.shape(self.pooling(self.layers(x)))[..., None]
+        # Turned, and not given a last axis: by its strides torch would take that for channels-last,
+        # and DDP would have to copy the gradient of the first convolution.
+        shape = self.shape(self.pooling(self.layers(x)))[:, None].mT
         return (shape + self.residual(shape)).mT
 
 

@@ -156,3 +156,10 @@ def test_upsampling_is_that_of_torch(short, long):
 def test_no_two_positions_have_the_same_vector():
     table = sinusoids(100, 8, torch.device("cpu"))
     assert torch.cdist(table, table).fill_diagonal_(9.0).min() > 0.01
+
+
+def test_gradients_are_laid_out_as_their_parameters():
+    model = made()
+    sum(x.float().sum() for x in model(*inputs()).values()).backward()
+    odd = [n for n, p in model.named_parameters() if p.grad.stride() != p.stride()]
+    assert odd == []  # DDP warns of them, and copies

@@ -1,0 +1,275 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from models.abr.losses import TERMS
+from models.base import DataError, Goal, Paced, Pictured
+
+SPLITS = ("train", "val", "test")
+HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
+
+
+@pytest.fixture
+def task(make_task):
+    made = make_task()
+    made.setup()
+    return made
+
+
+def one_step(task, model, batch):
+    weight, loss = task.weight(batch), task.loss(model, batch)
+    sum(total / max(1, weight[term]) for term, total in loss.sum.items()).backward()
+    return loss
+
+
+def test_no_patient_is_on_two_sides(task):
+    sides = {name: set(task.dataset.responses.patient[task.data(name).index]) for name in SPLITS}
+    assert sum(map(len, sides.values())) == len(set.union(*sides.values())) == 160
+    signals = {
+        name: {task.dataset.responses.signal[i].tobytes() for i in task.data(name).index}
+        for name in SPLITS
+    }
+    assert sum(map(len, signals.values())) == len(set.union(*signals.values()))
+
+
+def test_a_batch_has_the_shapes_and_kinds_of_the_specification(task, batch_of):
+    batch = batch_of(task, 6)
+    assert {n: (tuple(x.shape), x.dtype) for n, x in batch.items()} == {
+        "signal": ((6, 1, 200), torch.float32),
+        "static": ((6, 4), torch.float32),
+        "peak": ((6, 2), torch.float32),
+        "peak_mask": ((6, 2), torch.bool),
+        "exists": ((6,), torch.float32),
+        "exists_mask": ((6,), torch.bool),
+        "target": ((6,), torch.int64),
+        "threshold": ((6,), torch.float32),
+        "threshold_mask": ((6,), torch.bool),
+    }
+    assert all(x.isfinite().all() for x in batch.values())
+
+
+def test_inputs_are_standardised_by_the_training_patients_alone(task, batch_of):
+    train = batch_of(task, len(task.data("train")))
+    assert train["signal"].square().mean().item() == pytest.approx(1, rel=1e-4)
+    torch.testing.assert_close(train["static"].mean(0), torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(train["static"].std(0), torch.ones(4), rtol=1e-3, atol=0)
+    val = batch_of(task, len(task.data("val")), "val")
+    assert abs(val["signal"].square().mean().item() - 1) > 1e-3
+    # One factor for all: what is twice as high stays twice as high.
+    responses, index = task.dataset.responses, task.data("train").index
+    ratio = train["signal"][:, 0].numpy() / responses.signal[index]
+    np.testing.assert_allclose(
+        ratio[np.isfinite(ratio)], 1 / task.dataset.statistics.signal_rms, 1e-4
+    )
+
+
+def test_the_loss_and_its_units_have_the_same_terms_and_samples_come_first(task, batch_of):
+    batch = batch_of(task, 8)
+    loss, weight = task.loss(task.build(), batch), task.weight(batch)
+    assert tuple(loss.sum) == tuple(weight) == TERMS and weight["signal"] == 8
+    assert task.units == "samples" and task.goal == Goal("val_macro_f1", "max")
+
+
+def test_weights_of_terms_multiply_inside_the_sums(make_task, batch_of):
+    sums = {}
+    for weight in (1.0, 3.0):
+        task = make_task(loss={"threshold": weight, "class": weight, "signal": 0.5})
+        task.setup()
+        torch.manual_seed(0)
+        sums[weight] = task.loss(task.build(), batch_of(task, 8)).sum
+    for term, factor in (("threshold", 3), ("class", 3), ("signal", 1), ("latency", 1)):
+        torch.testing.assert_close(factor * sums[1.0][term], sums[3.0][term])
+
+
+def test_the_curriculum_holds_terms_back_and_leaves_gradients_everywhere(task, batch_of):
+    assert isinstance(task, Paced)
+    task.pace(0.0, 100.0)
+    model, batch = task.build(), batch_of(task, 8)
+    loss = one_step(task, model, batch)
+    assert {t for t, total in loss.sum.items() if total.item() == 0} == set(TERMS) - {"signal"}
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    task.pace(8.0, 100.0)
+    found = task.loss(model, batch).sum
+    assert found["class"].item() > 0 == found["threshold"].item()
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(task):
+    samples = task.data("train")
+    rows = [samples.sample(i, None) for i in range(12)]
+    model = task.build().eval()
+    one, parts = task.collate(rows), [task.collate(rows[:5]), task.collate(rows[5:])]
+    for term in TERMS:
+        assert sum(task.weight(part)[term] for part in parts) == task.weight(one)[term]
+        total = sum(task.loss(model, part).sum[term] for part in parts)
+        torch.testing.assert_close(total, task.loss(model, one).sum[term], rtol=1e-4, atol=1e-5)
+
+
+def table(path, patients=20, **empty):
+    rng = np.random.default_rng(0)
+    lines = [",".join(HEADS)]
+    for patient in range(patients):
+        target = "" if empty else patient % 2
+        cells = [patient, 80, target, *(f"{x:.3f}" for x in rng.standard_normal(200))]
+        lines.append(",".join(map(str, cells)))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_what_has_no_labels_is_not_trained_and_not_reported(tmp_path, make_task, batch_of):
+    task = make_task(path=str(table(tmp_path / "a.csv")))
+    task.setup()
+    batch = batch_of(task, 4)
+    assert (
+        tuple(task.loss(task.build(), batch).sum)
+        == tuple(task.weight(batch))
+        == ("signal", "class")
+    )
+    metric = task.metric()
+    names = set(metric.result(metric.update(task.build(), batch)))
+    assert {"val_signal_mse", "val_macro_f1"} < names
+    assert not any(word in name for name in names for word in ("latency", "threshold", "auroc"))
+    facts = task.facts()
+    assert facts["not_trained"] == ["exists", "latency", "amplitude", "threshold"]
+    assert facts["not_known"] == ["age", "rate", "fmp"]
+    assert facts["classes"]["train"] == {
+        "normal": 6,
+        "neuropathy": 6,
+        "sensorineural": 0,
+        "total": 0,
+        "conductive": 0,
+    }
+    json.dumps(facts)
+
+
+def test_without_classes_the_goal_is_the_reconstruction(tmp_path, make_task):
+    task = make_task(path=str(table(tmp_path / "a.csv", unlabelled=True)))
+    task.setup()
+    assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
+
+
+def test_one_recording_is_split_by_level_and_says_so(make_task, series):
+    path = series(levels=tuple(range(10, 130, 10)))
+    task = make_task(path=str(path))
+    task.setup()
+    facts = task.facts()
+    assert (
+        facts["split"] == "by level, of one recording: no score here says anything of another ear"
+    )
+    assert facts["groups"] == {"train": 8, "val": 2, "test": 2}
+    levels = [set(task.dataset.responses.static[task.data(name).index, 1]) for name in SPLITS]
+    assert sum(map(len, levels)) == len(set.union(*levels)) == 12
+
+
+def test_one_recording_split_by_patient_is_too_little(make_task, series):
+    with pytest.raises(DataError, match=r"abr has 1 groups \(patients or files\)"):
+        make_task(path=str(series()), split="patient").setup()
+
+
+def test_several_recordings_are_not_split_by_level(make_task, series):
+    series("ABR-1-1", seed=1), series("ABR-2-1", seed=2)
+    with pytest.raises(DataError) as error:
+        make_task(path=str(series("ABR-3-1", seed=3).parent), split="level").setup()
+    assert str(error.value) == (
+        "data.split 'level' would put 3 patients or files on both sides of the split\n"
+        "  from     data.split\n"
+        "  legal    one recording alone\n"
+        "  mend     --set data.split=patient"
+    )
+
+
+def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
+    with pytest.raises(DataError, match="embedded:patient' is not known") as error:
+        make_task(path="embedded:patient").setup()
+    assert error.value.mend == "nearest  embedded:patients; write  --data embedded:patients"
+
+
+def test_the_run_folder_gives_the_second_rank_the_split_and_the_statistics(tmp_path, make_task):
+    first, second = make_task(tmp_path), make_task(tmp_path)
+    first.setup()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["split.json", "statistics.json"]
+    kept = json.loads((tmp_path / "statistics.json").read_text())
+    kept["signal_rms"] = 2.5  # what weights were trained with, whatever the data is now
+    (tmp_path / "statistics.json").write_text(json.dumps(kept))
+    second.setup()
+    assert second.dataset.statistics.signal_rms == 2.5
+    buffers = dict(second.build().named_buffers())
+    assert buffers["signal_rms"].item() == 2.5
+    assert buffers["static_mean"].tolist() == pytest.approx(first.dataset.statistics.static_mean)
+    assert set(buffers) == set(kept)
+
+
+def test_rare_classes_weigh_more_and_all_samples_one_on_average(task):
+    target = task.dataset.responses.target[task.data("train").index]
+    weight = np.array(task.dataset.statistics.class_weight)
+    assert weight[target].mean() == pytest.approx(1)
+    counts = np.bincount(target, minlength=5)
+    np.testing.assert_allclose(weight * counts, weight[0] * counts[0])
+
+
+@pytest.mark.parametrize("control", ["noise", "noise-signal"])
+def test_a_noise_control_gives_each_response_what_is_anothers(make_task, control):
+    plain, noise = make_task(), make_task(control=control)
+    plain.setup(), noise.setup()
+    patient = plain.dataset.responses.patient
+    for name in SPLITS:
+        portion = noise.data(name)
+        assert not (patient[portion.signal_of] == patient[portion.index]).any()
+        assert set(portion.signal_of) == set(portion.index) == set(plain.data(name).index)
+        same_static = (portion.static_of == portion.index).all()
+        assert same_static == (control == "noise-signal")
+        one, other = (t.data(name).sample(3, None) for t in (plain, noise))
+        assert one["target"] == other["target"]
+        assert (one["signal"] != other["signal"]).any()
+    band = noise.facts()["control"]["val_macro_f1"]
+    assert ("max" in band) == (control == "noise")
+    assert "control" not in plain.facts()
+
+
+def test_pictures_show_responses_of_training_with_their_class(task):
+    assert isinstance(task, Pictured)
+    pictures = task.pictures()
+    trained = set(task.dataset.responses.patient[task.data("train").index])
+    assert len(pictures) == 2 and len({p.name for p in pictures}) == 2
+    for picture in pictures:
+        assert picture.png.startswith(b"\x89PNG") and len(picture.png) > 5000
+        assert picture.caption.split(",")[0] in trained
+
+
+def test_a_preview_shows_a_response_and_what_was_taken_for_what(task):
+    torch.manual_seed(0)
+    model = task.build()
+    state = torch.get_rng_state()
+    lines = task.preview(model).splitlines()
+    assert torch.equal(state, torch.get_rng_state()) and model.training
+    assert [line.split()[0] for line in lines[:3]] == ["response", "reconstructed", "true,"]
+    counts = [int(word) for line in lines[3:] for word in line.split()[1:]]
+    assert len(counts) == 25 and sum(counts) == 64
+
+
+def test_flops_grow_with_the_model(task):
+    from models.abr.config import SIZES
+    from models.abr.flops import per_sample
+    from models.abr.model import Network
+
+    flops = task.flops_per_sample(task.build())
+    lite = per_sample(Network(SIZES["lite"], task.dataset.statistics, TERMS))
+    assert 1e7 < flops < lite / 10
+
+
+def test_settings_load_nothing_heavy():
+    code = (
+        "import sys, models.abr.config as c; assert c.SIZES['full'].parameters == 46720259; "
+        "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_kernel_that_the_device_has_not_is_told():
+    from models.abr.attention import check
+
+    with pytest.raises(DataError, match=r"memory\.attention 'efficient' has no kernel on cpu"):
+        check("efficient", torch.device("cpu"))
