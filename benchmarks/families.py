@@ -10,6 +10,7 @@ noise control outside its band is such a failure.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
@@ -23,28 +24,66 @@ from benchmarks.outcomes import Row, read, save, table
 PACKAGES = ("torch", "transformers")
 NOISE = ["--set", "data.control=noise"]
 
-RUNS: dict[str, list[str]] = {
-    "event_seg": ["--model", "event_seg:tiny"],
-    "language": ["--model", "language:tiny", "--data", "embedded:commands"],
-    "abr": ["--model", "abr:tiny"],
-    "doc_translation": ["--model", "doc_translation:tiny"],
-    "eeg_text": ["--model", "eeg_text:tiny"],
+Words = list[str]
+
+COMMANDS = (
+    "--model language:tiny --data embedded:commands --max-steps 900 --batch-size 32 --lr 8e-3"
+)
+RUNS: dict[str, list[Words]] = {
+    "event_seg": [["--model", "event_seg:tiny"]],
+    "language": [
+        ["--model", "language:small"],
+        [
+            *("--model", "language:tiny", "--data", "embedded:commands"),
+            *("--max-steps", "900", "--batch-size", "32", "--lr", "8e-3"),
+        ],
+    ],
+    "abr": [["--model", "abr:tiny"]],
+    "doc_translation": [["--model", "doc_translation:tiny"]],
+    "eeg_text": [["--model", "eeg_text:tiny"]],
 }
-"""The default run of each family; a noise control is the same words and NOISE."""
+"""Runs of each family on data that it makes itself; each is repeated as a noise control."""
 
-SAMPLES: dict[str, list[list[str]]] = {}
-"""Runs on recordings; a word `{...}` is a file below FOLDER."""
+SAMPLES: dict[str, list[Words]] = {
+    "event_seg": [["--model", "event_seg:tiny", "--data", "{event/evt2.raw}"]],
+    "language": [
+        [
+            *("--model", "language:small", "--data", "{language/all.nl}"),
+            *("--set", "data.answers={language/all.cm}", "--set", "data.on_bad=skip"),
+        ]
+    ],
+    "abr": [["--model", "abr:tiny", "--data", "{abr/ABR-52-3}"]],
+    "doc_translation": [
+        [
+            *("--model", "doc_translation:tiny"),
+            *("--data", "{doc_translation/debian_reference_en_zh.jsonl}"),
+        ]
+    ],
+    "eeg_text": [
+        [
+            *("--model", "eeg_text:tiny", "--data", "{eeg/eeglab_data.set}"),
+            *("--set", "model.stage=encoder"),
+        ]
+    ],
+}
+"""Runs on recordings; `{...}` is a file below FOLDER."""
 
-SHOWN: dict[str, list[str]] = {}
-"""The metrics of a family that stand in the table; the goal where it has none here."""
+SHOWN: dict[str, list[str]] = {
+    "event_seg": ["val_iou", "val_masked_r2"],
+    "language": ["val_loss", "bits_per_byte", "exact_match"],
+    "abr": ["val_macro_f1", "val_exists_auroc", "val_latency_mae_ms", "val_signal_mse"],
+    "doc_translation": ["val_bleu", "val_steds"],
+    "eeg_text": ["val_rouge1_gain", "val_retrieval", "val_masked_r2"],
+}
+"""The metrics of a family that stand in the table, those of them that a run has."""
+_FILE = re.compile(r"\{(.+)\}")
 
 
-def run(family: str, kind: str, words: list[str], samples: Path | None) -> Row:
+def run(family: str, kind: str, words: Words, samples: Path | None) -> Row:
     """Start `words` as a person would, wait for the end, and read what it left."""
-    told = shlex.join(["python", "-m", "launcher", *(word.strip("{}") for word in words)])
-    given = [
-        str(samples / word.strip("{}")) if word[0] == "{" and samples else word for word in words
-    ]
+    told = [_FILE.sub(lambda match: Path(match[1]).name, word) for word in words]
+    given = [_FILE.sub(lambda match: str((samples or Path()) / match[1]), word) for word in words]
+    line = shlex.join(["python", "-m", "launcher", *told])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "run"
         begin = time.perf_counter()
@@ -56,17 +95,18 @@ def run(family: str, kind: str, words: list[str], samples: Path | None) -> Row:
         )
         seconds = time.perf_counter() - begin
         if not (place / "result.json").exists():
-            raise RuntimeError(f"{told} left no result:\n{done.stderr[-4000:]}")
-        return read(family, kind, told, place, done.returncode, seconds)
+            raise RuntimeError(f"{line} left no result:\n{done.stderr[-4000:]}")
+        return read(family, kind, line, place, done.returncode, seconds)
 
 
-def runs(samples: Path | None) -> list[tuple[str, str, list[str]]]:
+def runs(samples: Path | None) -> list[tuple[str, str, Words]]:
     """Family, kind and words of every run, family by family."""
     found = []
-    for family, words in RUNS.items():
-        found += [(family, "real", words), (family, "noise", [*words, *NOISE])]
+    for family, real in RUNS.items():
+        for words in real:
+            found += [(family, "real", words), (family, "noise", [*words, *NOISE])]
         if samples is not None:
-            found += [(family, "sample", one) for one in SAMPLES.get(family, [])]
+            found += [(family, "sample", words) for words in SAMPLES[family]]
     return found
 
 

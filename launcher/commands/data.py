@@ -98,7 +98,7 @@ def _smallest(family: str) -> str:
 
 def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
     is_file = not found.path.startswith("embedded:")
-    kind = found.format or ("what your own task reads" if is_file else "embedded data")
+    kind = found.format or ("in no format that is known by itself" if is_file else "embedded data")
     yield f"{found.path}: {kind}"
     shapes = [(f"a batch, {name}", text) for name, text in page.rows(found.sample)]
     told = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]

@@ -21,11 +21,11 @@ class Recognised:
 
     family: str
     format: str | None
-    """One of the family's FORMATS; None: it needs no file, or a task of one's own reads it."""
+    """One of the family's FORMATS; None: it needs no file, or the family was named, or a task."""
 
 
 def recognise(path: str, family: str | None, place: str) -> list[Recognised]:
-    """Who may read what lies at `path`, of all families or of `family` alone. Reads the disk.
+    """Who may read what lies at `path`: of all families, or `family` in any case. Reads the disk.
 
     A format is known by a name or a few bytes, so that several families may take the data for
     theirs. Raises SettingsError with all formats where none does; `place` is where the path was
@@ -38,6 +38,8 @@ def recognise(path: str, family: str | None, place: str) -> list[Recognised]:
         raise SettingsError([_missing(path, place)])
     if family is not None and is_own(family):
         return [Recognised(family, None)]
+    if family is not None:  # it says best itself what it misses
+        return [Recognised(family, _format(family, path, place))]
     found = [Recognised(one, form) for one in asked if (form := _format(one, path, place))]
     if not found:
         raise SettingsError([_nobody(path, place, asked)])

@@ -63,7 +63,7 @@ class Pages:
         page = self.pages[index]
         image = self.pages[index if self.shown is None else int(self.shown[index])].image()
         text = page.target()
-        tokens = np.append(self.vocabulary.encode(text), self.vocabulary.end)[: self.length]
+        tokens = self._tokens(text)[: self.length]
         return Sample(
             images.whole_view(image, self.size.whole.pixels),
             images.near_view(image, *self.size.local.pixels),
@@ -74,9 +74,12 @@ class Pages:
             page.name,
         )
 
-    def is_cut(self, index: int) -> bool:
-        """Whether the translation has more tokens than there is room for."""
-        return len(self.vocabulary.encode(self.pages[index].target())) >= self.length
+    def count_tokens(self, index: int) -> int:
+        """Tokens of a whole translation with its end, also those that there is no room for."""
+        return len(self._tokens(self.pages[index].target()))
+
+    def _tokens(self, text: str) -> np.ndarray:
+        return np.append(self.vocabulary.encode(text), self.vocabulary.end)
 
 
 def collate(samples: Sequence[Sample], pad: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -81,13 +81,13 @@ def missing(path: str | None, characters: Sequence[str]) -> list[str]:
 def draw(blocks: Sequence[Block], sheet: Sheet, path: str | None = None) -> Image.Image | None:
     """The page, grey; None where it is too much for one, even in the smallest letters."""
     for size in SIZES:
-        lines = [line for block in blocks for line in _lines(block, size, sheet, path)]
-        places = _places(lines, sheet)
-        if places is None:
+        lines = (line for block in blocks for line in _lines(block, size, sheet, path))
+        placed = _placed(lines, sheet)
+        if placed is None:
             continue
         page = Image.new("L", (sheet.width, sheet.height), 255)
         pen = ImageDraw.Draw(page)
-        for line, (x, y) in zip(lines, places, strict=True):
+        for line, x, y in placed:
             pen.text((x + line.left, y), line.text, font=font(path, line.size), fill=0)
             if line.is_ruled:
                 below = y + line.size * 1.2
@@ -96,18 +96,18 @@ def draw(blocks: Sequence[Block], sheet: Sheet, path: str | None = None) -> Imag
     return None
 
 
-def _places(lines: Sequence[_Line], sheet: Sheet) -> list[tuple[float, float]] | None:
-    """Where each line begins, column by column; None where they are too many."""
-    places: list[tuple[float, float]] = []
+def _placed(lines: Iterable[_Line], sheet: Sheet) -> list[tuple[_Line, float, float]] | None:
+    """Where each line begins, column by column; None as soon as they are too many."""
+    placed: list[tuple[_Line, float, float]] = []
     column, y = 0, float(sheet.margin)
     for line in lines:
         if y + line.height > sheet.height - sheet.margin:
             column, y = column + 1, float(sheet.margin)
         if column == sheet.columns:
             return None
-        places.append((sheet.margin + column * (sheet.column_width + sheet.gap), y))
+        placed.append((line, sheet.margin + column * (sheet.column_width + sheet.gap), y))
         y += line.height
-    return places
+    return placed
 
 
 def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[_Line]:
@@ -115,20 +115,28 @@ def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[
     size = round(base * _SCALE.get(block.kind, 1.0))
     indent = base * 1.2 if block.kind == "bullet" else 0.0
     if block.kind == "table":
-        found = list(_rows(block.text, size, sheet))
+        found = _rows(block.text, size, sheet)
     else:
         wrapped = _wrapped(block.text, font(path, size), sheet.column_width - indent)
-        found = [_Line(text, size, indent, size * LEADING) for text in wrapped]
-    for number, line in enumerate(found):
+        found = (_Line(text, size, indent, size * LEADING) for text in wrapped)
+    for number, (line, is_last) in enumerate(_marked(found)):
         left = line.left
         if block.kind in ("title", "centred", "formula"):
             left = (sheet.column_width - font(path, size).getlength(line.text)) / 2
         if block.kind == "bullet" and number == 0:
             yield _Line("-", size, base * 0.3, 0.0)
-        is_last = number == len(found) - 1
         gap = base * 0.6 if is_last else 0.0
         is_ruled = line.is_ruled or (block.kind == "ruled" and is_last)
         yield _Line(line.text, size, left, line.height + gap, is_ruled)
+
+
+def _marked(lines: Iterator[_Line]) -> Iterator[tuple[_Line, bool]]:
+    """Each line, and whether it is the last one."""
+    line = next(lines, None)
+    while line is not None:
+        following = next(lines, None)
+        yield line, following is None
+        line = following
 
 
 def _rows(text: str, size: int, sheet: Sheet) -> Iterator[_Line]:
@@ -141,20 +149,21 @@ def _rows(text: str, size: int, sheet: Sheet) -> Iterator[_Line]:
             yield _Line(cell.strip(), size, left, size * LEADING if is_last else 0.0, is_last)
 
 
-def _wrapped(text: str, drawn: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def _wrapped(text: str, drawn: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
     """`text` in lines no wider than `width`; a longer word is cut."""
-    lines, line = [], ""
+    line = ""
     for word in _pieces(text, drawn, width):
         if line and drawn.getlength((line + word).rstrip()) > width:
-            lines.append(line.rstrip())
+            yield line.rstrip()
             line = ""
         line += word
-    return [*lines, line.rstrip()]
+    yield line.rstrip()
 
 
 def _pieces(text: str, drawn: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
     """Words with the blank after them, single characters of scripts that write none."""
-    for word in _WORDS.findall(text):
+    for found in _WORDS.finditer(text):
+        word = found[0]
         while drawn.getlength(word.rstrip()) > width and len(word) > 1:
             fits = max(1, int(len(word) * width / drawn.getlength(word)) - 1)
             yield word[:fits]

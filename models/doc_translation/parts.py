@@ -43,7 +43,7 @@ def global_encoder(size: GlobalEncoder) -> Any:
         drop_path_rate=0.0,
         initializer_range=_deviation(size.width),
     )
-    encoder = BeitModel(config, add_pooling_layer=False)
+    encoder: Any = BeitModel(config, add_pooling_layer=False)
     # transformers begins with zeros: positions would be learnt late.
     nn.init.normal_(encoder.embeddings.position_embeddings, std=0.02)
     encoder.embeddings.mask_token.requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def load(
         )
     reports = {}
     for name in there:
-        theirs = _tensors(folder / name)
+        theirs = _tensors(folder / name, name == "decoder")
         if name == "decoder" and take_layers is not None:
             theirs = _taken(theirs, take_layers, folder / name)
         report = reports[name] = fill(getattr(model, PARTS[name]), theirs)
@@ -77,14 +78,18 @@ def load(
     return reports
 
 
-def _tensors(folder: Path) -> Mapping[str, Tensor]:
+def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor]:
     """The weights of a model under today's names. transformers knows how they were called."""
-    from transformers import AutoModel
+    import transformers
 
     if not (folder / "config.json").is_file():
         raise DataError(f"'{folder}' holds no config.json", where="model.pretrained", legal=LEGAL)
+    kind: Any = transformers.AutoModelForCausalLM if is_decoder else transformers.AutoModel
+    is_pair = _model_type(folder) == "vision-encoder-decoder"
+    if is_pair:  # a whole Donut or Nougat
+        kind = transformers.VisionEncoderDecoderModel
     try:
-        found, told = AutoModel.from_pretrained(
+        found, told = kind.from_pretrained(
             str(folder),
             local_files_only=True,
             trust_remote_code=False,
@@ -97,11 +102,17 @@ def _tensors(folder: Path) -> Mapping[str, Tensor]:
             where="model.pretrained",
             legal="config.json and *.safetensors of a model that transformers knows",
         ) from None
-    encoder: Any = getattr(found, "encoder", None)
-    if found.config.model_type == "vision-encoder-decoder" and encoder is not None:
-        return encoder.state_dict()  # a whole Donut or Nougat
+    if is_pair:
+        return dict(found.encoder.named_parameters())
     drawn = set(told["missing_keys"])  # by transformers, at random
-    return {name: x for name, x in found.state_dict().items() if name not in drawn}
+    return {name: x for name, x in found.named_parameters() if name not in drawn}
+
+
+def _model_type(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None  # transformers tells what is wrong with it
 
 
 def fill(part: Module, theirs: Mapping[str, Tensor]) -> Report:

@@ -13,9 +13,9 @@ EPSILON = 1e-12
 SHARPNESS, GAIN = 3.0, 4.0
 """First weights of queries and keys, and of the values of an image, in 1/√(inputs).
 
-With torch's own, of the size of 0.6, a query sees the mean of all tokens, and 98 % of the memory is
-the same for every page: tiny did not learn to read embedded:cards in 600 steps. With these ones 40 %
-differs, and it reads them after 300.
+With torch's own, near 0.6, a query sees the mean of all tokens, and 98 % of the memory is the same
+for every page: tiny did not learn to read embedded:cards in 600 steps. With these 40 % differs, and
+it reads them after 300.
 """
 
 

@@ -30,7 +30,7 @@ LEFT_OUT = "left_out.json"
 """Pages that were left out, and why, in the run folder."""
 
 PROBES = 200
-"""Training pages by which the share of cut translations is told."""
+"""Training pages by which the lengths of all translations are judged."""
 
 
 class DocTranslationTask:
@@ -162,15 +162,18 @@ class DocTranslationTask:
         """See flops.per_sample; of a page with the mean number of tokens."""
         from models.doc_translation import flops
 
+        counts = np.minimum(self._token_counts(), self.length)
+        return flops.per_sample(self.size, round(float(counts.mean())))
+
+    def _token_counts(self) -> np.ndarray:
+        """Of a few translations, at even distances over the training pages."""
         pages = self.data("train")
-        mean = np.mean([len(pages.sample(i, None).labels) for i in _probes(len(pages), 20)])
-        return flops.per_sample(self.size, round(float(mean)))
+        probes = sorted({int(i) for i in np.linspace(0, len(pages) - 1, PROBES)})
+        return np.array([pages.count_tokens(i) for i in probes])
 
     def facts(self) -> Mapping[str, Any]:
         """What a person should know: counts, splits, what was left out, how BLEU is computed."""
         assert self._collection is not None, "setup() comes first"
-        pages = self.data("train")
-        cut = [pages.is_cut(i) for i in _probes(len(pages), PROBES)]
         facts: dict[str, Any] = {
             "source": self._collection.source,
             "groups": {name: len(self.splits[name]) for name in SPLITS},
@@ -178,7 +181,7 @@ class DocTranslationTask:
             "vocabulary": self.vocabulary.size,
             "seq_len": self.length,
             "max_new_tokens": self.count,
-            "cut_share": sum(cut) / len(cut),
+            "cut_share": float((self._token_counts() > self.length).mean()),
             "bleu": Bleu(self._collection.tokenize).signature,
             **self._collection.counts,
         }
@@ -214,11 +217,6 @@ def _part(
         )
     order = np.random.default_rng(seed).permutation(len(documents))
     return sorted(documents[i] for i in order[: max(1, round(fraction * len(documents)))])
-
-
-def _probes(count: int, most: int) -> list[int]:
-    """At most so many positions, at even distances."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, most)})
 
 
 def _keep_left_out(left_out: Sequence[tuple[str, str]], folder: Path) -> None:

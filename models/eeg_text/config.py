@@ -204,5 +204,11 @@ class Data(BaseModel, extra="forbid", frozen=True):
         ),
     ] = None
     line_hz: Annotated[
-        Literal[50, 60], Field(description="The mains frequency, which is filtered out.")
+        int,
+        Field(
+            ge=50,
+            le=60,
+            json_schema_extra={"unit": "Hz"},
+            description="The mains frequency, which is filtered out.",
+        ),
     ] = 50

@@ -37,7 +37,6 @@ class Seen:
             "groups": {name: len(self.parts.groups[name]) for name in SPLITS},
             "samples": {name: len(self.parts.numbers[name]) for name in SPLITS},
             "readers": len({item.subject for item in items}),
-            "overlap": self._shared(),
             "time_kept": round(kept, 4),
             **{name: count for name, count in self.recordings.left_out.items() if count},
             **self.recordings.notes,
@@ -45,15 +44,10 @@ class Seen:
         if self.texts is not None:
             facts["tokenizer"] = self.texts.tokenizer.name
             facts["candidates"] = self.texts.candidate_count
+            facts |= {"texts_cut": self.texts.cut} if self.texts.cut else {}
         if self.control == "noise":
             facts["control"] = self._control()
         return facts
-
-    def _shared(self) -> int:
-        """Groups that stand in two splits, which there must not be."""
-        items, numbers = self.recordings.items, self.parts.numbers
-        sets = [{items[n].group for n in numbers[name]} for name in SPLITS]
-        return sum(len(sets[i] & sets[j]) for i in range(len(sets)) for j in range(i))
 
     def _control(self) -> dict[str, dict[str, float]]:
         """The band of each metric outside which the noise control tells a leak."""
@@ -62,5 +56,6 @@ class Seen:
         sentences = len(self.parts.groups["val"])
         return {
             "val_retrieval": retrieval_band(self.texts.candidate_count, sentences),
-            "val_rouge1_gain_in_se": {"min": -2.0, "max": 2.0, "chance": 0.0},
+            # Of two comparisons the worse one counts: by chance a gain lies below 0, not above.
+            "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
         }

@@ -20,4 +20,5 @@ class MaskedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Samples [batch, time, 105] from `x` [batch, token, width]."""
         y = self.out(F.gelu(self.widen(self.norm(x))))
-        return y.view(x.shape[0], x.shape[1] * TOKEN_SAMPLES, CHANNELS)
+        # A copy: FSDP asks for no views, on which a change in place would lose its hook.
+        return y.view(x.shape[0], x.shape[1] * TOKEN_SAMPLES, CHANNELS).clone()

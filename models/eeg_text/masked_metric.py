@@ -29,7 +29,7 @@ def interpolated(eeg: Tensor, known: Tensor) -> Tensor:
     after = torch.where(known, time, last + 1).flip(1).cummin(1).values.flip(1)
     left = torch.where(before < 0, after, before).clamp(max=last)
     right = torch.where(after > last, before, after).clamp(min=0)
-    weight = ((time - left) / (right - left).clamp(min=1))[:, :, None].to(eeg.dtype)
+    weight = ((time - left).to(eeg.dtype) / (right - left).clamp(min=1))[:, :, None]
 
     def at(place: Tensor) -> Tensor:
         return eeg.gather(1, place[:, :, None].expand_as(eeg))
@@ -43,16 +43,17 @@ class MaskedMetric:
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
         """What `batch` adds to the counts: float64, in the order of NAMES."""
-        eeg, chosen = batch["eeg"], told(batch)
-        seen, valid = batch.get("seen", eeg), batch.get("seen_mask", batch["eeg_mask"])
-        guess = model(seen, valid, batch["mask_target"]).float()
+        seen = batch.get("seen", batch["eeg"])
+        valid = batch.get("seen_mask", batch["eeg_mask"])
+        guess = model(seen, valid, batch["mask_target"])
         hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
         lines = interpolated(seen, valid & ~hidden)
-        parts = (eeg, eeg**2, (guess - eeg) ** 2, (lines - eeg) ** 2)
-        if eeg.device.type == "mps":  # has no float64
-            parts, chosen = tuple(part.cpu() for part in parts), chosen.cpu()
-        sums = [(part.double() * chosen).sum() for part in parts]
-        return torch.stack([chosen.sum().double(), *sums])
+        found = [batch["eeg"], guess, lines, told(batch)]
+        if guess.device.type == "mps":  # has no float64
+            found = [tensor.cpu() for tensor in found]
+        eeg, guess, lines, chosen = (tensor.double() for tensor in found)
+        parts = (torch.ones_like(eeg), eeg, eeg**2, (guess - eeg) ** 2, (lines - eeg) ** 2)
+        return torch.stack([(part * chosen).sum() for part in parts])
 
     def result(self, counts: Tensor) -> dict[str, float]:
         """The metrics of the summed counts.

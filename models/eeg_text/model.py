@@ -19,7 +19,7 @@ class EegText(nn.Module):
         """`samples`: of the longest recording; `pad`: the number of padding in texts."""
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
-        self.decoder = TextDecoder(size, pad, dropout)
+        self.decoder = TextDecoder(size, pad, dropout, kernel)
         self.is_frozen = False
 
     def freeze_encoder(self) -> None:

@@ -48,7 +48,7 @@ FT8=E121 T7=E39 C5=E40 C3=E36 C1=E30 Cz=Cz C2=E105 C4=E104 C6=E109 T8=E115 TP7=E
 CP3=E42 CP1=E54 CPz=E55 CP2=E79 CP4=E93 CP6=E102 TP8=E108 P7=E58 P5=E51 P3=E60 P1=E61 Pz=E62
 P2=E78 P4=E85 P6=E97 P8=E96 PO7=E65 PO3=E66 POz=E72 PO4=E84 PO8=E90 O1=E70 Oz=E75 O2=E83
 """
-"""Names of the 10-10 system with the electrode at their place, one each: at most 19 degrees off."""
+"""Names of the 10-10 system with the electrode at their place, one each: at most 20 degrees off."""
 
 _OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 

@@ -39,4 +39,4 @@ def retrieval_band(candidates: int, sentences: int) -> dict[str, float]:
     """Chance of finding the true one of `candidates`, and three standard errors around it."""
     chance = 1 / candidates
     error = math.sqrt(chance * (1 - chance) / sentences)
-    return {"min": chance - 3 * error, "max": chance + 3 * error, "chance": chance}
+    return {"min": max(0.0, chance - 3 * error), "max": chance + 3 * error, "chance": chance}

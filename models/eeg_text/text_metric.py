@@ -110,7 +110,9 @@ def _gain(sentences: np.ndarray) -> dict[str, float]:
         error = math.sqrt((left**2).sum() * count / max(1, count - 1)) / samples
         gains.append((float(mean), error))
     gain, error = min(gains)
-    in_errors = gain / error if error else math.copysign(math.inf, gain) if gain else 0.0
+    in_errors = 0.0 if gain == 0 else gain / error if error else math.copysign(math.inf, gain)
+    if count < 2:
+        error = in_errors = math.nan  # of one sentence nobody knows
     return {
         "val_rouge1_gain": gain,
         "val_rouge1_gain_se": error,

@@ -29,6 +29,8 @@ class Texts:
     ) -> None:
         """`texts`: a sentence for each group. `longest`: the most tokens, the end counted."""
         self.tokenizer = tokenizer
+        self.cut = 0
+        """Sentences that were longer."""
         self._texts = dict(texts)
         self._tokens = {key: self._encode(text, longest) for key, text in texts.items()}
         self._table: dict[str, np.ndarray] = {}
@@ -45,8 +47,10 @@ class Texts:
 
     def _encode(self, text: str, longest: int) -> np.ndarray:
         tokenizer = self.tokenizer
-        tokens = [tokenizer.start, *tokenizer.encode(text)[: longest - 1], tokenizer.end]
-        return np.array(tokens, dtype=np.int64)
+        tokens = tokenizer.encode(text)
+        self.cut += len(tokens) > longest - 1
+        kept = [tokenizer.start, *tokens[: longest - 1], tokenizer.end]
+        return np.array(kept, dtype=np.int64)
 
     def _compare(self, keys: list[str], width: int, seed: int) -> None:
         """Draw for each sentence of a split the others that it is compared with."""

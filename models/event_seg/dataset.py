@@ -102,8 +102,9 @@ class Dataset:
         first = self.recordings[0]
         height, width = self.splits["val"].shape
         facts = self._source | {
-            "sensor": f"{first.sensor[0]}×{first.sensor[1]}, downsampled by "
-            f"{self.rules.downsample}, samples of {height}×{width}",
+            "sensor": f"{first.sensor[0]}×{first.sensor[1]} (from {first.sensor_source}), "
+            f"downsampled by {self.rules.downsample}, samples of {height}×{width}",
+            "events": _rate(self.recordings),
             "groups": {name: len(self._parts.groups[name]) for name in SPLITS},
             "samples": {name: len(self.splits[name]) for name in SPLITS},
             "split": self._parts.told,
@@ -144,6 +145,12 @@ def _check_classes(share: float) -> None:
             where="data.path",
             legal="pixels of both classes",
         )
+
+
+def _rate(recordings: Sequence[Recording]) -> str:
+    count = sum(recording.count for recording in recordings)
+    seconds = sum(float(r.windows[-1, 1] - r.windows[0, 0]) / r.second for r in recordings)
+    return f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s"
 
 
 def _lengths(recordings: Sequence[Recording]) -> str:

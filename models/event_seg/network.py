@@ -15,6 +15,20 @@ IGNORE = -100
 """The label of a pixel that does not count."""
 
 
+class Norm(nn.BatchNorm2d):
+    """Batch normalisation by float32 scales and shifts, as its statistics are, also of weights that
+    are kept in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [batch, channel, height, width]."""
+        assert self.running_mean is not None and self.num_batches_tracked is not None
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        statistics = self.running_mean, self.running_var
+        affine = self.weight.float(), self.bias.float()
+        return F.batch_norm(x, *statistics, *affine, self.training, self.momentum or 0.0, self.eps)
+
+
 class Layer(nn.Sequential):
     """A convolution with batch normalisation and ReLU; either a 3×3 one or a transposed 4×4 one."""
 
@@ -22,7 +36,7 @@ class Layer(nn.Sequential):
         """`up` doubles the resolution, otherwise `stride` divides it."""
         super().__init__(
             _up(ins, outs) if up else nn.Conv2d(ins, outs, 3, stride, 1),
-            nn.BatchNorm2d(outs),
+            Norm(outs),
             nn.ReLU(),
         )
 

@@ -55,6 +55,14 @@ class Recording(Protocol):
         """Height and width."""
 
     @property
+    def sensor_source(self) -> str:
+        """Where `sensor` is told."""
+
+    @property
+    def count(self) -> int:
+        """How many events it holds."""
+
+    @property
     def second(self) -> float:
         """How much of the unit of time a second is."""
 

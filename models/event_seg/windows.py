@@ -178,9 +178,11 @@ def _poisson(
     count: int, start: float, stop: float, grid: tuple[int, int], rng: np.random.Generator
 ) -> Events:
     """As many events, at any time of the window and on any pixel."""
-    t = rng.uniform(0, float(stop - start), count)
+    since = np.sort(rng.uniform(0, float(stop - start), count))
     # Added to what has the dtype of the recording, which may be whole microseconds.
-    t = start + t.astype(np.asarray(start).dtype)
+    t = start + since.astype(np.asarray(start).dtype)
+    t = t[t < stop]  # the sum may be rounded up
+    count = len(t)
     y, x = (rng.integers(0, n, count, dtype=np.int32) for n in grid)
     return Events(t, x, y, rng.choice(np.array([-1, 1], np.int8), count))
 

@@ -13,12 +13,12 @@ from models.base import DataError, SplitName
 from models.common.faults import OnBad
 from models.common.paths import unknown_embedded
 from models.language.control import dialogue_chance, permuted, text_chance, with_true_answers
-from models.language.corpus import Corpus, from_records, read_corpus
 from models.language.dialogues import Dialogues, as_they_are
-from models.language.encoded import encode
 from models.language.formats import EMBEDDED
 from models.language.packing import Windows
-from models.language.tokenizer import Tokenizer
+from models.language.text.corpus import Corpus, from_records, read_corpus
+from models.language.tokens.encoded import encode
+from models.language.tokens.tokenizer import Tokenizer
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from models.base import DataError, Draws
 from models.common.faults import Faults, OnBad
-from models.language.encoded import Encoded
 from models.language.head import IGNORE
-from models.language.packed import Texts
 from models.language.rows import Row
+from models.language.text.packed import Texts
+from models.language.tokens.encoded import Encoded
 
 
 @dataclass(frozen=True)

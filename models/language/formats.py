@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 from models.base import DataError
-from models.language.readers.pairs import columns_in
-from models.language.readers.suffixes import CSV, JSONL, TEXT, kind
-from models.language.readers.text_file import TextFile
+from models.language.text.readers.pairs import columns_in
+from models.language.text.readers.suffixes import CSV, JSONL, TEXT, kind
+from models.language.text.readers.text_file import TextFile
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 FORMATS = (

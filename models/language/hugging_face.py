@@ -13,13 +13,13 @@ import tokenizers
 
 from models.base import DataError
 from models.common.split import write_whole
-from models.language import bpe
-from models.language.bpe import BpeTokenizer
-from models.language.byte_tokenizer import ByteTokenizer
 from models.language.config import Size
-from models.language.external_tokenizer import ExternalTokenizer
 from models.language.model import NORM_EPSILON, ROTARY_BASE
-from models.language.tokenizer import TAGS, Tokenizer
+from models.language.tokens import bpe
+from models.language.tokens.bpe import BpeTokenizer
+from models.language.tokens.byte_tokenizer import ByteTokenizer
+from models.language.tokens.external_tokenizer import ExternalTokenizer
+from models.language.tokens.tokenizer import TAGS, Tokenizer
 
 CONFIG = "config.json"
 _GENERATION = "generation_config.json"

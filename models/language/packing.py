@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from models.base import Draws
-from models.language.encoded import Encoded
-from models.language.packed import Texts
 from models.language.rows import Row
-from models.language.tokenizer import Tokenizer
+from models.language.text.packed import Texts
+from models.language.tokens.encoded import Encoded
+from models.language.tokens.tokenizer import Tokenizer
 
 _AT_ONCE = 1 << 20
 """Tokens that are counted together."""

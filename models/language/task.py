@@ -12,10 +12,8 @@ from torch.nn import Module
 
 from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
 from models.common.split import keep, split_groups
-from models.language import attention, bpe, external_tokenizer, hugging_face, pretrained
-from models.language.byte_tokenizer import ByteTokenizer
+from models.language import attention, hugging_face, pretrained
 from models.language.config import SIZES, Data, Model, Size
-from models.language.corpus import Corpus
 from models.language.dataset import Dataset, Rules, members, read
 from models.language.dialogues import Dialogues
 from models.language.flops import Shape, matrix_elements, per_sample
@@ -24,7 +22,10 @@ from models.language.model import Transformer
 from models.language.packing import Windows
 from models.language.preview import show
 from models.language.rows import Row, collate
-from models.language.tokenizer import Tokenizer
+from models.language.text.corpus import Corpus
+from models.language.tokens import bpe, external_tokenizer
+from models.language.tokens.byte_tokenizer import ByteTokenizer
+from models.language.tokens.tokenizer import Tokenizer
 
 GROUPS = "language has {} groups (files, documents or requests)"
 
@@ -89,7 +90,9 @@ class LanguageTask:
             return ByteTokenizer()
         # The library holds about as much memory as the text is long.
         every = -(-corpus.source.size // bpe.TRAINED_ON) or 1
-        return bpe.load_or_train(corpus.texts(train[::every]), self.size.vocabulary, self.context.folder)
+        return bpe.load_or_train(
+            corpus.texts(train[::every]), self.size.vocabulary, self.context.folder
+        )
 
     def _local_tokenizer(self) -> Tokenizer | None:
         """That of a local file or folder; None if the tokenizer is one of our own."""

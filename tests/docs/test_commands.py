@@ -55,6 +55,9 @@ def place(tmp_path: Path) -> Path:
     lines = [f'{{"input": "{question}", "output": "{answer}"}}\n' for question, answer in pairs]
     (tmp_path / "chat.jsonl").write_text("".join(lines))
     shutil.copy(ROOT / "docs" / "examples" / "images.py", tmp_path)
+    (tmp_path / "DoTA_dataset" / "imgs").mkdir(parents=True)
+    pair = '{"id": "ch01-0001", "en": "One.", "zh": "\u4e00\u3002"}\n'
+    (tmp_path / "paragraphs.jsonl").write_text(pair)
     trained(tmp_path / "runs" / "mine", resolved(model=None), 100, 200)
     return tmp_path
 

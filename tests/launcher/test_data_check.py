@@ -9,6 +9,7 @@ from launcher.commands import data
 from launcher.data.formats import Recognised
 from launcher.messages import SettingsError
 from launcher.settings.resolved import Words
+from models.language.formats import FORMATS
 from tests.launcher.own_tasks import HEAD, write
 from tests.runs.conftest import REQUESTS
 
@@ -62,16 +63,14 @@ def names(folder):
 def test_what_was_found_is_told_and_how_to_train_on_it(here, capsys):
     assert check("mine.jsonl") == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "mine.jsonl: JSONL with the same fields, with messages, or with text"
+    assert out[0] == f"mine.jsonl: {FORMATS[1]}"
     told = {line[2:20].strip(): line[21:] for line in out if line.startswith("  ")}
     assert told["read by"] == "language:tiny"
     assert told["groups"] == "train 64, val 8, test 8"
     assert told["overlap"] == "none: no group is in two splits"
     assert told["a batch, input ids"].endswith("int64")
-    assert out[-2:] == [
-        "wrote data-check/data.html",
-        "train on it:  python -m launcher --model language --data mine.jsonl",
-    ]
+    assert out[-2].startswith("wrote data-check/data.html")
+    assert out[-1] == "train on it:  python -m launcher --model language --data mine.jsonl"
     assert names(here) == ["data-check", "mine.jsonl"]
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 
@@ -80,10 +79,11 @@ def test_machines_are_told_the_same(here, capsys):
     assert check("embedded:commands", "--json", "--model", "language:small", "--out", "there") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["model"], told["format"]) == ("language:small", None)
-    assert (told["shared_groups"], told["pictures"]) == ([], [])
+    assert told["shared_groups"] == []
     assert told["facts"]["source"] == "embedded:commands"
     assert told["facts"]["seq_len"] == 256
-    assert told["files"] == ["there/data.html"]
+    pictures = [f"there/{picture['name']}.png" for picture in told["pictures"]]
+    assert told["files"] == ["there/data.html", *pictures]
 
 
 def test_settings_reach_the_task(here, capsys):
@@ -105,7 +105,8 @@ def test_pictures_become_files_and_part_of_the_page_and_those_of_before_are_gone
     assert 'alt="of mine.jsonl"' in (here / "data-check" / "data.html").read_text()
     (here / "data-check" / "mine.txt").write_text("kept")
     assert check("mine.jsonl") == 0
-    assert names(here / "data-check") == ["data.html", "mine.txt"]
+    now = names(here / "data-check")
+    assert {"data.html", "mine.txt"} <= set(now) and "wave.png" not in now
 
 
 def test_of_several_families_the_one_that_can_use_it_reads_it(here, drawn):
@@ -142,12 +143,20 @@ def test_a_task_of_ones_own_may_have_embedded_data(here, drawn, capsys):
 
 
 def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
-    (here / "mine.jsonl").write_text('{"prompt": 3}\n')
+    (here / "mine.jsonl").write_text(REQUESTS + '{"prompt": 3}\n')
     assert check("mine.jsonl") == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: 1 of 1 rows cannot be used\n  from     mine.jsonl, line 1: ")
+    assert err.startswith("error: 1 of 81 rows cannot be used\n  from     mine.jsonl, line 81: ")
     assert "  mend     repair them, or leave them out with  --set data.on_bad=skip\n" in err
     assert names(here) == ["mine.jsonl"]
+
+
+def test_a_family_that_is_named_says_itself_what_it_misses(here, capsys):
+    (here / "mine.jsonl").write_text('{"prompt": 3}\n')
+    assert check("mine.jsonl", "--model", "language") == 2
+    assert "error: 1 of 1 rows cannot be used\n  from     mine.jsonl, line 1: " in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

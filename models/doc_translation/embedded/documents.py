@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.doc_translation.drawing import Block, Kind
-from models.doc_translation.embedded.lexicon import Lexicon, Sentence, joined, lexicon, phrase
+from models.doc_translation.embedded.lexicon import Lexicon, Sentence, Word, joined, lexicon, phrase
 
 COUNTS = (90, 60, 40, 10)
 """Nouns, adjectives, verbs and words between them: 200 in all."""
@@ -64,7 +64,7 @@ class Author:
         return Block(HEADINGS[kind], read), f"## {name.written[kind]}"
 
     def _paragraph(self, kind: int) -> tuple[Block, str]:
-        said = [self._sentence() for _ in range(int(self.rng.integers(2, 5)))]
+        said = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
         read = " ".join(sentence.read for sentence in said)
         return Block("paragraph", read), " ".join(sentence.written[kind] for sentence in said)
 
@@ -98,7 +98,7 @@ class Author:
         """One that was not said before: phrase, verb, phrase, and now and then a third."""
         while True:
             verb = self.words.verbs[int(self.rng.integers(len(self.words.verbs)))]
-            said = [self._phrase(), verb, self._phrase()]
+            said: list[Sentence | Word] = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
                 joint = self.words.joints[int(self.rng.integers(len(self.words.joints)))]
                 said += [joint, self._phrase()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def lexicon(rng: np.random.Generator, counts: tuple[int, int, int, int]) -> Lexi
     written = _distinct(rng, total, _TARGET, (2, 3))
     words = [Word(a, b) for a, b in zip(read, written, strict=True)]
     edges = np.cumsum((0, *counts))
-    kinds = [tuple(words[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    kinds = [tuple(words[a:b]) for a, b in pairwise(edges)]
     return Lexicon(*kinds)
 
 

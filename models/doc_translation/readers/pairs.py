@@ -29,6 +29,9 @@ ROOM = 1600
 MOST_MISSING = 0.02
 """Share of the characters that a font may draw as boxes."""
 
+PROBED = 2_000_000
+"""Characters by which a font is judged: to count all of a large file would take minutes."""
+
 _NUMBERED = re.compile(r"(.+)[-_]\d+")
 
 
@@ -86,6 +89,7 @@ class _Rows:
     groups: array[int] = field(default_factory=lambda: array("i"))
     documents: list[str] = field(default_factory=list)
     characters: Counter[str] = field(default_factory=Counter)
+    probed: int = 0
     duplicates: int = 0
 
 
@@ -149,7 +153,9 @@ def _add(
     rows.lengths.append(place[1])
     rows.sizes.append(len(text))
     rows.groups.append(numbers[document])
-    rows.characters.update(text)
+    if rows.probed < PROBED:
+        rows.probed += len(text)
+        rows.characters.update(text)
 
 
 def _pair(raw: bytes, where: str, layout: Layout, faults: Faults) -> tuple[str, str] | None:

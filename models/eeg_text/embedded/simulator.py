@@ -47,7 +47,7 @@ READING = Recipe(
 )
 SMALL = Recipe(
     "reading-small", 3, 256, sentences.SMALL_SLOTS, sentences.SMALL_FORMS, 0.24, 480,
-    snr_db=6.0, likeness=0.95,
+    snr_db=5.0, likeness=0.95,
 )  # fmt: skip
 
 

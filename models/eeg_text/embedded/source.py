@@ -10,7 +10,6 @@ from models.common import cache as kept
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.embedded.simulator import READING, SEED, SMALL, Readers, Recipe
-from models.eeg_text.montage import SLOTS, UNASSIGNED
 from models.eeg_text.recordings import Item, Recordings
 
 EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
@@ -41,8 +40,8 @@ class EmbeddedSource:
         return _readers(self.path).recording(number)
 
     def recorded(self, number: int) -> np.ndarray:
-        """See Source; two of the channels belong to no region."""
-        return ~np.isin(SLOTS, UNASSIGNED)
+        """See Source."""
+        return np.ones(CHANNELS, dtype=bool)
 
 
 def _all(path: str) -> np.ndarray:

@@ -21,6 +21,8 @@ BLOCK = 8
 """Windows that a split keeps together; one more is left out between two blocks."""
 MANY = 10
 """With so many recordings, each is a group of its own."""
+TOLD = 8
+"""Names of channels that are told."""
 SHORTEST = 64
 """Samples at 500 Hz."""
 UNIT = "microvolts, from the volts that MNE makes of the file's unit"
@@ -92,7 +94,7 @@ def read(path: Path, reading: Reading) -> Recordings:
     dropped = Counter(name for _, placed in files for name in placed.dropped)
     notes = {
         "channels": max(len(placed.slots) for _, placed in files),
-        "channels_dropped": sorted(dropped),
+        "channels_dropped": _told(sorted(dropped)),
     }
     source = ContinuousSource(files, stretches, reading.line_hz)
     items = [stretch.item for stretch in stretches]
@@ -100,13 +102,19 @@ def read(path: Path, reading: Reading) -> Recordings:
     return Recordings(str(path), form, UNIT, items, source, Counter(bad=skipped), notes)
 
 
+def _told(names: list[str]) -> list[str]:
+    return names if len(names) <= TOLD else [*names[:TOLD], f"and {len(names) - TOLD} more"]
+
+
 def _placed(path: Path, own: Mapping[str, str] | None) -> Placed:
     names = raw.opened(path).ch_names
     placed = channel_map.place(names, own)
-    if not placed.picks:
-        shown = ", ".join(names[:8])
+    # A few names that mean something else elsewhere, such as E2, may be known by accident.
+    if not placed.picks or (own is None and 2 * len(placed.picks) < len(names)):
+        shown = ", ".join(placed.dropped[:8])
         raise DataError(
-            f"none of the {len(names)} channels of '{path.name}' is known: {shown} ...",
+            f"{len(placed.picks)} of the {len(names)} channels of '{path.name}' are known, "
+            f"not {shown} ...",
             where=str(path) if own is None else "data.channels",
             legal=channel_map.LEGAL,
             mend="tell where they are:  --set data.channels=FILE",

@@ -23,7 +23,7 @@ def sentences(path: Path) -> Iterator[tuple[str, int, np.ndarray, str | None]]:
     Reads the whole file into memory. Raises DataError.
     """
     for entry in _entries(path):
-        text = str(getattr(entry, "content", ""))
+        text = str(getattr(entry, "content", "")).strip()
         raw = np.asarray(getattr(entry, "rawData", np.nan))
         if raw.dtype.kind not in "fiu":
             raw = np.zeros((0,))

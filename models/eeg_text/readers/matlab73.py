@@ -87,7 +87,7 @@ def _text(entry: Any) -> str:
     if entry.attrs.get("MATLAB_empty", 0):
         return ""
     units = np.asarray(entry[()]).ravel().astype("<u2")
-    return units.tobytes().decode("utf-16-le", errors="replace")
+    return units.tobytes().decode("utf-16-le", errors="replace").strip()
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -25,12 +25,21 @@ _FAULTS = (OSError, ValueError, RuntimeError, TypeError, KeyError, IndexError, A
 """What MNE raises of a file that is cut short or garbled."""
 
 
-@lru_cache(maxsize=8)
 def opened(path: Path) -> Any:
-    """MNE's Raw of a recording, of which nothing is read yet; the last few stay open.
+    """MNE's Raw of a recording, of which nothing is read yet; the last few are remembered.
 
     Touches disk. Raises DataError.
     """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return _opened(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, size: int, changed: int) -> Any:
+    """Of a file as it was: of another `size`, or `changed` since, it is another one."""
     import mne
 
     form = formats.of_file(path)

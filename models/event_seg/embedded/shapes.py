@@ -37,9 +37,15 @@ class Clip:
     frames: np.ndarray
     """[window + 1, height, width], uint8."""
     format: str = "drawn"
+    sensor_source: str = "model.size"
     second: float = 1.0
     unit: str = "s, by the generator"
     labels: str = labels.RECIPE
+
+    @property
+    def count(self) -> int:
+        """How many events it holds."""
+        return len(self.held)
 
     def events(self, index: int) -> Events:
         """The events of a window."""

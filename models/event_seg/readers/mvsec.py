@@ -31,6 +31,7 @@ class MvsecRecording:
     """
 
     format = "MVSEC HDF5"
+    sensor_source = "frames"
     second = 1.0
     unit = "s, by the format"
     labels = labels.RECIPE
@@ -58,7 +59,7 @@ class MvsecRecording:
             )
         check_ascending(times, f"{path}: image_raw_ts", "times of frames")
         self.sensor = int(frames.shape[1]), int(frames.shape[2])
-        self.windows = spans(times)
+        self.windows, self.count = spans(times), len(events)
         self._off = self._polarity(events)
 
     def _array(self, name: str, axes: int) -> h5py.Dataset:

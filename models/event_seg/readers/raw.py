@@ -46,6 +46,7 @@ class RawRecording:
         self.header = headers.read(path)
         self.format = _FORMATS[self.header.encoding]
         self.index = raw_index.build(path, self.header)
+        self.count = self.index.events
         self.masks = Masks(beside(path)) if beside(path).exists() else None
         self.labels = f"masks of {beside(path).name}" if self.masks else ""
         self.sensor, self.sensor_source = self._sensor(told.sensor)

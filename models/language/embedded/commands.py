@@ -10,8 +10,8 @@ import numpy as np
 from models.language.embedded.grammar_files import FILES
 from models.language.embedded.grammar_system import SYSTEM
 from models.language.embedded.slots import SLOTS, Value
-from models.language.index import normalised
-from models.language.records import Conversation, Turn
+from models.language.text.index import normalised
+from models.language.text.records import Conversation, Turn
 
 CONVERSATIONS = 4000
 MISSPELT = 10

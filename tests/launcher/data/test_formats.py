@@ -14,8 +14,9 @@ from launcher.data.formats import Recognised, recognise, several
 from launcher.messages import SettingsError
 from launcher.settings.leaves import leaves
 from models.catalog import FAMILIES
+from models.language.formats import FORMATS
 
-CSV = "CSV with input,output or prompt,response"
+CSV = FORMATS[0]
 TYPED = "the command line: data check mine"
 
 
@@ -58,7 +59,8 @@ def test_data_in_no_format_is_told_what_every_family_reads(tmp_path):
     assert f"  from     {TYPED}\n  legal    {next(iter(FAMILIES))}: " in found
     for family in FAMILIES:
         assert f" {family}: " in found
-    assert " language: " in "\n".join(refused(tmp_path / "a.xyz", "language"))
+    named = recognise(str(tmp_path / "a.xyz"), "language", TYPED)
+    assert named == [Recognised("language", None)]
 
 
 def test_all_families_that_take_it_for_theirs_are_found(table, monkeypatch):

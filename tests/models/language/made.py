@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.language.byte_tokenizer import ByteTokenizer
-from models.language.corpus import from_records
 from models.language.dialogues import Dialogues, as_they_are
-from models.language.encoded import encode
 from models.language.packing import Windows
-from models.language.records import Conversation, Document, Turn
+from models.language.text.corpus import from_records
+from models.language.text.records import Conversation, Document, Turn
+from models.language.tokens.byte_tokenizer import ByteTokenizer
+from models.language.tokens.encoded import encode
 
 TOKENIZER = ByteTokenizer()
 

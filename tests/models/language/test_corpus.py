@@ -9,8 +9,8 @@ import pytest
 
 from models.base import DataError
 from models.common.split import split_groups
-from models.language.corpus import read_corpus
-from models.language.records import Turn
+from models.language.text.corpus import read_corpus
+from models.language.text.records import Turn
 
 SAMPLE = Path(__file__).parents[4] / "shared/data/language"
 

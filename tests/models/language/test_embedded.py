@@ -4,10 +4,10 @@ from collections import Counter
 import numpy as np
 
 from models.common.split import split_groups
-from models.language.corpus import from_records
 from models.language.embedded import commands, python
 from models.language.embedded.slots import SLOTS
-from models.language.index import normalised
+from models.language.text.corpus import from_records
+from models.language.text.index import normalised
 
 
 def test_python_text_is_the_same_at_each_reading_and_of_bounded_size():

@@ -6,9 +6,9 @@ import pytest
 
 from models.base import DataError
 from models.common import cache
-from models.language.corpus import SMALL, read_corpus
-from models.language.encoded import encode
-from models.language.token_stream import TokenFile
+from models.language.text.corpus import SMALL, read_corpus
+from models.language.tokens.encoded import encode
+from models.language.tokens.token_stream import TokenFile
 from tests.models.language.made import TOKENIZER
 
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from models.base import DataError
-from models.language.corpus import read_corpus
 from models.language.formats import FORMATS, LOOKED_AT, recognise
+from models.language.text.corpus import read_corpus
 
 CSV, JSONL, TEXT = FORMATS
 

@@ -2,11 +2,11 @@ import random
 
 import pytest
 
-from models.language import bpe
-from models.language.byte_tokenizer import ByteTokenizer
-from models.language.index import Scan
-from models.language.readers import parts
-from models.language.records import Document
+from models.language.text.index import Scan
+from models.language.text.readers import parts
+from models.language.text.records import Document
+from models.language.tokens import bpe
+from models.language.tokens.byte_tokenizer import ByteTokenizer
 
 WORDS = [
     *("alpha", "Beta,", "ünï", "ΑΣ", "日本", "<file>", "it's", "42", "<|end|>", "tab\tbed"),

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.base import DataError
-from models.language import bpe
 from models.language.pretrained import decoder_layers
+from models.language.tokens import bpe
 
 transformers = pytest.importorskip("transformers")
 

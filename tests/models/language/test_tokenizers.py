@@ -1,11 +1,11 @@
 import pytest
 
 from models.base import DataError
-from models.language import bpe
-from models.language.byte_tokenizer import ByteTokenizer
-from models.language.external_tokenizer import ExternalTokenizer, load
-from models.language.records import Turn
-from models.language.tokenizer import TAGS
+from models.language.text.records import Turn
+from models.language.tokens import bpe
+from models.language.tokens.byte_tokenizer import ByteTokenizer
+from models.language.tokens.external_tokenizer import ExternalTokenizer, load
+from models.language.tokens.tokenizer import TAGS
 
 TEXTS = [
     "def main():\n    return 0\n",

@@ -1,0 +1,142 @@
+"""What is known of each record of a source while its text stays on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from models.language.text.packed import TextsBuilder, unpacked
+from models.language.text.records import Conversation, Document, Exchange
+
+DIGEST = 16
+"""Bytes of a digest: two of a billion texts share one by chance once in 10**20 data sets."""
+
+
+class Index:
+    """What is known of the documents or exchanges that are kept, in the order of reading.
+
+    `kept` numbers them among all that were read, where an earlier one may have the same text or the
+    same request: there are `duplicates` of these. `names` tells where each one is from, `groups`
+    what is never on two sides of a split; `labels` numbers the kind of request.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """`arrays` are those of Scan.arrays, or the same read from a cache."""
+        self.is_text = bool(arrays["is_text"][0])
+        self.skipped = int(arrays["skipped"][0])
+        self.bad_parts = frozenset(arrays["bad_parts"].tolist())
+        self.kept = arrays["kept"]
+        self.names = unpacked(arrays["names"], arrays["name_ends"]).chosen(self.kept)
+        self.groups, self.labels = self.names, arrays["labels"]
+        if not self.is_text:
+            self.groups = unpacked(arrays["groups"], arrays["group_ends"]).chosen(self.kept)
+            self.labels = self.labels[self.kept]
+        self.duplicates = len(arrays["name_ends"]) - len(self.kept)
+
+
+class Scan:
+    """Gathers an index from records as they are read."""
+
+    def __init__(self) -> None:
+        self.documents = self.conversations = self.exchanges = 0
+        self._names, self._groups = TextsBuilder(), TextsBuilder()
+        self._keys, self._labels = bytearray(), bytearray()
+        self._open: tuple[str, _Fingerprint] | None = None
+
+    def add_document(self, document: Document) -> None:
+        """A document, or the next part of the one before."""
+        if self._open is None or self._open[0] != document.group:
+            self.close()
+            self.documents += 1
+            self._names.add(document.group)
+            self._open = document.group, _Fingerprint()
+        self._open[1].add(document.text)
+
+    def add_conversation(self, conversation: Conversation) -> bool:
+        """The exchanges of a conversation; False if there are none."""
+        found = exchanges_in(conversation)
+        for exchange in found:
+            self._names.add(exchange.where)
+            self._groups.add(exchange.group)
+            request = (f"{turn.role} {normalised(turn.text)}" for turn in exchange.before)
+            self._keys += _digest("\n".join(request))
+            self._labels += _digest(exchange.label)
+        self.exchanges += len(found)
+        self.conversations += bool(found)
+        return bool(found)
+
+    def close(self) -> None:
+        """The last document has no more parts."""
+        if self._open is not None:
+            self._keys += self._open[1].digest()
+            self._open = None
+
+    def mark(self) -> tuple[int, int, int]:
+        """What `back_to` goes back to; after `close`."""
+        return self.documents, self.conversations, self.exchanges
+
+    def back_to(self, mark: tuple[int, int, int]) -> None:
+        """Forget what came after `mark`."""
+        self._open = None
+        self.documents, self.conversations, self.exchanges = mark
+        entries = self.documents + self.exchanges
+        self._names.back_to(entries)
+        self._groups.back_to(self.exchanges)
+        del self._keys[DIGEST * entries :]
+        del self._labels[DIGEST * self.exchanges :]
+
+    def arrays(self, skipped: int, bad_parts: list[int]) -> dict[str, np.ndarray]:
+        """The arrays of Index; nothing can be added any more."""
+        keys, labels = (np.frombuffer(d, f"S{DIGEST}") for d in (self._keys, self._labels))
+        names, name_ends = self._names.arrays()
+        groups, group_ends = self._groups.arrays()
+        return {
+            "is_text": np.array([self.documents > 0]),
+            "skipped": np.array([skipped]),
+            "bad_parts": np.array(bad_parts, dtype=np.int64),
+            "kept": np.sort(np.unique(keys, return_index=True)[1]),  # of equal ones the first
+            "labels": np.unique(labels, return_inverse=True)[1].reshape(-1),
+            "names": names,
+            "name_ends": name_ends,
+            "groups": groups,
+            "group_ends": group_ends,
+        }
+
+
+class _Fingerprint:
+    """The digest of a normalised text that comes in parts."""
+
+    def __init__(self) -> None:
+        self._hash, self._is_empty = hashlib.sha256(), True
+
+    def add(self, text: str) -> None:
+        if words := normalised(text):
+            self._hash.update(words.encode() if self._is_empty else b" " + words.encode())
+            self._is_empty = False
+
+    def digest(self) -> bytes:
+        return self._hash.digest()[:DIGEST]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:DIGEST]
+
+
+def exchanges_in(conversation: Conversation) -> list[Exchange]:
+    """One exchange for each answer, with all turns before it."""
+    turns = conversation.turns
+    opening = normalised(next((t.text for t in turns if t.role == "user"), ""))
+    group = conversation.group or hashlib.sha256(opening.encode()).hexdigest()[:16]
+    label = conversation.label or opening
+    return [
+        Exchange(turns[:i], turn.text.strip(), group, label, conversation.where)
+        for i, turn in enumerate(turns)
+        if turn.role == "assistant" and i > 0 and turn.text.strip()
+    ]
+
+
+def normalised(text: str) -> str:
+    """`text` without case, and with single blanks: what counts as the same request."""
+    return " ".join(text.lower().split())

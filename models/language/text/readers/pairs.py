@@ -1,0 +1,114 @@
+"""Requests and answers as rows: the columns they go by, in CSV and in two parallel files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+
+from models.base import DataError
+from models.common.faults import Faults
+from models.language.text.readers.text_file import TextFile
+from models.language.text.records import Conversation, Turn
+
+COLUMNS = (("input", "output"), ("prompt", "response"), ("user", "assistant"))
+LEGAL = " or ".join(f"{request},{answer}" for request, answer in COLUMNS)
+
+
+def columns_in(names: Mapping[str, object] | list[str]) -> tuple[str, str] | None:
+    """The pair of columns that `names` holds, the first of COLUMNS that is there."""
+    return next((pair for pair in COLUMNS if pair[0] in names and pair[1] in names), None)
+
+
+def pair(request: object, answer: object, where: str, faults: Faults) -> Conversation | None:
+    """A conversation of one request and one answer; None and a fault if either is no text."""
+    for name, value in (("request", request), ("answer", answer)):
+        if not isinstance(value, str):
+            faults.add(where, f"the {name} is {type(value).__name__}, not text")
+            return None
+        if not value.strip():
+            faults.add(where, f"the {name} is empty")
+            return None
+    return Conversation((Turn("user", str(request)), Turn("assistant", str(answer))), where)
+
+
+def read_csv(file: TextFile, name: str, faults: Faults) -> Iterator[Conversation]:
+    """The pairs of a CSV file with a header; other columns are left alone.
+
+    Raises DataError if the header has no known pair of columns. Source: RFC 4180.
+    """
+    # Not strict: after an error in the middle of a row the reader would go on inside it.
+    rows = csv.reader(_with_ends(file.lines()))
+    header = _header(rows, name)
+    request, answer = (header.index(column) for column in columns_in(header) or ())
+    while True:
+        where = f"{name}, line {rows.line_num + 1}"
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            faults.add(where, str(error))
+            continue
+        if row is None:
+            return
+        if not row:
+            continue
+        if len(row) != len(header):
+            faults.add(where, f"{len(row)} of {len(header)} columns")
+        elif conversation := pair(row[request], row[answer], where, faults):
+            yield conversation
+
+
+def _with_ends(lines: Iterator[str]) -> Iterator[str]:
+    """Each line with the line end that it has in the file."""
+    last = next(lines)
+    for line in lines:
+        yield f"{last}\n"
+        last = line
+    if last:
+        yield last
+
+
+def _header(rows: Iterator[list[str]], name: str) -> list[str]:
+    """The names of the columns, among them a known pair. Raises DataError."""
+    try:
+        header = [column.strip().lower() for column in next(rows)]
+    except csv.Error as error:
+        raise _no_columns(name, str(error)) from None
+    if columns_in(header) is None:
+        raise _no_columns(name, ", ".join(header))
+    return header
+
+
+def _no_columns(name: str, found: str) -> DataError:
+    return DataError(
+        f"'{name}' has no pair of columns for request and answer: {found}",
+        where=f"{name}, line 1",
+        legal=LEGAL,
+        mend="rename the columns in the first line",
+    )
+
+
+def read_parallel(requests: Path, answers: Path, faults: Faults) -> Iterator[Conversation]:
+    """Line N of `answers` answers line N of `requests`.
+
+    Raises DataError if the files have different numbers of lines, after all lines they share.
+    """
+    asked, answered = (_lines(TextFile(path)) for path in (requests, answers))
+    for line, (request, answer) in enumerate(zip_longest(asked, answered), start=1):
+        if request is None or answer is None:
+            rest = 1 + sum(1 for _ in (asked if answer is None else answered))
+            counts = [line - 1 + rest * (text is not None) for text in (request, answer)]
+            raise DataError(
+                f"'{requests}' has {counts[0]} lines and '{answers}' has {counts[1]}",
+                where="data.path and data.answers",
+                legal="two files with as many lines: line N answers line N",
+            )
+        if conversation := pair(request, answer, f"{requests.name}, line {line}", faults):
+            yield conversation
+
+
+def _lines(file: TextFile) -> Iterator[str]:
+    """The lines; none after the last line end. Raises DataError if the file is empty."""
+    file.first_line()
+    return (line.removesuffix("\n") for line in _with_ends(file.lines()))

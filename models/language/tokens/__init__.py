@@ -1,0 +1,1 @@
+"""Text as numbers: tokenizers, the form of a dialogue, and the tokens of a whole corpus."""

@@ -1,0 +1,88 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from models.base import Context
+from models.doc_translation.config import Data, Model
+from models.doc_translation.task import DocTranslationTask
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def make_task() -> Callable[..., DocTranslationTask]:
+    """A task that is not set up yet, from settings by their name; `size` is tiny."""
+
+    def make(folder: Path | None = None, share: float = 0.1, **settings: Any):
+        in_model = {k: v for k, v in settings.items() if k in Model.model_fields}
+        in_data = {
+            k: str(v) if k == "path" else v for k, v in settings.items() if k not in in_model
+        }
+        return DocTranslationTask(
+            Model(**{"size": "tiny", "dropout": 0.0, **in_model}),
+            Data(**{"path": "embedded:cards", **in_data}),
+            Context(0, share, folder, torch.device("cpu")),
+        )
+
+    return make
+
+
+@pytest.fixture
+def batch_of() -> Callable[..., Any]:
+    """The first `count` samples of a split as a batch."""
+
+    def make(task, count, split="train"):
+        return task.collate([task.data(split).sample(i, None) for i in range(count)])
+
+    return make
+
+
+@pytest.fixture
+def dota(tmp_path) -> Path:
+    """A folder in the DoTA layout: 10 articles of 2 pages, 8 to train, one each to val and test."""
+    root = tmp_path / "dota"
+    for folder in ("imgs", "en_mmd", "zh_mmd"):
+        (root / folder).mkdir(parents=True)
+    names = [f"2101.0{article:04}_{page}" for article in range(10) for page in (1, 2)]
+    for number, name in enumerate(names):
+        page = Image.new("L", (120, 160), 255)
+        ImageDraw.Draw(page).rectangle((20, 20, 40 + 3 * number, 60), fill=0)
+        page.save(root / "imgs" / f"{name}.png")
+        (root / "zh_mmd" / f"{name}.mmd").write_text(f"# 第{number}页\n\n正文。", encoding="utf-8")
+        (root / "en_mmd" / f"{name}.mmd").write_text(f"# Page {number}\n\nText.")
+    split = {
+        "train_name_list": names[:16],
+        "valid_name_list": names[16:18],
+        "test_name_list": names[18:],
+    }
+    (root / "split_dataset.json").write_text(json.dumps(split))
+    return root
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Callable[..., Path]:
+    """A JSONL file of `rows`, or of ten chapters of four short paragraphs."""
+
+    def write(rows=None) -> Path:
+        if rows is None:
+            rows = [
+                {"id": f"ch{i // 4:02}-{i:04}", "en": f"This is text {i}.", "zh": f"这是第{i}段。"}
+                for i in range(40)
+            ]
+        path = tmp_path / "pairs.jsonl"
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,154 @@
+import json
+
+import pytest
+from PIL import Image
+
+from models.base import DataError
+from models.doc_translation import formats
+from models.doc_translation.readers.dota import article, read
+
+
+def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
+    found = read(dota, "zh", "file", "stop")
+    assert len(found.pages) == 20 and found.tokenize == "zh"
+    page = found.pages[3]
+    assert (page.name, page.document) == ("2101.00001_2", "2101.00001")
+    assert page.target() == "# 第3页\n\n正文。" and page.image().size == (120, 160)
+    assert {side: len(names) for side, names in found.given.items()} == {
+        "train": 8,
+        "val": 1,
+        "test": 1,
+    }
+    assert read(dota, "en", "file", "stop").pages[3].target().startswith("# Page 3")
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [("2101.00027_3", "2101.00027"), ("a-b-12", "a-b"), ("2101.00027", "2101.00027"), ("7", "7")],
+)
+def test_an_article_is_a_name_without_the_number_of_its_page(name, document):
+    assert article(name) == document
+
+
+def test_an_article_on_two_sides_of_the_given_split_is_told(dota):
+    path = dota / "split_dataset.json"
+    split = json.loads(path.read_text())
+    split["test_name_list"].append(split["train_name_list"].pop())
+    path.write_text(json.dumps(split))
+    with pytest.raises(DataError) as error:
+        read(dota, "zh", "file", "stop")
+    assert str(error.value) == (
+        "1 of 10 articles have pages on two sides of the split, such as '2101.00007' in "
+        "test and train\n"
+        f"  from     {path}\n"
+        "  legal    each article in one list: a model that saw its other pages is not tested by "
+        "it\n"
+        "  mend     --set data.split=article"
+    )
+    assert read(dota, "zh", "article", "stop").given is None
+
+
+def test_pages_without_a_partner_and_those_that_no_list_names_are_left_out_and_listed(dota):
+    (dota / "zh_mmd" / "2101.00000_1.mmd").unlink()
+    (dota / "zh_mmd" / "2101.00000_2.mmd").write_text("")
+    (dota / "imgs" / "2101.00001_1.png").unlink()
+    Image.new("L", (9, 9)).save(dota / "imgs" / "2101.00099_1.png")
+    found = read(dota, "zh", "file", "stop")
+    assert len(found.pages) == 17
+    assert dict(found.left_out) == {
+        "2101.00099_1": "not in split_dataset.json",
+        "2101.00000_1": "no zh_mmd/2101.00000_1.mmd",
+        "2101.00000_2": "zh_mmd/2101.00000_2.mmd is empty",
+        "2101.00001_1": "no imgs/2101.00001_1.png",
+    }
+    assert found.counts == {"skipped_pages": 0, "left_out_pages": 4}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "empty"),
+        (b"\xff\xd8\xff\xe0 a photograph", "no PNG image"),
+        ("half", "cut off after {} bytes"),
+    ],
+)
+def test_an_image_that_is_no_whole_png_is_told_or_skipped(dota, content, what):
+    path = dota / "imgs" / "2101.00002_1.png"
+    if content == "half":
+        content = path.read_bytes()[:-20]
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read(dota, "zh", "file", "stop")
+    assert str(error.value) == (
+        "1 of 20 pages cannot be used\n"
+        f"  from     imgs/2101.00002_1.png: {what.format(len(content))}\n"
+        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+    )
+    found = read(dota, "zh", "file", "skip")
+    assert len(found.pages) == 19 and found.counts["skipped_pages"] == 1
+    assert found.left_out == [("imgs/2101.00002_1.png", what.format(len(content)))]
+
+
+def test_an_image_that_is_broken_within_is_told_when_it_is_read(dota):
+    path = dota / "imgs" / "2101.00002_1.png"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:60] + b"\0" * 20 + raw[80:])
+    page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
+    with pytest.raises(DataError, match="is no image that can be read") as error:
+        page.image()
+    assert error.value.mend == "repair it, or take its name out of split_dataset.json"
+
+
+def test_a_text_that_is_no_utf8_is_told_when_it_is_read(dota):
+    (dota / "zh_mmd" / "2101.00002_1.mmd").write_bytes("正文".encode("gb18030"))
+    page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
+    with pytest.raises(DataError, match=r"2101\.00002_1\.mmd' cannot be read") as error:
+        page.target()
+    assert error.value.legal == "a UTF-8 text"
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "is a list, not an object"),
+        ('{"train_name_list": ["a_1"]}', "has no list of names under 'valid_name_list'"),
+        (
+            '{"train_name_list": ["../a"], "valid_name_list": [], "test_name_list": []}',
+            "has a name that is no file's: '../a'",
+        ),
+    ],
+)
+def test_a_split_file_that_says_no_split_is_told(dota, text, wrong):
+    (dota / "split_dataset.json").write_text(text)
+    with pytest.raises(DataError) as error:
+        read(dota, "zh", "file", "stop")
+    assert wrong in error.value.what
+    assert error.value.legal == "lists of names: train_name_list, valid_name_list, test_name_list"
+
+
+def test_a_language_that_is_not_there_is_told_with_those_that_are(dota):
+    with pytest.raises(DataError) as error:
+        read(dota, "fr", "file", "stop")
+    assert error.value.what == f"'{dota}' has no texts in 'fr'"
+    assert error.value.legal == "en, zh"
+
+
+def test_no_page_at_all_is_told(dota):
+    for path in (dota / "zh_mmd").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="has no page with both an image and a text in 'zh'"):
+        read(dota, "zh", "file", "stop")
+
+
+def test_formats_are_recognised_by_what_is_in_them(dota, pairs, tmp_path):
+    assert formats.recognise(dota) == formats.DOTA
+    assert formats.recognise(pairs()) == formats.PAIRS
+    broken = pairs(["{"])
+    assert formats.recognise(broken) == formats.PAIRS  # to be told with its line
+    other = tmp_path / "notes.txt"
+    other.write_text("some text")
+    assert formats.recognise(other) is None
+    assert formats.recognise(tmp_path) is None
+    (dota / "split_dataset.json").unlink()
+    assert formats.recognise(dota) == formats.DOTA

@@ -1,0 +1,108 @@
+import re
+
+import numpy as np
+import pytest
+
+from models.common import cache
+from models.doc_translation.drawing import Sheet, draw
+from models.doc_translation.embedded import cards, documents, paper
+from models.doc_translation.embedded.lexicon import SUFFIXES
+from models.doc_translation.scores import plain_text
+
+
+@pytest.fixture(scope="module")
+def few():
+    """The first twelve documents."""
+    author = documents.Author(np.random.default_rng(paper.SEED))
+    return author, [author.document(number) for number in range(12)]
+
+
+def test_cards_are_the_same_when_drawn_again_and_when_read_from_the_cache(monkeypatch, tmp_path):
+    first = cards.read().pages
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    again = cards.read().pages
+    assert len(first) == len(again) == cards.COUNT
+    for i in (0, 17, cards.COUNT - 1):
+        assert np.array_equal(first[i].dots, again[i].dots)
+        assert first[i].target() == again[i].target()
+
+
+def test_no_card_is_there_twice():
+    assert len({card.target() for card in cards.read().pages}) == cards.COUNT
+
+
+def test_a_card_says_its_words_in_the_other_order_with_the_ending_of_its_heading():
+    for card in cards.read().pages[:50]:
+        kind, heading, adjective, noun, *_ = card.words
+        first, blank, line, _ = card.target().split("\n")
+        assert first == f"# {cards.NOUNS[heading].written}" and blank == ""
+        ours = (cards.NOUNS[noun].written, cards.ADJECTIVES[adjective].written + SUFFIXES[kind])
+        assert tuple(line.split()) == ours
+
+
+def test_the_heading_of_a_card_stands_where_its_kind_says():
+    for card in cards.read().pages[:20]:
+        ink = np.asarray(card.image())[2:24, 1:-1] < 110
+        left = np.flatnonzero(ink.any(0))[0] + 1
+        assert left == pytest.approx(cards.HEADINGS[card.words[0]] + 2, abs=3)
+
+
+def test_the_lexicon_has_two_hundred_distinct_words_in_either_language(few):
+    words = few[0].words
+    every = [*words.nouns, *words.adjectives, *words.verbs, *words.joints]
+    assert len(every) == len({w.read for w in every}) == len({w.written for w in every}) == 200
+
+
+def test_documents_have_two_to_four_pages_and_all_that_a_page_may_hold(few):
+    _, found = few
+    assert {len(pages) for pages in found} == {2, 3, 4}
+    kinds = {block.kind for pages in found for page in pages for block in page.blocks}
+    assert {"title", "paragraph", "bullet", "table", "formula", *documents.HEADINGS} == kinds
+    targets = "\n".join(page.target for pages in found for page in pages)
+    assert "\n\n\n" not in targets
+    assert plain_text(targets) != targets and "tabular" not in plain_text(targets)
+
+
+def test_the_kind_of_heading_decides_the_ending_of_all_adjectives_of_a_document(few):
+    author, found = few
+    stems = {word.written for word in author.words.adjectives}
+    for pages in found:
+        [kind] = {b.kind for p in pages for b in p.blocks if b.kind in documents.HEADINGS}
+        written = re.findall(r"[a-z]+", " ".join(p.target for p in pages).lower())
+        ends = {w[-1] for w in written if w[:-1] in stems}
+        assert ends == {SUFFIXES[documents.HEADINGS.index(kind)]}
+
+
+def test_about_a_tenth_of_the_sentences_is_of_one_document_alone(few):
+    author, found = few
+    shared = {sentence.read for sentence in author.shared}
+    said = [
+        sentence + "."
+        for pages in found
+        for page in pages
+        for block in page.blocks
+        if block.kind == "paragraph"
+        for sentence in block.text.rstrip(".").split(". ")
+    ]
+    assert 0.03 < sum(s not in shared for s in said) / len(said) < 0.2
+
+
+def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(few):
+    _, found = few
+    rng = np.random.default_rng(0)
+    scans = [np.asarray(paper.scan(page, rng)) for pages in found[:3] for page in pages]
+    lefts = [np.flatnonzero((scan < 128).any(0))[0] for scan in scans]
+    assert len(set(lefts)) > 3
+    for pages in found:
+        for page in pages:
+            assert draw(page.blocks, Sheet(margin=72, columns=2)) is not None
+
+
+@pytest.mark.slow
+def test_pages_come_back_from_the_cache_as_they_were_drawn():
+    drawn, kept = paper.read(), paper.read()
+    assert len({page.document for page in drawn.pages}) == paper.DOCUMENTS
+    for i in (0, 400, len(drawn.pages) - 1):
+        one, other = drawn.pages[i], kept.pages[i]
+        assert np.array_equal(np.asarray(one.image()), np.asarray(other.image()))
+        assert one.target() == other.target() and one.image().size == (672, 896)

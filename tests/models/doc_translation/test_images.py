@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.doc_translation import images
+
+
+def page(height=200, width=100, box=(30, 50, 60, 90), mode="L"):
+    dots = np.full((height, width), 255, dtype=np.uint8)
+    dots[box[1] : box[3], box[0] : box[2]] = 0
+    return Image.fromarray(dots).convert(mode)
+
+
+def test_margins_are_cut_to_the_print():
+    assert images.without_margins(page()).size == (30, 40)
+
+
+def test_faded_ink_on_grey_paper_is_print():
+    faded = Image.fromarray((np.asarray(page()) * 0.2 + 120).astype(np.uint8))
+    assert images.without_margins(faded).size == (30, 40)
+
+
+@pytest.mark.parametrize("shade", [0, 255])
+def test_a_page_of_one_shade_stays_as_it_is(shade):
+    blank = Image.new("L", (70, 90), shade)
+    assert images.without_margins(blank).size == (70, 90)
+    assert images.near_view(blank, 96, 64).shape == (1, 96, 64)
+
+
+def test_the_near_view_keeps_proportions_and_is_white_around():
+    view = images.near_view(page(box=(10, 10, 40, 20)), 96, 64)[0]
+    rows, columns = np.flatnonzero((view < 128).any(1)), np.flatnonzero((view < 128).any(0))
+    assert (len(columns), len(rows)) == (64, pytest.approx(64 / 3, abs=1))
+    assert rows[0] == pytest.approx(96 - 1 - rows[-1], abs=1)
+    assert (view[0] == 255).all()
+
+
+def test_a_page_of_the_right_size_without_margins_is_left_alone():
+    dots = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
+    dots[(0, -1), :] = dots[:, (0, -1)] = 0
+    assert np.array_equal(images.near_view(Image.fromarray(dots), 96, 64)[0], dots)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("RGB", 3), ("P", 3)])
+def test_colours_are_kept_where_there_are_any(mode, channels):
+    assert images.whole_view(page(mode=mode), 64).shape == (channels, 64, 64)
+
+
+def test_batches_are_normalised_as_each_encoder_was_trained():
+    white = np.full((1, 4, 4), 255, dtype=np.uint8)
+    colours = np.stack([np.full((4, 4), v, dtype=np.uint8) for v in (0, 51, 255)])
+    whole = images.global_batch([white, colours])
+    assert whole.shape == (2, 3, 4, 4) and whole.dtype == torch.float32
+    assert whole[0].min() == 1 and whole[1, :, 0, 0].tolist() == pytest.approx([-1, -0.6, 1])
+    near = images.local_batch([white, colours])
+    expected = [(0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    assert near[1, :, 0, 0].tolist() == pytest.approx(expected)
+
+
+def test_blank_pages_are_what_a_white_image_gives():
+    white = Image.new("L", (64, 96), 255)
+    whole = images.global_batch([images.whole_view(white, 64)])
+    near = images.local_batch([images.near_view(white, 96, 64)])
+    blank = images.blank(torch.zeros_like(whole), torch.zeros_like(near))
+    torch.testing.assert_close(blank, (whole, near))

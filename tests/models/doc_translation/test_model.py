@@ -1,0 +1,232 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.doc_translation.config import SIZES
+from models.doc_translation.flops import per_sample
+from models.doc_translation.model import IGNORE, DocTranslator, layers
+
+COUNTS = {
+    # global, local, expand, both query transformers, queries, gate and projection, decoder
+    "tiny": (117_632, 25_116, 2_080, 92_544, 1_024, 4_289, 96_192),
+    "full": (85_808_640, 74_120_824, 787_456, 7_359_488, 262_144, 263_681, 40_339_744),
+}
+TINY = SIZES["tiny"]
+
+
+def count(*modules):
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def views(batch=2):
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(batch, 3, 64, 64, generator=generator),
+        torch.randn(batch, 3, 96, 64, generator=generator),
+    )
+
+
+def tokens(batch=2, time=6):
+    return torch.randint(3, 500, (batch, time), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return DocTranslator(TINY)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_each_block_has_the_parameters_of_the_specification(name):
+    with torch.device("meta"):
+        model = DocTranslator(SIZES[name])
+    found = (
+        count(model.global_encoder),
+        count(model.local_encoder),
+        count(model.expand),
+        count(model.global_gather, model.local_gather),
+        model.queries.numel(),
+        count(model.gate, model.project),
+        count(model.decoder),
+    )
+    assert found == COUNTS[name]
+    assert count(model) == sum(found) == SIZES[name].parameters
+
+
+def test_three_more_decoder_layers_and_another_query_cost_what_the_specification_says():
+    full = SIZES["full"]
+    with torch.device("meta"):
+        six = DocTranslator(replace(full, decoder_layers=6))
+        more = DocTranslator(replace(full, queries=257))
+    assert count(six) - full.parameters == 12_612_096
+    assert count(more) - full.parameters == 1_024
+
+
+def test_every_parameter_but_the_frozen_mask_token_gets_a_gradient(tiny):
+    tiny.zero_grad()
+    ids = tokens()
+    tiny(*views(), decoder_ids=ids, labels=ids).backward()
+    without = [name for name, p in tiny.named_parameters() if p.grad is None]
+    assert without == ["global_encoder.embeddings.mask_token"]
+    assert not tiny.global_encoder.embeddings.mask_token.requires_grad
+    tiny.zero_grad()
+
+
+@pytest.mark.slow
+def test_every_parameter_of_the_full_size_but_the_mask_token_gets_a_gradient():
+    whole = DocTranslator(SIZES["full"])
+    ids = torch.tensor([[1, 5, 9, 7]])
+    loss = whole(
+        torch.randn(1, 3, 224, 224), torch.randn(1, 3, 896, 672), decoder_ids=ids, labels=ids
+    )
+    loss.backward()
+    without = [name for name, p in whole.named_parameters() if p.grad is None]
+    assert without == ["global_encoder.embeddings.mask_token"]
+
+
+def test_a_memory_gives_the_loss_and_logits_that_its_pages_give(tiny):
+    ids = tokens()
+    with torch.no_grad():
+        memory = tiny(*views())
+        assert memory.shape == (2, 8, 64)
+        ours = tiny(memory=memory, decoder_ids=ids)
+        assert torch.equal(ours, tiny(*views(), decoder_ids=ids))
+        torch.testing.assert_close(ours[:, 3], tiny(memory=memory, decoder_ids=ids, at=3))
+        nats = torch.nn.functional.cross_entropy(ours.flatten(0, 1), ids.flatten(), reduction="sum")
+        torch.testing.assert_close(nats, tiny(memory=memory, decoder_ids=ids, labels=ids))
+
+
+def test_a_token_sees_no_later_one(tiny):
+    ids, later = tokens(), tokens()
+    later[:, 4:] = 7
+    with torch.no_grad():
+        memory = tiny(*views())
+        one, other = (tiny(memory=memory, decoder_ids=x) for x in (ids, later))
+    torch.testing.assert_close(one[:, :4], other[:, :4])
+    assert not torch.allclose(one[:, 4:], other[:, 4:])
+
+
+def test_the_loss_in_chunks_is_the_loss_at_once(tiny):
+    ids = tokens()
+    labels = ids.clone()
+    labels[0, 3:] = IGNORE
+    losses, gradients = [], []
+    for rows in (1000, 5):
+        tiny.zero_grad()
+        tiny.rows, kept = rows, tiny.rows
+        loss = tiny(*views(), decoder_ids=ids, labels=labels)
+        loss.backward()
+        tiny.rows = kept
+        losses.append(loss.detach())
+        gradients.append(tiny.queries.grad.clone())
+    tiny.zero_grad()
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*gradients)
+
+
+def test_padding_is_not_in_the_loss(tiny):
+    ids = tokens()
+    longer = torch.cat((ids, torch.zeros(2, 3, dtype=torch.int64)), dim=1)
+    labels = torch.cat((ids, torch.full((2, 3), IGNORE)), dim=1)
+    with torch.no_grad():
+        one = tiny(*views(), decoder_ids=ids, labels=ids)
+        torch.testing.assert_close(one, tiny(*views(), decoder_ids=longer, labels=labels))
+
+
+def test_queries_differ_from_the_start_and_stay_different():
+    torch.manual_seed(0)
+    model = DocTranslator(TINY)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    ids = tokens()
+    model(*views(), decoder_ids=ids, labels=ids).backward()
+    optimizer.step()
+    for queries in model.queries.detach():
+        assert torch.linalg.matrix_rank(queries) == len(queries)
+
+
+def test_equal_queries_stay_equal():
+    torch.manual_seed(0)
+    model = DocTranslator(TINY)
+    with torch.no_grad():
+        model.queries[:] = model.queries[:, :1]
+    memory = model(*views())
+    assert torch.linalg.matrix_rank(memory[0].detach(), atol=1e-4) == 1
+
+
+def test_the_memory_differs_between_pages_from_the_start(tiny):
+    with torch.no_grad():
+        memory = tiny(*views(8))
+    assert memory.std(0).pow(2).mean().sqrt() > 0.2 * memory.pow(2).mean().sqrt()
+
+
+def test_sixteen_at_once_and_two_times_eight_give_one_gradient(make_task, batch_of):
+    task = make_task()
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build()
+    whole = batch_of(task, 16)
+    samples = [task.data("train").sample(i, None) for i in range(16)]
+    gradients = []
+    for parts in ([whole], [task.collate(samples[:8]), task.collate(samples[8:])]):
+        model.zero_grad()
+        for part in parts:
+            (task.loss(model, part).sum / task.weight(whole)).backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_blocks_are_the_layers_in_order():
+    with torch.device("meta"):
+        names = [type(layer).__name__ for layer in layers(DocTranslator(SIZES["full"]))]
+    assert names == (
+        ["BeitLayer"] * 12 + ["DonutSwinLayer"] * 20 + ["QueryTransformer"] * 2 + ["BertLayer"] * 3
+    )
+
+
+def test_recomputed_activations_give_the_same_loss_and_gradients(tiny):
+    from torch.utils.checkpoint import checkpoint
+
+    ids = tokens()
+    found = []
+    for recompute in (False, True):
+        for layer in layers(tiny):
+            if recompute:
+                plain = layer.forward
+                layer.forward = lambda *a, plain=plain, **k: checkpoint(
+                    plain, *a, use_reentrant=False, **k
+                )
+        tiny.zero_grad()
+        loss = tiny(*views(), decoder_ids=ids, labels=ids)
+        loss.backward()
+        found.append((loss.detach(), tiny.queries.grad.clone()))
+    for layer in layers(tiny):
+        del layer.forward
+    tiny.zero_grad()
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def test_it_compiles_as_one_graph(tiny):
+    ids = tokens()
+    compiled = torch.compile(tiny, fullgraph=True, backend="eager")
+    ours = compiled(*views(), decoder_ids=ids, labels=ids)
+    torch.testing.assert_close(ours, tiny(*views(), decoder_ids=ids, labels=ids))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_runs_in_half_precision(tiny, dtype):
+    ids = tokens()
+    with torch.autocast("cpu", dtype):
+        half = tiny(*views(), decoder_ids=ids, labels=ids)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, tiny(*views(), decoder_ids=ids, labels=ids), rtol=0.02, atol=0)
+
+
+def test_operations_grow_with_the_text_and_leave_the_generator_alone():
+    before = torch.get_rng_state()
+    short, long = per_sample(TINY, 8), per_sample(TINY, 64)
+    assert torch.equal(before, torch.get_rng_state())
+    head = 6 * 56 * (64 * 512)  # the output layer alone
+    assert short + head < long < 2 * short

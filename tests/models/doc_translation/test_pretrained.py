@@ -1,0 +1,174 @@
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models.base import DataError
+from models.doc_translation import parts
+from models.doc_translation.config import SIZES
+from models.doc_translation.pretrained import PARTS, load
+
+TINY = SIZES["tiny"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """All three parts as transformers saves them, with weights of their own."""
+    torch.manual_seed(7)
+    made = {
+        "global": parts.global_encoder(TINY.whole),
+        "local": parts.local_encoder(TINY.local),
+        "decoder": parts.decoder(TINY, 0.0),
+    }
+    for name, part in made.items():
+        part.save_pretrained(tmp_path / name)
+    return tmp_path, made
+
+
+def edit(folder, change):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file(change(tensors), path, metadata={"format": "pt"})
+
+
+def build(make_task, folder, **settings):
+    task = make_task(pretrained=str(folder), **settings)
+    task.setup()
+    torch.manual_seed(1)
+    return task, task.build()
+
+
+def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
+    folder, made = saved
+    with caplog.at_level(logging.INFO):
+        task, model = build(make_task, folder)
+    for name, part in made.items():
+        ours = dict(getattr(model, PARTS[name]).named_parameters())
+        for key, theirs in part.named_parameters():
+            assert torch.equal(ours[key], theirs), key
+    counts = task.facts()["pretrained"]
+    assert all(c["missing"] == c["unexpected"] == c["wrong_shape"] == 0 for c in counts.values())
+    assert not model.global_encoder.embeddings.mask_token.requires_grad
+    assert "pretrained global: 41 matched, 0 missing, 0 unexpected, 0 wrong_shape" in caplog.text
+
+
+def test_only_the_folders_that_are_there_are_read(make_task, saved, tmp_path):
+    folder, made = saved
+    (folder / "decoder").rename(tmp_path / "elsewhere")
+    task, model = build(make_task, folder)
+    assert set(task.facts()["pretrained"]) == {"global", "local"}
+    own = model.decoder.bert.embeddings.word_embeddings.weight
+    assert not torch.equal(own, made["decoder"].bert.embeddings.word_embeddings.weight)
+
+
+def test_a_part_that_is_filled_too_little_is_told_unless_it_is_named(make_task, saved):
+    folder, _ = saved
+    edit(folder / "global", lambda t: {k: v for k, v in t.items() if "lambda" not in k})
+    with pytest.raises(DataError) as error:
+        build(make_task, folder)
+    assert error.value.what.startswith(f"'{folder / 'global'}' fills 90% of the part 'global'")
+    assert "matched: 37, missing: 4, unexpected: 0, wrong_shape: 0" in error.value.where
+    assert error.value.mend == "--set 'model.partial=[global]' if that is meant"
+    task, _ = build(make_task, folder, partial=["global"])
+    assert task.facts()["pretrained"]["global"]["missing"] == 4
+
+
+def test_wrong_shapes_and_unexpected_tensors_are_counted(saved):
+    from models.doc_translation.model import DocTranslator
+    from models.doc_translation.pretrained import fill
+
+    _, made = saved
+    tensors = dict(made["local"].named_parameters())
+    key = "embeddings.norm.weight"
+    report = fill(
+        DocTranslator(TINY).local_encoder,
+        {**tensors, key: torch.zeros(3), "head.weight": torch.zeros(2)},
+    )
+    assert report.counts() == {
+        "matched": len(tensors) - 1,
+        "missing": 0,
+        "unexpected": 1,
+        "wrong_shape": 1,
+    }
+    assert report.wrong_shape == [key] and report.unexpected == ["head.weight"]
+
+
+def test_named_layers_of_a_deeper_decoder_are_taken_and_the_others_dropped(
+    make_task, saved, caplog
+):
+    from dataclasses import replace
+
+    folder, _ = saved
+    deep = parts.decoder(replace(TINY, decoder_layers=3), 0.0)
+    deep.save_pretrained(folder / "decoder")
+    with caplog.at_level(logging.INFO):
+        _, model = build(make_task, folder, take_layers=[2])
+    weights = [d.bert.encoder.layer for d in (model.decoder, deep)]
+    ours, theirs = weights[0][0].output.dense.weight, weights[1][2].output.dense.weight
+    assert torch.equal(ours, theirs)
+    assert "takes layers [2], drops [0, 1]" in caplog.text
+    with pytest.raises(DataError) as error:
+        build(make_task, folder, take_layers=[5])
+    assert error.value.legal == "0, 1, 2"
+
+
+def test_the_tokenizer_of_a_pretrained_decoder_is_taken_over(make_task, saved, tmp_path):
+    folder, _ = saved
+    first = make_task()
+    first.setup()
+    first.vocabulary.inner.save(str(folder / "decoder" / "tokenizer.json"))
+    task, model = build(make_task, folder, path="embedded:cards", partial=["decoder"])
+    assert task.vocabulary.size == first.vocabulary.size
+    rows = model.decoder.bert.embeddings.word_embeddings.weight.shape[0]
+    assert rows == -(-first.vocabulary.size // 8) * 8
+
+
+@pytest.mark.parametrize(
+    ("break_it", "what"),
+    [
+        (lambda f: (f / "global/config.json").unlink(), "holds no config.json"),
+        (lambda f: (f / "global/model.safetensors").write_bytes(b"no"), "cannot be loaded"),
+        (
+            lambda f: (f / "global/config.json").write_text(json.dumps({"model_type": "none"})),
+            "cannot be loaded",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_loaded_is_told(make_task, saved, break_it, what):
+    folder, _ = saved
+    break_it(folder)
+    with pytest.raises(DataError, match=what):
+        build(make_task, folder)
+
+
+def test_a_folder_without_any_part_is_told(tmp_path):
+    with pytest.raises(DataError) as error:
+        load(torch.nn.Module(), tmp_path, [], None)
+    assert error.value.what == (
+        f"model.pretrained '{tmp_path}' holds none of the folders global, local, decoder"
+    )
+
+
+def test_the_encoder_of_a_whole_donut_or_nougat_is_found(make_task, tmp_path):
+    from transformers import VisionEncoderDecoderModel
+
+    torch.manual_seed(7)
+    encoder, decoder = parts.local_encoder(TINY.local), parts.decoder(TINY, 0.0)
+    VisionEncoderDecoderModel(encoder=encoder, decoder=decoder).save_pretrained(tmp_path / "local")
+    task, model = build(make_task, tmp_path)
+    assert task.facts()["pretrained"]["local"]["missing"] == 0
+    assert task.facts()["pretrained"]["local"]["unexpected"] == 0
+    ours = dict(model.local_encoder.named_parameters())
+    assert all(torch.equal(ours[name], p) for name, p in encoder.named_parameters())
+
+
+def test_a_dit_that_was_trained_on_masked_patches_fills_the_global_encoder(make_task, tmp_path):
+    from transformers import BeitConfig, BeitForMaskedImageModeling
+
+    config = BeitConfig(**{**parts.global_encoder(TINY.whole).config.to_dict()})
+    config.use_mean_pooling = True  # as Microsoft saved it: without the final norm of the model
+    BeitForMaskedImageModeling(config).save_pretrained(tmp_path / "global")
+    task, _ = build(make_task, tmp_path)
+    assert task.facts()["pretrained"]["global"]["missing"] == 2

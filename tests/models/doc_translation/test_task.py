@@ -1,0 +1,259 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from models.base import DataError, Goal, Pictured
+from models.doc_translation.config import SIZES
+
+
+@pytest.fixture
+def train():
+    """Takes `steps` of AdamW; the same ones each time."""
+
+    def run(task, model, steps, lr=2e-3, batch=16):
+        samples = task.data("train")
+        weights = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.95))
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(steps):
+            picked = torch.randint(len(samples), (batch,), generator=generator).tolist()
+            given = task.collate([samples.sample(i, None) for i in picked])
+            optimizer.zero_grad()
+            (task.loss(model, given).sum / task.weight(given)).backward()
+            optimizer.step()
+
+    return run
+
+
+def sides_of(task):
+    return {
+        side: {page.document for page in task.data(side).pages} for side in ("train", "val", "test")
+    }
+
+
+@pytest.mark.parametrize("kind", ["cards", "dota", "article", "pairs"])
+def test_no_document_is_on_two_sides(make_task, dota, pairs, kind):
+    settings = {
+        "cards": {},
+        "dota": {"path": dota},
+        "article": {"path": dota, "split": "article"},
+        "pairs": {"path": pairs(), "paragraphs": 2},
+    }[kind]
+    task = make_task(**settings)
+    task.setup()
+    sides = sides_of(task)
+    assert all(sides.values())
+    assert not (sides["train"] & sides["val"] or sides["train"] & sides["test"])
+    assert not sides["val"] & sides["test"]
+    references = {
+        side: {task.data(side).sample(i, None).reference for i in range(len(task.data(side)))}
+        for side in ("train", "val")
+    }
+    assert not references["train"] & references["val"]
+
+
+def test_the_split_of_the_folder_is_kept(make_task, dota):
+    task = make_task(path=dota)
+    task.setup()
+    assert task.facts()["groups"] == {"train": 8, "val": 1, "test": 1}
+    assert task.facts()["samples"] == {"train": 16, "val": 2, "test": 2}
+    assert sides_of(task)["val"] == {"2101.00008"}
+
+
+def test_a_fraction_of_the_folder_takes_so_many_articles_of_each_side(make_task, dota):
+    task = make_task(path=dota, fraction=0.5)
+    task.setup()
+    assert task.facts()["groups"] == {"train": 4, "val": 1, "test": 1}
+
+
+def test_a_side_without_pages_is_told(make_task, dota):
+    path = dota / "split_dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "test_name_list": []}))
+    with pytest.raises(DataError) as error:
+        make_task(path=dota).setup()
+    assert str(error.value) == (
+        "test would be empty: no page of its list is there\n"
+        f"  from     {dota}\n"
+        "  legal    pages for train, val and test\n"
+        "  mend     --set data.split=article"
+    )
+
+
+def test_too_few_documents_are_told_by_the_name_of_the_family(make_task, pairs):
+    rows = [{"id": f"a{i}-1", "en": f"x {i}", "zh": "y"} for i in range(2)]
+    with pytest.raises(DataError, match=r"doc_translation has 2 groups \(documents\)"):
+        make_task(path=pairs(rows)).setup()
+
+
+def test_what_was_left_out_is_listed_in_the_run_folder(make_task, dota, tmp_path):
+    (dota / "zh_mmd" / "2101.00000_1.mmd").unlink()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    task = make_task(folder, path=dota)
+    task.setup()
+    assert json.loads((folder / "left_out.json").read_text()) == [
+        {"page": "2101.00000_1", "why": "no zh_mmd/2101.00000_1.mmd"}
+    ]
+    assert task.facts()["left_out_pages"] == 1
+
+
+def test_a_run_folder_gives_the_second_rank_the_vocabulary_and_split_of_the_first(
+    make_task, pairs, tmp_path
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    tasks = [make_task(folder, path=pairs()) for _ in range(2)]
+    tasks[0].setup()
+    written = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    assert set(written) == {"split.json", "tokenizer.json"}
+    tasks[1].setup()
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == written
+    assert tasks[0].facts() == tasks[1].facts()
+
+
+def test_the_vocabulary_is_fitted_on_training_pages_only(make_task, pairs):
+    letters = "abcdefghijklmnopqrst"
+    rows = [
+        {"id": f"{c}-{i}", "en": f"{c} {i}", "zh": f"mark{c} " * 9}
+        for c in letters
+        for i in range(2)
+    ]
+    task = make_task(path=pairs(rows))
+    task.setup()
+    known = " ".join(task.vocabulary.inner.get_vocab())
+    for side, documents in sides_of(task).items():
+        for document in documents:
+            assert (f"mark{document}" in known) == (side == "train")
+
+
+def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(make_task):
+    task = make_task()
+    task.setup()
+    sample = task.data("train").sample(3, None)
+    assert sample.whole.shape == (1, 64, 64) and sample.near.shape == (1, 96, 64)
+    assert sample.inputs[0] == task.vocabulary.start and sample.labels[-1] == task.vocabulary.end
+    assert sample.inputs[1:].tolist() == sample.labels[:-1].tolist()
+    assert task.vocabulary.decode(sample.labels) == sample.reference
+
+
+def test_a_long_translation_is_cut_and_its_end_is_not_taught(make_task, pairs):
+    task = make_task(path=pairs(), seq_len=8)
+    task.setup()
+    sample = task.data("train").sample(0, None)
+    assert len(sample.inputs) == len(sample.labels) == 8
+    assert task.vocabulary.end not in sample.labels
+    assert task.facts()["cut_share"] > 0.5
+
+
+def test_a_batch_is_padded_to_the_longest_and_units_are_its_labels(make_task, pairs):
+    rows = [{"id": f"c{i}-1", "en": f"text {i}", "zh": "字" * (1 + 3 * (i % 5))} for i in range(20)]
+    task = make_task(path=pairs(rows), paragraphs=1)
+    task.setup()
+    samples = [task.data("train").sample(i, None) for i in range(5)]
+    batch = task.collate(samples)
+    longest = max(len(sample.labels) for sample in samples)
+    assert batch["decoder_ids"].shape[1] % 8 == 0 and batch["decoder_ids"].shape[1] >= longest
+    lengths = (batch["labels"] != -100).sum(1).tolist()
+    assert lengths == [len(sample.labels) for sample in samples]
+    assert task.weight(batch) == sum(lengths)
+    assert batch["page_local"].dtype == batch["page_global"].dtype == torch.float32
+    assert batch["decoder_ids"].dtype == batch["labels"].dtype == torch.int64
+
+
+def test_the_noise_control_shows_another_documents_page_beside_the_true_text(make_task):
+    real, noise = make_task(), make_task(control="noise")
+    for task in (real, noise):
+        task.setup()
+    for side in ("train", "val"):
+        pages = real.data(side).pages
+        for i in range(5):
+            one, other = (task.data(side).sample(i, None) for task in (real, noise))
+            assert one.reference == other.reference
+            assert not (one.near == other.near).all()
+            shown = int(noise.data(side).shown[i])
+            assert pages[shown].document != pages[i].document
+    assert noise.facts()["control"] == {"val_bleu_gain": {"max": 1.0}}
+    assert "control" not in real.facts()
+
+
+def test_facts_are_few_and_plain(make_task):
+    task = make_task(control="noise")
+    task.setup()
+    facts = task.facts()
+    assert json.loads(json.dumps(facts)) == facts and len(facts) <= 12
+    assert "tok:13a" in facts["bleu"] and facts["cut_share"] == 0
+
+
+def test_pictures_are_pages_beside_their_translations(make_task, dota):
+    for settings in ({}, {"path": dota}):
+        task = make_task(**settings)
+        task.setup()
+        assert isinstance(task, Pictured)
+        found = task.pictures()
+        assert len(found) == 3
+        assert all(picture.png.startswith(b"\x89PNG") for picture in found)
+        assert "as the local encoder sees it" in found[0].caption
+    assert "the font lacks" in found[0].caption  # Chinese, and Pillow's own font
+
+
+def test_a_preview_shows_a_translation_and_what_the_model_writes(make_task):
+    task = make_task(max_new_tokens=4)
+    task.setup()
+    torch.manual_seed(0)
+    shown = task.preview(task.build())
+    reference, written = shown.split("│")
+    assert reference == task.data("val").pages[0].target() and written
+    assert all(c.isprintable() or c in "\n\t" for c in shown)
+
+
+def test_a_few_steps_lower_the_loss(make_task, batch_of, train):
+    task = make_task(max_new_tokens=4)
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build()
+    metric, batch = task.metric(), batch_of(task, 8, "val")
+    before = metric.result(metric.update(model.eval(), batch))["val_loss"]
+    train(task, model.train(), steps=15)
+    after = metric.result(metric.update(model.eval(), batch))["val_loss"]
+    assert after < 0.7 * before
+    assert task.goal == Goal("val_bleu", "max")
+
+
+def test_settings_change_the_model_as_they_say(make_task):
+    task = make_task(queries=5, decoder_layers=2)
+    task.setup()
+    model = task.build()
+    assert model.queries.shape == (2, 5, 64)
+    layers = [type(block).__name__ for block in task.blocks(model)]
+    assert layers.count("BertLayer") == 2
+    assert task.count == task.length == SIZES["tiny"].positions
+
+
+def test_a_text_longer_than_the_positions_is_told(make_task):
+    with pytest.raises(DataError) as error:
+        make_task(seq_len=129)
+    assert error.value.mend == "--set data.seq_len=128"
+
+
+def test_data_that_is_not_known_is_told(make_task, tmp_path):
+    with pytest.raises(DataError) as error:
+        make_task(path="embedded:card").setup()
+    assert error.value.legal == "embedded:pages, embedded:cards"
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError) as error:
+        make_task(path=path).setup()
+    assert error.value.what == f"'{path}' is in no format that is known here"
+    with pytest.raises(DataError, match="does not exist"):
+        make_task(path=tmp_path / "nothing").setup()
+
+
+def test_settings_and_formats_import_no_torch_numpy_or_pillow():
+    code = (
+        "import sys, models.doc_translation.config, models.doc_translation.formats;"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,55 @@
+import pytest
+
+from models.base import DataError
+from models.doc_translation.vocabulary import BYTES, SMALLEST, load, load_or_train, train
+
+TEXTS = ["# 标题\n\n一只猫坐在垫子上。", "the cat  sat\ton the mat", "一只狗坐在那里。"] * 3
+NEVER_SEEN = [
+    "완전히 다른 글자",
+    "emoji 🎉🇨🇭 and \u0000 zero",
+    "<|end|> and <0x0A> are text",
+    "  two blanks, a line end \r\n and a tab\t",
+    "combining é and \u200b",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS[:3] + NEVER_SEEN)
+def test_decoding_inverts_encoding_exactly(text):
+    vocabulary = train(TEXTS, 330)
+    tokens = vocabulary.encode(text)
+    assert vocabulary.decode(tokens) == text
+    assert vocabulary.end not in tokens and len(tokens) <= len(text.encode())
+    assert all(0 <= token < vocabulary.size <= 330 for token in tokens)
+
+
+def test_what_is_frequent_is_one_token_and_unknown_characters_are_bytes():
+    vocabulary = train(TEXTS, 400)
+    assert len(vocabulary.encode("一只")) == 1
+    unknown = vocabulary.encode("猩")
+    assert [vocabulary.inner.id_to_token(int(t)) for t in unknown] == [
+        BYTES[byte] for byte in "猩".encode()
+    ]
+
+
+def test_the_text_ends_at_the_first_end_token():
+    vocabulary = train(TEXTS, 330)
+    tokens = [vocabulary.start, *vocabulary.encode("the cat"), vocabulary.end, 300, vocabulary.pad]
+    assert vocabulary.decode(tokens) == "the cat"
+
+
+def test_equal_texts_give_an_equal_vocabulary_which_the_run_folder_keeps(tmp_path):
+    first = load_or_train(TEXTS, 330, tmp_path)
+    assert train(TEXTS, 330).inner.get_vocab() == first.inner.get_vocab()
+    again = load_or_train(["other text"], 330, tmp_path)
+    assert again.inner.get_vocab() == first.inner.get_vocab()
+    assert again.decode(again.encode(NEVER_SEEN[2])) == NEVER_SEEN[2]
+    assert SMALLEST == 259
+
+
+def test_a_file_that_is_no_tokenizer_is_told(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}")
+    with pytest.raises(DataError, match=r"is no tokenizer") as error:
+        load(path)
+    assert error.value.legal == "the tokenizer.json of the tokenizers library"

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from models.common.split import split_groups
+from models.eeg_text.embedded import source
+from models.eeg_text.embedded.simulator import CODES, READING, SMALL, Readers
+from models.eeg_text.montage import INDICES
+
+
+@pytest.fixture(scope="module")
+def readers():
+    return Readers(READING)
+
+
+def test_the_large_set_is_as_it_is_specified(readers):
+    assert len(readers) == 12 * 400
+    assert len(readers.words) == 60
+    assert len(set(readers.sentences)) == 400
+    assert {len(words) for words in readers.sentences} == {3, 4, 5}
+    assert readers.recording(0).shape == (800, 105)
+
+
+@pytest.mark.parametrize("name", source.EMBEDDED)
+def test_all_words_of_the_judged_sentences_occur_in_training(name):
+    sentences = [" ".join(words) for words in Readers(source.EMBEDDED[name]).sentences]
+    for seed in range(5):
+        splits = split_groups(sentences, 1.0, 0.15, seed, "{}")
+        words = {part: {w for s in splits[part] for w in s.split()} for part in splits}
+        assert words["val"] | words["test"] <= words["train"]
+
+
+def test_the_same_recording_is_the_same_at_each_call(readers):
+    assert np.array_equal(readers.recording(5), Readers(READING).recording(5))
+    assert not np.array_equal(readers.recording(5), readers.recording(405))
+
+
+@pytest.mark.parametrize("recipe", [READING, SMALL], ids=lambda recipe: recipe.name)
+def test_one_channel_has_the_signal_to_noise_ratio_that_is_told(recipe):
+    readers = Readers(recipe)
+    rng = np.random.default_rng(0)
+    ratios = []
+    for index in range(40):
+        subject, words = readers.label(index * 7 % len(readers))
+        whole, evoked = readers.recording(index * 7 % len(readers)) / 10, None
+        evoked = readers._evoked(words, subject, rng) * 10 ** (recipe.snr_db / 20)
+        passing = np.abs(evoked).max(axis=1) > 0.5 * np.abs(evoked).max()
+        ratios.append((evoked[passing] ** 2).mean() / (whole**2).mean())
+    found = 10 * np.log10(np.mean(ratios))
+    # Of power in all to power of the wave, which is the ratio itself where noise is much.
+    assert found == pytest.approx(recipe.snr_db, abs=6)
+
+
+def test_words_tell_themselves_from_the_pooled_regions_and_not_from_one_channel(readers):
+    """A straight reading of codes from channels, averaged over recordings of one reader."""
+    codes = readers._codes.reshape(60, -1)
+    mixing = readers._mixing_of[0]
+    assert np.linalg.matrix_rank(mixing) == len(INDICES) * CODES
+    waves = codes @ mixing
+    told = waves @ np.linalg.pinv(mixing)
+    distances = ((told[:, None] - codes[None]) ** 2).sum(-1)
+    assert (distances.argmin(1) == np.arange(60)).all()
+
+
+def test_the_length_of_a_recording_does_not_tell_how_many_words_there_are(readers):
+    items = source.read("embedded:reading").items
+    assert {item.samples for item in items} == {800}
+
+
+def test_the_small_set_is_kept_and_read_back(text_task):
+    made = Readers(SMALL).recording(3)
+    kept = source.EmbeddedSource("embedded:reading-small").eeg(3)
+    np.testing.assert_allclose(kept, made, rtol=2e-3, atol=2e-3)
+    assert isinstance(source.EmbeddedSource("embedded:reading-small")._kept, np.memmap)
+
+
+def test_the_large_set_is_made_sample_by_sample(readers):
+    large = source.EmbeddedSource("embedded:reading")
+    assert large._kept is None
+    np.testing.assert_array_equal(large.eeg(7), readers.recording(7))

@@ -1,0 +1,246 @@
+import pickle
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.base import DataError
+from models.eeg_text import corpus, formats
+from models.eeg_text.montage import INDICES, SLOTS
+from models.eeg_text.readers import continuous, raw
+from models.eeg_text.recordings import Reading
+from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
+
+SAMPLE = Path(__file__).parents[5] / "shared/data/eeg"
+needs_sample = pytest.mark.skipif(
+    not SAMPLE.is_dir(), reason="the sample recordings are not beside this checkout"
+)
+FZ, OZ = SLOTS.index("E11"), SLOTS.index("E75")
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """40 s of 13 channels at 256 Hz, each a wave of 10 Hz."""
+    return write_edf(tmp_path / "a.edf", NAMES, 40, make=waves)
+
+
+def told(reading, path):
+    with pytest.raises(DataError) as error:
+        continuous.read(path, reading)
+    return error.value
+
+
+def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
+    found = continuous.read(recording, Reading())
+    blocks = [item.group for item in found.items]
+    assert len(blocks) == 25 - 2  # two windows are gaps
+    assert blocks == sorted(blocks) and len(set(blocks)) == 3
+    last, first = blocks.index("a.edf, block 2") - 1, blocks.index("a.edf, block 2")
+    starts = [stretch.start_s for stretch in found.source.stretches]
+    assert starts[first] - starts[last] == pytest.approx(2 * 1.6)
+    assert {item.text for item in found.items} == {None}
+    assert found.form == formats.EDF
+
+
+def test_eeg_comes_in_microvolts_at_500_hz_and_in_its_place(recording):
+    source = pickle.loads(pickle.dumps(continuous.read(recording, Reading()).source))
+    eeg = source.eeg(9)
+    assert eeg.shape == (800, 105) and eeg.dtype == np.float32
+    assert source.recorded(9).sum() == len(NAMES)
+    assert not eeg[:, ~source.recorded(9)].any()
+    time = source.stretches[9].start_s + np.arange(800) / 500
+    for number, slot in ((10, FZ), (11, SLOTS.index("Cz"))):
+        expected = 20 * np.sin(2 * np.pi * 10 * time + number)
+        # The band's edges are far away: what is left of the filters is less than a hundredth.
+        np.testing.assert_allclose(eeg[:, slot], expected, atol=0.4)
+
+
+def test_a_window_at_either_end_is_whole(recording):
+    source = continuous.read(recording, Reading()).source
+    for number in (0, len(source.stretches) - 1):
+        assert source.eeg(number).shape == (800, 105)
+
+
+def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
+    def make(second):
+        time = second + np.arange(512) / 512
+        waves = [np.full(512, 300.0), 50 * np.sin(2 * np.pi * 50 * time), 50 * np.sin(2 * np.pi * 120 * time)]  # fmt: skip # noqa: E501
+        return np.array([*waves, 20 * np.sin(2 * np.pi * 10 * time)])
+
+    path = write_edf(tmp_path / "a.edf", ["Fz", "Cz", "Pz", "Oz"], 30, 512, make)
+    eeg = continuous.read(path, Reading()).source.eeg(5)
+    recorded = [FZ, SLOTS.index("Cz"), SLOTS.index("E62"), OZ]
+    assert eeg[:, recorded[:3]].std(axis=0).max() < 0.6
+    assert eeg[:, OZ].std() == pytest.approx(20 / np.sqrt(2), rel=0.05)
+
+
+def test_a_table_beside_it_tells_what_was_read(recording):
+    rows = ["onset_s\tduration_s\ttext", "1.5\t2.0\tThe old man.", "10\t1\tA child", "20\t3\tthe OLD man"]  # fmt: skip # noqa: E501
+    recording.with_suffix(".tsv").write_text("\n".join(rows))
+    found = continuous.read(recording, Reading())
+    assert [item.text for item in found.items] == ["The old man.", "A child", "the OLD man"]
+    assert [item.samples for item in found.items] == [1000, 500, 1500]
+    assert found.items[0].group == found.items[2].group
+    assert found.source.eeg(1).shape == (500, 105)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("38\t5\tthe man", "a.tsv, line 3: it ends at 43 s, the recording at 40 s"),
+        ("5\t0.1\tthe man", "a.tsv, line 3: 0.1 s is too short to cut out"),
+        ("5\t1\t...", "a.tsv, line 3: the text holds no words"),
+    ],
+)
+def test_a_row_that_cannot_be_cut_out_is_told_or_left_out(recording, row, fault):
+    recording.with_suffix(".tsv").write_text(f"onset_s\tduration_s\ttext\n1\t1\tyes\n{row}\n")
+    assert told(Reading(), recording).where == fault
+    found = continuous.read(recording, Reading("skip"))
+    assert found.left_out["bad"] == 1 and len(found.items) == 1
+
+
+def test_a_table_that_is_none_is_told(recording):
+    beside = recording.with_suffix(".csv")
+    beside.write_text("onset,duration,text\n1,1,a\n")
+    assert told(Reading(), recording).what == "'a.csv' has no column onset_s"
+    beside.write_text("onset_s,duration_s,text\n1,x,a\n")
+    error = told(Reading(), recording)
+    assert error.what == "'a.csv' has a row without two numbers and a text"
+    assert error.where.endswith("a.csv, line 2")
+
+
+def test_channels_that_nobody_knows_ask_for_a_map(tmp_path):
+    path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
+    error = told(Reading(), path)
+    assert error.what.startswith("0 of the 13 channels of 'a.edf' are known, not X0, X1, ")
+    assert error.mend == "tell where they are:  --set data.channels=FILE"
+
+
+def test_a_map_tells_electrodes_and_regions(tmp_path):
+    path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
+    places = tmp_path / "map.csv"
+    places.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
+    found = continuous.read(path, Reading(channels=str(places)))
+    first, second = INDICES["occipital"][:2]
+    assert np.flatnonzero(found.source.recorded(0)).tolist() == sorted([FZ, first, second, OZ])
+    assert found.notes["channels"] == 4
+    assert found.notes["channels_dropped"][-1] == "and 1 more"
+    places.write_text("channel,place\nX1,occipitol\n")
+    error = told(Reading(channels=str(places)), path)
+    assert error.what == "channel 'X1' is mapped to 'occipitol', which is not known"
+    assert error.mend == "nearest  occipital"
+
+
+def test_a_recording_that_is_cut_short_is_told(recording):
+    whole = recording.read_bytes()
+    recording.write_bytes(whole[:-700])
+    error = told(Reading(), recording)
+    assert error.what == f"'a.edf' is cut short: {len(whole) - 700} of {len(whole)} bytes are there"
+
+
+def test_a_garbled_header_is_told(recording):
+    whole = bytearray(recording.read_bytes())
+    whole[252:256] = b"many"
+    recording.write_bytes(whole)
+    assert told(Reading(), recording).what.startswith("'a.edf' cannot be read: ")
+
+
+def test_a_slow_recording_is_told(tmp_path):
+    path = write_edf(tmp_path / "a.edf", NAMES, 40, 64, lambda second: waves(second, 64))
+    assert told(Reading(), path).what == (
+        "'a.edf' was recorded at 64 Hz, too slowly for waves of 50 Hz"
+    )
+
+
+def test_of_several_recordings_a_bad_one_is_left_out(recording):
+    write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
+    assert "64 Hz" in told(Reading(), recording.parent).what
+    found = continuous.read(recording.parent, Reading("skip"))
+    assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
+
+
+def test_an_empty_file_and_a_folder_of_none_are_in_no_format(tmp_path):
+    (tmp_path / "a.edf").touch()
+    (tmp_path / "notes.txt").write_text("0       ")
+    for path in (tmp_path, tmp_path / "a.edf", tmp_path / "notes.txt"):
+        with pytest.raises(DataError, match="is in no format that is known here"):
+            corpus.read(str(path), Reading())
+
+
+@needs_sample
+def test_the_eeglab_sample_is_read(tmp_path):
+    found = continuous.read(SAMPLE / "eeglab_data.set", Reading())
+    assert found.notes == {"channels": 30, "channels_dropped": ["EOG1", "EOG2"]}
+    assert len({item.group for item in found.items}) == 17
+    eeg = found.source.eeg(20)
+    assert 5 < eeg[:, found.source.recorded(20)].std() < 100  # microvolts
+    assert found.form == formats.EEGLAB
+
+
+@needs_sample
+def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
+    table = tmp_path / "texts.json"
+    table.write_text('{"square": "A square is there.", "rt": "The button is pressed."}')
+    found = continuous.read(SAMPLE / "eeglab_data.set", Reading("skip", texts=str(table)))
+    assert {item.group for item in found.items} == {"a square is there", "the button is pressed"}
+    assert 100 < len(found.items) <= 154
+    assert found.items[0].where == "eeglab_data.set, event square at 1.00 s"
+    table.write_text('{"circle": "A circle."}')
+    error = told(Reading(texts=str(table)), SAMPLE / "eeglab_data.set")
+    assert error.legal == "events of the recording: rt, square"
+
+
+@needs_sample
+def test_the_edf_sample_is_read_with_a_map(tmp_path):
+    error = told(Reading(), SAMPLE / "mne_test.edf")
+    assert "of the 139 channels of 'mne_test.edf' are known" in error.what
+    table = tmp_path / "map.json"
+    table.write_text('{"A1": "Fz", "A2": "Cz", "I8": "occipital"}')
+    found = continuous.read(SAMPLE / "mne_test.edf", Reading(channels=str(table)))
+    assert len(found.items) == 3 and found.notes["channels"] == 3
+
+
+@needs_sample
+def test_an_eeglab_recording_without_all_of_its_data_is_told(tmp_path):
+    for name in ("eeglab_data.set", "eeglab_data.fdt"):
+        (tmp_path / name).write_bytes((SAMPLE / name).read_bytes())
+    data = tmp_path / "eeglab_data.fdt"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-400])
+    error = told(Reading(), tmp_path / "eeglab_data.set")
+    assert error.what == "'eeglab_data.fdt' is cut short: 3904112 of 3904512 bytes are there"
+    data.unlink()
+    raw._opened.cache_clear()  # the .set itself is what it was
+    assert "cannot be read" in told(Reading(), tmp_path / "eeglab_data.set").what
+
+
+@needs_sample
+def test_numbers_that_are_none_leave_out_what_their_filter_reaches(tmp_path):
+    for name in ("eeglab_data.set", "eeglab_data.fdt"):
+        (tmp_path / name).write_bytes((SAMPLE / name).read_bytes())
+    values = np.memmap(tmp_path / "eeglab_data.fdt", "<f4", "r+", shape=(30504, 32))
+    values[128 * 60, 4] = np.nan
+    values.flush()
+    path = tmp_path / "eeglab_data.set"
+    assert "within its filter's reach" in told(Reading(), path).where
+    found = continuous.read(path, Reading("skip"))
+    assert found.left_out["bad"] == 8
+    assert all(np.isfinite(found.source.eeg(n)).all() for n in range(len(found.items)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory as Linux counts it")
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    names = ["Fz", "Cz", "Pz", *NAMES[:10], *(f"X{i}" for i in range(3))]
+    path = write_edf(tmp_path / "a.edf", names, 40_000, 256, holes=True)
+    assert path.stat().st_size > 300 * 2**20
+    small = write_edf(tmp_path / "b.edf", names, 60, 256, holes=True)
+    continuous.read(small, Reading()).source.eeg(3)  # what libraries take
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = continuous.read(path, Reading())
+    for number in range(0, len(found.items), 1500):
+        found.source.eeg(number)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < 60 * 2**20

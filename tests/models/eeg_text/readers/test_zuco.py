@@ -1,0 +1,123 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from models.base import DataError
+from models.eeg_text.formats import ZUCO, of_file
+from models.eeg_text.readers import zuco
+from models.eeg_text.recordings import normalised
+from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
+
+WRITERS = {"5": write_matlab5, "7.3": write_matlab73}
+every_kind = pytest.mark.parametrize("kind", WRITERS)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "resultsYAC_NR.mat"
+
+
+@every_kind
+def test_sentences_with_eeg_are_found_and_those_without_counted(path, kind):
+    found = zuco.read(WRITERS[kind](path), "stop")
+    assert [item.text for item in found.items] == [TEXTS[0], TEXTS[1], TEXTS[3]]
+    assert [item.samples for item in found.items] == [900, 300, 640]
+    assert {item.subject for item in found.items} == {"YAC"}
+    assert found.left_out["without_eeg"] == 1 and found.notes == {"without_eeg": {"YAC": 1}}
+    assert of_file(path) == found.form == ZUCO
+
+
+@every_kind
+def test_eeg_comes_as_time_by_channels_as_it_was_written(path, kind):
+    source = pickle.loads(pickle.dumps(zuco.read(WRITERS[kind](path), "stop").source))
+    for number, sentence in enumerate((0, 1, 3)):
+        np.testing.assert_allclose(source.eeg(number), eeg(sentence).T.astype(np.float32))
+    assert source.recorded(0).all()
+
+
+@every_kind
+def test_the_same_words_are_one_group_whatever_their_case_and_punctuation(path, kind):
+    groups = [item.group for item in zuco.read(WRITERS[kind](path), "stop").items]
+    assert groups[0] == groups[2] == normalised(TEXTS[0]) == "the old man finds a drum"
+
+
+@every_kind
+def test_the_axis_of_105_is_that_of_channels_also_where_it_is_the_longer_one(path, kind):
+    short = eeg(1, 70)
+    given = {1: short if kind == "5" else short.T}
+    found = zuco.read(WRITERS[kind](path, given), "stop")
+    np.testing.assert_allclose(found.source.eeg(1), short.T.astype(np.float32))
+
+
+@every_kind
+def test_where_both_axes_are_105_the_kind_of_file_decides(path, kind):
+    square = eeg(1, 105)
+    given = {1: square if kind == "5" else square.T}
+    found = zuco.read(WRITERS[kind](path, given), "stop")
+    np.testing.assert_allclose(found.source.eeg(1), square.T.astype(np.float32))
+
+
+@every_kind
+def test_bad_eeg_is_told_or_left_out(path, kind):
+    broken = eeg(1)
+    broken[3, 5] = np.nan
+    odd = np.zeros((104, 50))
+    wrong = {1: broken if kind == "5" else broken.T, 3: odd if kind == "5" else odd.T}
+    WRITERS[kind](path, wrong)
+    with pytest.raises(DataError) as error:
+        zuco.read(path, "stop")
+    shape = "104 x 50" if kind == "5" else "50 x 104"
+    assert str(error.value) == (
+        "2 of 3 sentences cannot be used\n"
+        "  from     resultsYAC_NR.mat, sentence 2: rawData holds values that are no numbers\n"
+        f"           resultsYAC_NR.mat, sentence 4: rawData is {shape}, none of them 105 channels\n"
+        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+    )
+    assert zuco.read(path, "skip").left_out["bad"] == 2
+
+
+@every_kind
+def test_a_file_that_is_cut_short_is_told(path, kind):
+    whole = WRITERS[kind](path).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"'resultsYAC_NR\.mat' cannot be read: "):
+        zuco.read(path, "stop")
+
+
+def test_a_file_without_its_groups_is_told(path):
+    from scipy.io import savemat
+
+    savemat(path, {"other": np.zeros(3)})
+    with pytest.raises(DataError) as error:
+        zuco.read(path, "stop")
+    assert error.value.what == "'resultsYAC_NR.mat' holds no sentenceData"
+    write_matlab73(path, leave_out=("rawData",))
+    with pytest.raises(DataError) as error:
+        zuco.read(path, "stop")
+    assert error.value.what == "'resultsYAC_NR.mat' holds no sentenceData/rawData"
+
+
+def test_of_several_files_a_bad_one_is_left_out(tmp_path):
+    write_matlab5(tmp_path / "resultsYAC_NR.mat")
+    write_matlab73(tmp_path / "resultsYDR_TSR.mat")
+    (tmp_path / "resultsYFR_NR.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(128) + bytes(40))
+    with pytest.raises(DataError):
+        zuco.read(tmp_path, "stop")
+    found = zuco.read(tmp_path, "skip")
+    assert sorted({item.subject for item in found.items}) == ["YAC", "YDR"]
+    assert found.left_out["bad"] == 1
+
+
+def test_a_file_of_nothing_but_gaps_is_told(path):
+    nothing = {number: np.array([[np.nan]]) for number in range(4)}
+    write_matlab5(path, nothing)
+    with pytest.raises(DataError, match=r"no sentence of .* has EEG"):
+        zuco.read(path, "stop")
+
+
+def test_a_file_that_changed_is_looked_through_again(path):
+    write_matlab5(path)
+    assert len(zuco.read(path, "stop").items) == 3
+    write_matlab5(path, {2: eeg(2, 200)})
+    assert len(zuco.read(path, "stop").items) == 4

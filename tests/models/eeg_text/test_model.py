@@ -1,0 +1,231 @@
+import pytest
+import torch
+from torch import nn
+
+from models.eeg_text.cnn import MaskedBatchNorm
+from models.eeg_text.config import SIZES
+from models.eeg_text.decoder import TextDecoder
+from models.eeg_text.encoder import Encoder, sinusoids
+from models.eeg_text.head import MaskedHead
+from models.eeg_text.model import EegText, MaskedEeg
+
+TINY = SIZES["tiny"]
+ENCODERS = {"tiny": 243_288, "lite": 63_615_424, "full": 270_002_048}
+STAGE_1 = {"tiny": 271_708, "full": 270_999_524}
+STAGE_2 = {"tiny": 316_248, "full": 352_138_112}
+PAD = 256
+IDS = torch.arange(18).view(2, 9)
+HIDDEN = torch.zeros(2, 40, dtype=torch.bool).index_fill(1, torch.tensor([5, 6, 20]), True)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def text_model(dropout=0.0):
+    torch.manual_seed(0)
+    return EegText(TINY, 160, PAD, dropout)
+
+
+def masked_model():
+    torch.manual_seed(0)
+    return MaskedEeg(TINY, 160, 0.0)
+
+
+@pytest.fixture
+def eeg():
+    return torch.randn(2, 160, 105, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def valid():
+    return torch.arange(160) < torch.tensor([[160], [92]])
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_encoder_has_exactly_the_parameters_of_the_table(name):
+    with torch.device("meta"):
+        encoder = Encoder(SIZES[name], 200, 0.1)
+    assert count(encoder) == SIZES[name].encoder == ENCODERS[name]
+
+
+@pytest.mark.parametrize("name", STAGE_1)
+def test_encoder_and_head_have_exactly_the_parameters_of_the_table(name):
+    size = SIZES[name]
+    with torch.device("meta"):
+        built = count(MaskedEeg(size, 800, 0.1))
+        assert count(MaskedHead(size)) == size.head
+    assert built == size.encoder + size.head == STAGE_1[name]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_encoder_and_decoder_have_exactly_the_parameters_of_the_table(name):
+    with torch.device("meta"):
+        built = count(EegText(SIZES[name], 800, 1, 0.1))
+    assert built == SIZES[name].parameters
+    assert SIZES[name].parameters == STAGE_2.get(name, built)
+
+
+def test_each_parameter_of_both_models_gets_a_gradient(eeg, valid):
+    text, masked = text_model(), masked_model()
+    text(eeg, valid, IDS).logsumexp(-1).sum().backward()
+    masked(eeg, valid, HIDDEN).square().sum().backward()
+    for model in (text, masked):
+        assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.slow
+def test_each_parameter_of_the_full_size_gets_a_gradient():
+    model = EegText(SIZES["full"], 64, 1, 0.0)
+    eeg, valid = torch.randn(1, 64, 105), torch.ones(1, 64, dtype=torch.bool)
+    model(eeg, valid, torch.arange(4).view(1, 4)).logsumexp(-1).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "given"), [(text_model, IDS), (masked_model, HIDDEN)])
+def test_a_model_compiles_as_one_graph(eeg, valid, build, given):
+    model = build()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    result = compiled(eeg, valid, given)
+    torch.testing.assert_close(result, build()(eeg, valid, given))
+    result.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gives_nearly_the_same(eeg, valid, dtype):
+    model = text_model().eval()
+    with torch.autocast("cpu", dtype):
+        low = model(eeg, valid, IDS)
+    # Two or three digits are left of numbers around one.
+    torch.testing.assert_close(low.float(), model(eeg, valid, IDS), atol=0.15, rtol=0.1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_stands_in_padding_changes_nothing(eeg, valid, training):
+    other = torch.where(valid[:, :, None], eeg, 100.0)
+    for build, given in ((text_model, IDS), (masked_model, HIDDEN)):
+        model, twin = build().train(training), build().train(training)
+        result, expected = model(other, valid, given), twin(eeg, valid, given)
+        if given is HIDDEN:
+            result, expected = result * valid[:, :, None], expected * valid[:, :, None]
+        torch.testing.assert_close(result, expected)
+        for name, buffer in model.named_buffers():
+            torch.testing.assert_close(buffer, twin.get_buffer(name))
+
+
+def test_a_sample_gets_alone_what_it_gets_beside_longer_ones(eeg, valid):
+    model = text_model().eval()
+    alone = model(eeg[1:, :92], valid[1:, :92], IDS[1:])
+    torch.testing.assert_close(model(eeg, valid, IDS)[1:], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_reversed_time_gives_another_output(eeg):
+    model, valid = text_model().eval(), torch.ones(2, 160, dtype=torch.bool)
+    # Long waves, so that convolutions see the same forth and back.
+    slow = nn.functional.interpolate(eeg[:, :4].transpose(1, 2), 160, mode="linear").transpose(1, 2)
+    forth = model(slow, valid)
+    back = model(slow.flip(1), valid).flip(1)
+    assert (forth - back).abs().max() > 0.1
+
+
+def test_order_reaches_the_encoder_through_positions_alone(eeg):
+    model, valid = text_model().eval(), torch.ones(2, 160, dtype=torch.bool)
+    level = eeg[:, :1].expand(-1, 160, -1)
+    states = model(level, valid)[:, 4:-4]  # away from the ends, where convolutions see the border
+    assert (states[:, 5] - states[:, 20]).abs().max() > 0.05
+    for region in model.encoder.regions.values():
+        region.positions.zero_()
+    states = model(level, valid)[:, 4:-4]
+    torch.testing.assert_close(states[:, 5], states[:, 20], atol=1e-4, rtol=1e-3)
+
+
+def test_masked_normalisation_is_that_of_the_valid_samples_alone():
+    ours, theirs = MaskedBatchNorm(7), nn.BatchNorm1d(7)
+    x = torch.randn(3, 7, 20) * 3 + 1
+    valid = torch.arange(20) < torch.tensor([[20], [11], [5]])
+    y = ours(x, valid)
+    kept = x.transpose(1, 2)[valid]
+    torch.testing.assert_close(y.transpose(1, 2)[valid], theirs(kept))
+    assert not y.transpose(1, 2)[~valid].any()
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    torch.testing.assert_close(
+        ours.eval()(x, valid).transpose(1, 2)[valid], theirs.eval()(kept), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_hidden_token_is_told_from_the_others_alone(eeg, valid):
+    model = masked_model().eval()
+    other = eeg.clone()
+    other[:, 20:28] += 5  # tokens 5 and 6
+    torch.testing.assert_close(model(other, valid, HIDDEN), model(eeg, valid, HIDDEN))
+    other[:, 28] += 5
+    assert not torch.allclose(model(other, valid, HIDDEN), model(eeg, valid, HIDDEN))
+
+
+def test_what_the_encoder_gave_need_not_be_made_again(eeg, valid):
+    model = text_model().eval()
+    memory = model(eeg, valid)
+    torch.testing.assert_close(model(None, valid, IDS, memory=memory), model(eeg, valid, IDS))
+
+
+@pytest.mark.parametrize("kernel", ["flash", "math"])
+def test_attention_kernels_agree(eeg, valid, kernel):
+    auto = text_model().eval()
+    other = EegText(TINY, 160, PAD, 0.0, kernel).eval()
+    other.load_state_dict(auto.state_dict())
+    expected = auto(eeg, valid, IDS)
+    torch.testing.assert_close(other(eeg, valid, IDS), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_text_looks_at_single_places_of_eeg_from_the_start(eeg, valid):
+    """Not at the mean over time, which is nearly the same for all recordings."""
+    model = text_model().eval()
+    layer = model.decoder.text.layers[0].encoder_attn
+    memory = model.decoder.bridge(model(eeg, torch.ones_like(valid)))
+    ids = model.decoder.text.embed_tokens(IDS)
+    scores = layer.q_proj(ids / ids.std()) @ layer.k_proj(memory).transpose(1, 2)
+    shares = (scores / layer.head_dim**0.5).softmax(-1)
+    assert shares.max(-1).values.mean() > 4 / memory.shape[1]
+
+
+def test_no_token_of_text_sees_a_later_one(eeg, valid):
+    model = text_model().eval()
+    changed = IDS.clone()
+    changed[:, 5] += 1
+    before, after = model(eeg, valid, IDS), model(eeg, valid, changed)
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert not torch.equal(before[:, 5:], after[:, 5:])
+
+
+def test_a_frozen_encoder_stays_as_it_is_while_the_decoder_learns(eeg, valid):
+    model = text_model(dropout=0.5)
+    model.freeze_encoder()
+    before = {name: t.clone() for name, t in model.encoder.state_dict().items()}
+    model.train()
+    torch.testing.assert_close(model(eeg, valid), model(eeg, valid))  # without dropout
+    model(eeg, valid, IDS).sum().backward()
+    assert all(p.grad is None for p in model.encoder.parameters())
+    assert all(p.grad is not None for p in model.decoder.parameters())
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_positions_are_those_of_the_first_transformer():
+    table = sinusoids(50, 16)
+    assert table.shape == (50, 16)
+    assert table[7, 6].item() == pytest.approx(torch.tensor(7 / 10_000 ** (6 / 16)).sin().item())
+    assert table[7, 7].item() == pytest.approx(torch.tensor(7 / 10_000 ** (6 / 16)).cos().item())
+
+
+def test_blocks_are_all_layers_in_order():
+    text, masked = text_model(), masked_model()
+    assert len(masked.blocks()) == 10 + 1
+    assert text.blocks()[:11] == text.encoder.blocks()
+    assert text.blocks()[11:] == list(text.decoder.text.layers)
+
+
+def test_the_output_layer_is_the_embedding():
+    decoder = TextDecoder(TINY, PAD, 0.0)
+    assert decoder.output.weight is decoder.text.embed_tokens.weight

@@ -1,0 +1,39 @@
+from models.eeg_text.montage import INDICES, NAMES, REGION_SIZES, SLOTS, UNASSIGNED
+
+
+def test_ten_regions_have_their_channels_and_two_are_left():
+    assert sorted(REGION_SIZES) == sorted([25, 15, 4, 9, 9, 11, 9, 4, 6, 11])
+    taken = [slot for slots in INDICES.values() for slot in slots]
+    assert len(SLOTS) == 105 and len(set(taken)) == len(taken) == 103
+    assert {SLOTS[i] for i in range(105)} - {SLOTS[i] for i in taken} == set(UNASSIGNED)
+    assert SLOTS[0] == "E2" and SLOTS[-1] == "Cz"
+
+
+def test_each_ten_ten_name_has_an_electrode_of_its_own_in_a_region():
+    from models.eeg_text.montage import _TEN_TEN
+
+    places = [pair.split("=")[1] for pair in _TEN_TEN.split()]
+    assert len(places) == len(set(places)) == 61
+    assert not set(places) & set(UNASSIGNED)
+    assert NAMES["T3"] == NAMES["T7"] and NAMES["E11"] == NAMES["FZ"] == "E11"
+
+
+def test_electrodes_are_near_where_their_ten_ten_name_is():
+    import mne
+    import numpy as np
+
+    def directions(montage):
+        places = mne.channels.make_standard_montage(montage).get_positions()["ch_pos"]
+        points = np.array(list(places.values()))
+        sphere = np.c_[2 * points, np.ones(len(points))]
+        middle = np.linalg.lstsq(sphere, (points**2).sum(1), rcond=None)[0][:3]
+        return {
+            name.upper(): (p - middle) / np.linalg.norm(p - middle) for name, p in places.items()
+        }
+
+    theirs, ours = directions("standard_1020"), directions("GSN-HydroCel-129")
+    from models.eeg_text.montage import _TEN_TEN
+
+    for pair in _TEN_TEN.split():
+        name, slot = pair.upper().split("=")
+        assert np.degrees(np.arccos(theirs[name] @ ours[slot])) < 21, pair

@@ -1,0 +1,76 @@
+import json
+
+import pytest
+
+from models.base import DataError
+from models.common.split import SPLITS
+from models.eeg_text.recordings import Item, normalised
+from models.eeg_text.splits import divide
+
+SENTENCES = [f"sentence number {i}" for i in range(30)]
+
+
+def items():
+    """Eight readers of the same sentences, who write them in ways of their own."""
+    ways = [str.upper, str.title, "{}!".format, "  {} ".format, str, "{}.".format, str, str]
+    return [
+        Item(way(text), f"S{reader}", normalised(way(text)), 500, f"{reader} {text}")
+        for reader, way in enumerate(ways)
+        for text in SENTENCES
+    ]
+
+
+def sides(parts, key):
+    found = items()
+    return [{key(found[n]) for n in parts.numbers[name]} for name in SPLITS]
+
+
+def test_no_sentence_is_on_two_sides_however_it_is_written():
+    parts = divide(items(), "sentence", 1.0, 0.2, 0)
+    train, val, test = sides(parts, lambda item: normalised(item.text))
+    assert not train & val and not train & test and not val & test
+    assert (len(train), len(val), len(test)) == (18, 6, 6)
+    assert sum(map(len, parts.numbers.values())) == len(items())
+    assert all(len(readers) == 8 for readers in sides(parts, lambda item: item.subject))
+
+
+def test_readers_can_be_held_out_too():
+    parts = divide(items(), "subject+sentence", 1.0, 0.2, 0)
+    for key in (lambda item: item.subject, lambda item: item.group):
+        train, val, test = sides(parts, key)
+        assert not train & val and not train & test and not val & test
+    assert [len(readers) for readers in sides(parts, lambda item: item.subject)] == [6, 1, 1]
+
+
+def test_a_split_is_a_function_of_the_data_and_the_seed():
+    first, again, other = (divide(items(), "sentence", 1.0, 0.2, seed) for seed in (0, 0, 1))
+    assert first == again and first.groups != other.groups
+
+
+def test_the_split_stands_in_the_run_folder_with_its_readers(tmp_path):
+    parts = divide(items(), "subject+sentence", 1.0, 0.2, 0)
+    parts.keep(tmp_path, anew=False)
+    told = json.loads((tmp_path / "split.json").read_text())
+    assert sum(name.startswith("reader ") for name in told["val"]) == 1
+    parts.keep(tmp_path, anew=False)
+    with pytest.raises(DataError, match="not what this run began with"):
+        divide(items(), "sentence", 1.0, 0.2, 0).keep(tmp_path, anew=False)
+
+
+def test_too_few_sentences_and_too_few_readers_are_told():
+    with pytest.raises(DataError, match=r"eeg_text has 2 groups \(sentences"):
+        divide(items()[:2], "sentence", 1.0, 0.2, 0)
+    with pytest.raises(DataError, match=r"eeg_text has 1 groups \(readers\)"):
+        divide(items()[:30], "subject+sentence", 1.0, 0.2, 0)
+
+
+def test_readers_without_a_sentence_in_common_are_told():
+    # Both splits are drawn with one seed: in this order they never meet.
+    alone = [
+        Item(text, f"S{9 - number}", text, 500, text) for number, text in enumerate(SENTENCES[:10])
+    ]
+    with pytest.raises(DataError) as error:
+        divide(alone, "subject+sentence", 1.0, 0.1, 0)
+    assert error.value.what.endswith(
+        "would be empty: no reader of it has read one of its sentences"
+    )

@@ -1,0 +1,280 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from models.base import DataError
+from models.eeg_text.dataset import Fixed, prepared
+from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
+
+
+class Draws:
+    """Draws of one epoch, as training gives them."""
+
+    def __init__(self, epoch, index):
+        self.key = [epoch, index]
+
+    def rng(self):
+        return np.random.default_rng(self.key)
+
+
+def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
+    rng = np.random.default_rng(0)
+    eeg = (rng.standard_normal((1000, 105)) * 7 + 3).astype(np.float32)
+    eeg[500, 4], eeg[:, 9] = 1e4, 2.5
+    found = prepared(eeg, 800)
+    assert found.shape == (800, 105) and found.dtype == np.float32
+    np.testing.assert_allclose(found.mean(0)[:4], 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(0)[:4], 1, atol=1e-5)
+    assert found.max() == 10 and not found[:, 9].any()
+    np.testing.assert_allclose(found[400, 0], (eeg[500, 0] - eeg[100:900, 0].mean()) / eeg[100:900, 0].std(), rtol=1e-4)  # fmt: skip # noqa: E501
+
+
+def test_a_batch_has_the_axes_and_dtypes_that_are_told(text_task, masked_task, batch_of):
+    text, masked = batch_of(text_task, "val"), batch_of(masked_task, "train")
+    shapes = {name: (tuple(t.shape), t.dtype) for name, t in text.items() if torch.is_tensor(t)}
+    assert shapes["eeg"] == shapes["noise"] == shapes["other"] == ((3, 480, 105), torch.float32)
+    assert shapes["eeg_mask"] == ((3, 480), torch.bool)
+    assert shapes["text_ids"] == shapes["labels"] == ((3, 12), torch.int64)
+    assert shapes["candidates"] == ((3, 24, 13), torch.int64)
+    assert masked["mask_target"].shape == (3, 120) and masked["mask_target"].dtype == torch.bool
+    assert text_task.weight(text) == (text["labels"] != -100).sum()
+    assert text["meta"]["subject"] == ["S01"] * 3 and text["meta"]["sentence"] == text["text"]
+
+
+def test_labels_are_the_sentence_and_inputs_are_one_behind(text_task, batch_of):
+    batch, tokenizer = batch_of(text_task, "val"), text_task.tokenizer
+    for inputs, labels, text in zip(
+        batch["text_ids"].tolist(), batch["labels"].tolist(), batch["text"], strict=True
+    ):
+        assert labels == [*text.encode(), tokenizer.end]
+        assert inputs == [tokenizer.start, *text.encode()]
+
+
+def test_words_are_hidden_from_the_decoder_in_training_alone(make_task, batch_of):
+    task = make_task(word_dropout=0.5)
+    task.setup()
+    hidden = task.tokenizer.hidden
+    train = task.data("train")
+    first, again, other = (train.sample(4, Draws(epoch, 4))["inputs"] for epoch in (0, 0, 1))
+    assert (first == again).all() and (first != other).any()
+    assert (first == hidden).any()
+    starts = {int(train.sample(i, Draws(0, i))["inputs"][0]) for i in range(12)}
+    assert starts == {task.tokenizer.start}
+    assert hidden not in batch_of(task, "val")["text_ids"]
+
+
+def test_spans_are_drawn_anew_in_each_epoch_of_training_and_fixed_where_judged(masked_task):
+    for split, changes in (("train", True), ("val", False)):
+        samples = masked_task.data(split)
+        first, again, other = (samples.sample(4, Draws(e, 4))["hidden"] for e in (0, 0, 1))
+        assert (first == again).all()
+        assert (first != other).any() == changes
+
+
+def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
+    texts, samples = text_task.texts, text_task.data("val")
+    split = set(text_task.parts.groups["val"])
+    for index in range(0, len(samples), 7):
+        sample = samples.sample(index, Fixed())
+        told = [texts.tokenizer.decode(row[1:]) for row in sample["candidates"]]
+        assert told[0] == sample["text"] and len(set(told)) == 24 and set(told) <= split
+
+
+def test_the_other_eeg_is_of_another_sentence_and_the_noise_of_its_own_spectrum(text_task):
+    samples = text_task.data("val")
+    for index in range(0, len(samples), 9):
+        sample = samples.sample(index, Fixed())
+        stranger = int(samples.strangers[index])
+        item = text_task.recordings.items[samples.numbers[stranger]]
+        assert item.group != sample["sentence"]
+        np.testing.assert_array_equal(sample["other"], samples.own(stranger))
+        spectra = [np.abs(np.fft.rfft(sample[name], axis=0)) for name in ("eeg", "noise")]
+        np.testing.assert_allclose(spectra[0][1:], spectra[1][1:], rtol=0.05, atol=0.5)
+
+
+def test_in_a_noise_control_nothing_of_the_own_eeg_is_given(make_task):
+    task = make_task(control="noise")
+    task.setup()
+    samples = task.data("train")
+    for index in range(0, 100, 11):
+        given, own = samples.given(index), samples.own(index)
+        stranger = samples.own(int(samples.strangers[index]))
+        spectra = [np.abs(np.fft.rfft(x, axis=0)[1:]) for x in (given, own, stranger)]
+        np.testing.assert_allclose(spectra[0], spectra[2], rtol=0.05, atol=0.5)
+        assert np.abs(spectra[0] - spectra[1]).max() > 5
+
+
+def test_in_a_noise_control_without_text_the_encoder_sees_other_eeg_than_it_is_to_tell(
+    make_task, batch_of
+):
+    task = make_task(control="noise", stage="encoder")
+    task.setup()
+    batch = batch_of(task, "train")
+    assert not torch.allclose(batch["seen"], batch["eeg"], atol=0.1)
+    model = task.build()
+    task.loss(model, batch).sum.backward()
+    assert task.facts()["control"] == {"val_masked_r2": {"max": 0.02, "chance": 0.0}}
+
+
+@pytest.mark.parametrize("stage", ["text", "encoder"])
+def test_the_loss_is_a_sum_that_padding_and_batches_do_not_change(
+    make_task, text_task, masked_task, stage
+):
+    task = text_task if stage == "text" else masked_task
+    torch.manual_seed(0)
+    model, samples = task.build().eval(), task.data("train")
+    rows = [samples.sample(i, Fixed()) for i in range(4)]
+    whole = task.loss(model, task.collate(rows)).sum
+    parts = [task.loss(model, task.collate(rows[i : i + 2])).sum for i in (0, 2)]
+    torch.testing.assert_close(whole, sum(parts), rtol=1e-4, atol=1e-3)
+    weights = [task.weight(task.collate(rows[i : i + 2])) for i in (0, 2)]
+    assert task.weight(task.collate(rows)) == sum(weights)
+
+
+def test_goal_and_units_are_those_of_the_stage(text_task, masked_task):
+    assert (text_task.goal.metric, text_task.goal.direction) == ("val_rouge1_gain", "max")
+    assert (masked_task.goal.metric, masked_task.goal.direction) == ("val_masked_r2", "max")
+    assert (text_task.units, masked_task.units) == ("tokens", "values")
+
+
+def test_facts_are_few_and_plain(text_task):
+    import json
+
+    facts = text_task.facts()
+    assert json.loads(json.dumps(facts)) == facts and len(facts) <= 12
+    assert facts["groups"] == {"train": 180, "val": 38, "test": 38}
+    assert facts["samples"] == {"train": 540, "val": 114, "test": 114}
+    assert (facts["readers"], facts["time_kept"]) == (3, 1.0)
+
+
+def test_the_band_of_the_noise_control_is_computed(make_task):
+    task = make_task(control="noise")
+    task.setup()
+    band = task.facts()["control"]
+    assert band["val_retrieval"]["chance"] == 1 / 24
+    assert band["val_rouge1_gain_in_se"] == {"min": -3.0, "max": 2.0, "chance": 0.0}
+
+
+def test_without_text_the_text_decoder_is_neither_built_nor_imported(tmp_path):
+    code = """
+import sys, torch
+from models.base import Context
+from models.eeg_text.config import Data, Model
+from models.eeg_text.task import EegTextTask
+task = EegTextTask(
+    Model(size="tiny", stage="encoder"),
+    Data(path="embedded:reading-small", seq_len=480),
+    Context(0, 0.15, None, torch.device("cpu")),
+)
+task.setup()
+assert sum(p.numel() for p in task.build().parameters()) == 271_708
+sys.exit("transformers" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_settings_and_formats_import_neither_torch_nor_numpy():
+    code = (
+        "import sys, models.eeg_text.config, models.eeg_text.formats;"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sentences_that_are_too_long_are_cut_and_counted(make_task):
+    task = make_task(text_len=8)
+    task.setup()
+    texts = task.texts
+    assert task.facts()["texts_cut"] == texts.cut == 256
+    assert max(len(texts.tokens(key)) for key in task.parts.groups["train"]) == 9
+
+
+def test_eeg_without_text_is_told_with_both_ways_out(make_task, tmp_path):
+    path = write_edf(tmp_path / "a.edf", NAMES, 40, make=waves)
+    with pytest.raises(DataError) as error:
+        make_task(path=path).setup()
+    assert str(error.value) == (
+        "of 37 of 37 stretches of EEG nobody knows what was read\n"
+        f"  from     {path}\n"
+        "  legal    a file beside each recording, of its name and ending in .tsv or .csv, with "
+        "onset_s, duration_s and text; or  --set data.texts=FILE  from events to sentences\n"
+        "  mend     without text, learn the EEG alone:  --set model.stage=encoder"
+    )
+
+
+def test_a_recording_without_text_trains_the_encoder(make_task, tmp_path, batch_of):
+    path = write_edf(tmp_path / "a.edf", NAMES, 100, make=waves)
+    task = make_task(path=path, stage="encoder", share=0.2)
+    task.setup()
+    batch = batch_of(task, "train")
+    assert batch["recorded"].sum(1).tolist() == [len(NAMES)] * 3
+    hidden = batch["mask_target"].sum().item() * 4
+    assert task.weight(batch) == hidden * len(NAMES)
+
+
+def test_sentences_beside_a_recording_train_the_whole_model(make_task, tmp_path, batch_of):
+    path = write_edf(tmp_path / "a.edf", NAMES, 100, make=waves)
+    rows = [f"{1.5 * i:.1f}\t1.2\tsentence number {i}" for i in range(60)]
+    path.with_suffix(".tsv").write_text("\n".join(["onset_s\tduration_s\ttext", *rows]))
+    task = make_task(path=path, seq_len=480, share=0.2)
+    task.setup()
+    assert task.facts()["candidates"] == 12
+    assert task.facts()["time_kept"] == pytest.approx(480 / 600)
+    model, metric = task.build(), task.metric()
+    found = metric.result(metric.update(model.eval(), batch_of(task, "val")))
+    assert np.isfinite(list(found.values())).all()
+
+
+def test_an_encoder_of_another_run_is_told_from_counts(make_task, tmp_path):
+    from safetensors.torch import save_file
+
+    first = make_task(stage="encoder")
+    first.setup()
+    trained = first.build()
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    task = make_task(encoder=str(tmp_path), freeze_encoder=True)
+    task.setup()
+    model = task.build()
+    count = len(trained.encoder.state_dict())
+    assert task.facts()["encoder"].startswith(f"loaded {count}/{count} tensors from ")
+    assert torch.equal(model.encoder.project.weight, trained.encoder.project.weight)
+    assert not any(p.requires_grad for p in model.encoder.parameters())
+
+
+def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
+    with pytest.raises(DataError) as error:
+        make_task(path="embedded:reeding").setup()
+    assert error.value.legal == "embedded:reading, embedded:reading-small"
+    assert error.value.mend == "nearest  embedded:reading; write  --data embedded:reading"
+
+
+def test_pictures_are_of_training_recordings_with_their_sentence(text_task):
+    from io import BytesIO
+
+    from PIL import Image
+
+    pictures = text_task.pictures()
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert Image.open(BytesIO(picture.png)).size[0] == 1000
+    assert "reader S01: " in pictures[0].caption
+
+
+def test_operations_are_six_for_each_weight_and_place(masked_task):
+    model = masked_task.build()
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    expected = 6 * 120 * sum(m.weight.numel() for m in layers)
+    for name, m in model.named_modules():
+        if isinstance(m, torch.nn.Conv1d):
+            expected += 6 * m.weight.numel() * (240 if name.endswith("first") else 120)
+    expected += 12 * 120**2 * (10 * 16 + 160)
+    assert masked_task.flops_per_sample(model) == expected
+
+
+def test_a_preview_shows_what_was_read_and_what_is_written(text_task, masked_task):
+    lines = text_task.preview(text_task.build()).splitlines()
+    assert [line.split()[0] for line in lines] == ["read", "written"] * 3
+    assert masked_task.preview(masked_task.build()) is None

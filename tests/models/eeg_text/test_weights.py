@@ -1,0 +1,63 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.base import DataError
+from models.eeg_text import weights
+from models.eeg_text.config import SIZES
+from models.eeg_text.model import EegText, MaskedEeg
+
+
+@pytest.fixture
+def first():
+    torch.manual_seed(1)
+    return MaskedEeg(SIZES["tiny"], 160, 0.0)
+
+
+@pytest.fixture
+def second():
+    torch.manual_seed(2)
+    return EegText(SIZES["tiny"], 160, 256, 0.0)
+
+
+def test_the_encoder_of_stage_one_is_taken_over_whole(tmp_path, first, second):
+    place = tmp_path / "best" / "model.safetensors"
+    place.parent.mkdir()
+    save_file(first.state_dict(), place)
+    count = weights.load(second.encoder, weights.find(tmp_path))
+    expected = first.encoder.state_dict()
+    assert count == len(expected) == len(second.encoder.state_dict())
+    for name, tensor in second.encoder.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("change", ["missing", "strange", "shape"])
+def test_less_than_all_tensors_is_a_stop_and_changes_nothing(tmp_path, first, second, change):
+    state = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    name = "encoder.project.weight"
+    if change == "strange":
+        state["encoder.extra"] = torch.zeros(1)
+    elif change == "missing":
+        del state[name]
+    else:
+        state[name] = state[name][:8].clone()
+    save_file(state, tmp_path / "a.safetensors")
+    before = {name: tensor.clone() for name, tensor in second.state_dict().items()}
+    with pytest.raises(DataError) as error:
+        weights.load(second.encoder, tmp_path / "a.safetensors")
+    total = len(second.encoder.state_dict())
+    matched = total if change == "strange" else total - 1
+    assert f"of another encoder: {matched} of {total} tensors match" in error.value.what
+    assert error.value.where == ("encoder.extra" if change == "strange" else name)
+    for name, tensor in second.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_folder_without_weights_and_a_file_of_something_else_are_told(tmp_path, second):
+    with pytest.raises(DataError) as error:
+        weights.find(tmp_path)
+    assert error.value.what == f"model.encoder '{tmp_path}' holds no weights"
+    assert error.value.mend == f"python -m launcher export {tmp_path} --format safetensors"
+    (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="cannot be read"):
+        weights.load(second.encoder, tmp_path / "a.safetensors")

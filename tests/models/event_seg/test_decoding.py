@@ -1,0 +1,100 @@
+"""The decoders against others that go word by word, whatever the pieces."""
+
+import numpy as np
+import pytest
+
+from models.event_seg.readers import header
+from models.event_seg.readers.decoding import BY_NAME, unwrapped
+from tests.models.event_seg.writers import WORDS, random_events
+
+
+def in_pieces(name, words, length):
+    """Events as a list of (t, x, y, p)."""
+    encoding, found = BY_NAME[name], []
+    words, state = words.view(encoding.word).ravel(), encoding.begin
+    for at in range(0, len(words), length):
+        events, state = encoding.decode(words[at : at + length], state)
+        assert events.p.dtype == np.int8 and events.t.dtype == np.int64
+        found += zip(*(v.tolist() for v in vars(events).values()), strict=True)
+    return found
+
+
+def evt3_by_hand(words):
+    """One word after the other, as the format is told."""
+    found, loops, high, low, y, x, sign = [], 0, None, 0, 0, 0, 0
+    for word in words.tolist():
+        kind, load = word >> 12, word & 0xFFF
+        if kind == 0x8:
+            loops += high is not None and load < high - 2048
+            high, low = load, 0
+        elif kind == 0x6:
+            low = load
+        elif kind == 0x0:
+            y = load & 0x7FF
+        elif kind == 0x3:
+            x, sign = load & 0x7FF, load >> 11
+        elif kind == 0x2 and high is not None:
+            t = loops << 24 | high << 12 | low
+            found.append((t, load & 0x7FF, y, 1 if load >> 11 else -1))
+        elif kind in (0x4, 0x5):
+            for bit in range(12 if kind == 0x4 else 8):
+                if load >> bit & 1 and high is not None:
+                    t = loops << 24 | high << 12 | low
+                    found.append((t, x + bit, y, 1 if sign else -1))
+            x += 12 if kind == 0x4 else 8
+    return found
+
+
+@pytest.mark.parametrize("length", [10**6, 1000, 7, 1])
+@pytest.mark.parametrize(("name", "last"), [("EVT2", 5 << 34), ("EVT3", 5 << 24), ("DAT", 9 << 32)])
+def test_what_was_written_is_read_also_where_clocks_start_anew(name, last, length):
+    events = random_events(1500, last)
+    # Evenly, so that a clock does not stand still for half of its round.
+    events.t[:] = np.linspace(0, last, len(events)).astype(np.int64)
+    events.t[700:710] = events.t[700]
+    written = list(zip(*(v.tolist() for v in vars(events).values()), strict=True))
+    assert in_pieces(name, WORDS[name](events), length) == written
+
+
+@pytest.mark.parametrize("length", [10**6, 64, 5, 1])
+def test_any_stream_of_evt3_words_is_read_as_the_format_tells(length):
+    rng = np.random.default_rng(3)
+    kinds = rng.choice([0x0, 0x2, 0x3, 0x4, 0x4, 0x5, 0x6, 0x7, 0xA, 0xE, 0xF], 4000)
+    words = (kinds << 12 | rng.integers(0, 4096, 4000)).astype("<u2")
+    highs = np.sort(rng.choice(np.arange(200, 4000), 60, replace=False))
+    # A clock that goes round several times, in steps that go back a little now and then.
+    counts = np.cumsum(rng.integers(-1, 400, 60)).clip(0) % 4096
+    words[highs] = (0x8 << 12 | counts).astype("<u2")
+    expected = evt3_by_hand(words)
+    assert len(expected) > 5000 and expected[-1][0] > 1 << 24
+    assert in_pieces("EVT3", words, length) == expected
+
+
+def test_events_before_the_first_time_are_left_out():
+    for name, high in (("EVT2", 0x8 << 28), ("EVT3", 0x8000)):
+        words = WORDS[name](random_events(50, 40))
+        early = words[words >> (28 if name == "EVT2" else 12) <= 2][:10]
+        both = np.concatenate((early, words))
+        assert words[0] == high
+        assert in_pieces(name, both, 10**6) == in_pieces(name, words, 10**6)
+
+
+def test_a_count_goes_on_where_it_starts_anew_and_not_where_it_steps_back_a_little():
+    counts = np.array([10, 14, 13, 15, 0, 1, 0, 15, 2], np.uint16)
+    assert unwrapped(counts, 4, -1).tolist() == [10, 14, 13, 15, 16, 17, 16, 31, 34]
+    assert unwrapped(counts[4:], 4, 15).tolist() == [16, 17, 16, 31, 34]
+    assert unwrapped(counts[:0], 4, 15).tolist() == []
+
+
+def test_it_reads_what_another_program_wrote_and_as_it_reads(tmp_path):
+    wizard = pytest.importorskip("expelliarmus").Wizard
+    events = random_events(4000, 3000, sensor=(480, 640))
+    table = np.zeros(4000, [("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", "u1")])
+    table["t"], table["x"], table["y"], table["p"] = events.t, events.x, events.y, events.p > 0
+    for name in BY_NAME:
+        path = tmp_path / (name + (".dat" if name == "DAT" else ".raw"))
+        wizard(name).save(path, table)
+        words = np.fromfile(path, BY_NAME[name].word, offset=header.read(path).begin)
+        read = wizard(name).read(path)
+        theirs = [(t, x, y, 1 if p else -1) for t, x, y, p in read.tolist()]
+        assert in_pieces(name, words, 999) == theirs

@@ -1,0 +1,82 @@
+import math
+
+import pytest
+import torch
+
+from models.event_seg.metric import EdgeMetric, MassMetric
+
+
+class Answers(torch.nn.Module):
+    """Says what it is told to."""
+
+    def __init__(self, maps):
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, events, labels, hidden=None, measure=False):
+        return self.maps.sum(), self.maps
+
+
+def counted(told, mask):
+    maps = torch.stack((1.0 - told, told), dim=1)
+    return EdgeMetric().update(Answers(maps), {"events": None, "mask": mask})
+
+
+def test_overlap_is_counted_over_all_pixels_that_count():
+    told = (torch.rand(3, 8, 9) < 0.4).float()
+    mask = torch.randint(0, 2, (3, 8, 9))
+    mask[0, :3] = -100
+    result = EdgeMetric().result(counted(told, mask))
+    seen = mask >= 0
+    true, said = (mask == 1) & seen, (told > 0.5) & seen
+    both = (true & said).sum().item()
+    assert result["val_iou"] == pytest.approx(both / (true | said).sum().item())
+    precision, recall = both / said.sum().item(), both / true.sum().item()
+    assert (result["precision"], result["recall"]) == pytest.approx((precision, recall))
+    assert result["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+    assert result["all_foreground_iou"] == pytest.approx((true.sum() / seen.sum()).item())
+
+
+def test_counts_of_batches_add_up_to_those_of_the_whole():
+    told, mask = (torch.rand(4, 8, 9) < 0.4).float(), torch.randint(0, 2, (4, 8, 9))
+    parts = counted(told[:1], mask[:1]) + counted(told[1:], mask[1:])
+    torch.testing.assert_close(parts[1:], counted(told, mask)[1:], rtol=0, atol=0)
+    assert parts.dtype == torch.float64
+    # No mean of the batches' means.
+    means = [EdgeMetric().result(counted(told[i : i + 1], mask[i : i + 1])) for i in range(4)]
+    mean = sum(m["val_iou"] for m in means) / 4
+    assert EdgeMetric().result(parts)["val_iou"] != mean
+
+
+@pytest.mark.parametrize(
+    ("told", "true", "iou", "precision", "recall"),
+    [(0, 0, 1, 1, 1), (0, 1, 0, 0, 0), (1, 0, 0, 0, 0), (1, 1, 1, 1, 1)],
+)
+def test_nothing_told_where_nothing_is_is_right(told, true, iou, precision, recall):
+    ones = torch.ones(1, 4, 4)
+    result = EdgeMetric().result(counted(ones * told, (ones * true).long()))
+    assert [result[n] for n in ("val_iou", "precision", "recall")] == [iou, precision, recall]
+
+
+def test_what_is_told_of_hidden_mass_is_compared_with_the_mean_of_what_is_seen():
+    mass, hidden = torch.rand(3, 2, 8, 8), torch.rand(3, 8, 8) < 0.5
+    batch = {"events": None, "mass": mass, "hidden": hidden}
+
+    def r2(maps):
+        return MassMetric().result(MassMetric().update(Answers(maps), batch))["val_masked_r2"]
+
+    shown = (~hidden[:, None]).double()
+    mean = (mass * shown).sum((2, 3), keepdim=True) / shown.sum((2, 3), keepdim=True)
+    assert r2(mass) == 1
+    assert r2(mean.expand_as(mass)) == pytest.approx(0, abs=1e-9)
+    halfway = (mass + mean) / 2
+    assert r2(halfway) == pytest.approx(0.75, abs=1e-6)
+    elsewhere = torch.where(hidden[:, None], halfway.float(), torch.full_like(mass, math.pi))
+    assert r2(elsewhere) == pytest.approx(0.75, abs=1e-6)
+
+
+def test_counts_have_one_length_also_where_nothing_is_hidden():
+    batch = {"events": None, "mass": torch.rand(1, 2, 4, 4), "hidden": torch.zeros(1, 4, 4) > 0}
+    counts = MassMetric().update(Answers(batch["mass"]), batch)
+    assert counts.shape == (4,) and counts[1:].tolist() == [0, 0, 0]
+    assert MassMetric().result(counts) == {"val_loss": 0.0, "val_masked_r2": 0.0}

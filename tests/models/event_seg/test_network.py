@@ -1,0 +1,127 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.event_seg.config import SIZES
+from models.event_seg.network import IGNORE, Network, flops_per_sample
+
+
+def build(name, weight=5.0):
+    torch.manual_seed(0)
+    return Network(SIZES[name], weight, (1, 100, 200, 5))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("tiny", 17_218), ("lite", 260_866), ("full", 4_310_914)]
+)
+def test_a_size_has_exactly_its_parameters_and_each_gets_a_gradient(name, count):
+    model = build(name)
+    assert sum(p.numel() for p in model.parameters()) == SIZES[name].parameters == count
+    model(torch.randn(2, 10, 44, 52), torch.randint(0, 2, (2, 44, 52))).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_convolutions_are_kaiming_normal_without_bias():
+    model = build("full")
+    first, up = model.down[0][0], model.up[0][0]
+    assert first.weight.std().item() == pytest.approx((2 / (9 * 10)) ** 0.5, rel=0.05)
+    # Of a transposed convolution each input meets all weights of its channel.
+    assert up.weight.std().item() == pytest.approx((2 / (16 * 512)) ** 0.5, rel=0.02)
+    for layer in [*model.down, *model.up]:
+        assert layer[0].bias.abs().max() == 0
+    assert model.head.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("shape", [(32, 44), (33, 47), (130, 173)])
+def test_maps_are_as_large_as_the_grid(name, shape):
+    assert build(name)(torch.randn(1, 10, *shape)).shape == (1, 2, *shape)
+
+
+def test_the_loss_is_the_weighted_sum_over_pixels_that_count():
+    model, events = build("tiny").eval(), torch.randn(2, 10, 32, 44)
+    labels = torch.randint(0, 2, (2, 32, 44))
+    labels[0, :, :20] = IGNORE
+    nats = -model(events).double().log_softmax(1)
+    expected = nats[:, 0][labels == 0].sum() + 5 * nats[:, 1][labels == 1].sum()
+    loss, maps = model(events, labels, measure=True)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(maps, model(events))
+
+
+def test_a_batch_in_which_nothing_counts_gives_zero_with_gradients():
+    model, events = build("tiny"), torch.randn(2, 10, 32, 44)
+    loss = model(events, torch.full((2, 32, 44), IGNORE))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is not None and p.grad.abs().max() == 0 for p in model.parameters())
+
+
+def test_hidden_pixels_are_not_seen_and_alone_count():
+    model, events = build("tiny").eval(), torch.randn(2, 10, 32, 44)
+    hidden, mass = torch.rand(2, 32, 44) < 0.5, torch.rand(2, 2, 32, 44)
+    loss, maps = model(events, mass, hidden, measure=True)
+    changed = torch.where(hidden[:, None], torch.randn_like(events), events)
+    torch.testing.assert_close(model(changed, mass, hidden), loss)
+    torch.testing.assert_close(maps, model(events * ~hidden[:, None]))
+    expected = F.mse_loss(maps, mass, reduction="none").mean(1)[hidden].sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_it_compiles_without_a_graph_break(hides):
+    model, events = build("tiny"), torch.randn(2, 10, 32, 44)
+    given = torch.randint(0, 2, (2, 32, 44)), None
+    if hides:
+        given = torch.rand(2, 2, 32, 44), torch.rand(2, 32, 44) < 0.5
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(events, *given), model(events, *given))
+
+
+def test_the_loss_is_computed_in_float32_under_autocast():
+    model, events = build("tiny"), torch.randn(2, 10, 32, 44)
+    labels = torch.randint(0, 2, (2, 32, 44))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, maps = model(events, labels, measure=True)
+    assert loss.dtype == maps.dtype == torch.float32
+    assert loss.item() == pytest.approx(model(events, labels).item(), rel=0.02)
+
+
+def test_weights_in_bfloat16_are_normalised_by_statistics_in_float32():
+    model, events = build("tiny"), torch.randn(2, 10, 32, 44)
+    labels = torch.randint(0, 2, (2, 32, 44))
+    expected = model(events, labels).item()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    loss = model(events.bfloat16(), labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=0.02)
+    norm = model.down[0][1]
+    assert norm.running_mean.dtype == torch.float32 and norm.num_batches_tracked == 2
+    assert norm.weight.grad.dtype == torch.bfloat16
+
+
+def test_it_normalises_as_torch_does():
+    ours, theirs = build("tiny").down[0][1], torch.nn.BatchNorm2d(8)
+    x = torch.randn(4, 8, 5, 6)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_flops_are_those_that_torch_counts(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build(name)
+    height, width = 48, 64  # halved without a rest in every layer
+    events = torch.randn(1, 10, height, width, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        model(events, torch.randint(0, 2, (1, height, width))).backward()
+    assert flops_per_sample(SIZES[name], height, width) == counter.get_total_flops()
+
+
+def test_labels_of_another_making_are_told_by_the_checkpoint():
+    state = build("tiny").state_dict()
+    assert state["recipe"].tolist() == [1, 100, 200, 5]
+    assert state["class_weights"].tolist() == [1, 5]

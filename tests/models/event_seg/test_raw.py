@@ -1,0 +1,196 @@
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+
+from models.base import DataError
+from models.event_seg.readers import raw_index
+from models.event_seg.readers.raw import RawRecording
+from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_raw
+
+
+def told(window_ms=None, sensor=None):
+    return SimpleNamespace(window_ms=window_ms, sensor=sensor)
+
+
+def opened(path, **said):
+    return RawRecording(path, path.name, told(**said))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
+
+
+def fault(path, **said):
+    with pytest.raises(DataError) as error:
+        opened(path, **said)
+    return str(error.value).replace(str(path.parent) + "/", "")
+
+
+@pytest.mark.parametrize("encoding", HEADERS)
+def test_windows_hold_each_event_once_however_the_file_is_cut(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(raw_index, "PIECE", 100)
+    events = random_events(3000, 400_000)
+    name = "a.dat" if encoding == "DAT" else "a.raw"
+    recording = opened(write_raw(tmp_path / name, events, encoding), window_ms=7)
+    found = [recording.events(i) for i in range(len(recording.windows))]
+    for (start, stop), part in zip(recording.windows, found, strict=True):
+        assert stop - start == 7000 and (part.t >= start).all() and (part.t < stop).all()
+    last = recording.windows[-1, 1]
+    for key in "txyp":
+        joined = np.concatenate([getattr(part, key) for part in found])
+        assert (joined == getattr(events, key)[events.t < last]).all()
+    assert recording.sensor == (48, 64) and recording.sensor_source == "header"
+    assert recording.index.events == 3000 and recording.index.on == (events.p > 0).sum()
+
+
+def test_only_the_pieces_of_a_window_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_index, "PIECE", 100)
+    recording = opened(write_raw(tmp_path / "a.raw", random_events(3000, 400_000)), window_ms=4)
+    read = []
+    piece = raw_index.piece
+    monkeypatch.setattr(raw_index, "piece", lambda *a: read.append(a[2]) or piece(*a))
+    recording.events(50)
+    assert 0 < len(read) <= 3
+
+
+def test_a_second_opening_reads_the_index_and_not_the_file(tmp_path, monkeypatch):
+    path = write_raw(tmp_path / "a.raw", random_events(300, 40_000))
+    first = opened(path).index
+    monkeypatch.setattr(raw_index, "_scan", None)
+    assert (opened(path).index.states == first.states).all()
+
+
+def test_windows_are_a_thirtieth_of_a_second_or_of_a_shorter_recording(tmp_path):
+    events = random_events(900, 3_000_000)
+    events.t[0] = 0
+    long = opened(write_raw(tmp_path / "long.raw", events))
+    short = opened(write_raw(tmp_path / "short.raw", random_events(900, 90_000)))
+    assert np.diff(long.windows, axis=1)[0, 0] == 33_333 and len(long.windows) == 90
+    assert np.diff(short.windows, axis=1)[0, 0] in (2999, 3000) and len(short.windows) == 30
+
+
+def test_masks_end_windows_and_are_its_labels(tmp_path):
+    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
+    with h5py.File(write_masks(path, [20_000, 50_000, 60_000])) as file:
+        masks = file["masks"][:]
+    recording = opened(path)
+    assert recording.windows.tolist() == [[20_000, 50_000], [50_000, 60_000]]
+    assert (recording.label(1, 1) == masks[2]).all()
+    assert recording.labels == "masks of a_masks.h5"
+    recording = opened(path, window_ms=5)
+    assert recording.windows.tolist()[0] == [15_000, 20_000] and len(recording.windows) == 3
+    assert (recording.label(0, 1) == masks[0]).all()
+
+
+def test_a_recording_can_be_sent_to_another_process_after_it_was_read(tmp_path):
+    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
+    write_masks(path, [20_000, 50_000])
+    recording = opened(path)
+    label, events = recording.label(0, 1), recording.events(0)
+    copy = pickle.loads(pickle.dumps(recording))
+    assert (copy.label(0, 1) == label).all() and len(copy.events(0)) == len(events)
+
+
+def test_the_sensor_is_what_was_said_then_the_header_the_masks_and_the_events(tmp_path):
+    path = tmp_path / "a.raw"
+    words = write_raw(path, random_events(900, 90_000)).read_bytes()[len(HEADERS["EVT2"]) :]
+    assert opened(path, sensor=[50, 70]).sensor == (50, 70)
+    path.write_bytes(b"% evt 2.0\n" + words)
+    assert (opened(path).sensor, opened(path).sensor_source) == ((48, 64), "events")
+    write_masks(path, [20_000, 50_000], sensor=(60, 80))
+    assert (opened(path).sensor, opened(path).sensor_source) == ((60, 80), "masks")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "'a.raw' has no header of a Prophesee recording"),
+        (b"\x00" * 64, "'a.raw' has no header of a Prophesee recording"),
+        (b"% evt 4.0\n", "'a.raw' has no encoding that is known of a Prophesee recording"),
+    ],
+)
+def test_a_file_without_a_known_header_is_told(tmp_path, content, text):
+    path = tmp_path / "a.raw"
+    path.write_bytes(content)
+    assert fault(path) == (
+        f"{text}\n  from     a.raw\n  legal    % evt 2.0, % evt 3.0, % format EVT2, % format "
+        "EVT3, or the header of a DAT file"
+    )
+
+
+def test_a_truncated_an_empty_and_an_unsorted_file_are_told(tmp_path):
+    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    assert fault(path) == (
+        "'a.raw' is truncated: it ends within an event word\n"
+        "  from     a.raw, 1 bytes left over\n"
+        "  legal    whole words of 4 bytes after the header"
+    )
+    path.write_bytes(HEADERS["EVT2"])
+    assert fault(path) == ("'a.raw' holds no events\n  from     a.raw\n  legal    change events")
+    events = random_events(4, 400)
+    events.t[:] = 100, 400, 300, 500
+    assert fault(write_raw(path, events)) == (
+        "timestamps are not sorted: 300 follows 400\n"
+        "  from     a.raw, words from 0\n"
+        "  legal    numbers, in ascending order"
+    )
+
+
+def test_timestamps_that_step_back_from_piece_to_piece_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_index, "PIECE", 2)
+    events = random_events(4, 400)
+    events.t[:] = 100, 300, 299, 500
+    assert "299 follows 300" in fault(write_raw(tmp_path / "a.dat", events, "DAT"))
+
+
+def test_a_sensor_that_events_leave_is_told(tmp_path):
+    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
+    assert fault(path, sensor=[48, 60]) == (
+        "events reach 48×64, the sensor is 48×60 (data.sensor)\n"
+        "  from     a.raw\n"
+        "  legal    events on the sensor\n"
+        "  mend     --set data.sensor=[48,64]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"t": None}, "'t' is not there in 'a_masks.h5'"),
+        ({"t": [1.5, 2.5]}, "'a_masks.h5' is no file of masks: `t` is float64, `masks` is uint8"),
+        ({"t": [1, 2, 3]}, "'a_masks.h5' has 2 masks and 3 times"),
+        ({"t": [9, 2]}, "times of masks are not sorted: 2 follows 9"),
+        ({"t": [10**9, 2 * 10**9]}, "masks lie at 1000000000 to 2000000000 µs, events at"),
+        ({"masks": np.zeros((2, 9, 9), np.uint8)}, "masks are 9×9, the sensor is 48×64 (header)"),
+        ({"masks": np.zeros((2, 9), np.uint8)}, "'masks' is no array of 3 axes in 'a_masks.h5'"),
+    ],
+)
+def test_masks_that_do_not_fit_are_told(tmp_path, change, text):
+    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
+    with h5py.File(write_masks(path, [20_000, 50_000]), "r+") as file:
+        for name, array in change.items():
+            del file[name]
+            if array is not None:
+                file[name] = array
+    assert fault(path).startswith(text)
+
+
+def test_a_mask_of_other_values_is_told(tmp_path):
+    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
+    with h5py.File(write_masks(path, [20_000, 50_000]), "r+") as file:
+        file["masks"][1, 3, 4] = 7
+    with pytest.raises(DataError, match="mask 1 holds 7"):
+        opened(path).label(0, 1)
+
+
+def test_a_file_of_masks_that_is_none_is_told(tmp_path):
+    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
+    Path(tmp_path / "a_masks.h5").write_bytes(b"\x89HDF\r\n\x1a\n no more")
+    assert fault(path).startswith("'a_masks.h5' cannot be opened as HDF5")

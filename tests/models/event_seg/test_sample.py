@@ -1,0 +1,50 @@
+"""The real recording beside the project, where it is there."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+RECORDING = Path(__file__).parents[4] / "shared/data/event/evt2.raw"
+pytestmark = pytest.mark.skipif(not RECORDING.is_file(), reason=f"{RECORDING} is not there")
+
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch):
+    """The recording in a folder of the test's own."""
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "evt2.raw"
+    path.symlink_to(RECORDING)
+    return path
+
+
+def test_its_events_are_those_that_are_known(make_task, sample):
+    task = make_task(path=sample, size="lite", window_ms=9.5871 / 2)
+    task.setup()
+    (recording,) = task.dataset.recordings
+    index = recording.index
+    assert (index.events, index.on, index.sensor) == (521_252, 185_861, (480, 640))
+    assert (index.first[0], index.last[-1]) == (913_716_224, 913_812_095)
+    assert recording.sensor_source == "events"
+
+
+def test_it_is_learnt_from_without_labels(make_task, sample, train):
+    task = make_task(path=sample)
+    task.setup()
+    assert task.facts()["samples"] == {"train": 16, "val": 6, "test": 6}
+    train(task, task.build(), steps=3)
+
+
+def test_it_is_learnt_from_with_masks_that_a_test_made_up(make_task, sample, train, counts_of):
+    times = np.arange(913_716_224, 913_812_095, 4000)
+    masks = np.zeros((len(times), 480, 640), np.uint8)
+    masks[:, 200:] = np.indices((280, 640)).sum(0) // 40 % 2
+    with h5py.File(sample.with_name("evt2_masks.h5"), "w") as file:
+        file["masks"], file["t"] = masks, times
+    task = make_task(path=sample)
+    task.setup()
+    model = task.build()
+    train(task, model, steps=3)
+    metric, counts = counts_of(task, model, "val", 4)
+    assert 0 <= metric.result(counts)["val_iou"] <= 1

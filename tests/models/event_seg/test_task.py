@@ -1,0 +1,185 @@
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.base import DataError, Goal, Pictured
+from models.event_seg.config import SIZES
+from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
+
+
+@pytest.fixture
+def recording(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    return write_raw(tmp_path / "data" / "a.raw", random_events(6000, 600_000))
+
+
+def test_embedded_data_is_split_by_clip_and_told(make_task, tmp_path):
+    task = make_task(tmp_path)
+    task.setup()
+    facts = task.facts()
+    assert facts["groups"] == {"train": 16, "val": 4, "test": 4}
+    assert facts["samples"] == {"train": 320, "val": 80, "test": 80}
+    assert facts["split"] == "by recording"
+    assert facts["labels"] == "Canny 100/200 on the frame ending the window, dilated 5×5"
+    assert "samples of 32×44" in facts["sensor"] and facts["windows"] == "33.3 ms, 480 in all"
+    assert len(facts) <= 12 and "in 24 recordings of 16 s" in facts["events"]
+    assert json.loads(json.dumps(facts)) == facts
+    kept = json.loads((tmp_path / "split.json").read_text())
+    clips = [set(kept[name]) for name in ("train", "val", "test")]
+    assert len(set.union(*clips)) == sum(map(len, clips)) == 24
+
+
+def test_the_weight_of_the_foreground_is_measured_on_what_trains(make_task):
+    task = make_task()
+    task.setup()
+    share = task.facts()["foreground"]["train"]
+    weight = task.build().class_weights
+    assert weight[0] == 1 and weight[1].item() == pytest.approx((1 - share) / share, rel=1e-3)
+    task.dataset.foreground["train"] = 0.01
+    assert task.build().class_weights.tolist() == [1, 10]
+
+
+def test_each_pixel_counts_once_in_the_loss(make_task, draws):
+    task = make_task()
+    task.setup()
+    model, samples = task.build().eval(), task.data("train")
+    rows = [samples.sample(i, draws(i)) for i in range(6)]
+    parts = [task.collate(rows[:2]), task.collate(rows[2:])]
+    whole = task.collate(rows)
+    assert task.weight(whole) == 6 * 32 * 44 == sum(map(task.weight, parts))
+    total = sum(task.loss(model, part).sum for part in parts)
+    torch.testing.assert_close(total, task.loss(model, whole).sum)
+    assert task.goal == Goal("val_iou", "max") and task.units == "pixels"
+
+
+def test_mvsec_is_learnt_from(make_task, tmp_path):
+    path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=60)
+    task = make_task(path=path, downsample=2)
+    task.setup()
+    facts = task.facts()
+    assert facts["format"] == "MVSEC HDF5" and facts["time_unit"] == "s, by the format"
+    assert facts["sensor"] == "52×69 (from frames), downsampled by 2, samples of 26×34"
+    assert facts["split"].startswith("by time") and sum(facts["samples"].values()) == 57
+    sample = task.data("val").sample(3, None)
+    assert np.abs(sample.events).sum((1, 2)).min() > 0  # some in each of the ten bins
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_trains_and_is_judged(make_task, tmp_path, train, counts_of, size):
+    path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=30)
+    task = make_task(path=path, size=size)
+    task.setup()
+    model = task.build()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    train(task, model, steps=2, batch=2)
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    metric, counts = counts_of(task, model, "val", 2)
+    assert counts[-1] == len(task.data("val")) * np.prod(task.data("val").shape)
+    assert 0 <= metric.result(counts)["val_iou"] <= 1
+
+
+def test_a_recording_with_masks_is_learnt_from(make_task, recording, draws):
+    write_masks(recording, np.arange(20_000, 600_000, 20_000))
+    task = make_task(path=recording)
+    task.setup()
+    assert task.facts()["labels"] == "masks of a_masks.h5"
+    model, batch = (
+        task.build(),
+        task.collate([task.data("train").sample(i, draws(i)) for i in (0, 1)]),
+    )
+    task.loss(model, batch).sum.backward()
+    assert set(np.unique(batch["mask"])) == {0, 1}
+
+
+def test_a_recording_without_labels_is_learnt_from_by_hiding_events(
+    make_task, recording, draws, counts_of
+):
+    task = make_task(path=recording)
+    task.setup()
+    told = "none: learns the events on hidden pixels, for there are no labels"
+    assert task.facts()["labels"] == told and "foreground" not in task.facts()
+    assert task.goal == Goal("val_masked_r2", "max")
+    model = task.build()
+    assert sum(p.numel() for p in model.parameters()) == SIZES["tiny"].parameters
+    batch = task.collate([task.data("train").sample(i, draws(i)) for i in (0, 1)])
+    loss = task.loss(model, batch).sum
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    metric, counts = counts_of(task, model, "val", 2)
+    assert set(metric.result(counts)) == {"val_loss", "val_masked_r2"}
+
+
+def test_labels_that_are_asked_for_and_not_there_are_told(make_task, recording):
+    write_raw(recording.with_name("b.raw"), random_events(600, 60_000))
+    write_masks(recording, [20_000, 50_000])
+    with pytest.raises(DataError) as error:
+        make_task(path=recording.parent).setup()
+    assert str(error.value) == (
+        "1 of 2 recordings have no labels: b.raw\n"
+        f"  from     data.path '{recording.parent}'\n"
+        "  legal    frames (MVSEC), or NAME_masks.h5 beside NAME.raw: `masks` [mask, height, "
+        "width] uint8 of 0 background, 1 foreground, 255 ignored, and `t` [mask], microseconds "
+        "of the recording, ascending\n"
+        "  mend     learn without labels:  --set model.objective=masked-voxels"
+    )
+    with pytest.raises(DataError, match=r"1 of 1 recordings have no labels: b\.raw"):
+        make_task(path=recording.with_name("b.raw"), objective="edges").setup()
+
+
+def test_labels_of_one_class_are_told(make_task, tmp_path):
+    images = np.zeros((40, 52, 69), np.uint8)
+    path = write_mvsec(tmp_path / "a.hdf5", frames=40, image_raw=images)
+    with pytest.raises(DataError, match="the labels for training are all background"):
+        make_task(path=path).setup()
+
+
+def test_an_unknown_path_and_an_unknown_set_are_told(make_task, tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        make_task(path=tmp_path / "nowhere").setup()
+    with pytest.raises(DataError) as error:
+        make_task(path="embedded:shape").setup()
+    assert "write  --data embedded:shapes" in error.value.mend
+
+
+def test_skipped_recordings_are_counted(make_task, recording):
+    broken = recording.with_name("broken.raw")
+    broken.write_bytes(recording.read_bytes()[:-1])
+    with pytest.raises(DataError, match="1 of 2 recordings cannot be used"):
+        make_task(path=recording.parent).setup()
+    task = make_task(path=recording.parent, on_bad="skip")
+    task.setup()
+    facts = task.facts()
+    assert facts["skipped_recordings"] == 1 and "broken.raw" in facts["skipped"][0]
+
+
+def test_pictures_are_of_windows_that_train(make_task, recording):
+    task = make_task(path=recording, size="lite")
+    task.setup()
+    assert isinstance(task, Pictured)
+    pictures = task.pictures()
+    assert [picture.name for picture in pictures] == ["window_1", "window_2"]
+    assert pictures[0].caption.startswith("a.raw, window 5: ")
+    assert Image.open(io.BytesIO(pictures[0].png)).size == (3 * (64 + 4 + 64), 3 * 48)
+
+
+def test_the_model_can_be_built_before_data_is_read(make_task):
+    task = make_task()
+    model = task.build()
+    assert model.class_weights.tolist() == [1, 1]
+    assert task.blocks(model) == [*model.down, *model.up, model.head]
+    assert task.preview(model) is None
+
+
+def test_settings_and_formats_load_neither_torch_nor_numpy():
+    code = (
+        "import sys, models.event_seg.config, models.event_seg.formats; "
+        "sys.exit(bool({'torch', 'numpy', 'h5py', 'cv2'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
