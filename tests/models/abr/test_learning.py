@@ -47,6 +47,6 @@ def test_tiny_clearly_beats_chance(make_task):
 @pytest.mark.slow
 def test_the_noise_control_ends_at_chance(make_task):
     task = make_task(curriculum=AT_ONCE, control="noise")
-    found = trained(task, steps=100)
+    found = trained(task, steps=60)
     assert found["val_macro_f1"] <= task.facts()["control"]["val_macro_f1"]["max"]
     assert found["val_exists_auroc"] == pytest.approx(0.5, abs=0.1)
