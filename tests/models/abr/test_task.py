@@ -271,7 +271,7 @@ def test_settings_load_nothing_heavy():
 
 
 def test_a_kernel_that_the_device_has_not_is_told():
-    from models.abr.attention import check
+    from models.common.kernels import check
 
     with pytest.raises(DataError, match=r"memory\.attention 'efficient' has no kernel on cpu"):
         check("efficient", torch.device("cpu"))
