@@ -163,3 +163,14 @@ def test_gradients_are_laid_out_as_their_parameters():
     sum(x.float().sum() for x in model(*inputs()).values()).backward()
     odd = [n for n, p in model.named_parameters() if p.grad.stride() != p.stride()]
     assert odd == []  # DDP warns of them, and copies
+
+
+@pytest.mark.parametrize("kernel", ["flash", "math"])
+def test_every_kernel_of_the_cpu_says_the_same_and_trains(kernel):
+    torch.manual_seed(0)
+    model = Network(SIZES["tiny"], Statistics(), TERMS, kernel)
+    told = model(*inputs())
+    sum(x.float().sum() for x in told.values()).backward()
+    told, plain = model.eval()(*inputs()), made().eval()(*inputs())
+    for name in TERMS:
+        torch.testing.assert_close(told[name], plain[name], rtol=1e-4, atol=1e-4)
