@@ -49,6 +49,8 @@ def _add(digest: Any, value: Any) -> None:
             _add(digest, inner)
     elif isinstance(value, torch.Tensor):
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+        # A copy: what has one element only counts as contiguous, whatever its strides are.
+        whole = value.clone(memory_format=torch.contiguous_format)
+        digest.update(whole.view(-1).view(torch.uint8).numpy())
     else:
         digest.update(f"{value!r};".encode())

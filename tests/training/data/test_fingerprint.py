@@ -37,6 +37,22 @@ def test_another_last_sample_is_seen():
     assert of(TinySplit(50)) != of(Moved(50))
 
 
+class Strided(TinyTask):
+    """A batch of one sample, cut from a longer row: contiguous, with a stride of its own."""
+
+    def collate(self, samples):
+        return {"x": torch.arange(10.0)[::3][: len(samples)]}
+
+    def weight(self, batch):
+        return 1
+
+
+def test_strides_of_a_batch_do_not_matter():
+    strided = Strided().collate([None])["x"]
+    assert strided.is_contiguous() and strided.stride() == (3,)
+    assert of(TinySplit(3), Strided()) == of(TinySplit(3), Strided())
+
+
 def test_a_sample_that_cannot_be_read_is_part_of_the_data():
     assert of(TinySplit(4, bad=2)) == of(TinySplit(4, bad=2)) != of(TinySplit(4))
 
