@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.abr.layout import RELATIVE
-from models.common import kernels
+from models.common.kernels import allowed
 
 
 class Attention(nn.Module):
@@ -32,7 +32,9 @@ class Attention(nn.Module):
         query = self._by_head(self.query(x))
         key, value = self._by_head(self.key(memory)), self._by_head(self.value(memory))
         added = None if positions is None else self._distances(query, positions)
-        with kernels.allowed(self.kernel):
+        # What is added to the scores has a gradient, which no flash kernel gives.
+        kernel = "auto" if self.kernel == "flash" and added is not None else self.kernel
+        with allowed(kernel):
             mixed = F.scaled_dot_product_attention(query, key, value, added)
         return self.output(mixed.transpose(1, 2).flatten(2))
 

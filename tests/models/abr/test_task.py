@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.abr.config import Data, Model
 from models.abr.losses import TERMS
-from models.base import DataError, Goal, Paced, Pictured
+from models.abr.task import ResponseTask
+from models.base import Context, DataError, Goal, Paced, Pictured
 
 SPLITS = ("train", "val", "test")
 HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
@@ -271,7 +273,5 @@ def test_settings_load_nothing_heavy():
 
 
 def test_a_kernel_that_the_device_has_not_is_told():
-    from models.common.kernels import check
-
     with pytest.raises(DataError, match=r"memory\.attention 'efficient' has no kernel on cpu"):
-        check("efficient", torch.device("cpu"))
+        ResponseTask(Model(), Data(), Context(0, 0.2, None, torch.device("cpu"), "efficient"))
