@@ -18,7 +18,7 @@ NAME = "embedded:cards"
 SEED = 2024
 """The set is one set: what a run's seed changes is its split and its order."""
 
-VERSION = 1
+VERSION = 2
 """Of what is drawn: another one makes the cache anew."""
 
 COUNT = 4400
@@ -68,7 +68,8 @@ def read() -> Collection:
     # Without replacement: no card is on two sides of a split.
     chosen = rng.choice(int(np.prod(shape)), size=COUNT, replace=False)
     words = np.stack(np.unravel_index(chosen, shape), axis=1)
-    made_from = {"version": VERSION, "seed": SEED, "count": COUNT}
+    read_words = [word.read for word in (*NOUNS, *ADJECTIVES)]
+    made_from = {"version": VERSION, "seed": SEED, "count": COUNT, "words": read_words}
     drawn = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))["cards"]
     cards = [
         Card(dots, tuple(map(int, row)), f"cards {i // 2:04}", f"card {i:04}")

@@ -97,6 +97,14 @@ def test_a_memory_gives_the_loss_and_logits_that_its_pages_give(tiny):
         torch.testing.assert_close(nats, tiny(memory=memory, decoder_ids=ids, labels=ids))
 
 
+def test_the_memory_is_of_both_views(tiny):
+    whole, near = views()
+    with torch.no_grad():
+        memory = tiny(whole, near)
+        assert not torch.allclose(memory, tiny(whole.flip(0), near), atol=1e-3)
+        assert not torch.allclose(memory, tiny(whole, near.flip(0)), atol=1e-3)
+
+
 def test_a_token_sees_no_later_one(tiny):
     ids, later = tokens(), tokens()
     later[:, 4:] = 7
