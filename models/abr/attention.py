@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.abr.layout import RELATIVE
-from models.base import DataError
-
-KERNELS = {
-    # Self-attention that knows distances adds to its scores, which flash cannot.
-    "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
-    "efficient": [SDPBackend.EFFICIENT_ATTENTION],
-    "math": [SDPBackend.MATH],
-}
-"""The kernels that a value of memory.attention allows; `auto` leaves the choice to torch."""
-
-
-def allowed(kernel: str) -> AbstractContextManager[None]:
-    """Attention inside uses `kernel`, a value of memory.attention."""
-    return nullcontext() if kernel == "auto" else sdpa_kernel(KERNELS[kernel])
-
-
-def check(kernel: str, device: torch.device) -> None:
-    """Raises DataError if `device` has no kernel of that name."""
-    if kernel == "efficient" and device.type != "cuda":
-        raise DataError(
-            f"memory.attention 'efficient' has no kernel on {device.type}",
-            where="memory.attention",
-            legal="auto, flash, math",
-            mend="--set memory.attention=auto",
-        )
+from models.common import kernels
 
 
 class Attention(nn.Module):
@@ -59,7 +32,7 @@ class Attention(nn.Module):
         query = self._by_head(self.query(x))
         key, value = self._by_head(self.key(memory)), self._by_head(self.value(memory))
         added = None if positions is None else self._distances(query, positions)
-        with allowed(self.kernel):
+        with kernels.allowed(self.kernel):
             mixed = F.scaled_dot_product_attention(query, key, value, added)
         return self.output(mixed.transpose(1, 2).flatten(2))
 

@@ -18,7 +18,12 @@ from models.base import Batch, Draws, SplitName
 from models.common.split import SPLITS
 
 Sample = dict[str, Any]
-ONE_RECORDING = "by level, of one recording: no score here says anything of another ear"
+REPEATS = 16
+"""Of the training levels of one recording alone, in an epoch: a dozen levels make no batch."""
+ONE_RECORDING = (
+    f"by level, of one recording, each training level {REPEATS} times an epoch: no score here says "
+    "anything of another ear"
+)
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,12 @@ class Dataset:
         """`groups` tells the group of each response, `splits` the groups of each split."""
         self.responses, self.splits, self.statistics = responses, splits, statistics
         self.control, self.by_level = control, groups is not responses.patient
-        self.portions = {
-            name: self._portion(members(groups, splits[name]), (seed, number))
-            for number, name in enumerate(SPLITS)
-        }
+        self.portions: dict[SplitName, Portion] = {}
+        for number, name in enumerate(SPLITS):
+            index = members(groups, splits[name])
+            if self.by_level and name == "train":
+                index = np.tile(index, REPEATS)
+            self.portions[name] = self._portion(index, (seed, number))
         self.terms = self._terms()
         """What can be learnt: the signal, and each label that some training response has."""
 

@@ -129,8 +129,8 @@ _COUNT: dict[str, Callable[[Tensor, Batch], Tensor]] = {
 _TELL: dict[str, Callable[[Tensor], dict[str, float]]] = {
     "signal": _mean_as("val_signal_mse"),
     "exists": lambda counts: {"val_exists_auroc": auroc(counts[:BINS], counts[BINS:])},
-    "latency": _mean_as("latency_mae_ms"),
-    "amplitude": _mean_as("amplitude_mae_uv"),
+    "latency": _mean_as("val_latency_mae_ms"),
+    "amplitude": _mean_as("val_amplitude_mae_uv"),
     "class": lambda counts: macro_f1(counts.view(CLASSES, CLASSES)),
-    "threshold": _mean_as("threshold_mae_db"),
+    "threshold": _mean_as("val_threshold_mae_db"),
 }

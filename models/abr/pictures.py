@@ -20,9 +20,10 @@ INK, GREY, MARK = "#1b1f24", "#b8bfc7", "#c2410c"
 def level_series(portion: Portion) -> list[Picture]:
     """The training patient with the most levels, and, where there are classes, one of another."""
     responses, found = portion.responses, []
+    index = np.unique(portion.index)
     seen: set[int] = set()
-    for patient in _by_levels(responses, portion.index):
-        mine = portion.index[responses.patient[portion.index] == patient]
+    for patient in _by_levels(responses, index):
+        mine = index[responses.patient[index] == patient]
         target = int(responses.target[mine[0]])
         if target in seen:
             continue

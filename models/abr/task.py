@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import Module
 
-from models.abr import attention
 from models.abr.config import SIZES, Data, Model
 from models.abr.curriculum import Curriculum
 from models.abr.dataset import Dataset, Portion, Sample, collate, members
@@ -25,6 +24,7 @@ from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
 from models.abr.statistics import load_or_fit
 from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
+from models.common import kernels
 from models.common.paths import unknown_embedded
 from models.common.split import keep, split_groups
 
@@ -66,7 +66,7 @@ class ResponseTask:
         else:
             self.split_by = data.split
             self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
-        attention.check(context.attention, context.device)
+        kernels.check(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self._dataset: Dataset | None = None
 

@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models.base import DataError
-
-KERNELS = {
-    # flash takes no mask on CUDA: rows of several documents go to the efficient kernel.
-    "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION],
-    "efficient": [SDPBackend.EFFICIENT_ATTENTION],
-    "math": [SDPBackend.MATH],
-}
-"""The kernels that a value of memory.attention allows; `auto` leaves the choice to torch."""
-
-
-def allowed(kernel: str) -> AbstractContextManager[None]:
-    """Attention inside uses `kernel`, a value of memory.attention."""
-    return nullcontext() if kernel == "auto" else sdpa_kernel(KERNELS[kernel])
-
-
-def check(kernel: str, device: torch.device) -> None:
-    """Raises DataError if `device` has no kernel of that name."""
-    if kernel == "efficient" and device.type != "cuda":
-        raise DataError(
-            f"memory.attention 'efficient' has no kernel on {device.type}",
-            where="memory.attention",
-            legal="auto, flash, math",
-            mend="--set memory.attention=auto",
-        )
+from models.common import kernels
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -100,6 +73,6 @@ class Attention(nn.Module):
             # Not `enable_gqa`: on the CPU it falls back to the kernel that keeps all scores.
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        with allowed(self.kernel):
+        with kernels.allowed(self.kernel):
             mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, time, width))

@@ -11,8 +11,9 @@ import numpy as np
 from torch.nn import Module
 
 from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
+from models.common import kernels
 from models.common.split import keep, split_groups
-from models.language import attention, hugging_face, pretrained
+from models.language import hugging_face, pretrained
 from models.language.config import SIZES, Data, Model, Size
 from models.language.dataset import Dataset, Rules, members, read
 from models.language.dialogues import Dialogues
@@ -54,7 +55,7 @@ class LanguageTask:
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
         self.answers = None if self.path.startswith("embedded:") else data.answers
         self.fraction, self.length = data.fraction, data.seq_len
-        attention.check(context.attention, context.device)
+        kernels.check(context.attention, context.device)
         self._local: Tokenizer | None = None
         self._dataset: Dataset | None = None
         self._shape: Shape | None = None

@@ -14,7 +14,7 @@ from models.eeg_text.recordings import Item, Recordings
 
 EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
 KEPT_BYTES = 2**27
-"""A set that takes more is not kept on disk; made anew, a recording takes about 5 ms."""
+"""A set that takes more is not kept on disk; made anew, a recording takes about 2 ms."""
 _VERSION = 1
 
 

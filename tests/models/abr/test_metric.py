@@ -78,7 +78,7 @@ def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(make_ta
     assert found["val_signal_mse"] == pytest.approx(error, rel=1e-5)
     known = batch["peak_mask"][:, 0]
     late = (told["latency"] - batch["peak"][:, 0])[known].abs().mean().item()
-    assert found["latency_mae_ms"] == pytest.approx(late, rel=1e-5)
+    assert found["val_latency_mae_ms"] == pytest.approx(late, rel=1e-5)
 
 
 def test_a_model_that_tells_nothing_of_a_term_is_found(make_task, batch_of):

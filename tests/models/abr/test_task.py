@@ -156,10 +156,12 @@ def test_one_recording_is_split_by_level_and_says_so(make_task, series):
     task = make_task(path=str(path))
     task.setup()
     facts = task.facts()
-    assert (
-        facts["split"] == "by level, of one recording: no score here says anything of another ear"
+    assert facts["split"] == (
+        "by level, of one recording, each training level 16 times an epoch: "
+        "no score here says anything of another ear"
     )
     assert facts["groups"] == {"train": 8, "val": 2, "test": 2}
+    assert facts["samples"] == {"train": 128, "val": 2, "test": 2}
     levels = [set(task.dataset.responses.static[task.data(name).index, 1]) for name in SPLITS]
     assert sum(map(len, levels)) == len(set.union(*levels)) == 12
 
@@ -269,7 +271,7 @@ def test_settings_load_nothing_heavy():
 
 
 def test_a_kernel_that_the_device_has_not_is_told():
-    from models.abr.attention import check
+    from models.common.kernels import check
 
     with pytest.raises(DataError, match=r"memory\.attention 'efficient' has no kernel on cpu"):
         check("efficient", torch.device("cpu"))

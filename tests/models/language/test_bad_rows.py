@@ -1,4 +1,4 @@
-"""Rows and files that cannot be used, beside those of test_corpus.py."""
+"""Rows and files that cannot be used, beside those of test_bad_input.py."""
 
 import json
 import os

@@ -1,0 +1,45 @@
+"""A corpus read from files, and what tests look at in it."""
+
+from itertools import groupby
+
+import pytest
+
+from models.base import DataError
+from models.language.text.corpus import read_corpus
+
+
+def read(path, on_bad="stop", answers=None):
+    return read_corpus(path, answers, on_bad)
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def exchanges(corpus):
+    return [exchange for _, exchange in corpus.exchanges()]
+
+
+def documents(corpus):
+    """Group and text of each document, its parts joined."""
+    found = groupby((document for _, document in corpus.documents()), key=lambda d: d.group)
+    return [(group, "".join(part.text for part in parts)) for group, parts in found]
+
+
+def texts(corpus):
+    return [text for _, text in documents(corpus)]
+
+
+def groups(corpus):
+    return list(corpus.index.groups)
+
+
+def pairs(corpus):
+    return [(e.before[-1].text, e.answer) for e in exchanges(corpus)]
+
+
+def told(path, on_bad="stop"):
+    with pytest.raises(DataError) as error:
+        read(path, on_bad)
+    return str(error.value).replace(str(path), "DATA").replace(str(path.parent), "FOLDER")
