@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +33,7 @@ class Vocabulary:
 
     def __init__(self, inner: tokenizers.Tokenizer, where: str) -> None:
         """Raises DataError if `inner` has no tokens for padding, start and end."""
-        # Else a text that speaks of <|end|> would end there.
+        # Else a text that speaks of <|end|> would end there, and one of <0x0A> lose it.
         inner.encode_special_tokens = True
         self.inner = inner
         self.size = max(inner.get_vocab().values()) + 1
@@ -70,7 +69,7 @@ class Vocabulary:
 def train(texts: Iterable[str], size: int) -> Vocabulary:
     """At most `size` subwords fitted on `texts`; equal texts give equal ones.
 
-    Raises DataError if `size` has no room for the bytes. Sources: Sennrich, Haddow and Birch,
+    `size` is above SMALLEST. Sources: Sennrich, Haddow and Birch,
     Neural Machine Translation of Rare Words with Subword Units, 2016; bytes for unknown characters
     as in Kudo and Richardson, SentencePiece, 2018.
     """
@@ -86,10 +85,7 @@ def train(texts: Iterable[str], size: int) -> Vocabulary:
         limit_alphabet=(size - SMALLEST) // 2,
     )
     inner.train_from_iterator(_at_most(texts, TRAINED_ON), trainer)
-    state = json.loads(inner.to_str())
-    # Bytes are subwords like others: as special tokens a text that holds "<0x0A>" would lose it.
-    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] not in BYTES]
-    return Vocabulary(tokenizers.Tokenizer.from_str(json.dumps(state)), "model.vocabulary")
+    return Vocabulary(inner, "model.vocabulary")
 
 
 def _at_most(texts: Iterable[str], characters: int) -> Iterator[str]:

@@ -34,7 +34,7 @@ def run(tmp_path):
 def test_tiny_learns_to_translate_cards_that_it_has_not_seen(run):
     result, metrics = run()
     assert result["parameters"] == 338_877
-    # 3 seeds gave 73 to 99; blank pages, which say nothing, give about 1.
+    # Blank pages, which say nothing, give less than 3.
     assert metrics["val_bleu"] > 40
     assert metrics["val_steds"] > 95
 

@@ -97,6 +97,19 @@ def test_a_memory_gives_the_loss_and_logits_that_its_pages_give(tiny):
         torch.testing.assert_close(nats, tiny(memory=memory, decoder_ids=ids, labels=ids))
 
 
+@pytest.mark.parametrize(("bias", "seen"), [(-100.0, 0), (100.0, 1)])
+def test_the_gate_chooses_between_the_whole_page_and_the_near_view(bias, seen):
+    torch.manual_seed(0)
+    model = DocTranslator(TINY)
+    given = views()
+    with torch.no_grad():
+        model.gate.bias.fill_(bias)
+        memory = model(*given)
+        for number in (0, 1):
+            changed = [x.flip(0) if i == number else x for i, x in enumerate(given)]
+            assert torch.allclose(memory, model(*changed), atol=1e-6) == (number != seen)
+
+
 def test_a_token_sees_no_later_one(tiny):
     ids, later = tokens(), tokens()
     later[:, 4:] = 7
