@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from models.abr.parameters import by_block
+from models.common.config import Fraction, OnBad
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,8 @@ class Data(BaseModel, extra="forbid", frozen=True):
             "fall to chance. noise-signal: the signal alone, which is only reported."
         ),
     ] = "real"
-    on_bad: Annotated[
-        Literal["stop", "skip"],
-        Field(description="A file or row that cannot be used: stop, or count it and go on."),
-    ] = "stop"
-    fraction: Annotated[
-        float, Field(gt=0, le=1, description="Share of the patients that is used.")
-    ] = 1.0
+    on_bad: OnBad = "stop"
+    fraction: Fraction = 1.0
     split: Annotated[
         Literal["auto", "patient", "level"],
         Field(

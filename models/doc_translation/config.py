@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from models.common.config import Control, Fraction, OnBad
+
 
 @dataclass(frozen=True)
 class GlobalEncoder:
@@ -180,20 +182,9 @@ class Data(BaseModel, extra="forbid", frozen=True):
     paragraphs: Annotated[
         int, Field(ge=1, description="Paragraphs that are drawn on one page, at most.")
     ] = 4
-    control: Annotated[
-        Literal["real", "noise"],
-        Field(
-            description="noise: destroy the information in the input; the score must fall to "
-            "chance."
-        ),
-    ] = "real"
-    on_bad: Annotated[
-        Literal["stop", "skip"],
-        Field(description="A row that cannot be used: stop, or count it and go on."),
-    ] = "stop"
-    fraction: Annotated[
-        float, Field(gt=0, le=1, description="Share of the data's groups that is used.")
-    ] = 1.0
+    control: Control = "real"
+    on_bad: OnBad = "stop"
+    fraction: Fraction = 1.0
     seq_len: Annotated[
         int | None,
         Field(ge=8, description="Tokens of a translation. Default: the positions of the size."),

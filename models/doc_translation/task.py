@@ -14,6 +14,7 @@ from torch.nn import Module
 from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
 from models.common import kernels
 from models.common.split import keep, split_groups, write_whole
+from models.common.subwords import KEPT
 from models.doc_translation import pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model, Size
 from models.doc_translation.control import MOST_GAIN, strangers
@@ -23,7 +24,7 @@ from models.doc_translation.model import DocTranslator, layers
 from models.doc_translation.pages import Collection, Page
 from models.doc_translation.readers.pairs import Layout
 from models.doc_translation.scores import Bleu
-from models.doc_translation.vocabulary import KEPT, Vocabulary, load, load_or_train
+from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
 GROUPS = "doc_translation has {} groups (documents)"
 LEFT_OUT = "left_out.json"

@@ -10,10 +10,8 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
-from models.common.split import write_whole
+from models.common import subwords
 
-KEPT = "tokenizer.json"
-"""Its name in the run folder, and beside a pretrained decoder."""
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 SMALLEST = 3 + len(BYTES)
@@ -98,26 +96,10 @@ def _at_most(texts: Iterable[str], characters: int) -> Iterator[str]:
 
 def load(path: Path) -> Vocabulary:
     """The vocabulary of a tokenizer.json. Reads from disk; raises DataError if it is none."""
-    try:
-        return Vocabulary(
-            tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), str(path)
-        )
-    except DataError:
-        raise
-    except Exception as error:  # the library raises plain Exception for every fault of a file
-        raise DataError(
-            f"'{path}' is no tokenizer: {error}",
-            where=str(path),
-            legal="the tokenizer.json of the tokenizers library",
-        ) from None
+    return Vocabulary(subwords.read(path, str(path)), str(path))
 
 
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> Vocabulary:
     """The vocabulary of the run folder; trained and kept there if it holds none yet."""
-    path = folder / KEPT if folder else None
-    if path is not None and path.exists():
-        return load(path)
-    vocabulary = train(texts, size)
-    if path is not None:
-        write_whole(path, vocabulary.inner.to_str(pretty=True))
-    return vocabulary
+    inner = subwords.kept(folder, lambda: train(texts, size).inner)
+    return Vocabulary(inner, "model.vocabulary")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from models.common.config import Control, Fraction, OnBad
 from models.eeg_text.montage import REGION_SIZES
 
 KERNEL = 5
@@ -152,20 +153,9 @@ class Data(BaseModel, extra="forbid", frozen=True):
             "them; or embedded:reading, embedded:reading-small."
         ),
     ] = "embedded:reading"
-    control: Annotated[
-        Literal["real", "noise"],
-        Field(
-            description="noise: destroy the information in the input; the score must fall to "
-            "chance."
-        ),
-    ] = "real"
-    on_bad: Annotated[
-        Literal["stop", "skip"],
-        Field(description="A recording that cannot be used: stop, or count it and go on."),
-    ] = "stop"
-    fraction: Annotated[
-        float, Field(gt=0, le=1, description="Share of the data's groups that is used.")
-    ] = 1.0
+    control: Control = "real"
+    on_bad: OnBad = "stop"
+    fraction: Fraction = 1.0
     seq_len: Annotated[
         int,
         Field(

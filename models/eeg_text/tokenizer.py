@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from models.base import DataError
-from models.common.split import write_whole
+from models.common import subwords
 
-KEPT = "tokenizer.json"
-"""Its name in the run folder."""
 PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
 """As BART has them."""
 
@@ -95,16 +93,13 @@ def fit(word: str, texts: Iterable[str], most: int, folder: Path | None) -> Toke
     """
     if word == "bytes":
         return ByteTokenizer()
-    kept = folder / KEPT if folder else None
-    if word != "bpe":
-        path = Path(word).expanduser()
-        found = _load(path / KEPT if path.is_dir() else path, word)
-    elif kept is not None and kept.exists():
-        found = _load(kept, "bpe")
+    if word == "bpe":
+        specials = (START, PAD, END, HIDDEN)
+        inner = subwords.kept(folder, lambda: subwords.fit_byte_level(texts, most, specials))
     else:
-        found = _train(texts, most)
-        if kept is not None:
-            write_whole(kept, found.inner.to_str(pretty=True))
+        path = Path(word).expanduser()
+        inner = subwords.read(path / subwords.KEPT if path.is_dir() else path)
+    found = BpeTokenizer(inner, word)
     if found.size > most:
         raise DataError(
             f"the tokenizer has {found.size} entries, a decoder of this size {most}",
@@ -113,41 +108,3 @@ def fit(word: str, texts: Iterable[str], most: int, folder: Path | None) -> Toke
             mend="--set model.tokenizer=bytes",
         )
     return found
-
-
-def _train(texts: Iterable[str], size: int) -> BpeTokenizer:
-    """Fitted on `texts`; equal texts give an equal one.
-
-    Source: Sennrich, Haddow and Birch, Neural Machine Translation of Rare Words with Subword
-    Units, 2016; on bytes as in Radford et al., 2019.
-    """
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, trainers
-
-    inner = tokenizers.Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        show_progress=False,
-        special_tokens=[START, PAD, END, HIDDEN],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
-    inner.train_from_iterator(texts, trainer)
-    return BpeTokenizer(inner, "bpe")
-
-
-def _load(path: Path, name: str) -> BpeTokenizer:
-    import tokenizers
-
-    try:
-        return BpeTokenizer(tokenizers.Tokenizer.from_str(path.read_text("utf-8")), name)
-    except DataError:
-        raise
-    except Exception as error:  # the library raises plain Exception for every fault of a file
-        raise DataError(
-            f"model.tokenizer '{name}' is no tokenizer: {error}",
-            where=str(path),
-            legal="bytes, bpe, or the tokenizer.json of the tokenizers library",
-        ) from None

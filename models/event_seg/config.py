@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from models.common.config import Fraction, OnBad
+
 BINS = 10
 """Time bins of a voxel grid: the channels that come in."""
 CLASSES = 2
@@ -78,13 +80,8 @@ class Data(BaseModel, extra="forbid", frozen=True):
             "score must fall to chance."
         ),
     ] = "real"
-    on_bad: Annotated[
-        Literal["stop", "skip"],
-        Field(description="A recording that cannot be used: stop, or count it and go on."),
-    ] = "stop"
-    fraction: Annotated[
-        float, Field(gt=0, le=1, description="Share of the data's groups that is used.")
-    ] = 1.0
+    on_bad: OnBad = "stop"
+    fraction: Fraction = 1.0
     downsample: Annotated[
         int, Field(ge=1, le=8, description="Sensor pixels along an edge of a pixel of the sample.")
     ] = 1

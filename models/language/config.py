@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field
+
+from models.common.config import Control, Fraction, OnBad
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,9 @@ class Data(BaseModel, extra="forbid", frozen=True):
         str | None,
         Field(description="A second file: its line N answers line N of `path`. Default: none."),
     ] = None
-    control: Annotated[
-        Literal["real", "noise"],
-        Field(
-            description="noise: destroy the information in the input; the score must fall to "
-            "chance."
-        ),
-    ] = "real"
-    on_bad: Annotated[
-        Literal["stop", "skip"],
-        Field(description="A row that cannot be used: stop, or count it and go on."),
-    ] = "stop"
-    fraction: Annotated[
-        float, Field(gt=0, le=1, description="Share of the data's groups that is used.")
-    ] = 1.0
+    control: Control = "real"
+    on_bad: OnBad = "stop"
+    fraction: Fraction = 1.0
     seq_len: Annotated[
         int | None, Field(ge=8, description="Tokens a sample. Default: the context of the size.")
     ] = None

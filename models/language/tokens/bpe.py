@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
-from models.common.split import write_whole
+from models.common import subwords
+from models.common.subwords import KEPT
 from models.language.text.records import Turn
 from models.language.tokens.tokenizer import RESERVED, TAGS
 
-KEPT = "tokenizer.json"
-"""Its name in the run folder."""
 TRAINED_ON = 64 * 2**20
 """Bytes of text that are enough: of longer data every so many documents are taken, all over it."""
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
@@ -77,22 +75,8 @@ class BpeTokenizer:
 
 
 def train(texts: Iterable[str], size: int) -> BpeTokenizer:
-    """A tokenizer of at most `size` entries fitted on `texts`; equal texts give an equal one.
-
-    Source: Sennrich, Haddow and Birch, Neural Machine Translation of Rare Words with Subword
-    Units, 2016; on bytes as in Radford et al., 2019.
-    """
-    inner = tokenizers.Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        show_progress=False,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
-    inner.train_from_iterator(texts, trainer)
+    """A tokenizer of at most `size` entries; see subwords.fit_byte_level."""
+    inner = subwords.fit_byte_level(texts, size, SPECIALS)
     state = json.loads(inner.to_str())
     for token in state["added_tokens"]:
         token["special"] = token["content"] not in TAGS
@@ -101,16 +85,7 @@ def train(texts: Iterable[str], size: int) -> BpeTokenizer:
 
 def load(path: Path, name: str) -> BpeTokenizer:
     """The tokenizer of a tokenizer.json. Reads from disk; raises DataError if it is none."""
-    try:
-        return BpeTokenizer(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), name)
-    except DataError:
-        raise
-    except Exception as error:  # the library raises plain Exception for every fault of a file
-        raise DataError(
-            f"'{path}' is no tokenizer: {error}",
-            where="model.tokenizer",
-            legal="the tokenizer.json of the tokenizers library",
-        ) from None
+    return BpeTokenizer(subwords.read(path), name)
 
 
 def load_kept(folder: Path | None) -> BpeTokenizer:
@@ -126,10 +101,4 @@ def load_kept(folder: Path | None) -> BpeTokenizer:
 
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> BpeTokenizer:
     """The tokenizer of the run folder; trained and kept there if it holds none yet."""
-    path = folder / KEPT if folder else None
-    if path is not None and path.exists():
-        return load(path, "bpe")
-    tokenizer = train(texts, size)
-    if path is not None:
-        write_whole(path, tokenizer.inner.to_str(pretty=True))
-    return tokenizer
+    return BpeTokenizer(subwords.kept(folder, lambda: train(texts, size).inner), "bpe")

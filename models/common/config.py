@@ -1,0 +1,21 @@
+"""Settings of data that mean the same in every family."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Control = Annotated[
+    Literal["real", "noise"],
+    Field(
+        description="noise: destroy the information in the input; the score must fall to chance."
+    ),
+]
+OnBad = Annotated[
+    Literal["stop", "skip"],
+    Field(description="A recording, file or row that cannot be used: stop, or count it and go on."),
+]
+Fraction = Annotated[
+    float, Field(gt=0, le=1, description="Share of the data's groups that is used.")
+]

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from models.base import DataError
+from models.common import subwords
+
+TEXTS = ["the river is wide", "the table is wide", "a river and a table"] * 5
+
+
+def fitted():
+    return subwords.fit_byte_level(TEXTS, 300, ["<pad>", "</s>"])
+
+
+def test_any_text_comes_back_as_it_was():
+    found = fitted()
+    for text in (*TEXTS, "öde Straße 中文\t\n", " leading"):
+        assert found.decode(found.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_equal_texts_give_an_equal_one_with_the_special_tokens_first():
+    assert fitted().to_str() == fitted().to_str()
+    assert [fitted().token_to_id(token) for token in ("<pad>", "</s>")] == [0, 1]
+
+
+def test_the_run_folder_keeps_it(tmp_path):
+    first = subwords.kept(tmp_path, fitted)
+
+    def fail():
+        raise AssertionError("fitted a second time")
+
+    assert subwords.kept(tmp_path, fail).to_str() == first.to_str()
+    assert subwords.kept(None, fitted).to_str() == first.to_str()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"model": 3}'])
+def test_a_file_that_is_none_is_told(tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(DataError) as error:
+        subwords.read(path)
+    assert error.value.what.startswith(f"'{path}' is no tokenizer: ")
