@@ -13,10 +13,10 @@ from models.abr.config import SIZES, Data, Model
 from models.abr.curriculum import Curriculum
 from models.abr.dataset import Dataset, Portion, Sample, collate, members
 from models.abr.embedded.patients import PATIENTS, read_patients
-from models.abr.flops import per_sample
 from models.abr.losses import TERMS, TermSums, units
 from models.abr.metric import ResponseMetric
-from models.abr.model import PEAK, Network
+from models.abr.network.flops import per_sample
+from models.abr.network.model import PEAK, Network
 from models.abr.pictures import level_series
 from models.abr.preview import show
 from models.abr.readers.files import read_responses

@@ -6,7 +6,7 @@ import torch
 from torch.nn import Module
 
 from models.base import Batch
-from models.eeg_text.generation import write
+from models.eeg_text.scoring.generation import write
 from models.eeg_text.texts import Texts
 
 

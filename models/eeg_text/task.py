@@ -12,15 +12,16 @@ from torch.nn import functional as F
 
 from models.base import Batch, Context, Goal, Loss, Picture, SplitName
 from models.common.kernels import check
-from models.eeg_text import batches, corpus, flops, pictures, preview, weights
+from models.eeg_text import batches, corpus, pictures, preview
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import Fixed, MaskedSamples, Rules, TextSamples
 from models.eeg_text.facts import Seen
-from models.eeg_text.masked_metric import MaskedMetric, told
-from models.eeg_text.model import EegText, MaskedEeg
+from models.eeg_text.network import flops, weights
+from models.eeg_text.network.model import EegText, MaskedEeg
 from models.eeg_text.recordings import Reading, Recordings
+from models.eeg_text.scoring.masked_metric import MaskedMetric, told
+from models.eeg_text.scoring.text_metric import TextMetric
 from models.eeg_text.splits import Parts, divide
-from models.eeg_text.text_metric import TextMetric
 from models.eeg_text.texts import Texts
 from models.eeg_text.tokenizer import Tokenizer, fit
 

@@ -3,7 +3,7 @@ import torch
 
 from models.abr.config import SIZES
 from models.abr.losses import TERMS
-from models.abr.model import Network
+from models.abr.network.model import Network
 from models.abr.parameters import by_block
 from models.abr.statistics import Statistics
 

@@ -256,8 +256,8 @@ def test_a_preview_shows_a_response_and_what_was_taken_for_what(task):
 
 def test_flops_grow_with_the_model(task):
     from models.abr.config import SIZES
-    from models.abr.flops import per_sample
-    from models.abr.model import Network
+    from models.abr.network.flops import per_sample
+    from models.abr.network.model import Network
 
     flops = task.flops_per_sample(task.build())
     lite = per_sample(Network(SIZES["lite"], task.dataset.statistics, TERMS))

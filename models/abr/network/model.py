@@ -6,13 +6,13 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
-from models.abr import first_weights
 from models.abr.config import Size
-from models.abr.convolution import ConvBlock
-from models.abr.decoder import DecoderLevel
-from models.abr.encoder import Bottleneck, EncoderLevel
-from models.abr.film import static_embedding
-from models.abr.heads import ClassHead, PeakHead, SignalHead, ThresholdHead
+from models.abr.network import first_weights
+from models.abr.network.convolution import ConvBlock
+from models.abr.network.decoder import DecoderLevel
+from models.abr.network.encoder import Bottleneck, EncoderLevel
+from models.abr.network.film import static_embedding
+from models.abr.network.heads import ClassHead, PeakHead, SignalHead, ThresholdHead
 from models.abr.statistics import Statistics
 
 PEAK = ("exists", "latency", "amplitude")

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.eeg_text.attention import Layer
-from models.eeg_text.cnn import RegionCnn
 from models.eeg_text.config import TOKEN_SAMPLES, Size
 from models.eeg_text.montage import INDICES
+from models.eeg_text.network.attention import Layer
+from models.eeg_text.network.cnn import RegionCnn
 
 
 def sinusoids(tokens: int, width: int) -> Tensor:

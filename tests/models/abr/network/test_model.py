@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from models.abr.attention import Attention
 from models.abr.config import SIZES
-from models.abr.convolution import sinusoids, upsampled
-from models.abr.film import FiLM
 from models.abr.losses import TERMS
-from models.abr.model import Network
-from models.abr.state_space import StateSpace
+from models.abr.network.attention import Attention
+from models.abr.network.convolution import sinusoids, upsampled
+from models.abr.network.film import FiLM
+from models.abr.network.model import Network
+from models.abr.network.state_space import StateSpace
 from models.abr.statistics import Statistics
 
 

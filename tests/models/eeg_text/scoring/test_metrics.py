@@ -6,8 +6,8 @@ import torch
 
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.dataset import Fixed
-from models.eeg_text.masked_metric import interpolated
-from models.eeg_text.text_metric import INPUTS, TextMetric
+from models.eeg_text.scoring.masked_metric import interpolated
+from models.eeg_text.scoring.text_metric import INPUTS, TextMetric
 
 
 class Knowing(torch.nn.Module):

@@ -11,9 +11,9 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from models.base import Batch
-from models.eeg_text.generation import write
 from models.eeg_text.recordings import words
-from models.eeg_text.scores import bleu, bleu_counts, rouge1, word_errors
+from models.eeg_text.scoring.generation import write
+from models.eeg_text.scoring.scores import bleu, bleu_counts, rouge1, word_errors
 from models.eeg_text.texts import Texts
 
 INPUTS = ("eeg", "noise", "other")

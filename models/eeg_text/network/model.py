@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.eeg_text.config import TOKEN_SAMPLES, Size
-from models.eeg_text.decoder import TextDecoder
-from models.eeg_text.encoder import Encoder
-from models.eeg_text.head import MaskedHead
+from models.eeg_text.network.decoder import TextDecoder
+from models.eeg_text.network.encoder import Encoder
+from models.eeg_text.network.head import MaskedHead
 
 
 class EegText(nn.Module):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.eeg_text.scores import bleu, bleu_counts, rouge1, word_errors
+from models.eeg_text.scoring.scores import bleu, bleu_counts, rouge1, word_errors
 
 READ = ["the old man finds a small drum", "a child paints the quiet island today", "who sells it"]
 WRITTEN = [

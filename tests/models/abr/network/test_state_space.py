@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models.abr.state_space import StateSpace
+from models.abr.network.state_space import StateSpace
 
 
 @pytest.fixture

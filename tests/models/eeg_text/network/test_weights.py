@@ -3,9 +3,9 @@ import torch
 from safetensors.torch import save_file
 
 from models.base import DataError
-from models.eeg_text import weights
 from models.eeg_text.config import SIZES
-from models.eeg_text.model import EegText, MaskedEeg
+from models.eeg_text.network import weights
+from models.eeg_text.network.model import EegText, MaskedEeg
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.abr.attention import DecoderLayer, FeedForward, position_table
 from models.abr.config import Size
-from models.abr.convolution import AttentionPooling, TimeConv, upsampled
-from models.abr.film import FiLM
+from models.abr.network.attention import DecoderLayer, FeedForward, position_table
+from models.abr.network.convolution import AttentionPooling, TimeConv, upsampled
+from models.abr.network.film import FiLM
 
 
 class DecoderLevel(nn.Module):

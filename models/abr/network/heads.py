@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.abr.attention import EncoderLayer
 from models.abr.config import Size
-from models.abr.convolution import AttentionPooling, TimeConv
 from models.abr.layout import CLASSES, POINTS
+from models.abr.network.attention import EncoderLayer
+from models.abr.network.convolution import AttentionPooling, TimeConv
 
 
 class SignalHead(nn.Module):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.abr.attention import EncoderLayer, position_table
 from models.abr.config import Size
-from models.abr.convolution import ConvBlock, Halving, TimeConv, sinusoids
-from models.abr.film import FiLM
-from models.abr.state_space import StateSpace
+from models.abr.network.attention import EncoderLayer, position_table
+from models.abr.network.convolution import ConvBlock, Halving, TimeConv, sinusoids
+from models.abr.network.film import FiLM
+from models.abr.network.state_space import StateSpace
 
 PLACES = 0.3
 """Of the vectors of positions beside what is computed of the signal, which they would drown."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.abr.attention import Attention, FeedForward
-from models.abr.decoder import DecoderLevel
-from models.abr.heads import ThresholdHead
+from models.abr.network.attention import Attention, FeedForward
+from models.abr.network.decoder import DecoderLevel
+from models.abr.network.heads import ThresholdHead
 
 QUIET = 0.1
 """Of what a residual branch adds at first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.eeg_text.attention import SelfAttention
+from models.eeg_text.network.attention import SelfAttention
 
 
 def per_sample(model: nn.Module, tokens: int, text: float) -> float:

@@ -1,0 +1,1 @@
+"""What is measured: text that was written freely, and EEG that was filled in."""
