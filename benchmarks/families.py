@@ -72,7 +72,7 @@ SHOWN: dict[str, list[str]] = {
     "event_seg": ["val_iou", "val_masked_r2"],
     "language": ["val_loss", "bits_per_byte", "exact_match"],
     "abr": ["val_macro_f1", "val_exists_auroc", "val_latency_mae_ms", "val_signal_mse"],
-    "doc_translation": ["val_bleu", "val_steds"],
+    "doc_translation": ["val_bleu", "val_loss"],
     "eeg_text": ["val_rouge1_gain", "val_retrieval", "val_masked_r2"],
 }
 """The metrics of a family that stand in the table, those of them that a run has."""

@@ -18,10 +18,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks import tally
+from benchmarks import data, outcomes, tally
+from benchmarks.families import SHOWN
 from benchmarks.figures import Row, load, load_memory, memory_table, table
 from engines.catalog import ENGINES
 from launcher import exit_codes
@@ -31,7 +34,7 @@ from models.catalog import FAMILIES
 from scripts.source import PACKAGES, Tree, read
 
 ROOT = Path(__file__).parents[1]
-TABLE = re.compile(r"(?<=<!-- table: )(?P<name>[a-z ]+)(?P<mark> -->\n)(?P<rows>(?:.+\n)*)")
+TABLE = re.compile(r"(?<=<!-- table: )(?P<name>[a-z_ ]+)(?P<mark> -->\n)(?P<rows>(?:.+\n)*)")
 CONSOLE = re.compile(r"(?<=^```console\n)\$ (?P<command>.+)\n(?:.*\n)*?(?=^```$)", re.MULTILINE)
 
 
@@ -47,18 +50,61 @@ def modes() -> list[str]:
     return head + [f"| `{name}` | {shipped.mode(name).sentence} |" for name in shipped.modes()]
 
 
-def language_sizes() -> list[str]:
-    """A row for each size of the language family."""
-    sizes = importlib.import_module(FAMILIES["language"].config).SIZES
-    head = [
-        "| size | parameters | width | layers | heads | vocabulary | context |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+def models() -> list[str]:
+    """A row for each family, with its page and the parameters of each size."""
+    head = ["| family | what it learns | sizes, with their parameters |", "|---|---|---|"]
     return head + [
-        f"| `{name}` | {s.parameters:,} | {s.width} | {s.layers} | {s.heads} "
-        f"| {s.vocabulary:,} | {s.context} |"
-        for name, s in sizes.items()
+        f"| [`{family.name}`]({family.name.replace('_', '-')}.md) | {family.sentence} "
+        f"| {', '.join(f'{name} {s.parameters:,}' for name, s in _sizes(family.name).items())} |"
+        for family in FAMILIES.values()
     ]
+
+
+def families() -> list[str]:
+    """A row for each family."""
+    head = ["| family | what it learns |", "|---|---|"]
+    return head + [f"| `{family.name}` | {family.sentence} |" for family in FAMILIES.values()]
+
+
+def sizes(family: str) -> list[str]:
+    """A row for each size of a family, with its numbers as they are declared."""
+    found = _sizes(family)
+    names = [
+        field.name for field in fields(next(iter(found.values()))) if field.name != "parameters"
+    ]
+    heads = [name.replace("_", " ") for name in names]
+    return [
+        f"| size | parameters | {' | '.join(heads)} |",
+        "|---|---:|" + "---:|" * len(names),
+        *(
+            f"| `{name}` | {s.parameters:,} | "
+            + " | ".join(_number(getattr(s, n)) for n in names)
+            + " |"
+            for name, s in found.items()
+        ),
+    ]
+
+
+def _sizes(family: str) -> dict[str, Any]:
+    found: dict[str, Any] = importlib.import_module(FAMILIES[family].config).SIZES
+    return found
+
+
+def _number(value: object) -> str:
+    if isinstance(value, tuple):
+        return "/".join(map(_number, value))
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+def outcome() -> list[str]:
+    """What each family learnt, as the benchmark left it."""
+    return outcomes.table(outcomes.load(_results("families"))[2], SHOWN).splitlines()
+
+
+def measured_outcome() -> list[str]:
+    """The command that trained them, and the machine it ran on."""
+    told, where, _ = outcomes.load(_results("families"))
+    return [f"`{told}`, on: {', '.join(f'{key} {value}' for key, value in where.items())}."]
 
 
 def codes() -> list[str]:
@@ -147,6 +193,18 @@ def measured_killed() -> list[str]:
     return [f"`{told}`, on: {', '.join(f'{key} {value}' for key, value in where.items())}."]
 
 
+def readers() -> list[str]:
+    """How fast each reader is, as the benchmark left it."""
+    return data.table(data.load(_results("data"))[2]).splitlines()
+
+
+def measured_readers() -> list[str]:
+    """The command that measured the readers, and the machine it ran on."""
+    told, where, rows = data.load(_results("data"))
+    facts = ", ".join(f"{key} {value}" for key, value in where.items())
+    return [f"`{told}`, {rows[0].rounds} rounds, on: {facts}."]
+
+
 def _measured(name: str, part: str | None) -> tuple[str, dict[str, str], list[Row]]:
     return load(_results(name), part)
 
@@ -158,7 +216,14 @@ def _results(name: str) -> Path:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "engines": engines,
     "modes": modes,
-    "sizes language": language_sizes,
+    "models": models,
+    "sizes language": partial(sizes, "language"),
+    "outcomes": outcome,
+    "measured outcomes": measured_outcome,
+    "families": families,
+    "readers": readers,
+    "measured readers": measured_readers,
+    "figures voxels": partial(figures, "voxels", "ms for 1,000,000 events"),
     "exit codes": codes,
     "layers": layers,
     "continuity": rules,
@@ -173,7 +238,10 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "killed": killed,
     "measured killed": measured_killed,
     "measured checkpoint": partial(measured, "checkpoint", "later"),
-    **{f"measured {name}": partial(measured, name) for name in ("loop", "engines", "startup")},
+    **{
+        f"measured {name}": partial(measured, name)
+        for name in ("loop", "engines", "startup", "voxels")
+    },
     **{
         f"files {package}": partial(files, package)
         for package in PACKAGES

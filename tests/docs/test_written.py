@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.write_docs import CONSOLE, TABLE, TABLES, written
+from launcher.settings.schema import config_of
+from models.catalog import FAMILIES
+from scripts.write_docs import CONSOLE, ROOT, TABLE, TABLES, written
 from tests.docs.pages import PATHS, read
 
 
@@ -41,3 +43,10 @@ def test_outputs_are_those_of_our_program():
     for path in PATHS:
         for match in CONSOLE.finditer(read(path).text):
             assert match["command"].startswith("python -m launcher ")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_page_of_a_family_tells_the_exact_parameters_of_each_size(family):
+    page = read(ROOT / "docs" / f"{family.replace('_', '-')}.md").text
+    counts = [f"{size.parameters:,}" for size in config_of(family).SIZES.values()]
+    assert [count for count in counts if count not in page] == []
