@@ -87,6 +87,7 @@ def resolve(
     world = fitting.place_world(values, machine, world_size, faults)
     notes = _first_notes(choice)
     fitting.fit(fitting.Bench(values, machine, world, notes, faults))
+    notes += _size_notes(choice, values, machine)
     faults += checks.contradictions(values)
     solved = _solved(values, world.size, faults)
     errors = [fault for fault in faults if fault.severity == "error"]
@@ -264,6 +265,18 @@ def _in_order(faults: Sequence[Fault], personal: Sequence[Layer]) -> list[Fault]
         for fault in faults
     ]
     return sorted(placed, key=lambda fault: fault.order or last)
+
+
+def _size_notes(choice: Choice, values: Mapping[str, Value], machine: Machine) -> Iterator[str]:
+    """That nobody named the large size that a CPU is about to train, and what is quick there."""
+    if "model.size" not in values or machine.device != "cpu" or is_own(choice.family):
+        return
+    size, smallest = values["model.size"], next(iter(config_of(choice.family).SIZES))
+    if size.origin.layer == "family" and size.value != smallest:
+        yield (
+            f"no size named: {size.value}, which takes long on a CPU; quick is  "
+            f"--model {choice.family}:{smallest}"
+        )
 
 
 def _first_notes(choice: Choice) -> list[str]:

@@ -8,6 +8,7 @@ from launcher.messages import SettingsError
 from launcher.settings.entries import Entry, Layer
 from launcher.settings.resolve import PRECEDENCE, in_precedence, resolve
 from launcher.settings.resolved import Origin, Words
+from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
 
 
@@ -119,6 +120,15 @@ def test_without_a_model_the_first_run_is_small_and_said_to_be():
     assert run.settings.model.size == "small"
     assert run.values["model.size"].origin.place == "no model named"
     assert run.notes[0] == "no model named: language:small, the first-run size"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_large_size_that_nobody_named_is_told_where_it_takes_long(family):
+    note = f"no size named: full, which takes long on a CPU; quick is  --model {family}:tiny"
+    assert note in resolved(model=family).notes
+    assert note not in resolved(model=family, machine=SERVER).notes
+    assert not any("no size named" in text for text in resolved(model=f"{family}:full").notes)
+    assert not any("no size named" in text for text in resolved(model=family, mode="lite").notes)
 
 
 def test_a_family_without_a_size_takes_its_default():
