@@ -269,7 +269,9 @@ def _in_order(faults: Sequence[Fault], personal: Sequence[Layer]) -> list[Fault]
 
 def _size_notes(choice: Choice, values: Mapping[str, Value], machine: Machine) -> Iterator[str]:
     """That nobody named the large size that a CPU is about to train, and what is quick there."""
-    if "model.size" not in values or machine.device != "cpu" or is_own(choice.family):
+    device = values["device"].value
+    on_cpu = (machine.device if device == "auto" else device) == "cpu"
+    if not on_cpu or is_own(choice.family):
         return
     size, smallest = values["model.size"], next(iter(config_of(choice.family).SIZES))
     if size.origin.layer == "family" and size.value != smallest:

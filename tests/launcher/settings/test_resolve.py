@@ -127,6 +127,7 @@ def test_a_large_size_that_nobody_named_is_told_where_it_takes_long(family):
     note = f"no size named: full, which takes long on a CPU; quick is  --model {family}:tiny"
     assert note in resolved(model=family).notes
     assert note not in resolved(model=family, machine=SERVER).notes
+    assert note in resolved("device=cpu", model=family, machine=SERVER).notes
     assert not any("no size named" in text for text in resolved(model=f"{family}:full").notes)
     assert not any("no size named" in text for text in resolved(model=family, mode="lite").notes)
 
