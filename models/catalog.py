@@ -26,7 +26,7 @@ class Family:
 FAMILIES = {
     "event_seg": Family(
         "event_seg",
-        "convolutions down and up again, for the edges that an event camera sees",
+        "the edges in a camera frame from the events since the last one, by convolutions",
         "models.event_seg.config",
         "models.event_seg.task:EventSegTask",
         "models.event_seg.formats",
@@ -54,7 +54,7 @@ FAMILIES = {
     ),
     "eeg_text": Family(
         "eeg_text",
-        "regional and global transformers over EEG of reading, and a text decoder",
+        "sentences from EEG during reading, by ten regional encoders and a text decoder",
         "models.eeg_text.config",
         "models.eeg_text.task:EegTextTask",
         "models.eeg_text.formats",
