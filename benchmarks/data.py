@@ -11,19 +11,18 @@ is faster than the model.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from benchmarks import recordings
-from benchmarks.figures import command, machine
+from benchmarks.figures import command, machine, save_rows
 from launcher.machine import look
 from launcher.settings.resolve import resolve
 from launcher.settings.resolved import Words
@@ -197,18 +196,6 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def save(path: Path, told: str, facts: dict[str, str], rows: Sequence[Row]) -> None:
-    """Write the rows as JSON; `told` is the command."""
-    content = {"command": told, "machine": facts, "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def load(path: Path) -> tuple[str, dict[str, str], list[Row]]:
-    """Command, machine and rows that `save` wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return content["command"], content["machine"], [Row(**row) for row in content["rows"]]
-
-
 def main() -> None:
     """Measure every reader, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -229,7 +216,7 @@ def main() -> None:
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(table(rows))
     if options.json:
-        save(options.json, command("data", sys.argv[1:]), facts, rows)
+        save_rows(options.json, command("data", sys.argv[1:]), facts, rows)
 
 
 if __name__ == "__main__":

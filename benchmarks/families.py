@@ -18,17 +18,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.figures import command, machine
-from benchmarks.outcomes import Row, read, save, table
+from benchmarks.figures import command, machine, save_rows
+from benchmarks.outcomes import Row, read, table
 
 PACKAGES = ("torch", "transformers")
 NOISE = ["--set", "data.control=noise"]
 
 Words = list[str]
 
-COMMANDS = (
-    "--model language:tiny --data embedded:commands --max-steps 900 --batch-size 32 --lr 8e-3"
-)
 RUNS: dict[str, list[Words]] = {
     "event_seg": [["--model", "event_seg:tiny"]],
     "language": [
@@ -128,7 +125,7 @@ def main() -> int:
     print(table(rows, SHOWN))
     if options.json:
         words = ["--samples", "FOLDER"] if options.samples else []
-        save(options.json, command("families", words), facts, rows)
+        save_rows(options.json, command("families", words), facts, rows)
     return int(any(row.exit_code for row in rows))
 
 

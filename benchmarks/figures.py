@@ -11,6 +11,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,18 @@ def load(path: Path, name: str | None = None) -> tuple[str, dict[str, str], list
     tables = content["tables"]
     (found,) = tables.values() if name is None else (tables[name],)
     return content["command"], content["machine"], [Row(**row) for row in found]
+
+
+def save_rows(path: Path, told: str, facts: Mapping[str, str], rows: Sequence[Any]) -> None:
+    """Write rows of any dataclass as JSON; `told` is the command."""
+    content = {"command": told, "machine": dict(facts), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load_rows(path: Path, kind: type[Kind]) -> tuple[str, dict[str, str], list[Kind]]:
+    """Command, machine and the rows, each a `kind`, of a file that `save_rows` wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content["command"], content["machine"], [kind(**row) for row in content["rows"]]
 
 
 def load_memory(path: Path) -> list[Memory]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,3 @@ def table(rows: Sequence[Row], shown: Mapping[str, Sequence[str]]) -> str:
             f"| {control} |"
         )
     return "\n".join(lines)
-
-
-def save(path: Path, told: str, machine: Mapping[str, str], rows: Sequence[Row]) -> None:
-    """Write the rows as JSON; `told` is the command."""
-    content = {"command": told, "machine": machine, "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def load(path: Path) -> tuple[str, dict[str, str], list[Row]]:
-    """Command, machine and rows that `save` wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return content["command"], content["machine"], [Row(**row) for row in content["rows"]]

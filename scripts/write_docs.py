@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import data, outcomes, tally
 from benchmarks.families import SHOWN
-from benchmarks.figures import Row, load, load_memory, memory_table, table
+from benchmarks.figures import Row, load, load_memory, load_rows, memory_table, table
 from engines.catalog import ENGINES
 from launcher import exit_codes
 from launcher.going_on import continuity
@@ -98,12 +98,12 @@ def _number(value: object) -> str:
 
 def outcome() -> list[str]:
     """What each family learnt, as the benchmark left it."""
-    return outcomes.table(outcomes.load(_results("families"))[2], SHOWN).splitlines()
+    return outcomes.table(load_rows(_results("families"), outcomes.Row)[2], SHOWN).splitlines()
 
 
 def measured_outcome() -> list[str]:
     """The command that trained them, and the machine it ran on."""
-    told, where, _ = outcomes.load(_results("families"))
+    told, where, _ = load_rows(_results("families"), outcomes.Row)
     return [f"`{told}`, on: {', '.join(f'{key} {value}' for key, value in where.items())}."]
 
 
@@ -195,12 +195,12 @@ def measured_killed() -> list[str]:
 
 def readers() -> list[str]:
     """How fast each reader is, as the benchmark left it."""
-    return data.table(data.load(_results("data"))[2]).splitlines()
+    return data.table(load_rows(_results("data"), data.Row)[2]).splitlines()
 
 
 def measured_readers() -> list[str]:
     """The command that measured the readers, and the machine it ran on."""
-    told, where, rows = data.load(_results("data"))
+    told, where, rows = load_rows(_results("data"), data.Row)
     facts = ", ".join(f"{key} {value}" for key, value in where.items())
     return [f"`{told}`, {rows[0].rounds} rounds, on: {facts}."]
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from benchmarks import families
-from benchmarks.outcomes import Row, load, read, save, table
+from benchmarks.figures import load_rows, save_rows
+from benchmarks.outcomes import Row, read, table
 from models.catalog import FAMILIES
 
 RESULT = {
@@ -51,9 +52,9 @@ def test_the_table_shows_the_metrics_that_are_asked_for_or_the_goal(run):
 def test_rows_are_read_as_they_were_written(run, tmp_path):
     row = read("event_seg", "real", "a command", run, 1, 2.5)
     path = tmp_path / "families.json"
-    save(path, "told", {"cores": "2"}, [row])
-    assert load(path) == ("told", {"cores": "2"}, [row])
-    assert isinstance(load(path)[2][0], Row)
+    save_rows(path, "told", {"cores": "2"}, [row])
+    assert load_rows(path, Row) == ("told", {"cores": "2"}, [row])
+    assert isinstance(load_rows(path, Row)[2][0], Row)
 
 
 def test_every_family_has_a_default_run_and_a_noise_control():
