@@ -10,16 +10,10 @@ thing by hand.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import tempfile
-from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
-import torch
-
-from benchmarks.clock import StepClock
+from benchmarks import ranks
 from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.ours import ours
 from benchmarks.raw_engines import RAW
@@ -31,37 +25,18 @@ CALLS = {"zero2": 2}
 """DeepSpeed calls the optimizer once for each parameter group."""
 
 
-def take_part(options: argparse.Namespace) -> None:
-    """One rank of one contender; rank 0 leaves its seconds a step in the file it is told."""
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    side, engine = options.contender.split(":")
-    torch.set_num_threads(options.threads)
-    work = replace(work_of(options), rank=rank, world_size=world_size)
-    with StepClock(options.warmup, work.steps, work.device, CALLS.get(engine, 1)) as clock:
-        if side == "raw":
-            RAW[engine](work)
-        else:
-            ours(work, engine)
-    if rank == 0:
-        options.result.write_text(repr(clock.seconds_per_step))
-    # PyTorch 2.13's gloo threads abort the process in about one exit of ten: leave without them.
-    os._exit(0)
+def train(contender: str, work: Work) -> None:
+    """What a rank of the contender does."""
+    side, engine = contender.split(":")
+    if side == "raw":
+        RAW[engine](work)
+    else:
+        ours(work, engine)
 
 
 def one_contender(options: argparse.Namespace, contender: str) -> float:
     """Start the ranks of `contender` and give its seconds a step."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "seconds"
-        words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        words += ["--nproc-per-node", str(options.processes), "-m", "benchmarks.engines_overhead"]
-        words += [*sys.argv[1:], "--contender", contender, "--result", str(result)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-        if options.device == "cpu":
-            environment["DS_ACCELERATOR"] = "cpu"
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
-        if done.returncode:
-            raise RuntimeError(f"{contender} failed:\n{done.stdout[-2000:]}{done.stderr[-8000:]}")
-        return float(result.read_text())
+    return ranks.seconds_of("benchmarks.engines_overhead", contender, options)
 
 
 def measure(options: argparse.Namespace, engine: str) -> list[dict[str, float]]:
@@ -75,35 +50,15 @@ def measure(options: argparse.Namespace, engine: str) -> list[dict[str, float]]:
     return measured
 
 
-def work_of(options: argparse.Namespace) -> Work:
-    """What each contender is to do."""
-    return Work(
-        options.size,
-        options.micro_batch,
-        options.steps,
-        device=options.device,
-        threads=options.threads,
-    )
-
-
 def main() -> None:
     """Measure, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--size", default="tiny", help="size of the language family")
     parser.add_argument("--engines", nargs="*", default=list(RAW), choices=list(RAW))
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--micro-batch", type=int, default=16, help="samples of one rank")
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--warmup", type=int, default=20, help="steps that are not measured")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=1, help="of one rank")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--contender", help=argparse.SUPPRESS)
-    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    ranks.add_options(parser, rounds=5)
     options = parser.parse_args()
     if options.contender:
-        take_part(options)
+        engine = options.contender.partition(":")[2]
+        ranks.take_part(options, partial(train, options.contender), CALLS.get(engine, 1))
         return
 
     result = []

@@ -110,6 +110,11 @@ def machine(packages: Sequence[str]) -> dict[str, str]:
     return facts
 
 
+def listed(facts: Mapping[str, str]) -> str:
+    """The facts of a machine in a sentence."""
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
+
+
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from benchmarks.workload import CLIP_NORM, EVAL_SHARE, SEED, Work
 from training.checkpoint.reader import open_checkpoint
 
 
-def ours(work: Work, engine: str = "local") -> torch.nn.Module:
+def ours(
+    work: Work, engine: str = "local", more: Mapping[str, object] | None = None
+) -> torch.nn.Module:
     """Train `work` from settings to run folder, and give the model of its last checkpoint.
 
-    What it says goes nowhere. Evaluation comes after the last step, as no peer evaluates.
+    `more` are further settings. What it says goes nowhere. Evaluation comes after the last step,
+    as no peer evaluates.
     """
     settings = {
         "data.path": work.data,
@@ -44,6 +48,7 @@ def ours(work: Work, engine: str = "local") -> torch.nn.Module:
         "eval.share": EVAL_SHARE,
         "save.every": None,
         "log.every": LOG_EVERY,
+        **(more or {}),
     }
     with (
         tempfile.TemporaryDirectory() as folder,

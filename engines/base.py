@@ -13,10 +13,31 @@ if TYPE_CHECKING:
     from torch.nn import Module, Parameter
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "bf16-params"]
+Shape = tuple[int, ...]
+
+
+FACTORS = {"row_var": 1, "col_var": 2}
+"""Slots that have one element along an axis, counted from the last one."""
+
+
+def kind_shape(kind: str, shape: Shape) -> Shape:
+    """The shape of a piece of `kind` of a parameter of `shape`, flattened in C order.
+
+    The parameter's own, but for FACTORS: the means of each row and of each column of the last two
+    axes, of which a second moment is made.
+    """
+    if len(shape) < 2 or kind not in FACTORS:
+        return shape
+    axis = len(shape) - FACTORS[kind]
+    return (*shape[:axis], 1, *shape[axis + 1 :])
 
 
 class EngineError(Exception):
     """This engine cannot run here; the text says why, and what can."""
+
+
+class PeersMissing(Exception):
+    """Ranks did not come, or went, before all had met; the text names them. Trying again may do."""
 
 
 class World(Protocol):
@@ -91,7 +112,8 @@ class Piece:
     """A flat interval of one tensor that this rank holds, as a live view that may be written to.
 
     `kind` is "weight" or the name of an optimizer slot ("exp_avg", ...). `start` counts elements
-    of the flattened tensor. `replicated`: every rank holds the same interval.
+    of the flattened tensor, whose shape `kind_shape` tells. `replicated`: every rank holds the same
+    interval.
     """
 
     kind: str
@@ -109,7 +131,8 @@ class State:
     Tied weights stand once, under the first name; frozen parameters have no slots.
     """
 
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[str, Shape]
+    """Of the parameters."""
     pieces: Sequence[Piece]
     buffers: Mapping[str, Tensor]
     steps: Mapping[str, float]
@@ -149,6 +172,20 @@ class Engine(Protocol):
 
     def discard(self) -> None:
         """Clear the gradients after the last micro-batch and take no update."""
+
+    @property
+    def survives_a_failed_pass(self) -> bool:
+        """Whether the next pass finds everything in place where one raised, after `discard`."""
+
+    @property
+    def gathers_weights(self) -> bool:
+        """Whether a forward pass waits for other ranks, which hold parts of its weights."""
+
+    def resize(self, micro_batch: int, accumulation: int) -> None:
+        """Expect `accumulation` micro-batches of `micro_batch` samples from the next step on.
+
+        Between two steps only; the same on every rank.
+        """
 
     def state(self) -> State:
         """Weights, slots, buffers and groups; slots that do not exist yet are made as zeros."""

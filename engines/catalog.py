@@ -28,6 +28,8 @@ class Entry:
     """Whether it needs a process group for a single process too."""
     processes: int | None = None
     """How many are started where nobody says how many; None: one a GPU."""
+    cuts_parameters: bool = False
+    """Whether a rank updates parts of parameters, wherever they are cut."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """What it sets by dotted key: above the mode, below the person's files."""
 
@@ -59,12 +61,14 @@ ENGINES = {
             "weights, gradients and optimizer state sharded over ranks (FSDP2)",
             "engines.fsdp",
             "fsdp",
+            cuts_parameters=True,
         ),
         Entry(
             "fsdp-offload",
             "fsdp with the shards kept in host memory",
             "engines.fsdp",
             "fsdp_offload",
+            cuts_parameters=True,
         ),
         Entry(
             "oss",
@@ -80,6 +84,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero1.json",
+            cuts_parameters=True,
         ),
         Entry(
             "zero2",
@@ -88,6 +93,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero2.json",
+            cuts_parameters=True,
         ),
         Entry(
             "zero3",
@@ -96,6 +102,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3.json",
+            cuts_parameters=True,
             settings=_NO_COMPILE,
         ),
         Entry(
@@ -105,6 +112,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero2-offload.json",
+            cuts_parameters=True,
         ),
         Entry(
             "zero3-offload",
@@ -113,6 +121,7 @@ ENGINES = {
             "Zero",
             ("deepspeed",),
             "zero3-offload.json",
+            cuts_parameters=True,
             settings=_NO_COMPILE,
         ),
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from engines.base import EngineError
+
+_VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
+"""The variables that name the devices which a process sees."""
 
 
 def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
@@ -30,6 +35,10 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
     if there == 0:
         present = ", ".join(_describe(kind, count) for kind, count in counts.items() if count)
         raise EngineError(f"device '{wanted}' is not here; this machine has: {present}")
+    if 0 < there < local_size and os.environ.get(_VISIBLE.get(wanted, ""), ""):
+        # Somebody gives each process devices of its own (srun --gpus-per-task, a wrapper script).
+        # Whether it is so, the ranks find out when they meet: engines/meeting.py.
+        return torch.device(wanted, 0)
     if local_size > there or local_rank >= there:
         raise EngineError(
             f"device '{wanted}' for {local_size} processes: this machine has {there}; "
@@ -54,6 +63,17 @@ def use(device: torch.device) -> None:
         torch.cuda.set_device(device)
     elif device.type == "xpu":
         torch.xpu.set_device(device)
+
+
+def identity(device: torch.device) -> str:
+    """What the very piece of hardware is called, whichever number it has; empty: not known."""
+    if device.type != "cuda":
+        return ""
+    entries = os.environ.get(_VISIBLE["cuda"], "").split(",")
+    own = entries[device.index or 0].strip() if (device.index or 0) < len(entries) else ""
+    if own.startswith("MIG-"):  # several of them are parts of one GPU
+        return own
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 
 def _describe(kind: str, count: int) -> str:

@@ -122,6 +122,17 @@ class FSDP:
     def discard(self) -> None:
         self._updates.discard()
 
+    @property
+    def survives_a_failed_pass(self) -> bool:
+        return False  # its modules stay gathered, in the middle of their pass
+
+    @property
+    def gathers_weights(self) -> bool:
+        return self.world.size > 1
+
+    def resize(self, micro_batch: int, accumulation: int) -> None:
+        """Nothing to do: windows are told of one by one."""
+
     def state(self) -> State:
         return gather_state(
             self._model,

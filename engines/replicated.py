@@ -101,6 +101,17 @@ class Replicated:
     def discard(self) -> None:
         self._updates.discard()
 
+    @property
+    def survives_a_failed_pass(self) -> bool:
+        return self.world.size == 1  # others would wait for this rank's gradients
+
+    @property
+    def gathers_weights(self) -> bool:
+        return False
+
+    def resize(self, micro_batch: int, accumulation: int) -> None:
+        """Nothing to do: windows are told of one by one."""
+
     def state(self) -> State:
         return gather_state(
             self._model,

@@ -64,5 +64,24 @@ class Memory(BaseModel, extra="forbid", frozen=True):
     ] = "none"
     attention: Annotated[
         Literal["auto", "flash", "efficient", "math"],
-        Field(description="The kernel of scaled dot-product attention."),
+        Field(
+            description="The kernel of scaled dot-product attention; flash: where it can be, "
+            "else another."
+        ),
     ] = "auto"
+    return_freed: Annotated[
+        bool,
+        Field(
+            description="Give freed main memory back to the system at once (Linux): on a CPU a "
+            "lower peak, for some time."
+        ),
+    ] = False
+    empty_cache_every: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Micro-batches between two times that the device's cache of free memory "
+            "is given back; null: never.",
+            json_schema_extra={"unit": "micro-batches"},
+        ),
+    ] = None

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
 
-from engines.base import EngineError, Piece, State, World
+from engines.base import FACTORS, EngineError, Piece, State, World, kind_shape
 from engines.buffers import read_buffers, stored_buffers
 
 WEIGHT = "weight"
 ADAM = (Adam, AdamW)  # AdamW is an Adam from torch 2.7 on only
-SLOTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+SLOTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "variance", *FACTORS)
 
 Place = Callable[[Tensor], tuple[int, Tensor]]
 """Gives the interval of a tensor that this rank holds: its start, and a flat live view."""
@@ -26,8 +27,10 @@ def whole(tensor: Tensor) -> tuple[int, Tensor]:
     return 0, tensor.detach().view(-1)
 
 
-def slot_names(optimizer: Optimizer, group: Mapping[str, Any]) -> tuple[str, ...]:
-    """The tensors that `optimizer` keeps for each parameter of `group`.
+def slot_names(
+    optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
+) -> tuple[str, ...]:
+    """The tensors that `optimizer` keeps for `parameter` of `group`.
 
     Raises EngineError for a kind of optimizer whose state is not known.
     """
@@ -35,24 +38,32 @@ def slot_names(optimizer: Optimizer, group: Mapping[str, Any]) -> tuple[str, ...
         return SLOTS[:3] if group["amsgrad"] else SLOTS[:2]
     if isinstance(optimizer, SGD):
         return ("momentum_buffer",) if group["momentum"] else ()
+    if isinstance(optimizer, Adafactor):
+        return tuple(FACTORS) if parameter.dim() > 1 else ("variance",)
     raise EngineError(
-        f"the state of optimizer {type(optimizer).__name__} is not known; known: AdamW, Adam, SGD"
+        f"the state of optimizer {type(optimizer).__name__} is not known; "
+        "known: AdamW, Adam, SGD, Adafactor"
     )
 
 
 def fill_slots(optimizer: Optimizer) -> None:
     """Make as zeros what `optimizer` would make at its first step; the update stays the same."""
     for group in optimizer.param_groups:
-        names = slot_names(optimizer, group)
         for parameter in group["params"]:
             state = optimizer.state[parameter]
-            for name in names:
+            for name in slot_names(optimizer, group, parameter):
                 if state.get(name) is None:
-                    state[name] = torch.zeros_like(parameter)
-            if isinstance(optimizer, ADAM) and "step" not in state:
-                on_device = group["capturable"] or group["fused"]
+                    state[name] = _zeros(name, parameter)
+            if isinstance(optimizer, (*ADAM, Adafactor)) and "step" not in state:
+                on_device = group.get("capturable") or group.get("fused")
                 device = parameter.device if on_device else None
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+
+
+def _zeros(kind: str, parameter: Parameter) -> Tensor:
+    shape = tuple(parameter.shape)
+    slot = kind_shape(kind, shape)
+    return torch.zeros_like(parameter) if slot == shape else parameter.detach().new_zeros(slot)
 
 
 def load_steps(
@@ -95,7 +106,7 @@ def gather_state(
             name, state = names[parameter], optimizer.state[parameter]
             pieces += [
                 Piece(slot, name, *place(state[slot]), slots_replicated)
-                for slot in slot_names(optimizer, group)
+                for slot in slot_names(optimizer, group, parameter)
             ]
             if "step" in state:
                 steps[name] = float(state["step"])
@@ -135,8 +146,8 @@ def check_cover(state: State, world: World) -> None:
             held[row[piece.name], kinds.index(piece.kind)] += piece.data.numel()
     counts = world.sum(held)
     for name, of_kinds in zip(names, counts.tolist(), strict=True):
-        size = int(torch.Size(state.shapes[name]).numel())
         for kind, count in zip(kinds, of_kinds, strict=True):
+            size = prod(kind_shape(kind, state.shapes[name]))
             is_whole = count == size or (count == 0 and kind != WEIGHT)
             if not is_whole:
                 raise EngineError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,8 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engines.base import EngineError
-from engines.device import pick_device, use
+from engines.base import EngineError, PeersMissing
+from engines.device import identity, pick_device, use
+from engines.meeting import open_store, roll_call
+from engines.network import check_interfaces, interfaces, name_interface
 
 FLAG_BITS = 16
 _BACKENDS = {
@@ -47,26 +51,36 @@ class ProcessWorld:
         self._hosts: dist.ProcessGroup | None = None
         self._owns_group = False
 
-    def open_group(self) -> None:
-        """Join the process group. Collective. Raises EngineError where there is none to join."""
+    def open_group(self, facts: Mapping[str, str] | None = None) -> None:
+        """Join the process group, with ranks of the same `facts`. Collective.
+
+        Raises EngineError where there is none to join or ranks are not alike, and PeersMissing.
+        """
         if dist.is_initialized():
             raise EngineError(
                 "a process group is already open in this process; close it before a run starts"
             )
         backend = _backend(self.device.type)
         timeout = timedelta(seconds=self._timeout_s)
+        store = open_store(self.rank, self.size, timeout)
+        if self.size > 1:
+            if self.size > self.local_size:
+                name_interface(os.environ["MASTER_ADDR"])
+            alike = _alike(self.device) | dict(facts or {})
+            roll_call(store, self.rank, self.size, alike, identity(self.device), self._timeout_s)
         try:
             dist.init_process_group(
                 backend,
-                store=open_store(self.rank, self.size, timeout),
+                store=store,
                 rank=self.rank,
                 world_size=self.size,
                 timeout=timeout,
                 device_id=self.device if self.device.type == "cuda" else None,
             )
         except (dist.DistError, RuntimeError) as fault:
-            raise EngineError(
-                f"rank {self.rank} could not join the other {self.size - 1}: {fault}"
+            raise PeersMissing(
+                f"rank {self.rank} on {socket.gethostname()} could not join the other "
+                f"{self.size - 1}: {fault}"
             ) from fault
         self._owns_group = True
         # Flags and barriers go from host to host, so that no rank waits for its device.
@@ -117,43 +131,23 @@ class ProcessWorld:
         return total
 
 
-def open_world(device: str, timeout_s: float, always_group: bool) -> ProcessWorld:
+def open_world(
+    device: str, timeout_s: float, always_group: bool, facts: Mapping[str, str] | None = None
+) -> ProcessWorld:
     """The world that the environment tells of (torchrun's variables), or a world of one.
 
     Collective. `device` as in `pick_device`; `timeout_s` is how long a rank waits for another;
-    `always_group` opens a process group for a single process too. Raises EngineError.
+    `always_group` opens a process group for a single process too; `facts` are to be the same on
+    all ranks. Raises EngineError and PeersMissing.
     """
     place = read_place(os.environ)
+    if place.size > 1:
+        check_interfaces(os.environ, interfaces())
     world = ProcessWorld(place, pick_device(device, place.local_rank, place.local_size), timeout_s)
     use(world.device)
     if place.size > 1 or always_group:
-        world.open_group()
+        world.open_group(facts)
     return world
-
-
-def open_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
-    """Where ranks leave each other their addresses; empty at each attempt of torchrun.
-
-    Raises EngineError where the environment does not say where it is.
-    """
-    if size == 1:
-        return dist.HashStore()
-    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    if not address or not port:
-        raise EngineError(
-            f"{size} processes cannot find each other: MASTER_ADDR and MASTER_PORT are not in the "
-            "environment; torchrun sets both"
-        )
-    # torchrun's agent keeps one store through all restarts of the workers.
-    agent_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(
-        address,
-        _number(dict(os.environ), "MASTER_PORT"),
-        is_master=rank == 0 and not agent_has_store,
-        timeout=timeout,
-    )
-    # Restarted workers would find the addresses of the dead under the same keys and hang.
-    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def read_place(environment: os._Environ[str] | dict[str, str]) -> Place:
@@ -175,6 +169,11 @@ def read_place(environment: os._Environ[str] | dict[str, str]) -> Place:
             "a rank is below its size"
         )
     return Place(rank, size, local_rank, local_size, node)
+
+
+def _alike(device: torch.device) -> dict[str, str]:
+    """What ranks that exchange tensors have in common."""
+    return {"torch": torch.__version__.partition("+")[0], "device": device.type}
 
 
 def _number(

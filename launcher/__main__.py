@@ -7,15 +7,23 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
-from launcher import cli, exit_codes, help_text
-from launcher.messages import SettingsError, as_json, render
-from launcher.options import HELP, JSON
+from launcher import exit_codes
+from launcher.processes import early
 from slurm.environment import EnvironmentFault, read_place
+
+if TYPE_CHECKING:
+    from launcher.messages import SettingsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line; the exit code. Wrong words are told on stderr."""
+    # Slow to import, and a signal may come meanwhile; see `program`.
+    from launcher import cli, help_text
+    from launcher.messages import SettingsError
+    from launcher.options import HELP, JSON
+
     request = cli.read(sys.argv[1:] if argv is None else argv)
     try:
         if HELP.flag in request.flags and not request.faults:
@@ -37,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: SettingsError, for_machines: bool) -> None:
+    from launcher.messages import as_json, render
+
     if _is_echo():
         return
     if for_machines:
@@ -54,5 +64,19 @@ def _is_echo() -> bool:
     return place is not None and place.local_rank > 0
 
 
+def program() -> NoReturn:
+    """Be the process of a command line, to its exit code."""
+    early.listen(sys.argv, os.environ)
+    code = main()
+    early.end()
+    if code == exit_codes.INTERRUPTED:
+        # A Ctrl-C that was answered stays with the interpreter where it broke into code made at
+        # run time, as imports do for data classes: it would end by SIGINT, not with the code.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from launcher import exit_codes, run_folder, start
 from launcher.messages import Fault, SettingsError
 from launcher.processes.report import Report
 from launcher.settings.resolved import Words
+from launcher.staged import chain, course, record, telling
+from launcher.staged.chain import Chain, Link
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -35,14 +37,24 @@ class Run:
     """The best evaluation: metric, value and step; None: there was no evaluation."""
     samples_per_s: float | None
     peak_memory_bytes: Mapping[str, int | None]
+    timing: Mapping[str, float] | None
+    """How long single steps took, with `train.timing`; None: they were not timed."""
     folder: Path | None
     """None on ranks other than 0 of torchrun or srun."""
+    intake: Mapping[str, Any] | None = None
+    """Of a run that learns on, the newest intake: metrics of old and new data, before and after."""
+    stages: Mapping[str, Path] = field(default_factory=dict)
+    """The run folder of each stage by its name, where it was stages one after the other."""
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl: of `kind` "train" or "eval", or all. Reads the disk."""
+        """The lines of metrics.jsonl: of `kind` "train" or "eval", or all. Reads the disk.
+
+        Of stages one after the other: those of the first, then those of the next.
+        """
         if self.folder is None:
             return []
-        lines = (self.folder / run_folder.METRICS).read_text(encoding="utf-8").splitlines()
+        files = [one / run_folder.METRICS for one in self.stages.values() or (self.folder,)]
+        lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
         found = [json.loads(line) for line in lines]
         return [line for line in found if kind in (None, line["kind"])]
 
@@ -68,11 +80,33 @@ def train(
         resume=None if resume is None else str(resume),
         reset=[reset] if isinstance(reset, str) else list(reset),
     )
-    ready = start.prepare(words, None if out is None else Path(out), [])
+    ready = chain.prepare(words, None if out is None else Path(out), [])
+    if isinstance(ready, Chain):
+        return _stages(ready, console)
     if ready.nothing_left is not None:
         return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.speaks else None)
     finished = start.carry_out(ready, console=console, tell=lambda report: None)
     return _result(finished.report, finished.folder)
+
+
+def _stages(ready: Chain, console: bool) -> Run:
+    """What is left of stages one after the other."""
+    if not ready.left:
+        return _whole(record.whole(ready.record), "nothing is left to do", ready)
+
+    def announce(link: Link, begun: start.Start) -> None:
+        if console:
+            print(telling.title(ready, link), flush=True)
+
+    ended = course.carry_out(ready, console, tell=lambda report: None, announce=announce)
+    last = _result(ended.report, ended.folder)
+    return _whole(ended.result, last.reason, ready)
+
+
+def _whole(told: Mapping[str, Any], reason: str, ready: Chain) -> Run:
+    names = {one.name for one in fields(Run)} - {"reason", "folder", "stages"}
+    kept: dict[str, Any] = {name: told.get(name) for name in names}
+    return Run(**kept, reason=reason, folder=ready.folder, stages=ready.record.stages)
 
 
 def _result(ending: Report, folder: Path | None) -> Run:
@@ -84,7 +118,7 @@ def _result(ending: Report, folder: Path | None) -> Run:
         raise KeyboardInterrupt
     if ending.exit_code == exit_codes.FAULT or ending.outcome is None:
         raise RunError("\n".join(filter(None, (ending.text, ending.trace)))) from ending.cause
-    told = {key: value for key, value in ending.outcome.items() if key != "exit_code"}
+    told: dict[str, Any] = {k: value for k, value in ending.outcome.items() if k != "exit_code"}
     return Run(**told, folder=folder)
 
 

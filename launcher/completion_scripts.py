@@ -132,7 +132,7 @@ def _with_values() -> list[Option]:
 
 def _values(option: Option) -> list[str]:
     """The values of an option, where they are a closed list."""
-    if option.values in ("models", "modes", "engines", "parts"):
+    if option.values in ("models", "modes", "engines", "stages", "parts", "trackers"):
         return names(option.values)
     return choices(option.key) if option.key and option.values is None else []
 
@@ -149,7 +149,8 @@ def _bash_command(command: Command) -> str:
     if command.word == _FOLDER:
         found += "; [[ $word == -* ]] || kind=-d"
     if command.operand:
-        found += f"; [[ ${{words[2]-}} == {command.words[0]} && $word != -* ]] && kind=-f"
+        first = " || ".join(f"${{words[2]-}} == {word}" for word in _with_operand(command))
+        found += f"; [[ ( {first} ) && $word != -* ]] && kind=-f"
     return f"                {command.name}) {found} ;;"
 
 
@@ -171,6 +172,10 @@ def _zsh_command(command: Command) -> str:
         specs += ["3: :_files"] if command.operand else []
     quoted = " \\\n            ".join(shlex.quote(spec) for spec in specs)
     return f"        {command.name}) _arguments \\\n            {quoted} ;;"
+
+
+def _with_operand(command: Command) -> list[str]:
+    return [word for word in command.words if command.takes_operand(word)]
 
 
 def _keys(command: Command) -> list[str]:
@@ -218,7 +223,8 @@ def _fish() -> Iterator[str]:
         if command.word == _FOLDER:
             yield f"{start} -a '(__fish_complete_directories)'"
         if command.operand:
-            behind = f"{condition}; and __fish_seen_subcommand_from {command.words[0]}"
+            first = " ".join(_with_operand(command))
+            behind = f"{condition}; and __fish_seen_subcommand_from {first}"
             yield f"complete -c {_TOOL} -n {shlex.quote(behind)} -F"
         for option in (*command.options, HELP):
             yield f"{start} {_fish_option(option)}"

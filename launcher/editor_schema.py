@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 from launcher.settings import shipped
 from launcher.settings.leaves import Leaf, leaves
-from launcher.settings.schema import Bounds, Measure, config_of, nested
-from models.catalog import FAMILIES
+from launcher.settings.schema import Bounds, Measure, config_of
+from models.catalog import FAMILIES, stages_of
+from training.dotted import nested
 
 Schema = dict[str, Any]
 _DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -74,12 +75,15 @@ def family(name: str) -> Schema:
     """The schema of a family's file in ds_configs/models."""
     block = _object(nested(_blocks_of(name, _leaf)))
     by_mode = _object({key: {"$ref": "#/definitions/mode"} for key in shipped.modes()})
-    size = {**block, "properties": {**block["properties"], "modes": by_mode}}
+    inner = {"modes": by_mode}
+    if stages := stages_of(name):
+        inner["stages"] = _object({one.name: {"$ref": "#/definitions/mode"} for one in stages})
+    size = {**block, "properties": {**block["properties"], **inner}}
     sizes = _object({key: {"$ref": "#/definitions/size"} for key in config_of(name).SIZES})
     return {
         "$schema": _DRAFT,
         "title": f"The family {name}",
-        **_object({"default": block, "sizes": sizes, "modes": by_mode}),
+        **_object({"default": block, "sizes": sizes, **inner}),
         "required": ["default"],
         "definitions": {
             "mode": _object(nested(_blocks_of(name, _changeable))),
@@ -139,6 +143,8 @@ def _leaf(leaf: Leaf) -> Schema:
             for name, info in Bounds.model_fields.items()
         }
         return schema | _object(dict.fromkeys(get_args(Measure), _object(bounds)))
+    if leaf.key == "download.files":
+        return schema | {"type": "array", "items": {"anyOf": [{"type": "string"}, _file(leaf)]}}
     if leaf.type.startswith("list of "):
         item = leaf.type.removeprefix("list of ").removesuffix("s")
         return schema | {"type": "array", "items": {"type": _TYPES[item]}}
@@ -152,6 +158,13 @@ def _leaf(leaf: Leaf) -> Schema:
         "lt": "exclusiveMaximum",
     }
     return schema | {names[name]: bound for name, bound in leaf.bounds.items()}
+
+
+def _file(files: Leaf) -> Schema:
+    """One file to fetch, in its long form."""
+    keys = {name: _leaf(leaf) for name, leaf in files.items.items()}
+    del keys["url"]["default"]
+    return _object(keys) | {"required": ["url"]}
 
 
 def _object(properties: Mapping[str, Any]) -> Schema:

@@ -11,8 +11,9 @@ from launcher.messages import PROGRAM
 from launcher.names import choices, names
 from launcher.options import HELP, Option
 from launcher.settings import shipped
+from launcher.settings.choice import FIRST_RUN
 from launcher.settings.leaves import leaves
-from launcher.settings.resolve import FIRST_RUN, PRECEDENCE
+from launcher.settings.resolve import PRECEDENCE
 
 _WIDTH = 98
 _COLUMN = 26
@@ -38,10 +39,11 @@ def _lines(command: Command) -> Iterator[str]:
         yield "an engine (how it is laid on the hardware); the rest follows and is shown first."
         yield from _section("commands", [(one.name, one.sentence) for one in COMMANDS.values()])
     else:
-        yield f"{PROGRAM} {command.name}{_word(command)} [OPTIONS]"
+        behind = f" [-- OPTIONS OF {command.behind}]" if command.behind else ""
+        yield f"{PROGRAM} {command.name}{_word(command)} [OPTIONS]{behind}"
         yield ""
         yield f"{command.sentence[0].upper()}{command.sentence[1:]}."
-        if len(command.words) > 1:
+        if len(command.words) > 1 and command.operand is None:
             yield from _section(f"{command.word} is one of", [(one, "") for one in command.words])
     for group in dict.fromkeys(option.group for option in (*command.options, HELP)):
         rows = [_row(option) for option in (*command.options, HELP) if option.group == group]
@@ -57,9 +59,11 @@ def _word(command: Command) -> str:
     """What it is given beside options, each with the blank before it."""
     if command.word is None:
         return ""
+    if command.operand is not None:
+        said = [f"{w} {command.operand}" if command.takes_operand(w) else w for w in command.words]
+        return f" {' | '.join(said)}"
     word = command.words[0] if len(command.words) == 1 else command.word
-    said = f" {word}" if command.word_required else f" [{word}]"
-    return said + (f" {command.operand}" if command.operand else "")
+    return f" {word}" if command.word_required else f" [{word}]"
 
 
 def _ends() -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launcher import exit_codes, run_folder
 from launcher.going_on import resume
+from launcher.intakes import ledger
 from launcher.messages import PROGRAM
 
 
@@ -20,6 +21,8 @@ def text(exit_code: int, folder: Path, embedded: bool) -> str:
         return f"{where}; go on: {PROGRAM} resume {_typed(folder)}"
     if failed:
         return where
+    if exit_code == exit_codes.DONE and (folder / ledger.NAME).exists():
+        return f"{where}; learn on: {PROGRAM} resume {_typed(folder)}"
     if exit_code == exit_codes.DONE and embedded:
         return f"{where}; next, text of your own: {PROGRAM} --data FOLDER"
     return f"{where}; run it again: {PROGRAM} --config {_typed(folder / run_folder.SETTINGS)}"

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -30,6 +30,13 @@ class Machine:
     """Whether the CPU multiplies bf16 natively."""
     compiler: bool
     """Whether there is a C++ compiler."""
+
+    def for_ranks(self, ranks: int, cpus: int | None) -> Machine:
+        """What `ranks` on this machine may count on together, of which each was given `cpus`.
+
+        None: nobody told. A scheduler may have bound this process to its own CPUs, or not.
+        """
+        return self if cpus is None else replace(self, cores=min(self.cores, cpus) * ranks)
 
     @property
     def sentence(self) -> str:

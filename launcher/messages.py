@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from launcher.fetching.urls import cut
+
 PROGRAM = "python -m launcher"
 MANY = 12
 """Above so many legal options the message names the `list` command in their place."""
@@ -42,25 +44,29 @@ class SettingsError(Exception):
 
 def render(faults: Sequence[Fault]) -> str:
     """The lines for a person; one block a fault."""
-    return "\n".join(line for fault in faults for line in _lines(fault))
+    return cut("\n".join(line for fault in faults for line in _lines(fault)))
 
 
 def as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
     """The same for machines: one object a fault, with all of its fields."""
-    return [
-        {
-            "severity": fault.severity,
-            "what": fault.what,
-            "key": fault.key,
-            "value": fault.value,
-            "from": fault.place,
-            "replaced": fault.replaced and {"value": fault.replaced[0], "from": fault.replaced[1]},
-            "legal": fault.legal,
-            "nearest": fault.nearest,
-            "mend": fault.mend,
-        }
-        for fault in faults
-    ]
+    told: list[dict[str, Any]] = _cut(
+        [
+            {
+                "severity": fault.severity,
+                "what": fault.what,
+                "key": fault.key,
+                "value": fault.value,
+                "from": fault.place,
+                "replaced": fault.replaced
+                and {"value": fault.replaced[0], "from": fault.replaced[1]},
+                "legal": fault.legal,
+                "nearest": fault.nearest,
+                "mend": fault.mend,
+            }
+            for fault in faults
+        ]
+    )
+    return told
 
 
 def shown(value: Any) -> str:
@@ -120,6 +126,15 @@ def _number(value: float) -> str:
         mantissa, exponent = short.split("e")
         return f"{mantissa}e{int(exponent)}"
     return repr(value).removesuffix(".0")
+
+
+def _cut(told: Any) -> Any:
+    """Plain JSON without the secrets of the URLs in it."""
+    if isinstance(told, list | tuple):
+        return [_cut(one) for one in told]
+    if isinstance(told, dict):
+        return {key: _cut(one) for key, one in told.items()}
+    return cut(told) if isinstance(told, str) else told
 
 
 def _fold(word: str) -> str:

@@ -9,11 +9,12 @@ from launcher.going_on.resumption import Part
 from launcher.settings import shipped
 from launcher.settings.leaves import leaves
 from launcher.settings.schema import config_of
-from models.catalog import FAMILIES
+from models.catalog import FAMILIES, stages_of
+from training.trackers.catalog import TRACKERS
 
 
 def names(kind: str) -> list[str]:
-    """All `models` (with their sizes), `modes`, `engines`, `parts` or setting `keys`."""
+    """All `models` (with their sizes), `modes`, ..., or setting `keys`; see options.Values."""
     if kind == "models":
         sized = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
         return [*FAMILIES, *sized]
@@ -21,6 +22,11 @@ def names(kind: str) -> list[str]:
         return list(shipped.modes())
     if kind == "engines":
         return list(ENGINES)
+    if kind == "stages":
+        found = (stage.name for family in FAMILIES for stage in stages_of(family))
+        return list(dict.fromkeys(found))
+    if kind == "trackers":
+        return list(TRACKERS)
     if kind == "parts":
         return list(get_args(Part))
     return sorted({key for family in FAMILIES for key in leaves(family)})

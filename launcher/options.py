@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Values = Literal["models", "modes", "engines", "keys", "parts", "files", "folders", "paths"]
+Values = Literal[
+    "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
+]
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,28 @@ OPTIONS = (
         values="models",
     ),
     Option("--data", WHAT, "PATH", "data.path", values="paths"),
+    Option("--continuous-learning", WHAT, key="continuous.enabled"),
+    Option("--max-hours", WHAT, "N", "continuous.max_hours"),
+    Option("--download-data", WHAT, key="download.fetch"),
     Option("--mode", WHAT, "MODE", "mode", values="modes"),
     *(
         Option(f"--{mode}", WHAT, sentence=f"The same as --mode {mode}.", mode=mode)
         for mode in ("lite", "resource-efficient", "fast", "ultra-fast", "benchmark")
+    ),
+    Option(
+        "--stage",
+        WHAT,
+        "NAME",
+        sentence="This stage alone, in mode staged; see `list models`.",
+        values="stages",
+    ),
+    Option(
+        "--from",
+        WHAT,
+        "RUN",
+        sentence="Where its first weights come from: a run of an earlier stage or of several, a "
+        "checkpoint, an export or a safetensors file.",
+        values="paths",
     ),
     Option("--epochs", HOW_MUCH, "N", "train.epochs"),
     Option("--max-steps", HOW_MUCH, "N", "train.max_steps"),
@@ -103,6 +123,7 @@ OPTIONS = (
         sentence="The run folder. Default: runs/<model>-<mode>-<engine>-<time>.",
         values="folders",
     ),
+    Option("--track", SHOWN, "NAME[:PROJECT]", "track", repeats=True, values="trackers"),
     Option(
         "--dry-run",
         SHOWN,
@@ -113,5 +134,62 @@ OPTIONS = (
 BY_FLAG = {option.flag: option for option in OPTIONS}
 JSON = BY_FLAG["--json"]
 RESUME = BY_FLAG["--resume"]
+STAGE = BY_FLAG["--stage"]
+FROM = BY_FLAG["--from"]
+# A comparison says the first three otherwise, and what learns on has no end to be compared.
+_NOT_COMPARED = ("--mode", "--engine", "--epochs", "--continuous-learning", "--max-hours")
+_SHARED = ("--model", "--config", "--set", "--dry-run")
+COMPARED = "what is compared, and how far each run goes"
+COMPARE = (
+    Option(
+        "--modes",
+        COMPARED,
+        "A,B,C",
+        sentence="Modes to compare; default is always one of them, for promises are ratios to it.",
+        values="modes",
+    ),
+    Option(
+        "--engines",
+        COMPARED,
+        "A,B",
+        sentence="Engines to compare: each mode runs under each of them. Default: the one of run.",
+        values="engines",
+    ),
+    Option(
+        "--steps",
+        COMPARED,
+        "N",
+        sentence="Take N steps of each mode's own schedule, and work out longer times from them.",
+    ),
+    Option(
+        "--epochs",
+        COMPARED,
+        "X",
+        sentence="The same with X passes over the data that the mode trains on.",
+    ),
+    Option(
+        "--until",
+        COMPARED,
+        "METRIC=X",
+        sentence="Train until an evaluation reaches it, such as val_macro_f1=0.6, and compare the "
+        "time to it; for other metrics than the family's goal METRIC>=X or METRIC<=X, in quotes.",
+    ),
+    Option(
+        "--repeat",
+        COMPARED,
+        "R",
+        sentence="Run each of them R times, in turns. Default: 1.",
+    ),
+    *(one for one in OPTIONS if one.flag in _SHARED or (one.key and one.flag not in _NOT_COMPARED)),
+    Option(
+        "--out",
+        SHOWN,
+        "DIR",
+        sentence="The folder for the runs, compare.json and compare.html. Default: "
+        "runs/compare-<model>-<time>.",
+        values="folders",
+    ),
+    JSON,
+)
 SCHEMA = Option("--schema", SHOWN, sentence="Print the JSON schema of the settings and end.")
 HELP = Option("--help", SHOWN, sentence="Print this text and end; -h does the same.")

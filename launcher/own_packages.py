@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import site
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -42,6 +44,17 @@ def pin() -> None:
             )
     if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):
         sys.meta_path.insert(0, OwnPackages())
+
+
+def search_path(environ: Mapping[str, str]) -> str:
+    """PYTHONPATH on which a new interpreter finds this very `launcher`."""
+    given = environ.get("PYTHONPATH", "")
+    home = str(HOME)
+    installed = [*site.getsitepackages(), site.getusersitepackages()]
+    if home in installed:
+        # In front of the standard library, old packages there would take its modules' names.
+        return given
+    return os.pathsep.join(filter(None, (home, given)))
 
 
 def _is_ours(module: ModuleType) -> bool:

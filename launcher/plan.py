@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from launcher import messages
+from launcher.fetching.targets import Target, targets
 from launcher.going_on import resumption
 from launcher.going_on.resumption import Resume
 from launcher.messages import PROGRAM, counted
 from launcher.processes import restarts
 from launcher.settings import tree_text
 from launcher.settings.resolved import Resolved
-from launcher.settings.schema import config_of, model_name, nested
+from launcher.settings.schema import config_of, model_name
+from training.dotted import nested
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,20 @@ class Plan:
     """What it goes on from."""
     line: str | None = None
     """What is told of that; None: nobody asked to go on."""
+    apart: bool = False
+    """Its ranks run in processes of their own, also where it is only one."""
+
+    @property
+    def starts(self) -> bool:
+        """Whether processes are started for it."""
+        return self.apart or restarts.is_supervised(self.resolved)
 
 
 def parameters(resolved: Resolved) -> int | None:
     """Weights of the model by its size; None: not known before it is read or built."""
     model = resolved.settings.model
-    if getattr(model, "pretrained", None) is not None:
-        return None
+    if getattr(model, "pretrained", None) is not None or resolved.settings.stages:
+        return None  # a stage builds only its part
     size = config_of(model.family).SIZES.get(getattr(model, "size", None))
     return None if size is None else int(size.parameters)
 
@@ -75,6 +84,14 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "folder": str(plan.folder),
         "resume": None if plan.resume is None else resumption.plain(plan.resume),
         "processes": _processes(plan),
+        "fetch": [
+            {
+                "url": str(target.file.url),
+                "path": str(target.path),
+                "is_there": target.path.exists(),
+            }
+            for target in _to_fetch(resolved.settings)
+        ],
         "notes": list(resolved.notes),
         "warnings": messages.as_json(resolved.warnings),
     }
@@ -89,6 +106,9 @@ def _head(plan: Plan) -> Iterator[str]:
     yield f"engine   {settings.engine.name} on {_where(plan)}"
     if (path := getattr(settings.data, "path", None)) is not None:
         yield f"data     {path}"
+    for target in _to_fetch(settings):
+        there = ", which is there" if target.path.exists() else ""
+        yield f"fetch    {target.file.url} as {target.path}{there}"
     yield (
         f"step     {solved.global_batch} samples = micro-batch {solved.micro_batch} × "
         f"accumulation {solved.accumulation} × {counted(solved.world_size, 'process')}"
@@ -103,13 +123,17 @@ def _head(plan: Plan) -> Iterator[str]:
         yield f"filled in  {note}"
 
 
+def _to_fetch(settings: Any) -> list[Target]:
+    return targets(settings.download) if settings.download.fetch else []
+
+
 def _where(plan: Plan) -> str:
     resolved = plan.resolved
     threads = f", {counted(plan.threads, 'thread')} each" if plan.threads else ""
     if plan.place is not None:
         count = counted(resolved.batching.world_size, "process")
         return f"{resolved.device}, one of {count} that {plan.place} started{threads}"
-    if not restarts.is_supervised(resolved):
+    if not plan.starts:
         return f"{resolved.device}, in this process"
     return f"{resolved.device}, {counted(resolved.nproc, 'process')}{threads}"
 
@@ -125,7 +149,7 @@ def _processes(plan: Plan) -> list[Mapping[str, Any]]:
     """The ranks that would be started here; none where torchrun or srun has done that."""
     if plan.place is not None:
         return []
-    if not restarts.is_supervised(plan.resolved):
+    if not plan.starts:
         return [{"rank": 0, "started": False, "threads": plan.threads}]
     return [
         {"rank": rank, "started": True, "threads": plan.threads}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from launcher.messages import PROGRAM, Fault, SettingsError
 from launcher.settings import settings_text
 from launcher.settings.resolved import Resolved
-from training.records.line_file import RunFolderError
+from training.records.line_file import naming
+from training.records.whole_file import put
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -23,6 +24,8 @@ SETTINGS = "settings.yaml"
 ORIGINS = "origins.json"
 LOG = "log.txt"
 RESULT = "result.json"
+STAGES = "stages.json"
+"""In the folder of a chain of stages: which runs they are, and the folder of each."""
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 EXPORT = "export-"
@@ -31,7 +34,7 @@ CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 REPORT = "report.html"
 PARENT = Path("runs")
-_OF_A_RUN = (SETTINGS, ORIGINS, RESULT, METRICS, CHECKPOINTS)
+_OF_A_RUN = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, CHECKPOINTS)
 _PATH_BYTES = 4096
 
 
@@ -54,14 +57,12 @@ class RunFolder:
 
         Touches the disk.
         """
-        if self.goes_on or _trained(self.path, self.copied_bytes):
+        if self.goes_on or trained(self.path, self.copied_bytes):
             return False
         if self.before is None:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            for entry in self.path.iterdir():
-                if entry.name not in self.before:
-                    _remove(entry)
+            clear(self.path, self.before)
         for parent in self.parents:
             try:
                 parent.rmdir()
@@ -73,6 +74,15 @@ class RunFolder:
 def name(model: str, mode: str, engine: str, now: datetime) -> str:
     """`language-small-fast-zero2-20250131-142501`."""
     return "-".join((model.replace(":", "-"), mode, engine, now.strftime("%Y%m%d-%H%M%S")))
+
+
+def free(chosen_name: str) -> Path:
+    """The folder below `runs/` of that name, with a number behind it where that is taken."""
+    path, number = PARENT / chosen_name, 1
+    while path.exists():
+        number += 1
+        path = PARENT / f"{chosen_name}-{number}"
+    return path
 
 
 def check(out: Path, place: str) -> None:
@@ -91,6 +101,18 @@ def check(out: Path, place: str) -> None:
         raise _refusal(out, place, what)
 
 
+def is_free(folder: Path) -> bool:
+    """Whether no run has left anything in `folder`, which need not be there. Reads the disk."""
+    return not any((folder / part).exists() for part in _OF_A_RUN)
+
+
+def clear(folder: Path, but: Collection[str]) -> None:
+    """Take away what a run has left in `folder`, but for the names `but`. Touches the disk."""
+    for entry in folder.iterdir():
+        if entry.name not in but:
+            _remove(entry)
+
+
 def make(
     resolved: Resolved,
     out: Path | None,
@@ -103,6 +125,22 @@ def make(
     where that is taken. `fill` lays what else the run begins with into it. Raises SettingsError,
     and has left nothing behind then. Touches the disk.
     """
+
+    def write(folder: Path) -> None:
+        write_new(folder / SETTINGS, settings_text.settings_yaml(resolved))
+        write_new(folder / ORIGINS, settings_text.origins_json(resolved))
+        fill(folder)
+        (folder / LOG).touch()
+
+    folder = begin(out, chosen_name, write)
+    return replace(folder, copied_bytes=_size(folder.path / METRICS))
+
+
+def begin(out: Path | None, chosen_name: str, write: Callable[[Path], None]) -> RunFolder:
+    """Make a folder as `make` does, and let `write` begin what is to be in it.
+
+    Raises SettingsError, and has left nothing behind then. Touches the disk.
+    """
     place = f"--out {out}" if out is not None else "no --out was given"
     wanted = PARENT / chosen_name if out is None else out
     # Of a name of our own only the parent: the name may be taken while we look, and is then passed.
@@ -110,10 +148,7 @@ def make(
     folder: RunFolder | None = None
     try:
         folder = _fresh(wanted) if out is None else _given(wanted)
-        _write(folder.path / SETTINGS, settings_text.settings_yaml(resolved))
-        _write(folder.path / ORIGINS, settings_text.origins_json(resolved))
-        fill(folder.path)
-        (folder.path / LOG).touch()
+        write(folder.path)
     except FileExistsError as fault:
         # Another start was faster; what lies there is its own.
         raise _taken(wanted, place) from fault
@@ -123,7 +158,7 @@ def make(
         reason = fault.strerror or str(fault)
         what = f"the run folder {wanted} cannot be written: {reason}"
         raise _refusal(wanted, place, what) from fault
-    return replace(folder, copied_bytes=_size(folder.path / METRICS))
+    return folder
 
 
 def reopen(folder: Path) -> RunFolder:
@@ -133,7 +168,7 @@ def reopen(folder: Path) -> RunFolder:
     return RunFolder(folder, (), frozenset(), goes_on=True)
 
 
-def renew(folder: Path, resolved: Resolved) -> None:
+def renew(folder: Path, resolved: Resolved, door: Path | None = None) -> None:
     """Put the settings of a run that goes on in the place of those it had. Touches the disk.
 
     For rank 0, once the ranks have restored: until then the folder stays as it was. Each file is
@@ -143,14 +178,22 @@ def renew(folder: Path, resolved: Resolved) -> None:
         (SETTINGS, settings_text.settings_yaml(resolved)),
         (ORIGINS, settings_text.origins_json(resolved)),
     ):
-        unfinished = folder / f".{name}.new"
-        try:
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(folder / name)
-        except OSError as fault:
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise RunFolderError(folder / name, fault) from fault
+        with naming(folder / name):
+            put(folder / name, text.encode(), door)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that there is not yet. Raises OSError."""
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def trained(folder: Path, copied_bytes: int = 0) -> bool:
+    """Whether the run in `folder` came so far that something was logged, or saved.
+
+    `copied_bytes` of its metrics come from another run. Reads the disk.
+    """
+    return _size(folder / METRICS) > copied_bytes or (folder / CHECKPOINTS).exists()
 
 
 def is_record(name: str) -> bool:
@@ -216,7 +259,7 @@ def _check_existing(out: Path, place: str) -> None:
         raise _refusal(out, place, f"the run folder {out} is a file")
     if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
         raise _refusal(out, place, f"the run folder {out} may not be written to")
-    if any((out / part).exists() for part in _OF_A_RUN):
+    if not is_free(out):
         raise _taken(out, place)
 
 
@@ -236,15 +279,6 @@ def _exists(path: Path, place: str) -> bool:
     except OSError as fault:  # no permission to look, or a name that is too long
         reason = fault.strerror or str(fault)
         raise _refusal(path, place, f"{path} cannot be opened: {reason}") from fault
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _trained(folder: Path, copied_bytes: int) -> bool:
-    return _size(folder / METRICS) > copied_bytes or (folder / CHECKPOINTS).exists()
 
 
 def _size(file: Path) -> int:

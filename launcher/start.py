@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from launcher import ds_layout, exit_codes, last_line, machine, run_folder
+from launcher.fetching import before_training
+from launcher.fetching.faults import FetchError
+from launcher.generations import claim
 from launcher.going_on import fork, resume
 from launcher.going_on.decide import Decision, NothingLeft, decide
 from launcher.going_on.resumption import Resume
+from launcher.intakes import checks as intakes
+from launcher.intakes.beginning import learn_on, learns_on
+from launcher.machine import Machine
 from launcher.messages import Fault, SettingsError
 from launcher.plan import Plan
-from launcher.processes import cores, rank, restarts
+from launcher.processes import cores, early, placed, rank, report, restarts
 from launcher.processes.handover import Job
-from launcher.processes.report import Report
-from launcher.settings import refusals
+from launcher.processes.report import Report, Stopped
 from launcher.settings.resolved import Resolved, Words
 from launcher.settings.schema import model_name
-from slurm.environment import EnvironmentFault, Place, read_place
+from slurm.address import reachable
+from slurm.environment import Place, read_place
+from slurm.generation import Generation, read_generation
+
+PEER_S = 3.0
+"""How long a rank that only lost another one holds its tongue."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,12 @@ class Start:
     """What is told of that; None: nobody asked to go on."""
     nothing_left: NothingLeft | None = None
     """The run was completed already; None: there is something to do."""
+    is_learnt: bool = False
+    """The data that it began with is learnt; what is left to do is to learn on."""
+    apart: bool = False
+    """Its ranks run in processes of their own, also where it is only one."""
+    generation: Generation | None = None
+    """Which life of which job it is; None: of none."""
 
     @property
     def folder(self) -> Path:
@@ -53,7 +70,8 @@ class Start:
     def plan(self) -> Plan:
         """What it would do."""
         source = self.place.source if self.place else None
-        return Plan(self.resolved, self.folder, self.threads, source, self.resume, self.line)
+        told = (self.resume, self.line, self.apart)
+        return Plan(self.resolved, self.folder, self.threads, source, *told)
 
     @property
     def speaks(self) -> bool:
@@ -67,10 +85,24 @@ def prepare(words: Words, out: Path | None, faults: list[Fault]) -> Start:
     Raises SettingsError with `faults` and all others that can be found.
     """
     faults = list(faults)
-    here = machine.look()
-    place = _place(faults)
+    place = placed.told_by(_read_place, faults)
+    generation = placed.told_by(read_generation, faults)
+    here = machine.look().for_ranks(place.local_size, place.cpus) if place else machine.look()
+    return prepare_at(words, out, faults, here, place, generation)
+
+
+def prepare_at(
+    words: Words,
+    out: Path | None,
+    faults: list[Fault],
+    here: Machine,
+    place: Place | None,
+    generation: Generation | None = None,
+) -> Start:
+    """As `prepare`, on a machine and at a place that may be elsewhere, such as on a cluster."""
+    faults = list(faults)
     if place is not None:
-        faults += _wrong_nproc(words, place)
+        faults += placed.wrong_nproc(words, place)
     decision = None
     try:
         decision = decide(words, out, here, place.world_size if place else None)
@@ -80,26 +112,31 @@ def prepare(words: Words, out: Path | None, faults: list[Fault]) -> Start:
     if out is not None and _speaks(place):
         faults += _wrong_out(out, words, decision)
     if place is not None and decision is not None:
-        faults += _wrong_restarts(decision.resolved, place)
+        faults += placed.wrong_restarts(decision.resolved, place)
+        faults += intakes.placed(place.source, decision.resolved.values)
     if faults or decision is None:
         raise SettingsError(faults)
-    resolved = decision.resolved
-    settings = resolved.settings
+    resolved, settings = decision.resolved, decision.resolved.settings
     ranks = place.local_size if place else resolved.nproc
     threads = cores.threads(settings.engine.threads, here.cores, ranks, os.environ)
-    alone = cores.are_left_to_torch(settings, ranks)
+    more_comes = place is None and learns_on(resolved, decision.resume)
+    alone = cores.are_left_to_torch(settings, ranks) and not more_comes
     model, engine = model_name(settings.model), settings.engine.name
     name = run_folder.name(model, settings.mode, engine, datetime.now())
-    return Start(
+    ready = Start(
         resolved,
         place,
         out,
         name,
         None if alone else threads,
-        decision.resume,
-        decision.line,
-        decision.nothing_left,
+        *(decision.resume, decision.line),
+        None if more_comes else decision.nothing_left,
+        more_comes and decision.nothing_left is not None,
+        generation=generation,
     )
+    if inside := list(intakes.within(ready.folder, resolved.values)):
+        raise SettingsError(inside)
+    return ready
 
 
 @dataclass(frozen=True)
@@ -121,25 +158,41 @@ def carry_out(
     console: bool,
     tell: Callable[[Report], None],
     load_work: Callable[[], rank.Work] = rank.worker,
+    signals: set[int] | None = None,
 ) -> Finished:
     """Make the run folder and run to the end, in this process or in those started for it.
 
     `tell` is given the report of a failure as soon as there is one; `load_work` gives what a rank
-    in this process does. A folder in which nothing was trained, because the data is wrong, is
-    taken away again; that of a run which goes on stays as it was. Raises SettingsError.
+    in this process does; `signals` collects those that were handed on to other processes. A folder
+    in which nothing was trained, because the data is wrong, is taken away again; that of a run
+    which goes on stays as it was. Raises SettingsError.
     """
+    if (failure := _fetched(start, console)) is not None:
+        tell(failure)
+        return Finished(failure, None)
     cores.share_politely(os.environ)
     if not start.speaks:
-        job = Job(start.resolved, None, False, start.resume)
+        job = Job(start.resolved, None, False, start.resume, generation=start.generation)
         return Finished(_in_this_process(start, job, tell, load_work), None)
-    folder = _folder(start)
-    job = Job(start.resolved, folder.path, console, start.resume)
-    if start.place is None and restarts.is_supervised(start.resolved):
-        ending = restarts.supervise(job, start.threads or 1, tell)
+    with early.put_off():
+        folder = _folder(start)
+    job = Job(start.resolved, folder.path, console, start.resume, generation=start.generation)
+    if start.place is None and learns_on(start.resolved, start.resume):
+        ending = learn_on(job, start.threads or 1, start.is_learnt, tell, signals)
+    elif start.place is None and (start.apart or restarts.is_supervised(start.resolved)):
+        threads = start.threads or cores.of_torch()
+        ending = restarts.supervise(job, threads, tell, signals=signals)
     else:
         ending = _in_this_process(start, job, tell, load_work)
     if ending.kind == "ended" and ending.text:
         tell(ending)
+    return _finished(start, folder, ending)
+
+
+def _finished(start: Start, folder: run_folder.RunFolder, ending: Report) -> Finished:
+    """What is left of a run that came to its `ending`."""
+    if start.generation is not None and not claim.is_latest(folder.path, start.generation):
+        return Finished(ending, None)  # another life of the job writes there now
     nothing_done = ending.exit_code == exit_codes.WRONG_WORDS or ending.kind == "stopped"
     if nothing_done and folder.discard():
         return Finished(ending, None)
@@ -148,6 +201,16 @@ def carry_out(
     if ending.text:
         run_folder.log(folder.path, f"{ending.text}\n{ending.trace}")
     return Finished(ending, folder.path)
+
+
+def _fetched(start: Start, console: bool) -> Report | None:
+    """Bring the data that is declared, if asked to; how that failed. Raises SettingsError."""
+    try:
+        with rank.stoppable():
+            before_training.bring(start.resolved.settings, start.place, console, start.speaks)
+    except (FetchError, Stopped, KeyboardInterrupt) as fault:
+        return report.failed(fault, start.place.rank if start.place else 0)
+    return None
 
 
 def _folder(start: Start) -> run_folder.RunFolder:
@@ -172,6 +235,11 @@ def _in_this_process(
         os.environ[cores.VARIABLE] = str(start.threads)
     number = start.place.rank if start.place else 0
     ending = rank.run(job, number, load_work)
+    if ending.kind == "peer lost" and start.place is not None:
+        # Who failed speaks first; srun and torchrun then end this rank while it waits.
+        early.over(ending.exit_code)
+        time.sleep(PEER_S)
+    early.over()
     if ending.kind != "ended":
         tell(ending)
     return ending
@@ -181,12 +249,9 @@ def _speaks(place: Place | None) -> bool:
     return place is None or place.rank == 0
 
 
-def _place(faults: list[Fault]) -> Place | None:
-    try:
-        return read_place(os.environ)
-    except EnvironmentFault as fault:
-        faults.append(Fault(fault.what, place="the environment", legal=fault.legal))
-        return None
+def _read_place(environ: Mapping[str, str]) -> Place | None:
+    place = read_place(environ)
+    return reachable(place, environ) if place else None
 
 
 def _wrong_out(out: Path, words: Words, decision: Decision | None) -> list[Fault]:
@@ -202,35 +267,3 @@ def _wrong_out(out: Path, words: Words, decision: Decision | None) -> list[Fault
     except SettingsError as error:
         return list(error.faults)
     return []
-
-
-def _wrong_nproc(words: Words, place: Place) -> list[Fault]:
-    option, text = words.options.get("engine.nproc", ("", str(place.local_size)))
-    if text == str(place.local_size):
-        return []
-    return [
-        Fault(
-            f"{option} {text}, but {place.source} has started {place.local_size} on this machine",
-            key="engine.nproc",
-            value=text,
-            place=f"{option} {text}",
-            legal=f"no {option} under {place.source}, which decides it",
-        )
-    ]
-
-
-def _wrong_restarts(resolved: Resolved, place: Place) -> list[Fault]:
-    key = "engine.max_restarts"
-    value = resolved.values[key]
-    if not value.value:
-        return []
-    return [
-        Fault(
-            f"{key} {value.value}, but {place.source} has started the processes, and it alone can "
-            "start them again",
-            key=key,
-            value=value.value,
-            place=refusals.place(key, value.origin),
-            legal=f"0 under {place.source}; with  --resume auto  a second start goes on",
-        )
-    ]

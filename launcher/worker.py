@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,31 +10,39 @@ from typing import TYPE_CHECKING, Any
 
 from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
+from engines.host_allocator import return_freed
 from engines.world import open_world
 from launcher import ds_layout, run_folder
 from launcher.audience import Listeners
+from launcher.generations import takeover
 from launcher.going_on import continuation, lock
+from launcher.intakes import lesson, material
 from launcher.messages import Fault, SettingsError, shown
-from launcher.processes import cores, last_words
+from launcher.processes import alike, cores, last_words
 from launcher.processes.handover import Job
 from launcher.settings import late_checks
 from launcher.settings.refusals import place
 from launcher.settings.resolved import Resolved
 from launcher.settings.taken import Taken
-from launcher.task_class import task_class
+from launcher.task_class import set_up, task_class
 from launcher.torch_modes import modes
 from models.base import Context, Task
+from models.common import cache
 from training import seeds
+from training.before import Before
 from training.budget import solve
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
-from training.data.loader import Batches, EvaluationBatches
+from training.data import encoded
+from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.watch import Watch
 from training.hooks import Budget, Outcome
+from training.inspection import Architecture, architecture
 from training.loop import train
+from training.machine.peaks import Peaks
 from training.run import Run
 from training.settings import SettingError
 from training.update import optim
@@ -57,20 +65,24 @@ def work(job: Job) -> Outcome:
 
 def _work(job: Job, undo: ExitStack) -> Outcome:
     resolved = job.resolved
-    settings: Any = Taken(resolved.settings)
+    settings: Any = Taken(lesson.view(resolved.settings, job.lesson))
     world = _world(resolved, settings, undo)
-    folder = _folder(job, world, undo)
-    watch = Watch(settings.engine.timeout_s, partial(last_words.give_up, job, world.rank))
-    undo.callback(watch.close)
-
+    folder, door = _folder(job, world, undo)
+    watch = _watch(job, settings, world, undo)
     seed = settings.train.seed
-    task = _task(job, settings, folder, world)
-    samples = Samples(task, task.data("train"), seed)
+    peaks = Peaks()  # data and model come now, and count
+    parts = _parts(job, settings, folder, world)
+    task, samples = parts.tasks[0], Samples(parts.tasks[0], parts.train, seed)
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    kept = continuation.kept(resolved, samples, order, world)
+    kept = continuation.kept(resolved, samples, order, world, parts.number)
     before = continuation.find(job.resume, kept, world)
 
-    model, parameters = _model(task, seed)
+    model, built = _model(task, seed)
+    engine, module = _engine(resolved, settings, task, model, world)
+    undo.callback(engine.close)
+    _take_over(before, engine)
+    if not parts.number and _encoded(settings, task, model, module, engine):
+        samples = Samples(task, task.data("train"), seed)
     budget = solve(
         settings,
         order,
@@ -80,20 +92,16 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         flops_per_sample=task.flops_per_sample(model),
         before=before,
         until=job.resume.until if job.resume else None,
+        intake=parts.number,
     )
-    validation = Samples(task, task.data("val"), seed)
-    judged = EvaluationBatches(validation, budget.micro_batch, world, settings.loader, watch)
-    engine, module = _engine(resolved, settings, task, model, world)
-    undo.callback(engine.close)
-    if before is not None:
-        restore(before.checkpoint, engine, slots="optimizer" not in before.reset)
+    judged, forgetting = parts.judged(seed, budget, world, settings.loader, watch)
 
-    listeners = Listeners(resolved, folder, world, job.console)
-    hooks = listeners.hooks(settings, listeners.about(task, parameters))
-    saver = _saver(settings, budget, folder, world)
-    run = Run(settings, budget, hooks, judged, saver, kept, before)
+    listeners = Listeners(job, folder, world, door)
+    hooks = listeners.hooks(settings, listeners.about(parts, built, len(samples)))
+    saver = _saver(settings, budget, folder, world, door)
+    run = Run(settings, budget, hooks, judged, saver, kept, before, peaks, forgetting)
     late_checks.check(resolved, budget, settings, speaks=world.rank == 0)
-    continuation.settle(job, folder, before, world)
+    continuation.settle(job, folder, before, world, door)
     batches = Batches(samples, order, budget, world, settings.loader, watch)
     return train(task, engine, module, batches, run)
 
@@ -101,21 +109,37 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
 def _world(resolved: Resolved, settings: Any, undo: ExitStack) -> World:
     deterministic, debug = settings.train.deterministic, settings.train.debug
     undo.enter_context(modes(deterministic=deterministic, debug=debug))
+    if settings.memory.return_freed:
+        return_freed()
     always_group = find(resolved.settings.engine.name).always_group
-    world = open_world(_device(settings, resolved), settings.engine.timeout_s, always_group)
+    timeout_s, told = settings.engine.timeout_s, alike.facts(resolved)
+    world = open_world(_device(settings, resolved), timeout_s, always_group, told)
     undo.callback(world.close)
     undo.callback(cores.use(settings.engine.threads))
     return world
 
 
-def _folder(job: Job, world: World, undo: ExitStack) -> Path:
-    """The run folder, which is now ours alone."""
+def _watch(job: Job, settings: Any, world: World, undo: ExitStack) -> Watch:
+    watch = Watch(settings.engine.timeout_s, partial(last_words.give_up, job, world.rank))
+    undo.callback(watch.close)
+    return watch
+
+
+def _folder(job: Job, world: World, undo: ExitStack) -> tuple[Path, Path | None]:
+    """The run folder, which is now ours alone; in a job also the door into it."""
     shared = run_folder.share(job.folder, world)
     assert shared is not None, "rank 0 made the run folder before the ranks began"
+    door, generation = None, job.generation
     if world.rank == 0:
-        undo.enter_context(lock.hold(shared))
+        undo.enter_context(lock.hold(shared, generation=generation))
+        if generation is not None:
+            door = undo.enter_context(takeover.taken_over(shared, generation))
+    if generation is not None:
+        door = run_folder.share(door, world)
+        assert door is not None, "rank 0 made the door"
+        undo.enter_context(takeover.told(shared, generation, door))
     world.barrier()  # nobody looks into it before
-    return shared
+    return shared, door
 
 
 def _engine(
@@ -128,9 +152,33 @@ def _engine(
     return engine, engine.prepare(model, spec, task.blocks(model))
 
 
-def _saver(settings: Any, budget: Budget, folder: Path, world: World) -> Saver:
+def _take_over(before: Before | None, engine: Engine) -> None:
+    """Give the engine the state that the run goes on from, where it does."""
+    if before is not None:
+        restore(before.checkpoint, engine, slots="optimizer" not in before.reset)
+
+
+def _encoded(settings: Any, task: Task, model: Module, module: Module, engine: Engine) -> bool:
+    """Whether the samples of `task` have from now on what a frozen encoder makes of them."""
+    computed = {
+        "precision": settings.precision,
+        "compile": settings.compile,
+        "attention": settings.memory.attention,
+    }
+    place = encoded.Place(cache.folder(), computed)
+    speaks = engine.world.rank == 0
+    tell = partial(print, file=sys.stderr, flush=True) if speaks else _nothing
+    return encoded.use(task, model, module, engine, settings.encodings, place, tell)
+
+
+def _nothing(_text: str) -> None:
+    """Says nothing: another rank does."""
+
+
+def _saver(settings: Any, budget: Budget, folder: Path, world: World, door: Path | None) -> Saver:
     keep = Keep(settings.save.keep_last, settings.save.keep_best, budget.keep_every)
-    return Saver(folder, world, settings.engine.name, keep, in_background=settings.save.async_)
+    in_background, engine = settings.save.async_, settings.engine.name
+    return Saver(folder, world, engine, keep, in_background, door)
 
 
 def _device(settings: Any, resolved: Resolved) -> str:
@@ -138,7 +186,8 @@ def _device(settings: Any, resolved: Resolved) -> str:
     return settings.device if settings.device != "auto" else resolved.device
 
 
-def _task(job: Job, settings: Any, folder: Path, world: World) -> Task:
+def _parts(job: Job, settings: Any, folder: Path, world: World) -> material.Material:
+    """The data in its parts; the first one's task is the run's."""
     context = Context(
         seed=settings.train.seed,
         eval_share=settings.eval.share,
@@ -148,24 +197,16 @@ def _task(job: Job, settings: Any, folder: Path, world: World) -> Task:
         data_anew=job.resume is not None and "data" in job.resume.reset,
     )
     task = task_class(settings.model.family)(settings.model, settings.data, context)
-    _in_turn(world, task.setup)
-    return task
+    set_up(task, world)
+    late_checks.check_splits(task, folder)
+    return material.gather(job.lesson, task, context, job.resolved.settings, world)
 
 
-def _model(task: Task, seed: int) -> tuple[Module, int]:
-    """The model with its first weights, and how many there are."""
+def _model(task: Task, seed: int) -> tuple[Module, Architecture]:
+    """The model with its first weights, and what it is made of."""
     seeds.seed_weights(seed)
     model = task.build()
-    return model, sum(parameter.numel() for parameter in model.parameters())
-
-
-def _in_turn(world: World, action: Callable[[], object]) -> None:
-    """Run `action` on rank 0, and then, with what it left in the run folder, on the others."""
-    if world.rank == 0:
-        action()
-    world.barrier()
-    if world.rank != 0:
-        action()
+    return model, architecture(model)
 
 
 def _options(settings: Any, resolved: Resolved, task: Task) -> Options:

@@ -67,6 +67,9 @@ class Context:
     attention: str = "auto"
     data_anew: bool = False
     """The data may be other than what the run folder keeps of it, which is then replaced."""
+    earlier: Mapping[str, SplitName] | None = None
+    """Of data that joins a run which learnt before: the side that groups were on until now, where
+    they stay; None: this is the data that a run begins with."""
 
 
 class Split(Protocol):
@@ -148,6 +151,65 @@ class Paced(Protocol):
         """The next step begins after `epoch` of `epochs` passes over the data."""
 
 
+@runtime_checkable
+class Joining(Protocol):
+    """What a task has beside the rest of Task, whose data may join what a run learnt before."""
+
+    def join(self, first: Any) -> None:
+        """After setup: learn and judge as `first` does, the task that the model was built by.
+
+        Raises DataError where the data is of another kind than that of `first`.
+        """
+
+
+class EncoderInputs(Protocol):
+    """What a frozen encoder is given over one split, each input once."""
+
+    made_from: Mapping[str, Any]
+    """What they depend on, as JSON: files with size and time, preprocessing, seed."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """The inputs of these numbers, put together. Raises DataError."""
+
+
+class Encodings(Protocol):
+    """What the encoder made of the inputs of a split; can be sent to other processes."""
+
+    def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
+        """A row of each tensor that `Encodes.encode` gives. Touches disk."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """What a task has beside the rest of Task, whose model may have a frozen encoder.
+
+    What that makes of an input is always the same, and need be computed once only.
+    """
+
+    def frozen_encoder(self, model: Module) -> str | None:
+        """The name within `model` of the encoder; None: it learns."""
+
+    def redrawn(self) -> str | None:
+        """What makes an input of the encoder another one in each pass, for a person to read."""
+
+    def encoder_inputs(self, split: SplitName) -> EncoderInputs:
+        """What the encoder is given over a split, in training and in evaluation."""
+
+    def encode(self, model: Module, batch: Batch) -> Mapping[str, Tensor]:
+        """What it makes of a batch of inputs: by name, a row an input, all of one shape.
+
+        Collective where the model is sharded.
+        """
+
+    def take_encodings(self, encodings: Mapping[SplitName, Encodings]) -> None:
+        """From now on give samples with what was computed, in place of what the encoder is given.
+
+        The numbers are those of `encoder_inputs`.
+        """
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture of the data, for a person to look at."""
@@ -164,6 +226,28 @@ class Pictured(Protocol):
 
     def pictures(self) -> Sequence[Picture]:
         """One or a few samples of the training data with what is to be learnt of them."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model makes of a few samples, for a person to look at."""
+
+    columns: tuple[str, ...]
+    """Of the table: what is given, what is wanted, what the model gives."""
+    rows: Sequence[Sequence[str | float]]
+    pictures: Sequence[Picture] = ()
+    """One name means one sample, the same in all evaluations."""
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """What a task has beside the rest of Task, whose predictions can be looked at."""
+
+    def predictions(self, model: Module) -> Predictions:
+        """What `model` makes of a few validation samples, always the same ones.
+
+        `model` is in evaluation mode, and no gradients are kept. Collective where it is sharded.
+        """
 
 
 @runtime_checkable

@@ -6,6 +6,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of a training that is a run of its own, in mode `staged`.
+
+    What it builds, trains and freezes, and what it promises, say its settings: the block of its
+    name under `stages` in the family's YAML.
+    """
+
+    name: str
+    sentence: str
+    """What is trained, beginning small."""
+    loads: str | None = None
+    """The setting that names its first weights: a run folder, the best checkpoint of which is
+    taken, or else the last; a checkpoint, an export or a safetensors file. None: it has random
+    weights."""
+    of: tuple[str, ...] = ()
+    """The stages whose weights those are: of several, the one that was trained last."""
+    optional: bool = False
+    """Trained only where `stages` names it."""
+
+
+@dataclass(frozen=True)
 class Family:
     """Where a family's settings and task live; nothing is imported by naming it."""
 
@@ -19,8 +40,8 @@ class Family:
     formats: str
     """Module with FORMATS, what it reads in words, recognise(path) -> str | None, the format of a
     file or folder, and EMBEDDED, the names of the data that needs no file; imports no torch."""
-    stages: tuple[str, ...] = ()
-    """Names of the stages that the mode `staged` trains one after the other; none: not staged."""
+    stages: tuple[Stage, ...] = ()
+    """What the mode `staged` trains one after the other, in this order; none: not staged."""
 
 
 FAMILIES = {
@@ -58,6 +79,29 @@ FAMILIES = {
         "models.eeg_text.config",
         "models.eeg_text.task:EegTextTask",
         "models.eeg_text.formats",
+        (
+            Stage("encoder", "the encoder learns to fill in masked EEG, without any text"),
+            Stage(
+                "text",
+                "the text decoder learns to write from what the encoder tells",
+                loads="model.encoder",
+                of=("encoder",),
+            ),
+            Stage(
+                "top",
+                "the text decoder and what joins the ten regions of the encoder learn together",
+                loads="model.start",
+                of=("text",),
+                optional=True,
+            ),
+            Stage(
+                "whole",
+                "all of encoder and text decoder learns together",
+                loads="model.start",
+                of=("text", "top"),
+                optional=True,
+            ),
+        ),
     ),
 }
 
@@ -79,6 +123,6 @@ def is_own(name: str) -> bool:
     return ":" in name and parted(name) == (name, "")
 
 
-def stages_of(name: str) -> tuple[str, ...]:
-    """The stages that a family declares; a task of one's own has none."""
+def stages_of(name: str) -> tuple[Stage, ...]:
+    """The stages that a family declares, in their order; none for what is no family."""
     return FAMILIES[name].stages if name in FAMILIES else ()

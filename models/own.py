@@ -11,6 +11,7 @@ from torch.nn import Module, ModuleDict, ModuleList, Sequential
 from torch.utils.data import default_collate
 
 from models.base import Batch, Context, DataError, Draws, Goal, Loss, Split, SplitName
+from models.catalog import Stage
 from models.common.means import Means
 from models.common.split import SPLITS
 
@@ -37,6 +38,10 @@ class OwnTask(ABC):
     """Settings of any section, nested or dotted: `{"optim": {"lr": 1e-3}}`."""
     sizes: Mapping[str, Mapping[str, Any]] = {}
     """For each size, from small to large, the settings it changes; the first is the default."""
+    stages: Sequence[Stage] = ()
+    """What mode `staged` trains one after the other, each as a run of its own."""
+    stage_settings: Mapping[str, Mapping[str, Any]] = {}
+    """For each of these stages the settings it changes: what it builds, trains and freezes."""
 
     def __init__(self, model: Any, data: Any, context: Context) -> None:
         """Keeps the settings of the sections `model` and `data`, and what the run is like."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import re
 import shlex
@@ -19,21 +20,23 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data, outcomes, tally
+from benchmarks import data, monitor, outcomes, tally
 from benchmarks.families import SHOWN
-from benchmarks.figures import Row, load, load_memory, load_rows, memory_table, table
+from benchmarks.figures import listed, load, load_memory, load_rows, memory_table, table
 from engines.catalog import ENGINES
 from launcher import exit_codes
 from launcher.going_on import continuity
 from launcher.settings import resolve, shipped
 from models.catalog import FAMILIES
+from scripts import mode_tables, setting_tables
 from scripts.source import PACKAGES, Tree, read
 
 ROOT = Path(__file__).parents[1]
+_read = cache(read)
 TABLE = re.compile(r"(?<=<!-- table: )(?P<name>[a-z_ ]+)(?P<mark> -->\n)(?P<rows>(?:.+\n)*)")
 CONSOLE = re.compile(r"(?<=^```console\n)\$ (?P<command>.+)\n(?:.*\n)*?(?=^```$)", re.MULTILINE)
 
@@ -101,10 +104,10 @@ def outcome() -> list[str]:
     return outcomes.table(load_rows(_results("families"), outcomes.Row)[2], SHOWN).splitlines()
 
 
-def measured_outcome() -> list[str]:
-    """The command that trained them, and the machine it ran on."""
-    told, where, _ = load_rows(_results("families"), outcomes.Row)
-    return [f"`{told}`, on: {', '.join(f'{key} {value}' for key, value in where.items())}."]
+def measured_runs(name: str) -> list[str]:
+    """The command that started all runs of a benchmark, and the machine it ran on."""
+    found = json.loads(_results(name).read_text(encoding="utf-8"))
+    return [f"`{found['command']}`, on: {listed(found['machine'])}."]
 
 
 def codes() -> list[str]:
@@ -134,7 +137,7 @@ def rules() -> list[str]:
 
 def imports() -> list[str]:
     """A diagram of what imports what, read from the imports of every file."""
-    tree = read(ROOT)
+    tree = _read(ROOT)
     edges = sorted({edge for module in tree.ours for edge in _edges(tree, module.name)})
     rooms = [f"    {name}[{name}/]" for name in PACKAGES]
     return ["```mermaid", "graph LR", *rooms, *[f"    {a} --> {b}" for a, b in edges], "```"]
@@ -154,7 +157,7 @@ def _edges(tree: Tree, name: str) -> set[tuple[str, str]]:
 def files(package: str) -> list[str]:
     """A row for each file of a package, with its sentence; folders stand before their files."""
     head = ["| file | what it holds |", "|---|---|"]
-    modules = [m for m in read(ROOT).ours if m.package == package and m.name != package]
+    modules = [m for m in _read(ROOT).ours if m.package == package and m.name != package]
     return head + [
         f"| `{m.path.parent if m.is_init else m.path}{'/' * m.is_init}` | {_sentence(m.tree)} |"
         for m in sorted(modules, key=lambda m: (m.path.parts[:-1], not m.is_init, m.path.name))
@@ -167,7 +170,7 @@ def _sentence(tree: ast.Module) -> str:
 
 def figures(name: str, unit: str, part: str | None = None) -> list[str]:
     """A table of measured figures, as the benchmark left them; `part` where it left several."""
-    return table(_measured(name, part)[2], unit).splitlines()
+    return table(load(_results(name), part)[2], unit).splitlines()
 
 
 def memory(name: str) -> list[str]:
@@ -177,9 +180,8 @@ def memory(name: str) -> list[str]:
 
 def measured(name: str, part: str | None = None) -> list[str]:
     """The command that made the figures, and the machine it ran on."""
-    told, where, rows = _measured(name, part)
-    facts = ", ".join(f"{key} {value}" for key, value in where.items())
-    return [f"`{told}`, {rows[0].rounds} rounds, on: {facts}."]
+    told, where, rows = load(_results(name), part)
+    return [f"`{told}`, {rows[0].rounds} rounds, on: {listed(where)}."]
 
 
 def killed() -> list[str]:
@@ -187,26 +189,19 @@ def killed() -> list[str]:
     return tally.table(tally.load(_results("crash"))[2]).splitlines()
 
 
-def measured_killed() -> list[str]:
-    """The command that killed them, and the machine it ran on."""
-    told, where, _ = tally.load(_results("crash"))
-    return [f"`{told}`, on: {', '.join(f'{key} {value}' for key, value in where.items())}."]
+def costs(module: Any) -> list[str]:
+    """The table of a benchmark with rows of its own, as it left them."""
+    return str(module.table(load_rows(_results_of(module), module.Row)[2])).splitlines()
 
 
-def readers() -> list[str]:
-    """How fast each reader is, as the benchmark left it."""
-    return data.table(load_rows(_results("data"), data.Row)[2]).splitlines()
+def measured_costs(module: Any, repeated: str) -> list[str]:
+    """The command that measured them, how often it `repeated`, and the machine it ran on."""
+    told, where, rows = load_rows(_results_of(module), module.Row)
+    return [f"`{told}`, {getattr(rows[0], repeated):,} {repeated}, on: {listed(where)}."]
 
 
-def measured_readers() -> list[str]:
-    """The command that measured the readers, and the machine it ran on."""
-    told, where, rows = load_rows(_results("data"), data.Row)
-    facts = ", ".join(f"{key} {value}" for key, value in where.items())
-    return [f"`{told}`, {rows[0].rounds} rounds, on: {facts}."]
-
-
-def _measured(name: str, part: str | None) -> tuple[str, dict[str, str], list[Row]]:
-    return load(_results(name), part)
+def _results_of(module: Any) -> Path:
+    return _results(module.__name__.rpartition(".")[2])
 
 
 def _results(name: str) -> Path:
@@ -216,31 +211,44 @@ def _results(name: str) -> Path:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "engines": engines,
     "modes": modes,
+    **mode_tables.TABLES,
+    **setting_tables.TABLES,
     "models": models,
     "sizes language": partial(sizes, "language"),
     "outcomes": outcome,
-    "measured outcomes": measured_outcome,
+    "measured outcomes": partial(measured_runs, "families"),
     "families": families,
-    "readers": readers,
-    "measured readers": measured_readers,
+    "readers": partial(costs, data),
+    "measured readers": partial(measured_costs, data, "rounds"),
     "figures voxels": partial(figures, "voxels", "ms for 1,000,000 events"),
+    **{
+        f"figures encoded {part}": partial(figures, "encoded", "ms/step", part)
+        for part in ("one by one", "together")
+    },
+    "measured encoded": partial(measured, "encoded", "together"),
+    "watching": partial(costs, monitor),
+    "measured watching": partial(measured_costs, monitor, "readings"),
     "exit codes": codes,
     "layers": layers,
     "continuity": rules,
     "imports": imports,
     "figures loop": partial(figures, "loop", "ms/step"),
     "figures engines": partial(figures, "engines", "ms/step"),
+    "figures stragglers": partial(figures, "stragglers", "ms/step"),
+    "figures tracking start": partial(figures, "tracking", "ms to the first step", "first step"),
+    "figures tracking step": partial(figures, "tracking", "ms a logged step", "logged step"),
+    "measured tracking": partial(measured, "tracking", "first step"),
     "figures startup": partial(figures, "startup", "ms to the first step"),
     "figures first save": partial(figures, "checkpoint", "ms blocked", "first"),
     "figures later save": partial(figures, "checkpoint", "ms blocked", "later"),
     "figures load": partial(figures, "checkpoint", "ms", "load"),
     "memory checkpoint": partial(memory, "checkpoint"),
     "killed": killed,
-    "measured killed": measured_killed,
+    "measured killed": partial(measured_runs, "crash"),
     "measured checkpoint": partial(measured, "checkpoint", "later"),
     **{
         f"measured {name}": partial(measured, name)
-        for name in ("loop", "engines", "startup", "voxels")
+        for name in ("loop", "engines", "stragglers", "startup", "voxels")
     },
     **{
         f"files {package}": partial(files, package)

@@ -9,7 +9,8 @@ from typing import Literal
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FIRST_PORT = 20000
-_PORTS = 20000
+_PORTS = 12000
+"""Below 32768, where systems begin to give ports away by themselves."""
 
 
 class EnvironmentFault(Exception):
@@ -36,10 +37,20 @@ class Place:
     master_addr: str
     master_port: int
     source: Literal["torchrun", "srun"]
+    cpus: int | None = None
+    """CPUs that Slurm gave this rank; None: nobody told."""
+    meeting: str = ""
+    """What the ranks of one step know each other by; empty: torchrun sees to that."""
+
+    @property
+    def spans_nodes(self) -> bool:
+        """Whether some of the ranks are on another machine."""
+        return self.world_size > self.local_size
 
     def variables(self) -> dict[str, str]:
         """The environment from which torch.distributed starts."""
-        return {
+        named = {"GEARSHIFT_MEETING": self.meeting} if self.meeting else {}
+        return named | {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.world_size),
             "LOCAL_RANK": str(self.local_rank),
@@ -124,7 +135,25 @@ def _from_srun(environ: Mapping[str, str]) -> Place | None:
         master_addr=environ.get("MASTER_ADDR") or _first_host(environ),
         master_port=_port(environ) if environ.get("MASTER_PORT") else _job_port(environ),
         source="srun",
+        cpus=_cpus(environ, local_size),
+        meeting=_meeting(environ),
     )
+
+
+def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
+    """What --cpus-per-task came to; else an even share of what the step has on this node."""
+    for name in ("SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK"):
+        if environ.get(name):
+            return _number(environ, name, least=1)
+    if environ.get("SLURM_CPUS_ON_NODE"):
+        return max(1, _number(environ, "SLURM_CPUS_ON_NODE", least=1) // local_size)
+    return None
+
+
+def _meeting(environ: Mapping[str, str]) -> str:
+    """A name that no other step has, nor the same one in another life of its job."""
+    names = ("SLURM_JOB_ID", _step_name(environ), "SLURM_RESTART_COUNT")
+    return ".".join(environ.get(name, "0") for name in names)
 
 
 def _number(environ: Mapping[str, str], name: str, least: int = 0) -> int:
@@ -175,14 +204,17 @@ def _tasks_of_node(environ: Mapping[str, str], node: int) -> int:
     return counts[node]
 
 
+def first_host(nodes: str) -> str | None:
+    """The first host of a node list as Slurm writes it: `node[01-04,7],big` gives node01."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else None
+
+
 def _first_host(environ: Mapping[str, str]) -> str:
-    """The host of rank 0: the first of the step's node list, `node[01-04,7],big` giving node01."""
+    """The host of rank 0: the first of the step's."""
     for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"):
-        if environ.get(name):
-            first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", environ[name])
-            if first is None:
-                break
-            return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])
+        if host := first_host(environ.get(name, "")):
+            return host
     raise EnvironmentFault(
         f"{_shown(environ, 'SLURM_PROCID')} without MASTER_ADDR or SLURM_STEP_NODELIST",
         "MASTER_ADDR as the host of rank 0",
@@ -190,12 +222,18 @@ def _first_host(environ: Mapping[str, str]) -> str:
 
 
 def _job_port(environ: Mapping[str, str]) -> int:
-    """A port that all ranks of one step derive alike, and two steps of a node seldom share."""
+    """A port that all ranks of one step derive alike, and two steps of a node seldom share.
+
+    Where they do, engines/meeting.py takes one of the next.
+    """
     if "SLURM_JOB_ID" not in environ:
         raise EnvironmentFault(
             f"{_shown(environ, 'SLURM_PROCID')} without MASTER_PORT or SLURM_JOB_ID",
             "MASTER_PORT from 1 to 65535",
         )
-    step = "SLURM_STEP_ID" if "SLURM_STEP_ID" in environ else "SLURM_STEPID"
-    number = _number(environ, "SLURM_JOB_ID") + 977 * _number(environ, step)
+    number = _number(environ, "SLURM_JOB_ID") + 977 * _number(environ, _step_name(environ))
     return _FIRST_PORT + number % _PORTS
+
+
+def _step_name(environ: Mapping[str, str]) -> str:
+    return "SLURM_STEP_ID" if "SLURM_STEP_ID" in environ else "SLURM_STEPID"

@@ -23,5 +23,11 @@ class About:
     folder: Path
     data: Mapping[str, Any] = field(default_factory=dict)
     """What a task tells of its data."""
+    samples: int | None = None
+    """What is trained on, over all ranks: those of one epoch."""
+    architecture: str | None = None
+    """A digest of the names and shapes of all parameters."""
     notes: Sequence[str] = ()
     """What was filled in or adapted, a line each."""
+    stage: str | None = None
+    """The stage that is trained, in mode staged."""

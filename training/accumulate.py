@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -32,13 +33,18 @@ class Window:
 
 
 def accumulate(
-    task: Task, engine: Engine, module: Module, micro_batches: Sequence[MicroBatch], units: Units
+    task: Task,
+    engine: Engine,
+    module: Module,
+    micro_batches: Sequence[MicroBatch],
+    units: Units,
+    forward: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - it holds nothing
 ) -> Window:
     """Leave the gradient of the mean loss over `units`, those of all ranks, in the engine.
 
     Collective. A loss is a sum over units: divided by those of the whole global batch, it makes
     accumulation, padding and uneven ranks give the gradient of one big batch. One of several terms
-    is the sum of their means.
+    is the sum of their means. Each forward pass is done within `forward`.
     """
     # Engines average gradients over ranks; where there are no units, every sum is 0.
     scales = {term: engine.world.size / max(count, 1) for term, count in units.items()}
@@ -47,7 +53,8 @@ def accumulate(
     parts: dict[str, Tensor] = {}
     for number, micro_batch in enumerate(micro_batches, start=1):
         with engine.accumulate(last=number == len(micro_batches)):
-            found = task.loss(module, micro_batch.batch)
+            with forward:
+                found = task.loss(module, micro_batch.batch)
             terms = by_term(found.sum)
             loss = reduce(add, [terms[term] * scale for term, scale in scales.items()])
             engine.backward(loss)

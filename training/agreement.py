@@ -1,7 +1,8 @@
-"""What ranks tell each other before a step: their units, and what their hooks ask for."""
+"""What ranks tell each other before a step: their units, what their hooks ask for, and the like."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,20 +11,23 @@ if TYPE_CHECKING:
     from engines.base import World
     from training.units import Units
 
-FLAG_BITS = 9
+FLAG_BITS = 11
 
 
-def agree(world: World, units: Units, flags: int) -> tuple[Units, int]:
-    """The sum of `units` and the bitwise or of `flags` over ranks. Collective, one small sum.
+def agree(
+    world: World, units: Units, flags: int, more: Sequence[int] = ()
+) -> tuple[Units, int, Sequence[int]]:
+    """Sums of `units` and of `more`, and the bitwise or of `flags`, over ranks.
 
-    From host to host: no rank waits for its device, and units are known before the forward pass.
-    All ranks have the same terms in the same order.
+    Collective, one small sum from host to host: no rank waits for its device, and units are known
+    before the forward pass. All ranks have the same terms in the same order, and as much of `more`.
     """
     assert 0 <= flags < 1 << FLAG_BITS
     if world.size == 1:
-        return units, flags
+        return units, flags, more
     own = [flags >> bit & 1 for bit in range(FLAG_BITS)]
-    told = torch.tensor([*units.values(), *own], dtype=torch.int64)
+    told = torch.tensor([*own, *more, *units.values()], dtype=torch.int64)
     sums = world.sum(told).tolist()
-    total = dict(zip(units, sums, strict=False))
-    return total, sum(1 << bit for bit, count in enumerate(sums[len(units) :]) if count)
+    counts, others = sums[:FLAG_BITS], sums[FLAG_BITS : FLAG_BITS + len(more)]
+    total = dict(zip(units, sums[FLAG_BITS + len(more) :], strict=True))
+    return total, sum(1 << bit for bit, count in enumerate(counts) if count), others

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.hooks import Ask, Budget, Evaluation, Hook, Logged, Outcome, Step
+
+if TYPE_CHECKING:
+    from models.base import Predictions
 
 
 class Audience(Hook):
@@ -31,8 +35,12 @@ class Audience(Hook):
     def evaluated(self, evaluation: Evaluation) -> Ask:
         return _joined(hook.evaluated(evaluation) for hook in self._hooks)
 
-    def relieved(self) -> Ask:
-        return _joined(hook.relieved() for hook in self._hooks)
+    def predicted(self, predictions: Predictions, step: int) -> None:
+        for hook in self._hooks:
+            hook.predicted(predictions, step)
+
+    def relieved(self, left: Ask) -> Ask:
+        return _joined(hook.relieved(left) for hook in self._hooks)
 
     def saved(self, folder: Path, step: int) -> None:
         for hook in self._hooks:

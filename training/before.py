@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,12 @@ class Before:
                     legal="the data as it was; or --reset data, which begins its order anew",
                     mend="--reset data",
                 )
+
+    def tell(self, event: Callable[[str, Mapping[str, object]], None]) -> None:
+        """Say what the run goes on from, and which later checkpoints cannot be used."""
+        event("resumed", self.described())
+        for text in self.damaged.values():
+            event("warning", {"text": f"{text}; an earlier one is used"})
 
     def described(self) -> dict[str, Any]:
         """The facts of the event "resumed"."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from training.hooks import Ask, Status
+from training.hooks import Ask, Outcome, Status
 
 DONE = 0
 FAILED = 1
@@ -24,6 +25,10 @@ class Ending:
     def is_resumable(self) -> bool:
         """There are steps left for another process: the state must be saved."""
         return self.exit_code in (RUN_AGAIN, INTERRUPTED)
+
+    def outcome(self, **facts: Any) -> Outcome:
+        """It with the numbers of the run, the other fields of Outcome."""
+        return Outcome(self.status, self.reason, self.exit_code, **facts)
 
 
 COMPLETE = Ending("completed", "all steps are taken", DONE)
@@ -46,6 +51,13 @@ def asked_for(asked: Ask) -> Ending | None:
 def stopped_early(reason: str) -> Ending:
     """The metric has stopped improving."""
     return Ending("completed", reason, DONE)
+
+
+def reached(step: int, total_steps: int) -> Ending:
+    """The run has gone as far as it was to go; its schedule may go on."""
+    if step >= total_steps:
+        return COMPLETE
+    return Ending("completed", f"stop.after: step {step} is reached", DONE)
 
 
 def failed(reason: str) -> Ending:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models.base import Predictions
+
 Status = Literal["completed", "stopped", "failed"]
 
 
@@ -30,8 +32,14 @@ class Ask(IntFlag):
     """Collect garbage and empty caches on every rank."""
     PRESSURE = 64
     """Save and end: a limit of the machine is still exceeded (exit 75)."""
+    FEWER_WORKERS = 128
+    """Prepare batches with half the workers, on every rank."""
+    SMALLER_BATCH = 256
+    """Halve the micro-batch of every rank; the global batch stays."""
 
 
+RUNGS = Ask.RELIEF | Ask.FEWER_WORKERS | Ask.SMALLER_BATCH
+"""What is done so that a run need not end at a limit of its machine; see training/machine."""
 ENDS = Ask.STOP | Ask.SIGNAL | Ask.INTERRUPT | Ask.PRESSURE
 
 
@@ -62,13 +70,28 @@ class Budget:
     """Samples seen when the order of the data began."""
     until: int | None = None
     """Go no further than this step, whatever is left: a replay ends here; None: to the end."""
+    intake: int = 0
+    """The number of the intake that is learnt; 0: the data that the run began with."""
+    left_out: int = 0
+    """Samples of each epoch that fill no global batch any more; other ones in each."""
+    eval_each_epoch: bool = False
+    """Evaluate at the end of each epoch, whatever `eval_every` is."""
     keep_every: int | None = None
     """Steps from one periodic checkpoint that stays for good to the next; None: none does."""
+    stop_after: int | None = None
+    """The run ends with this step, in good order, whatever its schedule goes on to."""
+
+    @property
+    def end_step(self) -> int:
+        """The step that the run ends with: all are taken, or as many as it is to take."""
+        return (
+            self.total_steps if self.stop_after is None else min(self.total_steps, self.stop_after)
+        )
 
     @property
     def last_step(self) -> int:
         """The step that this process ends with."""
-        return self.total_steps if self.until is None else min(self.total_steps, self.until)
+        return self.end_step if self.until is None else min(self.end_step, self.until)
 
     def epoch(self, step: int) -> float:
         """Passes over the data after `step` updates."""
@@ -162,6 +185,10 @@ class Outcome:
     best: Mapping[str, float | str | int] | None
     samples_per_s: float | None
     peak_memory_bytes: Mapping[str, int | None] = field(default_factory=dict)
+    intake: Mapping[str, Any] | None = None
+    """Of an intake: its number, and the metrics of old and new data before and after it."""
+    timing: Mapping[str, float] | None = None
+    """How long single steps took, see training/timing.py; None: they were not timed."""
 
 
 class Hook:
@@ -181,8 +208,14 @@ class Hook:
         """After each evaluation."""
         return Ask.NOTHING
 
-    def relieved(self) -> Ask:
-        """After every rank carried out RELIEF, before the next step: measure again."""
+    def predicted(self, predictions: Predictions, step: int) -> None:
+        """After an evaluation at `step`, where the run shows what the model makes of samples."""
+
+    def relieved(self, left: Ask) -> Ask:
+        """After every rank carried out what was asked of RUNGS, before the next step: measure.
+
+        `left` are the RUNGS that can still be carried out; what is asked now is done at once.
+        """
         return Ask.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.accumulate import accumulate
-from training.hooks import Ask, Outcome
+from training.hooks import RUNGS, Ask, Outcome
+from training.machine.halving import Halving
+from training.machine.out_of_memory import OutOfMemory, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -24,16 +25,19 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
     raises passes through, after the hooks were told of the end; `batches` are closed.
     """
     try:
-        run.start(task, engine, module)
+        run.start(task, engine, module, batches)
+        halving = Halving(run, batches)
         while not run.is_over:
             micro_batches = batches.take()
             units, asked = run.agree(micro_batches)  # what hooks asked since the last step
-            if asked:
-                _act(asked, run)
+            if asked and _act(asked, run):
+                continue
             if run.is_over:
                 break
             run.updater.prepare(task, engine, run.step)
-            window = accumulate(task, engine, module, micro_batches, units)
+            window = halving.accumulate(task, engine, module, micro_batches, units)
+            if window is None:
+                continue
             update = run.updater.take(engine, window, run.step + 1)
             run.record(window, update, batches.waited_s)
             if due := run.due():  # a matter of the step alone: ranks need not agree
@@ -41,15 +45,18 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
         return run.finish()
     except BaseException as fault:
         run.fail(fault)
+        if is_out_of_memory(fault):
+            raise OutOfMemory(fault, batches) from fault
         raise
     finally:
         batches.close()
 
 
-def _act(asked: Ask, run: Run) -> None:
-    if Ask.RELIEF in asked:
-        run.relieve()
+def _act(asked: Ask, run: Run) -> bool:
+    """Do what was asked for; true where the batches of the next step are to be taken again."""
+    anew = run.relieve(asked) if asked & RUNGS else False
     if Ask.EVALUATE in asked:
         run.evaluate()
     if Ask.SAVE in asked:
         run.save()  # after evaluation, so that the best can be told
+    return anew

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training import memory, throughput
+from training import throughput
 from training.hooks import Logged
+from training.machine import memory
+from training.timing import Timing
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -30,9 +32,12 @@ class Record:
         budget: Budget,
         log_every: int,
         precision: str,
+        is_timed: bool = False,
         now: Callable[[], float] = time.perf_counter,
     ):
+        """`is_timed`: each step is timed by itself, too."""
         self._now = now
+        self._timing = Timing(budget, now) if is_timed else None
         self.units = 0
         """Of all steps so far."""
         self._budget = budget
@@ -53,12 +58,16 @@ class Record:
         self.units, self._owed = facts["units"], facts.get("owed", False)
         self._line_skipped = facts.get("skipped", 0)
 
-    def start(self) -> None:
+    def start(self, device: torch.device) -> None:
         """The first step begins."""
         self._since = self._now()
+        if self._timing:
+            self._timing.start(device)
 
     def add(self, step: Step) -> bool:
         """Take in a step; true where a line is due. The same on every rank."""
+        if self._timing:
+            self._timing.lap()
         self.units += step.units
         self._line_units += step.units
         self._line_steps += 1
@@ -81,7 +90,10 @@ class Record:
         """What is done meanwhile is no part of a step."""
         began = self._now()
         yield
-        self._since += self._now() - began
+        paused = self._now() - began
+        self._since += paused
+        if self._timing:
+            self._timing.leave_out(paused)
 
     def line(self, world: World) -> Logged:
         """The newest step with a loss, and means over all since the last line. Collective."""
@@ -128,6 +140,11 @@ class Record:
     def samples_per_s(self) -> float | None:
         """Over all steps but those of the first line, where there are any; None: nothing logged."""
         return self._samples_per_s
+
+    @property
+    def timing(self) -> Mapping[str, float] | None:
+        """How long single steps took; None: nobody asked."""
+        return self._timing.summary() if self._timing else None
 
     def _begin_line(self) -> None:
         self._line_steps = self._line_units = self._line_skipped = 0

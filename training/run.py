@@ -6,17 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from training import ending, memory
+from training import ending
 from training.agreement import agree
 from training.audience import Audience
 from training.budget import due
-from training.hooks import Ask, Hook, Outcome, Step
+from training.hooks import RUNGS, Ask, Hook, Outcome, Step
 from training.inspection import shapes, untrained
 from training.judge import Judge
+from training.machine.ladder import Ladder
+from training.machine.peaks import Peaks
+from training.preview import Preview
 from training.record import Record
 from training.saves import Saves
+from training.stragglers import Stragglers
 from training.units import added
 from training.update.updater import Updater
 
@@ -29,15 +31,16 @@ if TYPE_CHECKING:
     from training.before import Before
     from training.checkpoint.manifest import Verdict
     from training.checkpoint.saver import Saver
-    from training.data.loader import EvaluationBatches
+    from training.data.loader import Batches, EvaluationBatches
     from training.data.samples import MicroBatch
     from training.ending import Ending
+    from training.forgetting import Forgetting
     from training.hooks import Budget
     from training.settings import Settings
     from training.units import Units
 
-_NONFINITE = 1 << 7
-_SAVED = 1 << 8
+_NONFINITE = 1 << 9
+_SAVED = 1 << 10
 """Flags of the loop's own, above those of Ask."""
 
 
@@ -53,39 +56,41 @@ class Run:
         saver: Saver,
         kept: Mapping[str, Any],
         before: Before | None = None,
+        peaks: Peaks | None = None,
+        forgetting: Forgetting | None = None,
     ):
         """`kept` goes into every checkpoint; `before` is what the run goes on from.
 
-        The engine has the state of `before` already. Raises ValueError where a length in
-        `settings` is none.
+        `peaks` has counted memory since before all was built, `forgetting` judges an intake. The
+        engine has the state of `before` already. Raises ValueError where a length is none.
         """
+        self._peaks = peaks or Peaks()
         self.step = budget.first_step
         """Updates taken, skipped ones counted."""
         self._budget = budget
         self._audience = Audience(hooks)
         self.updater = Updater(settings, budget)
         """What the loop takes its updates by."""
-        self._judge = Judge(settings, validation)
-        self._record = Record(budget, settings.log.every, settings.precision)
+        self._judge = Judge(settings, validation, forgetting, budget.data_start)
+        self._validation = validation
+        self._record = Record(budget, settings.log.every, settings.precision, settings.train.timing)
         self._saves = Saves(settings.save, saver, self._audience, budget.first_step)
-        self._saves_last = settings.save.last
-        self._saves_on_signal = settings.save.on_signal
-        self._kept = kept
-        self._before = before
-        self._shows_preview = settings.train.preview
-        self._is_debug = settings.train.debug
-        self._asks = Ask.NOTHING
-        self._met_nonfinite = False
+        self._evaluates_last = settings.eval.last
+        self._kept, self._before = kept, before
+        self._preview, self._is_debug = Preview(settings, self._audience), settings.train.debug
+        self.stragglers = Stragglers(settings.log, self._audience)
+        self._asks, self._met_nonfinite = Ask.NOTHING, False
         self._ending: Ending | None = None
         self._evaluated_at: int | None = None
-        self._hooks_listen = False
-        self._began = time.perf_counter()
+        self._hooks_listen, self._began = False, time.perf_counter()
         if before:
             self._resume(before)
 
-    def start(self, task: Task, engine: Engine, module: Module) -> None:
+    def start(self, task: Task, engine: Engine, module: Module, batches: Batches) -> None:
         """Tell the hooks, and look at the model as it is. Raises SettingError."""
         self._task, self._engine, self._module = task, engine, module
+        self._preview.start(task, module, engine, self.updater)
+        self.ladder = Ladder(engine, self._audience, self._record, batches, self._validation)
         module.train()
         self._judge.start(task, module, engine.world)  # before the hooks write anything
         self._hooks_listen = True
@@ -93,15 +98,15 @@ class Run:
         for text in self.updater.warnings:
             self._audience.event("warning", {"text": text})
         self.updater.start(engine, self._before)
+        self._judge.look_before(module, engine.world, self.updater.averaged(engine))
         if self._before:
-            self._audience.event("resumed", self._before.described())
-            for text in self._before.damaged.values():
-                self._audience.event("warning", {"text": f"{text}; an earlier one is used"})
+            self._before.tell(self._audience.event)
         if self.step == 0:
-            self._preview("before")
+            self._preview.text("before")
         if reason := self._judge.reason_to_stop:  # the checkpoint was the last one
             self._ending = ending.stopped_early(reason)
-        self._record.start()
+        self.stragglers.start(engine, module, self.step)
+        self._record.start(engine.world.device)
 
     @property
     def is_over(self) -> bool:
@@ -116,7 +121,8 @@ class Run:
         flags |= _SAVED if self._saves.has_news else 0
         self._asks = Ask.NOTHING
         own = added(micro_batch.weight for micro_batch in micro_batches)
-        units, agreed = agree(self._engine.world, own, flags)
+        units, agreed, times = agree(self._engine.world, own, flags, self.stragglers.tell())
+        self.stragglers.hear(times)
         if not agreed:
             return units, Ask.NOTHING
         if agreed & _NONFINITE:
@@ -126,7 +132,7 @@ class Run:
             self._saves.settle()
         asked = Ask(agreed & ~_SAVED)
         self._ending = ending.asked_for(asked)
-        if self._ending and self._ending.is_resumable and not self._saves_on_signal:
+        if self._ending and self._ending.is_resumable and not self._saves.on_signal:
             asked &= ~Ask.SAVE
         return units, asked
 
@@ -149,24 +155,25 @@ class Run:
                 self._audience.event(kind, facts)
         if update.skipped and update.loss_scale is None:
             self._audience.event("skipped", {"step": self.step, "units": window.units})
-        if asks := self._audience.step(step):
-            self._asks |= asks
+        self._asks |= self._audience.step(step)
         is_due = self._record.add(step)
         if is_due:
-            self._log()
+            line = self._record.line(self._engine.world)
+            self._audience.logged(line)
+            self.stragglers.note(line)
         if is_due or self.updater.nonfinite.is_due(self._engine.world.device):
             self._met_nonfinite = self.updater.nonfinite.met()
 
     def due(self) -> Ask:
         """What the cadences of the settings want after this step; the last one is for `finish`."""
-        is_last = self.step >= self._budget.total_steps
+        is_last = self.step >= self._budget.end_step
         return Ask.NOTHING if is_last else due(self._budget, self.step)
 
-    def relieve(self) -> None:
-        """Give back memory that nobody uses; the hooks that asked may measure."""
-        with self._record.paused():
-            memory.relieve(self._engine.world.device)
-            self._asks |= self._audience.relieved()
+    def relieve(self, asked: Ask) -> bool:
+        """Give back what can be given back; true: batches that were taken are to be taken again."""
+        asks, began_anew = self.ladder.climb(asked & RUNGS, self.step)
+        self._asks |= asks
+        return began_anew or bool(asks)
 
     def evaluate(self) -> None:
         """Evaluate on the validation split; save the best; end a run that no longer improves."""
@@ -174,11 +181,12 @@ class Run:
             return
         with self._record.paused():
             with self.updater.averaged(self._engine):
-                evaluation = self._judge.evaluate(
-                    self._task, self._module, self._engine.world, self.step
-                )
+                world = self._engine.world
+                found = self._judge.evaluate(self._task, self._module, world, self.step)
             self._evaluated_at = self.step
-            self._asks |= self._audience.evaluated(evaluation)
+            for evaluation in found:
+                self._asks |= self._audience.evaluated(evaluation)
+            self._preview.predictions(self.step)
         reason = self._judge.reason_to_stop
         if reason and not self.is_over:
             self._ending = ending.stopped_early(reason)
@@ -192,26 +200,31 @@ class Run:
 
     def finish(self) -> Outcome:
         """Log, evaluate and save what is left, and tell the hooks how it ended."""
-        if self._ending is None and self.step < self._budget.total_steps:
+        if self._ending is None and self.step < self._budget.end_step:
             self._ending = ending.REPLAYED
             self.save()
         elif self._ending is not None and self._ending.is_resumable:
             # Not logged: a run that is stopped and goes on leaves the lines of one that was not.
-            if self._saves_on_signal:
+            if self._saves.on_signal:
                 self.save()
         else:
             self._complete()
         self._saves.settle()
-        return self._end(self._ending or ending.COMPLETE)
+        how = self._ending or ending.reached(self.step, self._budget.total_steps)
+        return self._end(how, self._peaks.agreed(self._engine.world))
 
     def _complete(self) -> None:
         if self._record.is_behind:
-            self._log()
-        self.evaluate()
-        if self._is_sound():
-            self._preview("after")
-        if self._saves_last or self._is_periodic or self._budget.until is not None:
+            self._audience.logged(self._record.line(self._engine.world))
+        if self._evaluates_last or Ask.EVALUATE in due(self._budget, self.step):
+            self.evaluate()
+        if self._saves.last or self._is_periodic or self._budget.until is not None:
             self.save()
+        if self._is_sound():
+            self._preview.predictions(self.step)
+            self._judge.tell_learnt(self._audience.event)
+            self._saves.load_best(self._judge.best, self.step, self._engine, self.updater)
+            self._preview.text("after")
         if self._ending is None or not self._ending.exit_code:
             self._ending = self._judge.leak(self._task, self._audience.event) or self._ending
 
@@ -222,11 +235,12 @@ class Run:
     def fail(self, fault: BaseException) -> None:
         """Tell the hooks that `fault` ends the run, unless they know of an end. Not collective."""
         self._saves.abandon()
-        self._end(ending.failed(f"{type(fault).__name__}: {fault}"))
+        how = ending.failed(f"{type(fault).__name__}: {fault}")
+        self._end(how, self._peaks.own(self._engine.world.device))
 
     def _resume(self, before: Before) -> None:
         self._record.resume(before.fact("record", {"units": before.fact("units")}))
-        self._evaluated_at = before.fact("evaluated_at")
+        self._evaluated_at = self._preview.shown_at = before.fact("evaluated_at")
         self._began -= before.fact("wall_s", 0.0)
         if "data" not in before.reset:  # what was measured on other data is no best to beat
             self._judge.resume(before.fact("judge"))
@@ -254,19 +268,6 @@ class Run:
     def _fail_nonfinite(self) -> None:
         self._ending = ending.failed(self.updater.nonfinite.describe(self._engine.world))
 
-    def _log(self) -> None:
-        self._audience.logged(self._record.line(self._engine.world))
-
-    def _preview(self, when: str) -> None:
-        if not self._shows_preview:
-            return
-        self._module.eval()
-        with torch.no_grad(), self.updater.averaged(self._engine):
-            text = self._task.preview(self._module)
-        self._module.train()
-        if text is not None:
-            self._audience.event("preview", {"when": when, "text": text})
-
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the state, and `before` takes."""
         return {
@@ -281,17 +282,16 @@ class Run:
             **self._kept,
         }
 
-    def _end(self, how: Ending) -> Outcome:
-        outcome = Outcome(
-            status=how.status,
-            reason=how.reason,
-            exit_code=how.exit_code,
+    def _end(self, how: Ending, peaks: Mapping[str, int | None]) -> Outcome:
+        outcome = how.outcome(
             steps=self.step,
             epochs=self._budget.epoch(self.step),
             wall_s=time.perf_counter() - self._began,
             best=self._judge.best,
             samples_per_s=self._record.samples_per_s,
-            peak_memory_bytes=memory.peaks(self._engine.world.device),
+            peak_memory_bytes=peaks,
+            timing=self._record.timing,
+            intake=self._judge.learnt,
         )
         self._judge.close()
         if self._hooks_listen:

@@ -7,23 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.manifest import CheckpointError, step_of
+from training.checkpoint.restore import restore
 
 if TYPE_CHECKING:
-    from engines.base import State
+    from engines.base import Engine, State
     from training.audience import Audience
     from training.checkpoint.manifest import Verdict
     from training.checkpoint.saver import Saver
     from training.checkpoint.settings import Save
+    from training.update.updater import Updater
 
 
 class Saves:
-    """Hands states to the saver, and its news to the audience. Collective: write, settle."""
+    """Hands states to the saver, and its news to the audience.
+
+    Collective: write, settle, load_best.
+    """
 
     def __init__(self, settings: Save, saver: Saver, audience: Audience, first_step: int):
         self._saver = saver
         self._audience = audience
         self._in_background = settings.async_
         self._is_required = settings.required
+        self._loads_best = settings.load_best and settings.keep_best > 0
+        self.last = settings.last
+        """Save when the run ends."""
+        self.on_signal = settings.on_signal
+        """Save when a signal ends the run."""
         self.at = first_step
         """The step that was written last, or that the run began with: its state is on disk."""
 
@@ -59,6 +69,27 @@ class Saves:
         else:
             if folder is not None:
                 self._audience.saved(folder, _step(folder))
+
+    def load_best(
+        self, best: Mapping[str, Any] | None, step: int, engine: Engine, updater: Updater
+    ) -> None:
+        """End a run of `step` steps with the weights of the `best` evaluation. Reads disk.
+
+        Nothing is done where the settings do not want it, or the weights are those already. Where
+        the checkpoint is not in this folder, as in one that a run goes on in, that is told.
+        """
+        if not self._loads_best or best is None or best["step"] == step:
+            return
+        self.settle()
+        try:
+            checkpoint = self._saver.checkpoint(best["step"])
+        except CheckpointError as fault:
+            text = f"the run ends with its last weights; the best, of step {best['step']}: {fault}"
+            self._audience.event("warning", {"text": text})
+            return
+        restore(checkpoint, engine, slots=False)
+        updater.load_average(checkpoint)
+        self._audience.event("best_loaded", dict(best))
 
     def abandon(self) -> None:
         """The run has failed: let a write come to its end, where nothing else waits for it."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, Field
 
+from training import target
 from training.checkpoint.settings import Save
+from training.data.settings import Loader
 from training.duration import Cadence, Duration
+from training.trackers.settings import Tracking
 
 # What stands in json_schema_extra is read by launcher/settings/leaves.py: `legal` (forms, for
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
-Percent = Annotated[float, Field(gt=0, le=100, json_schema_extra={"unit": "percent"})]
 _RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
 _ADAMW = {"only_if": {"optim.name": ["adamw"]}}
-_WORKERS = {"unless": {"loader.workers": [0]}}
 
 
 class Train(BaseModel, extra="forbid", frozen=True):
@@ -69,12 +71,21 @@ class Train(BaseModel, extra="forbid", frozen=True):
     preview: Annotated[
         bool, Field(description="Show a sample of the model's output before and after training.")
     ] = True
+    timing: Annotated[
+        bool, Field(description="Wait for each step to end, and tell how long steps take.")
+    ] = False
 
 
 class Optim(BaseModel, extra="forbid", frozen=True):
     """The optimizer."""
 
-    name: Annotated[Literal["adamw", "sgd"], Field(description="The optimizer's name.")] = "adamw"
+    name: Annotated[
+        Literal["adamw", "adafactor", "sgd"],
+        Field(
+            description="The optimizer's name. adafactor keeps a number for each row and column of "
+            "a weight where adamw keeps two for each element."
+        ),
+    ] = "adamw"
     lr: Annotated[float, Field(gt=0, description="The peak learning rate.")] = 1e-3
     betas: Annotated[
         list[Annotated[float, Field(ge=0, lt=1)]],
@@ -148,36 +159,6 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
     ] = None
 
 
-class Loader(BaseModel, extra="forbid", frozen=True):
-    """How batches reach the device."""
-
-    workers: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Processes a rank that prepare samples; 0: in the training process.",
-        ),
-    ] = 0
-    prefetch: Annotated[
-        int,
-        Field(
-            ge=1,
-            description="Micro-batches each worker prepares ahead.",
-            json_schema_extra=_WORKERS,
-        ),
-    ] = 2
-    persistent: Annotated[
-        bool,
-        Field(
-            description="Keep the workers of evaluation alive between evaluations.",
-            json_schema_extra=_WORKERS,
-        ),
-    ] = True
-    pin_memory: Annotated[
-        bool, Field(description="Copy batches through page-locked memory (CUDA).")
-    ] = True
-
-
 class Eval(BaseModel, extra="forbid", frozen=True):
     """When and on what the model is judged."""
 
@@ -185,6 +166,10 @@ class Eval(BaseModel, extra="forbid", frozen=True):
         Cadence | None,
         Field(description="How often to evaluate; null: at the end only."),
     ] = "1 epoch"
+    each_epoch: Annotated[bool, Field(description="Evaluate at the end of each epoch, too.")] = (
+        False
+    )
+    last: Annotated[bool, Field(description="Evaluate when the run ends.")] = True
     share: Annotated[
         float, Field(gt=0, lt=1, description="Share of the data's groups held out for validation.")
     ] = 0.1
@@ -214,6 +199,22 @@ class Stop(BaseModel, extra="forbid", frozen=True):
             json_schema_extra={"unless": {"stop.patience": [None]}},
         ),
     ] = 0.0
+    at: Annotated[
+        str | None,
+        Field(
+            pattern=target.PATTERN,
+            json_schema_extra={"legal": target.LEGAL},
+            description="End the run at the first evaluation that reaches this: "
+            "'val_loss <= 1.9'; null: never.",
+        ),
+    ] = None
+    after: Annotated[
+        Cadence | None,
+        Field(
+            description="End the run after so much of it, with the schedule of the whole; "
+            "null: go to its end."
+        ),
+    ] = None
 
 
 class Log(BaseModel, extra="forbid", frozen=True):
@@ -222,26 +223,14 @@ class Log(BaseModel, extra="forbid", frozen=True):
     every: Annotated[
         Steps, Field(ge=1, description="Steps between two training lines of metrics.jsonl.")
     ] = 10
-
-
-class Critical(BaseModel, extra="forbid", frozen=True):
-    """Use in percent at which one reading is enough to act."""
-
-    ram: Annotated[Percent, Field(description="Main memory, of what there is.")] = 95.0
-    gpu: Annotated[Percent, Field(description="Device memory, of what there is.")] = 95.0
-    swap: Annotated[Percent, Field(description="Swap, of what there is.")] = 80.0
-
-
-class Limits(BaseModel, extra="forbid", frozen=True):
-    """Use of the machine, in percent, at which three readings in a row make the run act."""
-
-    ram: Annotated[Percent, Field(description="Main memory; inside a container, of its limit.")] = (
-        85.0
-    )
-    gpu: Annotated[Percent, Field(description="Device memory, of what there is.")] = 90.0
-    swap: Annotated[Percent, Field(description="Swap, of what there is.")] = 50.0
-    critical: Critical = Critical()
-    check_every_s: Annotated[float, Field(gt=0, description="Seconds between two readings.")] = 30.0
+    stragglers: Annotated[
+        float | None,
+        Field(
+            gt=1,
+            description="A rank that computes or waits for its data so many times as long as the "
+            "others, and keeps doing so, is named with its host; null: nobody looks.",
+        ),
+    ] = 1.5
 
 
 class Settings(Protocol):
@@ -263,6 +252,10 @@ class Settings(Protocol):
     def save(self) -> Save: ...
     @property
     def log(self) -> Log: ...
+    @property
+    def track(self) -> Sequence[str]: ...
+    @property
+    def tracking(self) -> Tracking: ...
     @property
     def precision(self) -> str: ...
 

@@ -114,8 +114,7 @@ class Zero:
         would be noticed too late. Raises EngineError on every rank alike.
         """
         self._zero: Any = self._engine.optimizer
-        # Where it offloads, DeepSpeed before 0.19 adds nothing up if it knows of one pass only.
-        self._zero.gradient_accumulation_steps = self._options.accumulation
+        self.resize(self._options.micro_batch, self._options.accumulation)
         try:
             self._state = ZeroState(self._zero, model, self.world, originals)
             self._window = Window(self._zero, model)
@@ -175,6 +174,19 @@ class Zero:
 
     def discard(self) -> None:
         self._window.discard()
+
+    @property
+    def survives_a_failed_pass(self) -> bool:
+        return False  # its hooks count the gradients of a pass
+
+    @property
+    def gathers_weights(self) -> bool:
+        return self._layout["stage"] == 3 and self.world.size > 1
+
+    def resize(self, micro_batch: int, accumulation: int) -> None:
+        # Where it offloads, DeepSpeed before 0.19 adds nothing up if it knows of one pass only.
+        # The size of a micro-batch it uses for its own reports alone, which are off.
+        self._zero.gradient_accumulation_steps = accumulation
 
     def state(self) -> State:
         shown = [

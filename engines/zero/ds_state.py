@@ -74,7 +74,7 @@ class ZeroState:
         with self._flat_parameters():
             fill_slots(self.optimizer)
             slots = {
-                flat: slot_names(self.optimizer, group)
+                flat: slot_names(self.optimizer, group, flat)
                 for group in self.optimizer.param_groups
                 for flat in group["params"]
             }

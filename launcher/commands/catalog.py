@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from launcher.options import BY_FLAG, JSON, OPTIONS, RESUME, SCHEMA, SHOWN, Option
+from launcher.options import BY_FLAG, COMPARE, JSON, OPTIONS, RESUME, SCHEMA, SHOWN, Option
+from launcher.submitting.options import SUBMIT
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,14 @@ class Command:
     word_required: bool = False
     operand: str | None = None
     """A file or folder that it is given behind that word, as help writes it; it is required."""
+    alone: tuple[str, ...] = ()
+    """Those of `words` that are given none."""
+    behind: str | None = None
+    """Whose options may stand behind `--`; None: nobody's."""
+
+    def takes_operand(self, word: str | None) -> bool:
+        """Whether something has to stand behind `word`."""
+        return self.operand is not None and word not in self.alone
 
 
 COMMANDS = {
@@ -66,6 +75,19 @@ COMMANDS = {
             word_required=True,
         ),
         Command(
+            "compare",
+            "run modes or engines side by side, measure them, and hold modes to their promises",
+            "launcher.commands.compare",
+            COMPARE,
+        ),
+        Command(
+            "submit",
+            "check a run, queue it on a Slurm cluster, and follow it there",
+            "launcher.commands.submit",
+            SUBMIT,
+            behind="sbatch",
+        ),
+        Command(
             "export",
             "write the model of a run for other programs",
             "launcher.commands.export",
@@ -96,6 +118,15 @@ COMMANDS = {
             word_required=True,
         ),
         Command(
+            "track",
+            "send to W&B what it lacks of a run that is over",
+            "launcher.commands.track",
+            (),
+            word="RUN",
+            legal="a run folder",
+            word_required=True,
+        ),
+        Command(
             "new-task",
             "write a file with a task of your own, which trains as it is, to start from",
             "launcher.commands.new_task",
@@ -115,24 +146,27 @@ COMMANDS = {
         ),
         Command(
             "data",
-            "tell what is in a file or folder of data, and draw some of it (data check PATH)",
+            "tell what is in data, and draw some of it (data check PATH); or fetch it (data fetch)",
             "launcher.commands.data",
             (
                 BY_FLAG["--model"],
+                BY_FLAG["--config"],
                 BY_FLAG["--set"],
                 Option(
                     "--out",
                     SHOWN,
                     "DIR",
-                    sentence="The folder for data.html and the pictures. Default: data-check.",
+                    sentence="The folder for what is fetched; of a check, for data.html and the "
+                    "pictures. Default: downloads; data-check.",
                     values="folders",
                 ),
                 JSON,
             ),
             word="WHAT",
-            words=("check",),
+            words=("check", "fetch"),
             word_required=True,
             operand="PATH",
+            alone=("fetch",),
         ),
         Command(
             "completion",

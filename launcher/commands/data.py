@@ -10,6 +10,7 @@ from textwrap import wrap
 
 from launcher import exit_codes, machine
 from launcher.cli import Request
+from launcher.commands import data_fetch
 from launcher.data import findings, folder, page
 from launcher.data.findings import Findings
 from launcher.data.formats import Recognised, recognise, several
@@ -25,7 +26,9 @@ _LABEL, _WIDTH = 18, 78
 
 
 def main(request: Request) -> int:
-    """Look, tell, and write the page; the exit code. Raises SettingsError."""
+    """Look, tell, and write the page; or fetch. The exit code. Raises SettingsError."""
+    if request.word == "fetch":
+        return data_fetch.main(request)
     if request.faults or request.operand is None:
         raise SettingsError(request.faults)
     path, out = request.operand, request.out or folder.DEFAULT

@@ -14,35 +14,65 @@ from launcher.settings import settings_text, tree_text
 from launcher.settings.leaves import Leaf, leaves
 from launcher.settings.refusals import legal
 from launcher.settings.resolved import Resolved, Value
+from launcher.staged import asked, chain, telling
+from launcher.staged.chain import Chain
 
 
 def main(request: Request) -> int:
-    """Print the tree, or one key of it; the exit code. Raises SettingsError."""
+    """Print the tree, or one key of it; of each stage there is. Raises SettingsError."""
+    stages = chain.of_stages(request.words, request.out, request.faults)
+    if stages is not None and stages.left:
+        return _print_stages(stages, request)
     resolved = _resolved(request)
-    family = resolved.settings.model.family
-    for_machines = JSON.flag in request.flags
     if SCHEMA.flag in request.flags:
-        print(json.dumps(editor_schema.settings(family), indent=2))
-    elif request.word in leaves(family):
-        _print_key(leaves(family)[request.word], resolved.values[request.word], for_machines)
+        print(json.dumps(editor_schema.settings(resolved.settings.model.family), indent=2))
+    elif JSON.flag in request.flags:
+        print(json.dumps(_as_json(resolved, request.word), indent=2))
     else:
-        values = _section(resolved, request.word)
-        if for_machines:
-            print(json.dumps(settings_text.origins(values), indent=2))
-        else:
-            print(tree_text.tree(values, history=True), end="")
+        _print(resolved, request.word)
+    return 0
+
+
+def _print_stages(stages: Chain, request: Request) -> int:
+    """Each stage's settings; for machines by the name of the stage."""
+    runs = [(link, begun.resolved) for link, begun in stages.left]
+    if SCHEMA.flag in request.flags:
+        print(json.dumps(editor_schema.settings(runs[0][1].settings.model.family), indent=2))
+    elif JSON.flag in request.flags:
+        told = {link.name: _as_json(resolved, request.word) for link, resolved in runs}
+        print(json.dumps(told, indent=2))
+    else:
+        for number, (link, resolved) in enumerate(runs):
+            print("\n" * bool(number) + telling.title(stages, link), end="\n\n")
+            _print(resolved, request.word)
     return 0
 
 
 def _resolved(request: Request) -> Resolved:
-    faults = list(request.faults)
+    words, wrong = asked.with_weights(request.words)
+    faults = [*request.faults, *wrong]
     try:
-        resolved = decide(request.words, request.out, machine.look()).resolved
+        resolved = decide(words, request.out, machine.look()).resolved
     except SettingsError as error:
         raise SettingsError([*faults, *error.faults]) from None
     if faults:
         raise SettingsError(faults)
     return resolved
+
+
+def _as_json(resolved: Resolved, word: str | None) -> dict[str, Any]:
+    known = leaves(resolved.settings.model.family)
+    if word is not None and word in known:
+        return {word: _facts(known[word], resolved.values[word])}
+    return settings_text.origins(_section(resolved, word))
+
+
+def _print(resolved: Resolved, word: str | None) -> None:
+    known = leaves(resolved.settings.model.family)
+    if word is not None and word in known:
+        _print_key(known[word], resolved.values[word])
+    else:
+        print(tree_text.tree(_section(resolved, word), history=True), end="")
 
 
 def _section(resolved: Resolved, word: str | None) -> dict[str, Value]:
@@ -65,10 +95,7 @@ def _section(resolved: Resolved, word: str | None) -> dict[str, Value]:
     return found
 
 
-def _print_key(leaf: Leaf, value: Value, for_machines: bool) -> None:
-    if for_machines:
-        print(json.dumps({leaf.key: _facts(leaf, value)}, indent=2))
-        return
+def _print_key(leaf: Leaf, value: Value) -> None:
     print(f"{leaf.key} = {plain(value.value)}")
     if leaf.description:
         print(f"  {leaf.description}")

@@ -32,11 +32,14 @@ def main(request: Request) -> int:
             context = f", context {size['context']}" if "context" in size else ""
             name = f"{row['name']}:{size['name']}"
             print(f"  {name:<23} {size['parameters']:>13,} parameters{context}")
+        for stage in row.get("stages", []):
+            optional = ", where it is named" if stage["optional"] else ""
+            print(f"  {'stage ' + stage['name']:<23} {stage['sentence']}{optional}")
     return 0
 
 
 def models() -> list[dict[str, Any]]:
-    """The families with their sizes, each with its exact number of parameters."""
+    """The families with their sizes, each with its exact number of parameters; and stages."""
     return [
         {
             "name": family.name,
@@ -45,6 +48,7 @@ def models() -> list[dict[str, Any]]:
                 {**asdict(size), "name": name, "parameters": size.parameters}
                 for name, size in config_of(family.name).SIZES.items()
             ],
+            "stages": [asdict(stage) for stage in family.stages],
         }
         for family in FAMILIES.values()
     ]

@@ -4,39 +4,102 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 
 from launcher import exit_codes, plan, start
 from launcher.cli import Request
+from launcher.generations import life
+from launcher.generations.life import Life
 from launcher.messages import render
 from launcher.options import JSON
-from launcher.processes import last_words
-from launcher.processes.report import Report
+from launcher.processes import early, last_words
+from launcher.processes.report import Kind, Report, failed
+from launcher.staged import chain, course, telling
+from launcher.staged.chain import Chain, Link
+from training.records.plain_json import encode
 
 
 def main(request: Request) -> int:
     """Decide, show, and train; the exit code. Raises SettingsError."""
-    ready = start.prepare(request.words, request.out, list(request.faults))
-    for_machines = JSON.flag in request.flags
+    if "--dry-run" in request.flags or (lived := life.read(request.out)) is None:
+        return _train(request, None)
+    try:
+        return _train(request, lived)
+    except BaseException as fault:  # however it ends, the job script is told
+        early.over()
+        told = failed(fault, lived.rank)
+        lived.end(told.kind, told.exit_code, told.text)
+        raise
+
+
+def _train(request: Request, lived: Life | None) -> int:
+    words = request.words if lived is None else lived.begin(request.words)
+    ready = chain.prepare(words, request.out, list(request.faults))
+    is_left = bool(ready.left) if isinstance(ready, Chain) else ready.nothing_left is None
+    if lived is not None and is_left:
+        lived.claim()
+    if isinstance(ready, Chain):
+        return _stages(ready, request.flags, lived)
+    return _run(ready, request.flags, lived)
+
+
+def _run(ready: start.Start, flags: Collection[str], lived: Life | None) -> int:
+    """Train what one run comes to."""
+    for_machines = JSON.flag in flags
     if ready.resolved.warnings and ready.speaks:
         print(render(ready.resolved.warnings), file=sys.stderr)
-    if "--dry-run" in request.flags:
+    if "--dry-run" in flags:
         print(_dry_run(ready.plan, for_machines), end="")
         return exit_codes.DONE
     if (left := ready.nothing_left) is not None:
         told = {"exit_code": exit_codes.DONE, "folder": str(ready.folder), "error": None}
         if ready.speaks:
             print(json.dumps({**told, **left.outcome}, indent=2) if for_machines else left.line)
-        return exit_codes.DONE
+        return _ended(lived, "ended", exit_codes.DONE, left.line)
     if ready.speaks and not for_machines:
         print(plan.first_line(ready.plan), flush=True)
     finished = start.carry_out(ready, console=not for_machines, tell=tell)
     if for_machines and ready.speaks:
         print(json.dumps(_result(finished), indent=2))
-    elif line := finished.last_line(_is_embedded(ready)):
+    elif line := _last_line(ready, finished):
         print(line)
-    if ready.place is not None and finished.report.kind != "ended":
-        last_words.end_hard(finished.report.exit_code)
-    return finished.report.exit_code
+    report = finished.report
+    code = _ended(lived, report.kind, report.exit_code, report.text)
+    if ready.place is not None and report.kind != "ended":
+        last_words.end_hard(code)
+    return code
+
+
+def _ended(lived: Life | None, kind: Kind, code: int, text: str) -> int:
+    """The exit code of the process, once the job script can know how it ended."""
+    if lived is not None:
+        lived.end(kind, code, text)
+    return life.exit_code(lived, kind, code)
+
+
+def _stages(ready: Chain, flags: Collection[str], lived: Life | None) -> int:
+    """Train what is left of a chain of stages."""
+    for_machines = JSON.flag in flags
+    if ready.warnings:
+        print(render(ready.warnings), file=sys.stderr)
+    if "--dry-run" in flags:
+        print(telling.dry_run(ready, for_machines), end="")
+        return exit_codes.DONE
+    if not ready.left:
+        print(encode(telling.nothing_left(ready), indent=2) if for_machines else ready.line)
+        return _ended(lived, "ended", exit_codes.DONE, "nothing is left to do")
+
+    def announce(link: Link, begun: start.Start) -> None:
+        if not for_machines:
+            print(f"{telling.title(ready, link)}\n{plan.first_line(begun.plan)}", flush=True)
+
+    if ready.line and not for_machines:
+        print(ready.line)
+    ended = course.carry_out(ready, console=not for_machines, tell=tell, announce=announce)
+    told = encode(telling.as_json(ended), indent=2) if for_machines else telling.summary(ended)
+    if told:
+        print(told)
+    return _ended(lived, ended.report.kind, ended.report.exit_code, ended.report.text)
 
 
 def tell(report: Report) -> None:
@@ -46,6 +109,14 @@ def tell(report: Report) -> None:
     if report.trace:
         print(report.trace.rstrip(), file=sys.stderr)
     sys.stderr.flush()
+
+
+def _last_line(ready: start.Start, finished: start.Finished) -> str:
+    """Where the run folder is, and what to type next."""
+    following = None
+    if finished.folder is not None and finished.report.exit_code == exit_codes.DONE:
+        following = telling.next_stage(ready.resolved, finished.folder)
+    return following or finished.last_line(_is_embedded(ready))
 
 
 def _is_embedded(ready: start.Start) -> bool:

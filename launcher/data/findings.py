@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +57,7 @@ def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Find
     import torch
 
     from models.base import Context, Pictured
+    from models.common.split import shared_groups
     from training.data.samples import Samples
     from training.inspection import shapes
 
@@ -75,20 +74,7 @@ def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Find
         model=model_name(settings.model),
         format=form,
         facts=task.facts(),
-        shared_groups=_shared(folder),
+        shared_groups=shared_groups(folder),
         sample={name: told for name, told in shapes(first.batch).items() if "[" in str(told)},
         pictures=task.pictures() if isinstance(task, Pictured) else (),
     )
-
-
-def _shared(folder: Path) -> list[str] | None:
-    """The groups that two splits share, of those the task keeps. Reads the disk."""
-    from models.common.split import FILE, SPLITS
-
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    groups = {
-        name: set(found) for name, found in json.loads(path.read_bytes()).items() if name in SPLITS
-    }
-    return sorted({one for a, b in combinations(groups.values(), 2) for one in a & b})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import run_folder
+from launcher.generations import lives
 from launcher.going_on.resumption import Resume
 from launcher.messages import Fault, SettingsError
 from launcher.processes.handover import Job
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from training.data.samples import Samples
 
 
-def kept(resolved: Resolved, samples: Samples, order: DataOrder, world: World) -> dict[str, Any]:
-    """What every checkpoint of the run says of its settings and its data. Collective."""
+def kept(
+    resolved: Resolved, samples: Samples, order: DataOrder, world: World, intake: int = 0
+) -> dict[str, Any]:
+    """What every checkpoint of the run says of its settings and its data. Collective.
+
+    `intake` is the number of the one that is learnt; 0: the data that the run began with.
+    """
     return {
         "settings": {key: value.value for key, value in resolved.values.items()},
         "data": {
@@ -33,6 +39,7 @@ def kept(resolved: Resolved, samples: Samples, order: DataOrder, world: World) -
             "global_batch": order.global_batch,
             "seed": order.seed,
         },
+        "intake": intake,
     }
 
 
@@ -54,7 +61,10 @@ def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before
         if found.damaged:
             raise SettingsError([_none_is_whole(resume.source, found.damaged)])
         return None
-    before = Before(found.checkpoint, frozenset(resume.reset), resume.changes, found.damaged)
+    reset = frozenset(resume.reset)
+    if found.checkpoint.facts.get("intake", 0) != kept["intake"]:
+        reset |= {"data", "schedule"}  # the checkpoint is of what was learnt before this intake
+    before = Before(found.checkpoint, reset, resume.changes, found.damaged)
     before.check_data(kept["data"])
     return before
 
@@ -68,17 +78,21 @@ def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Fault:
     )
 
 
-def settle(job: Job, folder: Path, before: Before | None, world: World) -> None:
+def settle(
+    job: Job, folder: Path, before: Before | None, world: World, door: Path | None = None
+) -> None:
     """Make the folder that of the run that goes on: its settings, no lines and no checkpoints later
     than where it begins. Rank 0's; touches disk.
     """
     resume = job.resume
+    step = before.step if before else 0
+    if world.rank == 0 and job.generation is not None:
+        lives.begin(folder, job.generation, step, world.size, door)
     if world.rank != 0 or resume is None:
         return
-    run_folder.renew(folder, job.resolved)
-    step = before.step if before else 0
-    metrics.cut(folder, step, before.fact("evaluated_at") if before else None)
+    run_folder.renew(folder, job.resolved, door)
+    metrics.cut(folder, step, before.fact("evaluated_at") if before else None, door)
     if resume.source.resolve() == folder.resolve():
         for damaged in before.damaged if before else ():
-            retention.mark_damaged(folder, damaged)
-        retention.set_aside(folder, step)
+            retention.mark_damaged(folder, damaged, door)
+        retention.set_aside(folder, step, door)

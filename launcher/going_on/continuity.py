@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args
 from launcher import messages
 from launcher.going_on.resumption import Part
 from launcher.messages import Fault, plain
-from launcher.settings import history, refusals
+from launcher.settings import history, refusals, staging
 from launcher.settings.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.settings.entries import PERSONS
 from launcher.settings.leaves import leaves
-from launcher.settings.resolved import Resolved, Value
+from launcher.settings.resolved import STAGED, Resolved, Value
 
 Rule = Literal["free", "never"] | Part
 """free: it may change; a part: it may where that part begins anew; never: it is another run."""
@@ -35,23 +35,32 @@ RULES: Mapping[Rule, Sequence[str]] = {
         "engine",
         "memory",
         "loader",
+        "encodings",
         "log",
         "limits",
+        "track",
+        "tracking",
+        "continuous",
+        "download",
         "save",
         "stop",
         "model.folder",
+        "model.recompute_regions",
         "eval.every",
+        "eval.each_epoch",
+        "eval.last",
         "train.micro_batch",
         "train.accumulation",
         "train.debug",
         "train.deterministic",
         "train.preview",
+        "train.timing",
         "train.on_nonfinite",
     ),
     "optimizer": ("optim", "train.ema"),
     "schedule": ("schedule", "optim.lr", "train.epochs", "train.max_steps"),
     "data": ("data", "train.seed", "train.global_batch", "eval.share"),
-    "never": ("model", "mode", "stages", "eval.metric"),
+    "never": ("model", "mode", "limits.profile", "stages", "eval.metric"),
 }
 """Settings and whole sections of them; of two that fit, the longer counts."""
 LENGTH = ("train.epochs", "train.max_steps")
@@ -144,7 +153,16 @@ def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
         now = {other: value.value for other, value in resolved.values.items()}
         if length_is_free(before) and length_is_free(now):
             return "free"
+    if key in _first_weights(resolved):
+        return "free"  # they lie in the checkpoint now
     return rule_of(key)
+
+
+def _first_weights(resolved: Resolved) -> set[str | None]:
+    """The settings that name what stages begin with, in mode staged."""
+    if resolved.values["mode"].value != STAGED:
+        return set()
+    return {stage.loads for stage in staging.declared(resolved.settings.model.family)}
 
 
 def _refused(one: Difference, resolved: Resolved, run: str) -> Fault:

@@ -158,20 +158,32 @@ def _nothing_left(
     result = found.result
     if result is None or result.get("status") != "completed":
         return None
-    more = {*continuity.LENGTH, "stop.patience", "stop.min_delta"}
     is_earlier = found.asked not in (None, resume.newest_step(found.folder))
-    if is_earlier or "data" in reset or any(one.key in more for one in changed):
+    if is_earlier or "data" in reset or any(_gives_more(one.key) for one in changed):
         return None
     steps = result.get("steps")
-    values = {key: value.value for key, value in resolved.values.items()}
-    option = f"--epochs {2 * values['train.epochs']:g}"
-    if values["train.max_steps"] is not None and values["train.max_steps"] == steps:
-        option = f"--max-steps {2 * steps}"
-    anew = "" if continuity.length_is_free(values) else " --reset schedule"
     line = (
         f"nothing is left to do: {found.folder} was completed at step {steps}; "
-        f"to train longer: {PROGRAM} resume {found.folder} {option}{anew}"
+        f"to train longer: {PROGRAM} resume {found.folder} {_longer(resolved, steps)}"
     )
     told = {field.name: result.get(field.name) for field in fields(Outcome)}
     del told["exit_code"]
     return NothingLeft(line, {**told, "reason": "nothing is left to do"})
+
+
+def _gives_more(key: str) -> bool:
+    """Whether another value of the setting may give a completed run more to do."""
+    return key in continuity.LENGTH or key.startswith("stop.")
+
+
+def _longer(resolved: Resolved, steps: object) -> str:
+    """The options by which a run that was completed after `steps` trains longer."""
+    values = {key: value.value for key, value in resolved.values.items()}
+    for key in ("stop.after", "stop.at"):
+        if values[key] is not None:
+            return f"--set {key}=null"
+    option = f"--epochs {2 * values['train.epochs']:g}"
+    most = values["train.max_steps"]
+    if most is not None and most == steps:
+        option = f"--max-steps {2 * most}"
+    return option if continuity.length_is_free(values) else f"{option} --reset schedule"

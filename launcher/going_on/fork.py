@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 
 from launcher import run_folder
+from launcher.generations import takeover
 from launcher.going_on import lock
+from slurm import generation
 
 _LEFT = frozenset(
     {
@@ -17,6 +19,7 @@ _LEFT = frozenset(
         run_folder.SETTINGS,
         run_folder.ORIGINS,
         lock.NAME,
+        generation.FOLDER,
     }
 )
 """What the new run makes for itself."""
@@ -28,7 +31,7 @@ def copy(source: Path, folder: Path) -> None:
     Metrics come whole: the run cuts what is after the step that it goes on from. Raises OSError.
     """
     for entry in sorted(source.iterdir()):
-        if entry.name in _LEFT or entry.name.startswith(run_folder.EXPORT):
+        if entry.name in _LEFT or entry.name.startswith((run_folder.EXPORT, *takeover.HIDDEN)):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, folder / entry.name, symlinks=True)

@@ -12,9 +12,9 @@ from launcher import messages, run_folder
 from launcher.files.source import read
 from launcher.messages import PROGRAM, Fault, SettingsError
 from launcher.settings import words as typed
+from launcher.settings.choice import choose
 from launcher.settings.entries import Entry
 from launcher.settings.entries import find as node_of
-from launcher.settings.resolve import choose
 from launcher.settings.resolved import Words
 from training.checkpoint import blocks, manifest
 from training.checkpoint.manifest import CheckpointError
@@ -79,6 +79,15 @@ def is_same(one: Path, other: Path) -> bool:
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint whose JSON can be read; None: there is none."""
     return next((kept.step for kept in _kept(folder)), None)
+
+
+def result_of(folder: Path) -> Mapping[str, Any] | None:
+    """How the run in `folder` ended; None: it did not, or nobody can read it. Reads the disk."""
+    try:
+        result = json.loads((folder / run_folder.RESULT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return result if isinstance(result, dict) else None
 
 
 def _unfinished(out: Path, place: str) -> Found | None:
@@ -159,7 +168,7 @@ def _found(folder: Path, step: int | None, place: str) -> Found:
     kept = next(_kept(folder), None) if step is None else _kept_at(folder, step, place)
     if kept is None and (steps := _steps(folder)):
         _kept_at(folder, steps[0], place)  # says what is wrong with it
-    return Found(folder, step, kept, _result(folder))
+    return Found(folder, step, kept, result_of(folder))
 
 
 def _kept_at(folder: Path, step: int, place: str) -> Kept:
@@ -220,14 +229,6 @@ def _read(folder: Path, step: int) -> Kept:
     if settings is not None and not isinstance(settings, dict):
         raise ValueError(f"{checkpoint / manifest.STATE} holds no settings")
     return Kept(step, settings)
-
-
-def _result(folder: Path) -> Mapping[str, Any] | None:
-    try:
-        result = json.loads((folder / run_folder.RESULT).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return result if isinstance(result, dict) else None
 
 
 def _refusal(what: str, value: Any, place: str, near: str | None = None) -> SettingsError:

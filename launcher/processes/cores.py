@@ -29,8 +29,15 @@ def threads(asked: int | None, cores: int, ranks: int, environ: Mapping[str, str
 
 def are_left_to_torch(settings: Any, ranks: int) -> bool:
     """Whether a run takes the threads that torch takes by itself: it runs in the first process."""
-    engine = settings.engine
-    return ranks == 1 and engine.threads is None and not engine.max_restarts
+    engine, goes_on = settings.engine, settings.continuous.enabled
+    return ranks == 1 and engine.threads is None and not engine.max_restarts and not goes_on
+
+
+def of_torch() -> int:
+    """The threads that torch takes by itself. Imports torch."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def share_politely(environ: MutableMapping[str, str]) -> None:
@@ -68,6 +75,9 @@ def bind(settings: Any, environ: Mapping[str, str]) -> None:
     if not hasattr(os, "sched_setaffinity"):
         raise EngineError("engine.bind_cores: this system cannot pin processes to cores")
     cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // int(environ.get("LOCAL_WORLD_SIZE", 1)))
+    ranks = int(environ.get("LOCAL_WORLD_SIZE", 1))
+    if ranks > 1 and len(cores) <= (os.cpu_count() or 1) // ranks:
+        return  # Slurm has pinned it already
+    share = max(1, len(cores) // ranks)
     first = int(environ.get("LOCAL_RANK", 0)) * share % len(cores)
     os.sched_setaffinity(0, cores[first : first + share])

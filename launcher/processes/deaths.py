@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import SubprocessContext
 
 _LAST_BYTES = 4000
-_TURN = {"killed": 0, "words": 1, "fault": 1, "stopped": 2, "peer lost": 3}
+_TURN = {
+    "killed": 0,
+    "words": 1,
+    "fault": 1,
+    "out of memory": 1,
+    "stopped": 2,
+    "fenced": 2,
+    "peer lost": 3,
+}
 _CAUSES = {"SIGKILL": "often the machine's memory had run out"}
 
 

@@ -10,8 +10,12 @@ from typing import Any
 
 from launcher.going_on import resumption
 from launcher.going_on.resumption import Resume
+from launcher.intakes import lesson
+from launcher.intakes.lesson import Lesson
 from launcher.settings import own_task, schema
 from launcher.settings.resolved import Batching, Origin, Resolved, Value
+from slurm.generation import Generation, parse
+from training.dotted import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 """The variable that tells a rank the process number of who started it."""
@@ -29,6 +33,10 @@ class Job:
     """Whether this rank shows its progress; of the job of many: whether rank 0 does."""
     resume: Resume | None = None
     """What the run goes on from; None: it begins."""
+    lesson: Lesson | None = None
+    """What is learnt of a folder that is watched; None: the data as the settings name it."""
+    generation: Generation | None = None
+    """Which life of which job it is; None: of none."""
     reports: Path | None = None
     """Where a rank leaves its report for the supervisor; None: this process tells the person."""
 
@@ -49,6 +57,8 @@ def save(job: Job, folder: Path) -> None:
         "folder": None if job.folder is None else str(job.folder),
         "console": job.console,
         "resume": None if job.resume is None else resumption.plain(job.resume),
+        "lesson": None if job.lesson is None else lesson.plain(job.lesson),
+        "generation": None if job.generation is None else str(job.generation),
     }
     (folder / _FILE).write_text(json.dumps(told), encoding="utf-8")
 
@@ -59,7 +69,7 @@ def load(folder: Path) -> Job:
     values = {key: _value(value) for key, value in told["values"].items()}
     plain = {key: value.value for key, value in values.items()}
     own_task.search(plain.get(own_task.FOLDER))
-    settings = schema.settings_class(plain["model.family"]).model_validate(schema.nested(plain))
+    settings = schema.settings_class(plain["model.family"]).model_validate(nested(plain))
     resolved = Resolved(
         settings=settings,
         values=values,
@@ -75,6 +85,8 @@ def load(folder: Path) -> Job:
         folder=Path(told["folder"]) if told["folder"] else None,
         console=told["console"],
         resume=resume and Resume(**{**resume, "source": Path(resume["source"])}),
+        lesson=told["lesson"] and lesson.read(told["lesson"]),
+        generation=parse(told["generation"]) if told["generation"] else None,
         reports=folder,
     )
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from launcher import exit_codes
-from launcher.processes import cores, handover, report
+from launcher.processes import cores, early, handover, report
+from launcher.processes.answered import answered
 from launcher.processes.handover import Job
 from launcher.processes.last_words import end_hard
 from launcher.processes.report import Report, Stopped
@@ -39,12 +40,23 @@ def worker() -> Work:
 def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
     """Do the rank's work in this process; its report, whatever happens."""
     try:
-        with _stoppable():
+        with stoppable():
             cores.bind(job.resolved.settings, os.environ)
             return report.ended(asdict(load_work()(job)), rank)
     # The border at a rank's top: every end, Ctrl-C included, becomes a report for the person.
     except BaseException as fault:
         return report.failed(fault, rank)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """While nothing listens to signals yet, a scheduler's signal raises Stopped."""
+    if threading.current_thread() is not threading.main_thread() or early.current() is not None:
+        yield
+        return
+    numbers = [getattr(signal, name) for name in _STOPPERS if hasattr(signal, name)]
+    with answered(numbers, _stop):
+        yield
 
 
 def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
@@ -66,21 +78,6 @@ def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
     ending.save(folder)
     # Also after a good end: threads of gloo now and then abort an interpreter that shuts down.
     end_hard(exit_codes.DONE if ending.kind == "ended" else ending.exit_code)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """While nothing listens to signals yet, a scheduler's signal ends the rank in good order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [getattr(signal, name) for name in _STOPPERS if hasattr(signal, name)]
-    before = {number: signal.signal(number, _stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _stop(number: int, frame: object) -> NoReturn:

@@ -15,17 +15,23 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from engines.base import EngineError
+from engines.base import EngineError, PeersMissing
 from launcher import exit_codes
+from launcher.fetching.faults import FetchError
+from launcher.generations.fenced import FencedOff
 from launcher.messages import SettingsError
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
+from training.machine.out_of_memory import OutOfMemory
 from training.records.line_file import RunFolderError
 
-Kind = Literal["ended", "stopped", "words", "fault", "peer lost"]
+Kind = Literal[
+    "ended", "stopped", "words", "fault", "out of memory", "killed", "fenced", "peer lost"
+]
 """ended: in good order, as the ranks agreed; stopped: by a signal, before there was anything to
-save; words: the person's settings or data are wrong; fault: of the program or the run; peer lost:
-this rank only saw that another one had gone."""
+save; words: the person's settings or data are wrong; fault: of the program or the run; out of
+memory: of the host or of a device, while it ran; killed: it died without a word; fenced: a later
+generation of its job has taken over; peer lost: this rank only saw that another one had gone."""
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 _LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"
@@ -94,16 +100,23 @@ def _failed(fault: BaseException, rank: int) -> Report:
         return _report("words", exit_codes.WRONG_WORDS, rank, str(fault))
     if isinstance(fault, DataError | EngineError):
         return _report("words", exit_codes.WRONG_WORDS, rank, f"error: {fault}")
-    if isinstance(fault, RunFolderError | CheckpointError):
+    if isinstance(fault, RunFolderError | CheckpointError | FetchError):
         return _report("fault", exit_codes.FAULT, rank, f"error: {fault}")
+    if isinstance(fault, FencedOff):
+        return _report("fenced", exit_codes.FAULT, rank, f"error: {fault}")
     if isinstance(fault, KeyboardInterrupt):
         text = "interrupted before there was anything to save"
         return _report("stopped", exit_codes.INTERRUPTED, rank, text)
     if isinstance(fault, Stopped):
         text = f"stopped by {fault.signal_name} before there was anything to save; run me again"
         return _report("stopped", exit_codes.RUN_AGAIN, rank, text)
+    if isinstance(fault, OutOfMemory):
+        text = f"error: rank {rank} on {socket.gethostname()} {fault}"
+        return _report("out of memory", exit_codes.FAULT, rank, text)
     trace = "".join(traceback.format_exception(fault))
     said = "".join(traceback.format_exception_only(fault)).strip()
+    if isinstance(fault, PeersMissing):
+        return _report("peer lost", exit_codes.FAULT, rank, f"error: {fault}", trace)
     if isinstance(fault, RuntimeError | OSError) and _LOST_PEER.search(said):
         text = f"error: rank {rank} on {socket.gethostname()} lost another rank"
         return _report("peer lost", exit_codes.FAULT, rank, text, trace)
@@ -129,7 +142,7 @@ def given_up(reason: str, rank: int) -> Report:
 def died(rank: int, status: str, last_words: str) -> Report:
     """The report that a rank could not write itself; `last_words` is what it printed last."""
     text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
-    return _report("fault", exit_codes.FAULT, rank, text, last_words)
+    return _report("killed", exit_codes.FAULT, rank, text, last_words)
 
 
 def _report(

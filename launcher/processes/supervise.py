@@ -6,19 +6,19 @@ import logging
 import os
 import shutil
 import signal
-import site
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import own_packages
 from launcher.processes import deaths, handover, report
+from launcher.processes.answered import held_back
 from launcher.processes.report import Report, Stopped
 
 if TYPE_CHECKING:
@@ -80,8 +80,11 @@ def supervise(
     others, too long for a person. Touches the disk (a temporary folder), opens a port on this
     machine.
     """
-    folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
+    undo = ExitStack()
     try:
+        with held_back(_PASSED_ON):  # one that came between the two would leave the folder behind
+            folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
         handover.save(job, folder)
         with _start(folder, job.resolved.nproc, threads, module) as ranks:
             ranks.passed_on = signals if signals is not None else set()
@@ -94,7 +97,7 @@ def supervise(
     except (KeyboardInterrupt, Stopped) as fault:
         return report.failed(fault, 0)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        undo.close()
 
 
 def _watch(ranks: Ranks) -> Report:
@@ -121,8 +124,13 @@ def _watch(ranks: Ranks) -> Report:
 
 @contextmanager
 def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Ranks]:
-    from torch.distributed import TCPStore
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
+    with held_back(_PASSED_ON):  # an import that is broken off may fail in a way of its own
+        from torch.distributed import TCPStore
+        from torch.distributed.elastic.multiprocessing import (
+            DefaultLogsSpecs,
+            Std,
+            start_processes,
+        )
 
     # It warns of each process that it ends, and of a supervisor outside the main thread.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
@@ -176,19 +184,8 @@ def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, st
         "TORCHELASTIC_RESTART_COUNT": "0",
         handover.SUPERVISOR: str(os.getpid()),
         "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": _search_path(),
+        "PYTHONPATH": own_packages.search_path(os.environ),
     }
-
-
-def _search_path() -> str:
-    """PYTHONPATH on which a new interpreter finds this very `launcher`."""
-    given = os.environ.get("PYTHONPATH", "")
-    home = str(own_packages.HOME)
-    installed = [*site.getsitepackages(), site.getusersitepackages()]
-    if home in installed:
-        # In front of the standard library, old packages there would take its modules' names.
-        return given
-    return os.pathsep.join(filter(None, (home, given)))
 
 
 def _pass_signals_on(ranks: Ranks) -> None:

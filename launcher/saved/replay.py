@@ -18,8 +18,10 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher import exit_codes, machine, run_folder
 from launcher.going_on.resumption import Resume
+from launcher.intakes import replayed
 from launcher.messages import Fault, SettingsError
 from launcher.processes import cores, supervise
+from launcher.processes.answered import answered
 from launcher.processes.handover import Job
 from launcher.processes.report import Report
 from launcher.saved.stretch import Stretch
@@ -116,7 +118,8 @@ def replay(stretch: Stretch, run: Path, resolved: Resolved) -> Iterator[Replay]:
         _carry_along(run, folder)
         step = None if stretch.source is None else stretch.after
         resume = Resume(source, step=step, reset=stretch.reset, until=stretch.upto)
-        job = Job(resolved, folder, console=False, resume=resume)
+        told = replayed.lesson_at(run, stretch.after, stretch.upto)
+        job = Job(resolved, folder, console=False, resume=resume, lesson=told)
         signals: set[int] = set()
         with _printing_into(home / "printed.txt"):
             threads = _threads(resolved)
@@ -134,10 +137,8 @@ def _carry_along(run: Path, folder: Path) -> None:
 
 def _threads(resolved: Resolved) -> int:
     """Threads of a process: as many as the run had, for sums depend on them."""
-    import torch
-
     if cores.are_left_to_torch(resolved.settings, resolved.nproc):
-        return torch.get_num_threads()
+        return cores.of_torch()
     asked = resolved.settings.engine.threads
     return cores.threads(asked, machine.look().cores, resolved.nproc, os.environ)
 
@@ -168,10 +169,5 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         sys.exit(exit_codes.RUN_AGAIN)
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
+    with answered((signal.SIGTERM, signal.SIGHUP), end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -15,8 +15,9 @@ from launcher.going_on.resume import holds_run
 from launcher.going_on.resumption import Part
 from launcher.messages import PROGRAM, Fault, SettingsError, nearest
 from launcher.settings.renamed import tree_as_today
-from launcher.settings.schema import nested
+from launcher.staged import record
 from training.checkpoint import manifest, retention
+from training.dotted import nested
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
@@ -141,6 +142,10 @@ def _no_run(path: Path, place: str, command: str) -> Fault:
         what = f"there is no run folder '{path}'"
     else:
         what = f"'{path}' holds no run: there is no {run_folder.SETTINGS} in it"
+    stages = record.load(path)
+    if stages is not None:
+        what = f"'{path}' holds several runs, one for each stage"
+        near, mend = None, f"write  {PROGRAM} {command} {list(stages.stages.values())[-1]}"
     return Fault(what, value=str(path), place=place, legal=_LEGAL, nearest=near, mend=mend)
 
 

@@ -28,6 +28,15 @@ def solve(values: Mapping[str, Value], world_size: int) -> Batching:
     return Batching(at_one.global_batch, micro, share // micro, world_size)
 
 
+def halved(numbers: Batching) -> Batching | None:
+    """The same global batch in micro-batches of half the size, or less; None: they are of 1."""
+    if numbers.micro_batch == 1:
+        return None
+    share = numbers.micro_batch * numbers.accumulation
+    micro = largest_divisor(share, numbers.micro_batch // 2)
+    return Batching(numbers.global_batch, micro, share // micro, numbers.world_size)
+
+
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)

@@ -9,13 +9,14 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher import messages
+from launcher.fetching import declared
+from launcher.intakes import checks as intakes
 from launcher.messages import Fault, plain, shown
-from launcher.settings import history, refusals
+from launcher.settings import history, refusals, staging
 from launcher.settings.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.settings.entries import MODES, PERSONS
+from launcher.settings.entries import MODES, PERSONS, PROFILE
 from launcher.settings.leaves import leaves
 from launcher.settings.resolved import Resolved, Value
-from models.catalog import FAMILIES, stages_of
 from training import duration
 
 Values = Mapping[str, Value]
@@ -64,24 +65,6 @@ def _about(
     )
 
 
-def _stages(values: Values) -> Iterator[Fault]:
-    family = values["model.family"].value
-    if stages_of(family):
-        return
-    staged = [name for name, entry in FAMILIES.items() if entry.stages]
-    legal = f"families that declare stages: {', '.join(staged) or 'none'}"
-    for key, asks in (("mode", values["mode"].value == "staged"), ("stages", None)):
-        if asks or (asks is None and values[key].value):
-            yield Fault(
-                f"{key} {shown(values[key].value)} needs stages, and {family} declares none",
-                key=key,
-                value=values[key].value,
-                place=refusals.place(key, values[key].origin),
-                legal=legal,
-                mend="write  --mode resource-efficient  to lower the peak of memory in one run",
-            )
-
-
 def _ds_config(values: Values) -> Iterator[Fault]:
     path, engine = values["engine.ds_config"].value, values["engine.name"].value
     if path is None:
@@ -103,6 +86,8 @@ def _paths(values: Values) -> Iterator[Fault]:
         path = values[key].value if key in values else None
         if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
             continue
+        if key == "data.path" and declared.brings(values, path):
+            continue
         folder = Path(path).parent
         there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
         near = messages.nearest(Path(path).name, there)
@@ -118,7 +103,7 @@ def _paths(values: Values) -> Iterator[Fault]:
 
 
 def _limits(values: Values) -> Iterator[Fault]:
-    for name in ("ram", "gpu", "swap"):
+    for name in ("ram", "gpu", "swap", "disk"):
         low, high = values[f"limits.{name}"], values[f"limits.critical.{name}"]
         if low.value > high.value:
             why = f"is above limits.critical.{name} {plain(high.value)}"
@@ -205,7 +190,7 @@ def _mode_keeps_batch(values: Values) -> Iterator[Fault]:
     if promise != {"at_least": 1, "at_most": 1}:
         return
     trio = (GLOBAL, MICRO, ACCUMULATION)
-    if any(values[key].origin.layer in PERSONS for key in trio):
+    if any(values[key].origin.layer in (PROFILE, *PERSONS) for key in trio):
         return
     old = (history.default(values[MICRO]) or 1) * (history.default(values[ACCUMULATION]) or 1)
     new = (history.shipped(values[MICRO]) or 1) * (history.shipped(values[ACCUMULATION]) or 1)
@@ -237,7 +222,7 @@ def _no_effect(values: Values) -> Iterator[Fault]:
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Fault]], ...] = (
-    _stages,
+    staging.check,
     _ds_config,
     _paths,
     _limits,
@@ -247,4 +232,6 @@ CHECKS: tuple[Callable[[Values], Iterator[Fault]], ...] = (
     _mode_keeps_batch,
     _mode_changes_nothing,
     _no_effect,
+    intakes.contradictions,
+    declared.faults,
 )

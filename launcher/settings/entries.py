@@ -14,8 +14,10 @@ RESUMED = "resumed run"
 """The layer of the settings that a run which goes on had before."""
 PERSONS = (RESUMED, "config", "command line")
 """The layers that a person writes, or wrote then; all others come with the program."""
-MODES = ("mode", "family mode", "size mode")
+MODES = ("mode", "family mode", "size mode", "stage", "size stage")
 """The layers that may change a default in the place of setting a value."""
+PROFILE = "profile"
+"""The layer of `limits.profile`, which may change what stands below it, the mode's values too."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Entry:
     order: tuple[int, int] = (0, 0)
     text: str | None = None
     """The value as it was typed, where that is one word."""
+    node: Node | None = None
+    """The value with its lines, where it stands in a file."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,16 @@ def file_layer(name: str, root: Node, place: str, family: str, rank: int) -> Lay
             Origin(name, f"{place}, line {node.line}"),
             order=(rank, node.line),
             text=node.text,
+            node=node,
         )
         for key, node in flat(root, sections(family))
     ]
     return Layer(name, entries)
+
+
+def typed_list(text: str) -> list[str]:
+    """The items of a list of texts that is typed without brackets."""
+    return [word.strip() for word in text.split(",")]
 
 
 def flat(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tuple[str, Node]]:

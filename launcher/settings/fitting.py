@@ -179,11 +179,39 @@ def _pin_memory(bench: Bench) -> None:
 
 def _attention(bench: Bench) -> None:
     key = "memory.attention"
-    if bench.get(key) == "flash" and bench.world.device != "cuda":
+    precision = bench.get("precision")
+    if bench.get(key) != "flash":
+        return
+    if bench.world.device != "cuda":
         if bench.typed(key):
             bench.refuse(key, f"needs a GPU, and this run is on {bench.world.device}", "auto")
         else:
             bench.replace(key, "auto", "no GPU")
+    elif precision in ("fp32", "tf32") and not bench.typed(key):
+        bench.replace(key, "auto", f"flash attention takes 16 bits, and precision is {precision}")
+
+
+def _cache(bench: Bench) -> None:
+    key = "memory.empty_cache_every"
+    if bench.get(key) is None or bench.world.device != "cpu":
+        return
+    if bench.typed(key):
+        bench.refuse(key, "needs a GPU, and this run is on the CPU", None)
+    else:
+        bench.replace(key, None, "a CPU has no such cache")
+
+
+def _optimizer(bench: Bench) -> None:
+    key, engine = "optim.name", ENGINES.get(bench.get("engine.name"))
+    if engine is None or not engine.cuts_parameters or bench.get(key) != "adafactor":
+        return
+    reason = f"engine {engine.name} cuts weights, and adafactor needs whole rows and columns"
+    if not bench.typed(key):
+        bench.replace(key, "adamw", reason)
+        return
+    able = ", ".join(entry.name for entry in ENGINES.values() if not entry.cuts_parameters)
+    legal = f"adamw, sgd under engine {engine.name}; adafactor under {able}"
+    bench.refuse(key, f"cannot be had: {reason}", "adamw", legal=legal)
 
 
 def _compile(bench: Bench) -> None:
@@ -224,6 +252,8 @@ RULES: tuple[Callable[[Bench], None], ...] = (
     _workers,
     _pin_memory,
     _attention,
+    _optimizer,
+    _cache,
     _compile,
     _epochs,
 )

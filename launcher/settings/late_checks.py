@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from launcher.messages import SettingsError, render
-from launcher.settings import taken
+from launcher.messages import Fault, SettingsError, render
+from launcher.settings import refusals, taken
+from launcher.settings.batching import GLOBAL, largest_divisor
 from launcher.settings.checks import check_budget
 from launcher.settings.resolved import Resolved
 from launcher.settings.taken import Taken
+from models.base import DataError, Task
+from models.common.split import FILE, shared_groups
 from training.hooks import Budget
+
+MOST_LEFT_OUT = 0.1
+"""Share of an epoch that may go unseen without a word."""
+_NAMED = 3
 
 
 def check(resolved: Resolved, budget: Budget, settings: Taken, speaks: bool) -> None:
@@ -18,9 +26,56 @@ def check(resolved: Resolved, budget: Budget, settings: Taken, speaks: bool) -> 
     All that reads settings has to be built by now. Raises SettingsError; warnings go to stderr
     where this rank `speaks`.
     """
-    faults = check_budget(resolved, budget.total_steps, budget.steps_per_epoch)
+    faults: list[Fault] = []
+    if not budget.intake:  # which has a length and a schedule of its own
+        faults += check_budget(resolved, budget.total_steps, budget.steps_per_epoch)
+    faults += _left_out(resolved, budget)
     faults += taken.unread_faults(resolved, taken.seen(settings))
     if errors := [fault for fault in faults if fault.severity == "error"]:
         raise SettingsError(errors)
     if faults and speaks:
         print(render(faults), file=sys.stderr)
+
+
+def check_splits(task: Task, folder: Path) -> None:
+    """Refuse data on which training and validation would see the same. Reads the run folder.
+
+    Raises DataError where two splits are one object, or share groups.
+    """
+    mend = "split by what a sample belongs to: recording, patient, document"
+    if task.data("train") is task.data("val"):
+        raise DataError(
+            "the task gives the same samples to train and to validate on",
+            where="data('train') and data('val') of the task",
+            legal="splits that share no sample",
+            mend=mend,
+        )
+    if shared := shared_groups(folder):
+        more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
+        raise DataError(
+            f"{len(shared)} groups are in two splits: {', '.join(shared[:_NAMED])}{more}",
+            where=str(folder / FILE),
+            legal="each group in one of train, val and test",
+            mend=mend,
+        )
+
+
+def _left_out(resolved: Resolved, budget: Budget) -> list[Fault]:
+    """That much of the data fills no global batch, in each epoch another part."""
+    length = budget.steps_per_epoch * budget.global_batch + budget.left_out
+    if budget.left_out <= MOST_LEFT_OUT * length:
+        return []
+    whole = -(-length // budget.global_batch)
+    near = largest_divisor(length, length // whole)
+    origin = resolved.values[GLOBAL].origin
+    return [
+        Fault(
+            f"{budget.left_out} of {length} samples fill no global batch of {budget.global_batch}: "
+            f"each epoch leaves out as many, other ones each time",
+            key=GLOBAL,
+            value=budget.global_batch,
+            place=refusals.place(GLOBAL, origin),
+            mend=f"write  --set {GLOBAL}={near}",
+            severity="warning",
+        )
+    ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from launcher.messages import Fault
-from launcher.settings import refusals, transforms
-from launcher.settings.entries import MODES, Entry, Layer
+from launcher.settings import items, refusals, transforms
+from launcher.settings.entries import MODES, PROFILE, Entry, Layer
 from launcher.settings.leaves import leaves
 from launcher.settings.resolved import Origin, Value
-from launcher.settings.schema import config_of, get, nested, settings_class
+from launcher.settings.schema import config_of, get, settings_class
+from training.dotted import nested
 
 
 def merge(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Value], list[Fault]]:
@@ -32,6 +34,8 @@ def merge(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Value], list[
         entries = _usable(family, layer, values, faults)
         if layer.name in MODES:
             entries = [_changed(family, entry, default or values) for entry in entries]
+        elif layer.name == PROFILE:
+            entries = [_changed(family, entry, values) for entry in entries]
         legal, wrong = _typed(family, entries, values)
         faults.extend(wrong)
         for entry, value in legal:
@@ -50,8 +54,8 @@ def _usable(
     seen: dict[str, Entry] = {}
     for entry in layer.entries:
         if entry.key not in values:
-            # What a mode says of models and data in general, this family may not have.
-            if layer.name != "mode" or not entry.key.startswith(("model.", "data.")):
+            # What a mode or profile says of models and data in general, this family may not have.
+            if layer.name not in ("mode", PROFILE) or not entry.key.startswith(("model.", "data.")):
                 faults.append(refusals.unknown_key(family, entry))
         elif _is_torn(seen.get(entry.key), entry):
             faults.append(refusals.twice(entry, seen[entry.key]))
@@ -73,8 +77,10 @@ def _changed(family: str, entry: Entry, default: Mapping[str, Value]) -> Entry:
     if not transforms.is_transform(entry.value):
         return entry
     sizes = tuple(config_of(family).SIZES)
-    value = transforms.apply(entry.value, default[entry.key].value, sizes)
-    return Entry(entry.key, value, entry.origin, entry.option, entry.order)
+    before = default[entry.key].value
+    value = transforms.apply(entry.value, before, sizes)
+    origin = replace(entry.origin, how=transforms.told(entry.value, before, value))
+    return Entry(entry.key, value, origin, entry.option, entry.order)
 
 
 def _typed(
@@ -83,6 +89,7 @@ def _typed(
     """The entries with their values as the schema reads them, and a fault for each other one."""
     by_key = {entry.key: entry for entry in entries}
     faults: dict[str, Fault] = {}
+    wrong: set[str] = set()
     legal = settings_class(family)
     settings = None
     try:
@@ -91,18 +98,20 @@ def _typed(
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             key = _key_of(detail["loc"], by_key)
-            beneath = values[key]
-            faults.setdefault(
-                key, refusals.bad_value(leaves(family)[key], by_key[key], detail["type"], beneath)
-            )
-        tree = nested({key: e.value for key, e in by_key.items() if key not in faults})
+            leaf, entry, beneath = leaves(family)[key], by_key[key], values[key]
+            fault = items.fault(leaf, entry, detail) if leaf.items else None
+            fault = fault or refusals.bad_value(leaf, entry, detail["type"], beneath)
+            wrong.add(key)
+            faults.setdefault(fault.key or key, fault)
+        tree = nested({key: e.value for key, e in by_key.items() if key not in wrong})
         settings = legal.model_validate(tree, strict=True)
     for key, entry in by_key.items():
         leaf = leaves(family)[key]
         if kind := refusals.unseen_by_schema(leaf, entry.value):
+            wrong.add(key)
             faults.setdefault(key, refusals.bad_value(leaf, entry, kind, values[key]))
     read = [
-        (entry, _plain(get(settings, key))) for key, entry in by_key.items() if key not in faults
+        (entry, _plain(get(settings, key))) for key, entry in by_key.items() if key not in wrong
     ]
     return read, list(faults.values())
 
@@ -114,7 +123,12 @@ def _key_of(loc: Sequence[Any], keys: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value without the schema's classes: a promise as a mapping of mappings."""
+    """A value without the schema's classes: as mappings, with what was written in them."""
+    if isinstance(value, list):
+        return [
+            item.model_dump(exclude_unset=True) if isinstance(item, BaseModel) else item
+            for item in value
+        ]
     if isinstance(value, dict):
         return {
             key: item if isinstance(item, dict) else item.model_dump(exclude_none=True)

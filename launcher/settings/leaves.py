@@ -39,6 +39,8 @@ class Leaf:
     unless: Mapping[str, list[Any]] = field(default_factory=dict)
     """Means nothing where one of these settings has one of the values."""
     bounds: Mapping[str, float] = field(default_factory=dict)
+    items: Mapping[str, Leaf] = field(default_factory=dict)
+    """What is known of each key of its mappings, where it is a list of them."""
 
 
 @cache
@@ -82,7 +84,7 @@ def _leaf(key: str, info: FieldInfo) -> Leaf:
     return Leaf(
         key=key,
         type="one of" if isinstance(legal, tuple) else str(options),
-        default=info.get_default(call_default_factory=True),
+        default=None if info.is_required() else info.get_default(call_default_factory=True),
         legal=legal,
         range=_range(bounds),
         unit=extra.get("unit") or ("seconds" if key.endswith("_s") else None),
@@ -91,6 +93,7 @@ def _leaf(key: str, info: FieldInfo) -> Leaf:
         only_if=extra.get("only_if", {}),
         unless=extra.get("unless", {}),
         bounds=bounds,
+        items=_items(info.annotation),
     )
 
 
@@ -117,7 +120,7 @@ def _options(annotation: Any) -> tuple[tuple[str, ...] | str, bool]:
     if set(flat) == {int, str}:
         return "length", nullable
     if len(flat) == 1 and get_origin(flat[0]) is list:
-        return f"list of {_WORDS[_bare(get_args(flat[0])[0])]}s", nullable
+        return f"list of {_WORDS.get(_bare(get_args(flat[0])[0]), 'mapping')}s", nullable
     return _WORDS.get(flat[0], "mapping"), nullable
 
 
@@ -130,6 +133,13 @@ def _bare(annotation: Any) -> Any:
 
 def _is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType)
+
+
+def _items(annotation: Any) -> dict[str, Leaf]:
+    kind = _bare(get_args(annotation)[0]) if get_origin(annotation) is list else None
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {leaf.key: leaf for leaf in _leaves(kind, "")}
+    return {}
 
 
 def _bounds(info: FieldInfo) -> dict[str, float]:

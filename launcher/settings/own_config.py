@@ -16,8 +16,12 @@ from launcher.files.nodes import Node
 from launcher.messages import Fault, SettingsError
 from launcher.settings import own_task, shipped
 from launcher.settings.shipped import Block, FamilyFile
+from models.catalog import Stage
 
 _OURS = ("family", "size", "folder")
+_STAGES = "stage_settings"
+_BY_NAME = {"sizes": "size", _STAGES: "stage"}
+"""What of a class has settings by a name, and what that names."""
 _PLAIN = (bool, int, float, str, type(None))
 _LEGAL = "true or false, numbers, texts, lists of them, and classes of such fields"
 
@@ -70,8 +74,39 @@ def family_file(name: str) -> FamilyFile:
     return replace(
         shipped.own(),
         sizes={size: _block(cls, "sizes", size) for size in _mapping(cls, "sizes")},
+        stages={stage: _block(cls, _STAGES, stage) for stage in _mapping(cls, _STAGES)},
         declared=_block(cls, "defaults"),
     )
+
+
+@cache
+def stages(name: str) -> tuple[Stage, ...]:
+    """The stages that the task `name` declares. Imports its module. Raises SettingsError."""
+    cls = own_task.load(name)
+    found = tuple(getattr(cls, "stages", ()))
+    named = [one.name for one in found if isinstance(one, Stage)]
+    if len(set(named)) < len(found):
+        legal = "each a models.catalog.Stage of another name"
+        raise _fault(cls, f"{cls.__name__}.stages is not understood", legal=legal)
+    model, data = config(name).Model.model_fields, config(name).Data.model_fields
+    known = [*(f"model.{key}" for key in model), *(f"data.{key}" for key in data)]
+    faults = [
+        _told(cls, f"stage {one.name} loads {one.loads}, which is no setting", ", ".join(known))
+        for one in found
+        if one.loads not in (None, *known)
+    ]
+    faults += [
+        _told(
+            cls,
+            f"{cls.__name__}.{_STAGES} has settings of '{other}', which is no stage",
+            ", ".join(named),
+        )
+        for other in _mapping(cls, _STAGES)
+        if other not in named
+    ]
+    if faults:
+        raise SettingsError(faults)
+    return found
 
 
 def _declared(cls: type, name: str, ours: tuple[str, ...]) -> type[BaseModel]:
@@ -122,13 +157,16 @@ def _closed(name: str, declared: type[BaseModel], head: dict[str, Any]) -> type[
 
 
 def _mapping(cls: type, name: str) -> Mapping[str, Any]:
-    """The class's `defaults` or `sizes`. Raises SettingsError where it is something else."""
+    """A mapping of the class, such as `defaults`. Raises SettingsError where it is none."""
     found = getattr(cls, name, {})
-    inner = found.values() if isinstance(found, Mapping) and name == "sizes" else [{}]
+    by_name = name in _BY_NAME
+    inner = found.values() if isinstance(found, Mapping) and by_name else [{}]
     if not all(isinstance(one, Mapping) and all(map(_is_key, one)) for one in (found, *inner)):
         legal = 'settings by their keys, such as {"optim": {"lr": 1e-3}}'
-        if name == "sizes":
-            legal = 'the settings of each size, such as {"small": {"model.width": 8}}'
+        if by_name:
+            legal = (
+                f'the settings of each {_BY_NAME[name]}, such as {{"small": {{"model.width": 8}}}}'
+            )
         raise _fault(cls, f"{cls.__name__}.{name} is not understood", legal=legal)
     return found
 

@@ -148,6 +148,8 @@ def _reason(leaf: Leaf, value: Any, kind: str) -> str:
         return "is not a finite number"
     if kind in ("too_short", "too_long"):
         return "has the wrong length"
+    if kind in _WRONG_FORM and isinstance(value, list):
+        return "is not understood"
     if kind in _WRONG_FORM and isinstance(value, str):
         return "is not known" if isinstance(leaf.legal, tuple) else "is not understood"
     if isinstance(value, str) and "number" in leaf.type:

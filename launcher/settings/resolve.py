@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.files.nodes import plain
+from launcher.fetching import declared
 from launcher.going_on.resumed_settings import Base, typed_keys
 from launcher.machine import Machine
 from launcher.messages import Fault, SettingsError
-from launcher.settings import (
-    batching,
-    checks,
-    fitting,
-    own_config,
-    own_task,
-    refusals,
-    shipped,
-    transforms,
-)
+from launcher.settings import batching, checks, fitting, own_task, shipped
 from launcher.settings import words as typed
-from launcher.settings.entries import RESUMED, Entry, Layer, file_layer, find
+from launcher.settings.choice import FIRST_RUN, Choice, choose, file_of
+from launcher.settings.entries import PROFILE, RESUMED, Entry, Layer, file_layer
 from launcher.settings.layers import merge
 from launcher.settings.own_task import FOLDER
 from launcher.settings.resolved import Batching, Origin, Resolved, Value, Words
-from launcher.settings.schema import config_of, nested, settings_class
-from models.catalog import FAMILIES, is_own
+from launcher.settings.schema import config_of, settings_class
+from models.catalog import is_own
+from training.dotted import nested
 
 PRECEDENCE = (
     "built-in",
@@ -37,6 +30,9 @@ PRECEDENCE = (
     "mode",
     "family mode",
     "size mode",
+    "stage",
+    "size stage",
+    PROFILE,
     "engine",
     "machine",
     RESUMED,
@@ -45,24 +41,6 @@ PRECEDENCE = (
 )
 """Lowest first. `machine` replaces only what the program asked for, never a person's word;
 "resumed run" holds what a run that goes on had, and the program would not choose by itself."""
-
-_MAY_MOVE = ("engine.name", FOLDER)
-"""Choices in which a run that goes on follows what is typed now."""
-FIRST_RUN = ("language", "small")
-"""The family and size of a run for which no model was named."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What decides which layers there are; faulty choices stand as None."""
-
-    family: str
-    size: str | None
-    mode: str | None
-    engine: str | None
-    model_named: bool
-    faults: Sequence[Fault] = ()
-    """Of a task of the person's own that cannot be used; another family stands in its place."""
 
 
 def resolve(
@@ -84,8 +62,9 @@ def resolve(
     values, wrong = merge(choice.family, [*shipped_layers, *personal])
     faults = [*files.faults, *faults, *_told(choice, wrong)]
     _place_own(values)
+    pointed = declared.point(values)
     world = fitting.place_world(values, machine, world_size, faults)
-    notes = _first_notes(choice)
+    notes = [*_first_notes(choice), *pointed]
     fitting.fit(fitting.Bench(values, machine, world, notes, faults))
     notes += _size_notes(choice, values, machine)
     faults += checks.contradictions(values)
@@ -141,91 +120,9 @@ def in_precedence(layers: Sequence[Layer]) -> list[Layer]:
     return sorted(layers, key=lambda layer: PRECEDENCE.index(layer.name))
 
 
-def choose(words: Words, files: typed.Files, base: Base | None = None) -> Choice:
-    """The family, size, mode and engine, each from the highest layer that names one.
-
-    What goes on keeps family, size and mode of its `base`: another one that is typed is refused
-    later, beside all else that differs.
-    """
-    said = typed.chosen(words, files)
-    if base is not None:
-        had = {key: entry for key in typed.CHOICES if (entry := base.chosen(key)) is not None}
-        said = {**had, **said, **{key: had[key] for key in had if key not in _MAY_MOVE}}
-    named = "model.family" in said or "model.size" in said
-    family, faults = _family(said)
-    mode = _one_of(said.get("mode"), shipped.modes(), "default")
-    sizes = tuple(config_of(family).SIZES)
-    size = _one_of(said.get("model.size"), sizes, None)
-    if "model.size" not in said and sizes:
-        size = _default_size(family, mode, sizes, named)
-    engine = _one_of(said.get("engine.name"), ENGINES, None)
-    return Choice(family, size, mode, engine, named, faults)
-
-
-def _family(said: Mapping[str, Entry]) -> tuple[str, list[Fault]]:
-    """The model that was named, and what is wrong with it where it is a task of one's own."""
-    entry = said.get("model.family")
-    if entry is None or not isinstance(entry.value, str) or not is_own(entry.value):
-        return _one_of(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
-    own_task.search(said[FOLDER].value if FOLDER in said else None)
-    try:
-        sizes = own_config.config(entry.value).SIZES
-        own_config.family_file(entry.value)
-    except SettingsError as error:
-        found = refusals.of_own_task(error, entry.origin)
-        return FIRST_RUN[0], [replace(fault, order=entry.order) for fault in found]
-    return entry.value, list(_of_own(entry.value, bool(sizes), said))
-
-
-def _of_own(name: str, has_sizes: bool, said: Mapping[str, Entry]) -> Iterator[Fault]:
-    """What is wrong with the size and the folder of a task that is there."""
-    size, folder = said.get("model.size"), said.get(FOLDER)
-    if size is not None and not has_sizes:
-        what = f"{name} has no sizes, and size {size.value!r} is asked for"
-        said_at = refusals.place("model.size", size.origin)
-        yield Fault(what, key="model.size", place=said_at, order=size.order)
-    place = None if folder is None else folder.value
-    if folder is not None and isinstance(place, str) and own_task.is_another(name, place):
-        yield Fault(
-            f"{name} of {place} cannot be used: this process has imported another one",
-            key=FOLDER,
-            value=place,
-            place=refusals.place(FOLDER, folder.origin),
-            legal=f"{own_task.folder_of(name)}, or a process of its own",
-            order=folder.order,
-        )
-
-
-def _file_of(family: str) -> shipped.FamilyFile:
-    return own_config.family_file(family) if is_own(family) else shipped.family(family)
-
-
-def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bool) -> str:
-    file = _file_of(family)
-    default = find((file.declared or file.default).settings, "model.size")
-    size: str = FIRST_RUN[1]
-    if named:
-        size = default.value if default is not None and default.value in sizes else sizes[0]
-    blocks = [shipped.mode(mode).block] if mode else []
-    blocks += [b for m, b in file.modes.items() if m == mode]
-    changed = size
-    for block in blocks:
-        if (node := find(block.settings, "model.size")) is not None:
-            change = plain(node)
-            is_change = transforms.is_transform(change)
-            changed = transforms.apply(change, size, sizes) if is_change else change
-    return changed
-
-
-def _one_of(entry: Entry | None, options: Any, default: str | None) -> str | None:
-    if entry is None:
-        return default
-    return entry.value if isinstance(entry.value, str) and entry.value in options else None
-
-
 def _shipped(choice: Choice) -> list[Layer]:
     """The layers that come with the program; the built-in one is the schema's own."""
-    family = _file_of(choice.family)
+    family = file_of(choice.family)
     blocks: list[tuple[str, shipped.Block | None]] = [
         ("family", family.default),
         ("family", family.declared),
@@ -237,6 +134,13 @@ def _shipped(choice: Choice) -> list[Layer]:
             ("family mode", family.modes.get(choice.mode)),
             ("size mode", family.size_modes.get((choice.size or "", choice.mode))),
         ]
+    if choice.stage is not None:
+        blocks += [
+            ("stage", family.stages.get(choice.stage)),
+            ("size stage", family.size_stages.get((choice.size or "", choice.stage))),
+        ]
+    if choice.profile is not None:
+        blocks.append((PROFILE, shipped.profile(choice.profile)))
     found = [
         file_layer(name, block.settings, block.place, choice.family, -1)
         for name, block in blocks

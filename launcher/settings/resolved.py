@@ -9,6 +9,9 @@ from typing import Any
 
 from launcher.messages import Fault
 
+STAGED = "staged"
+"""The mode that trains stages."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -18,6 +21,8 @@ class Origin:
     """One of launcher.settings.resolve.PRECEDENCE; or solved: from the arithmetic of the batch."""
     place: str
     """`mine.yaml, line 12`, `--engine zero2`, `ds_configs/modes/fast.yaml, line 4`, `built-in`."""
+    how: str = ""
+    """What a mode made of the default: `16 × 0.25`."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,17 @@ class Value:
     value: Any
     origin: Origin
     replaced: Sequence[tuple[Any, Origin]] = ()
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A setting that follows from an option which names no setting, such as --from RUN."""
+
+    key: str
+    value: Any
+    option: str
+    place: str
+    """The option as typed, or what else it follows from."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,10 @@ class Words:
     """As typed, for messages: `--resume`, or `resume` of the command."""
     reset: Sequence[str] = ()
     """What begins anew all the same, of launcher.going_on.resumption.Part."""
+    filled: Sequence[Filled] = ()
+    """What follows from --stage and --from."""
+    weights: str | None = None
+    """What was typed behind --from: where the first weights of a stage come from."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from functools import cache
 from keyword import iskeyword
 from typing import Annotated, Any, Literal, get_args
@@ -11,10 +10,16 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, create_model
 
 from engines import settings as engines
+from launcher.fetching.settings import Download
+from launcher.intakes.settings import Continuous
 from launcher.settings import own_config
 from models.catalog import FAMILIES, is_own
 from training import settings as training
 from training.checkpoint.settings import Save
+from training.data.settings import Encodings, Loader
+from training.machine.settings import Limits
+from training.trackers.catalog import LEGAL as TRACKERS
+from training.trackers.settings import Track, Tracking
 
 
 class Bounds(BaseModel, extra="forbid", frozen=True):
@@ -29,6 +34,9 @@ Measure = Literal[
     "step_time",
     "total_time",
     "samples_per_s",
+    "units_per_s",
+    "time_to_metric",
+    "peak_memory",
     "device_peak",
     "host_peak",
     "parameters",
@@ -73,6 +81,13 @@ class Root(BaseModel, extra="forbid", frozen=True):
             description="Stages to train one after the other, of those that the family declares."
         ),
     ] = []
+    track: Annotated[
+        list[Track],
+        Field(
+            description="Dashboards that show the run while it goes on.",
+            json_schema_extra={"legal": f"some of {TRACKERS}"},
+        ),
+    ] = []
 
 
 class Settings(Root, extra="forbid", frozen=True):
@@ -83,12 +98,16 @@ class Settings(Root, extra="forbid", frozen=True):
     train: training.Train = training.Train()
     optim: training.Optim = training.Optim()
     schedule: training.Schedule = training.Schedule()
-    loader: training.Loader = training.Loader()
+    loader: Loader = Loader()
+    encodings: Encodings = Encodings()
     eval: training.Eval = training.Eval()
     stop: training.Stop = training.Stop()
     save: Save = Save()
     log: training.Log = training.Log()
-    limits: training.Limits = training.Limits()
+    limits: Limits = Limits()
+    tracking: Tracking = Tracking()
+    continuous: Continuous = Continuous()
+    download: Download = Download()
 
 
 def config_of(family: str) -> Any:
@@ -125,15 +144,3 @@ def get(settings: BaseModel, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, f"{part}_" if iskeyword(part) else part)
     return value
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as a tree."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *above, last = key.split(".")
-        branch = tree
-        for part in above:
-            branch = branch.setdefault(part, {})
-        branch[last] = value
-    return tree

@@ -11,7 +11,7 @@ from launcher.files import yaml_source
 from launcher.messages import plain
 from launcher.settings.batching import ACCUMULATION
 from launcher.settings.resolved import Origin, Resolved, Value
-from launcher.settings.schema import nested
+from training.dotted import nested
 
 _BARE = re.compile(r"[A-Za-z0-9_./](?:[A-Za-z0-9_./%+ -]|:(?! |$))*(?<! )")
 
@@ -67,7 +67,8 @@ def _reads_back(text: str) -> bool:
 
 
 def _origin(origin: Origin) -> dict[str, str]:
-    return {"origin": origin.place, "layer": origin.layer}
+    how = {"how": origin.how} if origin.how else {}
+    return {"origin": origin.place, "layer": origin.layer, **how}
 
 
 def _lines(tree: Mapping[str, Any], indent: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ class FamilyFile:
     modes: Mapping[str, Block]
     size_modes: Mapping[tuple[str, str], Block]
     """By (size, mode)."""
+    stages: Mapping[str, Block] = field(default_factory=dict)
+    """What each stage changes in mode staged."""
+    size_stages: Mapping[tuple[str, str], Block] = field(default_factory=dict)
+    """By (size, stage)."""
     declared: Block | None = None
     """What the class of a task of the person's own declares, above the default."""
 
@@ -64,6 +68,20 @@ def mode(name: str) -> Mode:
 
 
 @cache
+def profiles() -> tuple[str, ...]:
+    """The names of all profiles that change something."""
+    return tuple(sorted(path.stem for path in (FOLDER / "profiles").glob("*.yaml")))
+
+
+@cache
+def profile(name: str) -> Block:
+    """What `limits.profile: name` says. Reads the disk."""
+    found = dict(read(FOLDER / "profiles" / f"{name}.yaml").value)
+    del found["sentence"]
+    return Block(Node(found, 1), f"ds_configs/profiles/{name}.yaml")
+
+
+@cache
 def family(name: str) -> FamilyFile:
     """A family's file. Reads the disk."""
     return _family_file(f"models/{name}.yaml")
@@ -78,19 +96,22 @@ def own() -> FamilyFile:
 def _family_file(path: str) -> FamilyFile:
     place = f"ds_configs/{path}"
     found = read(FOLDER / path).value
-    size_modes: dict[tuple[str, str], Block] = {}
+    within: dict[str, dict[tuple[str, str], Block]] = {"modes": {}, "stages": {}}
     sizes: dict[str, Block] = {}
     for size, node in _blocks(found, "sizes").items():
         own = dict(node.value)
-        for mode_name, block in _blocks(own, "modes").items():
-            size_modes[size, mode_name] = Block(block, place)
-        own.pop("modes", None)
+        for kind, blocks in within.items():
+            for name, block in _blocks(own, kind).items():
+                blocks[size, name] = Block(block, place)
+            own.pop(kind, None)
         sizes[size] = Block(Node(own, node.line), place)
     return FamilyFile(
         Block(found["default"], place),
         sizes,
         {key: Block(node, place) for key, node in _blocks(found, "modes").items()},
-        size_modes,
+        within["modes"],
+        {key: Block(node, place) for key, node in _blocks(found, "stages").items()},
+        within["stages"],
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from launcher.fetching.settings import Download
+from launcher.intakes.settings import Continuous
 from launcher.messages import Fault, shown
 from launcher.settings import history, refusals
 from launcher.settings.checks import irrelevant
@@ -24,12 +26,15 @@ BY_THE_LAUNCHER = frozenset(
         "engine.name",
         "engine.nproc",
         "engine.max_restarts",
+        "limits.profile",
         "train.global_batch",
         "train.micro_batch",
         "train.accumulation",
+        *(f"continuous.{name}" for name in Continuous.model_fields),
+        *(f"download.{name}" for name in Download.model_fields),
     }
 )
-"""What `resolve` itself acts on; the rest has to be read by the run."""
+"""What is acted on before the run begins; the rest has to be read by the run."""
 
 
 class Taken:

@@ -7,8 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from launcher.messages import plain
+
 LEGAL = "a value, or {scale: x}, {at_least: x}, {at_most: x}, {smaller_of: [names]}"
 _WORDS = {"scale", "at_least", "at_most", "smaller_of"}
+_BOUNDS = {"at_least": "at least", "at_most": "at most"}
 _LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
 
 
@@ -36,6 +39,33 @@ def apply(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> Any:
         below = sizes[: sizes.index(value)]
         value = next((name for name in change["smaller_of"] if name in below), value)
     return value
+
+
+def told(change: Mapping[str, Any], default: Any, value: Any) -> str:
+    """How `change` came to `value` from `default`, for a person: `3 × 0.5, rounded to 2`."""
+    if default is None:
+        return "nothing to change"
+    texts = []
+    if "scale" in change:
+        scaled = _scaled(default, change["scale"])
+        exact = not isinstance(default, int) or scaled == default * change["scale"]
+        shown = f"{plain(default)} × {change['scale']:.6g}"
+        texts.append(shown if exact else f"{shown}, rounded to {scaled}")
+    texts += [f"{word} {change[key]}" for key, word in _BOUNDS.items() if key in change]
+    if "smaller_of" in change:
+        texts.append(
+            f"smaller than {plain(default)}" if value != default else "there is none smaller"
+        )
+    return ", ".join(texts)
+
+
+def shown(change: Mapping[str, Any]) -> str:
+    """A change as a table shows it: `× 0.5`, `at least 1`."""
+    texts = [f"× {change['scale']:.6g}"] if "scale" in change else []
+    texts += [f"{word} {plain(change[key])}" for key, word in _BOUNDS.items() if key in change]
+    if "smaller_of" in change:
+        texts.append(f"{' or '.join(change['smaller_of'])}, where that is smaller")
+    return ", ".join(texts)
 
 
 def _scaled(value: Any, factor: float) -> Any:

@@ -30,10 +30,11 @@ def history_of(value: Value) -> list[str]:
 
 
 def told(origin: Origin) -> str:
-    """Where a value was written, and by which layer where the place does not say it."""
+    """Where a value was written, by which layer where the place does not say it, and from what."""
+    how = f": {origin.how}" if origin.how else ""
     if origin.layer in (origin.place, "config", "command line"):
-        return origin.place
-    return f"{origin.place} ({origin.layer})"
+        return origin.place + how
+    return f"{origin.place} ({origin.layer}){how}"
 
 
 def _opened(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from launcher.fetching.urls import cut
 from launcher.files import yaml_source
-from launcher.files.nodes import Node, Unreadable
+from launcher.files.nodes import Node, Unreadable, plain
 from launcher.files.source import read
 from launcher.messages import Fault, SettingsError
 from launcher.settings import refusals
-from launcher.settings.entries import Entry, Layer, file_layer, find
+from launcher.settings.entries import Entry, Layer, file_layer, find, typed_list
 from launcher.settings.leaves import Leaf, leaves
 from launcher.settings.own_task import FOLDER
 from launcher.settings.resolved import Origin, Words
 from models.catalog import parted
 
-CHOICES = ("model.family", "model.size", FOLDER, "mode", "engine.name")
+CHOICES = (
+    *("model.family", "model.size", FOLDER, "mode", "stages"),
+    *("limits.profile", "engine.name"),
+)
 """What decides which shipped files are read, and where the person's own task is looked for."""
 COMMAND_LINE = 1000
 """After all files, in the order of faults."""
@@ -47,7 +51,7 @@ def chosen(words: Words, files: Files) -> dict[str, Entry]:
     """What the person chose of CHOICES, the last word on each."""
     entries = [
         Entry(
-            key, node.value, Origin("config", f"{path}, line {node.line}"), None, (rank, node.line)
+            key, plain(node), Origin("config", f"{path}, line {node.line}"), None, (rank, node.line)
         )
         for rank, path, root in files.roots
         for key in CHOICES
@@ -72,7 +76,7 @@ def _typed(words: Words, known: dict[str, Leaf], faults: list[Fault]) -> list[En
     entries: list[Entry] = []
 
     def add(key: str, text: str, option: str, place: str) -> None:
-        order = (COMMAND_LINE, len(entries))
+        order, place = (COMMAND_LINE, len(entries)), cut(place)
         try:
             value = _meaning(known.get(key), text)
         except Unreadable as error:
@@ -91,21 +95,30 @@ def _typed(words: Words, known: dict[str, Leaf], faults: list[Fault]) -> list[En
     if words.engine is not None:
         add("engine.name", words.engine, "--engine", f"--engine {words.engine}")
     for key, (option, text) in words.options.items():
-        add(key, text, option, f"{option} {text}")
+        is_switch = text == "true" and key in known and known[key].type == "true or false"
+        add(key, text, option, option if is_switch else f"{option} {text}")
     for text in words.sets:
         key, equals, value = text.partition("=")
         if equals and key.strip():
             add(key.strip(), value, "--set", f"--set {text}")
         else:
             faults.append(refusals.no_assignment(text, (COMMAND_LINE, len(entries))))
+    for one in words.filled:
+        origin = Origin("command line", one.place)
+        entries.append(Entry(one.key, one.value, origin, one.option, (COMMAND_LINE, len(entries))))
     return entries
 
 
 def _meaning(leaf: Leaf | None, text: str) -> object:
-    """A word of the command line: as typed where the setting is a text, else as YAML reads it."""
+    """A word of the command line: as typed where the setting is a text, else as YAML reads it.
+
+    Of a list of texts the brackets may be left out.
+    """
     if leaf is None or leaf.type in ("text", "one of"):
         nothing = leaf is not None and leaf.nullable and text in ("null", "~")
         return None if nothing else text
+    if leaf.type == "list of texts" and not text.startswith("["):
+        return typed_list(text)
     return yaml_source.value(text)
 
 

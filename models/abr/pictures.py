@@ -13,7 +13,7 @@ from models.base import Picture
 
 MOST = 16
 """Traces in one picture."""
-WIDTH, ROW, LEFT, EDGE = 720, 44, 90, 34
+WIDTH, ROW, TALL, LEFT, EDGE = 720, 44, 180, 90, 34
 INK, GREY, MARK = "#1b1f24", "#b8bfc7", "#c2410c"
 
 
@@ -44,34 +44,86 @@ def _by_levels(responses: Responses, index: NDArray[np.int64]) -> list[str]:
 
 def _draw(responses: Responses, mine: NDArray[np.int64]) -> bytes:
     """The PNG; traces share one scale, the loudest on top."""
-    from PIL import Image, ImageDraw
-
     mine = mine[np.argsort(-responses.static[mine, 1], kind="stable")][:MOST]
-    height = ROW * len(mine) + 2 * EDGE
-    image = Image.new("RGB", (WIDTH, height), "white")
-    pen = ImageDraw.Draw(image)
     signal = np.asarray(responses.signal[mine], np.float64)
     # A few traces of muscle must not make all others flat.
-    scale = 0.8 * ROW / (np.quantile(np.abs(signal), 0.995) or 1.0)
-    across = LEFT + (np.arange(signal.shape[1]) + 0.5) / signal.shape[1] * (WIDTH - LEFT - EDGE)
-    a_ms = (WIDTH - LEFT - EDGE) / responses.origin.window_ms
-    for ms in range(int(responses.origin.window_ms) + 1):
-        x = LEFT + ms * a_ms
-        pen.line((x, EDGE, x, height - EDGE), fill="#e8ebee")
-        pen.text((x - 4, height - EDGE + 8), str(ms), fill=INK)
-    pen.text((WIDTH - EDGE - 4, height - EDGE + 20), "ms", fill=INK)
+    sheet = _Sheet(
+        len(mine), ROW, responses.origin.window_ms, float(np.quantile(abs(signal), 0.995))
+    )
     for row, (response, trace) in enumerate(zip(mine, signal, strict=True)):
-        middle = EDGE + ROW * (row + 0.5)
-        pen.line((LEFT, middle, WIDTH - EDGE, middle), fill=GREY)
-        points = zip(across, middle - scale * trace, strict=True)
-        pen.line([(float(x), float(y)) for x, y in points], fill=INK, width=2)
-        level = responses.static[response, 1]
-        pen.text((8, middle - 6), f"{level:g} dB" if np.isfinite(level) else "–", fill=INK)
-        latency = responses.labels["latency"][response]
-        if np.isfinite(latency):
-            x = LEFT + float(latency) * a_ms
-            pen.line((x, middle - 0.45 * ROW, x, middle + 0.45 * ROW), fill=MARK, width=2)
-            pen.text((x + 3, middle - 0.48 * ROW), "V", fill=MARK)
-    file = BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+        sheet.begin(row, level_of(responses, response))
+        sheet.trace(row, trace, INK)
+        sheet.mark(row, float(responses.labels["latency"][response]), MARK, "V")
+    return sheet.png()
+
+
+def level_of(responses: Responses, response: int) -> str:
+    """How loud it was, for a person."""
+    level = responses.static[response, 1]
+    return f"{level:g} dB" if np.isfinite(level) else "–"
+
+
+def compare(
+    wanted: NDArray[np.float32],
+    told: NDArray[np.float32],
+    latencies: tuple[float, float],
+    window_ms: float,
+) -> bytes:
+    """The PNG of a response as it was recorded, dark, and as it was told, red, both [point] in µV;
+    wave V is marked at `latencies`, recorded and told, in ms, but where one is NaN."""
+    sheet = _Sheet(1, TALL, window_ms, 2 * float(max(abs(wanted).max(), abs(told).max())))
+    sheet.begin(0, "uV")  # the font has no µ
+    for trace, latency, colour, end in zip(
+        (wanted, told), latencies, (INK, MARK), ("", "?"), strict=True
+    ):
+        sheet.trace(0, np.asarray(trace, np.float64), colour)
+        sheet.mark(0, latency, colour, "V" + end)
+    return sheet.png()
+
+
+class _Sheet:
+    """Paper with a line at each ms, on which traces share one scale, row by row."""
+
+    def __init__(self, rows: int, row: int, window_ms: float, largest: float) -> None:
+        """`row` is how high a row is, in dots; `largest`, in µV, is as high as most of it."""
+        from PIL import Image, ImageDraw
+
+        height = row * rows + 2 * EDGE
+        self._row, self._scale = row, 0.8 * row / (largest or 1.0)
+        self._image = Image.new("RGB", (WIDTH, height), "white")
+        self._pen = ImageDraw.Draw(self._image)
+        self._a_ms = (WIDTH - LEFT - EDGE) / window_ms
+        for ms in range(int(window_ms) + 1):
+            x = LEFT + ms * self._a_ms
+            self._pen.line((x, EDGE, x, height - EDGE), fill="#e8ebee")
+            self._pen.text((x - 4, height - EDGE + 8), str(ms), fill=INK)
+        self._pen.text((WIDTH - EDGE - 4, height - EDGE + 20), "ms", fill=INK)
+
+    def _middle(self, row: int) -> float:
+        return EDGE + self._row * (row + 0.5)
+
+    def begin(self, row: int, name: str) -> None:
+        """The line of 0 µV of a row, and its name."""
+        middle = self._middle(row)
+        self._pen.line((LEFT, middle, WIDTH - EDGE, middle), fill=GREY)
+        self._pen.text((8, middle - 6), name, fill=INK)
+
+    def trace(self, row: int, values: NDArray[np.float64], colour: str) -> None:
+        """`values` [point], in µV."""
+        across = LEFT + (np.arange(len(values)) + 0.5) / len(values) * (WIDTH - LEFT - EDGE)
+        points = zip(across, self._middle(row) - self._scale * values, strict=True)
+        self._pen.line([(float(x), float(y)) for x, y in points], fill=colour, width=2)
+
+    def mark(self, row: int, ms: float, colour: str, letter: str) -> None:
+        """A line across a row at `ms`; none where that is NaN."""
+        if np.isfinite(ms):
+            x, middle = LEFT + ms * self._a_ms, self._middle(row)
+            half = 0.45 * self._row
+            self._pen.line((x, middle - half, x, middle + half), fill=colour, width=2)
+            self._pen.text((x + 3, middle - half), letter, fill=colour)
+
+    def png(self) -> bytes:
+        """All that was drawn."""
+        file = BytesIO()
+        self._image.save(file, "PNG")
+        return file.getvalue()

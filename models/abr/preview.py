@@ -10,6 +10,7 @@ from torch.nn import Module
 from models.abr.dataset import Portion, collate
 from models.abr.layout import CLASSES
 from models.abr.responses import CLASS_NAMES
+from models.common.chosen import few
 
 RESPONSES = 64
 """Of the validation split, spread over it."""
@@ -23,8 +24,7 @@ def show(model: Module, portion: Portion, device: torch.device) -> str:
 
     One forward pass, on every rank the same.
     """
-    spread = np.unique(np.linspace(0, len(portion) - 1, RESPONSES).astype(int))
-    batch = collate([portion.sample(int(place), _NoDraws()) for place in spread])
+    batch = collate(few(portion, RESPONSES))
     training = model.training
     model.eval()
     try:
@@ -35,13 +35,6 @@ def show(model: Module, portion: Portion, device: torch.device) -> str:
     if "class" in told:
         texts.append(_confusion(batch["target"], told["class"].argmax(-1).cpu()))
     return "\n".join(texts)
-
-
-class _NoDraws:
-    """Samples of this family draw nothing."""
-
-    def rng(self) -> np.random.Generator:
-        return np.random.default_rng(0)
 
 
 def _traces(true: Tensor, told: Tensor) -> str:

@@ -18,12 +18,22 @@ from models.abr.metric import ResponseMetric
 from models.abr.network.flops import per_sample
 from models.abr.network.model import PEAK, Network
 from models.abr.pictures import level_series
+from models.abr.predictions import predict
 from models.abr.preview import show
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
 from models.abr.statistics import load_or_fit
-from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
+from models.base import (
+    Batch,
+    Context,
+    DataError,
+    Goal,
+    Loss,
+    Picture,
+    Predictions,
+    SplitName,
+)
 from models.common import kernels
 from models.common.paths import unknown_embedded
 from models.common.split import keep, split_groups
@@ -85,7 +95,7 @@ class ResponseTask:
         responses = self._read()
         share, seed, folder = self.context.eval_share, self.context.seed, self.context.folder
         groups, what = self._groups(responses)
-        splits = split_groups(groups, self.fraction, share, seed, what)
+        splits = split_groups(groups, self.fraction, share, seed, what, self.context.earlier)
         if folder is not None:
             keep(splits, folder, self.context.data_anew)
         statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
@@ -93,6 +103,10 @@ class ResponseTask:
         self.terms = self._dataset.terms
         self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
         self._sums = TermSums(self.regression, self.smoothing, statistics.class_weight)
+
+    def join(self, first: ResponseTask) -> None:
+        """See models/base.py: Joining. What `first` has no label of is not learnt now, either."""
+        self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
 
     def _read(self) -> Responses:
         if self.shares is not None:
@@ -159,6 +173,10 @@ class ResponseTask:
     def pictures(self) -> Sequence[Picture]:
         """See pictures.level_series."""
         return level_series(self.data("train"))
+
+    def predictions(self, model: Module) -> Predictions:
+        """See predictions.predict. Collective."""
+        return predict(model, self.data("val"), self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """See flops.per_sample."""

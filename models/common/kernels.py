@@ -10,8 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models.base import DataError
 
 KERNELS = {
-    # flash takes no mask on CUDA: what has one goes to the efficient kernel.
-    "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION],
+    # On CUDA flash takes no mask and no fp32: what has those goes to the efficient kernel, and
+    # what that cannot do either to the plain one.
+    "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
     "efficient": [SDPBackend.EFFICIENT_ATTENTION],
     "math": [SDPBackend.MATH],
 }

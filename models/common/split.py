@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,23 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 def split_groups(
-    groups: Iterable[str], fraction: float, share: float, seed: int, what: str
+    groups: Iterable[str],
+    fraction: float,
+    share: float,
+    seed: int,
+    what: str,
+    earlier: Mapping[str, SplitName] | None = None,
 ) -> dict[SplitName, list[str]]:
     """Each split's groups, sorted: a pure function of the set of groups, the shares and the seed.
 
     Of the `fraction` of groups that is used, `share` goes to val and as much again to test,
-    rounded down. Raises DataError if one of the three would be empty; `what` tells the family and
-    what its groups are, such as "abr has {} groups (patients)".
+    rounded down. Groups with an `earlier` side stay on it; of the others, where there is such a
+    side for any, at least one each is held out. Raises DataError if one of the three would be
+    empty; `what` tells the family and what its groups are, such as "abr has {} groups (patients)".
     """
     ids = sorted(set(groups))
+    if earlier is not None:
+        return _joined(ids, fraction, share, seed, what, earlier)
     order = np.random.default_rng(seed).permutation(len(ids))
     used = [ids[i] for i in order[: max(1, round(fraction * len(ids)))]]
     held = int(share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
@@ -42,6 +51,47 @@ def split_groups(
         "test": sorted(used[held : 2 * held]),
         "train": sorted(used[2 * held :]),
     }
+
+
+def _joined(
+    ids: Sequence[str],
+    fraction: float,
+    share: float,
+    seed: int,
+    what: str,
+    earlier: Mapping[str, SplitName],
+) -> dict[SplitName, list[str]]:
+    """The split of data that joins: few groups may come at a time, and none changes its side."""
+    order = np.random.default_rng(seed).permutation(len(ids))
+    used = [ids[i] for i in order[: max(1, round(fraction * len(ids)))]]
+    fresh = [group for group in used if group not in earlier]
+    held = max(1, int(share * len(fresh) + 1e-9))
+    sides: dict[SplitName, list[str]] = {
+        "val": fresh[:held],
+        "test": fresh[held : 2 * held],
+        "train": fresh[2 * held :],
+    }
+    for group in used:
+        if group in earlier:
+            sides[earlier[group]].append(group)
+    if empty := [name for name in SPLITS if not sides[name]]:
+        raise DataError(
+            f"{' and '.join(empty)} would be empty: {what.format(len(used))}, of which "
+            f"{len(fresh)} are new",
+            where="data.path",
+            legal="at least one new group each for train, val and test",
+            mend="more data, which joins what is there",
+        )
+    return {name: sorted(sides[name]) for name in ("val", "test", "train")}
+
+
+def sides(folder: Path) -> dict[str, SplitName]:
+    """The side of each group of a split that was kept in `folder`; none where none was kept."""
+    path = folder / FILE
+    if not path.exists():
+        return {}
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return {group: name for name in SPLITS for group in kept[name]}
 
 
 def _mend(groups: int) -> str:
@@ -75,6 +125,19 @@ def keep(splits: dict[SplitName, list[str]], folder: Path, anew: bool = False) -
     counts = {name: len(groups) for name, groups in splits.items()}
     text = json.dumps({"digest": digest(splits), "counts": counts, **splits}, indent=1)
     write_whole(path, text)
+
+
+def shared_groups(folder: Path) -> list[str] | None:
+    """The groups that stand in two splits of a run folder; None: no split is kept there.
+
+    Reads the disk.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    groups = [set(kept[name]) for name in SPLITS if name in kept]
+    return sorted({one for a, b in combinations(groups, 2) for one in a & b})
 
 
 def write_whole(path: Path, text: str) -> None:

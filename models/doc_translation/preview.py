@@ -30,10 +30,10 @@ def show(model: Module, pages: Pages, count: int, device: torch.device) -> str:
         memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
         written = texts(greedy(model, memory, count, pages.vocabulary), pages.vocabulary)
     model.train(was_training)
-    return f"{_legible(batch['references'][0])}│{_legible(written[0])}"
+    return f"{legible(batch['references'][0])}│{legible(written[0])}"
 
 
-def _legible(text: str) -> str:
+def legible(text: str) -> str:
     """`text` without what could steer a terminal."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
@@ -46,7 +46,7 @@ def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
     for number in range(min(PICTURES, len(pages))):
         sample = pages.sample(number, None)
         buffer = io.BytesIO()
-        _beside(sample, font).save(buffer, "png")
+        beside(sample, [sample.reference], font).save(buffer, "png")
         caption = f"{sample.name} of {sample.document}, as the local encoder sees it"
         if lacking := "".join(drawing.missing(font, sorted(set(sample.reference)))):
             caption += f"; the font lacks {len(lacking)} letters of its translation"
@@ -54,16 +54,18 @@ def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
     return found
 
 
-def _beside(sample: Sample, font: str | None) -> Image.Image:
-    """The view of the local encoder, and right of it what is to be written."""
+def beside(sample: Sample, texts: Sequence[str], font: str | None) -> Image.Image:
+    """The view of the local encoder, and right of it `texts`, each as on a page."""
     view = sample.near
     dots = view[0] if view.shape[0] == 1 else view.transpose(1, 2, 0)
     page = Image.fromarray(np.ascontiguousarray(dots)).convert("RGB").resize((_WIDTH, _HEIGHT))
-    lines = sample.reference[:_LONGEST].split("\n")
-    blocks = [drawing.Block("paragraph", line) for line in lines if line.strip()]
-    text = drawing.draw(blocks, drawing.Sheet(_HEIGHT, _WIDTH, margin=16), font)
-    both = Image.new("RGB", (2 * _WIDTH + _GAP, _HEIGHT), (128, 128, 128))
-    both.paste(page, (0, 0))
-    if text is not None:
-        both.paste(text.convert("RGB"), (_WIDTH + _GAP, 0))
-    return both
+    width = _WIDTH + _GAP
+    whole = Image.new("RGB", (len(texts) * width + _WIDTH, _HEIGHT), (128, 128, 128))
+    whole.paste(page, (0, 0))
+    for number, text in enumerate(texts, start=1):
+        lines = text[:_LONGEST].split("\n")
+        blocks = [drawing.Block("paragraph", line) for line in lines if line.strip()]
+        drawn = drawing.draw(blocks, drawing.Sheet(_HEIGHT, _WIDTH, margin=16), font)
+        if drawn is not None:
+            whole.paste(drawn.convert("RGB"), (number * width, 0))
+    return whole

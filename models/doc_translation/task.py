@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 from torch.nn import Module
 
-from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
+from models.base import (
+    Batch,
+    Context,
+    DataError,
+    Goal,
+    Loss,
+    Picture,
+    Predictions,
+    SplitName,
+)
 from models.common import kernels
 from models.common.split import keep, split_groups, write_whole
 from models.common.subwords import KEPT
-from models.doc_translation import pretrained, preview
+from models.doc_translation import predictions, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model, Size
 from models.doc_translation.control import MOST_GAIN, strangers
 from models.doc_translation.dataset import SPLITS, Pages, Sample, Wanted, collate, read
@@ -92,7 +101,8 @@ class DocTranslationTask:
         seed, given = self.context.seed, collection.given
         if given is None:
             groups = (page.document for page in collection.pages)
-            return split_groups(groups, self.fraction, self.context.eval_share, seed, GROUPS)
+            share, earlier = self.context.eval_share, self.context.earlier
+            return split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
         return {
             side: _part(given[side], self.fraction, seed, side, collection.source)
             for side in SPLITS
@@ -158,6 +168,13 @@ class DocTranslationTask:
     def pictures(self) -> Sequence[Picture]:
         """A few training pages, each beside its translation."""
         return preview.pictures(self.data("train"), self.wanted.layout.font)
+
+    def predictions(self, model: Module) -> Predictions:
+        """See predictions.predict. Collective."""
+        assert self._collection is not None, "setup() comes first"
+        bleu, font = Bleu(self._collection.tokenize), self.wanted.layout.font
+        device = self.context.device
+        return predictions.predict(model, self.data("val"), self.count, bleu, font, device)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """See flops.per_sample; of a page with the mean number of tokens."""

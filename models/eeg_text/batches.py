@@ -10,9 +10,27 @@ import torch
 
 from models.base import Batch
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
+from models.eeg_text.dataset import Encoded
 
 IGNORE = -100
 """The label that is left out of the loss."""
+
+
+def eeg(recordings: Sequence[np.ndarray], samples: int) -> Batch:
+    """What the encoder is given: eeg and eeg_mask."""
+    return dict(zip(("eeg", "eeg_mask"), _eeg(recordings, samples), strict=True))
+
+
+def _input(name: str, given: Sequence[np.ndarray | Encoded], samples: int) -> dict[str, Any]:
+    """Under `name` the EEG, or as its memory what the encoder made of it; and where it is valid."""
+    if not isinstance(given[0], Encoded):
+        return dict(zip((name, f"{name}_mask"), _eeg(given, samples), strict=True))  # type: ignore[arg-type]
+    lengths = np.array([[one.samples] for one in given])  # type: ignore[union-attr]
+    memory = np.stack([one.memory for one in given])  # type: ignore[union-attr]
+    return {
+        f"{name}_memory": torch.from_numpy(memory),
+        f"{name}_mask": torch.from_numpy(np.arange(samples) < lengths),
+    }
 
 
 def _eeg(recordings: Sequence[np.ndarray], samples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,14 +79,13 @@ def masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
 def text(samples: Sequence[dict[str, Any]], length: int, pad: int) -> Batch:
     """eeg, eeg_mask, text_ids and labels [batch, text], units: labels.
 
-    Where samples are judged: noise and other, each with its mask; candidates
+    In place of eeg eeg_memory [batch, time / 4, width], where the encoder made that before. Where
+    samples are judged: noise and other, each with its mask or likewise; candidates
     [batch, candidate, text]; number [batch], which sentence it is; text, the sentences.
     """
-    eeg, valid = _eeg([s["eeg"] for s in samples], length)
     labels = _rows([s["labels"] for s in samples], IGNORE)
     batch: dict[str, Any] = {
-        "eeg": eeg,
-        "eeg_mask": valid,
+        **_input("eeg", [s["eeg"] for s in samples], length),
         "text_ids": _rows([s["inputs"] for s in samples], pad),
         "labels": labels,
         "units": int((labels != IGNORE).sum()),
@@ -76,7 +93,7 @@ def text(samples: Sequence[dict[str, Any]], length: int, pad: int) -> Batch:
     }
     if "candidates" in samples[0]:
         for name in ("noise", "other"):
-            batch[name], batch[f"{name}_mask"] = _eeg([s[name] for s in samples], length)
+            batch |= _input(name, [s[name] for s in samples], length)
         batch["candidates"] = torch.from_numpy(np.stack([s["candidates"] for s in samples]))
         batch["number"] = torch.tensor([s["number"] for s in samples])
         batch["text"] = [s["text"] for s in samples]

@@ -107,11 +107,36 @@ class Model(BaseModel, extra="forbid", frozen=True):
             json_schema_extra={"only_if": {"model.stage": ["text"]}},
         ),
     ] = None
+    start: Annotated[
+        str | None,
+        Field(
+            description="The run folder of a stage text, or a safetensors file: the whole model "
+            "starts from its weights. Default: random weights.",
+            json_schema_extra={"only_if": {"model.stage": ["text"]}},
+        ),
+    ] = None
     freeze_encoder: Annotated[
         bool,
         Field(
             description="Train the text decoder only.",
             json_schema_extra={"only_if": {"model.stage": ["text"]}},
+        ),
+    ] = False
+    unfreeze: Annotated[
+        Literal["none", "top"],
+        Field(
+            description="What of a frozen encoder learns all the same. top: all that joins the ten "
+            "regions, and not the regions.",
+            json_schema_extra={
+                "only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}
+            },
+        ),
+    ] = "none"
+    recompute_regions: Annotated[
+        bool,
+        Field(
+            description="Compute the layers of the ten regions again in the backward pass: they "
+            "are a tenth of the weights and most of what is kept for it."
         ),
     ] = False
     tokenizer: Annotated[

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.base import DataError, Draws
+from models.base import DataError, Draws, Encodings
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.noise import phase_randomised, strangers
 from models.eeg_text.recordings import Recordings
@@ -29,12 +29,13 @@ class Rules:
     is_noise: bool
 
 
-class Fixed:
-    """See models/base.py: Draws; the same for every sample."""
+class Encoded(NamedTuple):
+    """What the encoder made of EEG."""
 
-    def rng(self) -> np.random.Generator:
-        """See Draws."""
-        return np.random.default_rng(0)
+    memory: np.ndarray
+    """Hidden states [time / 4, width]."""
+    samples: int
+    """Of the EEG, where it is valid."""
 
 
 def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
@@ -137,6 +138,30 @@ class TextSamples(Samples):
     ) -> None:
         super().__init__(recordings, numbers, rules)
         self.texts, self.word_dropout = texts, word_dropout
+        self.encodings: Encodings | None = None
+        """Of the inputs of `seen`, by their number."""
+        groups = [recordings.items[n].group for n in self.numbers]
+        self.is_judged = any(map(texts.is_judged, groups))
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs the encoder has: EEG, and where it is judged, noise of each."""
+        return len(self) * (2 if self.is_judged else 1)
+
+    def seen(self, number: int) -> np.ndarray:
+        """What the encoder is given: the EEG of a position, or after all of it the noise of one."""
+        if number < len(self):
+            return self.given(number)
+        index = number - len(self)
+        rng = np.random.default_rng([self.rules.seed, 2, index])
+        return prepared(phase_randomised(self.given(index), rng), self.rules.samples)
+
+    def _input(self, number: int) -> np.ndarray | Encoded:
+        """What `seen` gives, or what the encoder made of it where that is known."""
+        if self.encodings is None:
+            return self.seen(number)
+        row = self.encodings[number]
+        return Encoded(row["memory"], int(row["samples"]))
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         """See models/base.py: Split."""
@@ -147,23 +172,17 @@ class TextSamples(Samples):
             kept = draws.rng().random(len(inputs)) >= self.word_dropout
             kept[0] = True
             inputs = np.where(kept, inputs, self.texts.tokenizer.hidden)
-        eeg = self.given(index)
         sample: dict[str, Any] = {
-            "eeg": eeg,
+            "eeg": self._input(index),
             "inputs": inputs,
             "labels": tokens[1:],
             "sentence": item.group,
             "subject": item.subject,
         }
         if self.texts.is_judged(item.group):
-            stranger = int(self.strangers[index])
-            noise = prepared(
-                phase_randomised(eeg, np.random.default_rng([self.rules.seed, 2, index])),
-                self.rules.samples,
-            )
             sample |= {
-                "noise": noise,
-                "other": self.given(stranger),
+                "noise": self._input(len(self) + index),
+                "other": self._input(int(self.strangers[index])),
                 "text": self.texts.text(item.group),
                 "number": self.texts.number(item.group),
                 "candidates": self.texts.candidates(item.group),

@@ -13,11 +13,16 @@ from models.eeg_text.recordings import RATE_HZ
 
 WIDTH, ROW, LEFT, TOP, BOTTOM = 1000, 26, 150, 40, 30
 PER_REGION = 2
-_INK, _TRACE, _LINE = (20, 20, 20), (31, 92, 153), (222, 222, 222)
+_INK, _TRACE, _GUESS, _LINE = (20, 20, 20), (31, 92, 153), (194, 65, 12), (222, 222, 222)
 
 
-def draw(name: str, eeg: np.ndarray, title: str, caption: str) -> Picture:
-    """A picture of `eeg` [time, 105] in standard deviations; six of them are a row high."""
+def draw(
+    name: str, eeg: np.ndarray, title: str, caption: str, guess: np.ndarray | None = None
+) -> Picture:
+    """A picture of `eeg` [time, 105] in standard deviations; six of them are a row high.
+
+    `guess`, alike, is drawn over it in red; NaN is left out.
+    """
     rows = [
         (region, channel)
         for region, channels in INDICES.items()
@@ -27,7 +32,8 @@ def draw(name: str, eeg: np.ndarray, title: str, caption: str) -> Picture:
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default()
     printable = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
-    pen.text((LEFT, 12), printable[:120], fill=_INK, font=font)
+    lines = "\n".join(line[:120] for line in printable.split("\n"))
+    pen.text((LEFT, 8), lines, fill=_INK, font=font)
     x = LEFT + np.arange(len(eeg)) * (WIDTH - LEFT - 20) / max(1, len(eeg) - 1)
     for number, (region, channel) in enumerate(rows):
         middle = TOP + ROW * (number + 0.5)
@@ -35,6 +41,11 @@ def draw(name: str, eeg: np.ndarray, title: str, caption: str) -> Picture:
         pen.text((8, middle - 6), f"{region} {SLOTS[channel]}", fill=_INK, font=font)
         y = middle - eeg[:, channel] * ROW / 6
         pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_TRACE)
+        if guess is not None:
+            over = middle - guess[:, channel] * ROW / 6
+            told = np.flatnonzero(np.isfinite(over))
+            for part in np.split(told, np.flatnonzero(np.diff(told) > 1) + 1):
+                pen.line(list(zip(x[part].tolist(), over[part].tolist(), strict=True)), fill=_GUESS)
     _scale(pen, font, x, image.height - BOTTOM)
     stream = io.BytesIO()
     image.save(stream, "PNG")

@@ -6,7 +6,7 @@ import torch
 from torch.nn import Module
 
 from models.base import Batch
-from models.eeg_text.scoring.generation import write
+from models.eeg_text.scoring.generation import remembered, write
 from models.eeg_text.texts import Texts
 
 
@@ -18,17 +18,23 @@ def show(model: Module, batch: Batch, texts: Texts, device: torch.device) -> str
     """
     was_training = model.training
     model.eval()
-    valid = batch["eeg_mask"].to(device)
-    memory = model(batch["eeg"].to(device), valid)
-    written = write(model, memory, valid, texts.steps, texts.tokenizer).cpu().tolist()
+    written = sentences(model, batch, texts, device)
     model.train(was_training)
     lines = []
     for row, read in zip(written, batch["text"], strict=True):
-        lines.append(f"read     {_legible(read)}")
-        lines.append(f"written  {_legible(texts.tokenizer.decode(row))}")
+        lines.append(f"read     {legible(read)}")
+        lines.append(f"written  {row}")
     return "\n".join(lines)
 
 
-def _legible(text: str) -> str:
+def sentences(model: Module, batch: Batch, texts: Texts, device: torch.device) -> list[str]:
+    """What is written of each sample of `batch`. Collective where the model is sharded."""
+    placed = {name: x.to(device) for name, x in batch.items() if isinstance(x, torch.Tensor)}
+    memory, valid = remembered(model, placed, ["eeg"])
+    written = write(model, memory, valid, texts.steps, texts.tokenizer).cpu().tolist()
+    return [legible(texts.tokenizer.decode(row)) for row in written]
+
+
+def legible(text: str) -> str:
     """`text` without what could steer a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

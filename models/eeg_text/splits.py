@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,17 +35,25 @@ class Parts:
         keep(named, folder, anew)
 
 
-def divide(items: Sequence[Item], by: str, fraction: float, share: float, seed: int) -> Parts:
+def divide(
+    items: Sequence[Item],
+    by: str,
+    fraction: float,
+    share: float,
+    seed: int,
+    earlier: Mapping[str, SplitName] | None = None,
+) -> Parts:
     """Each split's items. With `by` "subject+sentence" items whose reader and sentence belong to
-    different splits are left out.
+    different splits are left out. `earlier` as for split_groups.
 
     Raises DataError where a split would be empty.
     """
-    groups = split_groups((item.group for item in items), fraction, share, seed, GROUPS)
+    groups = split_groups((item.group for item in items), fraction, share, seed, GROUPS, earlier)
     of_group = {group: name for name in SPLITS for group in groups[name]}
     readers: dict[SplitName, list[str]] = {}
     if by == "subject+sentence":
-        readers = split_groups((item.subject for item in items), 1.0, share, seed, READERS)
+        known = None if earlier is None else _readers(earlier)
+        readers = split_groups((item.subject for item in items), 1.0, share, seed, READERS, known)
     of_reader = {reader: name for name in readers for reader in readers[name]}
     numbers: dict[SplitName, list[int]] = {name: [] for name in SPLITS}
     for number, item in enumerate(items):
@@ -63,3 +71,12 @@ def divide(items: Sequence[Item], by: str, fraction: float, share: float, seed: 
         present = {items[n].group for n in numbers[name]}
         groups[name] = [group for group in groups[name] if group in present]
     return Parts(groups, readers, numbers)
+
+
+def _readers(earlier: Mapping[str, SplitName]) -> dict[str, SplitName]:
+    """The readers among groups, as `keep` named them."""
+    return {
+        group.removeprefix(_READER): side
+        for group, side in earlier.items()
+        if group.startswith(_READER)
+    }

@@ -6,16 +6,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from models.base import Batch, Context, Goal, Loss, Picture, SplitName
+from models.base import (
+    Batch,
+    Context,
+    DataError,
+    Encodings,
+    Goal,
+    Loss,
+    Picture,
+    Predictions,
+    SplitName,
+)
+from models.common.chosen import few
 from models.common.kernels import check
-from models.eeg_text import batches, corpus, pictures, preview
+from models.eeg_text import batches, corpus, pictures, predictions, preview
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
-from models.eeg_text.dataset import Fixed, MaskedSamples, Rules, TextSamples
+from models.eeg_text.dataset import MaskedSamples, Rules, TextSamples
 from models.eeg_text.facts import Seen
+from models.eeg_text.inputs import TextInputs
 from models.eeg_text.network import flops, weights
 from models.eeg_text.network.model import EegText, MaskedEeg
 from models.eeg_text.recordings import Reading, Recordings
@@ -25,9 +37,6 @@ from models.eeg_text.splits import Parts, divide
 from models.eeg_text.texts import Texts
 from models.eeg_text.tokenizer import Tokenizer, fit
 
-SHOWN = 3
-"""Sentences of a preview, and pictures."""
-
 
 class EegTextTask:
     """See models/base.py: Task."""
@@ -35,7 +44,7 @@ class EegTextTask:
     channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
-        """Reads the settings; touches no file. Raises DataError for a kernel there is not."""
+        """Reads the settings; touches no file. Raises DataError where they cannot be had."""
         self.context, self.size = context, SIZES[model.size]
         self.dropout, self.writes = model.dropout, model.stage == "text"
         self.path, self.control, self.on_bad = data.path, data.control, data.on_bad
@@ -45,22 +54,32 @@ class EegTextTask:
         if not self.path.startswith("embedded:"):
             texts = data.texts if self.writes else None
             self.reading = Reading(data.on_bad, self.samples, data.channels, texts, data.line_hz)
-        self.encoder: Path | None = None
+        self.recomputes_regions = model.recompute_regions
         if self.writes:
-            self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
+            self.encoder, self.start = _path(model.encoder), _path(model.start)
             self.is_frozen, self.word_dropout = model.freeze_encoder, model.word_dropout
+            self.top_learns = self.is_frozen and model.unfreeze == "top"
             self.tokenizer_word = model.tokenizer
             self.text_len = min(data.text_len, self.size.text_context)
             self.goal, self.units = Goal("val_rouge1_gain", "max"), "tokens"
         else:
+            self.encoder = self.start = None
             self.mask_share = model.mask_share
             self.goal, self.units = Goal("val_masked_r2", "max"), "values"
+        if self.encoder and self.start:
+            raise DataError(
+                f"model.encoder '{self.encoder}' and model.start '{self.start}' both name weights",
+                where="model.encoder",
+                legal="one of them: model.start has an encoder, too",
+            )
         check(context.attention, context.device)
         self._recordings: Recordings | None = None
         self._parts: Parts | None = None
         self._texts: Texts | None = None
         self.loaded: str | None = None
+        self._encodings: Mapping[SplitName, Encodings] = {}
         self._flops: float | None = None
+        self._flops_encoded: float | None = None
 
     def setup(self) -> None:
         """Find the recordings, split them, fit the tokenizer; the run folder keeps both.
@@ -71,9 +90,8 @@ class EegTextTask:
         if self.writes:
             corpus.check_text(recordings)
         context = self.context
-        self._parts = divide(
-            recordings.items, self.split, self.fraction, context.eval_share, context.seed
-        )
+        share, seed, earlier = context.eval_share, context.seed, context.earlier
+        self._parts = divide(recordings.items, self.split, self.fraction, share, seed, earlier)
         self._parts.keep(context.folder, context.data_anew)
         self._recordings = recordings
         if self.writes:
@@ -109,22 +127,28 @@ class EegTextTask:
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator.
 
-        With `model.encoder` the encoder's are read from there. Raises DataError.
+        With `model.encoder` the encoder's are read from there, with `model.start` all of them.
+        Raises DataError.
         """
         kernel = self.context.attention
+        tokens = self.samples // TOKEN_SAMPLES
         if not self.writes:
             masked = MaskedEeg(self.size, self.samples, self.dropout, kernel)
-            self._flops = flops.per_sample(masked, self.samples // TOKEN_SAMPLES, 0)
+            if self.recomputes_regions:
+                masked.encoder.recompute_regions()
+            self._flops = flops.per_sample(masked, tokens, 0)
             return masked
-        pad = self.tokenizer.pad
-        model = EegText(self.size, self.samples, pad, self.dropout, kernel)
-        self._flops = flops.per_sample(model, self.samples // TOKEN_SAMPLES, self.texts.mean_length)
-        if self.encoder is not None:
-            file = weights.find(self.encoder)
-            count = weights.load(model.encoder, file)
-            self.loaded = f"loaded {count}/{count} tensors from {file}"
+        model = EegText(self.size, self.samples, self.tokenizer.pad, self.dropout, kernel)
+        if self.recomputes_regions:
+            model.encoder.recompute_regions()
+        if self.start is not None:
+            self.loaded = weights.load("model.start", model, self.start)
+        elif self.encoder is not None:
+            self.loaded = weights.load("model.encoder", model.encoder, self.encoder, "encoder.")
         if self.is_frozen:
-            model.freeze_encoder()
+            model.freeze_encoder(self.top_learns)
+        self._flops = flops.per_sample(model, tokens, self.texts.mean_length)
+        self._flops_encoded = flops.per_sample(model, tokens, self.texts.mean_length, True)
         return model
 
     def data(self, split: SplitName) -> TextSamples | MaskedSamples:
@@ -134,7 +158,33 @@ class EegTextTask:
         if not self.writes:
             return MaskedSamples(self.recordings, numbers, rules, self.mask_share, learns)
         dropout = self.word_dropout if learns else 0.0
-        return TextSamples(self.recordings, numbers, rules, self.texts, dropout)
+        samples = TextSamples(self.recordings, numbers, rules, self.texts, dropout)
+        samples.encodings = self._encodings.get(split)
+        return samples
+
+    def frozen_encoder(self, model: Module) -> str | None:
+        """See models/base.py: Encodes."""
+        return "encoder" if self.writes and self.is_frozen and not self.top_learns else None
+
+    def redrawn(self) -> str | None:
+        """See models/base.py: Encodes. Words are dropped behind the encoder."""
+        return None
+
+    def encoder_inputs(self, split: SplitName) -> TextInputs:
+        """EEG of a split; where it is judged, noise, too."""
+        samples = self.data(split)
+        assert isinstance(samples, TextSamples)
+        return TextInputs(samples, self.path, self.control)
+
+    def encode(self, model: Module, batch: Batch) -> dict[str, Tensor]:
+        """memory [input, time / 4, width], and samples [input], where its EEG ends."""
+        valid = batch["eeg_mask"]
+        return {"memory": model(batch["eeg"], valid), "samples": valid.sum(1)}
+
+    def take_encodings(self, encodings: Mapping[SplitName, Encodings]) -> None:
+        """See models/base.py: Encodes."""
+        self._encodings = encodings
+        self._flops = self._flops_encoded
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """See batches.text and batches.masked."""
@@ -153,7 +203,8 @@ class EegTextTask:
             valid = batch.get("seen_mask", batch["eeg_mask"])
             guess = model(seen, valid, batch["mask_target"]).float()
             return Loss(((guess - batch["eeg"]).square() * told(batch)).sum(), {})
-        logits = model(batch["eeg"], batch["eeg_mask"], batch["text_ids"]).float()
+        eeg, memory = batch.get("eeg"), batch.get("eeg_memory")
+        logits = model(eeg, batch["eeg_mask"], batch["text_ids"], memory=memory).float()
         targets = batch["labels"].flatten()
         nats = F.cross_entropy(
             logits.flatten(0, 1), targets, ignore_index=batches.IGNORE, reduction="sum"
@@ -173,13 +224,17 @@ class EegTextTask:
         """What is written of the first validation recordings. Collective."""
         if not self.writes:
             return None
-        return preview.show(model, self._first("val"), self.texts, self.context.device)
+        return preview.show(model, self._few("val"), self.texts, self.context.device)
 
-    def _first(self, split: SplitName) -> Batch:
-        samples = self.data(split)
-        count = min(SHOWN, len(samples))
-        places = torch.linspace(0, len(samples) - 1, count).long().tolist()
-        return self.collate([samples.sample(i, Fixed()) for i in places])
+    def predictions(self, model: Module) -> Predictions:
+        """What is written of validation recordings, or told of hidden EEG. Collective."""
+        samples, device = self.data("val"), self.context.device
+        if isinstance(samples, TextSamples):
+            return predictions.written(model, samples, self._few("val"), device)
+        return predictions.filled(model, samples, self.samples, device)
+
+    def _few(self, split: SplitName) -> Batch:
+        return self.collate(few(self.data(split), predictions.SHOWN))
 
     def flops_per_sample(self, model: Module) -> float | None:
         """See flops.per_sample."""
@@ -200,4 +255,9 @@ class EegTextTask:
     def facts(self) -> Mapping[str, Any]:
         """See facts.py; and what was taken over of another run's encoder."""
         seen = Seen(self.recordings, self.parts, self.samples, self._texts, self.control)
-        return seen.facts() | ({} if self.loaded is None else {"encoder": self.loaded})
+        told = {} if self.loaded is None else {"start" if self.start else "encoder": self.loaded}
+        return seen.facts() | told | ({"encodings": "kept"} if self._encodings else {})
+
+
+def _path(word: str | None) -> Path | None:
+    return None if word is None else Path(word).expanduser()

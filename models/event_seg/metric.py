@@ -20,6 +20,10 @@ class EdgeMetric:
         """Summed loss, pixels that are foreground in both, in the prediction alone and in the label
         alone, and all that count; float64."""
         loss, maps = model(batch["events"], batch["mask"], measure=True)
+        return self.counts(loss, maps, batch)
+
+    def counts(self, loss: Tensor, maps: Tensor, batch: Batch) -> Tensor:
+        """See update; of what the model gave, [batch, 2, height, width]."""
         told, label = maps[:, 1] > maps[:, 0], batch["mask"]
         counted = label != IGNORE
         told, true = told & counted, label == 1
@@ -56,8 +60,12 @@ class MassMetric:
     def update(self, model: Module, batch: Batch) -> Tensor:
         """Summed loss; on hidden pixels squared error, squared deviation from the mean of what is
         seen of the sample, and how many there are; float64."""
+        loss, maps = model(batch["events"], batch["mass"], batch["hidden"], measure=True)
+        return self.counts(loss, maps, batch)
+
+    def counts(self, loss: Tensor, maps: Tensor, batch: Batch) -> Tensor:
+        """See update; of what the model gave, [batch, 2, height, width]."""
         hidden, mass = batch["hidden"], batch["mass"]
-        loss, maps = model(batch["events"], mass, hidden, measure=True)
         if maps.device.type == "mps":  # has no float64
             hidden, mass, maps, loss = hidden.cpu(), mass.cpu(), maps.cpu(), loss.cpu()
         counted, seen, mass = hidden[:, None], (~hidden[:, None]).double(), mass.double()

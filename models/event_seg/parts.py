@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +30,23 @@ class Parts:
     """How it was split, for the person."""
 
 
-def split(recordings: Sequence[Recording], fraction: float, share: float, seed: int) -> Parts:
-    """By recording; where fewer than three are used, each of them by time. Raises DataError."""
+def split(
+    recordings: Sequence[Recording],
+    fraction: float,
+    share: float,
+    seed: int,
+    earlier: Mapping[str, SplitName] | None = None,
+) -> Parts:
+    """By recording; where fewer than three are used, each of them by time. Raises DataError.
+
+    `earlier` as for split_groups.
+    """
     used = max(1, round(fraction * len(recordings)))
     if used < 3:
         order = np.random.default_rng(seed).permutation(len(recordings))[:used]
         return _by_time(recordings, sorted(order.tolist()), share)
     names = [recording.name for recording in recordings]
-    groups = split_groups(names, fraction, share, seed, GROUPS)
+    groups = split_groups(names, fraction, share, seed, GROUPS, earlier)
     numbers = {name: number for number, name in enumerate(names)}
     windows = {
         name: _joined(

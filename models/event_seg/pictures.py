@@ -21,18 +21,47 @@ def draw(sample: Sample, number: int) -> Picture:
     right = _label(sample.labels) if sample.hidden is None else left.copy()
     if sample.hidden is not None:
         right[sample.hidden] = _GREY
-    picture = np.concatenate((left, np.full((len(left), 4, 3), 255, np.uint8), right), axis=1)
-    times = max(1, -(-_LEAST_WIDTH // picture.shape[1]))
-    image = Image.fromarray(picture.repeat(times, 0).repeat(times, 1))
-    file = io.BytesIO()
-    image.save(file, format="PNG")
     meta = sample.meta
     what = "the pixels to tell" if sample.hidden is not None else "its label"
     caption = (
-        f"{meta['recording']}, window {meta['frame']}: {meta['events']:,} events in "
+        f"{name(sample)}: {meta['events']:,} events in "
         f"{1e3 * (meta['t1'] - meta['t0']):.3g} ms (red brighter, blue darker), and {what}"
     )
-    return Picture(f"window_{number}", caption, file.getvalue())
+    return Picture(f"window_{number}", caption, _side_by_side(left, right))
+
+
+def compare(sample: Sample, maps: np.ndarray, number: int) -> Picture:
+    """What was seen of a window, what was to be told of it and what was told, side by side.
+
+    `maps` [2, height, width] are the model's: classes, or mass by polarity where pixels are hidden.
+    """
+    seen = _polarity(sample.events.sum(0))
+    if sample.hidden is None:
+        wanted = _label(sample.labels)
+        told = _label((maps[1] > maps[0]).astype(np.int64))
+        told[(sample.labels != 0) & (sample.labels != 1)] = _GREY
+    else:
+        seen[sample.hidden] = _GREY
+        wanted, told = (_polarity(mass[0] - mass[1]) for mass in (sample.labels, maps))
+        told[~sample.hidden] = _GREY
+    caption = f"{name(sample)}: what was seen, what was to be told, what was told"
+    return Picture(f"window_{number}", caption, _side_by_side(seen, wanted, told))
+
+
+def name(sample: Sample) -> str:
+    """Which window it is."""
+    return f"{sample.meta['recording']}, window {sample.meta['frame']}"
+
+
+def _side_by_side(*panels: np.ndarray) -> bytes:
+    """The PNG of `panels` [height, width, 3], uint8, in dots that can be seen."""
+    gap = np.full((len(panels[0]), 4, 3), 255, np.uint8)
+    parts = [part for panel in panels for part in (gap, panel)]
+    picture = np.concatenate(parts[1:], axis=1)
+    times = max(1, -(-_LEAST_WIDTH // picture.shape[1]))
+    file = io.BytesIO()
+    Image.fromarray(picture.repeat(times, 0).repeat(times, 1)).save(file, format="PNG")
+    return file.getvalue()
 
 
 def _polarity(mass: np.ndarray) -> np.ndarray:

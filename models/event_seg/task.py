@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from torch.nn import Module
 
-from models.base import Batch, Context, Goal, Loss, Picture, SplitName
+from models.base import (
+    Batch,
+    Context,
+    DataError,
+    Goal,
+    Loss,
+    Picture,
+    Predictions,
+    SplitName,
+)
 from models.common.split import keep
 from models.event_seg import dataset, labels, parts, windows
 from models.event_seg.config import SIZES, Data, Model
@@ -16,6 +25,7 @@ from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import Network, flops_per_sample
 from models.event_seg.pictures import draw
+from models.event_seg.predictions import predict
 from models.event_seg.recording import Recording
 from models.event_seg.windows import Rules, Sample, Windows
 
@@ -56,13 +66,26 @@ class EventSegTask:
         if not is_labelled:
             self.goal = Goal("val_masked_r2", "max")
         share, seed = self.context.eval_share, self.context.seed
-        split = parts.split(recordings, self.fraction, share, seed)
+        split = parts.split(recordings, self.fraction, share, seed, self.context.earlier)
         if self.context.folder is not None:
             keep(split.groups, self.context.folder, self.context.data_anew)
         rules = Rules(self.downsample, self.size.crop, self.control, seed, not is_labelled)
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **left_out}
         self._dataset = Dataset(recordings, split, rules, source)
+
+    def join(self, first: EventSegTask) -> None:
+        """See models/base.py: Joining. Raises DataError for other labels or another sensor."""
+        for old, new, what in (
+            (first.dataset.rules.is_masked, self.dataset.rules.is_masked, "without labels"),
+            (first.data("train").shape, self.data("train").shape, "height and width"),
+        ):
+            if old != new:
+                raise DataError(
+                    f"{what} is {new} of the data, and {old} of what the run learns",
+                    where="data.path",
+                    legal=f"{what}: {old}",
+                )
 
     def _recordings(self) -> tuple[Sequence[Recording], dict[str, Any]]:
         if dataset.is_embedded(self.path):
@@ -107,6 +130,10 @@ class EventSegTask:
     def preview(self, model: Module) -> str | None:
         """None: there is no text to show."""
         return None
+
+    def predictions(self, model: Module) -> Predictions:
+        """See predictions.predict. Collective."""
+        return predict(model, self.data("val"), self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """See network.flops_per_sample."""

@@ -7,6 +7,7 @@ from torch.nn import Module
 
 from models.language.dataset import Dataset
 from models.language.generation import continue_tokens
+from models.language.tokens.tokenizer import Tokenizer
 
 PROMPT_TOKENS = 48
 TOKENS = 96
@@ -26,12 +27,17 @@ def show(model: Module, dataset: Dataset, device: torch.device) -> str:
     else:
         prompt, seed = dataset.dialogues["val"].prompt(0)[-(length - length // 2) :], None
     count = min(TOKENS, length - len(prompt))
-    written = continue_tokens(
-        model, prompt.tolist(), count, pad=tokenizer.pad, device=device, seed=seed
+    (written,) = continue_tokens(
+        model, [prompt.tolist()], count, pad=tokenizer.pad, device=device, seed=seed
     )
-    if tokenizer.end in written:
-        written = written[: written.index(tokenizer.end)]
-    return f"{legible(tokenizer.decode(prompt.tolist()))}│{legible(tokenizer.decode(written))}"
+    return f"{readable(prompt.tolist(), tokenizer)}│{readable(written, tokenizer)}"
+
+
+def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
+    """What `tokens` say up to their end token."""
+    if tokenizer.end in tokens:
+        tokens = tokens[: tokens.index(tokenizer.end)]
+    return legible(tokenizer.decode(tokens))
 
 
 def legible(text: str) -> str:

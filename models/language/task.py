@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from torch.nn import Module
 
-from models.base import Batch, Context, DataError, Goal, Loss, Picture, SplitName
+from models.base import (
+    Batch,
+    Context,
+    DataError,
+    Goal,
+    Loss,
+    Picture,
+    Predictions,
+    SplitName,
+)
 from models.common import kernels
 from models.common.split import keep, split_groups
 from models.language import hugging_face, pretrained
@@ -21,6 +30,7 @@ from models.language.flops import Shape, matrix_elements, per_sample
 from models.language.metric import LanguageMetric
 from models.language.model import Transformer
 from models.language.packing import Windows
+from models.language.predictions import predict
 from models.language.preview import show
 from models.language.rows import Row, collate
 from models.language.text.corpus import Corpus
@@ -74,7 +84,8 @@ class LanguageTask:
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad)
         share, seed = self.context.eval_share, self.context.seed
-        splits = split_groups(corpus.index.groups, self.fraction, share, seed, GROUPS)
+        groups, earlier = corpus.index.groups, self.context.earlier
+        splits = split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
         if self.context.folder is not None:
             keep(splits, self.context.folder, self.context.data_anew)
         chosen = members(corpus, splits)
@@ -83,6 +94,15 @@ class LanguageTask:
         whole = self.pretrained is not None  # not every architecture takes a mask of documents
         rules = Rules(length, self.on_bad, self.control, seed, whole)
         self._dataset = Dataset(corpus, chosen, tokenizer, rules)
+
+    def join(self, first: LanguageTask) -> None:
+        """See models/base.py: Joining. Raises DataError."""
+        if bool(self.dataset.text) != bool(first.dataset.text):
+            kinds = ("conversations", "text")
+            old, new = (kinds[bool(one.dataset.text)] for one in (first, self))
+            raise DataError(
+                f"the data is {new}, and the run learns {old}", where="data.path", legal=old
+            )
 
     def _fit_tokenizer(self, corpus: Corpus, train: np.ndarray) -> Tokenizer:
         if local := self._local_tokenizer():
@@ -169,6 +189,10 @@ class LanguageTask:
     def preview(self, model: Module) -> str | None:
         """How the model goes on from the start of the first validation text. Collective."""
         return show(model, self.dataset, self.context.device)
+
+    def predictions(self, model: Module) -> Predictions:
+        """See predictions.predict. Collective."""
+        return predict(model, self.dataset, self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """See flops.per_sample; of the mean length where samples differ."""

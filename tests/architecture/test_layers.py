@@ -27,8 +27,10 @@ THEIRS = {
         *("torch", "numpy", "pydantic", "safetensors", "tokenizers", "transformers"),
         *("PIL", "cv2", "h5py", "mne", "openpyxl", "sacrebleu", "scipy", "zss"),
     },
-    "training": {"torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb"},
-    "launcher": {"torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed"},
+    "training": {
+        *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard")
+    },
+    "launcher": {"torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests"},
     "ds_configs": set(),
 }
 """What each package may import of others; the names are those of import statements."""

@@ -24,6 +24,10 @@ def table_of(*words: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
 
 
+def test_monitor_measures_a_reading_at_each_interval():
+    assert len(table_of("benchmarks.monitor", "--rounds", "2", "--readings", "3")) == 4
+
+
 @pytest.mark.slow
 def test_loop_overhead_measures_us_beside_a_bare_loop():
     rows = table_of("benchmarks.loop_overhead", *SMALL, "--micro-batch", "2", "--only", "Gearshift")
@@ -84,3 +88,10 @@ def test_data_measures_every_reader_beside_its_model():
 def test_voxels_measures_our_grid():
     rows = table_of("benchmarks.voxels", "--rounds", "1", "--events", "1000")
     assert rows[-1].startswith("| ours | ")
+
+
+@pytest.mark.slow
+def test_encoded_measures_steps_with_the_encoder_and_without():
+    rows = table_of("benchmarks.encoded", "--model", "eeg_text:tiny", "--rounds", "1")
+    names = [row.split(" | ")[0] for row in rows]
+    assert names == ["| encoder in each step", "| encodings read", "| contender", *names[:2]]

@@ -1,9 +1,47 @@
 """The example of a task that a page shows is the one that lies beside it and is tested."""
 
+import runpy
+from types import SimpleNamespace
+
+import torch
+
+from models.base import Context, Predicts
 from tests.docs.pages import ROOT, read
+
+EXAMPLE, *PARTS = [
+    block.text
+    for block in read(ROOT / "docs" / "own-models.md").blocks
+    if block.language == "python"
+]
 
 
 def test_the_page_shows_the_example_as_it_is():
-    text = (ROOT / "docs" / "examples" / "images.py").read_text(encoding="utf-8")
-    page = read(ROOT / "docs" / "own-models.md")
-    assert [block.text for block in page.blocks if block.language == "python"] == [text]
+    assert (ROOT / "docs" / "examples" / "images.py").read_text(encoding="utf-8") == EXAMPLE
+
+
+def declared(name, folder):
+    """The class `name` of a part of the page."""
+    (part,) = (part for part in PARTS if f"class {name}(" in part)
+    (folder / "part.py").write_text(part, encoding="utf-8")
+    return runpy.run_path(str(folder / "part.py"))[name]
+
+
+def test_what_else_it_shows_makes_predictions_of_the_example(tmp_path):
+    images = runpy.run_path(str(ROOT / "docs" / "examples" / "images.py"))["Images"]
+    shown = declared("Shown", tmp_path)
+    task = type("Both", (shown, images), {})(
+        SimpleNamespace(width=4),
+        SimpleNamespace(samples=80, noise=0.1),
+        Context(0, 0.1, None, torch.device("cpu")),
+    )
+    task.setup()
+    assert isinstance(task, Predicts)
+    told = task.predictions(task.build().eval())
+    assert told.columns == ("wanted", "told")
+    assert [len(row) for row in told.rows] == [2] * 4
+
+
+def test_what_else_it_shows_declares_stages_that_there_can_be(tmp_path):
+    task = declared("Halves", tmp_path)
+    assert {stage.name for stage in task.stages} == set(task.stage_settings)
+    assert {name for stage in task.stages for name in stage.of} <= set(task.stage_settings)

@@ -1,7 +1,5 @@
 """Every family's file gives the values of its specification."""
 
-from pathlib import Path
-
 import pytest
 
 from launcher.files import yaml_source
@@ -9,40 +7,40 @@ from launcher.settings import shipped
 from launcher.settings.entries import flat
 from launcher.settings.leaves import leaves, sections
 from launcher.settings.schema import config_of
-from models.catalog import FAMILIES
+from models.catalog import FAMILIES, stages_of
+from tests.ds_configs.tables import FOLDER, cells
 from tests.launcher.given import SERVER, resolved
 
-
-def table(path):
-    """Of `<family>_table.md`: (mode, key, value) of each cell but the dashes.
-
-    Its columns are the setting in words, its key, and a mode each.
-    """
-    lines = [line for line in path.read_text().splitlines() if line.startswith("| ")]
-    head, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [
-        (mode, cells[1], yaml_source.value(written))
-        for cells in rows
-        for mode, written in zip(head[2:], cells[2:], strict=True)
-        if written != "–"
-    ]
-
-
 TABLES = {
-    path.stem.removesuffix("_table"): table(path)
-    for path in sorted(Path(__file__).parent.glob("*_table.md"))
+    family: [
+        (mode, key, yaml_source.value(written))
+        for mode, key, written in cells((FOLDER / f"{family}_table.md").read_text())
+    ]
+    for family in FAMILIES
 }
 CELLS = [(family, *cell) for family, cells in TABLES.items() for cell in cells]
 COLUMNS = sorted({(family, mode) for family, mode, *_ in CELLS})
 
 
+def staged(family, column):
+    """The stage of a column such as `staged 1`; None: the column is of a mode alone."""
+    _, _, number = column.partition(" ")
+    return stages_of(family)[int(number) - 1] if number else None
+
+
+def column(family, mode):
+    """A column's settings on a machine that has what the family asks for, one process."""
+    words = {"model": family, "mode": mode, "machine": SERVER, "world_size": 1}
+    stage = staged(family, mode)
+    if stage is None:
+        return resolved(**words)
+    weights = [f"{stage.loads}=earlier"] if stage.loads else []
+    return resolved(f"stages=[{stage.name}]", *weights, **{**words, "mode": "staged"})
+
+
 @pytest.fixture(scope="module")
 def runs():
-    """Each column on a machine that has what the family asks for, one process."""
-    return {
-        (family, mode): resolved(model=family, mode=mode, machine=SERVER, world_size=1)
-        for family, mode in COLUMNS
-    }
+    return {(family, mode): column(family, mode) for family, mode in COLUMNS}
 
 
 @pytest.mark.parametrize(("family", "mode", "key", "value"), CELLS)
@@ -67,8 +65,11 @@ def test_blocks_name_sizes_modes_and_settings_that_exist(family):
     assert set(found.modes) <= set(shipped.modes())
     assert {size for size, _ in found.size_modes} <= sizes
     assert {mode for _, mode in found.size_modes} <= set(shipped.modes())
-    blocks = [found.default, *found.sizes.values(), *found.modes.values()]
-    for block in [*blocks, *found.size_modes.values()]:
+    stages = {stage.name for stage in stages_of(family)}
+    assert set(found.stages) == stages
+    assert {stage for _, stage in found.size_stages} <= stages
+    blocks = [found.default, *found.sizes.values(), *found.modes.values(), *found.stages.values()]
+    for block in [*blocks, *found.size_modes.values(), *found.size_stages.values()]:
         assert {key for key, _ in flat(block.settings, sections(family))} <= set(leaves(family))
 
 
@@ -80,7 +81,8 @@ def test_samples_are_as_long_as_the_context_of_the_size(size):
 
 @pytest.mark.parametrize(("family", "mode"), [c for c in COLUMNS if c[1] != "default"])
 def test_the_family_block_of_a_mode_has_every_value_that_the_table_changes(family, mode):
-    block = shipped.family(family).modes[mode]
+    file, stage = shipped.family(family), staged(family, mode)
+    block = file.modes[mode] if stage is None else file.stages[stage.name]
     own = {key for key, _ in flat(block.settings, sections(family))}
     by_mode = {
         name: {k: v for m, k, v in TABLES[family] if m == name} for name in (mode, "default")

@@ -76,26 +76,33 @@ def test_what_is_written_to_a_piece_is_what_the_model_computes_with(prepared) ->
         lambda groups: torch.optim.AdamW(groups, lr=0.1, fused=True),
         lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9),
         lambda groups: torch.optim.SGD(groups, lr=0.1),
+        lambda groups: torch.optim.Adafactor(groups, lr=0.1),
     ],
-    ids=["amsgrad", "fused", "momentum", "sgd"],
+    ids=["amsgrad", "fused", "momentum", "sgd", "adafactor"],
 )
-def test_slots_made_beforehand_are_those_that_the_first_step_makes(build) -> None:
-    filled, fresh = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 4, 3)], ids=str)
+def test_slots_made_beforehand_are_those_that_the_first_step_makes(build, shape) -> None:
+    filled, fresh = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
     optimizers = [build([{"params": [p]}]) for p in (filled, fresh)]
     fill_slots(optimizers[0])
-    kinds = {key: value.dtype for key, value in optimizers[0].state[filled].items()}
+    kinds = _forms(optimizers[0].state[filled])
     for step in range(3):
         for parameter, optimizer in zip((filled, fresh), optimizers, strict=True):
-            parameter.grad = torch.tensor([1.0, -2.0, 0.5]) * (step + 1)
+            parameter.grad = torch.tensor([1.0, -2.0, 0.5]).expand(shape) * (step + 1)
             optimizer.step()
     assert torch.equal(filled, fresh)
     made = optimizers[1].state[fresh]
-    assert kinds == {key: value.dtype for key, value in made.items() if value is not None}
+    assert kinds == _forms(made)
+
+
+def _forms(slots: dict) -> dict:
+    found = {key: value for key, value in slots.items() if value is not None}
+    return {key: (value.dtype, tuple(value.shape)) for key, value in found.items()}
 
 
 def test_an_unknown_optimizer_is_refused_with_the_known_ones() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(EngineError, match="Rprop is not known; known: AdamW, Adam, SGD"):
+    with pytest.raises(EngineError, match="Rprop is not known; known: AdamW, Adam, SGD, Adafactor"):
         fill_slots(torch.optim.Rprop([parameter]))
 
 
@@ -106,6 +113,20 @@ def test_a_model_of_frozen_parameters_is_refused(world) -> None:
     with pytest.raises(EngineError, match="no parameter that trains"):
         engine.prepare(net, optimizer, [])
     engine.close()
+
+
+def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world) -> None:
+    shapes = {"w": (5, 4, 3), "b": (4,)}
+
+    def piece(kind: str, name: str, length: int) -> Piece:
+        return Piece(kind, name, 0, torch.zeros(length), replicated=False)
+
+    whole = [piece("weight", "w", 60), piece("weight", "b", 4), piece("variance", "b", 4)]
+    factors = [piece("row_var", "w", 20), piece("col_var", "w", 15)]
+    check_cover(State(shapes, [*whole, *factors], {}, {}, [], {}), world)
+    with pytest.raises(EngineError, match="holds 14 of the 15 elements of col_var of 'w'"):
+        short = [*whole, factors[0], piece("col_var", "w", 14)]
+        check_cover(State(shapes, short, {}, {}, [], {}), world)
 
 
 def _state(*pieces: Piece) -> State:

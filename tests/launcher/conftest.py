@@ -4,6 +4,7 @@ import pytest
 
 from launcher.settings import schema
 from launcher.settings.resolved import Batching, Origin, Resolved, Value
+from training.dotted import nested
 
 BUILT_IN = Origin("built-in", "built-in")
 
@@ -16,6 +17,6 @@ def two_ranks():
         "train.seed": Value(7, Origin("command line", "--seed 7"), [(0, BUILT_IN)]),
         "optim.lr": Value(1e-05, Origin("config", "mine.yaml, line 3"), [(1e-3, BUILT_IN)]),
     }
-    plain = schema.nested({key: value.value for key, value in values.items()})
+    plain = nested({key: value.value for key, value in values.items()})
     settings = schema.settings_class("language").model_validate(plain)
     return Resolved(settings, values, Batching(8, 4, 1, 2), 2, {}, ["a note"], "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from launcher.machine import Machine
@@ -13,6 +14,8 @@ NEW_CPU = Machine(cores=8, ram_bytes=32 * 2**30, gpus=0, device="cpu", cpu_bf16=
 SERVER = Machine(
     cores=64, ram_bytes=512 * 2**30, gpus=4, device="cuda", cpu_bf16=True, compiler=True
 )
+
+ONE_GPU = replace(SERVER, gpus=1)
 
 
 def resolved(

@@ -13,11 +13,14 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from launcher.processes import last_words, rank
 from models.base import DataError
 from tests.launcher.runs import saved
 from training.hooks import Outcome, Status
+from training.machine.out_of_memory import OutOfMemory
 
 ME = int(os.environ.get("RANK", "0"))
 
@@ -58,6 +61,12 @@ def work(job) -> Outcome:
         wait_for_the_others()
     elif scene == "gone" and ME == 1:
         os._exit(0)
+    elif scene.startswith("fits "):
+        tried(job)
+        numbers = resolved.batching
+        if ME == 1 and numbers.micro_batch > int(scene.partition(" ")[2]):
+            full: Any = SimpleNamespace(micro_batch=numbers.micro_batch, smaller=1, global_batch=8)
+            raise OutOfMemory(MemoryError("there is none left"), full)
     elif scene == "nonfinite":
         return outcome(1, "the loss of step 3 is not finite")
     elif scene == "signal":

@@ -85,7 +85,7 @@ def test_an_unknown_option_is_told_with_its_nearest():
     assert faults("--epohcs 3").splitlines() == [
         "error: option '--epohcs' is not known",
         "  from     the command line: --epohcs",
-        "  legal    30 options; see  python -m launcher --help",
+        f"  legal    {len(OPTIONS) + 1} options; see  python -m launcher --help",
         "  nearest  --epochs; write  --epochs",
     ]
 
@@ -108,8 +108,8 @@ def test_an_unknown_command_is_told_with_its_nearest():
     assert faults("exlpain").splitlines() == [
         "error: command 'exlpain' is not known",
         "  from     the command line, first word",
-        "  legal    run, resume, explain, list, verify, export, new-task, data, completion; "
-        "or options, for run",
+        "  legal    run, resume, explain, list, verify, compare, submit, export, track, new-task, "
+        "data, completion; or options, for run",
         "  nearest  explain; write  python -m launcher explain",
     ]
 

@@ -55,6 +55,7 @@ LINES = [
     ("gearshift explain optim.l", ["optim.lr"]),
     ("gearshift list e", ["engines"]),
     ("gearshift data ch", ["check"]),
+    ("gearshift data fetch --con", ["--config"]),
     ("gearshift new-task --o", ["--out"]),
     ("gearshift --lite --precision bf", ["bf16", "bf16-params"]),
     ("gearshift completion z", ["zsh"]),

@@ -49,11 +49,21 @@ def test_every_size_is_listed_with_its_exact_parameters(listed):
             assert f"{count:,} parameters" in text
 
 
+def test_stages_are_listed_with_what_they_train_and_begin_with(listed):
+    rows = {row["name"]: row for row in json.loads(listed("models", "--json"))}
+    first, second, *others = rows["eeg_text"]["stages"]
+    assert (first["name"], first["loads"], first["optional"]) == ("encoder", None, False)
+    assert (second["name"], second["of"], second["optional"]) == ("text", ["encoder"], False)
+    assert all(stage["optional"] for stage in others)
+    assert rows["language"]["stages"] == []
+    assert f"stage {first['name']:<17} {first['sentence']}" in listed("models")
+
+
 def test_every_mode_is_listed_with_its_sentence_and_promise(listed):
     rows = {row["name"]: row for row in json.loads(listed("modes", "--json"))}
     assert set(rows) == set(shipped.modes())
     assert rows["lite"]["sentence"] == shipped.mode("lite").sentence
-    assert rows["lite"]["promise"]["parameters"] == {"at_most": 0.25}
+    assert rows["lite"]["promise"]["peak_memory"] == {"at_most": 0.25}
     assert shipped.mode("lite").sentence in listed("modes")
 
 

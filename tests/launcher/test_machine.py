@@ -67,3 +67,17 @@ def test_flags_of_processors_with_bf16_are_known():
     assert machine.has_bf16("flags\t\t: fpu avx512f avx512_bf16 amx_tile")
     assert machine.has_bf16("processor : 0\nFeatures\t: fp asimd bf16 sve")
     assert not machine.has_bf16("flags\t\t: fpu avx2 avx512f")
+
+
+@pytest.mark.parametrize(
+    ("cores", "cpus", "counted"),
+    [
+        (64, 8, 32),  # unbound: the process sees all of the node
+        (8, 8, 32),  # bound to its own
+        (2, 8, 8),  # told more than there are
+        (64, None, 64),
+    ],
+)
+def test_ranks_count_on_the_cpus_that_a_scheduler_gave_them(cores, cpus, counted):
+    here = machine.Machine(cores, None, 0, "cpu", cpu_bf16=False, compiler=False)
+    assert here.for_ranks(4, cpus).cores == counted

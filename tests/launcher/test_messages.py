@@ -45,7 +45,7 @@ error: precision 'bf61' is not known
 error: key 'train.epoch' is not known
   from     mine.yaml, line 2: train.epoch
   legal    accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
-on_nonfinite, preview, seed
+on_nonfinite, preview, seed, timing
   nearest  train.epochs; write  epochs: 3
 """,
     ),
@@ -54,7 +54,7 @@ on_nonfinite, preview, seed
         """
 error: key 'lr' is not known
   from     mine.yaml, line 1: lr
-  legal    20 names; see  python -m launcher explain
+  legal    25 names; see  python -m launcher explain
   nearest  optim.lr; write  optim.lr: 1e-3
 """,
     ),
@@ -63,7 +63,7 @@ error: key 'lr' is not known
         """
 error: key 'optm' is not known
   from     mine.yaml, line 1: optm
-  legal    20 names; see  python -m launcher explain
+  legal    25 names; see  python -m launcher explain
   nearest  optim; write  optim: {lr: 1e-3}
 """,
     ),
@@ -341,7 +341,7 @@ error: mode 'fst' is not known
         """
 error: mode 'staged' needs stages, and language declares none
   from     --mode staged
-  legal    families that declare stages: none
+  legal    families that declare stages: eeg_text
   mend     write  --mode resource-efficient  to lower the peak of memory in one run
 """,
     ),
@@ -446,7 +446,7 @@ error: --set optim sets nothing
 error: key 'train.epoch' is not known
   from     --set train.epoch=3
   legal    accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
-on_nonfinite, preview, seed
+on_nonfinite, preview, seed, timing
   nearest  train.epochs; write  --set train.epochs=3
 """,
     ),
@@ -455,7 +455,7 @@ on_nonfinite, preview, seed
         """
 error: key 'qqq.zzz' is not known
   from     --set qqq.zzz=3
-  legal    20 names; see  python -m launcher explain
+  legal    25 names; see  python -m launcher explain
 """,
     ),
     (

@@ -10,7 +10,7 @@ from launcher.settings.leaves import leaves
 
 
 def test_the_commands():
-    told = "run resume explain list verify export new-task data completion"
+    told = "run resume explain list verify compare submit export track new-task data completion"
     assert list(COMMANDS) == told.split()
 
 
@@ -24,7 +24,8 @@ def test_the_options_of_run():
         --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
         --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
         --precision --deterministic --debug --config --set --ds-config --out --dry-run --json
-        --max-restarts --resume --reset
+        --max-restarts --resume --reset --download-data --continuous-learning --max-hours
+        --stage --from --track
     """
     assert sorted(option.flag for option in OPTIONS) == sorted(told.split())
 

@@ -32,6 +32,8 @@ print("HEAVY", sorted(heavy), code, file=sys.stderr)
         ("data check nothing-there", 2),
         ("--model no_such_module:Task", 2),
         ("--dry-run --nproc 1", 0),
+        ("submit --help", 0),
+        ("submit --dry-run --nodes 2", 0),
         ("--epohcs 3 --mode fsat --set optim.rl=1", 2),
     ],
 )

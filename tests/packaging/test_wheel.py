@@ -55,7 +55,7 @@ def test_the_console_script_and_the_licence_are_in_the_wheel(wheel):
     archive = zipfile.ZipFile(wheel)
     info = next(n.split("/")[0] for n in archive.namelist() if ".dist-info/" in n)
     script = archive.read(f"{info}/entry_points.txt").decode()
-    assert "gearshift = launcher.__main__:main" in script
+    assert "gearshift = launcher.__main__:program" in script
     assert f"{info}/licenses/LICENSE" in archive.namelist()
 
 

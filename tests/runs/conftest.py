@@ -55,3 +55,14 @@ def bound_by_permissions():
     if shutil.which("setpriv") is None:
         pytest.skip("root ignores permissions, and there is no setpriv to make it mind them")
     return ("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search")
+
+
+@pytest.fixture
+def one_thread():
+    """Threads that wait for one another are slow where other tests run beside this one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -129,7 +129,7 @@ def _train(
         epoch, share = order.share(step - 1, world.rank, world.size, MICRO_BATCH)
         micro_batches = [samples[epoch, indices] for indices in share]
         own = added(micro_batch.weight for micro_batch in micro_batches)
-        units, _ = agree(world, own, 0)
+        units, *_ = agree(world, own, 0)
         window = accumulate(task, engine, module, micro_batches, units)
         update = engine.step()
         loss = world.sum(window.loss.clone()).item() / world.size

@@ -68,6 +68,7 @@ def loader_worker(rank: psutil.Process) -> psutil.Process | None:
     return next(iter(rank.children()), None)
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(start, tmp_path):
     process = start(
         *(*LONG, "--nproc", "2", "--num-workers", "1", "--out", "run"),
@@ -98,6 +99,7 @@ def test_a_run_folder_that_is_deleted_under_the_run_is_named(start, tmp_path):
     assert "run/" in stderr.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_a_file_that_may_grow_no_further_loses_no_earlier_checkpoint(start, tmp_path, program):
     words = (*LONG[:-1], "12", "--out", "run", "--set", "save.every=4", "--set", "eval.every=null")
     done = start(*words)
@@ -122,6 +124,7 @@ def test_a_file_that_may_grow_no_further_loses_no_earlier_checkpoint(start, tmp_
     assert program("verify", "run").returncode == 0
 
 
+@pytest.mark.slow
 def test_data_that_grew_is_refused_unless_its_order_begins_anew(program, tmp_path):
     (tmp_path / "notes").mkdir()
     for number in range(20):

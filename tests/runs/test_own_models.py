@@ -89,6 +89,7 @@ def losses(folder):
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
+@pytest.mark.slow
 def test_two_processes_from_the_command_line_find_it_too(here, program):
     done = program("--model", "images:Images", *SMALL, "--nproc", "2", "--out", "two")
     assert done.returncode == 0, done.stderr

@@ -1,12 +1,13 @@
 """`launcher.train`: the same run from Python, with a result in place of an exit code."""
 
 import pytest
-import torch
 
 import launcher
 from launcher.api import RunError
 from launcher.messages import SettingsError
 from tests.runs.conftest import REQUESTS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = {
     "data.path": "mine.jsonl",
@@ -24,15 +25,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for one another are slow where other tests run beside this one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_three_lines_give_a_result(here, capsys):

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 import launcher
 from launcher.__main__ import main
 from tests.runs.conftest import REQUESTS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SETS = {
     "model.size": "tiny",
@@ -23,15 +24,6 @@ SETS = {
 FIRST = ["--data", "mine.jsonl", "--nproc", "1"]
 FIRST += [word for key, value in SETS.items() for word in ("--set", f"{key}={value}")]
 STEP_4 = "x/checkpoints/step-00000004"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for one another are slow where other tests run beside this one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -44,7 +44,9 @@ def test_torchrun_gives_a_place():
 
 def test_srun_gives_a_place_from_the_steps_own_numbers():
     place = read_place(SRUN)
-    assert place == Place(5, 7, 1, 3, 1, "node01", 20000 + 41234 % 20000, "srun")
+    assert place == Place(
+        *(5, 7, 1, 3, 1, "node01", 20000 + 41234 % 12000, "srun"), meeting="41234.0.0"
+    )
 
 
 def test_torchrun_inside_srun_goes_first():
@@ -71,6 +73,30 @@ def test_a_step_of_one_task_is_no_world():
 def test_the_address_a_person_exports_goes_before_the_node_list():
     place = read_place({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4321"})
     assert (place.master_addr, place.master_port) == ("10.0.0.7", 4321)
+
+
+@pytest.mark.parametrize(
+    ("told", "cpus"),
+    [
+        ({}, None),
+        ({"SLURM_CPUS_PER_TASK": "12"}, 12),
+        ({"SRUN_CPUS_PER_TASK": "6", "SLURM_CPUS_ON_NODE": "64"}, 6),
+        ({"SLURM_CPUS_ON_NODE": "64"}, 21),  # of three ranks on this node
+        ({"SLURM_CPUS_ON_NODE": "2"}, 1),
+    ],
+)
+def test_the_cpus_of_a_rank_are_those_that_slurm_gave_it(told, cpus):
+    assert read_place(SRUN | told).cpus == cpus
+
+
+@pytest.mark.parametrize("other", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"])
+def test_two_jobs_two_steps_and_two_lives_of_a_job_meet_apart(other):
+    assert read_place(SRUN).meeting != read_place({**SRUN, other: "3"}).meeting
+
+
+def test_a_port_is_below_those_that_systems_give_away():
+    places = [read_place({**SRUN, "SLURM_JOB_ID": str(job)}) for job in range(0, 90000, 977)]
+    assert all(20000 <= place.master_port < 32768 - 8 for place in places)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +146,7 @@ def test_two_steps_of_a_job_get_two_ports():
         ({**SRUN, "SLURM_PROCID": "7"}, "SLURM_PROCID=7, SLURM_STEP_NUM_TASKS=7"),
         ({**SRUN, "SLURM_NODEID": "2"}, "SLURM_NODEID=2, SLURM_STEP_TASKS_PER_NODE=4,3"),
         ({**SRUN, "SLURM_LOCALID": "3"}, "SLURM_LOCALID=3"),
+        ({**SRUN, "SLURM_CPUS_PER_TASK": "many"}, "SLURM_CPUS_PER_TASK=many"),
         ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4(y)"}, "SLURM_STEP_TASKS_PER_NODE=4(y)"),
     ],
 )

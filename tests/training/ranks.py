@@ -35,9 +35,12 @@ def two_terms_run(world: World, changes: dict) -> dict:
     }
 
 
-def agreed(world: World, units: list[int], flags: list[int]) -> tuple[int, int]:
-    """What ranks with other units and flags agree on."""
-    return agree(world, {"": units[world.rank]}, flags[world.rank])
+def agreed(
+    world: World, units: list[int], flags: list[int], more: list[list[int]]
+) -> tuple[dict[str, int], int, list[int]]:
+    """What ranks with other units, flags and further numbers agree on."""
+    rank = world.rank
+    return agree(world, {"": units[rank]}, flags[rank], more[rank])
 
 
 def dropout_masks(world: World, seed: int, step: int) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.monitor import Reading
+from training.machine.reading import Reading
 
 CALM = Reading(
     ram=40.0,

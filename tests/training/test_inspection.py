@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from tests.training.tiny import TinyNet, TinyTask, one_rank, run_tiny
-from training.inspection import shapes
+from training.inspection import architecture, shapes
 
 
 def test_a_parameter_without_gradient_is_named_at_the_first_step():
@@ -46,3 +46,17 @@ def test_the_shapes_of_the_first_batch_are_told_where_asked_for():
 def test_shapes_go_into_nested_batches():
     found = shapes({"image": {"left": torch.zeros(1, 2)}, "names": ["a"]})
     assert found == {"image": {"left": "[1, 2] float32"}, "names": "list"}
+
+
+def test_an_architecture_is_names_and_shapes_and_not_weights():
+    def digest(*layers):
+        model = nn.Sequential()
+        for name, layer in layers:
+            model.add_module(name, layer)
+        return architecture(model)
+
+    one = digest(("a", nn.Linear(3, 2)))
+    assert one.parameters == 8
+    assert one == digest(("a", nn.Linear(3, 2)))
+    assert one.digest != digest(("b", nn.Linear(3, 2))).digest
+    assert one.digest != digest(("a", nn.Linear(1, 4))).digest

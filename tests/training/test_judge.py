@@ -67,6 +67,7 @@ def test_the_person_s_metric_picks_the_best():
     errors = {e.step: e.metrics["error"] for e in run.listener.evaluations}
     assert run.outcome.best == {
         "metric": "error",
+        "direction": "max",
         "value": max(errors.values()),
         "step": max(errors, key=errors.get),
     }

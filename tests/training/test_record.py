@@ -83,7 +83,7 @@ def test_what_is_done_in_a_pause_is_no_part_of_a_step():
     clock = Clock()
     record = Record(BUDGET, 2, "fp32", now=clock)
     clock.seconds += 30  # before the first step
-    record.start()
+    record.start(torch.device("cpu"))
     clock.seconds += 3
     record.add(step(1))
     with record.paused():

@@ -32,6 +32,7 @@ def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
     assert [e.step for e in rising.listener.evaluations if e.is_best] == best_so_far
     assert rising.outcome.best == {
         "metric": "error",
+        "direction": "min",
         "value": min(found.values()),
         "step": min(found, key=found.get),
     }
@@ -66,6 +67,20 @@ def test_the_end_is_evaluated_once_also_between_two_cadences():
     run = run_tiny(one_rank(), train={"max_steps": 3}, eval={"every": 2})
     assert list(errors(run)) == [2, 3]
     run = run_tiny(one_rank(), train={"epochs": 1}, eval={"every": "1 epoch"})
+    assert list(errors(run)) == [3]
+
+
+def test_each_epoch_ends_with_an_evaluation_where_the_settings_say_so():
+    run = run_tiny(one_rank(), train={"epochs": 3}, eval={"every": 4, "each_epoch": True})
+    assert list(errors(run)) == [3, 4, 6, 8, 9]
+    run = run_tiny(one_rank(), train={"epochs": 3}, eval={"every": None, "each_epoch": True})
+    assert list(errors(run)) == [3, 6, 9]
+
+
+def test_the_end_is_not_evaluated_where_the_settings_say_so_unless_the_cadence_does():
+    run = run_tiny(one_rank(), train={"max_steps": 3}, eval={"every": 2, "last": False})
+    assert list(errors(run)) == [2]
+    run = run_tiny(one_rank(), train={"epochs": 1}, eval={"every": "1 epoch", "last": False})
     assert list(errors(run)) == [3]
 
 
@@ -110,7 +125,7 @@ def test_a_run_goes_on_from_the_best_of_the_one_before():
     first.shelf.saved[3]["facts"]["judge"] |= {"best": best}
     rest = run_tiny(one_rank(), before=first.shelf.before(3), **changes)
     # No evaluation of the rest is better than the one that was written down.
-    assert rest.outcome.best == {"metric": "error", **best}
+    assert rest.outcome.best == {"metric": "error", "direction": "min", **best}
     assert [e.is_best for e in rest.listener.evaluations] == [False] * 3
     assert not previews(rest) or previews(rest)[0]["when"] == "after"
 

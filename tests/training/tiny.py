@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.world import Place, ProcessWorld
-from models.base import DataError, Goal, Loss
+from models.base import DataError, Goal, Loss, Predictions
 from tests.training.shelf import Shelf
 from training import settings
 from training.before import Before
@@ -29,6 +29,7 @@ from training.data.samples import Samples
 from training.hooks import Ask, Evaluation, Hook, Logged, Outcome, Step
 from training.loop import train
 from training.run import Run
+from training.trackers.settings import Tracking
 from training.update import optim
 
 WIDTH = 4
@@ -168,6 +169,7 @@ class Listener(Hook):
         self.steps: list[Step] = []
         self.lines: list[Logged] = []
         self.evaluations: list[Evaluation] = []
+        self.shown: dict[int, Predictions] = {}
         self.saves: list[int] = []
         self.events: list[tuple[str, Mapping[str, object]]] = []
         self.outcomes: list[Outcome] = []
@@ -188,7 +190,11 @@ class Listener(Hook):
         self.evaluations.append(evaluation)
         return Ask.NOTHING
 
-    def relieved(self) -> Ask:
+    def predicted(self, predictions: Predictions, step: int) -> None:
+        assert step not in self.shown
+        self.shown[step] = predictions
+
+    def relieved(self, left: Ask) -> Ask:
         self.told.append("relieved")
         return Ask.NOTHING
 
@@ -235,8 +241,10 @@ def make_settings(**changes: Mapping[str, Any]) -> Any:
     }
     # In the foreground, so that a save is told of where it is made.
     changes = changes | {"save": {"async": False} | changes.get("save", {})}
-    made = {name: kind(**changes.get(name, {})) for name, kind in sections.items()}
-    return SimpleNamespace(**made, precision=changes.get("precision", "fp32"))
+    made: dict[str, Any] = {name: kind(**changes.get(name, {})) for name, kind in sections.items()}
+    made["tracking"] = Tracking(**changes.get("tracking", {}))
+    precision, track = changes.get("precision", "fp32"), changes.get("track", [])
+    return SimpleNamespace(**made, precision=precision, track=track)
 
 
 def run_tiny(

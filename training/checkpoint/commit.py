@@ -33,6 +33,8 @@ class Draft:
     keep: Keep
     patience_s: float
     """How long a file that another rank has written may take to show here."""
+    door: Path | None = None
+    """What it gets its name through."""
 
 
 def leave_part(made: Path, file: File) -> None:
@@ -59,9 +61,9 @@ def commit(draft: Draft, signals: Signals) -> None:
     _write(made / manifest.CHECKSUM_NAME, checksum)
     _write(made / manifest.NAME, content)
     retention.sync(made)
-    final = retention.publish(made, whole.step)
+    final = retention.publish(draft.run, whole.step, draft.door)
     try:
-        retention.settle(draft.run, final, draft.keep)
+        retention.settle(draft.run, final, draft.keep, draft.door)
     except OSError as fault:
         raise CheckpointError(
             f"{final} is whole, but its links or older checkpoints cannot be changed: {fault}"

@@ -156,22 +156,17 @@ def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
     """Shape and dtype of each tensor as text."""
     found = {}
     for kind in (*checkpoint.kinds, BUFFER):
-        shapes = _shapes(checkpoint, kind)
         for name in checkpoint.names(kind):
-            dtype = checkpoint.interval(kind, name, 0, min(1, prod(shapes[name]))).dtype
-            found[kind, name] = f"{list(shapes[name])} {str(dtype).removeprefix('torch.')}"
+            dtype = str(checkpoint.dtype(kind, name)).removeprefix("torch.")
+            found[kind, name] = f"{list(checkpoint.shape(kind, name))} {dtype}"
     return found
-
-
-def _shapes(checkpoint: Checkpoint, kind: str) -> Mapping[str, tuple[int, ...]]:
-    return checkpoint.buffer_shapes if kind == BUFFER else checkpoint.shapes
 
 
 def _chunks(
     one: Checkpoint, other: Checkpoint, kind: str, name: str
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Both tensors flat, part by part: index of the first element, values, which bits differ."""
-    count = prod(_shapes(one, kind)[name])
+    count = prod(one.shape(kind, name))
     for start in range(0, count, _CHUNK):
         stop = min(count, start + _CHUNK)
         ours, theirs = (c.interval(kind, name, start, stop) for c in (one, other))
@@ -210,7 +205,7 @@ def _finite_square(x: Tensor) -> Tensor:
 
 def _difference(one: Checkpoint, other: Checkpoint, kind: str, name: str, place: int) -> Difference:
     ours, theirs = (c.interval(kind, name, place, place + 1).item() for c in (one, other))
-    return Difference(kind, name, _unravelled(place, _shapes(one, kind)[name]), ours, theirs)
+    return Difference(kind, name, _unravelled(place, one.shape(kind, name)), ours, theirs)
 
 
 def _unravelled(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:

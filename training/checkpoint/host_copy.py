@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from training import cgroup
 from training.checkpoint.shard import Interval
+from training.machine import cgroup
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -59,6 +59,9 @@ class Verdict:
     metric: str
     value: float
     direction: Literal["min", "max"]
+    since: int = 0
+    """The step at which the order of the data began: what was measured on other data is no better
+    or worse."""
 
     @property
     def rank(self) -> float:
@@ -222,7 +225,8 @@ def _verdict(fields: Any) -> Verdict | None:
         raise ValueError(f"{value!r} where the value of a verdict belongs")
     if direction not in ("min", "max"):
         raise ValueError(f"{direction!r} where min or max belongs")
-    return Verdict(_text(fields["metric"]), float(value), direction)
+    since = _count(fields.get("since", 0))
+    return Verdict(_text(fields["metric"]), float(value), direction, since)
 
 
 def _count(value: Any) -> int:

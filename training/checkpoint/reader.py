@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from engines.base import Shape, kind_shape
 from training.checkpoint import blocks, manifest, tensor_file
 from training.checkpoint.beside import Beside, read_beside, read_steps
 from training.checkpoint.manifest import CheckpointError, Manifest
@@ -47,8 +48,8 @@ class Checkpoint:
         self.manifest = found
         with _named(folder / manifest.STATE):
             beside: Beside = read_beside(folder / manifest.STATE)
-        self.shapes: Mapping[str, tuple[int, ...]] = beside.shapes
-        self.buffer_shapes: Mapping[str, tuple[int, ...]] = beside.buffers
+        self.shapes: Mapping[str, Shape] = beside.shapes
+        self.buffer_shapes: Mapping[str, Shape] = beside.buffers
         self.groups: list[dict[str, Any]] = beside.groups
         self.loss_scale: Mapping[str, float] = beside.loss_scale
         self.facts: Mapping[str, Any] = beside.facts
@@ -71,13 +72,19 @@ class Checkpoint:
         return sorted(name for stored_kind, name in self._stored if stored_kind == kind)
 
     def tensor(self, kind: str, name: str) -> Tensor:
-        """A parameter or slot in its own shape, fp32. Raises KeyError where there is none."""
-        return self.interval(kind, name, 0, prod(self.shapes[name])).reshape(self.shapes[name])
+        """A parameter or slot, fp32, or a buffer in its own shape. Raises KeyError."""
+        shape = self.shape(kind, name)
+        return self.interval(kind, name, 0, prod(shape)).reshape(shape)
+
+    def shape(self, kind: str, name: str) -> Shape:
+        """The shape of a parameter, a slot or a buffer. Raises KeyError where there is none."""
+        if kind == BUFFER:
+            return self.buffer_shapes[name]
+        return kind_shape(kind, self.shapes[name])
 
     def buffer(self, name: str) -> Tensor:
         """A buffer in its own shape and dtype. Raises KeyError where there is none."""
-        shape = self.buffer_shapes[name]
-        return self.interval(BUFFER, name, 0, prod(shape)).reshape(shape)
+        return self.tensor(BUFFER, name)
 
     def dtype(self, kind: str, name: str) -> torch.dtype:
         """What a tensor is stored as: fp32 but for buffers. Raises KeyError."""
@@ -144,8 +151,8 @@ class Checkpoint:
             if name not in shapes:
                 raise CheckpointError(f"{self.folder} has {kind} of {name}, but not its shape")
             stored.sort(key=lambda one: (one.start, one.stop))
-            ends = [0, *(one.stop for one in stored)]
-            is_whole = [one.start for one in stored] == ends[:-1] and ends[-1] == prod(shapes[name])
+            ends, size = [0, *(one.stop for one in stored)], prod(self.shape(kind, name))
+            is_whole = [one.start for one in stored] == ends[:-1] and ends[-1] == size
             if not stored or not is_whole or len({one.dtype for one in stored}) > 1:
                 raise CheckpointError(f"{self.folder}: {kind} of {name} is not whole")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError, Manifest
+from training.records.door import beside
 
 CHECKPOINTS = "checkpoints"
 LAST = "last"
@@ -28,35 +29,36 @@ class Keep:
     """Periodic ones at a multiple of so many steps stay for good."""
 
 
-def unfinished(folder: Path, step: int) -> Path:
-    """Where the checkpoint of `step` is made, in `folder` of checkpoints."""
-    return folder / f"{_SAVING}{manifest.step_folder(step)}"
+def unfinished(run: Path, step: int, door: Path | None = None) -> Path:
+    """Where the checkpoint of `step` is made: in the `door`, or among the others."""
+    return _hidden(run, door) / f"{_SAVING}{manifest.step_folder(step)}"
 
 
-def publish(made: Path, step: int) -> Path:
-    """Give the folder `made` its name, in place of an older one of the same step. Touches disk.
+def publish(run: Path, step: int, door: Path | None = None) -> Path:
+    """Give the checkpoint that was made its name, in place of an older one of the same step.
 
-    At each moment one of the two is there under its name, or `recover` finds the older one.
+    At each moment one of the two is there under its name, or `recover` finds the older one. Touches
+    disk.
     """
-    final = made.parent / manifest.step_folder(step)
+    final = run / CHECKPOINTS / manifest.step_folder(step)
     if final.exists():
-        older = made.parent / f"{_REPLACED}{final.name}"
-        _delete(older)
+        older = _hidden(run, door) / f"{_REPLACED}{final.name}"
+        _delete(run, older, door)
         final.rename(older)
-        sync(made.parent)
-    made.rename(final)
-    sync(made.parent)
+        sync(final.parent)
+    unfinished(run, step, door).rename(final)
+    sync(final.parent)
     return final
 
 
-def recover(run: Path) -> list[str]:
+def recover(run: Path, door: Path | None = None) -> list[str]:
     """Give back its name to what was to be replaced where the new one did not arrive.
 
-    To be called, by the one process that goes on with `run`, before a checkpoint is looked for.
-    Gives the names. Touches disk.
+    To be called, by the one process that goes on with `run`, before a checkpoint is looked for; and
+    with each `door` that it has closed. Gives the names. Touches disk.
     """
     folder, found = run / CHECKPOINTS, []
-    for older in sorted(folder.glob(f"{_REPLACED}*")):
+    for older in sorted(_hidden(run, door).glob(f"{_REPLACED}*")):
         final = folder / older.name.removeprefix(_REPLACED)
         if not final.exists():
             older.rename(final)
@@ -73,40 +75,40 @@ def sweep(run: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def settle(run: Path, newest: Path, keep: Keep) -> list[str]:
+def settle(run: Path, newest: Path, keep: Keep, door: Path | None = None) -> list[str]:
     """Link `newest` as the last and the best verdict as the best, and delete what need not stay.
 
     Gives the names of what was deleted. A folder that is no whole checkpoint is left to the person.
     """
     whole = _whole(run)
-    _point(run, LAST, newest.name)
+    _point(run, LAST, newest.name, door)
     if best := _by_verdict(whole):
-        _point(run, BEST, manifest.step_folder(best[0].step))
+        _point(run, BEST, manifest.step_folder(best[0].step), door)
     # Whatever the links lead to stays, a best one without a verdict too.
     kept = _kept(whole, keep) | {_target(run, LAST), _target(run, BEST)}
     doomed = [name for one in whole if (name := manifest.step_folder(one.step)) not in kept]
     for name in doomed:
-        _delete(run / CHECKPOINTS / name)
-    _delete(run / CHECKPOINTS / f"{_REPLACED}{newest.name}")
+        _delete(run, run / CHECKPOINTS / name, door)
+    _delete(run, _hidden(run, door) / f"{_REPLACED}{newest.name}", door)
     return doomed
 
 
-def set_aside(run: Path, after_step: int) -> list[str]:
+def set_aside(run: Path, after_step: int, door: Path | None = None) -> list[str]:
     """Rename the checkpoints of later steps than `after_step`, for a run that goes on from there.
 
     They become `superseded-step-…`, with a number where that is taken, and are never deleted. The
     links lead to what is left, or go. Gives the new names. Touches disk.
     """
     steps = sorted(_steps(run))
-    return _rename(run, [step for step in steps if step > after_step], "superseded")
+    return _rename(run, [step for step in steps if step > after_step], "superseded", door)
 
 
-def mark_damaged(run: Path, step: int) -> str:
+def mark_damaged(run: Path, step: int, door: Path | None = None) -> str:
     """Rename the checkpoint of `step`, whose bytes are not those that were written.
 
     It becomes `damaged-step-…`, as in `set_aside`. Gives the new name. Touches disk.
     """
-    return _rename(run, [step], "damaged")[0]
+    return _rename(run, [step], "damaged", door)[0]
 
 
 def sync(folder: Path) -> None:
@@ -137,19 +139,27 @@ def _whole(run: Path) -> list[Manifest]:
     return found
 
 
-def _rename(run: Path, steps: list[int], why: str) -> list[str]:
+def _hidden(run: Path, door: Path | None) -> Path:
+    """Where what has no name of its own lies: unfinished, replaced, to be deleted."""
+    return door or run / CHECKPOINTS
+
+
+def _rename(run: Path, steps: list[int], why: str, door: Path | None) -> list[str]:
     left = [one for one in _whole(run) if one.step not in steps]
     best = _by_verdict(left)
     # The links first, so that at no moment one leads nowhere.
     for link, target in ((LAST, left[-1:]), (BEST, best[:1])):
         if target:
-            _point(run, link, manifest.step_folder(target[0].step))
-        else:
-            (run / link).unlink(missing_ok=True)
+            _point(run, link, manifest.step_folder(target[0].step), door)
+        elif (run / link).is_symlink():
+            _drop(run / link, door)
     names = []
     for step in steps:
         folder = run / CHECKPOINTS / manifest.step_folder(step)
-        folder.rename(aside := _free(folder.with_name(f"{why}-{folder.name}")))
+        aside = _free(folder.with_name(f"{why}-{folder.name}"))
+        if door is not None:
+            folder.rename(folder := door / f"{_REPLACED}{folder.name}")
+        folder.rename(aside)
         names.append(aside.name)
     if names:
         sync(run / CHECKPOINTS)
@@ -179,7 +189,8 @@ def _kept(whole: list[Manifest], keep: Keep) -> set[str]:
 def _by_verdict(whole: list[Manifest]) -> list[Manifest]:
     """Those with a verdict, the best first; of equals the earlier.
 
-    A verdict by another metric than the newest one's cannot be compared with it: left out.
+    A verdict by another metric than the newest one's, or on other data, cannot be compared with it:
+    left out.
     """
     judged = [(one.verdict, one) for one in whole if one.verdict is not None]
     if not judged:
@@ -188,18 +199,25 @@ def _by_verdict(whole: list[Manifest]) -> list[Manifest]:
     comparable = [
         (verdict.rank, one.step, one)
         for verdict, one in judged
-        if (verdict.metric, verdict.direction) == (newest.metric, newest.direction)
+        if (verdict.metric, verdict.direction, verdict.since)
+        == (newest.metric, newest.direction, newest.since)
     ]
     return [one for _, _, one in sorted(comparable, key=lambda entry: entry[:2])]
 
 
-def _point(run: Path, link: str, name: str) -> None:
+def _point(run: Path, link: str, name: str, door: Path | None) -> None:
     """Let the link `run`/`link` lead to the checkpoint `name`, from one moment to the next."""
-    beside = run / f".{link}.new"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(os.path.join(CHECKPOINTS, name), target_is_directory=True)
-    beside.replace(run / link)
+    made = beside(run / link, door)
+    made.unlink(missing_ok=True)
+    made.symlink_to(os.path.join(CHECKPOINTS, name), target_is_directory=True)
+    made.replace(run / link)
     sync(run)
+
+
+def _drop(link: Path, door: Path | None) -> None:
+    gone = beside(link, door)
+    link.replace(gone)
+    gone.unlink()
 
 
 def _target(run: Path, link: str) -> str | None:
@@ -208,10 +226,10 @@ def _target(run: Path, link: str) -> str | None:
     return Path(os.readlink(path)).name if path.is_symlink() else None
 
 
-def _delete(folder: Path) -> None:
+def _delete(run: Path, folder: Path, door: Path | None) -> None:
     """Take the name away first: half deleted under it, this would be a damaged checkpoint."""
     if folder.exists():
-        hidden = folder.with_name(f"{_DELETING}{folder.name}")
+        hidden = _hidden(run, door) / f"{_DELETING}{folder.name}"
         shutil.rmtree(hidden, ignore_errors=True)
         folder.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)

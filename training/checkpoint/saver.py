@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 import torch
 
 from engines.base import State, World
-from training.checkpoint import beside, manifest, retention, shard
+from training.checkpoint import beside, choice, manifest, retention, shard
 from training.checkpoint.background import Signals, Writing
 from training.checkpoint.commit import Draft, commit, leave_part
 from training.checkpoint.consent import first_fault
 from training.checkpoint.host_copy import HostCopy, available_bytes
 from training.checkpoint.manifest import CheckpointError, Manifest, Verdict
+from training.checkpoint.reader import Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.shard import Interval
 from training.console.quantities import size
@@ -66,9 +67,16 @@ class Saver:
     again for a missing file only after half a minute."""
 
     def __init__(
-        self, run: Path, world: World, engine: str, keep: Keep, in_background: bool
+        self,
+        run: Path,
+        world: World,
+        engine: str,
+        keep: Keep,
+        in_background: bool,
+        door: Path | None = None,
     ) -> None:
-        self._run = run
+        """Every file is made in the `door`, where there is one; see training/records/door.py."""
+        self._run, self._door = run, door
         self._folder = run / retention.CHECKPOINTS
         self._world = world
         self._engine = engine
@@ -126,6 +134,15 @@ class Saver:
         whole, self._whole = self._whole, None
         return whole
 
+    def checkpoint(self, step: int) -> Checkpoint:
+        """The checkpoint of `step`, every byte of it checked, to read from. Collective.
+
+        Raises CheckpointError where it is missing or damaged. Touches disk.
+        """
+        found = choice.choose(self._run, self._world, step).checkpoint
+        assert found is not None, "a step that is named is there, or a fault"
+        return found
+
     def abandon(self) -> None:
         """For a run that failed: let a lone process write to the end. Not collective.
 
@@ -162,7 +179,7 @@ class Saver:
 
     @property
     def _made(self) -> Path:
-        return retention.unfinished(self._folder, self._step)
+        return retention.unfinished(self._run, self._step, self._door)
 
     def _make(self, needed: int) -> None:
         """Make the folder that is written to, where there is room for `needed` bytes."""
@@ -210,7 +227,8 @@ class Saver:
         )
         # As bytes, so that what changes while it is written changes nothing in it.
         content = beside.encoded(state, facts)
-        draft = Draft(self._run, self._made, found, content, self._keep, self.patience_s)
+        place = (self._run, self._made)
+        draft = Draft(*place, found, content, self._keep, self.patience_s, self._door)
         return partial(commit, draft)
 
     def _copied(self, share: _Share) -> _Share | None:

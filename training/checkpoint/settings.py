@@ -35,6 +35,13 @@ class Save(BaseModel, extra="forbid", frozen=True):
         int,
         Field(ge=0, description="Checkpoints of the best evaluations that are saved and kept."),
     ] = 1
+    load_best: Annotated[
+        bool,
+        Field(
+            description="End with the weights of the best evaluation: the last preview is theirs.",
+            json_schema_extra={"unless": {"save.keep_best": [0]}},
+        ),
+    ] = False
     last: Annotated[bool, Field(description="Save when the run ends.")] = True
     on_signal: Annotated[
         bool, Field(description="Save when a signal or a limit of the machine ends the run.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engines.base import State
+from engines.base import State, kind_shape
 from training.checkpoint import tensor_file
 from training.checkpoint.blocks import BlockWriter
 from training.checkpoint.manifest import File
@@ -69,7 +69,7 @@ def share(state: State, rank: int, world_size: int) -> list[Interval]:
         first, last = 0, flat.numel()
         if piece.replicated:
             first, last = last * rank // world_size, last * (rank + 1) // world_size
-        is_empty = prod(state.shapes[piece.name]) == 0
+        is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
             interval = Interval(
                 piece.kind, piece.name, piece.start + first, flat[first:last], torch.float32

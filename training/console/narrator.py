@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from training.about import About
-from training.console import words
+from training.console import urgent, words
 from training.console.progress import Progress
 from training.console.voice import Kind, Voice
 from training.hooks import Ask, Budget, Evaluation, Hook, Logged, Outcome, Step
+from training.machine.gauges import Gauges
 from training.records.line_file import RunFolderError
 
 _REDRAW_S = 0.25
@@ -27,7 +28,10 @@ class Narrator(Hook):
         about: About,
         voices: Sequence[Voice],
         now: Callable[[], float] = time.monotonic,
+        gauges: Gauges | None = None,
     ) -> None:
+        """`gauges` tell how full the machine is."""
+        self._gauges = gauges or Gauges()
         self._about = about
         self._voices = voices
         self._now = now
@@ -54,7 +58,8 @@ class Narrator(Hook):
         """Say the numbers of a logged step."""
         assert self._progress is not None
         self._progress.last = line
-        text = words.train(line, self._progress.position(), self._budget.units)
+        use = words.use(self._gauges.newest)
+        text = words.train(line, self._progress.position(), self._budget.units, use)
         self._say("train", text)
 
     def evaluated(self, evaluation: Evaluation) -> Ask:
@@ -62,7 +67,7 @@ class Narrator(Hook):
         assert self._progress is not None
         self._progress.evaluated()
         kind: Kind = "best" if evaluation.is_best else "evaluated"
-        self._say(kind, words.evaluation(evaluation, self._budget.total_steps))
+        self._say(kind, words.evaluation(evaluation, self._budget.end_step))
         return Ask.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
@@ -70,7 +75,7 @@ class Narrator(Hook):
         assert self._progress is not None
         self._progress.saved(step)
         name = f"{folder.parent.name}/{folder.name}"
-        self._say("saved", words.saved(name, step, self._budget.total_steps))
+        self._say("saved", words.saved(name, step, self._budget.end_step))
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Show a preview, say what cannot wait, and leave the rest to the log."""
@@ -79,9 +84,15 @@ class Narrator(Hook):
                 voice.show(f"{facts['when']} training", words.visible(str(facts["text"])))
         elif kind == "resumed":
             self._say("head", words.resumed(facts))
+        elif kind == "intake_learnt":
+            self._say("notice", words.learnt(facts))
+        elif kind == "best_loaded":
+            self._say("notice", words.row("weights", f"those of step {facts['step']}, the best"))
         elif kind == "control":
             self._say("notice", words.row("control", str(facts["text"])))
-        elif (text := words.warning(kind, facts)) is not None:
+        elif kind == "tracked":
+            self._say("notice", words.row(str(facts["by"]), str(facts["text"])))
+        elif (text := urgent.text(kind, facts)) is not None:
             self._say("warning", text)
         else:
             self._say("log", words.event(kind, facts))
@@ -94,7 +105,8 @@ class Narrator(Hook):
                 if self._progress is not None:
                     # Which rank failed first is known to the supervisor alone, who will say it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
-                    self._say(kind, "\n".join(words.summary(outcome)))
+                    lines = words.summary(outcome) + words.machine(self._gauges.near_limits())
+                    self._say(kind, "\n".join(lines))
         finally:
             for voice in self._voices:
                 voice.close()
@@ -108,6 +120,6 @@ class Narrator(Hook):
         began = self._now()
         position = self._progress.position()
         for voice in self._drawing:
-            voice.draw(position, self._budget.units)
+            voice.draw(position, self._budget.units, words.use(self._gauges.newest))
         now = self._now()
         self._draw_at = now + max(_REDRAW_S, (now - began) / _DRAWING_SHARE)

@@ -38,7 +38,7 @@ class Plain:
         bars = "\n".join(f"| {line}" for line in text.splitlines())
         self.say("notice", f"{title}\n{bars}")
 
-    def draw(self, position: Position, units: str) -> None:
+    def draw(self, position: Position, units: str, use: str) -> None:
         """Nothing: the logged steps say it."""
 
     def close(self) -> None:

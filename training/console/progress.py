@@ -91,7 +91,7 @@ class Progress:
         saves = self._saves_left(evaluations)
         remaining = None
         if self._steps.count:
-            steps = budget.total_steps - self._step
+            steps = budget.end_step - self._step
             remaining = (
                 steps * self._steps.mean_s
                 + evaluations * self._evaluations.mean_s
@@ -101,7 +101,7 @@ class Progress:
             saves > 0 and not self._saves.count
         )
         elapsed = self._now() - self._start
-        return Position(self._step, budget.total_steps, elapsed, remaining, unknown, self.last)
+        return Position(self._step, budget.end_step, elapsed, remaining, unknown, self.last)
 
     def _lap(self) -> float:
         before, self._mark = self._mark, self._now()
@@ -109,7 +109,7 @@ class Progress:
 
     def _evaluations_left(self) -> int:
         done = self._step if self._evaluated_at == self._step else self._step - 1
-        total, every = self._budget.total_steps, self._budget.eval_every
+        total, every = self._budget.end_step, self._budget.eval_every
         # One more at the end, unless the last planned one falls there.
         at_end = done < total and (every is None or total % every != 0)
         return _multiples(done, total, every) + at_end
@@ -117,9 +117,9 @@ class Progress:
     def _saves_left(self, evaluations_left: int) -> float:
         """Planned ones, one at the end, and the share of evaluations that found a best."""
         done = self._step if self._saved_at == self._step else self._step - 1
-        planned = _multiples(done, self._budget.total_steps, self._budget.save_every)
+        planned = _multiples(done, self._budget.end_step, self._budget.save_every)
         share = self._unplanned_saves / self._evaluations.count if self._evaluations.count else 0.0
-        at_end = 1 if done < self._budget.total_steps else 0
+        at_end = 1 if done < self._budget.end_step else 0
         return max(planned + share * evaluations_left, at_end)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -56,16 +56,20 @@ class Terminal:
         panel = Panel(Text(text), title=title, title_align="left", expand=False)
         self._try(lambda: self._console.print(panel))
 
-    def draw(self, position: Position, units: str) -> None:
+    def draw(self, position: Position, units: str, use: str) -> None:
         """Draw the bar anew."""
-        self._try(lambda: self._update(_picture(position, units)))
+        self.put(_picture(position, units, use))
+
+    def put(self, picture: RenderableType) -> None:
+        """Show anything of rich in the bar's place."""
+        self._try(lambda: self._update(picture))
 
     def close(self) -> None:
         """Take the bar away."""
         if self._live is not None:
             self._try(self._live.stop)
 
-    def _update(self, picture: Group) -> None:
+    def _update(self, picture: RenderableType) -> None:
         if self._live is None:
             self._live = Live(
                 console=self._console,
@@ -97,7 +101,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def _picture(position: Position, units: str) -> Group:
+def _picture(position: Position, units: str, use: str) -> Group:
     line = Table.grid(padding=(0, 2))
     line.add_row(
         ProgressBar(total=position.total_steps, completed=position.step, width=30),
@@ -105,4 +109,4 @@ def _picture(position: Position, units: str) -> Group:
         Text(f"{duration(position.elapsed_s)} so far"),
         Text(f"{words.remaining(position)} left"),
     )
-    return Group(line, Text(words.status(position, units), no_wrap=True, overflow="ellipsis"))
+    return Group(line, Text(words.status(position, units, use), no_wrap=True, overflow="ellipsis"))

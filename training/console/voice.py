@@ -22,8 +22,8 @@ class Voice(Protocol):
     def show(self, title: str, text: str) -> None:
         """Add a longer `text` under its title, such as what the model wrote."""
 
-    def draw(self, position: Position, units: str) -> None:
-        """Show where the run stands, in place of what was shown before."""
+    def draw(self, position: Position, units: str, use: str) -> None:
+        """Show where the run stands, in place of what was shown before; `use` is the machine's."""
 
     def close(self) -> None:
         """Leave the place as it was found; nothing is said afterwards."""

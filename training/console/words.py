@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -10,6 +11,7 @@ from training.about import About
 from training.console.progress import Position
 from training.console.quantities import amount, duration, real, size
 from training.hooks import Budget, Evaluation, Logged, Outcome
+from training.machine.gauges import Near
 
 _LABEL = 9
 _WIDTH = 88
@@ -30,6 +32,8 @@ def head(about: About, budget: Budget) -> list[str]:
     )
     epochs = budget.epoch(budget.total_steps)
     run = f"{budget.total_steps} steps = {epochs:.4g} epochs of {budget.steps_per_epoch} steps"
+    if budget.end_step < budget.total_steps:
+        run += f", ends after step {budget.end_step}"
     if budget.first_step:
         run += f", {budget.first_step} done before"
     lines = [
@@ -45,18 +49,36 @@ def head(about: About, budget: Budget) -> list[str]:
     return lines
 
 
-def train(line: Logged, position: Position, units: str) -> str:
-    """A logged step."""
+def train(line: Logged, position: Position, units: str, use: str = "") -> str:
+    """A logged step; `use` is what `use` gave."""
     texts = [f"{_step(line.step, position.total_steps)}", *_numbers(line, units)]
+    if use:
+        texts.append(use)
     texts.append(f"{remaining(position):>8} left")
     return row("step", "  ".join(texts))
 
 
-def status(position: Position, units: str) -> str:
+def status(position: Position, units: str, use: str = "") -> str:
     """The newest numbers, for the line under a progress bar."""
     if position.last is None:
         return "waiting for the first logged step"
-    return "  ".join(text.strip() for text in _numbers(position.last, units))
+    texts = [*(text.strip() for text in _numbers(position.last, units)), use]
+    return "  ".join(filter(None, texts))
+
+
+def use(percents: Mapping[str, float]) -> str:
+    """How full the machine's memory is: `ram 63%  gpu 71%`; nothing where nobody looked."""
+    return "  ".join(f"{k} {percents[k]:.0f}%" for k in ("ram", "gpu") if k in percents)
+
+
+def machine(near: Sequence[Near]) -> list[str]:
+    """What came near to a limit, or went over it, as lines of a summary."""
+    texts = [
+        f"{one.name} at most {one.highest:.0f}%, {'over' if one.is_over else 'near'} "
+        f"its limit of {one.limit:g}%"
+        for one in near
+    ]
+    return [row("machine", "; ".join(texts))] if texts else []
 
 
 def evaluation(found: Evaluation, total_steps: int) -> str:
@@ -81,6 +103,17 @@ def resumed(facts: Mapping[str, Any]) -> str:
     return row("resumed", "\n".join([*lines, *facts["changes"]]))
 
 
+def learnt(facts: Mapping[str, Any]) -> str:
+    """What an intake made of old and new data, by the metric that is judged by."""
+    name = facts["metric"]
+
+    def moved(side: str) -> str:
+        before, after = (facts[side][when].get(name, math.nan) for when in ("before", "after"))
+        return f"{side} data {real(before)} → {real(after)}"
+
+    return row("intake", f"{facts['number']} learnt: {name} on {moved('old')}, {moved('new')}")
+
+
 def summary(outcome: Outcome) -> list[str]:
     """How the run ended."""
     done = f"{outcome.steps} steps, {outcome.epochs:.4g} epochs in {duration(outcome.wall_s)}"
@@ -92,32 +125,16 @@ def summary(outcome: Outcome) -> list[str]:
         lines.append(row("best", f"{best['metric']} {text} at step {best['step']}"))
     if outcome.samples_per_s is not None:
         lines.append(row("speed", f"{amount(outcome.samples_per_s)} samples/s"))
+    if outcome.timing is not None:
+        lines.append(row("timing", _timing(outcome.timing)))
     peaks = [
         f"{place} {size(count)}"
-        for place, count in outcome.peak_memory_bytes.items()
-        if count is not None
+        for place in ("device", "host")
+        if (count := outcome.peak_memory_bytes.get(place)) is not None
     ]
     if peaks:
         lines.append(row("memory", "at most " + ", ".join(peaks)))
     return lines
-
-
-def warning(kind: str, facts: Mapping[str, Any]) -> str | None:
-    """What a person should know at once of an event; None: it can wait for the log."""
-    if kind == "warning":
-        return str(facts["text"])
-    if kind == "signal":
-        names = " and ".join(facts["names"])
-        again = "; Ctrl-C once more ends at once" if "SIGINT" in facts["names"] else ""
-        ending = "saving and ending" if facts["saves"] else "ending, without saving,"
-        return f"{names}: {ending} after this step{again}"
-    if kind == "limit_exceeded_at_start":
-        return f"{_use(facts)} over its limit before the run began; only limits.critical counts"
-    if kind == "throttled":
-        return f"{_use(facts)} over its limit: giving back what can be given back"
-    if kind == "pressure":
-        return f"{_use(facts)} still over its limit: saving and ending; see limits.*"
-    return None
 
 
 def event(kind: str, facts: Mapping[str, Any]) -> str:
@@ -158,6 +175,16 @@ def _numbers(line: Logged, units: str) -> list[str]:
     return texts
 
 
+def _timing(found: Mapping[str, float]) -> str:
+    steps, left_out = int(found["steps"]), int(found["warmup_steps"])
+    median, low, high = (1000 * found[key] for key in ("median_s", "p10_s", "p90_s"))
+    return (
+        f"{median:.4g} ms a step, four in five from {low:.4g} to {high:.4g}, of {steps} steps"
+        f" after {left_out}\n{found['batches_per_s']:.4g} batches/s,"
+        f" {found['samples_per_s']:.4g} samples/s"
+    )
+
+
 def _step(step: int, total: int) -> str:
     return f"{step:>{len(str(total))}}/{total}"
 
@@ -166,11 +193,6 @@ def _visible(letter: str) -> str:
     if letter.isprintable() or letter in "\n\t":
         return letter
     return " " if letter.isspace() else "�"
-
-
-def _use(facts: Mapping[str, Any]) -> str:
-    over = facts.get("over") or facts.get("critical") or []
-    return ", ".join(f"{name} {facts[name]:.0f}%" for name in over)
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -30,23 +30,29 @@ def fingerprint(samples: Samples, world: World) -> str:
     return bytes(world.sum(digest.to(world.device)).tolist()).hex()
 
 
+def probes(length: int) -> list[int]:
+    """Positions spread evenly from the first to the last of `length`, at most 16."""
+    return sorted(set(np.linspace(0, length - 1, _PROBES).astype(np.int64).tolist()))
+
+
 def _digest(samples: Samples) -> bytes:
     digest = hashlib.sha256(f"{len(samples)}".encode())
-    for index in sorted(set(np.linspace(0, len(samples) - 1, _PROBES).astype(np.int64).tolist())):
+    for index in probes(len(samples)):
         found = samples[0, [index]]
         # One that cannot be read is part of the data, too; what to do about it is not decided here.
-        _add(digest, str(found) if isinstance(found, DataError) else found.batch)
+        add(digest, str(found) if isinstance(found, DataError) else found.batch)
     return digest.digest()[:16]
 
 
-def _add(digest: Any, value: Any) -> None:
+def add(digest: Any, value: Any) -> None:
+    """Update `digest`, one of hashlib's, by all that `value` holds: mappings, lists, tensors."""
     if isinstance(value, Mapping):
         for key in sorted(value):
             digest.update(f"{key}:".encode())
-            _add(digest, value[key])
+            add(digest, value[key])
     elif isinstance(value, list | tuple):
         for inner in value:
-            _add(digest, inner)
+            add(digest, inner)
     elif isinstance(value, torch.Tensor):
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
         # A copy: what has one element only counts as contiguous, whatever its strides are.

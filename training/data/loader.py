@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import multiprocessing.process
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from multiprocessing.connection import wait
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from models.base import DataError
-from training.data.samples import MicroBatch, Request, Samples
-from training.preempt import ignore_in_worker
-from training.seeds import derive
+from training.data.samples import MicroBatch
+from training.data.source import Source
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from engines.base import World
     from training.data.order import DataOrder
+    from training.data.samples import Request, Samples
+    from training.data.settings import Loader
     from training.hooks import Budget
-    from training.settings import Loader
-
-# Workers share the data they inherit by a fork, and a script without a `__main__` guard may start
-# them; they use no device, and torch keeps them to one thread. Elsewhere a fork is not safe.
-_START = "fork" if sys.platform == "linux" else "spawn"
-
-
-class WorkerDied(RuntimeError):
-    """A loader worker ended without a word; the text says by what."""
-
-    def __init__(self, exit_codes: Sequence[int]):
-        self.exit_codes = exit_codes
-        how = ", ".join(
-            f"by signal {-code}" if code < 0 else f"with exit code {code}" for code in exit_codes
-        )
-        super().__init__(
-            f"a loader worker ended {how}; a kill (signal 9) mostly means that memory ran out: "
-            "lower loader.workers or loader.prefetch"
-        )
 
 
 class Batches:
@@ -63,9 +41,56 @@ class Batches:
         """
         self.waited_s = 0.0
         """Seconds that the last `take` took."""
-        self._accumulation = budget.accumulation
-        self._device = world.device
-        self._source = _Source(samples, _Requests(order, budget, world), world, loader, watch)
+        self._budget = budget
+        self._world = world
+        self._order = order
+        self._source = Source(samples, _Requests(order, budget, world), world, loader, watch)
+        self._arriving = iter(self._source)
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of one micro-batch."""
+        return self._budget.micro_batch
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of one step."""
+        return self._budget.accumulation
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of one step over all ranks."""
+        return self._budget.global_batch
+
+    @property
+    def workers(self) -> int:
+        """Processes that prepare batches; 0: this one does."""
+        return self._source.workers
+
+    @property
+    def smaller(self) -> int | None:
+        """The next smaller micro-batch, of half the size or less; None: there is none."""
+        share = self.micro_batch * self.accumulation
+        sizes = range(self.micro_batch // 2, 0, -1)
+        return next((size for size in sizes if share % size == 0), None)
+
+    def begin(
+        self, step: int, *, workers: int | None = None, micro_batch: int | None = None
+    ) -> None:
+        """Begin anew with the batches of the step after `step` updates; prepared ones are dropped.
+
+        No sample is lost or repeated: the order of the data is computed by step. `micro_batch` is
+        `smaller` or divides it; what is not given stays.
+        """
+        size = micro_batch or self.micro_batch
+        self._budget = replace(
+            self._budget,
+            first_step=step,
+            micro_batch=size,
+            accumulation=self.micro_batch * self.accumulation // size,
+        )
+        requests = _Requests(self._order, self._budget, self._world)
+        self._source.begin(requests, self.workers if workers is None else workers)
         self._arriving = iter(self._source)
 
     def take(self) -> list[MicroBatch]:
@@ -74,7 +99,8 @@ class Batches:
         Raises DataError where a sample cannot be used, and RuntimeError where a worker died.
         """
         began = time.perf_counter()
-        taken = [_moved(next(self._arriving), self._device) for _ in range(self._accumulation)]
+        device = self._world.device
+        taken = [_moved(next(self._arriving), device) for _ in range(self.accumulation)]
         self.waited_s = time.perf_counter() - began
         return taken
 
@@ -107,8 +133,17 @@ class EvaluationBatches:
         batches = -(-len(samples) // micro_batch)
         self._counted = len(range(world.rank, batches, world.size))
         self._device = world.device
-        shares = _Shares(len(samples), micro_batch, world)
-        self._source = _Source(samples, shares, world, loader, watch)
+        self._shares = _Shares(len(samples), micro_batch, world)
+        self._source = Source(samples, self._shares, world, loader, watch)
+
+    @property
+    def workers(self) -> int:
+        """Processes that prepare batches; 0: this one does."""
+        return self._source.workers
+
+    def use_workers(self, workers: int) -> None:
+        """End those there are; the next evaluation starts so many."""
+        self._source.begin(self._shares, workers)
 
     def __iter__(self) -> Iterator[tuple[MicroBatch, bool]]:
         """Each micro-batch, on the device, and whether it counts."""
@@ -150,102 +185,18 @@ class _Shares:
             yield 0, list(range(start, min(start + self._micro_batch, self._length)))
 
 
-class _Source:
-    """A DataLoader over requests that surely ends the workers it started."""
-
-    def __init__(
-        self,
-        samples: Samples,
-        requests: Iterable[Request],
-        world: World,
-        loader: Loader,
-        watch: AbstractContextManager[None] | None,
-    ):
-        self._watch = watch or nullcontext()
-        workers = loader.workers
-        pin_memory = loader.pin_memory
-        self._loader: DataLoader[Any] = DataLoader(
-            samples,  # type: ignore[arg-type]  # a map, if not from numbers
-            batch_size=None,
-            sampler=requests,
-            num_workers=workers,
-            prefetch_factor=loader.prefetch if workers else None,
-            persistent_workers=bool(workers) and loader.persistent,
-            multiprocessing_context=_START if workers else None,
-            worker_init_fn=_start_worker if workers else None,
-            collate_fn=_as_it_is,
-            pin_memory=pin_memory and world.device.type == "cuda",
-            # Otherwise drawn from the global generator, which would disturb what others draw.
-            generator=torch.Generator().manual_seed(derive(0, "workers", world.rank)),
-        )
-        self._iterator: Any = None
-        self._workers: set[multiprocessing.process.BaseProcess] = set()
-        if workers:
-            atexit.register(self.close)
-
-    def __iter__(self) -> Iterator[MicroBatch]:
-        before = set(multiprocessing.active_children())
-        self._iterator = iter(self._loader)
-        alive = {worker for worker in self._workers if worker.is_alive()}
-        self._workers = alive | (set(multiprocessing.active_children()) - before)
-        return self._sound(self._iterator)
-
-    def _sound(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
-        try:
-            arriving = iter(loaded)
-            while True:
-                with self._watch:
-                    micro_batch = next(arriving, None)
-                if micro_batch is None:
-                    return
-                if isinstance(micro_batch, DataError):
-                    raise micro_batch
-                yield micro_batch
-        except (EOFError, OSError) as fault:
-            # torch tells of a dead worker by RuntimeError, unless its pipe breaks before.
-            if exit_codes := self._exit_codes():
-                raise WorkerDied(exit_codes) from fault
-            raise
-
-    def _exit_codes(self) -> list[int]:
-        """Those of the workers that ended by themselves."""
-        ending = wait([worker.sentinel for worker in self._workers], timeout=1.0)
-        for worker in self._workers:
-            if worker.sentinel in ending:
-                worker.join()  # its pipes are closed, but it may not have ended yet
-        return [worker.exitcode for worker in self._workers if worker.exitcode]
-
-    def close(self) -> None:
-        atexit.unregister(self.close)
-        end = getattr(self._iterator, "_shutdown_workers", None)
-        if end is not None:
-            end()
-        for worker in self._workers:
-            # torch sends SIGTERM to one that does not end, and that they ignore.
-            worker.kill()
-            worker.join()
-        self._workers.clear()
-
-
 def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:
     if device.type == "cpu":
         return loaded
-    return MicroBatch(_on(loaded.batch, device), loaded.weight)
+    return MicroBatch(on_device(loaded.batch, device), loaded.weight)
 
 
-def _on(value: Any, device: torch.device) -> Any:
+def on_device(value: Any, device: torch.device) -> Any:
+    """`value` with all its tensors on the device, or on their way there."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):
-        return {key: _on(item, device) for key, item in value.items()}
+        return {key: on_device(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_on(item, device) for item in value]
+        return [on_device(item, device) for item in value]
     return value
-
-
-def _as_it_is(loaded: Any) -> Any:
-    return loaded
-
-
-def _start_worker(_number: int) -> None:
-    ignore_in_worker()

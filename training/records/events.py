@@ -12,9 +12,32 @@ from training.hooks import Ask, Budget, Evaluation, Hook, Outcome, Step
 from training.records.line_file import LineFile, RunFolderError
 from training.records.plain_json import encode_bytes
 
+NAME = "events.jsonl"
+
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def append(
+    folder: Path,
+    kind: str,
+    step: int,
+    facts: Mapping[str, object],
+    now: Callable[[], datetime] = _now,
+    door: Path | None = None,
+) -> None:
+    """Add one line to `folder`/events.jsonl, of which no rank is writing now. Touches the disk."""
+    file = LineFile(folder / NAME, door)
+    try:
+        file.write(_line(now(), kind, step, facts))
+    finally:
+        file.close()
+
+
+def _line(time: datetime, kind: str, step: int, facts: Mapping[str, object]) -> bytes:
+    text = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return encode_bytes({"time": text, "kind": kind, "step": step, "facts": facts})
 
 
 class Events(Hook):
@@ -25,11 +48,20 @@ class Events(Hook):
     safely append to one file.
     """
 
-    def __init__(self, folder: Path, rank: int = 0, now: Callable[[], datetime] = _now) -> None:
-        self._path = folder / ("events.jsonl" if rank == 0 else f"events-rank{rank}.jsonl")
+    def __init__(
+        self,
+        folder: Path,
+        rank: int = 0,
+        now: Callable[[], datetime] = _now,
+        step: int = 0,
+        door: Path | None = None,
+    ) -> None:
+        """`step` is the one that lines tell before a run has started."""
+        self._path = folder / (NAME if rank == 0 else f"events-rank{rank}.jsonl")
+        self._door = door
         self._speaks = rank == 0
         self._now = now
-        self._step = 0
+        self._step = step
         self._file: LineFile | None = None
 
     def start(self, budget: Budget) -> None:
@@ -59,10 +91,8 @@ class Events(Hook):
     def tell(self, kind: str, facts: Mapping[str, object]) -> None:
         """A line of an event of this rank."""
         if self._file is None:
-            self._file = LineFile(self._path)
-        time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"time": time, "kind": kind, "step": self._step, "facts": facts}
-        self._file.write(encode_bytes(line))
+            self._file = LineFile(self._path, self._door)
+        self._file.write(_line(self._now(), kind, self._step, facts))
 
     def end(self, outcome: Outcome) -> None:
         """A "stopped" line, unless the fault of a failed run keeps it from being written."""
@@ -77,5 +107,10 @@ class Events(Hook):
                 self.event("stopped", facts)
         else:
             self.event("stopped", facts)
+        self.close()
+
+    def close(self) -> None:
+        """Give back the file."""
         if self._file is not None:
             self._file.close()
+            self._file = None

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from training.records.door import way
+
 
 class RunFolderError(Exception):
     """A file of the run folder cannot be written; the text says which, why, and what would do."""
@@ -31,13 +33,14 @@ class LineFile:
     """Appends lines to `path`, each whole or not at all; one writer. Touches disk.
 
     Every line reaches the system before `write` returns, so that a killed process loses none.
+    With a `door` the file is opened through it, see training/records/door.py.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, door: Path | None = None) -> None:
         self.path = path
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         with naming(path):
-            self._file = os.open(path, flags, 0o666)
+            self._file = os.open(way(path, door), flags, 0o666)
 
     def write(self, line: bytes) -> None:
         """Append `line`, which holds no line break, and a line break. Raises RunFolderError."""

@@ -17,8 +17,13 @@ class LogFile:
 
     draws = False
 
-    def __init__(self, folder: Path, now: Callable[[], datetime] = datetime.now) -> None:
-        self._file = LineFile(folder / "log.txt")
+    def __init__(
+        self,
+        folder: Path,
+        now: Callable[[], datetime] = datetime.now,
+        door: Path | None = None,
+    ) -> None:
+        self._file = LineFile(folder / "log.txt", door)
         self._now = now
 
     def say(self, kind: Kind, text: str) -> None:
@@ -33,7 +38,7 @@ class LogFile:
         """Append `text` below its title, each line behind a bar."""
         self.say("notice", "\n".join([title, *(f"| {line}" for line in text.splitlines())]))
 
-    def draw(self, position: Position, units: str) -> None:
+    def draw(self, position: Position, units: str, use: str) -> None:
         """Nothing: a log does not change what it said."""
 
     def close(self) -> None:

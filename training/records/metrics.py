@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from training.hooks import Ask, Evaluation, Hook, Logged, Outcome
+from training.hooks import Ask, Budget, Evaluation, Hook, Logged, Outcome
+from training.machine.gauges import Gauges, named
 from training.records.line_file import LineFile, naming
 from training.records.plain_json import encode_bytes
+from training.records.whole_file import put
 
 NAME = "metrics.jsonl"
 
@@ -17,12 +19,20 @@ NAME = "metrics.jsonl"
 class Metrics(Hook):
     """Writes `folder`/metrics.jsonl; for rank 0. Raises RunFolderError."""
 
-    def __init__(self, folder: Path) -> None:
-        self._file = LineFile(folder / NAME)
+    def __init__(
+        self, folder: Path, gauges: Gauges | None = None, door: Path | None = None
+    ) -> None:
+        self._path, self._door = folder / NAME, door
+        self._file: LineFile | None = None
+        self._gauges = gauges or Gauges()
+
+    def start(self, budget: Budget) -> None:
+        """Open the file, from which `cut` has taken what comes again."""
+        self._lines()
 
     def logged(self, line: Logged) -> None:
         """A "train" line."""
-        self._file.write(encode_bytes(_train(line)))
+        self._lines().write(encode_bytes(_train(line) | named(self._gauges.newest)))
 
     def evaluated(self, evaluation: Evaluation) -> Ask:
         """An "eval" line."""
@@ -32,12 +42,19 @@ class Metrics(Hook):
             "split": evaluation.split,
             "metrics": evaluation.metrics,
         }
-        self._file.write(encode_bytes(line))
+        self._lines().write(encode_bytes(line))
         return Ask.NOTHING
 
     def end(self, outcome: Outcome) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _lines(self) -> LineFile:
+        if self._file is None:
+            self._file = LineFile(self._path, self._door)
+        return self._file
 
 
 def _train(line: Logged) -> dict[str, Any]:
@@ -67,7 +84,7 @@ def _train(line: Logged) -> dict[str, Any]:
     return known
 
 
-def cut(folder: Path, step: int, evaluated_at: int | None) -> None:
+def cut(folder: Path, step: int, evaluated_at: int | None, door: Path | None = None) -> None:
     """Take out the lines that a run which goes on from `step` will write again. Touches disk.
 
     Those are all of later steps, an evaluation after `step` that its checkpoint knows nothing of
@@ -78,13 +95,15 @@ def cut(folder: Path, step: int, evaluated_at: int | None) -> None:
     if not path.exists():
         return
     with naming(path):
-        end = 0
-        for line in path.read_bytes().splitlines(keepends=True):
+        content, end = path.read_bytes(), 0
+        for line in content.splitlines(keepends=True):
             if not _stays(line, step, evaluated_at):
-                break
+                break  # steps only grow from line to line
             end += len(line)
-        # In place: steps only grow from line to line, and the file may be open already.
-        os.truncate(path, end)
+        if door is not None:
+            put(path, content[:end], door)
+        else:
+            os.truncate(path, end)  # in place: somebody may be following it
 
 
 def _stays(line: bytes, step: int, evaluated_at: int | None) -> bool:

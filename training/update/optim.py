@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
     from engines.base import World
     from training.settings import Optim, Settings
+
+
+_ABSOLUTE = 1.0
+"""Adafactor's steps are shares of the root mean square of a weight, which counts as this at least.
+
+At 1 they are the learning rate itself, as AdamW's are, wherever weights are smaller than that.
+"""
 
 
 def spec(settings: Settings, model: Module, world: World) -> OptimizerSpec:
@@ -35,9 +43,11 @@ def spec(settings: Settings, model: Module, world: World) -> OptimizerSpec:
     return plain if settings.train.on_nonfinite == "stop" else guarded(plain, world)
 
 
-def _build(settings: Optim) -> partial[Optimizer]:
+def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     if settings.name == "sgd":
         return partial(_fastest, torch.optim.SGD, lr=settings.lr, momentum=settings.momentum)
+    if settings.name == "adafactor":
+        return partial(torch.optim.Adafactor, lr=settings.lr, eps=(None, _ABSOLUTE))
     beta1, beta2 = settings.betas
     return partial(
         _fastest, torch.optim.AdamW, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from models.base import Task
     from training.accumulate import Window
     from training.before import Before
+    from training.checkpoint.reader import Checkpoint
     from training.hooks import Budget
     from training.settings import Settings
 
@@ -46,10 +47,15 @@ class Updater:
         """Begin the moving average, where there is one: as it was before, or from the weights."""
         if self._decay is not None:
             self.average = Ema(engine, self._decay)
-            if before and "optimizer" not in before.reset and KIND in before.checkpoint.kinds:
-                fill(before.checkpoint, self.average.pieces)
+            if before and "optimizer" not in before.reset:
+                self.load_average(before.checkpoint)
         if before:
             self.nonfinite.resume(before.fact("nonfinite", {"in_a_row": 0}))
+
+    def load_average(self, checkpoint: Checkpoint) -> None:
+        """Take the average that `checkpoint` has, where there is one here."""
+        if self.average and KIND in checkpoint.kinds:
+            fill(checkpoint, self.average.pieces)
 
     def averaged(self, engine: Engine) -> AbstractContextManager[None]:
         """Inside, the model has its average for its weights, where there is one."""
@@ -63,7 +69,9 @@ class Updater:
         seed_step(self._seed, step, engine.world.rank, engine.world.device)
         if isinstance(task, Paced):
             budget = self._budget
-            task.pace(budget.epoch(step), budget.epoch(budget.total_steps))
+            epochs = budget.epoch(budget.total_steps)
+            # What joins a run begins where its pace has come to, at the end.
+            task.pace(epochs if budget.intake else budget.epoch(step), epochs)
 
     def take(self, engine: Engine, window: Window, step: int) -> Update:
         """Update number `step` from the gradients of `window`; none where it has no units."""

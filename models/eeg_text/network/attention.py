@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from models.common.kernels import allowed
 
@@ -36,6 +37,9 @@ class Layer(nn.Module):
     forward: an engine that gathers shards there would find them empty.
     """
 
+    recomputes = False
+    """Whether its activations are computed again in the backward pass and not kept."""
+
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, kernel: str) -> None:
         super().__init__()
         self.attention = SelfAttention(width, heads, dropout, kernel)
@@ -47,6 +51,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """As SelfAttention.forward."""
+        if self.recomputes and x.requires_grad:
+            # Inside forward, where all that an engine does around a layer stays outside.
+            return checkpoint(self._forward, x, valid, use_reentrant=False)
+        return self._forward(x, valid)
+
+    def _forward(self, x: Tensor, valid: Tensor) -> Tensor:
         x = self.attention_norm(x + self.dropout(self.attention(x, valid)))
         hidden = self.dropout(F.gelu(self.widen(x)))
         return self.norm(x + self.dropout(self.narrow(hidden)))

@@ -86,6 +86,15 @@ class Encoder(nn.Module):
             x = layer(x, tokens)
         return self.project_norm(self.project(self.norm(x)))
 
+    def recompute_regions(self) -> None:
+        """From now on compute the layers of the regions again in each backward pass.
+
+        They are a tenth of the weights, and most of what is kept for the backward pass.
+        """
+        for region in self.regions.values():
+            for layer in region.layers:  # type: ignore[union-attr]
+                layer.recomputes = True
+
     def blocks(self) -> list[nn.Module]:
         """All transformer layers, in order."""
         own = [layer for region in self.regions.values() for layer in region.layers]  # type: ignore[union-attr]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.eeg_text.config import TOKEN_SAMPLES, Size
-from models.eeg_text.network.decoder import TextDecoder
 from models.eeg_text.network.encoder import Encoder
 from models.eeg_text.network.head import MaskedHead
 
@@ -17,22 +16,28 @@ class EegText(nn.Module):
         self, size: Size, samples: int, pad: int, dropout: float, kernel: str = "auto"
     ) -> None:
         """`samples`: of the longest recording; `pad`: the number of padding in texts."""
+        from models.eeg_text.network.decoder import TextDecoder  # stage encoder knows none of it
+
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
         self.decoder = TextDecoder(size, pad, dropout, kernel)
-        self.is_frozen = False
+        self._frozen: tuple[nn.Module, ...] = ()  # not a list of submodules: they have their names
 
-    def freeze_encoder(self) -> None:
-        """From now on the encoder neither learns nor drops out, nor gathers statistics."""
-        self.is_frozen = True
-        self.encoder.requires_grad_(False)
-        self.encoder.eval()
+    def freeze_encoder(self, top_learns: bool = False) -> None:
+        """From now on the encoder neither learns nor drops out, nor gathers statistics.
+
+        With `top_learns` that holds for its ten regions, and not for what joins them.
+        """
+        self._frozen = (self.encoder.regions if top_learns else self.encoder,)
+        for module in self._frozen:
+            module.requires_grad_(False)
+            module.eval()
 
     def train(self, mode: bool = True) -> EegText:
-        """As for any module, but that a frozen encoder stays as it is."""
+        """As for any module, but that what is frozen stays as it is."""
         super().train(mode)
-        if self.is_frozen:
-            self.encoder.eval()
+        for module in self._frozen:
+            module.eval()
         return self
 
     def forward(

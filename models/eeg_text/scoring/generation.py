@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from models.base import Batch
 from models.eeg_text.tokenizer import Tokenizer
+
+
+def remembered(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """What the encoder makes of the `inputs`, one below the other, and where they are valid.
+
+    [input × batch, time / 4, width] and [input × batch, time]. Collective where the model is
+    sharded and nothing was computed before.
+    """
+    valid = torch.cat([batch[f"{name}_mask"] for name in inputs])
+    if f"{inputs[0]}_memory" in batch:
+        return torch.cat([batch[f"{name}_memory"] for name in inputs]), valid
+    return model(torch.cat([batch[name] for name in inputs]), valid), valid
 
 
 @torch.no_grad()

@@ -45,7 +45,12 @@ class MaskedMetric:
         """What `batch` adds to the counts: float64, in the order of NAMES."""
         seen = batch.get("seen", batch["eeg"])
         valid = batch.get("seen_mask", batch["eeg_mask"])
-        guess = model(seen, valid, batch["mask_target"])
+        return self.counts(model(seen, valid, batch["mask_target"]), batch)
+
+    def counts(self, guess: Tensor, batch: Batch) -> Tensor:
+        """See update; of what the model gave, [batch, time, 105]."""
+        seen = batch.get("seen", batch["eeg"])
+        valid = batch.get("seen_mask", batch["eeg_mask"])
         hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
         lines = interpolated(seen, valid & ~hidden)
         found = [batch["eeg"], guess, lines, told(batch)]

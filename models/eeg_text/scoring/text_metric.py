@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.base import Batch
 from models.eeg_text.recordings import words
-from models.eeg_text.scoring.generation import write
+from models.eeg_text.scoring.generation import remembered, write
 from models.eeg_text.scoring.scores import bleu, bleu_counts, rouge1, word_errors
 from models.eeg_text.texts import Texts
 
@@ -36,8 +36,7 @@ class TextMetric:
         Takes one forward pass of the encoder, one of the decoder for each candidate, and one for
         each token that is written, whatever the batch holds.
         """
-        valid = torch.cat([batch["eeg_mask"], batch["noise_mask"], batch["other_mask"]])
-        memory = model(torch.cat([batch[name] for name in INPUTS]), valid)
+        memory, valid = remembered(model, batch, INPUTS)
         likelihood = self._likelihood(model, memory, valid, batch["candidates"])
         # Better than all others: that a candidate stands first must not decide.
         found = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1)

@@ -20,6 +20,7 @@ EXPECTED = {
     "loader.workers": "free",
     "log.every": "free",
     "limits.critical.gpu": "free",
+    "limits.profile": "never",
     "save.async": "free",
     "stop.patience": "free",
     "eval.every": "free",

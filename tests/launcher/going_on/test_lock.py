@@ -11,6 +11,7 @@ import pytest
 from launcher.going_on import lock
 from launcher.messages import SettingsError
 from launcher.processes import rank
+from slurm.generation import Generation
 from training.records.line_file import RunFolderError
 
 HOLDER = """
@@ -93,3 +94,39 @@ def test_a_folder_in_which_no_lock_can_be_made_is_named(tmp_path):
 
 def test_ranks_whose_supervisor_was_killed_are_waited_for():
     assert lock.WAIT_S > rank.ORPHAN_S
+
+
+FIRST, SECOND, OTHER = Generation("12", 0), Generation("12", 1), Generation("13", 1)
+
+
+@pytest.fixture
+def lost(tmp_path):
+    """A process of the first life of job 12 that holds the lock and cannot be reached."""
+    program = HOLDER.replace("hold(Path(sys.argv[1]))", "hold(Path(sys.argv[1]), generation=FIRST)")
+    program = f"from slurm.generation import Generation\nFIRST = Generation('12', 0)\n{program}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), "100"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_an_earlier_life_of_the_job_is_not_waited_for(lost, tmp_path, capsys):
+    with lock.hold(tmp_path, wait_s=0.2, generation=SECOND):
+        assert (tmp_path / lock.NAME).read_text() == f"{os.getpid()}@{socket.gethostname()} 12.1\n"
+        with pytest.raises(SettingsError), lock.hold(tmp_path, wait_s=0.2):
+            pass  # it is held now, and not by the lost one
+    assert capsys.readouterr().err.count("waiting") == 1
+    assert os.listdir(tmp_path) == [lock.NAME]
+
+
+def test_another_job_is_refused_by_the_name_of_the_job_that_holds_it(lost, tmp_path):
+    with pytest.raises(SettingsError) as refused, lock.hold(tmp_path, 0.2, generation=OTHER):
+        pass
+    holder = f"generation 0 of Slurm job 12, {lost.pid}@{socket.gethostname()}"
+    assert str(refused.value).startswith(
+        f"error: the run folder {tmp_path} is in use by {holder}\n"
+    )

@@ -1,5 +1,6 @@
 """After a fault the ranks are started again, from the newest checkpoint, as often as is wanted."""
 
+import json
 import os
 import signal
 import threading
@@ -41,6 +42,7 @@ def tries() -> list[str]:
     return Path("x/tries").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_faults_are_told_and_the_ranks_started_again(run, capfd):
     ending, told = run("faults")
     assert [report.kind for report in told] == ["fault"] * 3
@@ -57,6 +59,26 @@ def test_a_restart_goes_on_from_the_newest_checkpoint_until_it_works(run, capfd)
     assert (ending.kind, ending.exit_code, len(told)) == ("ended", 0, 1)
     assert "restart 1 of 2 from step 5\n" in capfd.readouterr().err
     assert len(tries()) == 2
+
+
+HELD = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
+
+
+def test_where_memory_ran_out_the_ranks_begin_again_with_smaller_micro_batches(run, capfd):
+    ending, told = run("fits 2", HELD)
+    assert (ending.kind, [one.kind for one in told]) == ("ended", ["out of memory"] * 2)
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
+    assert lines == [f"restart with micro-batches of {n} from step 5" for n in (4, 2)]
+    events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in events] == ["out_of_memory"] * 2
+    assert (events[1]["facts"]["micro_batch"], events[1]["facts"]["accumulation"]) == (2, 4)
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_a_fourth_time_ends_the_run(run):
+    ending, told = run("fits 0", resolved("train.micro_batch=32", nproc="2"))
+    assert (ending.kind, ending.exit_code, len(told)) == ("out of memory", exit_codes.FAULT, 4)
+    assert "ran out of memory with micro-batches of 2: there is none left" in ending.text
 
 
 @pytest.mark.parametrize("scene", ["data", "nonfinite"])
@@ -110,7 +132,7 @@ def test_what_begins_anew_does_so_again_unless_it_was_saved_since(
     first = restarts.First(Job(SETTINGS, Path("x"), True, Resume(Path("x"), 10, RESET)))
     for step in later:
         saved(Path("x"), step, SETTINGS)
-    job, step = first.again()
+    job, step = first.again(SETTINGS.batching)
     assert (job.resume, step) == (expected, max([10, *later]))
 
 
@@ -120,14 +142,14 @@ def test_a_copy_that_saved_nothing_goes_on_from_the_old_run_again(tmp_path, monk
     begun(Path("new"), SETTINGS)
     job = Job(SETTINGS, Path("new"), True, Resume(Path("old")))
     first = restarts.First(job)
-    assert first.again() == (job, 10)
+    assert first.again(SETTINGS.batching) == (job, 10)
     saved(Path("new"), 15, SETTINGS)
-    assert first.again() == (replace(job, resume=Resume(Path("new"))), 15)
+    assert first.again(SETTINGS.batching) == (replace(job, resume=Resume(Path("new"))), 15)
 
 
 def test_later_checkpoints_of_another_past_are_no_progress(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10, 20)
     job = Job(SETTINGS, Path("x"), True, Resume(Path("x"), 10))
-    assert restarts.First(job).again() == (job, 10)
+    assert restarts.First(job).again(SETTINGS.batching) == (job, 10)
     assert resume.newest_step(Path("x")) == 20

@@ -28,6 +28,34 @@ def test_what_was_fitted_is_noted_with_what_it_replaced_and_why():
     )
 
 
+STAGE = {"model": "eeg_text", "mode": "staged"}
+
+
+@pytest.mark.parametrize("engine", ["fsdp", "fsdp-offload", "zero1", "zero3", "zero2-offload"])
+def test_adafactor_of_a_stage_becomes_adamw_where_weights_are_cut(engine):
+    run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
+    assert run.settings.optim.name == "adamw"
+    assert run.values["optim.name"].origin.layer == "machine"
+    (note,) = [note for note in run.notes if note.startswith("optim.name")]
+    assert note.endswith(
+        f"engine {engine} cuts weights, and adafactor needs whole rows and columns"
+    )
+
+
+@pytest.mark.parametrize("engine", ["local", "ddp", "oss"])
+def test_adafactor_stays_where_weights_are_whole(engine):
+    run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
+    assert run.settings.optim.name == "adafactor"
+
+
+def test_adafactor_that_a_person_types_is_refused_where_weights_are_cut():
+    with pytest.raises(SettingsError) as error:
+        resolved("optim.name=adafactor", "engine.name=zero2", model="language", machine=SERVER)
+    (fault,) = error.value.faults
+    assert fault.legal == "adamw, sgd under engine zero2; adafactor under local, ddp, oss"
+    assert (fault.key, fault.nearest) == ("optim.name", "adamw")
+
+
 def test_debugging_turns_workers_off_and_determinism_on():
     run = resolved("train.debug=true", model="language", machine=SERVER)
     assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)

@@ -144,7 +144,7 @@ def test_an_unknown_key_among_the_defaults_is_told_with_its_line(here):
         "error: key 'train.epoch' is not known",
         "  from     NAME.py, line 7: train.epoch",
         "  legal    accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, "
-        "micro_batch, on_nonfinite, preview, seed",
+        "micro_batch, on_nonfinite, preview, seed, timing",
         "  nearest  train.epochs; write  epochs: 2",
     ]
 

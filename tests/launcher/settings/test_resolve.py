@@ -112,7 +112,7 @@ def test_family_size_mode_and_engine_may_come_from_a_file(write):
     assert (run.settings.model.size, run.settings.mode) == ("small", "fast")
     assert run.settings.engine.name == "oss"
     assert resolved(model="language:tiny", configs=[config]).settings.model.size == "tiny"
-    assert resolved(mode="lite", model=None, configs=[config]).settings.log.every == 5
+    assert resolved(mode="lite", model=None, configs=[config]).settings.data.fraction == 0.25
 
 
 def test_without_a_model_the_first_run_is_small_and_said_to_be():

@@ -62,3 +62,9 @@ def test_origins_are_objects_of_value_origin_and_what_was_replaced():
     assert told["optim.lr"]["value"] == 1e-3
     assert told["optim.lr"]["origin"] == "--lr 1e-3"
     assert [old["layer"] for old in told["optim.lr"]["replaced"]] == ["size", "family", "built-in"]
+
+
+def test_an_origin_tells_how_a_mode_made_the_value():
+    told = json.loads(origins_json(resolved(model="abr", mode="fast")))
+    assert told["optim.lr"]["how"] == "1e-4 × 2"
+    assert "how" not in told["schedule.name"]

@@ -69,7 +69,7 @@ def test_what_another_setting_makes_meaningless_need_not_be_read():
     every = set(leaves("language"))
     mute = {"schedule.cycle", "schedule.t_mult"}
     run = resolved("schedule.name=linear", mode="fast")
-    assert run.values["schedule.cycle"].origin.layer == "mode"
+    assert run.values["schedule.cycle"].origin.layer == "family mode"
     assert taken.unread(run.values, every - mute) == []
     assert set(taken.unread(resolved(mode="fast").values, every - mute)) == mute
 

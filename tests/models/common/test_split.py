@@ -3,7 +3,7 @@ import json
 import pytest
 
 from models.base import DataError
-from models.common.split import keep, split_groups
+from models.common.split import keep, sides, split_groups
 
 WHAT = "language has {} groups (files, documents or requests)"
 GROUPS = [f"g{i:03}" for i in range(100)]
@@ -77,3 +77,42 @@ def test_other_groups_replace_the_split_of_a_run_whose_data_begins_anew(tmp_path
     other = split_groups(GROUPS[:99], 1.0, 0.1, seed=0, what=WHAT)
     keep(other, tmp_path, anew=True)
     keep(other, tmp_path)
+
+
+def test_groups_that_join_stay_on_the_side_where_they_were():
+    earlier = {"g001": "val", "g002": "train", "g003": "test", "g099": "val"}
+    splits = split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT, earlier=earlier)
+    assert {g: next(n for n, of in splits.items() if g in of) for g in earlier} == earlier
+    assert sorted(g for groups in splits.values() for g in groups) == GROUPS
+
+
+def test_of_few_new_groups_at_least_one_each_is_held_out():
+    splits = split_groups(GROUPS[:3], 1.0, 0.1, seed=0, what=WHAT, earlier={})
+    assert {name: len(groups) for name, groups in splits.items()} == {
+        "val": 1,
+        "test": 1,
+        "train": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "earlier", "empty"),
+    [
+        (GROUPS[:2], {}, "train"),
+        (GROUPS[:1], {}, "train and test"),
+        (GROUPS[:2], dict.fromkeys(GROUPS[:2], "train"), "val and test"),
+    ],
+)
+def test_groups_that_join_and_are_too_few_are_told_with_what_is_missing(groups, earlier, empty):
+    with pytest.raises(DataError) as raised:
+        split_groups(groups, 1.0, 0.1, seed=0, what=WHAT, earlier=earlier)
+    assert raised.value.what.startswith(
+        f"{empty} would be empty: language has {len(groups)} groups"
+    )
+
+
+def test_the_sides_of_a_split_that_was_kept_are_known(tmp_path):
+    splits = split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT)
+    assert sides(tmp_path) == {}
+    keep(splits, tmp_path)
+    assert sides(tmp_path) == {group: name for name, groups in splits.items() for group in groups}

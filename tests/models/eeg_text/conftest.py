@@ -55,7 +55,7 @@ def batch_of() -> Callable[..., Any]:
     """The first samples of a split, as a batch."""
 
     def make(task: EegTextTask, split: str, count: int = 3) -> Any:
-        from models.eeg_text.dataset import Fixed
+        from models.common.chosen import Fixed
 
         samples = task.data(split)
         return task.collate([samples.sample(i, Fixed()) for i in range(count)])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.eeg_text.dataset import Fixed, prepared
+from models.common.chosen import Fixed
+from models.eeg_text.dataset import prepared
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 
 
@@ -92,6 +93,7 @@ def test_the_other_eeg_is_of_another_sentence_and_the_noise_of_its_own_spectrum(
         assert item.group != sample["sentence"]
         np.testing.assert_array_equal(sample["other"], samples.own(stranger))
         spectra = [np.abs(np.fft.rfft(sample[name], axis=0)) for name in ("eeg", "noise")]
+        assert abs(np.corrcoef(sample["eeg"].ravel(), sample["noise"].ravel())[0, 1]) < 0.2
         np.testing.assert_allclose(spectra[0][1:], spectra[1][1:], rtol=0.05, atol=0.5)
 
 
@@ -278,3 +280,108 @@ def test_a_preview_shows_what_was_read_and_what_is_written(text_task, masked_tas
     lines = text_task.preview(text_task.build()).splitlines()
     assert [line.split()[0] for line in lines] == ["read", "written"] * 3
     assert masked_task.preview(masked_task.build()) is None
+
+
+def weights_of(task, folder):
+    """A file of the weights of a model that was just built."""
+    from safetensors.torch import save_file
+
+    task.setup()
+    torch.manual_seed(3)
+    model = task.build()
+    first = dict(model.named_parameters())
+    every = dict(model.named_parameters(remove_duplicate=False))
+    state = {n: t for n, t in model.state_dict().items() if n in first or n not in every}
+    save_file(state, folder / "model.safetensors")
+    return state
+
+
+def test_a_start_takes_all_tensors_of_a_stage_text_and_no_fewer(make_task, tmp_path):
+    state = weights_of(make_task(), tmp_path)
+    task = make_task(start=str(tmp_path))
+    task.setup()
+    found = task.build().state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    assert f"loaded {len(state)}/{len(state)} tensors" in task.facts()["start"]
+    weights_of(make_task(stage="encoder"), tmp_path)
+    with pytest.raises(DataError, match=r"model\.start .* is of another model"):
+        task.build()
+
+
+def test_weights_have_one_source(make_task):
+    with pytest.raises(DataError, match="both name weights"):
+        make_task(start="a", encoder="b")
+
+
+def test_an_unfrozen_top_learns_and_the_regions_stay_as_they_are(make_task, batch_of):
+    task = make_task(freeze_encoder=True, unfreeze="top", dropout=0.5)
+    task.setup()
+    model = task.build().train()
+    learning = {n for n, p in model.encoder.named_parameters() if p.requires_grad}
+    assert {name.split(".")[0] for name in learning} == {
+        *("layers", "norm", "project", "project_norm")
+    }
+    before = {n: b.clone() for n, b in model.encoder.named_buffers()}
+    task.loss(model, batch_of(task, "train")).sum.backward()
+    assert all(p.grad is not None for n, p in model.encoder.named_parameters() if n in learning)
+    assert all(torch.equal(before[n], b) for n, b in model.encoder.named_buffers())
+    assert not any(module.training for module in model.encoder.regions.modules())
+    assert model.encoder.layers[0].training
+    assert task.frozen_encoder(model) is None
+
+
+def test_regions_that_are_computed_again_give_the_same_gradients(make_task, batch_of):
+    gradients = {}
+    for again in (False, True):
+        task = make_task(stage="encoder", dropout=0.3, recompute_regions=again)
+        task.setup()
+        torch.manual_seed(0)
+        model = task.build().train()
+        torch.manual_seed(1)
+        task.loss(model, batch_of(task, "train")).sum.backward()
+        gradients[again] = {name: p.grad for name, p in model.named_parameters()}
+        buffers = dict(model.named_buffers())
+        gradients[again] |= {name: buffers[name].clone() for name in buffers}
+    for name, gradient in gradients[False].items():
+        assert torch.equal(gradient, gradients[True][name]), name
+
+
+def test_what_the_encoder_made_gives_the_losses_and_metrics_of_the_eeg(make_task, batch_of):
+    task = make_task(freeze_encoder=True)
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build().train()
+    found = {}
+    for kept in (False, True):
+        if kept:
+            task.take_encodings({s: Made(task, model, s) for s in ("train", "val")})
+        train, val = batch_of(task, "train"), batch_of(task, "val")
+        assert ("eeg" in train) != kept and ("noise" in val) != kept
+        loss = task.loss(model, train).sum
+        found[kept] = [loss.item(), *task.metric().update(model, val).tolist()]
+    assert len(task.data("val").encodings.asked) >= 6  # EEG, noise and the EEG of another sentence
+    # An input alone, and together with others: the same products, rounded otherwise.
+    np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
+
+
+class Made:
+    """What the encoder makes of an input, when it is asked for."""
+
+    def __init__(self, task, model, split):
+        self.task, self.model, self.inputs = task, model, task.encoder_inputs(split)
+        self.asked = set()
+
+    def __getitem__(self, number):
+        self.asked.add(number)
+        with torch.no_grad():
+            made = self.task.encode(self.model, self.inputs.batch([number]))
+        return {name: tensor[0].numpy() for name, tensor in made.items()}
+
+
+def test_what_encodings_were_made_from_tells_other_data_and_other_preprocessing(make_task):
+    told = []
+    for change in ({}, {"seq_len": 240}, {"control": "noise"}, {"fraction": 0.5}):
+        task = make_task(freeze_encoder=True, **change)
+        task.setup()
+        told += [task.encoder_inputs(split).made_from for split in ("train", "val")]
+    assert len({repr(one) for one in told}) == len(told)

@@ -27,15 +27,21 @@ def model():
 
 def test_greedy_decoding_takes_the_likeliest_token_each_time():
     ours, prompt = model(), [257, 72, 105]
-    written = continue_tokens(ours, prompt, 5, pad=256, device=CPU, seed=None)
+    (written,) = continue_tokens(ours, [prompt], 5, pad=256, device=CPU, seed=None)
     for token in written:
         assert token == ours(torch.tensor([prompt]))[0, -1].argmax().item()
         prompt.append(token)
 
 
+def test_prompts_of_unequal_length_go_on_as_each_alone():
+    prompts = [[257, 72, 105], [257], [257, 9, 8, 7, 6]]
+    alone = [continue_tokens(model(), [p], 6, pad=256, device=CPU, seed=None)[0] for p in prompts]
+    assert continue_tokens(model(), prompts, 6, pad=256, device=CPU, seed=None) == alone
+
+
 def test_drawing_depends_on_the_seed_only():
     def drawn(seed):
-        return continue_tokens(model(), [257], 12, pad=256, device=CPU, seed=seed)
+        return continue_tokens(model(), [[257]], 12, pad=256, device=CPU, seed=seed)
 
     torch.manual_seed(1)
     first = drawn(5)
@@ -45,12 +51,12 @@ def test_drawing_depends_on_the_seed_only():
 
 def test_each_call_takes_as_many_forward_passes_over_one_shape():
     counting = Counting(model())
-    continue_tokens(counting, [257, 72], 7, pad=256, device=CPU, seed=0)
+    continue_tokens(counting, [[257, 72]], 7, pad=256, device=CPU, seed=0)
     assert counting.shapes == [(1, 9)] * 7
 
 
 def test_the_model_is_left_in_the_mode_it_was_in():
     for training in (True, False):
         ours = model().train(training)
-        continue_tokens(ours, [257], 1, pad=256, device=CPU, seed=0)
+        continue_tokens(ours, [[257]], 1, pad=256, device=CPU, seed=0)
         assert ours.training is training

@@ -72,9 +72,9 @@ def test_exact_match_is_what_greedy_decoding_gives(tmp_path, make_task, train, c
     samples, tokenizer = task.data("val"), task.dataset.tokenizer
     for i in range(len(samples)):
         said = samples.answer(i)
-        written = continue_tokens(
+        (written,) = continue_tokens(
             model,
-            samples.prompt(i).tolist(),
+            [samples.prompt(i).tolist()],
             len(said),
             pad=0,
             device=torch.device("cpu"),

@@ -48,10 +48,10 @@ def engine_of(net: Net, world: World, lr: float, optimizer=torch.optim.AdamW) ->
     return engine
 
 
-def trained(world: World, run: Path) -> Path:
+def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
     """The checkpoint of two steps."""
     net = Net(1.0)
-    engine = engine_of(net, world, lr=0.5)
+    engine = engine_of(net, world, lr=0.5, optimizer=optimizer)
     for _ in range(2):
         with engine.accumulate(last=True):
             engine.backward(net(torch.tensor(2.0)))
@@ -78,17 +78,35 @@ def engine(alone: ProcessWorld) -> Iterator[Engine]:
     engine.close()
 
 
-def test_all_of_the_state_is_taken_over(tmp_path: Path, alone: ProcessWorld, engine: Engine):
-    checkpoint = open_checkpoint(trained(alone, tmp_path))
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adafactor])
+def test_all_of_the_state_is_taken_over(tmp_path: Path, alone: ProcessWorld, optimizer):
+    checkpoint = open_checkpoint(trained(alone, tmp_path, optimizer))
+    engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=optimizer)
 
     restore(checkpoint, engine)
 
     state = engine.state()
+    engine.close()
+    assert any(piece.data.any() for piece in state.pieces if piece.kind != "weight")
     for piece in state.pieces:
         assert bits(piece.data) == bits(checkpoint.tensor(piece.kind, piece.name)), piece.name
     assert state.steps == {"matrix": 2.0, "vector": 2.0}
     assert state.buffers["seen"] == 3
     assert [group["lr"] for group in state.groups] == [0.5, 0.5]
+
+
+def test_factors_of_a_moment_are_stored_in_their_own_shapes(tmp_path: Path, alone: ProcessWorld):
+    checkpoint = open_checkpoint(trained(alone, tmp_path, torch.optim.Adafactor))
+    kinds = ("row_var", "col_var", "variance")
+    found = {
+        kind: {n: checkpoint.tensor(kind, n) for n in checkpoint.names(kind)} for kind in kinds
+    }
+    shapes = {k: {name: tuple(t.shape) for name, t in of.items()} for k, of in found.items()}
+    assert shapes == {
+        "row_var": {"matrix": (3, 1)},
+        "col_var": {"matrix": (1, 2)},
+        "variance": {"vector": (7,)},
+    }
 
 
 def test_an_optimizer_that_begins_anew_takes_weights_and_buffers_only(

@@ -21,7 +21,6 @@ from training.checkpoint.retention import (
     set_aside,
     settle,
     sweep,
-    unfinished,
 )
 from training.checkpoint.saver import Saver
 
@@ -196,7 +195,7 @@ def test_a_damaged_one_is_renamed_and_never_linked_again(tmp_path: Path, alone: 
 
 
 def _replace(run: Path) -> None:
-    final = publish(unfinished(run / "checkpoints", 20), 20)
+    final = publish(run, 20)
     settle(run, final, Keep(1, 1, None))
 
 

@@ -31,7 +31,7 @@ class Memory:
     def show(self, title: str, text: str) -> None:
         self.said.append((title, text))
 
-    def draw(self, position: Position, units: str) -> None:
+    def draw(self, position: Position, units: str, use: str) -> None:
         self.drawn.append(position.step)
 
     def close(self) -> None:
@@ -71,6 +71,14 @@ def test_each_moment_is_told_in_order_to_every_voice(tmp_path: Path):
         assert voice.is_closed
 
 
+def test_weights_that_were_put_back_are_told(tmp_path: Path):
+    voice = Memory()
+    narrator = Narrator(about(tmp_path), [voice], Clock())
+    narrator.start(budget())
+    narrator.event("best_loaded", {"metric": "loss", "value": 2.25, "step": 50})
+    assert voice.said[-1] == ("notice", "weights    those of step 50, the best")
+
+
 def test_drawing_is_rare_and_for_those_who_draw(tmp_path: Path):
     clock = Clock()
     voice, plain = Memory(), Memory(draws=False)
@@ -88,9 +96,9 @@ def test_a_slow_terminal_takes_no_more_than_its_share(tmp_path: Path):
     clock = Clock()
 
     class Slow(Memory):
-        def draw(self, position: Position, units: str) -> None:
+        def draw(self, position: Position, units: str, use: str) -> None:
             clock.seconds += 0.01
-            super().draw(position, units)
+            super().draw(position, units, use)
 
     voice = Slow()
     narrator = Narrator(about(tmp_path), [voice], clock)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.training.facts import about, budget, evaluation, logged, outcome
 from training.console import words
 from training.console.progress import Position
+from training.machine.gauges import Near
 
 HALF = Position(50, 100, 5.0, 65.0, False, None)
 
@@ -101,45 +100,18 @@ def test_a_run_without_best_or_speed_says_nothing_of_them():
     assert [line.split()[0] for line in words.summary(ended)] == ["failed"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "facts", "text"),
-    [
-        ("warning", {"text": "careful"}, "careful"),
-        (
-            "signal",
-            {"names": ["SIGTERM"], "saves": True},
-            "SIGTERM: saving and ending after this step",
-        ),
-        (
-            "signal",
-            {"names": ["SIGTERM"], "saves": False},
-            "SIGTERM: ending, without saving, after this step",
-        ),
-        (
-            "signal",
-            {"names": ["SIGINT"], "saves": True},
-            "SIGINT: saving and ending after this step; Ctrl-C once more ends at once",
-        ),
-        (
-            "limit_exceeded_at_start",
-            {"over": ["swap"], "swap": 60.0},
-            "swap 60% over its limit before the run began; only limits.critical counts",
-        ),
-        (
-            "throttled",
-            {"critical": ["ram"], "over": ["ram"], "ram": 97.2},
-            "ram 97% over its limit: giving back what can be given back",
-        ),
-        (
-            "pressure",
-            {"over": ["gpu", "swap"], "gpu": 96.0, "swap": 81.0},
-            "gpu 96%, swap 81% still over its limit: saving and ending; see limits.*",
-        ),
-        ("evaluated", {"step": 3}, None),
-    ],
-)
-def test_events_that_cannot_wait_are_told(kind: str, facts: dict[str, object], text: str | None):
-    assert words.warning(kind, facts) == text
+def test_a_line_tells_how_full_the_memory_is_and_nothing_where_nobody_looked():
+    assert words.use({"ram": 63.4, "swap": 1.0, "gpu": 70.6, "cpu": 99.0}) == "ram 63%  gpu 71%"
+    assert words.use({}) == ""
+
+
+def test_the_summary_tells_what_came_near_to_a_limit():
+    near = [Near("ram", 83.0, 85), Near("swap", 61.2, 50.0)]
+
+    assert words.machine(near) == [
+        "machine    ram at most 83%, near its limit of 85%; swap at most 61%, over its limit of 50%"
+    ]
+    assert words.machine([]) == []
 
 
 def test_any_event_has_a_line_for_the_log():
@@ -152,3 +124,22 @@ def test_what_a_model_writes_cannot_steer_the_terminal():
     wild = "a\x1b[31mb\x07c\rd\xa0e\udc80f\u202eg\n\th é 漢"
 
     assert words.visible(wild) == "a�[31mb�c d e�f�g\n\th é 漢"
+
+
+def test_steps_that_were_timed_are_told_with_their_spread():
+    timing = {
+        "steps": 90,
+        "warmup_steps": 10,
+        "median_s": 0.25,
+        "p10_s": 0.2,
+        "p90_s": 0.4,
+        "batches_per_s": 16.0,
+        "samples_per_s": 256.0,
+    }
+    lines = words.summary(outcome(timing=timing))
+    [told] = [line for line in lines if line.startswith("timing")]
+    assert told == (
+        "timing     250 ms a step, four in five from 200 to 400, of 90 steps after 10\n"
+        "           16 batches/s, 256 samples/s"
+    )
+    assert not [line for line in words.summary(outcome()) if line.startswith("timing")]

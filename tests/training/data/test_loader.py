@@ -11,7 +11,7 @@ import torch
 
 from models.base import DataError
 from tests.training.tiny import TinySplit, TinyTask, make_settings
-from training.data.loader import Batches, EvaluationBatches, WorkerDied
+from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.hooks import Budget
@@ -115,13 +115,6 @@ def test_the_fault_of_a_worker_is_raised(split, fault, text):
         for _ in range(6):
             doomed.take()
     doomed.close()
-
-
-def test_a_dead_worker_is_told_with_its_likely_cause():
-    assert str(WorkerDied([-9, 3])) == (
-        "a loader worker ended by signal 9, with exit code 3; a kill (signal 9) mostly means that "
-        "memory ran out: lower loader.workers or loader.prefetch"
-    )
 
 
 def test_closing_ends_the_workers():

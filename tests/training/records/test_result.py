@@ -20,6 +20,10 @@ def test_the_result_has_its_keys(tmp_path: Path):
 
     assert os.listdir(tmp_path) == ["result.json"]
     assert json.loads((tmp_path / "result.json").read_text()) == {
+        "reason": "all steps taken",
+        "stage": None,
+        "architecture": None,
+        "samples": None,
         "status": "completed",
         "steps": 100,
         "epochs": 2.0,
@@ -33,8 +37,12 @@ def test_the_result_has_its_keys(tmp_path: Path):
         "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
         "predicted_memory_bytes": None,
         "samples_per_s": 640.0,
+        "timing": None,
         "requeues": 0,
+        "lost_steps": None,
+        "effective_training_share": None,
         "data": {},
+        "machine": {},
     }
 
 

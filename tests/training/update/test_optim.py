@@ -55,13 +55,35 @@ def test_adamw_gets_the_numbers_of_the_settings():
     assert spec.clip_norm == 2.0
 
 
+def test_adafactor_takes_steps_of_the_learning_rate_as_adamw_does():
+    moved = {}
+    for name in ("adamw", "adafactor"):
+        torch.manual_seed(0)
+        model = Net()
+        _, optimizer = build(model, optim={"name": name, "lr": 1e-3, "weight_decay": 0.0})
+        before = model.first.weight.detach().clone()
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        moved[name] = (model.first.weight - before).square().mean().sqrt()
+    # A first step of AdamW is the sign of the gradient; Adafactor's has a mean square of one.
+    torch.testing.assert_close(moved["adafactor"], moved["adamw"], rtol=0.1, atol=0)
+
+
 def test_sgd_gets_its_momentum():
     _, optimizer = build(Net(), optim={"name": "sgd", "lr": 0.5, "momentum": 0.4})
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.defaults["momentum"] == 0.4
 
 
-@pytest.mark.parametrize(("name", "unread"), [("adamw", {"momentum"}), ("sgd", {"betas", "eps"})])
+@pytest.mark.parametrize(
+    ("name", "unread"),
+    [
+        ("adamw", {"momentum"}),
+        ("sgd", {"betas", "eps"}),
+        ("adafactor", {"betas", "eps", "momentum"}),
+    ],
+)
 def test_what_belongs_to_the_other_optimizer_is_not_read(name, unread):
     made = make_settings(optim={"name": name})
     read = set()

@@ -24,9 +24,10 @@ def test_the_encoder_of_stage_one_is_taken_over_whole(tmp_path, first, second):
     place = tmp_path / "best" / "model.safetensors"
     place.parent.mkdir()
     save_file(first.state_dict(), place)
-    count = weights.load(second.encoder, weights.find(tmp_path))
+    told = weights.load("model.encoder", second.encoder, tmp_path, "encoder.")
     expected = first.encoder.state_dict()
-    assert count == len(expected) == len(second.encoder.state_dict())
+    assert expected.keys() == second.encoder.state_dict().keys()
+    assert told == f"loaded {len(expected)}/{len(expected)} tensors from {place}"
     for name, tensor in second.encoder.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
 
@@ -44,7 +45,7 @@ def test_less_than_all_tensors_is_a_stop_and_changes_nothing(tmp_path, first, se
     save_file(state, tmp_path / "a.safetensors")
     before = {name: tensor.clone() for name, tensor in second.state_dict().items()}
     with pytest.raises(DataError) as error:
-        weights.load(second.encoder, tmp_path / "a.safetensors")
+        weights.load("model.encoder", second.encoder, tmp_path / "a.safetensors", "encoder.")
     total = len(second.encoder.state_dict())
     matched = total if change == "strange" else total - 1
     assert f"of another encoder: {matched} of {total} tensors match" in error.value.what
@@ -55,9 +56,9 @@ def test_less_than_all_tensors_is_a_stop_and_changes_nothing(tmp_path, first, se
 
 def test_a_folder_without_weights_and_a_file_of_something_else_are_told(tmp_path, second):
     with pytest.raises(DataError) as error:
-        weights.find(tmp_path)
+        weights.find("model.encoder", tmp_path)
     assert error.value.what == f"model.encoder '{tmp_path}' holds no weights"
     assert error.value.mend == f"python -m launcher export {tmp_path} --format safetensors"
     (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="cannot be read"):
-        weights.load(second.encoder, tmp_path / "a.safetensors")
+        weights.load("model.encoder", second.encoder, tmp_path / "a.safetensors", "encoder.")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.common.chosen import Fixed
 from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.dataset import Fixed
 from models.eeg_text.scoring.masked_metric import interpolated
 from models.eeg_text.scoring.text_metric import INPUTS, TextMetric
 

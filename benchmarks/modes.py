@@ -1,0 +1,143 @@
+"""Does each mode keep what it promises its own family, beside the family's default?
+
+    python -m benchmarks.modes
+
+Every row comes from a `compare` that anyone may type. Large models take a few steps only: a step of
+language:full is a minute on two cores. Where the global batch is smaller than the mode's, it is so
+for all that are compared. Exit code 0 also where a promise is broken: that is what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import command, machine, save_rows
+
+PACKAGES = ("torch", "transformers")
+
+COMPARISONS: dict[str, list[str]] = {
+    "event_seg": ["--model", "event_seg", "--modes", "lite", "--steps", "4"],
+    "language": [
+        *("--model", "language", "--modes", "resource-efficient", "--steps", "4"),
+        *("--set", "train.global_batch=16", "--set", "eval.last=false"),
+    ],
+    "abr": [
+        *("--model", "abr:tiny", "--modes", "fast,ultra-fast", "--until", "val_macro_f1=0.3"),
+        *("--set", "eval.every=10"),
+    ],
+    "doc_translation": [
+        *("--model", "doc_translation", "--modes", "conservative", "--steps", "4"),
+        *("--set", "train.global_batch=4", "--set", "eval.last=false"),
+    ],
+    "eeg_text": [
+        *("--model", "eeg_text", "--modes", "staged", "--steps", "4"),
+        *("--set", "data.fraction=0.02", "--set", "data.text_len=16"),
+    ],
+}
+"""What is typed behind `compare`, by family: the mode that each one brought, at home."""
+
+MARKS = {True: "✓", False: "✗", None: "not measured"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One promise of a mode, and what was measured."""
+
+    model: str
+    mode: str
+    """With its stage, where it has stages."""
+    promise: str
+    bounds: Mapping[str, float | None]
+    measured: float | None
+    kept: bool | None
+    why: str | None
+    """Why it was not measured."""
+    command: str
+
+
+def run(words: Sequence[str]) -> Iterator[Row]:
+    """Compare as `words` say, and wait for the end; a row for each promise."""
+    line = shlex.join(["python", "-m", "launcher", "compare", *words])
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "compared"
+        done = subprocess.run(
+            [sys.executable, "-m", "launcher", "compare", *words, "--json", "--out", str(out)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if not (out / "compare.json").exists():
+            raise RuntimeError(f"{line} left nothing to read; exit code {done.returncode}")
+        content = json.loads((out / "compare.json").read_text(encoding="utf-8"))
+    for row in content["rows"]:
+        print(_told(row), file=sys.stderr, flush=True)
+        for one in row["promises"]:
+            mode = f"{row['mode']} · {row['stage']}" if row.get("stage") else row["mode"]
+            bounds, why = one["promised"], one.get("why")
+            yield Row(
+                row["model"], mode, one["name"], bounds, one["measured"], one["kept"], why, line
+            )
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """The numbers behind the ratios, for the log of the benchmark."""
+    names = ("step_s", "epoch_s", "samples_per_s", "units_per_s", "peak_memory_bytes")
+    told = (f"{name} {row[name]:.4g}" for name in names if row.get(name) is not None)
+    return f"{row['model']} {row['mode']} {row.get('stage') or ''}: {', '.join(told)}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| model | mode | promise | promised | measured | |", "|---|---|---|---|---:|---|"]
+    for row in rows:
+        value = "–" if row.measured is None else f"{row.measured:.3g}"
+        mark = MARKS[row.kept] if row.why is None else f"{MARKS[row.kept]}: {row.why}"
+        lines.append(
+            f"| `{row.model}` | `{row.mode}` | {row.promise} | {_bounds(row.bounds)} "
+            f"| {value} | {mark} |"
+        )
+    return "\n".join(lines)
+
+
+def _bounds(bounds: Mapping[str, float | None]) -> str:
+    least, most = bounds.get("at_least"), bounds.get("at_most")
+    if least is not None and least == most:
+        return f"{least:g}"
+    told = [f"at least {least:g}"] if least is not None else []
+    return " and ".join([*told, *([f"at most {most:g}"] if most is not None else [])])
+
+
+def commands(rows: Sequence[Row]) -> str:
+    """The commands that made the rows, a Markdown list."""
+    return "\n".join(f"- `{line}`" for line in dict.fromkeys(row.command for row in rows))
+
+
+def main() -> int:
+    """Run every comparison, print the table, and write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--only", choices=COMPARISONS, help="one family")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
+
+    rows: list[Row] = []
+    for family, words in COMPARISONS.items():
+        if options.only in (None, family):
+            rows += run(words)
+    facts = machine(PACKAGES)
+    print(" · ".join(f"{k} {v}" for k, v in facts.items()))
+    print(table(rows))
+    if options.json:
+        save_rows(options.json, command("modes", sys.argv[1:]), facts, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The ranks of one contender: what they are told, what they do, and what they measured."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.clock import StepClock
+from benchmarks.workload import Work
+
+
+def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
+    """What a benchmark of steps asks for: the work, the ranks, and how often it is measured."""
+    parser.add_argument("--size", default="tiny", help="size of the language family")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--micro-batch", type=int, default=16, help="samples of one rank")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--warmup", type=int, default=20, help="steps that are not measured")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1, help="of one rank")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+
+
+def take_part(options: argparse.Namespace, train: Callable[[Work], object], calls: int = 1) -> None:
+    """Be one rank of a contender; rank 0 leaves its seconds a step in the file it is told.
+
+    `train` does the work; `calls` is how often a step calls the optimizer. Does not return.
+    """
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(options.threads)
+    work = replace(work_of(options), rank=rank, world_size=world_size)
+    with StepClock(options.warmup, work.steps, work.device, calls) as clock:
+        train(work)
+    if rank == 0:
+        options.result.write_text(repr(clock.seconds_per_step))
+    # PyTorch 2.13's gloo threads abort the process in about one exit of ten: leave without them.
+    os._exit(0)
+
+
+def work_of(options: argparse.Namespace) -> Work:
+    """What each contender is to do."""
+    return Work(
+        options.size,
+        options.micro_batch,
+        options.steps,
+        device=options.device,
+        threads=options.threads,
+    )
+
+
+def seconds_of(module: str, contender: str, options: argparse.Namespace) -> float:
+    """What rank 0 of `module`, started with our own words and `--contender`, leaves in a file.
+
+    `options` tell the number of processes and threads, and the device. Raises RuntimeError with
+    what the ranks said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "seconds"
+        words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        words += ["--nproc-per-node", str(options.processes), "-m", module]
+        words += [*sys.argv[1:], "--contender", contender, "--result", str(result)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+        if options.device == "cpu":
+            environment["DS_ACCELERATOR"] = "cpu"
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+        if done.returncode:
+            raise RuntimeError(f"{contender} failed:\n{done.stdout[-2000:]}{done.stderr[-8000:]}")
+        return float(result.read_text())

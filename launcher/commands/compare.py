@@ -1,0 +1,64 @@
+"""Runs modes or engines side by side, measures them, and holds modes to their promises."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from datetime import datetime, timezone
+
+from launcher import exit_codes, machine
+from launcher.cli import Request
+from launcher.comparing import child, contestants, match, records, table
+from launcher.comparing.contestants import Match
+from launcher.comparing.match import Facts
+from launcher.messages import PROGRAM, counted, render
+from launcher.options import JSON
+
+
+def main(request: Request) -> int:
+    """Decide, run all in turns, and tell; the exit code. Raises SettingsError.
+
+    1 where a run failed or a promise was broken. DIR then holds compare.json and compare.html also
+    where it was interrupted, with what was measured.
+    """
+    decided = contestants.decide(request)
+    for_machines = JSON.flag in request.flags
+    if decided.warnings:
+        print(render(decided.warnings), file=sys.stderr)
+    if "--dry-run" in request.flags:
+        print(_plan(decided, for_machines))
+        return exit_codes.DONE
+    stream = sys.stderr if for_machines else sys.stdout
+    facts = Facts(
+        command=f"{PROGRAM} {shlex.join(request.typed)}",
+        machine=machine.look().sentence,
+        device=decided.contestants[0].resolved.device,
+        limits=decided.limits,
+        repeats=decided.repeats,
+        at=datetime.now(timezone.utc),
+    )
+
+    def tell(line: str) -> None:
+        print(line, file=stream, flush=True)
+
+    outcome = match.hold(decided, tell)
+    told = records.write(decided.folder, facts, outcome)
+    print(told if for_machines else table.text(facts, outcome, decided.folder))
+    if outcome.code is not None:
+        return outcome.code
+    return exit_codes.DONE if outcome.is_sound else exit_codes.FAULT
+
+
+def _plan(decided: Match, for_machines: bool) -> str:
+    """What would be run, and nothing of it is."""
+    runs = [
+        {"mode": one.mode, "engine": one.engine, "arguments": child.arguments(one.words)}
+        for one in decided.contestants
+    ]
+    if for_machines:
+        told = {"folder": str(decided.folder), "repeats": decided.repeats, "runs": runs}
+        return json.dumps(told, indent=2)
+    count = counted(len(runs) * decided.repeats, "run")
+    lines = [shlex.join([*PROGRAM.split(), *child.arguments(o.words)]) for o in decided.contestants]
+    return "\n".join([f"{count} in turns, into {decided.folder}:", *lines])

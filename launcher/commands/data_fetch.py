@@ -1,0 +1,76 @@
+"""Fetches the data that settings declare, and trains nothing."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+
+from launcher import exit_codes, machine
+from launcher.cli import Request
+from launcher.fetching.console import console
+from launcher.fetching.faults import FetchError
+from launcher.fetching.fetch import Fetched, fetch
+from launcher.fetching.progress import undrawn
+from launcher.messages import PROGRAM, SettingsError, as_json, render
+from launcher.options import JSON
+from launcher.settings.resolve import resolve
+from launcher.settings.resolved import Resolved
+from training.records.plain_json import encode
+
+_PLACE = "data fetch"
+
+
+def main(request: Request) -> int:
+    """Fetch, and tell what is there; the exit code. Raises SettingsError."""
+    resolved = _resolved(request)
+    for_machines = JSON.flag in request.flags
+    silent = nullcontext((lambda text: None, undrawn))
+    try:
+        with silent if for_machines else console(sys.stdout) as (tell, draw):
+            found = fetch(resolved.settings.download, tell, draw)
+            for one in found:
+                if not one.is_new:
+                    tell(one.line)
+    except FetchError as error:
+        if for_machines:
+            print(encode({"faults": as_json([error.fault])}, indent=2))
+        else:
+            print(render([error.fault]), file=sys.stderr)
+        return exit_codes.FAULT
+    if for_machines:
+        print(encode([_plain(one) for one in found], indent=2))
+    else:
+        print(_next(request, resolved))
+    return exit_codes.DONE
+
+
+def _resolved(request: Request) -> Resolved:
+    """The settings of a run that would fetch. Raises SettingsError."""
+    options = {**request.words.options, "download.fetch": (_PLACE, "true")}
+    if request.out is not None:
+        options["download.folder"] = ("--out", str(request.out))
+    faults = list(request.faults)
+    try:
+        resolved = resolve(replace(request.words, options=options), machine.look(), world_size=1)
+    except SettingsError as error:
+        faults += error.faults
+    if faults:
+        raise SettingsError(faults)
+    return resolved
+
+
+def _next(request: Request, resolved: Resolved) -> str:
+    """What to type to train on it."""
+    words = request.words
+    typed = ["--model", words.model] if words.model else []
+    path = getattr(resolved.settings.data, "path", None)
+    for config in words.configs:
+        typed += ["--config", str(config)]
+    typed += ["--download-data"] if path is None else ["--data", str(path)]
+    return f"train on it:  {PROGRAM} {shlex.join(typed)}"
+
+
+def _plain(one: Fetched) -> dict[str, object]:
+    return {**asdict(one), "path": str(one.path)}

@@ -1,0 +1,1 @@
+"""Data fetched from URLs before training: declared, transferred, checked and unpacked."""

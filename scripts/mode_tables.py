@@ -1,0 +1,164 @@
+"""The tables of docs/modes.md: what modes promise, and what they make of each family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import modes as measured
+from benchmarks.figures import listed, load_rows
+from launcher.files.nodes import plain as content
+from launcher.machine import Machine
+from launcher.messages import plain
+from launcher.settings import shipped, transforms
+from launcher.settings.entries import flat
+from launcher.settings.leaves import leaves, sections
+from launcher.settings.resolve import resolve
+from launcher.settings.resolved import Resolved, Words
+from models.catalog import FAMILIES, stages_of
+
+RESULTS = Path(measured.__file__).parent / "results" / "modes.json"
+HAS_ALL = Machine(cores=64, ram_bytes=2**39, gpus=1, device="cuda", cpu_bf16=True, compiler=True)
+"""A machine on which no mode is refused anything."""
+HOME = {
+    "event_seg": ("lite",),
+    "language": ("resource-efficient",),
+    "abr": ("fast", "ultra-fast", "benchmark"),
+    "doc_translation": ("conservative",),
+    "eeg_text": (),
+}
+"""The modes that were made for a family; staged for those that declare stages."""
+GENERAL = ("lite", "resource-efficient", "fast", "ultra-fast", "conservative", "benchmark")
+BATCH = ("train.micro_batch", "train.accumulation", "train.global_batch")
+ONE = {"at_least": 1, "at_most": 1}
+
+
+def promises() -> list[str]:
+    """A row for each promise: of a mode in general, and where a family has one of its own."""
+    head = ["| mode | of | promises, beside mode default |", "|---|---|---|"]
+    rows = []
+    for name in shipped.modes():
+        if promise := shipped.mode(name).promise:
+            rows.append(f"| `{name}` | any family | {_bounds(promise)} |")
+        for family in FAMILIES:
+            file = shipped.family(family)
+            blocks = [(family, file.modes.get(name))]
+            blocks += [
+                (f"{family}:{size}", block)
+                for (size, mode), block in file.size_modes.items()
+                if mode == name
+            ]
+            if name == "staged":
+                blocks += [(f"{family}, stage {s}", block) for s, block in file.stages.items()]
+            rows += [_row(name, whose, block) for whose, block in blocks if _promise(block)]
+    return head + rows
+
+
+def _row(mode: str, whose: str, block: shipped.Block | None) -> str:
+    return f"| `{mode}` | `{whose}` | {_bounds(_promise(block))} |"
+
+
+def _promise(block: shipped.Block | None) -> Mapping[str, Any]:
+    """What a block promises itself."""
+    own: Mapping[str, Any] = content(block.settings).get("promise", {}) if block else {}
+    return own
+
+
+def _bounds(promise: Mapping[str, Mapping[str, float]]) -> str:
+    return ", ".join(f"{name} {_bound(bounds)}" for name, bounds in promise.items())
+
+
+def _bound(bounds: Mapping[str, float]) -> str:
+    if bounds == ONE:
+        return "the same"
+    texts = {"at_least": "at least", "at_most": "at most"}
+    return " and ".join(f"{texts[word]} {plain(value)}" for word, value in bounds.items())
+
+
+def promised(family: str) -> list[str]:
+    """A row for each setting of a family that its own modes change, a column for each of them.
+
+    Of mode staged there is a column for each stage that it trains unasked.
+    """
+    file = shipped.family(family)
+    runs = {"default": _resolved(family, "default")}
+    blocks = []
+    for mode in HOME[family]:
+        runs[mode] = _resolved(family, mode)
+        blocks.append(file.modes[mode])
+    for stage in stages_of(family):
+        if not stage.optional:
+            weights = [f"{stage.loads}=earlier"] if stage.loads else []
+            sets = [f"stages=[{stage.name}]", *weights]
+            runs[f"staged: {stage.name}"] = _resolved(family, "staged", sets)
+            blocks.append(file.stages[stage.name])
+    own = {key for block in blocks for key, _ in flat(block.settings, sections(family))}
+    keys = [key for key in leaves(family) if key in {*own, *BATCH} and key != "promise"]
+    return [
+        f"| setting | {' | '.join(f'`{name}`' for name in runs)} |",
+        "|---|" + "---|" * len(runs),
+        *(
+            f"| `{key}` | {' | '.join(plain(run.values[key].value) for run in runs.values())} |"
+            for key in keys
+        ),
+    ]
+
+
+def _resolved(family: str, mode: str, sets: Sequence[str] = ()) -> Resolved:
+    return resolve(Words(model=family, mode=mode, sets=sets), HAS_ALL)
+
+
+def general() -> list[str]:
+    """A row for each setting that a mode changes in general, a column for each mode."""
+    known = frozenset().union(*(sections(family) for family in FAMILIES))
+    columns = {
+        mode: {key: content(node) for key, node in flat(shipped.mode(mode).block.settings, known)}
+        for mode in GENERAL
+    }
+    order = dict.fromkeys(key for family in FAMILIES for key in leaves(family))
+    keys = [k for k in order if k != "promise" and any(k in found for found in columns.values())]
+    return [
+        f"| setting | {' | '.join(f'`{mode}`' for mode in GENERAL)} |",
+        "|---|" + "---|" * len(GENERAL),
+        *(f"| `{key}` | {' | '.join(_change(columns[m], key) for m in GENERAL)} |" for key in keys),
+    ]
+
+
+def _change(column: Mapping[str, Any], key: str) -> str:
+    if key not in column:
+        return ""
+    value = column[key]
+    return transforms.shown(value) if transforms.is_transform(value) else plain(value)
+
+
+def kept() -> list[str]:
+    """A row for each promise that was measured, as the benchmark left it."""
+    return measured.table(_rows()[2]).splitlines()
+
+
+def commands_kept() -> list[str]:
+    """The commands that measured them."""
+    return measured.commands(_rows()[2]).splitlines()
+
+
+def measured_kept() -> list[str]:
+    """The command that ran all of them, and the machine it ran on."""
+    told, where, _ = _rows()
+    return [f"`{told}`, on: {listed(where)}."]
+
+
+def _rows() -> tuple[str, dict[str, str], list[measured.Row]]:
+    return load_rows(RESULTS, measured.Row)
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "promises": promises,
+    "promises kept": kept,
+    "commands promises": commands_kept,
+    "measured promises": measured_kept,
+    "general": general,
+    **{f"promised {family}": partial(promised, family) for family in HOME},
+}
+"""By the name that stands in the page."""

@@ -1,0 +1,30 @@
+"""Tables of settings for pages that are about one section of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from launcher.messages import plain
+from launcher.settings.leaves import Leaf, leaves
+
+
+def section(name: str) -> list[str]:
+    """A row for each setting of the section `name`: its default, and what it means."""
+    head = ["| setting | default | what it is |", "|---|---|---|"]
+    return head + [
+        f"| `{leaf.key}` | {plain(leaf.default)}{f' ({leaf.unit})' if _counts(leaf) else ''} "
+        f"| {leaf.description} |"
+        for leaf in leaves("language").values()
+        if leaf.key.startswith(f"{name}.")
+    ]
+
+
+def _counts(leaf: Leaf) -> bool:
+    """Whether the default is a number of something."""
+    return leaf.unit is not None and isinstance(leaf.default, int | float)
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    f"section {name}": partial(section, name) for name in ("continuous",)
+}

@@ -1,0 +1,113 @@
+"""Hands job scripts to sbatch, in an environment in which nothing steers it unseen."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from slurm.sbatch_options import OPTIONS, SWITCHES
+
+_KEPT = ("SLURM_CONF", "SLURM_JWT")
+"""Where the cluster is, and who we are: what clients need to reach it."""
+_OF_A_JOB = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR"),
+    *("MASTER_PORT", "GEARSHIFT_JOB", "GEARSHIFT_GENERATION", "GEARSHIFT_GENERATION_BASE"),
+)
+"""What a job of ours has set for its ranks: a job that is submitted from it is another one."""
+_PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "TORCHELASTIC_")
+_VARIABLE = "SBATCH_"
+_RENAMED = {
+    "TIMELIMIT": "time",
+    "MEM_PER_NODE": "mem",
+    "CORE_SPEC": "core-spec",
+    "GPUS": "gpus",
+}
+"""Variables whose option is not called like them; man sbatch, INPUT ENVIRONMENT VARIABLES."""
+_SAYS_YES = ("", "1", "yes", "true")
+_PREFIX = re.compile(r"^sbatch: (?:error: )?", re.MULTILINE)
+
+
+class SbatchError(Exception):
+    """sbatch did not take a job; the message is its own."""
+
+
+def is_there() -> bool:
+    """Whether jobs can be submitted here."""
+    return shutil.which("sbatch") is not None
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without what would steer sbatch, or make the job believe that it is another one.
+
+    What Slurm sets in a job leaks into one that is submitted from it, even with --export=NONE.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _KEPT or not (name.startswith(_PREFIXES) or name in _OF_A_JOB)
+    }
+
+
+def header(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The options that variables such as SBATCH_ACCOUNT stand for, without their dashes.
+
+    None as value: the option stands alone. Those that no option is known for are left out.
+    """
+    found: dict[str, str | None] = {}
+    for variable, value in sorted(environ.items()):
+        if not variable.startswith(_VARIABLE):
+            continue
+        name = variable[len(_VARIABLE) :]
+        option = _RENAMED.get(name, name.lower().replace("_", "-"))
+        if option in SWITCHES and value.lower() in _SAYS_YES:
+            found[option] = None
+        elif option in OPTIONS and value:
+            found[option] = value
+    return found
+
+
+def test_command(options: Sequence[str]) -> list[str]:
+    """What asks sbatch whether it would take the script on its standard input."""
+    return ["sbatch", "--test-only", *options]
+
+
+def command(script: Path, options: Sequence[str]) -> list[str]:
+    """What submits the script in a file."""
+    return ["sbatch", "--parsable", *options, str(script)]
+
+
+def test(script: str, options: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Ask whether a job could ever start, and nothing else; what sbatch says of it.
+
+    Without it sbatch takes what can never start. Raises SbatchError.
+    """
+    return _run(test_command(options), environ, script).stderr.strip()
+
+
+def submit(script: Path, options: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Submit a job; its id. Raises SbatchError."""
+    done = _run(command(script, options), environ)
+    last = (done.stdout.split() or [""])[-1].partition(";")[0]  # ID;CLUSTER with several clusters
+    if not re.fullmatch(r"[0-9]+", last):
+        raise SbatchError(
+            f"sbatch gave no job id but {done.stdout.strip()!r}\n{done.stderr}".strip()
+        )
+    return last
+
+
+def _run(
+    words: Sequence[str], environ: Mapping[str, str], script: str = ""
+) -> subprocess.CompletedProcess[str]:
+    try:
+        done = subprocess.run(
+            words, env=environment(environ), input=script, capture_output=True, text=True
+        )
+    except OSError as fault:
+        raise SbatchError(f"sbatch cannot be run: {fault.strerror or fault}") from fault
+    if done.returncode:
+        said = _PREFIX.sub("", (done.stderr or done.stdout).strip())
+        raise SbatchError(said or f"sbatch ended with {done.returncode}, and said nothing")
+    return done

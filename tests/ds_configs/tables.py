@@ -1,0 +1,27 @@
+"""The copies of the specification's tables that lie beside the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a table, its heads first, the line below them left out."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def cells(text: str) -> list[tuple[str, str, str]]:
+    """(mode, key, what is written) of each cell but the dashes.
+
+    The columns are the setting in words, its key, and a mode each.
+    """
+    head, *found = rows(text)
+    return [
+        (mode, row[1], written)
+        for row in found
+        for mode, written in zip(head[2:], row[2:], strict=True)
+        if written != "–"
+    ]

@@ -1,0 +1,111 @@
+"""A mode outside its home family means what the specification says of that, value by value."""
+
+import math
+
+import pytest
+
+from launcher.files import yaml_source
+from launcher.settings.leaves import leaves
+from models.catalog import FAMILIES
+from tests.ds_configs.tables import FOLDER, cells, rows
+from tests.launcher.given import LAPTOP, ONE_GPU, resolved
+
+HOME = {
+    "lite": "event_seg",
+    "resource-efficient": "language",
+    "fast": "abr",
+    "ultra-fast": "abr",
+    "conservative": "doc_translation",
+}
+GENERAL, EXCEPTIONS = (FOLDER / "general_table.md").read_text().split("Where a family cannot")
+OTHERWISE = {
+    (family, mode, key) for family, mode, keys, _ in rows(EXCEPTIONS)[1:] for key in keys.split()
+}
+CASES = [
+    (family, mode, key, written)
+    for family in FAMILIES
+    for mode, key, written in cells(GENERAL)
+    if HOME[mode] != family and key in leaves(family) and (family, mode, key) not in OTHERWISE
+]
+
+
+def times(default, factor):
+    """`factor` × a number, rounded to 1 at least where it is whole, or × a length in epochs."""
+    if default is None:
+        return None
+    if isinstance(default, str):
+        number, unit = default.rstrip("s%").strip().partition(" epoch")[:2]
+        return (float(number) * factor, unit or "%")
+    if isinstance(default, int):
+        return max(1, math.floor(default * factor + 0.5)) if default else 0
+    return default * factor
+
+
+def number(value):
+    """A length as `times` gives it."""
+    return times(value, 1) if isinstance(value, str) and value[0].isdigit() else value
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Each family in each mode, at its default size, beside the default of the size it takes."""
+    found = {}
+    for family in FAMILIES:
+        for mode in HOME:
+            run = resolved(model=family, mode=mode, machine=ONE_GPU)
+            size = run.settings.model.size
+            default = resolved(model=f"{family}:{size}", machine=ONE_GPU)
+            found[family, mode] = (default.values, run.values)
+    return found
+
+
+@pytest.mark.parametrize(("family", "mode", "key", "written"), CASES)
+def test_each_value_is_what_the_mode_makes_of_the_default(runs, family, mode, key, written):
+    default, found = (values[key].value for values in runs[family, mode])
+    if written.startswith("× "):
+        expected = times(default, float(written.removeprefix("× ")))
+        if (mode, key) == ("lite", "train.epochs"):
+            expected = max(1, expected)
+        assert number(found) == pytest.approx(expected)
+    elif key == "loader.workers" and not default:
+        assert found == 0  # in the training process: fewer than one there is not
+    elif key == "memory.attention" and runs[family, mode][1]["precision"].value == "fp32":
+        assert found == "auto"  # flash takes 16 bits
+    else:
+        assert found == yaml_source.value(written)
+
+
+@pytest.mark.parametrize(("family", "mode", "key"), sorted(OTHERWISE))
+def test_an_exception_is_one(runs, family, mode, key):
+    [written] = [w for m, k, w in cells(GENERAL) if (m, k) == (mode, key)]
+    default, found = (values[key].value for values in runs[family, mode])
+    general = yaml_source.value(written)
+    if written.startswith("× "):
+        # Whole products: a batch that is scaled by 0.25 and rounded would not keep the product.
+        factor = float(written.removeprefix("× "))
+        general = default * factor
+    assert found != general
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lite_takes_the_next_smaller_size_that_it_knows(family):
+    found = resolved(model=family, mode="lite").settings.model.size
+    assert found == ("tiny" if family == "doc_translation" else "lite")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mode", HOME)
+def test_every_changed_value_tells_what_changed_it(runs, family, mode):
+    default, found = runs[family, mode]
+    changed = {key: value for key, value in found.items() if value.value != default[key].value}
+    layers = {value.origin.layer for key, value in changed.items() if key != "mode"}
+    assert layers <= {"mode", "family mode", "size mode", "machine", "solved"}
+
+
+def test_a_scaled_value_tells_from_what_and_how_it_was_rounded():
+    run = resolved(model="eeg_text", mode="lite", machine=LAPTOP)
+    assert run.values["train.micro_batch"].origin.how == "1 × 0.5, rounded to 1"
+    assert run.values["train.epochs"].origin.how == "30 × 0.1, at least 1"
+    assert run.values["model.size"].origin.how == "smaller than full"
+    fast = resolved(model="abr:full", mode="fast", machine=LAPTOP)
+    assert fast.values["optim.lr"].origin.how == "1e-4 × 2"

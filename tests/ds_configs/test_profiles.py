@@ -1,0 +1,105 @@
+"""Profiles of machines: their values, for every family, above any mode, below a person's word."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+
+from launcher.files.nodes import plain
+from launcher.files.source import read
+from launcher.settings import shipped
+from launcher.settings.entries import flat
+from launcher.settings.leaves import sections
+from launcher.settings.schema import config_of
+from models.catalog import FAMILIES
+from tests.ds_configs.test_schemas import faults
+from tests.launcher.given import LAPTOP, SERVER, resolved
+from training.machine.settings import Profile
+
+SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
+MAC = {
+    "train.micro_batch": 1,
+    "train.accumulation": 32,
+    "optim.lr": 3e-5,
+    "data.seq_len": 256,
+    "loader.workers": 0,
+    "precision": "fp32",
+    "save.every": 100,
+    "eval.every": 25,
+    "limits.ram": 60,
+    "limits.gpu": 70,
+    "limits.swap": 25,
+    "limits.check_every_s": 10,
+}
+CPU_ONLY = {
+    "train.micro_batch": 1,
+    "train.accumulation": 64,
+    "optim.lr": 1e-5,
+    "data.seq_len": 128,
+    "loader.workers": 0,
+    "precision": "fp32",
+    "device": "cpu",
+    "save.every": 50,
+    "eval.every": 10,
+    "limits.ram": 50,
+    "limits.swap": 20,
+    "limits.check_every_s": 5,
+}
+TABLE = {"mac": MAC, "cpu-only": CPU_ONLY}
+"""As the specification of the models has them."""
+
+
+def test_the_names_are_those_of_the_files_and_the_default():
+    assert get_args(Profile) == ("default", *reversed(shipped.profiles()))
+    assert set(TABLE) == set(shipped.profiles())
+
+
+@pytest.mark.parametrize("profile", TABLE)
+@pytest.mark.parametrize("mode", [None, "resource-efficient"])
+def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
+    words = {"model": "language:full", "mode": mode, "machine": SERVER, "nproc": "1"}
+    told = resolved(f"limits.profile={profile}", **words)
+
+    assert {key: told.values[key].value for key in TABLE[profile]} == TABLE[profile]
+    assert {told.values[key].origin.layer for key in TABLE[profile]} == {"profile"}
+    assert told.values["limits.critical.ram"].value == 95
+
+
+@pytest.mark.parametrize("profile", TABLE)
+def test_a_profile_says_nothing_that_is_not_in_the_table(profile):
+    block = shipped.profile(profile)
+    assert set(dict(flat(block.settings, sections("language")))) == set(TABLE[profile])
+
+
+def test_a_persons_word_stands_above_the_profile():
+    told = resolved("limits.profile=mac", "limits.ram=80", lr="1e-3")
+
+    assert (told.settings.limits.ram, told.settings.optim.lr) == (80, 1e-3)
+
+
+def test_a_profile_only_lowers_what_a_small_size_has():
+    tiny = resolved("limits.profile=mac", model="language:tiny")
+    assert tiny.settings.data.seq_len == 128
+
+
+def test_no_machine_gets_a_profile_by_itself():
+    for machine in (LAPTOP, SERVER):
+        assert resolved(machine=machine).settings.limits.profile == "default"
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("profile", TABLE)
+def test_it_resolves_for_every_size_and_leaves_out_what_a_family_has_not(profile, model):
+    for mode in ("default", "resource-efficient"):
+        told = resolved(f"limits.profile={profile}", model=model, mode=mode)
+        assert told.settings.train.micro_batch == 1
+
+
+@pytest.mark.parametrize("profile", TABLE)
+def test_every_profile_fits_the_schema_of_modes(profile):
+    schema = json.loads((shipped.FOLDER / "mode.schema.json").read_text())
+    text = plain(read(shipped.FOLDER / "profiles" / f"{profile}.yaml"))
+    assert faults(schema, text, schema) == []
+    assert 20 < len(text["sentence"]) < 90

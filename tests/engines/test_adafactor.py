@@ -1,0 +1,59 @@
+"""Adafactor, whose slots have shapes of their own, under the engines that keep weights whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engines.base import OptimizerSpec, World, kind_shape
+from engines.catalog import ENGINES, build_engine
+from tests.engines.parity import Case, options
+from tests.engines.pool import Pool
+
+STEPS = 3
+
+
+def trained(world: World, engine: str) -> dict[tuple[str, str], list[float]]:
+    """What a rank holds after some steps on halves of a batch, by kind and name."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    spec = OptimizerSpec(
+        options=[{}],
+        group_of=lambda name, parameter: 0,
+        build=lambda groups: torch.optim.Adafactor(groups, lr=0.1, eps=(None, 1.0)),
+        clip_norm=None,
+    )
+    made = build_engine(engine, world, options(Case(engine), world))
+    module = made.prepare(net, spec, [])
+    for step in range(STEPS):
+        draw = torch.Generator().manual_seed(step)
+        rows = torch.randn(8, 6, generator=draw).chunk(world.size)[world.rank]
+        with made.accumulate(last=True):
+            made.backward(module(rows).square().sum() / 8 * world.size)
+        made.step()
+    state = made.state()
+    made.close()
+    for piece in state.pieces:
+        assert piece.data.numel() == np.prod(kind_shape(piece.kind, state.shapes[piece.name]))
+    return {(piece.kind, piece.name): piece.data.tolist() for piece in state.pieces}
+
+
+@pytest.mark.parametrize("engine", ["local", "ddp", "oss"])
+def test_ranks_come_to_the_state_of_one_alone(worlds: dict[int, Pool], engine: str) -> None:
+    (alone,) = worlds[1].run(trained, "local")
+    first, second = worlds[2].run(trained, engine)
+    kinds = {kind for kind, _ in alone}
+    assert kinds == {"weight", "row_var", "col_var", "variance"}
+    assert {**first, **second}.keys() == alone.keys()
+    for found in (first, second):
+        for key, values in found.items():
+            np.testing.assert_allclose(values, alone[key], rtol=1e-4, atol=1e-6)
+    shared = {key for key in first.keys() & second.keys() if key[0] != "weight"}
+    assert bool(shared) == (engine != "oss")
+
+
+def test_the_engines_that_cut_weights_say_so() -> None:
+    whole = [name for name, entry in ENGINES.items() if not entry.cuts_parameters]
+    assert whole == ["local", "ddp", "oss"]

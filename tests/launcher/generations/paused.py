@@ -1,0 +1,61 @@
+"""A process that is stopped at a chosen moment of what it does to files, and goes on later."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+_CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link"}
+_CHANGES |= {"os.truncate", "shutil.rmtree"}
+
+
+@contextmanager
+def paused(operation: int, action: Callable[[], object]) -> Iterator[bool]:
+    """Run `action` in a process that stops before its n-th change to a file or folder.
+
+    It goes on at the end of the block, and has ended after it. False: it came to its end before.
+    """
+    process = os.fork()
+    if not process:
+        _act(operation, action)
+    status = os.waitpid(process, os.WUNTRACED)[1]
+    try:
+        yield os.WIFSTOPPED(status)
+    finally:
+        if os.WIFSTOPPED(status):
+            os.kill(process, signal.SIGCONT)
+            os.waitpid(process, 0)
+
+
+def _act(operation: int, action: Callable[[], object]) -> None:
+    left = operation
+
+    def stop(event: str, words: tuple) -> None:
+        nonlocal left
+        if event in _CHANGES or (event == "open" and (words[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    try:
+        sys.addaudithook(stop)
+        action()
+    finally:
+        os._exit(0)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """All that lies in `folder`: of a file its digest, of a link where it leads."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            what = f"-> {os.readlink(path)}"
+        else:
+            what = "" if path.is_dir() else sha256(path.read_bytes()).hexdigest()
+        found[str(path.relative_to(folder))] = what
+    return found

@@ -1,0 +1,70 @@
+"""A task in stages that trains in a moment, as a small file in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.launcher.own_tasks import write
+
+TEXT = """\
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file
+from torch import nn
+
+from models.base import DataError
+from models.catalog import Stage
+from models.own import OwnTask
+
+
+class Halves(OwnTask):
+    defaults = {"train": {"micro_batch": 4, "epochs": 4}, "log.every": 1, "eval.every": 4}
+    stages = (
+        Stage("lower", "the lower half learns alone"),
+        Stage("upper", "the upper half learns", loads="model.start", of=("lower",)),
+        Stage("both", "both learn", loads="model.start", of=("lower", "upper"), optional=True),
+    )
+    stage_settings = {
+        "lower": {"model": {"part": "alone"}},
+        "upper": {"model.frozen": True, "optim": {"lr": 1e-2}},
+        "both": {"optim.lr": 1e-4},
+    }
+
+    class Model(BaseModel):
+        part: str = "whole"
+        frozen: bool = False
+        start: str | None = None
+        slow_s: float = 0
+
+    def samples(self, split):
+        return [(torch.full((2,), float(i)) / 8, float(i % 2)) for i in range(8)]
+
+    def build(self):
+        settings = self.model_settings
+        self.slow_s = settings.slow_s
+        head = nn.Linear(4, 1) if settings.part == "alone" else nn.Linear(4, 2)
+        model = nn.Sequential(OrderedDict(lower=nn.Linear(2, 4), head=head))
+        if settings.start is not None:
+            place = Path(settings.start)
+            file = place if place.is_file() else place / "best" / "model.safetensors"
+            if not file.is_file():
+                raise DataError(f"{place} holds no weights")
+            stored = {k[6:]: v for k, v in load_file(file).items() if k.startswith("lower.")}
+            model.lower.load_state_dict(stored)
+            model.lower.requires_grad_(not settings.frozen)
+        return model
+
+    def measure(self, model, batch):
+        time.sleep(self.slow_s)
+        error = model(batch["input"]).mean(1) - batch["target"].float()
+        return {"loss": error.square().sum()}
+"""
+
+
+def halves(folder: Path) -> str:
+    """The task's name, `module:Halves`, in the folder; no other module is called so."""
+    return f"{write(folder, TEXT)}:Halves"

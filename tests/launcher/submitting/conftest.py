@@ -1,0 +1,29 @@
+"""A login node: a folder of one's own, and an sbatch that keeps what it was told."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.slurm.programs import programs_in_path
+
+CLEAN = ("GEARSHIFT_SITE", "GEARSHIFT_PYTHON", "GEARSHIFT_RANKS_PER_NODE", "SLURM_JOB_ID")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The folder in which a person types."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in CLEAN:
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def programs(tmp_path, here, monkeypatch):
+    """Slurm's programs; sbatch takes every job, the first as 41."""
+    made = programs_in_path(tmp_path / "bin", monkeypatch)
+    made.add("sbatch", *((0, f"{40 + n}\n", "") for n in range(9)))
+    made.add("scancel")
+    return made

@@ -1,0 +1,54 @@
+"""`--fast` is `--mode fast`, and what a person types wins over the mode wherever it stands."""
+
+from itertools import permutations
+
+import pytest
+
+from launcher.cli import read
+from launcher.options import OPTIONS
+from launcher.settings.resolve import resolve
+from models.catalog import FAMILIES
+from tests.launcher.given import LAPTOP, SERVER
+
+SHORT = [option.mode for option in OPTIONS if option.mode]
+
+
+def settings(*words, machine=LAPTOP):
+    request = read(words)
+    assert not request.faults
+    return resolve(request.words, machine).settings
+
+
+def test_every_mode_that_has_a_short_name_is_one():
+    assert SHORT == ["lite", "resource-efficient", "fast", "ultra-fast", "benchmark"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mode", SHORT)
+def test_the_short_name_gives_the_settings_of_the_mode(mode, family):
+    for machine in (LAPTOP, SERVER):
+        short = settings(f"--{mode}", "--model", family, machine=machine)
+        assert short == settings("--mode", mode, "--model", family, machine=machine)
+        assert short != settings("--model", family, machine=machine)
+
+
+@pytest.mark.parametrize("mode", [["--fast"], ["--mode", "fast"], ["--mode=fast"]])
+def test_what_is_typed_wins_wherever_it_stands(mode):
+    others = [["--lr", "3e-3"], ["--epochs", "7"], ["--set", "eval.share=0.3"]]
+    found = {
+        settings("--model", "abr", *(word for part in order for word in part)).model_dump_json()
+        for order in permutations([mode, *others])
+    }
+    assert len(found) == 1
+    run = settings("--model", "abr", *mode, *(word for part in others for word in part))
+    assert (run.optim.lr, run.train.epochs, run.eval.share) == (3e-3, 7, 0.3)
+    assert (run.loader.prefetch, run.stop.patience) == (4, 8)  # the mode's, for nobody named them
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--num-workers", "--precision", "--seq-len"])
+def test_any_short_option_wins_over_the_mode_on_either_side_of_it(option):
+    values = {"--batch-size": "2", "--num-workers": "0", "--precision": "bf16", "--seq-len": "64"}
+    words = [option, values[option]]
+    before = settings("--model", "language", *words, "--resource-efficient")
+    after = settings("--model", "language", "--resource-efficient", *words)
+    assert before == after != settings("--model", "language", "--resource-efficient")

@@ -1,0 +1,30 @@
+import pytest
+import torch
+from sacrebleu.metrics import BLEU
+
+from models.common.chosen import Fixed
+from models.doc_translation.decoding import greedy, texts
+from models.doc_translation.predictions import predict
+from models.doc_translation.preview import legible
+from models.doc_translation.scores import Bleu
+
+CPU = torch.device("cpu")
+
+
+def test_a_page_is_translated_as_it_is_alone_and_scored_against_as_many_tokens(make_task):
+    task = make_task(max_new_tokens=5)
+    task.setup()
+    torch.manual_seed(0)
+    model, pages = task.build().eval(), task.data("val")
+    with torch.no_grad():
+        found = predict(model, pages, 5, Bleu("13a"), None, CPU)
+        last = pages.sample(len(pages) - 1, Fixed())
+        batch = task.collate([last])
+        memory = model(batch["page_global"], batch["page_local"])
+        (own,) = texts(greedy(model, memory, 5, task.vocabulary), task.vocabulary)
+    name, wanted, written, bleu, _ = found.rows[-1]
+    assert name == f"{last.name} of {last.document}"
+    assert written == legible(own)
+    assert wanted and last.reference.startswith(wanted) and len(wanted) < len(last.reference)
+    expected = BLEU(tokenize="13a", force=True).corpus_score([own], [[wanted]]).score
+    assert bleu == pytest.approx(expected)

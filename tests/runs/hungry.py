@@ -1,0 +1,55 @@
+"""Which points of a square lie on a ring; HUNGER in the environment says what memory it takes."""
+
+import os
+import resource
+from typing import ClassVar
+
+import numpy as np
+import psutil
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from models.own import OwnTask
+
+MIB = 2**20
+KIND, _, AMOUNT = os.environ.get("HUNGER", "").partition(" ")
+kept = []
+batches = 0
+
+
+def eat(rows):
+    """Take memory as HUNGER says, for a micro-batch of so many rows."""
+    global batches
+    batches += 1
+    if KIND == "leak" and batches > 8 and not kept:  # until so many bytes are resident
+        kept.append(bytearray(int(AMOUNT) - psutil.Process().memory_info().rss))
+    elif KIND == "activations":  # so many MiB a row, where 1000 MiB may be had
+        if batches == 1:
+            limit = psutil.Process().memory_info().vms + 1000 * MIB
+            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        torch.empty(rows * int(AMOUNT) * MIB, dtype=torch.uint8)
+    elif KIND == "rank" and os.environ["RANK"] == AMOUNT and batches > 8 and rows > 4:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+class Hungry(OwnTask):
+    defaults: ClassVar = {"train.micro_batch": 8, "train.accumulation": 2, "train.max_steps": 12}
+
+    def samples(self, split):
+        points = np.random.default_rng([7, *split.encode()]).uniform(-1, 1, (256, 2))
+        on_ring = abs(np.hypot(*points.T) - 0.6) < 0.25
+        return TensorDataset(torch.from_numpy(points).float(), torch.from_numpy(on_ring).long())
+
+    def build(self):
+        return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2))
+
+    def measure(self, model, batch):
+        if model.training:
+            eat(len(batch["input"]))
+        return {
+            "loss": functional.cross_entropy(
+                model(batch["input"]), batch["target"], reduction="sum"
+            )
+        }

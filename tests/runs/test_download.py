@@ -1,0 +1,27 @@
+"""A run on data that is fetched before, from its words to its result."""
+
+import io
+import json
+import zipfile
+
+from tests.launcher.fetching.server import Answer, serving
+from tests.runs.conftest import REQUESTS
+
+
+def test_a_run_fetches_its_data_and_trains_on_it(program):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("requests/mine.jsonl", REQUESTS)
+    with serving() as server:
+        url = server.on("/set.zip", Answer(body=made.getvalue())).replace("//", "//ann:hidden@")
+        (program.folder / "mine.yaml").write_text(f"download:\n  files: ['{url}']\n")
+        words = ("--model", "language:tiny", "--download-data", "--config", "mine.yaml")
+        done = program(*words, "--max-steps", "2", "--out", "run")
+        assert done.returncode == 0, done.stderr
+    assert "downloads/set: fetching http://***@127.0.0.1" in done.stdout
+    assert "source downloads/set" in done.stdout
+    assert json.loads((program.folder / "run" / "result.json").read_text())["steps"] == 2
+    assert len(server.asked) == 1
+    for path in program.folder.rglob("*"):
+        if path.is_file() and path.name != "mine.yaml":
+            assert b"hidden" not in path.read_bytes(), path

@@ -1,0 +1,139 @@
+"""Lives of one job in a run folder: a lost one that wakes up, a rank that fails or is lost."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.launcher.generations.paused import content
+from tests.runs.conftest import REQUESTS, environment
+
+WORDS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine"]
+WORDS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
+
+
+@contextmanager
+def life(
+    folder: Path, generation: int, ranks: int, *words: str, **variables: str
+) -> Iterator[list[subprocess.Popen]]:
+    """The ranks of one generation, as srun starts them; each prints into a file of its own."""
+    (folder / "mine.jsonl").write_text(REQUESTS)
+    (folder / "mine" / "slurm").mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {
+        "GEARSHIFT_JOB": "12",
+        "GEARSHIFT_GENERATION": str(generation),
+        "SLURM_JOB_ID": "12",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": str(ranks),
+        "SLURM_STEP_TASKS_PER_NODE": str(ranks),
+        "SLURM_NODEID": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    started = []
+    for rank in range(ranks):
+        place = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+        with printed(folder, generation, rank).open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "launcher", *WORDS, *words],
+                cwd=folder,
+                env={**environment(), **told, **place, **variables},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(process)
+    watch = threading.Timer(120, lambda: [process.kill() for process in started])
+    watch.start()
+    try:
+        yield started
+    finally:
+        watch.cancel()
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def printed(folder: Path, generation: int, rank: int) -> Path:
+    return folder / f"printed-{generation}-{rank}"
+
+
+def wait_for(file: Path, text: str, process: subprocess.Popen) -> None:
+    while not (file.exists() and text in file.read_text()):
+        assert process.poll() is None, file.read_text() if file.exists() else "nothing"
+        time.sleep(0.02)
+
+
+def signalled(processes: Sequence[subprocess.Popen], number: int) -> None:
+    for process in processes:
+        process.send_signal(number)
+
+
+def outcome(folder: Path, generation: int = 0) -> str | None:
+    path = folder / "mine" / "slurm" / f"outcome.12.{generation}"
+    return path.read_text().splitlines()[0] if path.exists() else None
+
+
+@pytest.mark.slow
+def test_ranks_that_were_lost_and_wake_up_change_nothing(tmp_path):
+    words = ("--max-steps", "120", "--engine", "ddp")
+    with life(tmp_path, 0, 2, *words) as lost:
+        wait_for(printed(tmp_path, 0, 0), "saved", lost[0])
+        signalled(lost, signal.SIGSTOP)
+        with life(tmp_path, 1, 1, *words) as later:
+            assert later[0].wait() == 0, printed(tmp_path, 1, 0).read_text()
+        left = content(tmp_path / "mine")
+        signalled(lost, signal.SIGCONT)
+        codes = [process.wait() for process in lost]
+    assert content(tmp_path / "mine") == left
+    assert (codes, outcome(tmp_path), outcome(tmp_path, 1)) == ([1, 1], None, "done 0")
+    assert "generation 0 of Slurm job 12 is fenced off by generation 1" in "".join(
+        printed(tmp_path, 0, rank).read_text() for rank in (0, 1)
+    )
+    result = json.loads((tmp_path / "mine" / "result.json").read_text())
+    assert (result["status"], result["requeues"], result["world_size"]) == ("completed", 1, 1)
+    assert 0 < result["effective_training_share"] < 1
+    lines = (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(one)["step"] for one in lines if '"train"' in one] == list(range(1, 121))
+
+
+@pytest.mark.slow
+def test_a_rank_that_was_killed_is_a_crash_and_its_steps_are_counted(tmp_path):
+    words = ("--max-steps", "60", "--engine", "ddp", "--set", "save.every=40")
+    with life(tmp_path, 0, 2, *words) as ranks:
+        wait_for(tmp_path / "mine" / "metrics.jsonl", '"step": 12', ranks[0])
+        ranks[1].kill()
+        assert ranks[0].wait() == 1
+    assert outcome(tmp_path) is None
+    logged = (tmp_path / "mine" / "metrics.jsonl").read_text().count('"train"')
+    with life(tmp_path, 1, 2, *words) as ranks:
+        assert [process.wait() for process in ranks] == [0, 0]
+    assert outcome(tmp_path, 1) == "done 0"
+    result = json.loads((tmp_path / "mine" / "result.json").read_text())
+    assert (result["requeues"], result["lost_steps"]) == (1, logged)
+
+
+def test_another_job_is_refused_and_leaves_the_run_as_it_is(tmp_path):
+    run = tmp_path / "mine"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "settings.yaml").write_text("")
+    left = content(run)
+    with life(tmp_path, 0, 1, GEARSHIFT_JOB="13") as ranks:
+        assert ranks[0].wait() == 2
+    told = (run / "slurm" / "outcome.13.0").read_text()
+    assert told.startswith("words 2\nerror: the run folder mine holds another run")
+    (run / "slurm" / "outcome.13.0").unlink()
+    os.rmdir(run / "slurm")
+    assert content(run) == left

@@ -1,0 +1,130 @@
+"""Runs on machines that are too small for them: real memory, real limits, whole command lines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.runs.conftest import Program
+from training.machine import cgroup
+
+GIB = 2**30
+ROUNDING = 1e-5  # sums of float32 in another order
+WORDS = ("--model", "hungry:Hungry", "--set", "log.every=1", "--set", "eval.every=null")
+GROUP = "gearshift-test"
+
+
+@pytest.fixture
+def hungry(program: Program) -> Program:
+    shutil.copy(Path(__file__).with_name("hungry.py"), program.folder)
+    return program
+
+
+def run(program: Program, out: str, *words: str, hunger: str = "", prefix: Sequence[str] = ()):
+    """One run of the hungry task, to its end."""
+    prefix = ("env", f"HUNGER={hunger}", *prefix)
+    return program(*WORDS, *words, "--out", out, prefix=prefix, timeout=120)
+
+
+def lines(program: Program, out: str, name: str = "metrics.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (program.folder / out / name).read_text().splitlines()]
+
+
+def losses(program: Program, out: str) -> dict[int, float]:
+    return {x["step"]: x["loss"] for x in lines(program, out) if x["kind"] == "train"}
+
+
+def events(program: Program, out: str, kind: str) -> list[dict]:
+    return [x["facts"] for x in lines(program, out, "events.jsonl") if x["kind"] == kind]
+
+
+def undisturbed(program: Program) -> dict[int, float]:
+    assert run(program, "undisturbed").returncode == 0
+    return losses(program, "undisturbed")
+
+
+def test_memory_that_cannot_be_had_halves_the_micro_batch_and_changes_no_loss(hungry: Program):
+    done = run(hungry, "run", hunger="activations 200")
+
+    assert done.returncode == 0, done.stderr
+    (told,) = events(hungry, "run", "out_of_memory")
+    assert "can't allocate memory" in told["text"]
+    assert "memory ran out in step 1" in done.stdout
+    assert "micro-batch 8 → 4 × 4 accumulated" in done.stdout
+    assert losses(hungry, "run") == pytest.approx(undisturbed(hungry), rel=ROUNDING)
+
+
+@pytest.mark.slow
+def test_what_fits_in_no_portion_is_told_with_what_to_write(hungry: Program):
+    done = run(hungry, "run", hunger="activations 2000")
+
+    assert done.returncode == 1
+    assert len(events(hungry, "run", "out_of_memory")) == 3
+    assert "ran out of memory with micro-batches of 1: " in done.stderr
+    assert "write  a smaller model" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_rank_that_runs_out_of_memory_lets_all_begin_again_with_smaller_portions(hungry: Program):
+    words = ("--nproc", "2", "--set", "save.every=2", "--set", "train.accumulation=4")
+    done = run(hungry, "run", *words, hunger="rank 1")
+
+    assert done.returncode == 0, done.stderr
+    assert "error: rank 1 on" in done.stderr and "ran out of memory" in done.stderr
+    assert "restart with micro-batches of 4 from step" in done.stderr
+    (told,) = events(hungry, "run", "out_of_memory")
+    assert (told["rank"], told["micro_batch"], told["accumulation"]) == (1, 4, 4)
+    assert run(hungry, "plain", *words).returncode == 0
+    assert losses(hungry, "run") == pytest.approx(losses(hungry, "plain"), rel=ROUNDING)
+
+
+@pytest.fixture
+def within() -> Iterator[Sequence[str]]:
+    """What to put before a command so that a GiB of memory is all it may take."""
+    two = cgroup.MOUNT / "cgroup.controllers"
+    group = (cgroup.MOUNT if two.exists() else cgroup.MOUNT / "memory") / GROUP
+    limit = "memory.max" if two.exists() else "memory.limit_in_bytes"
+    enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
+    scope = ("systemd-run", "--scope", "--quiet", "-p", f"MemoryMax={GIB}")
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(GIB))
+    except OSError as fault:
+        with suppress(OSError):
+            group.rmdir()
+        if shutil.which("systemd-run") is None or subprocess.run([*scope, "true"]).returncode:
+            pytest.skip(f"no control group can be made here, nor a scope of systemd: {fault}")
+        yield scope
+        return
+    yield enter
+    group.rmdir()
+
+
+@pytest.mark.slow
+def test_real_pressure_in_a_control_group_saves_and_ends_and_goes_on_elsewhere(
+    hungry: Program, within: Sequence[str]
+):
+    words = ("--set", "limits.check_every_s=0.2", "--set", "schedule.name=constant")
+    words += ("--set", "schedule.warmup=0")
+    words += ("--set", "train.epochs=100000", "--num-workers", "1", "--max-steps")
+    leak = f"leak {int(0.97 * GIB)}"
+    stopped = run(hungry, "run", *words, "20000", hunger=leak, prefix=within)
+
+    assert stopped.returncode == 75, stopped.stderr
+    kinds = [x["kind"] for x in lines(hungry, "run", "events.jsonl")]
+    rungs = [k for k in kinds if k in ("fewer_workers", "smaller_micro_batch", "pressure")]
+    assert rungs[:2] == ["fewer_workers", "smaller_micro_batch"] and rungs[-1] == "pressure"
+    result = json.loads((hungry.folder / "run/result.json").read_text())
+    assert 95 < result["machine"]["ram_percent"] <= 100
+    end = str(result["steps"] + 20)
+
+    rest = hungry("resume", "run", "--max-steps", end, prefix=("env", "HUNGER="))
+    assert rest.returncode == 0, rest.stderr
+    assert run(hungry, "whole", *words, end).returncode == 0
+    assert losses(hungry, "run") == pytest.approx(losses(hungry, "whole"), rel=ROUNDING)

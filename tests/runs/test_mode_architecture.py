@@ -1,0 +1,59 @@
+"""Modes that promise the same architecture keep it: names, shapes, and the first weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from launcher.task_class import task_class
+from models.base import Context
+from models.catalog import FAMILIES
+from tests.launcher.given import SERVER, resolved
+from training import seeds
+
+KEEP = ("resource-efficient", "fast", "ultra-fast", "benchmark", "conservative")
+SAME_DATA = ("resource-efficient", "conservative")
+"""They hold out as much as default does: what is fitted on the training data is the same."""
+MAY_DIFFER = {"loss", "curriculum"}
+"""Of the settings of models: what is learnt, and not by what."""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The tiny model of each family in each mode, with its first weights."""
+    made = {}
+
+    def build(family, mode):
+        if (family, mode) not in made:
+            settings = resolved(model=f"{family}:tiny", mode=mode).settings
+            folder = tmp_path_factory.mktemp(f"{family}-{mode}")
+            context = Context(0, settings.eval.share, folder, torch.device("cpu"))
+            task = task_class(family)(settings.model, settings.data, context)
+            task.setup()
+            seeds.seed_weights(settings.train.seed)
+            made[family, mode] = dict(task.build().state_dict())
+        return made[family, mode]
+
+    return build
+
+
+@pytest.mark.parametrize("mode", KEEP)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_names_and_shapes_of_all_parameters_are_those_of_default(built, family, mode):
+    shapes = {name: tensor.shape for name, tensor in built(family, mode).items()}
+    assert shapes == {name: tensor.shape for name, tensor in built(family, "default").items()}
+
+
+@pytest.mark.parametrize("mode", SAME_DATA)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_weights_are_those_of_default_to_the_bit(built, family, mode):
+    ours, plain = built(family, mode), built(family, "default")
+    assert [name for name in plain if not torch.equal(ours[name], plain[name])] == []
+
+
+@pytest.mark.parametrize("mode", KEEP)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_full_size_is_built_from_the_same_settings(family, mode):
+    plain = resolved(model=family, machine=SERVER).settings.model.model_dump()
+    ours = resolved(model=family, mode=mode, machine=SERVER).settings.model.model_dump()
+    assert {k for k in plain if ours[k] != plain[k]} <= MAY_DIFFER

@@ -1,0 +1,112 @@
+"""Every mode of every family starts, trains, and says in result.json which one it was."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+import launcher
+from launcher.settings import shipped
+from models.catalog import FAMILIES
+from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
+from tests.runs.conftest import REQUESTS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+MODES = [mode for mode in shipped.modes() if mode != "staged"]
+STEPS = 3
+QUICK = {("language", mode) for mode in MODES} | {
+    ("event_seg", "lite"),
+    ("abr", "fast"),
+    ("abr", "benchmark"),
+    ("doc_translation", "conservative"),
+    ("eeg_text", "lite"),
+}
+"""Pairs that every run of the tests takes; each family is among them, in the mode it is home to."""
+SHORT = {
+    "train.max_steps": STEPS,
+    "train.preview": False,
+    "log.every": 1,
+    "engine.threads": 1,
+    "unread_settings": "error",
+}
+FEW = {
+    "doc_translation": {"data.max_new_tokens": 4},
+    "abr": {"data.fraction": 0.3},
+    "eeg_text": {"data.fraction": 0.3},
+    "language": {"data.path": "mine.jsonl"},
+}
+"""What keeps the evaluation at the end short."""
+SIZES = {"language": ("small", "lite", "124M", "350M", "1.3B")}
+
+
+def pairs():
+    for family in FAMILIES:
+        for mode in MODES:
+            slow = [] if (family, mode) in QUICK else [pytest.mark.slow]
+            yield pytest.param(family, mode, id=f"{family}-{mode}", marks=slow)
+
+
+def saved(folder):
+    """What a run has kept: the names of its checkpoints and links."""
+    kept = sorted(path.name for path in (folder / "checkpoints").glob("*"))
+    return kept, sorted(name for name in ("best", "last") if (folder / name).exists())
+
+
+@pytest.mark.parametrize(("family", "mode"), pairs())
+def test_a_mode_trains_and_says_which_one_it_was(family, mode, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    run = launcher.train(
+        model=f"{family}:tiny",
+        mode=mode,
+        engine="local",
+        settings=SHORT | FEW.get(family, {}),
+        out=tmp_path / "run",
+        console=False,
+    )
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["steps"]) == ("completed", STEPS)
+    assert (result["model"], result["mode"]) == (f"{family}:tiny", mode)
+    lines = run.metrics("train")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    kept, links = saved(tmp_path / "run")
+    if mode == "benchmark":
+        assert (kept, links, run.metrics("eval")) == ([], [], [])
+        assert (result["timing"]["steps"], result["timing"]["warmup_steps"]) == (2, 1)
+    else:
+        assert run.metrics("eval") and "best" in links
+        assert result["timing"] is None
+    if mode in ("fast", "ultra-fast"):
+        assert len(kept) == 1  # the best, which is the last here, and saved once
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_size_resolves_in_every_mode_on_small_and_large_machines(family, mode):
+    for size in ("tiny", "full", *SIZES.get(family, ())):
+        for machine in (LAPTOP, ONE_GPU, SERVER):
+            run = resolved(model=f"{family}:{size}", mode=mode, machine=machine)
+            assert run.settings.mode == mode
+            solved = run.batching
+            parts = solved.micro_batch * solved.accumulation * solved.world_size
+            assert parts == solved.global_batch
+
+
+def test_ultra_fast_takes_512_responses_to_each_update_of_the_optimizer(tmp_path):
+    full = resolved(model="abr", mode="ultra-fast", machine=ONE_GPU).settings.train
+    trio = {"micro_batch": full.micro_batch, "accumulation": full.accumulation, "max_steps": 2}
+    settings = SHORT | {f"train.{name}": number for name, number in trio.items()}
+    run = launcher.train(
+        model="abr:tiny",
+        mode="ultra-fast",
+        engine="local",
+        settings=settings | {"eval.last": False},
+        out=tmp_path / "run",
+        console=False,
+    )
+    # The units of the family are samples: those that were weighed before the update.
+    assert [line["samples"] for line in run.metrics("train")] == [512, 1024]

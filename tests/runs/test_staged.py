@@ -1,0 +1,104 @@
+"""Sentences from EEG in two stages, as whole command lines: weights, memory, going on."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.runs.conftest import Program, environment
+
+pytestmark = pytest.mark.slow
+SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "eval.share=0.05")
+SHORT += ("--set", "train.preview=false", "--set", "log.every=1")
+STAGED = ("--model", "eeg_text:tiny", "--mode", "staged")
+ENCODER_ALONE = """\
+import sys, launcher
+launcher.train("eeg_text:tiny", "staged", settings={
+    "stages": ["encoder"], "train.max_steps": 2, "eval.share": 0.05}, console=False)
+print([name for name in sys.modules if name.startswith("models.eeg_text.network.")])
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("eeg")
+
+
+@pytest.fixture(scope="module")
+def chain(home):
+    """Both stages in one command."""
+    done = Program(home)(*STAGED, *SHORT, "--out", "x", timeout=300)
+    assert done.returncode == 0, done.stderr
+    return home / "x", done.stdout
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def weights(folder):
+    return load_file(folder / "best" / "model.safetensors")
+
+
+def test_the_text_decoder_is_trained_on_the_very_encoder_of_the_first_stage(chain):
+    folder, shown = chain
+    encoder, text = weights(folder / "1-encoder"), weights(folder / "2-text")
+    shared = [name for name in encoder if name.startswith("encoder.")]
+    assert len(shared) > 100
+    assert all(encoder[name].equal(text[name]) for name in shared)
+    told = result(folder / "2-text")["data"]["encoder"]
+    assert told.startswith(f"loaded {len(shared)}/{len(shared)} tensors")
+    assert f"loaded {len(shared)}/{len(shared)}" in " ".join(shown.split())
+
+
+def test_the_whole_tells_parameters_memory_and_best_of_both(chain):
+    told = result(chain[0])
+    assert [one["parameters"] for one in told["stages"]] == [271708, 316248]
+    assert [one["best"]["metric"] for one in told["stages"]] == ["val_masked_r2", "val_rouge1_gain"]
+    assert all(one["peak_memory_bytes"]["host"] > 0 for one in told["stages"])
+    assert told["parameters"] == 316248
+
+
+def test_the_first_stage_never_imports_the_text_decoder(home):
+    done = subprocess.run(
+        [sys.executable, "-c", ENCODER_ALONE],
+        cwd=home,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "models.eeg_text.network.encoder" in done.stdout
+    assert "models.eeg_text.network.decoder" not in done.stdout
+
+
+def test_a_second_stage_that_was_killed_goes_on_under_another_engine(home, chain):
+    folder = home / "killed"
+    shutil.copytree(chain[0], folder, symlinks=True)
+    text = folder / "2-text"
+    for name in ("best", "last", "result.json"):
+        (text / name).unlink()
+    shutil.rmtree(text / "checkpoints" / "step-00000004")
+    (folder / "result.json").unlink()
+    encoder = (folder / "1-encoder" / "metrics.jsonl").read_bytes()
+    words = ("resume", "killed", "--engine", "zero2", "--nproc", "2", "--reset", "optimizer")
+    done = Program(home)(*words, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "going on with killed/2-text after step 2" in done.stdout
+    assert (folder / "1-encoder" / "metrics.jsonl").read_bytes() == encoder
+    told = result(folder)
+    assert (told["status"], told["engine"], told["world_size"]) == ("completed", "zero2", 2)
+    assert [one["steps"] for one in told["stages"]] == [4, 4]
+
+
+def test_the_second_stage_goes_on_elsewhere_from_what_the_first_left(home, chain, tmp_path):
+    shutil.copytree(chain[0] / "1-encoder", tmp_path / "copied", symlinks=True)
+    words = ("--stage", "text", "--from", "copied", "--out", "y")
+    done = Program(tmp_path)(*STAGED, *words, *SHORT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    here, there = weights(tmp_path / "y"), weights(chain[0] / "2-text")
+    assert all(here[name].equal(there[name]) for name in there)

@@ -1,0 +1,206 @@
+"""A cluster that runs: brought up, asked and told things, hurt in several ways, taken down."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.slurm.cluster import texts
+from tests.slurm.cluster.nodes import Loopback, Machines, Namespaces
+from tests.slurm.cluster.processes import Processes, wait_until
+from tests.slurm.cluster.shape import Shape
+
+NEEDED = (
+    *("/usr/sbin/munged", "/usr/sbin/slurmctld", "/usr/sbin/slurmd"),
+    *("/usr/bin/sbatch", "/usr/bin/srun", "/usr/bin/scontrol"),
+)
+LONGEST_FOLDER = 80
+"""Characters; a socket's path has room for 107."""
+
+PACKAGES = "apt-get install --no-install-recommends slurm-wlm munge iproute2"
+
+
+def missing() -> str | None:
+    """Why no cluster can be had on this machine; None where one can."""
+    absent = [path for path in NEEDED if not os.access(path, os.X_OK)]
+    return f"no {', '.join(absent)}: {PACKAGES}" if absent else None
+
+
+class Cluster:
+    """The cluster whose files lie in `folder`, a short path that others may enter."""
+
+    def __init__(self, folder: Path, shape: Shape) -> None:
+        self.folder = folder.resolve()
+        self.shape = shape
+        self.processes = Processes(self.folder)
+        kind = Namespaces if shape.network == "netns" else Loopback
+        self.machines: Machines = kind(self.folder, shape, self.processes)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's environment, in which Slurm's commands mean this cluster."""
+        mine = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
+        path = f"{self.folder}/bin{os.pathsep}{mine['PATH']}"
+        return mine | {"PATH": path, "SLURM_CONF": f"{self.folder}/slurm.conf"}
+
+    def up(self, owner: int | None = None) -> None:
+        """Start everything and wait until all nodes are idle; the queue is empty.
+
+        When the process `owner` ends, the cluster goes down by itself. Raises RuntimeError,
+        with the last lines of the daemons' logs, where it does not come up.
+        """
+        if fault := missing():
+            raise RuntimeError(fault)
+        if len(str(self.folder)) > LONGEST_FOLDER:
+            raise RuntimeError(f"{self.folder} is too long for the path of a socket")
+        try:
+            self._write()
+            self._start_munge()
+            self.machines.begin()
+            self.machines.start_controller()
+            for number in range(1, self.shape.nodes + 1):
+                self.machines.start_node(number)
+            if not wait_until(self._all_idle, seconds=30):
+                raise RuntimeError(f"nodes did not become idle:\n{self._last_words()}")
+        except BaseException:
+            self.down()
+            raise
+        if owner is not None:
+            watch = ["watch", str(self.folder), str(owner)]
+            self.processes.start("watcher", [sys.executable, "-m", "tests.slurm.cluster", *watch])
+
+    def down(self) -> None:
+        """End every process of the cluster, its jobs first; files stay."""
+        if self.processes.pid("slurmctld"):
+            user = f"--user={getpass.getuser()}"
+            self.try_command("scancel", user)
+            self.try_command("scancel", "--signal=KILL", user)
+            if self.shape.network == "loopback":  # nothing else ends a step there
+                wait_until(lambda: not self.try_command("squeue", "-h"), seconds=8)
+        for number in range(1, self.shape.nodes + 1):
+            if self.shape.network == "netns":
+                self.machines.cut_power(number)
+            else:
+                self.machines.kill_slurmd(number)
+        self.processes.stop("slurmctld")
+        self.machines.end()
+        self.processes.stop("munged")
+        if self.processes.pid("watcher") != os.getpid():
+            self.processes.stop("watcher")
+
+    def command(self, *words: str, folder: Path | None = None, **more: str) -> str:
+        """What a command prints, typed in `folder`; `more` is added to its environment.
+
+        Raises RuntimeError with what the command said, where it failed.
+        """
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr}")
+        return done.stdout.strip()
+
+    def try_command(self, *words: str) -> str:
+        """What a command prints; nothing where the controller does not answer."""
+        try:
+            return self.command(*words)
+        except (RuntimeError, subprocess.TimeoutExpired):
+            return ""
+
+    def bring_back(self, number: int) -> None:
+        """Start a node, or its slurmd, again, and wait until jobs may use it."""
+        self.machines.start_node(number)
+        if not wait_until(lambda: self._usable(number), seconds=30):
+            raise RuntimeError(f"node{number} did not come back:\n{self._last_words()}")
+
+    def kill_controller(self) -> None:
+        """End slurmctld at once; jobs go on without it."""
+        self.processes.stop("slurmctld", signal.SIGKILL)
+
+    def start_controller(self) -> None:
+        """Start slurmctld again, and wait until it answers."""
+        self.machines.start_controller()
+        if not wait_until(lambda: self.try_command("sinfo", "-h"), seconds=20):
+            raise RuntimeError(f"slurmctld did not come back:\n{self._last_words()}")
+
+    def _write(self) -> None:
+        for name in ("state", "log", "run", "bin"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in ("state", "log", "run", "bin", "dev", "pids"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, self.folder / "run"):
+            folder.chmod(0o755)  # munged refuses a socket that others cannot reach
+        for number in range(1, self.shape.nodes + 1):
+            (self.folder / f"spool.node{number}").mkdir(exist_ok=True)
+        self.shape.save(self.folder)
+        self._write_text("slurm.conf", texts.slurm_conf(self.shape, self.folder))
+        self._write_text("gres.conf", texts.gres_conf(self.shape, self.folder))
+        self._write_text("cgroup.conf", "CgroupAutomount=no\n")
+        self._write_text("hosts", texts.hosts(self.shape))
+        for number in range(self.shape.gpus):
+            _device(self.folder / "dev" / f"gpu{number}", number)
+        for name in texts.COMMANDS:
+            if real := shutil.which(name, path="/usr/bin:/bin"):
+                netns = self.shape.network == "netns"
+                self._write_text(f"bin/{name}", texts.command(real, self.folder, netns))
+                (self.folder / "bin" / name).chmod(0o755)
+
+    def _write_text(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def _start_munge(self) -> None:
+        run, log = self.folder / "run", self.folder / "log" / "munged.log"
+        key = run / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(secrets.token_bytes(128))
+        places = {"key-file": key, "socket": run / "munge.sock", "pid-file": run / "munged.pid"}
+        places |= {"log-file": log, "seed-file": run / "munged.seed"}
+        words = ["/usr/sbin/munged", "--foreground", "--num-threads=2"]
+        self.processes.start("munged", words + [f"--{k}={v}" for k, v in places.items()])
+        if not wait_until((run / "munge.sock").exists, seconds=10):
+            raise RuntimeError(f"munged did not start:\n{self._last_words()}")
+
+    def _all_idle(self) -> bool:
+        idle = self.try_command("sinfo", "-hN", "-p", "normal", "-t", "idle", "-o", "%N").split()
+        return len(idle) >= self.shape.nodes
+
+    def _usable(self, number: int) -> bool:
+        name = f"node{number}"
+        state = self.try_command("sinfo", "-h", "-n", name, "-p", "normal", "-o", "%t")
+        if state.startswith(("drain", "drng")):  # a step could not be killed while it was gone
+            self.try_command("scontrol", "update", f"NodeName={name}", "State=RESUME")
+        return state in ("idle", "mix", "alloc")
+
+    def _last_words(self) -> str:
+        lines = []
+        for path in sorted((self.folder / "log").iterdir()):
+            lines += [f"{path.name}: {line}" for line in _text(path).splitlines()[-5:]]
+        return "\n".join(lines)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _device(path: Path, number: int) -> None:
+    """A device that Slurm takes for a GPU and nobody opens; a plain file where none may be made.
+
+    With plain files Slurm still counts, but sets no CUDA_VISIBLE_DEVICES.
+    """
+    path.unlink(missing_ok=True)
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(240, number))
+    except PermissionError:
+        path.touch()

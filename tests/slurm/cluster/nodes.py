@@ -1,0 +1,165 @@
+"""The machines of a cluster: in namespaces of their own, or only a daemon each on this host."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Protocol
+
+from tests.slurm.cluster.processes import Processes, only_child, wait_until
+from tests.slurm.cluster.shape import NAMESPACES, Shape
+from tests.slurm.cluster.texts import HEAD, SUBNET
+
+HEAD_INIT = f"""
+hostname head; mount --bind "$1/hosts" /etc/hosts; ip link set lo up
+ip link add br0 type bridge; ip addr add {HEAD}/24 dev br0; ip link set br0 up
+: >"$1/run/ready.head"; exec sleep infinity
+"""
+
+# A shell is the node's first process: it reaps the orphans that slurmd leaves to it.
+NODE_INIT = """
+hostname "node$2"; mount --bind "$1/hosts" /etc/hosts; ip link set lo up
+trap : TERM INT HUP; : >"$1/run/ready.node$2"; while :; do sleep 1000 & wait $!; done
+"""
+
+
+class Machines(Protocol):
+    """Where the daemons of a cluster run, and what can befall a node."""
+
+    def begin(self) -> None:
+        """Make the place of the controller."""
+
+    def start_controller(self) -> None:
+        """Start slurmctld, unless it runs."""
+
+    def start_node(self, number: int) -> None:
+        """Start the node, or only its slurmd where that is all it lacks."""
+
+    def cut_power(self, number: int) -> None:
+        """End every process of the node at once."""
+
+    def kill_slurmd(self, number: int) -> None:
+        """End the daemon only; what it has started goes on."""
+
+    def set_link(self, number: int, state: str) -> None:
+        """Take the node off the network, or bring it back: `down` or `up`."""
+
+    def end(self) -> None:
+        """End what `begin` made."""
+
+
+class Namespaces:
+    """Each node has a network, a name and a process tree of its own; a bridge joins them."""
+
+    def __init__(self, folder: Path, shape: Shape, processes: Processes) -> None:
+        self.folder, self.shape, self.processes = folder, shape, processes
+
+    def begin(self) -> None:
+        words = ["unshare", "--net", "--uts", "--mount", "--propagation", "private"]
+        self._start("head", [*words, "bash", "-ec", HEAD_INIT, "head", str(self.folder)])
+
+    def start_controller(self) -> None:
+        if self.processes.pid("slurmctld") is None:
+            # Without --pid nsenter becomes what it starts: the process remembered is slurmctld.
+            self.processes.start("slurmctld", [*self._within("head"), *controller(self.folder)])
+
+    def start_node(self, number: int) -> None:
+        name = f"node{number}"
+        if self.processes.pid(name) is None:
+            self._boot(number)
+        if self.processes.pid(f"{name}.slurmd") is None:
+            outer = f"{name}.slurmd.nsenter"
+            words = [*self._within(name, "--pid"), *daemon(self.folder, name)]
+            self._remember_child(f"{name}.slurmd", self.processes.start(outer, words))
+
+    def cut_power(self, number: int) -> None:
+        name = f"node{number}"
+        self.processes.stop(name, signal.SIGKILL)
+        for part in (f"{name}.slurmd", f"{name}.slurmd.nsenter", f"{name}.unshare"):
+            self.processes.stop(part, signal.SIGKILL)
+
+    def kill_slurmd(self, number: int) -> None:
+        self.processes.stop(f"node{number}.slurmd", signal.SIGKILL)
+        self.processes.stop(f"node{number}.slurmd.nsenter", signal.SIGKILL)
+
+    def set_link(self, number: int, state: str) -> None:
+        words = ["ip", "link", "set", "eth0", state]
+        subprocess.run([*self._within(f"node{number}"), *words], check=True)
+
+    def end(self) -> None:
+        self.processes.stop("head", signal.SIGKILL)
+
+    def _boot(self, number: int) -> None:
+        name, head = f"node{number}", str(self.processes.pid("head"))
+        init = ["bash", "-ec", NODE_INIT, name, str(self.folder), str(number)]
+        words = ["unshare", *NAMESPACES, "--propagation", "private", *init]
+        self._remember_child(name, self._start(f"{name}.unshare", words, ready=name))
+        node = str(self.processes.pid(name))
+        pair = ["type", "veth", "peer", "name", "eth0", "netns", node]
+        subprocess.run(["ip", "link", "add", f"v{number}", "netns", head, *pair], check=True)
+        inside = f"ip addr add {SUBNET}.{number}/24 dev eth0; ip link set eth0 up"
+        outside = f"ip link set v{number} master br0; ip link set v{number} up"
+        subprocess.run([*self._within(name), "sh", "-ec", inside], check=True)
+        subprocess.run([*self._within("head"), "sh", "-ec", outside], check=True)
+
+    def _start(self, name: str, words: list[str], ready: str | None = None) -> int:
+        """Start a namespace's first process, and wait for the file by which it says so."""
+        sign = self.folder / "run" / f"ready.{ready or name}"
+        sign.unlink(missing_ok=True)
+        pid = self.processes.start(name, words)
+        if not wait_until(sign.exists, seconds=10):
+            raise RuntimeError(f"{name} did not start: see {self.processes.logs / name}.out")
+        return pid
+
+    def _remember_child(self, name: str, parent: int) -> None:
+        if not wait_until(lambda: only_child(parent), seconds=10):
+            raise RuntimeError(f"{name} did not start: see {self.processes.logs}")
+        child = only_child(parent)
+        assert child is not None
+        self.processes.remember(name, child)
+
+    def _within(self, name: str, *more: str) -> list[str]:
+        target = str(self.processes.pid(name))
+        return ["nsenter", "--target", target, "--net", "--uts", "--mount", *more, "--"]
+
+
+class Loopback:
+    """All daemons on this host, told apart by port: no privilege is needed, no link can be cut."""
+
+    def __init__(self, folder: Path, shape: Shape, processes: Processes) -> None:
+        self.folder, self.shape, self.processes = folder, shape, processes
+
+    def begin(self) -> None:
+        pass
+
+    def start_controller(self) -> None:
+        if self.processes.pid("slurmctld") is None:
+            self.processes.start("slurmctld", controller(self.folder))
+
+    def start_node(self, number: int) -> None:
+        name = f"node{number}"
+        if self.processes.pid(f"{name}.slurmd") is None:
+            self.processes.start(f"{name}.slurmd", daemon(self.folder, name))
+
+    def cut_power(self, number: int) -> None:
+        raise RuntimeError("a node without namespaces is no tree of processes that could be cut")
+
+    def kill_slurmd(self, number: int) -> None:
+        self.processes.stop(f"node{number}.slurmd", signal.SIGKILL)
+
+    def set_link(self, number: int, state: str) -> None:
+        raise RuntimeError("a node without namespaces has no link of its own")
+
+    def end(self) -> None:
+        pass
+
+
+def controller(folder: Path) -> list[str]:
+    """How slurmctld is started."""
+    return ["/usr/sbin/slurmctld", "-D", "-f", f"{folder}/slurm.conf"]
+
+
+def daemon(folder: Path, node: str) -> list[str]:
+    """How the slurmd of a node is started."""
+    return ["/usr/sbin/slurmd", "-D", "-f", f"{folder}/slurm.conf", "-N", node]

@@ -1,0 +1,88 @@
+"""The processes of a cluster by name, remembered in files so that anyone can stop them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+
+class Processes:
+    """Starts, finds and stops the processes of the cluster in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pids = folder / "pids"
+        self.logs = folder / "log"
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, words: Sequence[str]) -> int:
+        """Start `words` in a session of its own and remember it; gives its process id."""
+        with open(self.logs / f"{name}.out", "ab") as log:
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._children.append(child)  # to be reaped, where it ends before we do
+        self.remember(name, child.pid)
+        return child.pid
+
+    def remember(self, name: str, pid: int) -> None:
+        """Keep process id and time of start: ids are used again, pairs are not."""
+        (self.pids / name).write_text(f"{pid} {_started(pid)}\n", encoding="utf-8")
+
+    def pid(self, name: str) -> int | None:
+        """The process of that name, if it still runs."""
+        try:
+            pid, started = (self.pids / name).read_text(encoding="utf-8").split()
+        except FileNotFoundError:
+            return None
+        return int(pid) if _started(int(pid)) == started else None
+
+    def names(self) -> list[str]:
+        """All that were ever remembered and not stopped."""
+        return sorted(path.name for path in self.pids.iterdir()) if self.pids.is_dir() else []
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it: with `how`, after five seconds with SIGKILL. Nothing happens where it ended."""
+        for signum in (how, signal.SIGKILL):
+            pid = self.pid(name)
+            if pid is None:
+                break
+            os.kill(pid, signum)
+            if wait_until(lambda: self.pid(name) is None, seconds=5):
+                break
+        (self.pids / name).unlink(missing_ok=True)
+        self._children = [child for child in self._children if child.poll() is None]
+
+
+def only_child(pid: int) -> int | None:
+    """The process that `pid` has started, if it has already."""
+    children = psutil.Process(pid).children()
+    return children[0].pid if children else None
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> bool:
+    """Ask again and again whether it holds; False where it never did."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in ticks since boot; None where it has ended, reaped or not."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else fields[19]

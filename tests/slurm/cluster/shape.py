@@ -1,0 +1,83 @@
+"""What a test cluster is to look like, and where its files lie."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+CAPABLE = (
+    "hostname probe && ip link add name probe type bridge"
+    " && ip link add name probe0 type veth peer name probe1"
+)
+"""What a node in namespaces of its own is made of; true where this machine allows it."""
+
+NAMESPACES = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Nodes, their claims, and the few settings of Slurm that tests differ in.
+
+    `network` is `netns` (a node is a process tree in namespaces of its own, joined by a bridge)
+    or `loopback` (all daemons on 127.0.0.1, each with a port of its own: `ports`, the
+    controller's first). `extra` are lines for slurm.conf, appended last: a repeated key
+    overrides.
+    """
+
+    network: str
+    nodes: int = 2
+    cpus: int = 8  # a claim: more than the machine has is well
+    gpus: int = 2  # bookkeeping only: no device stands behind them
+    grace_seconds: int = 10
+    extra: tuple[str, ...] = ()
+    ports: tuple[int, ...] = field(default=())
+
+    def save(self, folder: Path) -> None:
+        """Write it into the cluster's folder, for whoever comes to stop it."""
+        (folder / "shape.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+def shaped(
+    network: str = "auto",
+    nodes: int = 2,
+    gpus: int = 2,
+    grace_seconds: int = 10,
+    extra: tuple[str, ...] = (),
+) -> Shape:
+    """A shape whose network this machine can have, with ports that are free now."""
+    if network == "auto":
+        network = "netns" if namespaces_allowed() else "loopback"
+    ports = (6817,) + (6818,) * nodes if network == "netns" else free_ports(nodes + 1)
+    return Shape(network, nodes, 8, gpus, grace_seconds, extra, ports)
+
+
+def load(folder: Path) -> Shape:
+    """The shape that lies in a cluster's folder."""
+    known = json.loads((folder / "shape.json").read_text(encoding="utf-8"))
+    return Shape(**known | {"extra": tuple(known["extra"]), "ports": tuple(known["ports"])})
+
+
+def namespaces_allowed() -> bool:
+    """Whether nodes may have a network, a name and a process tree of their own here."""
+    try:
+        tried = subprocess.run(
+            ["unshare", *NAMESPACES, "sh", "-c", CAPABLE], capture_output=True, timeout=20
+        )
+    except OSError:
+        return False
+    return tried.returncode == 0
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Different TCP ports that nobody listens at; held together until all are known."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return tuple(one.getsockname()[1] for one in sockets)
+    finally:
+        for one in sockets:
+            one.close()

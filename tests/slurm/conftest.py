@@ -1,0 +1,38 @@
+"""A real cluster for the tests that need one, and the jobs they submit to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster.cluster import Cluster, missing
+from tests.slurm.cluster.shape import shaped
+
+
+@contextmanager
+def clustered(**shape) -> Iterator[Cluster]:
+    """A cluster of that shape, in a short folder; gone at the end, or with this process."""
+    if fault := missing():
+        pytest.skip(fault)
+    network = os.environ.get("GEARSHIFT_TEST_NETWORK", "auto")
+    folder = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
+    cluster = Cluster(folder, shaped(network, **shape))
+    try:
+        cluster.up(owner=os.getpid())
+        yield cluster
+    finally:
+        cluster.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two idle nodes; `urgent` preempts `normal` after 10 s of grace and `abrupt` at once."""
+    with clustered() as up:
+        yield up

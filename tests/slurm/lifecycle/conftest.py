@@ -1,0 +1,66 @@
+"""One cluster for all rows that leave its nodes alone, and the run that nothing interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.slurm.cluster.cluster import Cluster
+from tests.slurm.conftest import clustered
+from tests.slurm.login import Job, Login, make_login
+
+
+@pytest.fixture(scope="session")
+def peaceful() -> Iterator[Cluster]:
+    """Two nodes that no test hurts, with short grace."""
+    with clustered(grace_seconds=10) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def login(peaceful, tmp_path_factory) -> Login:
+    """A login node's folder of the module's own."""
+    return make_login(peaceful, tmp_path_factory.mktemp("login"))
+
+
+@pytest.fixture(scope="session")
+def unbroken(peaceful, tmp_path_factory) -> Job:
+    """`sbatch slurm/fast.sbatch` over two nodes, to its end, undisturbed."""
+    job = make_login(peaceful, tmp_path_factory.mktemp("unbroken")).sbatch("fast", "run")
+    job.wait("COMPLETED")
+    return job
+
+
+@contextmanager
+def occupied(login: Login, node: str) -> Iterator[None]:
+    """A node is taken by a job of the partition `urgent`, which preempts what runs there."""
+    hold = ("--parsable", "-p", "urgent", "--exclusive", f"--nodelist={node}", "-o", "/dev/null")
+    number = login.type("sbatch", *hold, "--wrap", "sleep 600")
+    try:
+        yield
+    finally:
+        login.type("scancel", "--signal=KILL", "--full", number)
+        login.type("scancel", number)
+
+
+def differences(job: Job, other: Job, rounding: float = 0.0) -> list[str]:
+    """Where the loss history of `job` is not that of `other`, gaps and repeats included.
+
+    `rounding` is relative; 0 asks for the same bits.
+    """
+    wanted = other.losses
+    found = []
+    if job.steps != list(wanted):
+        found.append(f"steps {job.steps}, not {list(wanted)}")
+    for step, loss in job.losses.items():
+        if abs(loss - wanted.get(step, 0)) > rounding * abs(loss):
+            found.append(f"step {step}: {loss!r}, not {wanted.get(step)!r}")
+    if _evaluations(job) != _evaluations(other):
+        found.append(f"evaluated at {_evaluations(job)}, not at {_evaluations(other)}")
+    return found[:5]
+
+
+def _evaluations(job: Job) -> list[object]:
+    return [line["step"] for line in job.lines("eval")]

@@ -1,0 +1,32 @@
+"""Every job file that is shipped, submitted as it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.slurm.login import CLONE
+
+pytestmark = pytest.mark.slow
+
+MODES = sorted(path.stem for path in (CLONE / "slurm").glob("*.sbatch"))
+
+
+def test_every_file_of_a_mode_trains(login):
+    modes = [name for name in MODES if name not in ("staged", "sweep")]
+    jobs = {name: login.sbatch(name, name, options=["--nodes=1"], steps=5) for name in modes}
+    for job in jobs.values():
+        job.wait("COMPLETED")
+        assert job.steps == [1, 2, 3, 4, 5]
+    kept = {name: job.result["mode"] for name, job in jobs.items()}
+    assert kept == {name: name for name in modes}
+
+
+def test_stages_follow_one_another_in_jobs_of_their_own(login):
+    words = ["--model", "eeg_text:tiny", "--max-steps", "5", "--set", "device=cpu"]
+    first = login.submit("staged", "chain", *words, options=["--nodes=1"])
+    first.wait("COMPLETED")
+    number = login.type("squeue", "--noheader", "--format=%i", "--name=gearshift-staged")
+    assert number, first.told
+    second = login.job(number, "chain/2-text", f"gearshift-staged-{number}.out")
+    second.wait("COMPLETED")
+    assert second.result["stage"] == "text"

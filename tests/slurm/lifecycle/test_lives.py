@@ -1,0 +1,89 @@
+"""What befalls jobs most: they are warned of their limit, preempted, cancelled, or come twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.slurm.lifecycle.conftest import differences, occupied
+from tests.slurm.login import Job, Login, read
+from training.trackers import wandb_local
+from training.trackers.rows import STEP
+
+
+@pytest.fixture(scope="module")
+def preempted(login: Login) -> Job:
+    """Two nodes, one of which is taken away; it goes on with the other. W&B is told of it all."""
+    offline = {"WANDB_MODE": "offline"}
+    job = login.sbatch("fast", "preempted", "--track", "wandb", environment=offline)
+    job.wait_for_step(150)
+    with occupied(login, "node2"):
+        job.wait_for_restart()
+        job.wait_for_line("life 1")
+    return job
+
+
+@pytest.fixture(scope="module")
+def warned(login: Login, preempted: Job) -> Job:
+    """Warned of its limit; submitted while the other job still runs, for both take a while."""
+    job = login.sbatch("fast", "warned", options=["--nodes=2"])
+    job.wait_for_step(100)
+    job.signal()
+    return job
+
+
+@pytest.fixture(scope="module")
+def cancelled(login: Login, warned: Job) -> Job:
+    job = login.sbatch("fast", "cancelled")
+    job.wait_for_step(50)
+    job.cancel()
+    return job
+
+
+def test_two_nodes_train_to_completion(unbroken):
+    assert unbroken.steps == list(range(1, 301))
+    assert unbroken.result["status"] == "completed"
+    assert unbroken.result["world_size"] == 2
+    assert unbroken.result["requeues"] == 0
+
+
+def test_a_job_preempted_goes_on_with_the_node_that_is_left(preempted, unbroken):
+    preempted.wait("COMPLETED")
+    assert differences(preempted, unbroken, rounding=1e-6) == []
+    assert preempted.result["world_size"] == 1
+    assert preempted.result["requeues"] == 1
+
+
+def test_a_preempted_job_is_one_run_in_w_and_b_with_each_step_once(preempted):
+    preempted.wait("COMPLETED")
+    run_id = json.loads(read(preempted.folder / "wandb" / "run.json"))["id"]
+    lives = list((preempted.folder / "wandb").glob("offline-run-*"))
+    files = wandb_local.files(preempted.folder, run_id)
+    assert len(lives) == len(files) == 2
+    rows = [row for path in files for row in wandb_local.rows(path) if "train/loss" in row]
+    assert {row[STEP]: row["train/loss"] for row in rows} == preempted.losses
+    assert len(rows) == len(preempted.losses)
+
+
+def test_a_job_warned_of_its_limit_saves_and_goes_on_bit_by_bit(warned, unbroken):
+    warned.wait("COMPLETED")
+    assert differences(warned, unbroken) == []
+    assert warned.result["requeues"] == 1
+    assert warned.result["lost_steps"] == 0
+
+
+def test_a_cancelled_job_has_saved_and_stays_cancelled(cancelled):
+    cancelled.wait("CANCELLED")
+    last = (cancelled.folder / "last").resolve().name
+    assert last == f"step-{cancelled.steps[-1]:08}"
+    assert cancelled.facts["Restarts"] == "0"
+
+
+def test_another_job_on_the_same_run_folder_is_refused(login, unbroken, cancelled):
+    before = (cancelled.folder / "metrics.jsonl").read_bytes()
+    other = login.sbatch("fast", "cancelled")
+    other.wait("FAILED")
+    assert other.facts["ExitCode"] == "2:0"
+    assert "resume" in other.log
+    assert (cancelled.folder / "metrics.jsonl").read_bytes() == before

@@ -1,0 +1,98 @@
+"""Nodes and the controller that fail under a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm.cluster.cluster import Cluster
+from tests.slurm.cluster.processes import wait_until
+from tests.slurm.conftest import clustered
+from tests.slurm.lifecycle.conftest import differences
+from tests.slurm.login import Login, make_login
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[Cluster]:
+    """A cluster whose nodes are hurt, and brought back."""
+    with clustered() as up:
+        yield up
+
+
+@pytest.fixture
+def login(fragile, tmp_path) -> Login:
+    return make_login(fragile, tmp_path)
+
+
+@pytest.fixture
+def in_namespaces(fragile) -> None:
+    if fragile.shape.network != "netns":
+        pytest.skip("without namespaces a node has no power and no link that could be cut")
+
+
+def test_a_job_whose_node_lost_its_power_goes_on_with_the_other(
+    in_namespaces, fragile, login, unbroken
+):
+    job = login.sbatch("fast", "power")
+    job.wait_for_step(150)
+    fragile.machines.cut_power(2)
+    try:
+        job.wait_for_restart()  # 10 to 17 s: SlurmdTimeout is 8
+        job.wait("COMPLETED")
+    finally:
+        fragile.bring_back(2)
+    assert differences(job, unbroken, rounding=1e-6) == []
+    assert job.result["world_size"] == 1
+    assert job.result["requeues"] == 1
+    assert job.result["lost_steps"] > 0
+
+
+def test_ranks_of_a_node_that_is_called_down_are_fenced_off(fragile, login):
+    """Only slurmd dies: the node's rank trains on, beside the life that comes after it."""
+    long = {"steps": 20000, "settings": {"save.every": "500"}}
+    job = login.sbatch("fast", "down", options=["--nodes=1"], **long)
+    job.wait_for_step(10)
+    assert job.facts["NodeList"] == "node1"
+    [stale] = job.ranks()
+    fragile.machines.kill_slurmd(1)
+    try:
+        job.wait_for_line("life 1", seconds=90)
+        assert stale.is_running()
+        # Nobody reads what it prints: Slurm has ended the srun that did.
+        assert wait_until(lambda: not stale.is_running(), seconds=60)
+        job.wait_for_step(job.steps[-1] + 100)
+        job.cancel()
+        job.wait("CANCELLED")
+    finally:
+        fragile.bring_back(1)
+    assert job.steps == list(range(1, job.steps[-1] + 1))
+    assert (job.folder / "last").resolve().name == f"step-{job.steps[-1]:08}"
+    assert (job.facts["Restarts"], job.result["requeues"]) == ("1", 1)
+
+
+def test_a_job_trains_on_while_the_controller_is_away(fragile, login, unbroken):
+    job = login.sbatch("fast", "outage", options=["--nodes=2"])
+    job.wait_for_step(50)
+    fragile.kill_controller()
+    job.wait_for_step(250)
+    fragile.start_controller()
+    job.wait("COMPLETED")
+    assert differences(job, unbroken) == []
+    assert job.facts["Restarts"] == "0"
+
+
+def test_a_crash_while_the_controller_is_away_is_made_good_when_it_is_back(
+    fragile, login, unbroken
+):
+    job = login.sbatch("fast", "crash", options=["--nodes=2"])
+    job.wait_for_step(150)
+    fragile.kill_controller()
+    job.ranks()[1].kill()
+    job.wait_for_line("Unable to contact slurm controller")
+    fragile.start_controller()
+    job.wait("COMPLETED")
+    assert differences(job, unbroken) == []
+    assert job.result["requeues"] == 1

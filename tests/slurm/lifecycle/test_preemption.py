@@ -1,0 +1,42 @@
+"""Nodes taken away by a partition of higher priority, and given back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.slurm.lifecycle.conftest import differences, occupied
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("partition", ["normal", "abrupt"])
+def test_a_job_saves_within_what_preemption_leaves_it(login, unbroken, partition):
+    """`normal` tells ranks and waits; `abrupt` has no grace: 5 s from SIGTERM to SIGKILL."""
+    job = login.sbatch("fast", partition, options=["--nodes=2", "-p", partition])
+    job.wait_for_step(120)
+    with occupied(login, "node[1-2]"):
+        job.wait_for_restart()
+    job.wait("COMPLETED")
+    assert differences(job, unbroken) == []
+    assert (job.result["requeues"], job.result["lost_steps"]) == (1, 0)
+
+
+def test_a_job_goes_on_with_more_nodes_where_there_are_more(login, unbroken):
+    with occupied(login, "node2"):
+        job = login.sbatch("fast", "more")
+        job.wait_for_step(100)
+        job.signal()
+        job.wait_for_restart()
+    job.wait("COMPLETED")
+    assert job.result["world_size"] == 2
+    assert differences(job, unbroken, rounding=1e-6) == []
+
+
+def test_a_warning_before_the_ranks_began_requeues(login, unbroken):
+    """It comes into the seconds in which they import; none is lost, none ends a rank."""
+    job = login.sbatch("fast", "early", options=["--nodes=2"])
+    job.wait_for_line("life 0")
+    job.signal()
+    job.wait_for_restart()
+    job.wait("COMPLETED")
+    assert differences(job, unbroken) == []

@@ -1,0 +1,108 @@
+"""The command submit, on a real cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.slurm.lifecycle.conftest import differences
+from tests.slurm.login import CLONE, Job, Login
+
+SUBMIT = (sys.executable, "-m", "launcher", "submit")
+
+
+@contextmanager
+def submitted(login: Login, *words: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`submit --wait WORDS`, begun, and its first lines, up to those on how to go on."""
+    process = subprocess.Popen(
+        [*SUBMIT, "--wait", *words],
+        cwd=login.folder,
+        env=login.cluster.environment | {"PYTHONPATH": str(CLONE), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        lines = []
+        while not (lines and lines[-1].startswith("go on")):
+            lines.append(process.stdout.readline())
+            assert lines[-1], "".join(lines)
+        yield process, lines
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def job_of(login: Login, lines: list[str], run: str) -> Job:
+    """The job that submit has told of."""
+    [number] = re.findall(r"^job +([0-9]+)", "".join(lines), re.MULTILINE)
+    return login.job(number, run, f"{run}/slurm/log/{number}.out")
+
+
+def test_what_could_never_start_is_refused_and_leaves_nothing(login):
+    for words in (("--nodes", "4"), ("--nodes", "1", "--partition", "nowhere")):
+        done = subprocess.run(
+            [*SUBMIT, *login.training(20, {}), "--out", "never", *words],
+            cwd=login.folder,
+            env=login.cluster.environment | {"PYTHONPATH": str(CLONE)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 2
+        assert "error: Slurm does not take the job: " in done.stderr
+        assert not (login.folder / "never").exists()
+    assert login.type("squeue", "-h", "--name=gearshift-default") == ""
+
+
+@pytest.mark.slow
+def test_a_submitted_run_is_followed_through_a_requeue_to_its_end(login, unbroken):
+    words = (*login.training(300, {}), "--fast", "--nodes", "2", "--out", "followed")
+    with submitted(login, *words) as (process, lines):
+        job = job_of(login, lines, "followed")
+        job.wait_for_step(100)
+        job.signal()
+        told, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, told
+    assert "requeued 1×" in told and "completed  300 steps" in told
+    assert re.findall(r"^step +(\d+)/300", told, re.MULTILINE) == [str(one) for one in job.steps]
+    assert differences(job, unbroken) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_job_and_what_was_cancelled_goes_on_where_submit_says(login):
+    words = (*login.training(300, {}), "--nodes", "1", "--out", "left")
+    with submitted(login, *words) as (process, lines):
+        job = job_of(login, lines, "left")
+        job.wait_for_step(30)
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert f"the job goes on; stop it: scancel {job.id}" in told
+    assert job.state == "RUNNING"
+    job.cancel()
+    job.wait("CANCELLED")
+    again = lines[-1].split("launcher ")[1].split()
+    assert again[0] == "submit"
+    with submitted(login, *again[1:], "--nodes", "1") as (process, lines):
+        told, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, told
+    assert job.steps == list(range(1, 301))
+
+
+@pytest.mark.slow
+def test_stages_are_jobs_one_after_the_other(login):
+    words = ("--model", "eeg_text:tiny", "--mode", "staged", "--max-steps", "4", "--out", "stages")
+    with submitted(login, *words, "--set", "device=cpu") as (process, _):
+        told, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, told
+    for name in ("1-encoder", "2-text"):
+        result = json.loads((login.folder / "stages" / name / "result.json").read_text())
+        assert (result["status"], result["steps"]) == ("completed", 4)

@@ -1,0 +1,26 @@
+"""Sites where a job may not be requeued: another job goes on with its training."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.slurm.lifecycle.conftest import differences
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_job_that_may_not_be_requeued_goes_on_in_another_one(login, unbroken):
+    job = login.sbatch("fast", "successor", options=["--nodes=2", "--no-requeue"])
+    job.wait_for_step(100)
+    job.signal()
+    job.wait("COMPLETED")
+    next_one = re.search(r"goes on in job (\d+)", job.log)
+    assert next_one, job.told
+    name = f"gearshift-fast-{next_one[1]}.out"
+    successor = login.job(next_one[1], "successor", name)
+    successor.wait("COMPLETED")
+    assert differences(successor, unbroken) == []
+    assert successor.facts["Requeue"] == "0"
+    assert successor.result["requeues"] == 1

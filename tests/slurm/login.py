@@ -1,0 +1,210 @@
+"""A login node's folder, where a person types sbatch, and the jobs that come of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.slurm.cluster.cluster import Cluster
+from tests.slurm.cluster.processes import wait_until
+
+CLONE = Path(__file__).parents[2]
+WORDS = "the cat sat on a mat and saw how seven ships came sailing home"
+
+SHORT = {
+    "device": "cpu",
+    "data.seq_len": "32",
+    "train.epochs": "1000",  # the number of steps is what ends it
+    "log.every": "1",
+    "save.every": "100",
+    "eval.every": "100",
+    # Rounding in another world grows with what a step changes; 1e-6 is to hold for hundreds.
+    "optim.lr": "1e-5",
+    # A cosine without restarts: the shipped one of `fast` would end within these steps.
+    "schedule.name": "cosine",
+}
+"""A training of about 15 ms a step with two ranks on two cores: long enough to be hit within."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Slurm job, with the run folder and the log that its words name."""
+
+    cluster: Cluster
+    id: str
+    folder: Path
+    log_file: Path
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the controller tells of it, by Slurm's names: JobState, Restarts, ExitCode, …"""
+        told = self.cluster.try_command("scontrol", "show", "job", "-o", self.id)
+        told = re.sub(r" Command=.*? WorkDir=", " WorkDir=", told)
+        return dict(word.split("=", 1) for word in told.split() if "=" in word)
+
+    @property
+    def _conf(self) -> str:
+        return f"{self.cluster.folder}/slurm.conf"
+
+    @property
+    def state(self) -> str:
+        return self.facts.get("JobState", "")
+
+    @property
+    def log(self) -> str:
+        """All that its lives have printed; empty before the first."""
+        return read(self.log_file)
+
+    @property
+    def told(self) -> str:
+        """Its log without the lines of single steps."""
+        return re.sub(r"(?m)^step .*\n", "", self.log)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of its metrics, in the order of their lines."""
+        return [line["step"] for line in self.lines("train")]
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """The loss of each step."""
+        return {line["step"]: line["loss"] for line in self.lines("train")}
+
+    @property
+    def result(self) -> dict[str, object]:
+        """Its result.json."""
+        return json.loads(read(self.folder / "result.json"))
+
+    def lines(self, kind: str) -> list[dict[str, object]]:
+        """The whole lines of that kind in metrics.jsonl; one that is being written is left out."""
+        text = read(self.folder / "metrics.jsonl")
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [line for line in lines if line["kind"] == kind]
+
+    def wait(self, *states: str, seconds: float = 200) -> str:
+        """Wait for one of these states; AssertionError, with the log, where none comes.
+
+        Comes back as soon as the job has ended in whatever state, since no other will follow.
+        """
+        self._wait_for(
+            lambda: self.state in (*states, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"),
+            f"none of {states}",
+            seconds,
+        )
+        state = self.state
+        assert state in states, f"job {self.id} is {state}\n{self.told}"
+        return state
+
+    def wait_for_step(self, step: int, seconds: float = 200) -> None:
+        """Wait until metrics.jsonl holds that step."""
+        self._wait_for(
+            lambda: max(self.steps, default=0) >= step or self.state == "FAILED",
+            f"no step {step}",
+            seconds,
+        )
+        assert max(self.steps, default=0) >= step, f"job {self.id} failed\n{self.told}"
+
+    def wait_for_restart(self, count: int = 1, seconds: float = 60) -> None:
+        """Wait until it was requeued `count` times."""
+        self._wait_for(
+            lambda: int(self.facts.get("Restarts", 0)) >= count, f"no restart {count}", seconds
+        )
+
+    def wait_for_line(self, text: str, seconds: float = 60) -> None:
+        """Wait until its log holds `text`."""
+        self._wait_for(lambda: text in self.log, f"no line with {text!r}", seconds)
+
+    def ranks(self) -> list[psutil.Process]:
+        """The processes of its ranks that run, of whichever life, in the order of ranks."""
+        found = {}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.name().startswith("python") and "launcher" in process.cmdline():
+                    mine = process.environ()
+                    if (mine.get("SLURM_CONF"), mine.get("GEARSHIFT_JOB")) == (self._conf, self.id):
+                        found[int(mine["SLURM_PROCID"]), process.pid] = process
+        return [found[key] for key in sorted(found)]
+
+    def signal(self, name: str = "USR1") -> None:
+        """Send the batch shell what Slurm sends it ahead of the limit."""
+        self.cluster.command("scancel", "--batch", f"--signal={name}", self.id)
+
+    def cancel(self) -> None:
+        self.cluster.command("scancel", self.id)
+
+    def _wait_for(self, condition: Callable[[], object], missing: str, seconds: float) -> None:
+        if not wait_until(condition, seconds):
+            raise AssertionError(f"{missing} after {seconds} s: {self.facts}\n{self.told}")
+
+
+@dataclass(frozen=True)
+class Login:
+    """A folder with a clone's slurm/ in it, some text to learn, and a cluster to send jobs to."""
+
+    cluster: Cluster
+    folder: Path
+
+    def sbatch(
+        self,
+        name: str,
+        run: str,
+        *words: str,
+        options: Sequence[str] = (),
+        steps: int = 300,
+        settings: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Job:
+        """Submit the job file NAME for a short training of text into the folder `run`."""
+        training = [*self.training(steps, settings or {}), *words]
+        return self.submit(name, run, *training, options=options, environment=environment)
+
+    def submit(
+        self,
+        name: str,
+        run: str,
+        *words: str,
+        options: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> Job:
+        """Type `sbatch OPTIONS slurm/NAME.sbatch --out RUN WORDS`."""
+        script = [f"slurm/{name}.sbatch", "--out", run, *words]
+        told = self.type("sbatch", "--parsable", *options, *script, environment=environment)
+        number = told.partition(";")[0]
+        return self.job(number, run, f"gearshift-{name}-{number}.out")
+
+    def job(self, number: str, run: str, log: str) -> Job:
+        """A job by its id, with its run folder and log in this folder."""
+        return Job(self.cluster, number, self.folder / run, self.folder / log)
+
+    def type(self, *words: str, environment: dict[str, str] | None = None) -> str:
+        """What a command prints here, in the environment that a person with a clone has."""
+        mine = {"GEARSHIFT_PYTHON": sys.executable, "PYTHONPATH": str(CLONE)}
+        return self.cluster.command(*words, folder=self.folder, **mine | (environment or {}))
+
+    def training(self, steps: int, settings: dict[str, str]) -> Iterator[str]:
+        """The words of a short training."""
+        yield from ("--model", "language:tiny", "--data", "text.txt", "--max-steps", str(steps))
+        for key, value in (SHORT | settings).items():
+            yield from ("--set", f"{key}={value}")
+
+
+def make_login(cluster: Cluster, folder: Path) -> Login:
+    """A login node's folder, made."""
+    (folder / "slurm").symlink_to(CLONE / "slurm")
+    chance = random.Random(0)
+    lines = (" ".join(chance.choices(WORDS.split(), k=9)) for _ in range(1000))
+    (folder / "text.txt").write_text(".\n".join(lines), encoding="utf-8")
+    return Login(cluster, folder)
+
+
+def read(path: Path) -> str:
+    """The text of a file that may not be there yet."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

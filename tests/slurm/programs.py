@@ -1,0 +1,58 @@
+"""Small programs in the place of Slurm's own, which keep what they were told."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_PROGRAM = """\
+#!{python}
+import json, os, pathlib, sys
+folder = pathlib.Path({folder!r})
+name = pathlib.Path(sys.argv[0]).name
+text = "" if sys.stdin.isatty() or name != "sbatch" else sys.stdin.read()
+told = dict(name=name, words=sys.argv[1:], environment=dict(os.environ), text=text)
+with (folder / "calls.jsonl").open("a") as file:
+    file.write(json.dumps(told) + "\\n")
+answers = folder / f"{{name}}.json"
+answers = json.loads(answers.read_text()) if answers.exists() else []
+number = sum(json.loads(line)["name"] == name for line in (folder / "calls.jsonl").open())
+code, out, err = answers[min(number, len(answers)) - 1] if answers else (0, "", "")
+print(out, end="")
+print(err, end="", file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """A folder in PATH with such programs."""
+
+    folder: Path
+
+    def add(self, name: str, *answers: tuple[int, str, str]) -> None:
+        """A program that gives these answers in turn, the last of them for ever.
+
+        Each an exit code, and what it writes on stdout and on stderr.
+        """
+        path = self.folder / name
+        path.write_text(_PROGRAM.format(python=sys.executable, folder=str(self.folder)))
+        path.chmod(0o755)
+        (self.folder / f"{name}.json").write_text(json.dumps(answers))
+
+    def calls(self, name: str) -> list[dict[str, Any]]:
+        """What a program was told: its words, its environment, its standard input."""
+        path = self.folder / "calls.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [told for line in lines if (told := json.loads(line))["name"] == name]
+
+
+def programs_in_path(folder: Path, monkeypatch) -> Programs:
+    """Make the folder, and put it in front of PATH."""
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return Programs(folder)

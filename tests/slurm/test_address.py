@@ -1,0 +1,82 @@
+"""Rank 0 has an address that every node can reach, or it is said that it has none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from slurm.address import reachable, resolve
+from slurm.environment import EnvironmentFault, Place
+
+TWO_NODES = Place(1, 2, 0, 1, 1, "node1", 20000, "srun")
+STEP = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_JOB_NODELIST": "node[1-2]"}
+NAMES = {"node1": ["127.0.1.1"], "localhost": ["127.0.0.1"], "good": ["10.0.0.1"]}
+
+
+def names(name: str) -> list[str]:
+    return NAMES.get(name, [name] if name[0].isdigit() else [])
+
+
+def address(place: Place, environ: dict[str, str], told: str | None = None) -> str:
+    return reachable(place, environ, names, lambda _node: told).master_addr
+
+
+def test_an_address_that_others_reach_stays():
+    assert address(replace(TWO_NODES, master_addr="good"), STEP, "10.9.9.9") == "good"
+
+
+def test_one_node_of_srun_needs_no_name_at_all():
+    alone = Place(1, 2, 1, 2, 0, "unknown", 20000, "srun")
+    assert address(alone, STEP) == "127.0.0.1"
+    assert address(replace(alone, master_addr="good"), {"MASTER_ADDR": "good"}) == "good"
+
+
+def test_a_node_that_takes_the_name_for_itself_asks_slurm():
+    assert address(TWO_NODES, STEP, "10.0.0.1") == "10.0.0.1"
+
+
+def test_on_its_own_node_the_name_may_mean_the_node_itself():
+    assert address(replace(TWO_NODES, rank=0, node=0), STEP, "10.0.0.1") == "node1"
+
+
+def test_an_unknown_name_is_looked_up_by_slurm():
+    assert address(replace(TWO_NODES, master_addr="node7"), STEP, "10.0.0.1") == "10.0.0.1"
+
+
+def test_without_scontrol_the_node_of_the_batch_script_serves():
+    launched = {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "ENVIRONMENT": "BATCH"}
+    assert address(TWO_NODES, STEP | launched) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("place", "environ", "said"),
+    [
+        # Of srun typed on a login node, where no rank is.
+        (TWO_NODES, STEP | {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1"}, "host of rank 0=node1"),
+        (
+            replace(TWO_NODES, master_addr="127.0.0.1"),
+            {"MASTER_ADDR": "127.0.0.1"},
+            "MASTER_ADDR=127.0.0.1, which other nodes cannot reach",
+        ),
+        (
+            replace(TWO_NODES, node=0, master_addr="localhost"),
+            {"MASTER_ADDR": "localhost"},
+            "MASTER_ADDR=localhost, which other nodes cannot reach",
+        ),
+        (
+            replace(TWO_NODES, master_addr="nowhere", source="torchrun"),
+            {"MASTER_ADDR": "nowhere"},
+            "MASTER_ADDR=nowhere, a name that",
+        ),
+    ],
+)
+def test_an_address_that_no_other_node_reaches_is_refused(place, environ, said):
+    with pytest.raises(EnvironmentFault, match=said) as fault:
+        address(place, environ)
+    assert "scontrol show node" in fault.value.legal
+
+
+def test_names_are_resolved_by_the_system():
+    assert "127.0.0.1" in resolve("localhost") or "::1" in resolve("localhost")
+    assert resolve("no-such-name.invalid") == []

@@ -1,0 +1,67 @@
+"""The job files that are shipped: what is rendered, clean, and fit for any site."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slurm.script import SHIPPED, render
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "slurm"
+FILES = sorted(FOLDER.glob("*.sbatch"))
+_NOT_EVERYWHERE = ("partition", "account", "qos", "gres", "gpus", "exclusive", "constraint", "mem")
+
+
+def test_there_is_a_job_file_for_each_mode_and_for_a_sweep_and_no_other():
+    modes = {path.stem for path in (ROOT / "ds_configs" / "modes").glob("*.yaml")}
+    assert {path.stem for path in FILES} == modes | {"sweep"} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_file_is_what_no_header_and_no_words_render(name):
+    shipped = (FOLDER / f"{name}.sbatch").read_text()
+    assert shipped == render(name, {}, (), None)
+
+
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"default", "staged", "sweep"}))
+def test_a_file_trains_in_the_mode_that_it_is_named_for(name):
+    assert f'\ngearshift_job --mode {name} "$@"\n' in (FOLDER / f"{name}.sbatch").read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_header_asks_for_what_any_site_has_and_can_be_requeued(path):
+    asked = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", path.read_text(), re.MULTILINE))
+    assert not [one for one in asked if one.startswith(_NOT_EVERYWHERE)]
+    assert "requeue" in asked
+    assert asked["open-mode"] == "append"
+    assert asked["signal"] == "B:USR1@300"
+    # Slurm makes no folder for a log, and starts no job that has none.
+    assert "/" not in asked["output"]
+    # sbatch reads no line of the header behind the first command.
+    text = path.read_text()
+    assert text.rindex("#SBATCH") < text.index("\n. ")
+
+
+@pytest.mark.parametrize("path", [*FILES, *FOLDER.glob("*.sh")], ids=lambda path: path.name)
+def test_a_shell_file_is_clean(path):
+    program = shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("needs shellcheck")
+    done = subprocess.run([program, "-x", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_job_file_without_what_all_share_says_so_and_ends_with_two(tmp_path):
+    done = subprocess.run(
+        ["bash", str(FOLDER / "fast.sbatch")],
+        env={"PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "no job.sh; type sbatch in the clone, or let GEARSHIFT_SLURM name" in done.stderr

@@ -1,0 +1,309 @@
+"""What all job files share, on a cluster of small programs that keep what they were asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "slurm"
+RECORD = (
+    "JobId=7 JobName=mine Priority=1 Account=physics QOS=(null) JobState=RUNNING "
+    "Requeue={requeue} Restarts=0 "
+    "TimeLimit=04:00:00 Partition=gpu NumNodes=2 CPUs/Task=8 MinMemoryNode=64G Features=(null) "
+    "OverSubscribe=NO TresPerNode=gres:gpu:2 Command=/x/fast.sbatch --model abr"
+)
+PROGRAMS = {
+    "scontrol": """\
+case "$1 $2" in
+  "show job") cat "$STATE/record" ;;
+  "show hostnames") printf 'node1\\nnode2\\n' ;;
+  "show node") echo "NodeName=node1 NodeAddr=10.0.0.7 NodeHostName=node1" ;;
+  requeue*) kill -TERM "$PPID" ;;
+esac
+""",
+    "sbatch": 'echo "${GEARSHIFT_JOB-} ${GEARSHIFT_GENERATION_BASE-} ${SLURM_JOB_ID-}" '
+    '>>"$STATE/calls"; echo 8\n',
+    "srun": 'echo "OMP_NUM_THREADS=$OMP_NUM_THREADS" >>"$STATE/calls"; eval "${RANKS:-}"\n',
+    "getent": 'shift; for name; do [ "$name" = node1 ] && echo "127.0.1.1 STREAM" || '
+    'echo "$name STREAM"; done\n',
+    "hostname": "echo ${1:+10.9.9.9} node1\n",
+}
+PUBLISH = 'echo "%s" > run/slurm/outcome.$GEARSHIFT_JOB.$GEARSHIFT_GENERATION'
+
+
+class Cluster:
+    """Programs of Slurm in a folder, the calls that they were given, and one job's environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir()
+        for name, text in PROGRAMS.items():
+            program = folder / "bin" / name
+            program.write_text(f'#!/bin/bash\necho "{name} $*" >>"$STATE/calls"\n{text}')
+            program.chmod(0o755)
+        (folder / "record").write_text(RECORD.format(requeue=1))
+        (folder / "job.sbatch").write_text(
+            f'#SBATCH --nodes=1-2\n. {FOLDER}/job.sh\ngearshift_job "$@"\n'
+        )
+        self.environ = {
+            "PATH": f"{folder}/bin:{os.environ['PATH']}",
+            "STATE": str(folder),
+            "SLURM_JOB_ID": "7",
+            "SLURM_JOB_NAME": "mine",
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_JOB_NODELIST": "node[1-2]",
+            "SLURM_JOB_CPUS_PER_NODE": "16(x3),8",
+        }
+
+    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", "job.sbatch", *words],
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def train(self, ranks: str, **environ: str) -> tuple[int, str]:
+        """Exit code and log of a job whose ranks carry out `ranks`."""
+        job = self.start("--out", "run", RANKS=ranks, **environ)
+        log, _ = job.communicate(timeout=60)
+        return job.returncode, log
+
+    def ask(self, text: str, **environ: str) -> str:
+        """What bash prints of `text`, with all that job.sh holds."""
+        done = subprocess.run(
+            ["bash", "-c", f". {FOLDER}/job.sh; {text}"],
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def calls(self, program: str) -> list[str]:
+        path = self.folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line for line in lines if line.startswith(f"{program} ")]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("environ", "ranks", "cpus"),
+    [
+        ({}, "1", "8"),
+        ({"SLURM_GPUS_ON_NODE": "4"}, "4", "2"),
+        ({"SLURM_JOB_GPUS": "2,3"}, "2", "4"),
+        ({"SLURM_GPUS_ON_NODE": "4", "GEARSHIFT_RANKS_PER_NODE": "8"}, "8", "1"),
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_CPUS_PER_NODE": "2"}, "4", "0"),
+    ],
+)
+def test_ranks_and_processors_follow_from_what_the_job_was_given(cluster, environ, ranks, cpus):
+    text = 'gearshift_measure 2>/dev/null; echo "$gearshift_per_node $gearshift_cpus"'
+    assert cluster.ask(text, **environ) == f"{ranks} {cpus}"
+
+
+def test_srun_is_told_the_sizes_of_the_allocation_and_not_what_was_asked_for(cluster):
+    stale = {"SLURM_NTASKS": "77", "SLURM_CPUS_PER_TASK": "3", "SLURM_TRES_PER_TASK": "cpu=3"}
+    cluster.train(PUBLISH % "done 0" + "; env >env", SLURM_GPUS_ON_NODE="2", **stale)
+    (call,) = cluster.calls("srun")
+    for option in ("--nodes=2 ", "--ntasks=4 ", "--ntasks-per-node=2 ", "--cpus-per-task=4 "):
+        assert option in call
+    assert "--kill-on-bad-exit=1" in call
+    left = (cluster.folder / "env").read_text()
+    assert not [name for name in stale if f"{name}=" in left]
+    assert "OMP_NUM_THREADS=4" in left
+
+
+def test_torchrun_is_one_task_a_node_with_all_its_processors(cluster):
+    environ = {"SLURM_GPUS_ON_NODE": "2", "GEARSHIFT_LAUNCH": "torchrun"}
+    cluster.train(PUBLISH % "done 0", **environ)
+    (call,) = cluster.calls("srun")
+    assert "--ntasks=2 --ntasks-per-node=1 --cpus-per-task=8 " in call
+    assert f"bash {FOLDER}/node.sh 2 2 python -- --out run" in call
+
+
+def test_a_container_and_a_python_of_the_site_stand_before_the_launcher(cluster):
+    site = cluster.folder / "site.sh"
+    site.write_text("echo $undefined; GEARSHIFT_CONTAINER='box exec' GEARSHIFT_PYTHON=py\n")
+    cluster.train(PUBLISH % "done 0", GEARSHIFT_SITE=str(site))
+    (call,) = cluster.calls("srun")
+    assert call.endswith(" box exec py -m launcher --out run")
+
+
+def test_a_node_that_calls_itself_127_is_known_by_its_address(cluster):
+    text = 'gearshift_begin 2>/dev/null; gearshift_find_master; echo "$MASTER_ADDR $MASTER_PORT"'
+    assert cluster.ask(text, MASTER_ADDR="elsewhere", MASTER_PORT="1") == "10.0.0.7 20007"
+
+
+def test_each_life_and_each_job_has_a_port_of_its_own_below_those_of_the_system(cluster):
+    text = 'gearshift_find_master; echo "$MASTER_PORT"'
+    ports = {
+        int(cluster.ask(text, SLURM_JOB_ID=job, GEARSHIFT_GENERATION=life))
+        for job in ("7", "8", "31999")
+        for life in ("0", "1", "50")
+    }
+    assert len(ports) == 9
+    assert all(20000 <= port < 32768 for port in ports)
+
+
+def test_a_life_is_told_by_the_first_job_and_what_slurm_says_of_restarts(cluster):
+    text = 'gearshift_begin 2>/dev/null; echo "$GEARSHIFT_JOB.$GEARSHIFT_GENERATION"'
+    leaked = {"SLURM_RESTART_COUNT": "5", "GEARSHIFT_JOB": "3", "GEARSHIFT_GENERATION": "9"}
+    assert cluster.ask(text, **leaked) == "7.0"
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    assert cluster.ask(text, **array) == "7_2.0"
+    assert "show job -o 7_2" in cluster.calls("scontrol")[-1]
+    assert cluster.ask(text, GEARSHIFT_JOB="3", GEARSHIFT_GENERATION_BASE="4") == "3.4"
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "rest"),
+    [
+        ("--mode fast", "runs/mine-7", "--mode fast"),
+        ("--out 'a b/' --lr 1", "a b", "--lr 1"),
+        ("--lr 1 --out=c", "c", "--lr 1"),
+    ],
+)
+def test_the_run_folder_is_that_of_the_words_or_that_of_the_job(cluster, words, out, rest):
+    text = (
+        f"GEARSHIFT_JOB=7; gearshift_choose_out {words}; "
+        'echo "$gearshift_out|${gearshift_rest[*]}"'
+    )
+    assert cluster.ask(text) == f"{out}|{rest}"
+
+
+@pytest.mark.parametrize(("published", "code"), [("done 0", 0), ("failed 1", 1)])
+def test_what_rank_0_published_decides_and_not_the_code_of_srun(cluster, published, code):
+    assert cluster.train(PUBLISH % published + "; exit 143")[0] == code
+    assert not cluster.calls("scontrol requeue")
+
+
+def test_wrong_words_leave_no_folder_that_the_job_has_made(cluster):
+    (cluster.folder / "mine").mkdir()
+    publish = (PUBLISH % "words 2").replace("run/", "mine/deep/run/")
+    job = cluster.start("--out", "mine/deep/run", RANKS=publish)
+    job.communicate(timeout=60)
+    assert job.returncode == 2
+    assert list((cluster.folder / "mine").iterdir()) == []
+
+
+def test_another_jobs_folder_is_left_as_it_was_where_the_words_are_wrong(cluster):
+    (cluster.folder / "run" / "slurm").mkdir(parents=True)
+    (cluster.folder / "run" / "slurm" / "outcome.6.0").write_text("done 0\n")
+    assert cluster.train(PUBLISH % "words 2")[0] == 2
+    assert (cluster.folder / "run" / "slurm" / "outcome.6.0").exists()
+
+
+def test_again_requeues_the_element_and_not_the_array(cluster):
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    code, _ = cluster.train(PUBLISH % "again 75", **array)
+    assert code == 143  # by the TERM with which Slurm ends a job that it requeues
+    assert cluster.calls("scontrol requeue") == ["scontrol requeue 7_2"]
+
+
+def test_a_crash_is_begun_again_as_often_as_allowed_and_then_failed(cluster):
+    for crash in (1, 2, 3):
+        code, log = cluster.train("exit 137", GEARSHIFT_MAX_CRASHES="2")
+        assert code == (143 if crash < 3 else 1)
+    assert "crashed 3 times, and GEARSHIFT_MAX_CRASHES is 2; what was saved stays in run" in log
+    assert len(cluster.calls("scontrol requeue")) == 2
+
+
+@pytest.mark.parametrize("meanwhile", ["s/RUNNING/PENDING/", "s/Restarts=0/Restarts=1/"])
+def test_a_life_on_a_node_that_slurm_has_given_up_leaves_the_job_alone(cluster, meanwhile):
+    code, log = cluster.train(f"sed -i '{meanwhile}' {cluster.folder}/record; exit 1")
+    assert code == 143
+    assert "Slurm has given up this node and begins job 7 anew by itself" in log
+    assert not cluster.calls("scontrol requeue") and not cluster.calls("sbatch")
+    assert not (cluster.folder / "run" / "slurm" / "crashes").exists()
+
+
+def test_lives_that_save_nothing_new_come_to_an_end(cluster):
+    (cluster.folder / "run" / "slurm").mkdir(parents=True)
+    (cluster.folder / "run" / "slurm" / "saved").write_text("7 nothing\n" * 10)
+    code, log = cluster.train(PUBLISH % "again 75")
+    assert code == 1
+    assert "10 lives have come no further than nothing" in log
+    assert not cluster.calls("scontrol requeue")
+
+
+def test_a_job_that_may_not_be_requeued_goes_on_in_one_like_it(cluster):
+    (cluster.folder / "record").write_text(RECORD.format(requeue=0))
+    code, log = cluster.train(PUBLISH % "again 75", SBATCH_ACCOUNT="physics")
+    assert code == 0
+    assert "goes on in job 8" in log
+    (call,) = cluster.calls("sbatch")
+    for option in (
+        "--account=physics --partition=gpu --time=04:00:00 --cpus-per-task=8 --mem=64G "
+        "--gres=gpu:2 --exclusive --no-requeue",
+        "--dependency=afterany:7",
+        "job.sbatch --out run",
+    ):
+        assert option in call
+    assert "--nodes" not in call  # two nodes are what the header's range allows
+    assert "7 1 " in (cluster.folder / "calls").read_text().splitlines()
+
+
+def _begun(cluster: Cluster) -> None:
+    while not (cluster.folder / "begun").exists():
+        time.sleep(0.01)
+
+
+TOLD = """\
+import os, pathlib, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+pathlib.Path("begun").touch()
+for _ in range({times}):
+    signal.sigwait([signal.SIGUSR1])
+life = "{GEARSHIFT_JOB}.{GEARSHIFT_GENERATION}".format_map(os.environ)
+pathlib.Path("run/slurm/outcome." + life).write_text("done 0")
+"""
+"""What waits until it was told so many times; a shell would not listen to what it once ignored."""
+
+
+def _told(cluster: Cluster, times: int) -> str:
+    (cluster.folder / "told.py").write_text(TOLD.replace("{times}", str(times)))
+    return "exec python3 told.py"
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_usr1_is_handed_to_the_ranks_again_and_again_and_the_shell_waits_for_them(cluster, times):
+    job = cluster.start("--out", "run", RANKS=_told(cluster, times))
+    _begun(cluster)
+    job.send_signal(signal.SIGUSR1)
+    job.communicate(timeout=60)
+    assert job.returncode == 0
+
+
+def test_usr1_in_the_instant_in_which_the_ranks_are_started_reaches_them(cluster):
+    line = "trap '[[ $BASH_COMMAND != gearshift_ranks=* ]] || kill -USR1 $$' DEBUG"
+    (cluster.folder / "job.sbatch").write_text(
+        f'. {FOLDER}/job.sh\nset -T\n{line}\ngearshift_job "$@"\n'
+    )
+    code, log = cluster.train(_told(cluster, 1))
+    assert code == 0, log
+
+
+def test_what_slurm_ends_is_left_to_slurm(cluster):
+    publish = PUBLISH % "again 75"
+    ranks = f"touch begun; while [ ! -e stop ]; do sleep 0.02; done; {publish}"
+    job = cluster.start("--out", "run", RANKS=ranks)
+    _begun(cluster)
+    job.send_signal(signal.SIGTERM)
+    (cluster.folder / "stop").touch()
+    log, _ = job.communicate(timeout=60)
+    assert job.returncode == 143
+    assert "ended by Slurm" in log
+    assert not cluster.calls("scontrol requeue")

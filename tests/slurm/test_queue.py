@@ -1,0 +1,52 @@
+"""How jobs stand, by what scontrol and sacct say of them."""
+
+import pytest
+
+from slurm import queue
+from slurm.queue import QueueError, State
+from tests.slurm.programs import programs_in_path
+
+RUNNING = (
+    "JobId=7 JobName=x y JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=2 "
+    "ExitCode=0:0 ReqNodeList=(null) ExcNodeList=(null) NodeList=node[1-2] BatchHost=node1\n"
+)
+PENDING = "JobId=7 JobState=PENDING Reason=BeginTime Restarts=1 ExitCode=0:0 NodeList=(null)\n"
+GONE = (1, "", "slurm_load_jobs error: Invalid job id specified\n")
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    return programs_in_path(tmp_path / "bin", monkeypatch)
+
+
+def test_scontrol_is_asked_first(programs):
+    programs.add("scontrol", (0, RUNNING, ""), (0, PENDING, ""))
+    assert queue.look("7") == State("RUNNING", "", "node[1-2]", 2)
+    assert queue.look("7") == State("PENDING", "BeginTime", "", 1)
+    assert programs.calls("scontrol")[0]["words"] == ["show", "job", "-o", "7"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        ((0, "CANCELLED by 0|node1\n", ""), State("CANCELLED", nodes="node1")),
+        ((1, "", "Slurm accounting storage is disabled\n"), None),
+        ((0, "", ""), None),
+    ],
+)
+def test_of_a_job_that_scontrol_has_forgotten_accounting_is_asked(programs, answer, state):
+    programs.add("scontrol", GONE)
+    programs.add("sacct", answer)
+    assert queue.look("7") == state
+
+
+def test_a_controller_that_is_away_is_no_job_that_is_gone(programs):
+    programs.add("scontrol", (1, "", "Unable to contact slurm controller (connect failure)\n"))
+    with pytest.raises(QueueError, match="Unable to contact"):
+        queue.look("7")
+
+
+def test_states_from_which_a_job_may_come_back_are_no_end():
+    ended = [name for name in ("PENDING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED")]
+    assert not any(State(name).is_ended for name in ended)
+    assert State("COMPLETED").is_ended and State("NODE_FAIL").is_ended

@@ -1,0 +1,115 @@
+"""Scripts handed to an sbatch that keeps what it was told."""
+
+import os
+
+import pytest
+
+from slurm import sbatch
+from slurm.sbatch import SbatchError
+from slurm.sbatch_options import option_of
+from tests.slurm.programs import programs_in_path
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    return programs_in_path(tmp_path / "bin", monkeypatch)
+
+
+def test_what_a_job_has_set_does_not_reach_one_that_is_submitted_from_it():
+    told = sbatch.environment(
+        {
+            "SLURM_NTASKS": "77",
+            "SBATCH_PARTITION": "short",
+            "SRUN_CPUS_PER_TASK": "4",
+            "TORCHELASTIC_RESTART_COUNT": "1",
+            "GEARSHIFT_JOB": "12",
+            "GEARSHIFT_GENERATION": "3",
+            "RANK": "0",
+            "SLURM_CONF": "/etc/slurm.conf",
+            "GEARSHIFT_CACHE": "/data",
+            "HOME": "/home/me",
+        }
+    )
+    assert told == {
+        "SLURM_CONF": "/etc/slurm.conf",
+        "GEARSHIFT_CACHE": "/data",
+        "HOME": "/home/me",
+    }
+
+
+def test_variables_of_a_site_become_options():
+    told = sbatch.header(
+        {
+            "SBATCH_ACCOUNT": "me",
+            "SBATCH_TIMELIMIT": "60",
+            "SBATCH_MEM_PER_NODE": "64G",
+            "SBATCH_EXCLUSIVE": "",
+            "SBATCH_GPUS_PER_NODE": "4",
+            "SBATCH_NO_REQUEUE": "1",
+            "SBATCH_WHATEVER": "x",
+            "SBATCH_QOS": "",
+            "HOME": "/home/me",
+        }
+    )
+    assert told == {
+        "account": "me",
+        "time": "60",
+        "mem": "64G",
+        "exclusive": None,
+        "gpus-per-node": "4",
+        "no-requeue": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "option"),
+    [
+        ("--mail-type=END", "mail-type"),
+        ("-pdebug", "partition"),
+        ("-N", "nodes"),
+        ("--nodse", None),
+        ("-Z", None),
+        ("END", None),
+    ],
+)
+def test_words_of_sbatch_are_known(word, option):
+    assert option_of(word) == option
+
+
+def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_path):
+    programs.add("sbatch", (0, "", "sbatch: Job 3 to start\n"), (0, "17;here\n", ""))
+    sbatch.test("#!/bin/bash\n", ["--mail-type=END"], {**os.environ, "SLURM_NTASKS": "7"})
+    assert (
+        sbatch.submit(tmp_path / "a b.sbatch", ["--hold"], {**os.environ, "SBATCH_WAIT": "1"})
+        == "17"
+    )
+    test, submit = programs.calls("sbatch")
+    assert (test["words"], test["text"]) == (["--test-only", "--mail-type=END"], "#!/bin/bash\n")
+    assert submit["words"] == ["--parsable", "--hold", str(tmp_path / "a b.sbatch")]
+    assert "SLURM_NTASKS" not in test["environment"]
+    assert "SBATCH_WAIT" not in submit["environment"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            (1, "", "sbatch: error: no such partition\nsbatch: error: none\n"),
+            "no such partition\nnone",
+        ),
+        ((3, "", ""), "sbatch ended with 3, and said nothing"),
+        ((0, "Submitted\n", ""), "sbatch gave no job id but 'Submitted'"),
+    ],
+)
+def test_what_sbatch_does_not_take_is_told_in_its_words(programs, tmp_path, answer, message):
+    programs.add("sbatch", answer)
+    with pytest.raises(SbatchError) as caught:
+        sbatch.submit(tmp_path / "job.sbatch", [], os.environ)
+    assert str(caught.value) == message
+
+
+def test_nothing_is_submitted_where_there_is_no_sbatch(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not sbatch.is_there()
+    with pytest.raises(SbatchError, match="cannot be run: No such file"):
+        sbatch.test("", [], os.environ)

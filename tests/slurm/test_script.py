@@ -1,0 +1,62 @@
+"""A job script as text: header over header, words as they were typed."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+
+import pytest
+
+from slurm.script import render
+
+WORDS = ["--set", "optim.betas=[0.9, 0.99]", "--out", "it's $HOME", "--data", '"a" `b`', ""]
+
+
+def _header(text: str) -> list[str]:
+    return [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH " in line]
+
+
+def test_a_header_goes_over_that_of_the_shipped_file():
+    text = render("fast", {"nodes": "4", "partition": "gpu", "exclusive": None}, (), None)
+    assert _header(text) == [
+        "--job-name=gearshift-fast",
+        "--nodes=4",
+        "--time=04:00:00",
+        "--output=%x-%j.out",
+        "--open-mode=append",
+        "--requeue",
+        "--signal=B:USR1@300",
+        "--partition=gpu",
+        "--exclusive",
+    ]
+
+
+def test_an_option_takes_back_what_says_the_contrary():
+    assert "--requeue" not in _header(render("fast", {"no-requeue": None}, (), None))
+
+
+def test_an_array_keeps_a_log_for_each_element():
+    assert "--output=%x-%A_%a.out" in _header(render("fast", {"array": "1-4"}, (), None))
+    named = render("fast", {"array": "1-4", "output": "%a.log"}, (), None)
+    assert "--output=%a.log" in _header(named)
+
+
+def test_words_reach_the_launcher_as_they_were_typed(tmp_path):
+    (tmp_path / "it's slurm").mkdir()
+    shared = tmp_path / "it's slurm" / "job.sh"
+    shared.write_text("gearshift_job() { printf '%s\\0' \"$@\"; }\n")
+    script = tmp_path / "job.sbatch"
+    script.write_text(render("fast", {}, WORDS, str(shared.parent)))
+    done = subprocess.run(["bash", str(script), "more"], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0") == ["--mode", "fast", *WORDS, "more", ""]
+
+
+def test_a_value_with_blanks_is_quoted_as_sbatch_reads_it():
+    (line,) = (x for x in _header(render("fast", {"comment": "two words"}, (), None)) if "two" in x)
+    assert shlex.split(line) == ["--comment=two words"]
+
+
+@pytest.mark.parametrize("header", [{"comment": "a\n#SBATCH --wrap=b"}, {"a\nb": None}])
+def test_what_would_begin_another_line_is_refused(header):
+    with pytest.raises(ValueError, match="does not fit into one line"):
+        render("fast", header, (), None)

@@ -1,0 +1,129 @@
+"""Ranks on two nodes find each other, whoever starts them, or are told why they cannot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster.cluster import Cluster
+from tests.slurm.cluster.texts import SUBNET
+from tests.slurm.login import Login, make_login
+
+LAUNCHER = f"exec {sys.executable} -m launcher"
+TORCHRUN = f"exec {sys.executable} -m torch.distributed.run"
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def login(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Login:
+    return make_login(cluster, tmp_path_factory.mktemp("login"))
+
+
+def over_two_nodes(login: Login, shell: str, *options: str, **environment: str) -> str:
+    """What a shell that runs as one task on each of two nodes prints. RuntimeError if it fails."""
+    alike = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ""}
+    words = ("srun", "--nodes=2", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=1")
+    return login.type(*words, *options, "bash", "-c", shell, environment=alike | environment)
+
+
+def training(login: Login, run: str, **settings: str) -> str:
+    """The words of a short training into the folder `run`."""
+    return " ".join([*login.training(STEPS, settings), "--out", run])
+
+
+def losses(folder: Path) -> list[float]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+def refusal(login: Login, words: str, *options: str, **environment: str) -> str:
+    """What two ranks say that do not begin."""
+    with pytest.raises(RuntimeError) as fault:
+        over_two_nodes(login, f"{LAUNCHER} {words}", *options, **environment)
+    return str(fault.value)
+
+
+def hosts_of_its_own(cluster: Cluster, folder: Path) -> str:
+    """Shell that lets each node take its own name for 127.0.1.1, as Debian's installer does."""
+    if cluster.shape.network != "netns":
+        pytest.skip("nodes have no names of their own without namespaces")
+    path = folder / "hosts.$SLURMD_NODENAME"
+    return (
+        f"sed s/{SUBNET}.$((SLURM_NODEID+1))/127.0.1.1/ /etc/hosts > {path}; "
+        f"mount --bind {path} /etc/hosts; "
+    )
+
+
+def test_nodes_that_call_themselves_127_train_together(login: Login, cluster: Cluster) -> None:
+    mend = hosts_of_its_own(cluster, login.folder)
+    script = login.folder / "named.sh"
+    script.write_text(f"{mend}getent hosts $(hostname)\n{LAUNCHER} {training(login, 'named')}\n")
+    # A mount name space for each task, so that other tests see the hosts as they are.
+    told = over_two_nodes(login, f"exec unshare --mount bash {script}")
+    assert told.count("127.0.1.1") == 2
+    assert len(losses(login.folder / "named")) == STEPS
+
+
+@pytest.fixture(scope="module")
+def under_srun(login: Login) -> list[float]:
+    """The losses of two ranks that srun starts, one on each node."""
+    over_two_nodes(login, f"{LAUNCHER} {training(login, 'srun')}")
+    return losses(login.folder / "srun")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["static", "c10d"])
+def test_torchrun_on_two_nodes_trains_as_srun_does(
+    login: Login, backend: str, under_srun: list[float]
+) -> None:
+    meeting = "--nnodes=2 --nproc-per-node=1 --node-rank=$SLURM_NODEID "
+    if backend == "static":
+        meeting += "--rdzv-backend=static --master-addr=node1 --master-port=29411"
+    else:
+        meeting += "--rdzv-backend=c10d --rdzv-endpoint=node1:29412 --rdzv-id=7"
+    words = training(login, f"torchrun-{backend}")
+    over_two_nodes(login, f"{TORCHRUN} {meeting} -m launcher {words}")
+    assert losses(login.folder / f"torchrun-{backend}") == under_srun
+    assert len(under_srun) == STEPS
+
+
+@pytest.mark.slow
+def test_two_jobs_with_one_port_on_the_same_nodes_both_train(login: Login) -> None:
+    def one(run: str) -> None:
+        over_two_nodes(login, f"{LAUNCHER} {training(login, run)}", MASTER_PORT="23456")
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(one, ["left", "right"]))
+    assert losses(login.folder / "left") == losses(login.folder / "right") != []
+
+
+@pytest.mark.slow
+def test_a_rank_that_never_comes_is_named(login: Login) -> None:
+    words = training(login, "alone", **{"engine.timeout_s": "4"})
+    with pytest.raises(RuntimeError) as fault:
+        over_two_nodes(login, f"[ $SLURM_PROCID = 0 ] || exec sleep 60; {LAUNCHER} {words}")
+    assert "error: rank 1 of 2 did not come within 4 s; came: node1 (rank 0)" in str(fault.value)
+
+
+@pytest.mark.slow
+def test_nodes_that_were_told_other_words_are_told_which(login: Login) -> None:
+    words = training(login, "unlike") + " --seed $((5+SLURM_NODEID))"
+    said = refusal(login, words)
+    assert "node2 (rank 1): train.seed 6 in place of 5, which rank 0 on node1 has" in said
+
+
+@pytest.mark.slow
+def test_an_interface_that_a_node_lacks_is_named(login: Login) -> None:
+    said = refusal(login, training(login, "ib"), GLOO_SOCKET_IFNAME="ib7")
+    assert "GLOO_SOCKET_IFNAME=ib7 names ib7, and node" in said
+    assert f"it has lo (127.0.0.1), eth0 ({SUBNET}." in said
+
+
+@pytest.mark.slow
+def test_an_address_that_no_node_reaches_gives_way_to_that_of_slurm(login: Login) -> None:
+    over_two_nodes(login, f"{LAUNCHER} {training(login, 'local')}", MASTER_ADDR="localhost")
+    assert len(losses(login.folder / "local")) == STEPS

@@ -1,0 +1,141 @@
+"""A task whose encoder is frozen, small enough to be known to the last number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engines.base import World
+from engines.catalog import build_engine
+from models.base import Loss
+from tests.engines.parity import Case, options
+from tests.training.tiny import TinyTask, make_settings
+from training.data.encoded import Place, use
+from training.data.settings import Encodings
+from training.update import optim
+
+WIDTH = 4
+
+
+class Net(nn.Module):
+    """An encoder that counts its passes, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Dropout(0.5))
+        self.encoder.requires_grad_(False)
+        self.head = nn.Linear(WIDTH, 1)
+        self.passes = 0
+
+    def forward(self, x: Tensor | None, memory: Tensor | None = None, only: bool = False) -> Tensor:
+        if memory is None:
+            self.passes += 1
+            memory = self.encoder(x)
+        return memory if only else self.head(memory)
+
+
+class Inputs:
+    """Rows of numbers, one a sample."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.made_from = {"seed": seed}
+        self.count = count
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def row(self, number: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, number]).normal(size=WIDTH).astype(np.float32)
+
+    def batch(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        return {"x": torch.from_numpy(np.stack([self.row(n) for n in numbers]))}
+
+
+class Split:
+    """Samples of an input each."""
+
+    def __init__(self, inputs: Inputs, encodings: Any) -> None:
+        self.inputs, self.encodings = inputs, encodings
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def sample(self, index: int, draws: Any) -> dict[str, np.ndarray]:
+        if self.encodings is None:
+            return {"x": self.inputs.row(index)}
+        return {"memory": self.encodings[index]["memory"]}
+
+
+class EncodingTask(TinyTask):
+    """See models/base.py: Encodes."""
+
+    def __init__(self, seed: int = 0, redrawn: str | None = None, frozen: bool = True) -> None:
+        super().__init__()
+        self.seed, self.why, self.frozen = seed, redrawn, frozen
+        self.encodings: dict[str, Any] = {}
+
+    def build(self) -> Net:
+        return Net()
+
+    def data(self, split: str) -> Split:
+        return Split(self.encoder_inputs(split), self.encodings.get(split))
+
+    def encoder_inputs(self, split: str) -> Inputs:
+        return Inputs({"train": 21, "val": 5}[split], self.seed + (split == "val"))
+
+    def collate(self, samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Loss:
+        return Loss(model(batch.get("x"), batch.get("memory")).sum(), {})
+
+    def frozen_encoder(self, model: nn.Module) -> str | None:
+        return "encoder" if self.frozen else None
+
+    def redrawn(self) -> str | None:
+        return self.why
+
+    def encode(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"memory": model(batch["x"], only=True)}
+
+    def take_encodings(self, encodings: dict[str, Any]) -> None:
+        self.encodings = encodings
+
+
+def encoded(
+    world: World,
+    folder: Path,
+    task: EncodingTask | None = None,
+    engine: str = "local",
+    weights: int = 0,
+    elsewhere: str | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """What is said, how often the encoder ran, and what the samples of both splits then hold."""
+    task = task or EncodingTask()
+    torch.manual_seed(weights)
+    model = task.build()
+    made = build_engine(engine, world, options(Case(engine), world))
+    module = made.prepare(model, optim.spec(make_settings(), model, world), [model.encoder])
+    module.train()
+    said: list[str] = []
+    try:
+        place = Place(folder, {"precision": "fp32"})
+        does = use(
+            task, model, module, made, Encodings(folder=elsewhere, **settings), place, said.append
+        )
+        assert module.training and not any(p.requires_grad for p in model.encoder.parameters())
+    finally:
+        made.close()
+    rows = {
+        split: [task.data(split).sample(i, None) for i in range(len(task.data(split)))]
+        for split in ("train", "val")
+    }
+    model.encoder.eval()
+    return {"does": does, "said": said, "passes": model.passes, "rows": rows}

@@ -1,0 +1,96 @@
+"""A frozen encoder runs over the data once; what it made is read, and told from all else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from engines.world import open_world
+from tests.training.data.encoding_task import EncodingTask, Net, encoded
+from training.settings import SettingError
+
+
+@pytest.fixture
+def world():
+    return open_world("cpu", 5.0, always_group=False)
+
+
+def expected(split: str) -> np.ndarray:
+    """What the encoder makes of a split, computed here."""
+    torch.manual_seed(0)
+    inputs = EncodingTask().encoder_inputs(split)
+    x = torch.from_numpy(np.stack([inputs.row(n) for n in range(len(inputs))]))
+    with torch.no_grad():
+        return Net().encoder.eval()(x).numpy()
+
+
+def memories(found: dict, split: str) -> np.ndarray:
+    return np.stack([row["memory"] for row in found["rows"][split]])
+
+
+def test_samples_have_what_the_encoder_makes_of_them_without_dropout(world, tmp_path):
+    found = encoded(world, tmp_path)
+    assert found["does"]
+    for split in ("train", "val"):
+        np.testing.assert_allclose(memories(found, split), expected(split), rtol=1e-6)
+    assert found["said"] == [f"encodings: {26 * 16} B in {next(tmp_path.iterdir())}"]
+
+
+def test_the_second_run_reads_what_the_first_one_made(world, tmp_path):
+    first, second = encoded(world, tmp_path), encoded(world, tmp_path)
+    assert first["passes"] == 5 and second["passes"] == 0  # 3 of train, 1 of val, 1 for the shape
+    np.testing.assert_array_equal(memories(first, "train"), memories(second, "train"))
+    assert second["said"][0].startswith("encodings: read from ")
+
+
+@pytest.mark.parametrize("change", [{"weights": 1}, {"task": EncodingTask(seed=9)}], ids=str)
+def test_other_weights_and_other_data_are_another_cache(world, tmp_path, change):
+    encoded(world, tmp_path)
+    assert encoded(world, tmp_path, **change)["passes"] == 5
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero3", "fsdp"])
+def test_ranks_share_the_work_and_find_what_one_alone_would(two_ranks, world, tmp_path, engine):
+    (tmp_path / "one").mkdir()
+    alone = encoded(world, tmp_path / "one")
+    first, second = two_ranks.run(encoded, tmp_path / "two", None, engine)
+    for found in (first, second):
+        np.testing.assert_array_equal(memories(found, "train"), memories(alone, "train"))
+        np.testing.assert_array_equal(memories(found, "val"), memories(alone, "val"))
+    assert first["passes"] == second["passes"] == 3  # 2 of 4 batches, and one for the shape
+    (one,), (two,) = ([f.name for f in (tmp_path / n).iterdir()] for n in ("one", "two"))
+    assert one == two  # an engine and the number of ranks make no other cache
+
+
+def test_an_input_that_is_drawn_anew_switches_it_off_and_says_so(world, tmp_path):
+    found = encoded(world, tmp_path, EncodingTask(redrawn="the shift of windows"))
+    assert not found["does"] and "x" in found["rows"]["train"][0] and not list(tmp_path.iterdir())
+    assert found["said"] == [
+        "encodings: none are kept, the encoder runs in each step: "
+        "the shift of windows changes what the encoder is given in each pass"
+    ]
+
+
+def test_more_than_the_bound_is_not_written(world, tmp_path):
+    found = encoded(world, tmp_path, limit_gb=4e-7)
+    assert not found["does"] and not list(tmp_path.iterdir())
+    assert found["said"][0].endswith("they take 416 B, and encodings.limit_gb is 4e-07")
+
+
+def test_a_folder_that_cannot_be_written_is_told(world, tmp_path):
+    (tmp_path / "file").write_text("")
+    found = encoded(world, tmp_path, elsewhere=str(tmp_path / "file" / "below"))
+    assert not found["does"] and "cannot be written" in found["said"][1]
+
+
+def test_who_insists_is_refused_where_it_cannot_be(world, tmp_path):
+    with pytest.raises(SettingError, match="'on' cannot be: they take 416 B"):
+        encoded(world, tmp_path, cache="on", limit_gb=4e-7)
+
+
+@pytest.mark.parametrize("case", [{"cache": "off"}, {"task": EncodingTask(frozen=False)}], ids=str)
+def test_nothing_is_said_or_kept_where_nobody_wants_it(world, tmp_path, case):
+    found = encoded(world, tmp_path, **case)
+    assert (found["does"], found["said"], found["passes"]) == (False, [], 0)

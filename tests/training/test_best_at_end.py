@@ -1,0 +1,95 @@
+"""A run may end with the weights of its best evaluation, and can still go on from its last step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.training.tiny import TinyTask, one_rank, run_tiny
+from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+from training.update.ema import KIND
+
+
+class ShowsWeights(TinyTask):
+    def preview(self, model):
+        return f"{model.linear.weight.detach().sum().item()!r}"
+
+
+def rising(folder, in_background=False, kind=Saver, **changes):
+    """A run that gets worse after its first evaluations: the learning rate is absurd."""
+    world = one_rank()
+    folder.mkdir(exist_ok=True)
+    saver = kind(folder, world, "local", Keep(1, 1, None), in_background)
+    settings = {
+        "train": {"epochs": 4},
+        "eval": {"every": 2},
+        "optim": {"name": "sgd", "lr": 3.0, "clip_norm": None},
+        "save": {"load_best": True, "async": in_background},
+        "schedule": {"name": "linear"},
+    }
+    return run_tiny(world, ShowsWeights(), shelf=saver, **settings | changes)
+
+
+def stored(folder, name, kind="weight"):
+    checkpoint = open_checkpoint(folder)
+    return checkpoint.interval(kind, name, 0, checkpoint.shapes[name][0] * 4)
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_the_weights_at_the_end_are_those_of_the_best_evaluation(tmp_path, in_background):
+    run = rising(tmp_path, in_background)
+    best = run.outcome.best["step"]
+    assert best < 12
+    assert open_checkpoint(tmp_path / "best").manifest.step == best
+    kept = stored(tmp_path / "best", "linear.weight")
+    assert torch.equal(run.weights["linear.weight"], kept)
+    told = [facts for kind, facts in run.listener.events if kind == "best_loaded"]
+    assert told == [run.outcome.best]
+    after = [facts["text"] for kind, facts in run.listener.events if kind == "preview"][-1]
+    assert float(after) == pytest.approx(kept.sum().item())
+
+
+def test_the_last_checkpoint_stays_what_training_came_to(tmp_path):
+    rising(tmp_path / "one")
+    plain = rising(tmp_path / "other", save={"async": False})
+    last = open_checkpoint(tmp_path / "one" / "last")
+    assert last.manifest.step == 12
+    kept = stored(tmp_path / "one" / "last", "linear.weight")
+    assert torch.equal(kept, plain.weights["linear.weight"].to(kept))  # fp32 on disk
+
+
+def test_with_an_average_it_is_the_average_of_the_best_that_is_shown(tmp_path):
+    run = rising(tmp_path, train={"epochs": 4, "ema": 0.5})
+    assert run.outcome.best["step"] < 12
+    after = [facts["text"] for kind, facts in run.listener.events if kind == "preview"][-1]
+    kept = stored(tmp_path / "best", "linear.weight", KIND)
+    assert float(after) == pytest.approx(kept.sum().item())
+
+
+def test_where_the_last_evaluation_is_the_best_nothing_is_loaded(tmp_path):
+    run = rising(tmp_path, optim={"name": "sgd", "lr": 1e-6, "clip_norm": None})
+    assert run.outcome.best["step"] == 12
+    assert "best_loaded" not in run.listener.kinds()
+
+
+def test_a_best_checkpoint_that_has_gone_is_told_and_the_last_weights_stay(tmp_path):
+    class Forgetful(Saver):
+        def checkpoint(self, step):
+            (tmp_path / "checkpoints" / f"step-{step:08d}" / "manifest.json").unlink()
+            return super().checkpoint(step)
+
+    run = rising(tmp_path, kind=Forgetful)
+    plain = rising(tmp_path / "plain", save={"async": False})
+    assert run.outcome.status == "completed"
+    best = run.outcome.best["step"]
+    texts = [facts["text"] for kind, facts in run.listener.events if kind == "warning"]
+    assert len(texts) == 1
+    assert texts[0].startswith(f"the run ends with its last weights; the best, of step {best}: ")
+    assert torch.equal(run.weights["linear.weight"], plain.weights["linear.weight"])
+
+
+def test_where_no_best_is_kept_none_is_looked_for(tmp_path):
+    run = rising(tmp_path, save={"load_best": True, "keep_best": 0, "async": False})
+    assert not {"warning", "best_loaded"} & set(run.listener.kinds())

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import launcher
+from models.base import Picture, Predictions
+from tests.launcher.saved_runs import SETTINGS
+from tests.training import facts
+from tests.training.trackers.board import PLUGIN, opened
+from training.audience import Audience
+from training.records.metrics import NAME, Metrics, cut
+from training.trackers.settings import Tracking
+from training.trackers.tensorboard import FOLDER, tracker
+from training.trackers.tracked import Tracked
+
+
+class Person:
+    """What a person is told, during the run and after it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+        self.said: list[tuple[str, str]] = []
+
+    def tracked(self, folder: Path, **settings: Any) -> Tracked:
+        return Tracked(
+            folder=folder,
+            settings={"optim.lr": 1e-3, "train.debug": False, "model.size": "tiny"} | settings,
+            origins={"optim.lr": "config: mine.yaml"},
+            about=facts.about(folder),
+            tracking=Tracking(),
+            tell=lambda kind, told: self.told.append((kind, told)),
+            say=lambda kind, text: self.said.append((kind, text)),
+            send="send it",
+        )
+
+
+def png(shade: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (6, 4), shade).save(file, "PNG")
+    return file.getvalue()
+
+
+def live(folder: Path, first: int, last: int, person: Person | None = None, **ended: Any) -> None:
+    """A life of a run: a line a step, an evaluation and predictions every second step."""
+    cut(folder, first, first)
+    metrics, shown = Metrics(folder), tracker((person or Person()).tracked(folder), None)
+    hook = Audience([metrics, shown])
+    hook.start(facts.budget(first_step=first))
+    for step in range(first + 1, last + 1):
+        hook.logged(facts.logged(step, loss=1 / step, parts={"edge": 0.5}))
+        if step % 2 == 0:
+            hook.evaluated(facts.evaluation(step))
+            picture = Picture("page_1", "a *page*", png(step))
+            rows = [("<b>|x|</b>", 0.123456)]
+            hook.predicted(Predictions(("given", "score"), rows, [picture]), step)
+    hook.end(facts.outcome(**ended))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A real run; one that was killed after step 9 and goes on from step 6; and one that was
+    killed before it had saved."""
+    root = tmp_path_factory.mktemp("runs")
+    data = tmp_path_factory.mktemp("data") / "mine.jsonl"
+    data.write_text("".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80)))
+    launcher.train(
+        model="language:tiny",
+        settings=SETTINGS | {"data.path": str(data), "track": ["tensorboard"], "log.every": 1},
+        out=root / "real",
+        console=False,
+    )
+    for name, kept in (("killed", 6), ("early", 0)):
+        (root / name).mkdir()
+        live(root / name, 0, 9, status="stopped", exit_code=75)
+        live(root / name, kept, 12)
+    return root
+
+
+@pytest.fixture(scope="module", params=["--load_fast=false", "--load_fast=true"])
+def board(runs, request):
+    """Both readers that TensorBoard has."""
+    if request.param.endswith("true"):
+        pytest.importorskip("tensorboard_data_server")
+    with opened(runs, request.param) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def lines(runs) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (runs / "real" / NAME).read_text().splitlines()]
+
+
+def curve(lines, kind, name):
+    """The points of metrics.jsonl, with as many digits as TensorBoard keeps."""
+    lines = [line for line in lines if line["kind"] == kind]
+    values = (line["metrics"][name] if kind == "eval" else line[name] for line in lines)
+    return [(line["step"], float(np.float32(v))) for line, v in zip(lines, values, strict=True)]
+
+
+def test_curves_are_those_of_the_metrics_file(board, lines):
+    run = f"real/{FOLDER}"
+    drawn = {"train/loss": "loss", "optim/lr": "lr", "optim/grad_norm": "grad_norm"}
+    drawn |= {"perf/samples_per_s": "samples_per_s", "memory/host_bytes": "host_memory_bytes"}
+    drawn |= {"perf/units_per_s": "tokens_per_s", "time/step_s": "step_time_s"}
+    for tag, name in drawn.items():
+        assert board.points(run, tag) == curve(lines, "train", name)
+    metrics = next(line["metrics"] for line in lines if line["kind"] == "eval")
+    for name in metrics:
+        assert board.points(run, f"eval/{name}") == curve(lines, "eval", name)
+    groups = {tag.split("/")[0] for tag in board.tags("scalars", run)}
+    assert groups - {"machine"} == {"train", "eval", "optim", "perf", "memory", "time"}
+
+
+def test_settings_stand_in_the_table_of_runs_beside_the_last_metrics(board, runs, lines):
+    asked = {"colParams": [], "startIndex": 0, "sliceSize": 10, "allowedStatuses": ALL}
+    metric = {"metric": {"group": "", "tag": "eval/val_loss"}}
+    asked["colParams"] = [metric, {"hparam": "optim.lr"}]
+    groups = board.told(f"{PLUGIN}hparams/session_groups", {"experimentName": "", **asked})
+    of = {group["sessions"][0]["name"]: group for group in groups["sessionGroups"]}
+    real = of[f"real/{FOLDER}"]
+    resolved = json.loads((runs / "real" / "origins.json").read_text())
+    assert set(real["hparams"]) <= set(resolved) and len(real["hparams"]) > 50
+    assert real["hparams"]["train.max_steps"] == 6
+    assert real["hparams"]["train.preview"] is False
+    assert real["hparams"]["engine.name"] == "local"
+    told = {one["name"]["tag"]: one["value"] for one in real["metricValues"]}
+    assert told["eval/val_loss"] == curve(lines, "eval", "val_loss")[-1][1]
+    assert real["sessions"][0]["status"] == "STATUS_SUCCESS"
+
+
+ALL = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
+
+
+def test_a_run_that_goes_on_leaves_no_gap_and_repeats_no_step(board):
+    for name in ("killed", "early"):
+        run = f"{name}/{FOLDER}"
+        assert [step for step, _ in board.points(run, "train/loss")] == list(range(1, 13))
+        assert [step for step, _ in board.points(run, "eval/loss")] == [2, 4, 6, 8, 10, 12]
+        found = board.pictures(run, "samples/page_1")
+        assert list(found) == [2, 4, 6, 8, 10, 12]
+        assert all(found[step] == png(step) for step in found)
+
+
+def test_tables_of_predictions_are_shown_as_they_were_written(board):
+    run = f"killed/{FOLDER}"
+    assert board.tags("text", run) == {"samples/table", "run/settings"}
+    found = board.told(f"{PLUGIN}text/text", run=run, tag="samples/table")
+    assert [one["step"] for one in found] == [2, 4, 6, 8, 10, 12]
+    for cell in ("<td>&#60;b&#62;&#124;x&#124;&#60;", "<td>0.1235</td>", "a &#42;page&#42;"):
+        assert cell in found[0]["text"]
+    asked = {"run": f"real/{FOLDER}", "tag": "samples/table"}
+    (last,) = [one["text"] for one in board.told(f"{PLUGIN}text/text", **asked)][-1:]
+    assert "<th>wanted</th>" in last and "what is" in last
+
+
+def test_nothing_is_written_before_the_run_starts(tmp_path):
+    (tmp_path / "run").mkdir()
+    tracker(Person().tracked(tmp_path / "run"), None).end(facts.outcome())
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path):
+    (tmp_path / FOLDER).write_text("in the way")
+    person = Person()
+    live(tmp_path, 0, 50, person)
+    told = [found["text"] for kind, found in person.told if kind == "warning"]
+    told += [text for kind, text in person.said if kind == "warning"]
+    assert len(told) == 1
+    assert told[0].startswith("TensorBoard does not show all of this run: FileExistsError: ")
+
+
+def test_files_of_a_folder_are_in_the_order_of_their_lives_whatever_the_clock_says(tmp_path):
+    live(tmp_path, 0, 2)
+    (first,) = (tmp_path / FOLDER).iterdir()
+    ahead = first.with_name(first.name.replace(first.name.split(".")[3], "4000000000"))
+    first.rename(ahead)
+    live(tmp_path, 2, 4)
+    assert sorted((tmp_path / FOLDER).iterdir())[0] == ahead
+    assert struct.unpack("<Q", ahead.read_bytes()[:8])[0] < 100  # a record, and no text

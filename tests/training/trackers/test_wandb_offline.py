@@ -1,0 +1,82 @@
+"""Runs that are kept in W&B's own files, which are read back."""
+
+import json
+import math
+
+import pytest
+
+from models.base import Picture, Predictions
+from tests.training.trackers.course import Course
+from training.trackers import wandb_local
+from training.trackers.rows import STEP
+
+# Four by four black pixels.
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000040000000408000000008c9ac1a20000000b4944415478"
+    "9c6360c00400001400017dfe1eee0000000049454e44ae426082"
+)
+
+
+def files(folder):
+    run_id = json.loads((folder / "wandb" / "run.json").read_text())["id"]
+    return wandb_local.files(folder, run_id)
+
+
+def rows(folder):
+    return [row for path in files(folder) for row in wandb_local.rows(path)]
+
+
+def test_nobody_logged_in_is_told_how_to_send_what_is_kept(tmp_path):
+    course = Course(tmp_path).begin().log(1, loss=0.1 + 0.2).log(2, loss=math.nan).end()
+    (file,) = files(tmp_path)
+    assert course.said == [
+        (
+            "notice",
+            f"W&B        kept in files (not logged in); to send them:  wandb sync {file.parent}",
+        )
+    ]
+    first, second = rows(tmp_path)
+    assert first["train/loss"] == 0.1 + 0.2 and math.isnan(second["train/loss"])
+    assert [row[STEP] for row in (first, second)] == [1, 2]
+
+
+def test_lives_of_a_training_leave_each_step_once_and_one_command(tmp_path):
+    Course(tmp_path).begin().log(1, 2, 3).die()
+    course = Course(tmp_path).begin(first_step=1).log(2, 3, 4).end()
+    assert [row[STEP] for row in rows(tmp_path)] == [1, 2, 3, 4]
+    assert all(str(path.parent) in course.said[-1][1] for path in files(tmp_path))
+
+
+@pytest.mark.slow
+def test_rows_that_a_kill_took_are_made_up_for(tmp_path):
+    Course(tmp_path).begin().log(1, 2, 3).stop()
+    (file,) = files(tmp_path)
+    file.write_bytes(file.read_bytes()[:-1500])
+    lost = 3 - len(rows(tmp_path))
+    assert lost > 0
+    Course(tmp_path).begin(first_step=3).log(4).end()
+    assert [row[STEP] for row in rows(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_predictions_and_checkpoints_go_with_the_row_of_their_evaluation(tmp_path):
+    course = Course(tmp_path, tracking={"checkpoints": "best"}).begin().log(2).evaluate(2)
+    shown = Predictions(("given", "gives"), [["a", 1.0]], [Picture("page", "one page", PNG)])
+    folder = tmp_path / "checkpoints" / "step-00000002"
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "manifest.json", "rank-00000.safetensors"):
+        (folder / name).write_text(name)
+    (tmp_path / "best").symlink_to(folder)
+    for hook in course.hooks:
+        hook.predicted(shown, 2)
+        hook.saved(folder, 2)
+    course.log(4).end()
+    assert course.warnings == []
+    first, second = rows(tmp_path)
+    assert (first[STEP], second[STEP]) == (2, 4) and "samples/page" not in json.dumps(second)
+    assert (
+        next(tmp_path.glob("wandb/*run-*/files/media/images/samples/page*.png")).read_bytes() == PNG
+    )
+    (table,) = tmp_path.glob("wandb/*run-*/files/media/table/samples/*.json")
+    assert json.loads(table.read_text())["data"] == [["a", 1.0]]
+    staged = next(tmp_path.glob("wandb/step-00000002-*"))
+    assert sorted(path.name for path in staged.iterdir()) == ["manifest.json", "model.safetensors"]

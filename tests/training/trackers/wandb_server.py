@@ -1,0 +1,212 @@
+"""A small W&B server on a real socket, that keeps what it is sent and can fail in several ways."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ENTITY = "someone"
+_STREAM = re.compile(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream$")
+
+
+class Server:
+    """Runs by id, each with its rows; `fails` says how it answers from now on."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.fails: str | int | None = None
+        """None; a status; "hang"; or "drop", which closes the connection."""
+        self.fails_streams_only = False
+        self.asked: Counter[str] = Counter()
+        self.bytes = bytearray()
+        """All bodies."""
+        self.alerts: list[str] = []
+        self.stored: dict[str, bytes] = {}
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self.over = threading.Event()
+
+    def serve(self) -> None:
+        self._http.serve_forever(poll_interval=0.02)
+
+    def close(self) -> None:
+        """Be gone: from now on connections are refused."""
+        self.over.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):
+                    super().handle()
+
+            def log_message(self, *words: object) -> None:
+                """Nothing."""
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                server.bytes += body
+                stream = _STREAM.search(self.path)
+                if server.fails is not None and (stream or not server.fails_streams_only):
+                    return self._fail(server.fails)
+                if stream:
+                    return self._answer(server._stream(stream[3], json.loads(body)))
+                if self.path != "/graphql":
+                    return self._answer({})
+                return self._answer({"data": server._query(json.loads(body))})
+
+            def do_PUT(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                server.bytes += body
+                server.stored[self.path] = body
+                self._answer({})
+
+            def do_GET(self) -> None:
+                self._answer({})
+
+            def _fail(self, how: str | int) -> None:
+                if how == "hang":
+                    server.over.wait(600)
+                if isinstance(how, int):
+                    return self._answer({"error": "no"}, how)
+                self.close_connection = True
+
+            def _answer(self, answer: Any, status: int = 200) -> None:
+                text = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+        return Handler
+
+    def _query(self, asked: dict[str, Any]) -> dict[str, Any]:
+        text, given = asked["query"], asked.get("variables") or {}
+        name = re.search(r"(?:query|mutation)\s+(\w+)", text)[1]
+        self.asked[name] += 1
+        answer = getattr(self, f"_{name}", None)
+        return answer(given) if answer else {}
+
+    def _Viewer(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "viewer": {
+                "id": "1",
+                "entity": ENTITY,
+                "username": ENTITY,
+                "flags": "{}",
+                "teams": {"edges": []},
+            }
+        }
+
+    def _RunResumeStatus(self, given: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs.get(given["name"])
+        return {"model": {"id": "1", "name": given["project"], "bucket": run and run.status()}}
+
+    def _UpsertBucket(self, given: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs.setdefault(given["name"], Run(given["name"], given["project"]))
+        run.take(given)
+        entity = {"id": "1", "name": ENTITY}
+        bucket = {
+            "id": run.id,
+            "name": run.id,
+            "displayName": run.title,
+            "config": "{}",
+            "project": {"id": "1", "name": run.project, "entity": entity},
+            "historyLineCount": len(run.lines),
+        }
+        return {"upsertBucket": {"bucket": bucket, "inserted": not run.lines}}
+
+    def _CreateRunFiles(self, given: dict[str, Any]) -> dict[str, Any]:
+        files = [
+            {"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in given["files"]
+        ]
+        return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
+
+    def _ArtifactType(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"artifactType": {"name": given["name"]}}}
+
+    def _NotifyScriptableRunAlert(self, given: dict[str, Any]) -> dict[str, Any]:
+        self.alerts.append(given["title"])
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    def _stream(self, name: str, sent: dict[str, Any]) -> dict[str, Any]:
+        self.runs[name].stream(sent)
+        return {}
+
+
+class Run:
+    """What the server holds of one run."""
+
+    def __init__(self, name: str, project: str) -> None:
+        self.id, self.project, self.title = name, project, ""
+        self.config: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.lines: dict[int, str] = {}
+        """The lines of its history by their offset: what comes again for one replaces it."""
+        self.exit_code: int | None = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(self.lines[at]) for at in sorted(self.lines)]
+
+    def take(self, given: dict[str, Any]) -> None:
+        self.title = given.get("displayName") or self.title
+        self.config |= json.loads(given.get("config") or "{}")
+
+    def stream(self, sent: dict[str, Any]) -> None:
+        if history := (sent.get("files") or {}).get("wandb-history.jsonl"):
+            for at, line in enumerate(history["content"], history["offset"]):
+                self.lines[at] = line
+        if summary := (sent.get("files") or {}).get("wandb-summary.json"):
+            self.summary = json.loads(summary["content"][-1])
+        if sent.get("complete"):
+            self.exit_code = sent["exitcode"]
+
+    def lose(self, after: int) -> None:
+        """Have nothing of later steps."""
+        self.lines = dict(enumerate(json.dumps(row) for row in self.rows if row["_step"] <= after))
+        self.summary["_step"] = after
+
+    def status(self) -> dict[str, Any]:
+        """What a process is told that goes on with the run."""
+        return {
+            "id": self.id,
+            "name": self.id,
+            "displayName": self.title,
+            "summaryMetrics": json.dumps(self.summary),
+            "historyLineCount": len(self.lines),
+            "eventsLineCount": 0,
+            "logLineCount": 0,
+            "historyTail": json.dumps([json.dumps(row) for row in self.rows[-1:]]),
+            "eventsTail": "[]",
+            "config": json.dumps(self.config),
+            "tags": [],
+            "wandbConfig": json.dumps({"t": 1}),
+        }
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server for a while."""
+    server = Server()
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        if not server.over.is_set():
+            server.close()

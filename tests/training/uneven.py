@@ -1,0 +1,85 @@
+"""Two ranks that train together, of which one may compute or read more than the other."""
+
+from __future__ import annotations
+
+import socket
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engines.base import OptimizerSpec, World
+from engines.catalog import build_engine
+from tests.engines.parity import Case, options
+from tests.training.tiny import Listener
+from training.agreement import agree
+from training.audience import Audience
+from training.hooks import Budget, Step
+from training.record import Record
+from training.stragglers import Stragglers
+
+WIDTH = 192
+
+
+class Repeated(nn.Linear):
+    """A linear map that is computed `times` times for one result."""
+
+    times = 1
+
+    def forward(self, x: Tensor) -> Tensor:  # [batch, width] -> [batch, width]
+        for _ in range(self.times):
+            found = super().forward(x)
+        return found
+
+
+def read(times: int) -> Tensor:
+    """A batch, for which so much is read."""
+    for number in range(times):
+        rows = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(number))
+    return rows
+
+
+def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple[str, dict]]:
+    """The events of a rank; in each phase rank 1 has so many `times` and `reads`.
+
+    A phase ends after `steps`, or when there are `until` events: of those all ranks are told alike.
+    """
+    torch.manual_seed(0)
+    listener = Listener()
+    net = nn.Sequential(*(Repeated(WIDTH, WIDTH) for _ in range(3)))
+    spec = OptimizerSpec(
+        [{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=1e-3), None
+    )
+    made = build_engine(engine, world, options(Case(engine), world))
+    module = made.prepare(net, spec, list(net))
+    record = Record(Budget(10**6, 10**6, 2, 1, 1, world.size, "rows"), 2, "fp32")
+    found = Stragglers(SimpleNamespace(stragglers=1.5), Audience([listener]), block_s=0.1)
+    found.start(made, module, 0)
+    record.start(world.device)
+    step = 0
+    for phase in phases:
+        for layer in net:
+            layer.times = phase.get("times", 1) if world.rank == 1 else 1
+        for _ in range(phase["steps"]):
+            if len(listener.events) == phase.get("until"):
+                break
+            step += 1
+            began = time.perf_counter()
+            rows = read(phase.get("reads", 1) if world.rank == 1 else 1)
+            data_s = time.perf_counter() - began
+            found.hear(agree(world, {}, 0, found.tell())[2])
+            with made.accumulate(last=True):
+                with found.own:
+                    loss = module(rows).square().mean()
+                made.backward(loss)
+            update = made.step()
+            told = Step(step, loss.detach(), {}, 1, update.norm, 0.1, False, None, data_s)
+            if record.add(told):
+                found.note(record.line(world))
+    made.close()
+    assert all(facts["host"] == socket.gethostname() for _, facts in listener.events), (
+        listener.events
+    )
+    return listener.events

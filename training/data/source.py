@@ -1,0 +1,140 @@
+"""Where batches come from: this process or workers of its own, which surely end."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import multiprocessing.process
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from models.base import DataError
+from training.preempt import ignore_in_worker
+from training.seeds import derive
+
+if TYPE_CHECKING:
+    from engines.base import World
+    from training.data.samples import MicroBatch, Request, Samples
+    from training.data.settings import Loader
+
+# Workers share the data they inherit by a fork, and a script without a `__main__` guard may start
+# them; they use no device, and torch keeps them to one thread. Elsewhere a fork is not safe.
+_START = "fork" if sys.platform == "linux" else "spawn"
+
+
+class WorkerDied(RuntimeError):
+    """A loader worker ended without a word; the text says by what."""
+
+    def __init__(self, exit_codes: Sequence[int]):
+        self.exit_codes = exit_codes
+        how = ", ".join(
+            f"by signal {-code}" if code < 0 else f"with exit code {code}" for code in exit_codes
+        )
+        super().__init__(
+            f"a loader worker ended {how}; a kill (signal 9) mostly means that memory ran out: "
+            "lower loader.workers or loader.prefetch"
+        )
+
+
+class Source:
+    """A DataLoader over requests that surely ends the workers it started."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        requests: Iterable[Request],
+        world: World,
+        loader: Loader,
+        watch: AbstractContextManager[None] | None,
+    ):
+        self._samples = samples
+        self._world = world
+        self._settings = loader
+        self._watch = watch or nullcontext()
+        self._iterator: Any = None
+        self._workers: set[multiprocessing.process.BaseProcess] = set()
+        self._build(requests, loader.workers)
+
+    def begin(self, requests: Iterable[Request], workers: int) -> None:
+        """End the workers there are; the next iteration goes over `requests`, with `workers`."""
+        self.close()
+        self._iterator = None  # with what it had prepared
+        self._build(requests, workers)
+
+    def _build(self, requests: Iterable[Request], workers: int) -> None:
+        loader, device = self._settings, self._world.device
+        pin_memory = loader.pin_memory
+        self.workers = workers
+        self._loader: DataLoader[Any] = DataLoader(
+            self._samples,  # type: ignore[arg-type]  # a map, if not from numbers
+            batch_size=None,
+            sampler=requests,
+            num_workers=workers,
+            prefetch_factor=loader.prefetch if workers else None,
+            persistent_workers=bool(workers) and loader.persistent,
+            multiprocessing_context=_START if workers else None,
+            worker_init_fn=_start_worker if workers else None,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory and device.type == "cuda",
+            # Otherwise drawn from the global generator, which would disturb what others draw.
+            generator=torch.Generator().manual_seed(derive(0, "workers", self._world.rank)),
+        )
+        if workers:
+            atexit.register(self.close)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        before = set(multiprocessing.active_children())
+        self._iterator = iter(self._loader)
+        alive = {worker for worker in self._workers if worker.is_alive()}
+        self._workers = alive | (set(multiprocessing.active_children()) - before)
+        return self._sound(self._iterator)
+
+    def _sound(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
+        try:
+            arriving = iter(loaded)
+            while True:
+                with self._watch:
+                    micro_batch = next(arriving, None)
+                if micro_batch is None:
+                    return
+                if isinstance(micro_batch, DataError):
+                    raise micro_batch
+                yield micro_batch
+        except (EOFError, OSError) as fault:
+            # torch tells of a dead worker by RuntimeError, unless its pipe breaks before.
+            if exit_codes := self._exit_codes():
+                raise WorkerDied(exit_codes) from fault
+            raise
+
+    def _exit_codes(self) -> list[int]:
+        """Those of the workers that ended by themselves."""
+        ending = wait([worker.sentinel for worker in self._workers], timeout=1.0)
+        for worker in self._workers:
+            if worker.sentinel in ending:
+                worker.join()  # its pipes are closed, but it may not have ended yet
+        return [worker.exitcode for worker in self._workers if worker.exitcode]
+
+    def close(self) -> None:
+        atexit.unregister(self.close)
+        end = getattr(self._iterator, "_shutdown_workers", None)
+        if end is not None:
+            end()
+        for worker in self._workers:
+            # torch sends SIGTERM to one that does not end, and that they ignore.
+            worker.kill()
+            worker.join()
+        self._workers.clear()
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded
+
+
+def _start_worker(_number: int) -> None:
+    ignore_in_worker()

@@ -1,0 +1,27 @@
+"""The hour at which a run saves and ends, however much is left to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from training.hooks import Ask, Hook, Step
+
+Tell = Callable[[str, Mapping[str, object]], None]
+
+
+class Deadline(Hook):
+    """Asks to save and end, as a signal would, once it is `at`, in seconds since the epoch."""
+
+    def __init__(self, at: float, tell: Tell, now: Callable[[], float] = time.time) -> None:
+        self._at, self._tell, self._now = at, tell, now
+        self._is_told = False
+
+    def step(self, step: Step) -> Ask:
+        """Look at the clock; ranks whose clocks differ agree, as on all that is asked."""
+        if self._now() < self._at:
+            return Ask.NOTHING
+        if not self._is_told:
+            self._is_told = True
+            self._tell("deadline", {"at": self._at})
+        return Ask.SIGNAL | Ask.SAVE

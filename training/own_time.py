@@ -1,0 +1,123 @@
+"""How long a rank computes by itself in a forward pass, without what it waits for others."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from engines.base import Engine
+
+MOST_SPANS = 2048
+"""Of one line: more passes than that are not timed, so that events of a device stay few."""
+
+
+class Clock(Protocol):
+    """Marks moments, and tells afterwards how far apart they were."""
+
+    def mark(self) -> Any: ...
+
+    def seconds(self, begin: Any, end: Any) -> float: ...
+
+
+class HostClock:
+    """The time of a device that computes while the host waits."""
+
+    def mark(self) -> float:
+        return time.perf_counter()
+
+    def seconds(self, begin: float, end: float) -> float:
+        return end - begin
+
+
+class DeviceClock:
+    """The time of a device that computes by itself; nobody waits for it until it is asked."""
+
+    def __init__(self, device: torch.device):
+        self._event = torch.get_device_module(device).Event
+        self._free: list[Any] = []
+
+    def mark(self) -> Any:
+        event = self._free.pop() if self._free else self._event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        end.synchronize()  # of a pass long past
+        self._free += [begin, end]
+        return begin.elapsed_time(end) / 1000
+
+
+class OwnTime:
+    """Times each forward pass of training that is done within it, as a context.
+
+    Backward passes are left out: gradients travel in them, and a rank waits there for the slowest.
+    A slow processor, device or memory is slow in forward passes, too. Under an engine that gathers
+    weights, the modules that hold weights of their own are timed, one by one, and not what comes
+    between them.
+    """
+
+    def __init__(self) -> None:
+        self._clock: Clock = HostClock()
+        self._spans: list[tuple[Any, Any]] = []
+        self._passes = 0
+        self._by_module = self._is_on = self._is_open = False
+        self._begin: Any = None
+
+    def start(self, engine: Engine, module: Module) -> None:
+        """Time passes of `module` from now on, where that can be told apart."""
+        device = engine.world.device
+        if device.type in ("cuda", "xpu"):
+            self._clock = DeviceClock(device)
+        self._by_module = engine.gathers_weights
+        self._is_on = True
+        if not self._by_module:
+            return
+        if any(one._compiled_call_impl is not None for one in module.modules()):
+            self._is_on = False  # hooks would cut its graph
+            return
+        for one in module.modules():
+            if not any(one.children()) and any(True for _ in one.parameters(recurse=False)):
+                # Behind the hooks that gather, and before those that give back.
+                one.register_forward_pre_hook(self._enter_module)
+                one.register_forward_hook(self._leave_module, prepend=True)
+
+    def __enter__(self) -> None:
+        if not self._is_on or len(self._spans) >= MOST_SPANS:
+            return
+        self._is_open = True
+        if not self._by_module:
+            self._begin = self._clock.mark()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._passes += 1
+            if not self._by_module:
+                self._spans.append((self._begin, self._clock.mark()))
+
+    def take(self) -> float | None:
+        """Mean seconds of a pass since the last time; None: nothing was timed."""
+        spans, passes = self._spans, self._passes
+        self._spans, self._passes = [], 0
+        if not spans:
+            return None
+        return sum(self._clock.seconds(begin, end) for begin, end in spans) / passes
+
+    def _enter_module(self, module: Module, inputs: Any) -> None:
+        if self._is_open:
+            self._begin = self._clock.mark()
+
+    def _leave_module(self, module: Module, inputs: Any, output: Any) -> None:
+        if self._is_open:
+            self._spans.append((self._begin, self._clock.mark()))

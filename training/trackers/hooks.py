@@ -1,0 +1,21 @@
+"""The hooks of the trackers that a person asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from training.hooks import Hook
+from training.trackers.catalog import TRACKERS
+from training.trackers.tracked import Tracked
+
+
+def build(typed: Sequence[str], tracked: Tracked) -> list[Hook]:
+    """A hook for each of `typed`, such as "wandb:my-project"; for rank 0."""
+    found: list[Hook] = []
+    for text in typed:
+        name, _, detail = text.partition(":")
+        module: Any = importlib.import_module(TRACKERS[name].module)
+        found.append(module.tracker(tracked, detail or None))
+    return found

@@ -1,0 +1,32 @@
+"""What a tracker is told of the run that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from training.about import About
+from training.trackers.settings import Tracking
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A run, before it begins."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    """Each value by its dotted key."""
+    origins: Mapping[str, str]
+    """Where each of them comes from: "config, mine.yaml, line 3"."""
+    about: About
+    tracking: Tracking
+    tell: Callable[[str, Mapping[str, object]], None]
+    """Gives an event to all hooks, while the run goes on."""
+    say: Callable[[Literal["notice", "warning"], str], None]
+    """Tells the person something after its end."""
+    send: str
+    """What a person types to have W&B sent what it lacks of the run."""
+    went_back: bool = False
+    """A person let it go on in its own folder from an earlier step, or with other settings."""

@@ -1,0 +1,81 @@
+"""What W&B left in a run folder: its files of one run, and the last step in them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# A .wandb file: blocks of 32 KiB, the first behind a head of 7 bytes; in each block records with a
+# checksum, a length and a type. Source: LevelDB, doc/log_format.md, and W&B's transaction log.
+_BLOCK, _RECORD_HEAD = 32768, struct.Struct("<IHB")
+_FILE_HEAD = 7
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+def files(folder: Path, run_id: str) -> list[Path]:
+    """The .wandb files of the run below `folder`/wandb, oldest first. Touches disk."""
+    found = (folder / "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
+    return sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))
+
+
+def is_offline(path: Path) -> bool:
+    """Whether nothing of this file was sent while it was written."""
+    return path.parent.name.startswith("offline-")
+
+
+def unsent(paths: Sequence[Path]) -> list[Path]:
+    """Those that are not known to be on the server. Touches disk."""
+    return [path for path in paths if not _marker(path).exists()]
+
+
+def mark_sent(paths: Sequence[Path]) -> None:
+    """Have `wandb sync` leave these out. Touches disk; raises OSError."""
+    for path in paths:
+        _marker(path).touch()
+
+
+def last_step(paths: Sequence[Path]) -> int:
+    """The last step of the rows in these files; 0: there are none. Touches disk."""
+    return max((row["_step"] for path in paths for row in rows(path)), default=0)
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of the history in a .wandb file, as far as it is whole. Imports W&B's protocol."""
+    import wandb.proto.wandb_internal_pb2 as generated
+
+    protocol: Any = generated  # its classes are made when it is imported
+
+    for data in _records(path.read_bytes()):
+        record = protocol.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            yield {
+                "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items
+            }
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """Each record of a file; a last one that is cut off is left out."""
+    at, parts = _FILE_HEAD, b""
+    while at + _RECORD_HEAD.size <= len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _RECORD_HEAD.size:
+            at += left
+            continue
+        _, length, kind = _RECORD_HEAD.unpack_from(data, at)
+        at += _RECORD_HEAD.size
+        part = data[at : at + length]
+        if len(part) < length or kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
+            return
+        at += length
+        parts = part if kind in (_FULL, _FIRST) else parts + part
+        if kind in (_FULL, _LAST):
+            yield parts
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.synced")
