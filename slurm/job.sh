@@ -5,21 +5,50 @@
 # of its first Slurm job, and GEARSHIFT_GENERATION counts its lives. docs/slurm.md tells the rest.
 set -uo pipefail # no -e: every exit code is handled where it comes
 
-# First of all, for USR1 without a trap ends a shell. Ranks run in the background and are waited
-# for, since bash runs no trap while a command is in its foreground.
-gearshift_ranks='' gearshift_warned='' gearshift_warner='' gearshift_ended=''
+# First of all, for USR1 without a trap ends a shell. The one that Slurm signals does no more than
+# listen: bash 5.2 forgets a trap, or what it was about to do, where a signal comes within $(...).
+gearshift_worker='' gearshift_warned='' gearshift_ended=''
 trap 'gearshift_warned=1; gearshift_warn' USR1
-trap 'gearshift_ended=1' TERM
+trap 'gearshift_ended=1; gearshift_end' TERM
+
+# gearshift_listen COMMAND...: carry it out in a shell below this one, which is told when Slurm
+# warns of the end or ends the job. Ends the shell.
+gearshift_listen() {
+  (trap '' USR1 && "$@") &
+  gearshift_worker=$!
+  # What came while there was nobody to tell.
+  [ -z "$gearshift_warned" ] || gearshift_warn
+  [ -z "$gearshift_ended" ] || gearshift_end
+  # Each trap ends a wait, with a code of its own.
+  while
+    wait "$gearshift_worker"
+    kill -0 "$gearshift_worker" 2>/dev/null
+  do :; done
+  [ -z "${gearshift_warner:-}" ] || kill "$gearshift_warner"
+  wait "$gearshift_worker"
+  exit
+}
+
+# Again and again until all is over: the worker heeds it while there are ranks, and srun takes a
+# signal and forgets it while its tasks are on their way. The moment before is for the first trap.
+gearshift_warn() {
+  [ -n "$gearshift_worker" ] && [ -z "${gearshift_warner:-}" ] || return 0
+  while sleep 1 && kill -USR1 "$gearshift_worker"; do sleep 4; done >/dev/null 2>&1 &
+  gearshift_warner=$!
+}
+
+gearshift_end() { [ -z "$gearshift_worker" ] || kill -TERM "$gearshift_worker" 2>/dev/null; }
 
 gearshift_words=("$@") # of the job file
 gearshift_next=''      # the job that waits for this training to be done
 gearshift_carried=()   # variables that a job which goes on for this one is given
-gearshift_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 # An element of an array by both its numbers: its own id may be that of the whole array, and what
 # is asked of that one is done to all elements.
 gearshift_id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID-}}
 gearshift_id=${gearshift_id:-${SLURM_JOB_ID:?gearshift: sbatch is to run this}}
 
+gearshift_folder=${BASH_SOURCE[0]%/*}
+[ "$gearshift_folder" != "${BASH_SOURCE[0]}" ] || gearshift_folder=.
 # shellcheck source-path=SCRIPTDIR source=next.sh
 . "$gearshift_folder/next.sh" || exit 2
 
@@ -35,7 +64,15 @@ gearshift_told() { sed -n "s|.* $1=\([^ ]*\).*|\1|p" <<<"$gearshift_record"; }
 
 # gearshift_job WORD...: train with these words of `python -m launcher`, until the training is
 # done, has failed, or goes on in another life. Ends the shell.
-gearshift_job() {
+gearshift_job() { gearshift_listen gearshift_train "$@"; }
+
+# gearshift_stages WORD...: train the first of $GEARSHIFT_STAGES, and queue the next one behind it.
+gearshift_stages() { gearshift_listen gearshift_train_stage "$@"; }
+
+# gearshift_sweep FILE WORD...: train with the words and those of the file's line of this element.
+gearshift_sweep() { gearshift_listen gearshift_train_element "$@"; }
+
+gearshift_train() {
   local published word=''
   gearshift_begin
   gearshift_choose_out "$@"
@@ -44,33 +81,24 @@ gearshift_job() {
   gearshift_find_master
   gearshift_choose_command
   published=$gearshift_out/slurm/outcome.$GEARSHIFT_JOB.$GEARSHIFT_GENERATION
-  if [ -z "$gearshift_warned$gearshift_ended" ]; then
-    # srun would die of a USR1 that comes before it has begun to hand signals on.
-    (trap '' USR1 && exec "${gearshift_command[@]}" ${gearshift_rest[@]+"${gearshift_rest[@]}"} \
-      --out "$gearshift_out") &
-    gearshift_ranks=$!
-    [ -z "$gearshift_warned" ] || gearshift_warn # it came while there was nobody to tell
-    # Each trap ends the wait. The exit code tells nothing: it may be that of killed peers.
-    while
-      wait "$gearshift_ranks"
-      kill -0 "$gearshift_ranks" 2>/dev/null
-    do :; done
-  fi
-  [ -z "$gearshift_warner" ] || kill "$gearshift_warner"
+  trap 'gearshift_ended=1' TERM
+  # In the background, for no trap is run while a command is in the foreground. USR1 is still
+  # ignored: srun would die of one that comes before it has begun to hand signals on.
+  "${gearshift_command[@]}" ${gearshift_rest[@]+"${gearshift_rest[@]}"} --out "$gearshift_out" &
+  gearshift_ranks=$!
+  trap 'kill -USR1 "$gearshift_ranks" 2>/dev/null' USR1
+  # The exit code tells nothing: it may be that of killed peers.
+  while
+    wait "$gearshift_ranks"
+    kill -0 "$gearshift_ranks" 2>/dev/null
+  do :; done
+  trap '' USR1
+  trap - TERM
   [ ! -e "$published" ] || read -r word _ <"$published"
   gearshift_conclude "$word"
 }
 
-# Tell the ranks to save and end, until they have ended: while its tasks are on their way srun takes
-# a signal and forgets it. The moment before is for its own trap.
-gearshift_warn() {
-  [ -n "$gearshift_ranks" ] && [ -z "$gearshift_warner" ] || return 0
-  while sleep 1 && kill -USR1 "$gearshift_ranks"; do sleep 4; done >/dev/null 2>&1 &
-  gearshift_warner=$!
-}
-
-# gearshift_stages WORD...: train the first of $GEARSHIFT_STAGES, and queue the next one behind it.
-gearshift_stages() {
+gearshift_train_stage() {
   local stages stage number=0 before='' folder
   gearshift_begin
   gearshift_choose_out "$@"
@@ -89,12 +117,11 @@ gearshift_stages() {
     gearshift_next=$gearshift_submitted
     gearshift_say "stage ${stages[number + 1]} is job $gearshift_next, which waits for this one"
   fi
-  gearshift_job ${gearshift_rest[@]+"${gearshift_rest[@]}"} --stage "$stage" \
+  gearshift_train ${gearshift_rest[@]+"${gearshift_rest[@]}"} --stage "$stage" \
     ${before:+--from "$before"} --out "$folder/$((number + 1))-$stage"
 }
 
-# gearshift_sweep FILE WORD...: train with the words and those of the file's line of this element.
-gearshift_sweep() {
+gearshift_train_element() {
   local file=${1:-} line=${SLURM_ARRAY_TASK_ID:-} more=()
   # Line 1 is of element 1, unless the array is said to begin with another one.
   [ -z "$line" ] || line=$((line + 1 - ${GEARSHIFT_SWEEP_FIRST:-1}))
@@ -110,7 +137,7 @@ gearshift_sweep() {
   fi
   # xargs reads quotes as a shell does, and expands nothing.
   mapfile -t more < <(sed -n "${line}p" "$file" | xargs -r printf '%s\n')
-  gearshift_job "${@:2}" ${more[@]+"${more[@]}"}
+  gearshift_train "${@:2}" ${more[@]+"${more[@]}"}
 }
 
 # ---------------------------------------------------------------- where and as what it runs
@@ -118,6 +145,7 @@ gearshift_sweep() {
 # The site's own settings, and which life of which training this is.
 gearshift_begin() {
   [ -z "${gearshift_record:-}" ] || return 0
+  gearshift_folder=$(cd "$gearshift_folder" && pwd -P)
   # What another job has left in the environment is of no use to this one.
   unset MASTER_ADDR MASTER_PORT RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK
   local site=${GEARSHIFT_SITE:-$gearshift_folder/site.sh}

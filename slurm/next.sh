@@ -20,7 +20,7 @@ gearshift_conclude() {
     exit 143
   fi
   gearshift_leave_it_to_a_later_life
-  if [ "$1" != again ] && [ -n "$gearshift_ranks" ]; then
+  if [ "$1" != again ]; then
     echo "$GEARSHIFT_JOB $GEARSHIFT_GENERATION $(date -u +%Y-%m-%dT%H:%M:%SZ)" >>"$file"
     count=$(grep -c "^$GEARSHIFT_JOB " "$file")
     if [ "$count" -gt "$limit" ]; then
@@ -73,8 +73,8 @@ gearshift_go_on() {
   if [ "$(gearshift_told Requeue)" != 0 ]; then
     gearshift_say "life $GEARSHIFT_GENERATION ends; requeues job $gearshift_id"
     # Slurm ends this shell while it is at it, and scontrol too.
-    if gearshift_insist scontrol requeue "$gearshift_id"; then gearshift_sleep 600; fi
-    gearshift_sleep 5
+    if gearshift_insist scontrol requeue "$gearshift_id"; then sleep 600; fi
+    sleep 5
     gearshift_say "job $gearshift_id is not requeued; another job is to go on"
   fi
   gearshift_submit --dependency="afterany:$gearshift_id" -- GEARSHIFT_JOB="$GEARSHIFT_JOB" \
@@ -147,15 +147,6 @@ gearshift_insist() {
   until "$@"; do
     left=$((left - 1))
     if [ "$left" = 0 ] || scontrol ping | grep -q UP; then return 1; fi
-    gearshift_sleep 30
+    sleep 30
   done
-}
-
-# gearshift_sleep SECONDS, or until Slurm ends the job: the shell, too, then.
-gearshift_sleep() {
-  [ -n "$gearshift_ended" ] || {
-    sleep "$1" &
-    wait "$!"
-  }
-  [ -z "$gearshift_ended" ] || exit 143
 }

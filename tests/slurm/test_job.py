@@ -296,6 +296,33 @@ def test_usr1_in_the_instant_in_which_the_ranks_are_started_reaches_them(cluster
     assert code == 0, log
 
 
+def test_usr1_while_the_job_prepares_is_neither_lost_nor_lethal(cluster):
+    (cluster.folder / "site.sh").write_text(
+        'touch begun; until [ -e go ]; do one="$(true)"; two=$(true); done\n'
+    )
+    site = str(cluster.folder / "site.sh")
+    job = cluster.start("--out", "run", RANKS=_told(cluster, 1), GEARSHIFT_SITE=site)
+    _begun(cluster)
+    for _ in range(300):
+        job.send_signal(signal.SIGUSR1)
+        time.sleep(0.005)
+    (cluster.folder / "go").touch()
+    log, _ = job.communicate(timeout=60)
+    assert job.returncode == 0
+    assert "unexpected" not in log
+
+
+def test_term_while_the_job_prepares_ends_it(cluster):
+    (cluster.folder / "site.sh").write_text("touch begun; while :; do sleep 0.1; done\n")
+    site = str(cluster.folder / "site.sh")
+    job = cluster.start("--out", "run", GEARSHIFT_SITE=site)
+    _begun(cluster)
+    job.send_signal(signal.SIGTERM)
+    job.wait(timeout=5)
+    assert job.returncode == 143
+    assert not cluster.calls("srun")
+
+
 def test_what_slurm_ends_is_left_to_slurm(cluster):
     publish = PUBLISH % "again 75"
     ranks = f"touch begun; while [ ! -e stop ]; do sleep 0.02; done; {publish}"

@@ -60,7 +60,8 @@ def test_a_preempted_job_is_one_run_in_w_and_b_with_each_step_once(preempted):
     run_id = json.loads(read(preempted.folder / "wandb" / "run.json"))["id"]
     lives = list((preempted.folder / "wandb").glob("offline-run-*"))
     files = wandb_local.files(preempted.folder, run_id)
-    assert len(lives) == len(files) == 2
+    # Slurm's SIGTERM ends W&B's process, too: where a step comes after it, another file begins.
+    assert len(lives) == len(files) >= 2
     rows = [row for path in files for row in wandb_local.rows(path) if "train/loss" in row]
     assert {row[STEP]: row["train/loss"] for row in rows} == preempted.losses
     assert len(rows) == len(preempted.losses)
