@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from launcher.messages import PROGRAM
@@ -53,6 +54,18 @@ def test_what_a_server_lost_is_made_up_for_from_the_metrics(server, tmp_path):
     only(server).lose(after=2)  # the process was lost with its node before it had sent these
     Course(tmp_path).begin(first_step=4).log(5).end()
     assert steps(server) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_what_a_preemption_kept_from_wandb_is_made_up_for_by_the_next_life(server, tmp_path):
+    course = Course(tmp_path).begin().log(1).until_open()
+    (process,) = [hook._companion._process.pid for hook in course.hooks]
+    for child in psutil.Process(process).children(recursive=True):
+        child.terminate()  # as Slurm does to all processes of a step
+    course.log(2).log(3).stop()
+    Course(tmp_path).begin(first_step=3).log(4).end()
+    assert steps(server) == [1, 2, 3, 4]
+    assert only(server).exit_code == 0
 
 
 @pytest.mark.slow
