@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.slurm.cluster import texts
@@ -125,6 +126,14 @@ class Cluster:
         if not wait_until(lambda: self._usable(number), seconds=30):
             raise RuntimeError(f"node{number} did not come back:\n{self._last_words()}")
 
+    def save_state(self, job: str) -> None:
+        """Wait until the controller has written what it knows; it does so 5 s after a change."""
+        before = time.time()
+        self.command("scontrol", "update", f"JobId={job}", f"Comment={before}")
+        written = self.folder / "state" / "job_state"
+        if not wait_until(lambda: _written_at(written) > before, seconds=60):
+            raise RuntimeError(f"{written} is old:\n{self._last_words()}")
+
     def kill_controller(self) -> None:
         """End slurmctld at once; jobs go on without it."""
         self.processes.stop("slurmctld", signal.SIGKILL)
@@ -192,6 +201,14 @@ class Cluster:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _written_at(path: Path) -> float:
+    """The time of a file's last change; 0 where it is missing, as while it is replaced."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 def _device(path: Path, number: int) -> None:
