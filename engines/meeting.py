@@ -6,16 +6,23 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 import torch.distributed as dist
 
 from engines.base import EngineError, PeersMissing
+
+T = TypeVar("T")
 
 PORTS = 8
 """How many ports in a row are tried, where another job may hold the first."""
@@ -131,9 +138,14 @@ class _Place:
             return dist.TCPStore(self.address, self.port, is_master=False, timeout=timeout)
         end = time.monotonic() + timeout.total_seconds()
         pause = 0.05
+        asked: dict[int, Future[dist.TCPStore | None]] = {}
         while time.monotonic() < end:
             for port in self.ports:
-                store = self._ask(port) if _answers(self.address, port) else None
+                if port not in asked and _answers(self.address, port):
+                    asked[port] = _beside(partial(self._ask, port))
+            futures.wait(asked.values(), pause, futures.FIRST_COMPLETED)
+            for port in [port for port, answer in asked.items() if answer.done()]:
+                store = asked.pop(port).result()
                 if store is not None:
                     store.set_timeout(timeout)
                     return store
@@ -161,10 +173,28 @@ class _Place:
 def _answers(address: str, port: int) -> bool:
     """Whether anybody listens; to ask torch would take seconds where nobody does."""
     try:
-        socket.create_connection((address, port), _KNOCK_S).close()
+        with socket.create_connection((address, port), _KNOCK_S) as knocking:
+            # From a port that nobody listens at, a system now and then reaches itself.
+            return knocking.getsockname() != knocking.getpeername()
     except OSError:
         return False
-    return True
+
+
+def _beside(ask: Callable[[], T]) -> Future[T]:
+    """What `ask` comes to, in a thread of its own that no end of the process waits for.
+
+    torch waits for ever for a program that lets it in and says nothing, whatever its time-out.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as fault:
+            answer.set_exception(fault)
+
+    threading.Thread(target=run, name="meeting", daemon=True).start()
+    return answer
 
 
 def _judge(store: dist.Store, size: int, timeout_s: float) -> tuple[str, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -97,10 +98,31 @@ def test_two_jobs_with_one_port_on_a_node_meet_apart(port, monkeypatch):
 
 def test_a_port_of_another_program_is_passed_over(port, monkeypatch):
     monkeypatch.setenv(NAME, "7.0.0")
-    with socket.create_server(("", port)):
-        kept = open_store(0, 2, SHORT)
-        kept.set("of", "7")
-    assert open_store(1, 2, SHORT).get("of") == b"7"
+    # One holds the first port, one the last, and neither says a word to who comes in.
+    with socket.create_server(("", port)), socket.create_server(("", port + PORTS - 1)):
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(open_store, 1, 2, SHORT)
+            time.sleep(1.0)  # it looks before rank 0 is there, too
+            kept = open_store(0, 2, SHORT)
+            kept.set("of", "7")
+            assert found.result().get("of") == b"7"
+        assert open_store(1, 2, SHORT).get("of") == b"7"
+
+
+def test_a_rank_that_finds_only_itself_looks_on(port, monkeypatch):
+    """A connection from a port to that very port comes about where nobody listens."""
+    connect = socket.create_connection
+
+    def reach_itself(address: tuple[str, int], timeout: float) -> socket.socket:
+        return connect(address, timeout, source_address=address)
+
+    monkeypatch.setenv(NAME, "7.0.0")
+    monkeypatch.setattr(socket, "create_connection", reach_itself)
+    asked = []
+    monkeypatch.setattr(dist, "TCPStore", lambda *place, **_: asked.append(place))
+    with pytest.raises(PeersMissing):
+        open_store(1, 2, timedelta(seconds=1))
+    assert asked == []
 
 
 def test_a_rank_that_finds_no_rank_0_says_where_it_looked(port, monkeypatch):
