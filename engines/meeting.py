@@ -161,7 +161,7 @@ class _Place:
         with suppress(dist.DistError, RuntimeError):
             wait = timedelta(seconds=_FOREIGN_S)
             store = dist.TCPStore(self.address, port, is_master=False, timeout=wait)
-            if store.get("meeting").decode() == self.name:
+            if store.get("meeting") == self.name.encode():
                 return store
         return None
 
@@ -186,14 +186,8 @@ def _beside(ask: Callable[[], T]) -> Future[T]:
     torch waits for ever for a program that lets it in and says nothing, whatever its time-out.
     """
     answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(ask())
-        except Exception as fault:
-            answer.set_exception(fault)
-
-    threading.Thread(target=run, name="meeting", daemon=True).start()
+    asking = threading.Thread(target=lambda: answer.set_result(ask()), name="meeting", daemon=True)
+    asking.start()
     return answer
 
 
