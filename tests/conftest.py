@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
@@ -21,6 +22,9 @@ os.environ["GEARSHIFT_CACHE"] = _cache.name
 
 # Before anything imports torch: tests share the cores with the processes they start.
 cores.share_politely(os.environ)
+
+# What runs in the background of a script ignores Ctrl-C, and so do the processes it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
