@@ -345,7 +345,8 @@ def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(
     tmp_path: Path, alone: ProcessWorld
 ):
     with_copy = memory_that_saving_takes(alone, tmp_path, torch.float32, True, None)
-    assert with_copy >= 4 * _BIG
+    # A copy, less what the peak before it has left free in pages that the process still held.
+    assert with_copy >= 3.5 * _BIG
 
     # Threads want some: their stacks, and arenas of the C library.
     without = memory_that_saving_takes(alone, tmp_path, torch.float32, True, 4 * _BIG - 2**20)
