@@ -9,20 +9,16 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import TypeVar
 
 import torch.distributed as dist
 
 from engines.base import EngineError, PeersMissing
-
-T = TypeVar("T")
 
 PORTS = 8
 """How many ports in a row are tried, where another job may hold the first."""
@@ -142,7 +138,7 @@ class _Place:
         while time.monotonic() < end:
             for port in self.ports:
                 if port not in asked and _answers(self.address, port):
-                    asked[port] = _beside(partial(self._ask, port))
+                    asked[port] = self._ask_beside(port)
             futures.wait(asked.values(), pause, futures.FIRST_COMPLETED)
             for port in [port for port, answer in asked.items() if answer.done()]:
                 store = asked.pop(port).result()
@@ -155,6 +151,17 @@ class _Place:
             f"rank {rank} on {socket.gethostname()} found no rank 0 at {self} within "
             f"{timeout.total_seconds():g} s"
         )
+
+    def _ask_beside(self, port: int) -> Future[dist.TCPStore | None]:
+        """What `_ask` comes to, in a thread of its own that no end of the process waits for.
+
+        torch waits for ever for a program that lets it in and says nothing, whatever its time-out.
+        """
+        answer: Future[dist.TCPStore | None] = Future()
+        threading.Thread(
+            target=lambda: answer.set_result(self._ask(port)), name="meeting", daemon=True
+        ).start()
+        return answer
 
     def _ask(self, port: int) -> dist.TCPStore | None:
         """The store at `port`; None: it is another job's, or another program's."""
@@ -178,17 +185,6 @@ def _answers(address: str, port: int) -> bool:
             return knocking.getsockname() != knocking.getpeername()
     except OSError:
         return False
-
-
-def _beside(ask: Callable[[], T]) -> Future[T]:
-    """What `ask` comes to, in a thread of its own that no end of the process waits for.
-
-    torch waits for ever for a program that lets it in and says nothing, whatever its time-out.
-    """
-    answer: Future[T] = Future()
-    asking = threading.Thread(target=lambda: answer.set_result(ask()), name="meeting", daemon=True)
-    asking.start()
-    return answer
 
 
 def _judge(store: dist.Store, size: int, timeout_s: float) -> tuple[str, list[int]]:
