@@ -145,8 +145,9 @@ def memory_that_saving_takes(
     world: World, run: Path, dtype: torch.dtype, in_background: bool, most: int | None
 ) -> int:
     """Bytes; `most`: how much more address space the process may take."""
-    tensor = torch.ones(_BIG, dtype=dtype)
-    big = State({"w": (_BIG,)}, [Piece("weight", "w", 0, tensor, True)], {}, {}, [], {})
+    # Zeros behind the ones: the kernel counts pages by processor, and its sum falls short of some.
+    tensor = torch.cat([torch.ones(_BIG, dtype=dtype), torch.zeros(2**18, dtype=dtype)])
+    big = State({"w": tuple(tensor.shape)}, [Piece("weight", "w", 0, tensor, True)], {}, {}, [], {})
     # Makes the kernel forget the peak so far.
     Path("/proc/self/clear_refs").write_text("5")
     before, limits = _status("VmHWM"), resource.getrlimit(resource.RLIMIT_AS)
@@ -345,8 +346,7 @@ def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(
     tmp_path: Path, alone: ProcessWorld
 ):
     with_copy = memory_that_saving_takes(alone, tmp_path, torch.float32, True, None)
-    # A copy, less what the peak before it has left free in pages that the process still held.
-    assert with_copy >= 3.5 * _BIG
+    assert with_copy >= 4 * _BIG
 
     # Threads want some: their stacks, and arenas of the C library.
     without = memory_that_saving_takes(alone, tmp_path, torch.float32, True, 4 * _BIG - 2**20)
