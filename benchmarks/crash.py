@@ -30,7 +30,7 @@ from benchmarks.figures import command, machine
 from benchmarks.tally import Tally, save, table
 from training.checkpoint.compare import compare
 from training.checkpoint.reader import open_checkpoint
-from training.records import line_comparison
+from training.logging import line_comparison
 
 PACKAGES = ("torch", "deepspeed", "fairscale")
 PROCESSES = {"local": 1, "ddp": 2, "fsdp": 2, "zero2": 2, "oss": 2, "zero3": 2}

@@ -23,10 +23,10 @@ import torch
 
 from benchmarks import recordings
 from benchmarks.figures import command, machine, save_rows
-from launcher.machine import look
-from launcher.settings.resolve import resolve
-from launcher.settings.resolved import Words
-from launcher.task_class import task_class
+from launcher.config.machine import look
+from launcher.config.resolve import resolve
+from launcher.config.resolved import Words
+from launcher.config.task_class import task_class
 from models.base import Context, Paced, Task
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples

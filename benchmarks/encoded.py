@@ -26,17 +26,17 @@ from benchmarks.figures import command, machine, rows, save, table
 from engines.base import Engine, Options
 from engines.catalog import build_engine
 from engines.world import open_world
-from launcher.machine import look
-from launcher.settings.resolve import resolve
-from launcher.settings.resolved import Words
-from launcher.task_class import task_class
+from launcher.config.machine import look
+from launcher.config.resolve import resolve
+from launcher.config.resolved import Words
+from launcher.config.task_class import task_class
 from models.base import Context, Encodes, Task
 from training.accumulate import accumulate
-from training.data import encoded
+from training.data import feature_cache
 from training.data.samples import MicroBatch, Samples
+from training.optim import optimizer
 from training.seeds import seed_weights
 from training.units import added
-from training.update import optim
 
 PACKAGES = ("torch", "transformers")
 SETTINGS = (
@@ -87,15 +87,15 @@ def subject(model: str, folder: Path) -> tuple[Subject, float]:
     built = task.build()
     every = 1 if settings.memory.activation_checkpointing == "full" else 0
     engine = build_engine("local", world, Options(activation_checkpointing=every))
-    module = engine.prepare(built, optim.spec(settings, built, world), task.blocks(built))
+    module = engine.prepare(built, optimizer.spec(settings, built, world), task.blocks(built))
     module.train()
     size = resolved.batching.global_batch
     batches = _steps(task, RUNS, size)
     assert isinstance(task, Encodes)
     inputs = sum(len(task.encoder_inputs(split)) for split in ("train", "val"))
     begin = time.perf_counter()
-    place = encoded.Place(folder, {"precision": settings.precision})
-    encoded.use(task, built, module, engine, settings.encodings, place, print)
+    place = feature_cache.Place(folder, {"precision": settings.precision})
+    feature_cache.use(task, built, module, engine, settings.encodings, place, print)
     each = (time.perf_counter() - begin) / inputs
     return Subject(task, engine, module, batches | _steps(task, READ, size)), each
 

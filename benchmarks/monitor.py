@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.figures import command, machine, quartiles, save_rows
-from training.machine.reading import Reader
+from training.resources.reading import Reader
 
 INTERVALS_S = (5, 10, 15, 30)
 """Those of cpu-only, mac, resource-efficient and default."""

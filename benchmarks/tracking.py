@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.startup import seconds_until_line
 from training.about import About
-from training.hooks import Budget, Hook, Logged, Outcome
-from training.records.metrics import Metrics
+from training.callbacks.base import Budget, Hook, Logged, Outcome
+from training.logging.metrics import Metrics
 from training.trackers import hooks
 from training.trackers.settings import Tracking
 from training.trackers.tracked import Tracked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from launcher import own_packages
+from launcher.base import package_guard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from launcher.api import Paths, Run
 
-own_packages.pin()
+package_guard.pin()
 
 
 def train(

@@ -9,25 +9,25 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher import exit_codes
-from launcher.processes import early
+from launcher.base import exit_codes
+from launcher.run import early_signals
 from slurm.environment import EnvironmentFault, read_place
 
 if TYPE_CHECKING:
-    from launcher.messages import SettingsError
+    from launcher.base.diagnostics import SettingsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line; the exit code. Wrong words are told on stderr."""
     # Slow to import, and a signal may come meanwhile; see `program`.
-    from launcher import cli, help_text
-    from launcher.messages import SettingsError
-    from launcher.options import HELP, JSON
+    from launcher.base.diagnostics import SettingsError
+    from launcher.cli import help, parser
+    from launcher.cli.options import HELP, JSON
 
-    request = cli.read(sys.argv[1:] if argv is None else argv)
+    request = parser.read(sys.argv[1:] if argv is None else argv)
     try:
         if HELP.flag in request.flags and not request.faults:
-            print(help_text.render(request.command), end="")
+            print(help.render(request.command), end="")
             return exit_codes.DONE
         code: int = importlib.import_module(request.command.module).main(request)
         sys.stdout.flush()
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: SettingsError, for_machines: bool) -> None:
-    from launcher.messages import as_json, render
+    from launcher.base.diagnostics import as_json, render
 
     if _is_echo():
         return
@@ -66,9 +66,9 @@ def _is_echo() -> bool:
 
 def program() -> NoReturn:
     """Be the process of a command line, to its exit code."""
-    early.listen(sys.argv, os.environ)
+    early_signals.listen(sys.argv, os.environ)
     code = main()
-    early.end()
+    early_signals.end()
     if code == exit_codes.INTERRUPTED:
         # A Ctrl-C that was answered stays with the interpreter where it broke into code made at
         # run time, as imports do for data classes: it would end by SIGINT, not with the code.

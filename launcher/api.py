@@ -9,12 +9,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from launcher import exit_codes, run_folder, start
-from launcher.messages import Fault, SettingsError
-from launcher.processes.report import Report
-from launcher.settings.resolved import Words
-from launcher.staged import chain, course, record, telling
-from launcher.staged.chain import Chain, Link
+from launcher.base import exit_codes
+from launcher.base.diagnostics import Fault, SettingsError
+from launcher.config.resolved import Words
+from launcher.run import prepare as start
+from launcher.run.failures import Report
+from launcher.run_folder import run_folder
+from launcher.stages import course, pipeline, record, telling
+from launcher.stages.pipeline import Chain, Link
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -80,7 +82,7 @@ def train(
         resume=None if resume is None else str(resume),
         reset=[reset] if isinstance(reset, str) else list(reset),
     )
-    ready = chain.prepare(words, None if out is None else Path(out), [])
+    ready = pipeline.prepare(words, None if out is None else Path(out), [])
     if isinstance(ready, Chain):
         return _stages(ready, console)
     if ready.nothing_left is not None:

@@ -9,14 +9,14 @@ from typing import Any
 
 from benchmarks import modes as measured
 from benchmarks.figures import listed, load_rows
-from launcher.files.nodes import plain as content
-from launcher.machine import Machine
-from launcher.messages import plain
-from launcher.settings import shipped, transforms
-from launcher.settings.entries import flat
-from launcher.settings.leaves import leaves, sections
-from launcher.settings.resolve import resolve
-from launcher.settings.resolved import Resolved, Words
+from launcher.base.diagnostics import plain
+from launcher.config import presets, transforms
+from launcher.config.entries import flat
+from launcher.config.leaves import leaves, sections
+from launcher.config.machine import Machine
+from launcher.config.nodes import plain as content
+from launcher.config.resolve import resolve
+from launcher.config.resolved import Resolved, Words
 from models.catalog import FAMILIES, stages_of
 
 RESULTS = Path(measured.__file__).parent / "results" / "modes.json"
@@ -39,11 +39,11 @@ def promises() -> list[str]:
     """A row for each promise: of a mode in general, and where a family has one of its own."""
     head = ["| mode | of | promises, beside mode default |", "|---|---|---|"]
     rows = []
-    for name in shipped.modes():
-        if promise := shipped.mode(name).promise:
+    for name in presets.modes():
+        if promise := presets.mode(name).promise:
             rows.append(f"| `{name}` | any family | {_bounds(promise)} |")
         for family in FAMILIES:
-            file = shipped.family(family)
+            file = presets.family(family)
             blocks = [(family, file.modes.get(name))]
             blocks += [
                 (f"{family}:{size}", block)
@@ -56,11 +56,11 @@ def promises() -> list[str]:
     return head + rows
 
 
-def _row(mode: str, whose: str, block: shipped.Block | None) -> str:
+def _row(mode: str, whose: str, block: presets.Block | None) -> str:
     return f"| `{mode}` | `{whose}` | {_bounds(_promise(block))} |"
 
 
-def _promise(block: shipped.Block | None) -> Mapping[str, Any]:
+def _promise(block: presets.Block | None) -> Mapping[str, Any]:
     """What a block promises itself."""
     own: Mapping[str, Any] = content(block.settings).get("promise", {}) if block else {}
     return own
@@ -82,7 +82,7 @@ def promised(family: str) -> list[str]:
 
     Of mode staged there is a column for each stage that it trains unasked.
     """
-    file = shipped.family(family)
+    file = presets.family(family)
     runs = {"default": _resolved(family, "default")}
     blocks = []
     for mode in HOME[family]:
@@ -114,7 +114,7 @@ def general() -> list[str]:
     """A row for each setting that a mode changes in general, a column for each mode."""
     known = frozenset().union(*(sections(family) for family in FAMILIES))
     columns = {
-        mode: {key: content(node) for key, node in flat(shipped.mode(mode).block.settings, known)}
+        mode: {key: content(node) for key, node in flat(presets.mode(mode).block.settings, known)}
         for mode in GENERAL
     }
     order = dict.fromkeys(key for family in FAMILIES for key in leaves(family))

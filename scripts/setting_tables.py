@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from launcher.messages import plain
-from launcher.settings.leaves import Leaf, leaves
+from launcher.base.diagnostics import plain
+from launcher.config.leaves import Leaf, leaves
 
 
 def section(name: str) -> list[str]:

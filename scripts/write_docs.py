@@ -28,9 +28,9 @@ from benchmarks import data, monitor, outcomes, tally
 from benchmarks.families import SHOWN
 from benchmarks.figures import listed, load, load_memory, load_rows, memory_table, table
 from engines.catalog import ENGINES
-from launcher import exit_codes
-from launcher.going_on import continuity
-from launcher.settings import resolve, shipped
+from launcher.base import exit_codes
+from launcher.config import presets, resolve
+from launcher.resume import compatibility
 from models.catalog import FAMILIES
 from scripts import mode_tables, setting_tables
 from scripts.source import PACKAGES, Tree, read
@@ -50,7 +50,7 @@ def engines() -> list[str]:
 def modes() -> list[str]:
     """A row for each mode."""
     head = ["| mode | what it does |", "|---|---|"]
-    return head + [f"| `{name}` | {shipped.mode(name).sentence} |" for name in shipped.modes()]
+    return head + [f"| `{name}` | {presets.mode(name).sentence} |" for name in presets.modes()]
 
 
 def models() -> list[str]:
@@ -127,11 +127,11 @@ def rules() -> list[str]:
     meaning = {
         "free": "may change; each change is an event",
         "never": "never change: another value is another run",
-        **{part: f"with `--reset {part}`: {what}" for part, what in continuity.ANEW.items()},
+        **{part: f"with `--reset {part}`: {what}" for part, what in compatibility.ANEW.items()},
     }
     return head + [
         f"| {', '.join(f'`{start}`' for start in starts)} | {meaning[rule]} |"
-        for rule, starts in continuity.RULES.items()
+        for rule, starts in compatibility.RULES.items()
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from launcher.processes import cores
+from launcher.run import affinity
 
 if TYPE_CHECKING:
     from tests.engines.pool import Pool
@@ -21,7 +21,7 @@ _cache = TemporaryDirectory(prefix="gearshift-tests-")
 os.environ["GEARSHIFT_CACHE"] = _cache.name
 
 # Before anything imports torch: tests share the cores with the processes they start.
-cores.share_politely(os.environ)
+affinity.share_politely(os.environ)
 
 # What runs in the background of a script ignores Ctrl-C, and so do the processes it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from training.hooks import Ask, Hook, Step
+from training.callbacks.base import Ask, Hook, Step
 
 Tell = Callable[[str, Mapping[str, object]], None]
 

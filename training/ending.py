@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from training.hooks import Ask, Outcome, Status
+from training.callbacks.base import Ask, Outcome, Status
 
 DONE = 0
 FAILED = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.hooks import RUNGS, Ask, Outcome
-from training.machine.halving import Halving
-from training.machine.out_of_memory import OutOfMemory, is_out_of_memory
+from training.callbacks.base import RUNGS, Ask, Outcome
+from training.resources.halving import Halving
+from training.resources.oom import OutOfMemory, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engines.base import Engine
     from models.base import Task
     from training.data.loader import Batches
-    from training.run import Run
+    from training.run_state import Run
 
 
 def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run) -> Outcome:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from engines.base import Engine
     from models.base import Task
-    from training.audience import Audience
+    from training.callbacks.callback_list import Audience
+    from training.optim.updater import Updater
     from training.settings import Settings
-    from training.update.updater import Updater
 
 
 class Preview:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training import throughput
-from training.hooks import Logged
-from training.machine import memory
+from training.callbacks.base import Logged
+from training.resources import memory
 from training.timing import Timing
 
 if TYPE_CHECKING:
     from engines.base import World
-    from training.hooks import Budget, Step
+    from training.callbacks.base import Budget, Step
 
 
 class Record:

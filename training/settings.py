@@ -7,13 +7,13 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, Field
 
-from training import target
 from training.checkpoint.settings import Save
 from training.data.settings import Loader
 from training.duration import Cadence, Duration
+from training.evaluation import target
 from training.trackers.settings import Tracking
 
-# What stands in json_schema_extra is read by launcher/settings/leaves.py: `legal` (forms, for
+# What stands in json_schema_extra is read by launcher/config/leaves.py: `legal` (forms, for
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]

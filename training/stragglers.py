@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.own_time import OwnTime
+from training.resources.own_time import OwnTime
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from engines.base import Engine, World
-    from training.audience import Audience
-    from training.hooks import Logged
+    from training.callbacks.base import Logged
+    from training.callbacks.callback_list import Audience
     from training.settings import Log
 
 BLOCK_S = 2.0

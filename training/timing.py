@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from training.machine import memory
+from training.resources import memory
 
 if TYPE_CHECKING:
     import torch
 
-    from training.hooks import Budget
+    from training.callbacks.base import Budget
 
 WARMUP = 10
 """Steps that are left out: they compile, choose kernels, allocate and fill caches."""

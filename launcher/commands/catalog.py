@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from launcher.options import BY_FLAG, COMPARE, JSON, OPTIONS, RESUME, SCHEMA, SHOWN, Option
-from launcher.submitting.options import SUBMIT
+from launcher.cli.options import (
+    BY_FLAG,
+    COMPARE,
+    JSON,
+    OPTIONS,
+    RESUME,
+    SCHEMA,
+    SHOWN,
+    Option,
+)
+from launcher.submit.options import SUBMIT
 
 
 @dataclass(frozen=True)

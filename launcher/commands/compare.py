@@ -7,13 +7,14 @@ import shlex
 import sys
 from datetime import datetime, timezone
 
-from launcher import exit_codes, machine
-from launcher.cli import Request
-from launcher.comparing import child, contestants, match, records, table
-from launcher.comparing.contestants import Match
-from launcher.comparing.match import Facts
-from launcher.messages import PROGRAM, counted, render
-from launcher.options import JSON
+from launcher.base import exit_codes
+from launcher.base.diagnostics import PROGRAM, counted, render
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
+from launcher.compare import child, contestants, match, records, table
+from launcher.compare.contestants import Match
+from launcher.compare.match import Facts
+from launcher.config import machine
 
 
 def main(request: Request) -> int:

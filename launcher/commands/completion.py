@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from launcher.cli import Request
-from launcher.completion_scripts import SCRIPTS
-from launcher.messages import SettingsError
+from launcher.base.diagnostics import SettingsError
+from launcher.cli.completion import SCRIPTS
+from launcher.cli.parser import Request
 
 
 def main(request: Request) -> int:

@@ -8,19 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
 
-from launcher import exit_codes, machine
-from launcher.cli import Request
+from launcher.base import exit_codes
+from launcher.base.diagnostics import PROGRAM, Fault, SettingsError, counted
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
 from launcher.commands import data_fetch
-from launcher.data import findings, folder, page
-from launcher.data.findings import Findings
-from launcher.data.formats import Recognised, recognise, several
-from launcher.messages import PROGRAM, Fault, SettingsError, counted
-from launcher.options import JSON
-from launcher.settings.resolve import resolve
-from launcher.settings.resolved import Resolved, Words
-from launcher.settings.schema import config_of
+from launcher.config import machine
+from launcher.config.resolve import resolve
+from launcher.config.resolved import Resolved, Words
+from launcher.config.schema import config_of
+from launcher.data_check import findings, folder, page
+from launcher.data_check.findings import Findings
+from launcher.data_check.formats import Recognised, recognise, several
 from models.catalog import parted
-from training.records.plain_json import encode
+from training.logging.plain_json import encode
 
 _LABEL, _WIDTH = 18, 78
 

@@ -7,17 +7,18 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 
-from launcher import exit_codes, machine
-from launcher.cli import Request
-from launcher.fetching.console import console
-from launcher.fetching.faults import FetchError
-from launcher.fetching.fetch import Fetched, fetch
-from launcher.fetching.progress import undrawn
-from launcher.messages import PROGRAM, SettingsError, as_json, render
-from launcher.options import JSON
-from launcher.settings.resolve import resolve
-from launcher.settings.resolved import Resolved
-from training.records.plain_json import encode
+from launcher.base import exit_codes
+from launcher.base.diagnostics import PROGRAM, SettingsError, as_json, render
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
+from launcher.config import machine
+from launcher.config.resolve import resolve
+from launcher.config.resolved import Resolved
+from launcher.download.console import console
+from launcher.download.faults import FetchError
+from launcher.download.fetch import Fetched, fetch
+from launcher.download.progress import undrawn
+from training.logging.plain_json import encode
 
 _PLACE = "data fetch"
 

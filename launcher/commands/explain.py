@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from launcher import editor_schema, machine, messages
-from launcher.cli import Request
-from launcher.going_on.decide import decide
-from launcher.messages import PROGRAM, Fault, SettingsError, plain
-from launcher.options import JSON, SCHEMA
-from launcher.settings import settings_text, tree_text
-from launcher.settings.leaves import Leaf, leaves
-from launcher.settings.refusals import legal
-from launcher.settings.resolved import Resolved, Value
-from launcher.staged import asked, chain, telling
-from launcher.staged.chain import Chain
+from launcher.base import diagnostics
+from launcher.base.diagnostics import PROGRAM, Fault, SettingsError, plain
+from launcher.cli.options import JSON, SCHEMA
+from launcher.cli.parser import Request
+from launcher.config import editor_schema, machine, settings_text, tree_text
+from launcher.config.errors import legal
+from launcher.config.leaves import Leaf, leaves
+from launcher.config.resolved import Resolved, Value
+from launcher.resume.decide import decide
+from launcher.stages import asked, pipeline, telling
+from launcher.stages.pipeline import Chain
 
 
 def main(request: Request) -> int:
     """Print the tree, or one key of it; of each stage there is. Raises SettingsError."""
-    stages = chain.of_stages(request.words, request.out, request.faults)
+    stages = pipeline.of_stages(request.words, request.out, request.faults)
     if stages is not None and stages.left:
         return _print_stages(stages, request)
     resolved = _resolved(request)
@@ -82,12 +82,12 @@ def _section(resolved: Resolved, word: str | None) -> dict[str, Value]:
     found = {key: value for key, value in resolved.values.items() if key.startswith(f"{word}.")}
     if not found:
         sections = {key.rpartition(".")[0] for key in resolved.values} - {""}
-        near = messages.nearest(word, [*resolved.values, *sections])
+        near = diagnostics.nearest(word, [*resolved.values, *sections])
         what = Fault(
             f"there is no setting '{word}'",
             key=word,
             place=f"the command line: explain {word}",
-            legal=messages.listed(list(resolved.values), "explain"),
+            legal=diagnostics.listed(list(resolved.values), "explain"),
             nearest=near,
             mend=near and f"write  {PROGRAM} explain {near}",
         )

@@ -7,20 +7,22 @@ import shutil
 import sys
 from pathlib import Path
 
-from launcher import exit_codes, run_folder
-from launcher.cli import Request
-from launcher.messages import PROGRAM, Fault, SettingsError, nearest
-from launcher.options import JSON
-from launcher.processes import cores
-from launcher.saved import exported, saved_run
-from launcher.saved.exported import FORMS
-from launcher.saved.saved_run import SavedRun
+from launcher import export
+from launcher.base import exit_codes
+from launcher.base.diagnostics import PROGRAM, Fault, SettingsError, nearest
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
+from launcher.export import FORMS
+from launcher.resume import saved_run
+from launcher.resume.saved_run import SavedRun
+from launcher.run import affinity
+from launcher.run_folder import run_folder
 from models.base import DataError
 from training.checkpoint import retention
 from training.checkpoint.manifest import CheckpointError
-from training.console.quantities import real, size
-from training.records.line_file import RunFolderError, naming
-from training.records.plain_json import encode
+from training.logging.line_file import RunFolderError, naming
+from training.logging.plain_json import encode
+from training.logging.quantities import real, size
 
 
 def main(request: Request) -> int:
@@ -47,11 +49,11 @@ def main(request: Request) -> int:
 
 def _export(run: SavedRun, path: Path, form: str, folder: Path) -> dict[str, object]:
     """Write `folder`, whole or not at all; what is told of it."""
-    cores.share_politely(os.environ)  # before torch is imported
+    affinity.share_politely(os.environ)  # before torch is imported
     from training.checkpoint.reader import open_checkpoint
 
-    source = exported.Source(run, open_checkpoint(path))
-    exported.check(form, source)
+    source = export.Source(run, open_checkpoint(path))
+    export.check(form, source)
     made = folder.with_name(f".{folder.name}.new")
     with naming(made):
         shutil.rmtree(made, ignore_errors=True)

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from engines.catalog import ENGINES, Entry
-from launcher.cli import Request
-from launcher.messages import SettingsError
-from launcher.options import JSON
-from launcher.settings import shipped
-from launcher.settings.schema import config_of
+from launcher.base.diagnostics import SettingsError
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
+from launcher.config import presets
+from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 
 
@@ -56,7 +56,7 @@ def models() -> list[dict[str, Any]]:
 
 def modes() -> list[dict[str, Any]]:
     """The modes with what they promise, as ratios to mode default."""
-    found = [shipped.mode(name) for name in shipped.modes()]
+    found = [presets.mode(name) for name in presets.modes()]
     return [
         {"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)}
         for mode in found

@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 
-from launcher import exit_codes, own_packages, task_template
-from launcher.cli import Request
-from launcher.messages import PROGRAM, Fault, SettingsError
-from launcher.options import JSON
-from launcher.settings.own_task import FOLDER
+from launcher.base import exit_codes, package_guard
+from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
+from launcher.commands import task_template
+from launcher.config.custom_task import FOLDER
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _LEGAL = "letters, digits and _, a letter first, such as my_images"
@@ -55,8 +56,8 @@ def _check_free(path: Path, module: str, word: str) -> None:
     """Raises SettingsError where a file or a module of that name is there."""
     if path.exists():
         raise _refusal(f"{path} is there already", word, "a name that is not taken in that folder")
-    spec = None if module in own_packages.NAMES else find_spec(module)
-    if module in own_packages.NAMES or (spec is not None and spec.origin is not None):
+    spec = None if module in package_guard.NAMES else find_spec(module)
+    if module in package_guard.NAMES or (spec is not None and spec.origin is not None):
         what = f"there is a module '{module}' already, which Python would find in its place"
         raise _refusal(what, word, "a name that no module has", f"my_{module}")
 

@@ -6,27 +6,27 @@ import json
 import sys
 from collections.abc import Collection
 
-from launcher import exit_codes, plan, start
-from launcher.cli import Request
-from launcher.generations import life
-from launcher.generations.life import Life
-from launcher.messages import render
-from launcher.options import JSON
-from launcher.processes import early, last_words
-from launcher.processes.report import Kind, Report, failed
-from launcher.staged import chain, course, telling
-from launcher.staged.chain import Chain, Link
-from training.records.plain_json import encode
+from launcher.base import exit_codes
+from launcher.base.diagnostics import render
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
+from launcher.run import early_signals, hard_exit, job_generation, start_plan
+from launcher.run import prepare as start
+from launcher.run.failures import Kind, Report, failed
+from launcher.run.job_generation import Life
+from launcher.stages import course, pipeline, telling
+from launcher.stages.pipeline import Chain, Link
+from training.logging.plain_json import encode
 
 
 def main(request: Request) -> int:
     """Decide, show, and train; the exit code. Raises SettingsError."""
-    if "--dry-run" in request.flags or (lived := life.read(request.out)) is None:
+    if "--dry-run" in request.flags or (lived := job_generation.read(request.out)) is None:
         return _train(request, None)
     try:
         return _train(request, lived)
     except BaseException as fault:  # however it ends, the job script is told
-        early.over()
+        early_signals.over()
         told = failed(fault, lived.rank)
         lived.end(told.kind, told.exit_code, told.text)
         raise
@@ -34,7 +34,7 @@ def main(request: Request) -> int:
 
 def _train(request: Request, lived: Life | None) -> int:
     words = request.words if lived is None else lived.begin(request.words)
-    ready = chain.prepare(words, request.out, list(request.faults))
+    ready = pipeline.prepare(words, request.out, list(request.faults))
     is_left = bool(ready.left) if isinstance(ready, Chain) else ready.nothing_left is None
     if lived is not None and is_left:
         lived.claim()
@@ -57,7 +57,7 @@ def _run(ready: start.Start, flags: Collection[str], lived: Life | None) -> int:
             print(json.dumps({**told, **left.outcome}, indent=2) if for_machines else left.line)
         return _ended(lived, "ended", exit_codes.DONE, left.line)
     if ready.speaks and not for_machines:
-        print(plan.first_line(ready.plan), flush=True)
+        print(start_plan.first_line(ready.plan), flush=True)
     finished = start.carry_out(ready, console=not for_machines, tell=tell)
     if for_machines and ready.speaks:
         print(json.dumps(_result(finished), indent=2))
@@ -66,7 +66,7 @@ def _run(ready: start.Start, flags: Collection[str], lived: Life | None) -> int:
     report = finished.report
     code = _ended(lived, report.kind, report.exit_code, report.text)
     if ready.place is not None and report.kind != "ended":
-        last_words.end_hard(code)
+        hard_exit.end_hard(code)
     return code
 
 
@@ -74,7 +74,7 @@ def _ended(lived: Life | None, kind: Kind, code: int, text: str) -> int:
     """The exit code of the process, once the job script can know how it ended."""
     if lived is not None:
         lived.end(kind, code, text)
-    return life.exit_code(lived, kind, code)
+    return job_generation.exit_code(lived, kind, code)
 
 
 def _stages(ready: Chain, flags: Collection[str], lived: Life | None) -> int:
@@ -91,7 +91,7 @@ def _stages(ready: Chain, flags: Collection[str], lived: Life | None) -> int:
 
     def announce(link: Link, begun: start.Start) -> None:
         if not for_machines:
-            print(f"{telling.title(ready, link)}\n{plan.first_line(begun.plan)}", flush=True)
+            print(f"{telling.title(ready, link)}\n{start_plan.first_line(begun.plan)}", flush=True)
 
     if ready.line and not for_machines:
         print(ready.line)
@@ -125,10 +125,10 @@ def _is_embedded(ready: start.Start) -> bool:
     return isinstance(path, str) and path.startswith("embedded:")
 
 
-def _dry_run(decided: plan.Plan, for_machines: bool) -> str:
+def _dry_run(decided: start_plan.Plan, for_machines: bool) -> str:
     if for_machines:
-        return json.dumps(plan.as_json(decided), indent=2) + "\n"
-    return plan.text(decided)
+        return json.dumps(start_plan.as_json(decided), indent=2) + "\n"
+    return start_plan.text(decided)
 
 
 def _result(finished: start.Finished) -> dict[str, object]:

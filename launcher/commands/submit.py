@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 
-from launcher import exit_codes
-from launcher.cli import Request
-from launcher.messages import render
-from launcher.options import JSON
-from launcher.submitting import asked, following, jobs, queueing, telling
-from launcher.submitting.jobs import Submission
-from launcher.submitting.options import WAIT
+from launcher.base import exit_codes
+from launcher.base.diagnostics import render
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
+from launcher.submit import asked, following, jobs, queueing, telling
+from launcher.submit.jobs import Submission
+from launcher.submit.options import WAIT
 
 
 def main(request: Request) -> int:

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launcher import exit_codes, run_folder
-from launcher.cli import Request
-from launcher.going_on import lock
-from launcher.going_on.resume import holds_run
-from launcher.messages import PROGRAM, Fault, SettingsError
-from launcher.processes.report import without_secrets
+from launcher.base import exit_codes
+from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.cli.parser import Request
+from launcher.resume.find import holds_run
+from launcher.run.failures import without_secrets
+from launcher.run_folder import lock, run_folder
 from training.trackers import wandb_messages as messages
 from training.trackers.companion import Companion, Message
 from training.trackers.wandb_session import ENVIRONMENT

@@ -6,18 +6,19 @@ import os
 import signal
 import sys
 
-from launcher import exit_codes
-from launcher.cli import Request
-from launcher.messages import Fault, SettingsError
-from launcher.options import JSON
-from launcher.processes import cores
-from launcher.saved import proof, saved_run
-from launcher.saved.proof import Conditions, Proof
-from launcher.saved.replay import Replay, replay, resolved_as
-from launcher.saved.saved_run import SavedRun
-from launcher.saved.stretch import choose
+from launcher.base import exit_codes
+from launcher.base.diagnostics import Fault, SettingsError
+from launcher.cli.options import JSON
+from launcher.cli.parser import Request
+from launcher.resume import saved_run
+from launcher.resume.saved_run import SavedRun
+from launcher.run import affinity
+from launcher.verify import proof
+from launcher.verify.proof import Conditions, Proof
+from launcher.verify.replay import Replay, replay, resolved_as
+from launcher.verify.stretch import choose
 from training.checkpoint.manifest import CheckpointError
-from training.records.plain_json import encode
+from training.logging.plain_json import encode
 
 
 class Unproven(Exception):
@@ -49,7 +50,7 @@ def _verify(request: Request, quiet: bool) -> Proof:
     assert request.word is not None
     run = _run(request.word)
     assert run.folder is not None
-    cores.share_politely(os.environ)  # before torch is imported
+    affinity.share_politely(os.environ)  # before torch is imported
     last, stretch, notes = choose(run)
     settings = run.settings(last)
     assert settings is not None

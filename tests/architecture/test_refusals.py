@@ -18,7 +18,7 @@ CALLS = {
     *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
 }
 UNSAFE_LOADERS = {"Loader", "FullLoader", "UnsafeLoader", "CLoader", "CFullLoader"}
-BORDERS = ("launcher/processes/rank.py", "launcher/processes/supervise.py", "training/trackers/")
+BORDERS = ("launcher/run/rank.py", "launcher/run/supervisor.py", "training/trackers/")
 """Where a fault of any kind is caught: each says there what it does with it."""
 STUB = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
@@ -144,7 +144,7 @@ def test_a_loader_of_ours_that_is_safe_is_no_fault(built):
 @pytest.mark.parametrize("kind", ["", " Exception", " (OSError, BaseException) as e"])
 def test_a_broad_except_is_found_but_at_the_borders(built, kind):
     text = f"try:\n    pass\nexcept{kind}:\n    pass"
-    tree = built({"launcher/a.py": text, "launcher/processes/rank.py": text})
+    tree = built({"launcher/a.py": text, "launcher/run/rank.py": text})
     assert broad_excepts(tree) == ["launcher/a.py:3"]
 
 

@@ -75,13 +75,13 @@ def test_a_heavy_import_behind_another_module_is_found(built, line):
     tree = built(
         {
             "launcher/__main__.py": "from launcher import cli",
-            "launcher/cli.py": "import launcher.deep.catalogs",
+            "launcher/cli/parser.py": "import launcher.deep.catalogs",
             "launcher/deep/__init__.py": line,
             "launcher/deep/catalogs.py": "",
         }
     )
     (fault,) = heavy_loads(tree, "launcher.__main__")
-    assert fault.startswith("launcher.__main__ > launcher.cli > launcher.deep")
+    assert fault.startswith("launcher.__main__ > launcher.cli.parser > launcher.deep")
 
 
 def test_a_heavy_import_where_it_is_used_is_no_fault(built):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.settings.schema import config_of
+from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 from scripts.write_docs import CONSOLE, ROOT, TABLE, TABLES, written
 from tests.docs.pages import PATHS, read

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from launcher.files import yaml_source
-from launcher.settings.leaves import leaves
+from launcher.config import yaml_source
+from launcher.config.leaves import leaves
 from models.catalog import FAMILIES
 from tests.ds_configs.tables import FOLDER, cells, rows
 from tests.launcher.given import LAPTOP, ONE_GPU, resolved

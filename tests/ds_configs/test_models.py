@@ -2,11 +2,10 @@
 
 import pytest
 
-from launcher.files import yaml_source
-from launcher.settings import shipped
-from launcher.settings.entries import flat
-from launcher.settings.leaves import leaves, sections
-from launcher.settings.schema import config_of
+from launcher.config import presets, yaml_source
+from launcher.config.entries import flat
+from launcher.config.leaves import leaves, sections
+from launcher.config.schema import config_of
 from models.catalog import FAMILIES, stages_of
 from tests.ds_configs.tables import FOLDER, cells
 from tests.launcher.given import SERVER, resolved
@@ -50,21 +49,21 @@ def test_each_value_is_that_of_the_mode_table(runs, family, mode, key, value):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_without_a_file_is_found(family):
-    assert (shipped.FOLDER / "models" / f"{family}.yaml").is_file()
+    assert (presets.FOLDER / "models" / f"{family}.yaml").is_file()
 
 
 def test_every_file_belongs_to_a_family():
-    assert {path.stem for path in (shipped.FOLDER / "models").glob("*.yaml")} == set(FAMILIES)
+    assert {path.stem for path in (presets.FOLDER / "models").glob("*.yaml")} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_name_sizes_modes_and_settings_that_exist(family):
-    found = shipped.family(family)
+    found = presets.family(family)
     sizes = set(config_of(family).SIZES)
     assert set(found.sizes) <= sizes
-    assert set(found.modes) <= set(shipped.modes())
+    assert set(found.modes) <= set(presets.modes())
     assert {size for size, _ in found.size_modes} <= sizes
-    assert {mode for _, mode in found.size_modes} <= set(shipped.modes())
+    assert {mode for _, mode in found.size_modes} <= set(presets.modes())
     stages = {stage.name for stage in stages_of(family)}
     assert set(found.stages) == stages
     assert {stage for _, stage in found.size_stages} <= stages
@@ -81,7 +80,7 @@ def test_samples_are_as_long_as_the_context_of_the_size(size):
 
 @pytest.mark.parametrize(("family", "mode"), [c for c in COLUMNS if c[1] != "default"])
 def test_the_family_block_of_a_mode_has_every_value_that_the_table_changes(family, mode):
-    file, stage = shipped.family(family), staged(family, mode)
+    file, stage = presets.family(family), staged(family, mode)
     block = file.modes[mode] if stage is None else file.stages[stage.name]
     own = {key for key, _ in flat(block.settings, sections(family))}
     by_mode = {

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.files.nodes import plain
-from launcher.settings import shipped, transforms
-from launcher.settings.entries import flat
-from launcher.settings.leaves import leaves, sections
-from launcher.settings.schema import config_of
+from launcher.config import presets, transforms
+from launcher.config.entries import flat
+from launcher.config.leaves import leaves, sections
+from launcher.config.nodes import plain
+from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
@@ -24,22 +24,22 @@ EIGHT = {
     "benchmark",
 }
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
-RUN = [mode for mode in shipped.modes() if mode != "staged"]
+RUN = [mode for mode in presets.modes() if mode != "staged"]
 
 
 def keys_of(mode):
     known = frozenset().union(*(sections(family) for family in FAMILIES))
-    return dict(flat(shipped.mode(mode).block.settings, known))
+    return dict(flat(presets.mode(mode).block.settings, known))
 
 
 def test_there_are_eight_modes_and_default_is_first():
-    assert set(shipped.modes()) == EIGHT
-    assert shipped.modes()[0] == "default"
+    assert set(presets.modes()) == EIGHT
+    assert presets.modes()[0] == "default"
 
 
-@pytest.mark.parametrize("mode", shipped.modes())
+@pytest.mark.parametrize("mode", presets.modes())
 def test_a_mode_says_in_one_sentence_what_it_is(mode):
-    sentence = shipped.mode(mode).sentence
+    sentence = presets.mode(mode).sentence
     assert 20 < len(sentence) < 90
     assert not sentence.endswith(".")
 
@@ -53,13 +53,13 @@ def test_it_resolves_for_every_size_on_small_and_large_machines_without_a_warnin
         )
 
 
-@pytest.mark.parametrize("mode", shipped.modes())
+@pytest.mark.parametrize("mode", presets.modes())
 def test_each_of_its_keys_exists_in_some_family(mode):
     known = set().union(*(leaves(family) for family in FAMILIES))
     assert set(keys_of(mode)) <= known
 
 
-@pytest.mark.parametrize("mode", shipped.modes())
+@pytest.mark.parametrize("mode", presets.modes())
 def test_each_change_is_one_that_we_know(mode):
     for key, node in keys_of(mode).items():
         value = plain(node)
@@ -68,7 +68,7 @@ def test_each_change_is_one_that_we_know(mode):
 
 @pytest.mark.parametrize("mode", sorted(EIGHT - {"default"}))
 def test_every_mode_but_default_promises_something(mode):
-    assert shipped.mode(mode).promise
+    assert presets.mode(mode).promise
 
 
 @pytest.mark.parametrize("model", SIZES)
@@ -120,7 +120,7 @@ def test_promises_of_family_and_mode_add_up():
     assert "device_peak_bytes" not in tiny
 
 
-@pytest.mark.parametrize("path", sorted(shipped.FOLDER.rglob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(presets.FOLDER.rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_file_names_a_schema_that_is_there(path):
     first = path.read_text().splitlines()[0]
     match = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)

@@ -7,16 +7,16 @@ from typing import get_args
 
 import pytest
 
-from launcher.files.nodes import plain
-from launcher.files.source import read
-from launcher.settings import shipped
-from launcher.settings.entries import flat
-from launcher.settings.leaves import sections
-from launcher.settings.schema import config_of
+from launcher.config import presets
+from launcher.config.entries import flat
+from launcher.config.leaves import sections
+from launcher.config.nodes import plain
+from launcher.config.schema import config_of
+from launcher.config.settings_file import read
 from models.catalog import FAMILIES
 from tests.ds_configs.test_schemas import faults
 from tests.launcher.given import LAPTOP, SERVER, resolved
-from training.machine.settings import Profile
+from training.resources.settings import Profile
 
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
 MAC = {
@@ -52,8 +52,8 @@ TABLE = {"mac": MAC, "cpu-only": CPU_ONLY}
 
 
 def test_the_names_are_those_of_the_files_and_the_default():
-    assert get_args(Profile) == ("default", *reversed(shipped.profiles()))
-    assert set(TABLE) == set(shipped.profiles())
+    assert get_args(Profile) == ("default", *reversed(presets.profiles()))
+    assert set(TABLE) == set(presets.profiles())
 
 
 @pytest.mark.parametrize("profile", TABLE)
@@ -69,7 +69,7 @@ def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
 
 @pytest.mark.parametrize("profile", TABLE)
 def test_a_profile_says_nothing_that_is_not_in_the_table(profile):
-    block = shipped.profile(profile)
+    block = presets.profile(profile)
     assert set(dict(flat(block.settings, sections("language")))) == set(TABLE[profile])
 
 
@@ -99,7 +99,7 @@ def test_it_resolves_for_every_size_and_leaves_out_what_a_family_has_not(profile
 
 @pytest.mark.parametrize("profile", TABLE)
 def test_every_profile_fits_the_schema_of_modes(profile):
-    schema = json.loads((shipped.FOLDER / "mode.schema.json").read_text())
-    text = plain(read(shipped.FOLDER / "profiles" / f"{profile}.yaml"))
+    schema = json.loads((presets.FOLDER / "mode.schema.json").read_text())
+    text = plain(read(presets.FOLDER / "profiles" / f"{profile}.yaml"))
     assert faults(schema, text, schema) == []
     assert 20 < len(text["sentence"]) < 90

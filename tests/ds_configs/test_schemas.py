@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-from launcher import editor_schema
-from launcher.files.nodes import plain
-from launcher.files.source import read
-from launcher.settings import shipped
-from launcher.settings.leaves import leaves
+from launcher.config import editor_schema, presets
+from launcher.config.leaves import leaves
+from launcher.config.nodes import plain
+from launcher.config.settings_file import read
 from models.catalog import FAMILIES
 
 FILES = editor_schema.files()
@@ -16,8 +15,8 @@ FILES = editor_schema.files()
 
 @pytest.mark.parametrize("path", FILES)
 def test_the_file_in_the_tree_is_what_the_settings_give(path):
-    there = (shipped.FOLDER / path).read_text(encoding="utf-8")
-    assert there == FILES[path], "run: python -m launcher.editor_schema"
+    there = (presets.FOLDER / path).read_text(encoding="utf-8")
+    assert there == FILES[path], "run: python -m launcher.config.editor_schema"
 
 
 def faults(schema, value, root, place=""):
@@ -54,22 +53,22 @@ def is_a(value, kind):
     return isinstance(value, types[kind])
 
 
-@pytest.mark.parametrize("mode", shipped.modes())
+@pytest.mark.parametrize("mode", presets.modes())
 def test_every_mode_fits_the_schema_of_modes(mode):
     schema = editor_schema.mode()
-    assert faults(schema, plain(read(shipped.FOLDER / "modes" / f"{mode}.yaml")), schema) == []
+    assert faults(schema, plain(read(presets.FOLDER / "modes" / f"{mode}.yaml")), schema) == []
 
 
 def test_what_holds_for_tasks_of_ones_own_fits_its_schema():
     schema = editor_schema.own()
-    assert faults(schema, plain(read(shipped.FOLDER / "own.yaml")), schema) == []
+    assert faults(schema, plain(read(presets.FOLDER / "own.yaml")), schema) == []
     assert faults(schema, {"default": {"model": {"size": "tiny"}}}, schema)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_fits_its_schema(family):
     schema = editor_schema.family(family)
-    assert faults(schema, plain(read(shipped.FOLDER / "models" / f"{family}.yaml")), schema) == []
+    assert faults(schema, plain(read(presets.FOLDER / "models" / f"{family}.yaml")), schema) == []
 
 
 @pytest.mark.parametrize(

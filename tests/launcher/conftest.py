@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.settings import schema
-from launcher.settings.resolved import Batching, Origin, Resolved, Value
+from launcher.config import schema
+from launcher.config.resolved import Batching, Origin, Resolved, Value
 from training.dotted import nested
 
 BUILT_IN = Origin("built-in", "built-in")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.machine import Machine
-from launcher.settings.resolve import resolve
-from launcher.settings.resolved import Resolved, Words
+from launcher.config.machine import Machine
+from launcher.config.resolve import resolve
+from launcher.config.resolved import Resolved, Words
 
 LAPTOP = Machine(cores=2, ram_bytes=8 * 2**30, gpus=0, device="cpu", cpu_bf16=False, compiler=True)
 NEW_CPU = Machine(cores=8, ram_bytes=32 * 2**30, gpus=0, device="cpu", cpu_bf16=True, compiler=True)

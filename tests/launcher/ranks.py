@@ -16,11 +16,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from launcher.processes import last_words, rank
+from launcher.run import hard_exit, rank
 from models.base import DataError
 from tests.launcher.runs import saved
-from training.hooks import Outcome, Status
-from training.machine.out_of_memory import OutOfMemory
+from training.callbacks.base import Outcome, Status
+from training.resources.oom import OutOfMemory
 
 ME = int(os.environ.get("RANK", "0"))
 
@@ -105,7 +105,7 @@ def give_up_on_main(job) -> None:
         traceback.format_stack(sys._current_frames()[main])
     ):
         time.sleep(0.01)
-    last_words.give_up(job, ME, "waited 1 s for its data")
+    hard_exit.give_up(job, ME, "waited 1 s for its data")
 
 
 def tried(job) -> None:

@@ -7,11 +7,11 @@ import os
 import zlib
 from pathlib import Path
 
-from launcher import run_folder
-from launcher.settings.resolved import Resolved
+from launcher.config.resolved import Resolved
+from launcher.run_folder import run_folder
 from training.checkpoint import manifest, tensor_file
 from training.checkpoint.manifest import File, Manifest
-from training.records.plain_json import encode_bytes
+from training.logging.plain_json import encode_bytes
 
 NAME = "x"
 

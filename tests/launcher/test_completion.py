@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from launcher.__main__ import main
+from launcher.cli.completion import SCRIPTS
 from launcher.commands.catalog import COMMANDS
-from launcher.completion_scripts import SCRIPTS
 
 BASH = """
 source "$1"

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
 from launcher.commands import data
-from launcher.data.formats import Recognised
-from launcher.messages import SettingsError
-from launcher.settings.resolved import Words
+from launcher.config.resolved import Words
+from launcher.data_check.formats import Recognised
 from models.language.formats import FORMATS
 from tests.launcher.own_tasks import HEAD, write
 from tests.runs.conftest import REQUESTS

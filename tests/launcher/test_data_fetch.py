@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from tests.launcher.fetching.conftest import here, server
-from tests.launcher.fetching.server import BODY, Answer
+from tests.launcher.download.conftest import here, server
+from tests.launcher.download.server import BODY, Answer
 
 __all__ = ["here", "server"]
 

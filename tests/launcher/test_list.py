@@ -7,7 +7,7 @@ import pytest
 
 from engines.catalog import ENGINES
 from launcher.__main__ import main
-from launcher.settings import shipped
+from launcher.config import presets
 
 PARAMETERS = {
     "event_seg": {"tiny": 17_218, "lite": 260_866, "full": 4_310_914},
@@ -61,10 +61,10 @@ def test_stages_are_listed_with_what_they_train_and_begin_with(listed):
 
 def test_every_mode_is_listed_with_its_sentence_and_promise(listed):
     rows = {row["name"]: row for row in json.loads(listed("modes", "--json"))}
-    assert set(rows) == set(shipped.modes())
-    assert rows["lite"]["sentence"] == shipped.mode("lite").sentence
+    assert set(rows) == set(presets.modes())
+    assert rows["lite"]["sentence"] == presets.mode("lite").sentence
     assert rows["lite"]["promise"]["peak_memory"] == {"at_most": 0.25}
-    assert shipped.mode("lite").sentence in listed("modes")
+    assert presets.mode("lite").sentence in listed("modes")
 
 
 def test_every_engine_is_listed_with_what_it_needs(listed):

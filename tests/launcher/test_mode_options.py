@@ -4,9 +4,9 @@ from itertools import permutations
 
 import pytest
 
-from launcher.cli import read
-from launcher.options import OPTIONS
-from launcher.settings.resolve import resolve
+from launcher.cli.options import OPTIONS
+from launcher.cli.parser import read
+from launcher.config.resolve import resolve
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from launcher import task_template
 from launcher.__main__ import main
+from launcher.commands import task_template
 from tests.runs.conftest import Program
 
 

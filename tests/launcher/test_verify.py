@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from launcher.__main__ import main
-from launcher.messages import SettingsError
-from launcher.saved import saved_run
-from launcher.saved.replay import resolved_as
-from launcher.saved.stretch import Stretch, choose
-from launcher.settings.resolved import Words
+from launcher.base.diagnostics import SettingsError
+from launcher.config.resolved import Words
+from launcher.resume import saved_run
+from launcher.verify.replay import resolved_as
+from launcher.verify.stretch import Stretch, choose
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
 from training.checkpoint import manifest
 

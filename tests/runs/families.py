@@ -28,9 +28,9 @@ from training.checkpoint.saver import Saver
 from training.data.loader import EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
-from training.evaluate import evaluate
+from training.evaluation.evaluate import evaluate
+from training.optim import optimizer
 from training.units import added
-from training.update import optim
 
 GLOBAL_BATCH, MICRO_BATCH = 8, 2
 SAVED_AT, STEPS = 2, 4
@@ -109,7 +109,7 @@ def prepared(
         ),
     )
     try:
-        module = built.prepare(model, optim.spec(settings, model, world), task.blocks(model))
+        module = built.prepare(model, optimizer.spec(settings, model, world), task.blocks(model))
         module.train()
         yield task, built, module
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from launcher.processes import report
+from launcher.run import failures
 from tests.runs.conftest import REQUESTS
 
 
@@ -250,7 +250,7 @@ def test_faults_for_machines_are_json_on_stdout(program):
 
 def test_a_secret_of_the_environment_is_not_told(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
-    told = report.failed(ValueError("login with 0123456789abcdef failed"), 0)
+    told = failures.failed(ValueError("login with 0123456789abcdef failed"), 0)
     assert "0123456789abcdef" not in told.text + told.trace
     assert "login with [WANDB_API_KEY] failed" in told.text
     assert os.environ["WANDB_API_KEY"] == "0123456789abcdef"

@@ -4,7 +4,7 @@ import io
 import json
 import zipfile
 
-from tests.launcher.fetching.server import Answer, serving
+from tests.launcher.download.server import Answer, serving
 from tests.runs.conftest import REQUESTS
 
 

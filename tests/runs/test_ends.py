@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher import run_folder
+from launcher.run_folder import run_folder
 from tests.runs.conftest import REQUESTS, environment
 from training.checkpoint import manifest
 
@@ -46,7 +46,7 @@ def training(folder: Path, *words: str) -> Iterator[subprocess.Popen]:
 def ranks(process: subprocess.Popen) -> list[int]:
     """The processes of the ranks, by rank."""
     found = psutil.Process(process.pid).children()
-    numbered = [child for child in found if "launcher.processes.rank" in child.cmdline()]
+    numbered = [child for child in found if "launcher.run.rank" in child.cmdline()]
     return [child.pid for child in sorted(numbered, key=lambda one: int(one.environ()["RANK"]))]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.generations.paused import content
+from tests.launcher.run_folder.paused import content
 from tests.runs.conftest import REQUESTS, environment
 
 WORDS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs.conftest import Program
-from training.machine import cgroup
+from training.resources import cgroup
 
 GIB = 2**30
 ROUNDING = 1e-5  # sums of float32 in another order

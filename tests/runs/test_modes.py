@@ -8,14 +8,14 @@ import math
 import pytest
 
 import launcher
-from launcher.settings import shipped
+from launcher.config import presets
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 from tests.runs.conftest import REQUESTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-MODES = [mode for mode in shipped.modes() if mode != "staged"]
+MODES = [mode for mode in presets.modes() if mode != "staged"]
 STEPS = 3
 QUICK = {("language", mode) for mode in MODES} | {
     ("event_seg", "lite"),

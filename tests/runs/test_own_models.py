@@ -15,7 +15,7 @@ import launcher
 from engines.base import World
 from engines.catalog import ENGINES
 from launcher.__main__ import main
-from launcher.messages import SettingsError
+from launcher.base.diagnostics import SettingsError
 from models.base import Context
 from tests.engines.test_parity import able
 from tests.launcher.own_tasks import BODY, EXAMPLES, HEAD, LINE, write

@@ -4,7 +4,7 @@ import pytest
 
 import launcher
 from launcher.api import RunError
-from launcher.messages import SettingsError
+from launcher.base.diagnostics import SettingsError
 from tests.runs.conftest import REQUESTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

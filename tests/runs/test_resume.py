@@ -171,5 +171,5 @@ def test_python_goes_on_too(x):
     assert [line["loss"] for line in run.metrics("train")] == [line["loss"] for line in lines(x)]
     again = launcher.train(resume="y", console=False)
     assert (again.reason, again.steps, again.best) == ("nothing is left to do", 6, run.best)
-    with pytest.raises(launcher.messages.SettingsError, match="is not 3e-4"):
+    with pytest.raises(launcher.base.diagnostics.SettingsError, match="is not 3e-4"):
         launcher.train(resume="y", reset="data", settings={"optim.lr": 1e-4}, console=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.about import About
-from training.hooks import Budget, Evaluation, Logged, Outcome, Step
+from training.callbacks.base import Budget, Evaluation, Logged, Outcome, Step
 
 
 def about(folder: Path, **changes: Any) -> About:

@@ -7,7 +7,7 @@ import torch
 from engines.base import World
 from tests.training.tiny import Listener, TinyTask, TwoTermsTask, run_tiny
 from training.agreement import agree
-from training.hooks import Ask
+from training.callbacks.base import Ask
 
 
 def tiny_run(world: World, task: dict, asks: dict[int, dict[int, Ask]], changes: dict) -> dict:

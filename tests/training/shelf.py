@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from engines.base import State
-from training.before import Before
 from training.checkpoint.manifest import step_folder
-from training.records.plain_json import encode
+from training.checkpoint.resume_point import Before
+from training.logging.plain_json import encode
 
 
 @dataclass

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 
 from tests.training.facts import budget, outcome, step
-from training.preempt import Preempt
+from training.callbacks.preemption import Preempt
 
 
 def main(where: str) -> None:

@@ -12,7 +12,7 @@ from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.accumulate import accumulate
 from training.data.order import DataOrder
 from training.data.samples import Samples
-from training.update import optim
+from training.optim import optimizer
 
 # Float64 throughout: what is left is rounding.
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -95,7 +95,7 @@ def test_only_the_last_micro_batch_of_a_step_is_said_to_be_the_last():
 
     engine = Replicated(world, Options(), watch)
     model = task.build()
-    spec = optim.spec(make_settings(), model, world)
+    spec = optimizer.spec(make_settings(), model, world)
     module = engine.prepare(model, spec, [])
     samples = Samples(task, task.data("train"), 0)
     accumulate(task, engine, module, [samples[0, [i]] for i in (1, 2, 3)], {"": 6})

@@ -9,7 +9,7 @@ from tests.training.tiny import TinyTask, one_rank, run_tiny
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
-from training.update.ema import KIND
+from training.optim.ema import KIND
 
 
 class ShowsWeights(TinyTask):

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from tests.training.facts import step
+from training.callbacks.base import Ask
 from training.deadline import Deadline
-from training.hooks import Ask
 
 
 def test_it_asks_to_save_and_end_once_its_time_has_come_and_tells_so_once():

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from training.callbacks.base import Ask
 from training.ending import asked_for
-from training.hooks import Ask
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from models.base import DataError
 from tests.training.ranks import tiny_run
 from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
-from training.hooks import Ask
+from training.callbacks.base import Ask
 
 EACH_STEP = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.training.tiny import one_rank, run_tiny
-from training.hooks import Budget, Step
+from training.callbacks.base import Budget, Step
 from training.record import Record
 
 BUDGET = Budget(10, 5, 8, 2, 4, 1, "tokens")

@@ -8,8 +8,8 @@ import torch
 from models.base import DataError
 from tests.training.shelf import Shelf
 from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
-from training.before import Starts
-from training.hooks import Ask
+from training.callbacks.base import Ask
+from training.checkpoint.resume_point import Starts
 
 CHANGES = {
     "train": {"epochs": 3, "ema": 0.9},

@@ -20,17 +20,17 @@ from engines.world import Place, ProcessWorld
 from models.base import DataError, Goal, Loss, Predictions
 from tests.training.shelf import Shelf
 from training import settings
-from training.before import Before
-from training.budget import solve
+from training.callbacks.base import Ask, Evaluation, Hook, Logged, Outcome, Step
 from training.checkpoint.restore import fill
+from training.checkpoint.resume_point import Before
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
-from training.hooks import Ask, Evaluation, Hook, Logged, Outcome, Step
 from training.loop import train
-from training.run import Run
+from training.optim import optimizer
+from training.run_state import Run
 from training.trackers.settings import Tracking
-from training.update import optim
+from training.train_plan import solve
 
 WIDTH = 4
 
@@ -282,7 +282,7 @@ def run_tiny(
         micro_batch=micro_batch, accumulation=budget.accumulation, ds_config=json.loads(text)
     )
     built = build_engine(engine, world, options)
-    module = built.prepare(model, optim.spec(made, model, world), task.blocks(model))
+    module = built.prepare(model, optimizer.spec(made, model, world), task.blocks(model))
     if before:
         fill(before.checkpoint, built.state().pieces)
         built.load(before.checkpoint.steps, before.checkpoint.loss_scale)

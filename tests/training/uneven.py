@@ -15,8 +15,8 @@ from engines.catalog import build_engine
 from tests.engines.parity import Case, options
 from tests.training.tiny import Listener
 from training.agreement import agree
-from training.audience import Audience
-from training.hooks import Budget, Step
+from training.callbacks.base import Budget, Step
+from training.callbacks.callback_list import Audience
 from training.record import Record
 from training.stragglers import Stragglers
 

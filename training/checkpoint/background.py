@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 from training.checkpoint.manifest import CheckpointError
-from training.records.line_file import RunFolderError
+from training.logging.line_file import RunFolderError
 
 
 class Signals:

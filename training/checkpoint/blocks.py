@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File
-from training.records.line_file import naming
+from training.logging.line_file import naming
 
 _THREADS = 4
 _READ_BYTES = 2**20

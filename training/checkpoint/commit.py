@@ -13,8 +13,8 @@ from training.checkpoint.manifest import CheckpointError, File, Manifest
 from training.checkpoint.reader import WEIGHT, Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.weights import write_weights
-from training.records.line_file import naming
-from training.update import ema
+from training.logging.line_file import naming
+from training.optim import ema
 
 _POLL_S = 0.02
 

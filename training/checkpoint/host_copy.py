@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from training.checkpoint.shard import Interval
-from training.machine import cgroup
+from training.resources import cgroup
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from training.checkpoint.consent import first_fault
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import WEIGHT
 from training.checkpoint.shard import BUFFER
-from training.update import ema
+from training.optim import ema
 
 if TYPE_CHECKING:
     from engines.base import Engine, Piece, State, World

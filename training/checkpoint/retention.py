@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError, Manifest
-from training.records.door import beside
+from training.logging.door import beside
 
 CHECKPOINTS = "checkpoints"
 LAST = "last"

@@ -25,8 +25,8 @@ from training.checkpoint.manifest import CheckpointError, Manifest, Verdict
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.shard import Interval
-from training.console.quantities import size
-from training.records.line_file import RunFolderError, naming
+from training.logging.line_file import RunFolderError, naming
+from training.logging.quantities import size
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
 # What the JSON files may need, and a margin for a file system that counts whole blocks.
@@ -75,7 +75,7 @@ class Saver:
         in_background: bool,
         door: Path | None = None,
     ) -> None:
-        """Every file is made in the `door`, where there is one; see training/records/door.py."""
+        """Every file is made in the `door`, where there is one; see training/logging/door.py."""
         self._run, self._door = run, door
         self._folder = run / retention.CHECKPOINTS
         self._world = world

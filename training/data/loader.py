@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from engines.base import World
+    from training.callbacks.base import Budget
     from training.data.order import DataOrder
     from training.data.samples import Request, Samples
     from training.data.settings import Loader
-    from training.hooks import Budget
 
 
 class Batches:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from models.base import DataError
-from training.preempt import ignore_in_worker
+from training.callbacks.preemption import ignore_in_worker
 from training.seeds import derive
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from training.hooks import Hook
+from training.callbacks.base import Hook
 from training.trackers.catalog import TRACKERS
 from training.trackers.tracked import Tracked
 

@@ -41,6 +41,6 @@ def row(line: Mapping[str, Any]) -> dict[str, float]:
         found |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
         gauges = (key for key in line if key.endswith(_GAUGE))
         found |= {f"machine/{key}": line[key] for key in gauges}
-    # NaN and infinities are words in metrics.jsonl; see training/records/plain_json.py.
+    # NaN and infinities are words in metrics.jsonl; see training/logging/plain_json.py.
     numbers = {name: float(value) for name, value in found.items() if value is not None}
     return {STEP: line["step"], **numbers}

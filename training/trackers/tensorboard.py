@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.hooks import Ask, Budget, Evaluation, Hook, Logged, Outcome
-from training.records.metrics import NAME as METRICS
+from training.callbacks.base import Ask, Budget, Evaluation, Hook, Logged, Outcome
+from training.logging.metrics import NAME as METRICS
 from training.trackers import tables
 from training.trackers.errands import Errands
 from training.trackers.growing import Growing

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from training.console.words import row
-from training.hooks import Ask, Budget, Evaluation, Hook, Logged, Outcome
+from training.callbacks.base import Ask, Budget, Evaluation, Hook, Logged, Outcome
+from training.logging.words import row
 from training.trackers import wandb_messages as messages
 from training.trackers.companion import Companion, Message
 from training.trackers.tracked import Tracked

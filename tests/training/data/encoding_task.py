@@ -15,9 +15,9 @@ from engines.catalog import build_engine
 from models.base import Loss
 from tests.engines.parity import Case, options
 from tests.training.tiny import TinyTask, make_settings
-from training.data.encoded import Place, use
+from training.data.feature_cache import Place, use
 from training.data.settings import Encodings
-from training.update import optim
+from training.optim import optimizer
 
 WIDTH = 4
 
@@ -122,7 +122,7 @@ def encoded(
     torch.manual_seed(weights)
     model = task.build()
     made = build_engine(engine, world, options(Case(engine), world))
-    module = made.prepare(model, optim.spec(make_settings(), model, world), [model.encoder])
+    module = made.prepare(model, optimizer.spec(make_settings(), model, world), [model.encoder])
     module.train()
     said: list[str] = []
     try:

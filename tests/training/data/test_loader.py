@@ -11,10 +11,10 @@ import torch
 
 from models.base import DataError
 from tests.training.tiny import TinySplit, TinyTask, make_settings
+from training.callbacks.base import Budget
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
-from training.hooks import Budget
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.training import facts
-from training.records import metrics
-from training.records.metrics import Metrics
+from training.logging import metrics
+from training.logging.metrics import Metrics
 from training.trackers import hooks
 from training.trackers.settings import Tracking
 from training.trackers.tracked import Tracked

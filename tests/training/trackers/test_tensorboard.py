@@ -15,8 +15,8 @@ from models.base import Picture, Predictions
 from tests.launcher.saved_runs import SETTINGS
 from tests.training import facts
 from tests.training.trackers.board import PLUGIN, opened
-from training.audience import Audience
-from training.records.metrics import NAME, Metrics, cut
+from training.callbacks.callback_list import Audience
+from training.logging.metrics import NAME, Metrics, cut
 from training.trackers.settings import Tracking
 from training.trackers.tensorboard import FOLDER, tracker
 from training.trackers.tracked import Tracked

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from launcher.messages import PROGRAM
+from launcher.base.diagnostics import PROGRAM
 from tests.training.trackers.conftest import KEY
 from tests.training.trackers.course import Course
 from training.trackers.rows import STEP

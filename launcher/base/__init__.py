@@ -1,0 +1,1 @@
+"""Diagnostics, redaction of secrets and exit codes."""

@@ -1,0 +1,1 @@
+"""Modes and engines compared by measurement."""

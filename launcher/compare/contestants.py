@@ -1,0 +1,241 @@
+"""Who is compared: each mode under each engine, decided and checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from launcher.base.diagnostics import Fault, SettingsError, render
+from launcher.cli.parser import Request
+from launcher.config.entries import PERSONS
+from launcher.config.resolved import Resolved, Words
+from launcher.run_folder import run_folder
+from launcher.stages import pipeline
+from launcher.stages.pipeline import Chain
+from training.evaluation import target
+from training.evaluation.target import Target
+
+BASELINE = "default"
+"""The mode that promises are ratios to; it is always compared."""
+_LOG_EVERY = "log.every"
+_GPU_LINES = 10
+"""Steps a line on a GPU, which must wait for each line; on a CPU every step has one."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far each run goes; all None: to its own end."""
+
+    steps: int | None = None
+    epochs: float | None = None
+    until: Target | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether runs may end before their plan does, to save time here."""
+        return self.steps is not None or self.epochs is not None
+
+    @property
+    def sets(self) -> list[str]:
+        """The settings that see to it, as they are typed behind --set."""
+        if self.steps is not None:
+            return [f"stop.after={self.steps}"]
+        if self.epochs is not None:
+            return [f"stop.after={self.epochs:g} epochs"]
+        return [] if self.until is None else [f"stop.at={self.until.text()}"]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One mode under one engine: a run that can begin."""
+
+    mode: str
+    engine: str
+    words: Words
+    resolved: Resolved
+    """Of a mode that trains in stages, what its last stage comes to."""
+    stages: Mapping[str, Resolved] = field(default_factory=dict)
+    """What each stage comes to; none: it is one run."""
+    warnings: Sequence[Fault] = ()
+
+    @property
+    def promises(self) -> dict[str, Any]:
+        """What the mode promises; of one that trains in stages, what all of them do."""
+        own = dict(self.resolved.promises)
+        others = [stage.promises for stage in self.stages.values()]
+        return {k: v for k, v in own.items() if all(one.get(k) == v for one in others)}
+
+    def promises_of(self, stage: str) -> dict[str, Any]:
+        """What one stage promises of itself alone."""
+        shared = self.promises
+        return {k: v for k, v in self.stages[stage].promises.items() if k not in shared}
+
+    def folder(self, parent: Path, repeat: int) -> Path:
+        """Where a repeat of it, from 1, leaves its run folder."""
+        return parent / f"{self.mode}-{self.engine}-{repeat}"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A comparison that is decided and not started."""
+
+    contestants: Sequence[Contestant]
+    limits: Limits
+    repeats: int
+    folder: Path
+    warnings: Sequence[Fault]
+
+
+def decide(request: Request) -> Match:
+    """All that can be decided by reading settings files. Raises SettingsError with all faults."""
+    faults = list(request.faults)
+    limits, repeats = _limits(request.values, faults), _count(request.values, "--repeat", faults)
+    modes = _names(request.values, "--modes")
+    engines: list[str] = _names(request.values, "--engines")
+    if not modes and not engines:
+        faults.append(_nothing_named())
+    pairs = [
+        (mode, engine)
+        for mode in dict.fromkeys((BASELINE, *modes))
+        for engine in dict.fromkeys(engines) or [request.words.engine]
+    ]
+    known: list[str] = [render([fault]) for fault in faults]
+    warnings: list[Fault] = []
+    found = []
+    for mode, engine in pairs:
+        try:
+            found.append(_contestant(request.words, mode, engine, limits))
+        except SettingsError as error:
+            faults += _fresh(error.faults, known)
+        else:
+            warnings += _fresh(found[-1].warnings, known)
+    folder = _folder(request, found[0].resolved if found else None, faults)
+    if faults:
+        raise SettingsError(faults)
+    return Match(found, limits, repeats or 1, folder, warnings)
+
+
+def _contestant(words: Words, mode: str, engine: str | None, limits: Limits) -> Contestant:
+    """Raises SettingsError where such a run cannot be."""
+    sets = [*words.sets, *limits.sets]
+    own = replace(words, mode=mode, mode_option="--mode", engine=engine, sets=sets)
+    ready = pipeline.prepare(own, None, [])
+    stages = {}
+    if isinstance(ready, Chain):
+        stages = {link.name: begun.resolved for link, begun in ready.left}
+        warnings, resolved = ready.warnings, list(stages.values())[-1]
+    elif ready.place is not None:
+        what = f"compare starts runs of its own, and {ready.place.source} has started this process"
+        raise SettingsError([Fault(what, place="the environment", legal="a plain shell")])
+    else:
+        warnings, resolved = list(ready.resolved.warnings), ready.resolved
+    for key, value in _to_be_measured(resolved, limits):
+        if resolved.values[key].origin.layer not in PERSONS:
+            sets.append(f"{key}={value}")
+    told, name = replace(own, sets=sets), resolved.settings.engine.name
+    return Contestant(mode, name, told, resolved, stages, warnings)
+
+
+def _to_be_measured(resolved: Resolved, limits: Limits) -> list[tuple[str, Any]]:
+    """Settings of a run that is measured, which no mode is about; a person's own stay."""
+    lines = 1
+    if resolved.device != "cpu":
+        lines = _GPU_LINES if limits.steps is None else max(1, min(_GPU_LINES, limits.steps // 5))
+    return [(_LOG_EVERY, lines), ("train.preview", "false")]
+
+
+def _fresh(faults: Sequence[Fault], known: list[str]) -> list[Fault]:
+    """Those that no other contestant has told already."""
+    fresh = []
+    for fault in faults:
+        if (text := render([fault])) not in known:
+            known.append(text)
+            fresh.append(fault)
+    return fresh
+
+
+def _names(values: Mapping[str, str], flag: str) -> list[str]:
+    return [name for part in values.get(flag, "").split(",") if (name := part.strip())]
+
+
+def _limits(values: Mapping[str, str], faults: list[Fault]) -> Limits:
+    given = [flag for flag in ("--steps", "--epochs", "--until") if flag in values]
+    if len(given) > 1:
+        what = f"{' and '.join(given)} exclude one another: each says how far the runs go"
+        place = f"the command line: {' '.join(given)}"
+        faults.append(Fault(what, place=place, legal="one of --steps, --epochs and --until"))
+    until = None
+    if (text := values.get("--until")) is not None:
+        try:
+            until = target.parse(text)
+        except ValueError:
+            faults.append(_wrong("--until", text, target.LEGAL, "val_loss=1.9"))
+    return Limits(_count(values, "--steps", faults), _positive(values, "--epochs", faults), until)
+
+
+def _count(values: Mapping[str, str], flag: str, faults: list[Fault]) -> int | None:
+    text = values.get(flag)
+    if text is None or (text.isdecimal() and int(text) > 0):
+        return None if text is None else int(text)
+    faults.append(_wrong(flag, text, "a whole number from 1 on", "3"))
+    return None
+
+
+def _positive(values: Mapping[str, str], flag: str, faults: list[Fault]) -> float | None:
+    text = values.get(flag)
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if 0 < number < float("inf"):
+        return number
+    faults.append(_wrong(flag, text, "a number above 0", "1"))
+    return None
+
+
+def _wrong(flag: str, text: str, legal: str, example: str) -> Fault:
+    return Fault(
+        f"{flag} '{text}' cannot be read",
+        value=text,
+        place=f"the command line: {flag} {text}",
+        legal=legal,
+        mend=f"write  {flag} {example}",
+    )
+
+
+def _nothing_named() -> Fault:
+    return Fault(
+        "compare needs to know what",
+        place="the command line: compare",
+        legal="--modes, --engines, or both, names with commas between them",
+        mend="write  --modes default,fast",
+    )
+
+
+def _folder(request: Request, resolved: Resolved | None, faults: list[Fault]) -> Path:
+    """Where everything goes: new or empty."""
+    if request.out is None:
+        model = resolved.settings.model if resolved is not None else None
+        size = getattr(model, "size", None)
+        names = [getattr(model, "family", "model").replace(":", "-"), *([size] if size else [])]
+        name = "-".join(["compare", *names, datetime.now().strftime("%Y%m%d-%H%M%S")])
+        folder = run_folder.PARENT / name
+        number = 1
+        while folder.exists():
+            number += 1
+            folder = run_folder.PARENT / f"{name}-{number}"
+        return folder
+    place = f"--out {request.out}"
+    try:
+        run_folder.check(request.out, place)
+        if request.out.is_dir() and any(request.out.iterdir()):
+            legal = "a new or empty folder"
+            faults.append(Fault(f"{request.out} is not empty", place=place, legal=legal))
+    except SettingsError as error:
+        faults += error.faults
+    return request.out

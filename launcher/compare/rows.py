@@ -1,0 +1,235 @@
+"""A row of the comparison: what the repeats of one mode under one engine came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from statistics import median, quantiles
+from typing import Any
+
+from launcher.compare.measures import Measured
+from launcher.compare.promises import Figures, Judged
+
+_POINTS = 200
+"""Of a curve; more than a plot can show."""
+
+
+@dataclass(frozen=True)
+class Extrapolated:
+    """What was worked out from the steps that were taken, for not all of it was run."""
+
+    epoch: bool
+    total: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one mode under one engine; None: not measured."""
+
+    model: str
+    mode: str
+    engine: str
+    stage: str | None = None
+    """One stage of a mode that trains in stages; None: all of the mode."""
+    error: str | None = None
+    """Why it failed; None: it did not."""
+    notes: Sequence[str] = ()
+    """What was filled in for this machine."""
+    repeats: int = 0
+    parameters: int | None = None
+    architecture: str | None = None
+    samples: int | None = None
+    global_batch: int | None = None
+    steps: int | None = None
+    """That were taken in one repeat."""
+    total_steps: int | None = None
+    """Of the whole plan."""
+    steps_per_epoch: int | None = None
+    step_s: float | None = None
+    """Median over the steps of all repeats, without those of the warm-up."""
+    step_spread_s: tuple[float, float] | None = None
+    """The quartiles of the same."""
+    step_mean_s: float | None = None
+    """Mean in a repeat, of the repeat in the middle: what longer times are made of."""
+    evaluation_s: float | None = None
+    epoch_s: float | None = None
+    """All steps of an epoch, and its share of the evaluations."""
+    total_s: float | None = None
+    """All steps and evaluations of the whole plan."""
+    extrapolated: Extrapolated = Extrapolated(False, False)
+    samples_per_s: float | None = None
+    units_per_s: float | None = None
+    units: str = "units"
+    device_peak_bytes: int | None = None
+    host_peak_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+    """Where tensors live: on a CPU, the growth of resident memory since before all was built."""
+    metric: Mapping[str, Any] | None = None
+    """The best evaluation: metric, value, step, direction."""
+    time_to_metric_s: float | None = None
+    never_reached: bool = False
+    time_split_s: Mapping[str, float] = field(default_factory=dict)
+    """An epoch: computing, waiting for data, evaluation."""
+    curve: Sequence[tuple[float, float]] = ()
+    """(seconds of training, metric) of the first repeat."""
+    losses: Sequence[tuple[float, float]] = ()
+    folders: Sequence[str] = ()
+    promises: Sequence[Judged] = ()
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"{self.mode} {self.engine}" + (f" · {self.stage}" if self.stage else "")
+
+
+def measured(row: Row, runs: Sequence[Measured]) -> Row:
+    """The `row` with what its `runs` came to, one a repeat."""
+    first = runs[0]
+    result, plan = first.result, first.plan
+    seconds = [step.seconds for run in runs for step in run.counted]
+    mean = median(run.mean_s for run in runs)
+    judged = [run.evaluation_s for run in runs if run.evaluation_s is not None]
+    peaks = [run.result["peak_memory_bytes"] for run in runs]
+    reached = [run.reached_at_s for run in runs]
+    known = [one for one in reached if one is not None]
+    times = _times(first, runs, mean, median(judged) if judged else None)
+    return replace(
+        row,
+        repeats=len(runs),
+        parameters=result["parameters"],
+        architecture=result["architecture"],
+        samples=result["samples"],
+        global_batch=plan["global_batch"],
+        steps=len(first.steps),
+        total_steps=plan["total_steps"],
+        steps_per_epoch=plan["steps_per_epoch"],
+        step_s=median(seconds),
+        step_spread_s=_quartiles(seconds),
+        step_mean_s=mean,
+        samples_per_s=plan["global_batch"] / mean,
+        units_per_s=median(_units_per_s(run) for run in runs),
+        units=plan["units"],
+        device_peak_bytes=_largest([peak["device"] for peak in peaks]),
+        host_peak_bytes=_largest([peak["host"] for peak in peaks]),
+        peak_memory_bytes=_largest(
+            [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
+        ),
+        metric=_metric(runs),
+        time_to_metric_s=median(known) if known and len(known) == len(runs) else None,
+        never_reached=first.aim is not None and len(known) < len(runs),
+        curve=first.curve(result["best"]["metric"]) if result["best"] else (),
+        losses=first.losses(),
+        **times,
+    )
+
+
+def staged(row: Row, stages: Sequence[Row]) -> Row:
+    """The `row` of a mode that trains in stages: times added up, memory of the largest stage."""
+    last = stages[-1]
+    whole = [one for one in stages if one.total_s is not None]
+    return replace(
+        row,
+        repeats=min(one.repeats for one in stages),
+        parameters=_largest([one.parameters for one in stages]),
+        samples=last.samples,
+        global_batch=last.global_batch,
+        total_s=sum(one.total_s or 0 for one in whole) if len(whole) == len(stages) else None,
+        extrapolated=Extrapolated(False, any(one.extrapolated.total for one in stages)),
+        device_peak_bytes=_largest([one.device_peak_bytes for one in stages]),
+        host_peak_bytes=_largest([one.host_peak_bytes for one in stages]),
+        peak_memory_bytes=_largest([one.peak_memory_bytes for one in stages]),
+        metric=last.metric,
+    )
+
+
+def figures(row: Row, is_whole: bool, aimed: bool) -> Figures:
+    """What promises are judged by.
+
+    `is_whole`: nothing was cut short; `aimed`: a metric was to be reached.
+    """
+    quality = float(row.metric["value"]) if row.metric is not None and is_whole else None
+    values = {
+        "epoch_time": row.epoch_s,
+        "step_time": row.step_s,
+        "total_time": row.total_s,
+        "samples_per_s": row.samples_per_s,
+        "units_per_s": row.units_per_s,
+        "time_to_metric": row.time_to_metric_s,
+        "peak_memory": row.peak_memory_bytes,
+        "device_peak": row.device_peak_bytes,
+        "host_peak": row.host_peak_bytes,
+        "parameters": row.parameters,
+        "samples": row.samples,
+        "global_batch": row.global_batch,
+        "metric": quality if quality is not None and isfinite(quality) else None,
+    }
+    if row.error is not None:
+        return Figures({}, why=dict.fromkeys(values, "the run failed"))
+    why = {
+        "device_peak": "no GPU",
+        "time_to_metric": "never reached" if aimed else "needs --until",
+        "metric": "no evaluation" if row.metric is None else "the runs were cut short",
+    }
+    if row.evaluation_s is None:
+        why |= dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed")
+    less = row.metric is not None and row.metric.get("direction") == "min"
+    return Figures(values, less, why, row.never_reached)
+
+
+def _times(
+    first: Measured, runs: Sequence[Measured], mean: float, evaluation_s: float | None
+) -> dict[str, Any]:
+    """Of an epoch and of the whole plan; None where an evaluation falls due and none was timed."""
+    steps = median(run.planned_steps for run in runs)
+    judged = median(run.planned_evaluations for run in runs)
+    per_epoch = first.plan["steps_per_epoch"]
+    data_s = median(_waiting_s(run) for run in runs)
+    if judged and evaluation_s is None:
+        return {}
+    share = median(run.evaluations_per_epoch for run in runs) * (evaluation_s or 0.0)
+    return {
+        "evaluation_s": evaluation_s,
+        "epoch_s": per_epoch * mean + share,
+        "total_s": steps * mean + judged * (evaluation_s or 0.0),
+        "extrapolated": Extrapolated(
+            any(len(run.steps) < per_epoch for run in runs), not all(r.is_whole for r in runs)
+        ),
+        "time_split_s": {
+            "computing": per_epoch * max(mean - data_s, 0.0),
+            "waiting for data": per_epoch * data_s,
+            "evaluation": share,
+        },
+    }
+
+
+def _waiting_s(run: Measured) -> float:
+    return sum(step.data_s for step in run.counted) / len(run.counted)
+
+
+def _units_per_s(run: Measured) -> float:
+    return sum(step.units for step in run.counted) / sum(step.seconds for step in run.counted)
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def _metric(runs: Sequence[Measured]) -> Mapping[str, Any] | None:
+    """The best evaluation of the repeat in the middle."""
+    found = [run.result["best"] for run in runs if run.result["best"] is not None]
+    return sorted(found, key=lambda best: float(best["value"]))[len(found) // 2] if found else None
+
+
+def _largest(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None
+
+
+def thinned(points: Sequence[Any]) -> list[Any]:
+    """So many of them as a plot can show, the last one among them."""
+    every = -(-len(points) // _POINTS)
+    return list(points[::-1][:: max(every, 1)][::-1])

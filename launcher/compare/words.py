@@ -1,0 +1,132 @@
+"""The numbers of a comparison in words, the same for the terminal and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from launcher.base.diagnostics import counted
+from training.logging.quantities import amount, duration, real, size
+
+if TYPE_CHECKING:
+    from launcher.compare.match import Facts
+    from launcher.compare.promises import Judged
+    from launcher.compare.rows import Row
+    from training.evaluation.target import Target
+
+NOTHING = "–"
+MARKS = {True: "✓", False: "✗", None: ""}
+_EXTRAPOLATED = " *"
+
+
+def title(facts: Facts) -> str:
+    """What ran where, how often and how far."""
+    limits = facts.limits
+    far = "to its end"
+    if limits.steps is not None:
+        far = f"for {counted(limits.steps, 'step')}"
+    elif limits.epochs is not None:
+        far = f"for {limits.epochs:g} epoch" + ("" if limits.epochs == 1 else "s")
+    elif limits.until is not None:
+        far = f"until {limits.until.text()}"
+    often = "" if facts.repeats == 1 else f", {facts.repeats} times in turns"
+    return f"on {facts.machine}; each run {far}{often}"
+
+
+def table(rows: Sequence[Row], until: Target | None) -> list[tuple[str, ...]]:
+    """The head and a line for each row."""
+    units = next((row.units for row in rows if row.units_per_s is not None), "units")
+    to_metric = () if until is None else (f"to {until.text()}",)
+    head = (
+        *("mode", "engine", "samples", "parameters", "step", "epoch", "whole run", "samples/s"),
+        *(f"{units}/s", "device", "host", "growth", "best metric", *to_metric),
+    )
+    return [head, *(_line(row, until is not None) for row in rows)]
+
+
+def _line(row: Row, aimed: bool) -> tuple[str, ...]:
+    mode = row.mode if row.stage is None else f"{row.mode} · {row.stage}"
+    cells = (
+        mode,
+        row.engine,
+        NOTHING if row.samples is None else f"{row.samples:,}",
+        _of(amount, row.parameters),
+        step(row),
+        _of(duration, row.epoch_s) + _mark(row.epoch_s, row.extrapolated.epoch),
+        _of(duration, row.total_s) + _mark(row.total_s, row.extrapolated.total),
+        _of(amount, row.samples_per_s),
+        _of(amount, row.units_per_s),
+        _of(size, row.device_peak_bytes),
+        _of(size, row.host_peak_bytes),
+        _of(size, row.peak_memory_bytes),
+        metric(row),
+    )
+    return (*cells, to_metric(row)) if aimed else cells
+
+
+def step(row: Row) -> str:
+    """Median and half the distance of the quartiles: `38.2 ms ± 0.4`."""
+    if row.step_s is None or row.step_spread_s is None:
+        return NOTHING
+    spread = (row.step_spread_s[1] - row.step_spread_s[0]) / 2
+    if row.step_s < 1:
+        return f"{row.step_s * 1e3:.1f} ms ± {spread * 1e3:.1f}"
+    return f"{row.step_s:.2f} s ± {spread:.2f}"
+
+
+def metric(row: Row) -> str:
+    """The best evaluation."""
+    if row.metric is None:
+        return NOTHING
+    return f"{row.metric['metric']} {real(float(row.metric['value']))}"
+
+
+def to_metric(row: Row) -> str:
+    """When the metric was reached, or that it never was."""
+    if row.time_to_metric_s is not None:
+        return duration(row.time_to_metric_s)
+    return "never reached" if row.never_reached else NOTHING
+
+
+def legend(rows: Sequence[Row], facts: Facts) -> Iterator[str]:
+    """What the marks of the table mean, where there are any."""
+    if any(row.extrapolated.epoch or row.extrapolated.total for row in rows):
+        yield "* extrapolated: worked out from the steps that were run, and not run to the end"
+    if all(row.device_peak_bytes is None for row in rows):
+        yield "device memory is not measured: there is no GPU here"
+    digests = {row.architecture for row in rows if row.architecture is not None}
+    if len(rows) > 1 and len(digests) == 1:
+        yield "the names and shapes of all parameters are the same in all of them"
+
+
+def bounds(one: Judged) -> str:
+    """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
+    least, most = one.promised.get("at_least"), one.promised.get("at_most")
+    if least is not None and most is not None:
+        same = least == most
+        return _number(one, least) if same else f"{_number(one, least)} to {_number(one, most)}"
+    if least is not None:
+        return f"at least {_number(one, least)}"
+    return NOTHING if most is None else f"at most {_number(one, most)}"
+
+
+def measured(one: Judged) -> str:
+    """The ratio, or why there is none."""
+    if one.measured is not None:
+        return _number(one, one.measured)
+    if one.kept is False:
+        return one.why or NOTHING
+    return f"not measured ({one.why})" if one.why and one.why != "not measured" else "not measured"
+
+
+def _number(one: Judged, value: float) -> str:
+    return size(value) if one.name.endswith("_bytes") else f"{value:.3g}"
+
+
+def _of(said: object, value: float | None) -> str:
+    assert callable(said)
+    return NOTHING if value is None else str(said(value))
+
+
+def _mark(value: float | None, extrapolated: bool) -> str:
+    return _EXTRAPOLATED if extrapolated and value is not None else ""

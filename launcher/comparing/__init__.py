@@ -1,1 +1,0 @@
-"""Modes and engines side by side: run in turns, measured, held to what they promise."""

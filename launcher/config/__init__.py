@@ -1,0 +1,1 @@
+"""Settings: schema, files, layers with provenance, adaptation to the machine, validation."""

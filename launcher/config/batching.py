@@ -1,0 +1,127 @@
+"""The tied numbers of a step, solved once: global batch = micro-batch × accumulation × world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from launcher.base.diagnostics import Fault, SettingsError
+from launcher.config import errors
+from launcher.config.entries import PERSONS
+from launcher.config.resolved import Batching, Value
+
+GLOBAL, MICRO, ACCUMULATION = "train.global_batch", "train.micro_batch", "train.accumulation"
+TRIO = (GLOBAL, MICRO, ACCUMULATION)
+
+
+def solve(values: Mapping[str, Value], world_size: int) -> Batching:
+    """The numbers for a world size.
+
+    The product of micro-batch and accumulation on one process is the global batch; more
+    processes take accumulation away first, then micro-batch. Raises SettingsError.
+    """
+    at_one = _at_one_process(values)
+    if at_one.global_batch % world_size:
+        raise SettingsError([_no_share(values, at_one.global_batch, world_size)])
+    share = at_one.global_batch // world_size
+    micro = largest_divisor(share, at_one.micro_batch)
+    return Batching(at_one.global_batch, micro, share // micro, world_size)
+
+
+def halved(numbers: Batching) -> Batching | None:
+    """The same global batch in micro-batches of half the size, or less; None: they are of 1."""
+    if numbers.micro_batch == 1:
+        return None
+    share = numbers.micro_batch * numbers.accumulation
+    micro = largest_divisor(share, numbers.micro_batch // 2)
+    return Batching(numbers.global_batch, micro, share // micro, numbers.world_size)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`."""
+    return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
+
+
+def nearest_multiple(number: int, of: int) -> int:
+    """The multiple of `of` that is nearest to `number`, and at least `of`."""
+    return max(of, round(number / of) * of)
+
+
+@dataclass(frozen=True)
+class _Trio:
+    total: int | None
+    micro: int | None
+    accumulation: int | None
+
+
+def _at_one_process(values: Mapping[str, Value]) -> Batching:
+    """The numbers as one process would have them."""
+    trio = _Trio(*(values[key].value for key in TRIO))
+    typed = {key for key in TRIO if _by_person(values[key])}
+    total = trio.total if GLOBAL in typed or not typed else None
+    micro, accumulation = trio.micro or 1, trio.accumulation or 1
+    if total is None:
+        return Batching(micro * accumulation, micro, accumulation, 1)
+    if {MICRO, ACCUMULATION} <= typed and micro * accumulation != total:
+        raise SettingsError([_contradiction(values)])
+    if MICRO in typed:
+        if total % micro:
+            raise SettingsError([_no_multiple(values, MICRO, total, micro)])
+        return Batching(total, micro, total // micro, 1)
+    if ACCUMULATION in typed:
+        if total % accumulation:
+            raise SettingsError([_no_multiple(values, ACCUMULATION, total, accumulation)])
+        return Batching(total, total // accumulation, accumulation, 1)
+    micro = largest_divisor(total, micro)
+    return Batching(total, micro, total // micro, 1)
+
+
+def _by_person(value: Value) -> bool:
+    return value.origin.layer in PERSONS and value.value is not None
+
+
+def _places(values: Mapping[str, Value], *keys: str) -> str:
+    return "; ".join(errors.place(key, values[key].origin) for key in keys)
+
+
+def _contradiction(values: Mapping[str, Value]) -> Fault:
+    total, micro, accumulation = (values[key].value for key in TRIO)
+    return Fault(
+        f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, "
+        f"which is {micro * accumulation}",
+        key=GLOBAL,
+        value=total,
+        place=_places(values, GLOBAL, MICRO, ACCUMULATION),
+        legal="the global batch, or micro-batch and accumulation of one process",
+        nearest=str(micro * accumulation),
+        mend="leave one of the three out",
+    )
+
+
+def _no_multiple(values: Mapping[str, Value], key: str, total: int, part: int) -> Fault:
+    divisor = largest_divisor(total, part)
+    return Fault(
+        f"{GLOBAL} {total} is no multiple of {key} {part}",
+        key=key,
+        value=part,
+        place=_places(values, GLOBAL, key),
+        legal=f"a {key.partition('.')[2]} that divides {total}",
+        nearest=str(divisor),
+        mend=f"{errors.write_over(key, values[key].origin, divisor)}  "
+        f"or  {GLOBAL} {nearest_multiple(total, part)}",
+    )
+
+
+def _no_share(values: Mapping[str, Value], total: int, world_size: int) -> Fault:
+    near = nearest_multiple(total, world_size)
+    given = [key for key in TRIO if _by_person(values[key])]
+    keys = given or [MICRO, ACCUMULATION]
+    return Fault(
+        f"a global batch of {total} cannot be shared by {world_size} processes",
+        key=keys[0],
+        value=total,
+        place=_places(values, *keys),
+        legal=f"a multiple of {world_size}, or a number of processes that divides {total}",
+        nearest=f"{near}, or {largest_divisor(total, world_size)} processes",
+        mend=f"write  --set {GLOBAL}={near}",
+    )

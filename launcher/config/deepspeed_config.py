@@ -1,0 +1,74 @@
+"""The DeepSpeed JSON of a run: the engine's own, with the person's file merged over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from engines.catalog import ENGINES
+from engines.zero import ds_file
+from engines.zero.ds_config import ConfigConflict, Conflict, merge
+from engines.zero.ds_told import told
+from launcher.base.diagnostics import Fault, SettingsError, plain, shown
+from launcher.config.errors import place
+from launcher.config.resolved import Resolved
+
+_KEY = "engine.ds_config"
+
+
+def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
+    """What DeepSpeed is told of partitioning and offload; empty for other engines.
+
+    `own_path` is the person's file, engine.ds_config. Reads the disk. Raises SettingsError for
+    each key of that file that cannot stand beside the settings.
+    """
+    settings = resolved.settings
+    name = ENGINES[settings.engine.name].ds_config
+    if name is None:
+        return {}
+    shipped = ds_file.shipped(name)
+    if own_path is None:
+        return shipped
+    own = _read(Path(own_path).expanduser(), resolved)
+    says = told(settings.engine.name, shipped, resolved.batching, settings)
+    try:
+        return merge(shipped, own.values, says)
+    except ConfigConflict as found:
+        raise SettingsError(
+            [_fault(conflict, own, resolved) for conflict in found.conflicts]
+        ) from None
+
+
+def _read(path: Path, resolved: Resolved) -> ds_file.DeepSpeedFile:
+    asked = resolved.values[_KEY].origin.place
+    try:
+        return ds_file.read(path)
+    except ds_file.FileError as fault:
+        line = f", line {fault.line}" if fault.line else ""
+        raise SettingsError([Fault(f"{path}{line} {fault}", key=_KEY, place=asked)]) from None
+    except OSError as fault:
+        what = f"{path} cannot be read: {fault.strerror or fault}"
+        raise SettingsError([Fault(what, key=_KEY, place=asked)]) from fault
+
+
+def _fault(conflict: Conflict, own: ds_file.DeepSpeedFile, resolved: Resolved) -> Fault:
+    line = own.lines.get(conflict.key)
+    where = resolved.settings.engine.ds_config + (f", line {line}" if line else "")
+    what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
+    if conflict.setting is not None and conflict.told is not None:
+        what += f" {plain(conflict.told)}"
+        where += f", against {_origin(conflict.setting, resolved)}"
+    return Fault(
+        what,
+        key=conflict.key,
+        value=conflict.value,
+        place=where,
+        legal=", ".join(conflict.legal) or None,
+        nearest=conflict.nearest,
+        mend=conflict.mend,
+    )
+
+
+def _origin(key: str, resolved: Resolved) -> str:
+    value = resolved.values.get(key)
+    return place(key, value.origin) if value else "the settings"

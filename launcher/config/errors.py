@@ -1,0 +1,268 @@
+"""The faults of single values: unknown keys, wrong types, what is out of range."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+from launcher.base import diagnostics
+from launcher.base.diagnostics import Fault, SettingsError, plain, shown
+from launcher.config import yaml_source
+from launcher.config.entries import RESUMED, Entry
+from launcher.config.leaves import Leaf, leaves, sections
+from launcher.config.nodes import Unreadable
+from launcher.config.resolved import Origin, Value
+
+_OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+_WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
+_ON, _OFF = ("true", "on", "yes", "y", "1"), ("false", "off", "no", "n", "0")
+_LISTS = {
+    "mode": "list modes",
+    "engine.name": "list engines",
+    "model.family": "list models",
+    "model.size": "list models",
+}
+
+_BESIDE = {"model.family": "or a task of your own: package.module:Class"}
+"""What is legal beside the options of a table."""
+_CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}
+
+
+def unknown_key(family: str, entry: Entry) -> Fault:
+    """A key that no package reads, or a section that is given a value."""
+    if entry.key in sections(family):
+        return _no_section(family, entry)
+    section, _, last = entry.key.rpartition(".")
+    section = section if section in sections(family) else ""
+    here = [
+        key for key in (*leaves(family), *sections(family)) if key.rpartition(".")[0] == section
+    ]
+    by_last = {key.rpartition(".")[2]: key for key in leaves(family)}
+    near = diagnostics.nearest(entry.key, here)
+    if near is None and (name := diagnostics.nearest(last, by_last)):
+        near = by_last[name]
+    near = near or diagnostics.nearest(entry.key, leaves(family))
+    names = sorted(key.rpartition(".")[2] for key in here)
+    return Fault(
+        f"key '{entry.key}' is not known",
+        key=entry.key,
+        value=entry.value,
+        place=place(entry.key, entry.origin),
+        legal=diagnostics.listed(names, "explain"),
+        nearest=near,
+        mend=near and _write(entry, near, entry.value),
+        order=entry.order,
+    )
+
+
+def twice(entry: Entry, first: Entry) -> Fault:
+    """A key that one source gives twice, so that neither is the later."""
+    return Fault(
+        f"{entry.key} is given twice, as {_as_typed(first)} and as {_as_typed(entry)}",
+        key=entry.key,
+        value=entry.value,
+        place=f"{first.origin.place}, and {entry.origin.place}",
+        mend="leave one of them out",
+        order=entry.order,
+    )
+
+
+def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Fault:
+    """A value that the schema refuses; `kind` is pydantic's name of the reason."""
+    near = _nearest(leaf, entry, kind)
+    return Fault(
+        f"{named(entry.key)} {_as_typed(entry)} {_reason(leaf, entry.value, kind)}",
+        key=entry.key,
+        value=entry.value,
+        place=place(entry.key, entry.origin),
+        replaced=replaced(beneath),
+        legal=legal(leaf),
+        nearest=None if near is None else plain(near),
+        mend=None if near is None else _write(entry, entry.key, near),
+        order=entry.order,
+    )
+
+
+def replaced(beneath: Value) -> tuple[Any, str] | None:
+    """What a message tells of the value that lay below; built-in ones are not worth a word."""
+    if beneath.origin.layer == "built-in":
+        return None
+    return beneath.value, beneath.origin.place
+
+
+def named(key: str) -> str:
+    """A setting as a person calls it."""
+    return _CALLED.get(key, key)
+
+
+def legal(leaf: Leaf) -> str:
+    """What a setting may be, in one line."""
+    if isinstance(leaf.legal, tuple):
+        told = diagnostics.listed(leaf.legal, _LISTS.get(leaf.key, f"explain {leaf.key}"))
+        told += f"; {_BESIDE[leaf.key]}" if leaf.key in _BESIDE else ""
+    elif leaf.legal:
+        told = leaf.legal
+    else:
+        told = f"a {leaf.type}" if leaf.type != "true or false" else leaf.type
+        if leaf.range:
+            told += f", {leaf.range}"
+    # Where nothing is what it is anyway, to say that it may be nothing helps nobody.
+    return f"{told}, or null" if leaf.nullable and leaf.default is not None else told
+
+
+def unseen_by_schema(leaf: Leaf, value: Any) -> str | None:
+    """What the types let pass: a name that no table holds, a number that is not finite."""
+    if isinstance(value, str) and isinstance(leaf.legal, tuple) and value not in leaf.legal:
+        return "not_known"
+    numbers = value if isinstance(value, list) else [value]
+    if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+        return "finite_number"
+    return None
+
+
+def _no_section(family: str, entry: Entry) -> Fault:
+    keys = [key for key in leaves(family) if key.startswith(f"{entry.key}.")]
+    name = next((key for key in ("name", "size", "path") if f"{entry.key}.{key}" in keys), None)
+    write = _write(entry, f"{entry.key}.{name}", entry.value) if name else None
+    return Fault(
+        f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
+        key=entry.key,
+        value=entry.value,
+        place=place(entry.key, entry.origin),
+        legal=diagnostics.listed([key.rpartition(".")[2] for key in keys], "explain"),
+        mend=write,
+        order=entry.order,
+    )
+
+
+def _as_typed(entry: Entry) -> str:
+    return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
+
+
+def _reason(leaf: Leaf, value: Any, kind: str) -> str:
+    if kind in _OUT_OF_RANGE or (leaf.type == "length" and type(value) is int):
+        return "is out of range"
+    if kind == "finite_number":
+        return "is not a finite number"
+    if kind in ("too_short", "too_long"):
+        return "has the wrong length"
+    if kind in _WRONG_FORM and isinstance(value, list):
+        return "is not understood"
+    if kind in _WRONG_FORM and isinstance(value, str):
+        return "is not known" if isinstance(leaf.legal, tuple) else "is not understood"
+    if isinstance(value, str) and "number" in leaf.type:
+        return f"is text, not a {leaf.type}"
+    if leaf.type == "text" and value is not None:
+        return "is not text"
+    if leaf.type in ("one of", "length", "text", "mapping"):
+        return "is not understood"
+    return f"is not {'' if leaf.type == 'true or false' else 'a '}{leaf.type}"
+
+
+def _nearest(leaf: Leaf, entry: Entry, kind: str) -> Any:
+    value = entry.value
+    if leaf.nullable and str(value).lower() == "none":
+        return "null"
+    if leaf.type == "true or false" or isinstance(value, bool):
+        return _as_switch(leaf, value)
+    if isinstance(leaf.legal, tuple) and isinstance(value, str):
+        return _as_switch(leaf, value) or diagnostics.nearest(value, leaf.legal)
+    if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
+        return leaf.bounds.get("ge" if kind == "greater_than_equal" else "le")
+    if "number" in leaf.type and isinstance(value, str):
+        return _as_number(leaf, value)
+    if leaf.type == "whole number" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return _as_text(leaf, value)
+
+
+def _as_switch(leaf: Leaf, value: Any) -> str | None:
+    """What was meant by one of the many words for on and off."""
+    word = str(value).lower()
+    for words, switched in ((_ON, ("true", "on")), (_OFF, ("false", "off"))):
+        if word in words:
+            legal = ("true", "false") if leaf.type == "true or false" else leaf.legal or ()
+            return next((option for option in switched if option in legal), None)
+    return None
+
+
+def _as_number(leaf: Leaf, text: str) -> int | float | None:
+    """The number that a quoted text, or one of YAML 1.1, was meant to be."""
+    try:
+        value = yaml_source.word(re.sub(r"(?<=[0-9])_(?=[0-9])", "", text.strip()))
+    except ValueError:
+        return None
+    kinds = (int,) if leaf.type == "whole number" else (int, float)
+    return value if isinstance(value, kinds) and not isinstance(value, bool) else None
+
+
+def _as_text(leaf: Leaf, value: Any) -> str | None:
+    if (
+        leaf.type == "text"
+        and not isinstance(value, str | list | dict | bool)
+        and value is not None
+    ):
+        return f'"{plain(value)}"'
+    return None
+
+
+def place(key: str, origin: Origin) -> str:
+    """Where a value was written, as a message names it."""
+    if origin.layer == "command line" or ", line " not in origin.place:
+        return origin.place
+    return f"{origin.place}: {key}"
+
+
+def write_over(key: str, origin: Origin, value: Any) -> str:
+    """What to type in the place of a value."""
+    option = origin.place.split()[0] if origin.layer == "command line" else None
+    if origin.layer == RESUMED:
+        option = "--set"  # what the old run had is replaced by what is typed now, not in its file
+    return _line(option, key, value)
+
+
+def of_own_task(error: SettingsError, origin: Origin) -> list[Fault]:
+    """The faults of a task of the person's own, with the place where they named it before."""
+    told = place("model.family", origin)
+    return [
+        replace(
+            fault,
+            place=f"{told}; {fault.place}" if fault.place else told,
+            mend=fault.mend
+            or (fault.nearest and write_over("model.family", origin, fault.nearest)),
+        )
+        for fault in error.faults
+    ]
+
+
+def no_assignment(text: str, order: tuple[int, int]) -> Fault:
+    """A --set without its value."""
+    return Fault(
+        f"--set {text} sets nothing",
+        place=f"--set {text}",
+        legal="--set KEY=VALUE, such as  --set optim.lr=1e-3",
+        order=order,
+    )
+
+
+def unreadable(text: str, error: Unreadable, order: tuple[int, int]) -> Fault:
+    """A value on the command line that is broken YAML."""
+    return Fault(f"{text} cannot be read: {error.problem}", place=text, order=order)
+
+
+def _write(entry: Entry, key: str, value: Any) -> str:
+    """The line to type where the entry stands, for the same or another key."""
+    if entry.option is None and key.rpartition(".")[0] != entry.key.rpartition(".")[0]:
+        return f"write  {key}: {plain(value)}"
+    return _line(entry.option, key, value)
+
+
+def _line(option: str | None, key: str, value: Any) -> str:
+    if option is None:
+        return f"write  {key.rpartition('.')[2]}: {plain(value)}"
+    if option == "--set":
+        return f"write  --set {key}={plain(value)}"
+    space = "" if option.endswith(":") else " "  # --model FAMILY:
+    return f"write  {option}{space}{plain(value)}"

@@ -1,0 +1,82 @@
+"""What can be told of the settings only when the data is read and everything is built."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from launcher.base.diagnostics import Fault, SettingsError, render
+from launcher.config import errors as refusals
+from launcher.config import unused_settings
+from launcher.config.batching import GLOBAL, largest_divisor
+from launcher.config.resolved import Resolved
+from launcher.config.unused_settings import Taken
+from launcher.config.validate import check_budget
+from models.base import DataError, Task
+from models.common.split import FILE, shared_groups
+from training.callbacks.base import Budget
+
+MOST_LEFT_OUT = 0.1
+"""Share of an epoch that may go unseen without a word."""
+_NAMED = 3
+
+
+def check(resolved: Resolved, budget: Budget, settings: Taken, speaks: bool) -> None:
+    """Refuse or warn of what only now can be told: lengths that never come, settings nobody read.
+
+    All that reads settings has to be built by now. Raises SettingsError; warnings go to stderr
+    where this rank `speaks`.
+    """
+    faults: list[Fault] = []
+    if not budget.intake:  # which has a length and a schedule of its own
+        faults += check_budget(resolved, budget.total_steps, budget.steps_per_epoch)
+    faults += _left_out(resolved, budget)
+    faults += unused_settings.unread_faults(resolved, unused_settings.seen(settings))
+    if errors := [fault for fault in faults if fault.severity == "error"]:
+        raise SettingsError(errors)
+    if faults and speaks:
+        print(render(faults), file=sys.stderr)
+
+
+def check_splits(task: Task, folder: Path) -> None:
+    """Refuse data on which training and validation would see the same. Reads the run folder.
+
+    Raises DataError where two splits are one object, or share groups.
+    """
+    mend = "split by what a sample belongs to: recording, patient, document"
+    if task.data("train") is task.data("val"):
+        raise DataError(
+            "the task gives the same samples to train and to validate on",
+            where="data('train') and data('val') of the task",
+            legal="splits that share no sample",
+            mend=mend,
+        )
+    if shared := shared_groups(folder):
+        more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
+        raise DataError(
+            f"{len(shared)} groups are in two splits: {', '.join(shared[:_NAMED])}{more}",
+            where=str(folder / FILE),
+            legal="each group in one of train, val and test",
+            mend=mend,
+        )
+
+
+def _left_out(resolved: Resolved, budget: Budget) -> list[Fault]:
+    """That much of the data fills no global batch, in each epoch another part."""
+    length = budget.steps_per_epoch * budget.global_batch + budget.left_out
+    if budget.left_out <= MOST_LEFT_OUT * length:
+        return []
+    whole = -(-length // budget.global_batch)
+    near = largest_divisor(length, length // whole)
+    origin = resolved.values[GLOBAL].origin
+    return [
+        Fault(
+            f"{budget.left_out} of {length} samples fill no global batch of {budget.global_batch}: "
+            f"each epoch leaves out as many, other ones each time",
+            key=GLOBAL,
+            value=budget.global_batch,
+            place=refusals.place(GLOBAL, origin),
+            mend=f"write  --set {GLOBAL}={near}",
+            severity="warning",
+        )
+    ]

@@ -1,0 +1,135 @@
+"""The family, size, mode and engine of a run, which decide what layers of settings there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engines.catalog import ENGINES
+from launcher.base.diagnostics import Fault, SettingsError
+from launcher.config import cli_args as typed
+from launcher.config import custom_config, custom_task, errors, presets, transforms
+from launcher.config.custom_task import FOLDER
+from launcher.config.entries import Entry, find
+from launcher.config.nodes import plain
+from launcher.config.resolved import STAGED, Words
+from launcher.config.schema import config_of
+from launcher.config.staging import asked, declared
+from launcher.resume.resumed_settings import Base
+from models.catalog import FAMILIES, is_own
+
+_MAY_MOVE = ("engine.name", FOLDER)
+"""Choices in which a run that goes on follows what is typed now."""
+FIRST_RUN = ("language", "small")
+"""The family and size of a run for which no model was named."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides which layers there are; faulty choices stand as None."""
+
+    family: str
+    size: str | None
+    mode: str | None
+    engine: str | None
+    model_named: bool
+    faults: Sequence[Fault] = ()
+    """Of a task of the person's own that cannot be used; another family stands in its place."""
+    stages: Sequence[str] = ()
+    """What was typed of `stages`."""
+    profile: str | None = None
+    """None: the default, which changes nothing."""
+
+    @property
+    def stage(self) -> str | None:
+        """The one stage that is trained; None: it is not mode staged, or there are several."""
+        only = self.stages[0] if len(self.stages) == 1 else None
+        known = {one.name for one in declared(self.family)}
+        return only if self.mode == STAGED and only in known else None
+
+
+def choose(words: Words, files: typed.Files, base: Base | None = None) -> Choice:
+    """The family, size, mode and engine, each from the highest layer that names one.
+
+    What goes on keeps family, size and mode of its `base`: another one that is typed is refused
+    later, beside all else that differs.
+    """
+    said = typed.chosen(words, files)
+    if base is not None:
+        had = {key: entry for key in typed.CHOICES if (entry := base.chosen(key)) is not None}
+        said = {**had, **said, **{key: had[key] for key in had if key not in _MAY_MOVE}}
+    named = "model.family" in said or "model.size" in said
+    family, faults = _family(said)
+    mode = _one_of(said.get("mode"), presets.modes(), "default")
+    sizes = tuple(config_of(family).SIZES)
+    size = _one_of(said.get("model.size"), sizes, None)
+    if "model.size" not in said and sizes:
+        size = _default_size(family, mode, sizes, named)
+    engine = _one_of(said.get("engine.name"), ENGINES, None)
+    profile = _one_of(said.get("limits.profile"), presets.profiles(), None)
+    stages = asked(said.get("stages"))
+    return Choice(family, size, mode, engine, named, faults, stages, profile)
+
+
+def _family(said: Mapping[str, Entry]) -> tuple[str, list[Fault]]:
+    """The model that was named, and what is wrong with it where it is a task of one's own."""
+    entry = said.get("model.family")
+    if entry is None or not isinstance(entry.value, str) or not is_own(entry.value):
+        return _one_of(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
+    custom_task.search(said[FOLDER].value if FOLDER in said else None)
+    try:
+        sizes = custom_config.config(entry.value).SIZES
+        custom_config.family_file(entry.value)
+        custom_config.stages(entry.value)
+    except SettingsError as error:
+        found = errors.of_own_task(error, entry.origin)
+        return FIRST_RUN[0], [replace(fault, order=entry.order) for fault in found]
+    return entry.value, list(_of_own(entry.value, bool(sizes), said))
+
+
+def _of_own(name: str, has_sizes: bool, said: Mapping[str, Entry]) -> Iterator[Fault]:
+    """What is wrong with the size and the folder of a task that is there."""
+    size, folder = said.get("model.size"), said.get(FOLDER)
+    if size is not None and not has_sizes:
+        what = f"{name} has no sizes, and size {size.value!r} is asked for"
+        said_at = errors.place("model.size", size.origin)
+        yield Fault(what, key="model.size", place=said_at, order=size.order)
+    place = None if folder is None else folder.value
+    if folder is not None and isinstance(place, str) and custom_task.is_another(name, place):
+        yield Fault(
+            f"{name} of {place} cannot be used: this process has imported another one",
+            key=FOLDER,
+            value=place,
+            place=errors.place(FOLDER, folder.origin),
+            legal=f"{custom_task.folder_of(name)}, or a process of its own",
+            order=folder.order,
+        )
+
+
+def file_of(family: str) -> presets.FamilyFile:
+    """What the program, or the class of a task of one's own, says of a family. Reads the disk."""
+    return custom_config.family_file(family) if is_own(family) else presets.family(family)
+
+
+def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bool) -> str:
+    file = file_of(family)
+    default = find((file.declared or file.default).settings, "model.size")
+    size: str = FIRST_RUN[1]
+    if named:
+        size = default.value if default is not None and default.value in sizes else sizes[0]
+    blocks = [presets.mode(mode).block] if mode else []
+    blocks += [b for m, b in file.modes.items() if m == mode]
+    changed = size
+    for block in blocks:
+        if (node := find(block.settings, "model.size")) is not None:
+            change = plain(node)
+            is_change = transforms.is_transform(change)
+            changed = transforms.apply(change, size, sizes) if is_change else change
+    return changed
+
+
+def _one_of(entry: Entry | None, options: Any, default: str | None) -> str | None:
+    if entry is None:
+        return default
+    return entry.value if isinstance(entry.value, str) and entry.value in options else None

@@ -1,0 +1,73 @@
+"""Reads a settings file of either format, and says what keeps it from being read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.base.diagnostics import Fault, SettingsError, nearest
+from launcher.config import json_source, yaml_source
+from launcher.config.nodes import Node, Unreadable
+
+
+def read(path: Path) -> Node:
+    """The file's root mapping; JSON where the name ends in .json, else YAML. Reads the disk.
+
+    Raises SettingsError where there is no such file, or it cannot be read.
+    """
+    text = _text(path)
+    try:
+        root = json_source.parse(text) if path.suffix == ".json" else yaml_source.parse(text)
+    except Unreadable as broken:
+        form = "JSON" if path.suffix == ".json" else "YAML"
+        raise SettingsError(
+            [
+                Fault(
+                    f"{path} cannot be read as {form}: {broken.problem}",
+                    place=f"{path}, line {broken.line}, column {broken.column}",
+                    order=(0, broken.line),
+                )
+            ]
+        ) from None
+    if root.value is None:
+        return Node({}, 1)
+    if not isinstance(root.value, dict):
+        raise SettingsError(
+            [
+                Fault(
+                    f"{path} holds no settings: its root is no mapping",
+                    place=f"{path}, line {root.line}",
+                    legal="keys with values, such as  optim: {lr: 1e-3}",
+                )
+            ]
+        )
+    return root
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fault = Fault(
+            f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}",
+            place=f"{path}, line {line}",
+            mend="save the file as UTF-8",
+        )
+    except FileNotFoundError:
+        folder = path.parent
+        there = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+        like = nearest(path.name, there)
+        fault = Fault(
+            f"there is no file {path}",
+            value=str(path),
+            place=f"--config {path}",
+            nearest=like and str(folder / like),
+            mend=like and f"write  --config {folder / like}",
+        )
+    except OSError as error:
+        fault = Fault(
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}",
+            value=str(path),
+            place=f"--config {path}",
+        )
+    raise SettingsError([fault])

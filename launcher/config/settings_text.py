@@ -1,0 +1,80 @@
+"""Resolved settings as files: settings.yaml, that can be fed back, and origins.json."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from launcher.base.diagnostics import plain
+from launcher.config import yaml_source
+from launcher.config.batching import ACCUMULATION
+from launcher.config.resolved import Origin, Resolved, Value
+from training.dotted import nested
+
+_BARE = re.compile(r"[A-Za-z0-9_./](?:[A-Za-z0-9_./%+ -]|:(?! |$))*(?<! )")
+
+
+def settings_yaml(resolved: Resolved) -> str:
+    """The text of settings.yaml: every setting as resolved.
+
+    Fed back with --config it resolves to the same settings, for any number of processes:
+    accumulation is left out, as global batch and micro-batch give it.
+    """
+    values = {key: value.value for key, value in resolved.values.items() if key != ACCUMULATION}
+    lines = _lines(nested(values), "")
+    return (
+        "# The settings of a run, as resolved; to repeat it:  --config settings.yaml\n"
+        + "".join(f"{line}\n" for line in lines)
+    )
+
+
+def origins(values: Mapping[str, Value]) -> dict[str, dict[str, Any]]:
+    """Each key with its value, where that came from, and what it replaced, newest first."""
+    return {
+        key: {
+            "value": value.value,
+            **_origin(value.origin),
+            "replaced": [{"value": old, **_origin(origin)} for old, origin in value.replaced],
+        }
+        for key, value in values.items()
+    }
+
+
+def origins_json(resolved: Resolved) -> str:
+    """The text of origins.json."""
+    return json.dumps(origins(resolved.values), indent=1) + "\n"
+
+
+def scalar(value: Any) -> str:
+    """A value in YAML's flow style, on one line, that reads back as itself."""
+    if isinstance(value, str):
+        bare = _BARE.fullmatch(value) and _reads_back(value)
+        return value if bare else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(scalar(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {scalar(item)}" for key, item in value.items()) + "}"
+    return plain(value)
+
+
+def _reads_back(text: str) -> bool:
+    try:
+        return yaml_source.word(text) == text
+    except ValueError:
+        return False
+
+
+def _origin(origin: Origin) -> dict[str, str]:
+    how = {"how": origin.how} if origin.how else {}
+    return {"origin": origin.place, "layer": origin.layer, **how}
+
+
+def _lines(tree: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and name != "promise":
+            yield f"{indent}{name}:"
+            yield from _lines(value, f"{indent}  ")
+        else:
+            yield f"{indent}{name}: {scalar(value)}"

@@ -1,0 +1,237 @@
+"""What can be known to be wrong, or most likely not meant, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from engines.catalog import ENGINES
+from launcher.base import diagnostics
+from launcher.base.diagnostics import Fault, plain, shown
+from launcher.config import errors, history, staging
+from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
+from launcher.config.entries import MODES, PERSONS, PROFILE
+from launcher.config.leaves import leaves
+from launcher.config.resolved import Resolved, Value
+from launcher.continual import checks as intakes
+from launcher.download import declared
+from training import duration
+
+Values = Mapping[str, Value]
+
+
+def contradictions(values: Values) -> list[Fault]:
+    """Everything that needs no data to be told, as errors and warnings."""
+    return [fault for check in CHECKS for fault in check(values)]
+
+
+def check_budget(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> list[Fault]:
+    """What can be told once the number of samples is known."""
+    values = resolved.values
+    found = [*_too_rare(values, total_steps, steps_per_epoch)]
+    warmup = values["schedule.warmup"]
+    steps = duration.steps(warmup.value, steps_per_epoch, total_steps)
+    if steps >= total_steps and values["schedule.warmup_cap"].value is None:
+        found.append(_long_warmup(warmup, steps, total_steps))
+    return found
+
+
+def irrelevant(values: Values, key: str) -> str | None:
+    """Why a setting means nothing beside the others, or None where it counts."""
+    leaf = leaves(values["model.family"].value)[key]
+    for other, wanted in leaf.only_if.items():
+        if values[other].value not in wanted:
+            told = " or ".join(map(plain, wanted))
+            return f"counts only where {other} is {told}, and it is {plain(values[other].value)}"
+    for other, unwanted in leaf.unless.items():
+        if values[other].value in unwanted:
+            return f"does not count where {other} is {plain(values[other].value)}"
+    return None
+
+
+def _about(
+    values: Values, key: str, why: str, mend: str | None = None, severity: Any = "error"
+) -> Fault:
+    value = values[key]
+    return Fault(
+        f"{key} {shown(value.value)} {why}",
+        key=key,
+        value=value.value,
+        place=errors.place(key, value.origin),
+        mend=mend,
+        severity=severity,
+    )
+
+
+def _ds_config(values: Values) -> Iterator[Fault]:
+    path, engine = values["engine.ds_config"].value, values["engine.name"].value
+    if path is None:
+        return
+    zero = [entry.name for entry in ENGINES.values() if entry.ds_config]
+    if engine not in zero:
+        yield Fault(
+            f"engine.ds_config is for DeepSpeed, and the engine is {engine}",
+            key="engine.ds_config",
+            value=path,
+            place=errors.place("engine.ds_config", values["engine.ds_config"].origin),
+            legal=f"with the engines {', '.join(zero)}",
+            mend="write  --engine zero2  or leave the file out",
+        )
+
+
+def _paths(values: Values) -> Iterator[Fault]:
+    for key in ("data.path", "model.pretrained", "engine.ds_config"):
+        path = values[key].value if key in values else None
+        if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
+            continue
+        if key == "data.path" and declared.brings(values, path):
+            continue
+        folder = Path(path).parent
+        there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        near = diagnostics.nearest(Path(path).name, there)
+        near = near and str(Path(path).parent / near)
+        yield Fault(
+            f"{key} '{path}' is not there",
+            key=key,
+            value=path,
+            place=errors.place(key, values[key].origin),
+            nearest=near,
+            mend=near and errors.write_over(key, values[key].origin, near),
+        )
+
+
+def _limits(values: Values) -> Iterator[Fault]:
+    for name in ("ram", "gpu", "swap", "disk"):
+        low, high = values[f"limits.{name}"], values[f"limits.critical.{name}"]
+        if low.value > high.value:
+            why = f"is above limits.critical.{name} {plain(high.value)}"
+            yield _about(values, f"limits.{name}", f"{why} of {high.origin.place}")
+
+
+def _warmup(values: Values) -> Iterator[Fault]:
+    warmup, most = values["schedule.warmup"], values["train.max_steps"].value
+    if values["schedule.warmup_cap"].value is not None:
+        return  # it will be cut, and said so
+    if isinstance(warmup.value, int) and most is not None and warmup.value >= most:
+        yield _long_warmup(warmup, warmup.value, most)
+
+
+def _long_warmup(warmup: Value, steps: int, total: int) -> Fault:
+    key = "schedule.warmup"
+    return Fault(
+        f"{key} {shown(warmup.value)} is {steps} steps, and the run has {total}: "
+        "the learning rate would never reach its peak",
+        key=key,
+        value=warmup.value,
+        place=errors.place(key, warmup.origin),
+        legal=f"less than {total} steps",
+        nearest="10%",
+        mend=errors.write_over(key, warmup.origin, "10%"),
+        severity="error" if history.by_person(warmup) else "warning",
+    )
+
+
+def _never(values: Values) -> Iterator[Fault]:
+    most = values["train.max_steps"].value
+    if most is not None:
+        yield from _too_rare(values, most, None)
+    if (
+        values["save.every"].value is None
+        and not values["save.keep_best"].value
+        and not values["save.last"].value
+        and history.by_person(values["save.last"])
+    ):
+        yield _about(
+            values,
+            "save.last",
+            "leaves nothing of the run: no checkpoint is ever saved",
+            "write  save.last: true",
+            "warning",
+        )
+
+
+def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Fault]:
+    for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
+        every = values[key]
+        if every.value is None or not history.by_person(every):
+            continue
+        if steps_per_epoch is None and not isinstance(every.value, int):
+            continue
+        steps = duration.steps(every.value, steps_per_epoch or 1, total)
+        if steps > total:
+            why = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
+            mend = errors.write_over(key, every.origin, max(1, total // 2))
+            yield _about(values, key, why, mend, "warning")
+
+
+def _batch(values: Values) -> Iterator[Fault]:
+    """The global batch was changed by changing what it is made of."""
+    if values[GLOBAL].origin.layer in PERSONS:
+        return
+    typed = [key for key in (MICRO, ACCUMULATION) if values[key].origin.layer in PERSONS]
+    new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
+    old = (history.shipped(values[MICRO]) or 1) * (history.shipped(values[ACCUMULATION]) or 1)
+    if typed and new != old:
+        yield Fault(
+            f"the global batch is {new} in place of {old}, by {' and '.join(typed)}",
+            key=GLOBAL,
+            value=new,
+            place="; ".join(errors.place(key, values[key].origin) for key in typed),
+            mend=f"write  --set {GLOBAL}={old}  to keep it, or ={new} to say that it is meant",
+            severity="warning",
+        )
+
+
+def _mode_keeps_batch(values: Values) -> Iterator[Fault]:
+    """A mode that promises the same global batch, on numbers that do not divide."""
+    promise = values["promise"].value.get("global_batch")
+    if promise != {"at_least": 1, "at_most": 1}:
+        return
+    trio = (GLOBAL, MICRO, ACCUMULATION)
+    if any(values[key].origin.layer in (PROFILE, *PERSONS) for key in trio):
+        return
+    old = (history.default(values[MICRO]) or 1) * (history.default(values[ACCUMULATION]) or 1)
+    new = (history.shipped(values[MICRO]) or 1) * (history.shipped(values[ACCUMULATION]) or 1)
+    if new != old:
+        yield _about(
+            values,
+            "mode",
+            f"promises the global batch of {old}, and its numbers give {new}",
+            f"write  --set {GLOBAL}={old}",
+        )
+
+
+def _mode_changes_nothing(values: Values) -> Iterator[Fault]:
+    if values["mode"].value == "default":
+        return
+    for key, value in values.items():
+        layers = history.layers_of(value)
+        for (new, origin), (old, _) in pairwise(layers):
+            if origin.layer in MODES and new != old and key != "promise":
+                return
+    yield _about(values, "mode", "changes nothing here", severity="warning")
+
+
+def _no_effect(values: Values) -> Iterator[Fault]:
+    severity = "error" if values["unread_settings"].value == "error" else "warning"
+    for key, value in values.items():
+        if history.by_person(value) and (why := irrelevant(values, key)):
+            yield _about(values, key, why, "leave it out", severity)
+
+
+CHECKS: tuple[Callable[[Values], Iterator[Fault]], ...] = (
+    staging.check,
+    _ds_config,
+    _paths,
+    _limits,
+    _warmup,
+    _never,
+    _batch,
+    _mode_keeps_batch,
+    _mode_changes_nothing,
+    _no_effect,
+    intakes.contradictions,
+    declared.faults,
+)

@@ -1,0 +1,1 @@
+"""Continual learning: training on data as it arrives."""

@@ -1,0 +1,1 @@
+"""Inspection of data: format, counts, splits, overlap, pictures."""

@@ -1,0 +1,1 @@
+"""Download of the data that settings declare (--download-data)."""

@@ -1,1 +1,0 @@
-"""Data fetched from URLs before training: declared, transferred, checked and unpacked."""

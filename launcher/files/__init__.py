@@ -1,1 +1,0 @@
-"""Settings files read with the line of every key."""

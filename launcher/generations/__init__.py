@@ -1,1 +1,0 @@
-"""The lives of one training under Slurm: who owns a run folder, and how each of them ended."""

@@ -1,0 +1,198 @@
+"""What may change when a run goes on, what begins something anew, and what never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from launcher.base import diagnostics
+from launcher.base.diagnostics import Fault, plain
+from launcher.config import errors, history, staging
+from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
+from launcher.config.entries import PERSONS
+from launcher.config.leaves import leaves
+from launcher.config.resolved import STAGED, Resolved, Value
+from launcher.resume.resume_point import Part
+
+Rule = Literal["free", "never"] | Part
+"""free: it may change; a part: it may where that part begins anew; never: it is another run."""
+
+PARTS: tuple[Part, ...] = get_args(Part)
+ANEW: Mapping[str, str] = {
+    "optimizer": "the optimizer's state and the average of the weights begin anew",
+    "schedule": "the schedule of the learning rate begins anew",
+    "data": "the order of the data begins anew",
+}
+RULES: Mapping[Rule, Sequence[str]] = {
+    "free": (
+        "device",
+        "precision",
+        "compile",
+        "promise",
+        "unread_settings",
+        "engine",
+        "memory",
+        "loader",
+        "encodings",
+        "log",
+        "limits",
+        "track",
+        "tracking",
+        "continuous",
+        "download",
+        "save",
+        "stop",
+        "model.folder",
+        "model.recompute_regions",
+        "eval.every",
+        "eval.each_epoch",
+        "eval.last",
+        "train.micro_batch",
+        "train.accumulation",
+        "train.debug",
+        "train.deterministic",
+        "train.preview",
+        "train.timing",
+        "train.on_nonfinite",
+    ),
+    "optimizer": ("optim", "train.ema"),
+    "schedule": ("schedule", "optim.lr", "train.epochs", "train.max_steps"),
+    "data": ("data", "train.seed", "train.global_batch", "eval.share"),
+    "never": ("model", "mode", "limits.profile", "stages", "eval.metric"),
+}
+"""Settings and whole sections of them; of two that fit, the longer counts."""
+LENGTH = ("train.epochs", "train.max_steps")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that is not as it was when the checkpoint was made."""
+
+    key: str
+    old: Any
+    new: Any
+    rule: Rule
+
+    @property
+    def line(self) -> str:
+        """`engine.name ddp → zero2`."""
+        return f"{self.key} {plain(self.old)} → {plain(self.new)}"
+
+
+def rule_of(key: str) -> Rule:
+    """What a change of the setting `key` means. Raises KeyError where no rule fits."""
+    fitting = [
+        (len(start), rule)
+        for rule, starts in RULES.items()
+        for start in starts
+        if key == start or key.startswith(f"{start}.")
+    ]
+    if not fitting:
+        raise KeyError(f"no rule says what a change of {key} means to a run that goes on")
+    return max(fitting)[1]
+
+
+def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Difference]:
+    """What is not as it was `before`, in the order of declaration.
+
+    A setting that there was not before counts only where a person set it.
+    """
+    found = []
+    for key, leaf in leaves(resolved.settings.model.family).items():
+        value = resolved.values[key]
+        if key not in before and not history.by_person(value):
+            continue
+        old = before.get(key, leaf.default)
+        if value.value != old:
+            found.append(Difference(key, old, value.value, _rule(key, before, resolved)))
+    return found
+
+
+def faults(
+    found: Sequence[Difference], reset: Collection[str], resolved: Resolved, told: str
+) -> list[Fault]:
+    """The changes that cannot be; `told` says which run it is, and until which step it went."""
+    return [
+        _refused(one, resolved, told)
+        for one in found
+        if one.rule != "free" and one.rule not in reset
+    ]
+
+
+def unknown_parts(reset: Sequence[str]) -> Iterator[Fault]:
+    """A fault for each word behind --reset that is none of its parts."""
+    for word in reset:
+        if word not in PARTS:
+            near = diagnostics.nearest(word, PARTS)
+            yield Fault(
+                f"--reset '{word}' is not known",
+                value=word,
+                place=f"--reset {word}",
+                legal=", ".join(PARTS),
+                nearest=near,
+                mend=near and f"write  --reset {near}",
+            )
+
+
+def length_is_free(settings: Mapping[str, Any]) -> bool:
+    """Whether the learning rate is the same at every step, however long the run is."""
+    lengths = (settings.get("schedule.warmup"), settings.get("schedule.warmup_cap"))
+    shares = [one for one in lengths if isinstance(one, str) and "%" in one]
+    return settings.get("schedule.name") == "constant" and not shares
+
+
+def told(folder: Path, step: int | None) -> str:
+    """The run, and until where its settings held, as messages name it."""
+    return f"{folder} until step {step}" if step is not None else f"{folder}"
+
+
+def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
+    if key in LENGTH:
+        now = {other: value.value for other, value in resolved.values.items()}
+        if length_is_free(before) and length_is_free(now):
+            return "free"
+    if key in _first_weights(resolved):
+        return "free"  # they lie in the checkpoint now
+    return rule_of(key)
+
+
+def _first_weights(resolved: Resolved) -> set[str | None]:
+    """The settings that name what stages begin with, in mode staged."""
+    if resolved.values["mode"].value != STAGED:
+        return set()
+    return {stage.loads for stage in staging.declared(resolved.settings.model.family)}
+
+
+def _refused(one: Difference, resolved: Resolved, run: str) -> Fault:
+    legal = plain(one.old)
+    if one.rule == "never":
+        legal += "; or a new run, without --resume"
+        mend = None
+    else:
+        legal += f"; or another value with  --reset {one.rule}; or a new run, without --resume"
+        mend = f"write  --reset {one.rule}  too: {ANEW[one.rule]}"
+    return Fault(
+        f"{errors.named(one.key)} {plain(one.new)} is not {plain(one.old)}, as in {run}",
+        key=one.key,
+        value=one.new,
+        place=_place(one.key, resolved.values),
+        legal=legal,
+        mend=mend,
+    )
+
+
+def _place(key: str, values: Mapping[str, Value]) -> str:
+    """Where the value was written; of a solved batch, where what it was solved from was."""
+    origin = values[key].origin
+    if key != GLOBAL or origin.layer in PERSONS:
+        return errors.place(key, origin)
+    parts = [part for part in (MICRO, ACCUMULATION) if _typed(values[part])]
+    return "; ".join(errors.place(part, _typed(values[part])) for part in parts) or origin.place
+
+
+def _typed(value: Value) -> Any:
+    """The newest origin of a value that is a person's; None: a person never set it."""
+    layers = history.layers_of(value)
+    return next((origin for _, origin in layers if origin.layer in PERSONS), None)

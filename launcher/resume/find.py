@@ -1,0 +1,244 @@
+"""Finds the run that goes on, and its checkpoint, from what a person typed behind --resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.base import diagnostics
+from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.config import cli_args as typed
+from launcher.config.entries import Entry
+from launcher.config.entries import find as node_of
+from launcher.config.resolved import Words
+from launcher.config.selection import choose
+from launcher.config.settings_file import read
+from launcher.run_folder import run_folder
+from training.checkpoint import blocks, manifest
+from training.checkpoint.manifest import CheckpointError
+
+AUTO = "auto"
+_LEGAL = "auto, a run folder, one of its checkpoints, or the number of a step"
+_FAULTS = (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint, as far as its JSON tells: no tensor of it was looked at."""
+
+    step: int
+    settings: Mapping[str, Any] | None
+    """Every setting that it was made with by dotted key; None: an older version wrote it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run that can go on."""
+
+    folder: Path
+    asked: int | None
+    """The step that was named; None: the newest whole checkpoint."""
+    kept: Kept | None
+    """The checkpoint it most likely goes on from; None: there is none, and it begins again."""
+    result: Mapping[str, Any] | None
+    """Its result.json; None: it did not come to its end."""
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it went as far as its settings said."""
+        return self.result is not None and self.result.get("status") == "completed"
+
+
+def find(words: Words, out: Path | None) -> Found | None:
+    """The run that goes on; None: with `auto` there is none, and a new one begins.
+
+    Reads JSON and settings files only. Raises SettingsError.
+    """
+    word = words.resume or AUTO
+    place = f"{words.resume_option} {word}"
+    if word == AUTO:
+        return _latest(words) if out is None else _unfinished(out, place)
+    if word.isdigit():
+        return _found(_run_of_step(out, place), int(word), place)
+    folder, step = _named(Path(word), place)
+    return _found(folder, step, place)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has begun in `folder`."""
+    return (folder / run_folder.SETTINGS).is_file()
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two names are of one folder."""
+    return one.resolve() == other.resolve()
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint whose JSON can be read; None: there is none."""
+    return next((kept.step for kept in _kept(folder)), None)
+
+
+def result_of(folder: Path) -> Mapping[str, Any] | None:
+    """How the run in `folder` ended; None: it did not, or nobody can read it. Reads the disk."""
+    try:
+        result = json.loads((folder / run_folder.RESULT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def _unfinished(out: Path, place: str) -> Found | None:
+    """The run in `out`, unless it has nothing to go on from."""
+    if not holds_run(out):
+        return None
+    found = _found(out, None, place)
+    return found if found.kept is not None or found.is_completed else None
+
+
+def _latest(words: Words) -> Found | None:
+    """The newest run of the same model and mode that has a checkpoint and was not completed."""
+    choice = choose(words, typed.read_files(words))
+    if choice.faults:
+        return None
+    wanted = [choice.family, choice.size, choice.mode]
+    for folder in _runs():
+        try:
+            found = _found(folder, None, "")
+            root = read(folder / run_folder.SETTINGS)
+        except SettingsError:
+            continue
+        if found.kept is None or found.is_completed:
+            continue
+        nodes = [node_of(root, key) for key in ("model.family", "model.size", "mode")]
+        if [node and node.value for node in nodes] == wanted:
+            return found
+    return None
+
+
+def _runs() -> list[Path]:
+    """The run folders below runs/, that which was begun or gone on with last first."""
+    found = run_folder.PARENT.glob(f"*/{run_folder.SETTINGS}")
+    times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
+    return [folder for _, folder in times]
+
+
+def _run_of_step(out: Path | None, place: str) -> Path:
+    if out is not None:
+        if not holds_run(out):
+            raise _refusal(f"{out} holds no run to go on with", str(out), f"{place}, --out {out}")
+        return out
+    runs = _runs()
+    if not runs:
+        what = f"there is no run below {run_folder.PARENT}/ whose checkpoint this could be"
+        raise _refusal(what, place.split()[-1], place)
+    return runs[0]
+
+
+def _named(path: Path, place: str) -> tuple[Path, int | None]:
+    """The run folder that `path` is or lies in, and the step where it is a checkpoint."""
+    step = manifest.step_of(path.resolve().name)
+    folder = path
+    if step is not None and path.is_symlink():  # best, last
+        folder = path.parent
+    elif step is not None:
+        folder = (path if path.name else path.resolve()).parent.parent
+    if holds_run(folder):
+        return folder, step
+    if path.exists():
+        what = f"'{path}' holds no run: there is no {run_folder.SETTINGS} in it"
+    else:
+        what = f"there is no run folder '{path}'"
+    there = [run.name for run in _siblings(path)]
+    near = diagnostics.nearest(path.name, there)
+    near = near and str(path.parent / near)
+    raise _refusal(what, str(path), place, near)
+
+
+def _siblings(path: Path) -> Iterator[Path]:
+    try:
+        yield from (one for one in path.parent.iterdir() if holds_run(one))
+    except OSError:
+        return
+
+
+def _found(folder: Path, step: int | None, place: str) -> Found:
+    kept = next(_kept(folder), None) if step is None else _kept_at(folder, step, place)
+    if kept is None and (steps := _steps(folder)):
+        _kept_at(folder, steps[0], place)  # says what is wrong with it
+    return Found(folder, step, kept, result_of(folder))
+
+
+def _kept_at(folder: Path, step: int, place: str) -> Kept:
+    steps = _steps(folder)
+    if step not in steps:
+        near = min(steps, key=lambda one: abs(one - step), default=None)
+        listed = diagnostics.listed([str(one) for one in sorted(steps)], "resume RUN")
+        raise SettingsError(
+            [
+                Fault(
+                    f"{folder} has no checkpoint of step {step}",
+                    value=step,
+                    place=place,
+                    legal=listed if steps else "a run that has saved a checkpoint",
+                    nearest=None if near is None else str(near),
+                    mend=None if near is None else f"write  {_again(folder, near)}",
+                )
+            ]
+        )
+    try:
+        return _read(folder, step)
+    except _FAULTS as fault:
+        raise _refusal(f"the checkpoint of step {step} cannot be used: {fault}", step, place) from (
+            fault
+        )
+
+
+def _again(folder: Path, step: int) -> str:
+    checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
+    return f"{PROGRAM} resume {checkpoint}"
+
+
+def _kept(folder: Path) -> Iterator[Kept]:
+    """The checkpoints of a run whose JSON can be read, newest first."""
+    for step in _steps(folder):
+        try:
+            yield _read(folder, step)
+        except _FAULTS:
+            continue  # the ranks tell of it, and of what else is broken in it
+
+
+def _steps(folder: Path) -> Sequence[int]:
+    """The steps of which there is a folder, newest first."""
+    try:
+        names = [path.name for path in (folder / run_folder.CHECKPOINTS).iterdir()]
+    except OSError:
+        return []
+    steps = [manifest.step_of(name) for name in names]
+    return sorted((step for step in steps if step is not None), reverse=True)
+
+
+def _read(folder: Path, step: int) -> Kept:
+    checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
+    files = manifest.read(checkpoint).files
+    blocks.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
+    facts = json.loads((checkpoint / manifest.STATE).read_bytes())["facts"]
+    settings = facts.get("settings")
+    if settings is not None and not isinstance(settings, dict):
+        raise ValueError(f"{checkpoint / manifest.STATE} holds no settings")
+    return Kept(step, settings)
+
+
+def _refusal(what: str, value: Any, place: str, near: str | None = None) -> SettingsError:
+    mend = near and f"write  {PROGRAM} resume {near}"
+    return SettingsError(
+        [Fault(what, value=value, place=place, legal=_LEGAL, nearest=near, mend=mend)]
+    )
+
+
+def typed_choices(words: Words) -> dict[str, Entry]:
+    """What is named now of the model and where it is found, whatever the run had."""
+    return typed.chosen(words, typed.read_files(words))

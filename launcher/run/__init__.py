@@ -1,0 +1,1 @@
+"""A run: prepared, executed, supervised and restarted; one worker a rank."""

@@ -1,0 +1,179 @@
+"""Who is told of a run: its files, the person at the console, signals and the machine's limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from engines.base import World
+from launcher.base.diagnostics import PROGRAM
+from launcher.base.redaction import cut
+from launcher.config.schema import model_name
+from launcher.continual.material import Material
+from launcher.run import early_signals
+from launcher.run.failures import without_secrets
+from launcher.run.job_spec import Job
+from launcher.run_folder import generations as lives
+from training.about import About
+from training.callbacks.base import Budget, Hook
+from training.callbacks.preemption import Preempt
+from training.deadline import Deadline, Tell
+from training.inspection import Architecture
+from training.logging.console_reporter import Narrator
+from training.logging.events import Events
+from training.logging.line_file import RunFolderError
+from training.logging.log_file import LogFile
+from training.logging.metrics import Metrics
+from training.logging.plain import Plain
+from training.logging.result import Account, Result, alone
+from training.logging.terminal import Terminal, is_capable
+from training.logging.voice import Voice
+from training.resources.cache_clearing import CacheClearing
+from training.resources.gauges import Gauges
+from training.resources.limits import Governor
+from training.resources.monitor import Monitor
+from training.resources.reading import RESOURCES, Reader
+from training.trackers import hooks as trackers
+from training.trackers.tracked import Tracked
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """What the hooks of a rank are told of its run."""
+
+    job: Job
+    folder: Path
+    world: World
+    door: Path | None = None
+    """What its files are written through; see training/logging/door.py."""
+
+    def hooks(self, settings: Any, about: About) -> list[Hook]:
+        """All hooks of this rank; files and the console are rank 0's."""
+        limits = settings.limits
+        reader = Reader(self.world.device, self.folder)
+        monitor = Monitor(reader.read, limits.check_every_s)
+        gauges = Gauges(monitor, {name: getattr(limits, name) for name in RESOURCES})
+        events = Events(self.folder, self.world.rank, door=self.door)
+        found: list[Hook] = [events]
+
+        def tell(kind: str, facts: Mapping[str, object]) -> None:
+            """What this rank alone saw: on rank 0 the console and the log are told, too."""
+            if self.world.rank != 0:
+                events.tell(kind, facts)
+                return
+            for hook in found:
+                hook.event(kind, facts)
+
+        if self.world.rank == 0:
+            found += [
+                Metrics(self.folder, gauges, self.door),
+                Narrator(about, self._voices(), gauges=gauges),
+                Result(about, gauges, self._account, self.door),
+            ]
+        found += self._trackers(settings, about, tell)
+        found += [
+            Preempt(tell, settings.save.on_signal),
+            _EarlyNoMore(),  # behind the one that listens from now on
+            Governor(limits, monitor, tell),
+            CacheClearing(settings.memory.empty_cache_every, self.world.device),
+        ]
+        if self.job.lesson is not None and self.job.lesson.ends_at is not None:
+            found.append(Deadline(self.job.lesson.ends_at, tell))
+        return found
+
+    def about(self, material: Material, built: Architecture, samples: int) -> About:
+        """The names and numbers of the run that do not change."""
+        settings = self.job.resolved.settings
+        facts, notes = material.tasks[-1].facts(), [*self.job.resolved.notes, *material.notes]
+        if self.job.lesson is not None and "source" in facts:
+            facts = {**facts, "source": settings.data.path}  # and not the links to its files
+        return About(
+            model=model_name(settings.model),
+            mode=settings.mode,
+            engine=settings.engine.name,
+            device=device_name(self.world.device),
+            precision=settings.precision,
+            parameters=built.parameters,
+            architecture=built.digest,
+            samples=samples,
+            folder=self.folder,
+            data=facts,
+            notes=notes,
+            stage=settings.stages[0] if settings.stages else None,
+        )
+
+    def _trackers(self, settings: Any, about: About, tell: Tell) -> list[Hook]:
+        """Dashboards are rank 0's, and no business of a replay."""
+        typed, tracking, resume = settings.track, settings.tracking, self.job.resume
+        if self.world.rank != 0 or (resume is not None and resume.until is not None):
+            return []
+        values = self.job.resolved.values
+        origins = {key: f"{one.origin.layer}: {one.origin.place}" for key, one in values.items()}
+        plain = {key: value.value for key, value in values.items()}
+        tracked = Tracked(
+            folder=self.folder,
+            settings=_without_secrets(plain),
+            origins=_without_secrets(origins),
+            about=about,
+            tracking=tracking,
+            tell=tell,
+            say=self._say,
+            went_back=resume is not None and resume.goes_back(self.folder),
+            send=f"{PROGRAM} track {shlex.quote(str(self.folder))}",
+        )
+        return trackers.build(typed, tracked)
+
+    def _say(self, kind: Literal["notice", "warning"], text: str) -> None:
+        """Say something after the voices of the run were closed."""
+        if self.job.console:
+            Plain(sys.stdout).say(kind, text)
+        with suppress(RunFolderError):  # a full disk, or a successor: no fault of this run's end
+            log = LogFile(self.folder, door=self.door)
+            log.say(kind, text)
+            log.close()
+
+    @property
+    def _account(self) -> Account:
+        if self.job.generation is None:
+            return alone
+        return partial(lives.account, self.folder, self.job.generation)
+
+    def _voices(self) -> list[Voice]:
+        voices: list[Voice] = [LogFile(self.folder, door=self.door)]
+        if self.job.console:
+            voices.append(Terminal(sys.stdout) if is_capable(sys.stdout) else Plain(sys.stdout))
+        return voices
+
+
+class _EarlyNoMore(Hook):
+    """Ends the time before training, in which a signal meant that nothing was done yet."""
+
+    def __init__(self) -> None:
+        self._early = early_signals.current()
+
+    def start(self, budget: Budget) -> None:
+        if self._early is not None:
+            self._early.over()
+
+
+def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` as they may leave this machine."""
+    told: dict[str, Any] = json.loads(without_secrets(cut(json.dumps(values)), os.environ))
+    return told
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return device.type

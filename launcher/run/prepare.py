@@ -1,0 +1,270 @@
+"""From resolved settings to the end of the run: folder, processes, and what the person is told."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from launcher.base import exit_codes
+from launcher.base.diagnostics import Fault, SettingsError
+from launcher.config import deepspeed_config, machine
+from launcher.config.machine import Machine
+from launcher.config.resolved import Resolved, Words
+from launcher.config.schema import model_name
+from launcher.continual import checks as intakes
+from launcher.continual.beginning import learn_on, learns_on
+from launcher.download import before_training
+from launcher.download.faults import FetchError
+from launcher.resume import find, fork
+from launcher.resume.decide import Decision, NothingLeft, decide
+from launcher.resume.resume_point import Resume
+from launcher.run import affinity, early_signals, failures, last_line, placement, rank, restart
+from launcher.run.failures import Report, Stopped
+from launcher.run.job_spec import Job
+from launcher.run.start_plan import Plan
+from launcher.run_folder import claim, run_folder
+from slurm.address import reachable
+from slurm.environment import Place, read_place
+from slurm.generation import Generation, read_generation
+
+PEER_S = 3.0
+"""How long a rank that only lost another one holds its tongue."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run that can begin: what it is told, and where it stands among other processes."""
+
+    resolved: Resolved
+    place: Place | None
+    """Given by torchrun or srun: this process is one rank of theirs."""
+    out: Path | None
+    name: str
+    """Of the run folder, where the person named none."""
+    threads: int | None
+    resume: Resume | None = None
+    """What it goes on from."""
+    line: str | None = None
+    """What is told of that; None: nobody asked to go on."""
+    nothing_left: NothingLeft | None = None
+    """The run was completed already; None: there is something to do."""
+    is_learnt: bool = False
+    """The data that it began with is learnt; what is left to do is to learn on."""
+    apart: bool = False
+    """Its ranks run in processes of their own, also where it is only one."""
+    generation: Generation | None = None
+    """Which life of which job it is; None: of none."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder; of a name of our own a number may come behind it."""
+        if self.out is not None:
+            return self.out
+        return self.resume.source if self.resume else run_folder.PARENT / self.name
+
+    @property
+    def plan(self) -> Plan:
+        """What it would do."""
+        source = self.place.source if self.place else None
+        told = (self.resume, self.line, self.apart)
+        return Plan(self.resolved, self.folder, self.threads, source, *told)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process is the one that tells the person."""
+        return _speaks(self.place)
+
+
+def prepare(words: Words, out: Path | None, faults: list[Fault]) -> Start:
+    """Decide everything, and start nothing. Reads settings files, and JSON of a run that goes on.
+
+    Raises SettingsError with `faults` and all others that can be found.
+    """
+    faults = list(faults)
+    place = placement.told_by(_read_place, faults)
+    generation = placement.told_by(read_generation, faults)
+    here = machine.look().for_ranks(place.local_size, place.cpus) if place else machine.look()
+    return prepare_at(words, out, faults, here, place, generation)
+
+
+def prepare_at(
+    words: Words,
+    out: Path | None,
+    faults: list[Fault],
+    here: Machine,
+    place: Place | None,
+    generation: Generation | None = None,
+) -> Start:
+    """As `prepare`, on a machine and at a place that may be elsewhere, such as on a cluster."""
+    faults = list(faults)
+    if place is not None:
+        faults += placement.wrong_nproc(words, place)
+    decision = None
+    try:
+        decision = decide(words, out, here, place.world_size if place else None)
+        deepspeed_config.layout(decision.resolved, decision.resolved.settings.engine.ds_config)
+    except SettingsError as error:
+        faults += error.faults
+    if out is not None and _speaks(place):
+        faults += _wrong_out(out, words, decision)
+    if place is not None and decision is not None:
+        faults += placement.wrong_restarts(decision.resolved, place)
+        faults += intakes.placed(place.source, decision.resolved.values)
+    if faults or decision is None:
+        raise SettingsError(faults)
+    resolved, settings = decision.resolved, decision.resolved.settings
+    ranks = place.local_size if place else resolved.nproc
+    threads = affinity.threads(settings.engine.threads, here.cores, ranks, os.environ)
+    more_comes = place is None and learns_on(resolved, decision.resume)
+    alone = affinity.are_left_to_torch(settings, ranks) and not more_comes
+    model, engine = model_name(settings.model), settings.engine.name
+    name = run_folder.name(model, settings.mode, engine, datetime.now())
+    ready = Start(
+        resolved,
+        place,
+        out,
+        name,
+        None if alone else threads,
+        *(decision.resume, decision.line),
+        None if more_comes else decision.nothing_left,
+        more_comes and decision.nothing_left is not None,
+        generation=generation,
+    )
+    if inside := list(intakes.within(ready.folder, resolved.values)):
+        raise SettingsError(inside)
+    return ready
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How the run ended, and the folder that holds it; None: nothing was left."""
+
+    report: Report
+    folder: Path | None
+
+    def last_line(self, embedded: bool) -> str:
+        """Where the run folder is, and what to type next; `embedded`: no data was named."""
+        if self.folder is None:
+            return ""
+        return last_line.text(self.report.exit_code, self.folder, embedded)
+
+
+def carry_out(
+    start: Start,
+    console: bool,
+    tell: Callable[[Report], None],
+    load_work: Callable[[], rank.Work] = rank.worker,
+    signals: set[int] | None = None,
+) -> Finished:
+    """Make the run folder and run to the end, in this process or in those started for it.
+
+    `tell` is given the report of a failure as soon as there is one; `load_work` gives what a rank
+    in this process does; `signals` collects those that were handed on to other processes. A folder
+    in which nothing was trained, because the data is wrong, is taken away again; that of a run
+    which goes on stays as it was. Raises SettingsError.
+    """
+    if (failure := _fetched(start, console)) is not None:
+        tell(failure)
+        return Finished(failure, None)
+    affinity.share_politely(os.environ)
+    if not start.speaks:
+        job = Job(start.resolved, None, False, start.resume, generation=start.generation)
+        return Finished(_in_this_process(start, job, tell, load_work), None)
+    with early_signals.put_off():
+        folder = _folder(start)
+    job = Job(start.resolved, folder.path, console, start.resume, generation=start.generation)
+    if start.place is None and learns_on(start.resolved, start.resume):
+        ending = learn_on(job, start.threads or 1, start.is_learnt, tell, signals)
+    elif start.place is None and (start.apart or restart.is_supervised(start.resolved)):
+        threads = start.threads or affinity.of_torch()
+        ending = restart.supervise(job, threads, tell, signals=signals)
+    else:
+        ending = _in_this_process(start, job, tell, load_work)
+    if ending.kind == "ended" and ending.text:
+        tell(ending)
+    return _finished(start, folder, ending)
+
+
+def _finished(start: Start, folder: run_folder.RunFolder, ending: Report) -> Finished:
+    """What is left of a run that came to its `ending`."""
+    if start.generation is not None and not claim.is_latest(folder.path, start.generation):
+        return Finished(ending, None)  # another life of the job writes there now
+    nothing_done = ending.exit_code == exit_codes.WRONG_WORDS or ending.kind == "stopped"
+    if nothing_done and folder.discard():
+        return Finished(ending, None)
+    if folder.goes_on and nothing_done:  # nothing was written, nor is it now
+        return Finished(ending, folder.path if ending.kind == "stopped" else None)
+    if ending.text:
+        run_folder.log(folder.path, f"{ending.text}\n{ending.trace}")
+    return Finished(ending, folder.path)
+
+
+def _fetched(start: Start, console: bool) -> Report | None:
+    """Bring the data that is declared, if asked to; how that failed. Raises SettingsError."""
+    try:
+        with rank.stoppable():
+            before_training.bring(start.resolved.settings, start.place, console, start.speaks)
+    except (FetchError, Stopped, KeyboardInterrupt) as fault:
+        return failures.failed(fault, start.place.rank if start.place else 0)
+    return None
+
+
+def _folder(start: Start) -> run_folder.RunFolder:
+    """The run folder: that of the run which goes on, a new one, or one that begins as a copy."""
+    if start.resume is None or not find.holds_run(start.resume.source):
+        return run_folder.make(start.resolved, start.out, start.name)
+    if find.is_same(start.resume.source, start.folder):
+        return run_folder.reopen(start.folder)
+    fill = partial(fork.copy, start.resume.source)
+    return run_folder.make(start.resolved, start.out, start.name, fill)
+
+
+def _in_this_process(
+    start: Start,
+    job: Job,
+    tell: Callable[[Report], None],
+    load_work: Callable[[], rank.Work],
+) -> Report:
+    if start.place is not None:
+        os.environ.update(start.place.variables())
+    if start.threads is not None:
+        os.environ[affinity.VARIABLE] = str(start.threads)
+    number = start.place.rank if start.place else 0
+    ending = rank.run(job, number, load_work)
+    if ending.kind == "peer lost" and start.place is not None:
+        # Who failed speaks first; srun and torchrun then end this rank while it waits.
+        early_signals.over(ending.exit_code)
+        time.sleep(PEER_S)
+    early_signals.over()
+    if ending.kind != "ended":
+        tell(ending)
+    return ending
+
+
+def _speaks(place: Place | None) -> bool:
+    return place is None or place.rank == 0
+
+
+def _read_place(environ: Mapping[str, str]) -> Place | None:
+    place = read_place(environ)
+    return reachable(place, environ) if place else None
+
+
+def _wrong_out(out: Path, words: Words, decision: Decision | None) -> list[Fault]:
+    """What keeps a run from being written into `out`, where that is not the run that goes on."""
+    if words.resume is not None:
+        if decision is None:
+            return []
+        source = decision.resume.source if decision.resume else None
+        if source is not None and find.holds_run(source) and find.is_same(source, out):
+            return []
+    try:
+        run_folder.check(out, f"--out {out}")
+    except SettingsError as error:
+        return list(error.faults)
+    return []

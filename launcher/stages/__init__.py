@@ -1,0 +1,1 @@
+"""Staged training: a pipeline of runs, one a stage."""

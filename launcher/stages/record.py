@@ -1,0 +1,118 @@
+"""What the folder of a chain of stages tells: which runs they are, and how they ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from launcher.base import exit_codes
+from launcher.resume import find
+from launcher.run_folder import run_folder
+from training.logging.line_file import naming
+from training.logging.plain_json import encode, encode_bytes
+from training.logging.whole_file import put
+
+WAITING = "waiting"
+"""The status of a stage that was not begun."""
+_STATUSES = {
+    exit_codes.DONE: "completed",
+    exit_codes.FAULT: "failed",
+    exit_codes.WRONG_WORDS: "failed",
+}
+_KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s")
+"""What the result of the whole tells of each stage."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The stages of a chain: their names, and the folder of each run."""
+
+    folder: Path
+    stages: Mapping[str, Path]
+
+
+def child(number: int, name: str) -> str:
+    """What the folder of a stage is called; they count from 1."""
+    return f"{number}-{name}"
+
+
+def save(folder: Path, stages: Sequence[str]) -> None:
+    """Write which stages the chain in `folder` has. Raises OSError. Touches the disk."""
+    told = [{"name": name, "folder": child(n, name)} for n, name in enumerate(stages, start=1)]
+    run_folder.write_new(folder / run_folder.STAGES, encode({"stages": told}, indent=2) + "\n")
+
+
+def load(folder: Path) -> Record | None:
+    """What `save` wrote; None: `folder` holds no chain. Reads the disk."""
+    try:
+        told = json.loads((folder / run_folder.STAGES).read_bytes())
+        return Record(folder, {one["name"]: folder / one["folder"] for one in told["stages"]})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def is_completed(folder: Path) -> bool:
+    """Whether the run of a stage went as far as its settings said. Reads the disk."""
+    result = find.result_of(folder)
+    return result is not None and result.get("status") == "completed"
+
+
+def write(record: Record, codes: Mapping[str, int]) -> dict[str, Any]:
+    """Write and give the result of the whole; `codes` are the exit codes of what ran now.
+
+    Touches the disk. Raises RunFolderError.
+    """
+    result = whole(record, codes)
+    path = record.folder / run_folder.RESULT
+    with naming(path):
+        put(path, encode_bytes(result, indent=2) + b"\n")
+    return result
+
+
+def whole(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
+    """What the result of the whole says, from what each stage left. Reads the disk."""
+    stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
+    results = [one for f in record.stages.values() if (one := find.result_of(f)) is not None]
+    last: Mapping[str, Any] = results[-1] if results else {}
+    statuses = [one["status"] for one in stages]
+    status = "failed" if "failed" in statuses else "stopped"
+    return {
+        "status": "completed" if set(statuses) == {"completed"} else status,
+        **{key: sum(_known(results, key)) for key in ("steps", "epochs", "wall_s")},
+        **{key: last.get(key) for key in ("model", "mode", "engine", "world_size")},
+        "parameters": max(_known(results, "parameters"), default=None),
+        "best": last.get("best"),
+        "peak_memory_bytes": _peaks(results),
+        "samples_per_s": last.get("samples_per_s"),
+        "stages": stages,
+    }
+
+
+def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
+    """A line of the whole's result."""
+    found = find.result_of(folder)
+    code = codes.get(name)
+    told: dict[str, Any] = {key: (found or {}).get(key) for key in _KEPT}
+    if code is not None:
+        told["status"] = _STATUSES.get(code, "stopped")
+    elif found is None:
+        told["status"] = WAITING
+    elif told["status"] == "completed":
+        code = exit_codes.DONE
+    return {"name": name, "folder": folder.name, **told, "exit_code": code}
+
+
+def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    """A number of each result that has it: older versions wrote less."""
+    return [one[key] for one in results if one.get(key) is not None]
+
+
+def _peaks(results: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
+    """Of each kind of memory the most that a stage took; None: not measured."""
+    peaks = _known(results, "peak_memory_bytes")
+    kinds = dict.fromkeys(kind for one in peaks for kind in one)
+    return {kind: max(_known(peaks, kind), default=None) for kind in kinds}

@@ -1,0 +1,1 @@
+"""Verification: replay the last steps of a run and compare every bit."""

@@ -1,0 +1,75 @@
+"""A URL is shown without its secrets, and used with them."""
+
+import copy
+import json
+
+import pytest
+
+from launcher.base.redaction import Url, cut, expanded, fault, file_name
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h/a.zip", "https://h/a.zip"),
+        ("https://ann@h/a.zip", "https://***@h/a.zip"),
+        ("https://ann:p@ss@h:81/a.zip", "https://***@h:81/a.zip"),
+        ("https://${USER}:${PASS}@h/a", "https://${USER}:${PASS}@h/a"),
+        ("https://ann:${PASS}@h/a", "https://***@h/a"),
+        ("https://h/a?id=7&token=abc&x=1", "https://h/a?id=7&token=***&x=1"),
+        ("https://h/a?X-Amz-Signature=abc", "https://h/a?X-Amz-Signature=***"),
+        ("https://h/a?api_key=${KEY}", "https://h/a?api_key=${KEY}"),
+        ("[https://a:b@h/x, {url: 'https://c:d@h/y?sig=e'}]", None),
+    ],
+)
+def test_secrets_are_cut(text, shown):
+    if shown is None:
+        shown = "[https://***@h/x, {url: 'https://***@h/y?sig=***'}]"
+    assert cut(text) == shown == cut(shown)
+
+
+def test_what_prints_saves_and_compares_a_url_sees_no_secret():
+    url = Url("https://ann:hidden@h/a")
+    assert url == "https://***@h/a" and url.whole == "https://ann:hidden@h/a"
+    for text in (str(url), repr(url), f"{url}", json.dumps(url), str(copy.deepcopy([url]))):
+        assert "hidden" not in text
+    assert copy.deepcopy(url).whole == Url(url).whole == url.whole
+
+
+def test_variables_are_put_in():
+    assert expanded("https://${A}:${B_2}@h/$C", {"A": "x", "B_2": "y"}) == "https://x:y@h/$C"
+    with pytest.raises(KeyError, match="A"):
+        expanded("https://${A}@h/", {})
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://h/set/data%20one.zip?x=/y.tar", "data one.zip"),
+        ("https://h/set/", ""),
+        ("https://h", ""),
+        ("https://h/..%2f..%2fetc%2fpasswd", "passwd"),
+    ],
+)
+def test_a_file_is_called_as_its_url_ends(url, name):
+    assert file_name(url) == name
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://h/a", None),
+        ("file:///a", None),
+        ("file://localhost/a", None),
+        ("ftp://h/a", "has the scheme 'ftp'"),
+        ("h/a", "has no scheme"),
+        ("https:///a", "names no host"),
+        ("file://h/a", "names a host"),
+        ("file:a", "has no whole path"),
+        ("https://h:port/a", "is no URL: "),
+        ("https://[::1/a", "is no URL: "),
+    ],
+)
+def test_the_form_of_a_url(url, said):
+    found = fault(url)
+    assert found == said if said is None else found.startswith(said)

@@ -1,0 +1,62 @@
+"""The surface that people and scripts rely on: it changes only on purpose, here too."""
+
+import importlib
+
+from launcher.base import exit_codes
+from launcher.cli.options import OPTIONS
+from launcher.commands.catalog import COMMANDS
+from launcher.config.leaves import leaves
+from launcher.config.names import names
+from launcher.run_folder import run_folder
+
+
+def test_the_commands():
+    told = "run resume explain list verify compare submit export track new-task data completion"
+    assert list(COMMANDS) == told.split()
+
+
+def test_every_command_can_be_carried_out():
+    for command in COMMANDS.values():
+        assert callable(importlib.import_module(command.module).main)
+
+
+def test_the_options_of_run():
+    told = """
+        --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
+        --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
+        --precision --deterministic --debug --config --set --ds-config --out --dry-run --json
+        --max-restarts --resume --reset --download-data --continuous-learning --max-hours
+        --stage --from --track
+    """
+    assert sorted(option.flag for option in OPTIONS) == sorted(told.split())
+
+
+def test_short_options_name_settings_that_there_are():
+    keys = leaves("language")
+    assert {option.key for option in OPTIONS if option.key} <= set(keys)
+
+
+def test_options_of_a_mode_name_modes_that_there_are():
+    assert {option.mode for option in OPTIONS if option.mode} <= set(names("modes"))
+
+
+def test_the_exit_codes():
+    assert list(exit_codes.MEANINGS) == [0, 1, 2, 75, 130]
+
+
+def test_the_files_of_a_run_folder():
+    assert (
+        run_folder.SETTINGS,
+        run_folder.ORIGINS,
+        run_folder.LOG,
+        run_folder.METRICS,
+        run_folder.RESULT,
+        run_folder.CHECKPOINTS,
+    ) == (
+        "settings.yaml",
+        "origins.json",
+        "log.txt",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+    )

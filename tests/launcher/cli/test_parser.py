@@ -1,0 +1,168 @@
+"""What a command line is understood as."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import render
+from launcher.cli.options import OPTIONS
+from launcher.cli.parser import read
+
+
+def words(line: str):
+    request = read(line.split())
+    assert render(request.faults) == ""
+    return request.words
+
+
+def faults(line: str) -> str:
+    return render(read(line.split()).faults)
+
+
+def test_run_is_the_command_that_need_not_be_typed():
+    assert read([]).command.name == "run"
+    assert read(["--lite"]) == read(["run", "--lite"])
+
+
+def test_short_options_are_settings_with_the_text_as_typed():
+    assert words("--lr 1e-3 --batch-size 8 --data notes --nproc 2 --precision bf16").options == {
+        "data.path": ("--data", "notes"),
+        "train.micro_batch": ("--batch-size", "8"),
+        "optim.lr": ("--lr", "1e-3"),
+        "engine.nproc": ("--nproc", "2"),
+        "precision": ("--precision", "bf16"),
+    }
+
+
+def test_every_setting_option_reaches_its_setting():
+    for option in OPTIONS:
+        if option.key is None or option.key in ("mode", "engine.name"):
+            continue
+        line = f"{option.flag} 3" if option.metavar else option.flag
+        assert words(line).options == {option.key: (option.flag, "3" if option.metavar else "true")}
+
+
+@pytest.mark.parametrize("mode", ["lite", "resource-efficient", "fast", "ultra-fast", "benchmark"])
+def test_a_mode_has_an_option_of_its_name(mode):
+    assert (words(f"--{mode}").mode, words(f"--{mode}").mode_option) == (mode, f"--{mode}")
+
+
+def test_the_later_of_two_same_options_wins():
+    assert words("--lr 1 --lr 2").options["optim.lr"] == ("--lr", "2")
+    assert words("--fast --mode lite").mode == "lite"
+    assert words("--mode lite --fast").mode == "fast"
+
+
+def test_files_and_single_settings_keep_their_order():
+    found = words("--config a.yaml --set x=1 --config b.json --set y=2")
+    assert found.configs == [Path("a.yaml"), Path("b.json")]
+    assert found.sets == ["x=1", "y=2"]
+
+
+def test_a_value_may_follow_an_equals_sign_or_be_negative():
+    assert words("--lr=1e-3").options == words("--lr 1e-3").options
+    assert words("--lr -1e-3").options["optim.lr"] == ("--lr", "-1e-3")
+
+
+def test_flags_that_are_no_settings():
+    request = read(["--dry-run", "--json", "--out", "here"])
+    assert request.flags == {"--dry-run", "--json"}
+    assert request.out == Path("here")
+    assert request.words.options == {}
+
+
+def test_explain_takes_a_key_among_the_options_of_run():
+    request = read(["explain", "--fast", "optim.lr", "--nproc", "2", "--out", "here"])
+    assert (request.command.name, request.word, request.words.mode) == (
+        "explain",
+        "optim.lr",
+        "fast",
+    )
+
+
+def test_an_unknown_option_is_told_with_its_nearest():
+    assert faults("--epohcs 3").splitlines() == [
+        "error: option '--epohcs' is not known",
+        "  from     the command line: --epohcs",
+        f"  legal    {len(OPTIONS) + 1} options; see  python -m launcher --help",
+        "  nearest  --epochs; write  --epochs",
+    ]
+
+
+def test_the_value_of_an_unknown_option_is_no_fault_of_its_own():
+    assert faults("--epohcs 3").count("error:") == 1
+    assert "write  --lr=3" in faults("--lrr=3")
+
+
+def test_all_unknown_words_are_told_together_in_their_order():
+    told = [line for line in faults("--aaa --lite --bbb 1 --ccc").splitlines() if "error" in line]
+    assert [line.split("'")[1] for line in told] == ["--aaa", "--bbb", "--ccc"]
+
+
+def test_an_abbreviation_is_no_option():
+    assert "option '--prec' is not known" in faults("--prec fp32")
+
+
+def test_an_unknown_command_is_told_with_its_nearest():
+    assert faults("exlpain").splitlines() == [
+        "error: command 'exlpain' is not known",
+        "  from     the command line, first word",
+        "  legal    run, resume, explain, list, verify, compare, submit, export, track, new-task, "
+        "data, completion; or options, for run",
+        "  nearest  explain; write  python -m launcher explain",
+    ]
+
+
+def test_a_model_mode_or_engine_without_its_option_is_told_the_option():
+    assert "  nearest  --engine zero2" in faults("--lite zero2")
+    assert "  nearest  --mode fast" in faults("--lr 1 fast")
+    assert "  nearest  --model language:tiny" in faults("--lite language:tiny")
+
+
+def test_a_list_needs_to_know_what():
+    assert faults("list").splitlines() == [
+        "error: list needs to know what",
+        "  from     the command line: list",
+        "  legal    models, modes, engines",
+        "  mend     write  python -m launcher list models",
+    ]
+
+
+@pytest.mark.parametrize("line", ["--help", "-h", "run --help", "explain -h", "list --help"])
+def test_help_is_printed(line, capsys):
+    assert main(line.split()) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("python -m launcher")
+    assert "--help" in printed
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_help_tells_commands_options_modes_precedence_and_exit_codes(capsys):
+    main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for option in OPTIONS:
+        assert option.flag in printed
+    assert "built-in < family <" in printed
+    assert "< config < command line" in printed
+    assert "75 stopped by a signal after saving" in printed
+    assert "list models, modes or engines" in printed
+    assert "ultra-fast" in printed
+
+
+def test_help_of_a_wrong_command_is_the_fault(capsys):
+    assert main(["lits", "--help"]) == 2
+    assert "command 'lits' is not known" in capsys.readouterr().err
+
+
+def test_a_command_has_some_options_of_run_and_some_of_its_own():
+    request = read(["verify", "mine", "--engine", "ddp", "--nproc", "2", "--json"])
+    assert request.faults == []
+    assert (request.word, request.words.engine) == ("mine", "ddp")
+    assert request.words.options == {"engine.nproc": ("--nproc", "2")}
+    assert request.flags == {"--json"}
+
+    request = read(["export", "mine", "--format", "hf", "--checkpoint=best", "--out", "there"])
+    assert request.faults == []
+    assert request.values == {"--format": "hf", "--checkpoint": "best"}
+    assert request.out == Path("there")

@@ -1,0 +1,78 @@
+"""Runs as their folders tell of them, made without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from launcher.compare.measures import Measured, read
+from launcher.run_folder import run_folder
+from training.callbacks.base import Budget
+from training.evaluation.target import Target
+from training.logging.plain_json import encode
+
+GOAL = {"metric": "val_loss", "direction": "min"}
+
+
+def run(
+    folder: Path,
+    seconds: list[float],
+    *,
+    total: int = 100,
+    per_epoch: int = 20,
+    window: int = 1,
+    evaluations: dict[int, tuple[float, float]] | None = None,
+    stop_after: int | None = None,
+    eval_every: int | None = 10,
+    eval_each_epoch: bool = False,
+    aim: Target | None = None,
+    peak: dict[str, int | None] | None = None,
+    **result: Any,
+) -> Measured:
+    """A run of a step for each of `seconds`; `evaluations`: step -> (val_loss, seconds)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    judged = evaluations or {}
+    plan = Budget(
+        *(total, per_epoch, 8, 8, 1, 1, "tokens"),
+        eval_every=eval_every,
+        eval_each_epoch=eval_each_epoch,
+        stop_after=stop_after,
+    )
+    events = [{"kind": "started", "facts": vars(plan)}] + [
+        {
+            "kind": "evaluated",
+            "facts": {"step": step, "seconds": took, "metrics": {"val_loss": loss}},
+        }
+        for step, (loss, took) in judged.items()
+    ]
+    lines = []
+    for last in sorted({1, *range(window, len(seconds) + 1, window), len(seconds)}):
+        before = lines[-1]["step"] if lines else 0
+        mean = sum(seconds[before:last]) / (last - before)
+        lines.append(
+            {
+                "kind": "train",
+                "step": last,
+                "tokens": last * 80,
+                "loss": 5.0 - last,
+                "step_time_s": mean,
+                "data_time_s": mean / 4,
+            }
+        )
+    best = min((loss for loss, _ in judged.values()), default=None)
+    told = {
+        "status": "completed",
+        "parameters": 1000,
+        "architecture": "abc",
+        "samples": 160,
+        "best": None if best is None else {**GOAL, "value": best, "step": 0},
+        "peak_memory_bytes": peak or {"device": None, "host": 900, "host_growth": 300},
+        **result,
+    }
+    for name, found in ((run_folder.METRICS, lines), (run_folder.EVENTS, events)):
+        (folder / name).write_text("".join(encode(one) + "\n" for one in found))
+    (folder / run_folder.RESULT).write_text(json.dumps(told))
+    measured = read(folder, aim)
+    assert measured is not None
+    return measured

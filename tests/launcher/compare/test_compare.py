@@ -1,0 +1,137 @@
+"""Real comparisons: small runs in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launcher.base.package_guard import HOME
+from tests.runs.conftest import REQUESTS
+
+pytestmark = pytest.mark.slow
+BROKEN = "promise={step_time: {at_most: 0.0001}, parameters: {at_least: 1, at_most: 1}}"
+KEYS = {
+    *("model", "mode", "engine", "parameters", "samples", "step_s", "epoch_s"),
+    *("device_peak_bytes", "host_peak_bytes", "metric", "promises"),
+}
+"""Of a row, by the design."""
+
+
+def command(*words):
+    typed = ["--model", "language:tiny", "--data", "mine.jsonl", "--set", "eval.every=2"]
+    return [sys.executable, "-m", "launcher", "compare", *typed, *words]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "mine.jsonl").write_text(REQUESTS)
+    return folder
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
+
+
+def compare(place, *words):
+    """Exit code, stdout and stderr of a comparison."""
+    done = subprocess.run(
+        command(*words), cwd=place, env=environment(), capture_output=True, text=True, timeout=240
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def compared(place):
+    """Mode default and fast for six steps, with a promise that cannot be kept."""
+    words = ["--modes", "fast", "--steps", "6", "--set", "train.global_batch=4"]
+    return compare(place, *words, "--set", BROKEN, "--out", "it", "--json")
+
+
+def test_a_broken_promise_ends_with_1_and_all_is_in_the_json(compared, place):
+    code, out, err = compared
+    found = json.loads(out)
+    assert code == 1, err
+    assert json.loads((place / "it" / "compare.json").read_text()) == found
+    default, fast = found["rows"]
+    assert not KEYS - set(default) and not KEYS - set(fast)
+    assert (default["mode"], fast["mode"]) == ("default", "fast")
+    assert (default["error"], fast["error"]) == (None, None)
+    promises = {one["name"]: one for one in fast["promises"]}
+    assert promises["step_time"]["kept"] is False
+    assert promises["step_time"]["measured"] == fast["step_s"] / default["step_s"]
+    assert (promises["parameters"]["kept"], promises["parameters"]["measured"]) == (True, 1.0)
+    assert promises["device_peak"]["kept"] is None
+    assert default["promises"] == []
+    assert default["architecture"] == fast["architecture"]
+
+
+def test_six_steps_tell_of_the_whole_plan(compared):
+    for row in json.loads(compared[1])["rows"]:
+        assert row["steps"] == 6
+        assert row["extrapolated"]["total"] is (row["total_steps"] > 6)
+        assert row["total_s"] > row["total_steps"] * row["step_s"] / 2
+        assert row["host_peak_bytes"] > row["peak_memory_bytes"] > 0
+        assert row["device_peak_bytes"] is None
+        assert row["metric"]["metric"] == "val_loss"
+        assert len(row["curve"]) == 3
+
+
+def test_the_runs_stay_and_their_checkpoints_do_not(compared, place):
+    runs = sorted(path.name for path in (place / "it" / "runs").iterdir())
+    assert runs == ["default-local-1", "fast-local-1"]
+    for name in runs:
+        left = {path.name for path in (place / "it" / "runs" / name).iterdir()}
+        assert {"settings.yaml", "metrics.jsonl", "result.json"} <= left
+        assert not {"checkpoints", "best", "last"} & left
+    assert (place / "it" / "compare.html").read_text().startswith("<!doctype html>")
+
+
+def test_runs_go_until_a_metric_is_reached(place):
+    code, out, err = compare(place, "--modes", "default", "--until", "val_loss=5.5", "--json")
+    assert code == 0, err
+    (row,) = json.loads(out)["rows"]
+    assert row["metric"]["value"] <= 5.5
+    assert 0 < row["time_to_metric_s"] < row["total_s"]
+    assert row["extrapolated"]["total"]
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(place):
+    # Only mode lite takes a share of the data, and then there is too little for a step.
+    (place / "small.jsonl").write_text("".join(REQUESTS.splitlines(keepends=True)[:12]))
+    words = ["--data", "small.jsonl", "--modes", "lite", "--steps", "2", "--out", "failing"]
+    code, out, _ = compare(place, *words, "--set", "train.global_batch=8")
+    assert code == 1, out
+    (line,) = [line for line in out.splitlines() if line.startswith("lite local failed: ")]
+    assert "val and test would be empty" in line
+    default, lite = json.loads((place / "failing" / "compare.json").read_text())["rows"]
+    assert default["error"] is None and default["step_s"] > 0
+    assert lite["step_s"] is None
+    assert all(one["kept"] is None for one in lite["promises"])
+
+
+def test_ctrl_c_ends_the_run_and_keeps_what_was_measured(place):
+    folder = place / "stopped"
+    words = ["--modes", "fast", "--set", "train.epochs=100000", "--set", "train.max_steps=1000000"]
+    comparing = subprocess.Popen(
+        command("--repeat", "2", *words, "--out", str(folder)),
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines = folder / "runs" / "default-local-1" / "metrics.jsonl"
+    while comparing.poll() is None and not (lines.exists() and lines.stat().st_size):
+        time.sleep(0.05)
+    comparing.send_signal(signal.SIGINT)
+    out, _ = comparing.communicate(timeout=90)
+    assert comparing.returncode == 130
+    assert "note: interrupted: not every run was made" in out
+    assert (folder / "compare.html").exists()
+    assert json.loads((folder / "runs/default-local-1/result.json").read_text())["status"]

@@ -1,0 +1,152 @@
+"""What is compared, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.cli.parser import read
+from launcher.compare.child import arguments
+from launcher.compare.contestants import decide
+
+TINY = ["compare", "--model", "language:tiny"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def decided(*words):
+    return decide(read([*TINY, *words]))
+
+
+def refused(*words):
+    with pytest.raises(SettingsError) as caught:
+        decided(*words)
+    return str(caught.value)
+
+
+def test_mode_default_is_always_compared_and_comes_first():
+    found = decided("--modes", "fast, lite,fast", "--steps", "3")
+    assert [one.mode for one in found.contestants] == ["default", "fast", "lite"]
+
+
+def test_every_mode_runs_under_every_engine():
+    found = decided("--modes", "fast", "--engines", "local,ddp", "--nproc", "1")
+    pairs = [(one.mode, one.engine) for one in found.contestants]
+    assert pairs == [
+        *(("default", "local"), ("default", "ddp")),
+        *(("fast", "local"), ("fast", "ddp")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (["--steps", "5"], "stop.after=5"),
+        (["--epochs", "0.5"], "stop.after=0.5 epochs"),
+        (["--until", "val_loss=1.9"], "stop.at=val_loss = 1.9"),
+    ],
+)
+def test_how_far_a_run_goes_leaves_its_plan_alone(words, setting):
+    found = decided("--modes", "fast", *words)
+    assert all(setting in one.words.sets for one in found.contestants)
+    steps = [one.resolved.settings.train.max_steps for one in found.contestants]
+    assert steps == [60, 15]
+
+
+def test_every_step_is_logged_unless_the_person_says_otherwise():
+    (default, _) = decided("--modes", "fast").contestants
+    assert "log.every=1" in default.words.sets
+    (default, _) = decided("--modes", "fast", "--set", "log.every=7").contestants
+    assert "log.every=1" not in default.words.sets
+    assert default.words.sets[0] == "log.every=7"
+
+
+def test_a_run_is_told_the_words_of_the_person_and_those_of_the_comparison():
+    words = [
+        *("--modes", "fast", "--engines", "ddp", "--nproc", "1", "--deterministic"),
+        *("--lr", "1e-3", "--set", "train.seed=3", "--steps", "2"),
+    ]
+    _, fast = decided(*words).contestants
+    typed = arguments(fast.words)
+    assert typed == [
+        *("--model=language:tiny", "--mode=fast", "--engine=ddp", "--lr=1e-3", "--nproc=1"),
+        *("--deterministic", "--set=train.seed=3", "--set=stop.after=2", "--set=log.every=1"),
+        "--set=train.preview=false",
+    ]
+    again = read(["run", *typed])
+    assert not again.faults
+    assert again.words.sets == list(fast.words.sets)
+
+
+def test_all_that_is_wrong_is_told_at_once_and_nothing_is_written(capsys, tmp_path):
+    words = ["--modes", "fsat", "--steps", "none", "--repeat", "0", "--set", "train.sede=1"]
+    assert main([*TINY, *words]) == 2
+    told = capsys.readouterr().err
+    assert "--steps 'none' cannot be read" in told
+    assert "--repeat '0' cannot be read" in told
+    assert "mode 'fsat' is not known" in told
+    assert "nearest  fast" in told
+    assert told.count("key 'train.sede' is not known") == 1  # of both modes, once
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_limits_exclude_one_another():
+    told = refused("--modes", "fast", "--steps", "3", "--until", "val_loss=2")
+    assert "--steps and --until exclude one another" in told
+
+
+def test_something_must_be_named():
+    assert "compare needs to know what" in refused()
+
+
+def test_an_aim_that_is_none_is_refused():
+    told = refused("--modes", "fast", "--until", "soon")
+    assert "--until 'soon' cannot be read" in told
+    assert "legal    a metric and a number" in told
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    assert "full is not empty" in refused("--modes", "fast", "--out", "full")
+
+
+def test_without_a_folder_it_goes_below_runs():
+    folder = decided("--modes", "fast").folder
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("compare-language-tiny-")
+
+
+def test_under_torchrun_it_is_refused(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert "compare starts runs of its own" in refused("--modes", "fast")
+
+
+def test_faults_are_told_to_machines_as_json(capsys):
+    assert main([*TINY, "--modes", "fast", "--steps", "x", "--json"]) == 2
+    (fault,) = json.loads(capsys.readouterr().out)["faults"]
+    assert fault["what"] == "--steps 'x' cannot be read"
+
+
+def test_a_dry_run_tells_the_runs_and_writes_nothing(capsys, tmp_path):
+    words = [*TINY, "--modes", "fast", "--repeat", "3", "--steps", "4", "--out", "it", "--dry-run"]
+    assert main(words) == 0
+    head, *runs = capsys.readouterr().out.splitlines()
+    assert head == "6 runs in turns, into it:"
+    assert runs[1].startswith("python -m launcher --model=language:tiny --mode=fast --set=stop")
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["repeats"], [one["mode"] for one in found["runs"]]) == (3, ["default", "fast"])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,120 @@
+"""Rows from the folders of runs: baselines, failures, stages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.cli.parser import read
+from launcher.compare import match
+from launcher.compare.contestants import Contestant, Limits, Match
+from launcher.compare.match import Found
+from launcher.config.resolved import Words
+from tests.launcher.compare.measured import run
+from tests.launcher.given import resolved
+
+HALF = {"step_time": {"at_most": 0.5}}
+
+
+def contestant(mode, engine="local", promises=None, **stages):
+    made = replace(resolved(), promises=promises or {})
+    held = {name: replace(made, promises=promised) for name, promised in stages.items()}
+    return Contestant(mode, engine, Words(), made, held)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Rows of contestants, each with the folders of its repeats."""
+
+    def make(*pairs: tuple[Contestant, Found], limits: Limits | None = None):
+        contestants = [one for one, _ in pairs]
+        held = Match(contestants, limits or Limits(steps=3), 1, tmp_path, [])
+        return match._rows(held, [found for _, found in pairs])
+
+    return make
+
+
+def folder(path: Path, seconds: float, **result) -> Path:
+    run(path, [seconds] * 3, stop_after=3, evaluations={3: (2.0, 1.0)}, **result)
+    return path
+
+
+def test_each_engine_is_held_to_mode_default_under_the_same_engine(rows, tmp_path):
+    default, ddp, fast, fast_ddp = rows(
+        (contestant("default"), Found([folder(tmp_path / "a", 1.0)])),
+        (contestant("default", "ddp"), Found([folder(tmp_path / "b", 4.0)])),
+        (contestant("fast", promises=HALF), Found([folder(tmp_path / "c", 0.5)])),
+        (contestant("fast", "ddp", HALF), Found([folder(tmp_path / "d", 3.0)])),
+    )
+    assert default.promises == ddp.promises == ()
+    assert [one.measured for one in fast.promises] == [0.5]
+    assert [(one.measured, one.kept) for one in fast_ddp.promises] == [(0.75, False)]
+
+
+def test_a_run_that_failed_has_a_row_that_says_so(rows, tmp_path):
+    default, fast = rows(
+        (contestant("default"), Found([folder(tmp_path / "a", 1.0)])),
+        (contestant("fast", promises=HALF), Found(error="no memory")),
+    )
+    assert default.error is None
+    assert fast.error == "no memory"
+    assert [(one.kept, one.why) for one in fast.promises] == [(None, "the run failed")]
+    assert not match.Outcome([default, fast], []).is_sound
+
+
+def test_what_was_not_run_says_so(rows, tmp_path):
+    _, fast = rows(
+        (contestant("default"), Found([folder(tmp_path / "a", 1.0)])),
+        (contestant("fast"), Found()),
+    )
+    assert fast.error == "it was not run"
+
+
+def test_a_broken_promise_is_not_sound_and_one_not_measured_is(rows, tmp_path):
+    def outcome(bounds):
+        return match.Outcome(
+            rows(
+                (contestant("default"), Found([folder(tmp_path / "a", 1.0)])),
+                (contestant("fast", promises=bounds), Found([folder(tmp_path / "b", 0.9)])),
+            ),
+            [],
+        )
+
+    assert not outcome(HALF).is_sound
+    assert outcome({"device_peak": {"at_most": 0.1}}).is_sound
+
+
+def test_a_mode_in_stages_has_a_row_for_all_of_it_and_one_for_each(rows, tmp_path):
+    whole = tmp_path / "staged"
+    small = {"device": None, "host": 500, "host_growth": 100}
+    folder(whole / "1-encoder", 0.25, peak=small)
+    folder(whole / "2-text", 0.5, peak={**small, "host_growth": 140})
+    stages = [{"name": "encoder", "folder": "1-encoder"}, {"name": "text", "folder": "2-text"}]
+    (whole / "result.json").write_text(json.dumps({"status": "completed", "stages": stages}))
+    memory = {"peak_memory": {"at_most": 0.5}}
+    limit = {"host_peak_bytes": {"at_most": 499}}
+    staged = contestant("staged", promises=memory, encoder={**memory, **limit}, text=memory)
+    assert staged.promises == memory
+
+    default, all_of_it, encoder, text = rows(
+        (contestant("default"), Found([folder(tmp_path / "a", 1.0)])), (staged, Found([whole]))
+    )
+    assert [row.stage for row in (all_of_it, encoder, text)] == [None, "encoder", "text"]
+    assert default.peak_memory_bytes == 300
+    assert [(one.measured, one.kept) for one in all_of_it.promises] == [(140 / 300, True)]
+    assert [(one.name, one.kept) for one in encoder.promises] == [("host_peak_bytes", False)]
+    assert text.promises == ()
+    assert (encoder.step_s, text.step_s) == (0.25, 0.5)
+
+
+def test_mode_staged_is_decided_stage_by_stage(monkeypatch, tmp_path):
+    from launcher.compare.contestants import decide
+
+    monkeypatch.chdir(tmp_path)
+    words = ["compare", "--model", "eeg_text:tiny", "--modes", "staged", "--steps", "2"]
+    _, staged = decide(read(words)).contestants
+    assert list(staged.stages) == ["encoder", "text"]
+    assert staged.mode == "staged"

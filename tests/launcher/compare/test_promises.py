@@ -1,0 +1,95 @@
+"""Promises beside what was measured, against ratios worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.compare.promises import Figures, judge
+
+BASE = Figures(
+    {
+        "step_time": 0.4,
+        "total_time": 100.0,
+        "samples_per_s": 20.0,
+        "parameters": 1000,
+        "peak_memory": 800,
+        "host_peak": 2000,
+        "metric": 2.0,
+        "time_to_metric": 60.0,
+    },
+    less_is_better=True,
+)
+
+
+def row(**changes):
+    values = {**BASE.values, **changes}
+    return Figures(values, less_is_better=True, why={"device_peak": "no GPU"})
+
+
+def only(promised, figures, base=BASE):
+    (found,) = judge(promised, figures, base)
+    return found.measured, found.kept, found.why
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bounds", "measured", "kept"),
+    [
+        ("step_time", 0.2, {"at_most": 0.5}, 0.5, True),
+        ("step_time", 0.21, {"at_most": 0.5}, 0.525, False),
+        ("total_time", 34.0, {"at_most": 0.34}, 0.34, True),
+        ("samples_per_s", 9.0, {"at_least": 0.4, "at_most": 0.6}, 0.45, True),
+        ("samples_per_s", 13.0, {"at_least": 0.4, "at_most": 0.6}, 0.65, False),
+        ("samples_per_s", 7.0, {"at_least": 0.4, "at_most": 0.6}, 0.35, False),
+        ("parameters", 1000, {"at_least": 1, "at_most": 1}, 1.0, True),
+        ("parameters", 1001, {"at_least": 1, "at_most": 1}, 1.001, False),
+        ("peak_memory", 400, {"at_least": None, "at_most": 0.5}, 0.5, True),
+        ("time_to_metric", 20.0, {"at_most": 0.34}, 1 / 3, True),
+    ],
+)
+def test_a_ratio_to_mode_default_is_held_to_its_bounds(name, value, bounds, measured, kept):
+    found, is_kept, why = only({name: bounds}, row(**{name: value}))
+    assert found == pytest.approx(measured)
+    assert (is_kept, why) == (kept, None)
+
+
+def test_a_quality_of_which_less_is_better_is_turned_round():
+    assert only({"metric": {"at_least": 1}}, row(metric=1.6))[:2] == (1.25, True)
+    assert only({"metric": {"at_least": 1}}, row(metric=2.5))[:2] == (0.8, False)
+    more = Figures({"metric": 0.6}, less_is_better=False)
+    assert only({"metric": {"at_least": 1}}, more, Figures({"metric": 0.5}))[:2] == (1.2, True)
+
+
+def test_a_negative_quality_has_no_ratio():
+    found = only({"metric": {"at_least": 1}}, row(metric=-1.0))
+    assert found == (None, None, "no ratio can be made of it")
+
+
+def test_what_cannot_be_measured_is_never_kept():
+    assert only({"device_peak": {"at_most": 9}}, row()) == (None, None, "no GPU")
+    assert only({"device_peak_bytes": {"at_most": 9}}, row()) == (None, None, "no GPU")
+
+
+def test_bytes_are_bytes_and_no_ratio():
+    promised = {"host_peak_bytes": {"at_most": 1999}}
+    assert only(promised, row())[:2] == (2000, False)
+    assert only(promised, row(host_peak=1999))[:2] == (1999, True)
+
+
+def test_a_row_that_failed_keeps_nothing_and_breaks_nothing():
+    failed = Figures(why={"step_time": "the run failed"})
+    promised = {"step_time": {"at_most": 0.5}}
+    assert only(promised, failed) == (None, None, "the run failed")
+    assert only(promised, row(), failed) == (None, None, "mode default: the run failed")
+
+
+def test_a_metric_that_only_mode_default_reached_is_a_broken_promise():
+    never = Figures({"time_to_metric": None}, never_reached=True)
+    promised = {"time_to_metric": {"at_most": 0.34}}
+    assert only(promised, never)[:2] == (None, False)
+    assert only(promised, never, Figures({"time_to_metric": None}))[1] is None
+    assert only(promised, Figures({"time_to_metric": None}))[1] is None  # nobody asked for it
+
+
+def test_mode_default_is_held_to_bytes_alone():
+    promised = {"step_time": {"at_most": 0.001}, "host_peak_bytes": {"at_most": 1}}
+    assert [one.name for one in judge(promised, row(), None)] == ["host_peak_bytes"]

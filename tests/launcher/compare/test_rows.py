@@ -1,0 +1,104 @@
+"""A row: repeats put together, longer times worked out, stages added up."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.compare.rows import Row, figures, measured, staged, thinned
+from tests.launcher.compare.measured import run
+from training.evaluation.target import parse
+
+ROW = Row("language:tiny", "fast", "local")
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """Two repeats of five steps of a plan of a hundred, with an evaluation at the end."""
+    judged = {5: (2.0, 4.0)}
+    return [
+        run(tmp_path / "1", [9.0, 1.0, 1.0, 2.0, 2.0], stop_after=5, evaluations=judged),
+        run(tmp_path / "2", [9.0, 3.0, 3.0, 3.0, 3.0], stop_after=5, evaluations=judged),
+    ]
+
+
+def test_a_step_is_the_median_over_all_repeats(cut):
+    row = measured(ROW, cut)
+    assert row.step_s == 2.5
+    assert row.step_spread_s == (1.75, 3.0)
+    assert row.step_mean_s == (1.5 + 3.0) / 2
+    assert row.samples_per_s == 8 / 2.25
+    assert row.units_per_s == pytest.approx((80 / 1.5 + 80 / 3) / 2)
+
+
+def test_longer_times_are_steps_and_the_evaluations_that_fall_due(cut):
+    row = measured(ROW, cut)
+    assert row.total_s == 100 * 2.25 + 10 * 4.0
+    assert row.epoch_s == 20 * 2.25 + 2 * 4.0  # an epoch is a fifth of the plan
+    assert (row.extrapolated.epoch, row.extrapolated.total) == (True, True)
+    assert sum(row.time_split_s.values()) == pytest.approx(row.epoch_s)
+    assert row.time_split_s["waiting for data"] == pytest.approx(20 * 2.25 / 4)
+
+
+def test_what_was_run_to_its_end_is_not_extrapolated(tmp_path):
+    row = measured(ROW, [run(tmp_path, [1.0] * 100, evaluations={100: (2.0, 4.0)})])
+    assert row.total_s == 100 + 4.0
+    assert not row.extrapolated.epoch and not row.extrapolated.total
+
+
+def test_memory_is_the_largest_and_lives_on_the_device_where_there_is_one(tmp_path):
+    on_cpu = [
+        run(tmp_path / f"{n}", [1.0], peak={"device": None, "host": n * 10, "host_growth": n})
+        for n in (3, 5, 4)
+    ]
+    row = measured(ROW, on_cpu)
+    assert (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes) == (None, 50, 5)
+    on_gpu = run(tmp_path / "gpu", [1.0], peak={"device": 7, "host": 90, "host_growth": 60})
+    row = measured(ROW, [on_gpu])
+    assert (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes) == (7, 90, 7)
+
+
+def test_a_metric_is_reached_only_where_every_repeat_reached_it(tmp_path):
+    aim = parse("val_loss <= 1.9")
+    good = run(tmp_path / "1", [1.0] * 10, evaluations={10: (1.5, 1.0)}, aim=aim)
+    bad = run(tmp_path / "2", [1.0] * 10, evaluations={10: (2.5, 1.0)}, aim=aim)
+    assert measured(ROW, [good, good]).time_to_metric_s == 11.0
+    row = measured(ROW, [good, bad])
+    assert (row.time_to_metric_s, row.never_reached) == (None, True)
+
+
+def test_stages_add_their_times_and_count_with_their_largest_memory(tmp_path):
+    first = measured(
+        ROW,
+        [
+            run(
+                tmp_path / "1",
+                [1.0] * 100,
+                evaluations={100: (3.0, 5.0)},
+                peak={"device": None, "host": 900, "host_growth": 700},
+                parameters=50,
+            )
+        ],
+    )
+    last = measured(ROW, [run(tmp_path / "2", [2.0] * 100, evaluations={100: (2.0, 5.0)})])
+    row = staged(ROW, [first, last])
+    assert row.total_s == 105.0 + 205.0
+    assert (row.peak_memory_bytes, row.parameters) == (700, 1000)
+    assert row.metric["value"] == 2.0
+    assert row.step_s is None
+
+
+def test_promises_are_judged_by_what_is_known(cut):
+    row = measured(ROW, cut)
+    whole, shortened = figures(row, True, False), figures(row, False, False)
+    assert whole.values["metric"] == 2.0 and whole.less_is_better
+    assert shortened.values["metric"] is None
+    assert shortened.reason("metric") == "the runs were cut short"
+    assert whole.reason("time_to_metric") == "needs --until"
+    assert whole.reason("device_peak") == "no GPU"
+    assert figures(Row("m", "fast", "local", error="broken"), True, False).values == {}
+
+
+def test_a_curve_is_thinned_and_keeps_its_end():
+    assert thinned(list(range(5))) == list(range(5))
+    found = thinned(list(range(1001)))
+    assert len(found) <= 200 and found[-1] == 1000

@@ -1,0 +1,140 @@
+"""What people read: the table, the promises, and the page with its plots."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from launcher.compare import page, table, words
+from launcher.compare.contestants import Limits
+from launcher.compare.match import Facts, Outcome
+from launcher.compare.promises import Judged
+from launcher.compare.rows import Extrapolated, Row
+from training.evaluation.target import parse
+
+FACTS = Facts("cmd <b>", "2 cores", "cpu", Limits(steps=6), 2, datetime(2026, 1, 2, 3, 4))
+PROMISES = (
+    Judged("total_time", {"at_most": 0.34}, 0.2, True),
+    Judged("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
+    Judged("device_peak", {"at_most": 0.6}, None, None, "no GPU"),
+    Judged("parameters", {"at_least": 1.0, "at_most": 1.0}, 1.0, True),
+    Judged("host_peak_bytes", {"at_most": 2**30}, 2**29, True),
+)
+
+
+def full(mode, **changes):
+    known = {
+        "parameters": 1234,
+        "samples": 20739,
+        "step_s": 0.0382,
+        "step_spread_s": (0.038, 0.0388),
+        "epoch_s": 61.0,
+        "total_s": 600.0,
+        "extrapolated": Extrapolated(True, True),
+        "samples_per_s": 200.0,
+        "units_per_s": 26_000.0,
+        "units": "tokens",
+        "host_peak_bytes": 2**29,
+        "peak_memory_bytes": 2**27,
+        "metric": {"metric": "val_loss", "value": 2.5, "step": 6, "direction": "min"},
+        "time_split_s": {"computing": 50.0, "waiting for data": 5.0, "evaluation": 6.0},
+        "curve": [(1.0, 3.0), (2.0, 2.5)],
+        "losses": [(1.0, 3.0), (2.0, 2.5), (3.0, float("nan"))],
+    }
+    return Row("language:tiny", mode, "local", **known | changes)
+
+
+ROWS = [
+    full("default"),
+    full("fast", promises=PROMISES),
+    Row("language:tiny", "lite", "local", error="it <broke>"),
+]
+OUTCOME = Outcome(ROWS, ["the machine was busy"])
+
+
+def test_the_table_tells_every_row_and_the_promises_below():
+    lines = table.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
+    assert lines[1] == "on 2 cores; each run for 6 steps, 2 times in turns"
+    default = next(line for line in lines if line.startswith("default"))
+    assert re.split(r"\s{2,}", default) == [
+        *("default", "local", "20,739", "1.23k", "38.2 ms ± 0.4", "1m01s *", "10m00s *", "200"),
+        *("26.0k", "–", "512.0 MiB", "128.0 MiB", "val_loss 2.5000"),
+    ]
+    assert "lite local failed: it <broke>" in lines
+    told = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    assert ["total_time", "at most 0.34", "0.2", "✓"] in told
+    assert ["step_time", "at most 0.5", "0.75", "✗"] in told
+    assert ["device_peak", "at most 0.6", "not measured (no GPU)"] in told
+    assert ["parameters", "1", "1", "✓"] in told
+    assert ["host_peak_bytes", "at most 1.0 GiB", "512.0 MiB", "✓"] in told
+    assert "note: the machine was busy" in lines
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (full("fast", time_to_metric_s=42.0), "42s"),
+        (full("fast", never_reached=True), "never reached"),
+        (full("fast"), "–"),
+    ],
+)
+def test_the_time_to_a_metric_has_a_column_where_it_was_asked_for(row, told):
+    head, line = words.table([row], parse("val_loss <= 2"))
+    assert (head[-1], line[-1]) == ("to val_loss <= 2", told)
+
+
+def test_a_step_of_seconds_is_told_in_seconds():
+    assert words.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
+
+
+class Balanced(HTMLParser):
+    """Every element is closed, but for those that never are."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_sound_file_that_needs_no_network():
+    html = page.render(FACTS, OUTCOME)
+    reader = Balanced()
+    reader.feed(html)
+    assert reader.open == []
+    assert not re.search(r"https?://|<script|src=|url\(", html)
+    assert "prefers-color-scheme: dark" in html
+    assert "cmd &lt;b&gt;" in html and "it &lt;broke&gt;" in html
+    assert '<td class="good">✓</td>' in html and '<td class="bad">✗</td>' in html
+
+
+def test_every_plot_is_sound_svg_and_draws_every_row_that_was_measured():
+    figures = re.findall(r"<svg.*?</svg>", page.render(FACTS, OUTCOME))
+    drawn = [ElementTree.fromstring(figure) for figure in figures]
+    assert len(drawn) == 6  # a step, memory twice, time, metric, loss
+    for figure in drawn:
+        told = " ".join(text.text or "" for text in figure.iter("text"))
+        assert "default local" in told and "fast local" in told
+
+
+def test_nothing_is_plotted_where_all_failed():
+    html = page.render(FACTS, Outcome([ROWS[2]], []))
+    assert "<svg" not in html
+
+
+def test_a_row_has_the_same_colour_in_every_plot():
+    rows = [full("default"), full("fast", step_s=None), full("lite")]
+    figures = re.findall(r"<svg.*?</svg>", page.render(FACTS, Outcome(rows, [])))
+    steps, memory, *_ = (re.findall(r"fill=\"var\((--c\d)\)", figure) for figure in figures)
+    assert steps == ["--c0", "--c2"]
+    assert memory == ["--c0", "--c1", "--c2"]

@@ -1,0 +1,133 @@
+"""What the program asks for gives way to the machine; what a person asks for does not."""
+
+from dataclasses import replace
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision"), [(LAPTOP, "fp32"), (NEW_CPU, "bf16"), (SERVER, "fp16")]
+)
+def test_fp16_of_the_family_becomes_what_the_machine_has(machine, precision):
+    run = resolved(model="language", machine=machine)
+    assert run.settings.precision == precision
+    value = run.values["precision"]
+    assert (value.origin.layer == "machine") == (machine.device == "cpu")
+    assert ("fp16" in [old for old, _ in value.replaced]) == (machine.device == "cpu")
+
+
+def test_what_was_fitted_is_noted_with_what_it_replaced_and_why():
+    notes = resolved(model="language", machine=NEW_CPU).notes
+    line = notes[0].replace("line 6", "line N")
+    assert line == (
+        "precision: bf16 in place of fp16 of ds_configs/models/language.yaml, line N: "
+        "no GPU, and this CPU computes in bf16"
+    )
+
+
+STAGE = {"model": "eeg_text", "mode": "staged"}
+
+
+@pytest.mark.parametrize("engine", ["fsdp", "fsdp-offload", "zero1", "zero3", "zero2-offload"])
+def test_adafactor_of_a_stage_becomes_adamw_where_weights_are_cut(engine):
+    run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
+    assert run.settings.optim.name == "adamw"
+    assert run.values["optim.name"].origin.layer == "machine"
+    (note,) = [note for note in run.notes if note.startswith("optim.name")]
+    assert note.endswith(
+        f"engine {engine} cuts weights, and adafactor needs whole rows and columns"
+    )
+
+
+@pytest.mark.parametrize("engine", ["local", "ddp", "oss"])
+def test_adafactor_stays_where_weights_are_whole(engine):
+    run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
+    assert run.settings.optim.name == "adafactor"
+
+
+def test_adafactor_that_a_person_types_is_refused_where_weights_are_cut():
+    with pytest.raises(SettingsError) as error:
+        resolved("optim.name=adafactor", "engine.name=zero2", model="language", machine=SERVER)
+    (fault,) = error.value.faults
+    assert fault.legal == "adamw, sgd under engine zero2; adafactor under local, ddp, oss"
+    assert (fault.key, fault.nearest) == ("optim.name", "adamw")
+
+
+def test_debugging_turns_workers_off_and_determinism_on():
+    run = resolved("train.debug=true", model="language", machine=SERVER)
+    assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)
+    assert run.values["loader.workers"].origin.place == "--set train.debug=true"
+    kept = resolved("train.debug=true", "loader.workers=2", model="language", machine=SERVER)
+    assert kept.settings.loader.workers == 2
+
+
+def test_fp16_that_a_person_types_is_refused_without_a_gpu():
+    with pytest.raises(SettingsError, match="needs a GPU"):
+        resolved(machine=NEW_CPU, precision="fp16")
+    with pytest.raises(SettingsError, match="needs a GPU"):
+        resolved("device=cpu", machine=SERVER, precision="fp16")
+    assert resolved(machine=SERVER, precision="fp16").settings.precision == "fp16"
+
+
+def test_bf16_that_a_person_types_is_kept_on_any_cpu():
+    assert resolved(machine=LAPTOP, precision="bf16").settings.precision == "bf16"
+
+
+def test_the_device_a_person_names_decides_over_the_machine():
+    run = resolved("device=cpu", model="language", machine=SERVER)
+    assert (run.device, run.nproc, run.settings.precision) == ("cpu", 1, "bf16")
+    assert run.settings.device == "cpu"
+    assert resolved(machine=SERVER).settings.device == "auto"
+
+
+@pytest.mark.parametrize(("nproc", "workers"), [("1", 4), ("2", 4), ("4", 2), ("8", 1)])
+def test_workers_are_capped_at_the_cores_a_process_has(nproc, workers):
+    run = resolved(model="language", machine=NEW_CPU, nproc=nproc)
+    assert run.settings.loader.workers == workers
+
+
+def test_workers_that_a_person_asks_for_are_kept():
+    run = resolved("loader.workers=9", model="language", machine=LAPTOP)
+    assert run.settings.loader.workers == 9
+
+
+def test_memory_is_pinned_for_cuda_only():
+    assert resolved(model="language", machine=SERVER).settings.loader.pin_memory
+    assert not resolved(model="language", machine=LAPTOP).settings.loader.pin_memory
+
+
+def test_flash_attention_and_compilation_are_refused_where_they_cannot_be():
+    with pytest.raises(SettingsError, match="needs a GPU"):
+        resolved("memory.attention=flash")
+    with pytest.raises(SettingsError, match=r"needs a C\+\+ compiler"):
+        resolved("compile=on", machine=replace(LAPTOP, compiler=False))
+    assert resolved("compile=on").settings.compile == "on"
+
+
+@pytest.mark.parametrize(
+    ("machine", "compiled"),
+    [(SERVER, "on"), (NEW_CPU, "off"), (replace(SERVER, compiler=False), "off")],
+)
+def test_compilation_left_open_is_decided_by_gpu_and_compiler(machine, compiled):
+    run = resolved(machine=machine)
+    assert run.settings.compile == compiled
+    assert run.values["compile"].replaced[0][0] == "auto"
+
+
+def test_epochs_that_a_person_types_lift_the_steps_of_the_size():
+    assert resolved().settings.train.max_steps == 60
+    run = resolved(epochs="3")
+    assert run.settings.train.max_steps is None
+    assert run.values["train.max_steps"].origin.place == "--epochs 3 says how long"
+    assert resolved(epochs="3", max_steps="7").settings.train.max_steps == 7
+
+
+@pytest.mark.parametrize(("machine", "most"), [(LAPTOP, 2), (SERVER, 4)])
+def test_more_processes_than_cores_or_gpus_are_refused(machine, most):
+    assert resolved(machine=machine, nproc=str(most)).nproc == most
+    with pytest.raises(SettingsError) as raised:
+        resolved(machine=machine, nproc=str(most * 2))
+    assert raised.value.faults[0].nearest == str(most)

@@ -1,0 +1,109 @@
+"""The same words mean the same global batch for any number of processes."""
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.batching import largest_divisor, nearest_multiple, solve
+from launcher.config.entries import Entry, Layer
+from launcher.config.layers import merge
+from launcher.config.resolved import Batching, Origin
+from tests.launcher.given import resolved
+
+
+def numbers(*sets, world_size=1, **options):
+    solved = resolved(*sets, model="language", world_size=world_size, **options).batching
+    assert solved.global_batch == solved.micro_batch * solved.accumulation * solved.world_size
+    return solved.global_batch, solved.micro_batch, solved.accumulation
+
+
+@pytest.mark.parametrize(
+    ("world_size", "micro_batch", "accumulation"),
+    [(1, 16, 4), (2, 16, 2), (4, 16, 1), (8, 8, 1), (16, 4, 1), (64, 1, 1)],
+)
+def test_more_processes_take_accumulation_away_first_then_micro_batch(
+    world_size, micro_batch, accumulation
+):
+    assert numbers(world_size=world_size) == (64, micro_batch, accumulation)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
+def test_a_pair_that_a_person_gives_is_a_global_batch_at_one_process(world_size):
+    pair = ("train.micro_batch=6", "train.accumulation=2")
+    total, micro, accumulation = numbers(*pair, world_size=world_size)
+    assert total == 12
+    assert micro == 12 // world_size // accumulation <= 6
+
+
+def test_a_global_batch_keeps_the_micro_batch_where_it_divides():
+    assert numbers("train.global_batch=128") == (128, 16, 8)
+    assert numbers("train.global_batch=8") == (8, 8, 1)
+    assert numbers("train.global_batch=40") == (40, 10, 4)
+    assert numbers("train.global_batch=40", world_size=4) == (40, 10, 1)
+
+
+def test_a_global_batch_with_one_part_gives_the_other():
+    assert numbers("train.global_batch=48", "train.micro_batch=12") == (48, 12, 4)
+    assert numbers("train.global_batch=48", "train.accumulation=6") == (48, 8, 6)
+
+
+def test_a_trio_that_agrees_is_no_contradiction():
+    trio = ("train.global_batch=48", "train.micro_batch=12", "train.accumulation=4")
+    assert numbers(*trio) == (48, 12, 4)
+    assert numbers(*trio, world_size=2) == (48, 12, 2)
+
+
+def test_a_part_that_a_person_gives_beats_a_global_batch_of_the_program():
+    layers = [
+        Layer(name, [Entry(key, value, Origin(name, name))])
+        for name, key, value in (
+            ("family", "train.global_batch", 64),
+            ("family", "train.accumulation", 4),
+            ("config", "train.micro_batch", 8),
+        )
+    ]
+    values, _ = merge("language", layers)
+    assert solve(values, 2) == Batching(32, 8, 2, 2)
+
+
+def test_batch_size_sets_the_micro_batch():
+    assert numbers(batch_size="8") == (32, 8, 4)
+
+
+def test_an_awkward_share_takes_the_largest_micro_batch_that_divides():
+    assert numbers("train.micro_batch=4", "train.accumulation=3", world_size=2) == (12, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("sets", "world_size", "nearest"),
+    [
+        (["train.global_batch=40", "train.micro_batch=16"], 1, "10"),
+        (["train.global_batch=40", "train.accumulation=3"], 1, "2"),
+        (["train.global_batch=10"], 4, "8, or 2 processes"),
+        (["train.global_batch=2"], 4, "4, or 2 processes"),
+    ],
+)
+def test_what_does_not_divide_is_answered_with_what_does(sets, world_size, nearest):
+    with pytest.raises(SettingsError) as raised:
+        numbers(*sets, world_size=world_size)
+    assert [fault.nearest for fault in raised.value.faults] == [nearest]
+
+
+def test_solved_numbers_stand_in_the_settings_with_what_they_replaced():
+    run = resolved(model="language", world_size=8)
+    assert run.settings.train.micro_batch == 8
+    value = run.values["train.micro_batch"]
+    assert value.origin.place == "64 = 8 × 1 × 8 processes"
+    assert value.replaced[0][0] == 16
+    assert "train.micro_batch: 8 in place of 16: 64 = 8 × 1 × 8 processes" in run.notes
+
+
+@pytest.mark.parametrize("number", range(1, 40))
+def test_the_largest_divisor_divides_and_none_between_does(number):
+    for limit in range(1, 45):
+        found = largest_divisor(number, limit)
+        assert number % found == 0 and found <= limit
+        assert not any(number % n == 0 for n in range(found + 1, min(limit, number) + 1))
+
+
+def test_the_nearest_multiple_is_never_nothing():
+    assert [nearest_multiple(n, 4) for n in (1, 5, 6, 7)] == [4, 4, 8, 8]

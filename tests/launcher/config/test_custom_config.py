@@ -1,0 +1,211 @@
+"""What a task's class declares is settings like any others: layered, checked, kept."""
+
+import sys
+
+import pytest
+import torch
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config import custom_task, editor_schema, presets, settings_text
+from launcher.config.leaves import leaves
+from launcher.config.resolved import Words
+from launcher.config.unused_settings import Taken, unread_faults
+from launcher.resume import find as resume
+from launcher.resume.decide import decide
+from tests.launcher.given import LAPTOP, SERVER, resolved
+from tests.launcher.own_tasks import BODY, EXAMPLES, HEAD, LINE, write
+from tests.launcher.runs import trained
+
+SIZES = """\
+    sizes = {
+        "small": {"model.width": 2},
+        "large": {"model": {"width": 9}},
+    }
+
+"""
+DEEP = """\
+        class Deep(BaseModel):
+            rate: float = 0.5
+
+        deep: Deep = Deep()
+
+"""
+MODES = [mode for mode in presets.modes() if mode != "staged"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working directory, and a search path that is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    custom_task.search(str(EXAMPLES))
+    return tmp_path
+
+
+@pytest.fixture
+def line(here):
+    return f"{write(here, HEAD + LINE + BODY)}:Line"
+
+
+@pytest.fixture
+def sized(here):
+    return f"{write(here, HEAD + LINE + SIZES + BODY)}:Line"
+
+
+def wrong(model, *sets):
+    with pytest.raises(SettingsError) as fault:
+        resolved(*sets, model=model)
+    return str(fault.value).replace(model.partition(":")[0], "NAME")
+
+
+def test_defaults_of_the_class_lie_above_those_of_all_tasks_with_their_line(line):
+    epochs = resolved(model=line).values["train.epochs"]
+    assert (epochs.value, epochs.origin.layer) == (2, "family")
+    assert epochs.origin.place == f"{line.partition(':')[0]}.py, line 7"
+    assert epochs.replaced[0][1].place.startswith("ds_configs/own.yaml, line ")
+    assert resolved(model=line).batching.micro_batch == 4
+
+
+def test_a_setting_of_the_class_is_read_checked_and_kept(line):
+    run = resolved("model.width=9", model=line)
+    assert run.settings.model.width == 9
+    assert "  width: 9\n" in settings_text.settings_yaml(run)
+    assert wrong(line, "model.width=wide").startswith(
+        "error: model.width 'wide' is text, not a whole number\n  from     --set model.width=wide\n"
+    )
+    assert wrong(line, "model.widht=9").splitlines() == [
+        "error: key 'model.widht' is not known",
+        "  from     --set model.widht=9",
+        "  legal    family, folder, width",
+        "  nearest  model.width; write  --set model.width=9",
+    ]
+
+
+def test_settings_of_a_run_fed_back_give_the_same_settings(sized, here):
+    run = resolved("model.width=9", model=f"{sized}:large")
+    text = settings_text.settings_yaml(run)
+    (here / "again.yaml").write_text(text)
+    again = resolved(model=None, configs=[here / "again.yaml"])
+    assert again.settings == run.settings
+    assert again.warnings == []
+
+
+def test_what_the_program_itself_reads_of_a_task_is_not_told_as_unread(sized, here):
+    run = resolved("model.folder=.", "model.width=7", model=f"{sized}:large")
+    assert [fault.key for fault in unread_faults(run, ())] == ["model.width"]
+
+
+def test_the_first_size_is_the_default_and_another_is_named_behind_the_class(sized):
+    assert resolved(model=sized).settings.model.size == "small"
+    assert resolved(model=sized).settings.model.width == 2
+    width = resolved(model=f"{sized}:large").values["model.width"]
+    assert (width.value, width.origin.layer) == (9, "size")
+    assert width.origin.place.endswith("line 14")
+    assert wrong(f"{sized}:larg").splitlines()[0] == "error: model size 'larg' is not known"
+
+
+def test_the_class_may_name_another_default_size(here):
+    text = HEAD + LINE.replace('"train.epochs": 2', '"model.size": "large"') + SIZES + BODY
+    name = write(here, text)
+    assert resolved(model=f"{name}:Line").settings.model.width == 9
+    name = write(here, text.replace('"large", "train"', '"huge", "train"'))
+    with pytest.raises(SettingsError, match=r"model size 'huge' is not known\n  from .*line 7"):
+        resolved(model=f"{name}:Line", mode="lite")
+
+
+def test_a_size_of_a_task_without_sizes_is_refused(line):
+    assert "key 'model.widht' is not known" in wrong(f"{line}:large", "model.widht=3")
+    assert wrong(f"{line}:large").splitlines() == [
+        "error: NAME:Line has no sizes, and size 'large' is asked for",
+        "  from     --model NAME:Line:large",
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("model", ["images:Images", "images:Images:large"])
+def test_every_mode_has_its_general_meaning_without_a_warning(mode, model):
+    for machine, world_size in ((SERVER, None), (SERVER, 2)):
+        run = resolved(model=model, mode=mode, machine=machine, world_size=world_size)
+        assert run.warnings == []
+    assert resolved(model=model, mode=mode).settings.mode == mode
+
+
+def test_a_mode_changes_what_the_class_declares(line):
+    fast = resolved(model=line, mode="fast")
+    assert fast.settings.train.epochs == 1
+    assert fast.settings.optim.lr == 2e-3
+
+
+def test_an_unknown_key_among_the_defaults_is_told_with_its_line(here):
+    text = HEAD + LINE.replace('"train.epochs": 2', '"train.epoch": 2') + BODY
+    name = write(here, text)
+    assert wrong(f"{name}:Line").splitlines() == [
+        "error: key 'train.epoch' is not known",
+        "  from     NAME.py, line 7: train.epoch",
+        "  legal    accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, "
+        "micro_batch, on_nonfinite, preview, seed, timing",
+        "  nearest  train.epochs; write  epochs: 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("width: int", "Model.width has no default"),
+        ("size: str = 's'", "Model.size cannot be a setting of its own"),
+        ("when: set = {1}", "Model.when cannot be written into a settings file"),
+    ],
+)
+def test_a_field_that_cannot_be_a_setting_is_told(here, field, said):
+    name = write(here, HEAD + LINE.replace("width: int = 4", field) + BODY)
+    found = wrong(f"{name}:Line")
+    assert found.startswith(f"error: {said}")
+    assert "from     --model NAME:Line; NAME.py, line 9" in found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("class Model(BaseModel)", "class Model(nn.Module)", "Line.Model is no pydantic BaseModel"),
+        ('{"train.epochs": 2, "train": {"micro_batch": 4}}', "3", "Line.defaults is not"),
+    ],
+)
+def test_what_is_no_settings_class_or_mapping_is_told(here, old, new, said):
+    name = write(here, HEAD + LINE.replace(old, new) + BODY)
+    assert wrong(f"{name}:Line").startswith(f"error: {said}")
+
+
+def test_sections_within_the_settings_of_a_task_are_settings(here):
+    name = write(here, HEAD + LINE + DEEP + BODY)
+    assert leaves(f"{name}:Line")["model.deep.rate"].default == 0.5
+    run = resolved("model.deep.rate=0.25", model=f"{name}:Line")
+    assert Taken(run.settings).model.deep.rate == 0.25
+
+
+def test_editors_know_the_settings_of_the_task_where_it_is_named(line):
+    model = editor_schema.settings(line)["properties"]["model"]["properties"]
+    assert model["width"]["type"] == "integer"
+    assert "width" not in editor_schema.settings()["properties"]["model"]["properties"]
+
+
+def test_a_run_of_it_is_the_newest_to_go_on_with(line, here):
+    name = line.partition(":")[0]
+    folder = trained(here / "runs" / "mine", resolved(model=line), 2)
+    found = resume.find(Words(model=line, resume="auto"), None)
+    assert found is not None and found.folder.samefile(folder)
+    assert resume.find(Words(model=f"{name}:Other", resume="auto"), None) is None
+
+
+def test_a_run_of_it_keeps_its_task_and_its_settings(line, here):
+    folder = trained(here / "runs" / "mine", resolved("model.width=9", model=line), 2)
+    decision = decide(Words(resume=str(folder)), None, LAPTOP)
+    assert decision.resolved.settings.model.width == 9
+    with pytest.raises(SettingsError, match="model language is not mine"):
+        decide(Words(model="language", resume=str(folder)), None, LAPTOP)
+
+
+def test_the_example_learns_nothing_of_the_engine(here):
+    text = (EXAMPLES / "images.py").read_text()
+    assert text.count("\n") < 60
+    assert not {"engine", "distributed", "rank", "cuda", "device"} & set(text.split())
+    assert torch  # loaded by the example

@@ -1,0 +1,168 @@
+"""A task of one's own is found where one is, and what is wrong with it is told with its line."""
+
+import sys
+
+import pytest
+
+from launcher.base import diagnostics
+from launcher.base.diagnostics import SettingsError
+from launcher.config import custom_task
+from tests.launcher.given import resolved
+from tests.launcher.own_tasks import BODY, HEAD, LINE, write
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working directory, and a search path that is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+def told(model, *sets, **options):
+    """What a start with `--model` says, and the module's own name as NAME."""
+    with pytest.raises(SettingsError) as wrong:
+        resolved(*sets, model=model, **options)
+    return str(wrong.value).replace(model.partition(":")[0], "NAME")
+
+
+def test_a_module_in_the_working_directory_is_found(here):
+    name = write(here, HEAD + LINE + BODY)
+    assert custom_task.load(f"{name}:Line").__name__ == "Line"
+    assert custom_task.folder_of(f"{name}:Line") == str(here)
+
+
+def test_a_module_in_a_package_is_found_and_its_folder_is_that_of_the_package(here):
+    (here / "packaged_tasks").mkdir()
+    write(here / "packaged_tasks", HEAD + LINE + BODY, "inner")
+    assert custom_task.load("packaged_tasks.inner:Line")
+    assert custom_task.folder_of("packaged_tasks.inner:Line") == str(here)
+
+
+def test_a_named_folder_is_looked_into_first(here):
+    name = write(here, "raise SystemExit('the wrong one')")
+    (here / "there").mkdir()
+    write(here / "there", HEAD + LINE + BODY, name)
+    run = resolved("model.folder=there", model=f"{name}:Line")
+    assert run.settings.model.folder == str(here / "there")
+    assert run.values["model.folder"].origin.place == "--set model.folder=there"
+
+
+def test_two_tasks_of_one_name_in_one_process_are_told_apart(here):
+    for folder in ("one", "two"):
+        (here / folder).mkdir()
+    name = write(here / "one", HEAD + LINE + BODY)
+    write(here / "two", HEAD + LINE + BODY, name)
+    assert resolved("model.folder=one", model=f"{name}:Line")
+    assert told(f"{name}:Line", "model.folder=two").splitlines() == [
+        "error: NAME:Line of two cannot be used: this process has imported another one",
+        "  from     --set model.folder=two",
+        f"  legal    {here / 'one'}, or a process of its own",
+    ]
+    (here / "two" / f"{name}.py").unlink()
+    assert resolved("model.folder=two", model=f"{name}:Line")
+
+
+def test_an_installed_module_has_no_folder_of_its_own():
+    assert custom_task.folder_of("pytest:Line") is None
+
+
+def test_our_own_packages_are_not_looked_for_a_task(here):
+    (here / "models").mkdir()
+    write(here / "models", HEAD + LINE + BODY, "mine")
+    assert told("models.mine:Line").splitlines() == [
+        "error: module 'NAME' would lie in 'models', which is a package of this program",
+        "  from     --model NAME:Line",
+        "  legal    any name that does not begin with "
+        "ds_configs, engines, models, slurm, training, launcher",
+    ]
+
+
+def test_a_module_that_is_not_there_is_told_with_the_nearest(here):
+    write(here, "", "my_pictures")
+    assert told("my_picture:Line") == (
+        "error: there is no module 'NAME'\n"
+        "  from     --model NAME:Line\n"
+        "  legal    package.module:Class, where Python finds the module from here\n"
+        "  nearest  NAMEs:Line; write  --model NAMEs:Line"
+    )
+
+
+def test_a_file_in_the_place_of_a_module_is_told_its_name(here):
+    assert told("tasks/mine.py:Line").splitlines()[-1] == (
+        "  nearest  tasks.mine:Line; write  --model tasks.mine:Line"
+    )
+    assert told("/elsewhere/mine.py:Line").splitlines()[-1] == (
+        "  nearest  mine:Line; write  --model mine:Line --set model.folder=/elsewhere"
+    )
+
+
+def test_a_class_that_is_not_there_is_told_with_those_that_are(here):
+    name = write(here, HEAD + LINE + BODY)
+    assert told(f"{name}:Lien") == (
+        "error: there is no class 'Lien' in module 'NAME'\n"
+        "  from     --model NAME:Lien; NAME.py\n"
+        "  legal    Line\n"
+        "  nearest  NAME:Line; write  --model NAME:Line"
+    )
+
+
+def test_what_is_no_class_is_told(here):
+    name = write(here, HEAD + "Line = 3\n")
+    assert told(f"{name}:Line") == (
+        "error: 'Line' in module 'NAME' is no class\n"
+        "  from     --model NAME:Line; NAME.py\n"
+        "  legal    a class of it that is a task; this module has none"
+    )
+
+
+def test_a_class_that_lacks_methods_is_told_each_of_them(here):
+    name = write(here, HEAD + "class Line(OwnTask):\n    def build(self): ...\n")
+    assert told(f"{name}:Line").splitlines()[:2] == [
+        "error: class 'Line' is no task: it has no measure, samples",
+        "  from     --model NAME:Line; NAME.py, line 6",
+    ]
+    name = write(here, "class Line:\n    goal = units = channels_last = None\n")
+    assert "it has no setup, build, data, collate, weight, loss, metric" in told(f"{name}:Line")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("x = 1\ny = x / 0\n", 2, "ZeroDivisionError: division by zero"),
+        ("x = 1\ndef f(:\n", 2, "SyntaxError"),
+        ("import json\njson.loads('{')\n", 2, "JSONDecodeError"),
+        ("\nimport no_such_library\n", 2, "No module named 'no_such_library'"),
+        ("import sys\n\nsys.exit('bye')\n", 3, "SystemExit: bye"),
+    ],
+)
+def test_a_module_that_raises_is_told_with_its_line(here, text, line, said):
+    name = write(here, text)
+    lines = told(f"{name}:Line").splitlines()
+    assert lines[0].startswith("error: module 'NAME' cannot be imported: ")
+    assert said in lines[0]
+    assert lines[1] == f"  from     --model NAME:Line; NAME.py, line {line}"
+    assert len(lines) == 2
+
+
+def test_it_is_told_beside_all_else_that_is_wrong_and_nothing_of_models_else(here):
+    found = told("no_such_module:Line", "optim.rl=1", "model.width=3", mode="fsat")
+    assert [line for line in found.splitlines() if line.startswith("error")] == [
+        "error: there is no module 'NAME'",
+        "error: mode 'fsat' is not known",
+        "error: key 'optim.rl' is not known",
+    ]
+
+
+def test_in_a_file_it_is_told_with_the_line_of_the_file(here):
+    (here / "mine.yaml").write_text("model:\n  family: no_such_module:Line\n")
+    with pytest.raises(SettingsError) as wrong:
+        resolved(model=None, configs=[here / "mine.yaml"])
+    assert f"from     {here / 'mine.yaml'}, line 2: model.family" in str(wrong.value)
+
+
+def test_a_fault_has_its_fields_for_machines(here):
+    with pytest.raises(SettingsError) as wrong:
+        resolved(model="no_such_module:Line")
+    (fault,) = diagnostics.as_json(wrong.value.faults)
+    assert (fault["key"], fault["value"]) == ("model.family", "no_such_module:Line")

@@ -1,0 +1,37 @@
+"""Who decided a value, and what it was before."""
+
+from launcher.config import history
+from launcher.config.resolved import Origin, Value
+from tests.launcher.given import resolved
+
+
+def value(*pairs):
+    """A value from (value, layer) pairs, newest first."""
+    (new, layer), *below = pairs
+    return Value(new, Origin(layer, layer), [(v, Origin(name, name)) for v, name in below])
+
+
+def test_saying_again_what_is_so_decides_nothing():
+    told = value((2, "config"), (2, "family"), (1, "built-in"))
+    assert history.introduced(told).layer == "family"
+    assert not history.by_person(told)
+
+
+def test_a_person_who_changes_a_value_decides_it():
+    assert history.by_person(value((3, "command line"), (3, "config"), (2, "family")))
+
+
+def test_setting_a_value_back_is_a_decision_too():
+    told = value((1, "config"), (2, "mode"), (1, "built-in"))
+    assert history.introduced(told).layer == "config"
+
+
+def test_the_default_is_the_value_without_mode_engine_machine_and_person():
+    told = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
+    assert history.default(told) == 1e-4
+    assert history.shipped(told) == 5e-5
+
+
+def test_a_value_laid_over_another_remembers_it():
+    told = history.over(value((2, "mode"), (1, "built-in")), 3, Origin("machine", "why"))
+    assert [pair[0] for pair in history.layers_of(told)] == [3, 2, 1]

@@ -1,0 +1,57 @@
+"""What only the data can tell: splits that share samples, and samples that fill no batch."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from launcher.config import late_checks
+from launcher.config.unused_settings import Taken
+from models.base import DataError
+from tests.launcher.given import resolved
+from training.callbacks.base import Budget
+
+
+def task(train, val):
+    return SimpleNamespace(data={"train": train, "val": val}.__getitem__)
+
+
+def warned(capsys, steps_per_epoch, left_out):
+    run = resolved(batch_size="8")
+    budget = Budget(30, steps_per_epoch, 8, 8, 1, 1, "tokens", left_out=left_out)
+    late_checks.check(run, budget, Taken(run.settings), speaks=True)
+    return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
+
+
+def test_samples_that_fill_no_batch_are_told_where_they_are_many(capsys):
+    assert warned(capsys, steps_per_epoch=2, left_out=4) == [
+        "warning: 4 of 20 samples fill no global batch of 8: each epoch leaves out as many, "
+        "other ones each time"
+    ]
+    assert warned(capsys, steps_per_epoch=2, left_out=0) == []
+    assert warned(capsys, steps_per_epoch=10, left_out=7) == []
+
+
+def test_the_mend_leaves_nothing_out():
+    run = resolved()
+    budget = Budget(30, 2, 8, 8, 1, 1, "tokens", left_out=4)
+    [fault] = late_checks._left_out(run, budget)
+    assert fault.mend == "write  --set train.global_batch=5"
+    assert (2 * 8 + 4) % 5 == 0
+
+
+def test_one_split_for_training_and_validation_is_refused(tmp_path):
+    same = [1, 2, 3]
+    with pytest.raises(DataError, match="the same samples to train and to validate on"):
+        late_checks.check_splits(task(same, same), tmp_path)
+    late_checks.check_splits(task(same, [4]), tmp_path)
+
+
+def test_groups_that_stand_in_two_splits_are_refused(tmp_path):
+    groups = {"train": ["a", "b", "c"], "val": ["d"], "test": ["e"]}
+    (tmp_path / "split.json").write_text(json.dumps(groups))
+    late_checks.check_splits(task([1], [2]), tmp_path)
+    groups["val"] = ["b", "d"]
+    (tmp_path / "split.json").write_text(json.dumps(groups))
+    with pytest.raises(DataError, match="1 groups are in two splits: b"):
+        late_checks.check_splits(task([1], [2]), tmp_path)

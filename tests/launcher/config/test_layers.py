@@ -1,0 +1,104 @@
+"""Layers are laid over one another, and a mode skips what a family does not have."""
+
+import pytest
+
+from launcher.config.entries import Entry, Layer, file_layer, find, flat
+from launcher.config.layers import merge
+from launcher.config.nodes import plain
+from launcher.config.resolved import Origin
+from launcher.config.yaml_source import parse
+
+
+def layer(name, **values):
+    dotted = {key.replace("__", "."): value for key, value in values.items()}
+    return Layer(name, [Entry(key, v, Origin(name, name)) for key, v in dotted.items()])
+
+
+def test_a_change_is_of_the_default_and_not_of_the_general_mode():
+    layers = [
+        layer("family", train__micro_batch=16),
+        layer("mode", train__micro_batch={"scale": 0.5}),
+        layer("family mode", train__micro_batch={"scale": 0.25}),
+        layer("size mode", train__micro_batch={"scale": 2}),
+    ]
+    for count, expected in ((2, 8), (3, 4), (4, 32)):
+        values, faults = merge("language", layers[:count])
+        assert (values["train.micro_batch"].value, faults) == (expected, [])
+
+
+@pytest.mark.parametrize("name", ["family", "config", "command line"])
+def test_only_modes_may_change_a_value_in_the_place_of_setting_it(name):
+    _, faults = merge("language", [layer(name, train__micro_batch={"scale": 2})])
+    assert [fault.key for fault in faults] == ["train.micro_batch"]
+
+
+def test_a_general_mode_may_speak_of_what_this_family_lacks():
+    values, faults = merge("language", [layer("mode", data__downsample=2, model__widths=[1])])
+    assert faults == []
+    assert "data.downsample" not in values
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("mode", "train.speed"), ("family mode", "data.downsample")]
+)
+def test_any_other_unknown_key_is_a_fault(name, key):
+    _, faults = merge("language", [layer(name, **{key.replace(".", "__"): 2})])
+    assert [fault.key for fault in faults] == [key]
+
+
+def test_a_faulty_value_leaves_the_one_below():
+    values, faults = merge(
+        "language", [layer("config", optim__lr="x"), layer("config", log__every=3)]
+    )
+    assert [fault.key for fault in faults] == ["optim.lr"]
+    assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
+
+
+def test_whole_numbers_become_floats_where_a_number_is_asked_for():
+    values, _ = merge("language", [layer("config", train__epochs=3)])
+    assert type(values["train.epochs"].value) is float
+
+
+def test_promises_of_layers_add_up():
+    layers = [
+        layer("mode", promise={"step_time": {"at_most": 0.5}, "parameters": {"at_most": 1}}),
+        layer("family mode", promise={"step_time": {"at_most": 0.4}}),
+    ]
+    values, _ = merge("language", layers)
+    assert values["promise"].value == {
+        "step_time": {"at_most": 0.4},
+        "parameters": {"at_most": 1},
+    }
+
+
+def test_keys_are_flat_down_to_the_settings():
+    root = parse("limits:\n  critical: {ram: 1}\n  ram: 2\npromise: {parameters: {at_most: 1}}\n")
+    found = {
+        key: (plain(node), node.line)
+        for key, node in flat(root, frozenset({"limits", "limits.critical"}))
+    }
+    assert found == {
+        "limits.critical.ram": (1, 2),
+        "limits.ram": (2, 3),
+        "promise": ({"parameters": {"at_most": 1}}, 4),
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["model: {size: tiny}", "model.size: tiny", "a: 1\nmodel:\n  size: tiny"]
+)
+def test_a_key_is_found_nested_or_dotted(text):
+    node = find(parse(text), "model.size")
+    assert node is not None
+    assert node.value == "tiny"
+
+
+@pytest.mark.parametrize("text", ["model: tiny", "model: {family: x}", "size: tiny", "{}"])
+def test_a_key_that_is_not_there_is_not_found(text):
+    assert find(parse(text), "model.size") is None
+
+
+def test_entries_of_a_file_keep_line_and_words():
+    [entry] = file_layer("config", parse("\noptim:\n  lr: 1e-3\n"), "x.yaml", "language", 4).entries
+    assert (entry.key, entry.text, entry.order) == ("optim.lr", "1e-3", (4, 3))
+    assert entry.origin == Origin("config", "x.yaml, line 3")

@@ -1,0 +1,86 @@
+"""What is known of a setting is what its declaration says."""
+
+import pytest
+
+from engines.catalog import ENGINES
+from launcher.config.errors import legal
+from launcher.config.leaves import leaves, sections
+from launcher.config.schema import config_of, get, settings_class
+from models.catalog import FAMILIES
+
+LEAVES = leaves("language")
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("train.micro_batch", "a whole number, at least 1"),
+        ("train.ema", "a number, above 0, below 1"),
+        ("optim.clip_norm", "a number, above 0, or null"),
+        ("schedule.final", "a number, at least 0, at most 1"),
+        ("data.control", "real, noise"),
+        ("loader.pin_memory", "true or false"),
+        ("model.tokenizer", "a text"),
+        ("stages", "a list of texts"),
+        ("optim.betas", "two numbers, each at least 0 and below 1"),
+        (
+            "schedule.warmup",
+            "a number of steps, a share such as '5%', or epochs such as '2 epochs'",
+        ),
+        (
+            "eval.every",
+            "a number of steps, a share such as '5%', or epochs such as '2 epochs', or null",
+        ),
+    ],
+)
+def test_what_is_legal_is_told_in_one_line(key, told):
+    assert legal(LEAVES[key]) == told
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_every_setting_has_a_sentence_and_what_is_legal(key):
+    assert LEAVES[key].description.endswith(".")
+    assert legal(LEAVES[key]) not in ("", "a mapping")
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_the_default_of_a_setting_is_that_of_the_settings(key):
+    assert LEAVES[key].default == get(settings_class("language")(), key)
+
+
+def test_names_are_those_of_the_tables_in_use():
+    assert LEAVES["engine.name"].legal == tuple(ENGINES)
+    assert LEAVES["model.family"].legal == tuple(FAMILIES)
+    assert LEAVES["model.size"].legal == tuple(config_of("language").SIZES)
+
+
+def test_what_a_setting_hangs_on_names_settings_and_values_that_exist():
+    for leaf in LEAVES.values():
+        for other, values in (leaf.only_if | leaf.unless).items():
+            options = LEAVES[other].legal
+            assert not isinstance(options, tuple) or set(values) <= set(options)
+
+
+@pytest.mark.parametrize(
+    ("key", "unit"),
+    [
+        ("limits.check_every_s", "seconds"),
+        ("train.global_batch", "samples"),
+        ("log.every", "steps"),
+        ("limits.critical.gpu", "percent"),
+        ("optim.lr", None),
+    ],
+)
+def test_the_unit_is_told_where_there_is_one(key, unit):
+    assert LEAVES[key].unit == unit
+
+
+def test_sections_hold_the_settings():
+    assert {"train", "limits", "limits.critical", "model"} <= sections("language")
+    assert not sections("language") & set(LEAVES)
+
+
+def test_sizes_stand_from_small_to_large():
+    for family in FAMILIES:
+        counts = [size.parameters for size in config_of(family).SIZES.values()]
+        assert counts == sorted(counts)

@@ -1,0 +1,83 @@
+"""The machine is seen without torch, and as containers limit it."""
+
+import os
+
+import pytest
+
+from launcher.config import machine
+
+
+@pytest.fixture
+def control_group(tmp_path):
+    """Writes a file into a folder that stands for that of our control group, and gives it."""
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_looking_imports_no_torch_and_finds_at_least_one_core():
+    found = machine.look()
+    assert found.cores >= 1
+    assert found.ram_bytes is None or found.ram_bytes > 2**20
+    assert (found.gpus > 0) == (found.device != "cpu")
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_the_quota_of_a_container_counts_as_its_cores(control_group, tmp_path, files, cores):
+    for name, text in files.items():
+        control_group(name, text)
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert machine.look(tmp_path).cores == min(cores or mine, mine)
+
+
+def test_the_memory_limit_of_a_container_counts_as_its_memory(control_group):
+    assert machine.look(control_group("memory.max", "1073741824")).ram_bytes == 2**30
+    assert machine.look(control_group("memory.max", "max")).ram_bytes != 2**30
+
+
+@pytest.mark.parametrize(
+    ("named", "gpus"), [(None, 4), ("0,2", 2), ("", 0), ("-1", 0), ("0", 1), ("0,1,2,3,4", 4)]
+)
+def test_hidden_gpus_do_not_count(named, gpus):
+    assert machine.visible(4, named) == gpus
+
+
+def test_it_says_itself_in_a_few_words():
+    told = machine.Machine(2, 2**33, 0, "cpu", False, True).sentence
+    assert told == "2 cores, 8.0 GiB, no GPU"
+    assert machine.Machine(1, None, 2, "cuda", False, True).sentence == "1 core, 2 GPUs"
+
+
+def test_flags_of_processors_with_bf16_are_known():
+    assert machine.has_bf16("flags\t\t: fpu avx512f avx512_bf16 amx_tile")
+    assert machine.has_bf16("processor : 0\nFeatures\t: fp asimd bf16 sve")
+    assert not machine.has_bf16("flags\t\t: fpu avx2 avx512f")
+
+
+@pytest.mark.parametrize(
+    ("cores", "cpus", "counted"),
+    [
+        (64, 8, 32),  # unbound: the process sees all of the node
+        (8, 8, 32),  # bound to its own
+        (2, 8, 8),  # told more than there are
+        (64, None, 64),
+    ],
+)
+def test_ranks_count_on_the_cpus_that_a_scheduler_gave_them(cores, cpus, counted):
+    here = machine.Machine(cores, None, 0, "cpu", cpu_bf16=False, compiler=False)
+    assert here.for_ranks(4, cpus).cores == counted

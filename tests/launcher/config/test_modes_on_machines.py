@@ -1,0 +1,107 @@
+"""What a mode asks for and a machine lacks is replaced, and said in a line with its origin."""
+
+from dataclasses import replace
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config import presets
+from launcher.config.machine import Machine
+from models.catalog import FAMILIES
+from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, resolved
+
+MAC = Machine(cores=10, ram_bytes=32 * 2**30, gpus=1, device="mps", cpu_bf16=False, compiler=True)
+MACHINES = {"laptop": LAPTOP, "new cpu": NEW_CPU, "mac": MAC, "server": SERVER, "one": ONE_GPU}
+MODES = [mode for mode in presets.modes() if mode != "staged"]
+
+
+def fitted(run):
+    """What the machine's rules put in the place of what mode and family ask for."""
+    return {
+        key: (value.replaced[0][0], value.value)
+        for key, value in run.values.items()
+        if value.origin.layer == "machine" and key.split(".")[0] in ASKED
+    }
+
+
+ASKED = ("precision", "loader", "memory")
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whatever_is_replaced_is_said_with_what_asked_for_it_and_why(family, mode, machine):
+    run = resolved(model=family, mode=mode, machine=MACHINES[machine])
+    told = [note for note in run.notes if note.split(":")[0].split(".")[0] in ASKED]
+    assert sorted(note.split(":")[0] for note in told) == sorted(fitted(run))
+    for note in told:
+        assert " in place of " in note and ".yaml, line " in note and note.count(": ") >= 2
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [
+        (
+            "laptop",
+            {
+                "precision": ("bf16", "fp32"),
+                "loader.workers": (12, 2),
+                "loader.pin_memory": (True, False),
+                "memory.attention": ("flash", "auto"),
+                "memory.empty_cache_every": (100, None),
+            },
+        ),
+        (
+            "new cpu",
+            {
+                "loader.workers": (12, 8),
+                "loader.pin_memory": (True, False),
+                "memory.attention": ("flash", "auto"),
+                "memory.empty_cache_every": (100, None),
+            },
+        ),
+        (
+            "mac",
+            {
+                "loader.workers": (12, 10),
+                "loader.pin_memory": (True, False),
+                "memory.attention": ("flash", "auto"),
+            },
+        ),
+        ("one", {}),
+    ],
+)
+def test_ultra_fast_gets_of_each_machine_what_it_has(machine, expected):
+    run = resolved(model="abr", mode="ultra-fast", machine=MACHINES[machine])
+    assert fitted(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision"),
+    [("laptop", "fp32"), ("new cpu", "bf16"), ("mac", "fp32"), ("one", "fp16")],
+)
+@pytest.mark.parametrize("mode", ["resource-efficient", "conservative"])
+def test_fp16_becomes_what_the_machine_computes_in(machine, precision, mode):
+    run = resolved(model="doc_translation", mode=mode, machine=MACHINES[machine])
+    assert run.settings.precision == precision
+
+
+def test_flash_attention_is_left_where_its_precision_is_not():
+    run = resolved(model="doc_translation", mode="fast", machine=ONE_GPU)
+    assert fitted(run) == {"memory.attention": ("flash", "auto")}
+    [note] = [note for note in run.notes if note.startswith("memory.attention")]
+    assert note.endswith("flash attention takes 16 bits, and precision is fp32")
+    kept = resolved(model="doc_translation", mode="fast", machine=ONE_GPU, precision="bf16")
+    assert kept.settings.memory.attention == "flash"
+
+
+def test_a_persons_wish_for_a_cache_that_a_cpu_has_not_is_refused():
+    with pytest.raises(SettingsError, match="empty_cache_every 100 needs a GPU"):
+        resolved("memory.empty_cache_every=100")
+    run = resolved("memory.empty_cache_every=7", machine=SERVER)
+    assert run.settings.memory.empty_cache_every == 7
+
+
+def test_workers_are_shared_by_the_processes_of_a_machine():
+    run = resolved(model="abr", mode="ultra-fast", machine=replace(SERVER, cores=16))
+    assert (run.nproc, run.settings.loader.workers) == (4, 4)

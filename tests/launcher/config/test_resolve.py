@@ -1,0 +1,235 @@
+"""Each value comes from the highest layer that gives it, and knows what it replaced."""
+
+import itertools
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.entries import Entry, Layer
+from launcher.config.resolve import PRECEDENCE, in_precedence, resolve
+from launcher.config.resolved import Origin, Words
+from models.catalog import FAMILIES
+from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a settings file and gives its path."""
+    numbers = itertools.count()
+
+    def write(text, ending="yaml"):
+        path = tmp_path / f"{next(numbers)}.{ending}"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def history(value):
+    return [(value.value, value.origin.layer)] + [(v, o.layer) for v, o in value.replaced]
+
+
+def test_the_command_line_beats_files_which_beat_mode_which_beats_the_family(write):
+    first = write("optim: {lr: 1e-3}\ntrain.seed: 1\n")
+    second = write('{"optim": {"lr": 2e-3}}', "json")
+    run = resolved(model="language", mode="resource-efficient", configs=[first, second], lr="3e-3")
+    assert history(run.values["optim.lr"]) == [
+        (3e-3, "command line"),
+        (2e-3, "config"),
+        (1e-3, "config"),
+        (5e-5, "family mode"),
+        (5e-5, "mode"),
+        (1e-4, "family"),
+        (1e-3, "built-in"),
+    ]
+    assert run.settings.optim.lr == 3e-3
+    assert run.settings.train.seed == 1
+
+
+def test_every_history_follows_the_precedence(write):
+    config = write("loader: {workers: 1}\nmemory: {attention: math}\n")
+    for mode in ("fast", "lite", "conservative"):
+        run = resolved(model="language:small", mode=mode, configs=[config], machine=NEW_CPU)
+        for value in run.values.values():
+            layers = [layer for _, layer in history(value) if layer != "solved"]
+            places = [PRECEDENCE.index(layer) for layer in layers]
+            assert places == sorted(places, reverse=True)
+
+
+def test_layers_of_one_name_keep_their_order_and_others_follow_the_precedence():
+    names = ["command line", "config", "mode", "config", "family"]
+    layers = [Layer(name, [Entry(str(n), n, Origin("", ""))]) for n, name in enumerate(names)]
+    ordered = [(layer.name, layer.entries[0].value) for layer in in_precedence(layers)]
+    assert ordered == [
+        ("family", 4),
+        ("mode", 2),
+        ("config", 1),
+        ("config", 3),
+        ("command line", 0),
+    ]
+
+
+def test_places_name_file_and_line_or_the_words_as_typed(write):
+    config = write("train:\n  seed: 3\n")
+    run = resolved("log.every=5", model="language", mode="fast", configs=[config], lr="1e-3")
+    places = {key: run.values[key].origin.place for key in run.values}
+    assert places["train.seed"] == f"{config}, line 2"
+    assert places["log.every"] == "--set log.every=5"
+    assert places["optim.lr"] == "--lr 1e-3"
+    assert places["mode"] == "--mode fast"
+    assert places["loader.prefetch"].startswith("ds_configs/modes/fast.yaml, line ")
+    assert places["optim.weight_decay"].startswith("ds_configs/models/language.yaml, line ")
+    assert places["optim.eps"] == "built-in"
+
+
+def test_a_short_name_of_a_mode_stands_as_it_was_typed():
+    run = resolve(Words(model="language:tiny", mode="lite", mode_option="--lite"), LAPTOP)
+    assert run.values["mode"].origin.place == "--lite"
+
+
+def test_the_later_word_of_one_option_counts():
+    assert resolved("optim.lr=1e-3", "optim.lr=2e-3").settings.optim.lr == 2e-3
+
+
+def test_the_same_value_twice_keeps_both_origins(write):
+    run = resolved(configs=[write("optim: {weight_decay: 0.01}")])
+    assert history(run.values["optim.weight_decay"]) == [
+        (0.01, "config"),
+        (0.01, "family"),
+        (0.01, "built-in"),
+    ]
+
+
+def test_a_mode_changes_the_default_of_the_size_and_not_the_built_in_one():
+    for size, seq_len in (("tiny", 64), ("small", 128), ("lite", 512), ("full", 1024)):
+        run = resolved(model=f"language:{size}", mode="resource-efficient")
+        assert run.settings.data.seq_len == seq_len
+
+
+def test_family_size_mode_and_engine_may_come_from_a_file(write):
+    config = write("model: {family: language, size: small}\nmode: fast\nengine: {name: oss}\n")
+    run = resolved(model=None, configs=[config])
+    assert (run.settings.model.size, run.settings.mode) == ("small", "fast")
+    assert run.settings.engine.name == "oss"
+    assert resolved(model="language:tiny", configs=[config]).settings.model.size == "tiny"
+    assert resolved(mode="lite", model=None, configs=[config]).settings.data.fraction == 0.25
+
+
+def test_without_a_model_the_first_run_is_small_and_said_to_be():
+    run = resolved(model=None)
+    assert run.settings.model.size == "small"
+    assert run.values["model.size"].origin.place == "no model named"
+    assert run.notes[0] == "no model named: language:small, the first-run size"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_large_size_that_nobody_named_is_told_where_it_takes_long(family):
+    note = f"no size named: full, which takes long on a CPU; quick is  --model {family}:tiny"
+    assert note in resolved(model=family).notes
+    assert note not in resolved(model=family, machine=SERVER).notes
+    assert note in resolved("device=cpu", model=family, machine=SERVER).notes
+    assert not any("no size named" in text for text in resolved(model=f"{family}:full").notes)
+    assert not any("no size named" in text for text in resolved(model=family, mode="lite").notes)
+
+
+def test_a_family_without_a_size_takes_its_default():
+    assert resolved(model="language").settings.model.size == "full"
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [("language", "lite"), (None, "tiny"), ("language:124M", "124M"), ("language:tiny", "tiny")],
+)
+def test_lite_makes_a_size_that_nobody_named_smaller(model, size):
+    assert resolved(model=model, mode="lite").settings.model.size == size
+
+
+def test_the_engine_stands_between_mode_and_the_persons_words():
+    run = resolved(engine="zero3")
+    assert history(run.values["compile"]) == [("off", "engine"), ("auto", "built-in")]
+    assert resolved("compile=on", engine="zero3").settings.compile == "on"
+
+
+@pytest.mark.parametrize(
+    ("machine", "words", "engine", "nproc", "reason"),
+    [
+        (LAPTOP, {}, "local", 1, "1 process"),
+        (LAPTOP, {"nproc": "2"}, "ddp", 2, "2 processes"),
+        (SERVER, {}, "ddp", 4, "4 processes"),
+        (SERVER, {"nproc": "1"}, "local", 1, "1 process"),
+    ],
+)
+def test_the_engine_nobody_named_follows_the_processes(machine, words, engine, nproc, reason):
+    run = resolved(machine=machine, **words)
+    assert (run.settings.engine.name, run.nproc) == (engine, nproc)
+    assert run.values["engine.name"].origin.place == reason
+
+
+def test_local_is_one_process_on_any_machine_unless_more_are_asked_for():
+    run = resolved(machine=SERVER, engine="local")
+    assert (run.nproc, run.batching.world_size) == (1, 1)
+    run = resolved(machine=SERVER, engine="local", nproc="2")
+    assert (run.settings.engine.name, run.nproc) == ("local", 2)
+
+
+def test_a_worker_takes_the_world_it_was_started_in():
+    run = resolved(world_size=8, model="language", nproc="1")
+    assert (run.batching.world_size, run.settings.engine.name) == (8, "ddp")
+
+
+def test_settings_are_frozen():
+    with pytest.raises(Exception, match="frozen"):
+        resolved().settings.train.epochs = 3
+
+
+def test_dotted_and_nested_keys_are_the_same(write):
+    dotted = write("limits.critical.ram: 90\nlimits: {critical.gpu: 91}\n")
+    critical = resolved(configs=[dotted]).settings.limits.critical
+    assert (critical.ram, critical.gpu) == (90, 91)
+
+
+def test_an_empty_section_and_an_empty_file_set_nothing(write):
+    plain = resolved()
+    assert resolved(configs=[write("train:\n"), write("")]).settings == plain.settings
+
+
+def test_a_text_setting_takes_the_word_as_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1e3").mkdir()
+    assert resolved(data="1e3").settings.data.path == "1e3"
+
+
+def test_null_empties_what_may_be_empty():
+    run = resolved("optim.clip_norm=null", "model.pretrained=null")
+    assert run.settings.optim.clip_norm is None
+    assert run.settings.model.pretrained is None
+
+
+def test_all_faults_of_one_start_come_together_in_the_order_they_were_written(write):
+    first = write("train:\n  epoch: 3\noptim:\n  lr: fast\nlimits: {ram: 96}\n")
+    second = write("a: [1\n")
+    third = write("mode: lit\nlog: {every: 0}\n")
+    with pytest.raises(SettingsError) as raised:
+        resolved("precision=bf61", configs=[first, second, third], engine="zero", nproc="99")
+    assert [fault.key for fault in raised.value.faults] == [
+        "train.epoch",
+        "optim.lr",
+        "limits.ram",
+        None,
+        "mode",
+        "log.every",
+        "engine.name",
+        "engine.nproc",
+        "precision",
+    ]
+
+
+def test_warnings_come_in_the_order_they_were_written(write):
+    config = write("optim: {momentum: 0.5}\nsave: {every: 100}\n")
+    run = resolved("loader.prefetch=3", "eval.every=99", configs=[config], max_steps="50")
+    assert [fault.key for fault in run.warnings] == [
+        "optim.momentum",
+        "save.every",
+        "loader.prefetch",
+        "eval.every",
+    ]

@@ -1,0 +1,77 @@
+"""A mode changes a default in the way it says."""
+
+import pytest
+
+from launcher.config import transforms
+
+SIZES = ("tiny", "small", "lite", "full")
+
+
+@pytest.mark.parametrize(
+    ("change", "default", "value"),
+    [
+        ({"scale": 0.25}, 16, 4),
+        ({"scale": 0.25}, 2, 1),
+        ({"scale": 0.25}, 1, 1),
+        ({"scale": 0.5}, 0, 0),
+        ({"scale": 0.5}, 5, 3),
+        ({"scale": 0.75}, 8, 6),
+        ({"scale": 0.75}, 0.1, 0.075),
+        ({"scale": 0.5}, 1e-4, 5e-5),
+        ({"scale": 2}, "1 epoch", "2 epochs"),
+        ({"scale": 0.5}, "2 epochs", "1 epoch"),
+        ({"scale": 0.5}, "1 epoch", "0.5 epochs"),
+        ({"scale": 0.5}, "5%", "2.5%"),
+        ({"scale": 0.1, "at_least": 1}, 3.0, 1),
+        ({"scale": 0.1, "at_least": 1}, 100.0, 10.0),
+        ({"at_most": 1}, 4, 1),
+        ({"at_most": 1}, 0, 0),
+        ({"scale": 0.5}, None, None),
+        ({"smaller_of": ["lite", "tiny"]}, "full", "lite"),
+        ({"smaller_of": ["lite", "tiny"]}, "small", "tiny"),
+        ({"smaller_of": ["lite", "tiny"]}, "lite", "tiny"),
+        ({"smaller_of": ["lite", "tiny"]}, "tiny", "tiny"),
+    ],
+)
+def test_a_change_gives_its_value(change, default, value):
+    assert transforms.apply(change, default, SIZES) == value
+
+
+def test_whole_numbers_stay_whole():
+    assert type(transforms.apply({"scale": 0.3}, 10, SIZES)) is int
+
+
+@pytest.mark.parametrize("value", [{}, {"scale": 1, "other": 2}, "scale", 3, None])
+def test_other_values_are_no_change(value):
+    assert not transforms.is_transform(value)
+
+
+@pytest.mark.parametrize(
+    ("change", "default", "how", "shown"),
+    [
+        ({"scale": 0.25}, 16, "16 × 0.25", "× 0.25"),
+        ({"scale": 0.25}, 1, "1 × 0.25, rounded to 1", "× 0.25"),
+        ({"scale": 0.5}, 5, "5 × 0.5, rounded to 3", "× 0.5"),
+        ({"scale": 2}, 1e-4, "1e-4 × 2", "× 2"),
+        ({"scale": 0.4}, "5 epochs", "5 epochs × 0.4", "× 0.4"),
+        ({"scale": 0.1, "at_least": 1}, 3.0, "3 × 0.1, at least 1", "× 0.1, at least 1"),
+        ({"at_most": 1}, 4, "at most 1", "at most 1"),
+        ({"scale": 0.5}, None, "nothing to change", "× 0.5"),
+        (
+            {"smaller_of": ["lite", "tiny"]},
+            "full",
+            "smaller than full",
+            "lite or tiny, where that is smaller",
+        ),
+        (
+            {"smaller_of": ["lite", "tiny"]},
+            "tiny",
+            "there is none smaller",
+            "lite or tiny, where that is smaller",
+        ),
+    ],
+)
+def test_a_change_tells_a_person_what_it_did(change, default, how, shown):
+    value = transforms.apply(change, default, SIZES)
+    assert transforms.told(change, default, value) == how
+    assert transforms.shown(change) == shown

@@ -1,0 +1,135 @@
+"""What is contradictory, or most likely not meant, is told before the start."""
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.resolved import Origin, Value
+from launcher.config.validate import check_budget, contradictions
+from tests.launcher.given import resolved
+
+
+def warned(*sets, **words):
+    return [fault.what for fault in resolved(*sets, **words).warnings]
+
+
+def refused(*sets, **words):
+    with pytest.raises(SettingsError) as raised:
+        resolved(*sets, **words)
+    return [fault.what for fault in raised.value.faults]
+
+
+def test_an_evaluation_or_save_that_never_falls_inside_the_run_is_told():
+    assert warned("eval.every=100", max_steps="50") == [
+        "eval.every 100 is 100 steps, and the run has 50: no evaluation falls inside it"
+    ]
+    assert warned("save.every=100", max_steps="50") == [
+        "save.every 100 is 100 steps, and the run has 50: no save falls inside it"
+    ]
+    assert warned("eval.every=50", max_steps="50") == []
+
+
+def test_the_cadence_of_the_program_is_not_the_persons_fault():
+    assert warned(model="language", max_steps="5") == []
+
+
+def test_a_warm_up_longer_than_the_run_is_an_error_unless_it_is_capped():
+    uncapped = ("schedule.warmup=90", "schedule.warmup_cap=null")
+    assert refused(*uncapped, max_steps="50") == [
+        "schedule.warmup 90 is 90 steps, and the run has 50: "
+        "the learning rate would never reach its peak"
+    ]
+    assert warned("schedule.warmup=90", max_steps="50") == []
+
+
+def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
+    run = resolved(
+        "eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2"
+    )
+    found = check_budget(run, total_steps=20, steps_per_epoch=10)
+    assert [(fault.key, fault.severity) for fault in found] == [
+        ("eval.every", "warning"),
+        ("schedule.warmup", "error"),
+    ]
+    assert check_budget(run, total_steps=300, steps_per_epoch=10) == []
+
+
+def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_not():
+    [fault] = resolved(model="language", batch_size="8").warnings
+    assert fault.what == "the global batch is 32 in place of 64, by train.micro_batch"
+    assert fault.mend == (
+        "write  --set train.global_batch=64  to keep it, or =32 to say that it is meant"
+    )
+    assert warned("train.global_batch=32", model="language") == []
+    assert warned("train.micro_batch=8", "train.accumulation=8", model="language") == []
+    assert warned("train.micro_batch=8", "train.global_batch=32", model="language") == []
+
+
+def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide():
+    values = dict(resolved(model="language", mode="conservative").values)
+    halved = values["train.accumulation"]
+    below = [(3, origin) for _, origin in halved.replaced]
+    values["train.accumulation"] = Value(2, halved.origin, below)  # the half of 3, rounded
+    [fault] = contradictions(values)
+    assert (
+        fault.what == "mode 'conservative' promises the global batch of 48, and its numbers give 64"
+    )
+    assert fault.mend == "write  --set train.global_batch=48"
+
+
+def test_a_mode_that_changes_nothing_is_told():
+    values = dict(resolved().values)
+    values["mode"] = Value("fast", Origin("command line", "--mode fast"))
+    assert [fault.what for fault in contradictions(values)] == ["mode 'fast' changes nothing here"]
+
+
+def test_a_setting_that_another_makes_meaningless_is_told():
+    told = "optim.momentum 0.8 counts only where optim.name is sgd, and it is adamw"
+    assert warned("optim.momentum=0.8") == [told]
+    assert refused("optim.momentum=0.8", "unread_settings=error") == [told]
+    assert warned("optim.momentum=0.8", "optim.name=sgd") == []
+    assert warned("loader.prefetch=4") == [
+        "loader.prefetch 4 does not count where loader.workers is 0"
+    ]
+
+
+def test_a_persons_word_that_says_what_is_so_anyway_is_no_fault():
+    assert warned("optim.momentum=0.9") == []
+
+
+def test_a_deepspeed_file_under_another_engine_is_refused(tmp_path):
+    path = tmp_path / "ds.json"
+    path.write_text("{}")
+    assert refused(f"engine.ds_config={path}", engine="ddp") == [
+        "engine.ds_config is for DeepSpeed, and the engine is ddp"
+    ]
+    resolved(f"engine.ds_config={path}", engine="zero2")
+
+
+@pytest.mark.parametrize("key", ["data.path", "model.pretrained"])
+def test_a_path_that_is_not_there_is_answered_with_one_that_is(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recordings").mkdir()
+    with pytest.raises(SettingsError) as raised:
+        resolved(f"{key}=recodings")
+    [fault] = raised.value.faults
+    assert (fault.what, fault.nearest) == (f"{key} 'recodings' is not there", "recordings")
+    assert refused(f"{key}=") == [f"{key} '' is not there"]
+
+
+def test_a_limit_above_its_critical_one_is_refused():
+    assert refused("limits.swap=85") == [
+        "limits.swap 85 is above limits.critical.swap 80 of built-in"
+    ]
+
+
+def test_a_run_that_would_leave_no_checkpoint_is_told():
+    assert warned("save.last=false", "save.keep_best=0") == [
+        "save.last false leaves nothing of the run: no checkpoint is ever saved"
+    ]
+    assert warned("save.last=false") == []
+
+
+def test_stages_need_a_family_that_declares_them():
+    told = " needs stages, and language declares none"
+    assert refused(mode="staged") == [f"mode 'staged'{told}"]
+    assert refused("stages=[encoder]") == [f"stages ['encoder']{told}"]

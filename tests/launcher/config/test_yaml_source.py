@@ -1,0 +1,95 @@
+"""YAML is read with the meaning of version 1.2, each key with its line."""
+
+import pytest
+
+from launcher.config import yaml_source
+from launcher.config.nodes import Unreadable, plain
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-6", 1e-6),
+        ("1E3", 1000.0),
+        (".5", 0.5),
+        ("-3", -3),
+        ("+3", 3),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("0", 0),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("on", "on"),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("no", "no"),
+        ("none", "none"),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("0b101", "0b101"),
+        ("2026-01-31", "2026-01-31"),
+        ("1.3B", "1.3B"),
+        ("5%", "5%"),
+        ("'5'", "5"),
+        ("[0.9, 1e-1, on]", [0.9, 0.1, "on"]),
+        ("{scale: 0.25}", {"scale": 0.25}),
+    ],
+)
+def test_words_mean_what_yaml_1_2_says(text, value):
+    read = yaml_source.value(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_infinity_and_nan_are_numbers():
+    assert yaml_source.value("-.inf") == float("-inf")
+    assert yaml_source.value(".nan") != yaml_source.value(".nan")
+
+
+def test_each_key_has_its_line_and_each_item_its_own():
+    root = yaml_source.parse("# first\noptim:\n  lr: 1e-3\n\n  betas:\n    - 0.9\n    - 0.95\n")
+    optim = root.value["optim"]
+    assert optim.line == 2
+    assert optim.value["lr"].line == 3
+    betas = optim.value["betas"]
+    assert (betas.line, [item.line for item in betas.value]) == (5, [6, 7])
+
+
+def test_an_alias_stands_for_what_it_names():
+    root = yaml_source.parse("train: &t {epochs: 3}\nother: *t\n")
+    assert plain(root) == {"train": {"epochs": 3}, "other": {"epochs": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "place"),
+    [
+        ("a: 1\na: 2", "the key 'a' stands twice, first in line 1", (2, 1)),
+        ("a:\n  b: 1\n  b: 2", "the key 'b' stands twice, first in line 2", (3, 3)),
+        (
+            "a: 017",
+            "017 has two meanings, by its leading 0; write 17, or as a text '017'",
+            (1, 4),
+        ),
+        ("a: -08", "-08 has two meanings, by its leading 0; write -8, or as a text '-08'", (1, 4)),
+        ("a: b: c", "mapping values are not allowed in this context", (1, 5)),
+        ("a: 1\n\tb: 2", "found a tab character that violates indentation", (2, 1)),
+        ("a: !!python/object:os.system x", None, (1, 4)),
+        ("a: &x [*x]", "an alias that holds itself", (1, 4)),
+        ("? [a]\n: 1", "a key that is no word", (1, 3)),
+        ("a: 1\n---\nb: 2", "but found another document", (2, 1)),
+        ("a: 1\nb: \x07", "a control character is not allowed", (2, 4)),
+    ],
+)
+def test_what_breaks_the_rules_is_told_with_line_and_column(text, problem, place):
+    with pytest.raises(Unreadable) as raised:
+        yaml_source.parse(text)
+    assert (raised.value.line, raised.value.column) == place
+    assert problem is None or raised.value.problem == problem
+
+
+def test_no_tag_makes_an_object():
+    with pytest.raises(Unreadable, match="is not read here"):
+        yaml_source.parse("a: !!python/object/apply:os.getcwd []")

@@ -1,0 +1,364 @@
+"""Archives become folders, and hostile ones become nothing: not one byte, outside or inside."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import stat
+import tarfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.download import unpack
+
+FILES = {"a.txt": b"one", "in/b.txt": b"two" * 1000, "in/empty.txt": b""}
+
+
+def tar(*members, mode="w", files=FILES):
+    """A tar file of `files`, and of `members` as (name, type, link) with a content of 3 bytes."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode=mode) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, kind, link in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, link
+            info.size = 3 if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(b"bad"))
+    return made.getvalue()
+
+
+def zipped(*members, files=FILES, mode=None):
+    """A zip file of `files`, and of `members` as (name, content) with the `mode` of Unix."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in files.items():
+            archive.writestr(name, content)
+        for name, content in members:
+            info = zipfile.ZipInfo("x")
+            info.filename = name  # as it is: ZipInfo would change it
+            if mode is not None:
+                info.create_system, info.external_attr = 3, mode << 16
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
+    return made.getvalue()
+
+
+@pytest.fixture
+def unpacked(here, get):
+    """Fetches the bytes under a name, and gives what the folder then holds."""
+
+    def unpacked(name, content, **settings):
+        (here / "far").mkdir(exist_ok=True)
+        (here / "far" / name).write_bytes(content)
+        before = outside(here)
+        try:
+            place = get((here / "far" / name).as_uri(), **settings)[0].path
+        finally:
+            assert outside(here) == before, "something was written outside"
+        if place.is_file():
+            return place.read_bytes()
+        return {
+            path.relative_to(place).as_posix(): path.read_bytes()
+            for path in place.rglob("*")
+            if path.is_file()
+        }
+
+    return unpacked
+
+
+def outside(here):
+    """All that does not lie in downloads/, and no state of fetching."""
+    return sorted(str(p) for p in here.rglob("*") if "downloads" not in p.parts)
+
+
+def nothing_is_left():
+    kept = [p.name for p in Path("downloads").rglob("*") if p.is_file() or p.is_symlink()]
+    return all(name.endswith(".lock") for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("set.zip", zipped()),
+        ("set.tar", tar()),
+        ("set.tar.gz", tar(mode="w:gz")),
+        ("set.tgz", tar(mode="w:gz")),
+        ("set.tar.bz2", tar(mode="w:bz2")),
+        ("set.tar.xz", tar(mode="w:xz")),
+        ("set.tar", tar(mode="w:gz")),  # the first bytes say it, whatever the suffix says
+    ],
+)
+def test_an_archive_becomes_a_folder(unpacked, name, content):
+    assert unpacked(name, content) == FILES
+    assert Path("downloads/set/in/b.txt").read_bytes() == FILES["in/b.txt"]
+    assert not Path("downloads/set.zip").exists()
+
+
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_a_compressed_file_becomes_that_file(unpacked, module):
+    suffix = {gzip: "gz", bz2: "bz2", lzma: "xz"}[module]
+    assert unpacked(f"data.csv.{suffix}", module.compress(b"1,2\n")) == b"1,2\n"
+    assert Path("downloads/data.csv").is_file()
+
+
+def test_a_persons_no_keeps_an_archive_as_it_is(here, get):
+    (here / "set.zip").write_bytes(zipped())
+    [found] = get({"url": (here / "set.zip").as_uri(), "unpack": "no"})
+    assert found.path == Path("downloads/set.zip") and found.path.read_bytes() == zipped()
+
+
+def test_an_unpacked_folder_is_there_the_next_time(here, get):
+    (here / "set.zip").write_bytes(zipped())
+    url = (here / "set.zip").as_uri()
+    get(url)
+    assert not get(url)[0].is_new
+    (here / "set.zip").write_bytes(zipped(files={"new.txt": b"new"}))
+    assert get(url, again=True)[0].is_new
+    assert [p.name for p in Path("downloads/set").iterdir()] == ["new.txt"]
+
+
+REG, SYM, LNK, DIR = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
+OUT = "leads out of the folder"
+HOSTILE_TAR = {
+    "a path upwards": ([("../bad", REG, "")], OUT),
+    "a path upwards in the middle": ([("in/../../bad", REG, "")], OUT),
+    "an absolute path": ([("/tmp/bad", REG, "")], "is an absolute path"),
+    "a drive": ([("C:/bad", REG, "")], "is an absolute path"),
+    "a backslash": ([("..\\bad", REG, "")], "a backslash or a control character"),
+    "a control character": ([("ba\x1b[2Jd", REG, "")], "a backslash or a control character"),
+    "a device": ([("null", tarfile.CHRTYPE, "")], "no file but a device or a pipe"),
+    "a block device": ([("disk", tarfile.BLKTYPE, "")], "no file but a device or a pipe"),
+    "a pipe": ([("pipe", tarfile.FIFOTYPE, "")], "no file but a device or a pipe"),
+    "a link upwards": ([("l", SYM, "../secret")], OUT),
+    "a link to an absolute path": ([("l", SYM, "/etc/passwd")], OUT),
+    "a file through a link": ([("l", SYM, ".."), ("l/bad", REG, "")], OUT),
+    "a file through a link that is good": ([("l", SYM, "in"), ("l/bad", REG, "")], "'l' twice"),
+    "a link below a link": ([("l", SYM, "in"), ("l/m", SYM, "../a.txt")], "'l/m' below a link"),
+    "a link over a file": ([("a.txt", SYM, "in/b.txt")], "'a.txt' twice"),
+    "a link twice": ([("l", SYM, "a.txt"), ("l", SYM, "in/b.txt")], "'l' twice"),
+    "a link to itself": ([("l", SYM, "l")], "a link to what is not in it"),
+    "a link to a link to the folder": ([("d/l", SYM, "../m"), ("m", SYM, ".")], "that it lies in"),
+    "a link to its own folder": ([("in/l", SYM, ".")], "that it lies in"),
+    "a link to nothing": ([("l", SYM, "none")], "a link to what is not in it"),
+    "a hard link outside": ([("l", LNK, "../secret")], OUT),
+    "a hard link to an absolute path": ([("l", LNK, "/etc/passwd")], "is an absolute path"),
+    "a hard link to a link": ([("l", SYM, "a.txt"), ("m", LNK, "l")], "not in it before"),
+    "a file twice": ([("a.txt", REG, "")], "holds 'a.txt' twice"),
+    "a file as a folder": ([("a.txt/bad", REG, "")], "twice"),
+    "a folder as a file": ([("in", REG, "")], "holds 'in' twice"),
+    "a long name": ([("x" * 300, REG, "")], "longer than 255 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_TAR)
+def test_a_hostile_tar_file_leaves_nothing(unpacked, here, case):
+    (here / "secret").write_text("secret")
+    members, said = HOSTILE_TAR[case]
+    with pytest.raises(SettingsError) as wrong:
+        unpacked("set.tar", tar(*members))
+    assert said in str(wrong.value).splitlines()[0]
+    assert "\x1b" not in str(wrong.value)
+    assert nothing_is_left() and not Path("downloads/set").exists()
+
+
+HOSTILE_ZIP = {
+    "a path upwards": (zipped(("../bad", b"bad")), OUT),
+    "a path upwards with backslashes": (zipped(("in\\..\\..\\bad", b"bad")), OUT),
+    "an absolute path": (zipped(("/tmp/bad", b"bad")), "is an absolute path"),
+    "a drive": (zipped(("C:\\bad", b"bad")), "is an absolute path"),
+    "a link outside": (zipped(("l", b"../secret"), mode=stat.S_IFLNK | 0o777), OUT),
+    "a device": (zipped(("d", b""), mode=stat.S_IFCHR), "which is no file"),
+    "a file twice": (zipped(("a.txt", b"bad")), "holds 'a.txt' twice"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_ZIP)
+def test_a_hostile_zip_file_leaves_nothing(unpacked, case):
+    content, said = HOSTILE_ZIP[case]
+    with pytest.raises(SettingsError) as wrong:
+        unpacked("set.zip", content)
+    assert said in str(wrong.value).splitlines()[0]
+    assert nothing_is_left()
+
+
+def test_links_within_are_kept_and_lead_to_their_end(unpacked):
+    links = [("in/up", SYM, "../a.txt"), ("chain", SYM, "in/up"), ("twin", LNK, "a.txt")]
+    found = unpacked("set.tar", tar(*links, ("folder", SYM, "in"), ("./", DIR, "")))
+    assert found["in/up"] == found["chain"] == found["twin"] == b"one"
+    place = Path("downloads/set")
+    assert os.readlink(place / "chain") == "a.txt" and os.readlink(place / "in/up") == "../a.txt"
+    assert (place / "folder" / "b.txt").is_file() and not (place / "twin").is_symlink()
+
+
+@pytest.mark.parametrize("beside", [{}, {"__MACOSX/in/._b.txt": b"junk"}])
+def test_a_folder_that_is_all_there_is_in_an_archive_is_not_kept_twice(unpacked, beside):
+    content = zipped(files={"deep/in/b.txt": b"b", "deep/c.txt": b"c", **beside})
+    assert unpacked("set.zip", content) == {"in/b.txt": b"b", "c.txt": b"c"}
+
+
+def test_a_link_in_a_zip_file_is_a_link(unpacked):
+    content = zipped(("l", b"in/b.txt"), mode=stat.S_IFLNK | 0o777)
+    assert unpacked("set.zip", content)["l"] == FILES["in/b.txt"]
+
+
+def test_names_as_windows_writes_them_in_a_zip_file_are_paths(unpacked):
+    assert unpacked("set.zip", zipped(("in\\deep\\c.txt", b"c")))["in/deep/c.txt"] == b"c"
+
+
+def test_permissions_of_an_archive_are_not_taken_over(unpacked):
+    unpacked("set.zip", zipped(("run", b"x"), mode=stat.S_IFREG | 0o6777))
+    assert stat.S_IMODE(Path("downloads/set/run").stat().st_mode) & 0o7111 == 0
+
+
+def bomb(size):
+    """A zip file whose headers say one byte of a content of `size` bytes."""
+    content = zipped(("zeros", bytes(size)), files={})
+    true = size.to_bytes(4, "little")
+    return content.replace(true, (1).to_bytes(4, "little"))
+
+
+MB = 10**6
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("set.zip", zipped(("zeros", bytes(2 * MB)))),
+        ("set.tar.gz", gzip.compress(tar(files={"zeros": bytes(2 * MB)}))),
+        ("zeros.gz", gzip.compress(bytes(2 * MB))),
+        ("zeros.xz", lzma.compress(bytes(2 * MB))),
+    ],
+)
+def test_a_bomb_is_stopped_at_the_bound(unpacked, name, content):
+    with pytest.raises(SettingsError) as wrong:
+        unpacked(name, content, max_gb=1e-3)
+    assert "comes to more than the 0.001 GB of download.max_gb" in str(wrong.value)
+    assert nothing_is_left()
+
+
+def test_headers_that_lie_are_not_believed(unpacked):
+    with pytest.raises(SettingsError):
+        unpacked("set.zip", bomb(2 * MB), max_gb=1e-3)
+    assert nothing_is_left()
+
+
+def test_hard_links_count_as_much_as_they_are_read(unpacked):
+    twins = [(f"twin-{number}", LNK, "zeros") for number in range(20)]
+    with pytest.raises(SettingsError) as wrong:
+        unpacked("set.tar", tar(*twins, files={"zeros": bytes(MB // 10)}), max_gb=1e-3)
+    assert "comes to more than" in str(wrong.value)
+
+
+def test_a_header_without_end_is_stopped(unpacked):
+    head = tarfile.TarInfo("x")
+    head.type, head.size = tarfile.XHDTYPE, 1 << 30
+    content = head.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 20)
+    with pytest.raises(SettingsError) as wrong:
+        unpacked("set.tar.gz", gzip.compress(content))
+    assert "has a header that is too long" in str(wrong.value)
+
+
+def test_too_many_files_are_stopped(unpacked, monkeypatch):
+    monkeypatch.setattr(unpack, "MOST_MEMBERS", 2)
+    with pytest.raises(SettingsError) as wrong:
+        unpacked("set.zip", zipped())
+    assert "has more than 2 files" in str(wrong.value)
+
+
+def broken_in_the_middle():
+    content = bytearray(tar(files={f"{number}.txt": b"x" for number in range(4)}))
+    content[2048 + 148 : 2048 + 156] = b"xxxxxxxx"  # the checksum of the third header
+    return bytes(content)
+
+
+def flipped(content):
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("set.zip", b"<!DOCTYPE html><html>", "is no archive but a web page"),
+        ("set.zip", b"", "is broken, or no archive of this kind"),
+        ("set.zip", zipped()[:-30], "is broken, or no archive of this kind"),
+        ("set.zip", flipped(zipped(files={"a": os.urandom(5000)})), "is broken"),
+        ("set.tar", b"no tar at all" * 100, "is broken, or no archive of this kind"),
+        ("set.tar", broken_in_the_middle(), "breaks off after 2 members"),
+        ("set.tar", tar()[:1024], "breaks off after 1 members"),
+        ("set.tar.gz", tar(mode="w:gz")[:-20], "is broken"),
+        ("set.tar.gz", tar(mode="w:gz")[:-8] + bytes(8), "is broken"),
+        ("set.tar.xz", flipped(tar(mode="w:xz")), "is broken"),
+        ("data.csv.gz", b"1,2,3\n", "is broken, or no archive of this kind"),
+        ("data.csv.gz", gzip.compress(b"1,2,3\n" * 99)[:-9], "is broken"),
+    ],
+)
+def test_a_broken_archive_is_told_and_leaves_nothing(unpacked, name, content, said):
+    with pytest.raises(SettingsError) as wrong:
+        unpacked(name, content)
+    first, *_, mend = str(wrong.value).splitlines()
+    assert said in first and mend == "  mend     write  unpack: no  to keep it as it is"
+    assert nothing_is_left()
+
+
+def test_a_password_is_told(unpacked):
+    content = bytearray(zipped(files={"a.txt": b"one"}))
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + flags] |= 1
+    with pytest.raises(SettingsError) as wrong:
+        unpacked("set.zip", bytes(content))
+    assert "needs a password, for 'a.txt'" in str(wrong.value)
+
+
+def test_an_unknown_compression_is_told(unpacked):
+    content = bytearray(zipped(files={"a.txt": b"one"}))
+    for mark, method in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(mark) + method] = 97
+    with pytest.raises(SettingsError) as wrong:
+        unpacked("set.zip", bytes(content))
+    assert "is broken, or no archive of this kind" in str(wrong.value)
+
+
+def claiming(size):
+    """A zip file whose one member has three bytes, and is said to have `size`."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a.txt", b"one")
+        archive.filelist[0].file_size = size
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(1 << 60, "and the disk has"), (1000, "'a.txt', which has 3 bytes")]
+)
+def test_more_than_there_is_is_not_believed(unpacked, size, said):
+    with pytest.raises(SettingsError) as wrong:
+        unpacked("set.zip", claiming(size))
+    assert said in str(wrong.value)
+    assert nothing_is_left()
+
+
+def test_an_unpacking_that_was_killed_is_begun_anew(here, get):
+    stale = Path("downloads/.fetch/set.zip.unpacking/in")
+    stale.mkdir(parents=True)
+    (stale / "stale.txt").write_text("stale")
+    (here / "set.zip").write_bytes(zipped())
+    get((here / "set.zip").as_uri())
+    assert not Path("downloads/set/in/stale.txt").exists()
+    assert not stale.exists()
+
+
+def test_what_was_unpacked_is_drawn(here, get):
+    (here / "set.zip").write_bytes(zipped())
+    get((here / "set.zip").as_uri())
+    assert [p.done_bytes for p in get.drawn if p.is_unpacking][-1] == 3003

@@ -1,0 +1,181 @@
+"""Each setting may change, may change where a part begins anew, or never: and is told so."""
+
+import pytest
+
+from launcher.config import custom_task
+from launcher.config.leaves import leaves
+from launcher.resume import compatibility
+from launcher.resume.compatibility import PARTS, RULES, rule_of
+from models.catalog import FAMILIES
+from tests.launcher.given import resolved
+
+EXPECTED = {
+    "device": "free",
+    "precision": "free",
+    "compile": "free",
+    "promise": "free",
+    "engine.name": "free",
+    "engine.max_restarts": "free",
+    "memory.attention": "free",
+    "loader.workers": "free",
+    "log.every": "free",
+    "limits.critical.gpu": "free",
+    "limits.profile": "never",
+    "save.async": "free",
+    "stop.patience": "free",
+    "eval.every": "free",
+    "train.micro_batch": "free",
+    "train.accumulation": "free",
+    "train.on_nonfinite": "free",
+    "optim.name": "optimizer",
+    "optim.betas": "optimizer",
+    "train.ema": "optimizer",
+    "optim.lr": "schedule",
+    "schedule.warmup": "schedule",
+    "train.epochs": "schedule",
+    "train.max_steps": "schedule",
+    "data.path": "data",
+    "train.seed": "data",
+    "train.global_batch": "data",
+    "eval.share": "data",
+    "model.size": "never",
+    "model.tokenizer": "never",
+    "mode": "never",
+    "stages": "never",
+    "eval.metric": "never",
+}
+
+
+@pytest.mark.parametrize("key", EXPECTED)
+def test_what_a_change_means(key):
+    assert rule_of(key) == EXPECTED[key]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_setting_of_every_family_has_one_rule(family):
+    for key in leaves(family):
+        fitting = [
+            start
+            for starts in RULES.values()
+            for start in starts
+            if key == start or key.startswith(f"{start}.")
+        ]
+        assert fitting, key
+        assert len({len(start) for start in fitting}) == len(fitting), key
+        assert rule_of(key) in RULES
+
+
+def test_every_rule_is_about_a_setting_or_a_section():
+    keys = [key for family in FAMILIES for key in leaves(family)]
+    keys.append(custom_task.FOLDER)
+    for starts in RULES.values():
+        for start in starts:
+            assert any(key == start or key.startswith(f"{start}.") for key in keys), start
+
+
+def test_a_setting_without_a_rule_is_found():
+    with pytest.raises(KeyError, match=r"dream\.depth"):
+        rule_of("dream.depth")
+
+
+def before(*sets: str, **options: str):
+    return {key: value.value for key, value in resolved(*sets, **options).values.items()}
+
+
+def test_differences_are_told_in_lines_and_in_the_order_of_declaration():
+    now = resolved("optim.betas=[0.8, 0.9]", engine="zero2", nproc="2", lr="3e-4")
+    lines = [one.line for one in compatibility.differences(before("loader.workers=1"), now)]
+    assert lines == [
+        "engine.name local → zero2",
+        "engine.nproc 1 → 2",
+        "train.micro_batch 8 → 4",
+        "optim.lr 0.002 → 3e-4",
+        "optim.betas [0.9, 0.95] → [0.8, 0.9]",
+        "loader.workers 1 → 0",
+    ]
+
+
+def test_equal_settings_differ_in_nothing():
+    assert compatibility.differences(before(), resolved()) == []
+
+
+def test_a_setting_that_an_older_version_did_not_have_counts_where_a_person_set_it():
+    old = before()
+    del old["stop.patience"], old["eval.share"]
+    now = resolved("stop.patience=3")
+    assert [one.line for one in compatibility.differences(old, now)] == ["stop.patience null → 3"]
+
+
+def told(now, reset=(), old=None) -> list[str]:
+    found = compatibility.differences(before() if old is None else old, now)
+    faults = compatibility.faults(found, reset, now, "runs/x until step 10")
+    return [
+        line for fault in faults for line in compatibility.messages.render([fault]).splitlines()
+    ]
+
+
+def test_what_needs_a_reset_is_refused_with_the_word_to_type():
+    assert told(resolved(lr="3e-4")) == [
+        "error: optim.lr 3e-4 is not 0.002, as in runs/x until step 10",
+        "  from     --lr 3e-4",
+        "  legal    0.002; or another value with  --reset schedule; or a new run, without --resume",
+        "  mend     write  --reset schedule  too: the schedule of the learning rate begins anew",
+    ]
+    assert told(resolved(lr="3e-4"), reset=["schedule"]) == []
+    assert told(resolved(lr="3e-4"), reset=["optimizer", "data"]) != []
+
+
+def test_what_never_changes_is_refused_whatever_begins_anew():
+    assert told(resolved("model.label_smoothing=0.1"), reset=PARTS) == [
+        "error: model.label_smoothing 0.1 is not 0, as in runs/x until step 10",
+        "  from     --set model.label_smoothing=0.1",
+        "  legal    0; or a new run, without --resume",
+    ]
+
+
+def test_all_differences_are_told_at_once():
+    lines = told(resolved("train.seed=3", "optim.weight_decay=0", lr="3e-4", mode="fast"))
+    wrong = [line.split()[1] for line in lines if line.startswith("error")]
+    assert {"mode", "train.seed", "optim.lr", "optim.weight_decay"} <= set(wrong)
+
+
+def test_another_global_batch_is_told_with_what_it_was_made_of():
+    now = resolved("train.accumulation=2", batch_size="8")
+    lines = told(now)
+    assert lines[0] == "error: train.global_batch 16 is not 8, as in runs/x until step 10"
+    assert lines[1] == "  from     --batch-size 8; --set train.accumulation=2"
+    assert "--reset data" in lines[2]
+    assert told(now, reset=["data"]) == []
+
+
+CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=null")
+
+
+def test_a_run_may_become_longer_where_the_learning_rate_does_not_depend_on_its_length():
+    now = resolved(*CONSTANT, max_steps="500")
+    assert told(now, old=before(*CONSTANT)) == []
+    assert [one.rule for one in compatibility.differences(before(*CONSTANT), now)] == ["free"]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ("schedule.name=cosine", "schedule.warmup=5", "schedule.warmup_cap=null"),
+        ("schedule.name=constant", "schedule.warmup=5%", "schedule.warmup_cap=null"),
+        ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=10%"),
+    ],
+)
+def test_a_run_may_not_become_longer_where_it_does(schedule):
+    lines = told(resolved(*schedule, max_steps="500"), old=before(*schedule))
+    assert lines[0].startswith("error: train.max_steps 500 is not ")
+    assert "--reset schedule" in lines[2]
+
+
+def test_a_word_that_is_no_part_is_told_with_the_nearest():
+    (fault,) = compatibility.unknown_parts(["schedule", "optimiser"])
+    assert compatibility.messages.render([fault]).splitlines() == [
+        "error: --reset 'optimiser' is not known",
+        "  from     --reset optimiser",
+        "  legal    optimizer, schedule, data",
+        "  nearest  optimizer; write  --reset optimizer",
+    ]

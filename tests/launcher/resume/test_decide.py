@@ -1,0 +1,232 @@
+"""What a start comes to is told before anything is written, and what cannot be is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.config.resolved import Words
+from launcher.resume.decide import decide
+from launcher.resume.resume_point import Resume
+from tests.launcher.given import LAPTOP, SHORT, resolved
+from tests.launcher.runs import begun, ended, trained
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+X = Path("runs/x")
+
+
+def words(resume="runs/x", *sets: str, reset=(), model=None, mode=None, engine=None, **options):
+    typed = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
+    return Words(model, mode, "--mode", engine, (), sets, typed, resume, "resume", reset)
+
+
+def decided(*args, out=None, **options):
+    return decide(words(*args, **options), None if out is None else Path(out), LAPTOP)
+
+
+def refused(*args, out=None, **options) -> list[str]:
+    with pytest.raises(SettingsError) as wrong:
+        decided(*args, out=out, **options)
+    return str(wrong.value).splitlines()
+
+
+def test_a_run_goes_on_with_what_has_changed():
+    trained(X, resolved(), 10, 20)
+    told = decided(engine="zero2", nproc="2", reset=["schedule"])
+    assert told.resume == Resume(
+        X,
+        None,
+        ["schedule"],
+        ["engine.name local → zero2", "engine.nproc 1 → 2", "train.micro_batch 8 → 4"],
+    )
+    assert told.line == (
+        "going on with runs/x after step 20; the schedule of the learning rate begins anew"
+    )
+    assert told.nothing_left is None
+
+
+def test_a_named_checkpoint_is_handed_on_by_its_step():
+    trained(X, resolved(), 10, 20)
+    told = decided("runs/x/checkpoints/step-00000010")
+    assert (told.resume, told.line) == (Resume(X, 10, [], []), "going on with runs/x after step 10")
+
+
+def test_another_folder_is_told():
+    trained(X, resolved(), 10)
+    assert decided(out="y").line == "going on from step 10 of runs/x in y"
+    assert decided(out="runs/x").line == "going on with runs/x after step 10"
+
+
+def test_a_run_without_a_checkpoint_begins_again_with_any_words():
+    begun(X, resolved())
+    told = decided(lr="1e-4", mode="fast")
+    assert told.resume == Resume(X, None, [], [])
+    assert told.line == "runs/x has no checkpoint yet; it begins again"
+
+
+def test_auto_begins_a_run_where_there_is_none():
+    told = decided("auto")
+    assert (told.resume, told.found) == (None, None)
+    assert told.line == (
+        "resume auto: no run of language:small, mode default, to go on with; a new one begins"
+    )
+    told = decided("auto", out="y")
+    assert told.resume == Resume(Path("y"))
+    assert told.line == "resume auto: y has no checkpoint yet; a run begins there"
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    trained(X, resolved(), 10)
+    lines = refused(lr="1e-4", reset=["optimiser"], mode="fast")
+    assert [line for line in lines if line.startswith("error")] == [
+        "error: --reset 'optimiser' is not known",
+        "error: mode fast is not default, as in runs/x until step 10",
+        "error: optim.lr 1e-4 is not 0.002, as in runs/x until step 10",
+    ]
+
+
+def test_a_run_that_is_not_there_and_words_that_are_wrong_are_told_together():
+    lines = refused(engine="zreo2")
+    assert [line for line in lines if line.startswith("error")] == [
+        "error: there is no run folder 'runs/x'",
+        "error: engine 'zreo2' is not known",
+    ]
+
+
+def test_another_family_is_refused_before_its_settings_are_looked_at():
+    trained(X, resolved(), 10)
+    path = X / "settings.yaml"
+    path.write_text(path.read_text().replace("family: language", "family: no_family"))
+    assert "is not the settings of a run" in refused()[0]
+
+
+def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_start():
+    trained(X, resolved(), 10)
+    path = X / "settings.yaml"
+    path.write_text(path.read_text().replace("lr: 0.002", "lr: 0.003"))
+    lines = refused()
+    assert lines[0] == "error: optim.lr 0.003 is not 0.002, as in runs/x until step 10"
+    assert lines[1].startswith("  from     runs/x/settings.yaml, line ")
+
+
+def test_settings_of_an_older_version_are_those_of_its_folder():
+    trained(X, resolved(lr="3e-4"))
+    from tests.launcher.runs import saved
+
+    saved(X, 10, resolved(), b'{"facts": {}}')
+    assert refused(lr="1e-4")[0] == "error: optim.lr 1e-4 is not 3e-4, as in runs/x until step 10"
+
+
+def test_a_reset_without_a_run_is_refused():
+    assert refused(None, reset=["data"]) == [
+        "error: --reset data without --resume: nothing goes on that could begin anew",
+        "  from     --reset data",
+        "  legal    beside --resume auto|DIR|STEP",
+    ]
+
+
+def test_a_reset_with_nothing_to_reset_is_fine():
+    trained(X, resolved(), 10)
+    assert decided(reset=["data", "optimizer"]).resume.reset == ["optimizer", "data"]
+
+
+DONE = "nothing is left to do: runs/x was completed at step 60; to train longer: "
+
+
+@pytest.mark.parametrize(
+    ("first", "steps", "hint"),
+    [
+        (resolved(), 60, "--max-steps 120 --reset schedule"),
+        (resolved(epochs="2"), 60, "--epochs 4 --reset schedule"),
+        (resolved(epochs="2", max_steps="90"), 60, "--epochs 4 --reset schedule"),
+        (
+            resolved("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null"),
+            60,
+            "--max-steps 120",
+        ),
+    ],
+)
+def test_a_completed_run_has_nothing_left_to_do(first, steps, hint):
+    ended(trained(X, first, steps), "completed", steps)
+    left = decided().nothing_left
+    assert left.line == f"{DONE}python -m launcher resume runs/x {hint}"
+    assert (left.outcome["status"], left.outcome["steps"]) == ("completed", steps)
+    assert "exit_code" not in left.outcome
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"max_steps": "120", "reset": ["schedule"]},
+        {"reset": ["data"]},
+    ],
+)
+def test_a_completed_run_goes_on_where_it_is_given_more(more):
+    ended(trained(X, resolved(), 40, 60), "completed", 60)
+    assert decided(**more).nothing_left is None
+    assert decided("runs/x", "stop.patience=3").nothing_left is None
+    assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
+
+
+def test_a_stopped_run_goes_on():
+    ended(trained(X, resolved(), 40), "stopped", 40)
+    assert decided().nothing_left is None
+
+
+def test_a_completed_run_is_told_and_nothing_is_written(capsys, here):
+    ended(trained(X, resolved(), 60), "completed", 60)
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    assert main(["resume", "runs/x"]) == 0
+    assert capsys.readouterr().out.startswith(DONE)
+    assert main(["--resume", "runs/x", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["exit_code"], told["status"], told["folder"]) == (0, "completed", "runs/x")
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+
+
+def test_a_dry_run_shows_what_goes_on_and_what_changed(capsys, here):
+    trained(X, resolved(), 10)
+    assert main(["resume", "runs/x", "--num-workers", "1", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "folder   runs/x" in lines
+    assert "resume   going on with runs/x after step 10" in lines
+    assert "changed  loader.workers 0 → 1" in lines
+    assert main(["resume", "runs/x/last", "--reset", "data", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resume"] == {
+        "source": "runs/x",
+        "step": 10,
+        "reset": ["data"],
+        "changes": [],
+        "until": None,
+    }
+
+
+def test_explain_shows_the_line_of_the_run_that_goes_on(capsys):
+    trained(X, resolved(lr="3e-4"), 10)
+    assert main(["explain", "optim.lr", "--resume", "runs/x"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "optim.lr = 3e-4"
+    assert lines[2].startswith("  from       runs/x/settings.yaml, line ")
+    assert main(["explain", "optim.lr", "--resume", "runs/x", "--lr", "1e-4"]) == 2
+    assert "error: optim.lr 1e-4 is not 3e-4" in capsys.readouterr().err
+
+
+def test_a_reset_may_be_typed_more_than_once_and_wrongly(capsys):
+    trained(X, resolved(), 10)
+    assert main(["resume", "runs/x", "--reset", "data", "--reset", "schedul", "--dry-run"]) == 2
+    assert "  nearest  schedule; write  --reset schedule" in capsys.readouterr().err
+
+
+def test_another_global_batch_by_its_parts_is_no_contradiction_to_that_of_then():
+    trained(X, resolved(), 10)
+    lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
+    assert lines[0] == "error: train.global_batch 16 is not 8, as in runs/x until step 10"
+    assert [line for line in lines if line.startswith("error")] == lines[:1]

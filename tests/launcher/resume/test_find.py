@@ -1,0 +1,168 @@
+"""The run that goes on is found by its folder, its checkpoint, a step, or as the newest."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.resolved import Words
+from launcher.resume import find as resume
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun, ended, saved, trained
+
+TINY = resolved()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def find(word: str, out: str | None = None, **words):
+    typed = Words(model="language:tiny", resume=word, **words)
+    return resume.find(typed, None if out is None else Path(out))
+
+
+def refused(word: str, out: str | None = None) -> list[str]:
+    with pytest.raises(SettingsError) as wrong:
+        find(word, out)
+    return str(wrong.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("named", "step"),
+    [
+        ("runs/a", None),
+        ("runs/a/", None),
+        ("runs/a/last", 20),
+        ("runs/a/best", 20),
+        ("runs/a/checkpoints/step-00000010", 10),
+    ],
+)
+def test_a_folder_is_a_run_or_one_of_its_checkpoints(named, step):
+    trained(Path("runs/a"), TINY, 10, 20)
+    found = find(named)
+    assert (found.folder, found.asked) == (Path("runs/a"), step)
+    assert found.kept.step == step or (step is None and found.kept.step == 20)
+    assert found.kept.settings["model.size"] == "tiny"
+
+
+@pytest.mark.parametrize("inside", ["runs/a", "runs/a/checkpoints/step-00000010"])
+def test_the_working_directory_is_a_folder_too(monkeypatch, here, inside):
+    trained(Path("runs/a"), TINY, 10)
+    monkeypatch.chdir(inside)
+    assert find(".").folder.resolve() == here / "runs/a"
+
+
+def test_a_step_is_of_the_run_that_was_begun_or_gone_on_with_last():
+    trained(Path("runs/old"), TINY, 10, at=1)
+    trained(Path("runs/new"), TINY, 10, at=3)
+    trained(Path("runs/middle"), TINY, 10, at=2)
+    assert (find("10").folder, find("10").asked) == (Path("runs/new"), 10)
+    assert find("10", out="runs/old").folder == Path("runs/old")
+
+
+def test_a_step_that_is_not_there_is_told_with_those_that_are():
+    trained(Path("runs/a"), TINY, 10, 20)
+    assert refused("12") == [
+        "error: runs/a has no checkpoint of step 12",
+        "  from     --resume 12",
+        "  legal    10, 20",
+        "  nearest  10; write  python -m launcher resume runs/a/checkpoints/step-00000010",
+    ]
+
+
+def test_a_step_needs_a_run():
+    assert refused("12") == [
+        "error: there is no run below runs/ whose checkpoint this could be",
+        "  from     --resume 12",
+        "  legal    auto, a run folder, one of its checkpoints, or the number of a step",
+    ]
+    assert refused("12", out="here")[:2] == [
+        "error: here holds no run to go on with",
+        "  from     --resume 12, --out here",
+    ]
+
+
+def test_a_folder_without_a_run_is_told_with_the_nearest_that_has_one():
+    begun(Path("runs/tiny-1"), TINY)
+    assert refused("runs/tiny_1") == [
+        "error: there is no run folder 'runs/tiny_1'",
+        "  from     --resume runs/tiny_1",
+        "  legal    auto, a run folder, one of its checkpoints, or the number of a step",
+        "  nearest  runs/tiny-1; write  python -m launcher resume runs/tiny-1",
+    ]
+    Path("notes").mkdir()
+    assert refused("notes")[0] == ("error: 'notes' holds no run: there is no settings.yaml in it")
+
+
+def test_a_run_that_never_saved_begins_again():
+    begun(Path("runs/a"), TINY)
+    assert find("runs/a").kept is None
+
+
+def test_a_checkpoint_whose_json_is_damaged_is_passed_over():
+    trained(Path("runs/a"), TINY, 10, 20)
+    (Path("runs/a/last") / "state.json").write_text('{"facts": {}}')
+    assert find("runs/a").kept.step == 10
+    told = refused("20")
+    assert told[0].startswith("error: the checkpoint of step 20 cannot be used: runs/a/checkpoints")
+
+
+def test_settings_of_a_checkpoint_are_not_believed_where_a_byte_has_changed():
+    trained(Path("runs/a"), TINY, 10)
+    state = Path("runs/a/last/state.json")
+    state.write_bytes(state.read_bytes().replace(b'"tiny"', b'"tinx"'))
+    assert "state.json is damaged" in refused("runs/a")[0]
+
+
+@pytest.mark.parametrize("word", ["runs/a", "auto"])
+def test_a_run_does_not_begin_again_where_all_its_checkpoints_are_damaged(word):
+    trained(Path("runs/a"), TINY, 10)
+    (Path("runs/a/last") / "manifest.json").write_text("{}")
+    out = "runs/a" if word == "auto" else None
+    assert refused(word, out)[0].startswith("error: the checkpoint of step 10 cannot be used: ")
+
+
+@pytest.mark.parametrize("state", [b"[1]", b'{"facts": {"settings": 3}}', b"{", b"{}", b"\xff"])
+def test_what_is_no_state_of_a_run_is_no_checkpoint(state):
+    saved(begun(Path("runs/a"), TINY), 10, TINY, state)
+    assert refused("runs/a")[0].startswith("error: the checkpoint of step 10 cannot be used: ")
+
+
+def test_a_checkpoint_of_an_older_version_tells_no_settings():
+    saved(begun(Path("runs/a"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
+    assert find("runs/a").kept == resume.Kept(10, None)
+
+
+def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_completed():
+    trained(Path("runs/mine"), TINY, 10, at=1)
+    trained(Path("runs/older"), TINY, 10, at=0)
+    ended(trained(Path("runs/done"), TINY, 10, at=2), "completed", 10)
+    trained(Path("runs/larger"), resolved(model="language:small"), 10, at=3)
+    trained(Path("runs/fast"), resolved(mode="fast"), 10, at=4)
+    begun(Path("runs/unsaved"), TINY, at=5)
+    ended(trained(Path("runs/stopped"), TINY, 10, at=0), "stopped", 10)
+    assert find("auto").folder == Path("runs/mine")
+    assert find("auto", mode="fast").folder == Path("runs/fast")
+    assert find("auto", sets=["model.size=small"], mode=None).folder == Path("runs/larger")
+    assert find("auto", mode="lite") is None
+
+
+def test_auto_goes_on_in_the_folder_that_is_named_if_there_is_something_to_go_on_from():
+    assert find("auto", out="mine") is None
+    begun(Path("mine"), TINY)
+    assert find("auto", out="mine") is None
+    saved(Path("mine"), 10, TINY)
+    assert find("auto", out="mine").kept.step == 10
+    ended(begun(Path("done"), TINY), "completed", 10)
+    assert find("auto", out="done").is_completed
+
+
+def test_the_newest_step_is_read_from_what_is_whole():
+    assert resume.newest_step(Path("nothing")) is None
+    trained(Path("runs/a"), TINY, 10, 20)
+    assert resume.newest_step(Path("runs/a")) == 20
+    (Path("runs/a/last") / "manifest.sha256").unlink()
+    assert resume.newest_step(Path("runs/a")) == 10

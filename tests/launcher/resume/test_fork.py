@@ -1,0 +1,45 @@
+"""A run that goes on in another folder begins with what the old one had."""
+
+from launcher.resume import fork
+from launcher.run_folder import run_folder
+from tests.launcher.given import resolved
+from tests.launcher.runs import ended, trained
+
+
+def test_all_is_copied_but_what_the_new_run_makes_for_itself(tmp_path):
+    old = ended(trained(tmp_path / "old", resolved(), 10), "stopped", 10)
+    for name in ("metrics.jsonl", "events.jsonl", "split.json", "report.html", ".lock"):
+        (old / name).write_text(name)
+    (old / "log.txt").write_text("it began\n")
+    (old / "tokenizer").mkdir()
+    (old / "tokenizer" / "merges.txt").write_text("a b")
+    (old / "export-hf").mkdir()
+    (old / "export-hf" / "config.json").touch()
+    before = sorted(old.rglob("*"))
+
+    made = run_folder.make(
+        resolved(lr="3e-4"), tmp_path / "new", "", lambda folder: fork.copy(old, folder)
+    )
+
+    assert sorted(str(path.relative_to(made.path)) for path in made.path.rglob("*")) == [
+        "events.jsonl",
+        "log.txt",
+        "metrics.jsonl",
+        "origins.json",
+        "settings.yaml",
+        "split.json",
+        "tokenizer",
+        "tokenizer/merges.txt",
+    ]
+    assert (made.path / "metrics.jsonl").read_text() == "metrics.jsonl"
+    assert (made.path / "log.txt").read_text() == "it began\n"
+    assert "lr: 3e-4" in (made.path / "settings.yaml").read_text()
+    assert sorted(old.rglob("*")) == before
+
+
+def test_links_of_a_persons_own_stay_links(tmp_path):
+    old = trained(tmp_path / "old", resolved())
+    (old / "notes").symlink_to("/nowhere")
+    (tmp_path / "new").mkdir()
+    fork.copy(old, tmp_path / "new")
+    assert (tmp_path / "new" / "notes").is_symlink()

@@ -1,0 +1,193 @@
+"""A run that goes on has its own settings, below what is typed now and fitted to here and now."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.resolve import resolve
+from launcher.config.resolved import Words
+from launcher.resume import resumed_settings
+from launcher.run_folder import run_folder
+from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, SHORT, resolved
+from tests.launcher.runs import begun
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def goes_on(first, *sets: str, machine=LAPTOP, world_size=None, engine=None, **options: str):
+    """The settings with which a run that was begun with `first` goes on."""
+    if not Path("x").exists():
+        begun(Path("x"), first)
+    typed = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
+    words = Words(sets=sets, engine=engine, options=typed)
+    return resolve(words, machine, world_size, resumed_settings.read(Path("x")))
+
+
+MANY = {
+    "nothing": resolved(),
+    "a mode": resolved(mode="fast"),
+    "another size": resolved(model="language:small", mode="resource-efficient"),
+    "the first run": resolved(model=None),
+    "words": resolved("optim.betas=[0.8, 0.9]", "data.path=embedded:commands", lr="3e-4"),
+    "lengths": resolved("eval.every=2 epochs", "save.every=5%", epochs="3"),
+    "an engine": resolved(engine="zero3", nproc="2"),
+    "a batch": resolved("train.global_batch=6", batch_size="3", nproc="2"),
+    "accumulation": resolved("train.accumulation=4", batch_size="2"),
+    "texts": resolved("eval.metric=val_loss min", "train.on_nonfinite=skip 3"),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_without_a_word_it_has_the_very_settings_it_had(name):
+    again = goes_on(MANY[name])
+    assert again.settings == MANY[name].settings
+    assert again.batching == MANY[name].batching
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_settings_stay_when_it_goes_on_again_and_again(name):
+    again = MANY[name]
+    for _ in range(2):
+        again = goes_on(again)
+        run_folder.renew(Path("x"), again)
+    assert again.settings == MANY[name].settings
+
+
+def test_what_a_person_set_then_is_told_with_its_line():
+    again = goes_on(resolved(lr="3e-4"))
+    lines = Path("x/settings.yaml").read_text().splitlines()
+    origin = again.values["optim.lr"].origin
+    assert origin.layer == "resumed run"
+    number = int(origin.place.removeprefix("x/settings.yaml, line "))
+    assert lines[number - 1] == "  lr: 3e-4"
+
+
+def test_a_setting_that_was_renamed_since_is_taken_over():
+    begun(Path("x"), resolved())
+    path = Path("x/settings.yaml")
+    path.write_text(path.read_text().replace("keep_best: 1", "best: false"))
+    assert goes_on(resolved()).settings.save.keep_best == 0
+
+
+def test_what_is_typed_now_wins():
+    again = goes_on(resolved("train.seed=3", lr="3e-4"), lr="1e-4")
+    assert (again.settings.optim.lr, again.settings.train.seed) == (1e-4, 3)
+    assert again.values["optim.lr"].origin.place == "--lr 1e-4"
+
+
+def test_more_processes_keep_the_global_batch():
+    again = goes_on(resolved(), nproc="2")
+    assert again.settings.engine.name == "ddp"
+    assert again.batching.global_batch == 8
+    assert (again.batching.micro_batch, again.batching.accumulation) == (4, 1)
+
+
+def test_fewer_processes_give_back_what_was_asked_for():
+    again = goes_on(resolved(nproc="2", engine="zero2", batch_size="8"), engine="local")
+    assert (again.nproc, again.settings.engine.name) == (1, "local")
+    assert (again.batching.global_batch, again.batching.micro_batch) == (8, 8)
+
+
+def test_torchrun_decides_about_processes_and_restarts():
+    again = goes_on(resolved("engine.max_restarts=3", nproc="2"), world_size=4)
+    assert again.batching.world_size == 4
+    assert again.settings.engine.nproc is None
+    assert again.settings.engine.max_restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("sets", "micro_batch", "accumulation"),
+    [
+        (["train.accumulation=4"], 2, 4),
+        (["train.micro_batch=2"], 2, 4),
+        (["train.micro_batch=2", "train.accumulation=4"], 2, 4),
+        (["train.global_batch=8"], 8, 1),
+    ],
+)
+def test_the_batch_of_then_contradicts_no_word_of_now(sets, micro_batch, accumulation):
+    first = resolved("train.global_batch=8", batch_size="8")
+    solved = goes_on(first, *sets).batching
+    assert (solved.global_batch, solved.micro_batch, solved.accumulation) == (
+        8,
+        micro_batch,
+        accumulation,
+    )
+
+
+def test_a_new_engine_has_its_own_settings():
+    first = resolved("compile=on", engine="zero2", machine=SERVER)
+    assert goes_on(first, machine=SERVER).settings.compile == "on"
+    assert goes_on(first, engine="zero3", machine=SERVER).settings.compile == "off"
+
+
+def test_what_an_engine_asked_for_goes_with_it():
+    first = resolved(engine="zero3", machine=SERVER)
+    assert first.settings.compile == "off"
+    assert goes_on(first, engine="ddp", machine=SERVER).settings.compile == "on"
+
+
+def test_what_was_fitted_to_the_machine_of_then_is_fitted_to_that_of_now():
+    first = resolved(mode="fast", machine=SERVER)
+    again = goes_on(first, machine=LAPTOP)
+    assert (first.settings.precision, again.settings.precision) != ("fp32", first)
+    assert again.nproc == 1
+    assert again.settings.loader.workers <= LAPTOP.cores
+    assert again.settings.loader.pin_memory is False
+    assert again.batching.global_batch == first.batching.global_batch
+
+
+def test_what_a_person_asked_for_then_is_refused_where_it_cannot_be_had_now():
+    first = resolved(nproc="8", machine=NEW_CPU)
+    with pytest.raises(SettingsError) as wrong:
+        goes_on(first)
+    lines = str(wrong.value).splitlines()
+    assert lines[0] == "error: engine.nproc 8 is more than the 2 cores of this machine"
+    assert lines[1].startswith("  from     x/settings.yaml, line ")
+    assert lines[-1] == "  nearest  2; write  --set engine.nproc=2"
+
+
+def test_epochs_of_now_end_a_run_that_steps_ended_then():
+    again = goes_on(resolved(max_steps="20"), epochs="5")
+    assert (again.settings.train.max_steps, again.settings.train.epochs) == (None, 5.0)
+
+
+def test_without_origins_every_setting_counts_as_a_persons():
+    first = resolved(mode="fast", lr="3e-4")
+    begun(Path("x"), first)
+    for broken in ("{", "[]", '{"optim.lr": 3}', json.dumps({"mode": {"layer": 5}})):
+        Path("x/origins.json").write_text(broken)
+        assert goes_on(first).settings.optim.lr == 3e-4
+    Path("x/origins.json").unlink()
+    assert goes_on(first).settings.optim == first.settings.optim
+
+
+def test_a_default_that_changed_since_does_not_change_the_run():
+    """As if the program that began the run had had another one."""
+    first = resolved()
+    begun(Path("x"), first)
+    text = Path("x/settings.yaml").read_text()
+    assert "  clip_norm: 1\n" in text
+    Path("x/settings.yaml").write_text(text.replace("clip_norm: 1\n", "clip_norm: 0.5\n"))
+    assert goes_on(first).settings.optim.clip_norm == 0.5
+
+
+def test_settings_that_name_no_family_are_refused():
+    begun(Path("x"), resolved())
+    Path("x/settings.yaml").write_text("optim: {lr: 1e-3}\n")
+    with pytest.raises(SettingsError, match="is not the settings of a run"):
+        resumed_settings.read(Path("x"))
+
+
+def test_model_and_mode_of_now_decide_no_layer():
+    """So that only they themselves differ, and are refused."""
+    begun(Path("x"), resolved())
+    base = resumed_settings.read(Path("x"))
+    again = resolve(Words(model="language:small", mode="fast"), LAPTOP, None, base)
+    assert (again.settings.model.size, again.settings.mode) == ("small", "fast")
+    assert again.settings.optim == resolved().settings.optim

@@ -1,0 +1,34 @@
+"""How many threads a rank computes with."""
+
+import pytest
+
+from launcher.run import affinity
+from launcher.run.affinity import threads
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "ranks", "variable", "expected"),
+    [
+        (None, 16, 4, None, 4),
+        (None, 2, 4, None, 1),
+        (None, 7, 2, None, 3),
+        (5, 16, 4, "8", 5),
+        (None, 16, 4, "8", 8),
+        # torchrun sets 1 unasked, which makes an optimizer on the CPU ten times slower.
+        (None, 16, 4, "1", 4),
+        (None, 16, 4, "many", 4),
+    ],
+)
+def test_threads_are_asked_for_or_an_even_share(asked, cores, ranks, variable, expected):
+    environ = {} if variable is None else {"OMP_NUM_THREADS": variable}
+    assert threads(asked, cores, ranks, environ) == expected
+
+
+def test_waiting_threads_sleep_soon_unless_a_person_said_how_they_wait():
+    environ: dict[str, str] = {}
+    affinity.share_politely(environ)
+    assert environ == {"GOMP_SPINCOUNT": "1000"}
+    for said in ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "active"}):
+        environ = dict(said)
+        affinity.share_politely(environ)
+        assert environ == said

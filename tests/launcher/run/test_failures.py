@@ -1,0 +1,71 @@
+"""How a rank's end is told, and that the supervisor reads what the rank wrote."""
+
+import socket
+
+import pytest
+
+from engines.base import EngineError, PeersMissing
+from launcher.base.diagnostics import Fault, SettingsError
+from launcher.run import failures
+from models.base import DataError
+from training.logging.line_file import RunFolderError
+
+HOST = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "code", "text"),
+    [
+        (DataError("x.txt is empty"), "words", 2, "error: x.txt is empty"),
+        (EngineError("no GPU here"), "words", 2, "error: no GPU here"),
+        (SettingsError([Fault("a key")]), "words", 2, "error: a key"),
+        # Trying again may do: a node that comes late is no fault of the words.
+        (PeersMissing("rank 3 did not come"), "peer lost", 1, "error: rank 3 did not come"),
+        (KeyboardInterrupt(), "stopped", 130, "interrupted before there was anything to save"),
+        (
+            failures.Stopped("SIGTERM"),
+            "stopped",
+            75,
+            "stopped by SIGTERM before there was anything to save; run me again",
+        ),
+        (ValueError("odd"), "fault", 1, f"error: rank 3 on {HOST} failed: ValueError: odd"),
+        (SystemExit(4), "fault", 1, f"error: rank 3 on {HOST} failed: SystemExit: 4"),
+        (
+            RuntimeError("Connection reset by peer"),
+            "peer lost",
+            1,
+            f"error: rank 3 on {HOST} lost another rank",
+        ),
+    ],
+)
+def test_each_kind_of_end_has_its_code_and_text(fault, kind, code, text):
+    told = failures.failed(fault, 3)
+    assert (told.kind, told.exit_code, told.text) == (kind, code, text)
+    assert bool(told.trace) == (code == 1)
+
+
+def test_a_run_folder_that_fills_up_is_told_without_a_traceback(tmp_path):
+    told = failures.failed(RunFolderError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
+    assert (told.kind, told.exit_code, told.trace) == ("fault", 1, "")
+    assert told.text.startswith(f"error: cannot write {tmp_path}/log.txt: No space left")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(0, ""), (1, "error: the loss is not finite"), (75, ""), (130, "")]
+)
+def test_only_a_failure_is_told_of_what_the_ranks_agreed_on(code, text):
+    told = failures.ended({"exit_code": code, "reason": "the loss is not finite"}, 0)
+    assert (told.kind, told.exit_code, told.text) == ("ended", code, text)
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path):
+    written = failures.failed(ValueError("odd"), 3)
+    written.save(tmp_path)
+    assert failures.load(tmp_path, 3) == written
+    assert failures.load(tmp_path, 2) is None
+
+
+def test_secrets_are_cut_out_and_plain_words_are_kept():
+    environ = {"HF_TOKEN": "hf_0123456789", "MY_PASSWORD": "true", "HOME": "/home/somebody"}
+    text = failures.without_secrets("hf_0123456789 true /home/somebody", environ)
+    assert text == "[HF_TOKEN] true /home/somebody"

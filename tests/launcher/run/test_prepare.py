@@ -1,0 +1,288 @@
+"""A run in this process from its words to its last line, with a few lines in place of training."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher.base.diagnostics import Fault, SettingsError
+from launcher.config.resolved import Words
+from launcher.resume.resume_point import Resume
+from launcher.run import prepare as start
+from launcher.run.failures import Report
+from models.base import DataError
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun, trained
+from training.callbacks.base import Outcome
+
+TINY = Words(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty working directory, and an environment that a run may change."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def run():
+    """Carries out the tiny run with the given work: how it finished, and what was told."""
+
+    def carry_out(work, out: Path | None = None):
+        told: list[Report] = []
+        ready = start.prepare(TINY, out, [])
+        finished = start.carry_out(ready, True, told.append, load_work=lambda: work)
+        return finished, [report.text for report in told]
+
+    return carry_out
+
+
+def ends(code: int, reason: str = "as it was"):
+    """Work that trains a step and ends with `code`."""
+
+    def work(job):
+        (job.folder / "metrics.jsonl").write_text('{"kind": "train"}\n')
+        status = {0: "completed", 1: "failed"}.get(code, "stopped")
+        return Outcome(status, reason, code, 1, 1.0, 0.1, None, None)
+
+    return work
+
+
+def breaks(fault: BaseException):
+    """Work that ends with `fault` before a step is taken."""
+
+    def work(job):
+        raise fault
+
+    return work
+
+
+def test_the_work_is_done_in_the_very_process_that_was_started(run):
+    seen = []
+
+    def work(job):
+        seen.append((os.getpid(), job.resolved.settings.model.size, job.console))
+        return ends(0)(job)
+
+    finished, told = run(work)
+    assert seen == [(os.getpid(), "tiny", True)]
+    assert (finished.report.exit_code, told) == (0, [])
+
+
+def test_the_last_line_tells_the_folder_and_what_to_type_next(run):
+    finished, _ = run(ends(0))
+    line = finished.last_line(embedded=True)
+    assert line.startswith(f"run folder {finished.folder};")
+    assert line.endswith("python -m launcher --data FOLDER")
+    assert f"--config {finished.folder}/settings.yaml" in finished.last_line(embedded=False)
+
+
+@pytest.mark.parametrize("code", [75, 130])
+def test_a_stopped_run_tells_how_to_run_it_again(run, code):
+    finished, told = run(ends(code, "stopped by SIGTERM"))
+    assert (finished.report.exit_code, told) == (code, [])
+    assert "run it again: python -m launcher --config" in finished.last_line(embedded=True)
+
+
+def test_a_run_that_failed_tells_where_the_log_is(run):
+    finished, told = run(ends(1, "the loss of step 1 is not finite"))
+    assert (finished.report.exit_code, told) == (1, ["error: the loss of step 1 is not finite"])
+    assert finished.last_line(embedded=True).endswith("log.txt")
+    assert "the loss of step 1" in (finished.folder / "log.txt").read_text()
+
+
+def test_a_fault_is_told_with_rank_and_host_and_logged_with_its_traceback(run):
+    finished, (told,) = run(breaks(ValueError("odd")))
+    assert finished.report.exit_code == 1
+    assert told == f"error: rank 0 on {os.uname().nodename} failed: ValueError: odd"
+    assert "Traceback" in (finished.folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("fault", [DataError("x is empty"), SettingsError([Fault("a key")])])
+def test_wrong_data_leaves_nothing_behind(run, here, fault):
+    finished, (told,) = run(breaks(fault))
+    assert (finished.report.exit_code, finished.folder) == (2, None)
+    assert told.startswith("error: ")
+    assert list(here.iterdir()) == []
+
+
+def test_an_interrupt_before_the_first_step_leaves_nothing_behind(run, here):
+    finished, _ = run(breaks(KeyboardInterrupt()))
+    assert finished.report.exit_code == 130
+    assert list(here.iterdir()) == []
+
+
+def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
+    import signal
+
+    def work(job):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal should have ended this")
+
+    before = signal.getsignal(signal.SIGTERM)
+    finished, (told,) = run(work)
+    assert finished.report.exit_code == 75
+    assert "SIGTERM" in told
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert list(here.iterdir()) == []
+
+
+def test_nothing_is_made_before_all_words_are_right(here):
+    words = Words(model="language:tiny", mode="fsat")
+    with pytest.raises(SettingsError) as wrong:
+        start.prepare(words, here / "old" / "x", [Fault("a word of the command line")])
+    assert [fault.what for fault in wrong.value.faults] == [
+        "a word of the command line",
+        "mode 'fsat' is not known",
+    ]
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(
+    here, monkeypatch, number
+):
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen = []
+
+    def work(job):
+        seen.append((os.getpid(), job.folder, job.console, job.resolved.batching.world_size))
+        return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
+
+    # Settings of a run on two processes, fed back: torchrun has started those already.
+    (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
+    words = Words(model="language:tiny", configs=[here / "mine.yaml"])
+    ready = start.prepare(words, None, [])
+    finished = start.carry_out(ready, True, seen.append, load_work=lambda: work)
+    first = number == 0
+    assert seen == [(os.getpid(), finished.folder, first, 2)]
+    assert (finished.folder is not None) == first
+    assert (here / "runs").exists() == first
+
+
+def test_ranks_of_srun_are_told_to_torch(monkeypatch):
+    srun = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_STEP_NODELIST": "node1",
+    }
+    for name, value in srun.items():
+        monkeypatch.setenv(name, value)
+    seen = {}
+
+    def work(job):
+        seen.update(os.environ)
+        return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
+
+    ready = start.prepare(Words(model="language:tiny"), None, [])
+    start.carry_out(ready, True, print, load_work=lambda: work)
+    assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
+    # On one node no name is needed.
+    assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
+
+
+def test_torchrun_alone_starts_processes_again(here, monkeypatch):
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    words = Words(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
+    with pytest.raises(SettingsError) as refused:
+        start.prepare(words, None, [])
+    assert str(refused.value).splitlines() == [
+        "error: engine.max_restarts 2, but torchrun has started the processes, and it alone can "
+        "start them again",
+        "  from     --max-restarts 2",
+        "  legal    0 under torchrun; with  --resume auto  a second start goes on",
+    ]
+
+
+@pytest.fixture
+def go_on(here):
+    """Carries out a run that goes on with the given work: what the rank was told, and the end."""
+
+    def carry_out(work, *, word="old", out=None, **words):
+        seen = []
+
+        def noted(job):
+            seen.append(job)
+            return work(job)
+
+        ready = start.prepare(Words(resume=word, **words), out and Path(out), [])
+        finished = start.carry_out(ready, True, lambda report: None, load_work=lambda: noted)
+        return seen[0], finished
+
+    return carry_out
+
+
+def test_a_run_goes_on_in_its_folder(go_on, here):
+    trained(Path("old"), resolved(nproc="1"), 10)
+    job, finished = go_on(ends(0))
+    assert (job.folder, finished.folder) == (Path("old"), Path("old"))
+    assert job.resume == Resume(Path("old"), None, [], [])
+    assert [path.name for path in here.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("fault", [DataError("x is empty"), KeyboardInterrupt()])
+def test_a_run_that_could_not_go_on_stays_as_it_was(go_on, here, fault):
+    trained(Path("old"), resolved(nproc="1"), 10)
+    before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
+    _, finished = go_on(breaks(fault))
+    assert finished.folder == (None if isinstance(fault, DataError) else Path("old"))
+    assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
+
+
+def test_a_run_goes_on_in_another_folder(go_on, here):
+    (trained(Path("old"), resolved(nproc="1"), 10, 20) / "metrics.jsonl").write_text("{}\n")
+    job, finished = go_on(ends(0), word="old/checkpoints/step-00000010", out="new")
+    assert (job.folder, finished.folder) == (Path("new"), Path("new"))
+    assert job.resume == Resume(Path("old"), 10, [], [])
+
+
+def test_another_folder_in_which_nothing_came_of_it_is_taken_away(go_on, here):
+    (trained(Path("old"), resolved(nproc="1"), 10) / "metrics.jsonl").write_text("{}\n")
+    _, finished = go_on(breaks(DataError("x is empty")), out="new")
+    assert finished.folder is None
+    assert [path.name for path in here.iterdir()] == ["old"]
+
+
+def test_another_folder_may_not_hold_a_run(here):
+    for name in ("old", "new"):
+        trained(Path(name), resolved(nproc="1"), 10)
+    with pytest.raises(SettingsError, match="the run folder new holds another run"):
+        start.prepare(Words(resume="old"), Path("new"), [])
+
+
+@pytest.mark.parametrize("unsaved", [False, True])
+def test_auto_begins_in_a_folder_and_goes_on_there_later(go_on, unsaved):
+    if unsaved:
+        begun(Path("mine"), resolved(nproc="1"))
+    words = {"model": "language:tiny", "options": {"engine.nproc": ("--nproc", "1")}}
+    job, _ = go_on(ends(0), word="auto", out="mine", **words)
+    assert (job.folder, job.resume) == (Path("mine"), Resume(Path("mine")))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_ranks_of_torchrun_agree_on_what_goes_on_however_late_they_look(here, monkeypatch, number):
+    """The first may have made the folder before the others look for it."""
+    if number == 1:
+        begun(Path("mine"), resolved(nproc="2"))
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
+        monkeypatch.setenv(name, value)
+    ready = start.prepare(Words(model="language:tiny", resume="auto"), Path("mine"), [])
+    assert ready.resume == Resume(Path("mine"))
+    assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
+    ready = start.prepare(Words(model="language:tiny"), Path("mine"), [])
+    assert ready.resume is None

@@ -1,0 +1,78 @@
+"""What would be done is shown before it happens; a dry run does no more."""
+
+import json
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.run import start_plan
+from tests.launcher.given import resolved
+
+
+@pytest.fixture
+def dry_run(capsys, tmp_path, monkeypatch):
+    """What a dry run prints; it must write nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> str:
+        assert main(["--dry-run", *words]) == 0
+        assert list(tmp_path.iterdir()) == []
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_dry_run_shows_model_numbers_folder_and_what_was_filled_in(dry_run):
+    lines = dry_run("--nproc", "1").splitlines()
+    assert lines[0] == "model    language:small, 887,936 parameters"
+    assert lines[1] == "mode     default"
+    assert lines[2].startswith("engine   local on ")
+    assert any(line.startswith("step     16 samples = micro-batch 16 × ") for line in lines)
+    assert any(line.startswith("folder   runs/language-small-default-local-") for line in lines)
+    assert any("no model named" in line for line in lines)
+
+
+def test_a_dry_run_shows_the_processes_and_their_threads(dry_run, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    line = dry_run("--nproc", "2", "--set", "engine.threads=3", "--set", "device=cpu")
+    assert "engine   ddp on cpu, 2 processes, 3 threads each" in line
+
+
+def test_a_dry_run_shows_what_is_not_built_in_with_its_origin(dry_run):
+    printed = dry_run("--lr", "3e-4")
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["lr", "3e-4", "--lr", "3e-4"] in lines
+    assert "betas" not in printed
+
+
+def test_a_dry_run_for_machines_holds_all_of_it(dry_run):
+    found = json.loads(dry_run("--json", "--model", "language:tiny", "--nproc", "2"))
+    assert found["settings"]["model"]["size"] == "tiny"
+    assert found["batching"]["world_size"] == 2
+    assert found["parameters"] == 124_224
+    assert [process["rank"] for process in found["processes"]] == [0, 1]
+    assert found["folder"].startswith("runs/language-tiny-default-ddp-")
+
+
+def test_a_dry_run_into_a_folder_that_cannot_be_used_is_refused(tmp_path, capsys):
+    (tmp_path / "old").touch()
+    assert main(["--dry-run", "--out", str(tmp_path / "old")]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_inside_torchrun_nothing_would_be_started(dry_run, monkeypatch):
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    printed = dry_run()
+    assert "one of 2 processes that torchrun started" in printed
+    assert json.loads(dry_run("--json"))["processes"] == []
+
+
+def test_the_first_line_of_a_run_tells_what_where_and_its_folder(tmp_path):
+    told = resolved(engine="zero2", nproc="2")
+    line = start_plan.first_line(start_plan.Plan(told, tmp_path, threads=1, place=None))
+    assert line == (
+        f"language:tiny, mode default, engine zero2 on cpu, 2 processes, 1 thread each; "
+        f"run folder {tmp_path}"
+    )

@@ -1,0 +1,173 @@
+"""Two processes of a small rank (tests/launcher/ranks.py) under the supervisor."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from launcher.config.resolved import Origin, Value
+from launcher.run import job_spec
+from launcher.run.failures import Report
+from launcher.run.job_spec import Job
+from launcher.run.supervisor import supervise
+
+
+@pytest.fixture
+def run(two_ranks, tmp_path, monkeypatch):
+    """Runs a scene in two processes: how it ended, what was told at once, and the run folder."""
+
+    def run_scene(scene: str, threads: int = 1, resolved=two_ranks):
+        monkeypatch.setenv("SCENE", scene)
+        told: list[Report] = []
+        job = Job(resolved, tmp_path, console=True)
+        ending = supervise(job, threads, told.append, "tests.launcher.ranks")
+        return ending, told
+
+    return run_scene
+
+
+def log_of(folder):
+    return (folder / "log.txt").read_text()
+
+
+def send_when_ready(folder, *numbers: int):
+    """Signals this process when both ranks are listening, as a terminal or a scheduler would."""
+
+    def send():
+        while len(list(folder.glob("ready-*"))) < 2:
+            time.sleep(0.01)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+def test_every_rank_sees_the_very_settings_and_its_share_of_threads(run, tmp_path):
+    ending, told = run("settings", threads=3)
+    assert (ending.exit_code, told) == (0, [])
+    assert (tmp_path / "seen-0").read_text() == "[7, 1e-05, 8, True] 3"
+    assert (tmp_path / "seen-1").read_text() == "[7, 1e-05, 8, False] 3"
+
+
+def test_other_ranks_print_into_the_log_and_not_on_the_terminal(run, tmp_path, capfd):
+    run("settings")
+    assert "rank 0 of 2 prints" in capfd.readouterr().out
+    assert log_of(tmp_path) == "[rank 1]\nrank 1 of 2 prints\n"
+
+
+def test_a_failing_rank_is_told_once_with_rank_host_and_error(run):
+    ending, told = run("fault")
+    assert told == [ending]
+    assert ending.exit_code == 1
+    host = os.uname().nodename
+    assert ending.text == f"error: rank 1 on {host} failed: ValueError: the second rank broke"
+    assert 'raise ValueError("the second rank broke")' in ending.trace
+
+
+def test_a_failing_rank_ends_the_others_that_wait_for_it(run, tmp_path):
+    run("fault")  # rank 0 would wait for 100 s
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_wrong_data_is_told_once_without_a_traceback(run):
+    ending, told = run("data")
+    assert told == [ending]
+    assert (ending.exit_code, ending.trace) == (2, "")
+    assert ending.text == "error: data/mine.txt is empty; a text of at least one line"
+
+
+def test_a_killed_rank_is_told_with_its_signal_and_what_it_printed_last(run):
+    ending, _ = run("killed")
+    assert ending.exit_code == 1
+    assert "rank 1" in ending.text
+    assert "killed by SIGKILL" in ending.text
+    assert ending.trace == "rank 1 of 2 prints"
+
+
+def test_the_cause_is_told_and_not_the_rank_that_lost_its_peer(run, tmp_path):
+    ending, told = run("lost")
+    assert [one.rank for one in told] == [1]
+    assert "the second rank broke" in ending.text
+    assert "Connection closed by peer" in log_of(tmp_path)
+
+
+def test_a_rank_that_hangs_is_blamed_with_where_it_hangs(run, tmp_path):
+    ending, told = run("hung")
+    assert told == [ending]
+    assert ending.exit_code == 1
+    assert ending.text == f"error: rank 1 on {os.uname().nodename} waited 1 s for its data"
+    assert "in work" in ending.trace
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_rank_that_leaves_early_without_a_word_is_a_fault(run):
+    ending, _ = run("gone")
+    assert ending.exit_code == 1
+    assert "rank 1" in ending.text
+
+
+def test_an_end_that_the_ranks_agreed_on_gives_its_code_and_reason(run):
+    ending, told = run("nonfinite")
+    assert (ending.kind, ending.exit_code, told) == ("ended", 1, [])
+    assert ending.text == "error: the loss of step 3 is not finite"
+    assert ending.outcome["status"] == "failed"
+
+
+def test_a_rank_whose_supervisor_was_killed_before_it_looked_ends(two_ranks, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    job_spec.save(Job(two_ranks, tmp_path, console=False), tmp_path)
+    place = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
+    rank = [sys.executable, "-m", "tests.launcher.ranks", str(tmp_path)]
+    environment = {**os.environ, **place, job_spec.SUPERVISOR: str(gone.pid)}
+    assert subprocess.run(rank, env=environment, timeout=60).returncode in (-signal.SIGTERM, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)],
+)
+def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):
+    before = signal.getsignal(number)
+    send_when_ready(tmp_path, number)
+    ending, told = run("signal")
+    assert (ending.kind, ending.exit_code, told) == ("ended", code, [])
+    assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_ends_ranks_that_do_not_listen(run, tmp_path):
+    send_when_ready(tmp_path, signal.SIGINT, signal.SIGINT)
+    ending, _ = run("stuck")
+    assert ending.exit_code == 130
+    assert ending.text == "ended at once; what was saved before stays"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are bound on Linux only")
+def test_bound_ranks_share_the_cores(run, tmp_path, two_ranks):
+    bound = Value(True, Origin("command line", "--set engine.bind_cores=true"))
+    values = {**two_ranks.values, "engine.bind_cores": bound}
+    run("cores", resolved=replace(two_ranks, values=values))
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // 2)
+    for rank in (0, 1):
+        first = rank * share % len(cores)
+        assert (tmp_path / f"cores-{rank}").read_text() == str(cores[first : first + share])
+
+
+def test_ranks_find_each_other_and_a_broken_collective_names_its_cause(run, tmp_path):
+    ending, told = run("gloo")
+    assert [one.rank for one in told] == [1]
+    assert "the second rank broke" in ending.text
+    assert (tmp_path / "sum").read_text() == "3.0"
+    # What gloo says of a peer that has gone must be known as that.
+    assert "rank 0 on" in log_of(tmp_path)
+    assert "lost another rank" in log_of(tmp_path)

@@ -1,0 +1,211 @@
+"""Whoever was taken over changes nothing any more, wherever it was when that happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from engines.world import ProcessWorld, open_world
+from launcher.run_folder import claim, fence
+from launcher.run_folder.fenced_exit import FencedOff
+from slurm.generation import Generation
+from tests.launcher.run_folder.paused import content, paused
+from tests.training.checkpoint.killed import killed_at
+from tests.training.checkpoint.states import state, whole
+from training.checkpoint import retention
+from training.checkpoint.manifest import CheckpointError, Verdict
+from training.checkpoint.reader import open_checkpoint
+from training.checkpoint.retention import Keep
+from training.checkpoint.saver import Saver
+from training.logging import events, metrics
+from training.logging.line_file import LineFile, RunFolderError
+from training.logging.whole_file import put
+
+FIRST, SECOND, THIRD = (Generation("12", number) for number in range(3))
+
+
+@pytest.fixture(scope="module")
+def alone():
+    world = open_world("cpu", timeout_s=60, always_group=False)
+    yield world
+    world.close()
+
+
+def save(run: Path, world: ProcessWorld, door: Path, step: int, samples: int = 0) -> None:
+    """A checkpoint of `step` in the foreground; of several, three and the best are kept."""
+    saver = Saver(run, world, "local", Keep(3, 1, None), in_background=False, door=door)
+    facts = {"samples": samples or step}
+    saver.save(step, state(whole(step)), facts, True, Verdict("loss", 1 / step, "min"))
+    saver.wait()
+
+
+def life(run: Path, world: ProcessWorld, generation: Generation) -> None:
+    """All that a generation does to a run folder, from its take-over to its result."""
+    with fence.taken_over(run, generation) as door, fence.told(run, generation, door):
+        begin = min(steps(run), default=0)  # one that is not the newest: that is set aside
+        metrics.cut(run, begin, None, door)
+        retention.set_aside(run, begin, door)
+        events.append(run, "requeued", begin, {}, door=door)
+        lines = LineFile(run / "metrics.jsonl", door)
+        for step in range(begin + 1, begin + 4):
+            lines.write(b'{"kind": "train", "step": %d}' % step)
+            save(run, world, door, step)
+        save(run, world, door, begin + 3, samples=100)  # of a step that is there
+        put(run / "result.json", str(generation).encode(), door)
+
+
+def steps(run: Path) -> list[int]:
+    """The steps of which there is a checkpoint."""
+    found = (run / "checkpoints").glob("step-*")
+    return sorted(int(path.name.removeprefix("step-")) for path in found)
+
+
+@pytest.fixture(scope="module")
+def begun(alone, tmp_path_factory) -> Path:
+    """A run that one life has trained and left."""
+    run = tmp_path_factory.mktemp("begun")
+    life(run, alone, FIRST)
+    return run
+
+
+MOMENTS = [
+    pytest.param(range(1, 1000, 11), id="some"),
+    pytest.param(range(1, 1000), id="all", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("moments", MOMENTS)
+def test_a_life_held_up_at_any_moment_changes_nothing_once_another_has_taken_over(
+    tmp_path, alone, begun, moments
+):
+    for operation in moments:
+        run = tmp_path / str(operation)
+        shutil.copytree(begun, run, symlinks=True)
+        with paused(operation, partial(life, run, alone, SECOND)) as was_held_up:
+            if not was_held_up:
+                break
+            life(run, alone, THIRD)
+            left = content(run)
+        late = {f"slurm/{claim.NAME}"}  # a claim that comes late is noted, and refused
+        after = content(run)
+        assert [name for name in left | after if left.get(name) != after.get(name)] in ([], [*late])
+        check(run, THIRD)
+    assert operation > 60
+
+
+@pytest.mark.parametrize("moments", MOMENTS)
+def test_a_life_killed_at_any_moment_leaves_what_the_next_goes_on_from(
+    tmp_path, alone, begun, moments
+):
+    for operation in moments:
+        run = tmp_path / str(operation)
+        shutil.copytree(begun, run, symlinks=True)
+        if not killed_at(operation, partial(life, run, alone, SECOND)):
+            break
+        life(run, alone, THIRD)
+        check(run, THIRD)
+    assert operation > 60
+
+
+def check(run: Path, last: Generation) -> None:
+    """The folder is that of `last`, with no line twice, and nothing hidden is left."""
+    newest = open_checkpoint(run / "last").manifest
+    assert (newest.step, newest.samples) == (steps(run)[-1], 100)
+    logged = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in logged] == list(range(1, newest.step + 1))
+    assert (run / "result.json").read_text() == str(last)
+    assert list(run.glob(".*")) == []
+
+
+def test_a_save_on_its_way_when_the_door_closes_leaves_nothing(tmp_path, alone):
+    with fence.taken_over(tmp_path, FIRST) as door:
+        saver = Saver(tmp_path, alone, "local", Keep(1, 1, None), in_background=True, door=door)
+        saver.save(1, state(whole(1)), {"samples": 1}, True, None)
+        life(tmp_path, alone, SECOND)
+        left = content(tmp_path)
+        with pytest.raises(CheckpointError):
+            saver.save(2, state(whole(2)), {"samples": 2}, True, None)
+            saver.wait()
+    assert content(tmp_path) == left
+
+
+def test_what_is_written_after_the_end_is_told_as_fenced_off(tmp_path, alone):
+    with (
+        pytest.raises(FencedOff) as end,
+        fence.taken_over(tmp_path, FIRST) as door,
+        fence.told(tmp_path, FIRST, door),
+    ):
+        life(tmp_path, alone, SECOND)
+        save(tmp_path, alone, door, 9)
+    assert str(end.value) == (
+        "generation 0 of Slurm job 12 is fenced off by generation 1, which has taken over "
+        f"{tmp_path}"
+    )
+
+
+def test_a_fault_of_ones_own_stays_what_it_is(tmp_path):
+    with (
+        pytest.raises(ValueError, match="our own"),
+        fence.taken_over(tmp_path, FIRST) as door,
+        fence.told(tmp_path, FIRST, door),
+    ):
+        raise ValueError("our own")
+
+
+def test_an_open_file_of_lines_is_nobodys_after_a_take_over(tmp_path):
+    with fence.taken_over(tmp_path, FIRST) as door:
+        stale = LineFile(tmp_path / "metrics.jsonl", door)
+        stale.write(b"{}")
+        os.write(stale._file, b'{"half')  # it was writing when it was lost
+        with fence.taken_over(tmp_path, SECOND):
+            with pytest.raises(RunFolderError):
+                stale.write(b"late")
+            with pytest.raises(RunFolderError):
+                LineFile(tmp_path / "events.jsonl", door)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b"{}\n"
+    assert not (tmp_path / "events.jsonl").exists()
+
+
+def test_a_late_start_of_an_earlier_life_is_refused(tmp_path):
+    with fence.taken_over(tmp_path, SECOND):
+        with pytest.raises(FencedOff), fence.taken_over(tmp_path, FIRST):
+            pass
+        assert [path.name[:10] for path in tmp_path.glob(".*")] == [".door-12.1"]
+
+
+def test_a_checkpoint_on_its_way_out_through_a_door_is_given_back(tmp_path, alone):
+    life(tmp_path, alone, FIRST)
+    lost = tmp_path / f"{fence.DOOR}{FIRST}-dead"
+    lost.mkdir()
+    newest = tmp_path / "checkpoints" / "step-00000003"
+    newest.rename(lost / ".replaced-step-00000003")
+    with fence.taken_over(tmp_path, SECOND):
+        assert open_checkpoint(newest).manifest.step == 3
+        assert not lost.exists()
+
+
+def test_who_was_held_up_before_it_closed_doors_leaves_a_later_one_open(tmp_path):
+    claim.claim(tmp_path, FIRST)
+    earlier = tmp_path / f"{fence.DOOR}{Generation('11', 4)}-dead"
+    earlier.mkdir()
+    own = fence._made(tmp_path, FIRST)
+    with fence.taken_over(tmp_path, SECOND) as later:
+        assert not own.exists() and not earlier.exists()
+        earlier.mkdir()
+        fence._close_earlier(tmp_path, FIRST, own)
+        assert later.is_dir() and not earlier.exists()
+
+
+def test_no_checkpoint_is_set_aside_without_the_door(tmp_path, alone):
+    life(tmp_path, alone, FIRST)
+    for link in ("last", "best"):  # these would be the first to fail
+        (tmp_path / link).unlink()
+    left = content(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        retention.set_aside(tmp_path, 0, tmp_path / f"{fence.DOOR}{SECOND}-gone")
+    assert content(tmp_path) == left

@@ -1,0 +1,132 @@
+"""One run at a time in a folder: the lock waits, names its holder, and ends with the process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.run import rank
+from launcher.run_folder import lock
+from slurm.generation import Generation
+from training.logging.line_file import RunFolderError
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from launcher.going_on import lock
+with lock.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of `tmp_path` for some seconds, and the child that it forks."""
+    started = []
+
+    def start(seconds: float, program: str = HOLDER):
+        command = [sys.executable, "-c", program, str(tmp_path), str(seconds)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
+    process = holder(100)
+    with pytest.raises(SettingsError) as refused, lock.hold(tmp_path, wait_s=0.2):
+        pass
+    assert str(refused.value) == (
+        f"error: the run folder {tmp_path} is in use by {process.pid}@{socket.gethostname()}\n"
+        "  legal    one run at a time in a folder\n"
+        "  mend     wait for that run to end, or end it; or name another folder with  --out DIR"
+    )
+
+
+def test_a_run_that_ends_meanwhile_is_waited_for_and_told_once(holder, tmp_path, capsys):
+    process = holder(0.5)
+    with lock.hold(tmp_path):
+        told = capsys.readouterr().err
+    assert told == (
+        f"{tmp_path} is in use by {process.pid}@{socket.gethostname()}; waiting for its end\n"
+    )
+
+
+def test_the_lock_of_a_killed_run_is_free(holder, tmp_path, capsys):
+    holder(100).kill()
+    with lock.hold(tmp_path):
+        assert (tmp_path / lock.NAME).read_text().startswith(f"{os.getpid()}@")
+
+
+def test_a_child_that_outlives_the_run_does_not_keep_the_lock(holder, tmp_path):
+    forking = HOLDER.replace("print(", "child = __import__('os').fork()\n    child and print(")
+    process = holder(3, forking)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with lock.hold(tmp_path, wait_s=0.5):
+        pass
+
+
+def test_the_lock_can_be_taken_again_when_it_was_let_go(tmp_path):
+    for _ in range(2):
+        with lock.hold(tmp_path, wait_s=0.0):
+            pass
+
+
+def test_a_folder_in_which_no_lock_can_be_made_is_named(tmp_path):
+    with (
+        pytest.raises(RunFolderError, match=r"cannot write .*\.lock"),
+        lock.hold(tmp_path / "gone"),
+    ):
+        pass
+
+
+def test_ranks_whose_supervisor_was_killed_are_waited_for():
+    assert lock.WAIT_S > rank.ORPHAN_S
+
+
+FIRST, SECOND, OTHER = Generation("12", 0), Generation("12", 1), Generation("13", 1)
+
+
+@pytest.fixture
+def lost(tmp_path):
+    """A process of the first life of job 12 that holds the lock and cannot be reached."""
+    program = HOLDER.replace("hold(Path(sys.argv[1]))", "hold(Path(sys.argv[1]), generation=FIRST)")
+    program = f"from slurm.generation import Generation\nFIRST = Generation('12', 0)\n{program}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), "100"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_an_earlier_life_of_the_job_is_not_waited_for(lost, tmp_path, capsys):
+    with lock.hold(tmp_path, wait_s=0.2, generation=SECOND):
+        assert (tmp_path / lock.NAME).read_text() == f"{os.getpid()}@{socket.gethostname()} 12.1\n"
+        with pytest.raises(SettingsError), lock.hold(tmp_path, wait_s=0.2):
+            pass  # it is held now, and not by the lost one
+    assert capsys.readouterr().err.count("waiting") == 1
+    assert os.listdir(tmp_path) == [lock.NAME]
+
+
+def test_another_job_is_refused_by_the_name_of_the_job_that_holds_it(lost, tmp_path):
+    with pytest.raises(SettingsError) as refused, lock.hold(tmp_path, 0.2, generation=OTHER):
+        pass
+    holder = f"generation 0 of Slurm job 12, {lost.pid}@{socket.gethostname()}"
+    assert str(refused.value).startswith(
+        f"error: the run folder {tmp_path} is in use by {holder}\n"
+    )

@@ -1,0 +1,199 @@
+"""The run folder: its name, what lies in it, and that nothing stays where nothing was done."""
+
+import json
+import threading
+from contextlib import suppress
+from datetime import datetime
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.run_folder import run_folder
+from tests.launcher.given import resolved
+from training.logging.line_file import RunFolderError
+
+NOW = datetime(2025, 1, 31, 14, 25, 1)
+NAME = "language-tiny-fast-zero2-20250131-142501"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_the_name_tells_model_mode_engine_and_time():
+    assert run_folder.name("language:tiny", "fast", "zero2", NOW) == NAME
+
+
+def test_a_run_without_a_folder_gets_one_below_runs(here):
+    made = run_folder.make(resolved(), None, NAME)
+    assert made.path == run_folder.PARENT / NAME
+    assert names(here / "runs" / NAME) == ["log.txt", "origins.json", "settings.yaml"]
+
+
+def test_two_starts_in_one_second_get_two_folders(here):
+    made = [run_folder.make(resolved(), None, NAME).path.name for _ in range(3)]
+    assert made == [NAME, f"{NAME}-2", f"{NAME}-3"]
+
+
+def made_together(out, starts: int = 8):
+    """The folders of starts at the same instant; those that were refused are left out."""
+    made = []
+    together = threading.Barrier(starts)
+    settings = resolved()
+
+    def start():
+        together.wait()
+        with suppress(SettingsError):
+            made.append(run_folder.make(settings, out, NAME).path)
+
+    threads = [threading.Thread(target=start) for _ in range(starts)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return made
+
+
+def test_starts_at_the_same_instant_never_share_a_folder(here):
+    assert len(set(made_together(None))) == 8
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_one_of_the_starts_into_one_folder_gets_it(here, exists):
+    if exists:
+        (here / "mine").mkdir()
+    assert made_together(here / "mine") == [here / "mine"]
+    assert names(here / "mine") == ["log.txt", "origins.json", "settings.yaml"]
+
+
+def test_the_settings_fed_back_give_the_same_settings(here):
+    first = resolved("optim.betas=[0.8, 0.9]", mode="fast", nproc="2", lr="3e-4")
+    made = run_folder.make(first, None, NAME)
+    again = resolved(model=None, configs=[made.path / "settings.yaml"])
+    assert again.settings == first.settings
+    assert again.batching == first.batching
+
+
+def test_the_origins_are_kept_with_what_was_replaced(here):
+    made = run_folder.make(resolved(lr="3e-4"), None, NAME)
+    lr = json.loads((made.path / "origins.json").read_text())["optim.lr"]
+    assert (lr["value"], lr["origin"]) == (3e-4, "--lr 3e-4")
+    assert lr["replaced"]
+
+
+@pytest.mark.parametrize("before", [None, (), ("notes.txt",)])
+def test_a_folder_that_was_asked_for_is_used(here, before):
+    mine = here / "mine"
+    if before is not None:
+        mine.mkdir()
+        for name in before:
+            (mine / name).touch()
+    made = run_folder.make(resolved(), mine, NAME)
+    assert made.path == mine
+    assert set(names(mine)) == {"log.txt", "origins.json", "settings.yaml", *(before or ())}
+
+
+@pytest.mark.parametrize("part", ["settings.yaml", "result.json", "metrics.jsonl", "checkpoints"])
+def test_a_folder_of_another_run_is_refused(here, part):
+    (here / "mine").mkdir()
+    (here / "mine" / part).touch()
+    with pytest.raises(SettingsError) as refused:
+        run_folder.make(resolved(), here / "mine", NAME)
+    assert "holds another run" in str(refused.value)
+    assert "without --out, one below runs/" in str(refused.value)
+    assert f"write  python -m launcher resume {here}/mine  to go on" in str(refused.value)
+    assert names(here) == ["mine", f"mine/{part}"]
+
+
+def test_the_slower_of_two_starts_into_one_folder_leaves_it_alone(here):
+    run_folder.make(resolved(), here / "mine", NAME)
+    before = (here / "mine" / "settings.yaml").read_text()
+    with pytest.raises(SettingsError):
+        run_folder.make(resolved(mode="fast"), here / "mine", NAME)
+    assert (here / "mine" / "settings.yaml").read_text() == before
+
+
+def test_a_discarded_folder_takes_its_new_parents_along(here):
+    (here / "old").mkdir()
+    made = run_folder.make(resolved(), here / "old" / "a" / "b", NAME)
+    (made.path / "tokenizer").mkdir()
+    (made.path / "tokenizer" / "merges.txt").touch()
+    assert made.discard()
+    assert names(here) == ["old"]
+
+
+def test_a_discarded_folder_leaves_what_was_there_before(here):
+    (here / "mine").mkdir()
+    (here / "mine" / "notes.txt").touch()
+    made = run_folder.make(resolved(), here / "mine", NAME)
+    (made.path / "tokenizer").mkdir()
+    assert made.discard()
+    assert names(here) == ["mine", "mine/notes.txt"]
+
+
+def test_runs_of_others_stay_where_one_is_discarded(here):
+    run_folder.make(resolved(), None, "other")
+    assert run_folder.make(resolved(), None, NAME).discard()
+    assert names(here / "runs")[0] == "other"
+
+
+@pytest.mark.parametrize("part", ["metrics.jsonl", "checkpoints/step-00000001"])
+def test_what_was_trained_is_never_discarded(here, part):
+    made = run_folder.make(resolved(), None, NAME)
+    (made.path / part).parent.mkdir(exist_ok=True)
+    (made.path / part).write_text("{}\n")
+    assert not made.discard()
+    assert (made.path / part).exists()
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_goes_on_is_reopened_and_never_discarded(here):
+    run_folder.make(resolved(), here / "mine", NAME)
+    before = content(here)
+    made = run_folder.reopen(here / "mine")
+    assert made.path == here / "mine"
+    assert not made.discard()
+    assert content(here) == before
+
+
+def test_a_log_that_cannot_be_written_hides_no_fault(here):
+    run_folder.log(here / "deleted", "error: it broke")
+    assert names(here) == []
+
+
+def test_the_settings_of_a_run_that_goes_on_are_replaced_whole(here):
+    made = run_folder.make(resolved(), here / "mine", NAME).path
+    run_folder.renew(made, resolved(lr="3e-4"))
+    assert "  lr: 3e-4" in (made / "settings.yaml").read_text()
+    assert json.loads((made / "origins.json").read_text())["optim.lr"]["value"] == 3e-4
+    assert names(made) == ["log.txt", "origins.json", "settings.yaml"]
+
+
+def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
+    made = run_folder.make(resolved(), here / "mine", NAME).path
+    before = (made / "settings.yaml").read_text()
+    (made / ".settings.yaml.new").mkdir()
+    with pytest.raises(RunFolderError, match=r"cannot write .*settings\.yaml"):
+        run_folder.renew(made, resolved(lr="3e-4"))
+    assert (made / "settings.yaml").read_text() == before
+
+
+def test_a_run_that_began_as_a_copy_is_discarded_where_nothing_was_trained(here):
+    def fill(folder):
+        (folder / "metrics.jsonl").write_text("{}\n")
+
+    made = run_folder.make(resolved(), here / "mine", NAME, fill)
+    assert made.discard()
+    assert names(here) == []
+    made = run_folder.make(resolved(), here / "mine", NAME, fill)
+    (made.path / "metrics.jsonl").write_text("{}\n{}\n")
+    assert not made.discard()

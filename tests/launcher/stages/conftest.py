@@ -1,0 +1,55 @@
+"""What the tests of stages share."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.config.resolved import Filled, Words
+from launcher.stages import pipeline
+from tests.launcher.stages.halves import halves
+
+EEG = "eeg_text:tiny"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory, and no ranks of others."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def task(here):
+    """The task in stages, in the working directory."""
+    return halves(here)
+
+
+@pytest.fixture
+def prepared(here):
+    """What words come to: a chain, or one run; a list of the faults where they are wrong."""
+
+    def prepare(model=EEG, mode="staged", stage=None, out=None, **words):
+        filled = [Filled("stages", [stage], "--stage", f"--stage {stage}")] if stage else []
+        given = Words(model=model, mode=mode, filled=filled, **words)
+        try:
+            return pipeline.prepare(given, out and Path(out), [])
+        except SettingsError as error:
+            return [fault.what for fault in error.faults]
+
+    return prepare
+
+
+@pytest.fixture
+def command(here, capsys):
+    """A command line carried out: its exit code, and what it printed."""
+
+    def run(*words):
+        code = main(words)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

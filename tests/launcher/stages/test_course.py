@@ -1,0 +1,172 @@
+"""Stages that are trained, each in processes of its own: weights, results, signals, going on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import launcher
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.config.resolved import Words
+from launcher.stages import course
+from launcher.stages import pipeline as chain_of
+from tests.launcher.stages.halves import halves
+from tests.runs.conftest import Program, environment
+
+
+def tensors(folder):
+    return load_file(folder / "best" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("stages")
+
+
+@pytest.fixture(scope="module")
+def name(home):
+    return halves(home)
+
+
+@pytest.fixture(scope="module")
+def chain(home, name):
+    """Both stages in one command."""
+    done = Program(home)("--model", name, "--mode", "staged", "--out", "x")
+    assert done.returncode == 0, done.stderr
+    return home / "x", done.stdout
+
+
+def test_it_trains_as_the_stages_do_that_are_trained_by_hand(home, name, chain, monkeypatch):
+    monkeypatch.chdir(home)
+    first = {"stages": ["lower"]}
+    launcher.train(model=name, mode="staged", settings=first, out="a", console=False)
+    second = {"stages": ["upper"], "model.start": str(home / "a")}
+    launcher.train(model=name, mode="staged", settings=second, out="b", console=False)
+    for whole, alone in (("1-lower", "a"), ("2-upper", "b")):
+        ours, theirs = tensors(chain[0] / whole), tensors(home / alone)
+        assert list(ours) == list(theirs)
+        assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+def test_a_frozen_half_is_that_of_the_stage_before(chain):
+    lower, upper = tensors(chain[0] / "1-lower"), tensors(chain[0] / "2-upper")
+    assert lower["lower.weight"].equal(upper["lower.weight"])
+
+
+def test_each_stage_leaves_an_ordinary_run_that_says_which_it_is(chain):
+    for folder, stage, parameters in (("1-lower", "lower", 17), ("2-upper", "upper", 22)):
+        result = json.loads((chain[0] / folder / "result.json").read_text())
+        assert (result["mode"], result["stage"]) == ("staged", stage)
+        assert (result["status"], result["parameters"]) == ("completed", parameters)
+
+
+def test_the_whole_tells_of_its_stages(chain):
+    folder, shown = chain
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["mode"], result["parameters"]) == ("completed", "staged", 22)
+    peaks = [one["peak_memory_bytes"]["host"] for one in result["stages"]]
+    assert result["peak_memory_bytes"]["host"] == max(peaks)
+    lines = shown.splitlines()
+    assert "stage 1 of 2: lower, the lower half learns alone" in lines
+    assert lines[-2].startswith("  upper  completed, 22 parameters, peak ")
+    assert lines[-1] == (
+        "run folder x; write its model: python -m launcher export x/2-upper --format safetensors"
+    )
+
+
+def test_each_stage_is_trained_in_a_process_of_its_own(chain):
+    pids = {
+        (chain[0] / folder / ".lock").read_text().split("@")[0] for folder in ("1-lower", "2-upper")
+    }
+    assert len(pids) == 2
+
+
+def test_a_stage_alone_says_how_the_next_one_begins(home, name, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    words = ["--model", name, "--mode", "staged", "--stage", "lower", "--out", "alone"]
+    assert main([*words, "--max-steps", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "run folder alone; stage upper, here or elsewhere: python -m launcher "
+        f"--model {name} --mode staged --stage upper --from alone"
+    )
+
+
+def test_where_nothing_was_trained_nothing_is_left(home, name, monkeypatch):
+    monkeypatch.chdir(home)
+    (home / "mine.yaml").write_text("model.start: nowhere\n")
+    with pytest.raises(SettingsError) as error:
+        launcher.train(model=name, mode="staged", config="mine.yaml", out="y", console=False)
+    assert error.value.faults[0].what == "nowhere holds no weights"
+    assert not (home / "y").exists()
+
+
+def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeypatch):
+    monkeypatch.chdir(home)
+    words = Words(model=name, mode="staged", options={"train.max_steps": ("--max-steps", "2")})
+    ready = chain_of.prepare(words, Path("between"), [])
+    told = []
+
+    def announce(link, begun):
+        if link.name == "upper":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ended = course.carry_out(ready, False, lambda report: told.append(report.text), announce)
+    assert (ended.report.exit_code, told) == (75, ["stopped between two stages"])
+    assert [one["status"] for one in ended.result["stages"]] == ["completed", "waiting"]
+    assert json.loads((home / "between" / "result.json").read_text())["status"] == "stopped"
+
+
+def begin(home, name, out):
+    """A chain that goes on for long, in a process group of its own, once it has saved."""
+    words = ("--model", name, "--mode", "staged", "--out", out, "--epochs", "20")
+    slow = ("--set", "model.slow_s=0.2", "--set", "save.every=2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launcher", *words, *slow],
+        cwd=home,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("saved"):
+            return process
+    raise AssertionError(f"it ended: {process.wait()}")
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_first_stage_saves_it_and_begins_no_other(home, name):
+    process = begin(home, name, "stopped")
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert shown.splitlines()[-1] == "run folder stopped; go on: python -m launcher resume stopped"
+    result = json.loads((home / "stopped" / "result.json").read_text())
+    assert [one["status"] for one in result["stages"]] == ["stopped", "waiting"]
+    assert not (home / "stopped" / "2-upper" / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_stages_that_were_killed_go_on_under_another_engine(home, name):
+    process = begin(home, name, "killed")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    program = Program(home)
+    words = ("--engine", "ddp", "--nproc", "2")
+    done = program("resume", "killed", *words, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "going on with killed: lower, upper" in done.stdout
+    lines = (home / "killed" / "1-lower" / "metrics.jsonl").read_text().splitlines()
+    steps = [one["step"] for one in map(json.loads, lines) if one["kind"] == "train"]
+    assert steps == list(range(1, 41))
+    result = json.loads((home / "killed" / "result.json").read_text())
+    assert (result["status"], result["engine"], result["world_size"]) == ("completed", "ddp", 2)
+    verified = program("verify", "killed/2-upper", timeout=120)
+    assert verified.returncode == 0, verified.stdout + verified.stderr

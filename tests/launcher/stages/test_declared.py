@@ -1,0 +1,61 @@
+"""Stages that a task of one's own declares: settings with their line, and what is refused."""
+
+import sys
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.leaves import leaves
+from models.catalog import FAMILIES
+from tests.launcher.given import resolved
+from tests.launcher.own_tasks import write
+from tests.launcher.stages.halves import TEXT
+
+ALONE = "stages=[lower]"
+
+
+@pytest.fixture(autouse=True)
+def search_path(here, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def faults(folder, old, new):
+    """What is wrong with a task in which `new` stands in the place of `old`."""
+    assert old in TEXT
+    with pytest.raises(SettingsError) as error:
+        resolved(ALONE, model=f"{write(folder, TEXT.replace(old, new))}:Halves", mode="staged")
+    return [fault.what for fault in error.value.faults]
+
+
+def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
+    part = resolved(ALONE, model=task, mode="staged").values["model.part"]
+    line = TEXT.splitlines().index('        "lower": {"model": {"part": "alone"}},') + 1
+    assert (part.value, part.origin.layer) == ("alone", "stage")
+    assert part.origin.place == f"{task.partition(':')[0]}.py, line {line}"
+
+
+def test_a_stage_counts_only_in_mode_staged(task):
+    assert resolved(model=task).settings.model.part == "whole"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('loads="model.start"', 'loads="model.strat"', "stage upper loads model.strat, which is "),
+        ('"upper": {"model', '"uper": {"model', "Halves.stage_settings has settings of 'uper', "),
+        ('Stage("upper", "the', 'Stage("lower", "the', "Halves.stages is not understood"),
+        ('"both": {"optim.lr": 1e-4}', '"both": 3', "Halves.stage_settings is not understood"),
+    ],
+)
+def test_a_declaration_that_cannot_be_meant_is_refused(here, old, new, told):
+    assert any(what.startswith(told) for what in faults(here, old, new))
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_stages_of_a_family_load_what_an_earlier_one_leaves(family):
+    names = [stage.name for stage in family.stages]
+    assert len(set(names)) == len(names)
+    for number, stage in enumerate(family.stages):
+        assert set(stage.of) <= set(names[:number])
+        assert (stage.loads is None) == (not stage.of)
+        assert stage.loads is None or stage.loads in leaves(family.name)

@@ -1,0 +1,213 @@
+"""Jobs followed to their end: what Slurm says of them, and what they write."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from launcher.submit import following
+from launcher.submit.jobs import Job, Run, Submission
+from tests.slurm.programs import programs_in_path
+from training.callbacks.base import Budget, Evaluation
+
+RUNNING = "JobId=41 JobState=RUNNING Reason=None Restarts={} NodeList=node1\n"
+BUDGET = Budget(40, 10, 8, 8, 1, 1, "tokens")
+TRAINED = {
+    "kind": "train",
+    "epoch": 0.5,
+    "samples": 80,
+    "tokens": 800,
+    "loss": 2.5,
+    "lr": 1e-3,
+    "grad_norm": 1.0,
+    "step_time_s": 0.5,
+    "data_time_s": 0.0,
+    "samples_per_s": 16.0,
+    "tokens_per_s": 160.0,
+    "device_memory_bytes": None,
+    "host_memory_bytes": 2**30,
+    "skipped": 0,
+}
+
+
+def ended(state: str, restarts: int = 0, nodes: str = "node1", job: str = "41") -> tuple:
+    return 0, f"JobId={job} JobState={state} Restarts={restarts} NodeList={nodes}\n", ""
+
+
+class Cluster:
+    """A run folder, whose job does something between two looks at it."""
+
+    def __init__(self, programs, folder) -> None:
+        self.programs = programs
+        self.folder = folder
+        self.seconds = 0.0
+        (folder / "slurm" / "log").mkdir(parents=True)
+
+    def says(self, *answers: tuple) -> None:
+        self.programs.add("scontrol", *answers)
+
+    def train(self, *steps: int, step_s: float = 0.5) -> None:
+        told = {**TRAINED, "step_time_s": step_s}
+        self._append("metrics.jsonl", *({**told, "step": step} for step in steps))
+
+    def tell(self, kind: str, step: int, facts: dict) -> None:
+        self._append("events.jsonl", {"kind": kind, "step": step, "facts": facts})
+
+    def outcome(self, text: str, generation: int = 0) -> None:
+        (self.folder / "slurm" / f"outcome.41.{generation}").write_text(f"{text}\n")
+
+    def follow(self, *happens: Callable[[], object], runs: int = 1) -> tuple[int, str]:
+        """The exit code and what was told; one thing happens between two looks."""
+        left: Iterator[Callable[[], object]] = iter(happens)
+
+        def sleep(seconds: float) -> None:
+            self.seconds += seconds
+            assert self.seconds < 300, stream.getvalue()
+            next(left, lambda: None)()
+
+        names = [None] if runs == 1 else range(runs)
+        made = [Run(self.folder, None, "" if n is None else str(n), n) for n in names]
+        submission = Submission(self.folder, [Job(self.folder, "", made)])
+        stream = io.StringIO()
+        code = following.follow(submission, ["41"], stream, sleep, lambda: self.seconds)
+        return code, stream.getvalue()
+
+    def _append(self, name: str, *lines: dict) -> None:
+        with (self.folder / name).open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    programs = programs_in_path(tmp_path / "bin", monkeypatch)
+    return Cluster(programs, tmp_path / "run")
+
+
+def test_what_a_run_writes_is_told_as_its_console_would(cluster):
+    cluster.says((0, RUNNING.format(0), ""))
+    cluster.tell("started", 0, vars(BUDGET))
+
+    def step() -> None:
+        cluster.train(10)
+        evaluation = Evaluation(10, "val", {"val_loss": 2.0}, True, 0.1)
+        cluster.tell("evaluated", 10, vars(evaluation))
+        cluster.tell("saved", 10, {"folder": "step-00000010", "step": 10})
+        cluster.tell("signal", 10, {"names": ["SIGUSR1"], "saves": True})
+
+    def end() -> None:
+        cluster.tell("stopped", 40, {"status": "completed", "steps": 40, "reason": ""})
+        cluster.outcome("done 0")
+        cluster.says(ended("COMPLETED"))
+
+    code, told = cluster.follow(step, end)
+    assert code == 0
+    assert told.splitlines() == [
+        "run        40 steps",
+        "job        41 running on node1",
+        "step       10/40  loss   2.5000  lr 1.00e-03  norm   1.0000    160 tokens/s    1.0 GiB  "
+        "    >15s left",
+        "eval       10/40  val  val_loss 2.0000  (0.1s)  ← best",
+        "saved      10/40  checkpoints/step-00000010",
+        "warning    SIGUSR1: saving and ending after this step",
+        "completed  40 steps",
+        "job        41 completed",
+    ]
+
+
+def test_a_requeued_job_is_followed_and_steps_that_are_taken_again_are_told_again(cluster):
+    cluster.says((0, RUNNING.format(0), ""))
+    cluster.train(10, 20)
+
+    def requeue() -> None:
+        cluster.says((0, "JobId=41 JobState=PENDING Reason=BeginTime Restarts=1 NodeList=\n", ""))
+
+    def again() -> None:
+        cluster.says((0, RUNNING.format(1), ""))
+        kept = (cluster.folder / "metrics.jsonl").read_text().splitlines(keepends=True)[:1]
+        (cluster.folder / "new").write_text("".join(kept))
+        (cluster.folder / "new").replace(cluster.folder / "metrics.jsonl")
+        cluster.train(20, 30, step_s=0.6)
+
+    def end() -> None:
+        cluster.outcome("again 75", 0)
+        cluster.outcome("done 0", 1)
+        cluster.says(ended("COMPLETED", 1))
+
+    code, told = cluster.follow(requeue, lambda: None, again, lambda: None, end)
+    assert code == 0
+    assert [line.split("/")[0].split()[-1] for line in told.splitlines() if "step" in line] == [
+        *("10", "20", "20", "30"),
+    ]
+    assert "job        41 pending (BeginTime) requeued 1×" in told
+
+
+def test_a_job_that_goes_on_for_another_is_followed(cluster):
+    log = cluster.folder / "slurm" / "log" / "41.out"
+    log.write_text("step\ngearshift: goes on in job 57\n")
+    cluster.outcome("again 75")
+    cluster.says(ended("COMPLETED"), ended("RUNNING", job="57"))
+
+    def end() -> None:
+        cluster.outcome("failed 1", 1)
+        cluster.says(ended("FAILED", job="57"))
+
+    code, told = cluster.follow(*[lambda: None] * 3, end)
+    assert code == 1
+    assert "job        goes on in job 57" in told
+    assert told.splitlines()[-1].endswith(f"what happened: {log.with_name('57.out')}")
+    assert cluster.programs.calls("scontrol")[-1]["words"][-1] == "57"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "answer", "code"),
+    [
+        ("done 0", ended("COMPLETED"), 0),
+        ("words 2\nno such file", ended("FAILED"), 2),
+        ("again 75", ended("CANCELLED"), 75),
+        ("again 75", ended("FAILED", 1), 1),
+        (None, ended("FAILED"), 1),
+        (None, ended("CANCELLED", nodes="(null)"), 75),
+        ("done 0", (1, "", "Invalid job id specified"), 0),
+    ],
+)
+def test_the_exit_code_is_that_of_the_run(cluster, outcome, answer, code):
+    if outcome is not None:
+        cluster.outcome(outcome)
+    cluster.says(answer)
+    cluster.programs.add("sacct", (1, "", "disabled"))
+    assert cluster.follow()[0] == code
+
+
+def test_an_outcome_may_be_late(cluster):
+    cluster.says(ended("COMPLETED"))
+    assert cluster.follow(*[lambda: None] * 9, lambda: cluster.outcome("done 0"))[0] == 0
+
+
+def test_a_controller_that_is_away_for_a_while_ends_nothing(cluster):
+    cluster.says((1, "", "Unable to contact slurm controller"))
+
+    def back() -> None:
+        cluster.outcome("done 0")
+        cluster.says(ended("COMPLETED"))
+
+    code, told = cluster.follow(back)
+    assert code == 0
+    assert "job        41: Unable to contact slurm controller" in told
+
+
+def test_the_worst_run_of_an_array_decides(cluster):
+    (cluster.folder / "slurm" / "outcome.41_0.0").write_text("done 0\n")
+    (cluster.folder / "slurm" / "outcome.41_1.0").write_text("failed 1\n")
+    cluster.says(ended("COMPLETED"), ended("FAILED"))
+    code, told = cluster.follow(runs=2)
+    assert code == 1
+    assert told.startswith("0: job        41_0 completed\n1: job        41_1 failed\n")
+
+
+def test_a_line_that_nobody_understands_is_passed_over(cluster):
+    (cluster.folder / "metrics.jsonl").write_text('{"kind": "train"}\n[1]\nhalf')
+    cluster.tell("evaluated", 1, {"strange": 1})
+    cluster.outcome("done 0")
+    cluster.says(ended("COMPLETED"))
+    assert cluster.follow() == (0, "job        41 completed\n")

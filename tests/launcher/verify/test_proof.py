@@ -1,0 +1,145 @@
+"""What is told of a replay that came to the same, to nearly the same, or to something else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from launcher.verify import proof
+from launcher.verify.proof import Conditions
+from launcher.verify.stretch import Stretch
+from tests.launcher.given import SERVER, resolved
+from tests.launcher.saved_runs import change_tensor, checkpoint, train
+from training.checkpoint.compare import Tolerance
+from training.checkpoint.reader import open_checkpoint
+from training.logging.plain_json import encode
+
+NORM = "model.norm.weight"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield train(tmp_path_factory.mktemp("trained"))
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def again(run, tmp_path):
+    """A folder as a replay leaves it."""
+    return Path(shutil.copytree(run, tmp_path / "again", symlinks=True))
+
+
+@pytest.fixture
+def prove(run):
+    """Compares the run with a replay of its last two steps."""
+
+    def compared(again, engine="local", world_size=1, precision="fp32", notes=()):
+        conditions = Conditions(Stretch(None, 4, 6), engine, world_size, precision)
+        return proof.prove(conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes)
+
+    return compared
+
+
+def change_loss(folder, by):
+    """Change the loss of step 6 as it was logged."""
+    path = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "train" and line["step"] == 6:
+            line["loss"] += by
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_same_is_identical(prove, again):
+    found = prove(again, notes=["a note"])
+    assert found.is_identical and found.agrees
+    assert proof.text(found) == (
+        "identical: 80 tensors, 2 steps\n"
+        "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
+        "  note     a note\n"
+    )
+
+
+def test_a_tensor_that_differs_comes_before_a_line(prove, again):
+    change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t[5:7].fill_(2.0))
+    change_loss(again, 1.0)
+    found = prove(again)
+    assert not found.is_identical and not found.agrees
+    first, state, line, _ = proof.text(found).splitlines()
+    assert first.startswith(f"different: weight of {NORM}[5] is ")
+    assert first.endswith(" in the run and 2.0 in the replay")
+    assert state.startswith(f"  state    1 of 80 tensors differ, most weight of {NORM}: by 0.1")
+    assert line.startswith("  line     loss of step 6 is ")
+    told = json.loads(encode(proof.as_json(found)))
+    assert told["first_difference"]["index"] == [5]
+    assert told["largest_difference"]["of"] == f"weight of {NORM}"
+
+
+def test_a_line_alone_is_a_difference(prove, again):
+    change_loss(again, 1e-12)
+    found = prove(again)
+    assert not found.agrees
+    assert proof.text(found).startswith("different: loss of step 6 is ")
+    assert proof.as_json(found)["first_difference"]["step"] == 6
+
+
+@pytest.mark.parametrize("other", [{"engine": "ddp"}, {"world_size": 2}])
+def test_another_engine_or_number_of_processes_is_held_to_a_tolerance(prove, again, other):
+    change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t.mul_(1 + 5e-5))
+    change_loss(again, 1e-4)
+    found = prove(again, **other)
+    assert (found.is_identical, found.agrees) == (False, True)
+    assert found.tolerance == Tolerance(1e-4, 1e-2)
+    first, state, _ = proof.text(found).splitlines()
+    assert first == "equal within 0.0001 (moments 0.01): 80 tensors, 2 steps"
+    assert (
+        state == f"  state    1 of 80 tensors differ, most weight of {NORM}: by 5e-05 of its norm"
+    )
+    assert not prove(again).agrees
+
+
+def test_beyond_the_tolerance_is_a_difference(prove, again):
+    change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t.mul_(1 + 1e-3))
+    assert not prove(again, engine="ddp").agrees
+    assert prove(again, engine="ddp", precision="bf16").agrees
+
+
+def test_moments_may_be_farther_apart_than_the_weights_that_they_sum_up_to(prove, again):
+    change_tensor(checkpoint(again, 6), f"exp_avg|{NORM}|0", lambda t: t.mul_(1 + 1e-3))
+    assert prove(again, engine="ddp").agrees
+    change_tensor(checkpoint(again, 6), f"exp_avg|{NORM}|0", lambda t: t.mul_(1 + 1e-1))
+    assert not prove(again, engine="ddp").agrees
+
+
+def test_what_another_engine_gives_to_the_bit_is_identical(prove, again):
+    found = prove(again, engine="ddp")
+    assert found.is_identical
+    assert proof.text(found).startswith("identical: 80 tensors, 2 steps\n")
+
+
+def test_other_versions_of_libraries_are_told(run, again):
+    last = open_checkpoint(checkpoint(run, 6))
+    last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
+    found = proof.prove(Conditions(Stretch(None, 4, 6), "local", 1, "fp32"), run, last, again, [])
+    version = torch.__version__
+    assert found.notes == [f"the checkpoint was written with torch 1.0, the replay with {version}"]
+
+
+def test_a_gpu_that_may_add_up_in_any_order_is_told():
+    for machine, sets, count in ((SERVER, (), 1), (SERVER, ("train.deterministic=true",), 0)):
+        assert len(list(proof.chance(resolved(*sets, machine=machine)))) == count
+    assert list(proof.chance(resolved())) == []
+    told = "without train.deterministic, cuda adds up in any order"
+    assert list(proof.chance(resolved(machine=SERVER))) == [told]
+
+
+def test_a_person_who_waits_is_told_for_what():
+    told = proof.announced(Conditions(Stretch(None, 4, 6), "ddp", 2, "fp32"))
+    assert told == "replaying steps 4 to 6, ddp on 2 processes; the run folder is only read"

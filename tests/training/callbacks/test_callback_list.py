@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.training.tiny import Listener
+from training.callbacks.base import Ask, Hook, Outcome, Step
+from training.callbacks.callback_list import Audience
+from training.ending import COMPLETE
+
+OUTCOME = Outcome(COMPLETE.status, COMPLETE.reason, 0, 1, 1.0, 1.0, None, None)
+
+
+class Broken(Hook):
+    def end(self, outcome):
+        raise OSError("the disk is full")
+
+
+def step(number):
+    return Step(number, None, {}, 1, None, 0.1, False, None, 0.0)
+
+
+def test_what_hooks_ask_is_joined():
+    audience = Audience([Listener({2: Ask.SAVE}), Hook(), Listener({2: Ask.STOP, 3: Ask.SAVE})])
+    assert [audience.step(step(n)) for n in (1, 2, 3)] == [
+        Ask.NOTHING,
+        Ask.SAVE | Ask.STOP,
+        Ask.SAVE,
+    ]
+
+
+def test_the_end_reaches_every_hook_also_when_one_fails():
+    first, last = Listener(), Listener()
+    with pytest.raises(OSError, match="disk is full"):
+        Audience([first, Broken(), last]).end(OUTCOME)
+    assert first.outcomes == last.outcomes == [OUTCOME]

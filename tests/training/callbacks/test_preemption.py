@@ -1,0 +1,154 @@
+"""Real signals to a real process: what they ask for, and what they leave alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from training.callbacks.base import Ask
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 30.0
+SAVE_AND_END = {
+    signal.SIGTERM: Ask.SIGNAL | Ask.SAVE,
+    signal.SIGUSR1: Ask.SIGNAL | Ask.SAVE,
+    signal.SIGINT: Ask.INTERRUPT | Ask.SAVE,
+}
+
+
+_running: list[Program] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """A test that fails leaves no program behind."""
+    yield
+    while _running:
+        _running.pop().close()
+
+
+class Program:
+    """A running tests.training.signalled."""
+
+    def __init__(self, where: str) -> None:
+        _running.append(self)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.training.signalled", where],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.child = int(self.read().split()[1])
+
+    def read(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def write(self, line: str) -> str:
+        """The answer to `line`."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def asks(self) -> tuple[Ask, str]:
+        """What a step asks for and what was told, as soon as that is not nothing."""
+        end = time.monotonic() + DEADLINE_S
+        while (answer := self.write("step")) == "0":
+            assert time.monotonic() < end, "the signal was not noticed"
+        number, _, told = answer.partition(" ")
+        return Ask(int(number)), told
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str], Program]]:
+    """Starts programs, which end with the test."""
+    started: list[Program] = []
+
+    def begin(where: str) -> Program:
+        started.append(Program(where))
+        return started[-1]
+
+    yield begin
+    for program in started:
+        program.close()
+
+
+@pytest.fixture
+def program(start: Callable[[str], Program]) -> Program:
+    return start("main")
+
+
+@pytest.mark.parametrize("number", list(SAVE_AND_END))
+def test_a_signal_asks_to_save_and_end(program: Program, number: signal.Signals):
+    assert program.write("step") == "0"
+    program.process.send_signal(number)
+
+    assert program.asks() == (SAVE_AND_END[number], f"signal ['{number.name}']")
+
+
+def test_the_ask_stays_and_is_told_once(program: Program):
+    program.process.send_signal(signal.SIGTERM)
+
+    assert [program.asks(), program.asks()] == [
+        (SAVE_AND_END[signal.SIGTERM], "signal ['SIGTERM']")
+    ] * 2
+
+
+def test_one_press_that_arrives_twice_is_one(start: Callable[[str], Program]):
+    program = start("echoed")
+
+    assert program.asks()[0] == SAVE_AND_END[signal.SIGINT]
+
+
+def test_afterwards_signals_do_what_they_did_before(program: Program):
+    assert program.write("end") == "ended"
+    program.process.send_signal(signal.SIGTERM)
+
+    assert program.process.wait(DEADLINE_S) == -signal.SIGTERM
+
+
+def test_a_second_press_ends_even_a_thread_that_runs_no_python(start: Callable[[str], Program]):
+    busy = start("busy")
+    end = time.monotonic() + DEADLINE_S
+    while busy.process.poll() is None and time.monotonic() < end:
+        busy.process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            busy.process.wait(0.05)
+
+    assert busy.process.poll() == 130
+
+
+def test_a_signal_to_a_forked_worker_is_not_ours_and_does_not_kill_it(
+    start: Callable[[str], Program],
+):
+    program = start("forked")
+    for number in SAVE_AND_END:
+        os.kill(program.child, number)
+    os.kill(program.child, signal.SIGUSR2)
+    assert program.write("worker") == "alive"  # it has had all of them
+    program.process.send_signal(signal.SIGUSR1)
+
+    assert program.asks() == (SAVE_AND_END[signal.SIGUSR1], "signal ['SIGUSR1']")
+
+
+def test_outside_the_main_thread_nothing_is_installed(start: Callable[[str], Program]):
+    program = start("thread")
+    assert program.write("step") == "0"
+    assert program.write("end") == "ended"
+    program.process.send_signal(signal.SIGTERM)
+
+    assert program.process.wait(DEADLINE_S) == -signal.SIGTERM

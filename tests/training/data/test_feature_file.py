@@ -1,0 +1,70 @@
+"""Encodings lie on disk whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from training.data import feature_file as files
+from training.data.feature_file import Draft, Form, Rows
+
+FORMS = {"memory": Form("<f4", (3, 2)), "samples": Form("<i8", ())}
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "encodings-1"
+
+
+def rows(count: int, first: int = 0) -> dict[str, np.ndarray]:
+    numbers = np.arange(first, first + count)
+    memory = numbers[:, None, None] + np.arange(6.0).reshape(3, 2) / 10
+    return {"memory": memory.astype(np.float32), "samples": numbers * 7}
+
+
+def test_rows_come_back_whatever_the_order_they_were_written_in(place):
+    draft = Draft(place, FORMS, 5)
+    files.write(draft.folder, 3, rows(2, 3))
+    files.write(draft.folder, 0, rows(3))
+    draft.finish({"seed": 0})
+    found = pickle.loads(pickle.dumps(files.read(place)))
+    for number in (4, 0, 2):
+        np.testing.assert_array_equal(found[number]["memory"], rows(5)["memory"][number])
+        assert found[number]["samples"] == number * 7
+    # numpy alone reads them, too.
+    np.testing.assert_array_equal(np.load(place / "memory.npy"), rows(5)["memory"])
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
+def test_what_is_not_finished_is_not_there(place):
+    draft = Draft(place, FORMS, 5)
+    files.write(draft.folder, 0, rows(5))
+    assert files.read(place) is None
+    draft.abandon()
+    assert not list(place.parent.iterdir())
+
+
+def test_what_a_killed_process_left_is_taken_away_and_what_another_makes_is_not(place):
+    making = Draft(place, FORMS, 5)
+    killed = Draft(place, FORMS, 5)
+    killed._lock.close()  # as the system does when a process ends
+    again = Draft(place, FORMS, 5)
+    assert making.folder.is_dir() and not killed.folder.exists()
+    for draft in (again, making):  # the first is kept, the other one sees that it is there
+        files.write(draft.folder, 0, rows(5))
+        draft.finish({})
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    assert files.read(place)[1]["samples"] == 7
+
+
+def test_a_file_that_was_cut_short_is_found(place):
+    draft = Draft(place, FORMS, 5)
+    files.write(draft.folder, 0, rows(5))
+    draft.finish({})
+    path = place / "memory.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert files.read(place) is None
+    with pytest.raises(ValueError, match="is not whole"):
+        Rows(place)

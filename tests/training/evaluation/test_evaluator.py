@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from models.base import Goal
+from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from training.evaluation.evaluator import goal_of
+from training.settings import SettingError
+
+NAMES = ["accuracy", "error"]
+OWN = Goal("error", "min")
+
+
+@pytest.mark.parametrize(
+    ("written", "goal"),
+    [
+        ("error", OWN),
+        ("error min", OWN),
+        ("error max", Goal("error", "max")),
+        ("accuracy max", Goal("accuracy", "max")),
+        ("  accuracy   min ", Goal("accuracy", "min")),
+    ],
+)
+def test_a_metric_is_judged_as_it_is_written(written, goal):
+    assert goal_of(written, OWN, NAMES) == goal
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (
+            "acuracy max",
+            "eval.metric 'acuracy max' is no metric of this task; legal: accuracy, error",
+        ),
+        (
+            "accuracy",
+            "eval.metric 'accuracy' does not say which way is better; "
+            "legal: 'accuracy min' or 'accuracy max'",
+        ),
+        (
+            "accuracy up",
+            "eval.metric 'accuracy up' does not say which way is better; "
+            "legal: 'accuracy min' or 'accuracy max'",
+        ),
+    ],
+)
+def test_a_metric_that_cannot_be_judged_by_is_told_with_what_can(written, text):
+    with pytest.raises(SettingError) as caught:
+        goal_of(written, OWN, NAMES)
+    assert str(caught.value) == text
+
+
+def test_an_unknown_metric_ends_the_run_before_the_hooks_hear_of_it():
+    hook = Listener()
+    with pytest.raises(SettingError):
+        run_tiny(one_rank(), TinyTask(), hook, eval={"metric": "loss"})
+    assert hook.told == []
+
+
+def test_the_person_s_metric_picks_the_best():
+    run = run_tiny(
+        one_rank(),
+        train={"epochs": 2},
+        eval={"every": 1, "metric": "error max"},
+        optim={"lr": 0.1},
+    )
+    errors = {e.step: e.metrics["error"] for e in run.listener.evaluations}
+    assert run.outcome.best == {
+        "metric": "error",
+        "direction": "max",
+        "value": max(errors.values()),
+        "step": max(errors, key=errors.get),
+    }
+
+
+def test_patience_ends_the_run_in_good_order_and_says_why():
+    run = run_tiny(
+        one_rank(),
+        train={"epochs": 4},
+        eval={"every": 1, "metric": "units max"},
+        stop={"patience": 2},
+    )
+    # The number of units is the same each time: the first evaluation is the best for ever.
+    assert run.outcome.steps == 3
+    assert run.outcome.status == "completed"
+    assert run.outcome.exit_code == 0
+    assert run.outcome.reason == "units did not improve in 2 evaluations"
+    assert sorted(run.shelf.saved) == [1, 3]

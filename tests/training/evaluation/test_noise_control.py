@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from training.evaluation import noise_control
+
+ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}
+
+
+def verdict(value: float, **band: float) -> noise_control.Verdict:
+    return noise_control.Verdict("iou", value, band)
+
+
+@pytest.mark.parametrize(
+    ("value", "band", "at_chance"),
+    [
+        (0.2, ALL, True),
+        (0.1, ALL, True),
+        (0.3, ALL, True),
+        (0.31, ALL, False),
+        (0.09, ALL, False),
+        (0.09, {"max": 0.3}, True),
+        (9.0, {"min": 0.1}, True),
+        (math.nan, ALL, False),
+    ],
+)
+def test_a_metric_is_at_chance_inside_its_band(value, band, at_chance):
+    assert verdict(value, **band).is_at_chance is at_chance
+
+
+def test_a_verdict_reads_as_a_sentence():
+    assert str(verdict(0.25, **ALL)) == "iou 0.25, at least 0.1 and at most 0.3 (chance 0.2)"
+    assert str(verdict(0.5, max=0.3)) == "iou 0.5, not at most 0.3"
+
+
+def test_a_run_whose_control_is_at_chance_ends_well_and_says_so():
+    heard = Listener()
+    run = run_tiny(one_rank(), TinyTask(control={"error": {"min": 0.0}}), heard)
+    assert (run.outcome.status, run.outcome.exit_code) == ("completed", 0)
+    [told] = [facts for kind, facts in heard.events if kind == "control"]
+    assert told["at_chance"] is True
+    assert told["value"] == heard.evaluations[-1].metrics["error"]
+
+
+def test_a_run_whose_control_is_better_than_chance_fails():
+    run = run_tiny(one_rank(), TinyTask(control={"error": {"min": 1e9}, "units": {"chance": 1.0}}))
+    assert (run.outcome.status, run.outcome.exit_code) == ("failed", 1)
+    assert run.outcome.reason.startswith("the noise control leaks: error ")
+    assert "units" not in run.outcome.reason
+
+
+def test_other_data_is_not_judged():
+    heard = Listener()
+    assert run_tiny(one_rank(), TinyTask(), heard).outcome.exit_code == 0
+    assert "control" not in heard.kinds()

@@ -1,0 +1,72 @@
+"""events.jsonl: one file for what all ranks see, one a rank for what it alone saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.facts import budget, evaluation, outcome, step
+from training.logging.events import Events
+from training.logging.line_file import RunFolderError
+
+NOON = datetime(2025, 1, 2, 12, 0, 0, 123456, tzinfo=timezone.utc)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_the_moments_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
+    events = Events(tmp_path, now=lambda: NOON)
+    events.start(budget())
+    events.step(step(50))
+    events.evaluated(evaluation(50))
+    events.saved(tmp_path / "checkpoints" / "step-00000050", 50)
+    events.event("warning", {"text": "careful"})
+    events.end(outcome())
+
+    found = lines(tmp_path / "events.jsonl")
+    assert [(line["kind"], line["step"]) for line in found] == [
+        ("started", 0),
+        ("evaluated", 50),
+        ("saved", 50),
+        ("warning", 50),
+        ("stopped", 50),
+    ]
+    assert all(set(line) == {"time", "kind", "step", "facts"} for line in found)
+    assert found[0]["time"] == "2025-01-02T12:00:00.123Z"
+    assert found[0]["facts"]["global_batch"] == 64
+    assert found[2]["facts"]["folder"] == "step-00000050"
+    assert found[4]["facts"]["exit_code"] == 0
+
+
+def test_another_rank_writes_only_what_it_alone_saw(tmp_path: Path):
+    events = Events(tmp_path, rank=3)
+    events.start(budget())
+    events.event("warning", {"text": "seen by all"})
+    assert os.listdir(tmp_path) == []
+
+    events.step(step(7))
+    events.tell("throttled", {"ram": 97.0})
+    events.end(outcome())
+    assert os.listdir(tmp_path) == ["events-rank3.jsonl"]
+    (line,) = lines(tmp_path / "events-rank3.jsonl")
+    assert (line["kind"], line["step"], line["facts"]) == ("throttled", 7, {"ram": 97.0})
+
+
+def test_a_folder_that_has_gone_hides_no_earlier_fault(tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    events = Events(run)
+    events.start(budget())
+    shutil.rmtree(run)
+
+    with pytest.raises(RunFolderError):
+        events.event("warning", {"text": "careful"})
+    events.end(outcome(status="failed", exit_code=1))

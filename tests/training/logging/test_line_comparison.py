@@ -1,0 +1,118 @@
+import json
+
+import pytest
+
+from training.checkpoint.compare import Difference, Tolerance
+from training.logging.line_comparison import compare
+
+TRAIN = {
+    "kind": "train",
+    "epoch": 0.5,
+    "samples": 8,
+    "tokens": 80,
+    "loss": 2.5,
+    "lr": 1e-3,
+    "grad_norm": 1.25,
+    "step_time_s": 0.1,
+    "host_memory_bytes": 1000,
+    "skipped": 0,
+}
+EVAL = {"kind": "eval", "split": "val", "metrics": {"val_loss": 2.0, "val_accuracy": 0.5}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A metrics.jsonl of the lines given."""
+
+    def run(*lines):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    return run
+
+
+def line(step, **changes):
+    return {**TRAIN, "step": step, **changes}
+
+
+def evaluation(step, **metrics):
+    return {**EVAL, "step": step, "metrics": {**EVAL["metrics"], **metrics}}
+
+
+def test_times_and_memory_may_differ(write):
+    ours = write(line(1), evaluation(1))
+    theirs = write(line(1, step_time_s=9.0, host_memory_bytes=1), evaluation(1))
+    found = compare(ours, theirs, 0, 1)
+    assert (found.lines, found.first) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("loss", 2.5000000000000004),
+        ("grad_norm", "NaN"),
+        ("lr", 1e-4),
+        ("samples", 9),
+        ("tokens", 81),
+        ("epoch", 0.6),
+        ("loss_scale", 2.0),
+    ],
+)
+def test_a_number_that_differs_is_named_with_its_step(write, key, value):
+    found = compare(write(line(1), line(2)), write(line(1), line(2, **{key: value})), 0, 2)
+    assert found.first == Difference("train", key, None, TRAIN.get(key), value, 2)
+    assert found.first.place == f"{key} of step 2"
+
+
+def test_a_metric_of_an_evaluation_is_named(write):
+    found = compare(write(evaluation(4)), write(evaluation(4, val_loss=2.1)), 0, 4)
+    assert found.first == Difference("eval", "metrics.val_loss", None, 2.0, 2.1, 4)
+
+
+def test_the_first_of_several_is_told(write):
+    ours = write(line(1), line(2), evaluation(2), line(3))
+    theirs = write(line(1), evaluation(2, val_loss=3.0), line(2, loss=3.0), line(3, loss=3.0))
+    assert compare(ours, theirs, 0, 3).first.place == "loss of step 2"
+
+
+def test_only_the_steps_of_the_replay_count(write):
+    ours = write(*(line(step) for step in range(1, 7)))
+    theirs = write(line(2, loss=0.0), line(3), line(4), line(5, loss=0.0))
+    found = compare(ours, theirs, 2, 4)
+    assert (found.lines, found.first) == (2, None)
+
+
+def test_a_line_that_only_one_has_is_not_compared(write):
+    assert compare(write(line(1), line(10)), write(line(6), line(10)), 0, 10).lines == 1
+
+
+def test_of_two_lines_of_one_step_the_later_counts(write):
+    ours = write(line(1), line(2, loss=9.0), line(2))
+    assert compare(ours, write(line(1), line(2)), 0, 2).first is None
+
+
+def test_half_a_line_at_the_end_is_passed_over(write):
+    ours = write(line(1))
+    with ours.open("a") as file:
+        file.write('{"kind": "train", "step": 2, "lo')
+    assert compare(ours, write(line(1), line(2)), 0, 2).lines == 1
+
+
+def test_no_file_has_no_lines(write, tmp_path):
+    assert compare(tmp_path / "none", write(line(1)), 0, 1).lines == 0
+
+
+def test_a_tolerance_is_relative_and_for_training_lines(write):
+    ours = write(line(1), evaluation(1))
+    theirs = write(line(1, loss=2.5 * 1.001, loss_scale=3.0), evaluation(1, val_accuracy=0.6))
+    found = compare(ours, theirs, 0, 1, Tolerance(1.1e-3, 0.0))
+    assert (found.lines, found.first) == (1, None)
+    assert compare(ours, theirs, 0, 1, Tolerance(0.9e-3, 1.0)).first.place == "loss of step 1"
+
+
+def test_the_norm_of_the_gradients_has_the_tolerance_of_moments(write):
+    ours, theirs = write(line(1)), write(line(1, grad_norm=1.25 * 1.01))
+    assert compare(ours, theirs, 0, 1, Tolerance(0.0, 2e-2)).first is None
+    found = compare(ours, theirs, 0, 1, Tolerance(1.0, 1e-3))
+    assert found.first.place == "grad_norm of step 1"

@@ -1,0 +1,53 @@
+"""What is written is JSON for every reader, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from training.logging.plain_json import encode, encode_bytes
+
+
+def strict(text: str | bytes) -> Any:
+    """JSON read as the standard has it; Python alone also takes NaN and Infinity."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_floats_come_back_bit_by_bit():
+    values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 2**53 + 2.0]
+
+    assert [v.hex() for v in strict(encode(values))] == [v.hex() for v in values]
+
+
+def test_what_is_no_number_is_a_word_that_float_reads():
+    text = encode({"a": [math.nan, math.inf], "b": {"c": -math.inf}, "d": None})
+
+    assert strict(text) == {"a": ["NaN", "Infinity"], "b": {"c": "-Infinity"}, "d": None}
+    assert math.isnan(float("NaN")) and float("-Infinity") == -math.inf
+
+
+def test_numbers_of_other_libraries_and_paths_are_plain():
+    value = {"n": np.int64(3), "f": np.float64(0.5), "t": torch.tensor(2.0), "p": Path("a/b")}
+
+    assert strict(encode(value)) == {"n": 3, "f": 0.5, "t": 2.0, "p": "a/b"}
+
+
+def test_text_that_is_no_unicode_is_still_json():
+    text = "é \udc80 \x1b \n"
+
+    assert strict(encode_bytes({"text": text})) == {"text": text}
+
+
+def test_what_has_no_meaning_in_json_is_refused():
+    with pytest.raises(TypeError):
+        encode({"a": object()})

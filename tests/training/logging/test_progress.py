@@ -1,0 +1,127 @@
+"""The remaining time counts what is still to come, and learns from what was."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.training.facts import budget
+from tests.training.logging.clock import Clock
+from training.callbacks.base import Budget
+from training.logging.progress import Progress
+
+
+def run(
+    told: Budget,
+    until: int,
+    step_s: float = 0.1,
+    evaluation_s: float = 0.0,
+    save_s: float = 0.0,
+    best_at: tuple[int, ...] = (),
+) -> Progress:
+    """Progress after `until` steps that took as long as said."""
+    clock = Clock()
+    progress = Progress(told, clock)
+    for step in range(told.first_step + 1, until + 1):
+        clock.seconds += step_s
+        progress.stepped(step)
+        if told.eval_every and step % told.eval_every == 0:
+            clock.seconds += evaluation_s
+            progress.evaluated()
+        if step in best_at or (told.save_every and step % told.save_every == 0):
+            clock.seconds += save_s
+            progress.saved(step)
+    return progress
+
+
+def test_steps_alone():
+    position = run(budget(total_steps=100, save_every=None), 40).position()
+
+    assert position.step == 40
+    assert position.elapsed_s == pytest.approx(4.0)
+    assert position.remaining_s == pytest.approx(6.0)
+
+
+def test_evaluations_and_saves_to_come_are_counted():
+    told = budget(total_steps=100, eval_every=20, save_every=50)
+    position = run(told, 60, evaluation_s=3.0, save_s=2.0).position()
+
+    # 40 steps, evaluations at 80 and 100, a save at 100.
+    assert position.remaining_s == pytest.approx(40 * 0.1 + 2 * 3.0 + 1 * 2.0)
+    assert not position.remaining_is_least
+
+
+def test_the_evaluation_and_the_save_at_the_end_are_counted():
+    told = budget(total_steps=100, eval_every=30)
+    position = run(told, 70, evaluation_s=3.0, save_s=2.0, best_at=(30,)).position()
+
+    # Evaluations at 90 and 100; of two one was the best, so one more save is expected.
+    assert position.remaining_s == pytest.approx(30 * 0.1 + 2 * 3.0 + 1 * 2.0)
+
+
+def test_what_is_due_after_this_very_step_is_counted():
+    clock = Clock()
+    progress = Progress(budget(total_steps=4, eval_every=2, save_every=2), clock)
+
+    def step(number: int) -> None:
+        clock.seconds += 1.0
+        progress.stepped(number)
+
+    def evaluate_and_save(number: int) -> None:
+        clock.seconds += 3.0
+        progress.evaluated()
+        clock.seconds += 5.0
+        progress.saved(number)
+
+    step(1)
+    step(2)
+    evaluate_and_save(2)
+    step(3)
+    step(4)
+    assert progress.position().remaining_s == pytest.approx(3.0 + 5.0)
+    evaluate_and_save(4)
+    assert progress.position().remaining_s == 0.0
+
+
+def test_several_splits_after_a_step_are_one_evaluation():
+    clock = Clock()
+    progress = Progress(budget(total_steps=4, eval_every=2), clock)
+    for step in (1, 2):
+        clock.seconds += 1.0
+        progress.stepped(step)
+    for seconds in (3.0, 5.0):
+        clock.seconds += seconds
+        progress.evaluated()
+
+    assert progress.position().remaining_s == pytest.approx(2 * 1.0 + 8.0)
+
+
+def test_what_was_never_measured_makes_it_a_least():
+    assert run(budget(eval_every=50), 10).position().remaining_is_least
+    assert run(budget(), 1).position().remaining_s is None
+
+
+def test_the_first_step_is_left_out():
+    clock = Clock()
+    progress = Progress(budget(total_steps=11), clock)
+    clock.seconds += 60.0
+    progress.stepped(1)
+    clock.seconds += 1.0
+    progress.stepped(2)
+
+    assert progress.position().remaining_s == pytest.approx(9 * 1.0)
+
+
+def test_a_change_of_pace_is_followed():
+    clock = Clock()
+    progress = Progress(budget(total_steps=2000), clock)
+    for step in range(1, 1001):
+        clock.seconds += 0.1 if step <= 500 else 0.4
+        progress.stepped(step)
+
+    assert progress.position().remaining_s == pytest.approx(1000 * 0.4, rel=0.01)
+
+
+def test_a_run_that_goes_on_counts_from_where_it_began():
+    position = run(budget(total_steps=100, first_step=90), 95, step_s=2.0).position()
+
+    assert (position.elapsed_s, position.remaining_s) == (pytest.approx(10.0), pytest.approx(10.0))

@@ -1,0 +1,54 @@
+"""result.json is what programs read of a run that ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.training.facts import about, budget, outcome
+from training.logging.line_file import RunFolderError
+from training.logging.result import Result
+
+
+def test_the_result_has_its_keys(tmp_path: Path):
+    result = Result(about(tmp_path))
+    result.start(budget())
+    result.end(outcome())
+
+    assert os.listdir(tmp_path) == ["result.json"]
+    assert json.loads((tmp_path / "result.json").read_text()) == {
+        "reason": "all steps taken",
+        "stage": None,
+        "architecture": None,
+        "samples": None,
+        "status": "completed",
+        "steps": 100,
+        "epochs": 2.0,
+        "wall_s": 12.5,
+        "model": "language:tiny",
+        "mode": "lite",
+        "engine": "ddp",
+        "world_size": 2,
+        "parameters": 1_234_567,
+        "best": {"metric": "loss", "value": 2.25, "step": 50},
+        "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
+        "predicted_memory_bytes": None,
+        "samples_per_s": 640.0,
+        "timing": None,
+        "requeues": 0,
+        "lost_steps": None,
+        "effective_training_share": None,
+        "data": {},
+        "machine": {},
+    }
+
+
+def test_a_folder_that_has_gone_is_an_error_but_hides_no_earlier_one(tmp_path: Path):
+    gone = tmp_path / "gone"
+
+    with pytest.raises(RunFolderError, match=r"cannot write .*gone/result\.json: No such file"):
+        Result(about(gone)).end(outcome())
+    Result(about(gone)).end(outcome(status="failed"))

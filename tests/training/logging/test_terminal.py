@@ -1,0 +1,141 @@
+"""The bar on a real pseudo-terminal, which must stay usable whatever happens."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+ROWS, COLUMNS = 40, 90
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+def on_terminal(ending: str, term: str = "xterm-256color") -> tuple[str, int]:
+    """What a terminal receives from the run, and the exit code."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    before = termios.tcgetattr(slave)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tests.training.logging.narrate", ending],
+        cwd=ROOT,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": term, "COLUMNS": "", "LINES": ""},
+    )
+    received = b""
+    while running.poll() is None or _is_ready(master):
+        if _is_ready(master):
+            received += os.read(master, 65536)
+    assert termios.tcgetattr(slave) == before
+    os.close(slave)
+    os.close(master)
+    return received.decode(), running.returncode
+
+
+def _is_ready(handle: int) -> bool:
+    return bool(select.select([handle], [], [], 0.05)[0])
+
+
+class Screen:
+    """What stands on a terminal after the codes that rich uses: up, erase line, return."""
+
+    def __init__(self, received: str) -> None:
+        self.lines = [""]
+        self.row = 0
+        self.cursor_is_visible = True
+        while received:
+            received = self._take(received)
+
+    def _take(self, rest: str) -> str:
+        if rest.startswith("\x1b["):
+            end = next(i for i, c in enumerate(rest[2:], 2) if c.isalpha())
+            self._control(rest[2:end], rest[end])
+            return rest[end + 1 :]
+        letter = rest[0]
+        if letter == "\n":
+            self.row += 1
+            if self.row == len(self.lines):
+                self.lines.append("")
+        elif letter != "\r":
+            self.lines[self.row] += letter
+        return rest[1:]
+
+    def _control(self, argument: str, code: str) -> None:
+        if code == "A":
+            self.row -= int(argument)
+        elif code == "K":
+            self.lines[self.row] = ""
+        elif argument == "?25":
+            self.cursor_is_visible = code == "h"
+        else:
+            assert code == "m", f"{argument}{code} is not expected"
+
+
+def test_the_bar_goes_and_what_is_worth_keeping_stays():
+    received, code = on_terminal("")
+
+    screen = Screen(received)
+    assert code == 0
+    assert "step 20/100" in received and "━" in received and "loss   2.5000" in received
+    kept = "\n".join(screen.lines)
+    assert "━━" not in kept and "so far" not in kept
+    for text in (
+        "model      language:tiny",
+        "eval        10/100",
+        "← best",
+        "speed      640 samples/s",
+    ):
+        assert text in kept
+    assert not any(screen.lines[screen.row :])
+    assert screen.cursor_is_visible
+
+
+def test_what_others_print_stands_above_the_bar():
+    received, _ = on_terminal("")
+
+    lines = Screen(received).lines
+    assert "printed by a library" in lines and "warned by a library" in lines
+
+
+def test_what_a_model_writes_is_shown_as_text():
+    received, _ = on_terminal("")
+
+    assert "a �[31mred [bold]preview" in received
+
+
+@pytest.mark.parametrize(("ending", "code"), [("raised", 1), ("killed", 1)])
+def test_a_run_that_fails_leaves_the_cursor_and_the_lines(ending: str, code: int):
+    received, ended = on_terminal(ending)
+
+    screen = Screen(received)
+    assert ended == code
+    assert screen.cursor_is_visible
+    if ending == "raised":
+        kept = "\n".join(screen.lines)
+        assert "━━" not in kept
+        assert "failed" not in kept[: kept.index("Traceback")]  # the supervisor tells the fault
+        assert kept.index("Traceback") < kept.rindex("out of luck")
+
+
+def test_the_cursor_is_hidden_for_no_moment_that_outlives_a_kill():
+    received, _ = on_terminal("killed")
+
+    assert received.count(HIDE) == received.count(SHOW) == 1
+    assert 0 <= received.index(SHOW) - received.index(HIDE) < 200
+
+
+def test_a_terminal_that_cannot_redraw_gets_plain_lines():
+    received, code = on_terminal("", term="dumb")
+
+    assert code == 0
+    assert "\x1b" not in received and "step        20/100" in received

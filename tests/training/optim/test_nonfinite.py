@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from engines.base import Update
+from tests.training.tiny import TinyTask, one_rank, run_tiny
+from training.accumulate import Window
+from training.data.order import DataOrder
+from training.optim.nonfinite import MOST_UNCHECKED, Nonfinite
+
+INDEX = 5
+"""The sample that spoils a step, at a step that depends on the order."""
+SPOILT = next(s for s in range(3) if INDEX in DataOrder(24, 8, 0).batch(s)[1]) + 1
+SPOILERS = {
+    "loss": {"infinite_at": [INDEX]},
+    "gradient": {"nan_gradient_at": [INDEX]},
+}
+
+
+@pytest.mark.parametrize("what", SPOILERS)
+def test_stop_ends_the_run_and_says_where(what):
+    run = run_tiny(
+        one_rank(), TinyTask(**SPOILERS[what]), train={"epochs": 4}, eval={"every": None}
+    )
+    assert run.outcome.status == "failed"
+    assert run.outcome.exit_code == 1
+    assert f" at step {SPOILT}; lower optim.lr" in run.outcome.reason
+    assert ("loss inf" in run.outcome.reason) == (what == "loss")
+    assert run.outcome.steps == SPOILT
+
+
+@pytest.mark.parametrize("what", SPOILERS)
+def test_nothing_that_is_not_finite_is_saved_or_evaluated(what):
+    run = run_tiny(
+        one_rank(),
+        TinyTask(**SPOILERS[what]),
+        train={"epochs": 4},
+        save={"every": 1},
+        eval={"every": 1},
+    )
+    assert sorted(run.shelf.saved) == list(range(1, SPOILT))
+    assert [e.step for e in run.listener.evaluations] == list(range(1, SPOILT))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("what", SPOILERS)
+def test_skip_goes_on_as_if_the_step_had_not_been(what, clip_norm):
+    changes = {
+        "train": {"epochs": 1, "on_nonfinite": "skip 1"},
+        "optim": {"name": "sgd", "lr": 0.1, "clip_norm": clip_norm},
+        "schedule": {"name": "constant"},
+    }
+    run = run_tiny(one_rank(), TinyTask(**SPOILERS[what]), **changes)
+    assert run.outcome.status == "completed"
+    assert [s.step for s in run.listener.steps if s.skipped] == [SPOILT]
+    assert ("skipped", SPOILT) in [(k, f.get("step")) for k, f in run.listener.events]
+    # The same steps without the spoilt one: its gradients weigh nothing, but momentum goes on.
+    weights = torch.cat([w.flatten() for w in run.weights.values()])
+    assert torch.isfinite(weights).all()
+    assert not math.isnan(run.listener.evaluations[-1].metrics["error"])
+    # Weights after the spoilt step are those before it, to the bit.
+    saved = run_tiny(one_rank(), TinyTask(**SPOILERS[what]), save={"every": 1}, **changes).shelf
+    before = saved.saved[SPOILT - 1]["pieces"] if SPOILT > 1 else None
+    after = saved.saved[SPOILT]["pieces"]
+    if before:
+        for key, value in before.items():
+            assert torch.equal(after[key], value), key
+
+
+@pytest.mark.parametrize("what", SPOILERS)
+def test_skip_ends_the_run_after_so_many_in_a_row(what):
+    every = {name: range(24) for name in SPOILERS[what]}
+    run = run_tiny(one_rank(), TinyTask(**every), train={"epochs": 4, "on_nonfinite": "skip 2"})
+    assert run.outcome.status == "failed"
+    assert run.outcome.reason.startswith(
+        f"3 steps in a row were not finite, the last the {what} of step 3; lower optim.lr"
+    )
+    assert not run.shelf.saved
+
+
+def test_one_sound_step_begins_the_count_anew():
+    indices = [int(DataOrder(24, 8, 0).batch(step)[1][0]) for step in (0, 2)]
+    run = run_tiny(
+        one_rank(), TinyTask(infinite_at=indices), train={"epochs": 1, "on_nonfinite": "skip 1"}
+    )
+    assert run.outcome.status == "completed"
+    assert [s.step for s in run.listener.steps if s.skipped] == [1, 3]
+
+
+class Norms:
+    """An engine that knows its gradient norms beforehand."""
+
+    def __init__(self, norms, skipped=()):
+        self._updates = [
+            Update(torch.tensor(norm), skipped=number in skipped)
+            for number, norm in enumerate(norms, start=1)
+        ]
+
+    def step(self):
+        return self._updates.pop(0)
+
+
+def take_all(losses, engine):
+    nonfinite = Nonfinite("stop")
+    for step, loss in enumerate(losses, start=1):
+        nonfinite.take(engine, Window(torch.tensor(loss), {}, 1), step)
+    return nonfinite
+
+
+def test_steps_that_were_not_looked_at_are_found_together_and_the_first_is_named():
+    nonfinite = take_all([1.0, 2.0, math.nan, math.inf], Norms([1.0, 1.0, math.nan, 1.0]))
+    assert nonfinite.met()
+    assert nonfinite.describe(one_rank()).startswith("loss nan and gradient norm nan at step 3;")
+
+
+def test_an_update_that_fp16_skipped_is_no_fault_but_its_loss_may_be_one():
+    overflow = Norms([1.0, math.inf], skipped=[2])
+    assert not take_all([1.0, 2.0], overflow).met()
+    assert take_all([1.0, math.nan], Norms([1.0, math.inf], skipped=[2])).met()
+
+
+def test_a_norm_of_minus_one_is_not_finite():
+    assert take_all([1.0], Norms([-1.0])).met()
+
+
+def test_a_device_that_runs_ahead_is_not_waited_for_at_each_step():
+    cuda = torch.device("cuda")
+    assert not take_all([1.0] * (MOST_UNCHECKED - 1), Norms([1.0] * MOST_UNCHECKED)).is_due(cuda)
+    assert take_all([1.0] * MOST_UNCHECKED, Norms([1.0] * MOST_UNCHECKED)).is_due(cuda)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.tiny import make_settings, one_rank
+from training.optim import optimizer as optim
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 5)
+        self.norm = nn.LayerNorm(5)
+        self.last = nn.Linear(5, 2, bias=False)
+        self.fixed = nn.Parameter(torch.zeros(2, 2), requires_grad=False)
+
+
+def build(model, **changes):
+    spec = optim.spec(make_settings(**changes), model, one_rank())
+    groups = [{"params": [], **options} for options in spec.options]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[spec.group_of(name, parameter)]["params"].append(parameter)
+    return spec, spec.build(groups)
+
+
+def test_matrices_decay_and_vectors_do_not():
+    model = Net()
+    _, optimizer = build(model, optim={"weight_decay": 0.3})
+    decaying, still = optimizer.param_groups
+    assert decaying["weight_decay"] == 0.3
+    assert still["weight_decay"] == 0.0
+    assert decaying["params"] == [model.first.weight, model.last.weight]
+    assert still["params"] == [model.first.bias, model.norm.weight, model.norm.bias]
+
+
+@pytest.mark.parametrize(
+    ("model", "decay"),
+    [(nn.Linear(2, 2, bias=False), 0.3), (nn.LayerNorm(2), 0.0)],
+)
+def test_a_group_without_members_is_left_out(model, decay):
+    spec, _ = build(model, optim={"weight_decay": 0.3})
+    assert spec.options == [{"weight_decay": decay}]
+
+
+def test_adamw_gets_the_numbers_of_the_settings():
+    spec, optimizer = build(
+        Net(), optim={"lr": 0.5, "betas": [0.7, 0.8], "eps": 1e-5, "clip_norm": 2.0}
+    )
+    assert isinstance(optimizer, torch.optim.AdamW)
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["betas"], group["eps"]) == (0.5, (0.7, 0.8), 1e-5)
+    assert spec.clip_norm == 2.0
+
+
+def test_adafactor_takes_steps_of_the_learning_rate_as_adamw_does():
+    moved = {}
+    for name in ("adamw", "adafactor"):
+        torch.manual_seed(0)
+        model = Net()
+        _, optimizer = build(model, optim={"name": name, "lr": 1e-3, "weight_decay": 0.0})
+        before = model.first.weight.detach().clone()
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        moved[name] = (model.first.weight - before).square().mean().sqrt()
+    # A first step of AdamW is the sign of the gradient; Adafactor's has a mean square of one.
+    torch.testing.assert_close(moved["adafactor"], moved["adamw"], rtol=0.1, atol=0)
+
+
+def test_sgd_gets_its_momentum():
+    _, optimizer = build(Net(), optim={"name": "sgd", "lr": 0.5, "momentum": 0.4})
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["momentum"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("name", "unread"),
+    [
+        ("adamw", {"momentum"}),
+        ("sgd", {"betas", "eps"}),
+        ("adafactor", {"betas", "eps", "momentum"}),
+    ],
+)
+def test_what_belongs_to_the_other_optimizer_is_not_read(name, unread):
+    made = make_settings(optim={"name": name})
+    read = set()
+
+    class Watched:
+        def __getattr__(self, leaf):
+            read.add(leaf)
+            return getattr(made.optim, leaf)
+
+    watched = make_settings()
+    watched.optim = Watched()
+    optim.spec(watched, Net(), one_rank())
+    assert read == set(type(made.optim).model_fields) - unread
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_fused_kernel_takes_the_steps_of_the_plain_one(name):
+    found = {}
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 4)
+        _, optimizer = build(model, optim={"name": name, "lr": 0.1})
+        assert optimizer.defaults["fused"]
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        for step in range(5):
+            model(torch.full((2, 4), step + 1.0)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        found[fused] = model.weight.detach().clone()
+    torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
+
+
+def test_where_there_is_no_fused_kernel_the_plain_one_is_taken():
+    model = nn.Linear(2, 2, dtype=torch.complex64)
+    _, optimizer = build(model)
+    before = model.weight.detach().clone()
+    model(torch.ones(1, 2, dtype=torch.complex64)).abs().sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight, before)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    LinearLR,
+    OneCycleLR,
+)
+
+from training import settings
+from training.callbacks.base import Budget
+from training.optim.schedule import Schedule, cycle_starts
+
+STEPS = 100
+
+
+def budget(total=STEPS, steps_per_epoch=10):
+    return Budget(total, steps_per_epoch, 8, 8, 1, 1, "")
+
+
+def factors(total=STEPS, **changes):
+    schedule = Schedule(settings.Schedule(**changes), budget(total))
+    return [schedule.factor(step) for step in range(total)]
+
+
+def by_torch(build, peak=1.0):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    scheduler = build(optimizer)
+    found = []
+    for _ in range(STEPS):
+        found.append(optimizer.param_groups[0]["lr"] / peak)
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+# torch multiplies step by step and so gathers rounding.
+def close(expected):
+    return pytest.approx(expected, abs=1e-9)
+
+
+def test_constant_stays_at_the_peak():
+    assert factors(name="constant") == [1.0] * STEPS
+
+
+def test_linear_is_torch_linear():
+    found = factors(name="linear", final=0.2)
+    assert found == close(by_torch(lambda o: LinearLR(o, 1.0, 0.2, STEPS)))
+
+
+def test_cosine_is_torch_cosine():
+    found = factors(name="cosine", final=0.1)
+    assert found == close(by_torch(lambda o: CosineAnnealingLR(o, STEPS, eta_min=0.1)))
+
+
+@pytest.mark.parametrize("t_mult", [1, 2, 3])
+def test_restarts_are_torch_restarts(t_mult):
+    found = factors(name="cosine-restarts", cycle=7, t_mult=t_mult, final=0.05)
+    expected = by_torch(lambda o: CosineAnnealingWarmRestarts(o, 7, t_mult, eta_min=0.05))
+    assert found == close(expected)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.1])
+def test_one_cycle_is_torch_one_cycle(share):
+    found = factors(name="one-cycle", warmup=f"{share:.0%}", final=1 / 25e4)
+    expected = by_torch_one_cycle(share)
+    assert found == close(expected)
+
+
+def by_torch_one_cycle(share):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = OneCycleLR(optimizer, 1.0, total_steps=STEPS, pct_start=share)
+    found = [optimizer.param_groups[0]["lr"]]
+    for _ in range(STEPS - 1):
+        optimizer.step()
+        scheduler.step()
+        found.append(optimizer.param_groups[0]["lr"])
+    return found
+
+
+def test_restarts_with_a_fractional_factor_keep_it():
+    # Whole epochs of ten steps: round(5 × 1.5^k) is 5, 8, 11, 17, 25.
+    starts = cycle_starts(500, "5 epochs", 1.5, budget(500))
+    assert [b - a for a, b in itertools.pairwise(starts)] == [50, 80, 110, 170, 250]
+    starts = cycle_starts(100, 9, 1.5, budget())
+    assert [b - a for a, b in itertools.pairwise(starts)] == [9, 14, 20, 30, 46]
+
+
+def test_every_cycle_begins_at_the_peak_and_falls():
+    found = factors(name="cosine-restarts", cycle="0.5 epochs", t_mult=1.5)
+    starts = cycle_starts(STEPS, "0.5 epochs", 1.5, budget())
+    for begin, end in itertools.pairwise(starts):
+        cycle = found[begin:end]
+        assert cycle[:1] in ([1.0], [])
+        assert cycle == sorted(cycle, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "cosine-restarts"])
+@pytest.mark.parametrize("warmup", [20, "20%", "2 epochs"])
+def test_warm_up_rises_evenly_to_the_peak(name, warmup):
+    found = factors(name=name, warmup=warmup, final=0.5)
+    assert found[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
+    assert found[20] == 1.0
+    rest = Schedule(settings.Schedule(name=name, final=0.5), budget(STEPS - 20))
+    assert found[20:] == [rest.factor(step) for step in range(STEPS - 20)]
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "cosine-restarts", "one-cycle"])
+def test_the_rate_never_falls_below_its_floor(name):
+    found = factors(name=name, warmup=10, final=0.3, cycle=30)
+    assert min(found[10:]) >= 0.3
+    assert max(found) == 1.0
+    assert found[-1] < 0.35 or name == "cosine-restarts"
+
+
+def test_the_closed_form_of_cosine():
+    assert factors(name="cosine")[25] == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_a_warm_up_over_its_cap_is_cut_and_that_is_said():
+    schedule = Schedule(settings.Schedule(warmup="5 epochs", warmup_cap="10%"), budget())
+    assert schedule.factor(9) < 1.0 == schedule.factor(10)
+    assert schedule.warnings == [
+        "schedule.warmup of 50 steps is cut to 10: schedule.warmup_cap is 10%"
+    ]
+    assert not Schedule(settings.Schedule(warmup=10, warmup_cap="10%"), budget()).warnings
+
+
+def test_one_cycle_without_warm_up_rises_all_the_same_and_that_is_said():
+    schedule = Schedule(settings.Schedule(name="one-cycle"), budget())
+    assert schedule.factor(0) == pytest.approx(1 / 25)
+    assert schedule.factor(29) == 1.0
+    assert schedule.warnings == ["schedule.warmup is 0, but one-cycle must rise: it does for 30%"]
+
+
+def test_a_warm_up_as_long_as_the_run_is_survived():
+    for name in ("linear", "cosine", "cosine-restarts", "one-cycle"):
+        assert factors(5, name=name, warmup=9)[-1] < 1.0
+    assert factors(1, name="one-cycle") == [1.0]

@@ -1,0 +1,83 @@
+"""Runs on a machine that is read as a test says, for one process and for each of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from engines.base import World
+from tests.training.readings import CALM
+from tests.training.tiny import Listener, TinyTask, run_tiny
+from training.callbacks.base import Ask, Step
+from training.resources.limits import Governor
+from training.resources.monitor import Monitor
+from training.resources.reading import Reading
+from training.resources.settings import Limits
+
+# 24 samples in steps of 8, for as long as it takes to climb every rung.
+LONG = {"train": {"epochs": 6}, "eval": {"every": None}, "log": {"every": 1}}
+
+
+class Pressed(Listener):
+    """A listener beside a real governor; the machine is read as `percents` say, one a reading.
+
+    The first is read at the start, the last for good. An interval passes after the steps in `at`.
+    """
+
+    def __init__(self, percents: Sequence[float], at: Sequence[int] = (2,)) -> None:
+        super().__init__()
+        left = list(percents)
+        monitor = Monitor(lambda: _read(left), every_s=3600)
+        monitor.take = self._take  # type: ignore[method-assign]
+        self._monitor, self._at, self._new = monitor, at, False
+        self._governor = Governor(Limits(), monitor, self.event)
+
+    def start(self, budget) -> None:
+        super().start(budget)
+        self._governor.start(budget)
+
+    def step(self, step: Step) -> Ask:
+        self._new = step.step in self._at
+        return super().step(step) | self._governor.step(step)
+
+    def relieved(self, left: Ask) -> Ask:
+        super().relieved(left)
+        return self._governor.relieved(left)
+
+    def end(self, outcome) -> None:
+        super().end(outcome)
+        self._governor.end(outcome)
+
+    def _take(self) -> Reading | None:
+        was_new, self._new = self._new, False
+        return self._monitor.read() if was_new else None
+
+
+def _read(left: list[float]) -> Reading:
+    return replace(CALM, ram=left.pop(0) if len(left) > 1 else left[0])
+
+
+def pressed_run(world: World, percents: Mapping[int, Sequence[float]], changes: dict) -> dict:
+    """A run in which each rank's machine is read as `percents` say, calm where they do not."""
+    hook = Pressed(percents.get(world.rank, [40.0]))
+    return told(run_tiny(world, hook=hook, **LONG | changes))
+
+
+def throttled_run(world: World, task: dict, asks: dict[int, Ask], changes: dict) -> dict:
+    """A run in which rungs are carried out as asked, whatever the machine says."""
+    return told(run_tiny(world, TinyTask(**task), Listener(asks), **LONG | changes))
+
+
+def told(run) -> dict[str, Any]:
+    """What a run gave, as plain numbers."""
+    return {
+        "losses": [line.loss for line in run.listener.lines],
+        "kinds": run.listener.kinds(),
+        "facts": [facts for _, facts in run.listener.events],
+        "steps": run.outcome.steps,
+        "exit_code": run.outcome.exit_code,
+        "saved": list(run.shelf.saved),
+        "weights": {name: weight.tolist() for name, weight in run.weights.items()},
+        "samples": [line.samples for line in run.listener.lines],
+    }

@@ -1,0 +1,88 @@
+"""Limits of containers, from folders laid out as the kernel lays them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.resources import cgroup
+
+GIB = 2**30
+
+
+def lay_out(folder: Path, files: dict[str, object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(f"{content}\n")
+
+
+def membership(tmp_path: Path, *lines: str) -> Path:
+    file = tmp_path / "membership"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def test_version_two_counts_what_cannot_be_dropped(tmp_path: Path):
+    stat = f"anon {3 * GIB}\nactive_file {GIB}\ninactive_file {2 * GIB}\nslab_reclaimable 0"
+    lay_out(
+        tmp_path / "fs" / "box",
+        {"memory.max": 8 * GIB, "memory.current": 6 * GIB, "memory.stat": stat},
+    )
+
+    found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/box"))
+    assert found == cgroup.Share(8 * GIB, 3 * GIB)
+    assert found.percent == 37.5
+
+
+def test_the_tightest_of_all_groups_above_counts(tmp_path: Path):
+    lay_out(tmp_path / "fs" / "job", {"memory.max": 2 * GIB, "memory.current": GIB})
+    lay_out(tmp_path / "fs" / "job" / "step", {"memory.max": "max", "memory.current": GIB})
+    lay_out(tmp_path / "fs" / "job" / "step" / "task", {"memory.max": 4 * GIB, "memory.current": 7})
+
+    found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/job/step/task"))
+    assert found == cgroup.Share(2 * GIB, GIB)
+
+
+def test_inside_a_container_only_the_mount_is_seen(tmp_path: Path):
+    lay_out(tmp_path / "fs", {"memory.max": 4 * GIB, "memory.current": GIB})
+
+    found = cgroup.memory(tmp_path / "fs", membership(tmp_path, "0::/docker/0a1b2c"))
+    assert found == cgroup.Share(4 * GIB, GIB)
+
+
+def test_version_one_beside_an_empty_version_two(tmp_path: Path):
+    lay_out(
+        tmp_path / "fs" / "memory" / "slurm" / "job_1",
+        {
+            "memory.limit_in_bytes": 4 * GIB,
+            "memory.usage_in_bytes": 3 * GIB,
+            "memory.stat": f"total_active_file {GIB}\ntotal_inactive_file {GIB}",
+            "memory.memsw.limit_in_bytes": 5 * GIB,
+            "memory.memsw.usage_in_bytes": 3 * GIB + 512,
+        },
+    )
+    lines = ["4:cpu,cpuacct:/", "5:memory:/slurm/job_1", "0::/"]
+
+    places = (tmp_path / "fs", membership(tmp_path, *lines))
+    assert cgroup.memory(*places) == cgroup.Share(4 * GIB, GIB)
+    assert cgroup.swap(*places) == cgroup.Share(GIB, 512)
+
+
+def test_no_limit_is_none(tmp_path: Path):
+    lay_out(tmp_path / "fs" / "a", {"memory.max": "max", "memory.current": GIB})
+    # What version 1 says when there is none: the largest number of pages of 4096 bytes.
+    one = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}
+    lay_out(tmp_path / "fs" / "memory", one)
+
+    places = (tmp_path / "fs", membership(tmp_path, "0::/a", "4:memory:/"))
+    assert cgroup.memory(*places) is None
+    assert cgroup.swap(*places) is None
+
+
+def test_a_container_without_swap_has_no_share_of_it(tmp_path: Path):
+    lay_out(tmp_path / "fs", {"memory.swap.max": 0, "memory.swap.current": 0})
+
+    assert cgroup.swap(tmp_path / "fs", membership(tmp_path, "0::/")) is None
+
+
+def test_a_system_without_control_groups_has_no_limit(tmp_path: Path):
+    assert cgroup.memory(tmp_path, tmp_path / "none") is None

@@ -1,0 +1,73 @@
+"""Use of the processors, of those that this process may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.resources.test_cgroup import lay_out, membership
+from training.resources import cpu
+from training.resources.cpu import Busy, CpuUse
+
+
+def use(*counts: Busy) -> list[float | None]:
+    left = list(counts)
+    found = CpuUse(lambda: left.pop(0))
+    return [found.percent() for _ in counts]
+
+
+def test_use_is_what_was_taken_of_what_there_was_since_the_reading_before():
+    assert use(Busy(0.0, 5.0, 2.0), Busy(10.0, 10.0, 2.0), Busy(12.0, 14.0, 2.0)) == [
+        None,
+        25.0,
+        100.0,
+    ]
+
+
+def test_a_moment_later_nothing_new_is_known():
+    assert use(Busy(0.0, 0.0, 1.0), Busy(1.0, 0.5, 1.0), Busy(1.1, 0.6, 1.0)) == [None, 50.0, 50.0]
+
+
+def test_where_the_cores_change_use_begins_anew():
+    assert use(Busy(0.0, 0.0, 1.0), Busy(1.0, 9.0, 4.0), Busy(2.0, 11.0, 4.0)) == [None, None, 50.0]
+
+
+@pytest.fixture
+def many_cores(monkeypatch):
+    monkeypatch.setattr(cpu, "_allowed", lambda: list(range(8)))
+
+
+@pytest.mark.usefixtures("many_cores")
+def test_a_quota_of_version_two_stands_for_the_cores(tmp_path: Path):
+    stat = "usage_usec 2500000\nuser_usec 2000000"
+    lay_out(tmp_path / "fs" / "box", {"cpu.max": "150000 100000", "cpu.stat": stat})
+    lay_out(tmp_path / "fs", {"cpu.max": "max 100000", "cpu.stat": stat})
+
+    found = cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/box"))
+    assert found is not None and (found.busy_s, found.cores) == (2.5, 1.5)
+
+
+@pytest.mark.usefixtures("many_cores")
+def test_a_quota_of_version_one_has_its_use_counted_beside_it(tmp_path: Path):
+    quota = {"cpu.cfs_quota_us": 50_000, "cpu.cfs_period_us": 100_000}
+    lay_out(tmp_path / "fs" / "cpu" / "job", quota)
+    lay_out(tmp_path / "fs" / "cpuacct" / "job", {"cpuacct.usage": 3_000_000_000})
+
+    found = cpu.of_quota(tmp_path / "fs", membership(tmp_path, "4:cpu,cpuacct:/job"))
+    assert found is not None and (found.busy_s, found.cores) == (3.0, 0.5)
+
+
+@pytest.mark.usefixtures("many_cores")
+@pytest.mark.parametrize("quota", ["max 100000", "1600000 100000"])
+def test_a_quota_that_allows_all_cores_is_none(tmp_path: Path, quota: str):
+    lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})
+
+    assert cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/")) is None
+
+
+def test_the_cores_at_hand_count_on():
+    first, second = cpu.count(), cpu.count()
+
+    assert first.cores > 0
+    assert second.at_s >= first.at_s and second.busy_s >= first.busy_s

@@ -1,0 +1,138 @@
+"""Memory that runs out in a step: the step is taken again in smaller portions, or told of."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from engines.base import World
+from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from training.resources.oom import OutOfMemory, is_out_of_memory
+
+CHANGES: dict[str, Any] = {
+    "train": {"epochs": 2},
+    "eval": {"every": None},
+    "log": {"every": 1},
+    "global_batch": 8,
+    "micro_batch": 8,
+}
+
+
+class HungryTask(TinyTask):
+    """Runs out of memory in the backward pass of the last micro-batch that is too large."""
+
+    def __init__(self, fits: int, fault: BaseException) -> None:
+        super().__init__(dtype=torch.float32)
+        self.fits, self.fault = fits, fault
+
+    def loss(self, model, batch):
+        found = super().loss(model, batch)
+        if len(batch["x"]) > self.fits:
+            found.sum.register_hook(self._run_out)
+        return found
+
+    def _run_out(self, _gradient):
+        raise self.fault
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand much more")
+
+
+def run(fits: int, fault: BaseException = FULL, **changes):
+    hook = Listener()
+    return run_tiny(one_rank(), HungryTask(fits, fault), hook, **CHANGES | changes)
+
+
+def losses(found) -> list[float]:
+    return [line.loss for line in found.listener.lines]
+
+
+@pytest.mark.parametrize("fits", [4, 2, 1])
+def test_halving_the_micro_batch_changes_losses_by_rounding_only(fits):
+    found = run(fits)
+
+    events = [(kind, facts) for kind, facts in found.listener.events if kind == "out_of_memory"]
+    assert len(events) == {4: 1, 2: 2, 1: 3}[fits]
+    assert events[0][1] == {"at": 1, "text": "CUDA out of memory. Tried to allocate 2 GiB."}
+    assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)  # sums of float32
+
+
+def test_what_a_pass_left_behind_before_it_failed_is_no_part_of_the_step():
+    class Late(HungryTask):
+        passes = 0
+
+        def loss(self, model, batch):
+            self.passes += 1
+            self.fits = 2 if self.passes == 2 else 4  # the first micro-batch is through by then
+            return super().loss(model, batch)
+
+    found = run_tiny(one_rank(), Late(4, FULL), **CHANGES | {"micro_batch": 4})
+    assert "smaller_micro_batch" in found.listener.kinds()
+    assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_it_is_halved_three_times_at_most_and_then_told_with_what_to_write():
+    with pytest.raises(OutOfMemory) as told:
+        run(0, global_batch=16, micro_batch=16)
+    assert str(told.value) == (
+        "ran out of memory with micro-batches of 2: CUDA out of memory. Tried to allocate 2 GiB.\n"
+        "  mend     write  --batch-size 1 --set train.global_batch=16"
+    )
+
+
+def test_one_sample_that_does_not_fit_is_told_so():
+    with pytest.raises(OutOfMemory, match="a smaller model, shorter samples"):
+        run(0)
+
+
+def full_run(world: World) -> tuple[str, list[str]]:
+    """What a rank raises whose micro-batches do not fit, and the events before."""
+    hook = Listener()
+    with pytest.raises(OutOfMemory) as told:
+        run_tiny(world, HungryTask(2, FULL), hook, **CHANGES | {"micro_batch": 4})
+    return str(told.value), hook.kinds()
+
+
+def test_beside_other_ranks_a_step_is_not_taken_again_but_told_of(two_ranks):
+    for told, kinds in two_ranks.run(full_run):
+        assert told.endswith("write  --batch-size 2 --set train.global_batch=8")
+        assert "smaller_micro_batch" not in kinds
+
+
+def test_other_faults_are_not_taken_for_it():
+    with pytest.raises(RuntimeError, match="shapes differ") as told:
+        run(4, RuntimeError("shapes differ"))
+    assert not isinstance(told.value, OutOfMemory)
+
+
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you"
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (FULL, True),
+        (MemoryError(), True),
+        (RuntimeError(ALLOCATOR), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("shapes differ"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_faults_of_memory_are_known_by_class_or_by_the_words_of_allocators(fault, expected):
+    assert is_out_of_memory(fault) is expected
+
+
+def test_the_allocator_of_the_cpu_says_what_is_looked_for():
+    with pytest.raises(RuntimeError) as told:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(told.value)
+
+
+def test_a_fault_without_words_is_told_by_its_class():
+    batches: Any = SimpleNamespace(micro_batch=2, smaller=1, global_batch=8)
+    assert "micro-batches of 2: MemoryError\n" in str(OutOfMemory(MemoryError(), batches))

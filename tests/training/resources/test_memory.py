@@ -1,0 +1,78 @@
+"""The memory of this process, and giving back what nobody uses."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from training.resources.memory import device_bytes, host_bytes, peaks, relieve
+
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+def test_host_memory_follows_what_is_taken_and_given_back():
+    before = host_bytes()
+    taken = torch.ones(64 * MIB // 4)
+    during = host_bytes()
+    del taken
+
+    assert during - before > 60 * MIB
+    assert host_bytes() < during - 60 * MIB
+    highest = peaks(CPU)["host"]
+    assert highest is not None and highest >= during - MIB
+
+
+def test_a_cpu_has_no_device_memory():
+    assert device_bytes(CPU) is None
+    assert peaks(CPU)["device"] is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_sees_its_own_memory():
+    host_bytes()  # the parent's process is known from here on
+    if (child := os.fork()) == 0:
+        before = host_bytes()
+        taken = mmap.mmap(-1, 32 * MIB)  # new pages: the heap may have room left by other tests
+        for place in range(0, len(taken), mmap.PAGESIZE):
+            taken[place] = 1
+        os._exit(0 if host_bytes() - before > 24 * MIB else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+FRAGMENTS = """
+import torch
+from training.resources.memory import host_bytes, relieve
+
+class Ring:
+    def __init__(self):
+        self.block, self.itself = bytearray(50_000), self
+
+# Each cycle is garbage at once, but nobody has collected it; what stays pins the heap's end.
+import gc
+gc.disable()
+last = [Ring() for _ in range(4000)][-1]
+full = host_bytes()
+relieve(torch.device("cpu"))
+print(full - host_bytes())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries give back by themselves")
+def test_relief_gives_garbage_and_the_allocators_reserve_back_to_the_system():
+    done = subprocess.run(
+        [sys.executable, "-c", FRAGMENTS], capture_output=True, text=True, check=True
+    )
+
+    # Of 4000 blocks of 50 kB, most at least: what lies behind the last one in use stays.
+    assert int(done.stdout) > 150 * MIB
+
+
+def test_relief_can_be_asked_for_at_any_time():
+    relieve(CPU)

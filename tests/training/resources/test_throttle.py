@@ -1,0 +1,103 @@
+"""Throttled runs learn what undisturbed ones learn; those that cannot stay save and end."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+import torch
+
+from engines.catalog import ENGINES, missing
+from tests.training.resources.pressed import LONG, Pressed, pressed_run, throttled_run, told
+from tests.training.tiny import one_rank, run_tiny
+from training.callbacks.base import Ask
+
+FULL = [40.0, 99.0]
+BATCH = {"global_batch": 8, "micro_batch": 4}
+HELPED = BATCH | {"loader": {"workers": 2}}
+FEWER, SMALLER = Ask.RELIEF | Ask.FEWER_WORKERS, Ask.RELIEF | Ask.SMALLER_BATCH
+# Sums of float64 in another order.
+ROUNDING = 1e-12
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return told(run_tiny(one_rank(), **LONG | BATCH))
+
+
+def test_pressure_that_stays_climbs_every_rung_and_ends_with_75_within_one_interval():
+    before = set(multiprocessing.active_children())
+    hook = Pressed(FULL)
+    run = told(run_tiny(one_rank(), hook=hook, **LONG | HELPED))
+
+    rungs = [kind for kind in run["kinds"] if kind in ("fewer_workers", "smaller_micro_batch")]
+    assert rungs == ["fewer_workers", "fewer_workers", "smaller_micro_batch"]
+    # Two steps, and two more to see what smaller micro-batches take; all of one reading.
+    assert (run["steps"], run["exit_code"], run["saved"]) == (4, 75, [4])
+    assert run["kinds"].count("limit_warning") == 1
+    assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.mark.slow
+def test_a_run_that_was_throttled_goes_on_with_the_losses_of_an_undisturbed_one(undisturbed):
+    # Full at step 2; calm once it has climbed as far as smaller micro-batches.
+    run = told(run_tiny(one_rank(), hook=Pressed([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED))
+
+    assert run["exit_code"] == 0
+    assert "smaller_micro_batch" in run["kinds"] and "pressure" not in run["kinds"]
+    assert run["losses"] == pytest.approx(undisturbed["losses"], rel=ROUNDING)
+    assert run["samples"] == undisturbed["samples"]
+
+
+def test_fewer_workers_change_no_bit(undisturbed):
+    run = throttled_run(one_rank(), {}, {2: FEWER, 5: FEWER}, HELPED)
+
+    assert run["kinds"].count("fewer_workers") == 2
+    assert (run["losses"], run["weights"]) == (undisturbed["losses"], undisturbed["weights"])
+
+
+def test_smaller_micro_batches_change_losses_by_rounding_only(undisturbed):
+    run = throttled_run(one_rank(), {}, {1: SMALLER, 4: SMALLER, 6: SMALLER}, BATCH)
+
+    assert run["kinds"].count("smaller_micro_batch") == 2  # 4, 2, 1: then nothing is left
+    assert run["losses"] == pytest.approx(undisturbed["losses"], rel=ROUNDING)
+
+
+@pytest.mark.slow
+def test_a_run_that_pressure_ended_goes_on_as_if_nothing_had_been(undisturbed):
+    hook = Pressed(FULL)
+    stopped = run_tiny(one_rank(), hook=hook, **LONG | HELPED)
+    rest = run_tiny(one_rank(), before=stopped.shelf.before(4), **LONG | BATCH)
+
+    losses = [line.loss for line in (*hook.lines, *rest.listener.lines)]
+    assert losses == pytest.approx(undisturbed["losses"], rel=ROUNDING)
+
+
+def test_pressure_on_one_rank_throttles_and_ends_both(two_ranks):
+    both = two_ranks.run(pressed_run, {1: FULL}, {"global_batch": 8, "micro_batch": 2})
+
+    for run in both:
+        assert (run["steps"], run["exit_code"], run["saved"]) == (4, 75, [4])
+        assert "smaller_micro_batch" in run["kinds"]
+    assert "pressure" not in both[0]["kinds"] and "pressure" in both[1]["kinds"]
+    assert both[0]["weights"] == both[1]["weights"]
+
+
+SINGLE = {"dtype": torch.float32}
+
+
+QUICK = ("local", "zero2-offload")  # plain, and the one that has to be told
+
+
+@pytest.mark.parametrize(
+    "engine", [e if e in QUICK else pytest.param(e, marks=pytest.mark.slow) for e in ENGINES]
+)
+def test_every_engine_takes_smaller_micro_batches_between_two_steps(two_ranks, engine):
+    if absent := missing(ENGINES[engine]):
+        pytest.skip(f"{absent[0]} is not installed")
+    changes = {"global_batch": 8, "micro_batch": 4, "engine": engine, "train": {"epochs": 2}}
+    plain = two_ranks.run(throttled_run, SINGLE, {}, changes)
+    for run in two_ranks.run(throttled_run, SINGLE, {2: SMALLER, 4: SMALLER}, changes):
+        assert run["kinds"].count("smaller_micro_batch") == 2
+        # Rounding of float32 over six steps.
+        assert run["losses"] == pytest.approx(plain[0]["losses"], rel=1e-5)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.training.tiny import make_settings
+from training.data.order import DataOrder
+from training.train_plan import solve
+
+
+def budget(length=100, global_batch=8, micro_batch=2, world_size=2, **changes):
+    order = DataOrder(length, global_batch, 0)
+    return solve(
+        make_settings(**changes),
+        order,
+        micro_batch=micro_batch,
+        world_size=world_size,
+        units="tokens",
+    )
+
+
+def test_micro_batch_accumulation_and_ranks_make_up_the_global_batch():
+    found = budget()
+    assert found.micro_batch * found.accumulation * found.world_size == found.global_batch == 8
+    assert found.steps_per_epoch == 12
+
+
+@pytest.mark.parametrize(
+    ("train", "steps"),
+    [
+        ({"epochs": 3}, 36),
+        ({"epochs": 0.5}, 6),
+        ({"epochs": 0.001}, 1),
+        ({"epochs": 3, "max_steps": 20}, 20),
+        ({"epochs": 1, "max_steps": 500}, 12),
+    ],
+)
+def test_a_run_is_as_long_as_the_shorter_of_epochs_and_steps(train, steps):
+    assert budget(train=train).total_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"), [(5, 5), ("1 epoch", 12), ("0.5 epochs", 6), ("25%", 9), (None, None)]
+)
+def test_cadences_are_in_steps(every, steps):
+    found = budget(train={"epochs": 3}, eval={"every": every}, save={"every": every})
+    assert found.eval_every == found.save_every == steps
+
+
+def test_a_cadence_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="often"):
+        budget(eval={"every": "often"})

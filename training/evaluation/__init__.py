@@ -1,0 +1,1 @@
+"""Evaluation, early stopping and noise controls."""

@@ -1,0 +1,125 @@
+"""Tells people what happens in a run, through one voice or several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from training.about import About
+from training.callbacks.base import Ask, Budget, Evaluation, Hook, Logged, Outcome, Step
+from training.logging import urgent, words
+from training.logging.line_file import RunFolderError
+from training.logging.progress import Progress
+from training.logging.voice import Kind, Voice
+from training.resources.gauges import Gauges
+
+_REDRAW_S = 0.25
+_DRAWING_SHARE = 0.002
+"""Of the training thread's time; a drawing takes about a millisecond."""
+
+
+class Narrator(Hook):
+    """Turns what the loop tells into texts; for rank 0."""
+
+    def __init__(
+        self,
+        about: About,
+        voices: Sequence[Voice],
+        now: Callable[[], float] = time.monotonic,
+        gauges: Gauges | None = None,
+    ) -> None:
+        """`gauges` tell how full the machine is."""
+        self._gauges = gauges or Gauges()
+        self._about = about
+        self._voices = voices
+        self._now = now
+        self._drawing = [voice for voice in voices if voice.draws]
+        self._draw_at = now()
+        self._budget: Budget
+        self._progress: Progress | None = None
+
+    def start(self, budget: Budget) -> None:
+        """Say what begins."""
+        self._budget = budget
+        self._progress = Progress(budget, self._now)
+        self._say("head", "\n".join(words.head(self._about, budget)))
+
+    def step(self, step: Step) -> Ask:
+        """Count the step, and draw where the last drawing is old."""
+        assert self._progress is not None
+        self._progress.stepped(step.step)
+        if self._drawing and self._now() >= self._draw_at:
+            self._draw()
+        return Ask.NOTHING
+
+    def logged(self, line: Logged) -> None:
+        """Say the numbers of a logged step."""
+        assert self._progress is not None
+        self._progress.last = line
+        use = words.use(self._gauges.newest)
+        text = words.train(line, self._progress.position(), self._budget.units, use)
+        self._say("train", text)
+
+    def evaluated(self, evaluation: Evaluation) -> Ask:
+        """Say the metrics of a split."""
+        assert self._progress is not None
+        self._progress.evaluated()
+        kind: Kind = "best" if evaluation.is_best else "evaluated"
+        self._say(kind, words.evaluation(evaluation, self._budget.end_step))
+        return Ask.NOTHING
+
+    def saved(self, folder: Path, step: int) -> None:
+        """Say which checkpoint is on disk."""
+        assert self._progress is not None
+        self._progress.saved(step)
+        name = f"{folder.parent.name}/{folder.name}"
+        self._say("saved", words.saved(name, step, self._budget.end_step))
+
+    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+        """Show a preview, say what cannot wait, and leave the rest to the log."""
+        if kind == "preview":
+            for voice in self._voices:
+                voice.show(f"{facts['when']} training", words.visible(str(facts["text"])))
+        elif kind == "resumed":
+            self._say("head", words.resumed(facts))
+        elif kind == "intake_learnt":
+            self._say("notice", words.learnt(facts))
+        elif kind == "best_loaded":
+            self._say("notice", words.row("weights", f"those of step {facts['step']}, the best"))
+        elif kind == "control":
+            self._say("notice", words.row("control", str(facts["text"])))
+        elif kind == "tracked":
+            self._say("notice", words.row(str(facts["by"]), str(facts["text"])))
+        elif (text := urgent.text(kind, facts)) is not None:
+            self._say("warning", text)
+        else:
+            self._say("log", words.event(kind, facts))
+
+    def end(self, outcome: Outcome) -> None:
+        """Say how it ended, and close every voice, also when one of them fails."""
+        try:
+            # Of a failed run the fault is told already; a full disk must not hide it.
+            with suppress(*([RunFolderError] if outcome.status == "failed" else [])):
+                if self._progress is not None:
+                    # Which rank failed first is known to the supervisor alone, who will say it.
+                    kind: Kind = "log" if outcome.status == "failed" else "summary"
+                    lines = words.summary(outcome) + words.machine(self._gauges.near_limits())
+                    self._say(kind, "\n".join(lines))
+        finally:
+            for voice in self._voices:
+                voice.close()
+
+    def _say(self, kind: Kind, text: str) -> None:
+        for voice in self._voices:
+            voice.say(kind, text)
+
+    def _draw(self) -> None:
+        assert self._progress is not None
+        began = self._now()
+        position = self._progress.position()
+        for voice in self._drawing:
+            voice.draw(position, self._budget.units, words.use(self._gauges.newest))
+        now = self._now()
+        self._draw_at = now + max(_REDRAW_S, (now - began) / _DRAWING_SHARE)

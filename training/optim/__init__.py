@@ -1,0 +1,1 @@
+"""Optimizer, schedule, EMA and the handling of non-finite values."""

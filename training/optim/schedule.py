@@ -1,0 +1,146 @@
+"""The learning rate over the run: a curve from its peak downwards, after a warm-up."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from training import duration
+
+if TYPE_CHECKING:
+    from training.callbacks.base import Budget
+    from training.settings import Schedule as Settings
+
+Curve = Callable[[int], float]
+
+ONE_CYCLE_RISE = "30%"
+ONE_CYCLE_START = 1 / 25
+"""Share of the peak at the first step. Source: as torch.optim.lr_scheduler.OneCycleLR."""
+
+
+class Schedule:
+    """What the peak learning rate is multiplied by, for each step of a run."""
+
+    def __init__(self, settings: Settings, budget: Budget):
+        """Raises ValueError where a length of `settings` is none."""
+        self.warnings: list[str] = []
+        """What was not done as it was written, for a person."""
+        self._start = budget.schedule_start
+        # A schedule that begins anew has the steps that are left.
+        steps = max(1, budget.total_steps - self._start)
+        self._curve = self._build(settings, replace(budget, total_steps=steps))
+
+    def factor(self, step: int) -> float:
+        """For the update after `step` updates; in [0, 1]."""
+        return self._curve(step - self._start)
+
+    def _build(self, settings: Settings, budget: Budget) -> Curve:
+        total = budget.total_steps
+        warmup = self._warmup(settings, budget)
+        if settings.name == "constant":
+            return warmed(lambda step: 1.0, warmup)
+        final = settings.final
+        if settings.name == "linear":
+            return warmed(linear(total - warmup, final), warmup)
+        if settings.name == "cosine":
+            return warmed(cosine(total - warmup, final), warmup)
+        if settings.name == "one-cycle":
+            return one_cycle(total, warmup, final)
+        starts = cycle_starts(total - warmup, settings.cycle, settings.t_mult, budget)
+        return warmed(cosine_restarts(starts, final), warmup)
+
+    def _warmup(self, settings: Settings, budget: Budget) -> int:
+        steps = _steps(settings.warmup, budget)
+        if settings.name == "one-cycle" and not steps:
+            self.warnings.append(
+                f"schedule.warmup is 0, but one-cycle must rise: it does for {ONE_CYCLE_RISE}"
+            )
+            steps = _steps(ONE_CYCLE_RISE, budget)
+        cap = settings.warmup_cap
+        if cap is not None and steps > (most := _steps(cap, budget)):
+            self.warnings.append(
+                f"schedule.warmup of {steps} steps is cut to {most}: schedule.warmup_cap is {cap}"
+            )
+            steps = most
+        return steps
+
+
+def warmed(curve: Curve, warmup_steps: int) -> Curve:
+    """`curve` after `warmup_steps` of even rise, which begin above 0 and end below 1."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        return curve(step - warmup_steps)
+
+    return factor
+
+
+def linear(steps: int, final: float) -> Curve:
+    """From 1 evenly to `final`, which is reached when `steps` are taken."""
+    return lambda step: final + (1 - final) * (1 - step / steps)
+
+
+def cosine(steps: int, final: float) -> Curve:
+    """Half a cosine from 1 to `final`, which is reached when `steps` are taken.
+
+    Source: Loshchilov and Hutter, SGDR, 2017, equation 5, one cycle.
+    """
+    return lambda step: _cosine(1.0, final, step / steps)
+
+
+def cosine_restarts(starts: list[int], final: float) -> Curve:
+    """Half a cosine from 1 to `final` between any two of `starts`; the last ends the last cycle.
+
+    Source: Loshchilov and Hutter, SGDR, 2017, equation 5.
+    """
+
+    def factor(step: int) -> float:
+        cycle = bisect_right(starts, step) - 1
+        begin, end = starts[cycle], starts[cycle + 1]
+        return _cosine(1.0, final, (step - begin) / (end - begin))
+
+    return factor
+
+
+def one_cycle(steps: int, rise: int, final: float) -> Curve:
+    """Half a cosine up in the first `rise` steps, another down to `final` at the last step.
+
+    Source: Smith and Topin, Super-Convergence, 2018; curves as torch's OneCycleLR.
+    """
+    top = rise - 1
+
+    def factor(step: int) -> float:
+        if step < top:
+            return _cosine(ONE_CYCLE_START, 1.0, step / top)
+        return _cosine(1.0, final, (step - top) / max(steps - rise, 1))
+
+    return factor
+
+
+def cycle_starts(steps: int, cycle: int | str, t_mult: float, budget: Budget) -> list[int]:
+    """First steps of the cycles that make up `steps`, and the step after the last of them.
+
+    Cycle k is `cycle` × `t_mult`**k long, in whole steps; in whole epochs where `cycle` is written
+    in them.
+    """
+    epochs = duration.epochs(cycle)
+    whole_epochs = epochs is not None and epochs == int(epochs)
+    unit = budget.steps_per_epoch if whole_epochs else 1
+    first = epochs if epochs is not None and whole_epochs else _steps(cycle, budget)
+    starts = [0]
+    while starts[-1] < steps:
+        length = round(first * t_mult ** (len(starts) - 1)) * unit
+        starts.append(starts[-1] + max(1, length))
+    return starts
+
+
+def _cosine(begin: float, end: float, share: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _steps(length: int | str, budget: Budget) -> int:
+    return duration.steps(length, budget.steps_per_epoch, budget.total_steps)

@@ -1,0 +1,1 @@
+"""Resource monitor, limits, throttling steps and out-of-memory recovery."""

@@ -1,0 +1,113 @@
+"""How busy the processors are that this process may use, by affinity or a container's quota."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from training.resources import cgroup
+
+_LEAST_S = 0.5
+"""Shorter stretches say nothing: the kernel counts in hundredths of a second."""
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A count that only grows."""
+
+    at_s: float
+    busy_s: float
+    """Seconds of processor time that were used, over all of `cores`."""
+    cores: float
+    """As many as may be used at once; a quota may be less than one."""
+
+
+def count() -> Busy:
+    """What was used until now: against the quota where there is one, else of the cores at hand.
+
+    Against a quota counts what is in its group; on the cores at hand, everybody.
+    """
+    return of_quota() or _of_cores()
+
+
+def of_quota(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -> Busy | None:
+    """What a control group allows, where that is less than the cores at hand; None: all of them.
+
+    Source: Linux, Documentation/scheduler/sched-bwc.rst and admin-guide/cgroup-v2.rst.
+    """
+    found = [
+        busy
+        for folder, version in cgroup.folders("cpu", mount, membership)
+        if (busy := (_version_2 if version == 2 else _version_1)(folder)) is not None
+    ]
+    tightest = min(found, key=lambda busy: busy.cores, default=None)
+    return tightest if tightest is not None and tightest.cores < len(_allowed()) else None
+
+
+class CpuUse:
+    """Use of the processors in percent, from one call to the next."""
+
+    def __init__(self, count: Callable[[], Busy] = count) -> None:
+        self._count = count
+        self._before: Busy | None = None
+        self._percent: float | None = None
+
+    def percent(self) -> float | None:
+        """Since the call before, or since one that is half a second old; None: the first call."""
+        now, before = self._count(), self._before
+        if before is None or before.cores != now.cores:
+            self._before = now
+        elif now.at_s - before.at_s >= _LEAST_S:
+            used = (now.busy_s - before.busy_s) / (now.at_s - before.at_s) / now.cores
+            self._percent = min(100.0, max(0.0, 100 * used))
+            self._before = now
+        return self._percent
+
+
+def _of_cores() -> Busy:
+    cores = _allowed()
+    times = psutil.cpu_times(percpu=True)
+    own = [times[core] for core in cores if core < len(times)] or times
+    busy = sum(
+        sum(one) - one.idle - getattr(one, "iowait", 0.0) - _counted_twice(one) for one in own
+    )
+    return Busy(time.monotonic(), busy, len(own))
+
+
+def _counted_twice(times: object) -> float:
+    """Time of guests is in the time of users already."""
+    return float(getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0))
+
+
+def _allowed() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _version_2(folder: Path) -> Busy | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        stat = (folder / "cpu.stat").read_text().split()
+    except (OSError, ValueError):
+        return None
+    if quota == "max":
+        return None
+    used = int(stat[stat.index("usage_usec") + 1]) / 1e6
+    return Busy(time.monotonic(), used, int(quota) / int(period))
+
+
+def _version_1(folder: Path) -> Busy | None:
+    quota = cgroup.number(folder / "cpu.cfs_quota_us")  # -1, no number of ours: no limit
+    period = cgroup.number(folder / "cpu.cfs_period_us")
+    if not quota or not period:
+        return None
+    # The use is counted by a controller of its own, mostly in the same folder by another name.
+    beside = Path(*("cpuacct" if part == "cpu" else part for part in folder.parts))
+    used = cgroup.number(folder / "cpuacct.usage") or cgroup.number(beside / "cpuacct.usage")
+    return None if used is None else Busy(time.monotonic(), used / 1e9, quota / period)

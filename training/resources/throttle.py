@@ -1,0 +1,92 @@
+"""What all ranks do, rung by rung, so that a run need not end at a limit of one rank's machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from training.callbacks.base import RUNGS, Ask
+from training.resources import memory
+
+if TYPE_CHECKING:
+    from engines.base import Engine
+    from training.callbacks.callback_list import Audience
+    from training.data.loader import Batches, EvaluationBatches
+    from training.record import Record
+
+
+class Ladder:
+    """Carries out what was agreed on, lets every rank measure, and goes on until none asks.
+
+    Collective. Losses stay what they are: the order of the data is cut into global batches, and
+    the randomness of a sample comes from its index, so that neither knows of workers or
+    micro-batches. What a model draws itself, such as dropout, is drawn a micro-batch at a time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        audience: Audience,
+        record: Record,
+        batches: Batches,
+        judged: EvaluationBatches,
+    ) -> None:
+        self._engine = engine
+        self._audience = audience
+        self._record = record
+        self._batches = batches
+        self._judged = judged
+
+    def climb(self, asked: Ask, step: int) -> tuple[Ask, bool]:
+        """Do what is `asked` of RUNGS after `step` updates, and what that leads to.
+
+        Gives what is asked at last, no rung any more, and whether batches were begun anew: those
+        that were taken for the next step are then to be taken again.
+        """
+        began_anew = False
+        with self._record.paused():
+            while rungs := asked & RUNGS:
+                began_anew |= self._carry_out(rungs & self._left(), step)
+                memory.relieve(self._engine.world.device)
+                own = self._audience.relieved(self._left())
+                asked = asked & ~RUNGS | Ask(self._engine.world.agree(int(own)))
+        return asked, began_anew
+
+    def shrink_for(self, reason: str, step: int) -> None:
+        """Halve the micro-batch, as memory ran out in the step after `step` updates."""
+        self._audience.event("out_of_memory", {"at": step + 1, "text": reason})
+        with self._record.paused():
+            memory.relieve(self._engine.world.device)
+            self._shrink(step)
+
+    def _shrink(self, step: int) -> None:
+        smaller = self._batches.smaller
+        assert smaller is not None, "nobody asks for what is not left"
+        facts = {"from": self._batches.micro_batch, "to": smaller}
+        self._batches.begin(step, micro_batch=smaller)
+        accumulation = self._batches.accumulation
+        self._engine.resize(smaller, accumulation)
+        self._audience.event("smaller_micro_batch", {**facts, "accumulation": accumulation})
+
+    def _carry_out(self, rungs: Ask, step: int) -> bool:
+        if Ask.FEWER_WORKERS in rungs:
+            before = max(one.workers for one in self._preparing)
+            self._audience.event("fewer_workers", {"from": before, "to": before // 2})
+            self._batches.begin(step, workers=self._batches.workers // 2)
+            self._judged.use_workers(self._judged.workers // 2)
+        if Ask.SMALLER_BATCH in rungs:
+            self._shrink(step)
+        return bool(rungs & (Ask.FEWER_WORKERS | Ask.SMALLER_BATCH))
+
+    @property
+    def _preparing(self) -> Sequence[Batches | EvaluationBatches]:
+        return self._batches, self._judged
+
+    def _left(self) -> Ask:
+        """The same on every rank: all began alike and changed alike."""
+        left = Ask.RELIEF
+        if any(one.workers for one in self._preparing):
+            left |= Ask.FEWER_WORKERS
+        if self._batches.smaller is not None:
+            left |= Ask.SMALLER_BATCH
+        return left

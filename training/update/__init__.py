@@ -1,1 +1,0 @@
-"""What makes up one update of the weights, apart from the gradient."""
