@@ -19,9 +19,9 @@ from pathlib import Path
 from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.startup import seconds_until_line
 from training.about import About
-from training.callbacks.base import Budget, Hook, Logged, Outcome
+from training.callbacks.base import Callback, Outcome, StepMetrics, TrainPlan
 from training.logging.metrics import Metrics
-from training.trackers import hooks
+from training.trackers import callbacks
 from training.trackers.settings import Tracking
 from training.trackers.tracked import Tracked
 
@@ -46,23 +46,26 @@ def logged_step(folder: Path, track: bool) -> float:
     tracked = Tracked(
         folder, {}, {}, about, Tracking(), lambda kind, facts: None, lambda kind, text: None, ""
     )
-    told: Sequence[Hook] = [Metrics(folder), *hooks.build(["wandb"] if track else [], tracked)]
-    budget = Budget(STEPS, STEPS, 1, 1, 1, 1, "tokens")
-    for hook in told:
-        hook.start(budget)
+    told: Sequence[Callback] = [
+        Metrics(folder),
+        *callbacks.build(["wandb"] if track else [], tracked),
+    ]
+    train_plan = TrainPlan(STEPS, STEPS, 1, 1, 1, 1, "tokens")
+    for callback in told:
+        callback.start(train_plan)
     lines = [_line(step) for step in range(1, STEPS + 1)]
     began = time.perf_counter()
     for line in lines:
-        for hook in told:
-            hook.logged(line)
+        for callback in told:
+            callback.logged(line)
     seconds = (time.perf_counter() - began) / STEPS
-    for hook in told:
-        hook.end(Outcome("completed", "", 0, STEPS, 1.0, seconds, None, None))
+    for callback in told:
+        callback.end(Outcome("completed", "", 0, STEPS, 1.0, seconds, None, None))
     return seconds
 
 
-def _line(step: int) -> Logged:
-    return Logged(
+def _line(step: int) -> StepMetrics:
+    return StepMetrics(
         step,
         0.5,
         step,

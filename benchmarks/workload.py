@@ -143,7 +143,7 @@ class Work:
 
     def loss(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> Tensor:
         """The mean loss of a batch over its units."""
-        found, weight = self.task.loss(model, batch).sum, self.task.weight(batch)
+        found, weight = self.task.loss(model, batch).sum, self.task.num_units(batch)
         assert isinstance(found, Tensor) and isinstance(weight, int)
         return found / max(1, weight)
 

@@ -133,8 +133,10 @@ def find(name: str) -> Entry:
     wanted = name.lower().replace("_", "-")
     if wanted not in ENGINES:
         near = get_close_matches(wanted, ENGINES, 1)
-        nearest = f"; nearest: {near[0]}" if near else ""
-        raise EngineError(f"engine '{name}' is not known; legal: {', '.join(ENGINES)}{nearest}")
+        did_you_mean = f"; nearest: {near[0]}" if near else ""
+        raise EngineError(
+            f"engine '{name}' is not known; legal: {', '.join(ENGINES)}{did_you_mean}"
+        )
     return ENGINES[wanted]
 
 

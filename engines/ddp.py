@@ -93,8 +93,8 @@ class DuringBackward:
         Where an element stands in its bucket decides in which order more than two ranks are added
         up. A run that goes on begins here, where the run that was not stopped is under DDP.
         """
-        for hook in self._hooks:
-            hook.remove()
+        for callback in self._hooks:
+            callback.remove()
         self._wrap(search=bool(self._world.agree(int(not self._uses_all))))
         used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
         flags = zip(self._trained, self._world.maximum(used).tolist(), strict=True)

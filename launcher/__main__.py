@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     request = parser.read(sys.argv[1:] if argv is None else argv)
     try:
-        if HELP.flag in request.flags and not request.faults:
+        if HELP.flag in request.flags and not request.diagnostics:
             print(help.render(request.command), end="")
             return exit_codes.DONE
         code: int = importlib.import_module(request.command.module).main(request)
@@ -50,9 +50,9 @@ def _tell(error: SettingsError, for_machines: bool) -> None:
     if _is_echo():
         return
     if for_machines:
-        print(json.dumps({"faults": as_json(error.faults)}, indent=2))
+        print(json.dumps({"faults": as_json(error.diagnostics)}, indent=2))
     else:
-        print(render(error.faults), file=sys.stderr)
+        print(render(error.diagnostics), file=sys.stderr)
 
 
 def _is_echo() -> bool:

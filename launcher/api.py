@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.resolved import Words
 from launcher.run import prepare as start
 from launcher.run.failures import Report
@@ -115,7 +115,7 @@ def _result(ending: Report, folder: Path | None) -> Run:
     if isinstance(ending.cause, SettingsError):
         raise ending.cause
     if ending.kind == "words":
-        raise SettingsError([Fault(ending.text.removeprefix("error: "))]) from ending.cause
+        raise SettingsError([Diagnostic(ending.text.removeprefix("error: "))]) from ending.cause
     if ending.kind == "stopped" and ending.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
     if ending.exit_code == exit_codes.FAULT or ending.outcome is None:

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import custom_task
 from launcher.config.schema import config_of
 from launcher.config.task_class import task_class
@@ -136,12 +136,12 @@ def _task(source: Source) -> HuggingFace:
 def _impossible(why: str) -> SettingsError:
     return SettingsError(
         [
-            Fault(
+            Diagnostic(
                 f"--format hf is not possible: {why}",
                 value="hf",
-                place="--format hf",
-                legal="safetensors",
-                mend=f"{PROGRAM} export RUN --format safetensors",
+                where="--format hf",
+                allowed="safetensors",
+                fix=f"{PROGRAM} export RUN --format safetensors",
             )
         ]
     )

@@ -20,15 +20,16 @@ SplitName = Literal["train", "val", "test"]
 
 
 class DataError(Exception):
-    """The person's data cannot be used: what is wrong, where, what is legal, and the mend."""
+    """The data cannot be used: the message, where, what is allowed, and the fix."""
 
-    def __init__(self, what: str, *, where: str = "", legal: str = "", mend: str = "") -> None:
-        super().__init__(what)
-        self.what, self.where, self.legal, self.mend = what, where, legal, mend
+    def __init__(self, message: str, *, where: str = "", allowed: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.message, self.where, self.allowed, self.fix = message, where, allowed, fix
 
     def __str__(self) -> str:
-        told = (("from", self.where), ("legal", self.legal), ("mend", self.mend))
-        return "\n".join([self.what, *(f"  {word:<8} {text}" for word, text in told if text)])
+        fields = (("where", self.where), ("allowed", self.allowed), ("fix", self.fix))
+        lines = (f"  {label:<12}  {text}" for label, text in fields if text)
+        return "\n".join([self.message, *lines])
 
 
 class Draws(Protocol):
@@ -114,7 +115,7 @@ class Task(Protocol):
     def collate(self, samples: Sequence[Any]) -> Batch:
         """One batch from samples; never empty."""
 
-    def weight(self, batch: Batch) -> Weight:
+    def num_units(self, batch: Batch) -> Weight:
         """How many units `batch` holds; known before the forward pass, may be 0.
 
         By term always the same names in one order; the first one counts the run's units.

@@ -78,7 +78,7 @@ class OwnTask(ABC):
                 raise DataError(
                     f"{type(self).__name__} has no samples for {split}",
                     where=f"what samples({split!r}) gives",
-                    legal="at least one sample each for train, val and test",
+                    allowed="at least one sample each for train, val and test",
                 )
             self._splits[split] = made
 
@@ -102,10 +102,10 @@ class OwnTask(ABC):
         raise DataError(
             f"a sample of {type(self).__name__} is a {type(sample).__name__}",
             where="what samples() gives",
-            legal=f"a mapping, or a tuple of {', '.join(self.fields)} (fields of the class)",
+            allowed=f"a mapping, or a tuple of {', '.join(self.fields)} (fields of the class)",
         )
 
-    def weight(self, batch: Batch) -> int:
+    def num_units(self, batch: Batch) -> int:
         """Samples in `batch`."""
         return _length(batch)
 
@@ -118,7 +118,7 @@ class OwnTask(ABC):
         return OwnMetric(self._pairs)
 
     def _pairs(self, model: Module, batch: Batch) -> Pairs:
-        found, units = self.measure(model, batch), self.weight(batch)
+        found, units = self.measure(model, batch), self.num_units(batch)
         if "loss" not in found:
             given = ", ".join(found) or "nothing"
             raise ValueError(f"{type(self).__name__}.measure gives {given}, and no 'loss'")

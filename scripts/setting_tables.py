@@ -26,5 +26,5 @@ def _counts(leaf: Leaf) -> bool:
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
-    f"section {name}": partial(section, name) for name in ("continuous",)
+    f"section {name}": partial(section, name) for name in ("continual",)
 }

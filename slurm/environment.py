@@ -19,10 +19,10 @@ class EnvironmentFault(Exception):
     `what` names the variables with their values, `legal` says what would do.
     """
 
-    def __init__(self, what: str, legal: str) -> None:
-        super().__init__(f"{what}; {legal}")
+    def __init__(self, what: str, allowed: str) -> None:
+        super().__init__(f"{what}; {allowed}")
         self.what = what
-        self.legal = legal
+        self.allowed = allowed
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ def read_generation(environ: Mapping[str, str]) -> Generation | None:
         name, value, missing = (JOB, job, NUMBER) if job else (NUMBER, number, JOB)
         raise EnvironmentFault(f"{name}={value} without {missing}", _BOTH)
     if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
-        legal = f"{JOB} as the id of a Slurm job, 123, or of an array's element, 123_4"
-        raise EnvironmentFault(f"{JOB}={job}", legal)
+        allowed = f"{JOB} as the id of a Slurm job, 123, or of an array's element, 123_4"
+        raise EnvironmentFault(f"{JOB}={job}", allowed)
     restart = environ.get(RESTART) or "0"
     return Generation(job, _number(NUMBER, number), _number(RESTART, restart))
 

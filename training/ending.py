@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from training.callbacks.base import Ask, Outcome, Status
+from training.callbacks.base import Action, Outcome, Status
 
 DONE = 0
 FAILED = 1
@@ -35,15 +35,15 @@ COMPLETE = Ending("completed", "all steps are taken", DONE)
 REPLAYED = Ending("stopped", "the step to go to is reached", DONE)
 
 
-def asked_for(asked: Ask) -> Ending | None:
+def asked_for(asked: Action) -> Ending | None:
     """What the agreed asks of hooks make of a run; None: it goes on."""
-    if Ask.INTERRUPT in asked:
+    if Action.INTERRUPT in asked:
         return Ending("stopped", "Ctrl-C was pressed", INTERRUPTED)
-    if Ask.SIGNAL in asked:
+    if Action.SIGNAL in asked:
         return Ending("stopped", "a signal asked for it", RUN_AGAIN)
-    if Ask.PRESSURE in asked:
+    if Action.PRESSURE in asked:
         return Ending("stopped", "a limit of the machine is exceeded", RUN_AGAIN)
-    if Ask.STOP in asked:
+    if Action.STOP in asked:
         return Ending("completed", "a hook asked for it", DONE)
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import RUNGS, Ask, Outcome
+from training.callbacks.base import RUNGS, Action, Outcome
 from training.resources.halving import Halving
 from training.resources.oom import OutOfMemory, is_out_of_memory
 
@@ -52,11 +52,11 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
         batches.close()
 
 
-def _act(asked: Ask, run: Run) -> bool:
+def _act(asked: Action, run: Run) -> bool:
     """Do what was asked for; true where the batches of the next step are to be taken again."""
     anew = run.relieve(asked) if asked & RUNGS else False
-    if Ask.EVALUATE in asked:
+    if Action.EVALUATE in asked:
         run.evaluate()
-    if Ask.SAVE in asked:
+    if Action.SAVE in asked:
         run.save()  # after evaluation, so that the best can be told
     return anew

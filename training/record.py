@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training import throughput
-from training.callbacks.base import Logged
+from training.callbacks.base import StepMetrics
 from training.resources import memory
 from training.timing import Timing
 
 if TYPE_CHECKING:
     from engines.base import World
-    from training.callbacks.base import Budget, Step
+    from training.callbacks.base import Step, TrainPlan
 
 
 class Record:
@@ -29,7 +29,7 @@ class Record:
 
     def __init__(
         self,
-        budget: Budget,
+        train_plan: TrainPlan,
         log_every: int,
         precision: str,
         is_timed: bool = False,
@@ -37,10 +37,10 @@ class Record:
     ):
         """`is_timed`: each step is timed by itself, too."""
         self._now = now
-        self._timing = Timing(budget, now) if is_timed else None
+        self._timing = Timing(train_plan, now) if is_timed else None
         self.units = 0
         """Of all steps so far."""
-        self._budget = budget
+        self._budget = train_plan
         self._every = log_every
         self._precision = precision
         self._shown: Step | None = None
@@ -95,7 +95,7 @@ class Record:
         if self._timing:
             self._timing.leave_out(paused)
 
-    def line(self, world: World) -> Logged:
+    def line(self, world: World) -> StepMetrics:
         """The newest step with a loss, and means over all since the last line. Collective."""
         step = self._shown
         assert step is not None
@@ -106,7 +106,7 @@ class Record:
         steps = self._line_steps
         samples_per_s = steps * self._budget.global_batch / seconds
         self._remember(steps, seconds)
-        line = Logged(
+        line = StepMetrics(
             step=step.step,
             epoch=self._budget.epoch(step.step),
             samples=self._budget.samples(step.step),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from training import ending
 from training.agreement import agree
-from training.callbacks.base import RUNGS, Ask, Hook, Outcome, Step
+from training.callbacks.base import RUNGS, Action, Callback, Outcome, Step
 from training.callbacks.callback_list import Audience
 from training.checkpoint.controller import Saves
-from training.evaluation.evaluator import Judge
+from training.evaluation.evaluator import Evaluator
 from training.inspection import shapes, untrained
 from training.optim.updater import Updater
 from training.preview import Preview
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from engines.base import Engine, Update
     from models.base import Task
     from training.accumulate import Window
-    from training.callbacks.base import Budget
+    from training.callbacks.base import TrainPlan
     from training.checkpoint.manifest import Verdict
     from training.checkpoint.resume_point import Before
     from training.checkpoint.saver import Saver
@@ -50,8 +50,8 @@ class Run:
     def __init__(
         self,
         settings: Settings,
-        budget: Budget,
-        hooks: Sequence[Hook],
+        train_plan: TrainPlan,
+        callbacks: Sequence[Callback],
         validation: EvaluationBatches,
         saver: Saver,
         kept: Mapping[str, Any],
@@ -65,21 +65,23 @@ class Run:
         engine has the state of `before` already. Raises ValueError where a length is none.
         """
         self._peaks = peaks or Peaks()
-        self.step = budget.first_step
+        self.step = train_plan.first_step
         """Updates taken, skipped ones counted."""
-        self._budget = budget
-        self._audience = Audience(hooks)
-        self.updater = Updater(settings, budget)
+        self._budget = train_plan
+        self._audience = Audience(callbacks)
+        self.updater = Updater(settings, train_plan)
         """What the loop takes its updates by."""
-        self._judge = Judge(settings, validation, forgetting, budget.data_start)
+        self._judge = Evaluator(settings, validation, forgetting, train_plan.data_start)
         self._validation = validation
-        self._record = Record(budget, settings.log.every, settings.precision, settings.train.timing)
-        self._saves = Saves(settings.save, saver, self._audience, budget.first_step)
+        self._record = Record(
+            train_plan, settings.log.every, settings.precision, settings.train.timing
+        )
+        self._saves = Saves(settings.save, saver, self._audience, train_plan.first_step)
         self._evaluates_last = settings.eval.last
         self._kept, self._before = kept, before
         self._preview, self._is_debug = Preview(settings, self._audience), settings.train.debug
         self.stragglers = Stragglers(settings.log, self._audience)
-        self._asks, self._met_nonfinite = Ask.NOTHING, False
+        self._asks, self._met_nonfinite = Action.NOTHING, False
         self._ending: Ending | None = None
         self._evaluated_at: int | None = None
         self._hooks_listen, self._began = False, time.perf_counter()
@@ -113,27 +115,27 @@ class Run:
         """No step is to be taken any more."""
         return self._ending is not None or self.step >= self._budget.last_step
 
-    def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[Units, Ask]:
+    def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[Units, Action]:
         """Units of the global batch, and what hooks of any rank asked for since the last time."""
         if self._is_debug and self.step == self._budget.first_step:
             self._audience.event("first_batch", shapes(micro_batches[0].batch))
         flags = int(self._asks) | (_NONFINITE if self._met_nonfinite else 0)
         flags |= _SAVED if self._saves.has_news else 0
-        self._asks = Ask.NOTHING
+        self._asks = Action.NOTHING
         own = added(micro_batch.weight for micro_batch in micro_batches)
         units, agreed, times = agree(self._engine.world, own, flags, self.stragglers.tell())
         self.stragglers.hear(times)
         if not agreed:
-            return units, Ask.NOTHING
+            return units, Action.NOTHING
         if agreed & _NONFINITE:
             self._fail_nonfinite()
-            return units, Ask.NOTHING
+            return units, Action.NOTHING
         if agreed & _SAVED:
             self._saves.settle()
-        asked = Ask(agreed & ~_SAVED)
+        asked = Action(agreed & ~_SAVED)
         self._ending = ending.asked_for(asked)
         if self._ending and self._ending.is_resumable and not self._saves.on_signal:
-            asked &= ~Ask.SAVE
+            asked &= ~Action.SAVE
         return units, asked
 
     def record(self, window: Window, update: Update, data_s: float) -> None:
@@ -164,12 +166,12 @@ class Run:
         if is_due or self.updater.nonfinite.is_due(self._engine.world.device):
             self._met_nonfinite = self.updater.nonfinite.met()
 
-    def due(self) -> Ask:
+    def due(self) -> Action:
         """What the cadences of the settings want after this step; the last one is for `finish`."""
         is_last = self.step >= self._budget.end_step
-        return Ask.NOTHING if is_last else due(self._budget, self.step)
+        return Action.NOTHING if is_last else due(self._budget, self.step)
 
-    def relieve(self, asked: Ask) -> bool:
+    def relieve(self, asked: Action) -> bool:
         """Give back what can be given back; true: batches that were taken are to be taken again."""
         asks, began_anew = self.ladder.climb(asked & RUNGS, self.step)
         self._asks |= asks
@@ -216,7 +218,7 @@ class Run:
     def _complete(self) -> None:
         if self._record.is_behind:
             self._audience.logged(self._record.line(self._engine.world))
-        if self._evaluates_last or Ask.EVALUATE in due(self._budget, self.step):
+        if self._evaluates_last or Action.EVALUATE in due(self._budget, self.step):
             self.evaluate()
         if self._saves.last or self._is_periodic or self._budget.until is not None:
             self.save()
@@ -230,7 +232,7 @@ class Run:
 
     @property
     def _is_periodic(self) -> bool:
-        return Ask.SAVE in due(self._budget, self.step)
+        return Action.SAVE in due(self._budget, self.step)
 
     def fail(self, fault: BaseException) -> None:
         """Tell the hooks that `fault` ends the run, unless they know of an end. Not collective."""

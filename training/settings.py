@@ -263,7 +263,13 @@ class Settings(Protocol):
 class SettingError(ValueError):
     """A setting does not fit what it is used on; the text says what is legal."""
 
-    def __init__(self, key: str, value: object, wrong: str, legal: str, write: str | None = None):
-        self.key, self.value, self.wrong, self.legal, self.write = key, value, wrong, legal, write
-        mend = f"; write  {write}" if write else ""
-        super().__init__(f"{key} {value!r} {wrong}; legal: {legal}{mend}")
+    def __init__(self, key: str, value: object, wrong: str, allowed: str, write: str | None = None):
+        self.key, self.value, self.wrong, self.allowed, self.write = (
+            key,
+            value,
+            wrong,
+            allowed,
+            write,
+        )
+        fix = f"; write  {write}" if write else ""
+        super().__init__(f"{key} {value!r} {wrong}; legal: {allowed}{fix}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from engines.base import Engine, World
-    from training.callbacks.base import Logged
+    from training.callbacks.base import StepMetrics
     from training.callbacks.callback_list import Audience
     from training.settings import Log
 
@@ -92,7 +92,7 @@ class Stragglers:
         self._begin_block()
         self._is_first = True
 
-    def note(self, line: Logged) -> None:
+    def note(self, line: StepMetrics) -> None:
         """Keep what this rank took for itself since the line before."""
         if not self._is_on:
             return

@@ -11,7 +11,7 @@ from training.resources import memory
 if TYPE_CHECKING:
     import torch
 
-    from training.callbacks.base import Budget
+    from training.callbacks.base import TrainPlan
 
 WARMUP = 10
 """Steps that are left out: they compile, choose kernels, allocate and fill caches."""
@@ -25,8 +25,8 @@ class Timing:
     What pauses training between two steps, such as evaluation, is left out.
     """
 
-    def __init__(self, budget: Budget, now: Callable[[], float] = time.perf_counter):
-        self._budget = budget
+    def __init__(self, train_plan: TrainPlan, now: Callable[[], float] = time.perf_counter):
+        self._budget = train_plan
         self._now = now
         self._laps: list[float] = []
         self._since = 0.0

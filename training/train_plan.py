@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training import duration
-from training.callbacks.base import Ask, Budget
+from training.callbacks.base import Action, TrainPlan
 from training.checkpoint.resume_point import Before, Starts
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def solve(
     before: Before | None = None,
     until: int | None = None,
     intake: int = 0,
-) -> Budget:
+) -> TrainPlan:
     """Steps in all, and how often to evaluate and save. Raises ValueError where a length is none.
 
     `micro_batch` × `world_size` divides the global batch of `order`. Epochs are counted from where
@@ -41,7 +41,7 @@ def solve(
             return None
         return max(1, duration.steps(every, order.steps_per_epoch, total))
 
-    return Budget(
+    return TrainPlan(
         total_steps=total,
         steps_per_epoch=order.steps_per_epoch,
         global_batch=order.global_batch,
@@ -65,13 +65,13 @@ def solve(
     )
 
 
-def due(budget: Budget, step: int) -> Ask:
+def due(train_plan: TrainPlan, step: int) -> Action:
     """What the cadences of a run want after `step` updates."""
-    asked = Ask.NOTHING
-    since = step - budget.data_start
-    ends_epoch = budget.eval_each_epoch and since % budget.steps_per_epoch == 0
-    if ends_epoch or (budget.eval_every and since % budget.eval_every == 0):
-        asked |= Ask.EVALUATE
-    if budget.save_every and step % budget.save_every == 0:
-        asked |= Ask.SAVE
+    asked = Action.NOTHING
+    since = step - train_plan.data_start
+    ends_epoch = train_plan.eval_each_epoch and since % train_plan.steps_per_epoch == 0
+    if ends_epoch or (train_plan.eval_every and since % train_plan.eval_every == 0):
+        asked |= Action.EVALUATE
+    if train_plan.save_every and step % train_plan.save_every == 0:
+        asked |= Action.SAVE
     return asked

@@ -43,13 +43,13 @@ class Conflict:
     value: Any
     problem: str
     """What is wrong with the value: `differs from optim.clip_norm`, `is not known`."""
-    mend: str
+    fix: str
     setting: str | None = None
     """The setting that has the say; None: no setting speaks of it."""
     told: Any = None
     """The setting's value; None where `setting` is a section."""
-    legal: tuple[str, ...] = ()
-    nearest: str | None = None
+    allowed: tuple[str, ...] = ()
+    did_you_mean: str | None = None
 
 
 class ConfigConflict(ValueError):
@@ -57,7 +57,7 @@ class ConfigConflict(ValueError):
 
     def __init__(self, found: Sequence[Conflict]) -> None:
         self.conflicts = tuple(found)
-        super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}: {c.mend}" for c in found))
+        super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}: {c.fix}" for c in found))
 
 
 def merge(shipped: Mapping[str, Any], own: Mapping[str, Any], told: Told) -> dict[str, Any]:
@@ -92,9 +92,9 @@ def conflicts(own: Mapping[str, Any], told: Told) -> list[Conflict]:
 
 
 def _top(key: str, value: Any, told: Told) -> Iterator[Conflict]:
-    legal = {*ds_keys.FREE, *ds_keys.TOLD_BLOCKS, *ds_keys.TOLD_VALUES, *ds_keys.FIXED}
-    if key not in legal and key not in ds_keys.REFUSED:
-        yield _unknown(key, value, legal)
+    allowed = {*ds_keys.FREE, *ds_keys.TOLD_BLOCKS, *ds_keys.TOLD_VALUES, *ds_keys.FIXED}
+    if key not in allowed and key not in ds_keys.REFUSED:
+        yield _unknown(key, value, allowed)
     elif _is_silent(value):
         return
     elif key in ds_keys.REFUSED:
@@ -129,7 +129,7 @@ def _zero(block: Any, told: Told) -> Iterator[Conflict]:
             yield from _differing(key, value, told[key])
 
 
-def _offload(key: str, block: Any, legal: Iterable[str], told: Told) -> Iterator[Conflict]:
+def _offload(key: str, block: Any, allowed: Iterable[str], told: Told) -> Iterator[Conflict]:
     if not isinstance(block, Mapping):
         yield _no_object(key, block)
         return
@@ -139,8 +139,8 @@ def _offload(key: str, block: Any, legal: Iterable[str], told: Told) -> Iterator
             yield from _differing(leaf, value, told[leaf])
         elif name in ds_keys.OFFLOAD_REFUSED:
             yield from _refused(leaf, value, None)
-        elif name not in legal:
-            yield _unknown(leaf, value, {f"{key}.{k}" for k in legal})
+        elif name not in allowed:
+            yield _unknown(leaf, value, {f"{key}.{k}" for k in allowed})
 
 
 def _block(key: str, block: Any, told: Told) -> Iterator[Conflict]:
@@ -188,7 +188,7 @@ def _not_fixed(key: str, value: Any, needed: Any) -> Iterator[Conflict]:
     if not _equal(value, needed):
         word = _word(needed)
         problem = f"must be {word} under this engine"
-        yield Conflict(key, value, problem, "leave it out", legal=(word,))
+        yield Conflict(key, value, problem, "leave it out", allowed=(word,))
 
 
 def _refused(key: str, value: Any, setting: str | None) -> Iterator[Conflict]:
@@ -199,16 +199,16 @@ def _refused(key: str, value: Any, setting: str | None) -> Iterator[Conflict]:
     yield Conflict(key, value, problem, "leave it out", setting)
 
 
-def _unknown(key: str, value: Any, legal: Iterable[str]) -> Conflict:
-    near = difflib.get_close_matches(key, legal := sorted(legal), 1, 0.6)
-    mend = f"write  {near[0].rpartition('.')[2]}" if near else "leave it out"
+def _unknown(key: str, value: Any, allowed: Iterable[str]) -> Conflict:
+    near = difflib.get_close_matches(key, allowed := sorted(allowed), 1, 0.6)
+    fix = f"write  {near[0].rpartition('.')[2]}" if near else "leave it out"
     return Conflict(
         key,
         value,
         "is no key of DeepSpeed that is of use here",
-        mend,
-        legal=tuple(legal) if len(legal) <= MOST_SHOWN else (),
-        nearest=near[0] if near else None,
+        fix,
+        allowed=tuple(allowed) if len(allowed) <= MOST_SHOWN else (),
+        did_you_mean=near[0] if near else None,
     )
 
 

@@ -1,9 +1,9 @@
-"""What is wrong with a person's words, as data, and as the lines they see."""
+"""Errors, warnings and notes for the user, as data and as the lines that are printed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from launcher.base.redaction import cut
@@ -14,59 +14,42 @@ MANY = 12
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong, or worth a warning; the fields are rendered in this order."""
+class Diagnostic:
+    """An error or a warning for the user; the fields are rendered in this order."""
 
-    what: str
+    message: str
     """One line without a full stop: the key and the value as typed, and what they are not."""
     key: str | None = None
     value: Any = None
-    place: str | None = None
+    where: str | None = None
     """`mine.yaml, line 12: precision` or the option as typed; None: nobody typed it."""
-    replaced: tuple[Any, str] | None = None
+    overrides: tuple[Any, str] | None = None
     """The value that this one replaces, and its place."""
-    legal: str | None = None
-    nearest: str | None = None
-    mend: str | None = None
+    allowed: str | None = None
+    did_you_mean: str | None = None
+    fix: str | None = None
     """What to do, with the very line to type: `write  precision: bf16`."""
     severity: Literal["error", "warning"] = "error"
     order: tuple[int, int] | None = None
-    """Which source, and which line of it: faults of one start are shown in this order."""
+    """Which source, and which line of it: diagnostics of one start are shown in this order."""
 
 
 class SettingsError(Exception):
-    """The person's words, settings or data cannot be used; nothing was written (exit code 2)."""
+    """Arguments, settings or data are invalid; nothing was written (exit code 2)."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = sorted(faults, key=lambda fault: fault.order or (0, 0))
-        super().__init__(render(self.faults))
-
-
-def render(faults: Sequence[Fault]) -> str:
-    """The lines for a person; one block a fault."""
-    return cut("\n".join(line for fault in faults for line in _lines(fault)))
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        self.diagnostics = sorted(diagnostics, key=lambda diagnostic: diagnostic.order or (0, 0))
+        super().__init__(render(self.diagnostics))
 
 
-def as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
-    """The same for machines: one object a fault, with all of its fields."""
-    told: list[dict[str, Any]] = _cut(
-        [
-            {
-                "severity": fault.severity,
-                "what": fault.what,
-                "key": fault.key,
-                "value": fault.value,
-                "from": fault.place,
-                "replaced": fault.replaced
-                and {"value": fault.replaced[0], "from": fault.replaced[1]},
-                "legal": fault.legal,
-                "nearest": fault.nearest,
-                "mend": fault.mend,
-            }
-            for fault in faults
-        ]
-    )
-    return told
+def render(diagnostics: Sequence[Diagnostic]) -> str:
+    """The lines for a person; one block per diagnostic."""
+    return cut("\n".join(line for diagnostic in diagnostics for line in _lines(diagnostic)))
+
+
+def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
+    """The same for machines: one object per diagnostic, with all of its fields."""
+    return [_redact({**asdict(one), "overrides": _overrides(one)}) for one in diagnostics]
 
 
 def shown(value: Any) -> str:
@@ -93,7 +76,7 @@ def plain(value: Any) -> str:
     return shown(value) if isinstance(value, list | tuple | dict) else str(value)
 
 
-def nearest(word: str, options: Iterable[str]) -> str | None:
+def nearest_match(word: str, options: Iterable[str]) -> str | None:
     """The option most like `word`, or None; case, `-` and `_` do not count."""
     import difflib  # only where something is wrong
 
@@ -128,30 +111,37 @@ def _number(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
-def _cut(told: Any) -> Any:
+def _redact(value: Any) -> Any:
     """Plain JSON without the secrets of the URLs in it."""
-    if isinstance(told, list | tuple):
-        return [_cut(one) for one in told]
-    if isinstance(told, dict):
-        return {key: _cut(one) for key, one in told.items()}
-    return cut(told) if isinstance(told, str) else told
+    if isinstance(value, list | tuple):
+        return [_redact(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _redact(item) for key, item in value.items() if key != "order"}
+    return cut(value) if isinstance(value, str) else value
 
 
 def _fold(word: str) -> str:
     return word.lower().replace("-", "").replace("_", "")
 
 
-def _lines(fault: Fault) -> Iterable[str]:
-    yield f"{fault.severity}: {fault.what}"
-    if fault.place is not None:
-        replaces = ""
-        if fault.replaced is not None:
-            value, place = fault.replaced
-            replaces = f"   (replaces {plain(value)} of {place})"
-        yield f"  from     {fault.place}{replaces}"
-    if fault.legal is not None:
-        yield f"  legal    {fault.legal}"
-    if fault.nearest is not None:
-        yield f"  nearest  {fault.nearest}" + (f"; {fault.mend}" if fault.mend else "")
-    elif fault.mend is not None:
-        yield f"  mend     {fault.mend}"
+def _lines(diagnostic: Diagnostic) -> Iterable[str]:
+    yield f"{diagnostic.severity}: {diagnostic.message}"
+    where = diagnostic.where
+    if where is not None and diagnostic.overrides is not None:
+        value, origin = diagnostic.overrides
+        where += f" (overrides {plain(value)} from {origin})"
+    for label, text in (
+        ("where", where),
+        ("allowed", diagnostic.allowed),
+        ("did you mean", diagnostic.did_you_mean),
+        ("fix", diagnostic.fix),
+    ):
+        if text is not None:
+            yield f"  {label:<12}  {text}"
+
+
+def _overrides(diagnostic: Diagnostic) -> dict[str, Any] | None:
+    if diagnostic.overrides is None:
+        return None
+    value, origin = diagnostic.overrides
+    return {"value": value, "where": origin}

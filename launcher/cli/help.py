@@ -102,7 +102,7 @@ def sentence(option: Option) -> str:
     if option.key is None:
         return option.sentence
     sentence = leaves(FIRST_RUN[0])[option.key].description
-    legal = choices(option.key)
-    if legal and option.values is None:
-        return f"{sentence} One of {', '.join(legal)}."
+    allowed = choices(option.key)
+    if allowed and option.values is None:
+        return f"{sentence} One of {', '.join(allowed)}."
     return sentence

@@ -46,8 +46,8 @@ OPTIONS = (
         values="models",
     ),
     Option("--data", WHAT, "PATH", "data.path", values="paths"),
-    Option("--continuous-learning", WHAT, key="continuous.enabled"),
-    Option("--max-hours", WHAT, "N", "continuous.max_hours"),
+    Option("--continuous-learning", WHAT, key="continual.enabled"),
+    Option("--max-hours", WHAT, "N", "continual.max_hours"),
     Option("--download-data", WHAT, key="download.fetch"),
     Option("--mode", WHAT, "MODE", "mode", values="modes"),
     *(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Fault
+from launcher.base.diagnostics import PROGRAM, Diagnostic
 from launcher.cli import errors
 from launcher.cli.options import BY_FLAG, HELP, RESUME, STAGE, Option
 from launcher.commands.catalog import COMMANDS, DEFAULT, Command
@@ -29,7 +29,7 @@ class Request:
     flags: frozenset[str]
     """Options typed that are neither settings nor files: --dry-run, --json, --schema, --help."""
     out: Path | None
-    faults: Sequence[Fault]
+    diagnostics: Sequence[Diagnostic]
     values: Mapping[str, str] = field(default_factory=dict)
     """What was typed behind an option of this command alone, such as "--format": "hf"."""
     operand: str | None = None
@@ -43,11 +43,11 @@ class Request:
 def read(argv: Sequence[str]) -> Request:
     """Understand a command line; faults are part of the answer, for all are shown together."""
     name, rest = (DEFAULT, list(argv))
-    faults: list[Fault] = []
+    diagnostics: list[Diagnostic] = []
     if argv and not argv[0].startswith("-"):
         name, rest = argv[0], list(argv[1:])
         if name not in COMMANDS:
-            faults.append(errors.unknown_command(name))
+            diagnostics.append(errors.unknown_command(name))
             name = DEFAULT
     command = COMMANDS[name]
     behind: list[str] = []
@@ -55,16 +55,16 @@ def read(argv: Sequence[str]) -> Request:
         place = rest.index("--")
         rest, behind = rest[:place], rest[place + 1 :]
     if "-h" in rest or HELP.flag in rest:
-        return Request(command, None, Words(), frozenset({HELP.flag}), None, faults)
-    known = _known(command, rest, faults)
-    typed = _parse(command, known, faults)
+        return Request(command, None, Words(), frozenset({HELP.flag}), None, diagnostics)
+    known = _known(command, rest, diagnostics)
+    typed = _parse(command, known, diagnostics)
     return Request(
         command=command,
         word=typed.word,
         words=_words(command, typed),
         flags=frozenset(flag for flag in _plain_flags(command) if getattr(typed, flag)),
         out=Path(typed.out) if getattr(typed, "out", None) else None,
-        faults=faults,
+        diagnostics=diagnostics,
         values={
             option.flag: value
             for option in command.options
@@ -99,7 +99,7 @@ def _add(made: argparse.ArgumentParser, option: Option) -> None:
         made.add_argument(option.flag, dest=option.key or option.flag[2:])
 
 
-def _known(command: Command, argv: Sequence[str], faults: list[Fault]) -> list[str]:
+def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]) -> list[str]:
     """The words without options that there are not, each of which becomes a fault."""
     flags = {option.flag: option for option in command.options}
     kept: list[str] = []
@@ -112,7 +112,7 @@ def _known(command: Command, argv: Sequence[str], faults: list[Fault]) -> list[s
         if not word.startswith("-") or word == "-":
             kept.append(word)
         elif flag not in flags:
-            faults.append(errors.unknown_option(command, word, place))
+            diagnostics.append(errors.unknown_option(command, word, place))
             if "=" not in word and following is not None and not following.startswith("-"):
                 place += 1  # its value, most likely
         elif "=" not in word and following is not None and _NUMBER.match(following):
@@ -123,25 +123,27 @@ def _known(command: Command, argv: Sequence[str], faults: list[Fault]) -> list[s
     return kept
 
 
-def _parse(command: Command, argv: Sequence[str], faults: list[Fault]) -> argparse.Namespace:
+def _parse(
+    command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]
+) -> argparse.Namespace:
     made = parser(command)
     try:
         typed, apart = made.parse_known_args(list(argv))
         typed.word += apart  # words between options
     except argparse.ArgumentError as error:
-        faults.append(errors.unreadable(command, error))
+        diagnostics.append(errors.unreadable(command, error))
         typed = made.parse_args([])
     given: list[str] = typed.word
     taken = bool(command.word) + command.takes_operand(given[0] if given else None)
-    faults += [errors.unexpected(command, word) for word in given[taken:]]
+    diagnostics += [errors.unexpected(command, word) for word in given[taken:]]
     typed.word = given[0] if given and taken else None
     typed.operand = given[1] if given[1:taken] else None
     if typed.word is None and command.word_required:
-        faults.append(errors.missing_word(command))
+        diagnostics.append(errors.missing_word(command))
     elif typed.word and command.words and typed.word not in command.words:
-        faults.append(errors.wrong_word(command, typed.word))
+        diagnostics.append(errors.wrong_word(command, typed.word))
     elif command.takes_operand(typed.word) and typed.operand is None:
-        faults.append(errors.missing_operand(command))
+        diagnostics.append(errors.missing_operand(command))
     return typed
 
 

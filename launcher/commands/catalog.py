@@ -30,7 +30,7 @@ class Command:
     """What it is given beside options, as help writes it."""
     words: tuple[str, ...] = ()
     """What that word may be, where that is a closed list."""
-    legal: str = ""
+    allowed: str = ""
     """The same in words, where it is no closed list."""
     word_required: bool = False
     operand: str | None = None
@@ -55,7 +55,7 @@ COMMANDS = {
             "launcher.commands.run",
             tuple(option for option in OPTIONS if option != RESUME),
             word="RUN",
-            legal="a run folder, one of its checkpoints, the number of a step, or auto",
+            allowed="a run folder, one of its checkpoints, the number of a step, or auto",
             word_required=True,
         ),
         Command(
@@ -80,7 +80,7 @@ COMMANDS = {
             "launcher.commands.verify",
             (BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
             word="RUN",
-            legal="a run folder, or one of its checkpoints",
+            allowed="a run folder, or one of its checkpoints",
             word_required=True,
         ),
         Command(
@@ -132,7 +132,7 @@ COMMANDS = {
             "launcher.commands.track",
             (),
             word="RUN",
-            legal="a run folder",
+            allowed="a run folder",
             word_required=True,
         ),
         Command(
@@ -150,7 +150,7 @@ COMMANDS = {
                 JSON,
             ),
             word="NAME",
-            legal="a name in letters, digits and _, such as my_images",
+            allowed="a name in letters, digits and _, such as my_images",
             word_required=True,
         ),
         Command(

@@ -9,7 +9,7 @@ from launcher.cli.parser import Request
 
 def main(request: Request) -> int:
     """Print the script of one shell; the exit code. Raises SettingsError."""
-    if request.faults:
-        raise SettingsError(request.faults)
+    if request.diagnostics:
+        raise SettingsError(request.diagnostics)
     print(SCRIPTS[request.word or ""](), end="")
     return 0

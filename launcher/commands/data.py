@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError, counted
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.cli.options import JSON
 from launcher.cli.parser import Request
 from launcher.commands import data_fetch
@@ -30,8 +30,8 @@ def main(request: Request) -> int:
     """Look, tell, and write the page; or fetch. The exit code. Raises SettingsError."""
     if request.word == "fetch":
         return data_fetch.main(request)
-    if request.faults or request.operand is None:
-        raise SettingsError(request.faults)
+    if request.diagnostics or request.operand is None:
+        raise SettingsError(request.diagnostics)
     path, out = request.operand, request.out or folder.DEFAULT
     place = f"the command line: data check {path}"
     folder.check(out, f"--out {out}" if request.out else "no --out was given")
@@ -58,17 +58,21 @@ def only(path: str, place: str, found: Sequence[Recognised], words: Words) -> Fi
     Raises SettingsError where several can, and where none can with what each of them says.
     """
     looked: list[tuple[Recognised, Findings]] = []
-    faults: list[Fault] = []
+    diagnostics: list[Diagnostic] = []
     candidates = _candidates(path, found, words)
     for one, resolved in candidates:
         try:
             looked.append((one, findings.look(path, one.format, resolved)))
         except SettingsError as error:
             said = f"as {one.family}: " if candidates[1:] else ""
-            faults += [replace(fault, what=said + fault.what) for fault in error.faults]
+            diagnostics += [
+                replace(fault, message=said + fault.message) for fault in error.diagnostics
+            ]
     if len(looked) == 1:
         return looked[0][1]
-    raise SettingsError(faults if not looked else [several(path, place, [a for a, _ in looked])])
+    raise SettingsError(
+        diagnostics if not looked else [several(path, place, [a for a, _ in looked])]
+    )
 
 
 def _candidates(

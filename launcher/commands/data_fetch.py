@@ -15,7 +15,7 @@ from launcher.config import machine
 from launcher.config.resolve import resolve
 from launcher.config.resolved import Resolved
 from launcher.download.console import console
-from launcher.download.faults import FetchError
+from launcher.download.diagnostics import FetchError
 from launcher.download.fetch import Fetched, fetch
 from launcher.download.progress import undrawn
 from training.logging.plain_json import encode
@@ -52,13 +52,13 @@ def _resolved(request: Request) -> Resolved:
     options = {**request.words.options, "download.fetch": (_PLACE, "true")}
     if request.out is not None:
         options["download.folder"] = ("--out", str(request.out))
-    faults = list(request.faults)
+    diagnostics = list(request.diagnostics)
     try:
         resolved = resolve(replace(request.words, options=options), machine.look(), world_size=1)
     except SettingsError as error:
-        faults += error.faults
-    if faults:
-        raise SettingsError(faults)
+        diagnostics += error.diagnostics
+    if diagnostics:
+        raise SettingsError(diagnostics)
     return resolved
 
 

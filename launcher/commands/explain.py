@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError, plain
+from launcher.base.diagnostics import (
+    PROGRAM,
+    Diagnostic,
+    SettingsError,
+    listed,
+    nearest_match,
+    plain,
+)
 from launcher.cli.options import JSON, SCHEMA
 from launcher.cli.parser import Request
 from launcher.config import editor_schema, machine, settings_text, tree_text
-from launcher.config.errors import legal
+from launcher.config.errors import allowed
 from launcher.config.leaves import Leaf, leaves
 from launcher.config.resolved import Resolved, Value
 from launcher.resume.decide import decide
@@ -20,7 +26,7 @@ from launcher.stages.pipeline import Chain
 
 def main(request: Request) -> int:
     """Print the tree, or one key of it; of each stage there is. Raises SettingsError."""
-    stages = pipeline.of_stages(request.words, request.out, request.faults)
+    stages = pipeline.of_stages(request.words, request.out, request.diagnostics)
     if stages is not None and stages.left:
         return _print_stages(stages, request)
     resolved = _resolved(request)
@@ -50,13 +56,13 @@ def _print_stages(stages: Chain, request: Request) -> int:
 
 def _resolved(request: Request) -> Resolved:
     words, wrong = asked.with_weights(request.words)
-    faults = [*request.faults, *wrong]
+    diagnostics = [*request.diagnostics, *wrong]
     try:
         resolved = decide(words, request.out, machine.look()).resolved
     except SettingsError as error:
-        raise SettingsError([*faults, *error.faults]) from None
-    if faults:
-        raise SettingsError(faults)
+        raise SettingsError([*diagnostics, *error.diagnostics]) from None
+    if diagnostics:
+        raise SettingsError(diagnostics)
     return resolved
 
 
@@ -82,14 +88,14 @@ def _section(resolved: Resolved, word: str | None) -> dict[str, Value]:
     found = {key: value for key, value in resolved.values.items() if key.startswith(f"{word}.")}
     if not found:
         sections = {key.rpartition(".")[0] for key in resolved.values} - {""}
-        near = diagnostics.nearest(word, [*resolved.values, *sections])
-        what = Fault(
+        near = nearest_match(word, [*resolved.values, *sections])
+        what = Diagnostic(
             f"there is no setting '{word}'",
             key=word,
-            place=f"the command line: explain {word}",
-            legal=diagnostics.listed(list(resolved.values), "explain"),
-            nearest=near,
-            mend=near and f"write  {PROGRAM} explain {near}",
+            where=f"the command line: explain {word}",
+            allowed=listed(list(resolved.values), "explain"),
+            did_you_mean=near,
+            fix=near and f"write  {PROGRAM} explain {near}",
         )
         raise SettingsError([what])
     return found
@@ -101,7 +107,7 @@ def _print_key(leaf: Leaf, value: Value) -> None:
         print(f"  {leaf.description}")
     rows: list[tuple[str, str | None]] = [("from", tree_text.told(value.origin))]
     rows += [("replaced", line) for line in tree_text.history_of(value)]
-    rows += [("legal", legal(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
+    rows += [("legal", allowed(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
     for name, text in rows:
         if text is not None:
             print(f"  {name:<10} {text}")
@@ -112,7 +118,7 @@ def _facts(leaf: Leaf, value: Value) -> dict[str, Any]:
         **settings_text.origins({leaf.key: value})[leaf.key],
         "description": leaf.description,
         "type": leaf.type,
-        "legal": leaf.legal,
+        "legal": leaf.allowed,
         "range": leaf.range,
         "unit": leaf.unit,
         "built_in": leaf.default,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher import export
 from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError, nearest
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.cli.options import JSON
 from launcher.cli.parser import Request
 from launcher.export import FORMS
@@ -28,8 +28,8 @@ from training.logging.quantities import real, size
 def main(request: Request) -> int:
     """Write the files, and say what they hold; the exit code. Raises SettingsError."""
     form = request.values.get("--format")
-    if faults := [*request.faults, *_wrong_form(form)]:
-        raise SettingsError(faults)
+    if diagnostics := [*request.diagnostics, *_wrong_form(form)]:
+        raise SettingsError(diagnostics)
     assert form is not None and request.word is not None
     run = saved_run.find(request.word, "export")
     path = _chosen(run, request.values.get("--checkpoint"))
@@ -88,19 +88,19 @@ def _text(done: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
-def _wrong_form(form: str | None) -> list[Fault]:
+def _wrong_form(form: str | None) -> list[Diagnostic]:
     if form in FORMS:
         return []
-    near = nearest(form, FORMS) if form else None
+    near = nearest_match(form, FORMS) if form else None
     return [
-        Fault(
+        Diagnostic(
             f"--format '{form}' is not known" if form else "export needs to know the format",
             key="--format",
             value=form,
-            place=f"the command line: --format {form}" if form else "the command line: export",
-            legal=", ".join(FORMS),
-            nearest=near,
-            mend=f"write  --format {near or next(iter(FORMS))}",
+            where=f"the command line: --format {form}" if form else "the command line: export",
+            allowed=", ".join(FORMS),
+            did_you_mean=near,
+            fix=f"write  --format {near or next(iter(FORMS))}",
         )
     ]
 
@@ -121,12 +121,12 @@ def _chosen(run: SavedRun, word: str | None) -> Path:
     names = ([retention.BEST] * (run.best is not None)) + [retention.LAST, *steps]
     raise SettingsError(
         [
-            Fault(
+            Diagnostic(
                 f"there is no checkpoint '{word}' in {run.folder or run.named}",
                 value=word,
-                place=f"--checkpoint {word}",
-                legal=", ".join(names),
-                nearest=nearest(word, names),
+                where=f"--checkpoint {word}",
+                allowed=", ".join(names),
+                did_you_mean=nearest_match(word, names),
             )
         ]
     )
@@ -138,9 +138,9 @@ def _check_free(folder: Path, asked: Path | None) -> None:
         return
     what = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
     place = f"--out {asked}" if asked else f"no --out was given; {PROGRAM} export writes there"
-    legal = "a new or empty folder"
-    raise SettingsError([Fault(what, value=str(folder), place=place, legal=legal)])
+    allowed = "a new or empty folder"
+    raise SettingsError([Diagnostic(what, value=str(folder), where=place, allowed=allowed)])
 
 
-def _of_data(fault: DataError) -> Fault:
-    return Fault(fault.what, place=fault.where or None, legal=fault.legal or None)
+def _of_data(fault: DataError) -> Diagnostic:
+    return Diagnostic(fault.message, where=fault.where or None, allowed=fault.allowed or None)

@@ -18,8 +18,8 @@ from models.catalog import FAMILIES
 
 def main(request: Request) -> int:
     """Print the list; the exit code. Raises SettingsError."""
-    if request.faults:
-        raise SettingsError(request.faults)
+    if request.diagnostics:
+        raise SettingsError(request.diagnostics)
     rows = {"models": models, "modes": modes, "engines": engines}[request.word or ""]()
     if JSON.flag in request.flags:
         print(json.dumps(rows, indent=2))

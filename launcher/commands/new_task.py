@@ -10,7 +10,7 @@ from keyword import iskeyword
 from pathlib import Path
 
 from launcher.base import exit_codes, package_guard
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.cli.options import JSON
 from launcher.cli.parser import Request
 from launcher.commands import task_template
@@ -22,8 +22,8 @@ _LEGAL = "letters, digits and _, a letter first, such as my_images"
 
 def main(request: Request) -> int:
     """Write the file, and say how it is trained; the exit code. Raises SettingsError."""
-    if request.faults:
-        raise SettingsError(request.faults)
+    if request.diagnostics:
+        raise SettingsError(request.diagnostics)
     assert request.word is not None
     module, class_name = _names(request.word)
     folder = request.out or Path()
@@ -72,12 +72,12 @@ def _write(path: Path, text: str) -> None:
         reason = fault.strerror or str(fault)
         place = f"--out {path.parent}" if path.parent != Path() else "the folder you are in"
         what = f"{path} cannot be written: {reason}"
-        raise SettingsError([Fault(what, value=str(path), place=place)]) from fault
+        raise SettingsError([Diagnostic(what, value=str(path), where=place)]) from fault
 
 
-def _refusal(what: str, word: str, legal: str, near: str | None = None) -> SettingsError:
+def _refusal(what: str, word: str, allowed: str, near: str | None = None) -> SettingsError:
     place = f"the command line: new-task {word}"
-    mend = near and f"write  {PROGRAM} new-task {near}"
+    fix = near and f"write  {PROGRAM} new-task {near}"
     return SettingsError(
-        [Fault(what, value=word, place=place, legal=legal, nearest=near, mend=mend)]
+        [Diagnostic(what, value=word, where=place, allowed=allowed, did_you_mean=near, fix=fix)]
     )

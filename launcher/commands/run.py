@@ -34,7 +34,7 @@ def main(request: Request) -> int:
 
 def _train(request: Request, lived: Life | None) -> int:
     words = request.words if lived is None else lived.begin(request.words)
-    ready = pipeline.prepare(words, request.out, list(request.faults))
+    ready = pipeline.prepare(words, request.out, list(request.diagnostics))
     is_left = bool(ready.left) if isinstance(ready, Chain) else ready.nothing_left is None
     if lived is not None and is_left:
         lived.claim()
@@ -127,7 +127,7 @@ def _is_embedded(ready: start.Start) -> bool:
 
 def _dry_run(decided: start_plan.Plan, for_machines: bool) -> str:
     if for_machines:
-        return json.dumps(start_plan.as_json(decided), indent=2) + "\n"
+        return json.dumps(start_plan.plan_json(decided), indent=2) + "\n"
     return start_plan.text(decided)
 
 

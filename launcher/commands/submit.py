@@ -20,9 +20,9 @@ def main(request: Request) -> int:
     Raises SettingsError, and has left nothing behind then.
     """
     is_dry, for_machines = "--dry-run" in request.flags, JSON.flag in request.flags
-    faults = [*request.faults, *([] if is_dry else queueing.no_sbatch())]
-    wanted = asked.read(request, faults)
-    submission = jobs.decide(request, wanted, faults)
+    diagnostics = [*request.diagnostics, *([] if is_dry else queueing.no_sbatch())]
+    wanted = asked.read(request, diagnostics)
+    submission = jobs.decide(request, wanted, diagnostics)
     if submission.warnings:
         print(render(submission.warnings), file=sys.stderr)
     if (line := _nothing_left(submission)) is not None:

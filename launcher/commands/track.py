@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.cli.parser import Request
 from launcher.resume.find import holds_run
 from launcher.run.failures import without_secrets
@@ -23,13 +23,15 @@ _WAIT_S = 600.0
 
 def main(request: Request) -> int:
     """Send; the exit code: 1 where the server does not take all of it. Raises SettingsError."""
-    if request.faults:
-        raise SettingsError(request.faults)
+    if request.diagnostics:
+        raise SettingsError(request.diagnostics)
     assert request.word is not None
     folder = Path(request.word)
     if not holds_run(folder):
         what, place = f"{folder} is no run folder", f"the command line: track {folder}"
-        raise SettingsError([Fault(what, value=str(folder), place=place, legal="a run folder")])
+        raise SettingsError(
+            [Diagnostic(what, value=str(folder), where=place, allowed="a run folder")]
+        )
     with lock.hold(folder):
         url, fault = _send(folder)
     if fault is not None:

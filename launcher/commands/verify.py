@@ -7,7 +7,7 @@ import signal
 import sys
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.options import JSON
 from launcher.cli.parser import Request
 from launcher.resume import saved_run
@@ -31,8 +31,8 @@ class Unproven(Exception):
 
 def main(request: Request) -> int:
     """Replay and compare; the exit code: 0 where they agree. Raises SettingsError."""
-    if request.faults:
-        raise SettingsError(request.faults)
+    if request.diagnostics:
+        raise SettingsError(request.diagnostics)
     for_machines = JSON.flag in request.flags
     try:
         found = _verify(request, quiet=for_machines)
@@ -75,7 +75,7 @@ def _run(word: str) -> SavedRun:
     if run.folder is None or not run.checkpoints:
         what = f"'{word}' is a checkpoint without its run; verify needs both"
         place = f"the command line: verify {word}"
-        raise SettingsError([Fault(what, value=word, place=place, legal="a run folder")])
+        raise SettingsError([Diagnostic(what, value=word, where=place, allowed="a run folder")])
     return run
 
 
@@ -90,5 +90,5 @@ def _check(again: Replay) -> None:
     if ending.exit_code == exit_codes.DONE:
         return
     if ending.exit_code == exit_codes.WRONG_WORDS:
-        raise SettingsError([Fault(ending.text.removeprefix("error: "))])
+        raise SettingsError([Diagnostic(ending.text.removeprefix("error: "))])
     raise Unproven("\n".join(filter(None, (f"the replay failed: {ending.text}", ending.trace))))

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import Fault, SettingsError, render
+from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.cli.parser import Request
 from launcher.config.entries import PERSONS
 from launcher.config.resolved import Resolved, Words
@@ -59,7 +59,7 @@ class Contestant:
     """Of a mode that trains in stages, what its last stage comes to."""
     stages: Mapping[str, Resolved] = field(default_factory=dict)
     """What each stage comes to; none: it is one run."""
-    warnings: Sequence[Fault] = ()
+    warnings: Sequence[Diagnostic] = ()
 
     @property
     def promises(self) -> dict[str, Any]:
@@ -86,35 +86,38 @@ class Match:
     limits: Limits
     repeats: int
     folder: Path
-    warnings: Sequence[Fault]
+    warnings: Sequence[Diagnostic]
 
 
 def decide(request: Request) -> Match:
     """All that can be decided by reading settings files. Raises SettingsError with all faults."""
-    faults = list(request.faults)
-    limits, repeats = _limits(request.values, faults), _count(request.values, "--repeat", faults)
+    diagnostics = list(request.diagnostics)
+    limits, repeats = (
+        _limits(request.values, diagnostics),
+        _count(request.values, "--repeat", diagnostics),
+    )
     modes = _names(request.values, "--modes")
     engines: list[str] = _names(request.values, "--engines")
     if not modes and not engines:
-        faults.append(_nothing_named())
+        diagnostics.append(_nothing_named())
     pairs = [
         (mode, engine)
         for mode in dict.fromkeys((BASELINE, *modes))
         for engine in dict.fromkeys(engines) or [request.words.engine]
     ]
-    known: list[str] = [render([fault]) for fault in faults]
-    warnings: list[Fault] = []
+    known: list[str] = [render([fault]) for fault in diagnostics]
+    warnings: list[Diagnostic] = []
     found = []
     for mode, engine in pairs:
         try:
             found.append(_contestant(request.words, mode, engine, limits))
         except SettingsError as error:
-            faults += _fresh(error.faults, known)
+            diagnostics += _fresh(error.diagnostics, known)
         else:
             warnings += _fresh(found[-1].warnings, known)
-    folder = _folder(request, found[0].resolved if found else None, faults)
-    if faults:
-        raise SettingsError(faults)
+    folder = _folder(request, found[0].resolved if found else None, diagnostics)
+    if diagnostics:
+        raise SettingsError(diagnostics)
     return Match(found, limits, repeats or 1, folder, warnings)
 
 
@@ -129,7 +132,7 @@ def _contestant(words: Words, mode: str, engine: str | None, limits: Limits) -> 
         warnings, resolved = ready.warnings, list(stages.values())[-1]
     elif ready.place is not None:
         what = f"compare starts runs of its own, and {ready.place.source} has started this process"
-        raise SettingsError([Fault(what, place="the environment", legal="a plain shell")])
+        raise SettingsError([Diagnostic(what, where="the environment", allowed="a plain shell")])
     else:
         warnings, resolved = list(ready.resolved.warnings), ready.resolved
     for key, value in _to_be_measured(resolved, limits):
@@ -147,10 +150,10 @@ def _to_be_measured(resolved: Resolved, limits: Limits) -> list[tuple[str, Any]]
     return [(_LOG_EVERY, lines), ("train.preview", "false")]
 
 
-def _fresh(faults: Sequence[Fault], known: list[str]) -> list[Fault]:
+def _fresh(diagnostics: Sequence[Diagnostic], known: list[str]) -> list[Diagnostic]:
     """Those that no other contestant has told already."""
     fresh = []
-    for fault in faults:
+    for fault in diagnostics:
         if (text := render([fault])) not in known:
             known.append(text)
             fresh.append(fault)
@@ -161,30 +164,34 @@ def _names(values: Mapping[str, str], flag: str) -> list[str]:
     return [name for part in values.get(flag, "").split(",") if (name := part.strip())]
 
 
-def _limits(values: Mapping[str, str], faults: list[Fault]) -> Limits:
+def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Limits:
     given = [flag for flag in ("--steps", "--epochs", "--until") if flag in values]
     if len(given) > 1:
         what = f"{' and '.join(given)} exclude one another: each says how far the runs go"
         place = f"the command line: {' '.join(given)}"
-        faults.append(Fault(what, place=place, legal="one of --steps, --epochs and --until"))
+        diagnostics.append(
+            Diagnostic(what, where=place, allowed="one of --steps, --epochs and --until")
+        )
     until = None
     if (text := values.get("--until")) is not None:
         try:
             until = target.parse(text)
         except ValueError:
-            faults.append(_wrong("--until", text, target.LEGAL, "val_loss=1.9"))
-    return Limits(_count(values, "--steps", faults), _positive(values, "--epochs", faults), until)
+            diagnostics.append(_wrong("--until", text, target.LEGAL, "val_loss=1.9"))
+    return Limits(
+        _count(values, "--steps", diagnostics), _positive(values, "--epochs", diagnostics), until
+    )
 
 
-def _count(values: Mapping[str, str], flag: str, faults: list[Fault]) -> int | None:
+def _count(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) -> int | None:
     text = values.get(flag)
     if text is None or (text.isdecimal() and int(text) > 0):
         return None if text is None else int(text)
-    faults.append(_wrong(flag, text, "a whole number from 1 on", "3"))
+    diagnostics.append(_wrong(flag, text, "a whole number from 1 on", "3"))
     return None
 
 
-def _positive(values: Mapping[str, str], flag: str, faults: list[Fault]) -> float | None:
+def _positive(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) -> float | None:
     text = values.get(flag)
     if text is None:
         return None
@@ -194,30 +201,30 @@ def _positive(values: Mapping[str, str], flag: str, faults: list[Fault]) -> floa
         number = 0.0
     if 0 < number < float("inf"):
         return number
-    faults.append(_wrong(flag, text, "a number above 0", "1"))
+    diagnostics.append(_wrong(flag, text, "a number above 0", "1"))
     return None
 
 
-def _wrong(flag: str, text: str, legal: str, example: str) -> Fault:
-    return Fault(
+def _wrong(flag: str, text: str, allowed: str, example: str) -> Diagnostic:
+    return Diagnostic(
         f"{flag} '{text}' cannot be read",
         value=text,
-        place=f"the command line: {flag} {text}",
-        legal=legal,
-        mend=f"write  {flag} {example}",
+        where=f"the command line: {flag} {text}",
+        allowed=allowed,
+        fix=f"write  {flag} {example}",
     )
 
 
-def _nothing_named() -> Fault:
-    return Fault(
+def _nothing_named() -> Diagnostic:
+    return Diagnostic(
         "compare needs to know what",
-        place="the command line: compare",
-        legal="--modes, --engines, or both, names with commas between them",
-        mend="write  --modes default,fast",
+        where="the command line: compare",
+        allowed="--modes, --engines, or both, names with commas between them",
+        fix="write  --modes default,fast",
     )
 
 
-def _folder(request: Request, resolved: Resolved | None, faults: list[Fault]) -> Path:
+def _folder(request: Request, resolved: Resolved | None, diagnostics: list[Diagnostic]) -> Path:
     """Where everything goes: new or empty."""
     if request.out is None:
         model = resolved.settings.model if resolved is not None else None
@@ -234,8 +241,10 @@ def _folder(request: Request, resolved: Resolved | None, faults: list[Fault]) ->
     try:
         run_folder.check(request.out, place)
         if request.out.is_dir() and any(request.out.iterdir()):
-            legal = "a new or empty folder"
-            faults.append(Fault(f"{request.out} is not empty", place=place, legal=legal))
+            allowed = "a new or empty folder"
+            diagnostics.append(
+                Diagnostic(f"{request.out} is not empty", where=place, allowed=allowed)
+            )
     except SettingsError as error:
-        faults += error.faults
+        diagnostics += error.diagnostics
     return request.out

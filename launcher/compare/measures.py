@@ -32,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvalResult:
     """One evaluation of the validation split."""
 
     step: int
@@ -49,7 +49,7 @@ class Measured:
     plan: Mapping[str, Any]
     """The solved numbers of its whole plan: training.callbacks.base.Budget."""
     steps: Sequence[Step]
-    evaluations: Sequence[Evaluation]
+    evaluations: Sequence[EvalResult]
     aim: Target | None = None
     """What the run was to reach."""
 
@@ -152,7 +152,7 @@ def read(folder: Path, aim: Target | None = None) -> Measured | None:
     if plan is None or not steps:
         return None
     judged = [line["facts"] for line in events if line["kind"] == "evaluated"]
-    evaluations = [Evaluation(one["step"], one["seconds"], one["metrics"]) for one in judged]
+    evaluations = [EvalResult(one["step"], one["seconds"], one["metrics"]) for one in judged]
     if aim is not None and (best := result["best"]) is not None:
         aim = aim.aimed(Goal(best["metric"], best["direction"]))
     return Measured(result, plan, steps, evaluations, aim)

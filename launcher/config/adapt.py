@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Fault, plain, shown
+from launcher.base.diagnostics import Diagnostic, plain, shown
 from launcher.config import errors, history
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.entries import PERSONS
@@ -36,7 +36,7 @@ class Bench:
     machine: Machine
     world: World
     notes: list[str]
-    faults: list[Fault]
+    diagnostics: list[Diagnostic]
 
     def get(self, key: str) -> Any:
         """The value as it stands."""
@@ -54,32 +54,35 @@ class Bench:
             f"{key}: {plain(new)} in place of {plain(old.value)} of {old.origin.place}: {reason}"
         )
 
-    def refuse(self, key: str, why: str, nearest: Any, *, legal: str | None = None) -> None:
+    def refuse(self, key: str, why: str, did_you_mean: Any, *, allowed: str | None = None) -> None:
         """Fault a person's word that this machine cannot follow."""
-        self.faults.append(impossible(self.values, key, why, nearest, legal))
+        self.diagnostics.append(impossible(self.values, key, why, did_you_mean, allowed))
 
 
 def impossible(
-    values: dict[str, Value], key: str, why: str, nearest: Any, legal: str | None
-) -> Fault:
+    values: dict[str, Value], key: str, why: str, did_you_mean: Any, allowed: str | None
+) -> Diagnostic:
     """The fault of a legal value that cannot be had here."""
     value = values[key]
     beneath = Value(*value.replaced[0]) if value.replaced else value
     family = values["model.family"].value
-    return Fault(
+    return Diagnostic(
         f"{errors.named(key)} {shown(value.value)} {why}",
         key=key,
         value=value.value,
-        place=errors.place(key, value.origin),
-        replaced=errors.replaced(beneath),
-        legal=legal or errors.legal(leaves(family)[key]),
-        nearest=plain(nearest),
-        mend=errors.write_over(key, value.origin, nearest),
+        where=errors.place(key, value.origin),
+        overrides=errors.replaced(beneath),
+        allowed=allowed or errors.allowed(leaves(family)[key]),
+        did_you_mean=plain(did_you_mean),
+        fix=errors.write_over(key, value.origin, did_you_mean),
     )
 
 
 def place_world(
-    values: dict[str, Value], machine: Machine, world_size: int | None, faults: list[Fault]
+    values: dict[str, Value],
+    machine: Machine,
+    world_size: int | None,
+    diagnostics: list[Diagnostic],
 ) -> World:
     """Device, processes and engine; fills in those that nobody named."""
     device = values["device"].value
@@ -94,7 +97,7 @@ def place_world(
         if world_size is None:
             _fill(values, "engine.nproc", nproc, reason)
     elif world_size is None:
-        _check_nproc(values, machine, device, faults)
+        _check_nproc(values, machine, device, diagnostics)
     size = world_size or nproc
     if engine is None:
         name = "local" if size == 1 else "ddp"
@@ -131,7 +134,7 @@ def _fill(values: dict[str, Value], key: str, new: Any, reason: str) -> None:
 
 
 def _check_nproc(
-    values: dict[str, Value], machine: Machine, device: str, faults: list[Fault]
+    values: dict[str, Value], machine: Machine, device: str, diagnostics: list[Diagnostic]
 ) -> None:
     nproc = values["engine.nproc"].value
     most, what = machine.cores, "cores"
@@ -141,7 +144,7 @@ def _check_nproc(
         most, what = machine.gpus, "GPUs"
     if nproc > most:
         why = f"is more than the {most} {what} of this machine"
-        faults.append(impossible(values, "engine.nproc", why, most, f"1 to {most}"))
+        diagnostics.append(impossible(values, "engine.nproc", why, most, f"1 to {most}"))
 
 
 def _precision(bench: Bench) -> None:
@@ -150,8 +153,10 @@ def _precision(bench: Bench) -> None:
     if device == "cpu" and precision in ("fp16", "tf32"):
         near = cpu if precision == "fp16" else "fp32"
         if bench.typed("precision"):
-            legal = "fp32, bf16, bf16-params on a CPU"
-            bench.refuse("precision", "needs a GPU, and this run is on the CPU", near, legal=legal)
+            allowed = "fp32, bf16, bf16-params on a CPU"
+            bench.refuse(
+                "precision", "needs a GPU, and this run is on the CPU", near, allowed=allowed
+            )
         else:
             native = ", and this CPU computes in bf16" if near == "bf16" else ""
             bench.replace("precision", near, f"no GPU{native}")
@@ -210,8 +215,8 @@ def _optimizer(bench: Bench) -> None:
         bench.replace(key, "adamw", reason)
         return
     able = ", ".join(entry.name for entry in ENGINES.values() if not entry.cuts_parameters)
-    legal = f"adamw, sgd under engine {engine.name}; adafactor under {able}"
-    bench.refuse(key, f"cannot be had: {reason}", "adamw", legal=legal)
+    allowed = f"adamw, sgd under engine {engine.name}; adafactor under {able}"
+    bench.refuse(key, f"cannot be had: {reason}", "adamw", allowed=allowed)
 
 
 def _compile(bench: Bench) -> None:

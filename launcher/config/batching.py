@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
 from launcher.config.entries import PERSONS
 from launcher.config.resolved import Batching, Value
@@ -84,44 +84,44 @@ def _places(values: Mapping[str, Value], *keys: str) -> str:
     return "; ".join(errors.place(key, values[key].origin) for key in keys)
 
 
-def _contradiction(values: Mapping[str, Value]) -> Fault:
+def _contradiction(values: Mapping[str, Value]) -> Diagnostic:
     total, micro, accumulation = (values[key].value for key in TRIO)
-    return Fault(
+    return Diagnostic(
         f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, "
         f"which is {micro * accumulation}",
         key=GLOBAL,
         value=total,
-        place=_places(values, GLOBAL, MICRO, ACCUMULATION),
-        legal="the global batch, or micro-batch and accumulation of one process",
-        nearest=str(micro * accumulation),
-        mend="leave one of the three out",
+        where=_places(values, GLOBAL, MICRO, ACCUMULATION),
+        allowed="the global batch, or micro-batch and accumulation of one process",
+        did_you_mean=str(micro * accumulation),
+        fix="leave one of the three out",
     )
 
 
-def _no_multiple(values: Mapping[str, Value], key: str, total: int, part: int) -> Fault:
+def _no_multiple(values: Mapping[str, Value], key: str, total: int, part: int) -> Diagnostic:
     divisor = largest_divisor(total, part)
-    return Fault(
+    return Diagnostic(
         f"{GLOBAL} {total} is no multiple of {key} {part}",
         key=key,
         value=part,
-        place=_places(values, GLOBAL, key),
-        legal=f"a {key.partition('.')[2]} that divides {total}",
-        nearest=str(divisor),
-        mend=f"{errors.write_over(key, values[key].origin, divisor)}  "
+        where=_places(values, GLOBAL, key),
+        allowed=f"a {key.partition('.')[2]} that divides {total}",
+        did_you_mean=str(divisor),
+        fix=f"{errors.write_over(key, values[key].origin, divisor)}  "
         f"or  {GLOBAL} {nearest_multiple(total, part)}",
     )
 
 
-def _no_share(values: Mapping[str, Value], total: int, world_size: int) -> Fault:
+def _no_share(values: Mapping[str, Value], total: int, world_size: int) -> Diagnostic:
     near = nearest_multiple(total, world_size)
     given = [key for key in TRIO if _by_person(values[key])]
     keys = given or [MICRO, ACCUMULATION]
-    return Fault(
+    return Diagnostic(
         f"a global batch of {total} cannot be shared by {world_size} processes",
         key=keys[0],
         value=total,
-        place=_places(values, *keys),
-        legal=f"a multiple of {world_size}, or a number of processes that divides {total}",
-        nearest=f"{near}, or {largest_divisor(total, world_size)} processes",
-        mend=f"write  --set {GLOBAL}={near}",
+        where=_places(values, *keys),
+        allowed=f"a multiple of {world_size}, or a number of processes that divides {total}",
+        did_you_mean=f"{near}, or {largest_divisor(total, world_size)} processes",
+        fix=f"write  --set {GLOBAL}={near}",
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.base.redaction import cut
 from launcher.config import errors, yaml_source
 from launcher.config.custom_task import FOLDER
@@ -31,19 +31,19 @@ class Files:
     """The person's settings files that could be read, each with its place in the order."""
 
     roots: Sequence[tuple[int, Path, Node]]
-    faults: Sequence[Fault]
+    diagnostics: Sequence[Diagnostic]
 
 
 def read_files(words: Words) -> Files:
     """The files of --config. Reads the disk."""
     roots: list[tuple[int, Path, Node]] = []
-    faults: list[Fault] = []
+    diagnostics: list[Diagnostic] = []
     for rank, path in enumerate(words.configs):
         try:
             roots.append((rank, path, read(path)))
         except SettingsError as error:
-            faults += [_in_order(fault, rank) for fault in error.faults]
-    return Files(roots, faults)
+            diagnostics += [_in_order(fault, rank) for fault in error.diagnostics]
+    return Files(roots, diagnostics)
 
 
 def chosen(words: Words, files: Files) -> dict[str, Entry]:
@@ -60,17 +60,17 @@ def chosen(words: Words, files: Files) -> dict[str, Entry]:
     return {entry.key: entry for entry in entries}
 
 
-def layers(words: Words, files: Files, family: str) -> tuple[list[Layer], list[Fault]]:
+def layers(words: Words, files: Files, family: str) -> tuple[list[Layer], list[Diagnostic]]:
     """The person's layers, lowest first, and the words that are no settings at all."""
-    faults: list[Fault] = []
+    diagnostics: list[Diagnostic] = []
     found = [
         file_layer("config", root, str(path), family, rank) for rank, path, root in files.roots
     ]
-    found.append(Layer("command line", _typed(words, leaves(family), faults)))
-    return found, faults
+    found.append(Layer("command line", _typed(words, leaves(family), diagnostics)))
+    return found, diagnostics
 
 
-def _typed(words: Words, known: dict[str, Leaf], faults: list[Fault]) -> list[Entry]:
+def _typed(words: Words, known: dict[str, Leaf], diagnostics: list[Diagnostic]) -> list[Entry]:
     """The settings on the command line; for one key the later entry counts."""
     entries: list[Entry] = []
 
@@ -79,7 +79,7 @@ def _typed(words: Words, known: dict[str, Leaf], faults: list[Fault]) -> list[En
         try:
             value = _meaning(known.get(key), text)
         except Unreadable as error:
-            faults.append(errors.unreadable(place, error, order))
+            diagnostics.append(errors.unreadable(place, error, order))
             return
         entries.append(Entry(key, value, Origin("command line", place), option, order, text))
 
@@ -101,7 +101,7 @@ def _typed(words: Words, known: dict[str, Leaf], faults: list[Fault]) -> list[En
         if equals and key.strip():
             add(key.strip(), value, "--set", f"--set {text}")
         else:
-            faults.append(errors.no_assignment(text, (COMMAND_LINE, len(entries))))
+            diagnostics.append(errors.no_assignment(text, (COMMAND_LINE, len(entries))))
     for one in words.filled:
         origin = Origin("command line", one.place)
         entries.append(Entry(one.key, one.value, origin, one.option, (COMMAND_LINE, len(entries))))
@@ -121,5 +121,5 @@ def _meaning(leaf: Leaf | None, text: str) -> object:
     return yaml_source.value(text)
 
 
-def _in_order(fault: Fault, rank: int) -> Fault:
+def _in_order(fault: Diagnostic, rank: int) -> Diagnostic:
     return replace(fault, order=(rank, fault.order[1] if fault.order else 0))

@@ -9,11 +9,11 @@ from pydantic import BaseModel, Field
 from training.duration import Duration
 from training.settings import Samples, Steps
 
-_ON: dict[str, Any] = {"only_if": {"continuous.enabled": [True]}}
+_ON: dict[str, Any] = {"only_if": {"continual.enabled": [True]}}
 Seconds = Annotated[float, Field(json_schema_extra=_ON | {"unit": "seconds"})]
 
 
-class Continuous(BaseModel, extra="forbid", frozen=True):
+class Continual(BaseModel, extra="forbid", frozen=True):
     """Going on after the data is learnt: new files of data.path are taken in as they come."""
 
     enabled: Annotated[
@@ -73,7 +73,7 @@ class Continuous(BaseModel, extra="forbid", frozen=True):
         Literal["leave", "learn"],
         Field(
             description="What a file is that changed after it was learnt: nothing new, or new "
-            "data; learn needs continuous.hold copy, for what was learnt is replayed.",
+            "data; learn needs continual.hold copy, for what was learnt is replayed.",
             json_schema_extra=_ON,
         ),
     ] = "leave"

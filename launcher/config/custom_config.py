@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import custom_task, presets
 from launcher.config.nodes import Node
 from launcher.config.presets import Block, FamilyFile
@@ -86,16 +86,16 @@ def stages(name: str) -> tuple[Stage, ...]:
     found = tuple(getattr(cls, "stages", ()))
     named = [one.name for one in found if isinstance(one, Stage)]
     if len(set(named)) < len(found):
-        legal = "each a models.catalog.Stage of another name"
-        raise _fault(cls, f"{cls.__name__}.stages is not understood", legal=legal)
+        allowed = "each a models.catalog.Stage of another name"
+        raise _fault(cls, f"{cls.__name__}.stages is not understood", allowed=allowed)
     model, data = config(name).Model.model_fields, config(name).Data.model_fields
     known = [*(f"model.{key}" for key in model), *(f"data.{key}" for key in data)]
-    faults = [
+    diagnostics = [
         _told(cls, f"stage {one.name} loads {one.loads}, which is no setting", ", ".join(known))
         for one in found
         if one.loads not in (None, *known)
     ]
-    faults += [
+    diagnostics += [
         _told(
             cls,
             f"{cls.__name__}.{_STAGES} has settings of '{other}', which is no stage",
@@ -104,8 +104,8 @@ def stages(name: str) -> tuple[Stage, ...]:
         for other in _mapping(cls, _STAGES)
         if other not in named
     ]
-    if faults:
-        raise SettingsError(faults)
+    if diagnostics:
+        raise SettingsError(diagnostics)
     return found
 
 
@@ -113,12 +113,12 @@ def _declared(cls: type, name: str, ours: tuple[str, ...]) -> type[BaseModel]:
     """The class of settings within a task. Raises SettingsError where it cannot be used."""
     found = getattr(cls, name, Nothing)
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
-        raise _fault(cls, f"{cls.__name__}.{name} is no pydantic BaseModel", legal="a BaseModel")
-    faults = [
+        raise _fault(cls, f"{cls.__name__}.{name} is no pydantic BaseModel", allowed="a BaseModel")
+    diagnostics = [
         f for key, info in found.model_fields.items() for f in _wrong(f"{name}.{key}", info, ours)
     ]
-    if faults:
-        raise SettingsError([_told(found, what, _LEGAL) for what in faults])
+    if diagnostics:
+        raise SettingsError([_told(found, what, _LEGAL) for what in diagnostics])
     try:
         found()
     except ValidationError as error:
@@ -162,12 +162,12 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     by_name = name in _BY_NAME
     inner = found.values() if isinstance(found, Mapping) and by_name else [{}]
     if not all(isinstance(one, Mapping) and all(map(_is_key, one)) for one in (found, *inner)):
-        legal = 'settings by their keys, such as {"optim": {"lr": 1e-3}}'
+        allowed = 'settings by their keys, such as {"optim": {"lr": 1e-3}}'
         if by_name:
-            legal = (
+            allowed = (
                 f'the settings of each {_BY_NAME[name]}, such as {{"small": {{"model.width": 8}}}}'
             )
-        raise _fault(cls, f"{cls.__name__}.{name} is not understood", legal=legal)
+        raise _fault(cls, f"{cls.__name__}.{name} is not understood", allowed=allowed)
     return found
 
 
@@ -226,9 +226,9 @@ def _assigns(statement: ast.stmt, name: str) -> bool:
     return any(isinstance(target, ast.Name) and target.id == name for target in targets)
 
 
-def _fault(cls: type, what: str, legal: str | None = None) -> SettingsError:
-    return SettingsError([_told(cls, what, legal)])
+def _fault(cls: type, what: str, allowed: str | None = None) -> SettingsError:
+    return SettingsError([_told(cls, what, allowed)])
 
 
-def _told(cls: type, what: str, legal: str | None) -> Fault:
-    return Fault(what, key=custom_task.KEY, place=custom_task.place_of(cls), legal=legal)
+def _told(cls: type, what: str, allowed: str | None) -> Diagnostic:
+    return Diagnostic(what, key=custom_task.KEY, where=custom_task.place_of(cls), allowed=allowed)

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launcher.base import diagnostics, package_guard
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base import package_guard
+from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from models.base import Task
 
 KEY, FOLDER = "model.family", "model.folder"
@@ -47,7 +47,7 @@ def load(name: str) -> type:
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
         tasks = [cls.__name__ for cls in _classes(module) if not _missing(cls)]
-        near = diagnostics.nearest(class_name, tasks) or (tasks[0] if len(tasks) == 1 else None)
+        near = nearest_match(class_name, tasks) or (tasks[0] if len(tasks) == 1 else None)
         what = f"there is no class '{class_name}' in module '{module_name}'"
         if found is not None:
             what = f"'{class_name}' in module '{module_name}' is no class"
@@ -55,15 +55,15 @@ def load(name: str) -> type:
             what,
             name,
             place=_where(module.__file__, None),
-            legal=", ".join(tasks) or "a class of it that is a task; this module has none",
-            nearest=near and f"{module_name}:{near}",
+            allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
+            did_you_mean=near and f"{module_name}:{near}",
         )
     if missing := _missing(found):
         raise _fault(
             f"class '{class_name}' is no task: it has no {', '.join(missing)}",
             name,
             place=place_of(found),
-            legal="all that models/base.py: Task names; models/own.py: OwnTask has most of it",
+            allowed="all that models/base.py: Task names; models/own.py: OwnTask has most of it",
         )
     return found
 
@@ -108,10 +108,10 @@ def _module(name: str, class_name: str) -> ModuleType:
         raise _fault(
             f"module '{name}' would lie in '{top}', which is a package of this program",
             full,
-            legal=f"any name that does not begin with {', '.join(_PINNED)}",
+            allowed=f"any name that does not begin with {', '.join(_PINNED)}",
         )
     if not all(part.isidentifier() for part in name.split(".")):
-        raise _fault(f"'{name}' is no name of a module", full, legal=LEGAL)
+        raise _fault(f"'{name}' is no name of a module", full, allowed=LEGAL)
     search(None)
     importlib.invalidate_caches()
     try:
@@ -119,12 +119,12 @@ def _module(name: str, class_name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _broken(error, name, full) from error
-        near = diagnostics.nearest(name, _modules_beside(name))
+        near = nearest_match(name, _modules_beside(name))
         raise _fault(
             f"there is no module '{name}'",
             full,
-            legal=LEGAL,
-            nearest=near and f"{near}:{class_name}",
+            allowed=LEGAL,
+            did_you_mean=near and f"{near}:{class_name}",
         ) from None
     except (Exception, SystemExit) as error:  # whatever the person's code raises is told to them
         raise _broken(error, name, full) from error
@@ -140,9 +140,9 @@ def _is_file(path: Path, class_name: str) -> SettingsError:
     return _fault(
         f"'{path}' is a file, not the name of a module",
         f"{path}:{class_name}",
-        legal=LEGAL,
-        nearest=near,
-        mend=None if is_below else elsewhere,
+        allowed=LEGAL,
+        did_you_mean=near,
+        fix=None if is_below else elsewhere,
     )
 
 
@@ -207,4 +207,4 @@ def _where(file: str | None, line: int | None) -> str | None:
 
 
 def _fault(what: str, name: str, **told: Any) -> SettingsError:
-    return SettingsError([Fault(what, key=KEY, value=name, **told)])
+    return SettingsError([Diagnostic(what, key=KEY, value=name, **told)])

@@ -9,7 +9,7 @@ from engines.catalog import ENGINES
 from engines.zero import ds_file
 from engines.zero.ds_config import ConfigConflict, Conflict, merge
 from engines.zero.ds_told import told
-from launcher.base.diagnostics import Fault, SettingsError, plain, shown
+from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
 from launcher.config.errors import place
 from launcher.config.resolved import Resolved
 
@@ -45,27 +45,27 @@ def _read(path: Path, resolved: Resolved) -> ds_file.DeepSpeedFile:
         return ds_file.read(path)
     except ds_file.FileError as fault:
         line = f", line {fault.line}" if fault.line else ""
-        raise SettingsError([Fault(f"{path}{line} {fault}", key=_KEY, place=asked)]) from None
+        raise SettingsError([Diagnostic(f"{path}{line} {fault}", key=_KEY, where=asked)]) from None
     except OSError as fault:
         what = f"{path} cannot be read: {fault.strerror or fault}"
-        raise SettingsError([Fault(what, key=_KEY, place=asked)]) from fault
+        raise SettingsError([Diagnostic(what, key=_KEY, where=asked)]) from fault
 
 
-def _fault(conflict: Conflict, own: ds_file.DeepSpeedFile, resolved: Resolved) -> Fault:
+def _fault(conflict: Conflict, own: ds_file.DeepSpeedFile, resolved: Resolved) -> Diagnostic:
     line = own.lines.get(conflict.key)
     where = resolved.settings.engine.ds_config + (f", line {line}" if line else "")
     what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
     if conflict.setting is not None and conflict.told is not None:
         what += f" {plain(conflict.told)}"
         where += f", against {_origin(conflict.setting, resolved)}"
-    return Fault(
+    return Diagnostic(
         what,
         key=conflict.key,
         value=conflict.value,
-        place=where,
-        legal=", ".join(conflict.legal) or None,
-        nearest=conflict.nearest,
-        mend=conflict.mend,
+        where=where,
+        allowed=", ".join(conflict.allowed) or None,
+        did_you_mean=conflict.did_you_mean,
+        fix=conflict.fix,
     )
 
 

@@ -135,8 +135,8 @@ def _leaf(leaf: Leaf) -> Schema:
     schema: Schema = {"description": leaf.description, "default": leaf.default}
     if leaf.key == "model.family":
         return schema | {"anyOf": [{"enum": list(FAMILIES)}, {"type": "string", "pattern": ":"}]}
-    if isinstance(leaf.legal, tuple):
-        return schema | {"enum": [*leaf.legal, None] if leaf.nullable else list(leaf.legal)}
+    if isinstance(leaf.allowed, tuple):
+        return schema | {"enum": [*leaf.allowed, None] if leaf.nullable else list(leaf.allowed)}
     if leaf.key == "promise":
         bounds = {
             name: {"type": "number", "description": info.description}

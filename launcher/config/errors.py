@@ -7,8 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import Fault, SettingsError, plain, shown
+from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
 from launcher.config import yaml_source
 from launcher.config.entries import RESUMED, Entry
 from launcher.config.leaves import Leaf, leaves, sections
@@ -30,7 +29,7 @@ _BESIDE = {"model.family": "or a task of your own: package.module:Class"}
 _CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}
 
 
-def unknown_key(family: str, entry: Entry) -> Fault:
+def unknown_key(family: str, entry: Entry) -> Diagnostic:
     """A key that no package reads, or a section that is given a value."""
     if entry.key in sections(family):
         return _no_section(family, entry)
@@ -40,47 +39,47 @@ def unknown_key(family: str, entry: Entry) -> Fault:
         key for key in (*leaves(family), *sections(family)) if key.rpartition(".")[0] == section
     ]
     by_last = {key.rpartition(".")[2]: key for key in leaves(family)}
-    near = diagnostics.nearest(entry.key, here)
-    if near is None and (name := diagnostics.nearest(last, by_last)):
+    near = nearest_match(entry.key, here)
+    if near is None and (name := nearest_match(last, by_last)):
         near = by_last[name]
-    near = near or diagnostics.nearest(entry.key, leaves(family))
+    near = near or nearest_match(entry.key, leaves(family))
     names = sorted(key.rpartition(".")[2] for key in here)
-    return Fault(
+    return Diagnostic(
         f"key '{entry.key}' is not known",
         key=entry.key,
         value=entry.value,
-        place=place(entry.key, entry.origin),
-        legal=diagnostics.listed(names, "explain"),
-        nearest=near,
-        mend=near and _write(entry, near, entry.value),
+        where=place(entry.key, entry.origin),
+        allowed=listed(names, "explain"),
+        did_you_mean=near,
+        fix=near and _write(entry, near, entry.value),
         order=entry.order,
     )
 
 
-def twice(entry: Entry, first: Entry) -> Fault:
+def twice(entry: Entry, first: Entry) -> Diagnostic:
     """A key that one source gives twice, so that neither is the later."""
-    return Fault(
+    return Diagnostic(
         f"{entry.key} is given twice, as {_as_typed(first)} and as {_as_typed(entry)}",
         key=entry.key,
         value=entry.value,
-        place=f"{first.origin.place}, and {entry.origin.place}",
-        mend="leave one of them out",
+        where=f"{first.origin.place}, and {entry.origin.place}",
+        fix="leave one of them out",
         order=entry.order,
     )
 
 
-def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Fault:
+def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Diagnostic:
     """A value that the schema refuses; `kind` is pydantic's name of the reason."""
     near = _nearest(leaf, entry, kind)
-    return Fault(
+    return Diagnostic(
         f"{named(entry.key)} {_as_typed(entry)} {_reason(leaf, entry.value, kind)}",
         key=entry.key,
         value=entry.value,
-        place=place(entry.key, entry.origin),
-        replaced=replaced(beneath),
-        legal=legal(leaf),
-        nearest=None if near is None else plain(near),
-        mend=None if near is None else _write(entry, entry.key, near),
+        where=place(entry.key, entry.origin),
+        overrides=replaced(beneath),
+        allowed=allowed(leaf),
+        did_you_mean=None if near is None else plain(near),
+        fix=None if near is None else _write(entry, entry.key, near),
         order=entry.order,
     )
 
@@ -97,13 +96,13 @@ def named(key: str) -> str:
     return _CALLED.get(key, key)
 
 
-def legal(leaf: Leaf) -> str:
+def allowed(leaf: Leaf) -> str:
     """What a setting may be, in one line."""
-    if isinstance(leaf.legal, tuple):
-        told = diagnostics.listed(leaf.legal, _LISTS.get(leaf.key, f"explain {leaf.key}"))
+    if isinstance(leaf.allowed, tuple):
+        told = listed(leaf.allowed, _LISTS.get(leaf.key, f"explain {leaf.key}"))
         told += f"; {_BESIDE[leaf.key]}" if leaf.key in _BESIDE else ""
-    elif leaf.legal:
-        told = leaf.legal
+    elif leaf.allowed:
+        told = leaf.allowed
     else:
         told = f"a {leaf.type}" if leaf.type != "true or false" else leaf.type
         if leaf.range:
@@ -114,7 +113,7 @@ def legal(leaf: Leaf) -> str:
 
 def unseen_by_schema(leaf: Leaf, value: Any) -> str | None:
     """What the types let pass: a name that no table holds, a number that is not finite."""
-    if isinstance(value, str) and isinstance(leaf.legal, tuple) and value not in leaf.legal:
+    if isinstance(value, str) and isinstance(leaf.allowed, tuple) and value not in leaf.allowed:
         return "not_known"
     numbers = value if isinstance(value, list) else [value]
     if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
@@ -122,17 +121,17 @@ def unseen_by_schema(leaf: Leaf, value: Any) -> str | None:
     return None
 
 
-def _no_section(family: str, entry: Entry) -> Fault:
+def _no_section(family: str, entry: Entry) -> Diagnostic:
     keys = [key for key in leaves(family) if key.startswith(f"{entry.key}.")]
     name = next((key for key in ("name", "size", "path") if f"{entry.key}.{key}" in keys), None)
     write = _write(entry, f"{entry.key}.{name}", entry.value) if name else None
-    return Fault(
+    return Diagnostic(
         f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
         key=entry.key,
         value=entry.value,
-        place=place(entry.key, entry.origin),
-        legal=diagnostics.listed([key.rpartition(".")[2] for key in keys], "explain"),
-        mend=write,
+        where=place(entry.key, entry.origin),
+        allowed=listed([key.rpartition(".")[2] for key in keys], "explain"),
+        fix=write,
         order=entry.order,
     )
 
@@ -151,7 +150,7 @@ def _reason(leaf: Leaf, value: Any, kind: str) -> str:
     if kind in _WRONG_FORM and isinstance(value, list):
         return "is not understood"
     if kind in _WRONG_FORM and isinstance(value, str):
-        return "is not known" if isinstance(leaf.legal, tuple) else "is not understood"
+        return "is not known" if isinstance(leaf.allowed, tuple) else "is not understood"
     if isinstance(value, str) and "number" in leaf.type:
         return f"is text, not a {leaf.type}"
     if leaf.type == "text" and value is not None:
@@ -167,8 +166,8 @@ def _nearest(leaf: Leaf, entry: Entry, kind: str) -> Any:
         return "null"
     if leaf.type == "true or false" or isinstance(value, bool):
         return _as_switch(leaf, value)
-    if isinstance(leaf.legal, tuple) and isinstance(value, str):
-        return _as_switch(leaf, value) or diagnostics.nearest(value, leaf.legal)
+    if isinstance(leaf.allowed, tuple) and isinstance(value, str):
+        return _as_switch(leaf, value) or nearest_match(value, leaf.allowed)
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
         return leaf.bounds.get("ge" if kind == "greater_than_equal" else "le")
     if "number" in leaf.type and isinstance(value, str):
@@ -183,8 +182,8 @@ def _as_switch(leaf: Leaf, value: Any) -> str | None:
     word = str(value).lower()
     for words, switched in ((_ON, ("true", "on")), (_OFF, ("false", "off"))):
         if word in words:
-            legal = ("true", "false") if leaf.type == "true or false" else leaf.legal or ()
-            return next((option for option in switched if option in legal), None)
+            allowed = ("true", "false") if leaf.type == "true or false" else leaf.allowed or ()
+            return next((option for option in switched if option in allowed), None)
     return None
 
 
@@ -223,33 +222,33 @@ def write_over(key: str, origin: Origin, value: Any) -> str:
     return _line(option, key, value)
 
 
-def of_own_task(error: SettingsError, origin: Origin) -> list[Fault]:
+def of_own_task(error: SettingsError, origin: Origin) -> list[Diagnostic]:
     """The faults of a task of the person's own, with the place where they named it before."""
     told = place("model.family", origin)
     return [
         replace(
             fault,
-            place=f"{told}; {fault.place}" if fault.place else told,
-            mend=fault.mend
-            or (fault.nearest and write_over("model.family", origin, fault.nearest)),
+            where=f"{told}; {fault.where}" if fault.where else told,
+            fix=fault.fix
+            or (fault.did_you_mean and write_over("model.family", origin, fault.did_you_mean)),
         )
-        for fault in error.faults
+        for fault in error.diagnostics
     ]
 
 
-def no_assignment(text: str, order: tuple[int, int]) -> Fault:
+def no_assignment(text: str, order: tuple[int, int]) -> Diagnostic:
     """A --set without its value."""
-    return Fault(
+    return Diagnostic(
         f"--set {text} sets nothing",
-        place=f"--set {text}",
-        legal="--set KEY=VALUE, such as  --set optim.lr=1e-3",
+        where=f"--set {text}",
+        allowed="--set KEY=VALUE, such as  --set optim.lr=1e-3",
         order=order,
     )
 
 
-def unreadable(text: str, error: Unreadable, order: tuple[int, int]) -> Fault:
+def unreadable(text: str, error: Unreadable, order: tuple[int, int]) -> Diagnostic:
     """A value on the command line that is broken YAML."""
-    return Fault(f"{text} cannot be read: {error.problem}", place=text, order=order)
+    return Diagnostic(f"{text} cannot be read: {error.problem}", where=text, order=order)
 
 
 def _write(entry: Entry, key: str, value: Any) -> str:

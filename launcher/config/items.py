@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import Fault, shown
+from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
 from launcher.config import errors
 from launcher.config.entries import Entry
 from launcher.config.leaves import Leaf
@@ -14,7 +13,7 @@ from launcher.config.nodes import Node
 from launcher.config.resolved import Origin, Value
 
 
-def fault(leaf: Leaf, entry: Entry, detail: Any) -> Fault | None:
+def fault(leaf: Leaf, entry: Entry, detail: Any) -> Diagnostic | None:
     """What to tell of one item of the list; `detail` is pydantic's. None: it is no list."""
     place, inner = _inner(detail["loc"])
     if place is None:
@@ -25,13 +24,13 @@ def fault(leaf: Leaf, entry: Entry, detail: Any) -> Fault | None:
     if detail["type"] == "extra_forbidden" and inner is not None:
         return _unknown(leaf, at, inner)
     if inner is not None and detail["type"] == "missing":
-        return _fault(at, f"{name} has no {inner}", errors.legal(leaf.items[inner]))
+        return _fault(at, f"{name} has no {inner}", errors.allowed(leaf.items[inner]))
     if inner is None or inner not in leaf.items:
-        return _fault(at, f"{name} {shown(at.value)} is not understood", errors.legal(leaf))
+        return _fault(at, f"{name} {shown(at.value)} is not understood", errors.allowed(leaf))
     known = replace(leaf.items[inner], key=f"{name}.{inner}")
     at = replace(at, key=known.key)
     if reason := detail.get("ctx", {}).get("error"):
-        return _fault(at, f"{known.key} {shown(at.value)} {reason}", errors.legal(known))
+        return _fault(at, f"{known.key} {shown(at.value)} {reason}", errors.allowed(known))
     nothing = Value(None, Origin("built-in", "built-in"))
     return errors.bad_value(known, at, detail["type"], nothing)
 
@@ -44,18 +43,20 @@ def _inner(loc: Any) -> tuple[int | None, str | None]:
     return loc[at], loc[at + 1] if len(loc) > at + 1 else None
 
 
-def _unknown(leaf: Leaf, at: Entry, inner: str) -> Fault:
-    near = diagnostics.nearest(inner, leaf.items)
+def _unknown(leaf: Leaf, at: Entry, inner: str) -> Diagnostic:
+    near = nearest_match(inner, leaf.items)
     return replace(
         _fault(at, f"{at.key} has no key '{inner}'", ", ".join(leaf.items)),
-        nearest=near,
-        mend=near and f"write  {near}: {diagnostics.plain(at.value)}",
+        did_you_mean=near,
+        fix=near and f"write  {near}: {plain(at.value)}",
     )
 
 
-def _fault(at: Entry, what: str, legal: str) -> Fault:
+def _fault(at: Entry, what: str, allowed: str) -> Diagnostic:
     place = errors.place(at.key, at.origin)
-    return Fault(what, key=at.key, value=at.value, place=place, legal=legal, order=at.order)
+    return Diagnostic(
+        what, key=at.key, value=at.value, where=place, allowed=allowed, order=at.order
+    )
 
 
 def _origin(entry: Entry, place: int, inner: str | None) -> Origin:

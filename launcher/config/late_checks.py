@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError, render
+from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config import errors as refusals
 from launcher.config import unused_settings
 from launcher.config.batching import GLOBAL, largest_divisor
@@ -14,28 +14,28 @@ from launcher.config.unused_settings import Taken
 from launcher.config.validate import check_budget
 from models.base import DataError, Task
 from models.common.split import FILE, shared_groups
-from training.callbacks.base import Budget
+from training.callbacks.base import TrainPlan
 
 MOST_LEFT_OUT = 0.1
 """Share of an epoch that may go unseen without a word."""
 _NAMED = 3
 
 
-def check(resolved: Resolved, budget: Budget, settings: Taken, speaks: bool) -> None:
+def check(resolved: Resolved, train_plan: TrainPlan, settings: Taken, speaks: bool) -> None:
     """Refuse or warn of what only now can be told: lengths that never come, settings nobody read.
 
     All that reads settings has to be built by now. Raises SettingsError; warnings go to stderr
     where this rank `speaks`.
     """
-    faults: list[Fault] = []
-    if not budget.intake:  # which has a length and a schedule of its own
-        faults += check_budget(resolved, budget.total_steps, budget.steps_per_epoch)
-    faults += _left_out(resolved, budget)
-    faults += unused_settings.unread_faults(resolved, unused_settings.seen(settings))
-    if errors := [fault for fault in faults if fault.severity == "error"]:
+    diagnostics: list[Diagnostic] = []
+    if not train_plan.intake:  # which has a length and a schedule of its own
+        diagnostics += check_budget(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
+    diagnostics += _left_out(resolved, train_plan)
+    diagnostics += unused_settings.unread_faults(resolved, unused_settings.seen(settings))
+    if errors := [fault for fault in diagnostics if fault.severity == "error"]:
         raise SettingsError(errors)
-    if faults and speaks:
-        print(render(faults), file=sys.stderr)
+    if diagnostics and speaks:
+        print(render(diagnostics), file=sys.stderr)
 
 
 def check_splits(task: Task, folder: Path) -> None:
@@ -43,40 +43,40 @@ def check_splits(task: Task, folder: Path) -> None:
 
     Raises DataError where two splits are one object, or share groups.
     """
-    mend = "split by what a sample belongs to: recording, patient, document"
+    fix = "split by what a sample belongs to: recording, patient, document"
     if task.data("train") is task.data("val"):
         raise DataError(
             "the task gives the same samples to train and to validate on",
             where="data('train') and data('val') of the task",
-            legal="splits that share no sample",
-            mend=mend,
+            allowed="splits that share no sample",
+            fix=fix,
         )
     if shared := shared_groups(folder):
         more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
         raise DataError(
             f"{len(shared)} groups are in two splits: {', '.join(shared[:_NAMED])}{more}",
             where=str(folder / FILE),
-            legal="each group in one of train, val and test",
-            mend=mend,
+            allowed="each group in one of train, val and test",
+            fix=fix,
         )
 
 
-def _left_out(resolved: Resolved, budget: Budget) -> list[Fault]:
+def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
     """That much of the data fills no global batch, in each epoch another part."""
-    length = budget.steps_per_epoch * budget.global_batch + budget.left_out
-    if budget.left_out <= MOST_LEFT_OUT * length:
+    length = train_plan.steps_per_epoch * train_plan.global_batch + train_plan.left_out
+    if train_plan.left_out <= MOST_LEFT_OUT * length:
         return []
-    whole = -(-length // budget.global_batch)
+    whole = -(-length // train_plan.global_batch)
     near = largest_divisor(length, length // whole)
     origin = resolved.values[GLOBAL].origin
     return [
-        Fault(
-            f"{budget.left_out} of {length} samples fill no global batch of {budget.global_batch}: "
+        Diagnostic(
+            f"{train_plan.left_out} of {length} samples fill no global batch of {train_plan.global_batch}: "
             f"each epoch leaves out as many, other ones each time",
             key=GLOBAL,
-            value=budget.global_batch,
-            place=refusals.place(GLOBAL, origin),
-            mend=f"write  --set {GLOBAL}={near}",
+            value=train_plan.global_batch,
+            where=refusals.place(GLOBAL, origin),
+            fix=f"write  --set {GLOBAL}={near}",
             severity="warning",
         )
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from launcher.base.diagnostics import Fault
+from launcher.base.diagnostics import Diagnostic
 from launcher.config import errors as refusals
 from launcher.config import items, transforms
 from launcher.config.entries import MODES, PROFILE, Entry, Layer
@@ -18,7 +18,7 @@ from launcher.config.schema import config_of, get, settings_class
 from training.dotted import nested
 
 
-def merge(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Value], list[Fault]]:
+def merge(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Value], list[Diagnostic]]:
     """Each leaf with its value and origins, and what is wrong with any layer.
 
     A faulty value is left out, so that all faults of one start are found together.
@@ -27,29 +27,29 @@ def merge(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Value], list[
         key: Value(_plain(leaf.default), Origin("built-in", "built-in"))
         for key, leaf in leaves(family).items()
     }
-    faults: list[Fault] = []
+    diagnostics: list[Diagnostic] = []
     default: Mapping[str, Value] | None = None
     for layer in layers:
         if layer.name in MODES and default is None:
             default = dict(values)
-        entries = _usable(family, layer, values, faults)
+        entries = _usable(family, layer, values, diagnostics)
         if layer.name in MODES:
             entries = [_changed(family, entry, default or values) for entry in entries]
         elif layer.name == PROFILE:
             entries = [_changed(family, entry, values) for entry in entries]
-        legal, wrong = _typed(family, entries, values)
-        faults.extend(wrong)
-        for entry, value in legal:
+        allowed, wrong = _typed(family, entries, values)
+        diagnostics.extend(wrong)
+        for entry, value in allowed:
             below = values[entry.key]
             if entry.key == "promise":
                 value = {**below.value, **value}
             history = ((below.value, below.origin), *below.replaced)
             values[entry.key] = Value(value, entry.origin, history)
-    return values, faults
+    return values, diagnostics
 
 
 def _usable(
-    family: str, layer: Layer, values: Mapping[str, Value], faults: list[Fault]
+    family: str, layer: Layer, values: Mapping[str, Value], diagnostics: list[Diagnostic]
 ) -> list[Entry]:
     """The layer's entries whose key there is; others become faults."""
     seen: dict[str, Entry] = {}
@@ -57,9 +57,9 @@ def _usable(
         if entry.key not in values:
             # What a mode or profile says of models and data in general, this family may not have.
             if layer.name not in ("mode", PROFILE) or not entry.key.startswith(("model.", "data.")):
-                faults.append(refusals.unknown_key(family, entry))
+                diagnostics.append(refusals.unknown_key(family, entry))
         elif _is_torn(seen.get(entry.key), entry):
-            faults.append(refusals.twice(entry, seen[entry.key]))
+            diagnostics.append(refusals.twice(entry, seen[entry.key]))
         else:
             seen[entry.key] = entry
     return list(seen.values())
@@ -86,16 +86,16 @@ def _changed(family: str, entry: Entry, default: Mapping[str, Value]) -> Entry:
 
 def _typed(
     family: str, entries: Sequence[Entry], values: Mapping[str, Value]
-) -> tuple[list[tuple[Entry, Any]], list[Fault]]:
+) -> tuple[list[tuple[Entry, Any]], list[Diagnostic]]:
     """The entries with their values as the schema reads them, and a fault for each other one."""
     by_key = {entry.key: entry for entry in entries}
-    faults: dict[str, Fault] = {}
+    diagnostics: dict[str, Diagnostic] = {}
     wrong: set[str] = set()
-    legal = settings_class(family)
+    allowed = settings_class(family)
     settings = None
     try:
         tree = nested({key: entry.value for key, entry in by_key.items()})
-        settings = legal.model_validate(tree, strict=True)
+        settings = allowed.model_validate(tree, strict=True)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             key = _key_of(detail["loc"], by_key)
@@ -103,18 +103,18 @@ def _typed(
             fault = items.fault(leaf, entry, detail) if leaf.items else None
             fault = fault or refusals.bad_value(leaf, entry, detail["type"], beneath)
             wrong.add(key)
-            faults.setdefault(fault.key or key, fault)
+            diagnostics.setdefault(fault.key or key, fault)
         tree = nested({key: e.value for key, e in by_key.items() if key not in wrong})
-        settings = legal.model_validate(tree, strict=True)
+        settings = allowed.model_validate(tree, strict=True)
     for key, entry in by_key.items():
         leaf = leaves(family)[key]
         if kind := refusals.unseen_by_schema(leaf, entry.value):
             wrong.add(key)
-            faults.setdefault(key, refusals.bad_value(leaf, entry, kind, values[key]))
+            diagnostics.setdefault(key, refusals.bad_value(leaf, entry, kind, values[key]))
     read = [
         (entry, _plain(get(settings, key))) for key, entry in by_key.items() if key not in wrong
     ]
-    return read, list(faults.values())
+    return read, list(diagnostics.values())
 
 
 def _key_of(loc: Sequence[Any], keys: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ class Leaf:
     type: str
     """In words: `whole number`, `number`, `text`, `one of`, `true or false`, `length`, ..."""
     default: Any
-    legal: tuple[str, ...] | str | None
+    allowed: tuple[str, ...] | str | None
     """The options one by one, or the forms in words; None where only type and range bind."""
     range: str | None
     """`at least 1`, `above 0, below 1`."""
@@ -53,7 +53,9 @@ def leaves(family: str) -> dict[str, Leaf]:
         "model.size": tuple(config_of(family).SIZES),
     }
     return {
-        leaf.key: replace(leaf, type="one of", legal=named[leaf.key]) if leaf.key in named else leaf
+        leaf.key: replace(leaf, type="one of", allowed=named[leaf.key])
+        if leaf.key in named
+        else leaf
         for leaf in _leaves(settings_class(family), "")
     }
 
@@ -78,14 +80,14 @@ def _leaf(key: str, info: FieldInfo) -> Leaf:
     extra = _extra(info)
     options, nullable = _options(info.annotation)
     bounds = _bounds(info)
-    legal: Any = options if isinstance(options, tuple) else extra.get("legal")
+    allowed: Any = options if isinstance(options, tuple) else extra.get("legal")
     if options == "length":
-        legal = duration.LEGAL
+        allowed = duration.LEGAL
     return Leaf(
         key=key,
-        type="one of" if isinstance(legal, tuple) else str(options),
+        type="one of" if isinstance(allowed, tuple) else str(options),
         default=None if info.is_required() else info.get_default(call_default_factory=True),
-        legal=legal,
+        allowed=allowed,
         range=_range(bounds),
         unit=extra.get("unit") or ("seconds" if key.endswith("_s") else None),
         description=info.description or "",

@@ -35,5 +35,5 @@ def names(kind: str) -> list[str]:
 def choices(key: str) -> list[str]:
     """What the setting `key` may be, where that is a closed list."""
     family = next(family for family in FAMILIES if key in leaves(family))
-    legal = leaves(family)[key].legal
-    return list(legal) if isinstance(legal, tuple) else []
+    allowed = leaves(family)[key].allowed
+    return list(allowed) if isinstance(allowed, tuple) else []

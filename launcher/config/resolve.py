@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import adapt, batching, custom_task, presets, validate
 from launcher.config import cli_args as typed
 from launcher.config.custom_task import FOLDER
@@ -53,23 +53,23 @@ def resolve(
     """
     files = typed.read_files(words)
     choice = choose(words, files, base)
-    personal, faults = typed.layers(words, files, choice.family)
+    personal, diagnostics = typed.layers(words, files, choice.family)
     shipped_layers = in_precedence(_shipped(choice))
     if base is not None:
         beneath, _ = merge(choice.family, shipped_layers)
         keys, is_placed = typed_keys(personal), world_size is not None
         personal = [base.over(beneath, keys, choice.engine, is_placed), *personal]
     values, wrong = merge(choice.family, [*shipped_layers, *personal])
-    faults = [*files.faults, *faults, *_told(choice, wrong)]
+    diagnostics = [*files.diagnostics, *diagnostics, *_told(choice, wrong)]
     _place_own(values)
     pointed = declared.point(values)
-    world = adapt.place_world(values, machine, world_size, faults)
+    world = adapt.place_world(values, machine, world_size, diagnostics)
     notes = [*_first_notes(choice), *pointed]
-    adapt.fit(adapt.Bench(values, machine, world, notes, faults))
+    adapt.fit(adapt.Bench(values, machine, world, notes, diagnostics))
     notes += _size_notes(choice, values, machine)
-    faults += validate.contradictions(values)
-    solved = _solved(values, world.size, faults)
-    errors = [fault for fault in faults if fault.severity == "error"]
+    diagnostics += validate.contradictions(values)
+    solved = _solved(values, world.size, diagnostics)
+    errors = [fault for fault in diagnostics if fault.severity == "error"]
     if errors or solved is None:
         raise SettingsError(_in_order(errors, personal))
     notes += adapt.write_batching(values, solved)
@@ -84,16 +84,16 @@ def resolve(
         promises=values["promise"].value,
         notes=notes,
         device=world.device,
-        warnings=_in_order(faults, personal),
+        warnings=_in_order(diagnostics, personal),
     )
 
 
-def _told(choice: Choice, wrong: Sequence[Fault]) -> list[Fault]:
+def _told(choice: Choice, wrong: Sequence[Diagnostic]) -> list[Diagnostic]:
     """What is wrong with single values; of a task that is not there, only that."""
-    known = {fault.key for fault in choice.faults}
+    known = {fault.key for fault in choice.diagnostics}
     unknown = ("model.", "data.") if custom_task.KEY in known else ()
     others = [f for f in wrong if f.key not in known and not (f.key or "").startswith(unknown)]
-    return [*choice.faults, *others]
+    return [*choice.diagnostics, *others]
 
 
 def _place_own(values: dict[str, Value]) -> None:
@@ -103,15 +103,17 @@ def _place_own(values: dict[str, Value]) -> None:
         values[FOLDER] = replace(values[FOLDER], value=found)
 
 
-def _solved(values: dict[str, Value], world_size: int, faults: list[Fault]) -> Batching | None:
+def _solved(
+    values: dict[str, Value], world_size: int, diagnostics: list[Diagnostic]
+) -> Batching | None:
     """The tied numbers; None where they, or what they are made of, are at fault."""
-    wrong = {fault.key for fault in faults if fault.severity == "error"}
+    wrong = {fault.key for fault in diagnostics if fault.severity == "error"}
     if wrong & {*batching.TRIO, "engine.nproc", "engine.name"}:
         return None
     try:
         return batching.solve(values, world_size)
     except SettingsError as error:
-        faults += error.faults
+        diagnostics += error.diagnostics
         return None
 
 
@@ -160,13 +162,13 @@ def _engine_layer(name: str) -> Layer:
     return Layer("engine", [Entry(key, value, origin) for key, value in settings.items()])
 
 
-def _in_order(faults: Sequence[Fault], personal: Sequence[Layer]) -> list[Fault]:
+def _in_order(diagnostics: Sequence[Diagnostic], personal: Sequence[Layer]) -> list[Diagnostic]:
     """The faults in the order of what the person wrote, those of nobody's words last."""
     written = {entry.key: entry.order for layer in personal for entry in layer.entries}
     last = (typed.COMMAND_LINE + 1, 0)
     placed = [
         fault if fault.order else replace(fault, order=written.get(fault.key or "", last))
-        for fault in faults
+        for fault in diagnostics
     ]
     return sorted(placed, key=lambda fault: fault.order or last)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import Fault
+from launcher.base.diagnostics import Diagnostic
 
 STAGED = "staged"
 """The mode that trains stages."""
@@ -96,5 +96,5 @@ class Resolved:
     """What was filled in or adapted for this machine, a line each."""
     device: str
     """What `device` comes to on this machine: never auto."""
-    warnings: Sequence[Fault] = ()
+    warnings: Sequence[Diagnostic] = ()
     """What is legal, and most likely not meant."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, create_model
 
 from engines import settings as engines
 from launcher.config import custom_config
-from launcher.config.continual_settings import Continuous
+from launcher.config.continual_settings import Continual
 from launcher.config.download_settings import Download
 from models.catalog import FAMILIES, is_own
 from training import settings as training
@@ -106,7 +106,7 @@ class Settings(Root, extra="forbid", frozen=True):
     log: training.Log = training.Log()
     limits: Limits = Limits()
     tracking: Tracking = Tracking()
-    continuous: Continuous = Continuous()
+    continual: Continual = Continual()
     download: Download = Download()
 
 

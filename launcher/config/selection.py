@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import cli_args as typed
 from launcher.config import custom_config, custom_task, errors, presets, transforms
 from launcher.config.custom_task import FOLDER
@@ -34,7 +34,7 @@ class Choice:
     mode: str | None
     engine: str | None
     model_named: bool
-    faults: Sequence[Fault] = ()
+    diagnostics: Sequence[Diagnostic] = ()
     """Of a task of the person's own that cannot be used; another family stands in its place."""
     stages: Sequence[str] = ()
     """What was typed of `stages`."""
@@ -60,7 +60,7 @@ def choose(words: Words, files: typed.Files, base: Base | None = None) -> Choice
         had = {key: entry for key in typed.CHOICES if (entry := base.chosen(key)) is not None}
         said = {**had, **said, **{key: had[key] for key in had if key not in _MAY_MOVE}}
     named = "model.family" in said or "model.size" in said
-    family, faults = _family(said)
+    family, diagnostics = _family(said)
     mode = _one_of(said.get("mode"), presets.modes(), "default")
     sizes = tuple(config_of(family).SIZES)
     size = _one_of(said.get("model.size"), sizes, None)
@@ -69,10 +69,10 @@ def choose(words: Words, files: typed.Files, base: Base | None = None) -> Choice
     engine = _one_of(said.get("engine.name"), ENGINES, None)
     profile = _one_of(said.get("limits.profile"), presets.profiles(), None)
     stages = asked(said.get("stages"))
-    return Choice(family, size, mode, engine, named, faults, stages, profile)
+    return Choice(family, size, mode, engine, named, diagnostics, stages, profile)
 
 
-def _family(said: Mapping[str, Entry]) -> tuple[str, list[Fault]]:
+def _family(said: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
     """The model that was named, and what is wrong with it where it is a task of one's own."""
     entry = said.get("model.family")
     if entry is None or not isinstance(entry.value, str) or not is_own(entry.value):
@@ -88,21 +88,21 @@ def _family(said: Mapping[str, Entry]) -> tuple[str, list[Fault]]:
     return entry.value, list(_of_own(entry.value, bool(sizes), said))
 
 
-def _of_own(name: str, has_sizes: bool, said: Mapping[str, Entry]) -> Iterator[Fault]:
+def _of_own(name: str, has_sizes: bool, said: Mapping[str, Entry]) -> Iterator[Diagnostic]:
     """What is wrong with the size and the folder of a task that is there."""
     size, folder = said.get("model.size"), said.get(FOLDER)
     if size is not None and not has_sizes:
         what = f"{name} has no sizes, and size {size.value!r} is asked for"
         said_at = errors.place("model.size", size.origin)
-        yield Fault(what, key="model.size", place=said_at, order=size.order)
+        yield Diagnostic(what, key="model.size", where=said_at, order=size.order)
     place = None if folder is None else folder.value
     if folder is not None and isinstance(place, str) and custom_task.is_another(name, place):
-        yield Fault(
+        yield Diagnostic(
             f"{name} of {place} cannot be used: this process has imported another one",
             key=FOLDER,
             value=place,
-            place=errors.place(FOLDER, folder.origin),
-            legal=f"{custom_task.folder_of(name)}, or a process of its own",
+            where=errors.place(FOLDER, folder.origin),
+            allowed=f"{custom_task.folder_of(name)}, or a process of its own",
             order=folder.order,
         )
 

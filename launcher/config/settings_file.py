@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError, nearest
+from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.config import json_source, yaml_source
 from launcher.config.nodes import Node, Unreadable
 
@@ -21,9 +21,9 @@ def read(path: Path) -> Node:
         form = "JSON" if path.suffix == ".json" else "YAML"
         raise SettingsError(
             [
-                Fault(
+                Diagnostic(
                     f"{path} cannot be read as {form}: {broken.problem}",
-                    place=f"{path}, line {broken.line}, column {broken.column}",
+                    where=f"{path}, line {broken.line}, column {broken.column}",
                     order=(0, broken.line),
                 )
             ]
@@ -33,10 +33,10 @@ def read(path: Path) -> Node:
     if not isinstance(root.value, dict):
         raise SettingsError(
             [
-                Fault(
+                Diagnostic(
                     f"{path} holds no settings: its root is no mapping",
-                    place=f"{path}, line {root.line}",
-                    legal="keys with values, such as  optim: {lr: 1e-3}",
+                    where=f"{path}, line {root.line}",
+                    allowed="keys with values, such as  optim: {lr: 1e-3}",
                 )
             ]
         )
@@ -48,26 +48,26 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        fault = Fault(
+        fault = Diagnostic(
             f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}",
-            place=f"{path}, line {line}",
-            mend="save the file as UTF-8",
+            where=f"{path}, line {line}",
+            fix="save the file as UTF-8",
         )
     except FileNotFoundError:
         folder = path.parent
         there = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
-        like = nearest(path.name, there)
-        fault = Fault(
+        like = nearest_match(path.name, there)
+        fault = Diagnostic(
             f"there is no file {path}",
             value=str(path),
-            place=f"--config {path}",
-            nearest=like and str(folder / like),
-            mend=like and f"write  --config {folder / like}",
+            where=f"--config {path}",
+            did_you_mean=like and str(folder / like),
+            fix=like and f"write  --config {folder / like}",
         )
     except OSError as error:
-        fault = Fault(
+        fault = Diagnostic(
             f"{path} cannot be read: {(error.strerror or str(error)).lower()}",
             value=str(path),
-            place=f"--config {path}",
+            where=f"--config {path}",
         )
     raise SettingsError([fault])

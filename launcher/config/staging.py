@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from launcher.base.diagnostics import Fault, nearest, shown
+from launcher.base.diagnostics import Diagnostic, nearest_match, shown
 from launcher.config import custom_config, errors, yaml_source
 from launcher.config.entries import Entry, typed_list
 from launcher.config.nodes import Unreadable
@@ -36,7 +36,7 @@ def chosen(names: Sequence[str], known: Sequence[Stage]) -> tuple[Stage, ...]:
     return tuple(one for one in known if (one.name in names if names else not one.optional))
 
 
-def check(values: Mapping[str, Value]) -> Iterator[Fault]:
+def check(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
     """What is wrong with mode staged, with the names in `stages`, and with where they begin."""
     family, is_staged = values["model.family"].value, values["mode"].value == STAGED
     names, known = values[KEY].value, declared(family)
@@ -47,58 +47,58 @@ def check(values: Mapping[str, Value]) -> Iterator[Fault]:
         yield _fault(
             values,
             f"stages {shown(names)} counts only in mode staged, and it is {values['mode'].value}",
-            mend="write  --mode staged",
+            fix="write  --mode staged",
         )
-    elif faults := list(_misnamed(values, known)):
-        yield from faults
+    elif diagnostics := list(_misnamed(values, known)):
+        yield from diagnostics
     elif len(names) == 1:
         yield from _without_weights(values, chosen(names, known)[0])
 
 
-def _undeclared(values: Mapping[str, Value], key: str) -> Fault:
+def _undeclared(values: Mapping[str, Value], key: str) -> Diagnostic:
     staged = [name for name, entry in FAMILIES.items() if entry.stages]
     value = values[key]
-    return Fault(
+    return Diagnostic(
         f"{key} {shown(value.value)} needs stages, and {values['model.family'].value} declares "
         "none",
         key=key,
         value=value.value,
-        place=errors.place(key, value.origin),
-        legal=f"families that declare stages: {', '.join(staged)}",
-        mend="write  --mode resource-efficient  to lower the peak of memory in one run",
+        where=errors.place(key, value.origin),
+        allowed=f"families that declare stages: {', '.join(staged)}",
+        fix="write  --mode resource-efficient  to lower the peak of memory in one run",
     )
 
 
-def _misnamed(values: Mapping[str, Value], stages: Sequence[Stage]) -> Iterator[Fault]:
+def _misnamed(values: Mapping[str, Value], stages: Sequence[Stage]) -> Iterator[Diagnostic]:
     """Names that there are not; else their order, where it is not the declared one."""
     names = values[KEY].value
     known = [one.name for one in stages]
     unknown = [name for name in names if name not in known]
     for name in unknown:
-        near = nearest(name, known)
-        mend = near and f"write  --stage {near}"
+        near = nearest_match(name, known)
+        fix = near and f"write  --stage {near}"
         if near and len(names) > 1:
             mended = [near if one == name else one for one in names]
-            mend = errors.write_over(KEY, values[KEY].origin, _line(mended))
-        yield _fault(values, f"stage '{name}' is not known", known, near, mend)
+            fix = errors.write_over(KEY, values[KEY].origin, _line(mended))
+        yield _fault(values, f"stage '{name}' is not known", known, near, fix)
     ordered = [name for name in known if name in names]
     if not unknown and ordered != list(names):
         told = "twice the same" if len(ordered) < len(names) else "not in their order"
         near = _line(ordered)
-        mend = errors.write_over(KEY, values[KEY].origin, near)
-        yield _fault(values, f"stages {shown(names)} are {told}", known, near, mend)
+        fix = errors.write_over(KEY, values[KEY].origin, near)
+        yield _fault(values, f"stages {shown(names)} are {told}", known, near, fix)
 
 
-def _without_weights(values: Mapping[str, Value], stage: Stage) -> Iterator[Fault]:
+def _without_weights(values: Mapping[str, Value], stage: Stage) -> Iterator[Diagnostic]:
     if stage.loads is None or values[stage.loads].value is not None:
         return
     whose = " or ".join(stage.of)
-    yield Fault(
+    yield Diagnostic(
         f"stage {stage.name} needs the weights of stage {whose}, and nothing says where they are",
         key=stage.loads,
-        place=errors.place(KEY, values[KEY].origin),
-        legal=f"--from RUN, a run of stage {whose}; or all stages, --mode staged",
-        mend="write  --from RUN",
+        where=errors.place(KEY, values[KEY].origin),
+        allowed=f"--from RUN, a run of stage {whose}; or all stages, --mode staged",
+        fix="write  --from RUN",
     )
 
 
@@ -110,16 +110,16 @@ def _line(names: Sequence[str]) -> str:
 def _fault(
     values: Mapping[str, Value],
     what: str,
-    legal: Sequence[str] = (),
+    allowed: Sequence[str] = (),
     near: str | None = None,
-    mend: str | None = None,
-) -> Fault:
-    return Fault(
+    fix: str | None = None,
+) -> Diagnostic:
+    return Diagnostic(
         what,
         key=KEY,
         value=values[KEY].value,
-        place=errors.place(KEY, values[KEY].origin),
-        legal=", ".join(legal) or None,
-        nearest=near,
-        mend=mend,
+        where=errors.place(KEY, values[KEY].origin),
+        allowed=", ".join(allowed) or None,
+        did_you_mean=near,
+        fix=fix,
     )

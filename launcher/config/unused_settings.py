@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from launcher.base.diagnostics import Fault, shown
+from launcher.base.diagnostics import Diagnostic, shown
 from launcher.config import errors, history
-from launcher.config.continual_settings import Continuous
+from launcher.config.continual_settings import Continual
 from launcher.config.download_settings import Download
 from launcher.config.entries import PERSONS
 from launcher.config.resolved import Resolved, Value
@@ -30,7 +30,7 @@ BY_THE_LAUNCHER = frozenset(
         "train.global_batch",
         "train.micro_batch",
         "train.accumulation",
-        *(f"continuous.{name}" for name in Continuous.model_fields),
+        *(f"continual.{name}" for name in Continual.model_fields),
         *(f"download.{name}" for name in Download.model_fields),
     }
 )
@@ -91,7 +91,7 @@ def unread(values: Mapping[str, Value], taken: Collection[str]) -> list[str]:
     ]
 
 
-def unread_faults(resolved: Resolved, taken: Collection[str]) -> list[Fault]:
+def unread_faults(resolved: Resolved, taken: Collection[str]) -> list[Diagnostic]:
     """What to tell a person of their own settings that nobody read."""
     found = []
     for key in unread(resolved.values, taken):
@@ -99,12 +99,12 @@ def unread_faults(resolved: Resolved, taken: Collection[str]) -> list[Fault]:
         if history.introduced(value).layer not in PERSONS:
             continue
         found.append(
-            Fault(
+            Diagnostic(
                 f"{key} {shown(value.value)} was set, and nothing in this run reads it",
                 key=key,
                 value=value.value,
-                place=errors.place(key, value.origin),
-                mend="leave it out",
+                where=errors.place(key, value.origin),
+                fix="leave it out",
                 severity="error" if resolved.settings.unread_settings == "error" else "warning",
             )
         )

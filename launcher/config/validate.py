@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base import diagnostics
-from launcher.base.diagnostics import Fault, plain, shown
+from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
 from launcher.config import errors, history, staging
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.entries import MODES, PERSONS, PROFILE
@@ -22,12 +21,12 @@ from training import duration
 Values = Mapping[str, Value]
 
 
-def contradictions(values: Values) -> list[Fault]:
+def contradictions(values: Values) -> list[Diagnostic]:
     """Everything that needs no data to be told, as errors and warnings."""
     return [fault for check in CHECKS for fault in check(values)]
 
 
-def check_budget(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> list[Fault]:
+def check_budget(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> list[Diagnostic]:
     """What can be told once the number of samples is known."""
     values = resolved.values
     found = [*_too_rare(values, total_steps, steps_per_epoch)]
@@ -52,36 +51,36 @@ def irrelevant(values: Values, key: str) -> str | None:
 
 
 def _about(
-    values: Values, key: str, why: str, mend: str | None = None, severity: Any = "error"
-) -> Fault:
+    values: Values, key: str, why: str, fix: str | None = None, severity: Any = "error"
+) -> Diagnostic:
     value = values[key]
-    return Fault(
+    return Diagnostic(
         f"{key} {shown(value.value)} {why}",
         key=key,
         value=value.value,
-        place=errors.place(key, value.origin),
-        mend=mend,
+        where=errors.place(key, value.origin),
+        fix=fix,
         severity=severity,
     )
 
 
-def _ds_config(values: Values) -> Iterator[Fault]:
+def _ds_config(values: Values) -> Iterator[Diagnostic]:
     path, engine = values["engine.ds_config"].value, values["engine.name"].value
     if path is None:
         return
     zero = [entry.name for entry in ENGINES.values() if entry.ds_config]
     if engine not in zero:
-        yield Fault(
+        yield Diagnostic(
             f"engine.ds_config is for DeepSpeed, and the engine is {engine}",
             key="engine.ds_config",
             value=path,
-            place=errors.place("engine.ds_config", values["engine.ds_config"].origin),
-            legal=f"with the engines {', '.join(zero)}",
-            mend="write  --engine zero2  or leave the file out",
+            where=errors.place("engine.ds_config", values["engine.ds_config"].origin),
+            allowed=f"with the engines {', '.join(zero)}",
+            fix="write  --engine zero2  or leave the file out",
         )
 
 
-def _paths(values: Values) -> Iterator[Fault]:
+def _paths(values: Values) -> Iterator[Diagnostic]:
     for key in ("data.path", "model.pretrained", "engine.ds_config"):
         path = values[key].value if key in values else None
         if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
@@ -90,19 +89,19 @@ def _paths(values: Values) -> Iterator[Fault]:
             continue
         folder = Path(path).parent
         there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        near = diagnostics.nearest(Path(path).name, there)
+        near = nearest_match(Path(path).name, there)
         near = near and str(Path(path).parent / near)
-        yield Fault(
+        yield Diagnostic(
             f"{key} '{path}' is not there",
             key=key,
             value=path,
-            place=errors.place(key, values[key].origin),
-            nearest=near,
-            mend=near and errors.write_over(key, values[key].origin, near),
+            where=errors.place(key, values[key].origin),
+            did_you_mean=near,
+            fix=near and errors.write_over(key, values[key].origin, near),
         )
 
 
-def _limits(values: Values) -> Iterator[Fault]:
+def _limits(values: Values) -> Iterator[Diagnostic]:
     for name in ("ram", "gpu", "swap", "disk"):
         low, high = values[f"limits.{name}"], values[f"limits.critical.{name}"]
         if low.value > high.value:
@@ -110,7 +109,7 @@ def _limits(values: Values) -> Iterator[Fault]:
             yield _about(values, f"limits.{name}", f"{why} of {high.origin.place}")
 
 
-def _warmup(values: Values) -> Iterator[Fault]:
+def _warmup(values: Values) -> Iterator[Diagnostic]:
     warmup, most = values["schedule.warmup"], values["train.max_steps"].value
     if values["schedule.warmup_cap"].value is not None:
         return  # it will be cut, and said so
@@ -118,22 +117,22 @@ def _warmup(values: Values) -> Iterator[Fault]:
         yield _long_warmup(warmup, warmup.value, most)
 
 
-def _long_warmup(warmup: Value, steps: int, total: int) -> Fault:
+def _long_warmup(warmup: Value, steps: int, total: int) -> Diagnostic:
     key = "schedule.warmup"
-    return Fault(
+    return Diagnostic(
         f"{key} {shown(warmup.value)} is {steps} steps, and the run has {total}: "
         "the learning rate would never reach its peak",
         key=key,
         value=warmup.value,
-        place=errors.place(key, warmup.origin),
-        legal=f"less than {total} steps",
-        nearest="10%",
-        mend=errors.write_over(key, warmup.origin, "10%"),
+        where=errors.place(key, warmup.origin),
+        allowed=f"less than {total} steps",
+        did_you_mean="10%",
+        fix=errors.write_over(key, warmup.origin, "10%"),
         severity="error" if history.by_person(warmup) else "warning",
     )
 
 
-def _never(values: Values) -> Iterator[Fault]:
+def _never(values: Values) -> Iterator[Diagnostic]:
     most = values["train.max_steps"].value
     if most is not None:
         yield from _too_rare(values, most, None)
@@ -152,7 +151,7 @@ def _never(values: Values) -> Iterator[Fault]:
         )
 
 
-def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Fault]:
+def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Diagnostic]:
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
         every = values[key]
         if every.value is None or not history.by_person(every):
@@ -162,11 +161,11 @@ def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterat
         steps = duration.steps(every.value, steps_per_epoch or 1, total)
         if steps > total:
             why = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
-            mend = errors.write_over(key, every.origin, max(1, total // 2))
-            yield _about(values, key, why, mend, "warning")
+            fix = errors.write_over(key, every.origin, max(1, total // 2))
+            yield _about(values, key, why, fix, "warning")
 
 
-def _batch(values: Values) -> Iterator[Fault]:
+def _batch(values: Values) -> Iterator[Diagnostic]:
     """The global batch was changed by changing what it is made of."""
     if values[GLOBAL].origin.layer in PERSONS:
         return
@@ -174,17 +173,17 @@ def _batch(values: Values) -> Iterator[Fault]:
     new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
     old = (history.shipped(values[MICRO]) or 1) * (history.shipped(values[ACCUMULATION]) or 1)
     if typed and new != old:
-        yield Fault(
+        yield Diagnostic(
             f"the global batch is {new} in place of {old}, by {' and '.join(typed)}",
             key=GLOBAL,
             value=new,
-            place="; ".join(errors.place(key, values[key].origin) for key in typed),
-            mend=f"write  --set {GLOBAL}={old}  to keep it, or ={new} to say that it is meant",
+            where="; ".join(errors.place(key, values[key].origin) for key in typed),
+            fix=f"write  --set {GLOBAL}={old}  to keep it, or ={new} to say that it is meant",
             severity="warning",
         )
 
 
-def _mode_keeps_batch(values: Values) -> Iterator[Fault]:
+def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
     """A mode that promises the same global batch, on numbers that do not divide."""
     promise = values["promise"].value.get("global_batch")
     if promise != {"at_least": 1, "at_most": 1}:
@@ -203,7 +202,7 @@ def _mode_keeps_batch(values: Values) -> Iterator[Fault]:
         )
 
 
-def _mode_changes_nothing(values: Values) -> Iterator[Fault]:
+def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
     if values["mode"].value == "default":
         return
     for key, value in values.items():
@@ -214,14 +213,14 @@ def _mode_changes_nothing(values: Values) -> Iterator[Fault]:
     yield _about(values, "mode", "changes nothing here", severity="warning")
 
 
-def _no_effect(values: Values) -> Iterator[Fault]:
+def _no_effect(values: Values) -> Iterator[Diagnostic]:
     severity = "error" if values["unread_settings"].value == "error" else "warning"
     for key, value in values.items():
         if history.by_person(value) and (why := irrelevant(values, key)):
             yield _about(values, key, why, "leave it out", severity)
 
 
-CHECKS: tuple[Callable[[Values], Iterator[Fault]], ...] = (
+CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     staging.check,
     _ds_config,
     _paths,
@@ -233,5 +232,5 @@ CHECKS: tuple[Callable[[Values], Iterator[Fault]], ...] = (
     _mode_changes_nothing,
     _no_effect,
     intakes.contradictions,
-    declared.faults,
+    declared.diagnostics,
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.download_settings import Download
 from launcher.config.resolved import Resolved
 from launcher.continual import ledger
 from launcher.continual.clock import Clock
 from launcher.continual.course import Course
 from launcher.continual.told import Told
-from launcher.download.faults import FetchError
+from launcher.download.diagnostics import FetchError
 from launcher.download.fetch import fetch
 from launcher.resume.resume_point import Resume
 from launcher.run import restart
@@ -26,14 +26,14 @@ def learns_on(resolved: Resolved, resumed: Resume | None) -> bool:
 
     Reads the disk. Raises SettingsError where nobody can tell.
     """
-    if resolved.settings.continuous.enabled:
+    if resolved.settings.continual.enabled:
         return True
     if resumed is None:
         return False
     try:
         known = ledger.load(resumed.source)
     except RunFolderError as fault:
-        raise SettingsError([Fault(str(fault), value=str(resumed.source))]) from fault
+        raise SettingsError([Diagnostic(str(fault), value=str(resumed.source))]) from fault
     return known is not None and (known.under_way is not None or resumed.step is not None)
 
 

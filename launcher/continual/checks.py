@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, shown
+from launcher.base.diagnostics import Diagnostic, shown
 from launcher.config import errors
 from launcher.config.resolved import Value
 
-_ENABLED = "continuous.enabled"
+_ENABLED = "continual.enabled"
 _PATH = "data.path"
-_HOLD = "continuous.hold"
+_HOLD = "continual.hold"
 
 
-def contradictions(values: Mapping[str, Value]) -> Iterator[Fault]:
-    """What among the settings does not go with `continuous.enabled`."""
+def contradictions(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
+    """What among the settings does not go with `continual.enabled`."""
     if not values[_ENABLED].value:
         return
     path = values[_PATH].value if _PATH in values else None
@@ -36,14 +36,14 @@ def contradictions(values: Mapping[str, Value]) -> Iterator[Fault]:
             "true",
             errors.write_over("save.last", values["save.last"].origin, "true"),
         )
-    if values["continuous.on_change"].value == "learn" and values[_HOLD].value != "copy":
+    if values["continual.on_change"].value == "learn" and values[_HOLD].value != "copy":
         why = "would replay changed files in place of what was learnt"
         origin = values[_HOLD].origin
         yield _refused(values, _HOLD, why, "copy", errors.write_over(_HOLD, origin, "copy"))
-    if values["continuous.refetch_every_s"].value and not values["download.fetch"].value:
+    if values["continual.refetch_every_s"].value and not values["download.fetch"].value:
         why = "has nothing to fetch again"
-        mend = "write  --download-data  too"
-        yield _refused(values, "continuous.refetch_every_s", why, "declared files", mend)
+        fix = "write  --download-data  too"
+        yield _refused(values, "continual.refetch_every_s", why, "declared files", fix)
     control = values.get("data.control")
     if control is not None and control.value != "real":
         yield _refused(values, "data.control", "is a control, which ends with its result", "real")
@@ -53,46 +53,46 @@ def contradictions(values: Mapping[str, Value]) -> Iterator[Fault]:
 
 
 def _refused(
-    values: Mapping[str, Value], key: str, why: str, legal: str, mend: str | None = None
-) -> Fault:
+    values: Mapping[str, Value], key: str, why: str, allowed: str, fix: str | None = None
+) -> Diagnostic:
     value = values.get(key)
     asked = errors.place(_ENABLED, values[_ENABLED].origin)
-    return Fault(
+    return Diagnostic(
         f"{key} {shown(value.value if value else None)} {why}",
         key=key,
         value=value.value if value else None,
-        place=errors.place(key, value.origin) if value else asked,
-        legal=f"{legal}, with {asked}",
-        mend=mend,
+        where=errors.place(key, value.origin) if value else asked,
+        allowed=f"{allowed}, with {asked}",
+        fix=fix,
     )
 
 
-def placed(source: str, values: Mapping[str, Value]) -> Iterator[Fault]:
+def placed(source: str, values: Mapping[str, Value]) -> Iterator[Diagnostic]:
     """Under torchrun or srun no process of ours outlives the ranks, to look for new files."""
     if values[_ENABLED].value:
-        yield Fault(
+        yield Diagnostic(
             f"{_ENABLED} true, but {source} has started the processes, and they end when the data "
             "is learnt",
             key=_ENABLED,
             value=True,
-            place=errors.place(_ENABLED, values[_ENABLED].origin),
-            legal=f"without {source}: this program starts the processes of one machine itself",
-            mend="write  --nproc N  in place of it",
+            where=errors.place(_ENABLED, values[_ENABLED].origin),
+            allowed=f"without {source}: this program starts the processes of one machine itself",
+            fix="write  --nproc N  in place of it",
         )
 
 
-def within(folder: Path, values: Mapping[str, Value]) -> Iterator[Fault]:
+def within(folder: Path, values: Mapping[str, Value]) -> Iterator[Diagnostic]:
     """A run folder inside of what it watches would be taken for data."""
     path = values[_PATH].value if _PATH in values else None
     if not values[_ENABLED].value or not isinstance(path, str):
         return
     source = Path(path).expanduser().resolve()
     if source in folder.resolve().parents or source == folder.resolve():
-        yield Fault(
+        yield Diagnostic(
             f"the run folder {folder} lies in the data that it watches, {path}",
             key=_PATH,
             value=path,
-            place=errors.place(_PATH, values[_PATH].origin),
-            legal="a run folder elsewhere",
-            mend="write  --out DIR  outside of it",
+            where=errors.place(_PATH, values[_PATH].origin),
+            allowed="a run folder elsewhere",
+            fix="write  --out DIR  outside of it",
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import Fault, SettingsError, counted
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted
 from launcher.continual import folders, ledger, lesson, replay, watch
 from launcher.continual.arrivals import Arrivals
 from launcher.continual.clock import Clock
@@ -46,7 +46,7 @@ class Course:
         """
         assert job.folder is not None, "the run folder was made"
         self._job, self._train, self._told, self._clock = job, train, told, clock
-        self._settings = job.resolved.settings.continuous
+        self._settings = job.resolved.settings.continual
         self._folder: Path = job.folder
         self._source = Path(job.resolved.settings.data.path).expanduser()
         self._ends = Ends(self._settings, clock)
@@ -269,10 +269,10 @@ class Course:
         return failures.ended(outcome, 0)
 
 
-def _empty(folder: Path) -> Fault:
-    return Fault(
+def _empty(folder: Path) -> Diagnostic:
+    return Diagnostic(
         f"data.path '{folder}' holds no file yet, and a run begins with some",
         key="data.path",
         value=str(folder),
-        legal="a folder with data to begin with; what comes later is learnt later",
+        allowed="a folder with data to begin with; what comes later is learnt later",
     )

@@ -34,15 +34,15 @@ class Lesson:
     """When to save and end, in seconds since the epoch; None: when it is learnt."""
 
 
-def how(continuous: Any) -> dict[str, Any]:
-    """The settings of section `continuous` that decide what an intake learns."""
+def how(continual: Any) -> dict[str, Any]:
+    """The settings of section `continual` that decide what an intake learns."""
     return {
-        "replay": continuous.replay,
-        "epochs": continuous.epochs,
-        "max_steps": continuous.max_steps,
-        "lr_scale": continuous.lr_scale,
-        "warmup": continuous.warmup,
-        "min_samples": continuous.min_samples,
+        "replay": continual.replay,
+        "epochs": continual.epochs,
+        "max_steps": continual.max_steps,
+        "lr_scale": continual.lr_scale,
+        "warmup": continual.warmup,
+        "min_samples": continual.min_samples,
     }
 
 

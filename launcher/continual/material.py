@@ -20,7 +20,7 @@ from training.evaluation.forgetting import Forgetting
 if TYPE_CHECKING:
     from engines.base import World
     from models.base import Split
-    from training.callbacks.base import Budget
+    from training.callbacks.base import TrainPlan
     from training.data.watch import Watch
 
 
@@ -44,7 +44,7 @@ class Material:
         return [f"intake {self.number}: {new} new samples an epoch, and {old} of older data"]
 
     def judged(
-        self, seed: int, budget: Budget, world: World, loader: Any, watch: Watch
+        self, seed: int, train_plan: TrainPlan, world: World, loader: Any, watch: Watch
     ) -> tuple[EvaluationBatches, Forgetting | None]:
         """What the run is judged on, and the judge of an intake; None: this is none.
 
@@ -53,7 +53,7 @@ class Material:
         parts = []
         for task in self.tasks:
             samples = Samples(task, task.data("val"), seed)
-            batches = EvaluationBatches(samples, budget.micro_batch, world, loader, watch)
+            batches = EvaluationBatches(samples, train_plan.micro_batch, world, loader, watch)
             parts.append(forgetting.Part(task, batches, len(samples)))
         if not self.number:
             return parts[0].batches, None
@@ -80,9 +80,9 @@ def gather(
     new, least = tasks[-1].data("train"), lesson.how["min_samples"]
     if len(new) < least:
         raise DataError(
-            f"{len(new)} new training samples, and continuous.min_samples is {least}",
+            f"{len(new)} new training samples, and continual.min_samples is {least}",
             where="data.path",
-            legal=f"at least {least}",
+            allowed=f"at least {least}",
         )
     old = [task.data("train") for task in tasks[:-1]]
     return Material(lesson.number, Mixture(new, old, lesson.how["replay"]), tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.continual import folders, ledger
 from launcher.continual.ledger import Intake, Ledger
 from launcher.continual.lesson import Lesson
@@ -37,7 +37,7 @@ def lesson_at(run: Path, after: int, upto: int) -> Lesson | None:
         return None
     if begun[-1].begun_at > after:
         what = f"steps {after} to {upto} of {run} are of more than one intake"
-        legal = f"a checkpoint of step {begun[-1].begun_at} or later, and one after it"
-        mend = f"let the run keep more:  {PROGRAM} resume {run} --set save.every=…"
-        raise SettingsError([Fault(what, value=str(run), legal=legal, mend=mend)])
+        allowed = f"a checkpoint of step {begun[-1].begun_at} or later, and one after it"
+        fix = f"let the run keep more:  {PROGRAM} resume {run} --set save.every=…"
+        raise SettingsError([Diagnostic(what, value=str(run), allowed=allowed, fix=fix)])
     return lesson(run, begun[-1])

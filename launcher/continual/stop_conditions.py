@@ -21,10 +21,10 @@ class End:
 class Ends:
     """Watches for an end from the moment that it is made."""
 
-    def __init__(self, continuous: Any, clock: Clock) -> None:
-        """`continuous` is that section of the settings."""
-        self._clock, self._quiet = clock, continuous.quiet_s
-        self._hours = continuous.max_hours
+    def __init__(self, continual: Any, clock: Clock) -> None:
+        """`continual` is that section of the settings."""
+        self._clock, self._quiet = clock, continual.quiet_s
+        self._hours = continual.max_hours
         self._late_at: float | None = None
         self.wall_at: float | None = None
         """When the hours have passed, in seconds since the epoch; None: there is no such time."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.resolved import Resolved
 from launcher.config.schema import model_name
 from launcher.config.task_class import task_class
@@ -47,9 +47,9 @@ def look(path: str, form: str | None, resolved: Resolved) -> Findings:
             raise SettingsError([_told(fault, path)]) from fault
 
 
-def _told(fault: DataError, path: str) -> Fault:
-    where, legal, mend = (text or None for text in (fault.where, fault.legal, fault.mend))
-    return Fault(fault.what, value=path, place=where, legal=legal, mend=mend)
+def _told(fault: DataError, path: str) -> Diagnostic:
+    where, allowed, fix = (text or None for text in (fault.where, fault.allowed, fault.fix))
+    return Diagnostic(fault.message, value=path, where=where, allowed=allowed, fix=fix)
 
 
 def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Findings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.data_check import page
 from launcher.data_check.findings import Findings
 
@@ -17,7 +17,7 @@ def check(folder: Path, place: str) -> None:
 
     Raises SettingsError where something else lies in it.
     """
-    legal = "a new or empty folder, or one that an earlier check wrote"
+    allowed = "a new or empty folder, or one that an earlier check wrote"
     try:
         if not folder.exists():
             return
@@ -29,7 +29,7 @@ def check(folder: Path, place: str) -> None:
             what = f"{folder} holds something else"
     except OSError as fault:
         what = f"{folder} cannot be opened: {fault.strerror or fault}"
-    raise SettingsError([Fault(what, value=str(folder), place=place, legal=legal)])
+    raise SettingsError([Diagnostic(what, value=str(folder), where=place, allowed=allowed)])
 
 
 def write(found: Findings, folder: Path) -> list[Path]:
@@ -48,7 +48,9 @@ def write(found: Findings, folder: Path) -> list[Path]:
     except OSError as fault:
         reason = fault.strerror or str(fault)
         what = f"{fault.filename or folder} cannot be written: {reason}"
-        raise SettingsError([Fault(what, value=str(folder), place=f"--out {folder}")]) from fault
+        raise SettingsError(
+            [Diagnostic(what, value=str(folder), where=f"--out {folder}")]
+        ) from fault
     return [folder / PAGE, *(folder / name for name in pictures)]
 
 

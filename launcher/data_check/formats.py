@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError, nearest
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES, is_own
 
@@ -46,15 +46,15 @@ def recognise(path: str, family: str | None, place: str) -> list[Recognised]:
     return found
 
 
-def several(path: str, place: str, found: Sequence[Recognised]) -> Fault:
+def several(path: str, place: str, found: Sequence[Recognised]) -> Diagnostic:
     """What to tell where all of `found` can use the data."""
     known = [f"{one.family}: {one.format}" for one in found]
-    return Fault(
+    return Diagnostic(
         f"'{path}' is data of several families",
         value=path,
-        place=place,
-        legal="\n           ".join(known),
-        mend=f"write  {PROGRAM} data check {path} --model {found[0].family}",
+        where=place,
+        allowed="\n           ".join(known),
+        fix=f"write  {PROGRAM} data check {path} --model {found[0].family}",
     )
 
 
@@ -63,7 +63,7 @@ def _format(family: str, path: str, place: str) -> str | None:
         found: str | None = _formats(family).recognise(Path(path).expanduser())
     except OSError as fault:
         what = f"'{fault.filename or path}' cannot be read: {fault.strerror or fault}"
-        raise SettingsError([Fault(what, value=path, place=place)]) from fault
+        raise SettingsError([Diagnostic(what, value=path, where=place)]) from fault
     return found
 
 
@@ -76,16 +76,16 @@ def _embedded(path: str, families: Collection[str], place: str) -> str:
     sets = {name: family for family in families for name in _sets(family)}
     if path in sets:
         return sets[path]
-    near = nearest(path, sets)
+    near = nearest_match(path, sets)
     raise SettingsError(
         [
-            Fault(
+            Diagnostic(
                 f"there is no embedded data '{path}'",
                 value=path,
-                place=place,
-                legal=", ".join(sets) or "a file or a folder",
-                nearest=near,
-                mend=near and f"write  {PROGRAM} data check {near}",
+                where=place,
+                allowed=", ".join(sets) or "a file or a folder",
+                did_you_mean=near,
+                fix=near and f"write  {PROGRAM} data check {near}",
             )
         ]
     )
@@ -105,28 +105,28 @@ def _exists(path: str, place: str) -> bool:
         return Path(path).expanduser().exists()
     except OSError as fault:
         what = f"'{path}' cannot be looked at: {fault.strerror or fault}"
-        raise SettingsError([Fault(what, value=path, place=place)]) from fault
+        raise SettingsError([Diagnostic(what, value=path, where=place)]) from fault
 
 
-def _missing(path: str, place: str) -> Fault:
+def _missing(path: str, place: str) -> Diagnostic:
     folder = Path(path).expanduser().parent
     there = [one.name for one in folder.iterdir()] if folder.is_dir() else []
-    near = nearest(Path(path).name, there)
+    near = nearest_match(Path(path).name, there)
     near = near and str(Path(path).parent / near)
-    return Fault(
+    return Diagnostic(
         f"there is no file or folder '{path}'",
         value=path,
-        place=place,
-        nearest=near,
-        mend=near and f"write  {PROGRAM} data check {near}",
+        where=place,
+        did_you_mean=near,
+        fix=near and f"write  {PROGRAM} data check {near}",
     )
 
 
-def _nobody(path: str, place: str, families: Collection[str]) -> Fault:
+def _nobody(path: str, place: str, families: Collection[str]) -> Diagnostic:
     known = [f"{family}: {'; '.join(_formats(family).FORMATS)}" for family in families]
-    return Fault(
+    return Diagnostic(
         f"'{path}' is in no format that is known here",
         value=path,
-        place=place,
-        legal="\n           ".join(known),
+        where=place,
+        allowed="\n           ".join(known),
     )

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from launcher.base.diagnostics import SettingsError
-from launcher.download.faults import refused
+from launcher.download.diagnostics import refused
 
 _MAY_PASS = (408, 425, 429)
 _LOGIN = (
@@ -43,7 +43,7 @@ def told(status: int) -> str:
 
 def fault_of(status: int, url: str) -> SettingsError:
     """What to tell of an answer that brings no file."""
-    return refused(told(status), url, mend=_MENDS.get(status))
+    return refused(told(status), url, fix=_MENDS.get(status))
 
 
 def reason(error: BaseException) -> str:

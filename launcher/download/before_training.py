@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM
 from launcher.download.console import console
-from launcher.download.faults import refused
+from launcher.download.diagnostics import refused
 from launcher.download.fetch import fetch
 from launcher.download.progress import undrawn
 from launcher.download.targets import targets
@@ -41,6 +41,6 @@ def _check_there(settings: Any, place: Place) -> None:
                 f"{target.path} is not there, and no machine of {place.source} waits for another "
                 "to fetch it",
                 str(target.file.url),
-                legal="--download-data on one machine, or files that are there",
-                mend=f"write  {PROGRAM} data fetch  with the same settings before, on each disk",
+                allowed="--download-data on one machine, or files that are there",
+                fix=f"write  {PROGRAM} data fetch  with the same settings before, on each disk",
             )

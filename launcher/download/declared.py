@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault
+from launcher.base.diagnostics import Diagnostic
 from launcher.config import errors, history
 from launcher.config.download_settings import LEGAL, Download
 from launcher.config.entries import PERSONS
@@ -39,40 +39,40 @@ def brings(values: Values, path: str) -> bool:
     return any(target.folder in (wanted, *wanted.parents) for target in _targets(values))
 
 
-def faults(values: Values) -> Iterator[Fault]:
+def diagnostics(values: Values) -> Iterator[Diagnostic]:
     """What is wrong with the declared files, beside each by itself."""
     files = values["download.files"]
     if values["download.fetch"].value and not files.value:
-        yield Fault(
+        yield Diagnostic(
             f"{_asked(values)}: download.files declares no URL",
             key="download.files",
-            place=_asked(values),
-            legal=LEGAL,
-            mend=f"write into a settings file  {_EXAMPLE}  and name it with  --config",
+            where=_asked(values),
+            allowed=LEGAL,
+            fix=f"write into a settings file  {_EXAMPLE}  and name it with  --config",
         )
     elif not values["download.fetch"].value:
         yield from _unfetched(values)
     yield from _unplaced(values)
 
 
-def _unfetched(values: Values) -> Iterator[Fault]:
+def _unfetched(values: Values) -> Iterator[Diagnostic]:
     """Files that a person declares, on a run that would train on something else."""
     files = values["download.files"]
     if not history.by_person(files) or _PATH not in values:
         return
     if values[_PATH].origin.layer not in PERSONS:
-        yield Fault(
+        yield Diagnostic(
             f"download.files is declared, and this run does not fetch it; it would train on "
             f"{values[_PATH].value}",
             key="download.files",
             value=files.value,
-            place=errors.place("download.files", files.origin),
-            mend=f"write  {OPTION}  or name what is there with  --data PATH",
+            where=errors.place("download.files", files.origin),
+            fix=f"write  {OPTION}  or name what is there with  --data PATH",
             severity="warning",
         )
 
 
-def _unplaced(values: Values) -> Iterator[Fault]:
+def _unplaced(values: Values) -> Iterator[Diagnostic]:
     """Files without a name, and two that would lie in one place."""
     origin = values["download.files"].origin
     seen: dict[str, Target] = {}
@@ -83,12 +83,12 @@ def _unplaced(values: Values) -> Iterator[Fault]:
         elif target.path.name.casefold() in seen:
             what = f"would lie at {target.path}, where another one does"
         if what is not None:
-            yield Fault(
+            yield Diagnostic(
                 f"download.files[{place}].url '{target.file.url}' {what}",
                 key="download.files",
                 value=target.file.url,
-                place=errors.place("download.files", origin),
-                mend=f"give it a name: write  {{url: {target.file.url}, name: data-{place}.zip}}",
+                where=errors.place("download.files", origin),
+                fix=f"give it a name: write  {{url: {target.file.url}, name: data-{place}.zip}}",
             )
         seen.setdefault(target.path.name.casefold(), target)
 

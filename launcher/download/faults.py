@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from launcher.base.diagnostics import Fault, SettingsError, render
+from launcher.base.diagnostics import Diagnostic, SettingsError, render
 
 
 class FetchError(Exception):
     """The network, a server or the disk failed in spite of all retries (exit code 1)."""
 
-    def __init__(self, what: str, url: str, mend: str) -> None:
-        self.fault = Fault(what, place=url, mend=mend)
+    def __init__(self, what: str, url: str, fix: str) -> None:
+        self.fault = Diagnostic(what, where=url, fix=fix)
         super().__init__(render([self.fault]).removeprefix("error: "))
 
 
@@ -28,11 +28,11 @@ class StartOver(Exception):
 
 
 def refused(
-    what: str, url: str, legal: str | None = None, mend: str | None = None
+    what: str, url: str, allowed: str | None = None, fix: str | None = None
 ) -> SettingsError:
     """What a person can mend: the wrong URL, file or checksum.
 
     `what` may hold names that a server or an archive gave, which could move the cursor.
     """
     printable = "".join(letter if letter.isprintable() else "?" for letter in what)
-    return SettingsError([Fault(printable, value=url, place=url, legal=legal, mend=mend)])
+    return SettingsError([Diagnostic(printable, value=url, where=url, allowed=allowed, fix=fix)])

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from launcher.base import redaction
 from launcher.config.download_settings import Download
 from launcher.download import place, presence
-from launcher.download.faults import FetchError, refused
+from launcher.download.diagnostics import FetchError, refused
 from launcher.download.local import LocalSource
 from launcher.download.part import Part
 from launcher.download.progress import Draw, Tell, undrawn
@@ -95,8 +95,8 @@ def _one(target: Target, timeout_s: float, terms: Terms, again: bool) -> Fetched
 
 def _unwritable(target: Target, error: OSError) -> FetchError:
     what = f"{error.filename or target.folder} cannot be written: {error.strerror or error}"
-    mend = "make room or mend its permissions, or write  download.folder: DIR"
-    return FetchError(what, str(target.file.url), mend)
+    fix = "make room or mend its permissions, or write  download.folder: DIR"
+    return FetchError(what, str(target.file.url), fix)
 
 
 def _bring(
@@ -156,7 +156,7 @@ def _whole(target: Target) -> str:
         raise refused(
             "the secrets of this URL were cut out when the settings were saved",
             url,
-            mend="write the URL again, put user and password into ~/.netrc, or name a variable of "
+            fix="write the URL again, put user and password into ~/.netrc, or name a variable of "
             "the environment, ${NAME}, in the URL",
         )
     try:

@@ -17,7 +17,7 @@ from requests.exceptions import (
 
 from launcher.download import redirects
 from launcher.download.answers import fault_of, reason, told, wait_asked
-from launcher.download.faults import StartOver, Transient, refused
+from launcher.download.diagnostics import StartOver, Transient, refused
 from launcher.download.record import Stamp
 from launcher.download.source import Body
 
@@ -81,8 +81,8 @@ class HttpSource:
             if "certificate" not in str(error).lower():
                 raise Transient(reason(error)) from None
             what = f"the server's certificate is not trusted: {reason(error)}"
-            mend = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
-            raise refused(what, self._shown, mend=mend) from None
+            fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
+            raise refused(what, self._shown, fix=fix) from None
         except _BROKEN as error:
             raise Transient(reason(error)) from None
         except RequestException as error:  # such as a host name that cannot be one

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from launcher.download.faults import refused
+from launcher.download.diagnostics import refused
 from launcher.download.record import Stamp
 from launcher.download.source import Body
 
@@ -29,7 +29,7 @@ class LocalSource:
             if unless is not None and now == unless:
                 return None
             if not self._path.is_file():
-                raise refused("is no file", self._url, mend="name a folder with  --data PATH")
+                raise refused("is no file", self._url, fix="name a folder with  --data PATH")
             return Body(0, about.st_size, now, self._pieces())
         except OSError as error:
             raise refused(f"cannot be read: {error.strerror or error}", self._url) from None

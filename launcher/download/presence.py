@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import SettingsError
 from launcher.download import record
-from launcher.download.faults import refused
+from launcher.download.diagnostics import refused
 from launcher.download.part import Part
 from launcher.download.record import Finished
 from launcher.download.targets import Target
@@ -87,7 +87,7 @@ def _taken(target: Target, why: str) -> SettingsError:
     return refused(
         f"{target.path} {why}",
         target.file.url,
-        mend=f"name another folder with  download.folder: DIR  or remove {target.path}",
+        fix=f"name another folder with  download.folder: DIR  or remove {target.path}",
     )
 
 

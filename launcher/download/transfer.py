@@ -6,7 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 
-from launcher.download.faults import FetchError, StartOver, Transient, refused
+from launcher.download.diagnostics import FetchError, StartOver, Transient, refused
 from launcher.download.part import Part
 from launcher.download.progress import Progress
 from launcher.download.record import Stamp
@@ -130,8 +130,8 @@ def _prove(target: Target, part: Part) -> None:
     raise refused(
         f"{target.name} has the {name} {came}, not the one that is declared",
         file.url,
-        legal=declared,
-        mend=f"another file lies there now: look at the URL, or write  {name}: {came.split()[0]}",
+        allowed=declared,
+        fix=f"another file lies there now: look at the URL, or write  {name}: {came.split()[0]}",
     )
 
 
@@ -143,8 +143,8 @@ def _check_size(target: Target, total: int | None, most_bytes: int) -> None:
         raise refused(
             f"{target.name} has {total} bytes, not those that are declared",
             target.file.url,
-            legal=f"{declared} bytes",
-            mend=f"another file lies there now: look at the URL, or write  size: {total}",
+            allowed=f"{declared} bytes",
+            fix=f"another file lies there now: look at the URL, or write  size: {total}",
         )
     if total > most_bytes:
         raise _too_large(target, most_bytes, total)
@@ -155,8 +155,8 @@ def _too_large(target: Target, most_bytes: int, total: int | None = None) -> Exc
     return refused(
         f"{target.name} has {told}",
         target.file.url,
-        legal=f"at most {most_bytes / 1e9:g} GB, as download.max_gb says",
-        mend="write  download.max_gb: N  if that is meant",
+        allowed=f"at most {most_bytes / 1e9:g} GB, as download.max_gb says",
+        fix="write  download.max_gb: N  if that is meant",
     )
 
 
@@ -167,7 +167,7 @@ def _check_room(target: Target, needed: int) -> None:
             f"{target.name} needs {size(needed)} more, and the disk of {target.folder} has "
             f"{size(free)}",
             target.file.url,
-            mend="write  download.folder: DIR  on another disk",
+            fix="write  download.folder: DIR  on another disk",
         )
 
 

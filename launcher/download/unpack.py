@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from launcher.download.bounds import Bounded, Bounds, Unsafe
-from launcher.download.faults import refused
+from launcher.download.diagnostics import refused
 from launcher.download.members import tar_members, zip_members
 from launcher.download.progress import Progress
 from launcher.download.targets import Target
@@ -58,8 +58,8 @@ def unpack(archive: Path, target: Target, place: Path, terms: Terms) -> None:
             else:
                 _file(archive, place, bounds)
     except Unsafe as error:
-        mend = "write  unpack: no  to keep it as it is"
-        raise refused(f"{target.name} {error}", str(target.file.url), mend=mend) from None
+        fix = "write  unpack: no  to keep it as it is"
+        raise refused(f"{target.name} {error}", str(target.file.url), fix=fix) from None
 
 
 def _zip(archive: Path, place: Path, bounds: Bounds) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import Fault, plain
+from launcher.base.diagnostics import Diagnostic, nearest_match, plain
 from launcher.config import errors, history, staging
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.entries import PERSONS
@@ -40,7 +39,7 @@ RULES: Mapping[Rule, Sequence[str]] = {
         "limits",
         "track",
         "tracking",
-        "continuous",
+        "continual",
         "download",
         "save",
         "stop",
@@ -110,9 +109,9 @@ def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Differenc
     return found
 
 
-def faults(
+def diagnostics(
     found: Sequence[Difference], reset: Collection[str], resolved: Resolved, told: str
-) -> list[Fault]:
+) -> list[Diagnostic]:
     """The changes that cannot be; `told` says which run it is, and until which step it went."""
     return [
         _refused(one, resolved, told)
@@ -121,18 +120,18 @@ def faults(
     ]
 
 
-def unknown_parts(reset: Sequence[str]) -> Iterator[Fault]:
+def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
     """A fault for each word behind --reset that is none of its parts."""
     for word in reset:
         if word not in PARTS:
-            near = diagnostics.nearest(word, PARTS)
-            yield Fault(
+            near = nearest_match(word, PARTS)
+            yield Diagnostic(
                 f"--reset '{word}' is not known",
                 value=word,
-                place=f"--reset {word}",
-                legal=", ".join(PARTS),
-                nearest=near,
-                mend=near and f"write  --reset {near}",
+                where=f"--reset {word}",
+                allowed=", ".join(PARTS),
+                did_you_mean=near,
+                fix=near and f"write  --reset {near}",
             )
 
 
@@ -165,21 +164,21 @@ def _first_weights(resolved: Resolved) -> set[str | None]:
     return {stage.loads for stage in staging.declared(resolved.settings.model.family)}
 
 
-def _refused(one: Difference, resolved: Resolved, run: str) -> Fault:
-    legal = plain(one.old)
+def _refused(one: Difference, resolved: Resolved, run: str) -> Diagnostic:
+    allowed = plain(one.old)
     if one.rule == "never":
-        legal += "; or a new run, without --resume"
-        mend = None
+        allowed += "; or a new run, without --resume"
+        fix = None
     else:
-        legal += f"; or another value with  --reset {one.rule}; or a new run, without --resume"
-        mend = f"write  --reset {one.rule}  too: {ANEW[one.rule]}"
-    return Fault(
+        allowed += f"; or another value with  --reset {one.rule}; or a new run, without --resume"
+        fix = f"write  --reset {one.rule}  too: {ANEW[one.rule]}"
+    return Diagnostic(
         f"{errors.named(one.key)} {plain(one.new)} is not {plain(one.old)}, as in {run}",
         key=one.key,
         value=one.new,
-        place=_place(one.key, resolved.values),
-        legal=legal,
-        mend=mend,
+        where=_place(one.key, resolved.values),
+        allowed=allowed,
+        fix=fix,
     )
 
 

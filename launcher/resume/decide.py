@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.custom_task import FOLDER
 from launcher.config.machine import Machine
 from launcher.config.resolve import resolve
@@ -54,34 +54,34 @@ def decide(
 
     `world_size` as for `resolve`. Raises SettingsError with all that is wrong.
     """
-    faults = list(_misplaced(words))
+    diagnostics = list(_misplaced(words))
     found, base = None, None
     if words.resume is not None:
         try:
             found = resume.find(words, out)
             base = None if found is None else _base(found, words)
         except SettingsError as error:
-            faults += error.faults
+            diagnostics += error.diagnostics
     try:
         resolved = resolve(words, machine, world_size, base)
     except SettingsError as error:
-        raise SettingsError([*faults, *error.faults]) from None
+        raise SettingsError([*diagnostics, *error.diagnostics]) from None
     if found is None or base is None:
-        if faults:
-            raise SettingsError(faults)
+        if diagnostics:
+            raise SettingsError(diagnostics)
         return _new(words, out, resolved)
-    return _going_on(words, out, resolved, found, base, faults)
+    return _going_on(words, out, resolved, found, base, diagnostics)
 
 
-def _misplaced(words: Words) -> Iterator[Fault]:
+def _misplaced(words: Words) -> Iterator[Diagnostic]:
     """What is wrong with the words behind --reset."""
     yield from compatibility.unknown_parts(words.reset)
     if words.reset and words.resume is None:
-        yield Fault(
+        yield Diagnostic(
             f"--reset {words.reset[0]} without --resume: nothing goes on that could begin anew",
             value=words.reset[0],
-            place=f"--reset {words.reset[0]}",
-            legal="beside --resume auto|DIR|STEP",
+            where=f"--reset {words.reset[0]}",
+            allowed="beside --resume auto|DIR|STEP",
         )
 
 
@@ -94,12 +94,12 @@ def _base(found: Found, words: Words) -> Base:
     if typed is not None and typed.value != family:
         raise SettingsError(
             [
-                Fault(
+                Diagnostic(
                     f"model {typed.value} is not {family}, as in {found.folder}",
                     key="model.family",
                     value=typed.value,
-                    place=typed.origin.place,
-                    legal=f"{family}; or a new run, without --resume",
+                    where=typed.origin.place,
+                    allowed=f"{family}; or a new run, without --resume",
                 )
             ]
         )
@@ -126,7 +126,7 @@ def _going_on(
     resolved: Resolved,
     found: Found,
     base: Base,
-    faults: list[Fault],
+    diagnostics: list[Diagnostic],
 ) -> Decision:
     before = base.settings
     if found.kept is not None and found.kept.settings is not None:
@@ -134,9 +134,9 @@ def _going_on(
     changed = compatibility.differences(before, resolved) if found.kept is not None else []
     step = found.kept.step if found.kept is not None else None
     run = compatibility.told(found.folder, step)
-    faults += compatibility.faults(changed, words.reset, resolved, run)
-    if faults:
-        raise SettingsError(faults)
+    diagnostics += compatibility.diagnostics(changed, words.reset, resolved, run)
+    if diagnostics:
+        raise SettingsError(diagnostics)
     parts = [part for part in compatibility.PARTS if part in words.reset]
     told = Resume(found.folder, found.asked, parts, [one.line for one in changed])
     nothing_left = _nothing_left(found, changed, resolved, words.reset)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
 from launcher.config import cli_args as typed
 from launcher.config.entries import Entry
 from launcher.config.entries import find as node_of
@@ -102,7 +101,7 @@ def _unfinished(out: Path, place: str) -> Found | None:
 def _latest(words: Words) -> Found | None:
     """The newest run of the same model and mode that has a checkpoint and was not completed."""
     choice = choose(words, typed.read_files(words))
-    if choice.faults:
+    if choice.diagnostics:
         return None
     wanted = [choice.family, choice.size, choice.mode]
     for folder in _runs():
@@ -153,7 +152,7 @@ def _named(path: Path, place: str) -> tuple[Path, int | None]:
     else:
         what = f"there is no run folder '{path}'"
     there = [run.name for run in _siblings(path)]
-    near = diagnostics.nearest(path.name, there)
+    near = nearest_match(path.name, there)
     near = near and str(path.parent / near)
     raise _refusal(what, str(path), place, near)
 
@@ -176,16 +175,16 @@ def _kept_at(folder: Path, step: int, place: str) -> Kept:
     steps = _steps(folder)
     if step not in steps:
         near = min(steps, key=lambda one: abs(one - step), default=None)
-        listed = diagnostics.listed([str(one) for one in sorted(steps)], "resume RUN")
+        names = listed([str(one) for one in sorted(steps)], "resume RUN")
         raise SettingsError(
             [
-                Fault(
+                Diagnostic(
                     f"{folder} has no checkpoint of step {step}",
                     value=step,
-                    place=place,
-                    legal=listed if steps else "a run that has saved a checkpoint",
-                    nearest=None if near is None else str(near),
-                    mend=None if near is None else f"write  {_again(folder, near)}",
+                    where=place,
+                    allowed=names if steps else "a run that has saved a checkpoint",
+                    did_you_mean=None if near is None else str(near),
+                    fix=None if near is None else f"write  {_again(folder, near)}",
                 )
             ]
         )
@@ -233,9 +232,9 @@ def _read(folder: Path, step: int) -> Kept:
 
 
 def _refusal(what: str, value: Any, place: str, near: str | None = None) -> SettingsError:
-    mend = near and f"write  {PROGRAM} resume {near}"
+    fix = near and f"write  {PROGRAM} resume {near}"
     return SettingsError(
-        [Fault(what, value=value, place=place, legal=_LEGAL, nearest=near, mend=mend)]
+        [Diagnostic(what, value=value, where=place, allowed=_LEGAL, did_you_mean=near, fix=fix)]
     )
 
 

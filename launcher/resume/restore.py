@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.resolved import Resolved
 from launcher.resume.resume_point import Resume
 from launcher.run.job_spec import Job
@@ -54,9 +54,9 @@ def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before
     try:
         found = choice.choose(resume.source, world, resume.step)
     except CheckpointError as fault:
-        legal = "another step, or auto for the newest whole one"
+        allowed = "another step, or auto for the newest whole one"
         place = f"--resume {resume.step}"
-        raise SettingsError([Fault(str(fault), place=place, legal=legal)]) from fault
+        raise SettingsError([Diagnostic(str(fault), where=place, allowed=allowed)]) from fault
     if found.checkpoint is None:
         if found.damaged:
             raise SettingsError([_none_is_whole(resume.source, found.damaged)])
@@ -69,12 +69,12 @@ def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before
     return before
 
 
-def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Fault:
-    return Fault(
+def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Diagnostic:
+    return Diagnostic(
         f"no checkpoint of {run} is whole: {'; '.join(damaged.values())}",
         value=str(run),
-        place=f"--resume {run}",
-        legal="a run folder with a whole checkpoint; or a new run, with another --out",
+        where=f"--resume {run}",
+        allowed="a run folder with a whole checkpoint; or a new run, with another --out",
     )
 
 

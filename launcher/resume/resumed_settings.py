@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import custom_task, errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.entries import PERSONS, RESUMED, Entry, Layer, file_layer
@@ -119,7 +119,7 @@ def read(folder: Path, task_folder: object = None) -> Base:
         _find_own(path, root, family, task_folder)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} is not the settings of a run: it names no model family there is"
-        raise SettingsError([Fault(what, place=str(path), legal=", ".join(FAMILIES))])
+        raise SettingsError([Diagnostic(what, where=str(path), allowed=", ".join(FAMILIES))])
     layer = file_layer(RESUMED, root, str(path), family.value, -1)
     entries = {}
     for entry in layer.entries:

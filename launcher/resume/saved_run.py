@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError, nearest
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config.nodes import plain
 from launcher.config.renamed import tree_as_today
 from launcher.config.settings_file import read
@@ -112,8 +112,8 @@ def find(word: str, command: str) -> SavedRun:
     checkpoints = _checkpoints(folder) if folder is not None else {}
     if not checkpoints and named is None:
         what = f"{path} has no checkpoint"
-        legal = "a run that has saved; see save.every, save.last"
-        raise SettingsError([Fault(what, value=word, place=place, legal=legal)])
+        allowed = "a run that has saved; see save.every, save.last"
+        raise SettingsError([Diagnostic(what, value=word, where=place, allowed=allowed)])
     return SavedRun(folder, named, checkpoints)
 
 
@@ -134,10 +134,10 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _no_run(path: Path, place: str, command: str) -> Fault:
+def _no_run(path: Path, place: str, command: str) -> Diagnostic:
     runs = [entry.name for entry in _entries(path.parent) if holds_run(entry)]
-    near = nearest(path.name, runs)
-    mend = near and f"write  {PROGRAM} {command} {path.parent / near}"
+    near = nearest_match(path.name, runs)
+    fix = near and f"write  {PROGRAM} {command} {path.parent / near}"
     if not path.exists():
         what = f"there is no run folder '{path}'"
     else:
@@ -145,8 +145,10 @@ def _no_run(path: Path, place: str, command: str) -> Fault:
     stages = record.load(path)
     if stages is not None:
         what = f"'{path}' holds several runs, one for each stage"
-        near, mend = None, f"write  {PROGRAM} {command} {list(stages.stages.values())[-1]}"
-    return Fault(what, value=str(path), place=place, legal=_LEGAL, nearest=near, mend=mend)
+        near, fix = None, f"write  {PROGRAM} {command} {list(stages.stages.values())[-1]}"
+    return Diagnostic(
+        what, value=str(path), where=place, allowed=_LEGAL, did_you_mean=near, fix=fix
+    )
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -29,7 +29,7 @@ def threads(asked: int | None, cores: int, ranks: int, environ: Mapping[str, str
 
 def are_left_to_torch(settings: Any, ranks: int) -> bool:
     """Whether a run takes the threads that torch takes by itself: it runs in the first process."""
-    engine, goes_on = settings.engine, settings.continuous.enabled
+    engine, goes_on = settings.engine, settings.continual.enabled
     return ranks == 1 and engine.threads is None and not engine.max_restarts and not goes_on
 
 

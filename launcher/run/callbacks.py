@@ -25,7 +25,7 @@ from launcher.run.failures import without_secrets
 from launcher.run.job_spec import Job
 from launcher.run_folder import generations as lives
 from training.about import About
-from training.callbacks.base import Budget, Hook
+from training.callbacks.base import Callback, TrainPlan
 from training.callbacks.preemption import Preempt
 from training.deadline import Deadline, Tell
 from training.inspection import Architecture
@@ -43,7 +43,7 @@ from training.resources.gauges import Gauges
 from training.resources.limits import Governor
 from training.resources.monitor import Monitor
 from training.resources.reading import RESOURCES, Reader
-from training.trackers import hooks as trackers
+from training.trackers import callbacks as trackers
 from training.trackers.tracked import Tracked
 
 
@@ -57,22 +57,22 @@ class Listeners:
     door: Path | None = None
     """What its files are written through; see training/logging/door.py."""
 
-    def hooks(self, settings: Any, about: About) -> list[Hook]:
+    def callbacks(self, settings: Any, about: About) -> list[Callback]:
         """All hooks of this rank; files and the console are rank 0's."""
         limits = settings.limits
         reader = Reader(self.world.device, self.folder)
         monitor = Monitor(reader.read, limits.check_every_s)
         gauges = Gauges(monitor, {name: getattr(limits, name) for name in RESOURCES})
         events = Events(self.folder, self.world.rank, door=self.door)
-        found: list[Hook] = [events]
+        found: list[Callback] = [events]
 
         def tell(kind: str, facts: Mapping[str, object]) -> None:
             """What this rank alone saw: on rank 0 the console and the log are told, too."""
             if self.world.rank != 0:
                 events.tell(kind, facts)
                 return
-            for hook in found:
-                hook.event(kind, facts)
+            for callback in found:
+                callback.event(kind, facts)
 
         if self.world.rank == 0:
             found += [
@@ -112,7 +112,7 @@ class Listeners:
             stage=settings.stages[0] if settings.stages else None,
         )
 
-    def _trackers(self, settings: Any, about: About, tell: Tell) -> list[Hook]:
+    def _trackers(self, settings: Any, about: About, tell: Tell) -> list[Callback]:
         """Dashboards are rank 0's, and no business of a replay."""
         typed, tracking, resume = settings.track, settings.tracking, self.job.resume
         if self.world.rank != 0 or (resume is not None and resume.until is not None):
@@ -155,13 +155,13 @@ class Listeners:
         return voices
 
 
-class _EarlyNoMore(Hook):
+class _EarlyNoMore(Callback):
     """Ends the time before training, in which a signal meant that nothing was done yet."""
 
     def __init__(self) -> None:
         self._early = early_signals.current()
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         if self._early is not None:
             self._early.over()
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from launcher.base.diagnostics import Fault
+from launcher.base.diagnostics import Diagnostic
 from launcher.config import errors
 from launcher.config.resolved import Resolved, Words
 from slurm.environment import EnvironmentFault, Place
@@ -14,44 +14,46 @@ from slurm.environment import EnvironmentFault, Place
 T = TypeVar("T")
 
 
-def told_by(read: Callable[[Mapping[str, str]], T | None], faults: list[Fault]) -> T | None:
+def told_by(
+    read: Callable[[Mapping[str, str]], T | None], diagnostics: list[Diagnostic]
+) -> T | None:
     """What the environment tells; None: nothing, or what is wrong."""
     try:
         return read(os.environ)
     except EnvironmentFault as fault:
-        faults.append(Fault(fault.what, place="the environment", legal=fault.legal))
+        diagnostics.append(Diagnostic(fault.what, where="the environment", allowed=fault.allowed))
         return None
 
 
-def wrong_nproc(words: Words, place: Place) -> list[Fault]:
+def wrong_nproc(words: Words, place: Place) -> list[Diagnostic]:
     """Another number of processes than those that were started."""
     option, text = words.options.get("engine.nproc", ("", str(place.local_size)))
     if text == str(place.local_size):
         return []
     return [
-        Fault(
+        Diagnostic(
             f"{option} {text}, but {place.source} has started {place.local_size} on this machine",
             key="engine.nproc",
             value=text,
-            place=f"{option} {text}",
-            legal=f"no {option} under {place.source}, which decides it",
+            where=f"{option} {text}",
+            allowed=f"no {option} under {place.source}, which decides it",
         )
     ]
 
 
-def wrong_restarts(resolved: Resolved, place: Place) -> list[Fault]:
+def wrong_restarts(resolved: Resolved, place: Place) -> list[Diagnostic]:
     """Restarts, of processes that only others can start."""
     key = "engine.max_restarts"
     value = resolved.values[key]
     if not value.value:
         return []
     return [
-        Fault(
+        Diagnostic(
             f"{key} {value.value}, but {place.source} has started the processes, and it alone can "
             "start them again",
             key=key,
             value=value.value,
-            place=errors.place(key, value.origin),
-            legal=f"0 under {place.source}; with  --resume auto  a second start goes on",
+            where=errors.place(key, value.origin),
+            allowed=f"0 under {place.source}; with  --resume auto  a second start goes on",
         )
     ]

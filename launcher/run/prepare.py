@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import deepspeed_config, machine
 from launcher.config.machine import Machine
 from launcher.config.resolved import Resolved, Words
@@ -19,7 +19,7 @@ from launcher.config.schema import model_name
 from launcher.continual import checks as intakes
 from launcher.continual.beginning import learn_on, learns_on
 from launcher.download import before_training
-from launcher.download.faults import FetchError
+from launcher.download.diagnostics import FetchError
 from launcher.resume import find, fork
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.resume_point import Resume
@@ -80,43 +80,43 @@ class Start:
         return _speaks(self.place)
 
 
-def prepare(words: Words, out: Path | None, faults: list[Fault]) -> Start:
+def prepare(words: Words, out: Path | None, diagnostics: list[Diagnostic]) -> Start:
     """Decide everything, and start nothing. Reads settings files, and JSON of a run that goes on.
 
     Raises SettingsError with `faults` and all others that can be found.
     """
-    faults = list(faults)
-    place = placement.told_by(_read_place, faults)
-    generation = placement.told_by(read_generation, faults)
+    diagnostics = list(diagnostics)
+    place = placement.told_by(_read_place, diagnostics)
+    generation = placement.told_by(read_generation, diagnostics)
     here = machine.look().for_ranks(place.local_size, place.cpus) if place else machine.look()
-    return prepare_at(words, out, faults, here, place, generation)
+    return prepare_at(words, out, diagnostics, here, place, generation)
 
 
 def prepare_at(
     words: Words,
     out: Path | None,
-    faults: list[Fault],
+    diagnostics: list[Diagnostic],
     here: Machine,
     place: Place | None,
     generation: Generation | None = None,
 ) -> Start:
     """As `prepare`, on a machine and at a place that may be elsewhere, such as on a cluster."""
-    faults = list(faults)
+    diagnostics = list(diagnostics)
     if place is not None:
-        faults += placement.wrong_nproc(words, place)
+        diagnostics += placement.wrong_nproc(words, place)
     decision = None
     try:
         decision = decide(words, out, here, place.world_size if place else None)
         deepspeed_config.layout(decision.resolved, decision.resolved.settings.engine.ds_config)
     except SettingsError as error:
-        faults += error.faults
+        diagnostics += error.diagnostics
     if out is not None and _speaks(place):
-        faults += _wrong_out(out, words, decision)
+        diagnostics += _wrong_out(out, words, decision)
     if place is not None and decision is not None:
-        faults += placement.wrong_restarts(decision.resolved, place)
-        faults += intakes.placed(place.source, decision.resolved.values)
-    if faults or decision is None:
-        raise SettingsError(faults)
+        diagnostics += placement.wrong_restarts(decision.resolved, place)
+        diagnostics += intakes.placed(place.source, decision.resolved.values)
+    if diagnostics or decision is None:
+        raise SettingsError(diagnostics)
     resolved, settings = decision.resolved, decision.resolved.settings
     ranks = place.local_size if place else resolved.nproc
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, os.environ)
@@ -255,7 +255,7 @@ def _read_place(environ: Mapping[str, str]) -> Place | None:
     return reachable(place, environ) if place else None
 
 
-def _wrong_out(out: Path, words: Words, decision: Decision | None) -> list[Fault]:
+def _wrong_out(out: Path, words: Words, decision: Decision | None) -> list[Diagnostic]:
     """What keeps a run from being written into `out`, where that is not the run that goes on."""
     if words.resume is not None:
         if decision is None:
@@ -266,5 +266,5 @@ def _wrong_out(out: Path, words: Words, decision: Decision | None) -> list[Fault
     try:
         run_folder.check(out, f"--out {out}")
     except SettingsError as error:
-        return list(error.faults)
+        return list(error.diagnostics)
     return []

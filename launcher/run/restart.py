@@ -26,7 +26,7 @@ what the ranks agreed on, such as a loss that is not finite, would come again.""
 def is_supervised(resolved: Resolved) -> bool:
     """Whether ranks run in processes of their own, watched by this one."""
     settings = resolved.settings
-    return resolved.nproc > 1 or settings.engine.max_restarts > 0 or settings.continuous.enabled
+    return resolved.nproc > 1 or settings.engine.max_restarts > 0 or settings.continual.enabled
 
 
 def supervise(
@@ -46,7 +46,7 @@ def supervise(
     signals = set() if signals is None else signals
     most = job.resolved.settings.engine.max_restarts
     first = First(job)
-    tried, faults, halved = job, 0, 0
+    tried, diagnostics, halved = job, 0, 0
     while True:
         ending = supervisor.supervise(tried, threads, tell, module, signals)
         if signals or not first.folder.is_dir():
@@ -57,10 +57,10 @@ def supervise(
             tried, step = first.again(smaller)
             line = f"restart with micro-batches of {smaller.micro_batch}"
             _tell_event(first.folder, ending, smaller, step)
-        elif ending.kind in _AGAIN and faults < most:
-            faults += 1
+        elif ending.kind in _AGAIN and diagnostics < most:
+            diagnostics += 1
             tried, step = first.again(tried.resolved.batching)
-            line = f"restart {faults} of {most}"
+            line = f"restart {diagnostics} of {most}"
         else:
             return ending
         where = "from the beginning" if step is None else f"from step {step}"

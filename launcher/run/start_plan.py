@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import PROGRAM, counted
+from launcher.base.diagnostics import PROGRAM, as_json, counted
 from launcher.config import tree_text
 from launcher.config.resolved import Resolved
 from launcher.config.schema import config_of, model_name
@@ -73,7 +72,7 @@ def text(plan: Plan) -> str:
     return "\n".join([*_head(plan), "", title, settings])
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
+def plan_json(plan: Plan) -> dict[str, Any]:
     """The same for machines."""
     resolved = plan.resolved
     return {
@@ -93,7 +92,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             for target in _to_fetch(resolved.settings)
         ],
         "notes": list(resolved.notes),
-        "warnings": diagnostics.as_json(resolved.warnings),
+        "warnings": as_json(resolved.warnings),
     }
 
 

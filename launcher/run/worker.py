@@ -12,7 +12,7 @@ from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
 from engines.host_allocator import return_freed
 from engines.world import open_world
-from launcher.base.diagnostics import Fault, SettingsError, shown
+from launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from launcher.config import deepspeed_config, late_checks
 from launcher.config.errors import place
 from launcher.config.resolved import Resolved
@@ -28,7 +28,7 @@ from launcher.run_folder import fence, lock, run_folder
 from models.base import Context, Task
 from models.common import cache
 from training import seeds
-from training.callbacks.base import Budget, Outcome
+from training.callbacks.base import Outcome, TrainPlan
 from training.checkpoint.restore import restore
 from training.checkpoint.resume_point import Before
 from training.checkpoint.retention import Keep
@@ -82,7 +82,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     _take_over(before, engine)
     if not parts.number and _encoded(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
-    budget = solve(
+    train_plan = solve(
         settings,
         order,
         micro_batch=resolved.batching.micro_batch,
@@ -93,15 +93,15 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         until=job.resume.until if job.resume else None,
         intake=parts.number,
     )
-    judged, forgetting = parts.judged(seed, budget, world, settings.loader, watch)
+    judged, forgetting = parts.judged(seed, train_plan, world, settings.loader, watch)
 
     listeners = Listeners(job, folder, world, door)
-    hooks = listeners.hooks(settings, listeners.about(parts, built, len(samples)))
-    saver = _saver(settings, budget, folder, world, door)
-    run = Run(settings, budget, hooks, judged, saver, kept, before, peaks, forgetting)
-    late_checks.check(resolved, budget, settings, speaks=world.rank == 0)
+    callbacks = listeners.callbacks(settings, listeners.about(parts, built, len(samples)))
+    saver = _saver(settings, train_plan, folder, world, door)
+    run = Run(settings, train_plan, callbacks, judged, saver, kept, before, peaks, forgetting)
+    late_checks.check(resolved, train_plan, settings, speaks=world.rank == 0)
     continuation.settle(job, folder, before, world, door)
-    batches = Batches(samples, order, budget, world, settings.loader, watch)
+    batches = Batches(samples, order, train_plan, world, settings.loader, watch)
     return train(task, engine, module, batches, run)
 
 
@@ -174,8 +174,10 @@ def _nothing(_text: str) -> None:
     """Says nothing: another rank does."""
 
 
-def _saver(settings: Any, budget: Budget, folder: Path, world: World, door: Path | None) -> Saver:
-    keep = Keep(settings.save.keep_last, settings.save.keep_best, budget.keep_every)
+def _saver(
+    settings: Any, train_plan: TrainPlan, folder: Path, world: World, door: Path | None
+) -> Saver:
+    keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
     in_background, engine = settings.save.async_, settings.engine.name
     return Saver(folder, world, engine, keep, in_background, door)
 
@@ -227,13 +229,13 @@ def _every(written: str) -> int:
     return named[written] if written in named else int(written.removeprefix("every "))
 
 
-def _fault(error: SettingError, resolved: Resolved) -> Fault:
+def _fault(error: SettingError, resolved: Resolved) -> Diagnostic:
     value = resolved.values[error.key]
-    return Fault(
+    return Diagnostic(
         f"{error.key} {shown(error.value)} {error.wrong}",
         key=error.key,
         value=error.value,
-        place=place(error.key, value.origin),
-        legal=error.legal,
-        mend=error.write,
+        where=place(error.key, value.origin),
+        allowed=error.allowed,
+        fix=error.write,
     )

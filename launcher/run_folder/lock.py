@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from slurm.generation import Generation, parse
 from training.logging.line_file import naming
 
@@ -140,10 +140,10 @@ def _holder(file: int) -> tuple[str, Generation | None]:
     return signed or "another process", None
 
 
-def _in_use(folder: Path, holder: str) -> Fault:
-    return Fault(
+def _in_use(folder: Path, holder: str) -> Diagnostic:
+    return Diagnostic(
         f"the run folder {folder} is in use by {holder}",
         value=str(folder),
-        legal="one run at a time in a folder",
-        mend="wait for that run to end, or end it; or name another folder with  --out DIR",
+        allowed="one run at a time in a folder",
+        fix="wait for that run to end, or end it; or name another folder with  --out DIR",
     )

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import settings_text
 from launcher.config.resolved import Resolved
 from training.logging.line_file import naming
@@ -264,13 +264,13 @@ def _check_existing(out: Path, place: str) -> None:
 
 
 def _taken(out: Path, place: str) -> SettingsError:
-    mend = f"write  {PROGRAM} resume {out}  to go on with it"
-    return _refusal(out, place, f"the run folder {out} holds another run", mend)
+    fix = f"write  {PROGRAM} resume {out}  to go on with it"
+    return _refusal(out, place, f"the run folder {out} holds another run", fix)
 
 
-def _refusal(out: Path, place: str, what: str, mend: str | None = None) -> SettingsError:
-    legal = "a new or empty folder that you may write to; without --out, one below runs/"
-    return SettingsError([Fault(what, value=str(out), place=place, legal=legal, mend=mend)])
+def _refusal(out: Path, place: str, what: str, fix: str | None = None) -> SettingsError:
+    allowed = "a new or empty folder that you may write to; without --out, one below runs/"
+    return SettingsError([Diagnostic(what, value=str(out), where=place, allowed=allowed, fix=fix)])
 
 
 def _exists(path: Path, place: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.options import FROM
 from launcher.config import cli_args as typed
 from launcher.config import staging
@@ -22,14 +22,14 @@ def stages(words: Words) -> tuple[Stage, ...]:
     resolved. Reads settings files.
     """
     choice = choose(words, typed.read_files(words))
-    if choice.mode != STAGED or choice.faults:
+    if choice.mode != STAGED or choice.diagnostics:
         return ()
     found = staging.chosen(choice.stages, staging.declared(choice.family))
     is_legal = not choice.stages or [one.name for one in found] == list(choice.stages)
     return found if is_legal and len(found) > 1 else ()
 
 
-def with_weights(words: Words) -> tuple[Words, list[Fault]]:
+def with_weights(words: Words) -> tuple[Words, list[Diagnostic]]:
     """The words of an ordinary run, with --from as the setting it stands for; and what is wrong.
 
     Reads settings files, and looks at names.
@@ -41,7 +41,7 @@ def with_weights(words: Words) -> tuple[Words, list[Fault]]:
     return from_of(words, found)
 
 
-def from_of(words: Words, stage: Stage | None) -> tuple[Words, list[Fault]]:
+def from_of(words: Words, stage: Stage | None) -> tuple[Words, list[Diagnostic]]:
     """The words with --from as a setting of `stage`, and what is wrong with it."""
     if words.weights is None:
         return words, []
@@ -56,14 +56,14 @@ def from_of(words: Words, stage: Stage | None) -> tuple[Words, list[Fault]]:
     if stage.loads is None:
         what = f"{place}: stage {stage.name} begins with random weights, and loads none"
         return rest, [_fault(what, place, "with a later stage", "leave it out")]
-    value, faults = words.weights, []
+    value, diagnostics = words.weights, []
     try:
         value = str(weights.find(words.weights, stage))
     except SettingsError as error:
-        faults = list(error.faults)
+        diagnostics = list(error.diagnostics)
     filled = Filled(stage.loads, value, FROM.flag, place)
-    return replace(rest, filled=[*words.filled, filled]), faults
+    return replace(rest, filled=[*words.filled, filled]), diagnostics
 
 
-def _fault(what: str, place: str, legal: str, mend: str | None = None) -> Fault:
-    return Fault(what, key=FROM.flag, place=place, legal=legal, mend=mend)
+def _fault(what: str, place: str, allowed: str, fix: str | None = None) -> Diagnostic:
+    return Diagnostic(what, key=FROM.flag, where=place, allowed=allowed, fix=fix)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.cli.options import FROM, STAGE
 from launcher.config import staging
 from launcher.config.resolved import STAGED, Filled, Resolved, Words
@@ -55,10 +55,10 @@ class Chain:
         return [(link, link.start) for link in self.links if link.start is not None]
 
     @property
-    def warnings(self) -> list[Fault]:
+    def warnings(self) -> list[Diagnostic]:
         """Those of its stages, each once; none of a setting that counts in another stage."""
         runs = [begun.resolved for _, begun in self.left]
-        found: list[Fault] = []
+        found: list[Diagnostic] = []
         for run in runs:
             for fault in run.warnings:
                 if not _counts_elsewhere(fault.key, run, runs):
@@ -66,42 +66,42 @@ class Chain:
         return found
 
 
-Prepare = Callable[[Words, Path | None, list[Fault]], Start]
+Prepare = Callable[[Words, Path | None, list[Diagnostic]], Start]
 """Decides one run, as `start.prepare` does here."""
 
 
-def prepare(words: Words, out: Path | None, faults: Sequence[Fault]) -> Start | Chain:
+def prepare(words: Words, out: Path | None, diagnostics: Sequence[Diagnostic]) -> Start | Chain:
     """Decide everything of one run, or of all runs of a chain of stages; start nothing.
 
     Reads settings files, and JSON of runs that go on. Raises SettingsError with `faults` and all
     others that can be found.
     """
-    if (chain := of_stages(words, out, faults)) is not None:
+    if (chain := of_stages(words, out, diagnostics)) is not None:
         return chain
     words, wrong = asked.with_weights(words)
-    return start.prepare(words, out, [*faults, *wrong])
+    return start.prepare(words, out, [*diagnostics, *wrong])
 
 
 def of_stages(
-    words: Words, out: Path | None, faults: Sequence[Fault], one: Prepare = start.prepare
+    words: Words, out: Path | None, diagnostics: Sequence[Diagnostic], one: Prepare = start.prepare
 ) -> Chain | None:
     """As `prepare`; None: it is one run, of which nothing is decided. `one` decides a stage."""
     before = earlier.find(words, out)
     if before is not None:
-        return _going_on(before, words, out, faults, one)
+        return _going_on(before, words, out, diagnostics, one)
     stages = asked.stages(words) if words.resume in (None, resume.AUTO) else ()
-    return _new(stages, words, out, faults, one) if stages else None
+    return _new(stages, words, out, diagnostics, one) if stages else None
 
 
 def _new(
     stages: Sequence[Stage],
     words: Words,
     out: Path | None,
-    faults: Sequence[Fault],
+    diagnostics: Sequence[Diagnostic],
     one: Prepare,
 ) -> Chain:
     words, wrong = asked.from_of(words, stages[0])
-    found = [*faults, *wrong]
+    found = [*diagnostics, *wrong]
     line = None
     if words.resume is not None:
         line = f"{words.resume_option} {words.resume}: no run of these stages to go on with"
@@ -140,12 +140,12 @@ def _weights(stage: Stage, links: Sequence[Link]) -> list[Filled]:
     return [Filled(stage.loads, str(before[-1].folder), FROM.flag, place)]
 
 
-def _prepared(words: Words, found: list[Fault], one: Prepare) -> Start | None:
+def _prepared(words: Words, found: list[Diagnostic], one: Prepare) -> Start | None:
     """One stage; None: something is wrong with it, which `found` is given, each fault once."""
     try:
         made = one(words, None, [])
     except SettingsError as error:
-        for fault in error.faults:
+        for fault in error.diagnostics:
             _add(found, fault)
         return None
     if made.place is not None:
@@ -160,35 +160,35 @@ def _counts_elsewhere(key: str | None, run: Resolved, runs: Sequence[Resolved]) 
     return any(irrelevant(other.values, key) is None for other in runs)
 
 
-def _add(found: list[Fault], fault: Fault) -> None:
-    if (fault.what, fault.place) not in [(one.what, one.place) for one in found]:
+def _add(found: list[Diagnostic], fault: Diagnostic) -> None:
+    if (fault.message, fault.where) not in [(one.message, one.where) for one in found]:
         found.append(fault)
 
 
-def _not_ours(source: str, words: Words) -> Fault:
+def _not_ours(source: str, words: Words) -> Diagnostic:
     """Of processes that others have started none can end for the next stage."""
     place = f"mode {STAGED}" if words.resume is None else f"resume {words.resume}"
-    return Fault(
+    return Diagnostic(
         f"each stage is trained in processes of its own, and {source} has started these",
-        place=place,
-        legal=f"one stage at a time under {source}",
-        mend=f"write  {STAGE.flag} NAME , for a later stage with  {FROM.flag} RUN ; "
+        where=place,
+        allowed=f"one stage at a time under {source}",
+        fix=f"write  {STAGE.flag} NAME , for a later stage with  {FROM.flag} RUN ; "
         f"or  resume  with the folder of one stage",
     )
 
 
-def _wrong_folder(folder: Path, out: Path | None) -> Sequence[Fault]:
+def _wrong_folder(folder: Path, out: Path | None) -> Sequence[Diagnostic]:
     try:
         run_folder.check(folder, f"--out {folder}" if out else "no --out was given")
     except SettingsError as error:
-        return error.faults
+        return error.diagnostics
     return ()
 
 
 def _going_on(
-    before: Record, words: Words, out: Path | None, faults: Sequence[Fault], one: Prepare
+    before: Record, words: Words, out: Path | None, diagnostics: Sequence[Diagnostic], one: Prepare
 ) -> Chain:
-    found = [*faults, *_misplaced(before, words, out)]
+    found = [*diagnostics, *_misplaced(before, words, out)]
     declared = earlier.stages(before)
     links: list[Link] = []
     for name, folder in before.stages.items():
@@ -210,7 +210,7 @@ def _going_on(
     return Chain(before.folder, links, True, line)
 
 
-def _misplaced(before: Record, words: Words, out: Path | None) -> Iterator[Fault]:
+def _misplaced(before: Record, words: Words, out: Path | None) -> Iterator[Diagnostic]:
     """Words that mean nothing to a chain which goes on."""
     typed: list[tuple[str, Any]] = [(one.option, one.place) for one in words.filled]
     if words.weights is not None:
@@ -219,11 +219,11 @@ def _misplaced(before: Record, words: Words, out: Path | None) -> Iterator[Fault
         typed.append(("--out", f"--out {out}"))
     folders = ", ".join(map(str, before.stages.values()))
     for option, place in typed:
-        yield Fault(
+        yield Diagnostic(
             f"{option} with the stages of {before.folder}, which go on as they began",
             key=option,
-            place=place,
-            legal=f"without {option}; or  resume  with the folder of one stage: {folders}",
+            where=place,
+            allowed=f"without {option}; or  resume  with the folder of one stage: {folders}",
         )
 
 

@@ -31,7 +31,7 @@ def title(chain: Chain, link: Link) -> str:
 def dry_run(chain: Chain, for_machines: bool) -> str:
     """What each stage that is left would do, one after the other."""
     if for_machines:
-        stages = [{"name": link.name, **start_plan.as_json(s.plan)} for link, s in chain.left]
+        stages = [{"name": link.name, **start_plan.plan_json(s.plan)} for link, s in chain.left]
         return json.dumps({"folder": str(chain.folder), "stages": stages}, indent=2) + "\n"
     parts = [f"{title(chain, link)}\n\n{start_plan.text(begun.plan)}" for link, begun in chain.left]
     return "\n".join([f"{chain.line}\n", *parts] if chain.line else parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.base.diagnostics import PROGRAM, Fault, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.resume.find import holds_run
 from launcher.stages import record
 from models.catalog import Stage
@@ -32,11 +32,11 @@ def find(word: str, stage: Stage) -> Path:
         return path
     if (path / retention.LAST / MODEL).is_file():
         return path / retention.LAST
-    mend = None
+    fix = None
     if holds_run(path):
-        mend = f"{PROGRAM} export {path} --format safetensors  and  --from  what that writes"
+        fix = f"{PROGRAM} export {path} --format safetensors  and  --from  what that writes"
     raise _refusal(
-        f"'{path}' holds no weights for stage {stage.name} to begin with", word, place, mend
+        f"'{path}' holds no weights for stage {stage.name} to begin with", word, place, fix
     )
 
 
@@ -48,11 +48,11 @@ def _newest(chain: record.Record, stage: Stage, place: str) -> Path:
     whose, there = " or ".join(stage.of), ", ".join(chain.stages)
     what = f"{chain.folder} has no stage {whose}, whose weights stage {stage.name} takes"
     raise SettingsError(
-        [Fault(what, value=str(chain.folder), place=place, legal=f"it has {there}")]
+        [Diagnostic(what, value=str(chain.folder), where=place, allowed=f"it has {there}")]
     )
 
 
-def _refusal(what: str, word: str, place: str, mend: str | None = None) -> SettingsError:
+def _refusal(what: str, word: str, place: str, fix: str | None = None) -> SettingsError:
     return SettingsError(
-        [Fault(what, key="--from", value=word, place=place, legal=_LEGAL, mend=mend)]
+        [Diagnostic(what, key="--from", value=word, where=place, allowed=_LEGAL, fix=fix)]
     )

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from launcher.base import package_guard
-from launcher.base.diagnostics import Fault
+from launcher.base.diagnostics import Diagnostic
 from launcher.cli.parser import Request
 from launcher.config.machine import Machine
 from launcher.submit import options
@@ -86,14 +86,16 @@ class Asked:
         )
 
 
-def read(request: Request, faults: list[Fault]) -> Asked:
+def read(request: Request, diagnostics: list[Diagnostic]) -> Asked:
     """What is asked, by the options and the site's file; what is wrong with it joins `faults`.
 
     Runs the site's file in a shell of its own.
     """
-    told = _site(os.environ, faults)
-    values = {flag: text for flag, text in request.values.items() if _is_legal(flag, text, faults)}
-    faults += _misplaced(request.behind)
+    told = _site(os.environ, diagnostics)
+    values = {
+        flag: text for flag, text in request.values.items() if _is_legal(flag, text, diagnostics)
+    }
+    diagnostics += _misplaced(request.behind)
     header = sbatch.header(told)
     header.update({o.flag[2:]: values[o.flag] for o in options.NAMED if o.flag in values})
     header.setdefault("nodes", "1")
@@ -124,7 +126,7 @@ def read(request: Request, faults: list[Fault]) -> Asked:
     )
 
 
-def _site(environ: Mapping[str, str], faults: list[Fault]) -> Mapping[str, str]:
+def _site(environ: Mapping[str, str], diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     """The environment with what the site's file sets; of a job that we are in, nothing counts."""
     outside = dict(environ) if "SLURM_JOB_ID" not in environ else sbatch.environment(environ)
     path = site.find(environ, FOLDER)
@@ -134,31 +136,31 @@ def _site(environ: Mapping[str, str], faults: list[Fault]) -> Mapping[str, str]:
         return {site.VARIABLE: str(path), **site.read(path, outside)}
     except site.SiteError as error:
         what, _, said = str(error).partition("\n")
-        faults.append(
-            Fault(
+        diagnostics.append(
+            Diagnostic(
                 f"the site file {path} cannot be used: {what}"
                 + "".join(f"\n{said}" if said else ""),
                 value=str(path),
-                place=f"{site.VARIABLE}={path}" if site.VARIABLE in environ else str(path),
-                legal="shell settings whose last command succeeds; see slurm/site.example.sh",
+                where=f"{site.VARIABLE}={path}" if site.VARIABLE in environ else str(path),
+                allowed="shell settings whose last command succeeds; see slurm/site.example.sh",
             )
         )
         return outside
 
 
-def _is_legal(flag: str, text: str, faults: list[Fault]) -> bool:
-    legal = _LEGAL.get(flag)
-    if legal is None and text.strip() and "\n" not in text:
+def _is_legal(flag: str, text: str, diagnostics: list[Diagnostic]) -> bool:
+    allowed = _LEGAL.get(flag)
+    if allowed is None and text.strip() and "\n" not in text:
         return True
-    if legal is not None and legal[1].fullmatch(text) and not _is_backwards(flag, text):
+    if allowed is not None and allowed[1].fullmatch(text) and not _is_backwards(flag, text):
         return True
-    faults.append(
-        Fault(
+    diagnostics.append(
+        Diagnostic(
             f"{flag} {text!r} is not legal",
             key=flag,
             value=text,
-            place=f"{flag} {text}",
-            legal=legal[0] if legal else "a text in one line",
+            where=f"{flag} {text}",
+            allowed=allowed[0] if allowed else "a text in one line",
         )
     )
     return False
@@ -170,23 +172,23 @@ def _is_backwards(flag: str, text: str) -> bool:
     return bool(match and match[2] and int(match[2]) < int(match[1]))
 
 
-def _misplaced(behind: Sequence[str]) -> list[Fault]:
+def _misplaced(behind: Sequence[str]) -> list[Diagnostic]:
     """Words for sbatch that are ours to give."""
     ours = {option.flag[2:] for option in options.NAMED}
-    faults = []
+    diagnostics = []
     for word in behind:
         name = option_of(word)
         if name in ours:
-            legal, mend = "in front of  -- ", f"write  --{name}  in front of  -- "
+            allowed, fix = "in front of  -- ", f"write  --{name}  in front of  -- "
         elif name in _OURS:
-            legal, mend = "other options of sbatch", None
+            allowed, fix = "other options of sbatch", None
         else:
             continue
-        what = (
-            f"{word} behind --: submit needs to know of it" if mend else f"{word} is submit's own"
+        what = f"{word} behind --: submit needs to know of it" if fix else f"{word} is submit's own"
+        diagnostics.append(
+            Diagnostic(what, value=word, where=f"-- … {word}", allowed=allowed, fix=fix)
         )
-        faults.append(Fault(what, value=word, place=f"-- … {word}", legal=legal, mend=mend))
-    return faults
+    return diagnostics
 
 
 def _gpus(header: Mapping[str, str | None], behind: Sequence[str]) -> int:

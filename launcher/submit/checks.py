@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.resolved import Words
 from launcher.run import prepare as start
@@ -17,20 +17,26 @@ _MOST = 16
 """Sizes of a world that are tried; of more, every so many."""
 
 
-def prepare(words: Words, out: Path | None, faults: Sequence[Fault], asked: Asked) -> Start:
+def prepare(
+    words: Words, out: Path | None, diagnostics: Sequence[Diagnostic], asked: Asked
+) -> Start:
     """Decide everything of one run on the cluster; that in its largest world. Starts nothing.
 
     Reads settings files, and JSON of a run that goes on. Raises SettingsError with `faults` and
     all others that can be found.
     """
     there = asked.machine(machine.look())
-    found = list(faults)
+    found = list(diagnostics)
     begun: Start | None = None
     for place in _some(asked.places()):
         try:
             begun = start.prepare_at(words, out, [], there, place)
         except SettingsError as error:
-            found += [one for one in error.faults if one.what not in [two.what for two in found]]
+            found += [
+                one
+                for one in error.diagnostics
+                if one.message not in [two.message for two in found]
+            ]
     if found or begun is None:
         raise SettingsError(found)
     return begun

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run_folder.run_folder import RunFolder
 from launcher.stages import course
 from launcher.submit.jobs import LINES, NEXT, Job, Submission
@@ -37,8 +37,10 @@ class Folders:
             self.take_away()
             reason = fault.strerror or str(fault)
             what = f"{fault.filename or submission.folder} cannot be written: {reason}"
-            legal = "a run folder that you may write to, and that all nodes share"
-            raise SettingsError([Fault(what, value=str(submission.folder), legal=legal)]) from fault
+            allowed = "a run folder that you may write to, and that all nodes share"
+            raise SettingsError(
+                [Diagnostic(what, value=str(submission.folder), allowed=allowed)]
+            ) from fault
         except SettingsError:
             self.take_away()
             raise
@@ -52,7 +54,9 @@ class Folders:
         try:
             self._write(path, f"{following}\n")
         except OSError as fault:
-            raise SettingsError([Fault(f"{path} cannot be written: {fault.strerror}")]) from fault
+            raise SettingsError(
+                [Diagnostic(f"{path} cannot be written: {fault.strerror}")]
+            ) from fault
 
     def take_away(self) -> None:
         """Leave things as they were; what others have laid there meanwhile stays. Touches disk."""

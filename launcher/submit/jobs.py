@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.parser import Request
 from launcher.config.resolved import STAGED, Words
 from launcher.resume import find
@@ -78,30 +78,30 @@ class Submission:
 
     folder: Path
     jobs: Sequence[Job]
-    warnings: Sequence[Fault] = ()
+    warnings: Sequence[Diagnostic] = ()
     lines: Sequence[str] = field(default=())
     """What is told of runs that go on."""
     stages: pipeline.Chain | None = None
     """The chain whose stages they are."""
 
 
-def decide(request: Request, asked: Asked, faults: Sequence[Fault]) -> Submission:
+def decide(request: Request, asked: Asked, diagnostics: Sequence[Diagnostic]) -> Submission:
     """Check what would be run, and choose the folders. Reads settings files and JSON of runs.
 
     Raises SettingsError with `faults` and all others that can be found.
     """
     if asked.array is not None or sweep.file_of(request) is not None:
-        return _array(request, asked, faults)
+        return _array(request, asked, diagnostics)
 
-    def one(words: Words, out: Path | None, found: list[Fault]) -> Start:
+    def one(words: Words, out: Path | None, found: list[Diagnostic]) -> Start:
         # The processes of each stage are a job of their own.
         return replace(checks.prepare(words, out, found, asked), place=None)
 
-    stages = pipeline.of_stages(request.words, request.out, list(faults), one)
+    stages = pipeline.of_stages(request.words, request.out, list(diagnostics), one)
     if stages is not None:
         return _stages(request, asked, stages)
     words, wrong = asked_stages.with_weights(request.words)
-    begun = checks.prepare(words, request.out, [*faults, *wrong], asked)
+    begun = checks.prepare(words, request.out, [*diagnostics, *wrong], asked)
     folder = _folder(begun).absolute()
     typed = _going_on(request, begun)
     job = _job(request.words, typed, asked, Run(folder, begun))
@@ -147,13 +147,13 @@ def _stages(request: Request, asked: Asked, found: pipeline.Chain) -> Submission
     return Submission(folder, jobs, found.warnings, [found.line] if found.line else [], found)
 
 
-def _array(request: Request, asked: Asked, faults: Sequence[Fault]) -> Submission:
+def _array(request: Request, asked: Asked, diagnostics: Sequence[Diagnostic]) -> Submission:
     """A job whose elements are runs, one folder each."""
-    elements, throttle = sweep.read(request, asked.array, list(faults))
+    elements, throttle = sweep.read(request, asked.array, list(diagnostics))
     folder = None if request.out is None else request.out.absolute()
     runs: list[Run] = []
-    found: list[Fault] = list(faults)
-    warnings: list[Fault] = list(sweep.warnings(request, elements))
+    found: list[Diagnostic] = list(diagnostics)
+    warnings: list[Diagnostic] = list(sweep.warnings(request, elements))
     texts: dict[int, str] = {}
     first = 0 if any(element.index == 0 for element in elements) else 1
     for element in elements:
@@ -180,16 +180,16 @@ def _array(request: Request, asked: Asked, faults: Sequence[Fault]) -> Submissio
     return Submission(folder, [Job(folder, text, runs, lines)], warnings)
 
 
-def _element(element: sweep.Element, asked: Asked, found: list[Fault]) -> Start | None:
+def _element(element: sweep.Element, asked: Asked, found: list[Diagnostic]) -> Start | None:
     """The run of an element; None: something is wrong with it, which `found` is given."""
     words, wrong = asked_stages.with_weights(element.request.words)
-    faults = [*element.request.faults, *wrong]
+    diagnostics = [*element.request.diagnostics, *wrong]
     if asked_stages.stages(element.request.words):
-        faults.append(sweep.staged(element))
+        diagnostics.append(sweep.staged(element))
     try:
-        return checks.prepare(words, element.request.out, faults, asked)
+        return checks.prepare(words, element.request.out, diagnostics, asked)
     except SettingsError as error:
-        for fault in error.faults:
+        for fault in error.diagnostics:
             placed = sweep.placed(fault, element)
             if placed not in found:
                 found.append(placed)
@@ -201,7 +201,9 @@ def _render(name: str, asked: Asked, logs: str, words: Sequence[str]) -> str:
     try:
         return script.render(name, header, words, str(FOLDER))
     except ValueError as error:
-        raise SettingsError([Fault(str(error), legal="names without line breaks")]) from error
+        raise SettingsError(
+            [Diagnostic(str(error), allowed="names without line breaks")]
+        ) from error
 
 
 def _pattern(logs: Path, name: str) -> str:
@@ -211,6 +213,6 @@ def _pattern(logs: Path, name: str) -> str:
     """
     if _MARK.search(str(logs)):
         what = f"{logs}: sbatch would read a mark such as %j in it"
-        legal = "a run folder whose path holds no % before a letter"
-        raise SettingsError([Fault(what, value=str(logs), legal=legal)])
+        allowed = "a run folder whose path holds no % before a letter"
+        raise SettingsError([Diagnostic(what, value=str(logs), allowed=allowed)])
     return str(logs / name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.submit.asked import Asked
 from launcher.submit.folders import Folders
 from launcher.submit.jobs import Submission
@@ -13,16 +13,16 @@ from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
 
 
-def no_sbatch() -> list[Fault]:
+def no_sbatch() -> list[Diagnostic]:
     """What is wrong where there is no Slurm."""
     if sbatch.is_there():
         return []
     return [
-        Fault(
+        Diagnostic(
             "sbatch is not in PATH: from this machine nothing can be queued",
-            place="PATH",
-            legal="a login node of a Slurm cluster",
-            mend="log in there, or show the script with  --dry-run",
+            where="PATH",
+            allowed="a login node of a Slurm cluster",
+            fix="log in there, or show the script with  --dry-run",
         )
     ]
 
@@ -72,4 +72,4 @@ def _behind(ids: Sequence[str]) -> list[str]:
 def _refused(error: SbatchError) -> SettingsError:
     what, _, more = str(error).partition("\n")
     text = "\n".join(filter(None, (f"Slurm does not take the job: {what}", more)))
-    return SettingsError([Fault(text, place="sbatch")])
+    return SettingsError([Diagnostic(text, where="sbatch")])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.run_folder import run_folder
-from training.callbacks.base import Budget, Evaluation, Logged
+from training.callbacks.base import EvalResult, StepMetrics, TrainPlan
 from training.logging import urgent, words
 from training.logging.progress import Position
 
@@ -78,14 +78,14 @@ class Records:
         if kind == "train":
             return self._train(line)
         if kind == "started":
-            budget = Budget(**_fields(Budget, facts))
-            self._end_step, self._units = budget.end_step, budget.units
-            before = f", {budget.first_step} done before" if budget.first_step else ""
-            return words.row("run", f"{budget.end_step} steps{before}")
+            train_plan = TrainPlan(**_fields(TrainPlan, facts))
+            self._end_step, self._units = train_plan.end_step, train_plan.units
+            before = f", {train_plan.first_step} done before" if train_plan.first_step else ""
+            return words.row("run", f"{train_plan.end_step} steps{before}")
         if kind == "resumed":
             return words.resumed(facts)
         if kind == "evaluated":
-            return words.evaluation(Evaluation(**_fields(Evaluation, facts)), self._end_step)
+            return words.evaluation(EvalResult(**_fields(EvalResult, facts)), self._end_step)
         if kind == "saved":
             return words.saved(f"checkpoints/{facts['folder']}", facts["step"], self._end_step)
         if kind == "stopped":
@@ -96,9 +96,10 @@ class Records:
 
     def _train(self, line: Mapping[str, Any]) -> str:
         told = {
-            field.name: line.get(_CALLED.get(field.name, field.name)) for field in fields(Logged)
+            field.name: line.get(_CALLED.get(field.name, field.name))
+            for field in fields(StepMetrics)
         }
-        logged = Logged(**{**told, "parts": line.get("parts", {})})
+        logged = StepMetrics(**{**told, "parts": line.get("parts", {})})
         left = self._end_step - logged.step
         # Evaluating and saving come on top.
         remaining = logged.step_time_s * left if left >= 0 else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli import parser
 from launcher.cli.options import BY_FLAG, STAGE
 from launcher.cli.parser import Request
@@ -42,7 +42,9 @@ def file_of(request: Request) -> Path | None:
     return None if name is None else Path(name)
 
 
-def read(request: Request, array: str | None, faults: Sequence[Fault]) -> tuple[list[Element], str]:
+def read(
+    request: Request, array: str | None, diagnostics: Sequence[Diagnostic]
+) -> tuple[list[Element], str]:
     """The elements, and the limit on how many run at a time as sbatch has it: `%2`, or nothing.
 
     Reads the file. Raises SettingsError with `faults` and what is wrong with file and numbers.
@@ -50,23 +52,23 @@ def read(request: Request, array: str | None, faults: Sequence[Fault]) -> tuple[
     numbers, _, limit = (array or "").partition("%")
     path = file_of(request)
     if path is None:
-        chosen = _chosen(numbers, f"{options.ARRAY.flag} {array}", faults)
+        chosen = _chosen(numbers, f"{options.ARRAY.flag} {array}", diagnostics)
         lines, where = dict.fromkeys(chosen, ""), ""
     else:
-        lines, where = _lines(path, faults), f"{path}, line "
+        lines, where = _lines(path, diagnostics), f"{path}, line "
         if array is not None:
             place = f"{options.ARRAY.flag} {array}"
-            wanted = _chosen(numbers, place, faults)
+            wanted = _chosen(numbers, place, diagnostics)
             if missing := [number for number in wanted if number not in lines]:
-                raise SettingsError([*faults, _no_line(path, missing[0], list(lines), place)])
+                raise SettingsError([*diagnostics, _no_line(path, missing[0], list(lines), place)])
             lines = {number: lines[number] for number in wanted}
     typed = of_run(request.typed)
     elements = []
     for number, text in lines.items():
         place = f"{where}{number}" if where else f"{options.ARRAY.flag} {array}"
-        words = _split(text, place, faults)
+        words = _split(text, place, diagnostics)
         if wrong := [word for word in words if word.partition("=")[0] in _OF_ALL]:
-            raise SettingsError([*faults, _not_here(wrong[0], place)])
+            raise SettingsError([*diagnostics, _not_here(wrong[0], place)])
         read = parser.read(["run", *typed, *words])
         elements.append(Element(number, words, place, read))
     return elements, f"%{limit}" if limit else ""
@@ -89,35 +91,35 @@ def indices(numbers: Sequence[int], limit: str) -> str:
     return ",".join(said) + limit
 
 
-def warnings(request: Request, elements: Sequence[Element]) -> Iterator[Fault]:
+def warnings(request: Request, elements: Sequence[Element]) -> Iterator[Diagnostic]:
     """That all elements would do the same."""
     if file_of(request) is None and len(elements) > 1:
-        yield Fault(
+        yield Diagnostic(
             f"{options.ARRAY.flag} without {options.SWEEP.flag}: {len(elements)} runs with the "
             "same words, which train the same model",
-            place=f"{options.ARRAY.flag} {request.values[options.ARRAY.flag]}",
-            legal=f"{options.SWEEP.flag} FILE with a line of further words for each",
+            where=f"{options.ARRAY.flag} {request.values[options.ARRAY.flag]}",
+            allowed=f"{options.SWEEP.flag} FILE with a line of further words for each",
             severity="warning",
         )
 
 
-def placed(fault: Fault, element: Element) -> Fault:
+def placed(fault: Diagnostic, element: Element) -> Diagnostic:
     """A fault with the line that it is in."""
     if not element.words or fault.severity != "error":
         return fault
-    return replace(fault, place=": ".join(filter(None, (element.place, fault.place))))
+    return replace(fault, where=": ".join(filter(None, (element.place, fault.where))))
 
 
-def staged(element: Element) -> Fault:
+def staged(element: Element) -> Diagnostic:
     """That an element would be a chain of jobs."""
-    return Fault(
+    return Diagnostic(
         f"mode {STAGED} is a job for each stage, and an element of an array is one job",
-        place=element.place,
-        legal=f"one stage in each, by  {STAGE.flag} NAME ; or  submit  without an array",
+        where=element.place,
+        allowed=f"one stage in each, by  {STAGE.flag} NAME ; or  submit  without an array",
     )
 
 
-def _lines(path: Path, faults: Sequence[Fault]) -> dict[int, str]:
+def _lines(path: Path, diagnostics: Sequence[Diagnostic]) -> dict[int, str]:
     """The lines that hold words, by number from 1; one that begins with `#` is a remark."""
     place = f"{options.SWEEP.flag} {path}"
     try:
@@ -125,7 +127,9 @@ def _lines(path: Path, faults: Sequence[Fault]) -> dict[int, str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         what = f"{path} cannot be read: {reason}"
-        raise SettingsError([*faults, Fault(what, value=str(path), place=place)]) from error
+        raise SettingsError(
+            [*diagnostics, Diagnostic(what, value=str(path), where=place)]
+        ) from error
     found = {
         number: told
         for number, told in enumerate(text.splitlines(), start=1)
@@ -133,20 +137,22 @@ def _lines(path: Path, faults: Sequence[Fault]) -> dict[int, str]:
     }
     if not found:
         what = f"{path} holds no line of words"
-        legal = "a line for each run, such as  --lr 1e-3 --seed 1"
-        raise SettingsError([*faults, Fault(what, value=str(path), place=place, legal=legal)])
+        allowed = "a line for each run, such as  --lr 1e-3 --seed 1"
+        raise SettingsError(
+            [*diagnostics, Diagnostic(what, value=str(path), where=place, allowed=allowed)]
+        )
     return found
 
 
-def _split(text: str, place: str, faults: Sequence[Fault]) -> list[str]:
+def _split(text: str, place: str, diagnostics: Sequence[Diagnostic]) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
         what = f"a line of words cannot be read: {str(error).lower()}"
-        raise SettingsError([*faults, Fault(what, value=text, place=place)]) from error
+        raise SettingsError([*diagnostics, Diagnostic(what, value=text, where=place)]) from error
 
 
-def _chosen(numbers: str, place: str, faults: Sequence[Fault]) -> list[int]:
+def _chosen(numbers: str, place: str, diagnostics: Sequence[Diagnostic]) -> list[int]:
     """The numbers that a range such as `0-6:2,9` holds."""
     found: set[int] = set()
     for part in numbers.split(","):
@@ -154,26 +160,28 @@ def _chosen(numbers: str, place: str, faults: Sequence[Fault]) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if match is None or last < first or last > _MOST:
             what = f"{options.ARRAY.flag} {numbers!r} is not legal"
-            legal = f"such as 1-8, 0-30:10, 1,4,7 or 1-8%2, up to {_MOST}"
-            raise SettingsError([*faults, Fault(what, value=numbers, place=place, legal=legal)])
+            allowed = f"such as 1-8, 0-30:10, 1,4,7 or 1-8%2, up to {_MOST}"
+            raise SettingsError(
+                [*diagnostics, Diagnostic(what, value=numbers, where=place, allowed=allowed)]
+            )
         found.update(range(first, last + 1, int(match[3] or 1)))
     return sorted(found)
 
 
-def _not_here(word: str, place: str) -> Fault:
-    return Fault(
+def _not_here(word: str, place: str) -> Diagnostic:
+    return Diagnostic(
         f"{word.partition('=')[0]} is for all runs of an array, and not for one of them",
         value=word,
-        place=f"{place}: {word}",
-        legal="options of  run  in a line",
-        mend=f"write  submit {word.partition('=')[0]} …  on the command line",
+        where=f"{place}: {word}",
+        allowed="options of  run  in a line",
+        fix=f"write  submit {word.partition('=')[0]} …  on the command line",
     )
 
 
-def _no_line(path: Path, number: int, lines: Sequence[int], place: str) -> Fault:
-    return Fault(
+def _no_line(path: Path, number: int, lines: Sequence[int], place: str) -> Diagnostic:
+    return Diagnostic(
         f"{path} has no words for element {number}",
         value=number,
-        place=place,
-        legal=f"its lines {indices(lines, '')}",
+        where=place,
+        allowed=f"its lines {indices(lines, '')}",
     )

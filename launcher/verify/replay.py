@@ -17,7 +17,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.resolve import resolve
 from launcher.config.resolved import Resolved, Words
@@ -67,22 +67,22 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, words: Words) ->
         try:
             return resolve(typed, machine.look())
         except SettingsError as error:
-            raise SettingsError([_named(fault, f"{path}, line 1") for fault in error.faults]) from (
-                error
-            )
+            raise SettingsError(
+                [_named(fault, f"{path}, line 1") for fault in error.diagnostics]
+            ) from (error)
 
 
-def _named(fault: Fault, written: str) -> Fault:
+def _named(fault: Diagnostic, written: str) -> Diagnostic:
     """The fault of a setting with the place that a person knows, not that of our file."""
-    if fault.place is not None and fault.place.startswith(written):
-        is_nproc = fault.key == "engine.nproc" and fault.nearest is not None
+    if fault.where is not None and fault.where.startswith(written):
+        is_nproc = fault.key == "engine.nproc" and fault.did_you_mean is not None
         return replace(
             fault,
-            place=fault.place.replace(written, _OWN),
-            mend=f"write  --nproc {fault.nearest}" if is_nproc else None,
+            where=fault.where.replace(written, _OWN),
+            fix=f"write  --nproc {fault.did_you_mean}" if is_nproc else None,
         )
-    if fault.replaced is not None and fault.replaced[1].startswith(written):
-        return replace(fault, replaced=(fault.replaced[0], _OWN))
+    if fault.overrides is not None and fault.overrides[1].startswith(written):
+        return replace(fault, overrides=(fault.overrides[0], _OWN))
     return fault
 
 

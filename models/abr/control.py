@@ -26,7 +26,7 @@ def others(patient: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.in
         raise DataError(
             f"the noise control cannot permute {len(who)} responses: {most} are of one patient",
             where="data.control",
-            legal="no patient with more than half of the responses of a split",
+            allowed="no patient with more than half of the responses of a split",
         )
     order = rng.permutation(len(who))
     while len(wrong := np.flatnonzero(who[order] == who)):

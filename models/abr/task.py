@@ -124,8 +124,8 @@ class ResponseTask:
                 f"data.split 'level' would put {len(set(responses.patient))} patients or files on "
                 "both sides of the split",
                 where="data.split",
-                legal="one recording alone",
-                mend="--set data.split=patient",
+                allowed="one recording alone",
+                fix="--set data.split=patient",
             )
         by_level = alone and self.split_by != "patient"
         return (responses.levels, LEVELS) if by_level else (responses.patient, PATIENTS_OR_FILES)
@@ -143,7 +143,7 @@ class ResponseTask:
         """See dataset.collate."""
         return collate(samples)
 
-    def weight(self, batch: Batch) -> dict[str, int]:
+    def num_units(self, batch: Batch) -> dict[str, int]:
         """By term the entries of `batch` that are known; signal counts samples."""
         return units(batch, self.terms)
 

@@ -43,7 +43,7 @@ class Faults:
             raise DataError(
                 f"{self.count} of {self.count + read} {self.noun} cannot be used",
                 where="\n           ".join(told),
-                mend="repair them, or leave them out with  --set data.on_bad=skip",
+                fix="repair them, or leave them out with  --set data.on_bad=skip",
             )
         return self.count
 

@@ -30,6 +30,6 @@ def check(kernel: str, device: torch.device) -> None:
         raise DataError(
             f"memory.attention 'efficient' has no kernel on {device.type}",
             where="memory.attention",
-            legal="auto, flash, math",
-            mend="--set memory.attention=auto",
+            allowed="auto, flash, math",
+            fix="--set memory.attention=auto",
         )

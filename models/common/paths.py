@@ -10,7 +10,7 @@ from pathlib import Path
 from models.base import DataError
 
 
-def existing(path: str, legal: str) -> Path:
+def existing(path: str, allowed: str) -> Path:
     """The file or folder at `path`. Raises DataError, with `legal` as what may stand there."""
     found = Path(path).expanduser()
     try:
@@ -19,7 +19,9 @@ def existing(path: str, legal: str) -> Path:
     except OSError as error:
         raise unreadable(found, error) from None
     raise DataError(
-        f"data.path '{path}' does not exist", where=f"looked for {found.absolute()}", legal=legal
+        f"data.path '{path}' does not exist",
+        where=f"looked for {found.absolute()}",
+        allowed=allowed,
     )
 
 
@@ -46,7 +48,7 @@ def unreadable(path: Path, error: OSError) -> DataError:
     return DataError(
         f"'{error.filename or path}' cannot be read: {error.strerror or error}",
         where="data.path",
-        legal="files and folders that you may read",
+        allowed="files and folders that you may read",
     )
 
 
@@ -55,8 +57,8 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
     near = get_close_matches(path, list(names), n=1, cutoff=0.0)[0]
     return DataError(
         f"data.path '{path}' is not known",
-        legal=", ".join(names),
-        mend=f"nearest  {near}; write  --data {near}",
+        allowed=", ".join(names),
+        fix=f"nearest  {near}; write  --data {near}",
     )
 
 
@@ -65,5 +67,5 @@ def no_format(path: Path, formats: Sequence[str]) -> DataError:
     return DataError(
         f"'{path}' is in no format that is known here",
         where="data.path",
-        legal="; ".join(formats),
+        allowed="; ".join(formats),
     )

@@ -43,8 +43,8 @@ def split_groups(
             f"{side} would be empty: {what.format(len(used))}, and eval.share {share:g} of them "
             f"is {held}, held out twice",
             where="eval.share, data.fraction, data.path",
-            legal="at least one group each for train, val and test",
-            mend=_mend(len(used)),
+            allowed="at least one group each for train, val and test",
+            fix=_mend(len(used)),
         )
     return {
         "val": sorted(used[:held]),
@@ -79,8 +79,8 @@ def _joined(
             f"{' and '.join(empty)} would be empty: {what.format(len(used))}, of which "
             f"{len(fresh)} are new",
             where="data.path",
-            legal="at least one new group each for train, val and test",
-            mend="more data, which joins what is there",
+            allowed="at least one new group each for train, val and test",
+            fix="more data, which joins what is there",
         )
     return {name: sorted(sides[name]) for name in ("val", "test", "train")}
 
@@ -119,8 +119,8 @@ def keep(splits: dict[SplitName, list[str]], folder: Path, anew: bool = False) -
             raise DataError(
                 "the data is not what this run began with: its groups split differently",
                 where=str(path),
-                legal="the data, eval.share and train.seed of the first start",
-                mend="begin a new run with  --out DIR  or go on with other data:  --reset data",
+                allowed="the data, eval.share and train.seed of the first start",
+                fix="begin a new run with  --out DIR  or go on with other data:  --reset data",
             )
     counts = {name: len(groups) for name, groups in splits.items()}
     text = json.dumps({"digest": digest(splits), "counts": counts, **splits}, indent=1)

@@ -45,7 +45,7 @@ def read(path: Path, where: str = "model.tokenizer") -> tokenizers.Tokenizer:
         raise DataError(
             f"'{path}' is no tokenizer: {error}",
             where=where,
-            legal="the tokenizer.json of the tokenizers library",
+            allowed="the tokenizer.json of the tokenizers library",
         ) from None
 
 

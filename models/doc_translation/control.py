@@ -25,7 +25,7 @@ def strangers(documents: Sequence[str], seed: int) -> np.ndarray:
             f"the noise control cannot exchange the images of {len(owner)} pages: {most} of them "
             "are of one document",
             where="data.control=noise",
-            legal="no document with more than half of a split's pages",
+            allowed="no document with more than half of a split's pages",
         )
     rng = np.random.default_rng(seed)
     # Documents in a random order, their pages together: so many places further is another document.

@@ -64,7 +64,7 @@ def load(
         raise DataError(
             f"model.pretrained '{folder}' holds none of the folders {', '.join(PARTS)}",
             where=f"looked in {folder.absolute()}",
-            legal=LEGAL,
+            allowed=LEGAL,
         )
     reports = {}
     for name in there:
@@ -83,7 +83,7 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor]:
     import transformers
 
     if not (folder / "config.json").is_file():
-        raise DataError(f"'{folder}' holds no config.json", where="model.pretrained", legal=LEGAL)
+        raise DataError(f"'{folder}' holds no config.json", where="model.pretrained", allowed=LEGAL)
     kind: Any = transformers.AutoModelForCausalLM if is_decoder else transformers.AutoModel
     is_pair = _model_type(folder) == "vision-encoder-decoder"
     if is_pair:  # a whole Donut or Nougat
@@ -100,7 +100,7 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor]:
         raise DataError(
             f"'{folder}' cannot be loaded: " + str(error).strip().split("\n")[0],
             where="model.pretrained",
-            legal="config.json and *.safetensors of a model that transformers knows",
+            allowed="config.json and *.safetensors of a model that transformers knows",
         ) from None
     if is_pair:
         return dict(found.encoder.named_parameters())
@@ -150,7 +150,7 @@ def _taken(theirs: Mapping[str, Tensor], layers: Sequence[int], folder: Path) ->
         raise DataError(
             f"model.take_layers {list(layers)}: the pretrained decoder has no layer {lacking[0]}",
             where=str(folder),
-            legal=", ".join(map(str, there)),
+            allowed=", ".join(map(str, there)),
         )
     dropped = [number for number in there if number not in layers]
     log.info("pretrained decoder: takes layers %s, drops %s", list(layers), dropped)
@@ -176,6 +176,6 @@ def _too_few(name: str, report: Report, folder: Path) -> DataError:
         f"'{folder}' fills {report.share:.0%} of the part '{name}'; left are such as {examples}",
         where="model.pretrained; "
         + ", ".join(f"{what}: {count}" for what, count in report.counts().items()),
-        legal=f"at least {ENOUGH:.0%}",
-        mend=f"--set 'model.partial=[{name}]' if that is meant",
+        allowed=f"at least {ENOUGH:.0%}",
+        fix=f"--set 'model.partial=[{name}]' if that is meant",
     )

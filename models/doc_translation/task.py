@@ -68,8 +68,8 @@ class DocTranslationTask:
             raise DataError(
                 f"data.seq_len {self.length} is longer than the decoder of this size can write",
                 where="data.seq_len",
-                legal=f"at most {self.size.positions}",
-                mend=f"--set data.seq_len={self.size.positions}",
+                allowed=f"at most {self.size.positions}",
+                fix=f"--set data.seq_len={self.size.positions}",
             )
         self.count = min(data.max_new_tokens or self.length, self.length)
         self._collection: Collection | None = None
@@ -140,7 +140,7 @@ class DocTranslationTask:
         assert self._vocabulary is not None, "setup() comes first"
         return self._vocabulary
 
-    def weight(self, batch: Batch) -> int:
+    def num_units(self, batch: Batch) -> int:
         """Labels in `batch`."""
         return batch["units"]
 
@@ -230,8 +230,8 @@ def _part(
         raise DataError(
             f"{side} would be empty: no page of its list is there",
             where=source,
-            legal="pages for train, val and test",
-            mend="--set data.split=article",
+            allowed="pages for train, val and test",
+            fix="--set data.split=article",
         )
     order = np.random.default_rng(seed).permutation(len(documents))
     return sorted(documents[i] for i in order[: max(1, round(fraction * len(documents)))])

@@ -47,7 +47,7 @@ class Vocabulary:
             raise DataError(
                 f"the tokenizer has none of the tokens {' '.join(names)}",
                 where=where,
-                legal="a tokenizer with tokens for padding, start and end",
+                allowed="a tokenizer with tokens for padding, start and end",
             )
         return number
 

@@ -35,7 +35,7 @@ def check_text(recordings: Recordings) -> None:
         raise DataError(
             f"of {without} of {len(recordings.items)} stretches of EEG nobody knows what was read",
             where=recordings.name,
-            legal="a file beside each recording, of its name and ending in .tsv or .csv, with "
+            allowed="a file beside each recording, of its name and ending in .tsv or .csv, with "
             "onset_s, duration_s and text; or  --set data.texts=FILE  from events to sentences",
-            mend="without text, learn the EEG alone:  --set model.stage=encoder",
+            fix="without text, learn the EEG alone:  --set model.stage=encoder",
         )

@@ -71,7 +71,7 @@ class Samples:
             raise DataError(
                 "EEG holds values that are no numbers",
                 where=self.recordings.items[number].where,
-                legal="finite numbers",
+                allowed="finite numbers",
             )
         return prepared(eeg, self.rules.samples)
 

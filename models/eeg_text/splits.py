@@ -65,8 +65,8 @@ def divide(
             raise DataError(
                 f"{name} would be empty: no reader of it has read one of its sentences",
                 where="data.split=subject+sentence",
-                legal="readers who have read the same sentences",
-                mend="--set data.split=sentence",
+                allowed="readers who have read the same sentences",
+                fix="--set data.split=sentence",
             )
         present = {items[n].group for n in numbers[name]}
         groups[name] = [group for group in groups[name] if group in present]

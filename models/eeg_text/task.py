@@ -70,7 +70,7 @@ class EegTextTask:
             raise DataError(
                 f"model.encoder '{self.encoder}' and model.start '{self.start}' both name weights",
                 where="model.encoder",
-                legal="one of them: model.start has an encoder, too",
+                allowed="one of them: model.start has an encoder, too",
             )
         check(context.attention, context.device)
         self._recordings: Recordings | None = None
@@ -192,7 +192,7 @@ class EegTextTask:
             return batches.text(samples, self.samples, self.tokenizer.pad)
         return batches.masked(samples, self.samples)
 
-    def weight(self, batch: Batch) -> int:
+    def num_units(self, batch: Batch) -> int:
         """Tokens to write, or values to tell."""
         return int(batch["units"])
 

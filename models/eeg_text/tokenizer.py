@@ -64,7 +64,7 @@ class BpeTokenizer:
             raise DataError(
                 f"tokenizer '{self.name}' has no token {token}",
                 where="model.tokenizer",
-                legal=f"bytes, bpe, or one with {PAD} {START} {END} {HIDDEN}, as BART's has",
+                allowed=f"bytes, bpe, or one with {PAD} {START} {END} {HIDDEN}, as BART's has",
             )
         return int(number)
 
@@ -104,7 +104,7 @@ def fit(word: str, texts: Iterable[str], most: int, folder: Path | None) -> Toke
         raise DataError(
             f"the tokenizer has {found.size} entries, a decoder of this size {most}",
             where="model.tokenizer, model.size",
-            legal=f"a tokenizer of at most {most} entries",
-            mend="--set model.tokenizer=bytes",
+            allowed=f"a tokenizer of at most {most} entries",
+            fix="--set model.tokenizer=bytes",
         )
     return found

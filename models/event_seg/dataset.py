@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError, SplitName
-from models.common.faults import Faults, OnBad
+from models.common.diagnostics import Faults, OnBad
 from models.common.paths import existing, unknown_embedded
 from models.common.split import SPLITS
 from models.event_seg.formats import EMBEDDED, FORMATS
@@ -42,7 +42,7 @@ def read_files(path: str, told: Told, on_bad: OnBad) -> tuple[Sequence[Recording
         raise DataError(
             f"'{path}' holds no recording that can be used",
             where=f"data.path, {skipped} left out",
-            legal="; ".join(FORMATS),
+            allowed="; ".join(FORMATS),
         )
     left_out: dict[str, Any] = {"skipped_recordings": skipped, "ignored_files": others}
     return found, left_out | ({"skipped": faults.told()} if skipped else {})
@@ -58,8 +58,8 @@ def is_labelled(recordings: Sequence[Recording], path: str, objective: str) -> b
         raise DataError(
             told + (", ..." if missing[1:] else ""),
             where=f"data.path '{path}'",
-            legal=f"frames (MVSEC), or NAME{SUFFIX} beside NAME.raw: {LEGAL}",
-            mend="learn without labels:  --set model.objective=masked-voxels",
+            allowed=f"frames (MVSEC), or NAME{SUFFIX} beside NAME.raw: {LEGAL}",
+            fix="learn without labels:  --set model.objective=masked-voxels",
         )
     return True
 
@@ -143,7 +143,7 @@ def _check_classes(share: float) -> None:
         raise DataError(
             f"the labels for training are all {'foreground' if share else 'background'}",
             where="data.path",
-            legal="pixels of both classes",
+            allowed="pixels of both classes",
         )
 
 

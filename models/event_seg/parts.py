@@ -91,8 +91,8 @@ def _blocks(recording: Recording, share: float) -> tuple[dict[SplitName, np.ndar
             f"'{recording.name}' is too short to be split by time: {count} windows in "
             f"{duration:.3g} s, of which eval.share {share:g} is held out twice",
             where="data.path, data.window_ms, eval.share",
-            legal="a window each for train, val and test, and one between them",
-            mend="more recordings, shorter windows, or a smaller eval.share",
+            allowed="a window each for train, val and test, and one between them",
+            fix="more recordings, shorter windows, or a smaller eval.share",
         )
     return {
         "train": np.arange(last_train + 1),

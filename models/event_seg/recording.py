@@ -96,12 +96,14 @@ def spans(ends: np.ndarray) -> np.ndarray:
 def check_ascending(t: np.ndarray, where: str, what: str = "timestamps") -> None:
     """Raises DataError if `t` is not finite or steps back; `where` names the file and the place."""
     if t.dtype.kind == "f" and not np.isfinite(t).all():
-        raise DataError(f"{what} are not finite", where=where, legal="numbers, in ascending order")
+        raise DataError(
+            f"{what} are not finite", where=where, allowed="numbers, in ascending order"
+        )
     back = np.flatnonzero(t[1:] < t[:-1])
     if back.size:
         at = int(back[0])
         raise DataError(
             f"{what} are not sorted: {t[at + 1]} follows {t[at]}",
             where=where,
-            legal="numbers, in ascending order",
+            allowed="numbers, in ascending order",
         )

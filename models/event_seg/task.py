@@ -84,7 +84,7 @@ class EventSegTask:
                 raise DataError(
                     f"{what} is {new} of the data, and {old} of what the run learns",
                     where="data.path",
-                    legal=f"{what}: {old}",
+                    allowed=f"{what}: {old}",
                 )
 
     def _recordings(self) -> tuple[Sequence[Recording], dict[str, Any]]:
@@ -108,7 +108,7 @@ class EventSegTask:
         """See windows.collate."""
         return windows.collate(samples)
 
-    def weight(self, batch: Batch) -> int:
+    def num_units(self, batch: Batch) -> int:
         """Pixels that count."""
         return batch["units"]
 

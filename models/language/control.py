@@ -23,7 +23,7 @@ def mismatched(labels: np.ndarray, seed: int) -> np.ndarray:
             f"the noise control cannot permute {len(labels)} answers: {counts.max()} of them "
             "are to one kind of request",
             where="data.control=noise",
-            legal="no kind of request with more than half of a split's exchanges",
+            allowed="no kind of request with more than half of a split's exchanges",
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.base import DataError, SplitName
-from models.common.faults import OnBad
+from models.common.diagnostics import OnBad
 from models.common.paths import unknown_embedded
 from models.language.control import dialogue_chance, permuted, text_chance, with_true_answers
 from models.language.dialogues import Dialogues, as_they_are
@@ -92,8 +92,8 @@ class Dataset:
                 f"the data is too short: the training split has {self.text['train'].tokens} "
                 f"tokens, one sample has {rules.length}",
                 where="data.path, data.seq_len",
-                legal="at least one sample",
-                mend=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}, or more data",
+                allowed="at least one sample",
+                fix=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}, or more data",
             )
 
     def _windows(self, documents: np.ndarray, side: int) -> Windows:

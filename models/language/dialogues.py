@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.base import DataError, Draws
-from models.common.faults import Faults, OnBad
+from models.common.diagnostics import Faults, OnBad
 from models.language.head import IGNORE
 from models.language.rows import Row
 from models.language.text.packed import Texts
@@ -60,7 +60,7 @@ class Dialogues:
             raise DataError(
                 f"no answer fits in data.seq_len {length}",
                 where="data.seq_len",
-                mend="--set data.seq_len=N with a larger N",
+                fix="--set data.seq_len=N with a larger N",
             )
         self.truncated = int((fits & (prompts > room) & ~pairing.matched).sum())
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]

@@ -97,7 +97,7 @@ def carry_along(source: Path, folder: Path) -> None:
         raise DataError(
             f"model.pretrained '{source}' has no configuration any more: {fault}",
             where=str(source / CONFIG),
-            legal="the folder that the run was trained from",
+            allowed="the folder that the run was trained from",
         ) from None
     config.pop("dtype", None)
     _write(folder / CONFIG, {**config, "torch_dtype": "float32"})

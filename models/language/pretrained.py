@@ -73,8 +73,8 @@ def read_config(folder: Path) -> Any:
             if folder.is_dir()
             else f"model.pretrained '{folder}' is no folder",
             where=f"looked in {folder.absolute()}",
-            legal=LEGAL,
-            mend="download the model first; nothing is fetched from a name",
+            allowed=LEGAL,
+            fix="download the model first; nothing is fetched from a name",
         )
     try:
         return AutoConfig.from_pretrained(
@@ -108,7 +108,7 @@ def _unusable(folder: Path, error: Exception) -> DataError:
     return DataError(
         f"model.pretrained '{folder}' cannot be loaded: " + str(error).strip().split("\n")[0],
         where=str(folder / "config.json"),
-        legal=LEGAL,
+        allowed=LEGAL,
     )
 
 
@@ -119,7 +119,7 @@ def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:
         raise DataError(
             f"the tokenizer has {tokens} tokens, model.pretrained '{folder}' knows {rows}",
             where="model.tokenizer, model.pretrained",
-            legal="the tokenizer that the model was trained with",
+            allowed="the tokenizer that the model was trained with",
         )
 
 

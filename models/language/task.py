@@ -101,7 +101,7 @@ class LanguageTask:
             kinds = ("conversations", "text")
             old, new = (kinds[bool(one.dataset.text)] for one in (first, self))
             raise DataError(
-                f"the data is {new}, and the run learns {old}", where="data.path", legal=old
+                f"the data is {new}, and the run learns {old}", where="data.path", allowed=old
             )
 
     def _fit_tokenizer(self, corpus: Corpus, train: np.ndarray) -> Tokenizer:
@@ -132,8 +132,8 @@ class LanguageTask:
             raise DataError(
                 f"data.seq_len {self.length} is longer than model.pretrained can read",
                 where=str(self.pretrained / "config.json"),
-                legal=f"at most {limit}",
-                mend=f"--set data.seq_len={limit}",
+                allowed=f"at most {limit}",
+                fix=f"--set data.seq_len={limit}",
             )
         return self.length or min(self.size.context, limit or self.size.context)
 
@@ -161,7 +161,7 @@ class LanguageTask:
         length = self.dataset.rules.length if self.dataset.text else None
         return collate(samples, self.dataset.tokenizer.pad, length)
 
-    def weight(self, batch: Batch) -> int:
+    def num_units(self, batch: Batch) -> int:
         """Labels in `batch`."""
         return batch["units"]
 
@@ -248,6 +248,6 @@ def _divisor(kv_heads: int, heads: int) -> int:
         raise DataError(
             f"model.kv_heads {kv_heads} does not divide the {heads} heads of this size",
             where="model.kv_heads",
-            legal=", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0),
+            allowed=", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0),
         )
     return kv_heads

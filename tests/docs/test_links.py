@@ -11,15 +11,15 @@ PAGES = [read(path) for path in PATHS]
 
 def broken_links(page: Page) -> list[str]:
     """Relative links without a file or without the heading they name."""
-    faults = []
+    diagnostics = []
     for link in page.links:
         if link.startswith(("http://", "https://")):
             continue
         file, _, anchor = link.partition("#")
         target = (page.path.parent / file).resolve() if file else page.path
         if not target.exists() or (anchor and anchor not in read(target).anchors):
-            faults.append(link)
-    return faults
+            diagnostics.append(link)
+    return diagnostics
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

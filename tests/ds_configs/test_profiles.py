@@ -14,7 +14,7 @@ from launcher.config.nodes import plain
 from launcher.config.schema import config_of
 from launcher.config.settings_file import read
 from models.catalog import FAMILIES
-from tests.ds_configs.test_schemas import faults
+from tests.ds_configs.test_schemas import diagnostics
 from tests.launcher.given import LAPTOP, SERVER, resolved
 from training.resources.settings import Profile
 
@@ -101,5 +101,5 @@ def test_it_resolves_for_every_size_and_leaves_out_what_a_family_has_not(profile
 def test_every_profile_fits_the_schema_of_modes(profile):
     schema = json.loads((presets.FOLDER / "mode.schema.json").read_text())
     text = plain(read(presets.FOLDER / "profiles" / f"{profile}.yaml"))
-    assert faults(schema, text, schema) == []
+    assert diagnostics(schema, text, schema) == []
     assert 20 < len(text["sentence"]) < 90

@@ -19,12 +19,12 @@ def test_the_file_in_the_tree_is_what_the_settings_give(path):
     assert there == FILES[path], "run: python -m launcher.config.editor_schema"
 
 
-def faults(schema, value, root, place=""):
+def diagnostics(schema, value, root, place=""):
     """Where `value` breaks `schema`, of the words that our schemas use."""
     if "$ref" in schema:
-        return faults(root["definitions"][schema["$ref"].split("/")[-1]], value, root, place)
+        return diagnostics(root["definitions"][schema["$ref"].split("/")[-1]], value, root, place)
     if "anyOf" in schema:
-        found = [faults(option, value, root, place) for option in schema["anyOf"]]
+        found = [diagnostics(option, value, root, place) for option in schema["anyOf"]]
         return [] if [] in found else found[0]
     if "enum" in schema:
         return [] if value in schema["enum"] else [place]
@@ -34,7 +34,10 @@ def faults(schema, value, root, place=""):
     if isinstance(value, dict):
         known = schema["properties"]
         inner = [
-            f for k in known if k in value for f in faults(known[k], value[k], root, f"{place}.{k}")
+            f
+            for k in known
+            if k in value
+            for f in diagnostics(known[k], value[k], root, f"{place}.{k}")
         ]
         missing = [f"{place}.{k}" for k in schema.get("required", ()) if k not in value]
         return inner + missing + [f"{place}.{k}" for k in value if k not in known]
@@ -56,19 +59,21 @@ def is_a(value, kind):
 @pytest.mark.parametrize("mode", presets.modes())
 def test_every_mode_fits_the_schema_of_modes(mode):
     schema = editor_schema.mode()
-    assert faults(schema, plain(read(presets.FOLDER / "modes" / f"{mode}.yaml")), schema) == []
+    assert diagnostics(schema, plain(read(presets.FOLDER / "modes" / f"{mode}.yaml")), schema) == []
 
 
 def test_what_holds_for_tasks_of_ones_own_fits_its_schema():
     schema = editor_schema.own()
-    assert faults(schema, plain(read(presets.FOLDER / "own.yaml")), schema) == []
-    assert faults(schema, {"default": {"model": {"size": "tiny"}}}, schema)
+    assert diagnostics(schema, plain(read(presets.FOLDER / "own.yaml")), schema) == []
+    assert diagnostics(schema, {"default": {"model": {"size": "tiny"}}}, schema)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_fits_its_schema(family):
     schema = editor_schema.family(family)
-    assert faults(schema, plain(read(presets.FOLDER / "models" / f"{family}.yaml")), schema) == []
+    assert (
+        diagnostics(schema, plain(read(presets.FOLDER / "models" / f"{family}.yaml")), schema) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ def test_every_family_fits_its_schema(family):
 )
 def test_what_a_mode_may_not_say_does_not_fit(wrong):
     schema = editor_schema.mode()
-    assert faults(schema, wrong, schema)
+    assert diagnostics(schema, wrong, schema)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

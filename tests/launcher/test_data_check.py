@@ -120,7 +120,7 @@ def test_of_several_families_the_one_that_can_use_it_reads_it(here, drawn):
     with pytest.raises(SettingsError) as wrong:
         data.only("mine.jsonl", "typed", [found[1], found[1]], Words())
     assert "error: 'mine.jsonl' is data of several families\n" in str(wrong.value)
-    assert f"  legal    {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
+    assert f"  allowed       {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
 
 
 def test_groups_in_two_splits_are_told_and_end_with_one(here, drawn, capsys):
@@ -146,15 +146,17 @@ def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
     (here / "mine.jsonl").write_text(REQUESTS + '{"prompt": 3}\n')
     assert check("mine.jsonl") == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: 1 of 81 rows cannot be used\n  from     mine.jsonl, line 81: ")
-    assert "  mend     repair them, or leave them out with  --set data.on_bad=skip\n" in err
+    assert err.startswith(
+        "error: 1 of 81 rows cannot be used\n  where         mine.jsonl, line 81: "
+    )
+    assert "  fix           repair them, or leave them out with  --set data.on_bad=skip\n" in err
     assert names(here) == ["mine.jsonl"]
 
 
 def test_a_family_that_is_named_says_itself_what_it_misses(here, capsys):
     (here / "mine.jsonl").write_text('{"prompt": 3}\n')
     assert check("mine.jsonl", "--model", "language") == 2
-    assert "error: 1 of 1 rows cannot be used\n  from     mine.jsonl, line 1: " in (
+    assert "error: 1 of 1 rows cannot be used\n  where         mine.jsonl, line 1: " in (
         capsys.readouterr().err
     )
 

@@ -46,7 +46,7 @@ def test_a_key_is_told_with_its_sentence_range_and_unit(explain):
     assert told.splitlines()[:3] == [
         "limits.check_every_s = 5",
         "  Seconds between two readings.",
-        "  from       --set limits.check_every_s=5",
+        "  where           --set limits.check_every_s=5",
     ]
     assert "above 0" in told
     assert "  unit       seconds" in told

@@ -128,8 +128,8 @@ def test_a_checkpoint_outside_of_its_run_is_enough(run, tmp_path, capsys):
     ("words", "told"),
     [
         ([], "error: export needs to know the format"),
-        (["--format", "hff"], "  nearest  hf; write  --format hf"),
-        (["--format", "hf", "--checkpoint", "5"], "  legal    last, 2, 4, 6"),
+        (["--format", "hff"], "  did you mean  hf; write  --format hf"),
+        (["--format", "hf", "--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
         (["--format", "hf", "--checkpoint", "best"], "error: there is no checkpoint 'best'"),
         (["--format", "hf", "--out", "{run}"], "is not empty"),
         (["--format", "hf", "--out", "{run}/log.txt"], "is a file"),
@@ -189,5 +189,5 @@ def test_a_family_that_transformers_does_not_know_is_refused(run, capsys, monkey
     assert export(run, "--format", "hf") == 2
     err = capsys.readouterr().err
     assert "transformers has no model of the family 'language'" in err
-    assert "  legal    safetensors" in err
+    assert "  allowed       safetensors" in err
     assert not (run / "export-hf").exists()

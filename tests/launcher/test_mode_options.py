@@ -15,7 +15,7 @@ SHORT = [option.mode for option in OPTIONS if option.mode]
 
 def settings(*words, machine=LAPTOP):
     request = read(words)
-    assert not request.faults
+    assert not request.diagnostics
     return resolve(request.words, machine).settings
 
 

@@ -70,8 +70,8 @@ def test_nothing_is_written_over(here, capsys):
     assert main(["new-task", "mine_too"]) == 2
     assert capsys.readouterr().err == (
         "error: mine_too.py is there already\n"
-        "  from     the command line: new-task mine_too\n"
-        "  legal    a name that is not taken in that folder\n"
+        "  where         the command line: new-task mine_too\n"
+        "  allowed       a name that is not taken in that folder\n"
     )
     assert (here / "mine_too.py").read_text() == "precious"
 
@@ -79,12 +79,12 @@ def test_nothing_is_written_over(here, capsys):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("my-images", "  nearest  my_images; write  python -m launcher new-task my_images"),
+        ("my-images", "  did you mean  my_images; write  python -m launcher new-task my_images"),
         ("1st", "error: '1st' cannot be the name of a task"),
         ("class", "error: 'class' is a word of Python"),
-        ("bücher", "  legal    letters, digits and _, a letter first, such as my_images"),
+        ("bücher", "  allowed       letters, digits and _, a letter first, such as my_images"),
         ("json", "error: there is a module 'json' already"),
-        ("models", "  nearest  my_models; write  python -m launcher new-task my_models"),
+        ("models", "  did you mean  my_models; write  python -m launcher new-task my_models"),
     ],
 )
 def test_a_name_that_python_would_not_find_is_refused(here, capsys, word, said):
@@ -97,9 +97,9 @@ def test_without_a_name_it_says_what_one_is(capsys):
     assert main(["new-task"]) == 2
     assert capsys.readouterr().err == (
         "error: new-task needs to know what\n"
-        "  from     the command line: new-task\n"
-        "  legal    a name in letters, digits and _, such as my_images\n"
-        "  mend     write  python -m launcher new-task my_task\n"
+        "  where         the command line: new-task\n"
+        "  allowed       a name in letters, digits and _, such as my_images\n"
+        "  fix           write  python -m launcher new-task my_task\n"
     )
 
 
@@ -108,5 +108,5 @@ def test_a_folder_that_cannot_be_written_is_told(here, capsys):
     assert main(["new-task", "my_images", "--out", "file/there"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: file/there/my_images.py cannot be written: ")
-    assert "  from     --out file/there\n" in err
+    assert "  where         --out file/there\n" in err
     assert names(here) == ["file"]

@@ -191,10 +191,10 @@ def test_processes_that_do_not_fit_here_are_told_with_what_does():
     written = replace(WRITTEN, world_size=100_000)
     with pytest.raises(SettingsError) as refused:
         resolved_as(tree(), written, Words())
-    what, place, _, nearest = str(refused.value).splitlines()
+    what, place, _, did_you_mean = str(refused.value).splitlines()
     assert what.startswith("error: engine.nproc 100000 is more than the ")
-    assert place == "  from     the settings of the run: engine.nproc"
-    assert "; write  --nproc " in nearest
+    assert place == "  where         the settings of the run: engine.nproc"
+    assert "; write  --nproc " in did_you_mean
 
     with pytest.raises(SettingsError, match=r"\(replaces 2 of the settings of the run\)"):
         resolved_as(tree(), WRITTEN, Words(options={"engine.nproc": ("--nproc", "100000")}))
@@ -211,7 +211,7 @@ def test_what_is_no_run_is_refused(run, tmp_path, capsys):
         assert main(["verify", str(tmp_path / word)]) == 2
         assert told in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "copi")]) == 2
-    assert "  nearest  copy; write  python -m launcher verify" in capsys.readouterr().err
+    assert "  did you mean  copy; write  python -m launcher verify" in capsys.readouterr().err
     assert main(["verify"]) == 2
     assert "error: verify needs to know what" in capsys.readouterr().err
 

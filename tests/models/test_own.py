@@ -56,7 +56,7 @@ def test_mappings_keep_theirs_and_other_samples_are_refused():
     assert task.collate([{"x": 1}, {"x": 2}])["x"].tolist() == [1, 2]
     with pytest.raises(DataError, match="a sample of Line is a Tensor") as wrong:
         task.collate([torch.zeros(2)])
-    assert "tuple of input, target" in wrong.value.legal
+    assert "tuple of input, target" in wrong.value.allowed
 
 
 def test_a_torch_dataset_is_a_split():
@@ -97,7 +97,7 @@ def test_an_empty_split_is_refused():
     [{"x": torch.zeros(3, 2)}, {"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}],
 )
 def test_the_weight_is_the_number_of_samples(batch):
-    assert made().weight(batch) == 3
+    assert made().num_units(batch) == 3
 
 
 def test_the_metric_adds_up_over_batches_to_that_of_all_samples():

@@ -28,20 +28,26 @@ BAD = {
         "--epohcs 3",
         (
             "error: option '--epohcs' is not known",
-            "  from     the command line: --epohcs",
-            "  nearest  --epochs; write  --epochs",
+            "  where         the command line: --epohcs",
+            "  did you mean  --epochs",
+            "  fix           write  --epochs",
         ),
     ),
     "misspelt command": Bad(
         "lits engines",
-        ("error: command 'lits' is not known", "  nearest  list; write  python -m launcher list"),
+        (
+            "error: command 'lits' is not known",
+            "  did you mean  list",
+            "  fix           write  python -m launcher list",
+        ),
     ),
     "misspelt mode": Bad(
-        "--mode fsat", ("error: mode 'fsat' is not known", "  nearest  fast; write  --mode fast")
+        "--mode fsat",
+        ("error: mode 'fsat' is not known", "  did you mean  fast; write  --mode fast"),
     ),
     "misspelt engine": Bad(
         "--engine zreo2",
-        ("error: engine 'zreo2' is not known", "  nearest  zero2; write  --engine zero2"),
+        ("error: engine 'zreo2' is not known", "  did you mean  zero2; write  --engine zero2"),
     ),
     "misspelt model": Bad("--model langauge:tiny", ("error: model 'langauge' is not known",)),
     "misspelt size": Bad("--model language:tyni", ("error: model size 'tyni' is not known",)),
@@ -49,8 +55,8 @@ BAD = {
     "all faults of a file at once, with their lines": Bad(
         "--config mine.yaml",
         (
-            "  from     mine.yaml, line 2: train.micro_bacth",
-            "  from     mine.yaml, line 4: optim.lr",
+            "  where         mine.yaml, line 2: train.micro_bacth",
+            "  where         mine.yaml, line 4: optim.lr",
         ),
         {"mine.yaml": YAML},
     ),
@@ -71,10 +77,10 @@ BAD = {
     "more processes than cores": Bad(
         "--nproc 100000", ("error: engine.nproc 100000 is more than",)
     ),
-    "missing value": Bad("--lr", ("error: option '--lr' needs a value", "  legal    --lr X")),
+    "missing value": Bad("--lr", ("error: option '--lr' needs a value", "  allowed       --lr X")),
     "value of a flag": Bad("--fast=3", ("error: option '--fast' takes no value",)),
     "word without an option": Bad(
-        "--lite zero2", ("error: 'zero2' is no option", "  nearest  --engine zero2")
+        "--lite zero2", ("error: 'zero2' is no option", "  did you mean  --engine zero2")
     ),
     "missing data": Bad("--data notes/", ("notes",)),
     "missing settings file": Bad("--config mine.yaml", ("error: there is no file mine.yaml",)),
@@ -89,15 +95,15 @@ BAD = {
     ),
     "run folder of another run": Bad(
         "--out old",
-        ("error: the run folder old holds another run", "  from     --out old"),
+        ("error: the run folder old holds another run", "  where         --out old"),
         {"old/settings.yaml": "mode: fast\n"},
     ),
     "run folder that is a file": Bad("--out old", ("the run folder old is a file",), {"old": ""}),
     "run folder below a file": Bad("--out old/new", ("would lie in a file",), {"old": ""}),
     "run folder with a name that is too long": Bad("--out " + "x" * 300, ("File name too long",)),
-    "unknown list": Bad("list engine", ("  nearest  engines",)),
-    "unknown setting to explain": Bad("explain optim.ler", ("  nearest  optim.lr",)),
-    "unknown shell": Bad("completion bsh", ("  nearest  bash",)),
+    "unknown list": Bad("list engine", ("  did you mean  engines",)),
+    "unknown setting to explain": Bad("explain optim.ler", ("  did you mean  optim.lr",)),
+    "unknown shell": Bad("completion bsh", ("  did you mean  bash",)),
 }
 
 
@@ -121,7 +127,7 @@ BAD_DATA = {
     "empty file": Bad("--data mine.txt", ("error: 'mine.txt' is empty",), {"mine.txt": ""}),
     "text that is not UTF-8": Bad(
         "--data mine.txt",
-        ("error: 'mine.txt' is no UTF-8 text", "  from     mine.txt, line 1, byte 3"),
+        ("error: 'mine.txt' is no UTF-8 text", "  where         mine.txt, line 1, byte 3"),
         {"mine.txt": b"caf\xe9 ol\xe9\n" * 200},
     ),
     "too little to hold out": Bad(
@@ -134,7 +140,10 @@ BAD_DATA = {
     ),
     "DeepSpeed JSON with another batch": Bad(
         "--engine zero2 --ds-config mine.json",
-        ("error: train_batch_size 3 differs from train.global_batch 8", "  from     mine.json"),
+        (
+            "error: train_batch_size 3 differs from train.global_batch 8",
+            "  where         mine.json",
+        ),
         {"mine.json": '{"train_batch_size": 3}'},
     ),
 }

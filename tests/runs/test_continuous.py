@@ -21,8 +21,8 @@ from training.checkpoint import compare, reader
 FIRST, INTAKE = 4, 60
 """Steps of the first data, and of an intake."""
 PACE = (
-    *("--set", "continuous.settle_s=0.2", "--set", "continuous.check_every_s=0.1"),
-    *("--set", f"continuous.max_steps={INTAKE}", "--set", "continuous.epochs=100"),
+    *("--set", "continual.settle_s=0.2", "--set", "continual.check_every_s=0.1"),
+    *("--set", f"continual.max_steps={INTAKE}", "--set", "continual.epochs=100"),
 )
 WORDS = (
     *("--model", "language:tiny", "--data", "texts", "--out", "run", "--continuous-learning"),
@@ -86,7 +86,7 @@ def kinds(run: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory):
     """A folder with a run that was killed while it waited, and new files that came since."""
-    folder = tmp_path_factory.mktemp("continuous")
+    folder = tmp_path_factory.mktemp("continual")
     texts = folder / "texts"
     texts.mkdir()
     write(texts, range(12), "alpha beta gamma delta", "a")
@@ -106,7 +106,7 @@ def undisturbed(learnt):
     """The intake in one go, until it is quiet."""
     shutil.copytree(learnt / "run", learnt / "whole", symlinks=True)
     done = subprocess.run(
-        [sys.executable, "-m", "launcher", "resume", "whole", "--set", "continuous.quiet_s=1"],
+        [sys.executable, "-m", "launcher", "resume", "whole", "--set", "continual.quiet_s=1"],
         cwd=learnt,
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -166,7 +166,7 @@ def test_an_intake_warms_up_to_its_own_lower_peak_and_comes_down(undisturbed, le
 @pytest.mark.slow
 def test_a_kill_inside_an_intake_changes_nothing_of_what_it_comes_to(undisturbed, learnt):
     shutil.copytree(learnt / "run", learnt / "killed", symlinks=True)
-    words = ("resume", "killed", "--set", "continuous.quiet_s=1")
+    words = ("resume", "killed", "--set", "continual.quiet_s=1")
     process = begin(learnt, *words)
     metrics = learnt / "killed/metrics.jsonl"
     try:
@@ -209,7 +209,7 @@ def test_a_signal_ends_the_wait(learnt, number, code):
     shutil.copytree(learnt / "run", learnt / name, symlinks=True)
     for entry in (learnt / "texts").iterdir():
         os.utime(entry)  # other times, the same content: nothing new
-    words = ("resume", name, "--set", "continuous.min_files=100")
+    words = ("resume", name, "--set", "continual.min_files=100")
     process = begin(learnt, *words)
     before = kinds(learnt / name).count("intake_waiting")
     until(lambda: kinds(learnt / name).count("intake_waiting") > before, process)

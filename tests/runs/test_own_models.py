@@ -165,7 +165,9 @@ def test_a_run_whose_task_is_gone_says_so_and_leaves_it(here, program):
     before = program.files()
     done = program("resume", "run", "--max-steps", "9")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: there is no module 'images'\n  from     run/settings.yam")
+    assert done.stderr.startswith(
+        "error: there is no module 'images'\n  where         run/settings.yam"
+    )
     assert program.files() == before
 
 
@@ -191,7 +193,7 @@ def test_a_setting_that_the_task_never_reads_is_told(here, capsys, monkeypatch):
     assert main(["--model", f"{name}:Line", "--set", "model.width=3"]) == 0
     assert capsys.readouterr().err.splitlines()[:2] == [
         "warning: model.width 3 was set, and nothing in this run reads it",
-        "  from     --set model.width=3",
+        "  where         --set model.width=3",
     ]
 
 

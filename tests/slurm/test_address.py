@@ -74,7 +74,7 @@ def test_without_scontrol_the_node_of_the_batch_script_serves():
 def test_an_address_that_no_other_node_reaches_is_refused(place, environ, said):
     with pytest.raises(EnvironmentFault, match=said) as fault:
         address(place, environ)
-    assert "scontrol show node" in fault.value.legal
+    assert "scontrol show node" in fault.value.allowed
 
 
 def test_names_are_resolved_by_the_system():

@@ -59,9 +59,9 @@ def hosts_of_its_own(cluster: Cluster, folder: Path) -> str:
 
 
 def test_nodes_that_call_themselves_127_train_together(login: Login, cluster: Cluster) -> None:
-    mend = hosts_of_its_own(cluster, login.folder)
+    fix = hosts_of_its_own(cluster, login.folder)
     script = login.folder / "named.sh"
-    script.write_text(f"{mend}getent hosts $(hostname)\n{LAUNCHER} {training(login, 'named')}\n")
+    script.write_text(f"{fix}getent hosts $(hostname)\n{LAUNCHER} {training(login, 'named')}\n")
     # A mount name space for each task, so that other tests see the hosts as they are.
     told = over_two_nodes(login, f"exec unshare --mount bash {script}")
     assert told.count("127.0.1.1") == 2

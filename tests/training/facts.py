@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.about import About
-from training.callbacks.base import Budget, Evaluation, Logged, Outcome, Step
+from training.callbacks.base import EvalResult, Outcome, Step, StepMetrics, TrainPlan
 
 
 def about(folder: Path, **changes: Any) -> About:
@@ -22,7 +22,7 @@ def about(folder: Path, **changes: Any) -> About:
     return About(**known | changes)
 
 
-def budget(**changes: Any) -> Budget:
+def train_plan(**changes: Any) -> TrainPlan:
     known: dict[str, Any] = {
         "total_steps": 100,
         "steps_per_epoch": 50,
@@ -32,7 +32,7 @@ def budget(**changes: Any) -> Budget:
         "world_size": 2,
         "units": "tokens",
     }
-    return Budget(**known | changes)
+    return TrainPlan(**known | changes)
 
 
 def step(number: int) -> Step:
@@ -41,7 +41,7 @@ def step(number: int) -> Step:
     return Step(number, nothing, {}, 4096, nothing, 1e-3, False, None, 0.0)
 
 
-def logged(number: int, **changes: Any) -> Logged:
+def logged(number: int, **changes: Any) -> StepMetrics:
     known: dict[str, Any] = {
         "step": number,
         "epoch": number / 50,
@@ -61,11 +61,11 @@ def logged(number: int, **changes: Any) -> Logged:
         "device_memory_bytes": None,
         "host_memory_bytes": 300 * 2**20,
     }
-    return Logged(**known | changes)
+    return StepMetrics(**known | changes)
 
 
-def evaluation(number: int, is_best: bool = True, split: str = "val") -> Evaluation:
-    return Evaluation(number, split, {"loss": 2.25}, is_best, 1.5)
+def evaluation(number: int, is_best: bool = True, split: str = "val") -> EvalResult:
+    return EvalResult(number, split, {"loss": 2.25}, is_best, 1.5)
 
 
 def outcome(**changes: Any) -> Outcome:

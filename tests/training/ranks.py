@@ -7,10 +7,10 @@ import torch
 from engines.base import World
 from tests.training.tiny import Listener, TinyTask, TwoTermsTask, run_tiny
 from training.agreement import agree
-from training.callbacks.base import Ask
+from training.callbacks.base import Action
 
 
-def tiny_run(world: World, task: dict, asks: dict[int, dict[int, Ask]], changes: dict) -> dict:
+def tiny_run(world: World, task: dict, asks: dict[int, dict[int, Action]], changes: dict) -> dict:
     """A whole run; `asks` by rank and step."""
     listener = Listener(asks.get(world.rank))
     run = run_tiny(world, TinyTask(**task), listener, **changes)

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from tests.training.facts import budget, outcome, step
+from tests.training.facts import outcome, step, train_plan
 from training.callbacks.preemption import Preempt
 
 
@@ -21,7 +21,7 @@ def main(where: str) -> None:
         told.append(f"{kind} {facts['names']}")
 
     preempt = Preempt(tell)
-    preempt.start(budget())
+    preempt.start(train_plan())
     child, answers = fork_a_worker() if where == "forked" else (0, 0)
     print("ready", child, flush=True)
     if where == "echoed":

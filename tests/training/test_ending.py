@@ -2,19 +2,19 @@ from __future__ import annotations
 
 import pytest
 
-from training.callbacks.base import Ask
+from training.callbacks.base import Action
 from training.ending import asked_for
 
 
 @pytest.mark.parametrize(
     ("asked", "status", "code", "is_resumable"),
     [
-        (Ask.STOP, "completed", 0, False),
-        (Ask.SIGNAL, "stopped", 75, True),
-        (Ask.PRESSURE, "stopped", 75, True),
-        (Ask.INTERRUPT, "stopped", 130, True),
-        (Ask.SIGNAL | Ask.INTERRUPT, "stopped", 130, True),
-        (Ask.STOP | Ask.SIGNAL, "stopped", 75, True),
+        (Action.STOP, "completed", 0, False),
+        (Action.SIGNAL, "stopped", 75, True),
+        (Action.PRESSURE, "stopped", 75, True),
+        (Action.INTERRUPT, "stopped", 130, True),
+        (Action.SIGNAL | Action.INTERRUPT, "stopped", 130, True),
+        (Action.STOP | Action.SIGNAL, "stopped", 75, True),
     ],
 )
 def test_each_ask_has_its_exit_code(asked, status, code, is_resumable):
@@ -22,6 +22,6 @@ def test_each_ask_has_its_exit_code(asked, status, code, is_resumable):
     assert (found.status, found.exit_code, found.is_resumable) == (status, code, is_resumable)
 
 
-@pytest.mark.parametrize("asked", [Ask.NOTHING, Ask.SAVE, Ask.EVALUATE | Ask.RELIEF])
+@pytest.mark.parametrize("asked", [Action.NOTHING, Action.SAVE, Action.EVALUATE | Action.RELIEF])
 def test_other_asks_end_nothing(asked):
     assert asked_for(asked) is None

@@ -7,7 +7,7 @@ import pytest
 from models.base import DataError
 from tests.training.ranks import tiny_run
 from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
-from training.callbacks.base import Ask
+from training.callbacks.base import Action
 
 EACH_STEP = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}
 
@@ -25,16 +25,16 @@ def test_a_step_is_told_then_evaluated_then_saved():
 
 
 ENDS = [
-    (Ask.STOP, "completed", 0),
-    (Ask.SIGNAL | Ask.SAVE, "stopped", 75),
-    (Ask.PRESSURE | Ask.SAVE, "stopped", 75),
-    (Ask.INTERRUPT, "stopped", 130),
+    (Action.STOP, "completed", 0),
+    (Action.SIGNAL | Action.SAVE, "stopped", 75),
+    (Action.PRESSURE | Action.SAVE, "stopped", 75),
+    (Action.INTERRUPT, "stopped", 130),
 ]
 
 
 @pytest.mark.parametrize(("ask", "status", "code"), ENDS)
 def test_an_ask_to_end_ends_the_run_before_the_next_step(ask, status, code):
-    run = run_tiny(one_rank(), hook=Listener({2: ask}), **EACH_STEP)
+    run = run_tiny(one_rank(), callback=Listener({2: ask}), **EACH_STEP)
     assert run.outcome.steps == 2
     assert (run.outcome.status, run.outcome.exit_code) == (status, code)
     assert list(run.shelf.saved) == [2]
@@ -53,7 +53,7 @@ def test_what_one_rank_asks_ends_both(two_ranks, ask, status, code):
 
 
 def test_other_asks_of_one_rank_are_carried_out_by_both(two_ranks):
-    asks = {0: {1: Ask.RELIEF}, 1: {2: Ask.EVALUATE | Ask.SAVE}}
+    asks = {0: {1: Action.RELIEF}, 1: {2: Action.EVALUATE | Action.SAVE}}
     for found in two_ranks.run(tiny_run, {}, asks, EACH_STEP):
         assert found["told"][1:7] == [
             *("step 1", "relieved"),
@@ -84,13 +84,13 @@ def test_a_loss_that_one_rank_finds_infinite_is_skipped_by_both(two_ranks):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_fault_passes_through_after_the_hooks_were_told(workers):
     before = set(multiprocessing.active_children())
-    hook = Listener()
+    callback = Listener()
     with pytest.raises(DataError, match="row 9 cannot be read"):
-        run_tiny(one_rank(), TinyTask(bad=9), hook, loader={"workers": workers}, **EACH_STEP)
-    (outcome,) = hook.outcomes
+        run_tiny(one_rank(), TinyTask(bad=9), callback, loader={"workers": workers}, **EACH_STEP)
+    (outcome,) = callback.outcomes
     assert (outcome.status, outcome.exit_code) == ("failed", 1)
     assert outcome.reason == "DataError: row 9 cannot be read"
-    assert hook.told[-1] == "end"
+    assert callback.told[-1] == "end"
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -100,10 +100,10 @@ class Interrupting(Listener):
 
 
 def test_even_an_interrupt_tells_the_hooks_of_the_end():
-    hook = Interrupting()
+    callback = Interrupting()
     with pytest.raises(KeyboardInterrupt):
-        run_tiny(one_rank(), hook=hook)
-    assert hook.outcomes[0].status == "failed"
+        run_tiny(one_rank(), callback=callback)
+    assert callback.outcomes[0].status == "failed"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

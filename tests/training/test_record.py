@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.training.tiny import one_rank, run_tiny
-from training.callbacks.base import Budget, Step
+from training.callbacks.base import Step, TrainPlan
 from training.record import Record
 
-BUDGET = Budget(10, 5, 8, 2, 4, 1, "tokens")
+BUDGET = TrainPlan(10, 5, 8, 2, 4, 1, "tokens")
 
 
 def step(number, *, skipped=False, units=10, loss=2.0, loss_scale=None, norm=1.5):

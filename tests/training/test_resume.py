@@ -8,7 +8,7 @@ import torch
 from models.base import DataError
 from tests.training.shelf import Shelf
 from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
-from training.callbacks.base import Ask
+from training.callbacks.base import Action
 from training.checkpoint.resume_point import Starts
 
 CHANGES = {
@@ -102,16 +102,18 @@ def test_skipped_steps_in_a_row_are_counted_across_a_resume():
 
 
 def test_a_signal_leaves_no_line_that_the_unbroken_run_has_not():
-    hook = Listener({3: Ask.SIGNAL | Ask.SAVE})
-    stopped = run_tiny(one_rank(), hook=hook, **CHANGES | {"save": {}})
+    callback = Listener({3: Action.SIGNAL | Action.SAVE})
+    stopped = run_tiny(one_rank(), callback=callback, **CHANGES | {"save": {}})
     assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
-    assert [line.step for line in hook.lines] == [1, 2]
+    assert [line.step for line in callback.lines] == [1, 2]
     assert 3 in stopped.shelf.saved
 
 
 def test_nothing_is_saved_on_a_signal_where_the_settings_say_so():
-    hook = Listener({3: Ask.SIGNAL | Ask.SAVE})
-    stopped = run_tiny(one_rank(), hook=hook, train={"epochs": 2}, save={"on_signal": False})
+    callback = Listener({3: Action.SIGNAL | Action.SAVE})
+    stopped = run_tiny(
+        one_rank(), callback=callback, train={"epochs": 2}, save={"on_signal": False}
+    )
     assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
     assert 3 not in stopped.shelf.saved or stopped.shelf.saved[3]["verdict"]
 

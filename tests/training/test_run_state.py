@@ -139,8 +139,8 @@ def test_throughput_and_memory_are_in_the_outcome():
 
 
 def test_hooks_are_told_of_every_step_with_its_units():
-    hook = Listener()
-    run_tiny(one_rank(), TinyTask(), hook)
-    assert [step.step for step in hook.steps] == [1, 2, 3]
+    callback = Listener()
+    run_tiny(one_rank(), TinyTask(), callback)
+    assert [step.step for step in callback.steps] == [1, 2, 3]
     # An epoch: each of the 24 samples once, with 0 to 3 units.
-    assert sum(step.units for step in hook.steps) == sum(i % 4 for i in range(24))
+    assert sum(step.units for step in callback.steps) == sum(i % 4 for i in range(24))

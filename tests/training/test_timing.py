@@ -5,7 +5,7 @@ import statistics
 import pytest
 import torch
 
-from tests.training.facts import budget
+from tests.training.facts import train_plan
 from tests.training.tiny import one_rank, run_tiny
 from training.record import Record
 from training.timing import Timing, percentile
@@ -23,7 +23,7 @@ class Clock:
 
 def timed(*seconds):
     clock = Clock()
-    timing = Timing(budget(), clock)
+    timing = Timing(train_plan(), clock)
     timing.start(CPU)
     for one in seconds:
         clock.seconds += one
@@ -40,7 +40,7 @@ def test_the_first_steps_are_left_out_and_one_at_least_stays(steps, left_out):
 
 def test_speed_is_that_of_the_median_step_over_all_ranks():
     summary = timed(9.0, 0.25, 0.25, 4.0)
-    own = budget()
+    own = train_plan()
     assert summary["samples_per_s"] == own.global_batch * 4
     assert summary["batches_per_s"] == own.accumulation * own.world_size * 4
 
@@ -55,7 +55,7 @@ def test_the_spread_is_that_of_the_standard_library():
 
 def test_a_pause_between_steps_is_no_part_of_one():
     clock = Clock()
-    record = Record(budget(), 100, "fp32", is_timed=True, now=clock)
+    record = Record(train_plan(), 100, "fp32", is_timed=True, now=clock)
     record.start(CPU)
     for step in run_tiny(one_rank()).listener.steps:
         clock.seconds += 2

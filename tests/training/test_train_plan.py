@@ -7,7 +7,7 @@ from training.data.order import DataOrder
 from training.train_plan import solve
 
 
-def budget(length=100, global_batch=8, micro_batch=2, world_size=2, **changes):
+def train_plan(length=100, global_batch=8, micro_batch=2, world_size=2, **changes):
     order = DataOrder(length, global_batch, 0)
     return solve(
         make_settings(**changes),
@@ -19,7 +19,7 @@ def budget(length=100, global_batch=8, micro_batch=2, world_size=2, **changes):
 
 
 def test_micro_batch_accumulation_and_ranks_make_up_the_global_batch():
-    found = budget()
+    found = train_plan()
     assert found.micro_batch * found.accumulation * found.world_size == found.global_batch == 8
     assert found.steps_per_epoch == 12
 
@@ -35,17 +35,17 @@ def test_micro_batch_accumulation_and_ranks_make_up_the_global_batch():
     ],
 )
 def test_a_run_is_as_long_as_the_shorter_of_epochs_and_steps(train, steps):
-    assert budget(train=train).total_steps == steps
+    assert train_plan(train=train).total_steps == steps
 
 
 @pytest.mark.parametrize(
     ("every", "steps"), [(5, 5), ("1 epoch", 12), ("0.5 epochs", 6), ("25%", 9), (None, None)]
 )
 def test_cadences_are_in_steps(every, steps):
-    found = budget(train={"epochs": 3}, eval={"every": every}, save={"every": every})
+    found = train_plan(train={"epochs": 3}, eval={"every": every}, save={"every": every})
     assert found.eval_every == found.save_every == steps
 
 
 def test_a_cadence_that_is_none_is_refused():
     with pytest.raises(ValueError, match="often"):
-        budget(eval={"every": "often"})
+        train_plan(eval={"every": "often"})

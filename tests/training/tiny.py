@@ -20,7 +20,7 @@ from engines.world import Place, ProcessWorld
 from models.base import DataError, Goal, Loss, Predictions
 from tests.training.shelf import Shelf
 from training import settings
-from training.callbacks.base import Ask, Evaluation, Hook, Logged, Outcome, Step
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, StepMetrics
 from training.checkpoint.restore import fill
 from training.checkpoint.resume_point import Before
 from training.data.loader import Batches, EvaluationBatches
@@ -112,7 +112,7 @@ class TinyTask:
         batch = {name: torch.as_tensor(np.stack([s[name] for s in samples])) for name in samples[0]}
         return batch | {name: batch[name].to(self.dtype) for name in ("x", "y")}
 
-    def weight(self, batch: Mapping[str, Any]) -> int:
+    def num_units(self, batch: Mapping[str, Any]) -> int:
         return int(batch["mask"].sum())
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
@@ -147,7 +147,7 @@ class TwoTermsTask(TinyTask):
 
     paces: list[tuple[float, float]] | None = None
 
-    def weight(self, batch: Mapping[str, Any]) -> dict[str, int]:
+    def num_units(self, batch: Mapping[str, Any]) -> dict[str, int]:
         return {"square": int(batch["mask"].sum()), "peak": int((batch["index"] % 3 == 0).sum())}
 
     def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
@@ -160,43 +160,43 @@ class TwoTermsTask(TinyTask):
         self.paces = [*(self.paces or []), (epoch, epochs)]
 
 
-class Listener(Hook):
+class Listener(Callback):
     """Keeps all that it is told; asks at given steps."""
 
-    def __init__(self, asks: Mapping[int, Ask] | None = None):
+    def __init__(self, asks: Mapping[int, Action] | None = None):
         self.asks = asks or {}
         self.told: list[str] = []
         self.steps: list[Step] = []
-        self.lines: list[Logged] = []
-        self.evaluations: list[Evaluation] = []
+        self.lines: list[StepMetrics] = []
+        self.evaluations: list[EvalResult] = []
         self.shown: dict[int, Predictions] = {}
         self.saves: list[int] = []
         self.events: list[tuple[str, Mapping[str, object]]] = []
         self.outcomes: list[Outcome] = []
 
-    def start(self, budget) -> None:
+    def start(self, train_plan) -> None:
         self.told.append("start")
 
-    def step(self, step: Step) -> Ask:
+    def step(self, step: Step) -> Action:
         self.told.append(f"step {step.step}")
         self.steps.append(step)
-        return self.asks.get(step.step, Ask.NOTHING)
+        return self.asks.get(step.step, Action.NOTHING)
 
-    def logged(self, line: Logged) -> None:
+    def logged(self, line: StepMetrics) -> None:
         self.lines.append(line)
 
-    def evaluated(self, evaluation: Evaluation) -> Ask:
+    def evaluated(self, evaluation: EvalResult) -> Action:
         self.told.append(f"evaluated {evaluation.step}")
         self.evaluations.append(evaluation)
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         assert step not in self.shown
         self.shown[step] = predictions
 
-    def relieved(self, left: Ask) -> Ask:
+    def relieved(self, left: Action) -> Action:
         self.told.append("relieved")
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
         self.told.append(f"saved {step}")
@@ -250,7 +250,7 @@ def make_settings(**changes: Mapping[str, Any]) -> Any:
 def run_tiny(
     world: World,
     task: TinyTask | None = None,
-    hook: Listener | None = None,
+    callback: Listener | None = None,
     *,
     global_batch: int = 8,
     micro_batch: int = 2,
@@ -261,11 +261,11 @@ def run_tiny(
     **changes: Any,
 ) -> Result:
     """A whole run, as a worker process would do it."""
-    task, hook, shelf = task or TinyTask(), hook or Listener(), shelf or Shelf()
+    task, callback, shelf = task or TinyTask(), callback or Listener(), shelf or Shelf()
     made = make_settings(**changes)
     split = task.data("train")
     order = DataOrder(len(split), global_batch, made.train.seed)
-    budget = solve(
+    train_plan = solve(
         made,
         order,
         micro_batch=micro_batch,
@@ -279,18 +279,18 @@ def run_tiny(
     file = find(engine).ds_config
     text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
     options = Options(
-        micro_batch=micro_batch, accumulation=budget.accumulation, ds_config=json.loads(text)
+        micro_batch=micro_batch, accumulation=train_plan.accumulation, ds_config=json.loads(text)
     )
     built = build_engine(engine, world, options)
     module = built.prepare(model, optimizer.spec(made, model, world), task.blocks(model))
     if before:
         fill(before.checkpoint, built.state().pieces)
         built.load(before.checkpoint.steps, before.checkpoint.loss_scale)
-    batches = Batches(Samples(task, split, made.train.seed), order, budget, world, made.loader)
+    batches = Batches(Samples(task, split, made.train.seed), order, train_plan, world, made.loader)
     samples = Samples(task, task.data("val"), made.train.seed)
     validation = EvaluationBatches(samples, micro_batch, world, made.loader)
-    run = Run(made, budget, [hook], validation, shelf, {}, before)
+    run = Run(made, train_plan, [callback], validation, shelf, {}, before)
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
     built.close()
-    return Result(outcome, hook, shelf, weights)
+    return Result(outcome, callback, shelf, weights)

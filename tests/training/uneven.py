@@ -15,7 +15,7 @@ from engines.catalog import build_engine
 from tests.engines.parity import Case, options
 from tests.training.tiny import Listener
 from training.agreement import agree
-from training.callbacks.base import Budget, Step
+from training.callbacks.base import Step, TrainPlan
 from training.callbacks.callback_list import Audience
 from training.record import Record
 from training.stragglers import Stragglers
@@ -54,7 +54,7 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
     )
     made = build_engine(engine, world, options(Case(engine), world))
     module = made.prepare(net, spec, list(net))
-    record = Record(Budget(10**6, 10**6, 2, 1, 1, world.size, "rows"), 2, "fp32")
+    record = Record(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 2, "fp32")
     found = Stragglers(SimpleNamespace(stragglers=1.5), Audience([listener]), block_s=0.1)
     found.start(made, module, 0)
     record.start(world.device)

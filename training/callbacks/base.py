@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Status = Literal["completed", "stopped", "failed"]
 
 
-class Ask(IntFlag):
+class Action(IntFlag):
     """What a hook wants of all ranks; joined by a bitwise or over hooks and ranks."""
 
     NOTHING = 0
@@ -38,13 +38,13 @@ class Ask(IntFlag):
     """Halve the micro-batch of every rank; the global batch stays."""
 
 
-RUNGS = Ask.RELIEF | Ask.FEWER_WORKERS | Ask.SMALLER_BATCH
+RUNGS = Action.RELIEF | Action.FEWER_WORKERS | Action.SMALLER_BATCH
 """What is done so that a run need not end at a limit of its machine; see training/machine."""
-ENDS = Ask.STOP | Ask.SIGNAL | Ask.INTERRUPT | Ask.PRESSURE
+ENDS = Action.STOP | Action.SIGNAL | Action.INTERRUPT | Action.PRESSURE
 
 
 @dataclass(frozen=True)
-class Budget:
+class TrainPlan:
     """The solved numbers of a run; the same on every rank."""
 
     total_steps: int
@@ -137,7 +137,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Logged:
+class StepMetrics:
     """A logged step in plain numbers, agreed over ranks: for metrics.jsonl and the console."""
 
     step: int
@@ -162,7 +162,7 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvalResult:
     """The metrics of one whole split after `step` updates."""
 
     step: int
@@ -191,32 +191,32 @@ class Outcome:
     """How long single steps took, see training/timing.py; None: they were not timed."""
 
 
-class Hook:
+class Callback:
     """Sees what happens; each method may be left out. Runs on every rank, never communicates."""
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Before the first step."""
 
-    def step(self, step: Step) -> Ask:
+    def step(self, step: Step) -> Action:
         """After each update; must not wait for the device."""
-        return Ask.NOTHING
+        return Action.NOTHING
 
-    def logged(self, line: Logged) -> None:
+    def logged(self, line: StepMetrics) -> None:
         """After each logged step, on every rank."""
 
-    def evaluated(self, evaluation: Evaluation) -> Ask:
+    def evaluated(self, evaluation: EvalResult) -> Action:
         """After each evaluation."""
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """After an evaluation at `step`, where the run shows what the model makes of samples."""
 
-    def relieved(self, left: Ask) -> Ask:
+    def relieved(self, left: Action) -> Action:
         """After every rank carried out what was asked of RUNGS, before the next step: measure.
 
         `left` are the RUNGS that can still be carried out; what is asked now is done at once.
         """
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
         """After a checkpoint is whole on disk."""

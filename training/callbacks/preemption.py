@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from training.callbacks.base import Ask, Budget, Hook, Outcome, Step
+from training.callbacks.base import Action, Callback, Outcome, Step, TrainPlan
 
 _ASKS = {
-    signal.SIGTERM: Ask.SIGNAL | Ask.SAVE,
-    signal.SIGUSR1: Ask.SIGNAL | Ask.SAVE,
-    signal.SIGINT: Ask.INTERRUPT | Ask.SAVE,
+    signal.SIGTERM: Action.SIGNAL | Action.SAVE,
+    signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
+    signal.SIGINT: Action.INTERRUPT | Action.SAVE,
 }
 _SAME_PRESS_S = 0.5
 _EXIT_AT_ONCE = 130
@@ -22,7 +22,7 @@ _EXIT_AT_ONCE = 130
 Tell = Callable[[str, Mapping[str, object]], None]
 
 
-class Preempt(Hook):
+class Preempt(Callback):
     """Turns SIGTERM, SIGUSR1 and SIGINT into asks; a second Ctrl-C ends the process at once.
 
     The interpreter writes each signal to a pipe as it arrives, and a thread reads it there: a
@@ -35,8 +35,8 @@ class Preempt(Hook):
         """`saves`: what the person is told; whether the run does save is not decided here."""
         self._tell = tell
         self._saves = saves
-        self._ask = Ask.NOTHING
-        self._told = Ask.NOTHING
+        self._ask = Action.NOTHING
+        self._told = Action.NOTHING
         self._names: list[str] = []
         self._interrupted_at: float | None = None
         self._old_handlers: dict[signal.Signals, Any] = {}
@@ -44,7 +44,7 @@ class Preempt(Hook):
         self._ends: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Begin to listen."""
         if threading.current_thread() is not threading.main_thread():
             return
@@ -61,7 +61,7 @@ class Preempt(Hook):
         )
         self._thread.start()
 
-    def step(self, step: Step) -> Ask:
+    def step(self, step: Step) -> Action:
         """What the signals so far ask for."""
         if self._ask is not self._told:
             self._told = self._ask

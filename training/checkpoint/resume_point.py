@@ -67,8 +67,8 @@ class Before:
                     f"the training data has changed: {text.format(data[name])} where the"
                     f" checkpoint of step {self.step} was made with {text.format(known[name])}",
                     where=str(self.checkpoint.folder),
-                    legal="the data as it was; or --reset data, which begins its order anew",
-                    mend="--reset data",
+                    allowed="the data as it was; or --reset data, which begins its order anew",
+                    fix="--reset data",
                 )
 
     def tell(self, event: Callable[[str, Mapping[str, object]], None]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from engines.base import World
-    from training.callbacks.base import Budget
+    from training.callbacks.base import TrainPlan
     from training.data.order import DataOrder
     from training.data.samples import Request, Samples
     from training.data.settings import Loader
@@ -30,7 +30,7 @@ class Batches:
         self,
         samples: Samples,
         order: DataOrder,
-        budget: Budget,
+        train_plan: TrainPlan,
         world: World,
         loader: Loader,
         watch: AbstractContextManager[None] | None = None,
@@ -41,10 +41,10 @@ class Batches:
         """
         self.waited_s = 0.0
         """Seconds that the last `take` took."""
-        self._budget = budget
+        self._budget = train_plan
         self._world = world
         self._order = order
-        self._source = Source(samples, _Requests(order, budget, world), world, loader, watch)
+        self._source = Source(samples, _Requests(order, train_plan, world), world, loader, watch)
         self._arriving = iter(self._source)
 
     @property
@@ -128,7 +128,7 @@ class EvaluationBatches:
         if not len(samples):
             raise DataError(
                 "there is nothing to evaluate on: the split holds no samples\n"
-                "  legal    a larger eval.share, or more data"
+                "  allowed       a larger eval.share, or more data"
             )
         batches = -(-len(samples) // micro_batch)
         self._counted = len(range(world.rank, batches, world.size))
@@ -158,14 +158,14 @@ class EvaluationBatches:
 class _Requests:
     """What a rank asks for, micro-batch by micro-batch, to the end of the run."""
 
-    def __init__(self, order: DataOrder, budget: Budget, world: World):
-        self._order, self._budget, self._world = order, budget, world
+    def __init__(self, order: DataOrder, train_plan: TrainPlan, world: World):
+        self._order, self._budget, self._world = order, train_plan, world
 
     def __iter__(self) -> Iterator[Request]:
-        budget, world = self._budget, self._world
-        for step in range(budget.first_step, budget.last_step):
+        train_plan, world = self._budget, self._world
+        for step in range(train_plan.first_step, train_plan.last_step):
             epoch, share = self._order.share(
-                step - budget.data_start, world.rank, world.size, budget.micro_batch
+                step - train_plan.data_start, world.rank, world.size, train_plan.micro_batch
             )
             for indices in share:
                 yield epoch, indices

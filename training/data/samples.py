@@ -61,6 +61,6 @@ class Samples:
             batch = self._task.collate(
                 [self._split.sample(index, SampleDraws(key, index)) for index in indices]
             )
-            return MicroBatch(batch, self._task.weight(batch))
+            return MicroBatch(batch, self._task.num_units(batch))
         except DataError as fault:
             return fault

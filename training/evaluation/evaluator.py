@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from models.base import Goal
-from training.callbacks.base import Evaluation
+from training.callbacks.base import EvalResult
 from training.checkpoint.manifest import Verdict
 from training.evaluation import noise_control
 from training.evaluation.early_stopping import Direction, Stopping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _DIRECTIONS: tuple[Direction, ...] = ("min", "max")
 
 
-class Judge:
+class Evaluator:
     """Evaluates on the validation split, by the family's goal or the person's own. Collective."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Judge:
             with averaged:
                 self._forgetting.look_before(module, world)
 
-    def evaluate(self, task: Task, module: Module, world: World, step: int) -> Sequence[Evaluation]:
+    def evaluate(self, task: Task, module: Module, world: World, step: int) -> Sequence[EvalResult]:
         """The metrics after `step` updates, split by split; the last is judged: is it the best?"""
         assert self._goal is not None
         began = time.perf_counter()
@@ -94,8 +94,8 @@ class Judge:
             goal = self._goal
             self.verdict = Verdict(goal.metric, value, goal.direction, self._since)
         seconds = time.perf_counter() - began
-        told = [Evaluation(step, split, found, False, seconds) for split, found in apart.items()]
-        return [*told, Evaluation(step, "val", metrics, is_best, seconds)]
+        told = [EvalResult(step, split, found, False, seconds) for split, found in apart.items()]
+        return [*told, EvalResult(step, "val", metrics, is_best, seconds)]
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -164,8 +164,8 @@ def target_of(aim: Target, goal: Goal, names: list[str]) -> Target:
         raise SettingError("stop.at", aim.text(), "is no metric of this task", ", ".join(names))
     aimed = aim.aimed(goal)
     if aimed is None:
-        legal = " or ".join(f"'{text}'" for text in alternatives(aim))
-        raise SettingError("stop.at", aim.text(), "does not say which way is better", legal)
+        allowed = " or ".join(f"'{text}'" for text in alternatives(aim))
+        raise SettingError("stop.at", aim.text(), "does not say which way is better", allowed)
     return aimed
 
 

@@ -8,7 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from training.about import About
-from training.callbacks.base import Ask, Budget, Evaluation, Hook, Logged, Outcome, Step
+from training.callbacks.base import (
+    Action,
+    Callback,
+    EvalResult,
+    Outcome,
+    Step,
+    StepMetrics,
+    TrainPlan,
+)
 from training.logging import urgent, words
 from training.logging.line_file import RunFolderError
 from training.logging.progress import Progress
@@ -20,7 +28,7 @@ _DRAWING_SHARE = 0.002
 """Of the training thread's time; a drawing takes about a millisecond."""
 
 
-class Narrator(Hook):
+class Narrator(Callback):
     """Turns what the loop tells into texts; for rank 0."""
 
     def __init__(
@@ -37,24 +45,24 @@ class Narrator(Hook):
         self._now = now
         self._drawing = [voice for voice in voices if voice.draws]
         self._draw_at = now()
-        self._budget: Budget
+        self._budget: TrainPlan
         self._progress: Progress | None = None
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Say what begins."""
-        self._budget = budget
-        self._progress = Progress(budget, self._now)
-        self._say("head", "\n".join(words.head(self._about, budget)))
+        self._budget = train_plan
+        self._progress = Progress(train_plan, self._now)
+        self._say("head", "\n".join(words.head(self._about, train_plan)))
 
-    def step(self, step: Step) -> Ask:
+    def step(self, step: Step) -> Action:
         """Count the step, and draw where the last drawing is old."""
         assert self._progress is not None
         self._progress.stepped(step.step)
         if self._drawing and self._now() >= self._draw_at:
             self._draw()
-        return Ask.NOTHING
+        return Action.NOTHING
 
-    def logged(self, line: Logged) -> None:
+    def logged(self, line: StepMetrics) -> None:
         """Say the numbers of a logged step."""
         assert self._progress is not None
         self._progress.last = line
@@ -62,13 +70,13 @@ class Narrator(Hook):
         text = words.train(line, self._progress.position(), self._budget.units, use)
         self._say("train", text)
 
-    def evaluated(self, evaluation: Evaluation) -> Ask:
+    def evaluated(self, evaluation: EvalResult) -> Action:
         """Say the metrics of a split."""
         assert self._progress is not None
         self._progress.evaluated()
         kind: Kind = "best" if evaluation.is_best else "evaluated"
         self._say(kind, words.evaluation(evaluation, self._budget.end_step))
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
         """Say which checkpoint is on disk."""

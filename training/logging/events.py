@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from training.callbacks.base import Ask, Budget, Evaluation, Hook, Outcome, Step
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, TrainPlan
 from training.logging.line_file import LineFile, RunFolderError
 from training.logging.plain_json import encode_bytes
 
@@ -40,7 +40,7 @@ def _line(time: datetime, kind: str, step: int, facts: Mapping[str, object]) -> 
     return encode_bytes({"time": text, "kind": kind, "step": step, "facts": facts})
 
 
-class Events(Hook):
+class Events(Callback):
     """Writes {"time", "kind", "step", "facts"} lines; one on every rank. Raises RunFolderError.
 
     What all ranks see alike is written by rank 0 alone, into events.jsonl. What one rank alone saw
@@ -64,20 +64,20 @@ class Events(Hook):
         self._step = step
         self._file: LineFile | None = None
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """A "started" line."""
-        self._step = budget.first_step
-        self.event("started", asdict(budget))
+        self._step = train_plan.first_step
+        self.event("started", asdict(train_plan))
 
-    def step(self, step: Step) -> Ask:
+    def step(self, step: Step) -> Action:
         """Keep the step."""
         self._step = step.step
-        return Ask.NOTHING
+        return Action.NOTHING
 
-    def evaluated(self, evaluation: Evaluation) -> Ask:
+    def evaluated(self, evaluation: EvalResult) -> Action:
         """An "evaluated" line."""
         self.event("evaluated", asdict(evaluation))
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
         """A "saved" line."""

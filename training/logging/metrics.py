@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from training.callbacks.base import Ask, Budget, Evaluation, Hook, Logged, Outcome
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
 from training.logging.line_file import LineFile, naming
 from training.logging.plain_json import encode_bytes
 from training.logging.whole_file import put
@@ -16,7 +16,7 @@ from training.resources.gauges import Gauges, named
 NAME = "metrics.jsonl"
 
 
-class Metrics(Hook):
+class Metrics(Callback):
     """Writes `folder`/metrics.jsonl; for rank 0. Raises RunFolderError."""
 
     def __init__(
@@ -26,15 +26,15 @@ class Metrics(Hook):
         self._file: LineFile | None = None
         self._gauges = gauges or Gauges()
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Open the file, from which `cut` has taken what comes again."""
         self._lines()
 
-    def logged(self, line: Logged) -> None:
+    def logged(self, line: StepMetrics) -> None:
         """A "train" line."""
         self._lines().write(encode_bytes(_train(line) | named(self._gauges.newest)))
 
-    def evaluated(self, evaluation: Evaluation) -> Ask:
+    def evaluated(self, evaluation: EvalResult) -> Action:
         """An "eval" line."""
         line = {
             "kind": "eval",
@@ -43,7 +43,7 @@ class Metrics(Hook):
             "metrics": evaluation.metrics,
         }
         self._lines().write(encode_bytes(line))
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def end(self, outcome: Outcome) -> None:
         """Close the file."""
@@ -57,7 +57,7 @@ class Metrics(Hook):
         return self._file
 
 
-def _train(line: Logged) -> dict[str, Any]:
+def _train(line: StepMetrics) -> dict[str, Any]:
     known: dict[str, Any] = {
         "kind": "train",
         "step": line.step,

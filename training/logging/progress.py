@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training.callbacks.base import Budget, Logged
+from training.callbacks.base import StepMetrics, TrainPlan
 
 _MEMORY_S = 30.0
 """Steps further back than this hardly count: throughput changes, say with the sequence length."""
@@ -24,7 +24,7 @@ class Position:
     """None: nothing measured yet."""
     remaining_is_least: bool
     """Evaluations or saves are to come that have never been measured."""
-    last: Logged | None
+    last: StepMetrics | None
 
 
 @dataclass
@@ -50,16 +50,16 @@ class Progress:
     recent ones; the first is left out, as it compiles and warms up.
     """
 
-    def __init__(self, budget: Budget, now: Callable[[], float] = time.monotonic) -> None:
-        self._budget = budget
+    def __init__(self, train_plan: TrainPlan, now: Callable[[], float] = time.monotonic) -> None:
+        self._budget = train_plan
         self._now = now
         self._start = self._mark = now()
-        self._step = budget.first_step
+        self._step = train_plan.first_step
         self._steps, self._evaluations, self._saves = _Pace(), _Pace(), _Pace()
         # Nothing is due at the step that the run begins with.
-        self._evaluated_at = self._saved_at = budget.first_step
+        self._evaluated_at = self._saved_at = train_plan.first_step
         self._unplanned_saves = 0
-        self.last: Logged | None = None
+        self.last: StepMetrics | None = None
 
     def stepped(self, step: int) -> None:
         """Update number `step` is done."""
@@ -86,12 +86,12 @@ class Progress:
 
     def position(self) -> Position:
         """Where the run stands now."""
-        budget = self._budget
+        train_plan = self._budget
         evaluations = self._evaluations_left()
         saves = self._saves_left(evaluations)
         remaining = None
         if self._steps.count:
-            steps = budget.end_step - self._step
+            steps = train_plan.end_step - self._step
             remaining = (
                 steps * self._steps.mean_s
                 + evaluations * self._evaluations.mean_s
@@ -101,7 +101,7 @@ class Progress:
             saves > 0 and not self._saves.count
         )
         elapsed = self._now() - self._start
-        return Position(self._step, budget.end_step, elapsed, remaining, unknown, self.last)
+        return Position(self._step, train_plan.end_step, elapsed, remaining, unknown, self.last)
 
     def _lap(self) -> float:
         before, self._mark = self._mark, self._now()

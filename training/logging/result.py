@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.about import About
-from training.callbacks.base import Budget, Hook, Outcome
+from training.callbacks.base import Callback, Outcome, TrainPlan
 from training.logging.line_file import RunFolderError
 from training.logging.plain_json import encode_bytes
 from training.logging.whole_file import put
@@ -21,7 +21,7 @@ def alone() -> Mapping[str, Any]:
     return {"requeues": 0, "lost_steps": None, "effective_training_share": None}
 
 
-class Result(Hook):
+class Result(Callback):
     """Writes result.json into the run folder at the end; for rank 0."""
 
     def __init__(
@@ -37,9 +37,9 @@ class Result(Hook):
         self._gauges = gauges or Gauges()
         self._world_size = 1
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Keep how many processes train."""
-        self._world_size = budget.world_size
+        self._world_size = train_plan.world_size
 
     def end(self, outcome: Outcome) -> None:
         """Write the file. Raises RunFolderError, but not over the fault of a failed run."""

@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from training.about import About
-from training.callbacks.base import Budget, Evaluation, Logged, Outcome
+from training.callbacks.base import EvalResult, Outcome, StepMetrics, TrainPlan
 from training.logging.progress import Position
 from training.logging.quantities import amount, duration, real, size
 from training.resources.gauges import Near
@@ -23,19 +23,19 @@ def row(label: str, text: str) -> str:
     return f"{label:<{_LABEL}}  " + text.replace("\n", "\n" + " " * (_LABEL + 2))
 
 
-def head(about: About, budget: Budget) -> list[str]:
+def head(about: About, train_plan: TrainPlan) -> list[str]:
     """What is trained, on what, in what portions."""
-    processes = f"{budget.world_size} process{'es' if budget.world_size > 1 else ''}"
+    processes = f"{train_plan.world_size} process{'es' if train_plan.world_size > 1 else ''}"
     batch = (
-        f"{budget.global_batch} samples = {budget.micro_batch} a micro-batch"
-        f" × {budget.accumulation} accumulated × {processes}"
+        f"{train_plan.global_batch} samples = {train_plan.micro_batch} a micro-batch"
+        f" × {train_plan.accumulation} accumulated × {processes}"
     )
-    epochs = budget.epoch(budget.total_steps)
-    run = f"{budget.total_steps} steps = {epochs:.4g} epochs of {budget.steps_per_epoch} steps"
-    if budget.end_step < budget.total_steps:
-        run += f", ends after step {budget.end_step}"
-    if budget.first_step:
-        run += f", {budget.first_step} done before"
+    epochs = train_plan.epoch(train_plan.total_steps)
+    run = f"{train_plan.total_steps} steps = {epochs:.4g} epochs of {train_plan.steps_per_epoch} steps"
+    if train_plan.end_step < train_plan.total_steps:
+        run += f", ends after step {train_plan.end_step}"
+    if train_plan.first_step:
+        run += f", {train_plan.first_step} done before"
     lines = [
         row("model", f"{about.model}, {amount(about.parameters)} parameters"),
         row("mode", about.mode),
@@ -49,7 +49,7 @@ def head(about: About, budget: Budget) -> list[str]:
     return lines
 
 
-def train(line: Logged, position: Position, units: str, use: str = "") -> str:
+def train(line: StepMetrics, position: Position, units: str, use: str = "") -> str:
     """A logged step; `use` is what `use` gave."""
     texts = [f"{_step(line.step, position.total_steps)}", *_numbers(line, units)]
     if use:
@@ -81,7 +81,7 @@ def machine(near: Sequence[Near]) -> list[str]:
     return [row("machine", "; ".join(texts))] if texts else []
 
 
-def evaluation(found: Evaluation, total_steps: int) -> str:
+def evaluation(found: EvalResult, total_steps: int) -> str:
     """The metrics of a split, with a mark where they are the best so far."""
     metrics = "  ".join(f"{name} {real(value)}" for name, value in found.metrics.items())
     best = "  ← best" if found.is_best else ""
@@ -158,7 +158,7 @@ def _wrapped(label: str, text: str) -> str:
     return row(label, "\n".join(wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)))
 
 
-def _numbers(line: Logged, units: str) -> list[str]:
+def _numbers(line: StepMetrics, units: str) -> list[str]:
     texts = [f"loss {real(line.loss):>8}"]
     texts += [f"{name} {real(value):>8}" for name, value in line.parts.items()]
     texts += [

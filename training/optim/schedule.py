@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from training import duration
 
 if TYPE_CHECKING:
-    from training.callbacks.base import Budget
+    from training.callbacks.base import TrainPlan
     from training.settings import Schedule as Settings
 
 Curve = Callable[[int], float]
@@ -24,22 +24,22 @@ ONE_CYCLE_START = 1 / 25
 class Schedule:
     """What the peak learning rate is multiplied by, for each step of a run."""
 
-    def __init__(self, settings: Settings, budget: Budget):
+    def __init__(self, settings: Settings, train_plan: TrainPlan):
         """Raises ValueError where a length of `settings` is none."""
         self.warnings: list[str] = []
         """What was not done as it was written, for a person."""
-        self._start = budget.schedule_start
+        self._start = train_plan.schedule_start
         # A schedule that begins anew has the steps that are left.
-        steps = max(1, budget.total_steps - self._start)
-        self._curve = self._build(settings, replace(budget, total_steps=steps))
+        steps = max(1, train_plan.total_steps - self._start)
+        self._curve = self._build(settings, replace(train_plan, total_steps=steps))
 
     def factor(self, step: int) -> float:
         """For the update after `step` updates; in [0, 1]."""
         return self._curve(step - self._start)
 
-    def _build(self, settings: Settings, budget: Budget) -> Curve:
-        total = budget.total_steps
-        warmup = self._warmup(settings, budget)
+    def _build(self, settings: Settings, train_plan: TrainPlan) -> Curve:
+        total = train_plan.total_steps
+        warmup = self._warmup(settings, train_plan)
         if settings.name == "constant":
             return warmed(lambda step: 1.0, warmup)
         final = settings.final
@@ -49,18 +49,18 @@ class Schedule:
             return warmed(cosine(total - warmup, final), warmup)
         if settings.name == "one-cycle":
             return one_cycle(total, warmup, final)
-        starts = cycle_starts(total - warmup, settings.cycle, settings.t_mult, budget)
+        starts = cycle_starts(total - warmup, settings.cycle, settings.t_mult, train_plan)
         return warmed(cosine_restarts(starts, final), warmup)
 
-    def _warmup(self, settings: Settings, budget: Budget) -> int:
-        steps = _steps(settings.warmup, budget)
+    def _warmup(self, settings: Settings, train_plan: TrainPlan) -> int:
+        steps = _steps(settings.warmup, train_plan)
         if settings.name == "one-cycle" and not steps:
             self.warnings.append(
                 f"schedule.warmup is 0, but one-cycle must rise: it does for {ONE_CYCLE_RISE}"
             )
-            steps = _steps(ONE_CYCLE_RISE, budget)
+            steps = _steps(ONE_CYCLE_RISE, train_plan)
         cap = settings.warmup_cap
-        if cap is not None and steps > (most := _steps(cap, budget)):
+        if cap is not None and steps > (most := _steps(cap, train_plan)):
             self.warnings.append(
                 f"schedule.warmup of {steps} steps is cut to {most}: schedule.warmup_cap is {cap}"
             )
@@ -121,7 +121,7 @@ def one_cycle(steps: int, rise: int, final: float) -> Curve:
     return factor
 
 
-def cycle_starts(steps: int, cycle: int | str, t_mult: float, budget: Budget) -> list[int]:
+def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainPlan) -> list[int]:
     """First steps of the cycles that make up `steps`, and the step after the last of them.
 
     Cycle k is `cycle` × `t_mult`**k long, in whole steps; in whole epochs where `cycle` is written
@@ -129,8 +129,8 @@ def cycle_starts(steps: int, cycle: int | str, t_mult: float, budget: Budget) ->
     """
     epochs = duration.epochs(cycle)
     whole_epochs = epochs is not None and epochs == int(epochs)
-    unit = budget.steps_per_epoch if whole_epochs else 1
-    first = epochs if epochs is not None and whole_epochs else _steps(cycle, budget)
+    unit = train_plan.steps_per_epoch if whole_epochs else 1
+    first = epochs if epochs is not None and whole_epochs else _steps(cycle, train_plan)
     starts = [0]
     while starts[-1] < steps:
         length = round(first * t_mult ** (len(starts) - 1)) * unit
@@ -142,5 +142,5 @@ def _cosine(begin: float, end: float, share: float) -> float:
     return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def _steps(length: int | str, budget: Budget) -> int:
-    return duration.steps(length, budget.steps_per_epoch, budget.total_steps)
+def _steps(length: int | str, train_plan: TrainPlan) -> int:
+    return duration.steps(length, train_plan.steps_per_epoch, train_plan.total_steps)

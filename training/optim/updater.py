@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engines.base import Engine
     from models.base import Task
     from training.accumulate import Window
-    from training.callbacks.base import Budget
+    from training.callbacks.base import TrainPlan
     from training.checkpoint.reader import Checkpoint
     from training.checkpoint.resume_point import Before
     from training.settings import Settings
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Updater:
     """What the settings say of updates, carried out under an engine. Collective."""
 
-    def __init__(self, settings: Settings, budget: Budget):
+    def __init__(self, settings: Settings, train_plan: TrainPlan):
         """Raises ValueError where a length of the schedule is none."""
-        self._schedule = Schedule(settings.schedule, budget)
+        self._schedule = Schedule(settings.schedule, train_plan)
         self._peak = settings.optim.lr
         self._seed = settings.train.seed
-        self._budget = budget
+        self._budget = train_plan
         self._decay = settings.train.ema
         self.nonfinite = Nonfinite(settings.train.on_nonfinite)
         self.average: Ema | None = None
@@ -68,10 +68,10 @@ class Updater:
             group["lr"] = self.lr
         seed_step(self._seed, step, engine.world.rank, engine.world.device)
         if isinstance(task, Paced):
-            budget = self._budget
-            epochs = budget.epoch(budget.total_steps)
+            train_plan = self._budget
+            epochs = train_plan.epoch(train_plan.total_steps)
             # What joins a run begins where its pace has come to, at the end.
-            task.pace(epochs if budget.intake else budget.epoch(step), epochs)
+            task.pace(epochs if train_plan.intake else train_plan.epoch(step), epochs)
 
     def take(self, engine: Engine, window: Window, step: int) -> Update:
         """Update number `step` from the gradients of `window`; none where it has no units."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import Ask, Budget, Hook, Step
+from training.callbacks.base import Action, Callback, Step, TrainPlan
 from training.resources import memory
 
 if TYPE_CHECKING:
     import torch
 
 
-class CacheClearing(Hook):
+class CacheClearing(Callback):
     """Clears after the step in which so many micro-batches of this rank have come together.
 
     The allocator must then ask the driver for memory again, for which the device waits: it trades
@@ -27,17 +27,17 @@ class CacheClearing(Hook):
         self.times = 0
         """How often it has cleared."""
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Learn how many micro-batches a step has."""
-        self._accumulation = budget.accumulation
+        self._accumulation = train_plan.accumulation
 
-    def step(self, step: Step) -> Ask:
+    def step(self, step: Step) -> Action:
         """Count the micro-batches of a step; clear where it is time."""
         if self._every is None:
-            return Ask.NOTHING
+            return Action.NOTHING
         self._since += self._accumulation
         if self._since >= self._every:
             self._since %= self._every
             self.times += 1
             memory.empty_cache(self._device)
-        return Ask.NOTHING
+        return Action.NOTHING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import Ask, Budget, Hook, Outcome, Step
+from training.callbacks.base import Action, Callback, Outcome, Step, TrainPlan
 from training.resources.reading import RESOURCES
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ SETTLING_STEPS = 2
 """After so many steps with smaller micro-batches it is known what they take."""
 REMEMBERED = 10
 """Readings after which a limit that is exceeded again is a new matter."""
-_RUNGS: Mapping[Ask, frozenset[str]] = {
-    Ask.FEWER_WORKERS: frozenset({"ram", "swap", "cpu"}),
-    Ask.SMALLER_BATCH: frozenset({"ram", "swap", "gpu"}),
+_RUNGS: Mapping[Action, frozenset[str]] = {
+    Action.FEWER_WORKERS: frozenset({"ram", "swap", "cpu"}),
+    Action.SMALLER_BATCH: frozenset({"ram", "swap", "gpu"}),
 }
 """What helps which resource, in this order; nothing that a run can do frees a disk."""
 _NO_REASON_TO_END = ("cpu",)
@@ -29,7 +29,7 @@ _NO_REASON_TO_END = ("cpu",)
 Tell = Callable[[str, Mapping[str, object]], None]
 
 
-class Governor(Hook):
+class Governor(Callback):
     """Compares readings of the machine with limits; one a rank, each for its own machine.
 
     A reading over a limit is a warning; one with all values under their limits starts the count
@@ -58,7 +58,7 @@ class Governor(Hook):
         self._matter: _Matter | None = None
         self._since_relief = REMEMBERED
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Take the first reading and begin to watch."""
         reading = self._monitor.read()
         exceeded = _over(reading, self._limits)
@@ -71,22 +71,22 @@ class Governor(Hook):
             self._tell("limit_exceeded_at_start", {"over": exceeded, **reading.facts()})
         self._monitor.start()
 
-    def step(self, step: Step) -> Ask:
+    def step(self, step: Step) -> Action:
         """Judge a reading, where there is a new one; after smaller micro-batches, take one."""
         if self._matter is not None and self._matter.settling:
             self._matter.settling -= 1
-            return Ask.NOTHING if self._matter.settling else self._settled()
+            return Action.NOTHING if self._matter.settling else self._settled()
         reading = self._monitor.take()
-        return Ask.NOTHING if reading is None else self._judge(reading)
+        return Action.NOTHING if reading is None else self._judge(reading)
 
-    def relieved(self, left: Ask) -> Ask:
+    def relieved(self, left: Action) -> Action:
         """Measure again at once, where this rank was one that asked."""
         matter = self._matter
         if matter is None or matter.settling:
-            return Ask.NOTHING
-        if matter.rung is Ask.SMALLER_BATCH:
-            matter.rung, matter.settling = Ask.RELIEF, SETTLING_STEPS
-            return Ask.NOTHING
+            return Action.NOTHING
+        if matter.rung is Action.SMALLER_BATCH:
+            matter.rung, matter.settling = Action.RELIEF, SETTLING_STEPS
+            return Action.NOTHING
         reading = self._measure()
         over = matter.still_over(reading) or _over(reading, self._critical)
         self._tell("relieved", {"still_over": over, **reading.facts()})
@@ -94,7 +94,7 @@ class Governor(Hook):
             matter.insists, over = False, over or matter.over
         if not over:
             self._close()
-            return Ask.NOTHING
+            return Action.NOTHING
         matter.rung = matter.next(over, left)
         return matter.rung or self._give_up(over, reading)
 
@@ -102,7 +102,7 @@ class Governor(Hook):
         """Stop watching."""
         self._monitor.stop()
 
-    def _judge(self, reading: Reading) -> Ask:
+    def _judge(self, reading: Reading) -> Action:
         self._since_relief += 1
         critical = _over(reading, self._critical)
         over = _over(reading, self._limits)
@@ -116,33 +116,33 @@ class Governor(Hook):
         if "disk" in critical:
             return self._give_up(critical, reading)
         if not critical and self._warnings < WARNINGS:
-            return Ask.NOTHING
+            return Action.NOTHING
         limits = self._critical if critical else self._limits
         insists = self._since_relief < REMEMBERED
         self._matter = _Matter(limits, over or critical, bool(critical), insists)
         self._tell("throttled", {"critical": critical, "over": over, **reading.facts()})
-        return Ask.RELIEF
+        return Action.RELIEF
 
-    def _settled(self) -> Ask:
+    def _settled(self) -> Action:
         assert self._matter is not None
         reading = self._measure()
         over = self._matter.still_over(reading)
         self._tell("settled", {"still_over": over, **reading.facts()})
         if over:
-            return Ask.RELIEF
+            return Action.RELIEF
         self._close()
-        return Ask.NOTHING
+        return Action.NOTHING
 
-    def _give_up(self, over: Sequence[str], reading: Reading) -> Ask:
+    def _give_up(self, over: Sequence[str], reading: Reading) -> Action:
         reasons = [name for name in over if name not in _NO_REASON_TO_END]
         if not reasons:
             self._give_up_on(over, reading)
             self._close()
-            return Ask.NOTHING
+            return Action.NOTHING
         limits = self._matter.limits if self._matter else self._critical
         self._tell("pressure", {"over": reasons, "limits": dict(limits), **reading.facts()})
         self._matter = None
-        return Ask.PRESSURE | Ask.SAVE
+        return Action.PRESSURE | Action.SAVE
 
     def _give_up_on(self, names: Sequence[str], reading: Reading) -> None:
         """Watch these no longer: nothing that a run does helps."""
@@ -175,7 +175,7 @@ class _Matter:
         self.over = list(over)
         self.insists = insists
         """The last relief did not last: a rung is taken without looking."""
-        self.rung = Ask.RELIEF
+        self.rung = Action.RELIEF
         """What was asked for last."""
         self.settling = 0
         """Steps until the machine is measured."""
@@ -186,14 +186,14 @@ class _Matter:
         """What exceeds the limits that made the run act."""
         return _over(reading, self.limits)
 
-    def next(self, over: Sequence[str], left: Ask) -> Ask:
+    def next(self, over: Sequence[str], left: Action) -> Action:
         """The next rung that helps what is `over`, of those `left`; NOTHING: there is none."""
         for rung, helps in _RUNGS.items():
-            again = rung is Ask.SMALLER_BATCH and self._has_shrunk and self._is_critical
+            again = rung is Action.SMALLER_BATCH and self._has_shrunk and self._is_critical
             if rung in left and helps.intersection(over) and not again:
-                self._has_shrunk |= rung is Ask.SMALLER_BATCH
+                self._has_shrunk |= rung is Action.SMALLER_BATCH
                 return rung
-        return Ask.NOTHING
+        return Action.NOTHING
 
 
 def _given(

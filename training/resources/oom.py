@@ -19,11 +19,11 @@ class OutOfMemory(RuntimeError):
     def __init__(self, fault: BaseException, batches: Batches):
         said = str(fault).partition("\n")[0] or type(fault).__name__
         size, smaller = batches.micro_batch, batches.smaller
-        mend = "a smaller model, shorter samples, or  --resource-efficient"
+        fix = "a smaller model, shorter samples, or  --resource-efficient"
         if smaller is not None:
-            mend = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
+            fix = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
         super().__init__(
-            f"ran out of memory with micro-batches of {size}: {said}\n  mend     write  {mend}"
+            f"ran out of memory with micro-batches of {size}: {said}\n  fix           write  {fix}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import RUNGS, Ask
+from training.callbacks.base import RUNGS, Action
 from training.resources import memory
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Ladder:
         self._batches = batches
         self._judged = judged
 
-    def climb(self, asked: Ask, step: int) -> tuple[Ask, bool]:
+    def climb(self, asked: Action, step: int) -> tuple[Action, bool]:
         """Do what is `asked` of RUNGS after `step` updates, and what that leads to.
 
         Gives what is asked at last, no rung any more, and whether batches were begun anew: those
@@ -49,7 +49,7 @@ class Ladder:
                 began_anew |= self._carry_out(rungs & self._left(), step)
                 memory.relieve(self._engine.world.device)
                 own = self._audience.relieved(self._left())
-                asked = asked & ~RUNGS | Ask(self._engine.world.agree(int(own)))
+                asked = asked & ~RUNGS | Action(self._engine.world.agree(int(own)))
         return asked, began_anew
 
     def shrink_for(self, reason: str, step: int) -> None:
@@ -68,25 +68,25 @@ class Ladder:
         self._engine.resize(smaller, accumulation)
         self._audience.event("smaller_micro_batch", {**facts, "accumulation": accumulation})
 
-    def _carry_out(self, rungs: Ask, step: int) -> bool:
-        if Ask.FEWER_WORKERS in rungs:
+    def _carry_out(self, rungs: Action, step: int) -> bool:
+        if Action.FEWER_WORKERS in rungs:
             before = max(one.workers for one in self._preparing)
             self._audience.event("fewer_workers", {"from": before, "to": before // 2})
             self._batches.begin(step, workers=self._batches.workers // 2)
             self._judged.use_workers(self._judged.workers // 2)
-        if Ask.SMALLER_BATCH in rungs:
+        if Action.SMALLER_BATCH in rungs:
             self._shrink(step)
-        return bool(rungs & (Ask.FEWER_WORKERS | Ask.SMALLER_BATCH))
+        return bool(rungs & (Action.FEWER_WORKERS | Action.SMALLER_BATCH))
 
     @property
     def _preparing(self) -> Sequence[Batches | EvaluationBatches]:
         return self._batches, self._judged
 
-    def _left(self) -> Ask:
+    def _left(self) -> Action:
         """The same on every rank: all began alike and changed alike."""
-        left = Ask.RELIEF
+        left = Action.RELIEF
         if any(one.workers for one in self._preparing):
-            left |= Ask.FEWER_WORKERS
+            left |= Action.FEWER_WORKERS
         if self._batches.smaller is not None:
-            left |= Ask.SMALLER_BATCH
+            left |= Action.SMALLER_BATCH
         return left

@@ -20,7 +20,7 @@ class Tracker:
 # W&B takes no such letters in the name of a project, and no longer ones.
 _PROJECT = r"([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128}"
 TRACKERS: Mapping[str, Tracker] = {
-    "wandb": Tracker("training.trackers.wandb_hook", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
+    "wandb": Tracker("training.trackers.wandb_callback", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
     "tensorboard": Tracker("training.trackers.tensorboard", "tensorboard"),
 }
 LEGAL = ", ".join(tracker.form for tracker in TRACKERS.values())

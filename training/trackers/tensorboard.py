@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks.base import Ask, Budget, Evaluation, Hook, Logged, Outcome
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
 from training.logging.metrics import NAME as METRICS
 from training.trackers import tables
 from training.trackers.errands import Errands
@@ -23,12 +23,12 @@ _BRIEF_S = 3.0
 """How long a run that is to end now waits for what is left to be written."""
 
 
-def tracker(tracked: Tracked, detail: str | None) -> Hook:
+def tracker(tracked: Tracked, detail: str | None) -> Callback:
     """The hook; nothing is imported or written before the run starts. There is no `detail`."""
     return TensorBoard(tracked)
 
 
-class TensorBoard(Hook):
+class TensorBoard(Callback):
     """Writes a file of events for each life of a run, by a thread. Touches disk; never raises."""
 
     def __init__(self, tracked: Tracked) -> None:
@@ -39,9 +39,9 @@ class TensorBoard(Hook):
         self._lines: Growing | None = None
         self._has_ended = self._has_warned = False
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Begin a file that goes on where the run does."""
-        first, before = budget.first_step, _size(self._metrics)
+        first, before = train_plan.first_step, _size(self._metrics)
         self._errands = Errands("tensorboard", self._flush)
         # At step 0 nothing of an earlier life counts, not even what it told before its first step.
         self._errands.add(lambda: self._open(first + 1 if first else 0, before))
@@ -50,17 +50,17 @@ class TensorBoard(Hook):
         self._add(lambda file: file.settings(tracked.settings))
         self._add(lambda file: file.text("run/settings", table, first))
 
-    def logged(self, line: Logged) -> None:
+    def logged(self, line: StepMetrics) -> None:
         """A point of each curve, as the new line of metrics.jsonl has it."""
         self._add(self._draw)
 
-    def evaluated(self, evaluation: Evaluation) -> Ask:
+    def evaluated(self, evaluation: EvalResult) -> Action:
         """A point for each metric, and one for how long it took."""
         self._add(self._draw)
         if evaluation.split == "val":
             spent = {"time/eval_s": evaluation.seconds}
             self._add(lambda file: file.scalars(spent, evaluation.step))
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Pictures, and the table as text."""

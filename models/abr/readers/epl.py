@@ -17,7 +17,7 @@ from models.abr.readers.analysed import Analysed, read_analysed
 from models.abr.readers.points import to_points
 from models.abr.responses import Origin, Row
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 from models.common.paths import unreadable
 
 MAGIC = b":RUN-"
@@ -49,7 +49,7 @@ class EplReader:
     """Rows of level series; `silent_levels` counts columns of nothing but zeros."""
 
     def __init__(self, faults: Faults) -> None:
-        self.faults = faults
+        self.diagnostics = faults
         self.silent_levels = 0
         self.raters = 0
 
@@ -63,7 +63,7 @@ class EplReader:
             series = read_series(path)
             marked = [read_analysed(other) for other in analysed_files(path)]
         except DataError as fault:
-            self.faults.add(fault.where or name, fault.what)
+            self.diagnostics.add(fault.where or name, fault.message)
             return
         self.raters += len(marked)
         raters: list[Analysed | None] = [*marked] or [None]

@@ -9,7 +9,7 @@ from models.abr import formats
 from models.abr.readers import epl, recordings, table
 from models.abr.responses import Responses, Row, collect
 from models.base import DataError
-from models.common.faults import Faults, OnBad
+from models.common.diagnostics import Faults, OnBad
 from models.common.paths import existing, no_format
 
 Reader = epl.EplReader | table.TableReader | recordings.RecordingReader
@@ -31,8 +31,8 @@ def read_responses(path: str, on_bad: OnBad, averaging: recordings.Averaging) ->
         raise DataError(
             f"'{root}' holds more than one format: {'; '.join(words)}",
             where="data.path",
-            legal="one format, and so one species and one window of time",
-            mend="keep animals (EPL text) and people (tables, recordings) in folders of their own",
+            allowed="one format, and so one species and one window of time",
+            fix="keep animals (EPL text) and people (tables, recordings) in folders of their own",
         )
     faults = Faults("responses" if words == [formats.TABLE] else "files and levels")
     reader = _reader(words[0], faults, averaging)

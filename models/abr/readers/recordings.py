@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.abr.readers.average import Average
 from models.abr.responses import Origin, Row
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 
 if TYPE_CHECKING:
     from mne.io import BaseRaw
@@ -47,7 +47,7 @@ class RecordingReader:
     """Rows of recordings; counts what averaging left out."""
 
     def __init__(self, faults: Faults, averaging: Averaging) -> None:
-        self.faults, self.averaging = faults, averaging
+        self.diagnostics, self.averaging = faults, averaging
         self.rejected = 0
         self.over = 0
         """Good sweeps behind the last that made a response."""
@@ -62,13 +62,14 @@ class RecordingReader:
             channel = _channel(raw, self.averaging.channel, path)
             _check_rate(raw, path)
         except DataError as fault:
-            self.faults.add(
-                fault.where or name, fault.what + (f" ({fault.legal})" if fault.legal else "")
+            self.diagnostics.add(
+                fault.where or name,
+                fault.message + (f" ({fault.allowed})" if fault.allowed else ""),
             )
             return
         kinds = _stimuli(raw)
         if not kinds:
-            self.faults.add(name, "has no annotation that could be a stimulus")
+            self.diagnostics.add(name, "has no annotation that could be a stimulus")
         for kind, onsets in kinds.items():
             yield from self._responses(raw, channel, kind, onsets, name)
 
@@ -94,7 +95,7 @@ class RecordingReader:
                 average = Average(rate, WINDOW_MS)
         self.over += average.sweeps
         if not found:
-            self.faults.add(
+            self.diagnostics.add(
                 name,
                 f"'{kind}' has {average.sweeps} sweeps within ±{self.averaging.reject_uv:g} µV, "
                 f"and data.sweeps {self.averaging.sweeps} make a response",
@@ -134,7 +135,7 @@ def _check_rate(raw: BaseRaw, path: Path) -> None:
         raise DataError(
             f"is sampled at {raw.info['sfreq']:g} Hz, too slowly for a response",
             where=str(path),
-            legal=f"more than {2 * BAND_HZ[1]:g} Hz",
+            allowed=f"more than {2 * BAND_HZ[1]:g} Hz",
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from models.abr.layout import POINTS
 from models.abr.responses import CLASS_NAMES, UNKNOWN_CLASS, Origin, Row
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 from models.common.paths import unreadable
 
 ORIGIN = Origin("table", "human", 10.0, "µV, as the columns 1 to 200 are documented")
@@ -43,7 +43,7 @@ class TableReader:
     """Rows of tables; counts what the rules of the format leave out."""
 
     def __init__(self, faults: Faults) -> None:
-        self.faults = faults
+        self.diagnostics = faults
         self.other_polarity = 0
         self.many_rejected = 0
         self.without_patient = 0
@@ -65,7 +65,7 @@ class TableReader:
             try:
                 row = self._row(columns, cells, where)
             except ValueError as fault:
-                self.faults.add(where, str(fault))
+                self.diagnostics.add(where, str(fault))
                 continue
             if row is not None:
                 yield row
@@ -125,8 +125,8 @@ def _target(value: Any) -> int:
     except ValueError:
         number = nan
     if number not in range(len(CLASS_NAMES)):
-        legal = ", ".join(f"{n} {name}" for n, name in enumerate(CLASS_NAMES))
-        raise ValueError(f"hear_loss '{value}' is none of {legal}")
+        allowed = ", ".join(f"{n} {name}" for n, name in enumerate(CLASS_NAMES))
+        raise ValueError(f"hear_loss '{value}' is none of {allowed}")
     return int(number)
 
 
@@ -164,7 +164,7 @@ def _columns(heads: Cells, path: Path) -> dict[str, int]:
         raise DataError(
             f"the table has no column {few}{more}",
             where=str(path),
-            legal="patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
+            allowed="patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
             "v_amplitude, threshold, polarity, rejected where they are known",
         )
     return columns

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from models.base import DataError, SplitName
-from models.common.faults import Faults, OnBad
+from models.common.diagnostics import Faults, OnBad
 from models.doc_translation.pages import Collection
 from models.doc_translation.scores import tokenizer_for
 
@@ -60,8 +60,8 @@ class DotaPage:
             raise DataError(
                 f"'{path}' is no image that can be read: {error}",
                 where="data.path",
-                legal="a PNG image",
-                mend=f"repair it, or take its name out of {SPLIT_FILE}",
+                allowed="a PNG image",
+                fix=f"repair it, or take its name out of {SPLIT_FILE}",
             ) from None
 
     def target(self) -> str:
@@ -71,7 +71,7 @@ class DotaPage:
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                f"'{path}' cannot be read: {error}", where="data.path", legal="a UTF-8 text"
+                f"'{path}' cannot be read: {error}", where="data.path", allowed="a UTF-8 text"
             ) from None
 
 
@@ -101,7 +101,7 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
         raise DataError(
             f"'{root}' has no page with both an image and a text in '{language}'",
             where=f"{len(left_out)} pages were left out, the first {left_out[:1]}",
-            legal=f"{IMAGES}/NAME.png and {language}_mmd/NAME.mmd for names in {SPLIT_FILE}",
+            allowed=f"{IMAGES}/NAME.png and {language}_mmd/NAME.mmd for names in {SPLIT_FILE}",
         )
     given = None
     if split == "file":
@@ -136,7 +136,7 @@ def _names(root: Path) -> Names:
 
 def _bad_split(path: Path, wrong: str) -> DataError:
     return DataError(
-        f"'{path}' {wrong}", where="data.path", legal=f"lists of names: {', '.join(LISTS)}"
+        f"'{path}' {wrong}", where="data.path", allowed=f"lists of names: {', '.join(LISTS)}"
     )
 
 
@@ -152,8 +152,8 @@ def _check_articles(names: Names, path: Path) -> None:
             f"{len(shared)} of {len(sides)} articles have pages on two sides of the split, such as "
             f"'{shared[0]}' in {' and '.join(sorted(sides[shared[0]]))}",
             where=str(path),
-            legal="each article in one list: a model that saw its other pages is not tested by it",
-            mend="--set data.split=article",
+            allowed="each article in one list: a model that saw its other pages is not tested by it",
+            fix="--set data.split=article",
         )
 
 
@@ -163,7 +163,7 @@ def _check_folders(root: Path, language: str) -> None:
         raise DataError(
             f"'{root}' has no texts in '{language}'",
             where=f"data.target, looked for {root / f'{language}_mmd'}",
-            legal=", ".join(name.removesuffix("_mmd") for name in there) or f"{language}_mmd",
+            allowed=", ".join(name.removesuffix("_mmd") for name in there) or f"{language}_mmd",
         )
 
 

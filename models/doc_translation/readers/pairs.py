@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from models.base import DataError
-from models.common.faults import Faults, OnBad
+from models.common.diagnostics import Faults, OnBad
 from models.doc_translation import drawing
 from models.doc_translation.pages import Collection
 from models.doc_translation.scores import tokenizer_for
@@ -63,7 +63,7 @@ class PairPage:
             raise DataError(
                 f"page '{self.name}' is too much text to be drawn on one page",
                 where=str(self.path),
-                mend="--set data.paragraphs=1, or cut the paragraph",
+                fix="--set data.paragraphs=1, or cut the paragraph",
             )
         return page
 
@@ -106,7 +106,7 @@ def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
         raise DataError(
             f"'{path}' holds no pair of paragraphs",
             where=f"data.path, {skipped} rows left out",
-            legal=_legal(layout),
+            allowed=_legal(layout),
         )
     _check_font(rows.characters, layout)
     pages = list(_pages(path, rows, layout))
@@ -221,13 +221,13 @@ def _check_font(characters: Counter[str], layout: Layout) -> None:
         raise DataError(
             f"data.font '{layout.font}' is no font that can be read: {error}",
             where="data.font",
-            legal="a file such as DejaVuSans.ttf or NotoSansCJK.ttc",
+            allowed="a file such as DejaVuSans.ttf or NotoSansCJK.ttc",
         ) from None
     share = sum(characters[c] for c in boxes) / characters.total()
     if share > MOST_MISSING:
         raise DataError(
             f"the font has no letters for {share:.0%} of the text, such as {boxes[-1]!r}",
             where=f"data.font {layout.font or 'not given: Pillow has Latin letters only'}",
-            legal=f"a font that lacks at most {MOST_MISSING:.0%} of '{layout.source}'",
-            mend="--set data.font=FILE, such as a NotoSansCJK.ttc of this machine",
+            allowed=f"a font that lacks at most {MOST_MISSING:.0%} of '{layout.source}'",
+            fix="--set data.font=FILE, such as a NotoSansCJK.ttc of this machine",
         )

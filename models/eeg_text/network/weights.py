@@ -32,8 +32,8 @@ def find(setting: str, path: Path) -> Path:
     raise DataError(
         f"{setting} '{path}' holds no weights",
         where=f"looked for {' and '.join(str(place) for place in places)}",
-        legal=LEGAL[setting],
-        mend=f"python -m launcher export {path} --format safetensors",
+        allowed=LEGAL[setting],
+        fix=f"python -m launcher export {path} --format safetensors",
     )
 
 
@@ -56,7 +56,7 @@ def load(setting: str, module: Module, place: Path, prefix: str = "") -> str:
                 tensor.copy_(file.get_tensor(prefix + name))
     except (SafetensorError, OSError) as error:
         raise DataError(
-            f"{setting} '{path}' cannot be read: {error}", where=str(path), legal=LEGAL[setting]
+            f"{setting} '{path}' cannot be read: {error}", where=str(path), allowed=LEGAL[setting]
         ) from None
     return f"loaded {len(own)}/{len(own)} tensors from {path}"
 
@@ -88,5 +88,5 @@ def _check(
     raise DataError(
         f"{setting} '{path}' is of another {what}: {len(matching)} of {len(own)} tensors match",
         where=f"{wrong[0]}{more}",
-        legal=f"{LEGAL[setting]}, of the same model.size",
+        allowed=f"{LEGAL[setting]}, of the same model.size",
     )

@@ -44,8 +44,8 @@ def own_map(path: str) -> dict[str, str]:
             raise DataError(
                 f"channel '{name}' is mapped to '{place}', which is not known",
                 where=f"data.channels, {path}",
-                legal=LEGAL,
-                mend=f"nearest  {near}",
+                allowed=LEGAL,
+                fix=f"nearest  {near}",
             )
     return {name.upper(): place for name, place in found.items()}
 

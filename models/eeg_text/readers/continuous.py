@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import channel_map, raw, tables
@@ -81,7 +81,7 @@ def read(path: Path, reading: Reading) -> Recordings:
         except DataError as error:
             if reading.on_bad == "stop" or len(paths) == 1:
                 raise
-            faults.add(place.name, error.what)
+            faults.add(place.name, error.message)
             continue
         files.append((place, placed))
     skipped = faults.settle(reading.on_bad, len(stretches))
@@ -89,7 +89,7 @@ def read(path: Path, reading: Reading) -> Recordings:
         raise DataError(
             f"'{path}' holds no stretch of EEG of {SHORTEST / RATE_HZ:g} s and more",
             where="data.path",
-            legal="; ".join(formats.RECORDED),
+            allowed="; ".join(formats.RECORDED),
         )
     dropped = Counter(name for _, placed in files for name in placed.dropped)
     notes = {
@@ -116,8 +116,8 @@ def _placed(path: Path, own: Mapping[str, str] | None) -> Placed:
             f"{len(placed.picks)} of the {len(names)} channels of '{path.name}' are known, "
             f"not {shown} ...",
             where=str(path) if own is None else "data.channels",
-            legal=channel_map.LEGAL,
-            mend="tell where they are:  --set data.channels=FILE",
+            allowed=channel_map.LEGAL,
+            fix="tell where they are:  --set data.channels=FILE",
         )
     return placed
 
@@ -183,7 +183,7 @@ class _Cuts:
             raise DataError(
                 f"no event of '{self.path.name}' is in data.texts",
                 where="data.texts",
-                legal=f"events of the recording: {', '.join(names) or 'there are none'}",
+                allowed=f"events of the recording: {', '.join(names) or 'there are none'}",
             )
         found = []
         for onset, duration, name in known:

@@ -43,10 +43,10 @@ def _entries(path: Path) -> list[Any]:
         raise DataError(
             f"'{path.name}' cannot be read: {error}",
             where=str(path),
-            legal="a whole MATLAB file",
+            allowed="a whole MATLAB file",
         ) from None
     if "sentenceData" not in found:
         raise DataError(
-            f"'{path.name}' holds no sentenceData", where=str(path), legal="a result file of ZuCo"
+            f"'{path.name}' holds no sentenceData", where=str(path), allowed="a result file of ZuCo"
         )
     return list(np.atleast_1d(found["sentenceData"]))

@@ -45,7 +45,7 @@ def eeg(path: Path, number: int) -> np.ndarray:
     except _FAULTS as error:
         raise _unreadable(path, error) from None
     if fault is not None:
-        raise DataError(fault, where=f"{path}, sentence {number + 1}", legal="what setup found")
+        raise DataError(fault, where=f"{path}, sentence {number + 1}", allowed="what setup found")
     return found
 
 
@@ -54,7 +54,7 @@ def _check(file: Any, path: Path) -> None:
     if missing:
         what = _GROUP if _GROUP not in file else f"{_GROUP}/{missing[0]}"
         raise DataError(
-            f"'{path.name}' holds no {what}", where=str(path), legal="a result file of ZuCo"
+            f"'{path.name}' holds no {what}", where=str(path), allowed="a result file of ZuCo"
         )
 
 
@@ -94,5 +94,5 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, DataError):
         return error
     return DataError(
-        f"'{path.name}' cannot be read: {error}", where=str(path), legal="a whole MATLAB file"
+        f"'{path.name}' cannot be read: {error}", where=str(path), allowed="a whole MATLAB file"
     )

@@ -62,7 +62,7 @@ def _opened(path: Path, size: int, changed: int) -> Any:
         raise DataError(
             f"'{path.name}' was recorded at {rate:g} Hz, too slowly for waves of {HIGH_HZ:g} Hz",
             where=str(path),
-            legal=f"{LOWEST_RATE_HZ} Hz and more",
+            allowed=f"{LOWEST_RATE_HZ} Hz and more",
         )
     return raw
 
@@ -150,7 +150,7 @@ def _check_length(path: Path, width: int) -> None:
         raise DataError(
             f"'{path.name}' is cut short: {found} of {expected} bytes are there",
             where=str(path),
-            legal="a whole recording",
+            allowed="a whole recording",
         )
 
 
@@ -165,7 +165,7 @@ def _check_data_file(raw: Any, path: Path) -> None:
             raise DataError(
                 f"'{Path(name).name}' is cut short: {found} of {expected} bytes are there",
                 where=str(path),
-                legal="a whole recording",
+                allowed="a whole recording",
             )
 
 
@@ -174,5 +174,5 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
         f"'{path.name}' cannot be read: {first}",
         where=str(path),
-        legal="a continuous EDF, BDF or EEGLAB recording",
+        allowed="a continuous EDF, BDF or EEGLAB recording",
     )

@@ -38,7 +38,7 @@ def sentences(path: Path) -> list[Reading]:
         raise DataError(
             f"'{path.name}' has no column {missing[0]}",
             where=f"{path}, line 1",
-            legal=", ".join(COLUMNS),
+            allowed=", ".join(COLUMNS),
         )
     at = [rows[0].index(name) for name in COLUMNS]
     found = []
@@ -51,7 +51,7 @@ def sentences(path: Path) -> list[Reading]:
             raise DataError(
                 f"'{path.name}' has a row without two numbers and a text",
                 where=f"{path}, line {number}",
-                legal="seconds, seconds, text",
+                allowed="seconds, seconds, text",
             ) from None
     return found
 
@@ -86,7 +86,7 @@ def _text(path: Path, key: str) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"'{path}' cannot be read: {error}", where=key or str(path), legal="text in UTF-8"
+            f"'{path}' cannot be read: {error}", where=key or str(path), allowed="text in UTF-8"
         ) from None
 
 
@@ -94,5 +94,5 @@ def _wrong(path: Path, key: str, what: str, why: str) -> DataError:
     return DataError(
         f"{key} '{path}' cannot be used: {why}",
         where=key,
-        legal=f'a JSON object {{"name": "..."}} or a CSV of two columns, from {what}',
+        allowed=f'a JSON object {{"name": "..."}} or a CSV of two columns, from {what}',
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.faults import Faults, OnBad
+from models.common.diagnostics import Faults, OnBad
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import matlab5, matlab73
@@ -84,7 +84,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
         except DataError as error:
             if on_bad == "stop" or len(paths) == 1:
                 raise
-            faults.add(place.name, error.what)
+            faults.add(place.name, error.message)
             continue
         subject = _subject(place)
         for number, sentence in enumerate(file.sentences):
@@ -100,7 +100,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
         files.append(file)
     skipped = faults.settle(on_bad, len(items))
     if not items:
-        raise DataError(f"no sentence of '{path}' has EEG", where="data.path", legal=LEGAL)
+        raise DataError(f"no sentence of '{path}' has EEG", where="data.path", allowed=LEGAL)
     left_out = Counter({"without_eeg": missing.total(), "bad": skipped})
     notes = {"without_eeg": dict(sorted(missing.items()))} if missing else {}
     source = ZucoSource(files, places)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from models.base import DataError
 from models.common import paths
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 from models.event_seg.formats import ASIDE, FORMATS, recognise
 from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.raw import RawRecording, Told
@@ -32,7 +32,7 @@ def recordings(path: Path, told: Told, faults: Faults) -> tuple[list[Recording],
         except DataError as error:
             if len(chosen) == 1:
                 raise
-            faults.add(f"{name} ({error.where})", error.what)
+            faults.add(f"{name} ({error.where})", error.message)
     _check_sensors(found, path)
     others = len([file for file in files if not file.name.endswith(ASIDE)]) - len(chosen)
     return found, others
@@ -51,6 +51,6 @@ def _check_sensors(found: Sequence[Recording], path: Path) -> None:
         raise DataError(
             f"recordings of different sensors: {sizes}",
             where=str(path),
-            legal="recordings of one size",
-            mend="one folder a camera, or  --set data.sensor=[HEIGHT,WIDTH]  for RAW files",
+            allowed="recordings of one size",
+            fix="one folder a camera, or  --set data.sensor=[HEIGHT,WIDTH]  for RAW files",
         )

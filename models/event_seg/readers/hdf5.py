@@ -32,17 +32,17 @@ class Hdf5:
                 raise DataError(
                     f"'{self.path.name}' cannot be opened as HDF5: {error}",
                     where=str(self.path),
-                    legal="a whole HDF5 file",
+                    allowed="a whole HDF5 file",
                 ) from None
         return self._opened[1]
 
-    def dataset(self, name: str, legal: str, axes: int) -> h5py.Dataset:
+    def dataset(self, name: str, allowed: str, axes: int) -> h5py.Dataset:
         """One of its arrays. Raises DataError, with `legal` as what the file must hold."""
         found = self.file.get(name)
         if not isinstance(found, h5py.Dataset) or found.ndim != axes:
             told = "is not there" if found is None else f"is no array of {axes} axes"
             raise DataError(
-                f"'{name}' {told} in '{self.path.name}'", where=str(self.path), legal=legal
+                f"'{name}' {told} in '{self.path.name}'", where=str(self.path), allowed=allowed
             )
         return found
 
@@ -54,5 +54,5 @@ class Hdf5:
             raise DataError(
                 f"'{dataset.name}' of '{self.path.name}' cannot be read: {error}",
                 where=f"{self.path}, {chosen}",
-                legal="a whole HDF5 file",
+                allowed="a whole HDF5 file",
             ) from None

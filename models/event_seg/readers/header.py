@@ -38,7 +38,7 @@ def read(path: Path) -> Header:
     if found is None:
         told = "no encoding that is known" if start.startswith(b"%") else "no header"
         raise DataError(
-            f"'{path.name}' has {told} of a Prophesee recording", where=str(path), legal=_LEGAL
+            f"'{path.name}' has {told} of a Prophesee recording", where=str(path), allowed=_LEGAL
         )
     return found
 

@@ -33,12 +33,14 @@ class Masks:
         if self.times.dtype.kind not in "iu" or masks.dtype != np.uint8:
             told = f"`t` is {self.times.dtype}, `masks` is {masks.dtype}"
             raise DataError(
-                f"'{path.name}' is no file of masks: {told}", where=str(path), legal=LEGAL
+                f"'{path.name}' is no file of masks: {told}", where=str(path), allowed=LEGAL
             )
         if len(masks) != len(self.times) or len(masks) < 2:
             told = f"{len(masks)} masks and {len(self.times)} times"
             raise DataError(
-                f"'{path.name}' has {told}", where=str(path), legal="at least 2, and as many times"
+                f"'{path.name}' has {told}",
+                where=str(path),
+                allowed="at least 2, and as many times",
             )
         self.times = self.times.astype(np.int64)
         check_ascending(self.times, str(path), "times of masks")
@@ -55,6 +57,6 @@ class Masks:
             raise DataError(
                 f"mask {number} holds {sorted(set(np.unique(mask)) - {0, 1, IGNORED})[0]}",
                 where=str(self._hdf5.path),
-                legal=f"0, 1, {IGNORED}",
+                allowed=f"0, 1, {IGNORED}",
             )
         return mask

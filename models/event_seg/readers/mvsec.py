@@ -48,14 +48,14 @@ class MvsecRecording:
             raise DataError(
                 f"'{path.name}' is not laid out as MVSEC: {told}",
                 where=str(path),
-                legal="events float64 [event, 4] of x, y, t, polarity; image_raw uint8",
+                allowed="events float64 [event, 4] of x, y, t, polarity; image_raw uint8",
             )
         if not len(frames) == len(times) == len(self._at) >= 2 or not len(events):
             told = f"{len(frames)} frames, {len(times)} times, {len(self._at)} indices"
             raise DataError(
                 f"'{path.name}' holds {told}, {len(events)} events",
                 where=str(path),
-                legal="events, and at least 2 frames with a time and an index each",
+                allowed="events, and at least 2 frames with a time and an index each",
             )
         check_ascending(times, f"{path}: image_raw_ts", "times of frames")
         self.sensor = int(frames.shape[1]), int(frames.shape[2])
@@ -72,7 +72,7 @@ class MvsecRecording:
             raise DataError(
                 f"polarities are {', '.join(f'{p:g}' for p in sorted(seen)[:5])}",
                 where=f"{self._hdf5.path}: {GROUP}/events",
-                legal="-1 and 1, or 0 and 1",
+                allowed="-1 and 1, or 0 and 1",
             )
         return 0.0 if 0.0 in seen else -1.0
 
@@ -101,7 +101,7 @@ class MvsecRecording:
             raise DataError(
                 f"an event is {', '.join(f'{n:.10g}' for n in wrong)} (x, y, t, polarity)",
                 where=f"{self._hdf5.path}: {GROUP}/events, after event {low}",
-                legal=f"finite numbers, polarity {self._off:g} or 1",
+                allowed=f"finite numbers, polarity {self._off:g} or 1",
             )
         x, y = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
         return Events(t, x, y, np.where(p == 1, 1, -1).astype(np.int8))

@@ -62,14 +62,14 @@ class RawRecording:
             raise DataError(
                 f"masks are {_size(self.masks.sensor)}, the sensor is {_size(sensor)} ({source})",
                 where=str(beside(self.path)),
-                legal="masks as large as the sensor",
+                allowed="masks as large as the sensor",
             )
         if reached[0] > sensor[0] or reached[1] > sensor[1]:
             raise DataError(
                 f"events reach {_size(reached)}, the sensor is {_size(sensor)} ({source})",
                 where=str(self.path),
-                legal="events on the sensor",
-                mend=f"--set data.sensor=[{reached[0]},{reached[1]}]",
+                allowed="events on the sensor",
+                fix=f"--set data.sensor=[{reached[0]},{reached[1]}]",
             )
         return sensor, source
 
@@ -87,7 +87,7 @@ class RawRecording:
             raise DataError(
                 f"masks lie at {times[0]} to {times[-1]} µs, events at {first} to {last} µs",
                 where=str(beside(self.path)),
-                legal="times of the recording's own clock",
+                allowed="times of the recording's own clock",
             )
         if window_ms is None:
             return spans(times), 1

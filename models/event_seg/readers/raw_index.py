@@ -58,7 +58,7 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
         raise DataError(
             f"'{path.name}' is truncated: it ends within an event word",
             where=f"{path}, {spare} bytes left over",
-            legal=f"whole words of {encoding.word.itemsize} bytes after the header",
+            allowed=f"whole words of {encoding.word.itemsize} bytes after the header",
         )
     state = encoding.begin
     states: list[State] = []
@@ -75,7 +75,7 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
             totals[:2] = np.maximum(totals[:2], (events.y.max() + 1, events.x.max() + 1))
             totals[2:] += (len(events), (events.p > 0).sum())
     if not totals[2]:
-        raise DataError(f"'{path.name}' holds no events", where=str(path), legal="change events")
+        raise DataError(f"'{path.name}' holds no events", where=str(path), allowed="change events")
     for at in range(len(first) - 1, -1, -1):  # a piece without events: the next one's
         if first[at] < 0:
             first[at] = first[at + 1] if at + 1 < len(first) else last[-1] + 1

@@ -34,8 +34,8 @@ def read_documents() -> list[Document]:
         raise DataError(
             "this Python came without its documentation topics and source files",
             where=f"embedded:python, {sysconfig.get_path('stdlib')}",
-            legal="an installation with the standard library as .py files",
-            mend="--data PATH with text of your own, or --data embedded:commands",
+            allowed="an installation with the standard library as .py files",
+            fix="--data PATH with text of your own, or --data embedded:commands",
         )
     return documents
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.faults import Faults, OnBad
+from models.common.diagnostics import Faults, OnBad
 from models.language.text.index import Index, Scan, exchanges_in
 from models.language.text.records import Conversation, Document, Exchange, Record
 from models.language.text.sources import Files, Listed, Source
@@ -91,7 +91,7 @@ class Corpus:
             raise DataError(
                 f"'{self.source.name}' changed while it was read",
                 where="data.path",
-                legal="files that stay as they are while a run starts",
+                allowed="files that stay as they are while a run starts",
             )
 
 
@@ -145,7 +145,7 @@ def _scan(source: Source, on_bad: OnBad) -> dict[str, np.ndarray]:
                 raise
             scan.back_to(mark)
             faults.back_to(count)
-            faults.add(source.part_name(part), error.what)
+            faults.add(source.part_name(part), error.message)
             bad_parts.append(part)
     skipped = faults.settle(on_bad, scan.documents + scan.conversations)
     _check_kind(source.name, scan.documents, scan.conversations, skipped)
@@ -158,12 +158,12 @@ def _check_kind(path: str, documents: int, conversations: int, skipped: int) -> 
             f"'{path}' holds both plain text ({documents} documents) and conversations "
             f"({conversations})",
             where="data.path",
-            legal="one kind at a time",
-            mend="move one kind to a folder of its own",
+            allowed="one kind at a time",
+            fix="move one kind to a folder of its own",
         )
     if not documents and not conversations:
         raise DataError(
             f"'{path}' holds nothing to learn from",
             where=f"data.path, {skipped} rows left out",
-            legal="text, or requests with answers",
+            allowed="text, or requests with answers",
         )

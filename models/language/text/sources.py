@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 from models.common.paths import no_format, unreadable
 from models.language.formats import FORMATS
 from models.language.text.readers import files, plain_text, suffixes
@@ -117,7 +117,7 @@ def _two_files(path: Path, answers: Path) -> list[Path]:
             raise DataError(
                 f"{key} '{file}' is no file",
                 where=f"looked for {file.absolute()}",
-                legal="two files: line N of data.answers answers line N of data.path",
+                allowed="two files: line N of data.answers answers line N of data.path",
             )
     return [path, answers]
 

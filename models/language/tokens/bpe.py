@@ -43,7 +43,7 @@ class BpeTokenizer:
             raise DataError(
                 f"tokenizer '{name}' has no token that ends a text",
                 where="model.tokenizer",
-                legal=" ".join(_ENDS),
+                allowed=" ".join(_ENDS),
             )
         self.end = end
         pad = inner.token_to_id(PAD)
@@ -94,7 +94,7 @@ def load_kept(folder: Path | None) -> BpeTokenizer:
         raise DataError(
             "the tokenizer of the run is not there",
             where=f"looked for {folder / KEPT}" if folder else "a checkpoint without a run folder",
-            legal=f"the run folder with its {KEPT}",
+            allowed=f"the run folder with its {KEPT}",
         )
     return load(folder / KEPT, "bpe")
 

@@ -61,8 +61,8 @@ def _no_room(size: int, error: OSError) -> DataError:
     return DataError(
         f"the tokens of the data cannot be kept: {error.strerror or error}",
         where=str(cache.folder()),
-        legal=f"a folder to write to, with room for about {2 * size / 1e9:.2g} GB",
-        mend=f"name another one:  export {cache.VARIABLE}=FOLDER",
+        allowed=f"a folder to write to, with room for about {2 * size / 1e9:.2g} GB",
+        fix=f"name another one:  export {cache.VARIABLE}=FOLDER",
     )
 
 

@@ -38,13 +38,13 @@ class ExternalTokenizer:
                 f"'{folder}' holds no tokenizer that transformers can load: "
                 + str(error).strip().split("\n")[0],
                 where="model.pretrained or model.tokenizer",
-                legal="a folder with tokenizer.json or tokenizer_config.json",
+                allowed="a folder with tokenizer.json or tokenizer_config.json",
             ) from None
         if inner.eos_token_id is None:
             raise DataError(
                 f"the tokenizer in '{folder}' names no token that ends a text",
                 where=str(folder / "tokenizer_config.json"),
-                legal="an eos_token",
+                allowed="an eos_token",
             )
         self.inner, self.name, self.folder = inner, folder.name, folder
         self.size = len(inner)
@@ -91,6 +91,6 @@ def load(path: Path) -> Tokenizer:
         raise DataError(
             f"model.tokenizer '{path}' does not exist",
             where=f"looked for {path.absolute()}",
-            legal="bytes, bpe, a folder that transformers can load, or a tokenizer.json",
+            allowed="bytes, bpe, a folder that transformers can load, or a tokenizer.json",
         )
     return ExternalTokenizer(path) if path.is_dir() else bpe.load(path, path.stem)

@@ -58,7 +58,7 @@ class TokenFile:
             raise DataError(
                 "the tokens of the data are no longer whole",
                 where=self._path,
-                mend="delete that folder; the next start makes it anew",
+                fix="delete that folder; the next start makes it anew",
             )
         return np.frombuffer(raw, self._dtype)
 

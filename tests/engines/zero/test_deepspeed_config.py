@@ -145,7 +145,7 @@ def test_a_conflict_shows_both_sides_and_the_way_out(own, setting, told, typed):
     assert (found.setting, found.told) == (setting, told)
     assert found.problem == f"differs from {setting}"
     leave = 'leave it out or write "auto"'
-    assert found.mend == (f"{leave}; or type  {typed}" if typed else leave)
+    assert found.fix == (f"{leave}; or type  {typed}" if typed else leave)
 
 
 def test_the_key_of_a_conflict_is_dotted_and_its_value_that_of_the_file():
@@ -176,7 +176,7 @@ def test_clipping_off_is_zero_in_deepspeeds_words():
 
 
 def test_true_is_not_one_and_text_is_not_a_number():
-    assert only({"gradient_clipping": True}).mend == 'leave it out or write "auto"'
+    assert only({"gradient_clipping": True}).fix == 'leave it out or write "auto"'
     assert only({"train_batch_size": "32"}).value == "32"
 
 
@@ -185,7 +185,7 @@ def test_deepspeeds_bf16_block_is_our_bf16_params():
     assert conflicts(on, said(precision="bf16-params")) == []
     assert only(on, precision="bf16").told == "bf16"
     off = only({"bf16": {"enabled": False}}, precision="bf16-params")
-    assert off.mend.endswith("--precision bf16")
+    assert off.fix.endswith("--precision bf16")
 
 
 def test_deepspeeds_fp16_block_keeps_fp16_weights_and_never_fits():
@@ -208,8 +208,8 @@ def test_weights_of_zero3_offload_may_stay_on_the_device():
         return {"zero_optimization": {"offload_param": {"device": device}}}
 
     assert conflicts(own("none"), said("zero3-offload")) == []
-    assert only(own("nvme"), engine="zero3-offload").legal == ("cpu", "none", "auto")
-    assert only(own("cpu"), engine="zero3").mend.endswith("--engine zero3-offload")
+    assert only(own("nvme"), engine="zero3-offload").allowed == ("cpu", "none", "auto")
+    assert only(own("cpu"), engine="zero3").fix.endswith("--engine zero3-offload")
 
 
 def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
@@ -237,16 +237,16 @@ def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
         ({"colour": "red"}, "colour", None),
     ],
 )
-def test_an_unknown_key_is_answered_with_the_nearest(own, key, nearest):
+def test_an_unknown_key_is_answered_with_the_nearest(own, key, did_you_mean):
     found = only(own)
-    assert (found.key, found.nearest) == (key, nearest)
+    assert (found.key, found.did_you_mean) == (key, did_you_mean)
     assert found.problem == "is no key of DeepSpeed that is of use here"
-    assert len(found.legal) <= 12
+    assert len(found.allowed) <= 12
 
 
 def test_values_are_shown_in_the_words_of_json():
-    assert only({"fp16": {"enabled": True}}).legal == ("false", "auto")
-    assert only({"train_batch_size": 1}).legal == ("32", "auto")
+    assert only({"fp16": {"enabled": True}}).allowed == ("false", "auto")
+    assert only({"train_batch_size": 1}).allowed == ("32", "auto")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_values_are_shown_in_the_words_of_json():
 )
 def test_a_key_that_would_not_be_read_is_refused(own, setting):
     found = only(own)
-    assert found.mend == "leave it out"
+    assert found.fix == "leave it out"
     if setting:
         assert found.setting == setting
 

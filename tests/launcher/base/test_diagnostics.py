@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import Fault, SettingsError, nearest, plain, render
+from launcher.base.diagnostics import (
+    Diagnostic,
+    SettingsError,
+    as_json,
+    listed,
+    nearest_match,
+    plain,
+    render,
+)
 from tests.launcher.given import NEW_CPU, SERVER, resolved
 
 
@@ -34,219 +41,231 @@ IN_A_FILE = [
         "precision: bf61",
         """
 error: precision 'bf61' is not known
-  from     mine.yaml, line 1: precision   (replaces fp32 of ds_configs/models/language.yaml, line N)
-  legal    fp32, tf32, bf16, fp16, bf16-params
-  nearest  bf16; write  precision: bf16
+  where         mine.yaml, line 1: precision (overrides fp32 from ds_configs/models/language.yaml, line N)
+  allowed       fp32, tf32, bf16, fp16, bf16-params
+  did you mean  bf16
+  fix           write  precision: bf16
 """,
     ),
     (
         "train:\n  epoch: 3",
         """
 error: key 'train.epoch' is not known
-  from     mine.yaml, line 2: train.epoch
-  legal    accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
+  where         mine.yaml, line 2: train.epoch
+  allowed       accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
 on_nonfinite, preview, seed, timing
-  nearest  train.epochs; write  epochs: 3
+  did you mean  train.epochs
+  fix           write  epochs: 3
 """,
     ),
     (
         "lr: 1e-3",
         """
 error: key 'lr' is not known
-  from     mine.yaml, line 1: lr
-  legal    25 names; see  python -m launcher explain
-  nearest  optim.lr; write  optim.lr: 1e-3
+  where         mine.yaml, line 1: lr
+  allowed       25 names; see  python -m launcher explain
+  did you mean  optim.lr
+  fix           write  optim.lr: 1e-3
 """,
     ),
     (
         "optm: {lr: 1e-3}",
         """
 error: key 'optm' is not known
-  from     mine.yaml, line 1: optm
-  legal    25 names; see  python -m launcher explain
-  nearest  optim; write  optim: {lr: 1e-3}
+  where         mine.yaml, line 1: optm
+  allowed       25 names; see  python -m launcher explain
+  did you mean  optim
+  fix           write  optim: {lr: 1e-3}
 """,
     ),
     (
         "optim: {lr: fast}",
         """
 error: optim.lr 'fast' is text, not a number
-  from     mine.yaml, line 1: optim.lr   (replaces 0.002 of ds_configs/models/language.yaml, line N)
-  legal    a number, above 0
+  where         mine.yaml, line 1: optim.lr (overrides 0.002 from ds_configs/models/language.yaml, line N)
+  allowed       a number, above 0
 """,
     ),
     (
         "optim: {lr: '1e-3'}",
         """
 error: optim.lr '1e-3' is text, not a number
-  from     mine.yaml, line 1: optim.lr   (replaces 0.002 of ds_configs/models/language.yaml, line N)
-  legal    a number, above 0
-  nearest  1e-3; write  lr: 1e-3
+  where         mine.yaml, line 1: optim.lr (overrides 0.002 from ds_configs/models/language.yaml, line N)
+  allowed       a number, above 0
+  did you mean  1e-3
+  fix           write  lr: 1e-3
 """,
     ),
     (
         "train: {seed: 1e3}",
         """
 error: train.seed 1e3 is not a whole number
-  from     mine.yaml, line 1: train.seed
-  legal    a whole number, at least 0, below 9223372036854775808
-  nearest  1000; write  seed: 1000
+  where         mine.yaml, line 1: train.seed
+  allowed       a whole number, at least 0, below 9223372036854775808
+  did you mean  1000
+  fix           write  seed: 1000
 """,
     ),
     (
         "engine: {threads: 1_000}",
         """
 error: engine.threads '1_000' is text, not a whole number
-  from     mine.yaml, line 1: engine.threads
-  legal    a whole number, at least 1
-  nearest  1000; write  threads: 1000
+  where         mine.yaml, line 1: engine.threads
+  allowed       a whole number, at least 1
+  did you mean  1000
+  fix           write  threads: 1000
 """,
     ),
     (
         "train: {ema: 1}",
         """
 error: train.ema 1 is out of range
-  from     mine.yaml, line 1: train.ema
-  legal    a number, above 0, below 1
+  where         mine.yaml, line 1: train.ema
+  allowed       a number, above 0, below 1
 """,
     ),
     (
         "optim: {eps: .inf}",
         """
 error: optim.eps .inf is not a finite number
-  from     mine.yaml, line 1: optim.eps
-  legal    a number, above 0
+  where         mine.yaml, line 1: optim.eps
+  allowed       a number, above 0
 """,
     ),
     (
         "optim: {betas: [0.9]}",
         """
 error: optim.betas [0.9] has the wrong length
-  from     mine.yaml, line 1: optim.betas
-  legal    two numbers, each at least 0 and below 1
+  where         mine.yaml, line 1: optim.betas
+  allowed       two numbers, each at least 0 and below 1
 """,
     ),
     (
         "optim: {clip_norm: none}",
         """
 error: optim.clip_norm 'none' is text, not a number
-  from     mine.yaml, line 1: optim.clip_norm   \
+  where         mine.yaml, line 1: optim.clip_norm   \
 (replaces 1 of ds_configs/models/language.yaml, line N)
-  legal    a number, above 0, or null
-  nearest  null; write  clip_norm: null
+  allowed       a number, above 0, or null
+  did you mean  null
+  fix           write  clip_norm: null
 """,
     ),
     (
         "engine: zero2",
         """
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
-  from     mine.yaml, line 1: engine
-  legal    name, nproc, threads, bind_cores, timeout_s, max_restarts, ds_config
-  mend     write  engine.name: zero2
+  where         mine.yaml, line 1: engine
+  allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, ds_config
+  fix           write  engine.name: zero2
 """,
     ),
     (
         "schedule: {warmup: 5 percent}",
         """
 error: schedule.warmup '5 percent' is not understood
-  from     mine.yaml, line 1: schedule.warmup   \
+  where         mine.yaml, line 1: schedule.warmup   \
 (replaces 5 of ds_configs/models/language.yaml, line N)
-  legal    a number of steps, a share such as '5%', or epochs such as '2 epochs'
+  allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
 """,
     ),
     (
         "save: {every: 0}",
         """
 error: save.every 0 is out of range
-  from     mine.yaml, line 1: save.every   \
+  where         mine.yaml, line 1: save.every   \
 (replaces null of ds_configs/models/language.yaml, line N)
-  legal    a number of steps, a share such as '5%', or epochs such as '2 epochs'
+  allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
 """,
     ),
     (
         "memory: {activation_checkpointing: every two}",
         """
 error: memory.activation_checkpointing 'every two' is not understood
-  from     mine.yaml, line 1: memory.activation_checkpointing   \
+  where         mine.yaml, line 1: memory.activation_checkpointing   \
 (replaces none of ds_configs/models/language.yaml, line N)
-  legal    none, full, or such as 'every 2'
+  allowed       none, full, or such as 'every 2'
 """,
     ),
     (
         "train: {on_nonfinite: skip}",
         """
 error: train.on_nonfinite 'skip' is not understood
-  from     mine.yaml, line 1: train.on_nonfinite
-  legal    stop, or such as 'skip 3'
+  where         mine.yaml, line 1: train.on_nonfinite
+  allowed       stop, or such as 'skip 3'
 """,
     ),
     (
         "compile: yes",
         """
 error: compile 'yes' is not known
-  from     mine.yaml, line 1: compile
-  legal    auto, on, off
-  nearest  on; write  compile: on
+  where         mine.yaml, line 1: compile
+  allowed       auto, on, off
+  did you mean  on
+  fix           write  compile: on
 """,
     ),
     (
         "train: {preview: off}",
         """
 error: train.preview 'off' is not true or false
-  from     mine.yaml, line 1: train.preview
-  legal    true or false
-  nearest  false; write  preview: false
+  where         mine.yaml, line 1: train.preview
+  allowed       true or false
+  did you mean  false
+  fix           write  preview: false
 """,
     ),
     (
         "data: {path: 2024}",
         """
 error: data.path 2024 is not text
-  from     mine.yaml, line 1: data.path   \
+  where         mine.yaml, line 1: data.path   \
 (replaces embedded:python of ds_configs/models/language.yaml, line N)
-  legal    a text
-  nearest  "2024"; write  path: "2024"
+  allowed       a text
+  did you mean  "2024"; write  path: "2024"
 """,
     ),
     (
         "model: {family: langage}",
         """
 error: model 'langage' is not known
-  from     mine.yaml, line 1: model.family
-  legal    event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
+  where         mine.yaml, line 1: model.family
+  allowed       event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
 package.module:Class
-  nearest  language; write  family: language
+  did you mean  language
+  fix           write  family: language
 """,
     ),
     (
         "mode: Ultra_Fast",
         """
 error: mode 'Ultra_Fast' is not known
-  from     mine.yaml, line 1: mode
-  legal    default, benchmark, conservative, fast, lite, resource-efficient, staged, ultra-fast
-  nearest  ultra-fast; write  mode: ultra-fast
+  where         mine.yaml, line 1: mode
+  allowed       default, benchmark, conservative, fast, lite, resource-efficient, staged, ultra-fast
+  did you mean  ultra-fast
+  fix           write  mode: ultra-fast
 """,
     ),
     (
         "optim: {lr: 1}\noptim: {lr: 2}",
         """
 error: mine.yaml cannot be read as YAML: the key 'optim' stands twice, first in line 1
-  from     mine.yaml, line 2, column 1
+  where         mine.yaml, line 2, column 1
 """,
     ),
     (
         "train: {seed: 1}\ntrain.seed: 2",
         """
 error: train.seed is given twice, as 1 and as 2
-  from     mine.yaml, line 1, and mine.yaml, line 2
-  mend     leave one of them out
+  where         mine.yaml, line 1, and mine.yaml, line 2
+  fix           leave one of them out
 """,
     ),
     (
         "optim:\n  lr: 1: 2",
         """
 error: mine.yaml cannot be read as YAML: mapping values are not allowed in this context
-  from     mine.yaml, line 2, column 8
+  where         mine.yaml, line 2, column 8
 """,
     ),
     (
@@ -254,49 +273,50 @@ error: mine.yaml cannot be read as YAML: mapping values are not allowed in this 
         """
 error: mine.yaml cannot be read as YAML: 017 has two meanings, by its leading 0; write 17, or as \
 a text '017'
-  from     mine.yaml, line 1, column 20
+  where         mine.yaml, line 1, column 20
 """,
     ),
     (
         b"optim:\n  # caf\xe9\n",
         """
 error: mine.yaml is not UTF-8 text: byte 14 is 0xe9
-  from     mine.yaml, line 2
-  mend     save the file as UTF-8
+  where         mine.yaml, line 2
+  fix           save the file as UTF-8
 """,
     ),
     (
         "- optim",
         """
 error: mine.yaml holds no settings: its root is no mapping
-  from     mine.yaml, line 1
-  legal    keys with values, such as  optim: {lr: 1e-3}
+  where         mine.yaml, line 1
+  allowed       keys with values, such as  optim: {lr: 1e-3}
 """,
     ),
     (
         "limits: {swap: 85}",
         """
 error: limits.swap 85 is above limits.critical.swap 80 of built-in
-  from     mine.yaml, line 1: limits.swap
+  where         mine.yaml, line 1: limits.swap
 """,
     ),
     (
         "train: {global_batch: 40, micro_batch: 16}",
         """
 error: train.global_batch 40 is no multiple of train.micro_batch 16
-  from     mine.yaml, line 1: train.global_batch; mine.yaml, line 1: train.micro_batch
-  legal    a micro_batch that divides 40
-  nearest  10; write  micro_batch: 10  or  train.global_batch 32
+  where         mine.yaml, line 1: train.global_batch; mine.yaml, line 1: train.micro_batch
+  allowed       a micro_batch that divides 40
+  did you mean  10
+  fix           write  micro_batch: 10  or  train.global_batch 32
 """,
     ),
     (
         "train: {global_batch: 40, micro_batch: 16, accumulation: 2}",
         """
 error: train.global_batch 40 is not train.micro_batch 16 × train.accumulation 2, which is 32
-  from     mine.yaml, line 1: train.global_batch; mine.yaml, line 1: train.micro_batch; \
+  where         mine.yaml, line 1: train.global_batch; mine.yaml, line 1: train.micro_batch; \
 mine.yaml, line 1: train.accumulation
-  legal    the global batch, or micro-batch and accumulation of one process
-  nearest  32; leave one of the three out
+  allowed       the global batch, or micro-batch and accumulation of one process
+  did you mean  32; leave one of the three out
 """,
     ),
 ]
@@ -312,115 +332,125 @@ ON_THE_COMMAND_LINE = [
         {"model": "langage:tiny"},
         """
 error: model 'langage' is not known
-  from     --model langage:tiny
-  legal    event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
+  where         --model langage:tiny
+  allowed       event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
 package.module:Class
-  nearest  language; write  --model language
+  did you mean  language
+  fix           write  --model language
 """,
     ),
     (
         {"model": "language:ful"},
         """
 error: model size 'ful' is not known
-  from     --model language:ful   (replaces full of ds_configs/models/language.yaml, line N)
-  legal    tiny, small, lite, full, 124M, 350M, 1.3B
-  nearest  full; write  --model language:full
+  where         --model language:ful (overrides full from ds_configs/models/language.yaml, line N)
+  allowed       tiny, small, lite, full, 124M, 350M, 1.3B
+  did you mean  full
+  fix           write  --model language:full
 """,
     ),
     (
         {"mode": "fst"},
         """
 error: mode 'fst' is not known
-  from     --mode fst
-  legal    default, benchmark, conservative, fast, lite, resource-efficient, staged, ultra-fast
-  nearest  fast; write  --mode fast
+  where         --mode fst
+  allowed       default, benchmark, conservative, fast, lite, resource-efficient, staged, ultra-fast
+  did you mean  fast
+  fix           write  --mode fast
 """,
     ),
     (
         {"mode": "staged"},
         """
 error: mode 'staged' needs stages, and language declares none
-  from     --mode staged
-  legal    families that declare stages: eeg_text
-  mend     write  --mode resource-efficient  to lower the peak of memory in one run
+  where         --mode staged
+  allowed       families that declare stages: eeg_text
+  fix           write  --mode resource-efficient  to lower the peak of memory in one run
 """,
     ),
     (
         {"engine": "zero_2_offload"},
         """
 error: engine 'zero_2_offload' is not known
-  from     --engine zero_2_offload
-  legal    local, ddp, fsdp, fsdp-offload, oss, zero1, zero2, zero3, zero2-offload, zero3-offload
-  nearest  zero2-offload; write  --engine zero2-offload
+  where         --engine zero_2_offload
+  allowed       local, ddp, fsdp, fsdp-offload, oss, zero1, zero2, zero3, zero2-offload, zero3-offload
+  did you mean  zero2-offload
+  fix           write  --engine zero2-offload
 """,
     ),
     (
         {"nproc": "0"},
         """
 error: engine.nproc 0 is out of range
-  from     --nproc 0
-  legal    a whole number, at least 1
-  nearest  1; write  --nproc 1
+  where         --nproc 0
+  allowed       a whole number, at least 1
+  did you mean  1
+  fix           write  --nproc 1
 """,
     ),
     (
         {"nproc": "9"},
         """
 error: engine.nproc 9 is more than the 2 cores of this machine
-  from     --nproc 9
-  legal    1 to 2
-  nearest  2; write  --nproc 2
+  where         --nproc 9
+  allowed       1 to 2
+  did you mean  2
+  fix           write  --nproc 2
 """,
     ),
     (
         {"nproc": "8", "machine": SERVER},
         """
 error: engine.nproc 8 is more than the 4 GPUs of this machine
-  from     --nproc 8
-  legal    1 to 4
-  nearest  4; write  --nproc 4
+  where         --nproc 8
+  allowed       1 to 4
+  did you mean  4
+  fix           write  --nproc 4
 """,
     ),
     (
         {"batch_size": "-3"},
         """
 error: train.micro_batch -3 is out of range
-  from     --batch-size -3   (replaces 8 of ds_configs/models/language.yaml, line N)
-  legal    a whole number, at least 1
-  nearest  1; write  --batch-size 1
+  where         --batch-size -3 (overrides 8 from ds_configs/models/language.yaml, line N)
+  allowed       a whole number, at least 1
+  did you mean  1
+  fix           write  --batch-size 1
 """,
     ),
     (
         {"batch_size": "5", "world_size": 2},
         """
 error: a global batch of 5 cannot be shared by 2 processes
-  from     --batch-size 5
-  legal    a multiple of 2, or a number of processes that divides 5
-  nearest  4, or 1 processes; write  --set train.global_batch=4
+  where         --batch-size 5
+  allowed       a multiple of 2, or a number of processes that divides 5
+  did you mean  4, or 1 processes
+  fix           write  --set train.global_batch=4
 """,
     ),
     (
         {"lr": "1e-3x"},
         """
 error: optim.lr '1e-3x' is text, not a number
-  from     --lr 1e-3x   (replaces 0.002 of ds_configs/models/language.yaml, line N)
-  legal    a number, above 0
+  where         --lr 1e-3x (overrides 0.002 from ds_configs/models/language.yaml, line N)
+  allowed       a number, above 0
 """,
     ),
     (
         {"precision": "fp16", "machine": NEW_CPU},
         """
 error: precision 'fp16' needs a GPU, and this run is on the CPU
-  from     --precision fp16   (replaces fp32 of ds_configs/models/language.yaml, line N)
-  legal    fp32, bf16, bf16-params on a CPU
-  nearest  bf16; write  --precision bf16
+  where         --precision fp16 (overrides fp32 from ds_configs/models/language.yaml, line N)
+  allowed       fp32, bf16, bf16-params on a CPU
+  did you mean  bf16
+  fix           write  --precision bf16
 """,
     ),
     (
         {"data": "nowhere"},
         """
 error: data.path 'nowhere' is not there
-  from     --data nowhere
+  where         --data nowhere
 """,
     ),
 ]
@@ -436,42 +466,44 @@ SET = [
         "optim",
         """
 error: --set optim sets nothing
-  from     --set optim
-  legal    --set KEY=VALUE, such as  --set optim.lr=1e-3
+  where         --set optim
+  allowed       --set KEY=VALUE, such as  --set optim.lr=1e-3
 """,
     ),
     (
         "train.epoch=3",
         """
 error: key 'train.epoch' is not known
-  from     --set train.epoch=3
-  legal    accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
+  where         --set train.epoch=3
+  allowed       accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
 on_nonfinite, preview, seed, timing
-  nearest  train.epochs; write  --set train.epochs=3
+  did you mean  train.epochs
+  fix           write  --set train.epochs=3
 """,
     ),
     (
         "qqq.zzz=3",
         """
 error: key 'qqq.zzz' is not known
-  from     --set qqq.zzz=3
-  legal    25 names; see  python -m launcher explain
+  where         --set qqq.zzz=3
+  allowed       25 names; see  python -m launcher explain
 """,
     ),
     (
         "optim.betas=[0.9",
         """
 error: --set optim.betas=[0.9 cannot be read: did not find expected ',' or ']'
-  from     --set optim.betas=[0.9
+  where         --set optim.betas=[0.9
 """,
     ),
     (
         "data.control=nois",
         """
 error: data.control 'nois' is not known
-  from     --set data.control=nois
-  legal    real, noise
-  nearest  noise; write  --set data.control=noise
+  where         --set data.control=nois
+  allowed       real, noise
+  did you mean  noise
+  fix           write  --set data.control=noise
 """,
     ),
 ]
@@ -485,15 +517,15 @@ def test_a_set_that_is_wrong_is_answered_so(lines, text, said):
 def test_an_option_and_a_set_that_disagree_are_answered_so(lines):
     assert lines("optim.lr=2e-3", lr="1e-3") == (
         "error: optim.lr is given twice, as 1e-3 and as 2e-3\n"
-        "  from     --lr 1e-3, and --set optim.lr=2e-3\n"
-        "  mend     leave one of them out"
+        "  where         --lr 1e-3, and --set optim.lr=2e-3\n"
+        "  fix           leave one of them out"
     )
 
 
 def test_broken_json_is_answered_with_line_and_column(lines):
     assert lines(text='{"optim":\n {"lr": }}', name="mine.json") == (
         "error: mine.json cannot be read as JSON: expecting value\n"
-        "  from     mine.json, line 2, column 9"
+        "  where         mine.json, line 2, column 9"
     )
 
 
@@ -501,15 +533,16 @@ def test_a_file_that_is_not_there_is_answered_with_one_that_is(lines):
     Path("mine.yaml").touch()
     assert lines(configs=[Path("mein.yaml")]) == (
         "error: there is no file mein.yaml\n"
-        "  from     --config mein.yaml\n"
-        "  nearest  mine.yaml; write  --config mine.yaml"
+        "  where         --config mein.yaml\n"
+        "  did you mean  mine.yaml",
+        "  fix           write  --config mine.yaml",
     )
 
 
 def test_a_folder_is_no_settings_file(lines):
     Path("folder").mkdir()
     assert lines(configs=[Path("folder")]) == (
-        "error: folder cannot be read: is a directory\n  from     --config folder"
+        "error: folder cannot be read: is a directory\n  where         --config folder"
     )
 
 
@@ -524,8 +557,8 @@ def test_faults_of_several_sources_come_at_once_and_in_order(lines):
 
 
 def test_for_machines_a_fault_is_an_object_with_its_fields():
-    fault = Fault("a 'b' is not known", "a", "b", "x.yaml, line 1: a", (1, "y"), "c", "c", "d")
-    assert diagnostics.as_json([fault]) == [
+    fault = Diagnostic("a 'b' is not known", "a", "b", "x.yaml, line 1: a", (1, "y"), "c", "c", "d")
+    assert as_json([fault]) == [
         {
             "severity": "error",
             "what": "a 'b' is not known",
@@ -541,7 +574,7 @@ def test_for_machines_a_fault_is_an_object_with_its_fields():
 
 
 def test_a_warning_begins_with_its_name():
-    assert render([Fault("careful", severity="warning")]) == "warning: careful"
+    assert render([Diagnostic("careful", severity="warning")]) == "warning: careful"
 
 
 @pytest.mark.parametrize(
@@ -556,15 +589,13 @@ def test_a_warning_begins_with_its_name():
     ],
 )
 def test_the_nearest_name_ignores_case_and_dashes(word, found):
-    assert nearest(word, ["ddp", "fsdp", "fsdp-offload", "zero2", "zero3"]) == found
+    assert nearest_match(word, ["ddp", "fsdp", "fsdp-offload", "zero2", "zero3"]) == found
 
 
 def test_above_twelve_options_the_command_that_lists_them_is_named():
     names = [f"n{i}" for i in range(13)]
-    assert diagnostics.listed(names[:12], "list models") == ", ".join(names[:12])
-    assert diagnostics.listed(names, "list models") == (
-        "13 names; see  python -m launcher list models"
-    )
+    assert listed(names[:12], "list models") == ", ".join(names[:12])
+    assert listed(names, "list models") == ("13 names; see  python -m launcher list models")
 
 
 @pytest.mark.parametrize(

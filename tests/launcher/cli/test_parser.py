@@ -12,12 +12,12 @@ from launcher.cli.parser import read
 
 def words(line: str):
     request = read(line.split())
-    assert render(request.faults) == ""
+    assert render(request.diagnostics) == ""
     return request.words
 
 
-def faults(line: str) -> str:
-    return render(read(line.split()).faults)
+def diagnostics(line: str) -> str:
+    return render(read(line.split()).diagnostics)
 
 
 def test_run_is_the_command_that_need_not_be_typed():
@@ -82,50 +82,54 @@ def test_explain_takes_a_key_among_the_options_of_run():
 
 
 def test_an_unknown_option_is_told_with_its_nearest():
-    assert faults("--epohcs 3").splitlines() == [
+    assert diagnostics("--epohcs 3").splitlines() == [
         "error: option '--epohcs' is not known",
-        "  from     the command line: --epohcs",
-        f"  legal    {len(OPTIONS) + 1} options; see  python -m launcher --help",
-        "  nearest  --epochs; write  --epochs",
+        "  where         the command line: --epohcs",
+        f"  allowed       {len(OPTIONS) + 1} options; see  python -m launcher --help",
+        "  did you mean  --epochs",
+        "  fix           write  --epochs",
     ]
 
 
 def test_the_value_of_an_unknown_option_is_no_fault_of_its_own():
-    assert faults("--epohcs 3").count("error:") == 1
-    assert "write  --lr=3" in faults("--lrr=3")
+    assert diagnostics("--epohcs 3").count("error:") == 1
+    assert "write  --lr=3" in diagnostics("--lrr=3")
 
 
 def test_all_unknown_words_are_told_together_in_their_order():
-    told = [line for line in faults("--aaa --lite --bbb 1 --ccc").splitlines() if "error" in line]
+    told = [
+        line for line in diagnostics("--aaa --lite --bbb 1 --ccc").splitlines() if "error" in line
+    ]
     assert [line.split("'")[1] for line in told] == ["--aaa", "--bbb", "--ccc"]
 
 
 def test_an_abbreviation_is_no_option():
-    assert "option '--prec' is not known" in faults("--prec fp32")
+    assert "option '--prec' is not known" in diagnostics("--prec fp32")
 
 
 def test_an_unknown_command_is_told_with_its_nearest():
-    assert faults("exlpain").splitlines() == [
+    assert diagnostics("exlpain").splitlines() == [
         "error: command 'exlpain' is not known",
-        "  from     the command line, first word",
-        "  legal    run, resume, explain, list, verify, compare, submit, export, track, new-task, "
+        "  where         the command line, first word",
+        "  allowed       run, resume, explain, list, verify, compare, submit, export, track, new-task, "
         "data, completion; or options, for run",
-        "  nearest  explain; write  python -m launcher explain",
+        "  did you mean  explain",
+        "  fix           write  python -m launcher explain",
     ]
 
 
 def test_a_model_mode_or_engine_without_its_option_is_told_the_option():
-    assert "  nearest  --engine zero2" in faults("--lite zero2")
-    assert "  nearest  --mode fast" in faults("--lr 1 fast")
-    assert "  nearest  --model language:tiny" in faults("--lite language:tiny")
+    assert "  did you mean  --engine zero2" in diagnostics("--lite zero2")
+    assert "  did you mean  --mode fast" in diagnostics("--lr 1 fast")
+    assert "  did you mean  --model language:tiny" in diagnostics("--lite language:tiny")
 
 
 def test_a_list_needs_to_know_what():
-    assert faults("list").splitlines() == [
+    assert diagnostics("list").splitlines() == [
         "error: list needs to know what",
-        "  from     the command line: list",
-        "  legal    models, modes, engines",
-        "  mend     write  python -m launcher list models",
+        "  where         the command line: list",
+        "  allowed       models, modes, engines",
+        "  fix           write  python -m launcher list models",
     ]
 
 
@@ -157,12 +161,12 @@ def test_help_of_a_wrong_command_is_the_fault(capsys):
 
 def test_a_command_has_some_options_of_run_and_some_of_its_own():
     request = read(["verify", "mine", "--engine", "ddp", "--nproc", "2", "--json"])
-    assert request.faults == []
+    assert request.diagnostics == []
     assert (request.word, request.words.engine) == ("mine", "ddp")
     assert request.words.options == {"engine.nproc": ("--nproc", "2")}
     assert request.flags == {"--json"}
 
     request = read(["export", "mine", "--format", "hf", "--checkpoint=best", "--out", "there"])
-    assert request.faults == []
+    assert request.diagnostics == []
     assert request.values == {"--format": "hf", "--checkpoint": "best"}
     assert request.out == Path("there")

@@ -8,7 +8,7 @@ from typing import Any
 
 from launcher.compare.measures import Measured, read
 from launcher.run_folder import run_folder
-from training.callbacks.base import Budget
+from training.callbacks.base import TrainPlan
 from training.evaluation.target import Target
 from training.logging.plain_json import encode
 
@@ -33,7 +33,7 @@ def run(
     """A run of a step for each of `seconds`; `evaluations`: step -> (val_loss, seconds)."""
     folder.mkdir(parents=True, exist_ok=True)
     judged = evaluations or {}
-    plan = Budget(
+    plan = TrainPlan(
         *(total, per_epoch, 8, 8, 1, 1, "tokens"),
         eval_every=eval_every,
         eval_each_epoch=eval_each_epoch,

@@ -81,7 +81,7 @@ def test_a_run_is_told_the_words_of_the_person_and_those_of_the_comparison():
         "--set=train.preview=false",
     ]
     again = read(["run", *typed])
-    assert not again.faults
+    assert not again.diagnostics
     assert again.words.sets == list(fast.words.sets)
 
 

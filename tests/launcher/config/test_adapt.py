@@ -51,9 +51,9 @@ def test_adafactor_stays_where_weights_are_whole(engine):
 def test_adafactor_that_a_person_types_is_refused_where_weights_are_cut():
     with pytest.raises(SettingsError) as error:
         resolved("optim.name=adafactor", "engine.name=zero2", model="language", machine=SERVER)
-    (fault,) = error.value.faults
-    assert fault.legal == "adamw, sgd under engine zero2; adafactor under local, ddp, oss"
-    assert (fault.key, fault.nearest) == ("optim.name", "adamw")
+    (fault,) = error.value.diagnostics
+    assert fault.allowed == "adamw, sgd under engine zero2; adafactor under local, ddp, oss"
+    assert (fault.key, fault.did_you_mean) == ("optim.name", "adamw")
 
 
 def test_debugging_turns_workers_off_and_determinism_on():
@@ -130,4 +130,4 @@ def test_more_processes_than_cores_or_gpus_are_refused(machine, most):
     assert resolved(machine=machine, nproc=str(most)).nproc == most
     with pytest.raises(SettingsError) as raised:
         resolved(machine=machine, nproc=str(most * 2))
-    assert raised.value.faults[0].nearest == str(most)
+    assert raised.value.diagnostics[0].did_you_mean == str(most)

@@ -82,10 +82,10 @@ def test_an_awkward_share_takes_the_largest_micro_batch_that_divides():
         (["train.global_batch=2"], 4, "4, or 2 processes"),
     ],
 )
-def test_what_does_not_divide_is_answered_with_what_does(sets, world_size, nearest):
+def test_what_does_not_divide_is_answered_with_what_does(sets, world_size, did_you_mean):
     with pytest.raises(SettingsError) as raised:
         numbers(*sets, world_size=world_size)
-    assert [fault.nearest for fault in raised.value.faults] == [nearest]
+    assert [fault.did_you_mean for fault in raised.value.diagnostics] == [did_you_mean]
 
 
 def test_solved_numbers_stand_in_the_settings_with_what_they_replaced():

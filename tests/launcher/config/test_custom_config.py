@@ -71,13 +71,14 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     assert run.settings.model.width == 9
     assert "  width: 9\n" in settings_text.settings_yaml(run)
     assert wrong(line, "model.width=wide").startswith(
-        "error: model.width 'wide' is text, not a whole number\n  from     --set model.width=wide\n"
+        "error: model.width 'wide' is text, not a whole number\n  where         --set model.width=wide\n"
     )
     assert wrong(line, "model.widht=9").splitlines() == [
         "error: key 'model.widht' is not known",
-        "  from     --set model.widht=9",
-        "  legal    family, folder, width",
-        "  nearest  model.width; write  --set model.width=9",
+        "  where         --set model.widht=9",
+        "  allowed       family, folder, width",
+        "  did you mean  model.width",
+        "  fix           write  --set model.width=9",
     ]
 
 
@@ -117,7 +118,7 @@ def test_a_size_of_a_task_without_sizes_is_refused(line):
     assert "key 'model.widht' is not known" in wrong(f"{line}:large", "model.widht=3")
     assert wrong(f"{line}:large").splitlines() == [
         "error: NAME:Line has no sizes, and size 'large' is asked for",
-        "  from     --model NAME:Line:large",
+        "  where         --model NAME:Line:large",
     ]
 
 
@@ -141,10 +142,11 @@ def test_an_unknown_key_among_the_defaults_is_told_with_its_line(here):
     name = write(here, text)
     assert wrong(f"{name}:Line").splitlines() == [
         "error: key 'train.epoch' is not known",
-        "  from     NAME.py, line 7: train.epoch",
-        "  legal    accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, "
+        "  where         NAME.py, line 7: train.epoch",
+        "  allowed       accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, "
         "micro_batch, on_nonfinite, preview, seed, timing",
-        "  nearest  train.epochs; write  epochs: 2",
+        "  did you mean  train.epochs",
+        "  fix           write  epochs: 2",
     ]
 
 

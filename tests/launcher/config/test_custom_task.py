@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import SettingsError
+from launcher.base.diagnostics import SettingsError, as_json
 from launcher.config import custom_task
 from tests.launcher.given import resolved
 from tests.launcher.own_tasks import BODY, HEAD, LINE, write
@@ -56,8 +55,8 @@ def test_two_tasks_of_one_name_in_one_process_are_told_apart(here):
     assert resolved("model.folder=one", model=f"{name}:Line")
     assert told(f"{name}:Line", "model.folder=two").splitlines() == [
         "error: NAME:Line of two cannot be used: this process has imported another one",
-        "  from     --set model.folder=two",
-        f"  legal    {here / 'one'}, or a process of its own",
+        "  where         --set model.folder=two",
+        f"  allowed       {here / 'one'}, or a process of its own",
     ]
     (here / "two" / f"{name}.py").unlink()
     assert resolved("model.folder=two", model=f"{name}:Line")
@@ -72,8 +71,8 @@ def test_our_own_packages_are_not_looked_for_a_task(here):
     write(here / "models", HEAD + LINE + BODY, "mine")
     assert told("models.mine:Line").splitlines() == [
         "error: module 'NAME' would lie in 'models', which is a package of this program",
-        "  from     --model NAME:Line",
-        "  legal    any name that does not begin with "
+        "  where         --model NAME:Line",
+        "  allowed       any name that does not begin with "
         "ds_configs, engines, models, slurm, training, launcher",
     ]
 
@@ -82,18 +81,21 @@ def test_a_module_that_is_not_there_is_told_with_the_nearest(here):
     write(here, "", "my_pictures")
     assert told("my_picture:Line") == (
         "error: there is no module 'NAME'\n"
-        "  from     --model NAME:Line\n"
-        "  legal    package.module:Class, where Python finds the module from here\n"
-        "  nearest  NAMEs:Line; write  --model NAMEs:Line"
+        "  where         --model NAME:Line\n"
+        "  allowed       package.module:Class, where Python finds the module from here\n"
+        "  did you mean  NAMEs:Line",
+        "  fix           write  --model NAMEs:Line",
     )
 
 
 def test_a_file_in_the_place_of_a_module_is_told_its_name(here):
     assert told("tasks/mine.py:Line").splitlines()[-1] == (
-        "  nearest  tasks.mine:Line; write  --model tasks.mine:Line"
+        "  did you mean  tasks.mine:Line",
+        "  fix           write  --model tasks.mine:Line",
     )
     assert told("/elsewhere/mine.py:Line").splitlines()[-1] == (
-        "  nearest  mine:Line; write  --model mine:Line --set model.folder=/elsewhere"
+        "  did you mean  mine:Line",
+        "  fix           write  --model mine:Line --set model.folder=/elsewhere",
     )
 
 
@@ -101,9 +103,10 @@ def test_a_class_that_is_not_there_is_told_with_those_that_are(here):
     name = write(here, HEAD + LINE + BODY)
     assert told(f"{name}:Lien") == (
         "error: there is no class 'Lien' in module 'NAME'\n"
-        "  from     --model NAME:Lien; NAME.py\n"
-        "  legal    Line\n"
-        "  nearest  NAME:Line; write  --model NAME:Line"
+        "  where         --model NAME:Lien; NAME.py\n"
+        "  allowed       Line\n"
+        "  did you mean  NAME:Line",
+        "  fix           write  --model NAME:Line",
     )
 
 
@@ -111,8 +114,8 @@ def test_what_is_no_class_is_told(here):
     name = write(here, HEAD + "Line = 3\n")
     assert told(f"{name}:Line") == (
         "error: 'Line' in module 'NAME' is no class\n"
-        "  from     --model NAME:Line; NAME.py\n"
-        "  legal    a class of it that is a task; this module has none"
+        "  where         --model NAME:Line; NAME.py\n"
+        "  allowed       a class of it that is a task; this module has none"
     )
 
 
@@ -120,7 +123,7 @@ def test_a_class_that_lacks_methods_is_told_each_of_them(here):
     name = write(here, HEAD + "class Line(OwnTask):\n    def build(self): ...\n")
     assert told(f"{name}:Line").splitlines()[:2] == [
         "error: class 'Line' is no task: it has no measure, samples",
-        "  from     --model NAME:Line; NAME.py, line 6",
+        "  where         --model NAME:Line; NAME.py, line 6",
     ]
     name = write(here, "class Line:\n    goal = units = channels_last = None\n")
     assert "it has no setup, build, data, collate, weight, loss, metric" in told(f"{name}:Line")
@@ -141,7 +144,7 @@ def test_a_module_that_raises_is_told_with_its_line(here, text, line, said):
     lines = told(f"{name}:Line").splitlines()
     assert lines[0].startswith("error: module 'NAME' cannot be imported: ")
     assert said in lines[0]
-    assert lines[1] == f"  from     --model NAME:Line; NAME.py, line {line}"
+    assert lines[1] == f"  where         --model NAME:Line; NAME.py, line {line}"
     assert len(lines) == 2
 
 
@@ -164,5 +167,5 @@ def test_in_a_file_it_is_told_with_the_line_of_the_file(here):
 def test_a_fault_has_its_fields_for_machines(here):
     with pytest.raises(SettingsError) as wrong:
         resolved(model="no_such_module:Line")
-    (fault,) = diagnostics.as_json(wrong.value.faults)
+    (fault,) = as_json(wrong.value.diagnostics)
     assert (fault["key"], fault["value"]) == ("model.family", "no_such_module:Line")

@@ -9,7 +9,7 @@ from launcher.config import late_checks
 from launcher.config.unused_settings import Taken
 from models.base import DataError
 from tests.launcher.given import resolved
-from training.callbacks.base import Budget
+from training.callbacks.base import TrainPlan
 
 
 def task(train, val):
@@ -18,8 +18,8 @@ def task(train, val):
 
 def warned(capsys, steps_per_epoch, left_out):
     run = resolved(batch_size="8")
-    budget = Budget(30, steps_per_epoch, 8, 8, 1, 1, "tokens", left_out=left_out)
-    late_checks.check(run, budget, Taken(run.settings), speaks=True)
+    train_plan = TrainPlan(30, steps_per_epoch, 8, 8, 1, 1, "tokens", left_out=left_out)
+    late_checks.check(run, train_plan, Taken(run.settings), speaks=True)
     return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
 
 
@@ -34,9 +34,9 @@ def test_samples_that_fill_no_batch_are_told_where_they_are_many(capsys):
 
 def test_the_mend_leaves_nothing_out():
     run = resolved()
-    budget = Budget(30, 2, 8, 8, 1, 1, "tokens", left_out=4)
-    [fault] = late_checks._left_out(run, budget)
-    assert fault.mend == "write  --set train.global_batch=5"
+    train_plan = TrainPlan(30, 2, 8, 8, 1, 1, "tokens", left_out=4)
+    [fault] = late_checks._left_out(run, train_plan)
+    assert fault.fix == "write  --set train.global_batch=5"
     assert (2 * 8 + 4) % 5 == 0
 
 

@@ -22,19 +22,19 @@ def test_a_change_is_of_the_default_and_not_of_the_general_mode():
         layer("size mode", train__micro_batch={"scale": 2}),
     ]
     for count, expected in ((2, 8), (3, 4), (4, 32)):
-        values, faults = merge("language", layers[:count])
-        assert (values["train.micro_batch"].value, faults) == (expected, [])
+        values, diagnostics = merge("language", layers[:count])
+        assert (values["train.micro_batch"].value, diagnostics) == (expected, [])
 
 
 @pytest.mark.parametrize("name", ["family", "config", "command line"])
 def test_only_modes_may_change_a_value_in_the_place_of_setting_it(name):
-    _, faults = merge("language", [layer(name, train__micro_batch={"scale": 2})])
-    assert [fault.key for fault in faults] == ["train.micro_batch"]
+    _, diagnostics = merge("language", [layer(name, train__micro_batch={"scale": 2})])
+    assert [fault.key for fault in diagnostics] == ["train.micro_batch"]
 
 
 def test_a_general_mode_may_speak_of_what_this_family_lacks():
-    values, faults = merge("language", [layer("mode", data__downsample=2, model__widths=[1])])
-    assert faults == []
+    values, diagnostics = merge("language", [layer("mode", data__downsample=2, model__widths=[1])])
+    assert diagnostics == []
     assert "data.downsample" not in values
 
 
@@ -42,15 +42,15 @@ def test_a_general_mode_may_speak_of_what_this_family_lacks():
     ("name", "key"), [("mode", "train.speed"), ("family mode", "data.downsample")]
 )
 def test_any_other_unknown_key_is_a_fault(name, key):
-    _, faults = merge("language", [layer(name, **{key.replace(".", "__"): 2})])
-    assert [fault.key for fault in faults] == [key]
+    _, diagnostics = merge("language", [layer(name, **{key.replace(".", "__"): 2})])
+    assert [fault.key for fault in diagnostics] == [key]
 
 
 def test_a_faulty_value_leaves_the_one_below():
-    values, faults = merge(
+    values, diagnostics = merge(
         "language", [layer("config", optim__lr="x"), layer("config", log__every=3)]
     )
-    assert [fault.key for fault in faults] == ["optim.lr"]
+    assert [fault.key for fault in diagnostics] == ["optim.lr"]
     assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from engines.catalog import ENGINES
-from launcher.config.errors import legal
+from launcher.config.errors import allowed
 from launcher.config.leaves import leaves, sections
 from launcher.config.schema import config_of, get, settings_class
 from models.catalog import FAMILIES
@@ -34,13 +34,13 @@ LEAVES = leaves("language")
     ],
 )
 def test_what_is_legal_is_told_in_one_line(key, told):
-    assert legal(LEAVES[key]) == told
+    assert allowed(LEAVES[key]) == told
 
 
 @pytest.mark.parametrize("key", LEAVES)
 def test_every_setting_has_a_sentence_and_what_is_legal(key):
     assert LEAVES[key].description.endswith(".")
-    assert legal(LEAVES[key]) not in ("", "a mapping")
+    assert allowed(LEAVES[key]) not in ("", "a mapping")
 
 
 @pytest.mark.parametrize("key", LEAVES)
@@ -49,15 +49,15 @@ def test_the_default_of_a_setting_is_that_of_the_settings(key):
 
 
 def test_names_are_those_of_the_tables_in_use():
-    assert LEAVES["engine.name"].legal == tuple(ENGINES)
-    assert LEAVES["model.family"].legal == tuple(FAMILIES)
-    assert LEAVES["model.size"].legal == tuple(config_of("language").SIZES)
+    assert LEAVES["engine.name"].allowed == tuple(ENGINES)
+    assert LEAVES["model.family"].allowed == tuple(FAMILIES)
+    assert LEAVES["model.size"].allowed == tuple(config_of("language").SIZES)
 
 
 def test_what_a_setting_hangs_on_names_settings_and_values_that_exist():
     for leaf in LEAVES.values():
         for other, values in (leaf.only_if | leaf.unless).items():
-            options = LEAVES[other].legal
+            options = LEAVES[other].allowed
             assert not isinstance(options, tuple) or set(values) <= set(options)
 
 

@@ -211,7 +211,7 @@ def test_all_faults_of_one_start_come_together_in_the_order_they_were_written(wr
     third = write("mode: lit\nlog: {every: 0}\n")
     with pytest.raises(SettingsError) as raised:
         resolved("precision=bf61", configs=[first, second, third], engine="zero", nproc="99")
-    assert [fault.key for fault in raised.value.faults] == [
+    assert [fault.key for fault in raised.value.diagnostics] == [
         "train.epoch",
         "optim.lr",
         "limits.ram",

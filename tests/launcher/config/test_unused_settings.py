@@ -46,7 +46,7 @@ def test_a_setting_that_nobody_read_is_found_with_its_origin():
     run = resolved("train.ema=0.99", "unread_settings=error", lr="1e-3")
     every = set(leaves("language"))
     [fault] = unused_settings.unread_faults(run, every - {"train.ema", "optim.weight_decay"})
-    assert fault.what == "train.ema 0.99 was set, and nothing in this run reads it"
+    assert fault.message == "train.ema 0.99 was set, and nothing in this run reads it"
     assert (fault.place, fault.severity) == ("--set train.ema=0.99", "error")
     assert unused_settings.unread_faults(run, every) == []
 

@@ -9,13 +9,13 @@ from tests.launcher.given import resolved
 
 
 def warned(*sets, **words):
-    return [fault.what for fault in resolved(*sets, **words).warnings]
+    return [fault.message for fault in resolved(*sets, **words).warnings]
 
 
 def refused(*sets, **words):
     with pytest.raises(SettingsError) as raised:
         resolved(*sets, **words)
-    return [fault.what for fault in raised.value.faults]
+    return [fault.message for fault in raised.value.diagnostics]
 
 
 def test_an_evaluation_or_save_that_never_falls_inside_the_run_is_told():
@@ -55,8 +55,8 @@ def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
 
 def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_not():
     [fault] = resolved(model="language", batch_size="8").warnings
-    assert fault.what == "the global batch is 32 in place of 64, by train.micro_batch"
-    assert fault.mend == (
+    assert fault.message == "the global batch is 32 in place of 64, by train.micro_batch"
+    assert fault.fix == (
         "write  --set train.global_batch=64  to keep it, or =32 to say that it is meant"
     )
     assert warned("train.global_batch=32", model="language") == []
@@ -71,15 +71,18 @@ def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide()
     values["train.accumulation"] = Value(2, halved.origin, below)  # the half of 3, rounded
     [fault] = contradictions(values)
     assert (
-        fault.what == "mode 'conservative' promises the global batch of 48, and its numbers give 64"
+        fault.message
+        == "mode 'conservative' promises the global batch of 48, and its numbers give 64"
     )
-    assert fault.mend == "write  --set train.global_batch=48"
+    assert fault.fix == "write  --set train.global_batch=48"
 
 
 def test_a_mode_that_changes_nothing_is_told():
     values = dict(resolved().values)
     values["mode"] = Value("fast", Origin("command line", "--mode fast"))
-    assert [fault.what for fault in contradictions(values)] == ["mode 'fast' changes nothing here"]
+    assert [fault.message for fault in contradictions(values)] == [
+        "mode 'fast' changes nothing here"
+    ]
 
 
 def test_a_setting_that_another_makes_meaningless_is_told():
@@ -111,8 +114,8 @@ def test_a_path_that_is_not_there_is_answered_with_one_that_is(key, tmp_path, mo
     (tmp_path / "recordings").mkdir()
     with pytest.raises(SettingsError) as raised:
         resolved(f"{key}=recodings")
-    [fault] = raised.value.faults
-    assert (fault.what, fault.nearest) == (f"{key} 'recodings' is not there", "recordings")
+    [fault] = raised.value.diagnostics
+    assert (fault.message, fault.did_you_mean) == (f"{key} 'recodings' is not there", "recordings")
     assert refused(f"{key}=") == [f"{key} '' is not there"]
 
 

@@ -8,7 +8,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.continual import checks
 from tests.launcher.given import resolved
 
-ON = "continuous.enabled=true"
+ON = "continual.enabled=true"
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def test_a_file_is_answered_with_its_folder(said):
     [
         (("save.last=false",), "leaves nothing that the next intake could go on from"),
         (("data.control=noise",), "is a control, which ends with its result"),
-        (("continuous.on_change=learn",), "would replay changed files"),
-        (("continuous.refetch_every_s=60",), "has nothing to fetch again"),
+        (("continual.on_change=learn",), "would replay changed files"),
+        (("continual.refetch_every_s=60",), "has nothing to fetch again"),
     ],
 )
 def test_settings_that_do_not_go_with_it_are_refused(said, sets, told):
@@ -51,12 +51,12 @@ def test_settings_that_do_not_go_with_it_are_refused(said, sets, told):
 
 def test_a_folder_is_watched(said):
     found = resolved(ON, data="texts")
-    assert found.settings.continuous.enabled
+    assert found.settings.continual.enabled
 
 
 def test_settings_of_a_watch_count_for_nothing_without_one():
-    found = resolved("continuous.replay=0.25")
-    assert any("counts only where continuous.enabled is true" in str(w) for w in found.warnings)
+    found = resolved("continual.replay=0.25")
+    assert any("counts only where continual.enabled is true" in str(w) for w in found.warnings)
 
 
 def test_under_torchrun_nobody_could_watch(said):

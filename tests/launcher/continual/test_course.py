@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.continual import ledger
 from launcher.continual.course import Course
 from launcher.continual.told import Told
@@ -99,7 +99,7 @@ def start(tmp_path):
 
     def run(*sets, happens=(), resume=None, is_learnt=False, ranks=None, clock=None, refetch=None):
         told = resolved(
-            *("continuous.enabled=true", "continuous.check_every_s=1", "continuous.settle_s=2"),
+            *("continual.enabled=true", "continual.check_every_s=1", "continual.settle_s=2"),
             *sets,
             data=str(data),
         )
@@ -128,7 +128,7 @@ def events(start, kind: str) -> list[dict]:
 
 def test_the_first_data_is_learnt_and_then_what_comes_until_it_is_quiet(start):
     ending, ranks, clock = start(
-        "continuous.quiet_s=60",
+        "continual.quiet_s=60",
         happens={
             20: lambda: add(start.data, "b.txt"),
             50: lambda: add(start.data, "c.txt", "d.txt"),
@@ -146,14 +146,14 @@ def test_the_first_data_is_learnt_and_then_what_comes_until_it_is_quiet(start):
 
 
 def test_the_hours_end_a_wait_as_completed(start):
-    ending, _, clock = start("continuous.max_hours=0.5")
+    ending, _, clock = start("continual.max_hours=0.5")
     assert (ending.exit_code, ending.outcome["status"]) == (0, "completed")
     assert ending.outcome["reason"] == "0.5 hours have passed: --max-hours"
     assert clock.now() == pytest.approx(1800)
 
 
 def test_the_ranks_know_of_the_hours_and_an_intake_that_they_cut_short_goes_on(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     stopped = {"status": "stopped", "exit_code": 75, "steps": 15}
     clock = Clock({5: lambda: add(start.data, "b.txt")})
@@ -163,11 +163,11 @@ def test_the_ranks_know_of_the_hours_and_an_intake_that_they_cut_short_goes_on(s
         return failures.ended(stopped, 0)
 
     ranks.instead[2] = cut_short
-    ending, _, _ = start("continuous.max_hours=1", ranks=ranks, clock=clock)
+    ending, _, _ = start("continual.max_hours=1", ranks=ranks, clock=clock)
     assert ranks.jobs[1].lesson.ends_at == 5000 + 3600
     assert (ending.exit_code, ending.outcome["status"]) == (0, "stopped")
     assert states(start) == ["learnt", "training"]
-    again, ranks, _ = start("continuous.quiet_s=5", resume=Resume(start.folder))
+    again, ranks, _ = start("continual.quiet_s=5", resume=Resume(start.folder))
     assert [number for number, _ in ranks.lessons] == [1]
     assert states(start) == ["learnt", "learnt"] and again.exit_code == 0
 
@@ -180,7 +180,7 @@ def test_a_signal_ends_a_wait(start, number, code):
 
 
 def test_a_signal_that_came_as_the_ranks_ended_is_not_forgotten(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[1] = lambda signals: signals.add(signal.SIGTERM)
     ending, ranks, _ = start(ranks=ranks)
@@ -189,12 +189,12 @@ def test_a_signal_that_came_as_the_ranks_ended_is_not_forgotten(start):
 
 
 def test_an_intake_that_cannot_be_learnt_waits_for_more_files_and_ends_nothing(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
-    fault = SettingsError([Fault("val would be empty")])
+    fault = SettingsError([Diagnostic("val would be empty")])
     ranks.instead[2] = failures.failed(fault, 0)
     ending, ranks, _ = start(
-        "continuous.quiet_s=30",
+        "continual.quiet_s=30",
         happens={5: lambda: add(start.data, "b.txt"), 20: lambda: add(start.data, "c.txt")},
         ranks=ranks,
     )
@@ -207,20 +207,20 @@ def test_an_intake_that_cannot_be_learnt_waits_for_more_files_and_ends_nothing(s
 
 
 def test_a_fault_of_the_program_ends_the_run_and_the_intake_goes_on_later(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
     ending, _, _ = start(happens={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     assert ending.exit_code == 1
     assert states(start) == ["learnt", "training"]
-    _, ranks, _ = start("continuous.quiet_s=5", resume=Resume(start.folder))
+    _, ranks, _ = start("continual.quiet_s=5", resume=Resume(start.folder))
     assert ranks.lessons == [(1, ["b.txt"])]
 
 
 def test_wrong_first_data_ends_the_run(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
-    ranks.instead[1] = failures.failed(SettingsError([Fault("nothing to learn")]), 0)
+    ranks.instead[1] = failures.failed(SettingsError([Diagnostic("nothing to learn")]), 0)
     assert start(ranks=ranks)[0].exit_code == 2
 
 
@@ -233,13 +233,13 @@ def test_a_folder_without_a_file_is_nothing_to_begin_with(start):
 
 
 def test_a_completed_run_that_did_not_watch_learns_what_came_since_it_began(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     begun(start.folder, told)
     saved(start.folder, 10, told)
     first = {"time": "1970-01-01T00:30:00.000Z", "kind": "started", "step": 0, "facts": {}}
     (start.folder / "events.jsonl").write_text(json.dumps(first) + "\n")
     (start.data / "b.txt").write_text("came later")
-    _, ranks, _ = start("continuous.quiet_s=9", resume=Resume(start.folder), is_learnt=True)
+    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder), is_learnt=True)
     assert ranks.lessons == [(1, ["b.txt"])]
     assert [sorted(one.files) for one in ledger.load(start.folder).intakes] == [
         ["a.txt"],
@@ -248,23 +248,23 @@ def test_a_completed_run_that_did_not_watch_learns_what_came_since_it_began(star
 
 
 def test_a_watch_that_is_switched_off_learns_the_intake_under_way_and_ends(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
     start(happens={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     add(start.data, "c.txt")
-    ending, ranks, clock = start("continuous.enabled=false", resume=Resume(start.folder))
+    ending, ranks, clock = start("continual.enabled=false", resume=Resume(start.folder))
     assert ranks.lessons == [(1, ["b.txt"])]
     assert (ending.exit_code, clock.now()) == (0, 0.0)
 
 
 def test_an_intake_whose_files_changed_meanwhile_is_put_off(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
     start(happens={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     (start.data / "b.txt").write_text("another text, and a longer one")
-    _, ranks, _ = start("continuous.quiet_s=9", resume=Resume(start.folder))
+    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder))
     assert ranks.lessons == [(2, ["b.txt"])]
     assert states(start) == ["learnt", "refused", "learnt"]
     assert events(start, "intake_refused")[0]["reason"] == "b.txt has changed or gone"
@@ -272,7 +272,7 @@ def test_an_intake_whose_files_changed_meanwhile_is_put_off(start):
 
 def test_a_part_whose_files_are_gone_is_not_replayed(start):
     _, ranks, _ = start(
-        "continuous.quiet_s=30",
+        "continual.quiet_s=30",
         happens={
             5: lambda: add(start.data, "b.txt"),
             20: lambda: ((start.data / "b.txt").unlink(), add(start.data, "c.txt")),
@@ -283,7 +283,7 @@ def test_a_part_whose_files_are_gone_is_not_replayed(start):
 
 def test_copies_are_replayed_whatever_becomes_of_the_files(start):
     _, ranks, _ = start(
-        *("continuous.quiet_s=30", "continuous.hold=copy"),
+        *("continual.quiet_s=30", "continual.hold=copy"),
         happens={
             5: lambda: add(start.data, "b.txt"),
             20: lambda: ((start.data / "b.txt").unlink(), add(start.data, "c.txt")),
@@ -297,19 +297,19 @@ def test_copies_are_replayed_whatever_becomes_of_the_files(start):
 
 
 def test_what_an_intake_learns_by_stays_as_it_began(start):
-    told = resolved("continuous.enabled=true", data=str(start.data))
+    told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
-    start("continuous.replay=0.25", happens={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+    start("continual.replay=0.25", happens={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     _, ranks, _ = start(
-        *("continuous.quiet_s=9", "continuous.replay=0.75"), resume=Resume(start.folder)
+        *("continual.quiet_s=9", "continual.replay=0.75"), resume=Resume(start.folder)
     )
     assert ranks.jobs[0].lesson.how["replay"] == 0.25
 
 
 def test_going_on_from_an_earlier_step_unlearns_what_came_after(start):
-    start("continuous.quiet_s=9", happens={5: lambda: add(start.data, "b.txt")})
-    _, ranks, _ = start("continuous.quiet_s=9", resume=Resume(start.folder, step=10))
+    start("continual.quiet_s=9", happens={5: lambda: add(start.data, "b.txt")})
+    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder, step=10))
     assert ranks.lessons == [(1, ["b.txt"])]
     assert ranks.jobs[0].resume == Resume(start.folder, step=10)
 
@@ -325,7 +325,7 @@ def test_files_are_fetched_again_on_a_period_and_a_break_is_no_end(start):
             add(start.data, "b.txt")
 
     clock = Clock({})
-    sets = ("continuous.refetch_every_s=100", "continuous.quiet_s=450", "download.fetch=true")
+    sets = ("continual.refetch_every_s=100", "continual.quiet_s=450", "download.fetch=true")
     files = "download.files=[https://example.org/b.txt]"
     _, ranks, _ = start(*sets, files, clock=clock, refetch=refetch)
     assert [round(at, -1) for at in asked[:4]] == [100, 200, 300, 400]
@@ -337,7 +337,7 @@ def test_a_changed_file_is_learnt_anew_where_that_is_wanted(start):
         (start.data / "b.txt").write_text("another text, and a longer one")
 
     _, ranks, _ = start(
-        *("continuous.quiet_s=30", "continuous.on_change=learn", "continuous.hold=copy"),
+        *("continual.quiet_s=30", "continual.on_change=learn", "continual.hold=copy"),
         happens={5: lambda: add(start.data, "b.txt"), 20: change},
     )
     assert ranks.lessons == [(0, ["a.txt"]), (1, ["b.txt"]), (2, ["b.txt"])]

@@ -10,7 +10,7 @@ from launcher.continual.lesson import Lesson, Part
 from tests.launcher.given import resolved
 
 PARTS = [Part(Path("r/0/data"), Path("r")), Part(Path("r/1/data"), Path("r/1/kept"))]
-HOW = lesson.how(resolved().settings.continuous)
+HOW = lesson.how(resolved().settings.continual)
 
 
 def test_it_comes_back_from_json_as_it_was():

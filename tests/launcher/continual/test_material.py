@@ -165,7 +165,7 @@ def test_a_bad_file_among_good_ones_is_left_out(house):
 
 @pytest.mark.parametrize(
     ("count", "least", "told"),
-    [(2, 1, "would be empty"), (4, 10_000, "continuous.min_samples is 10000")],
+    [(2, 1, "would be empty"), (4, 10_000, "continual.min_samples is 10000")],
 )
 def test_what_is_too_little_is_told(house, count, least, told):
     home = house("data.seq_len=16")

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.base import diagnostics
-from launcher.base.diagnostics import SettingsError
+from launcher.base.diagnostics import SettingsError, render
 from launcher.config.leaves import leaves
 from launcher.data_check import formats
 from launcher.data_check.formats import Recognised, recognise, several
@@ -47,8 +46,9 @@ def test_an_embedded_set_belongs_to_its_family():
 def test_a_path_that_is_not_there_is_told_with_the_nearest(table):
     assert refused(table.with_name("pair.csv")) == [
         f"error: there is no file or folder '{table.with_name('pair.csv')}'",
-        f"  from     {TYPED}",
-        f"  nearest  {table}; write  python -m launcher data check {table}",
+        f"  where         {TYPED}",
+        f"  did you mean  {table}",
+        f"  fix           write  python -m launcher data check {table}",
     ]
 
 
@@ -56,7 +56,7 @@ def test_data_in_no_format_is_told_what_every_family_reads(tmp_path):
     (tmp_path / "a.xyz").touch()
     found = "\n".join(refused(tmp_path / "a.xyz"))
     assert f"error: '{tmp_path / 'a.xyz'}' is in no format that is known here" in found
-    assert f"  from     {TYPED}\n  legal    {next(iter(FAMILIES))}: " in found
+    assert f"  where         {TYPED}\n  allowed       {next(iter(FAMILIES))}: " in found
     for family in FAMILIES:
         assert f" {family}: " in found
     named = recognise(str(tmp_path / "a.xyz"), "language", TYPED)
@@ -70,12 +70,12 @@ def test_all_families_that_take_it_for_theirs_are_found(table, monkeypatch):
     assert {Recognised("language", CSV), Recognised("twin", CSV)} <= set(found)
     assert recognise(str(table), "twin", TYPED) == [Recognised("twin", CSV)]
     twins = [Recognised("language", CSV), Recognised("twin", CSV)]
-    assert diagnostics.render([several("mine.csv", TYPED, twins)]) == (
+    assert render([several("mine.csv", TYPED, twins)]) == (
         "error: 'mine.csv' is data of several families\n"
-        f"  from     {TYPED}\n"
-        f"  legal    language: {CSV}\n"
+        f"  where         {TYPED}\n"
+        f"  allowed       language: {CSV}\n"
         f"           twin: {CSV}\n"
-        "  mend     write  python -m launcher data check mine.csv --model language"
+        "  fix           write  python -m launcher data check mine.csv --model language"
     )
 
 

@@ -75,7 +75,7 @@ def test_a_dry_run_shows_what_would_be_fetched_and_fetches_nothing(server, here)
     ready = start.prepare(words(url), None, [])
     assert f"fetch    {url} as downloads/data.jsonl\n" in start_plan.text(ready.plan)
     one = {"url": url, "path": "downloads/data.jsonl", "is_there": False}
-    assert start_plan.as_json(ready.plan)["fetch"] == [one]
+    assert start_plan.plan_json(ready.plan)["fetch"] == [one]
     assert server.asked == [] and list(here.iterdir()) == []
 
 

@@ -83,8 +83,8 @@ def test_files_that_are_not_fetched_are_warned_of(config):
     assert render([warning]) == (
         "warning: download.files is declared, and this run does not fetch it; it would train on "
         "embedded:python\n"
-        "  from     mine.yaml, line 2: download.files\n"
-        "  mend     write  --download-data  or name what is there with  --data PATH"
+        "  where         mine.yaml, line 2: download.files\n"
+        "  fix           write  --download-data  or name what is there with  --data PATH"
     )
     there = resolved(configs=config(f"download:\n  files: [{URL}]\n"), data="embedded:python")
     assert there.warnings == []
@@ -95,10 +95,10 @@ def test_no_url_at_all_is_told_with_an_example(here):
         resolved(FETCH)
     assert str(wrong.value).splitlines() == [
         f"error: --set {FETCH}: download.files declares no URL",
-        f"  from     --set {FETCH}",
-        "  legal    URLs (http, https, file), such as  [https://example.org/data.zip]; or with "
+        f"  where         --set {FETCH}",
+        "  allowed       URLs (http, https, file), such as  [https://example.org/data.zip]; or with "
         "more to say, [{url: https://…, sha256: …, name: data.zip, unpack: no, size: 1000}]",
-        "  mend     write into a settings file  download: {files: "
+        "  fix           write into a settings file  download: {files: "
         "[https://example.org/data.zip]}  and name it with  --config",
     ]
 
@@ -116,25 +116,27 @@ download:
 """
 TOLD = """\
 error: download.files[0].url 'ftp://example.org/a.zip' has the scheme 'ftp'
-  from     mine.yaml, line 3: download.files[0].url
+  where         mine.yaml, line 3: download.files[0].url
 error: download.files[1].sha256 '12ab' is not understood
-  from     mine.yaml, line 4: download.files[1].sha256
+  where         mine.yaml, line 4: download.files[1].sha256
 error: download.files[2] has no key 'sha265'
-  from     mine.yaml, line 6: download.files[2]
-  nearest  sha256; write  sha256: 12ab
+  where         mine.yaml, line 6: download.files[2]
+  did you mean  sha256
+  fix           write  sha256: 12ab
 error: download.files[3] has no url
-  from     mine.yaml, line 7: download.files[3]
+  where         mine.yaml, line 7: download.files[3]
 error: download.files[3].sha256 '12ab' is not understood
-  from     mine.yaml, line 7: download.files[3].sha256
+  where         mine.yaml, line 7: download.files[3].sha256
 error: download.files[4] 7 is not understood
-  from     mine.yaml, line 8: download.files[4]
+  where         mine.yaml, line 8: download.files[4]
 error: download.files[5].name '../c' holds one of  < > : " / \\ | ? *  or a control character
-  from     mine.yaml, line 9: download.files[5].name
+  where         mine.yaml, line 9: download.files[5].name
 error: download.files[5].unpack 'never' is not known
-  from     mine.yaml, line 9: download.files[5].unpack
+  where         mine.yaml, line 9: download.files[5].unpack
 error: download.files[5].size -1 is out of range
-  from     mine.yaml, line 9: download.files[5].size
-  nearest  0; write  size: 0
+  where         mine.yaml, line 9: download.files[5].size
+  did you mean  0
+  fix           write  size: 0
 """
 
 
@@ -167,7 +169,7 @@ def test_no_secret_reaches_settings_origins_and_messages(config):
     assert found.settings.download.files[0].url.whole == secret
     with pytest.raises(SettingsError) as wrong:
         resolved(f"download.filse=[{secret}]", f"download.files=[{{url: '{secret}', x: 1}}]")
-    assert "hidden" not in str(wrong.value) + str(as_json(wrong.value.faults))
+    assert "hidden" not in str(wrong.value) + str(as_json(wrong.value.diagnostics))
 
 
 def test_settings_that_are_fed_back_come_to_the_same(here, config):

@@ -306,8 +306,8 @@ def flipped(content):
 def test_a_broken_archive_is_told_and_leaves_nothing(unpacked, name, content, said):
     with pytest.raises(SettingsError) as wrong:
         unpacked(name, content)
-    first, *_, mend = str(wrong.value).splitlines()
-    assert said in first and mend == "  mend     write  unpack: no  to keep it as it is"
+    first, *_, fix = str(wrong.value).splitlines()
+    assert said in first and fix == "  fix           write  unpack: no  to keep it as it is"
     assert nothing_is_left()
 
 

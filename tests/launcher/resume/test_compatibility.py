@@ -108,18 +108,20 @@ def test_a_setting_that_an_older_version_did_not_have_counts_where_a_person_set_
 
 def told(now, reset=(), old=None) -> list[str]:
     found = compatibility.differences(before() if old is None else old, now)
-    faults = compatibility.faults(found, reset, now, "runs/x until step 10")
+    diagnostics = compatibility.diagnostics(found, reset, now, "runs/x until step 10")
     return [
-        line for fault in faults for line in compatibility.messages.render([fault]).splitlines()
+        line
+        for fault in diagnostics
+        for line in compatibility.messages.render([fault]).splitlines()
     ]
 
 
 def test_what_needs_a_reset_is_refused_with_the_word_to_type():
     assert told(resolved(lr="3e-4")) == [
         "error: optim.lr 3e-4 is not 0.002, as in runs/x until step 10",
-        "  from     --lr 3e-4",
-        "  legal    0.002; or another value with  --reset schedule; or a new run, without --resume",
-        "  mend     write  --reset schedule  too: the schedule of the learning rate begins anew",
+        "  where         --lr 3e-4",
+        "  allowed       0.002; or another value with  --reset schedule; or a new run, without --resume",
+        "  fix           write  --reset schedule  too: the schedule of the learning rate begins anew",
     ]
     assert told(resolved(lr="3e-4"), reset=["schedule"]) == []
     assert told(resolved(lr="3e-4"), reset=["optimizer", "data"]) != []
@@ -128,8 +130,8 @@ def test_what_needs_a_reset_is_refused_with_the_word_to_type():
 def test_what_never_changes_is_refused_whatever_begins_anew():
     assert told(resolved("model.label_smoothing=0.1"), reset=PARTS) == [
         "error: model.label_smoothing 0.1 is not 0, as in runs/x until step 10",
-        "  from     --set model.label_smoothing=0.1",
-        "  legal    0; or a new run, without --resume",
+        "  where         --set model.label_smoothing=0.1",
+        "  allowed       0; or a new run, without --resume",
     ]
 
 
@@ -143,7 +145,7 @@ def test_another_global_batch_is_told_with_what_it_was_made_of():
     now = resolved("train.accumulation=2", batch_size="8")
     lines = told(now)
     assert lines[0] == "error: train.global_batch 16 is not 8, as in runs/x until step 10"
-    assert lines[1] == "  from     --batch-size 8; --set train.accumulation=2"
+    assert lines[1] == "  where         --batch-size 8; --set train.accumulation=2"
     assert "--reset data" in lines[2]
     assert told(now, reset=["data"]) == []
 
@@ -175,7 +177,8 @@ def test_a_word_that_is_no_part_is_told_with_the_nearest():
     (fault,) = compatibility.unknown_parts(["schedule", "optimiser"])
     assert compatibility.messages.render([fault]).splitlines() == [
         "error: --reset 'optimiser' is not known",
-        "  from     --reset optimiser",
-        "  legal    optimizer, schedule, data",
-        "  nearest  optimizer; write  --reset optimizer",
+        "  where         --reset optimiser",
+        "  allowed       optimizer, schedule, data",
+        "  did you mean  optimizer",
+        "  fix           write  --reset optimizer",
     ]

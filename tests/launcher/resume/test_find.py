@@ -67,21 +67,22 @@ def test_a_step_that_is_not_there_is_told_with_those_that_are():
     trained(Path("runs/a"), TINY, 10, 20)
     assert refused("12") == [
         "error: runs/a has no checkpoint of step 12",
-        "  from     --resume 12",
-        "  legal    10, 20",
-        "  nearest  10; write  python -m launcher resume runs/a/checkpoints/step-00000010",
+        "  where         --resume 12",
+        "  allowed       10, 20",
+        "  did you mean  10",
+        "  fix           write  python -m launcher resume runs/a/checkpoints/step-00000010",
     ]
 
 
 def test_a_step_needs_a_run():
     assert refused("12") == [
         "error: there is no run below runs/ whose checkpoint this could be",
-        "  from     --resume 12",
-        "  legal    auto, a run folder, one of its checkpoints, or the number of a step",
+        "  where         --resume 12",
+        "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
     ]
     assert refused("12", out="here")[:2] == [
         "error: here holds no run to go on with",
-        "  from     --resume 12, --out here",
+        "  where         --resume 12, --out here",
     ]
 
 
@@ -89,9 +90,10 @@ def test_a_folder_without_a_run_is_told_with_the_nearest_that_has_one():
     begun(Path("runs/tiny-1"), TINY)
     assert refused("runs/tiny_1") == [
         "error: there is no run folder 'runs/tiny_1'",
-        "  from     --resume runs/tiny_1",
-        "  legal    auto, a run folder, one of its checkpoints, or the number of a step",
-        "  nearest  runs/tiny-1; write  python -m launcher resume runs/tiny-1",
+        "  where         --resume runs/tiny_1",
+        "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
+        "  did you mean  runs/tiny-1",
+        "  fix           write  python -m launcher resume runs/tiny-1",
     ]
     Path("notes").mkdir()
     assert refused("notes")[0] == ("error: 'notes' holds no run: there is no settings.yaml in it")

@@ -148,8 +148,8 @@ def test_what_a_person_asked_for_then_is_refused_where_it_cannot_be_had_now():
         goes_on(first)
     lines = str(wrong.value).splitlines()
     assert lines[0] == "error: engine.nproc 8 is more than the 2 cores of this machine"
-    assert lines[1].startswith("  from     x/settings.yaml, line ")
-    assert lines[-1] == "  nearest  2; write  --set engine.nproc=2"
+    assert lines[1].startswith("  where         x/settings.yaml, line ")
+    assert lines[-1] == "  did you mean  2; write  --set engine.nproc=2"
 
 
 def test_epochs_of_now_end_a_run_that_steps_ended_then():

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from engines.base import EngineError, PeersMissing
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run import failures
 from models.base import DataError
 from training.logging.line_file import RunFolderError
@@ -18,7 +18,7 @@ HOST = socket.gethostname()
     [
         (DataError("x.txt is empty"), "words", 2, "error: x.txt is empty"),
         (EngineError("no GPU here"), "words", 2, "error: no GPU here"),
-        (SettingsError([Fault("a key")]), "words", 2, "error: a key"),
+        (SettingsError([Diagnostic("a key")]), "words", 2, "error: a key"),
         # Trying again may do: a node that comes late is no fault of the words.
         (PeersMissing("rank 3 did not come"), "peer lost", 1, "error: rank 3 did not come"),
         (KeyboardInterrupt(), "stopped", 130, "interrupted before there was anything to save"),

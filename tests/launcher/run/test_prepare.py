@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base.diagnostics import Fault, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.resolved import Words
 from launcher.resume.resume_point import Resume
 from launcher.run import prepare as start
@@ -102,7 +102,7 @@ def test_a_fault_is_told_with_rank_and_host_and_logged_with_its_traceback(run):
     assert "Traceback" in (finished.folder / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("fault", [DataError("x is empty"), SettingsError([Fault("a key")])])
+@pytest.mark.parametrize("fault", [DataError("x is empty"), SettingsError([Diagnostic("a key")])])
 def test_wrong_data_leaves_nothing_behind(run, here, fault):
     finished, (told,) = run(breaks(fault))
     assert (finished.report.exit_code, finished.folder) == (2, None)
@@ -134,8 +134,8 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
 def test_nothing_is_made_before_all_words_are_right(here):
     words = Words(model="language:tiny", mode="fsat")
     with pytest.raises(SettingsError) as wrong:
-        start.prepare(words, here / "old" / "x", [Fault("a word of the command line")])
-    assert [fault.what for fault in wrong.value.faults] == [
+        start.prepare(words, here / "old" / "x", [Diagnostic("a word of the command line")])
+    assert [fault.message for fault in wrong.value.diagnostics] == [
         "a word of the command line",
         "mode 'fsat' is not known",
     ]
@@ -203,8 +203,8 @@ def test_torchrun_alone_starts_processes_again(here, monkeypatch):
     assert str(refused.value).splitlines() == [
         "error: engine.max_restarts 2, but torchrun has started the processes, and it alone can "
         "start them again",
-        "  from     --max-restarts 2",
-        "  legal    0 under torchrun; with  --resume auto  a second start goes on",
+        "  where         --max-restarts 2",
+        "  allowed       0 under torchrun; with  --resume auto  a second start goes on",
     ]
 
 

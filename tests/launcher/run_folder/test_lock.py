@@ -49,8 +49,8 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
         pass
     assert str(refused.value) == (
         f"error: the run folder {tmp_path} is in use by {process.pid}@{socket.gethostname()}\n"
-        "  legal    one run at a time in a folder\n"
-        "  mend     wait for that run to end, or end it; or name another folder with  --out DIR"
+        "  allowed       one run at a time in a folder\n"
+        "  fix           wait for that run to end, or end it; or name another folder with  --out DIR"
     )
 
 

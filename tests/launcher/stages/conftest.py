@@ -38,7 +38,7 @@ def prepared(here):
         try:
             return pipeline.prepare(given, out and Path(out), [])
         except SettingsError as error:
-            return [fault.what for fault in error.faults]
+            return [fault.message for fault in error.diagnostics]
 
     return prepare
 

@@ -102,7 +102,7 @@ def test_where_nothing_was_trained_nothing_is_left(home, name, monkeypatch):
     (home / "mine.yaml").write_text("model.start: nowhere\n")
     with pytest.raises(SettingsError) as error:
         launcher.train(model=name, mode="staged", config="mine.yaml", out="y", console=False)
-    assert error.value.faults[0].what == "nowhere holds no weights"
+    assert error.value.diagnostics[0].what == "nowhere holds no weights"
     assert not (home / "y").exists()
 
 

@@ -19,12 +19,12 @@ def search_path(here, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
-def faults(folder, old, new):
+def diagnostics(folder, old, new):
     """What is wrong with a task in which `new` stands in the place of `old`."""
     assert old in TEXT
     with pytest.raises(SettingsError) as error:
         resolved(ALONE, model=f"{write(folder, TEXT.replace(old, new))}:Halves", mode="staged")
-    return [fault.what for fault in error.value.faults]
+    return [fault.message for fault in error.value.diagnostics]
 
 
 def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
@@ -48,7 +48,7 @@ def test_a_stage_counts_only_in_mode_staged(task):
     ],
 )
 def test_a_declaration_that_cannot_be_meant_is_refused(here, old, new, told):
-    assert any(what.startswith(told) for what in faults(here, old, new))
+    assert any(what.startswith(told) for what in diagnostics(here, old, new))
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)

@@ -78,7 +78,7 @@ def test_faults_of_a_later_stage_are_told_before_the_first_begins(prepared):
 
 def test_a_setting_that_counts_in_one_stage_is_no_reason_to_warn(prepared):
     assert prepared(sets=["model.word_dropout=0.2"]).warnings == []
-    told = [fault.what for fault in prepared(sets=["save.every=100000"]).warnings]
+    told = [fault.message for fault in prepared(sets=["save.every=100000"]).warnings]
     assert len(told) == len(set(told)) >= 1
 
 
@@ -88,44 +88,46 @@ def test_a_setting_that_counts_in_one_stage_is_no_reason_to_warn(prepared):
         (
             ["--mode", "staged", "--stage", "encodr"],
             "error: stage 'encodr' is not known\n"
-            "  from     --stage encodr\n"
-            "  legal    KNOWN\n"
-            "  nearest  encoder; write  --stage encoder\n",
+            "  where         --stage encodr\n"
+            "  allowed       KNOWN\n"
+            "  did you mean  encoder",
+            "  fix           write  --stage encoder\n",
         ),
         (
             ["--mode", "staged", "--set", "stages=[text,encoder]"],
             "error: stages ['text', 'encoder'] are not in their order\n"
-            "  from     --set stages=[text,encoder]\n"
-            "  legal    KNOWN\n"
-            "  nearest  [encoder,text]; write  --set stages=[encoder,text]\n",
+            "  where         --set stages=[text,encoder]\n"
+            "  allowed       KNOWN\n"
+            "  did you mean  [encoder,text]",
+            "  fix           write  --set stages=[encoder,text]\n",
         ),
         (
             ["--mode", "staged", "--stage", "text"],
             "error: stage text needs the weights of stage encoder, and nothing says where they "
             "are\n"
-            "  from     --stage text\n"
-            "  legal    --from RUN, a run of stage encoder; or all stages, --mode staged\n"
-            "  mend     write  --from RUN\n",
+            "  where         --stage text\n"
+            "  allowed       --from RUN, a run of stage encoder; or all stages, --mode staged\n"
+            "  fix           write  --from RUN\n",
         ),
         (
             ["--stage", "encoder", "--fast"],
             "error: stages ['encoder'] counts only in mode staged, and it is fast\n"
-            "  from     --stage encoder\n"
-            "  mend     write  --mode staged\n",
+            "  where         --stage encoder\n"
+            "  fix           write  --mode staged\n",
         ),
         (
             ["--mode", "staged", "--from", "elsewhere"],
             "error: --from elsewhere: stage encoder begins with random weights, and loads none\n"
-            "  from     --from elsewhere\n"
-            "  legal    with a later stage\n"
-            "  mend     leave it out\n",
+            "  where         --from elsewhere\n"
+            "  allowed       with a later stage\n"
+            "  fix           leave it out\n",
         ),
         (
             ["--from", "elsewhere"],
             "error: --from elsewhere names the first weights of a stage, and no stage is trained "
             "here\n"
-            "  from     --from elsewhere\n"
-            "  legal    with  --mode staged --stage NAME\n",
+            "  where         --from elsewhere\n"
+            "  allowed       with  --mode staged --stage NAME\n",
         ),
     ],
 )

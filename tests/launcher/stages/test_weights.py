@@ -23,7 +23,7 @@ def found(path):
 def refused(path):
     with pytest.raises(SettingsError) as error:
         found(path)
-    [fault] = error.value.faults
+    [fault] = error.value.diagnostics
     return fault
 
 
@@ -57,14 +57,14 @@ def test_stages_of_which_none_fits_are_refused(tmp_path):
     record.save(tmp_path, ["upper"])
     fault = refused(tmp_path)
     told = f"{tmp_path} has no stage lower or middle, whose weights stage upper takes"
-    assert (fault.what, fault.legal) == (told, "it has upper")
+    assert (fault.message, fault.allowed) == (told, "it has upper")
 
 
 def test_a_run_that_saved_no_weights_is_refused_with_how_to_write_them(tmp_path):
     made(tmp_path, "settings.yaml", "last/state.json")
     fault = refused(tmp_path)
-    assert fault.what == f"'{tmp_path}' holds no weights for stage upper to begin with"
-    assert f"export {tmp_path} --format safetensors" in fault.mend
+    assert fault.message == f"'{tmp_path}' holds no weights for stage upper to begin with"
+    assert f"export {tmp_path} --format safetensors" in fault.fix
 
 
 def test_what_is_not_there_is_refused(tmp_path):

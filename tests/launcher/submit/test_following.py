@@ -9,10 +9,10 @@ import pytest
 from launcher.submit import following
 from launcher.submit.jobs import Job, Run, Submission
 from tests.slurm.programs import programs_in_path
-from training.callbacks.base import Budget, Evaluation
+from training.callbacks.base import EvalResult, TrainPlan
 
 RUNNING = "JobId=41 JobState=RUNNING Reason=None Restarts={} NodeList=node1\n"
-BUDGET = Budget(40, 10, 8, 8, 1, 1, "tokens")
+BUDGET = TrainPlan(40, 10, 8, 8, 1, 1, "tokens")
 TRAINED = {
     "kind": "train",
     "epoch": 0.5,
@@ -90,7 +90,7 @@ def test_what_a_run_writes_is_told_as_its_console_would(cluster):
 
     def step() -> None:
         cluster.train(10)
-        evaluation = Evaluation(10, "val", {"val_loss": 2.0}, True, 0.1)
+        evaluation = EvalResult(10, "val", {"val_loss": 2.0}, True, 0.1)
         cluster.tell("evaluated", 10, vars(evaluation))
         cluster.tell("saved", 10, {"folder": "step-00000010", "step": 10})
         cluster.tell("signal", 10, {"names": ["SIGUSR1"], "saves": True})

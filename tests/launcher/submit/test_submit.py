@@ -63,7 +63,7 @@ def test_what_slurm_refuses_leaves_nothing(programs, here, capsys):
     assert os.listdir(here) == []
     assert capsys.readouterr().err.splitlines() == [
         "error: Slurm does not take the job: invalid partition specified: nope",
-        "  from     sbatch",
+        "  where         sbatch",
     ]
 
 

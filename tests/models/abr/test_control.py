@@ -18,8 +18,8 @@ def test_a_patient_with_more_than_half_of_a_split_is_told():
         others(np.array(["a", "a", "a", "b"]), np.random.default_rng(0))
     assert str(error.value) == (
         "the noise control cannot permute 4 responses: 3 are of one patient\n"
-        "  from     data.control\n"
-        "  legal    no patient with more than half of the responses of a split"
+        "  where         data.control\n"
+        "  allowed       no patient with more than half of the responses of a split"
     )
 
 

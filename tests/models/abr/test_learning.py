@@ -19,7 +19,7 @@ def trained(task, steps, batch=32, lr=4e-3):
         optimizer.param_groups[0]["lr"] = lr * share
         picked = torch.randint(len(samples), (batch,), generator=generator).tolist()
         given = task.collate([samples.sample(i, None) for i in picked])
-        weight, sums = task.weight(given), task.loss(model, given).sum
+        weight, sums = task.num_units(given), task.loss(model, given).sum
         optimizer.zero_grad()
         sum(sums[term] / max(1, count) for term, count in weight.items()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -70,7 +70,7 @@ def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(make_ta
     batch = batch_of(task, 40, "val")
     found = metric.result(metric.update(model, batch))
     task.pace(10.0, 10.0)
-    sums, weight = task.loss(model, batch).sum, task.weight(batch)
+    sums, weight = task.loss(model, batch).sum, task.num_units(batch)
     wanted = sum(sums[term].item() / weight[term] for term in TERMS)
     assert found["val_loss"] == pytest.approx(wanted, rel=1e-5)
     told = model(batch["signal"], batch["static"])

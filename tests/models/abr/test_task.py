@@ -23,7 +23,7 @@ def task(make_task):
 
 
 def one_step(task, model, batch):
-    weight, loss = task.weight(batch), task.loss(model, batch)
+    weight, loss = task.num_units(batch), task.loss(model, batch)
     sum(total / max(1, weight[term]) for term, total in loss.sum.items()).backward()
     return loss
 
@@ -71,7 +71,7 @@ def test_inputs_are_standardised_by_the_training_patients_alone(task, batch_of):
 
 def test_the_loss_and_its_units_have_the_same_terms_and_samples_come_first(task, batch_of):
     batch = batch_of(task, 8)
-    loss, weight = task.loss(task.build(), batch), task.weight(batch)
+    loss, weight = task.loss(task.build(), batch), task.num_units(batch)
     assert tuple(loss.sum) == tuple(weight) == TERMS and weight["signal"] == 8
     assert task.units == "samples" and task.goal == Goal("val_macro_f1", "max")
 
@@ -105,7 +105,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(task):
     model = task.build().eval()
     one, parts = task.collate(rows), [task.collate(rows[:5]), task.collate(rows[5:])]
     for term in TERMS:
-        assert sum(task.weight(part)[term] for part in parts) == task.weight(one)[term]
+        assert sum(task.num_units(part)[term] for part in parts) == task.num_units(one)[term]
         total = sum(task.loss(model, part).sum[term] for part in parts)
         torch.testing.assert_close(total, task.loss(model, one).sum[term], rtol=1e-4, atol=1e-5)
 
@@ -127,7 +127,7 @@ def test_what_has_no_labels_is_not_trained_and_not_reported(tmp_path, make_task,
     batch = batch_of(task, 4)
     assert (
         tuple(task.loss(task.build(), batch).sum)
-        == tuple(task.weight(batch))
+        == tuple(task.num_units(batch))
         == ("signal", "class")
     )
     metric = task.metric()
@@ -179,16 +179,16 @@ def test_several_recordings_are_not_split_by_level(make_task, series):
         make_task(path=str(series("ABR-3-1", seed=3).parent), split="level").setup()
     assert str(error.value) == (
         "data.split 'level' would put 3 patients or files on both sides of the split\n"
-        "  from     data.split\n"
-        "  legal    one recording alone\n"
-        "  mend     --set data.split=patient"
+        "  where         data.split\n"
+        "  allowed       one recording alone\n"
+        "  fix           --set data.split=patient"
     )
 
 
 def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
     with pytest.raises(DataError, match="embedded:patient' is not known") as error:
         make_task(path="embedded:patient").setup()
-    assert error.value.mend == "nearest  embedded:patients; write  --data embedded:patients"
+    assert error.value.fix == "nearest  embedded:patients; write  --data embedded:patients"
 
 
 def test_the_run_folder_gives_the_second_rank_the_split_and_the_statistics(tmp_path, make_task):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 
 
 def found(count: int) -> Faults:
@@ -18,11 +18,11 @@ def test_faults_are_told_together_with_their_number_and_the_mend():
         found(5).settle("stop", read=7)
     assert str(error.value) == (
         "5 of 12 pages cannot be used\n"
-        "  from     page 1: no image\n"
+        "  where         page 1: no image\n"
         "           page 2: no image\n"
         "           page 3: no image\n"
         "           and 2 more\n"
-        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
 
 

@@ -12,8 +12,8 @@ def test_a_path_that_is_not_there_is_told_with_what_may_be(tmp_path, monkeypatch
         paths.existing("nowhere", "a folder of recordings")
     assert str(error.value) == (
         "data.path 'nowhere' does not exist\n"
-        f"  from     looked for {tmp_path / 'nowhere'}\n"
-        "  legal    a folder of recordings"
+        f"  where         looked for {tmp_path / 'nowhere'}\n"
+        "  allowed       a folder of recordings"
     )
 
 
@@ -42,12 +42,12 @@ def test_a_file_that_the_system_does_not_open_is_told_with_its_reason(tmp_path):
 
 def test_an_embedded_name_that_there_is_not_has_a_nearest():
     error = paths.unknown_embedded("embedded:comands", ["embedded:python", "embedded:commands"])
-    assert error.mend == "nearest  embedded:commands; write  --data embedded:commands"
+    assert error.fix == "nearest  embedded:commands; write  --data embedded:commands"
 
 
 def test_data_in_no_known_format_is_told_with_all_of_them(tmp_path):
     error = paths.no_format(tmp_path, ("EVT2", "EVT3"))
-    assert (error.what, error.legal) == (
+    assert (error.message, error.allowed) == (
         f"'{tmp_path}' is in no format that is known here",
         "EVT2; EVT3",
     )

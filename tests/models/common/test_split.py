@@ -41,9 +41,9 @@ def test_an_empty_validation_is_told_with_its_counts():
     assert str(error.value) == (
         "val and test would be empty: language has 8 groups (files, documents or requests), and "
         "eval.share 0.1 of them is 0, held out twice\n"
-        "  from     eval.share, data.fraction, data.path\n"
-        "  legal    at least one group each for train, val and test\n"
-        "  mend     --set eval.share=0.13, or more data"
+        "  where         eval.share, data.fraction, data.path\n"
+        "  allowed       at least one group each for train, val and test\n"
+        "  fix           --set eval.share=0.13, or more data"
     )
     assert split_groups(GROUPS[:8], 1.0, 0.13, seed=0, what=WHAT)["val"]
 
@@ -106,7 +106,7 @@ def test_of_few_new_groups_at_least_one_each_is_held_out():
 def test_groups_that_join_and_are_too_few_are_told_with_what_is_missing(groups, earlier, empty):
     with pytest.raises(DataError) as raised:
         split_groups(groups, 1.0, 0.1, seed=0, what=WHAT, earlier=earlier)
-    assert raised.value.what.startswith(
+    assert raised.value.message.startswith(
         f"{empty} would be empty: language has {len(groups)} groups"
     )
 

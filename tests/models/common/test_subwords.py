@@ -39,4 +39,4 @@ def test_a_file_that_is_none_is_told(tmp_path, content):
     path.write_text(content)
     with pytest.raises(DataError) as error:
         subwords.read(path)
-    assert error.value.what.startswith(f"'{path}' is no tokenizer: ")
+    assert error.value.message.startswith(f"'{path}' is no tokenizer: ")

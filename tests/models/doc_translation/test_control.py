@@ -21,7 +21,7 @@ def test_half_of_the_pages_may_be_of_one_document_and_no_more():
     assert {int(shown[0]), int(shown[2])} == {1, 3}
     with pytest.raises(DataError) as error:
         strangers(["a", "a", "a", "b", "c"], seed=0)
-    assert error.value.what == (
+    assert error.value.message == (
         "the noise control cannot exchange the images of 5 pages: 3 of them are of one document"
     )
 

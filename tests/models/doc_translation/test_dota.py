@@ -40,10 +40,10 @@ def test_an_article_on_two_sides_of_the_given_split_is_told(dota):
     assert str(error.value) == (
         "1 of 10 articles have pages on two sides of the split, such as '2101.00007' in "
         "test and train\n"
-        f"  from     {path}\n"
-        "  legal    each article in one list: a model that saw its other pages is not tested by "
+        f"  where         {path}\n"
+        "  allowed       each article in one list: a model that saw its other pages is not tested by "
         "it\n"
-        "  mend     --set data.split=article"
+        "  fix           --set data.split=article"
     )
     assert read(dota, "zh", "article", "stop").given is None
 
@@ -81,8 +81,8 @@ def test_an_image_that_is_no_whole_png_is_told_or_skipped(dota, content, what):
         read(dota, "zh", "file", "stop")
     assert str(error.value) == (
         "1 of 20 pages cannot be used\n"
-        f"  from     imgs/2101.00002_1.png: {what.format(len(content))}\n"
-        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+        f"  where         imgs/2101.00002_1.png: {what.format(len(content))}\n"
+        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
     found = read(dota, "zh", "file", "skip")
     assert len(found.pages) == 19 and found.counts["skipped_pages"] == 1
@@ -96,7 +96,7 @@ def test_an_image_that_is_broken_within_is_told_when_it_is_read(dota):
     page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
     with pytest.raises(DataError, match="is no image that can be read") as error:
         page.image()
-    assert error.value.mend == "repair it, or take its name out of split_dataset.json"
+    assert error.value.fix == "repair it, or take its name out of split_dataset.json"
 
 
 def test_a_text_that_is_no_utf8_is_told_when_it_is_read(dota):
@@ -104,7 +104,7 @@ def test_a_text_that_is_no_utf8_is_told_when_it_is_read(dota):
     page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
     with pytest.raises(DataError, match=r"2101\.00002_1\.mmd' cannot be read") as error:
         page.target()
-    assert error.value.legal == "a UTF-8 text"
+    assert error.value.allowed == "a UTF-8 text"
 
 
 @pytest.mark.parametrize(
@@ -123,15 +123,15 @@ def test_a_split_file_that_says_no_split_is_told(dota, text, wrong):
     (dota / "split_dataset.json").write_text(text)
     with pytest.raises(DataError) as error:
         read(dota, "zh", "file", "stop")
-    assert wrong in error.value.what
-    assert error.value.legal == "lists of names: train_name_list, valid_name_list, test_name_list"
+    assert wrong in error.value.message
+    assert error.value.allowed == "lists of names: train_name_list, valid_name_list, test_name_list"
 
 
 def test_a_language_that_is_not_there_is_told_with_those_that_are(dota):
     with pytest.raises(DataError) as error:
         read(dota, "fr", "file", "stop")
-    assert error.value.what == f"'{dota}' has no texts in 'fr'"
-    assert error.value.legal == "en, zh"
+    assert error.value.message == f"'{dota}' has no texts in 'fr'"
+    assert error.value.allowed == "en, zh"
 
 
 def test_no_page_at_all_is_told(dota):

@@ -184,7 +184,7 @@ def test_sixteen_at_once_and_two_times_eight_give_one_gradient(make_task, batch_
     for parts in ([whole], [task.collate(samples[:8]), task.collate(samples[8:])]):
         model.zero_grad()
         for part in parts:
-            (task.loss(model, part).sum / task.weight(whole)).backward()
+            (task.loss(model, part).sum / task.num_units(whole)).backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

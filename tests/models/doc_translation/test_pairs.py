@@ -67,7 +67,7 @@ def test_a_row_that_cannot_be_used_is_told_with_its_line_or_skipped(pairs, bad, 
         read(path, EN_ZH, "stop")
     first, second = str(error.value).split("\n")[:2]
     assert first == "1 of 3 rows cannot be used"
-    assert second.startswith(f"  from     pairs.jsonl, line 2: {what}")
+    assert second.startswith(f"  where         pairs.jsonl, line 2: {what}")
     found = read(path, EN_ZH, "skip")
     assert found.counts["skipped_rows"] == 1 and len(found.left_out) == 1
 
@@ -76,14 +76,14 @@ def test_a_file_without_a_pair_is_told(pairs):
     with pytest.raises(DataError) as error:
         read(pairs([""]), EN_ZH, "stop")
     assert str(error.value).split("\n")[0].endswith("pairs.jsonl' holds no pair of paragraphs")
-    assert error.value.legal == "id, en, zh"
+    assert error.value.allowed == "id, en, zh"
 
 
 def test_text_in_letters_that_the_font_lacks_is_told(pairs):
     path = pairs([row(i, zh="Text", en=f"这是第{i}段中文") for i in range(3)])
     with pytest.raises(DataError, match=r"the font has no letters for \d+% of the text") as error:
         read(path, EN_ZH, "stop")
-    assert error.value.mend.startswith("--set data.font=FILE")
+    assert error.value.fix.startswith("--set data.font=FILE")
 
 
 def test_a_font_that_is_none_is_told(pairs, tmp_path):

@@ -68,9 +68,9 @@ def test_a_part_that_is_filled_too_little_is_told_unless_it_is_named(make_task, 
     edit(folder / "global", lambda t: {k: v for k, v in t.items() if "lambda" not in k})
     with pytest.raises(DataError) as error:
         build(make_task, folder)
-    assert error.value.what.startswith(f"'{folder / 'global'}' fills 90% of the part 'global'")
+    assert error.value.message.startswith(f"'{folder / 'global'}' fills 90% of the part 'global'")
     assert "matched: 37, missing: 4, unexpected: 0, wrong_shape: 0" in error.value.where
-    assert error.value.mend == "--set 'model.partial=[global]' if that is meant"
+    assert error.value.fix == "--set 'model.partial=[global]' if that is meant"
     task, _ = build(make_task, folder, partial=["global"])
     assert task.facts()["pretrained"]["global"]["missing"] == 4
 
@@ -111,7 +111,7 @@ def test_named_layers_of_a_deeper_decoder_are_taken_and_the_others_dropped(
     assert "takes layers [2], drops [0, 1]" in caplog.text
     with pytest.raises(DataError) as error:
         build(make_task, folder, take_layers=[5])
-    assert error.value.legal == "0, 1, 2"
+    assert error.value.allowed == "0, 1, 2"
 
 
 def test_the_tokenizer_of_a_pretrained_decoder_is_taken_over(make_task, saved, tmp_path):
@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_loaded_is_told(make_task, saved, break_it, what
 def test_a_folder_without_any_part_is_told(tmp_path):
     with pytest.raises(DataError) as error:
         load(torch.nn.Module(), tmp_path, [], None)
-    assert error.value.what == (
+    assert error.value.message == (
         f"model.pretrained '{tmp_path}' holds none of the folders global, local, decoder"
     )
 

@@ -22,7 +22,7 @@ def train():
             picked = torch.randint(len(samples), (batch,), generator=generator).tolist()
             given = task.collate([samples.sample(i, None) for i in picked])
             optimizer.zero_grad()
-            (task.loss(model, given).sum / task.weight(given)).backward()
+            (task.loss(model, given).sum / task.num_units(given)).backward()
             optimizer.step()
 
     return run
@@ -76,9 +76,9 @@ def test_a_side_without_pages_is_told(make_task, dota):
         make_task(path=dota).setup()
     assert str(error.value) == (
         "test would be empty: no page of its list is there\n"
-        f"  from     {dota}\n"
-        "  legal    pages for train, val and test\n"
-        "  mend     --set data.split=article"
+        f"  where         {dota}\n"
+        "  allowed       pages for train, val and test\n"
+        "  fix           --set data.split=article"
     )
 
 
@@ -158,7 +158,7 @@ def test_a_batch_is_padded_to_the_longest_and_units_are_its_labels(make_task, pa
     assert batch["decoder_ids"].shape[1] % 8 == 0 and batch["decoder_ids"].shape[1] >= longest
     lengths = (batch["labels"] != -100).sum(1).tolist()
     assert lengths == [len(sample.labels) for sample in samples]
-    assert task.weight(batch) == sum(lengths)
+    assert task.num_units(batch) == sum(lengths)
     assert batch["page_local"].dtype == batch["page_global"].dtype == torch.float32
     assert batch["decoder_ids"].dtype == batch["labels"].dtype == torch.int64
 
@@ -235,18 +235,18 @@ def test_settings_change_the_model_as_they_say(make_task):
 def test_a_text_longer_than_the_positions_is_told(make_task):
     with pytest.raises(DataError) as error:
         make_task(seq_len=129)
-    assert error.value.mend == "--set data.seq_len=128"
+    assert error.value.fix == "--set data.seq_len=128"
 
 
 def test_data_that_is_not_known_is_told(make_task, tmp_path):
     with pytest.raises(DataError) as error:
         make_task(path="embedded:card").setup()
-    assert error.value.legal == "embedded:pages, embedded:cards"
+    assert error.value.allowed == "embedded:pages, embedded:cards"
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DataError) as error:
         make_task(path=path).setup()
-    assert error.value.what == f"'{path}' is in no format that is known here"
+    assert error.value.message == f"'{path}' is in no format that is known here"
     with pytest.raises(DataError, match="does not exist"):
         make_task(path=tmp_path / "nothing").setup()
 

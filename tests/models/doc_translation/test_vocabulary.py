@@ -52,4 +52,4 @@ def test_a_file_that_is_no_tokenizer_is_told(tmp_path):
     path.write_text("{}")
     with pytest.raises(DataError, match=r"is no tokenizer") as error:
         load(path)
-    assert error.value.legal == "the tokenizer.json of the tokenizers library"
+    assert error.value.allowed == "the tokenizer.json of the tokenizers library"

@@ -71,6 +71,6 @@ def test_readers_without_a_sentence_in_common_are_told():
     ]
     with pytest.raises(DataError) as error:
         divide(alone, "subject+sentence", 1.0, 0.1, 0)
-    assert error.value.what.endswith(
+    assert error.value.message.endswith(
         "would be empty: no reader of it has read one of its sentences"
     )

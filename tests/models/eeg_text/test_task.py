@@ -132,8 +132,8 @@ def test_the_loss_is_a_sum_that_padding_and_batches_do_not_change(
     whole = task.loss(model, task.collate(rows)).sum
     parts = [task.loss(model, task.collate(rows[i : i + 2])).sum for i in (0, 2)]
     torch.testing.assert_close(whole, sum(parts), rtol=1e-4, atol=1e-3)
-    weights = [task.weight(task.collate(rows[i : i + 2])) for i in (0, 2)]
-    assert task.weight(task.collate(rows)) == sum(weights)
+    weights = [task.num_units(task.collate(rows[i : i + 2])) for i in (0, 2)]
+    assert task.num_units(task.collate(rows)) == sum(weights)
 
 
 def test_goal_and_units_are_those_of_the_stage(text_task, masked_task):
@@ -200,10 +200,10 @@ def test_eeg_without_text_is_told_with_both_ways_out(make_task, tmp_path):
         make_task(path=path).setup()
     assert str(error.value) == (
         "of 37 of 37 stretches of EEG nobody knows what was read\n"
-        f"  from     {path}\n"
-        "  legal    a file beside each recording, of its name and ending in .tsv or .csv, with "
+        f"  where         {path}\n"
+        "  allowed       a file beside each recording, of its name and ending in .tsv or .csv, with "
         "onset_s, duration_s and text; or  --set data.texts=FILE  from events to sentences\n"
-        "  mend     without text, learn the EEG alone:  --set model.stage=encoder"
+        "  fix           without text, learn the EEG alone:  --set model.stage=encoder"
     )
 
 
@@ -214,7 +214,7 @@ def test_a_recording_without_text_trains_the_encoder(make_task, tmp_path, batch_
     batch = batch_of(task, "train")
     assert batch["recorded"].sum(1).tolist() == [len(NAMES)] * 3
     hidden = batch["mask_target"].sum().item() * 4
-    assert task.weight(batch) == hidden * len(NAMES)
+    assert task.num_units(batch) == hidden * len(NAMES)
 
 
 def test_sentences_beside_a_recording_train_the_whole_model(make_task, tmp_path, batch_of):
@@ -249,8 +249,8 @@ def test_an_encoder_of_another_run_is_told_from_counts(make_task, tmp_path):
 def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
     with pytest.raises(DataError) as error:
         make_task(path="embedded:reeding").setup()
-    assert error.value.legal == "embedded:reading, embedded:reading-small"
-    assert error.value.mend == "nearest  embedded:reading; write  --data embedded:reading"
+    assert error.value.allowed == "embedded:reading, embedded:reading-small"
+    assert error.value.fix == "nearest  embedded:reading; write  --data embedded:reading"
 
 
 def test_pictures_are_of_training_recordings_with_their_sentence(text_task):

@@ -33,9 +33,9 @@ def test_one_that_is_too_large_is_told(tmp_path):
     with pytest.raises(DataError) as error:
         fit(str(tmp_path), [], 272, None)
     assert str(error.value).splitlines()[1:] == [
-        "  from     model.tokenizer, model.size",
-        "  legal    a tokenizer of at most 272 entries",
-        "  mend     --set model.tokenizer=bytes",
+        "  where         model.tokenizer, model.size",
+        "  allowed       a tokenizer of at most 272 entries",
+        "  fix           --set model.tokenizer=bytes",
     ]
 
 

@@ -55,7 +55,7 @@ def train(draws) -> Callable[..., None]:
             picked = rng.integers(len(samples), size=batch).tolist()
             given = task.collate([samples.sample(i, draws(step * 1000 + i)) for i in picked])
             optimizer.zero_grad()
-            (task.loss(model, given).sum / task.weight(given)).backward()
+            (task.loss(model, given).sum / task.num_units(given)).backward()
             optimizer.step()
             schedule.step()
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 from models.event_seg.formats import FORMATS, recognise
 from models.event_seg.readers.find import recordings
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
@@ -73,9 +73,9 @@ def test_cameras_of_different_sizes_are_told(folder):
         found(folder)
     assert str(error.value) == (
         "recordings of different sensors: 48×64 (a.raw), 52×69 (b.hdf5)\n"
-        f"  from     {folder}\n"
-        "  legal    recordings of one size\n"
-        "  mend     one folder a camera, or  --set data.sensor=[HEIGHT,WIDTH]  for RAW files"
+        f"  where         {folder}\n"
+        "  allowed       recordings of one size\n"
+        "  fix           one folder a camera, or  --set data.sensor=[HEIGHT,WIDTH]  for RAW files"
     )
 
 
@@ -83,4 +83,4 @@ def test_a_folder_without_a_recording_is_told_with_what_is_known(folder):
     (folder / "notes.txt").write_text("no recording")
     with pytest.raises(DataError) as error:
         found(folder)
-    assert error.value.legal == "; ".join(FORMATS)
+    assert error.value.allowed == "; ".join(FORMATS)

@@ -117,7 +117,7 @@ def test_what_is_not_laid_out_as_mvsec_is_told_at_the_start(tmp_path, change, te
     with pytest.raises(DataError) as error:
         opened(path)
     assert str(error.value).startswith(text)
-    assert str(path) in error.value.where and error.value.legal
+    assert str(path) in error.value.where and error.value.allowed
 
 
 @pytest.mark.parametrize(

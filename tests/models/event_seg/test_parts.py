@@ -76,9 +76,9 @@ def test_too_few_windows_are_told():
     assert str(error.value) == (
         "'a' is too short to be split by time: 4 windows in 0.4 s, of which eval.share 0.2 is "
         "held out twice\n"
-        "  from     data.path, data.window_ms, eval.share\n"
-        "  legal    a window each for train, val and test, and one between them\n"
-        "  mend     more recordings, shorter windows, or a smaller eval.share"
+        "  where         data.path, data.window_ms, eval.share\n"
+        "  allowed       a window each for train, val and test, and one between them\n"
+        "  fix           more recordings, shorter windows, or a smaller eval.share"
     )
     with pytest.raises(DataError, match=r"event_seg has 3 groups \(recordings\)"):
         split([recording(f"r{i}") for i in range(3)], 1.0, 0.2, seed=0)

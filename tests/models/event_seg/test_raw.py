@@ -118,7 +118,7 @@ def test_a_file_without_a_known_header_is_told(tmp_path, content, text):
     path = tmp_path / "a.raw"
     path.write_bytes(content)
     assert fault(path) == (
-        f"{text}\n  from     a.raw\n  legal    % evt 2.0, % evt 3.0, % format EVT2, % format "
+        f"{text}\n  where         a.raw\n  allowed       % evt 2.0, % evt 3.0, % format EVT2, % format "
         "EVT3, or the header of a DAT file"
     )
 
@@ -129,17 +129,19 @@ def test_a_truncated_an_empty_and_an_unsorted_file_are_told(tmp_path):
     path.write_bytes(whole[:-3])
     assert fault(path) == (
         "'a.raw' is truncated: it ends within an event word\n"
-        "  from     a.raw, 1 bytes left over\n"
-        "  legal    whole words of 4 bytes after the header"
+        "  where         a.raw, 1 bytes left over\n"
+        "  allowed       whole words of 4 bytes after the header"
     )
     path.write_bytes(HEADERS["EVT2"])
-    assert fault(path) == ("'a.raw' holds no events\n  from     a.raw\n  legal    change events")
+    assert fault(path) == (
+        "'a.raw' holds no events\n  where         a.raw\n  allowed       change events"
+    )
     events = random_events(4, 400)
     events.t[:] = 100, 400, 300, 500
     assert fault(write_raw(path, events)) == (
         "timestamps are not sorted: 300 follows 400\n"
-        "  from     a.raw, words from 0\n"
-        "  legal    numbers, in ascending order"
+        "  where         a.raw, words from 0\n"
+        "  allowed       numbers, in ascending order"
     )
 
 
@@ -154,9 +156,9 @@ def test_a_sensor_that_events_leave_is_told(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     assert fault(path, sensor=[48, 60]) == (
         "events reach 48×64, the sensor is 48×60 (data.sensor)\n"
-        "  from     a.raw\n"
-        "  legal    events on the sensor\n"
-        "  mend     --set data.sensor=[48,64]"
+        "  where         a.raw\n"
+        "  allowed       events on the sensor\n"
+        "  fix           --set data.sensor=[48,64]"
     )
 
 

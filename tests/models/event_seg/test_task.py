@@ -53,7 +53,7 @@ def test_each_pixel_counts_once_in_the_loss(make_task, draws):
     rows = [samples.sample(i, draws(i)) for i in range(6)]
     parts = [task.collate(rows[:2]), task.collate(rows[2:])]
     whole = task.collate(rows)
-    assert task.weight(whole) == 6 * 32 * 44 == sum(map(task.weight, parts))
+    assert task.num_units(whole) == 6 * 32 * 44 == sum(map(task.num_units, parts))
     total = sum(task.loss(model, part).sum for part in parts)
     torch.testing.assert_close(total, task.loss(model, whole).sum)
     assert task.goal == Goal("val_iou", "max") and task.units == "pixels"
@@ -123,11 +123,11 @@ def test_labels_that_are_asked_for_and_not_there_are_told(make_task, recording):
         make_task(path=recording.parent).setup()
     assert str(error.value) == (
         "1 of 2 recordings have no labels: b.raw\n"
-        f"  from     data.path '{recording.parent}'\n"
-        "  legal    frames (MVSEC), or NAME_masks.h5 beside NAME.raw: `masks` [mask, height, "
+        f"  where         data.path '{recording.parent}'\n"
+        "  allowed       frames (MVSEC), or NAME_masks.h5 beside NAME.raw: `masks` [mask, height, "
         "width] uint8 of 0 background, 1 foreground, 255 ignored, and `t` [mask], microseconds "
         "of the recording, ascending\n"
-        "  mend     learn without labels:  --set model.objective=masked-voxels"
+        "  fix           learn without labels:  --set model.objective=masked-voxels"
     )
     with pytest.raises(DataError, match=r"1 of 1 recordings have no labels: b\.raw"):
         make_task(path=recording.with_name("b.raw"), objective="edges").setup()
@@ -145,7 +145,7 @@ def test_an_unknown_path_and_an_unknown_set_are_told(make_task, tmp_path):
         make_task(path=tmp_path / "nowhere").setup()
     with pytest.raises(DataError) as error:
         make_task(path="embedded:shape").setup()
-    assert "write  --data embedded:shapes" in error.value.mend
+    assert "write  --data embedded:shapes" in error.value.fix
 
 
 def test_skipped_recordings_are_counted(make_task, recording):

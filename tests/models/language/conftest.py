@@ -47,7 +47,7 @@ def train() -> Callable[..., None]:
             picked = torch.randint(len(samples), (batch,), generator=generator).tolist()
             given = task.collate([samples.sample(i, None) for i in picked])
             optimizer.zero_grad()
-            (task.loss(model, given).sum / task.weight(given)).backward()
+            (task.loss(model, given).sum / task.num_units(given)).backward()
             optimizer.step()
 
     return run

@@ -10,14 +10,14 @@ from tests.models.language.reading import pairs, read, told, write
 def test_a_missing_path(tmp_path):
     assert told(tmp_path / "none.txt") == (
         "data.path 'DATA' does not exist\n"
-        "  from     looked for DATA\n"
-        "  legal    a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
+        "  where         looked for DATA\n"
+        "  allowed       a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
     )
 
 
 def test_an_empty_file(tmp_path):
     assert told(write(tmp_path / "a.txt", " \n\n")) == (
-        "'DATA' is empty\n  from     data.path, 3 bytes\n  legal    a file with text"
+        "'DATA' is empty\n  where         data.path, 3 bytes\n  allowed       a file with text"
     )
 
 
@@ -35,7 +35,7 @@ def test_a_folder_without_text(tmp_path):
 def test_text_that_is_no_utf8(tmp_path, content, place):
     message = told(write(tmp_path / "a.txt", content))
     assert message.startswith("'DATA' is no UTF-8 text: ")
-    assert f"  from     DATA, {place}\n" in message
+    assert f"  where         DATA, {place}\n" in message
     assert message.endswith("iconv -f LATIN1 -t UTF-8 'DATA'")
 
 
@@ -61,7 +61,7 @@ def test_a_folder_that_may_not_be_read(tmp_path, request):
     finally:
         if os.geteuid() == os.getuid():
             folder.chmod(0o700)
-    assert "cannot be read: Permission denied\n  from     data.path\n" in message
+    assert "cannot be read: Permission denied\n  where         data.path\n" in message
 
 
 def test_broken_json_lines_are_told_together_with_their_lines(tmp_path):
@@ -76,14 +76,14 @@ def test_broken_json_lines_are_told_together_with_their_lines(tmp_path):
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
     assert told(path) == (
         "5 of 6 rows cannot be used\n"
-        "  from     a.jsonl, line 2: no JSON: Expecting property name enclosed in double quotes at "
+        "  where         a.jsonl, line 2: no JSON: Expecting property name enclosed in double quotes at "
         "column 17\n"
         "           a.jsonl, line 3: no usable text under the keys question; legal  text; input, "
         "output; prompt, response; user, assistant; messages: [{role, content}]\n"
         "           a.jsonl, line 4: list, not an object; legal keys  text; input, output; prompt, "
         "response; user, assistant; messages: [{role, content}]\n"
         "           and 2 more\n"
-        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
     corpus = read(path, "skip")
     assert len(corpus) == 1 and corpus.left_out["skipped_rows"] == 5
@@ -100,9 +100,9 @@ def test_conversations_without_an_answer_are_told(tmp_path):
     text = write(tmp_path / "a.txt", "User: a\nAssistant:\n\nUser: b\n\nUser: c\nAssistant: d\n")
     assert told(text) == (
         "2 of 3 rows cannot be used\n"
-        "  from     a.txt, line 1: Assistant: says nothing\n"
+        "  where         a.txt, line 1: Assistant: says nothing\n"
         "           a.txt, line 4: no request with an answer\n"
-        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
     assert pairs(read(text, "skip")) == [("c", "d")]
 
@@ -110,9 +110,9 @@ def test_conversations_without_an_answer_are_told(tmp_path):
 def test_csv_without_known_columns(tmp_path):
     assert told(write(tmp_path / "a.csv", "question,answer\na,b\n")) == (
         "'a.csv' has no pair of columns for request and answer: question, answer\n"
-        "  from     a.csv, line 1\n"
-        "  legal    input,output or prompt,response or user,assistant\n"
-        "  mend     rename the columns in the first line"
+        "  where         a.csv, line 1\n"
+        "  allowed       input,output or prompt,response or user,assistant\n"
+        "  fix           rename the columns in the first line"
     )
 
 
@@ -120,9 +120,9 @@ def test_csv_with_short_rows_and_empty_answers(tmp_path):
     path = write(tmp_path / "a.csv", 'input,output\n"a\na",b\nc\n\nd,\n')
     assert told(path) == (
         "2 of 3 rows cannot be used\n"
-        "  from     a.csv, line 4: 1 of 2 columns\n"
+        "  where         a.csv, line 4: 1 of 2 columns\n"
         "           a.csv, line 6: the answer is empty\n"
-        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
 
 

@@ -42,7 +42,7 @@ def test_a_line_that_cannot_be_used_is_told_with_its_place(tmp_path, line, reaso
     path = tmp_path / "a.jsonl"
     path.write_text(GOOD + line + "\n", encoding="utf-16")  # where a zero is a character
     assert told(path).startswith(
-        f"1 of 2 rows cannot be used\n  from     a.jsonl, line 2: {reason}"
+        f"1 of 2 rows cannot be used\n  where         a.jsonl, line 2: {reason}"
     )
     left = read_corpus(path, None, "skip")
     assert len(left) == 1 and left.left_out == {"skipped_rows": 1}
@@ -73,15 +73,15 @@ def test_a_field_that_csv_cannot_take_is_a_bad_row(tmp_path):
 def test_a_csv_cut_inside_a_quoted_field_is_a_bad_row(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('input,output\na,b\n"c,d\ne,f')
-    assert "1 of 2 rows cannot be used\n  from     a.csv, line 3: 1 of 2 columns" in told(path)
+    assert "1 of 2 rows cannot be used\n  where         a.csv, line 3: 1 of 2 columns" in told(path)
 
 
 def test_a_second_file_that_is_not_there_is_told_by_its_key(tmp_path):
     path = tmp_path / "a.nl"
     path.write_text("a\n")
-    legal = "two files: line N of data.answers answers line N of data.path"
+    allowed = "two files: line N of data.answers answers line N of data.path"
     assert told(path, tmp_path / "b") == (
-        f"data.answers 'FOLDER/b' is no file\n  from     looked for FOLDER/b\n  legal    {legal}"
+        f"data.answers 'FOLDER/b' is no file\n  where         looked for FOLDER/b\n  allowed       {allowed}"
     )
     (tmp_path / "b").write_text("")
     assert told(path, tmp_path / "b").startswith("'FOLDER/b' is empty\n")
@@ -102,8 +102,8 @@ def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert told(tmp_path / "pipe") == (
         "data.path 'FOLDER/pipe' is no file that can be read more than once\n"
-        "  from     looked for FOLDER/pipe\n"
-        "  legal    a file on disk, not a pipe or a device"
+        "  where         looked for FOLDER/pipe\n"
+        "  allowed       a file on disk, not a pipe or a device"
     )
 
 

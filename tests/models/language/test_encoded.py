@@ -74,9 +74,9 @@ def test_where_the_cache_has_no_room_the_mend_is_told(large, tmp_path, monkeypat
         tokens_of(large)
     assert str(error.value).replace(str(tmp_path), "FOLDER") == (
         "the tokens of the data cannot be kept: Not a directory\n"
-        "  from     FOLDER/file/below\n"
-        "  legal    a folder to write to, with room for about 0.017 GB\n"
-        "  mend     name another one:  export GEARSHIFT_CACHE=FOLDER"
+        "  where         FOLDER/file/below\n"
+        "  allowed       a folder to write to, with room for about 0.017 GB\n"
+        "  fix           name another one:  export GEARSHIFT_CACHE=FOLDER"
     )
 
 

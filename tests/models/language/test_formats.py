@@ -88,6 +88,6 @@ def test_binary_data_is_told_with_all_formats(tmp_path):
         read_corpus(tmp_path / "a.h5", None, "stop")
     assert str(error.value).replace(str(tmp_path), "FOLDER") == (
         "'FOLDER/a.h5' is in no format that is known here\n"
-        "  from     data.path\n"
-        f"  legal    {CSV}; {JSONL}; {TEXT}"
+        "  where         data.path\n"
+        f"  allowed       {CSV}; {JSONL}; {TEXT}"
     )

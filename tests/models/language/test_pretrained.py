@@ -169,7 +169,7 @@ def test_rows_longer_than_the_model_reads_are_refused(tmp_path, make_task):
     task = make_task(path=text, pretrained=str(folder), seq_len=65)
     with pytest.raises(DataError, match=r"data\.seq_len 65 is longer") as error:
         task.setup()
-    assert error.value.legal == "at most 64"
+    assert error.value.allowed == "at most 64"
     assert make_task(path=text, pretrained=str(folder))._row_length() == 64
 
 

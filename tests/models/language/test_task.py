@@ -36,7 +36,7 @@ def test_weight_is_the_number_of_labels(pairs, make_task):
     task = make_task(path=pairs)
     task.setup()
     batch = task.collate([task.data("train").sample(i, None) for i in range(5)])
-    assert task.weight(batch) == int((batch["labels"] != -100).sum()) > 0
+    assert task.num_units(batch) == int((batch["labels"] != -100).sum()) > 0
     loss = task.loss(task.build(), batch).sum
     assert loss.shape == () and loss.dtype == torch.float32
 
@@ -48,7 +48,7 @@ def test_the_mean_over_a_split_does_not_depend_on_the_batch(make_task, pairs):
     rows = [samples.sample(i, None) for i in range(12)]
     one = task.collate(rows)
     parts = [task.collate(rows[:3]), task.collate(rows[3:])]
-    assert sum(map(task.weight, parts)) == task.weight(one)
+    assert sum(map(task.num_units, parts)) == task.num_units(one)
     total = sum(task.loss(model, part).sum for part in parts)
     torch.testing.assert_close(total, task.loss(model, one).sum)
 
@@ -152,9 +152,9 @@ def test_data_that_is_too_short_is_told(tmp_path, make_task):
         make_task(path=path).setup()
     assert str(error.value) == (
         "the data is too short: the training split has 56 tokens, one sample has 128\n"
-        "  from     data.path, data.seq_len\n"
-        "  legal    at least one sample\n"
-        "  mend     --set data.seq_len=8, or more data"
+        "  where         data.path, data.seq_len\n"
+        "  allowed       at least one sample\n"
+        "  fix           --set data.seq_len=8, or more data"
     )
 
 
@@ -163,15 +163,15 @@ def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
         make_task(path="embedded:comands").setup()
     assert str(error.value) == (
         "data.path 'embedded:comands' is not known\n"
-        "  legal    embedded:python, embedded:commands\n"
-        "  mend     nearest  embedded:commands; write  --data embedded:commands"
+        "  allowed       embedded:python, embedded:commands\n"
+        "  fix           did you mean  embedded:commands; write  --data embedded:commands"
     )
 
 
 def test_heads_that_cannot_be_grouped_are_told(make_task):
     with pytest.raises(DataError) as error:
         make_task(kv_heads=3)
-    assert error.value.legal == "1, 2, 4"
+    assert error.value.allowed == "1, 2, 4"
 
 
 def test_a_kernel_that_the_device_has_not_is_told(make_task, context):

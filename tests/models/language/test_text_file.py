@@ -53,7 +53,7 @@ def test_what_is_no_text_is_told_with_its_byte_wherever_it_stands(
     path.write_bytes(b"x" * before + raw)
     with pytest.raises(DataError) as error:
         list(TextFile(path).chunks())
-    assert error.value.what == f"'{path}' is no {encoding} text: {reason}"
+    assert error.value.message == f"'{path}' is no {encoding} text: {reason}"
     assert error.value.where == f"{path}, line 2, byte {before + at}"
 
 
@@ -70,7 +70,7 @@ def test_broken_text_behind_a_mark_is_told_by_its_encoding(tmp_path, raw, told):
     (tmp_path / "a.txt").write_bytes(raw)
     with pytest.raises(DataError) as error:
         list(TextFile(tmp_path / "a.txt").chunks())
-    assert error.value.what == f"'{tmp_path / 'a.txt'}' is no {told}"
+    assert error.value.message == f"'{tmp_path / 'a.txt'}' is no {told}"
 
 
 def test_a_byte_is_counted_from_the_start_of_the_file_also_behind_a_mark(tmp_path):

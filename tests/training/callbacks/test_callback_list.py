@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from tests.training.tiny import Listener
-from training.callbacks.base import Ask, Hook, Outcome, Step
+from training.callbacks.base import Action, Callback, Outcome, Step
 from training.callbacks.callback_list import Audience
 from training.ending import COMPLETE
 
 OUTCOME = Outcome(COMPLETE.status, COMPLETE.reason, 0, 1, 1.0, 1.0, None, None)
 
 
-class Broken(Hook):
+class Broken(Callback):
     def end(self, outcome):
         raise OSError("the disk is full")
 
@@ -20,11 +20,13 @@ def step(number):
 
 
 def test_what_hooks_ask_is_joined():
-    audience = Audience([Listener({2: Ask.SAVE}), Hook(), Listener({2: Ask.STOP, 3: Ask.SAVE})])
+    audience = Audience(
+        [Listener({2: Action.SAVE}), Callback(), Listener({2: Action.STOP, 3: Action.SAVE})]
+    )
     assert [audience.step(step(n)) for n in (1, 2, 3)] == [
-        Ask.NOTHING,
-        Ask.SAVE | Ask.STOP,
-        Ask.SAVE,
+        Action.NOTHING,
+        Action.SAVE | Action.STOP,
+        Action.SAVE,
     ]
 
 

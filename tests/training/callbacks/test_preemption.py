@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from training.callbacks.base import Ask
+from training.callbacks.base import Action
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
 SAVE_AND_END = {
-    signal.SIGTERM: Ask.SIGNAL | Ask.SAVE,
-    signal.SIGUSR1: Ask.SIGNAL | Ask.SAVE,
-    signal.SIGINT: Ask.INTERRUPT | Ask.SAVE,
+    signal.SIGTERM: Action.SIGNAL | Action.SAVE,
+    signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
+    signal.SIGINT: Action.INTERRUPT | Action.SAVE,
 }
 
 
@@ -60,13 +60,13 @@ class Program:
         self.process.stdin.flush()
         return self.read()
 
-    def asks(self) -> tuple[Ask, str]:
+    def asks(self) -> tuple[Action, str]:
         """What a step asks for and what was told, as soon as that is not nothing."""
         end = time.monotonic() + DEADLINE_S
         while (answer := self.write("step")) == "0":
             assert time.monotonic() < end, "the signal was not noticed"
         number, _, told = answer.partition(" ")
-        return Ask(int(number)), told
+        return Action(int(number)), told
 
     def close(self) -> None:
         self.process.kill()

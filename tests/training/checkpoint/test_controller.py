@@ -121,5 +121,5 @@ def test_a_failed_run_leaves_the_write_in_peace():
             abandoned.append(True)
 
     with pytest.raises(RuntimeError, match="a hook broke"):
-        run_tiny(one_rank(), hook=Breaks(), shelf=Kept())
+        run_tiny(one_rank(), callback=Breaks(), shelf=Kept())
     assert abandoned == [True]

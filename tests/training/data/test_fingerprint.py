@@ -43,7 +43,7 @@ class Strided(TinyTask):
     def collate(self, samples):
         return {"x": torch.arange(10.0)[::3][: len(samples)]}
 
-    def weight(self, batch):
+    def num_units(self, batch):
         return 1
 
 

@@ -11,7 +11,7 @@ import torch
 
 from models.base import DataError
 from tests.training.tiny import TinySplit, TinyTask, make_settings
-from training.callbacks.base import Budget
+from training.callbacks.base import TrainPlan
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
@@ -28,9 +28,11 @@ def batches(task=None, *, workers=0, first_step=0, rank=0, size=1, micro_batch=2
     split = split or task.data("train")
     order = DataOrder(len(split), 8, seed=0)
     accumulation = 8 // micro_batch // size
-    budget = Budget(6, order.steps_per_epoch, 8, micro_batch, accumulation, size, "", first_step)
+    train_plan = TrainPlan(
+        6, order.steps_per_epoch, 8, micro_batch, accumulation, size, "", first_step
+    )
     loader = make_settings(loader={"workers": workers}).loader
-    return Batches(Samples(task, split, 0), order, budget, world(rank, size), loader)
+    return Batches(Samples(task, split, 0), order, train_plan, world(rank, size), loader)
 
 
 def rows(taken):
@@ -201,9 +203,9 @@ def test_a_run_begins_at_sample_10_to_the_9_without_a_look_at_those_before():
     split = Vast(3 * 10**9)
     order = DataOrder(len(split), 8, seed=0)
     step = 10**9 // 8
-    budget = Budget(step + 10, order.steps_per_epoch, 8, 2, 4, 1, "", step)
+    train_plan = TrainPlan(step + 10, order.steps_per_epoch, 8, 2, 4, 1, "", step)
     loader = make_settings().loader
-    later = Batches(Samples(TinyTask(), split, 0), order, budget, world(), loader)
+    later = Batches(Samples(TinyTask(), split, 0), order, train_plan, world(), loader)
     Vast.read.clear()
     later.take()
     assert Vast.read == order.batch(step)[1].tolist()

@@ -51,10 +51,10 @@ def test_a_metric_that_cannot_be_judged_by_is_told_with_what_can(written, text):
 
 
 def test_an_unknown_metric_ends_the_run_before_the_hooks_hear_of_it():
-    hook = Listener()
+    callback = Listener()
     with pytest.raises(SettingError):
-        run_tiny(one_rank(), TinyTask(), hook, eval={"metric": "loss"})
-    assert hook.told == []
+        run_tiny(one_rank(), TinyTask(), callback, eval={"metric": "loss"})
+    assert callback.told == []
 
 
 def test_the_person_s_metric_picks_the_best():

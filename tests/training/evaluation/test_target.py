@@ -142,5 +142,5 @@ class Telling(Listener):
 
 def test_the_last_step_is_logged_before_it_is_judged_as_at_the_end_of_any_run():
     changes = {**FALLING, "log": {"every": 4}, "eval": {"every": 5}}
-    told = run_tiny(one_rank(), hook=Telling(), **changes, stop={"after": 5}).listener.told
+    told = run_tiny(one_rank(), callback=Telling(), **changes, stop={"after": 5}).listener.told
     assert told.index("logged 5") < told.index("evaluated 5")

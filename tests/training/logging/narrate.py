@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.training.facts import about, budget, evaluation, logged, outcome, step
+from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import Narrator
 from training.logging.plain import Plain
@@ -18,7 +18,7 @@ def main(ending: str) -> None:
     voice: Voice = Terminal(sys.stdout) if is_capable(sys.stdout) else Plain(sys.stdout)
     clock = Clock()
     narrator = Narrator(about(Path("runs/x")), [voice], clock)
-    narrator.start(budget(eval_every=10))
+    narrator.start(train_plan(eval_every=10))
     narrator.event("preview", {"when": "before", "text": "a \x1b[31mred [bold]preview"})
     try:
         for number in range(1, 21):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.facts import about, budget, evaluation, logged, outcome, step
+from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import Narrator
 from training.logging.line_file import RunFolderError
@@ -49,7 +49,7 @@ class Broken(Memory):
 def test_each_moment_is_told_in_order_to_every_voice(tmp_path: Path):
     voices = [Memory(), Memory(draws=False)]
     narrator = Narrator(about(tmp_path), voices, Clock())
-    narrator.start(budget())
+    narrator.start(train_plan())
     narrator.event("preview", {"when": "before", "text": "xyz\x1b"})
     narrator.step(step(1))
     narrator.logged(logged(1))
@@ -74,7 +74,7 @@ def test_each_moment_is_told_in_order_to_every_voice(tmp_path: Path):
 def test_weights_that_were_put_back_are_told(tmp_path: Path):
     voice = Memory()
     narrator = Narrator(about(tmp_path), [voice], Clock())
-    narrator.start(budget())
+    narrator.start(train_plan())
     narrator.event("best_loaded", {"metric": "loss", "value": 2.25, "step": 50})
     assert voice.said[-1] == ("notice", "weights    those of step 50, the best")
 
@@ -83,7 +83,7 @@ def test_drawing_is_rare_and_for_those_who_draw(tmp_path: Path):
     clock = Clock()
     voice, plain = Memory(), Memory(draws=False)
     narrator = Narrator(about(tmp_path), [voice, plain], clock)
-    narrator.start(budget())
+    narrator.start(train_plan())
     for number in range(1, 101):
         clock.seconds += 0.0625
         narrator.step(step(number))
@@ -102,7 +102,7 @@ def test_a_slow_terminal_takes_no_more_than_its_share(tmp_path: Path):
 
     voice = Slow()
     narrator = Narrator(about(tmp_path), [voice], clock)
-    narrator.start(budget())
+    narrator.start(train_plan())
     began = clock.seconds
     for number in range(1, 101):
         clock.seconds += 0.5
@@ -114,7 +114,7 @@ def test_a_slow_terminal_takes_no_more_than_its_share(tmp_path: Path):
 def test_a_full_disk_ends_the_run_but_hides_no_earlier_fault(tmp_path: Path):
     broken, after = Broken(), Memory()
     narrator = Narrator(about(tmp_path), [broken, after], Clock())
-    narrator.start(budget())
+    narrator.start(train_plan())
 
     with pytest.raises(RunFolderError):
         narrator.end(outcome())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.facts import budget, evaluation, outcome, step
+from tests.training.facts import evaluation, outcome, step, train_plan
 from training.logging.events import Events
 from training.logging.line_file import RunFolderError
 
@@ -24,7 +24,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 def test_the_moments_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
     events = Events(tmp_path, now=lambda: NOON)
-    events.start(budget())
+    events.start(train_plan())
     events.step(step(50))
     events.evaluated(evaluation(50))
     events.saved(tmp_path / "checkpoints" / "step-00000050", 50)
@@ -48,7 +48,7 @@ def test_the_moments_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
 
 def test_another_rank_writes_only_what_it_alone_saw(tmp_path: Path):
     events = Events(tmp_path, rank=3)
-    events.start(budget())
+    events.start(train_plan())
     events.event("warning", {"text": "seen by all"})
     assert os.listdir(tmp_path) == []
 
@@ -64,7 +64,7 @@ def test_a_folder_that_has_gone_hides_no_earlier_fault(tmp_path: Path):
     run = tmp_path / "run"
     run.mkdir()
     events = Events(run)
-    events.start(budget())
+    events.start(train_plan())
     shutil.rmtree(run)
 
     with pytest.raises(RunFolderError):

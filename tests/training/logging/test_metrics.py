@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.training.facts import evaluation, logged, outcome
-from training.callbacks.base import Logged
+from training.callbacks.base import StepMetrics
 from training.logging.metrics import Metrics, cut
 
 ALWAYS = {
@@ -29,7 +29,7 @@ ALWAYS = {
 }
 
 
-def written(folder: Path, *lines: Logged) -> list[dict[str, Any]]:
+def written(folder: Path, *lines: StepMetrics) -> list[dict[str, Any]]:
     metrics = Metrics(folder)
     for line in lines:
         metrics.logged(line)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.training.facts import budget
+from tests.training.facts import train_plan
 from tests.training.logging.clock import Clock
-from training.callbacks.base import Budget
+from training.callbacks.base import TrainPlan
 from training.logging.progress import Progress
 
 
 def run(
-    told: Budget,
+    told: TrainPlan,
     until: int,
     step_s: float = 0.1,
     evaluation_s: float = 0.0,
@@ -34,7 +34,7 @@ def run(
 
 
 def test_steps_alone():
-    position = run(budget(total_steps=100, save_every=None), 40).position()
+    position = run(train_plan(total_steps=100, save_every=None), 40).position()
 
     assert position.step == 40
     assert position.elapsed_s == pytest.approx(4.0)
@@ -42,7 +42,7 @@ def test_steps_alone():
 
 
 def test_evaluations_and_saves_to_come_are_counted():
-    told = budget(total_steps=100, eval_every=20, save_every=50)
+    told = train_plan(total_steps=100, eval_every=20, save_every=50)
     position = run(told, 60, evaluation_s=3.0, save_s=2.0).position()
 
     # 40 steps, evaluations at 80 and 100, a save at 100.
@@ -51,7 +51,7 @@ def test_evaluations_and_saves_to_come_are_counted():
 
 
 def test_the_evaluation_and_the_save_at_the_end_are_counted():
-    told = budget(total_steps=100, eval_every=30)
+    told = train_plan(total_steps=100, eval_every=30)
     position = run(told, 70, evaluation_s=3.0, save_s=2.0, best_at=(30,)).position()
 
     # Evaluations at 90 and 100; of two one was the best, so one more save is expected.
@@ -60,7 +60,7 @@ def test_the_evaluation_and_the_save_at_the_end_are_counted():
 
 def test_what_is_due_after_this_very_step_is_counted():
     clock = Clock()
-    progress = Progress(budget(total_steps=4, eval_every=2, save_every=2), clock)
+    progress = Progress(train_plan(total_steps=4, eval_every=2, save_every=2), clock)
 
     def step(number: int) -> None:
         clock.seconds += 1.0
@@ -84,7 +84,7 @@ def test_what_is_due_after_this_very_step_is_counted():
 
 def test_several_splits_after_a_step_are_one_evaluation():
     clock = Clock()
-    progress = Progress(budget(total_steps=4, eval_every=2), clock)
+    progress = Progress(train_plan(total_steps=4, eval_every=2), clock)
     for step in (1, 2):
         clock.seconds += 1.0
         progress.stepped(step)
@@ -96,13 +96,13 @@ def test_several_splits_after_a_step_are_one_evaluation():
 
 
 def test_what_was_never_measured_makes_it_a_least():
-    assert run(budget(eval_every=50), 10).position().remaining_is_least
-    assert run(budget(), 1).position().remaining_s is None
+    assert run(train_plan(eval_every=50), 10).position().remaining_is_least
+    assert run(train_plan(), 1).position().remaining_s is None
 
 
 def test_the_first_step_is_left_out():
     clock = Clock()
-    progress = Progress(budget(total_steps=11), clock)
+    progress = Progress(train_plan(total_steps=11), clock)
     clock.seconds += 60.0
     progress.stepped(1)
     clock.seconds += 1.0
@@ -113,7 +113,7 @@ def test_the_first_step_is_left_out():
 
 def test_a_change_of_pace_is_followed():
     clock = Clock()
-    progress = Progress(budget(total_steps=2000), clock)
+    progress = Progress(train_plan(total_steps=2000), clock)
     for step in range(1, 1001):
         clock.seconds += 0.1 if step <= 500 else 0.4
         progress.stepped(step)
@@ -122,6 +122,6 @@ def test_a_change_of_pace_is_followed():
 
 
 def test_a_run_that_goes_on_counts_from_where_it_began():
-    position = run(budget(total_steps=100, first_step=90), 95, step_s=2.0).position()
+    position = run(train_plan(total_steps=100, first_step=90), 95, step_s=2.0).position()
 
     assert (position.elapsed_s, position.remaining_s) == (pytest.approx(10.0), pytest.approx(10.0))

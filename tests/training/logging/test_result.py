@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.facts import about, budget, outcome
+from tests.training.facts import about, outcome, train_plan
 from training.logging.line_file import RunFolderError
 from training.logging.result import Result
 
 
 def test_the_result_has_its_keys(tmp_path: Path):
     result = Result(about(tmp_path))
-    result.start(budget())
+    result.start(train_plan())
     result.end(outcome())
 
     assert os.listdir(tmp_path) == ["result.json"]

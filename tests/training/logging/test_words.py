@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.training.facts import about, budget, evaluation, logged, outcome
+from tests.training.facts import about, evaluation, logged, outcome, train_plan
 from training.logging import words
 from training.logging.progress import Position
 from training.resources.gauges import Near
@@ -19,7 +19,7 @@ def test_the_head_tells_what_is_trained_on_what_in_what_portions():
         notes=["micro_batch 16 fits"],
     )
 
-    assert words.head(told, budget()) == [
+    assert words.head(told, train_plan()) == [
         "model      language:tiny, 1.23M parameters",
         "mode       lite",
         "engine     ddp on 2 processes, cpu, fp32",
@@ -33,14 +33,14 @@ def test_the_head_tells_what_is_trained_on_what_in_what_portions():
 def test_many_facts_of_the_data_are_wrapped():
     told = about(Path("runs/x"), data={f"split {i}": 10**i for i in range(8)})
 
-    *_, first, second = "\n".join(words.head(told, budget())).splitlines()
+    *_, first, second = "\n".join(words.head(told, train_plan())).splitlines()
     assert first.startswith("data       split 0 1, ") and len(first) < 100
     assert second.startswith("           split")
 
 
 def test_the_head_of_a_run_that_goes_on_says_so():
     assert "100 steps = 2 epochs of 50 steps, 40 done before" in "\n".join(
-        words.head(about(Path("runs/x")), budget(first_step=40, world_size=1))
+        words.head(about(Path("runs/x")), train_plan(first_step=40, world_size=1))
     )
 
 

@@ -13,18 +13,18 @@ from torch.optim.lr_scheduler import (
 )
 
 from training import settings
-from training.callbacks.base import Budget
+from training.callbacks.base import TrainPlan
 from training.optim.schedule import Schedule, cycle_starts
 
 STEPS = 100
 
 
-def budget(total=STEPS, steps_per_epoch=10):
-    return Budget(total, steps_per_epoch, 8, 8, 1, 1, "")
+def train_plan(total=STEPS, steps_per_epoch=10):
+    return TrainPlan(total, steps_per_epoch, 8, 8, 1, 1, "")
 
 
 def factors(total=STEPS, **changes):
-    schedule = Schedule(settings.Schedule(**changes), budget(total))
+    schedule = Schedule(settings.Schedule(**changes), train_plan(total))
     return [schedule.factor(step) for step in range(total)]
 
 
@@ -85,15 +85,15 @@ def by_torch_one_cycle(share):
 
 def test_restarts_with_a_fractional_factor_keep_it():
     # Whole epochs of ten steps: round(5 × 1.5^k) is 5, 8, 11, 17, 25.
-    starts = cycle_starts(500, "5 epochs", 1.5, budget(500))
+    starts = cycle_starts(500, "5 epochs", 1.5, train_plan(500))
     assert [b - a for a, b in itertools.pairwise(starts)] == [50, 80, 110, 170, 250]
-    starts = cycle_starts(100, 9, 1.5, budget())
+    starts = cycle_starts(100, 9, 1.5, train_plan())
     assert [b - a for a, b in itertools.pairwise(starts)] == [9, 14, 20, 30, 46]
 
 
 def test_every_cycle_begins_at_the_peak_and_falls():
     found = factors(name="cosine-restarts", cycle="0.5 epochs", t_mult=1.5)
-    starts = cycle_starts(STEPS, "0.5 epochs", 1.5, budget())
+    starts = cycle_starts(STEPS, "0.5 epochs", 1.5, train_plan())
     for begin, end in itertools.pairwise(starts):
         cycle = found[begin:end]
         assert cycle[:1] in ([1.0], [])
@@ -106,7 +106,7 @@ def test_warm_up_rises_evenly_to_the_peak(name, warmup):
     found = factors(name=name, warmup=warmup, final=0.5)
     assert found[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
     assert found[20] == 1.0
-    rest = Schedule(settings.Schedule(name=name, final=0.5), budget(STEPS - 20))
+    rest = Schedule(settings.Schedule(name=name, final=0.5), train_plan(STEPS - 20))
     assert found[20:] == [rest.factor(step) for step in range(STEPS - 20)]
 
 
@@ -123,16 +123,16 @@ def test_the_closed_form_of_cosine():
 
 
 def test_a_warm_up_over_its_cap_is_cut_and_that_is_said():
-    schedule = Schedule(settings.Schedule(warmup="5 epochs", warmup_cap="10%"), budget())
+    schedule = Schedule(settings.Schedule(warmup="5 epochs", warmup_cap="10%"), train_plan())
     assert schedule.factor(9) < 1.0 == schedule.factor(10)
     assert schedule.warnings == [
         "schedule.warmup of 50 steps is cut to 10: schedule.warmup_cap is 10%"
     ]
-    assert not Schedule(settings.Schedule(warmup=10, warmup_cap="10%"), budget()).warnings
+    assert not Schedule(settings.Schedule(warmup=10, warmup_cap="10%"), train_plan()).warnings
 
 
 def test_one_cycle_without_warm_up_rises_all_the_same_and_that_is_said():
-    schedule = Schedule(settings.Schedule(name="one-cycle"), budget())
+    schedule = Schedule(settings.Schedule(name="one-cycle"), train_plan())
     assert schedule.factor(0) == pytest.approx(1 / 25)
     assert schedule.factor(29) == 1.0
     assert schedule.warnings == ["schedule.warmup is 0, but one-cycle must rise: it does for 30%"]

@@ -9,7 +9,7 @@ from typing import Any
 from engines.base import World
 from tests.training.readings import CALM
 from tests.training.tiny import Listener, TinyTask, run_tiny
-from training.callbacks.base import Ask, Step
+from training.callbacks.base import Action, Step
 from training.resources.limits import Governor
 from training.resources.monitor import Monitor
 from training.resources.reading import Reading
@@ -33,15 +33,15 @@ class Pressed(Listener):
         self._monitor, self._at, self._new = monitor, at, False
         self._governor = Governor(Limits(), monitor, self.event)
 
-    def start(self, budget) -> None:
-        super().start(budget)
-        self._governor.start(budget)
+    def start(self, train_plan) -> None:
+        super().start(train_plan)
+        self._governor.start(train_plan)
 
-    def step(self, step: Step) -> Ask:
+    def step(self, step: Step) -> Action:
         self._new = step.step in self._at
         return super().step(step) | self._governor.step(step)
 
-    def relieved(self, left: Ask) -> Ask:
+    def relieved(self, left: Action) -> Action:
         super().relieved(left)
         return self._governor.relieved(left)
 
@@ -60,11 +60,11 @@ def _read(left: list[float]) -> Reading:
 
 def pressed_run(world: World, percents: Mapping[int, Sequence[float]], changes: dict) -> dict:
     """A run in which each rank's machine is read as `percents` say, calm where they do not."""
-    hook = Pressed(percents.get(world.rank, [40.0]))
-    return told(run_tiny(world, hook=hook, **LONG | changes))
+    callback = Pressed(percents.get(world.rank, [40.0]))
+    return told(run_tiny(world, callback=callback, **LONG | changes))
 
 
-def throttled_run(world: World, task: dict, asks: dict[int, Ask], changes: dict) -> dict:
+def throttled_run(world: World, task: dict, asks: dict[int, Action], changes: dict) -> dict:
     """A run in which rungs are carried out as asked, whatever the machine says."""
     return told(run_tiny(world, TinyTask(**task), Listener(asks), **LONG | changes))
 

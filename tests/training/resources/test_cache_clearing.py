@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.training.tiny import Listener, one_rank, run_tiny
-from training.callbacks.base import Ask
+from training.callbacks.base import Action
 from training.resources.cache_clearing import CacheClearing
 
 CPU = torch.device("cpu")
@@ -17,14 +17,14 @@ class Counting(Listener):
         super().__init__()
         self.clearing = CacheClearing(every, CPU)
 
-    def start(self, budget):
-        super().start(budget)
-        self.clearing.start(budget)
+    def start(self, train_plan):
+        super().start(train_plan)
+        self.clearing.start(train_plan)
 
     def step(self, step):
         super().step(step)
         asked = self.clearing.step(step)
-        assert asked == Ask.NOTHING
+        assert asked == Action.NOTHING
         return asked
 
 
@@ -34,7 +34,7 @@ class Counting(Listener):
     [(None, 0), (1, 6), (4, 6), (5, 4), (8, 3), (9, 2), (10, 2), (24, 1), (25, 0)],
 )
 def test_it_clears_after_so_many_micro_batches(every, times):
-    hook = Counting(every)
-    run_tiny(one_rank(), hook=hook, train={"epochs": 2})
-    assert len(hook.steps) == 6
-    assert hook.clearing.times == times
+    callback = Counting(every)
+    run_tiny(one_rank(), callback=callback, train={"epochs": 2})
+    assert len(callback.steps) == 6
+    assert callback.clearing.times == times

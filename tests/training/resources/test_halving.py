@@ -42,8 +42,8 @@ FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand
 
 
 def run(fits: int, fault: BaseException = FULL, **changes):
-    hook = Listener()
-    return run_tiny(one_rank(), HungryTask(fits, fault), hook, **CHANGES | changes)
+    callback = Listener()
+    return run_tiny(one_rank(), HungryTask(fits, fault), callback, **CHANGES | changes)
 
 
 def losses(found) -> list[float]:
@@ -80,7 +80,7 @@ def test_it_is_halved_three_times_at_most_and_then_told_with_what_to_write():
         run(0, global_batch=16, micro_batch=16)
     assert str(told.value) == (
         "ran out of memory with micro-batches of 2: CUDA out of memory. Tried to allocate 2 GiB.\n"
-        "  mend     write  --batch-size 1 --set train.global_batch=16"
+        "  fix           write  --batch-size 1 --set train.global_batch=16"
     )
 
 
@@ -91,10 +91,10 @@ def test_one_sample_that_does_not_fit_is_told_so():
 
 def full_run(world: World) -> tuple[str, list[str]]:
     """What a rank raises whose micro-batches do not fit, and the events before."""
-    hook = Listener()
+    callback = Listener()
     with pytest.raises(OutOfMemory) as told:
-        run_tiny(world, HungryTask(2, FULL), hook, **CHANGES | {"micro_batch": 4})
-    return str(told.value), hook.kinds()
+        run_tiny(world, HungryTask(2, FULL), callback, **CHANGES | {"micro_batch": 4})
+    return str(told.value), callback.kinds()
 
 
 def test_beside_other_ranks_a_step_is_not_taken_again_but_told_of(two_ranks):

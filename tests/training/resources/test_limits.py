@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.training.facts import budget, outcome, step
+from tests.training.facts import outcome, step, train_plan
 from tests.training.readings import CALM
-from training.callbacks.base import Ask
+from training.callbacks.base import Action
 from training.resources.limits import Governor
 from training.resources.monitor import Monitor
 from training.resources.reading import Reading
@@ -18,7 +18,7 @@ from training.resources.settings import Critical, Limits
 FULL = replace(CALM, ram=99.0)
 BUSY = replace(CALM, ram=90.0)
 LIMITS = Limits(ram=85, gpu=90, swap=50, critical=Critical(ram=95, gpu=95, swap=80))
-STOP = Ask.PRESSURE | Ask.SAVE
+STOP = Action.PRESSURE | Action.SAVE
 
 
 class Machine:
@@ -32,16 +32,16 @@ class Machine:
         monitor.take = self._take  # type: ignore[method-assign]
         self._new: Reading | None = None
         self.governor = Governor(limits, monitor, self._tell)
-        self.governor.start(budget())
+        self.governor.start(train_plan())
 
-    def step(self, reading: Reading | None) -> Ask:
+    def step(self, reading: Reading | None) -> Action:
         """What is asked after a step, with a new reading since the last one or without."""
         self._new = reading
         if reading is not None:
             self.now = reading
         return self.governor.step(step(1))
 
-    def relieved(self, reading: Reading, left: Ask = Ask.RELIEF) -> Ask:
+    def relieved(self, reading: Reading, left: Action = Action.RELIEF) -> Action:
         """What is asked when the machine is read so after relief, with these rungs left."""
         self.now = reading
         return self.governor.relieved(left)
@@ -66,14 +66,14 @@ def machine():
 
 
 def test_a_calm_machine_asks_nothing(machine: Machine):
-    assert [machine.step(CALM), machine.step(None), machine.relieved(CALM)] == [Ask.NOTHING] * 3
+    assert [machine.step(CALM), machine.step(None), machine.relieved(CALM)] == [Action.NOTHING] * 3
     assert machine.events == []
 
 
 def test_three_warnings_in_a_row_ask_for_relief(machine: Machine):
     asked = [machine.step(BUSY), machine.step(None), machine.step(BUSY), machine.step(BUSY)]
 
-    assert asked == [Ask.NOTHING, Ask.NOTHING, Ask.NOTHING, Ask.RELIEF]
+    assert asked == [Action.NOTHING, Action.NOTHING, Action.NOTHING, Action.RELIEF]
     assert machine.kinds == ["limit_warning"] * 3 + ["throttled"]
     assert [facts.get("warnings") for _, facts in machine.events[:3]] == [1, 2, 3]
 
@@ -81,14 +81,14 @@ def test_three_warnings_in_a_row_ask_for_relief(machine: Machine):
 def test_a_calm_reading_starts_the_count_anew(machine: Machine):
     asked = [machine.step(r) for r in (BUSY, BUSY, CALM, BUSY, BUSY)]
 
-    assert asked == [Ask.NOTHING] * 5
+    assert asked == [Action.NOTHING] * 5
 
 
 @pytest.mark.parametrize(
     "reading", [replace(CALM, ram=96.0), replace(CALM, gpu=96.0), replace(CALM, swap=81.0)]
 )
 def test_one_critical_reading_asks_for_relief_at_once(machine: Machine, reading: Reading):
-    assert machine.step(reading) == Ask.RELIEF
+    assert machine.step(reading) == Action.RELIEF
 
 
 def test_a_machine_still_critical_after_relief_saves_and_ends(machine: Machine):
@@ -102,11 +102,11 @@ def test_a_machine_still_critical_after_relief_saves_and_ends(machine: Machine):
 def test_a_machine_no_longer_critical_goes_on_and_counts_anew(machine: Machine):
     machine.step(FULL)
 
-    assert machine.relieved(BUSY) == Ask.NOTHING
+    assert machine.relieved(BUSY) == Action.NOTHING
     assert [machine.step(BUSY), machine.step(BUSY), machine.step(BUSY)] == [
-        Ask.NOTHING,
-        Ask.NOTHING,
-        Ask.RELIEF,
+        Action.NOTHING,
+        Action.NOTHING,
+        Action.RELIEF,
     ]
 
 
@@ -119,12 +119,12 @@ def test_after_three_warnings_what_is_still_over_its_limit_ends_the_run(machine:
 def test_after_three_warnings_relief_that_helped_lets_the_run_go_on(machine: Machine):
     for _ in range(3):
         machine.step(BUSY)
-    assert machine.relieved(CALM) == Ask.NOTHING
-    assert machine.step(BUSY) == Ask.NOTHING
+    assert machine.relieved(CALM) == Action.NOTHING
+    assert machine.step(BUSY) == Action.NOTHING
 
 
 def test_relief_that_another_rank_asked_for_is_not_measured_here(machine: Machine):
-    assert machine.relieved(FULL) == Ask.NOTHING
+    assert machine.relieved(FULL) == Action.NOTHING
     assert machine.events == []
 
 
@@ -133,7 +133,7 @@ def test_a_reading_from_before_the_relief_counts_no_more(machine: Machine):
     machine._new = FULL
     machine.relieved(CALM)
 
-    assert machine.governor.step(step(2)) == Ask.NOTHING
+    assert machine.governor.step(step(2)) == Action.NOTHING
 
 
 def test_what_was_over_its_limit_before_the_run_cannot_end_it_but_critical_can():
@@ -141,8 +141,8 @@ def test_what_was_over_its_limit_before_the_run_cannot_end_it_but_critical_can()
     assert machine.kinds == ["limit_exceeded_at_start"]
     assert machine.events[0][1]["over"] == ["ram"]
 
-    assert [machine.step(BUSY) for _ in range(6)] == [Ask.NOTHING] * 6
-    assert machine.step(FULL) == Ask.RELIEF
+    assert [machine.step(BUSY) for _ in range(6)] == [Action.NOTHING] * 6
+    assert machine.step(FULL) == Action.RELIEF
     assert machine.relieved(FULL) == STOP
     machine.governor.end(outcome())
 
@@ -159,7 +159,7 @@ def test_what_became_critical_during_relief_ends_the_run_whatever_was_asked_for(
 def test_a_machine_full_from_the_start_is_left_within_one_interval():
     machine = Machine(at_start=FULL)
 
-    assert machine.step(FULL) == Ask.RELIEF
+    assert machine.step(FULL) == Action.RELIEF
     assert machine.relieved(FULL) == STOP
     machine.governor.end(outcome())
 
@@ -167,20 +167,20 @@ def test_a_machine_full_from_the_start_is_left_within_one_interval():
 def test_what_a_machine_has_not_is_no_reason(machine: Machine):
     bare = replace(CALM, gpu=None, swap=None)
 
-    assert machine.step(bare) == Ask.NOTHING
+    assert machine.step(bare) == Action.NOTHING
 
 
 def test_a_limit_of_one_hundred_is_no_limit():
     machine = Machine(limits=Limits(ram=100, critical=Critical(ram=100)))
 
-    assert machine.step(replace(CALM, ram=100.0)) == Ask.NOTHING
+    assert machine.step(replace(CALM, ram=100.0)) == Action.NOTHING
     machine.governor.end(outcome())
 
 
-ALL = Ask.RELIEF | Ask.FEWER_WORKERS | Ask.SMALLER_BATCH
+ALL = Action.RELIEF | Action.FEWER_WORKERS | Action.SMALLER_BATCH
 
 
-def settle(machine: Machine, reading: Reading) -> list[Ask]:
+def settle(machine: Machine, reading: Reading) -> list[Action]:
     """What is asked in the steps after smaller micro-batches, with the machine read so."""
     machine.now = reading
     return [machine.step(None), machine.step(None)]
@@ -189,38 +189,38 @@ def settle(machine: Machine, reading: Reading) -> list[Ask]:
 def test_a_critical_reading_that_stays_climbs_every_rung_and_ends_without_another_interval(
     machine: Machine,
 ):
-    assert machine.step(FULL) == Ask.RELIEF
-    assert machine.relieved(FULL, ALL) == Ask.FEWER_WORKERS
-    assert machine.relieved(FULL, ALL) == Ask.FEWER_WORKERS
-    assert machine.relieved(FULL, Ask.RELIEF | Ask.SMALLER_BATCH) == Ask.SMALLER_BATCH
-    assert machine.relieved(FULL, Ask.RELIEF | Ask.SMALLER_BATCH) == Ask.NOTHING
-    assert settle(machine, FULL) == [Ask.NOTHING, Ask.RELIEF]
-    assert machine.relieved(FULL, Ask.RELIEF | Ask.SMALLER_BATCH) == STOP
+    assert machine.step(FULL) == Action.RELIEF
+    assert machine.relieved(FULL, ALL) == Action.FEWER_WORKERS
+    assert machine.relieved(FULL, ALL) == Action.FEWER_WORKERS
+    assert machine.relieved(FULL, Action.RELIEF | Action.SMALLER_BATCH) == Action.SMALLER_BATCH
+    assert machine.relieved(FULL, Action.RELIEF | Action.SMALLER_BATCH) == Action.NOTHING
+    assert settle(machine, FULL) == [Action.NOTHING, Action.RELIEF]
+    assert machine.relieved(FULL, Action.RELIEF | Action.SMALLER_BATCH) == STOP
     assert machine.kinds[-3:] == ["settled", "relieved", "pressure"]
 
 
 def test_after_warnings_the_micro_batch_is_halved_as_often_as_it_can_be(machine: Machine):
     for _ in range(3):
         machine.step(BUSY)
-    assert machine.relieved(BUSY, Ask.SMALLER_BATCH) == Ask.SMALLER_BATCH
-    assert machine.relieved(BUSY, Ask.SMALLER_BATCH) == Ask.NOTHING
-    assert settle(machine, BUSY) == [Ask.NOTHING, Ask.RELIEF]
-    assert machine.relieved(BUSY, Ask.SMALLER_BATCH) == Ask.SMALLER_BATCH
-    assert machine.relieved(BUSY, Ask.RELIEF) == Ask.NOTHING
-    assert settle(machine, CALM) == [Ask.NOTHING, Ask.NOTHING]
-    assert [machine.step(BUSY), machine.step(BUSY)] == [Ask.NOTHING] * 2
+    assert machine.relieved(BUSY, Action.SMALLER_BATCH) == Action.SMALLER_BATCH
+    assert machine.relieved(BUSY, Action.SMALLER_BATCH) == Action.NOTHING
+    assert settle(machine, BUSY) == [Action.NOTHING, Action.RELIEF]
+    assert machine.relieved(BUSY, Action.SMALLER_BATCH) == Action.SMALLER_BATCH
+    assert machine.relieved(BUSY, Action.RELIEF) == Action.NOTHING
+    assert settle(machine, CALM) == [Action.NOTHING, Action.NOTHING]
+    assert [machine.step(BUSY), machine.step(BUSY)] == [Action.NOTHING] * 2
 
 
 def test_relief_that_does_not_last_leads_to_the_next_rung_though_the_machine_looks_calm(
     machine: Machine,
 ):
     machine.step(FULL)
-    assert machine.relieved(CALM, ALL) == Ask.NOTHING
+    assert machine.relieved(CALM, ALL) == Action.NOTHING
     machine.step(CALM)
 
-    assert machine.step(FULL) == Ask.RELIEF
-    assert machine.relieved(CALM, ALL) == Ask.FEWER_WORKERS
-    assert machine.relieved(CALM, ALL) == Ask.NOTHING
+    assert machine.step(FULL) == Action.RELIEF
+    assert machine.relieved(CALM, ALL) == Action.FEWER_WORKERS
+    assert machine.relieved(CALM, ALL) == Action.NOTHING
 
 
 def test_long_after_relief_a_limit_is_a_new_matter(machine: Machine):
@@ -230,13 +230,13 @@ def test_long_after_relief_a_limit_is_a_new_matter(machine: Machine):
         machine.step(CALM)
     machine.step(FULL)
 
-    assert machine.relieved(CALM, ALL) == Ask.NOTHING
+    assert machine.relieved(CALM, ALL) == Action.NOTHING
 
 
 def test_fewer_workers_are_no_help_to_a_full_device(machine: Machine):
     machine.step(replace(CALM, gpu=99.0))
 
-    assert machine.relieved(replace(CALM, gpu=99.0), ALL) == Ask.SMALLER_BATCH
+    assert machine.relieved(replace(CALM, gpu=99.0), ALL) == Action.SMALLER_BATCH
 
 
 def test_a_busy_processor_costs_workers_and_never_the_run():
@@ -245,22 +245,22 @@ def test_a_busy_processor_costs_workers_and_never_the_run():
     for _ in range(3):
         machine.step(busy)
 
-    assert machine.relieved(busy, ALL) == Ask.FEWER_WORKERS
-    assert machine.relieved(busy, Ask.RELIEF | Ask.SMALLER_BATCH) == Ask.NOTHING
+    assert machine.relieved(busy, ALL) == Action.FEWER_WORKERS
+    assert machine.relieved(busy, Action.RELIEF | Action.SMALLER_BATCH) == Action.NOTHING
     assert machine.kinds[-1] == "limit_given_up"
-    assert [machine.step(busy) for _ in range(4)] == [Ask.NOTHING] * 4
+    assert [machine.step(busy) for _ in range(4)] == [Action.NOTHING] * 4
     machine.governor.end(outcome())
 
 
 def test_processors_are_not_watched_unless_a_limit_is_set(machine: Machine):
-    assert [machine.step(replace(CALM, cpu=100.0)) for _ in range(3)] == [Ask.NOTHING] * 3
+    assert [machine.step(replace(CALM, cpu=100.0)) for _ in range(3)] == [Action.NOTHING] * 3
 
 
 def test_a_filling_disk_is_told_once_and_a_full_one_ends_the_run_while_it_can_save(
     machine: Machine,
 ):
     asked = [machine.step(replace(CALM, disk=96.0)) for _ in range(4)]
-    assert asked == [Ask.NOTHING] * 4
+    assert asked == [Action.NOTHING] * 4
     assert machine.kinds == ["disk_filling"]
 
     assert machine.step(replace(CALM, disk=99.5)) == STOP
@@ -273,7 +273,7 @@ def test_a_disk_that_was_full_before_the_run_is_no_reason():
     assert [(kind, facts["over"]) for kind, facts in machine.events] == [
         ("limit_given_up", ["disk"])
     ]
-    assert machine.step(replace(CALM, disk=99.6)) == Ask.NOTHING
+    assert machine.step(replace(CALM, disk=99.6)) == Action.NOTHING
     machine.governor.end(outcome())
 
 
@@ -281,6 +281,6 @@ def test_a_disk_that_was_filling_before_the_run_ends_it_when_it_is_full():
     machine = Machine(at_start=replace(CALM, disk=96.0))
 
     assert machine.kinds == ["limit_exceeded_at_start"]
-    assert machine.step(replace(CALM, disk=97.0)) == Ask.NOTHING
+    assert machine.step(replace(CALM, disk=97.0)) == Action.NOTHING
     assert machine.step(replace(CALM, disk=99.6)) == STOP
     machine.governor.end(outcome())

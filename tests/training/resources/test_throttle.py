@@ -10,12 +10,12 @@ import torch
 from engines.catalog import ENGINES, missing
 from tests.training.resources.pressed import LONG, Pressed, pressed_run, throttled_run, told
 from tests.training.tiny import one_rank, run_tiny
-from training.callbacks.base import Ask
+from training.callbacks.base import Action
 
 FULL = [40.0, 99.0]
 BATCH = {"global_batch": 8, "micro_batch": 4}
 HELPED = BATCH | {"loader": {"workers": 2}}
-FEWER, SMALLER = Ask.RELIEF | Ask.FEWER_WORKERS, Ask.RELIEF | Ask.SMALLER_BATCH
+FEWER, SMALLER = Action.RELIEF | Action.FEWER_WORKERS, Action.RELIEF | Action.SMALLER_BATCH
 # Sums of float64 in another order.
 ROUNDING = 1e-12
 
@@ -27,8 +27,8 @@ def undisturbed():
 
 def test_pressure_that_stays_climbs_every_rung_and_ends_with_75_within_one_interval():
     before = set(multiprocessing.active_children())
-    hook = Pressed(FULL)
-    run = told(run_tiny(one_rank(), hook=hook, **LONG | HELPED))
+    callback = Pressed(FULL)
+    run = told(run_tiny(one_rank(), callback=callback, **LONG | HELPED))
 
     rungs = [kind for kind in run["kinds"] if kind in ("fewer_workers", "smaller_micro_batch")]
     assert rungs == ["fewer_workers", "fewer_workers", "smaller_micro_batch"]
@@ -41,7 +41,7 @@ def test_pressure_that_stays_climbs_every_rung_and_ends_with_75_within_one_inter
 @pytest.mark.slow
 def test_a_run_that_was_throttled_goes_on_with_the_losses_of_an_undisturbed_one(undisturbed):
     # Full at step 2; calm once it has climbed as far as smaller micro-batches.
-    run = told(run_tiny(one_rank(), hook=Pressed([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED))
+    run = told(run_tiny(one_rank(), callback=Pressed([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED))
 
     assert run["exit_code"] == 0
     assert "smaller_micro_batch" in run["kinds"] and "pressure" not in run["kinds"]
@@ -65,11 +65,11 @@ def test_smaller_micro_batches_change_losses_by_rounding_only(undisturbed):
 
 @pytest.mark.slow
 def test_a_run_that_pressure_ended_goes_on_as_if_nothing_had_been(undisturbed):
-    hook = Pressed(FULL)
-    stopped = run_tiny(one_rank(), hook=hook, **LONG | HELPED)
+    callback = Pressed(FULL)
+    stopped = run_tiny(one_rank(), callback=callback, **LONG | HELPED)
     rest = run_tiny(one_rank(), before=stopped.shelf.before(4), **LONG | BATCH)
 
-    losses = [line.loss for line in (*hook.lines, *rest.listener.lines)]
+    losses = [line.loss for line in (*callback.lines, *rest.listener.lines)]
     assert losses == pytest.approx(undisturbed["losses"], rel=ROUNDING)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tests.training import facts
 from training.logging import metrics
 from training.logging.metrics import Metrics
-from training.trackers import hooks
+from training.trackers import callbacks
 from training.trackers.settings import Tracking
 from training.trackers.tracked import Tracked
 
@@ -32,29 +32,29 @@ class Course:
         self.folder.mkdir(exist_ok=True)
         metrics.cut(self.folder, first_step, first_step)
         self.metrics = Metrics(self.folder)
-        self.hooks = hooks.build(self.typed, self._tracked())
-        for hook in (self.metrics, *self.hooks):
-            hook.start(facts.budget(first_step=first_step))
+        self.callbacks = callbacks.build(self.typed, self._tracked())
+        for callback in (self.metrics, *self.callbacks):
+            callback.start(facts.train_plan(first_step=first_step))
         return self
 
     def log(self, *steps: int, **changes: Any) -> Course:
         """Log each of `steps`, with the loss 1/step."""
         for step in steps:
             line = facts.logged(step, **{"loss": 1 / step, **changes})
-            for hook in (self.metrics, *self.hooks):
-                hook.logged(line)
+            for callback in (self.metrics, *self.callbacks):
+                callback.logged(line)
         return self
 
     def evaluate(self, step: int) -> Course:
         """Evaluate after `step`."""
-        for hook in (self.metrics, *self.hooks):
-            hook.evaluated(facts.evaluation(step))
+        for callback in (self.metrics, *self.callbacks):
+            callback.evaluated(facts.evaluation(step))
         return self
 
     def end(self, **changes: Any) -> Course:
         """End, all steps taken."""
-        for hook in (self.metrics, *self.hooks):
-            hook.end(facts.outcome(**changes))
+        for callback in (self.metrics, *self.callbacks):
+            callback.end(facts.outcome(**changes))
         return self
 
     def stop(self) -> Course:
@@ -64,18 +64,18 @@ class Course:
     def die(self) -> None:
         """End as kill -9 ends a run: its pipes are closed, and nobody says goodbye."""
         self.metrics.end(facts.outcome())
-        for hook in self.hooks:
-            process = hook._companion._process
+        for callback in self.callbacks:
+            process = callback._companion._process
             os.close(os.dup(process.stdin.fileno()))
-            hook._companion._to_send.put(None)
+            callback._companion._to_send.put(None)
             process.wait(60)
 
     def until_open(self) -> Course:
         """Wait until the tracker has told where it is; logs nothing."""
         until = time.monotonic() + 60
         while not self.said and time.monotonic() < until:
-            for hook in self.hooks:
-                hook._hear()
+            for callback in self.callbacks:
+                callback._hear()
             time.sleep(0.02)
         return self
 

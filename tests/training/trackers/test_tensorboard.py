@@ -52,16 +52,16 @@ def live(folder: Path, first: int, last: int, person: Person | None = None, **en
     """A life of a run: a line a step, an evaluation and predictions every second step."""
     cut(folder, first, first)
     metrics, shown = Metrics(folder), tracker((person or Person()).tracked(folder), None)
-    hook = Audience([metrics, shown])
-    hook.start(facts.budget(first_step=first))
+    callback = Audience([metrics, shown])
+    callback.start(facts.train_plan(first_step=first))
     for step in range(first + 1, last + 1):
-        hook.logged(facts.logged(step, loss=1 / step, parts={"edge": 0.5}))
+        callback.logged(facts.logged(step, loss=1 / step, parts={"edge": 0.5}))
         if step % 2 == 0:
-            hook.evaluated(facts.evaluation(step))
+            callback.evaluated(facts.evaluation(step))
             picture = Picture("page_1", "a *page*", png(step))
             rows = [("<b>|x|</b>", 0.123456)]
-            hook.predicted(Predictions(("given", "score"), rows, [picture]), step)
-    hook.end(facts.outcome(**ended))
+            callback.predicted(Predictions(("given", "score"), rows, [picture]), step)
+    callback.end(facts.outcome(**ended))
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_a_server_that_fails_in_mid_run(server, tmp_path, how):
 @pytest.mark.slow
 def test_a_service_that_is_killed(server, tmp_path):
     course = Course(tmp_path).begin().log(1).until_open()
-    (process,) = [hook._companion._process.pid for hook in course.hooks]
+    (process,) = [callback._companion._process.pid for callback in course.callbacks]
     for child in psutil.Process(process).children(recursive=True):
         child.kill()
     course.log(2).log(3).end()
@@ -74,9 +74,9 @@ def test_a_service_that_is_killed(server, tmp_path):
 
 def test_a_process_that_is_killed_leaves_the_run_as_it_is(server, tmp_path):
     course = Course(tmp_path).begin().log(1)
-    for hook in course.hooks:
-        hook._companion._process.kill()
-        hook._companion._process.wait()
+    for callback in course.callbacks:
+        callback._companion._process.kill()
+        callback._companion._process.wait()
     course.log(2).log(3).end()
     wholly_kept(course, tmp_path)
 
@@ -94,7 +94,7 @@ def test_without_wandb_there_is_one_warning(tmp_path, monkeypatch):
 
 def test_nothing_waits_for_a_process_that_is_stopped(server, tmp_path):
     course = Course(tmp_path, tracking={"wait_s": 1}).begin()
-    (process,) = [hook._companion._process for hook in course.hooks]
+    (process,) = [callback._companion._process for callback in course.callbacks]
     psutil.Process(process.pid).suspend()
     began = time.monotonic()
     course.log(*range(1, 3000))  # more than a pipe holds

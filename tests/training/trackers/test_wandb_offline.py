@@ -66,9 +66,9 @@ def test_predictions_and_checkpoints_go_with_the_row_of_their_evaluation(tmp_pat
     for name in ("model.safetensors", "manifest.json", "rank-00000.safetensors"):
         (folder / name).write_text(name)
     (tmp_path / "best").symlink_to(folder)
-    for hook in course.hooks:
-        hook.predicted(shown, 2)
-        hook.saved(folder, 2)
+    for callback in course.callbacks:
+        callback.predicted(shown, 2)
+        callback.saved(folder, 2)
     course.log(4).end()
     assert course.warnings == []
     first, second = rows(tmp_path)

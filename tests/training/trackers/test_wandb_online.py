@@ -59,7 +59,7 @@ def test_what_a_server_lost_is_made_up_for_from_the_metrics(server, tmp_path):
 @pytest.mark.slow
 def test_what_a_preemption_kept_from_wandb_is_made_up_for_by_the_next_life(server, tmp_path):
     course = Course(tmp_path).begin().log(1).until_open()
-    (process,) = [hook._companion._process.pid for hook in course.hooks]
+    (process,) = [callback._companion._process.pid for callback in course.callbacks]
     for child in psutil.Process(process).children(recursive=True):
         child.terminate()  # as Slurm does to all processes of a step
     course.log(2).log(3).stop()
@@ -97,8 +97,8 @@ def test_a_run_that_was_led_back_is_another_one_with_the_lines_before(server, tm
 def test_events_that_somebody_should_know_of_are_alerts(server, tmp_path):
     course = Course(tmp_path).begin()
     for kind in ("throttled", "preview"):
-        for hook in course.hooks:
-            hook.event(kind, {"text": "ram 97"})
+        for callback in course.callbacks:
+            callback.event(kind, {"text": "ram 97"})
     course.log(1).end()
     assert server.alerts == ["throttled"]
 

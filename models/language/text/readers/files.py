@@ -15,13 +15,13 @@ def find(path: Path) -> tuple[list[Path], int]:
     A file is itself, whatever its suffix; a folder gives those of a known suffix, at any depth,
     hidden ones left out. Raises DataError if there is none or one may not be looked at.
     """
-    legal = "a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
-    if not paths.existing(str(path), legal).is_dir():
+    allowed = "a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
+    if not paths.existing(str(path), allowed).is_dir():
         if not path.is_file():
             raise DataError(
                 f"data.path '{path}' is no file that can be read more than once",
                 where=f"looked for {path.absolute()}",
-                legal="a file on disk, not a pipe or a device",
+                allowed="a file on disk, not a pipe or a device",
             )
         return [path], 0
     files = paths.files(path)
@@ -29,7 +29,7 @@ def find(path: Path) -> tuple[list[Path], int]:
     if not chosen:
         raise DataError(
             f"data.path '{path}' holds no file of a known suffix ({len(files)} others)",
-            legal=" ".join(sorted(SUFFIXES)),
-            mend="name the file itself: a single file may have any suffix",
+            allowed=" ".join(sorted(SUFFIXES)),
+            fix="name the file itself: a single file may have any suffix",
         )
     return chosen, len(files) - len(chosen)

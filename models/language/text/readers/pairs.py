@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 from models.language.text.readers.text_file import TextFile
 from models.language.text.records import Conversation, Turn
 
@@ -84,8 +84,8 @@ def _no_columns(name: str, found: str) -> DataError:
     return DataError(
         f"'{name}' has no pair of columns for request and answer: {found}",
         where=f"{name}, line 1",
-        legal=LEGAL,
-        mend="rename the columns in the first line",
+        allowed=LEGAL,
+        fix="rename the columns in the first line",
     )
 
 
@@ -102,7 +102,7 @@ def read_parallel(requests: Path, answers: Path, faults: Faults) -> Iterator[Con
             raise DataError(
                 f"'{requests}' has {counts[0]} lines and '{answers}' has {counts[1]}",
                 where="data.path and data.answers",
-                legal="two files with as many lines: line N answers line N",
+                allowed="two files with as many lines: line N answers line N",
             )
         if conversation := pair(request, answer, f"{requests.name}, line {line}", faults):
             yield conversation

@@ -80,7 +80,7 @@ class TextFile:
             raise DataError(
                 f"'{self.path}' is empty",
                 where=f"data.path, {self.path.stat().st_size} bytes",
-                legal="a file with text",
+                allowed="a file with text",
             )
         return found
 
@@ -126,6 +126,6 @@ def _no_text(
     return DataError(
         f"'{path}' is no {encoding[:6].rstrip('-').upper()} text: {error.reason}",
         where=f"{path}, line {line}, byte {start + error.start}",
-        legal="UTF-8; or UTF-16, UTF-32 with a byte order mark",
-        mend=f"convert it, such as  iconv -f LATIN1 -t UTF-8 '{path}'",
+        allowed="UTF-8; or UTF-16, UTF-32 with a byte order mark",
+        fix=f"convert it, such as  iconv -f LATIN1 -t UTF-8 '{path}'",
     )

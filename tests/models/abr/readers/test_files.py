@@ -66,9 +66,9 @@ def test_animals_and_people_are_not_mixed(tmp_path, series):
         read(tmp_path)
     assert str(error.value) == (
         f"'{tmp_path}' holds more than one format: {FORMATS[0]}; {FORMATS[1]}\n"
-        "  from     data.path\n"
-        "  legal    one format, and so one species and one window of time\n"
-        "  mend     keep animals (EPL text) and people (tables, recordings) in folders of their own"
+        "  where         data.path\n"
+        "  allowed       one format, and so one species and one window of time\n"
+        "  fix           keep animals (EPL text) and people (tables, recordings) in folders of their own"
     )
 
 
@@ -76,7 +76,7 @@ def test_no_known_format_is_told_with_those_that_are(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(DataError, match="in no format that is known here") as error:
         read(tmp_path)
-    assert error.value.legal == "; ".join(FORMATS)
+    assert error.value.allowed == "; ".join(FORMATS)
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path):
@@ -92,8 +92,8 @@ def test_what_cannot_be_used_stops_the_start_or_is_counted(tmp_path, series):
         read(tmp_path)
     assert str(error.value) == (
         "1 of 4 files and levels cannot be used\n"
-        f"  from     {broken}: the header has no :LEVELS:\n"
-        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+        f"  where         {broken}: the header has no :LEVELS:\n"
+        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
     found = read(tmp_path, "skip")
     assert len(found) == 3 and found.left_out["skipped"] == 1

@@ -6,7 +6,7 @@ import pytest
 from models.abr.readers.table import TableReader
 from models.abr.responses import UNKNOWN_CLASS
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.diagnostics import Faults
 
 HEADS = ["Patient ID", "Age", "Intensity", "Rate", "Fmp", "Hear_Loss", "V Latancy", "V Amplitude"]
 POINTS = [str(point) for point in range(1, 201)]
@@ -40,7 +40,7 @@ def test_a_line_is_a_response_with_its_facts(table, mark):
     assert (row.target, row.exists, row.latency, row.amplitude) == (4, 1, 5.6, 0.4)
     assert isnan(row.threshold) and row.where == "export.csv, line 2"
     np.testing.assert_allclose(row.signal, np.arange(200) / 1000, rtol=1e-6)
-    assert reader.faults.rows == []
+    assert reader.diagnostics.rows == []
 
 
 @pytest.mark.parametrize("latency", ["", "0", "-1", " "])
@@ -91,7 +91,10 @@ def test_a_response_of_nobody_is_a_group_of_its_own(table):
 def test_a_broken_line_is_one_fault_and_the_others_are_read(table, broken, told):
     rows, reader = read(table([broken, line()]))
     assert len(rows) == 1
-    assert reader.faults.rows[0][0] == "export.csv, line 2" and told in reader.faults.rows[0][1]
+    assert (
+        reader.diagnostics.rows[0][0] == "export.csv, line 2"
+        and told in reader.diagnostics.rows[0][1]
+    )
 
 
 def test_missing_columns_are_told_together(table):
@@ -101,8 +104,8 @@ def test_missing_columns_are_told_together(table):
         read(path)
     assert str(error.value) == (
         "the table has no column patient_id, 200\n"
-        f"  from     {path}\n"
-        "  legal    patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
+        f"  where         {path}\n"
+        "  allowed       patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
         "v_amplitude, threshold, polarity, rejected where they are known"
     )
 

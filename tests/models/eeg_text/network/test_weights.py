@@ -48,7 +48,7 @@ def test_less_than_all_tensors_is_a_stop_and_changes_nothing(tmp_path, first, se
         weights.load("model.encoder", second.encoder, tmp_path / "a.safetensors", "encoder.")
     total = len(second.encoder.state_dict())
     matched = total if change == "strange" else total - 1
-    assert f"of another encoder: {matched} of {total} tensors match" in error.value.what
+    assert f"of another encoder: {matched} of {total} tensors match" in error.value.message
     assert error.value.where == ("encoder.extra" if change == "strange" else name)
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -57,8 +57,8 @@ def test_less_than_all_tensors_is_a_stop_and_changes_nothing(tmp_path, first, se
 def test_a_folder_without_weights_and_a_file_of_something_else_are_told(tmp_path, second):
     with pytest.raises(DataError) as error:
         weights.find("model.encoder", tmp_path)
-    assert error.value.what == f"model.encoder '{tmp_path}' holds no weights"
-    assert error.value.mend == f"python -m launcher export {tmp_path} --format safetensors"
+    assert error.value.message == f"model.encoder '{tmp_path}' holds no weights"
+    assert error.value.fix == f"python -m launcher export {tmp_path} --format safetensors"
     (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="cannot be read"):
         weights.load("model.encoder", second.encoder, tmp_path / "a.safetensors", "encoder.")

@@ -107,15 +107,15 @@ def test_a_table_that_is_none_is_told(recording):
     assert told(Reading(), recording).what == "'a.csv' has no column onset_s"
     beside.write_text("onset_s,duration_s,text\n1,x,a\n")
     error = told(Reading(), recording)
-    assert error.what == "'a.csv' has a row without two numbers and a text"
+    assert error.message == "'a.csv' has a row without two numbers and a text"
     assert error.where.endswith("a.csv, line 2")
 
 
 def test_channels_that_nobody_knows_ask_for_a_map(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
     error = told(Reading(), path)
-    assert error.what.startswith("0 of the 13 channels of 'a.edf' are known, not X0, X1, ")
-    assert error.mend == "tell where they are:  --set data.channels=FILE"
+    assert error.message.startswith("0 of the 13 channels of 'a.edf' are known, not X0, X1, ")
+    assert error.fix == "tell where they are:  --set data.channels=FILE"
 
 
 def test_a_map_tells_electrodes_and_regions(tmp_path):
@@ -129,15 +129,17 @@ def test_a_map_tells_electrodes_and_regions(tmp_path):
     assert found.notes["channels_dropped"][-1] == "and 1 more"
     places.write_text("channel,place\nX1,occipitol\n")
     error = told(Reading(channels=str(places)), path)
-    assert error.what == "channel 'X1' is mapped to 'occipitol', which is not known"
-    assert error.mend == "nearest  occipital"
+    assert error.message == "channel 'X1' is mapped to 'occipitol', which is not known"
+    assert error.fix == "nearest  occipital"
 
 
 def test_a_recording_that_is_cut_short_is_told(recording):
     whole = recording.read_bytes()
     recording.write_bytes(whole[:-700])
     error = told(Reading(), recording)
-    assert error.what == f"'a.edf' is cut short: {len(whole) - 700} of {len(whole)} bytes are there"
+    assert (
+        error.message == f"'a.edf' is cut short: {len(whole) - 700} of {len(whole)} bytes are there"
+    )
 
 
 def test_a_garbled_header_is_told(recording):
@@ -189,13 +191,13 @@ def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
     assert found.items[0].where == "eeglab_data.set, event square at 1.00 s"
     table.write_text('{"circle": "A circle."}')
     error = told(Reading(texts=str(table)), SAMPLE / "eeglab_data.set")
-    assert error.legal == "events of the recording: rt, square"
+    assert error.allowed == "events of the recording: rt, square"
 
 
 @needs_sample
 def test_the_edf_sample_is_read_with_a_map(tmp_path):
     error = told(Reading(), SAMPLE / "mne_test.edf")
-    assert "of the 139 channels of 'mne_test.edf' are known" in error.what
+    assert "of the 139 channels of 'mne_test.edf' are known" in error.message
     table = tmp_path / "map.json"
     table.write_text('{"A1": "Fz", "A2": "Cz", "I8": "occipital"}')
     found = continuous.read(SAMPLE / "mne_test.edf", Reading(channels=str(table)))
@@ -210,7 +212,7 @@ def test_an_eeglab_recording_without_all_of_its_data_is_told(tmp_path):
     whole = data.read_bytes()
     data.write_bytes(whole[:-400])
     error = told(Reading(), tmp_path / "eeglab_data.set")
-    assert error.what == "'eeglab_data.fdt' is cut short: 3904112 of 3904512 bytes are there"
+    assert error.message == "'eeglab_data.fdt' is cut short: 3904112 of 3904512 bytes are there"
     data.unlink()
     raw._opened.cache_clear()  # the .set itself is what it was
     assert "cannot be read" in told(Reading(), tmp_path / "eeglab_data.set").what

@@ -70,9 +70,9 @@ def test_bad_eeg_is_told_or_left_out(path, kind):
     shape = "104 x 50" if kind == "5" else "50 x 104"
     assert str(error.value) == (
         "2 of 3 sentences cannot be used\n"
-        "  from     resultsYAC_NR.mat, sentence 2: rawData holds values that are no numbers\n"
+        "  where         resultsYAC_NR.mat, sentence 2: rawData holds values that are no numbers\n"
         f"           resultsYAC_NR.mat, sentence 4: rawData is {shape}, none of them 105 channels\n"
-        "  mend     repair them, or leave them out with  --set data.on_bad=skip"
+        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
     assert zuco.read(path, "skip").left_out["bad"] == 2
 
@@ -91,11 +91,11 @@ def test_a_file_without_its_groups_is_told(path):
     savemat(path, {"other": np.zeros(3)})
     with pytest.raises(DataError) as error:
         zuco.read(path, "stop")
-    assert error.value.what == "'resultsYAC_NR.mat' holds no sentenceData"
+    assert error.value.message == "'resultsYAC_NR.mat' holds no sentenceData"
     write_matlab73(path, leave_out=("rawData",))
     with pytest.raises(DataError) as error:
         zuco.read(path, "stop")
-    assert error.value.what == "'resultsYAC_NR.mat' holds no sentenceData/rawData"
+    assert error.value.message == "'resultsYAC_NR.mat' holds no sentenceData/rawData"
 
 
 def test_of_several_files_a_bad_one_is_left_out(tmp_path):

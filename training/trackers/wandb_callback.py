@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from training.callbacks.base import Ask, Budget, Evaluation, Hook, Logged, Outcome
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
 from training.logging.words import row
 from training.trackers import wandb_messages as messages
 from training.trackers.companion import Companion, Message
@@ -31,7 +31,7 @@ def tracker(tracked: Tracked, detail: str | None) -> Wandb:
     return Wandb(tracked, detail)
 
 
-class Wandb(Hook):
+class Wandb(Callback):
     """Hands what happens to the process that W&B lives in.
 
     Whatever goes wrong there is one warning, and the run goes on: after a first fault with W&B's
@@ -52,13 +52,13 @@ class Wandb(Hook):
         self._told: set[str] = set()
         self._eval_s, self._since, self._step = 0.0, 0.0, 0
 
-    def start(self, budget: Budget) -> None:
+    def start(self, train_plan: TrainPlan) -> None:
         """Start the process, which takes its time while training begins."""
-        self._plan = _plan(self._tracked, self._project, budget)
-        self._since, self._step = time.perf_counter(), budget.first_step
+        self._plan = _plan(self._tracked, self._project, train_plan)
+        self._since, self._step = time.perf_counter(), train_plan.first_step
         self._begin()
 
-    def logged(self, line: Logged) -> None:
+    def logged(self, line: StepMetrics) -> None:
         """Have the new line of metrics.jsonl sent, with where the time went since the last one."""
         now = time.perf_counter()
         steps_s = line.step_time_s * (line.step - self._step)
@@ -67,11 +67,11 @@ class Wandb(Hook):
         self._eval_s, self._since, self._step = 0.0, now, line.step
         self._hear()
 
-    def evaluated(self, evaluation: Evaluation) -> Ask:
+    def evaluated(self, evaluation: EvalResult) -> Action:
         """Have its line sent."""
         self._eval_s += evaluation.seconds
         self._send_lines({})
-        return Ask.NOTHING
+        return Action.NOTHING
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Have a table and pictures shown."""
@@ -210,11 +210,13 @@ class Wandb(Hook):
             self._send(message)
 
 
-def _plan(tracked: Tracked, project: str | None, budget: Budget) -> Message:
+def _plan(tracked: Tracked, project: str | None, train_plan: TrainPlan) -> Message:
     about = tracked.about
     names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
     run = {name: getattr(about, name) for name in names}
-    run |= {name: getattr(budget, name) for name in ("world_size", "global_batch", "total_steps")}
+    run |= {
+        name: getattr(train_plan, name) for name in ("world_size", "global_batch", "total_steps")
+    }
     return messages.opening(
         tracked.folder,
         project,
@@ -222,7 +224,7 @@ def _plan(tracked: Tracked, project: str | None, budget: Budget) -> Message:
         tracked.origins,
         run=run,
         tags=[about.model, about.mode, about.engine],
-        first_step=budget.first_step,
+        first_step=train_plan.first_step,
         went_back=tracked.went_back,
         send=tracked.send,
     )

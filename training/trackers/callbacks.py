@@ -6,14 +6,14 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from training.callbacks.base import Hook
+from training.callbacks.base import Callback
 from training.trackers.catalog import TRACKERS
 from training.trackers.tracked import Tracked
 
 
-def build(typed: Sequence[str], tracked: Tracked) -> list[Hook]:
+def build(typed: Sequence[str], tracked: Tracked) -> list[Callback]:
     """A hook for each of `typed`, such as "wandb:my-project"; for rank 0."""
-    found: list[Hook] = []
+    found: list[Callback] = []
     for text in typed:
         name, _, detail = text.partition(":")
         module: Any = importlib.import_module(TRACKERS[name].module)
