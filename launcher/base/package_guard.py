@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 NAMES = frozenset({"engines", "models", "training", "slurm", "ds_configs"})
-HOME = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parents[2]
 """The folder in which this program's packages lie side by side."""
 
 

@@ -15,7 +15,7 @@ from launcher.config import machine
 from launcher.config.resolve import resolve
 from launcher.config.resolved import Resolved
 from launcher.download.console import console
-from launcher.download.diagnostics import FetchError
+from launcher.download.errors import FetchError
 from launcher.download.fetch import Fetched, fetch
 from launcher.download.progress import undrawn
 from training.logging.plain_json import encode

@@ -12,7 +12,7 @@ from launcher.continual import ledger
 from launcher.continual.clock import Clock
 from launcher.continual.course import Course
 from launcher.continual.told import Told
-from launcher.download.diagnostics import FetchError
+from launcher.download.errors import FetchError
 from launcher.download.fetch import fetch
 from launcher.resume.resume_point import Resume
 from launcher.run import restart

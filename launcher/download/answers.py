@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from launcher.base.diagnostics import SettingsError
-from launcher.download.diagnostics import refused
+from launcher.download.errors import refused
 
 _MAY_PASS = (408, 425, 429)
 _LOGIN = (

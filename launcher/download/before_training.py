@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM
 from launcher.download.console import console
-from launcher.download.diagnostics import refused
+from launcher.download.errors import refused
 from launcher.download.fetch import fetch
 from launcher.download.progress import undrawn
 from launcher.download.targets import targets

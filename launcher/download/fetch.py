@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from launcher.base import redaction
 from launcher.config.download_settings import Download
 from launcher.download import place, presence
-from launcher.download.diagnostics import FetchError, refused
+from launcher.download.errors import FetchError, refused
 from launcher.download.local import LocalSource
 from launcher.download.part import Part
 from launcher.download.progress import Draw, Tell, undrawn

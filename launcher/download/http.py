@@ -17,7 +17,7 @@ from requests.exceptions import (
 
 from launcher.download import redirects
 from launcher.download.answers import fault_of, reason, told, wait_asked
-from launcher.download.diagnostics import StartOver, Transient, refused
+from launcher.download.errors import StartOver, Transient, refused
 from launcher.download.record import Stamp
 from launcher.download.source import Body
 

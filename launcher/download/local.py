@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from launcher.download.diagnostics import refused
+from launcher.download.errors import refused
 from launcher.download.record import Stamp
 from launcher.download.source import Body
 

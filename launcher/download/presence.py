@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import SettingsError
 from launcher.download import record
-from launcher.download.diagnostics import refused
+from launcher.download.errors import refused
 from launcher.download.part import Part
 from launcher.download.record import Finished
 from launcher.download.targets import Target

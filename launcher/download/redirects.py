@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from launcher.base import redaction
-from launcher.download.diagnostics import refused
+from launcher.download.errors import refused
 
 MOST = 10
 """Redirects in a row that are followed."""

@@ -6,7 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 
-from launcher.download.diagnostics import FetchError, StartOver, Transient, refused
+from launcher.download.errors import FetchError, StartOver, Transient, refused
 from launcher.download.part import Part
 from launcher.download.progress import Progress
 from launcher.download.record import Stamp

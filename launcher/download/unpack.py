@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from launcher.download.bounds import Bounded, Bounds, Unsafe
-from launcher.download.diagnostics import refused
+from launcher.download.errors import refused
 from launcher.download.members import tar_members, zip_members
 from launcher.download.progress import Progress
 from launcher.download.targets import Target

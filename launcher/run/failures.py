@@ -18,7 +18,7 @@ from typing import Any, Literal
 from engines.base import EngineError, PeersMissing
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
-from launcher.download.diagnostics import FetchError
+from launcher.download.errors import FetchError
 from launcher.run_folder.fenced_exit import FencedOff
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError

@@ -19,7 +19,7 @@ from launcher.config.schema import model_name
 from launcher.continual import checks as intakes
 from launcher.continual.beginning import learn_on, learns_on
 from launcher.download import before_training
-from launcher.download.diagnostics import FetchError
+from launcher.download.errors import FetchError
 from launcher.resume import find, fork
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.resume_point import Resume

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.abr.layout import POINTS
 from models.base import DataError
-from models.common.diagnostics import Faults, OnBad
+from models.common.faults import Faults, OnBad
 
 CLASS_NAMES = ("normal", "neuropathy", "sensorineural", "total", "conductive")
 UNKNOWN_CLASS = -100

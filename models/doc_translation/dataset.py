@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from models.base import Draws, SplitName
-from models.common.diagnostics import OnBad
+from models.common.faults import OnBad
 from models.common.paths import existing, no_format, unknown_embedded
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size

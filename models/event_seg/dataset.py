@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError, SplitName
-from models.common.diagnostics import Faults, OnBad
+from models.common.faults import Faults, OnBad
 from models.common.paths import existing, unknown_embedded
 from models.common.split import SPLITS
 from models.event_seg.formats import EMBEDDED, FORMATS

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.base import DataError, SplitName
-from models.common.diagnostics import OnBad
+from models.common.faults import OnBad
 from models.common.paths import unknown_embedded
 from models.language.control import dialogue_chance, permuted, text_chance, with_true_answers
 from models.language.dialogues import Dialogues, as_they_are

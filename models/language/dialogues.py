@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.base import DataError, Draws
-from models.common.diagnostics import Faults, OnBad
+from models.common.faults import Faults, OnBad
 from models.language.head import IGNORE
 from models.language.rows import Row
 from models.language.text.packed import Texts

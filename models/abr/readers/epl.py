@@ -17,7 +17,7 @@ from models.abr.readers.analysed import Analysed, read_analysed
 from models.abr.readers.points import to_points
 from models.abr.responses import Origin, Row
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from models.common.paths import unreadable
 
 MAGIC = b":RUN-"

@@ -9,7 +9,7 @@ from models.abr import formats
 from models.abr.readers import epl, recordings, table
 from models.abr.responses import Responses, Row, collect
 from models.base import DataError
-from models.common.diagnostics import Faults, OnBad
+from models.common.faults import Faults, OnBad
 from models.common.paths import existing, no_format
 
 Reader = epl.EplReader | table.TableReader | recordings.RecordingReader

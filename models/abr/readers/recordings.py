@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.abr.readers.average import Average
 from models.abr.responses import Origin, Row
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 
 if TYPE_CHECKING:
     from mne.io import BaseRaw

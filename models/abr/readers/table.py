@@ -14,7 +14,7 @@ import numpy as np
 from models.abr.layout import POINTS
 from models.abr.responses import CLASS_NAMES, UNKNOWN_CLASS, Origin, Row
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from models.common.paths import unreadable
 
 ORIGIN = Origin("table", "human", 10.0, "µV, as the columns 1 to 200 are documented")

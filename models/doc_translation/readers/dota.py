@@ -12,7 +12,7 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from models.base import DataError, SplitName
-from models.common.diagnostics import Faults, OnBad
+from models.common.faults import Faults, OnBad
 from models.doc_translation.pages import Collection
 from models.doc_translation.scores import tokenizer_for
 

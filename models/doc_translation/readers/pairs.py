@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from models.base import DataError
-from models.common.diagnostics import Faults, OnBad
+from models.common.faults import Faults, OnBad
 from models.doc_translation import drawing
 from models.doc_translation.pages import Collection
 from models.doc_translation.scores import tokenizer_for

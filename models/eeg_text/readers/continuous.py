@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import channel_map, raw, tables

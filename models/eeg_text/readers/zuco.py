@@ -13,7 +13,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.diagnostics import Faults, OnBad
+from models.common.faults import Faults, OnBad
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import matlab5, matlab73

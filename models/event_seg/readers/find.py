@@ -7,7 +7,7 @@ from pathlib import Path
 
 from models.base import DataError
 from models.common import paths
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from models.event_seg.formats import ASIDE, FORMATS, recognise
 from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.raw import RawRecording, Told

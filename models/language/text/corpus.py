@@ -10,7 +10,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.diagnostics import Faults, OnBad
+from models.common.faults import Faults, OnBad
 from models.language.text.index import Index, Scan, exchanges_in
 from models.language.text.records import Conversation, Document, Exchange, Record
 from models.language.text.sources import Files, Listed, Source

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from models.common.paths import no_format, unreadable
 from models.language.formats import FORMATS
 from models.language.text.readers import files, plain_text, suffixes

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.download.diagnostics import FetchError
+from launcher.download.errors import FetchError
 from tests.launcher.download.server import BODY, Answer
 
 SHA256 = hashlib.sha256(BODY).hexdigest()

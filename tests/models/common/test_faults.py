@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 
 
 def found(count: int) -> Faults:

@@ -15,7 +15,7 @@ import pytest
 
 from training.callbacks.base import Action
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEADLINE_S = 30.0
 SAVE_AND_END = {
     signal.SIGTERM: Action.SIGNAL | Action.SAVE,

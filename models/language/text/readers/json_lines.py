@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from models.language.text.readers.pairs import COLUMNS, columns_in, pair
 from models.language.text.readers.parts import in_parts
 from models.language.text.readers.text_file import TextFile

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from models.language.text.readers.text_file import TextFile
 from models.language.text.records import Conversation, Turn
 

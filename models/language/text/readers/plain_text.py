@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import groupby, islice
 from operator import itemgetter
 
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from models.language.text.readers.parts import parts, with_line_ends
 from models.language.text.readers.text_file import TextFile
 from models.language.text.records import Conversation, Document, Turn

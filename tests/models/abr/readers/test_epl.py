@@ -7,7 +7,7 @@ import pytest
 
 from models.abr.readers.epl import EplReader, read_series
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 
 SAMPLE = Path(__file__).parents[5] / "shared" / "data" / "abr" / "ABR-52-3"
 

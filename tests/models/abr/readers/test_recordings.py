@@ -7,7 +7,7 @@ import pytest
 
 from models.abr.readers.average import Average
 from models.abr.readers.recordings import Averaging, RecordingReader
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 from tests.models.abr.readers.edf import RATE, write_edf
 
 EVERY = 40

@@ -6,7 +6,7 @@ import pytest
 from models.abr.readers.table import TableReader
 from models.abr.responses import UNKNOWN_CLASS
 from models.base import DataError
-from models.common.diagnostics import Faults
+from models.common.faults import Faults
 
 HEADS = ["Patient ID", "Age", "Intensity", "Rate", "Fmp", "Hear_Loss", "V Latancy", "V Amplitude"]
 POINTS = [str(point) for point in range(1, 201)]
