@@ -220,7 +220,7 @@ def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
 
 
 @pytest.mark.parametrize(
-    ("own", "key", "nearest"),
+    ("own", "key", "did_you_mean"),
     [
         ({"train_batchsize": 32}, "train_batchsize", "train_batch_size"),
         ({"zero_optimisation": {}}, "zero_optimisation", "zero_optimization"),

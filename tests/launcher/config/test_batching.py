@@ -74,7 +74,7 @@ def test_an_awkward_share_takes_the_largest_micro_batch_that_divides():
 
 
 @pytest.mark.parametrize(
-    ("sets", "world_size", "nearest"),
+    ("sets", "world_size", "did_you_mean"),
     [
         (["train.global_batch=40", "train.micro_batch=16"], 1, "10"),
         (["train.global_batch=40", "train.accumulation=3"], 1, "2"),

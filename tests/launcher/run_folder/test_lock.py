@@ -17,7 +17,7 @@ from training.logging.line_file import RunFolderError
 HOLDER = """
 import sys, time
 from pathlib import Path
-from launcher.going_on import lock
+from launcher.run_folder import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -90,7 +90,7 @@ def test_a_setting_that_counts_in_one_stage_is_no_reason_to_warn(prepared):
             "error: stage 'encodr' is not known\n"
             "  where         --stage encodr\n"
             "  allowed       KNOWN\n"
-            "  did you mean  encoder",
+            "  did you mean  encoder\n"
             "  fix           write  --stage encoder\n",
         ),
         (
