@@ -43,8 +43,8 @@ class Run:
     """How long single steps took, with `train.timing`; None: they were not timed."""
     folder: Path | None
     """None on ranks other than 0 of torchrun or srun."""
-    intake: Mapping[str, Any] | None = None
-    """Of a run that learns on, the newest intake: metrics of old and new data, before and after."""
+    experience: Mapping[str, Any] | None = None
+    """Of a run that learns on, the newest experience: metrics of old and new data, before and after."""
     stages: Mapping[str, Path] = field(default_factory=dict)
     """The run folder of each stage by its name, where it was stages one after the other."""
 

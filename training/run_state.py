@@ -61,7 +61,7 @@ class Run:
     ):
         """`kept` goes into every checkpoint; `before` is what the run goes on from.
 
-        `peaks` has counted memory since before all was built, `forgetting` judges an intake. The
+        `peaks` has counted memory since before all was built, `forgetting` judges an experience. The
         engine has the state of `before` already. Raises ValueError where a length is none.
         """
         self._peaks = peaks or Peaks()
@@ -293,7 +293,7 @@ class Run:
             samples_per_s=self._record.samples_per_s,
             peak_memory_bytes=peaks,
             timing=self._record.timing,
-            intake=self._judge.learnt,
+            experience=self._judge.learnt,
         )
         self._judge.close()
         if self._hooks_listen:

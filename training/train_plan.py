@@ -23,18 +23,18 @@ def solve(
     flops_per_sample: float | None = None,
     before: Before | None = None,
     until: int | None = None,
-    intake: int = 0,
+    experience: int = 0,
 ) -> TrainPlan:
     """Steps in all, and how often to evaluate and save. Raises ValueError where a length is none.
 
     `micro_batch` × `world_size` divides the global batch of `order`. Epochs are counted from where
     the order of the data began, `train.max_steps` from the beginning of the run; those of an
-    `intake` from its own.
+    `experience` from its own.
     """
     starts = before.starts if before else Starts()
     total = starts.data + max(1, round(settings.train.epochs * order.steps_per_epoch))
     if settings.train.max_steps is not None:
-        total = min(total, settings.train.max_steps + (starts.data if intake else 0))
+        total = min(total, settings.train.max_steps + (starts.data if experience else 0))
 
     def cadence(every: int | str | None) -> int | None:
         if every is None:
@@ -54,7 +54,7 @@ def solve(
         schedule_start=starts.schedule,
         samples_before=starts.samples_before,
         until=until,
-        intake=intake,
+        experience=experience,
         stop_after=cadence(settings.stop.after),
         keep_every=cadence(settings.save.keep_every),
         left_out=order.length % order.global_batch,

@@ -25,37 +25,39 @@ class Continual(BaseModel, extra="forbid", frozen=True):
         Field(
             ge=0,
             lt=1,
-            description="Share of an intake's samples that are drawn from older data.",
+            description="Share of an experience's samples that are drawn from older data.",
             json_schema_extra=_ON,
         ),
     ] = 0.5
     epochs: Annotated[
         float,
-        Field(gt=0, description="Passes over the new data of an intake.", json_schema_extra=_ON),
+        Field(
+            gt=0, description="Passes over the new data of an experience.", json_schema_extra=_ON
+        ),
     ] = 1.0
     max_steps: Annotated[
         Steps | None,
-        Field(ge=1, description="Steps of one intake at most.", json_schema_extra=_ON),
+        Field(ge=1, description="Steps of one experience at most.", json_schema_extra=_ON),
     ] = None
     lr_scale: Annotated[
         float,
         Field(
             gt=0,
             le=1,
-            description="The peak of an intake's learning rate, as a share of optim.lr.",
+            description="The peak of an experience's learning rate, as a share of optim.lr.",
             json_schema_extra=_ON,
         ),
     ] = 0.3
     warmup: Annotated[
         Duration,
         Field(
-            description="How long an intake's learning rate rises to its peak.",
+            description="How long an experience's learning rate rises to its peak.",
             json_schema_extra=_ON,
         ),
     ] = "5%"
     min_files: Annotated[
         int,
-        Field(ge=1, description="New files that make an intake.", json_schema_extra=_ON),
+        Field(ge=1, description="New files that make an experience.", json_schema_extra=_ON),
     ] = 1
     min_samples: Annotated[
         Samples,

@@ -28,7 +28,7 @@ def check(resolved: Resolved, train_plan: TrainPlan, settings: Taken, speaks: bo
     where this rank `speaks`.
     """
     diagnostics: list[Diagnostic] = []
-    if not train_plan.intake:  # which has a length and a schedule of its own
+    if not train_plan.experience:  # which has a length and a schedule of its own
         diagnostics += check_budget(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
     diagnostics += _left_out(resolved, train_plan)
     diagnostics += unused_settings.unread_faults(resolved, unused_settings.seen(settings))

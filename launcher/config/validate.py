@@ -14,7 +14,7 @@ from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.entries import MODES, PERSONS, PROFILE
 from launcher.config.leaves import leaves
 from launcher.config.resolved import Resolved, Value
-from launcher.continual import checks as intakes
+from launcher.continual import checks as continual_checks
 from launcher.download import declared
 from training import duration
 
@@ -231,6 +231,6 @@ CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     _mode_keeps_batch,
     _mode_changes_nothing,
     _no_effect,
-    intakes.contradictions,
+    continual_checks.contradictions,
     declared.diagnostics,
 )

@@ -55,7 +55,7 @@ class Arrivals:
         return ledger.take(self.folder, seen.complete)
 
     def new(self, known: Ledger, now: float) -> dict[str, File]:
-        """The complete files that an intake may begin with now; none: not yet."""
+        """The complete files that an experience may begin with now; none: not yet."""
         taken, refused = known.taken(), known.refused
         seen = self._watch.look(now)
         growing = {n: s for n, s in seen.growing.items() if not _is_known(n, s, taken)}

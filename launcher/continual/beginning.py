@@ -22,7 +22,7 @@ from training.logging.line_file import RunFolderError
 
 
 def learns_on(resolved: Resolved, resumed: Resume | None) -> bool:
-    """Whether more may come than the data: a folder is watched, or an intake is under way.
+    """Whether more may come than the data: a folder is watched, or an experience is under way.
 
     Reads the disk. Raises SettingsError where nobody can tell.
     """
@@ -46,7 +46,7 @@ def learn_on(
 ) -> Report:
     """Learn the data of `job`, and then what comes; the report of the end.
 
-    The ranks live only while there is something to learn. An intake that cannot be learnt is told
+    The ranks live only while there is something to learn. An experience that cannot be learnt is told
     in a line, and ends nothing. `is_learnt`: the data that the run began with is. Touches the disk.
     """
     assert job.folder is not None, "the run folder was made"

@@ -32,7 +32,7 @@ def contradictions(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
         yield _refused(
             values,
             "save.last",
-            "leaves nothing that the next intake could go on from",
+            "leaves nothing that the next experience could go on from",
             "true",
             errors.write_over("save.last", values["save.last"].origin, "true"),
         )

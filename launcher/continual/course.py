@@ -14,7 +14,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, counted
 from launcher.continual import folders, ledger, lesson, replay, watch
 from launcher.continual.arrivals import Arrivals
 from launcher.continual.clock import Clock
-from launcher.continual.ledger import File, Intake, Ledger
+from launcher.continual.ledger import Experience, File, Ledger
 from launcher.continual.stop_conditions import End, Ends
 from launcher.continual.told import Told
 from launcher.resume import find
@@ -68,13 +68,13 @@ class Course:
 
     def _run(self) -> Report:
         self._ledger = self._first_ledger()
-        if self._ledger.intakes:
+        if self._ledger.experiences:
             self._save(self._ledger)
         else:
             self._begin()
         while True:
-            while (intake := self._ledger.under_way) is not None:
-                if (ending := self._learn(intake)) is not None:
+            while (experience := self._ledger.under_way) is not None:
+                if (ending := self._learn(experience)) is not None:
                     return ending
             self._told.account(self._ledger, {})
             end = End("all steps are taken") if not self._settings.enabled else self._wait()
@@ -103,8 +103,8 @@ class Course:
         files = ledger.take(self._source, there)
         folders.lay(self._folder, 0, self._source, files, self._settings.hold)
         if not self._is_learnt:
-            return Ledger([Intake(0, files, "training")])
-        return Ledger([Intake(0, files, "learnt", ended_at=self._step)])
+            return Ledger([Experience(0, files, "training")])
+        return Ledger([Experience(0, files, "learnt", ended_at=self._step)])
 
     def _begin(self) -> None:
         """Take the files that are there for the first data. Raises SettingsError."""
@@ -113,7 +113,7 @@ class Course:
             self._clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
         if not files:
             raise SettingsError([_empty(self._source)])
-        self._save(Ledger([Intake(0, files)]))
+        self._save(Ledger([Experience(0, files)]))
 
     def _stop_at_once(self) -> None:
         """Nothing was learnt yet. Raises KeyboardInterrupt or Stopped where a signal came."""
@@ -122,23 +122,23 @@ class Course:
         for number in self._clock.signals:
             raise Stopped(signal.Signals(number).name)
 
-    def _learn(self, intake: Intake) -> Report | None:
-        """Learn an intake to its end; a report where that ends the run."""
-        if intake.state == "planned":
-            intake = self._prepared(intake)
-        if intake.number and (lost := self._lost(intake)):
-            self._refuse(intake, lost)
+    def _learn(self, experience: Experience) -> Report | None:
+        """Learn an experience to its end; a report where that ends the run."""
+        if experience.state == "planned":
+            experience = self._prepared(experience)
+        if experience.number and (lost := self._lost(experience)):
+            self._refuse(experience, lost)
             return None
         signals: set[int] = set()
-        ending = self._train(self._told_to(intake), signals)
+        ending = self._train(self._told_to(experience), signals)
         self._clock.signals |= signals
-        if intake.number and ending.kind == "words":
-            self._refuse(intake, ending.text.removeprefix("error: "))
+        if experience.number and ending.kind == "words":
+            self._refuse(experience, ending.text.removeprefix("error: "))
             return None
         outcome = ending.outcome or {}
         if outcome.get("status") == "completed":
-            step, learnt = int(outcome["steps"]), outcome.get("intake")
-            done = replace(intake, state="learnt", ended_at=step, learnt=learnt)
+            step, learnt = int(outcome["steps"]), outcome.get("experience")
+            done = replace(experience, state="learnt", ended_at=step, learnt=learnt)
             self._save(self._ledger.with_(done))
             self._resume = None
             return None
@@ -147,55 +147,57 @@ class Course:
         self._told.account(self._ledger, {})
         return ending
 
-    def _prepared(self, intake: Intake) -> Intake:
+    def _prepared(self, experience: Experience) -> Experience:
         """Its folder is made, and what it replays is settled: parts whose files all stand."""
-        names, hold = intake.files, self._settings.hold
-        folders.lay(self._folder, intake.number, self._source, names, hold)
+        names, hold = experience.files, self._settings.hold
+        folders.lay(self._folder, experience.number, self._source, names, hold)
         numbers = []
         for old in self._ledger.learnt:
             if old.number and (lost := replay.lost(self._folder, old)):
-                self._told.say(f"intake {old.number} is not replayed: {lost} has changed or gone")
+                self._told.say(
+                    f"experience {old.number} is not replayed: {lost} has changed or gone"
+                )
             else:
                 numbers.append(old.number)
-        how = {**intake.how, replay.PARTS: numbers}
-        intake = replace(intake, state="training", how=how)
-        self._save(self._ledger.with_(intake))
-        return intake
+        how = {**experience.how, replay.PARTS: numbers}
+        experience = replace(experience, state="training", how=how)
+        self._save(self._ledger.with_(experience))
+        return experience
 
-    def _lost(self, intake: Intake) -> str | None:
+    def _lost(self, experience: Experience) -> str | None:
         """What keeps it from being learnt as it was planned; None: nothing."""
-        numbers = (*intake.how.get(replay.PARTS, ()), intake.number)
-        for one in self._ledger.intakes:
+        numbers = (*experience.how.get(replay.PARTS, ()), experience.number)
+        for one in self._ledger.experiences:
             if one.number in numbers and (lost := replay.lost(self._folder, one)):
-                whose = "" if one.number == intake.number else f", of intake {one.number},"
+                whose = "" if one.number == experience.number else f", of experience {one.number},"
                 return f"{lost}{whose} has changed or gone"
         return None
 
-    def _told_to(self, intake: Intake) -> Job:
+    def _told_to(self, experience: Experience) -> Job:
         """What the ranks are told."""
-        told = replay.lesson(self._folder, intake, self._ends.wall_at)
+        told = replay.lesson(self._folder, experience, self._ends.wall_at)
         return replace(self._job, lesson=told, resume=self._resume or self._goes_on())
 
     def _goes_on(self) -> Resume | None:
         return Resume(self._folder) if self._step is not None else None
 
-    def _refuse(self, intake: Intake, reason: str) -> None:
-        """Put an intake off; its files are tried again beside the next that come."""
-        links = str(folders.part(self._folder, intake.number).data)
+    def _refuse(self, experience: Experience, reason: str) -> None:
+        """Put an experience off; its files are tried again beside the next that come."""
+        links = str(folders.part(self._folder, experience.number).data)
         reason = reason.replace(links, str(self._source))
-        folders.clear(self._folder, intake.number)
-        self._save(self._ledger.with_(replace(intake, state="refused", reason=reason)))
+        folders.clear(self._folder, experience.number)
+        self._save(self._ledger.with_(replace(experience, state="refused", reason=reason)))
         first = reason.splitlines()[0]
-        self._told.say(f"intake {intake.number} waits for more files: {first}")
-        facts = {"number": intake.number, "files": list(intake.files), "reason": reason}
-        self._told.event("intake_refused", facts, self._step or 0)
+        self._told.say(f"experience {experience.number} waits for more files: {first}")
+        facts = {"number": experience.number, "files": list(experience.files), "reason": reason}
+        self._told.event("experience_postponed", facts, self._step or 0)
 
     def _wait(self) -> End | None:
-        """Wait until new files are complete, and plan the next intake; or until the end."""
+        """Wait until new files are complete, and plan the next experience; or until the end."""
         clock = self._clock
         with lock.hold(self._folder):
             self._told.say(f"learnt; looking for new files in {self._source}")
-            self._told.event("intake_waiting", {"folder": str(self._source)}, self._step or 0)
+            self._told.event("waiting_for_data", {"folder": str(self._source)}, self._step or 0)
             since = clock.now()
             while (end := self._ends.why(news_at := self._news(since))) is None:
                 self._fetch_again()
@@ -228,10 +230,10 @@ class Course:
     def _plan(self, files: dict[str, File]) -> None:
         number, step = self._ledger.next_number, self._step or 0
         how = lesson.how(self._settings)
-        self._save(self._ledger.with_(Intake(number, files, begun_at=step, how=how)))
+        self._save(self._ledger.with_(Experience(number, files, begun_at=step, how=how)))
         named = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
-        self._told.say(f"intake {number}: {counted(len(files), 'new file')}: {named}")
-        self._told.event("intake_planned", {"number": number, "files": list(files)}, step)
+        self._told.say(f"experience {number}: {counted(len(files), 'new file')}: {named}")
+        self._told.event("experience_planned", {"number": number, "files": list(files)}, step)
 
     def _pause(self, news_at: float) -> float:
         """How long to sleep: nothing that is to be done is overslept."""

@@ -1,4 +1,4 @@
-"""The folders that a run keeps of its intakes: the files of each, and what is fitted."""
+"""The folders that a run keeps of its experiences: the files of each, and what is fitted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from launcher.continual.lesson import Part
 from launcher.run_folder import run_folder
 from training.logging.line_file import naming
 
-NAME = "intakes"
+NAME = "experiences"
 _DATA, _KEPT = "data", "kept"
 
 

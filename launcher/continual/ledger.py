@@ -1,4 +1,4 @@
-"""intakes.json: which files a run has learnt from, intake by intake, and what came of it."""
+"""experiences.json: which files a run has learnt from, experience by experience, and what came of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from launcher.continual.watch import Stamp, stamp_of
 from training.logging.line_file import RunFolderError
 from training.logging.plain_json import encode_bytes
 
-NAME = "intakes.json"
+NAME = "experiences.json"
 _FORMAT = 1
 _WHOLE = 16 * 2**20
 _PROBES = 16
@@ -38,7 +38,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Intake:
+class Experience:
     """Files that are learnt together; number 0 is the data that the run began with."""
 
     number: int
@@ -62,44 +62,44 @@ class Intake:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All intakes of a run, in order."""
+    """All experiences of a run, in order."""
 
-    intakes: Sequence[Intake] = ()
+    experiences: Sequence[Experience] = ()
 
     @property
-    def under_way(self) -> Intake | None:
+    def under_way(self) -> Experience | None:
         """The one to go on with."""
-        return next((one for one in self.intakes if one.is_under_way), None)
+        return next((one for one in self.experiences if one.is_under_way), None)
 
     @property
-    def learnt(self) -> list[Intake]:
+    def learnt(self) -> list[Experience]:
         """Those that are learnt, the first data among them."""
-        return [one for one in self.intakes if one.state == "learnt"]
+        return [one for one in self.experiences if one.state == "learnt"]
 
     @property
-    def refused(self) -> Intake | None:
+    def refused(self) -> Experience | None:
         """The newest one, where it was refused."""
-        newest = self.intakes[-1] if self.intakes else None
+        newest = self.experiences[-1] if self.experiences else None
         return newest if newest is not None and newest.state == "refused" else None
 
     def taken(self) -> dict[str, File]:
         """The files that are learnt or about to be."""
         return {
             name: file
-            for one in self.intakes
+            for one in self.experiences
             if one.state != "refused"
             for name, file in one.files.items()
         }
 
-    def with_(self, intake: Intake) -> Ledger:
-        """The ledger with `intake` in its place, or at the end."""
-        kept = [one for one in self.intakes if one.number != intake.number]
-        return Ledger(sorted([*kept, intake], key=lambda one: one.number))
+    def with_(self, experience: Experience) -> Ledger:
+        """The ledger with `experience` in its place, or at the end."""
+        kept = [one for one in self.experiences if one.number != experience.number]
+        return Ledger(sorted([*kept, experience], key=lambda one: one.number))
 
     def back_to(self, step: int) -> Ledger:
         """As it was at `step`, from which the run goes on: what was learnt later is not."""
-        kept: list[Intake] = []
-        for one in self.intakes:
+        kept: list[Experience] = []
+        for one in self.experiences:
             if one.number and one.begun_at >= step:
                 break
             if one.state == "learnt" and one.ended_at is not None and one.ended_at > step:
@@ -109,14 +109,14 @@ class Ledger:
 
     @property
     def next_number(self) -> int:
-        """That of the next intake."""
-        return self.intakes[-1].number + 1 if self.intakes else 0
+        """That of the next experience."""
+        return self.experiences[-1].number + 1 if self.experiences else 0
 
     def save(self, run: Path) -> None:
         """Write it into the run folder, whole or not at all. Raises RunFolderError."""
         path = run / NAME
         beside = path.with_name(f".{NAME}.new")
-        told = {"format": _FORMAT, "intakes": [asdict(one) for one in self.intakes]}
+        told = {"format": _FORMAT, "experiences": [asdict(one) for one in self.experiences]}
         try:
             with beside.open("wb") as file:
                 file.write(encode_bytes(told, indent=1) + b"\n")
@@ -132,16 +132,16 @@ def load(run: Path) -> Ledger | None:
     path = run / NAME
     try:
         told = json.loads(path.read_bytes())
-        return Ledger([_intake(one) for one in told["intakes"]])
+        return Ledger([_experience(one) for one in told["experiences"]])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
-        raise RunFolderError(path, OSError(f"it is no ledger of intakes: {fault}")) from fault
+        raise RunFolderError(path, OSError(f"it is no ledger of experiences: {fault}")) from fault
 
 
-def _intake(told: Mapping[str, Any]) -> Intake:
+def _experience(told: Mapping[str, Any]) -> Experience:
     files = {name: File(**file) for name, file in told["files"].items()}
-    return Intake(**{**told, "files": files})
+    return Experience(**{**told, "files": files})
 
 
 def take(folder: Path, names: Mapping[str, Stamp]) -> dict[str, File]:

@@ -1,4 +1,4 @@
-"""What the ranks are told of an intake: its data, what is replayed, and how it is learnt."""
+"""What the ranks are told of an experience: its data, what is replayed, and how it is learnt."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 _CURVES = ("constant", "linear")
-"""Curves that suit an intake as they are; of the others the last cycle of a cosine is left."""
+"""Curves that suit an experience as they are; of the others the last cycle of a cosine is left."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the data: the files of an intake, in a folder of their own."""
+    """One part of the data: the files of an experience, in a folder of their own."""
 
     data: Path
     kept: Path
@@ -25,9 +25,9 @@ class Lesson:
     """What is learnt by one start of the ranks."""
 
     number: int
-    """Of the intake; 0: the data that the run began with."""
+    """Of the experience; 0: the data that the run began with."""
     parts: Sequence[Part]
-    """The first data, then intakes that are replayed, then the one to learn."""
+    """The first data, then experiences that are replayed, then the one to learn."""
     how: Mapping[str, Any]
     """See `how`; empty for the first data."""
     ends_at: float | None = None
@@ -35,7 +35,7 @@ class Lesson:
 
 
 def how(continual: Any) -> dict[str, Any]:
-    """The settings of section `continual` that decide what an intake learns."""
+    """The settings of section `continual` that decide what an experience learns."""
     return {
         "replay": continual.replay,
         "epochs": continual.epochs,
@@ -49,7 +49,7 @@ def how(continual: Any) -> dict[str, Any]:
 def view(settings: Any, lesson: Lesson | None) -> Any:
     """The settings as the ranks of a lesson read them: its data, and its own pace.
 
-    An intake warms up to a part of the peak and comes down from there, by the run's own curve where
+    An experience warms up to a part of the peak and comes down from there, by the run's own curve where
     that is constant or linear, else by a cosine.
     """
     if lesson is None:

@@ -29,7 +29,7 @@ class Material:
     """The data of one start of the ranks."""
 
     number: int
-    """Of the intake; 0: the data that the run began with."""
+    """Of the experience; 0: the data that the run began with."""
     train: Split
     tasks: Sequence[Task]
     """One a part, the newest last; the first is the one that the model is built by."""
@@ -41,12 +41,12 @@ class Material:
             return []
         old = self.train.replayed
         new = len(self.train) - old
-        return [f"intake {self.number}: {new} new samples an epoch, and {old} of older data"]
+        return [f"experience {self.number}: {new} new samples an epoch, and {old} of older data"]
 
     def judged(
         self, seed: int, train_plan: TrainPlan, world: World, loader: Any, watch: Watch
     ) -> tuple[EvaluationBatches, Forgetting | None]:
-        """What the run is judged on, and the judge of an intake; None: this is none.
+        """What the run is judged on, and the judge of an experience; None: this is none.
 
         Raises DataError where a split is empty.
         """

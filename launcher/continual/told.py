@@ -45,11 +45,11 @@ class Told:
         return found if isinstance(found, dict) else None
 
     def account(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
-        """Put the intakes, and how the run ended since, into result.json. Raises RunFolderError."""
+        """Put the experiences, and how the run ended since, into result.json. Raises RunFolderError."""
         found = self.result()
         if found is None:
             return
-        intakes = [
+        experiences = [
             {
                 "number": one.number,
                 "state": one.state,
@@ -59,13 +59,15 @@ class Told:
                 **{name: (one.learnt or {}).get(name) for name in ("metric", "old", "new")},
                 "reason": one.reason,
             }
-            for one in ledger.intakes
+            for one in ledger.experiences
             if one.number
         ]
         path = self.folder / run_folder.RESULT
         beside = path.with_name(f".{path.name}.new")
         with naming(path):
-            beside.write_bytes(encode_bytes({**found, **changes, "intakes": intakes}, indent=2))
+            beside.write_bytes(
+                encode_bytes({**found, **changes, "experiences": experiences}, indent=2)
+            )
             beside.replace(path)
 
     def outcome(self) -> dict[str, Any]:

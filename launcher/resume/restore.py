@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def kept(
-    resolved: Resolved, samples: Samples, order: DataOrder, world: World, intake: int = 0
+    resolved: Resolved, samples: Samples, order: DataOrder, world: World, experience: int = 0
 ) -> dict[str, Any]:
     """What every checkpoint of the run says of its settings and its data. Collective.
 
-    `intake` is the number of the one that is learnt; 0: the data that the run began with.
+    `experience` is the number of the one that is learnt; 0: the data that the run began with.
     """
     return {
         "settings": {key: value.value for key, value in resolved.values.items()},
@@ -39,7 +39,7 @@ def kept(
             "global_batch": order.global_batch,
             "seed": order.seed,
         },
-        "intake": intake,
+        "experience": experience,
     }
 
 
@@ -62,8 +62,8 @@ def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before
             raise SettingsError([_none_is_whole(resume.source, found.damaged)])
         return None
     reset = frozenset(resume.reset)
-    if found.checkpoint.facts.get("intake", 0) != kept["intake"]:
-        reset |= {"data", "schedule"}  # the checkpoint is of what was learnt before this intake
+    if found.checkpoint.facts.get("experience", 0) != kept["experience"]:
+        reset |= {"data", "schedule"}  # the checkpoint is of what was learnt before this experience
     before = Before(found.checkpoint, reset, resume.changes, found.damaged)
     before.check_data(kept["data"])
     return before

@@ -16,7 +16,7 @@ from launcher.config import deepspeed_config, machine
 from launcher.config.machine import Machine
 from launcher.config.resolved import Resolved, Words
 from launcher.config.schema import model_name
-from launcher.continual import checks as intakes
+from launcher.continual import checks as continual_checks
 from launcher.continual.beginning import learn_on, learns_on
 from launcher.download import before_training
 from launcher.download.errors import FetchError
@@ -114,7 +114,7 @@ def prepare_at(
         diagnostics += _wrong_out(out, words, decision)
     if place is not None and decision is not None:
         diagnostics += placement.wrong_restarts(decision.resolved, place)
-        diagnostics += intakes.placed(place.source, decision.resolved.values)
+        diagnostics += continual_checks.placed(place.source, decision.resolved.values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings = decision.resolved, decision.resolved.settings
@@ -135,7 +135,7 @@ def prepare_at(
         more_comes and decision.nothing_left is not None,
         generation=generation,
     )
-    if inside := list(intakes.within(ready.folder, resolved.values)):
+    if inside := list(continual_checks.within(ready.folder, resolved.values)):
         raise SettingsError(inside)
     return ready
 

@@ -91,7 +91,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         flops_per_sample=task.flops_per_sample(model),
         before=before,
         until=job.resume.until if job.resume else None,
-        intake=parts.number,
+        experience=parts.number,
     )
     judged, forgetting = parts.judged(seed, train_plan, world, settings.loader, watch)
 

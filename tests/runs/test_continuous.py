@@ -1,4 +1,4 @@
-"""A run that learns on: new files, a kill between intakes and inside one, and its ends."""
+"""A run that learns on: new files, a kill between experiences and inside one, and its ends."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import pytest
 from tests.runs.conftest import environment
 from training.checkpoint import compare, reader
 
-FIRST, INTAKE = 4, 60
-"""Steps of the first data, and of an intake."""
+FIRST, EXPERIENCE = 4, 60
+"""Steps of the first data, and of an experience."""
 PACE = (
     *("--set", "continual.settle_s=0.2", "--set", "continual.check_every_s=0.1"),
-    *("--set", f"continual.max_steps={INTAKE}", "--set", "continual.epochs=100"),
+    *("--set", f"continual.max_steps={EXPERIENCE}", "--set", "continual.epochs=100"),
 )
 WORDS = (
     *("--model", "language:tiny", "--data", "texts", "--out", "run", "--continuous-learning"),
@@ -92,7 +92,7 @@ def learnt(tmp_path_factory):
     write(texts, range(12), "alpha beta gamma delta", "a")
     process = begin(folder, *WORDS)
     try:
-        until(lambda: "intake_waiting" in kinds(folder / "run"), process)
+        until(lambda: "waiting_for_data" in kinds(folder / "run"), process)
     finally:
         kill(process)
     write(texts, range(6), "eins zwei drei vier", "b")
@@ -103,7 +103,7 @@ def learnt(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(learnt):
-    """The intake in one go, until it is quiet."""
+    """The experience in one go, until it is quiet."""
     shutil.copytree(learnt / "run", learnt / "whole", symlinks=True)
     done = subprocess.run(
         [sys.executable, "-m", "launcher", "resume", "whole", "--set", "continual.quiet_s=1"],
@@ -124,7 +124,7 @@ def last(run: Path):
 @pytest.mark.slow
 def test_new_files_are_learnt_and_what_it_cost_the_old_is_told(undisturbed, learnt):
     run = learnt / "whole"
-    book = json.loads((run / "intakes.json").read_text())["intakes"]
+    book = json.loads((run / "experiences.json").read_text())["experiences"]
     assert [one["state"] for one in book] == ["learnt", "learnt"]
     assert sorted(book[1]["files"]) == [
         "b0.txt",
@@ -135,26 +135,28 @@ def test_new_files_are_learnt_and_what_it_cost_the_old_is_told(undisturbed, lear
         "b5.txt",
         "bad.txt",
     ]
-    assert (book[1]["begun_at"], book[1]["ended_at"]) == (FIRST, FIRST + INTAKE)
+    assert (book[1]["begun_at"], book[1]["ended_at"]) == (FIRST, FIRST + EXPERIENCE)
     told = next(
-        line["facts"] for line in lines(run / "events.jsonl") if line["kind"] == "intake_learnt"
+        line["facts"]
+        for line in lines(run / "events.jsonl")
+        if line["kind"] == "experience_trained"
     )
     assert told["new"]["after"]["val_loss"] < told["new"]["before"]["val_loss"]
-    assert "intake     1 learnt: val_loss on old data" in undisturbed.stdout
+    assert "experience     1 learnt: val_loss on old data" in undisturbed.stdout
     found = [line for line in lines(run / "metrics.jsonl") if line["kind"] == "eval"]
-    assert [line["split"] for line in found if line["step"] == FIRST + INTAKE] == [
+    assert [line["split"] for line in found if line["step"] == FIRST + EXPERIENCE] == [
         "val_old",
         "val_new",
         "val",
     ]
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "completed"
-    assert result["intakes"][0]["old"] == told["old"]
+    assert result["experiences"][0]["old"] == told["old"]
     assert "no new file came for 1 s" in undisturbed.stdout
 
 
 @pytest.mark.slow
-def test_an_intake_warms_up_to_its_own_lower_peak_and_comes_down(undisturbed, learnt):
+def test_an_experience_warms_up_to_its_own_lower_peak_and_comes_down(undisturbed, learnt):
     found = [one for one in lines(learnt / "whole/metrics.jsonl") if one["kind"] == "train"]
     rates = [line["lr"] for line in found if line["step"] > FIRST]
     peak = 0.3 * 1e-3
@@ -164,7 +166,7 @@ def test_an_intake_warms_up_to_its_own_lower_peak_and_comes_down(undisturbed, le
 
 
 @pytest.mark.slow
-def test_a_kill_inside_an_intake_changes_nothing_of_what_it_comes_to(undisturbed, learnt):
+def test_a_kill_inside_an_experience_changes_nothing_of_what_it_comes_to(undisturbed, learnt):
     shutil.copytree(learnt / "run", learnt / "killed", symlinks=True)
     words = ("resume", "killed", "--set", "continual.quiet_s=1")
     process = begin(learnt, *words)
@@ -174,13 +176,13 @@ def test_a_kill_inside_an_intake_changes_nothing_of_what_it_comes_to(undisturbed
     finally:
         kill(process)
     assert (
-        json.loads((learnt / "killed/intakes.json").read_text())["intakes"][1]["state"]
+        json.loads((learnt / "killed/experiences.json").read_text())["experiences"][1]["state"]
         == "training"
     )
     again = begin(learnt, *words)
     assert again.wait(120) == 0, again.communicate()
     first, second = (last(learnt / name) for name in ("whole", "killed"))
-    assert first.manifest.step == second.manifest.step == FIRST + INTAKE
+    assert first.manifest.step == second.manifest.step == FIRST + EXPERIENCE
     assert compare.compare(first, second, None).first is None
     steps = [(line["step"], line["kind"], line.get("split")) for line in lines(metrics)]
     assert steps == [
@@ -190,7 +192,7 @@ def test_a_kill_inside_an_intake_changes_nothing_of_what_it_comes_to(undisturbed
 
 
 @pytest.mark.slow
-def test_an_intake_can_be_taken_again_bit_by_bit(undisturbed, learnt):
+def test_an_experience_can_be_taken_again_bit_by_bit(undisturbed, learnt):
     done = subprocess.run(
         [sys.executable, "-m", "launcher", "verify", "whole"],
         cwd=learnt,
@@ -211,8 +213,8 @@ def test_a_signal_ends_the_wait(learnt, number, code):
         os.utime(entry)  # other times, the same content: nothing new
     words = ("resume", name, "--set", "continual.min_files=100")
     process = begin(learnt, *words)
-    before = kinds(learnt / name).count("intake_waiting")
-    until(lambda: kinds(learnt / name).count("intake_waiting") > before, process)
+    before = kinds(learnt / name).count("waiting_for_data")
+    until(lambda: kinds(learnt / name).count("waiting_for_data") > before, process)
     process.send_signal(number)
     assert process.wait(20) == code
     assert json.loads((learnt / name / "result.json").read_text())["status"] == "stopped"

@@ -70,8 +70,8 @@ class TrainPlan:
     """Samples seen when the order of the data began."""
     until: int | None = None
     """Go no further than this step, whatever is left: a replay ends here; None: to the end."""
-    intake: int = 0
-    """The number of the intake that is learnt; 0: the data that the run began with."""
+    experience: int = 0
+    """The number of the experience that is learnt; 0: the data that the run began with."""
     left_out: int = 0
     """Samples of each epoch that fill no global batch any more; other ones in each."""
     eval_each_epoch: bool = False
@@ -185,8 +185,8 @@ class Outcome:
     best: Mapping[str, float | str | int] | None
     samples_per_s: float | None
     peak_memory_bytes: Mapping[str, int | None] = field(default_factory=dict)
-    intake: Mapping[str, Any] | None = None
-    """Of an intake: its number, and the metrics of old and new data before and after it."""
+    experience: Mapping[str, Any] | None = None
+    """Of an experience: its number, and the metrics of old and new data before and after it."""
     timing: Mapping[str, float] | None = None
     """How long single steps took, see training/timing.py; None: they were not timed."""
 

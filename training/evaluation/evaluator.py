@@ -39,7 +39,7 @@ class Evaluator:
         forgetting: Forgetting | None = None,
         since: int = 0,
     ):
-        """With `forgetting` an intake is judged, by old and new held-out parts together.
+        """With `forgetting` an experience is judged, by old and new held-out parts together.
 
         `since` is the step at which the order of the data began.
         """
@@ -71,7 +71,7 @@ class Evaluator:
     def look_before(
         self, module: Module, world: World, averaged: AbstractContextManager[None]
     ) -> None:
-        """Measure what an intake begins with, unless that is known; the weights are `averaged`."""
+        """Measure what an experience begins with, unless that is known; the weights are `averaged`."""
         if self._forgetting is not None and not self._forgetting.looked_before:
             with averaged:
                 self._forgetting.look_before(module, world)
@@ -137,16 +137,16 @@ class Evaluator:
 
     @property
     def learnt(self) -> dict[str, Any] | None:
-        """What an intake made of old and new data; None: this is none."""
+        """What an experience made of old and new data; None: this is none."""
         learnt = None if self._forgetting is None else self._forgetting.learnt()
         if learnt is None or self._goal is None:
             return None
         return {"number": learnt["number"], "metric": self._goal.metric, **learnt}
 
     def tell_learnt(self, tell: noise_control.Tell) -> None:
-        """An event with what an intake made of old and new data, at its end."""
+        """An event with what an experience made of old and new data, at its end."""
         if learnt := self.learnt:
-            tell("intake_learnt", learnt)
+            tell("experience_trained", learnt)
 
     def close(self) -> None:
         """End the workers."""

@@ -1,4 +1,4 @@
-"""What new data makes of the old: held-out parts measured apart, before and after an intake."""
+"""What new data makes of the old: held-out parts measured apart, before and after an experience."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Forgetting:
     """Evaluates old and new held-out parts by themselves. Collective: evaluate, look_before."""
 
     def __init__(self, number: int, old: Sequence[Part], new: Part):
-        """`number` is that of the intake; `old` has at least one part."""
+        """`number` is that of the experience; `old` has at least one part."""
         self._number, self._old, self._new = number, old, new
         self._before: Mapping[str, Metrics] | None = None
         self._after: Mapping[str, Metrics] | None = None
@@ -45,7 +45,7 @@ class Forgetting:
         return self._before is not None
 
     def look_before(self, module: Module, world: World) -> None:
-        """Measure what the intake begins with."""
+        """Measure what the experience begins with."""
         self._before = self._measure(module, world)
 
     def evaluate(self, module: Module, world: World) -> dict[str, dict[str, float]]:
@@ -62,7 +62,7 @@ class Forgetting:
         return {OLD: mean(old), NEW: mean([new]), ALL: mean([*old, new])}
 
     def learnt(self) -> dict[str, Any] | None:
-        """The intake's number, and the metrics of OLD and NEW before and after it."""
+        """The experience's number, and the metrics of OLD and NEW before and after it."""
         if self._before is None or self._after is None:
             return None
         sides = {
@@ -76,7 +76,7 @@ class Forgetting:
         return {"before": self._before, "after": self._after}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Go on within the intake, from what another process wrote down."""
+        """Go on within the experience, from what another process wrote down."""
         self._before, self._after = (_numbers(facts.get(name)) for name in ("before", "after"))
 
     def close(self) -> None:

@@ -92,7 +92,7 @@ class Narrator(Callback):
                 voice.show(f"{facts['when']} training", words.visible(str(facts["text"])))
         elif kind == "resumed":
             self._say("head", words.resumed(facts))
-        elif kind == "intake_learnt":
+        elif kind == "experience_trained":
             self._say("notice", words.learnt(facts))
         elif kind == "best_loaded":
             self._say("notice", words.row("weights", f"those of step {facts['step']}, the best"))

@@ -104,14 +104,14 @@ def resumed(facts: Mapping[str, Any]) -> str:
 
 
 def learnt(facts: Mapping[str, Any]) -> str:
-    """What an intake made of old and new data, by the metric that is judged by."""
+    """What an experience made of old and new data, by the metric that is judged by."""
     name = facts["metric"]
 
     def moved(side: str) -> str:
         before, after = (facts[side][when].get(name, math.nan) for when in ("before", "after"))
         return f"{side} data {real(before)} → {real(after)}"
 
-    return row("intake", f"{facts['number']} learnt: {name} on {moved('old')}, {moved('new')}")
+    return row("experience", f"{facts['number']} learnt: {name} on {moved('old')}, {moved('new')}")
 
 
 def summary(outcome: Outcome) -> list[str]:

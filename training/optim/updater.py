@@ -71,7 +71,7 @@ class Updater:
             train_plan = self._budget
             epochs = train_plan.epoch(train_plan.total_steps)
             # What joins a run begins where its pace has come to, at the end.
-            task.pace(epochs if train_plan.intake else train_plan.epoch(step), epochs)
+            task.pace(epochs if train_plan.experience else train_plan.epoch(step), epochs)
 
     def take(self, engine: Engine, window: Window, step: int) -> Update:
         """Update number `step` from the gradients of `window`; none where it has no units."""

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.continual import ledger
 from launcher.continual.arrivals import Arrivals
-from launcher.continual.ledger import Intake, Ledger
+from launcher.continual.ledger import Experience, Ledger
 from launcher.continual.watch import files
 
 SETTLE = 5.0
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 def book(folder) -> Ledger:
-    return Ledger([Intake(0, ledger.take(folder, files(folder)), "learnt", ended_at=4)])
+    return Ledger([Experience(0, ledger.take(folder, files(folder)), "learnt", ended_at=4)])
 
 
 def looks(arrivals, known, *times):
@@ -69,7 +69,7 @@ def test_a_file_that_is_written_without_end_keeps_the_others_waiting_for_a_while
     assert first == (6 + 10 * SETTLE, ["b.txt"])
 
 
-def test_fewer_files_than_make_an_intake_wait(folder):
+def test_fewer_files_than_make_an_experience_wait(folder):
     known, arrivals = book(folder), Arrivals(folder, 0, 2)
     (folder / "b.txt").write_text("second")
     assert looks(arrivals, known, 0, 99) == [[], []]
@@ -98,11 +98,11 @@ def test_a_copy_of_what_was_learnt_is_told_once_and_left(folder):
     assert arrivals.notes == ["copy.txt holds what a.txt does: not learnt again"]
 
 
-def test_files_of_a_refused_intake_come_again_with_the_next_ones(folder):
+def test_files_of_a_refused_experience_come_again_with_the_next_ones(folder):
     known, arrivals = book(folder), Arrivals(folder, 0, 1)
     (folder / "b.txt").write_text("second")
     found = arrivals.new(known, 0)
-    known = known.with_(Intake(1, found, "refused", reason="too few"))
+    known = known.with_(Experience(1, found, "refused", reason="too few"))
     assert looks(arrivals, known, 1, 2) == [[], []]
     (folder / "c.txt").write_text("third")
     assert looks(arrivals, known, 3) == [["b.txt", "c.txt"]]

@@ -39,7 +39,7 @@ def test_a_file_is_answered_with_its_folder(said):
 @pytest.mark.parametrize(
     ("sets", "told"),
     [
-        (("save.last=false",), "leaves nothing that the next intake could go on from"),
+        (("save.last=false",), "leaves nothing that the next experience could go on from"),
         (("data.control=noise",), "is a control, which ends with its result"),
         (("continual.on_change=learn",), "would replay changed files"),
         (("continual.refetch_every_s=60",), "has nothing to fetch again"),

@@ -75,7 +75,7 @@ class Ranks:
         saved(job.folder, steps, self._settings)
         number = job.lesson.number
         learnt = {"number": number, "metric": "m", "old": {}, "new": {}} if number else None
-        outcome = {"status": "completed", "exit_code": 0, "steps": steps, "intake": learnt}
+        outcome = {"status": "completed", "exit_code": 0, "steps": steps, "experience": learnt}
         (job.folder / "result.json").write_text(json.dumps(outcome))
         return failures.ended(outcome, 0)
 
@@ -117,7 +117,7 @@ def start(tmp_path):
 
 
 def states(start) -> list[str]:
-    return [one.state for one in ledger.load(start.folder).intakes]
+    return [one.state for one in ledger.load(start.folder).experiences]
 
 
 def events(start, kind: str) -> list[dict]:
@@ -141,8 +141,8 @@ def test_the_first_data_is_learnt_and_then_what_comes_until_it_is_quiet(start):
     assert 110 <= clock.now() <= 115
     assert states(start) == ["learnt"] * 3
     result = json.loads((start.folder / "result.json").read_text())
-    assert [one["number"] for one in result["intakes"]] == [1, 2]
-    assert [one.begun_at for one in ledger.load(start.folder).intakes] == [0, 10, 20]
+    assert [one["number"] for one in result["experiences"]] == [1, 2]
+    assert [one.begun_at for one in ledger.load(start.folder).experiences] == [0, 10, 20]
 
 
 def test_the_hours_end_a_wait_as_completed(start):
@@ -152,7 +152,7 @@ def test_the_hours_end_a_wait_as_completed(start):
     assert clock.now() == pytest.approx(1800)
 
 
-def test_the_ranks_know_of_the_hours_and_an_intake_that_they_cut_short_goes_on(start):
+def test_the_ranks_know_of_the_hours_and_an_experience_that_they_cut_short_goes_on(start):
     told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     stopped = {"status": "stopped", "exit_code": 75, "steps": 15}
@@ -188,7 +188,7 @@ def test_a_signal_that_came_as_the_ranks_ended_is_not_forgotten(start):
     assert states(start) == ["learnt"]
 
 
-def test_an_intake_that_cannot_be_learnt_waits_for_more_files_and_ends_nothing(start):
+def test_an_experience_that_cannot_be_learnt_waits_for_more_files_and_ends_nothing(start):
     told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     fault = SettingsError([Diagnostic("val would be empty")])
@@ -200,13 +200,13 @@ def test_an_intake_that_cannot_be_learnt_waits_for_more_files_and_ends_nothing(s
     )
     assert ranks.lessons[2] == (2, ["b.txt", "c.txt"])
     assert states(start) == ["learnt", "refused", "learnt"]
-    assert events(start, "intake_refused")[0]["reason"] == "val would be empty"
+    assert events(start, "experience_postponed")[0]["reason"] == "val would be empty"
     assert ending.exit_code == 0
     # What the refused one had taken is no part of what is replayed.
     assert [part.data.parent.name for part in ranks.jobs[2].lesson.parts] == ["0000", "0002"]
 
 
-def test_a_fault_of_the_program_ends_the_run_and_the_intake_goes_on_later(start):
+def test_a_fault_of_the_program_ends_the_run_and_the_experience_goes_on_later(start):
     told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
@@ -241,13 +241,13 @@ def test_a_completed_run_that_did_not_watch_learns_what_came_since_it_began(star
     (start.data / "b.txt").write_text("came later")
     _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder), is_learnt=True)
     assert ranks.lessons == [(1, ["b.txt"])]
-    assert [sorted(one.files) for one in ledger.load(start.folder).intakes] == [
+    assert [sorted(one.files) for one in ledger.load(start.folder).experiences] == [
         ["a.txt"],
         ["b.txt"],
     ]
 
 
-def test_a_watch_that_is_switched_off_learns_the_intake_under_way_and_ends(start):
+def test_a_watch_that_is_switched_off_learns_the_experience_under_way_and_ends(start):
     told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
@@ -258,7 +258,7 @@ def test_a_watch_that_is_switched_off_learns_the_intake_under_way_and_ends(start
     assert (ending.exit_code, clock.now()) == (0, 0.0)
 
 
-def test_an_intake_whose_files_changed_meanwhile_is_put_off(start):
+def test_an_experience_whose_files_changed_meanwhile_is_put_off(start):
     told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
@@ -267,7 +267,7 @@ def test_an_intake_whose_files_changed_meanwhile_is_put_off(start):
     _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder))
     assert ranks.lessons == [(2, ["b.txt"])]
     assert states(start) == ["learnt", "refused", "learnt"]
-    assert events(start, "intake_refused")[0]["reason"] == "b.txt has changed or gone"
+    assert events(start, "experience_postponed")[0]["reason"] == "b.txt has changed or gone"
 
 
 def test_a_part_whose_files_are_gone_is_not_replayed(start):
@@ -296,7 +296,7 @@ def test_copies_are_replayed_whatever_becomes_of_the_files(start):
     ]
 
 
-def test_what_an_intake_learns_by_stays_as_it_began(start):
+def test_what_an_experience_learns_by_stays_as_it_began(start):
     told = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(told)
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")

@@ -5,39 +5,43 @@ import os
 import pytest
 
 from launcher.continual import ledger
-from launcher.continual.ledger import File, Intake, Ledger
+from launcher.continual.ledger import Experience, File, Ledger
 from launcher.continual.watch import files
 from training.logging.line_file import RunFolderError
 
 FILE = File(3, 5, "x")
 
 
-def intake(number, state="learnt", begun=0, ended=None):
-    return Intake(number, {f"{number}.txt": FILE}, state, begun, ended)
+def experience(number, state="learnt", begun=0, ended=None):
+    return Experience(number, {f"{number}.txt": FILE}, state, begun, ended)
 
 
-BOOK = Ledger([intake(0, ended=10), intake(1, begun=10, ended=20), intake(2, "training", 20)])
+BOOK = Ledger(
+    [experience(0, ended=10), experience(1, begun=10, ended=20), experience(2, "training", 20)]
+)
 
 
 def test_what_was_saved_is_read_again(tmp_path):
     BOOK.save(tmp_path)
     assert ledger.load(tmp_path) == BOOK
-    assert [path.name for path in tmp_path.iterdir()] == ["intakes.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["experiences.json"]
 
 
 def test_a_run_without_one_has_none(tmp_path):
     assert ledger.load(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"intakes": [1]}', '{"intakes": [{"files": {}}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"experiences": [1]}', '{"experiences": [{"files": {}}]}']
+)
 def test_what_is_no_ledger_is_a_fault_that_names_the_file(tmp_path, text):
     (tmp_path / ledger.NAME).write_text(text)
-    with pytest.raises(RunFolderError, match=r"intakes\.json"):
+    with pytest.raises(RunFolderError, match=r"experiences\.json"):
         ledger.load(tmp_path)
 
 
-def test_the_files_of_a_refused_intake_are_not_taken():
-    book = BOOK.with_(intake(2, "refused", 20))
+def test_the_files_of_a_refused_experience_are_not_taken():
+    book = BOOK.with_(experience(2, "refused", 20))
     assert list(book.taken()) == ["0.txt", "1.txt"]
     assert book.refused.number == 2 and book.under_way is None
     assert book.next_number == 3
@@ -54,7 +58,7 @@ def test_the_files_of_a_refused_intake_are_not_taken():
     ],
 )
 def test_a_run_that_goes_on_from_an_earlier_step_has_not_learnt_what_came_later(step, states):
-    assert [one.state for one in BOOK.back_to(step).intakes] == states
+    assert [one.state for one in BOOK.back_to(step).experiences] == states
 
 
 def test_a_file_is_known_by_its_content_and_not_by_its_time(tmp_path):

@@ -40,7 +40,7 @@ def test_the_first_data_is_read_from_its_folder_and_nothing_else_changes():
         ("one-cycle", "cosine"),
     ],
 )
-def test_an_intake_warms_up_to_a_part_of_the_peak(curve, seen):
+def test_an_experience_warms_up_to_a_part_of_the_peak(curve, seen):
     settings = resolved(f"schedule.name={curve}", "optim.lr=0.01", "train.max_steps=7").settings
     view = lesson.view(settings, Lesson(1, PARTS, HOW))
     assert (view.schedule.name, view.schedule.warmup) == (seen, "5%")

@@ -133,7 +133,7 @@ def test_half_of_an_epoch_is_of_older_data_and_each_part_keeps_its_own_held_out(
     found = home.gather(replay=0.5)
     new = len(found.tasks[1].data("train"))
     assert len(found.train) == 2 * new
-    assert found.notes == [f"intake 1: {new} new samples an epoch, and {new} of older data"]
+    assert found.notes == [f"experience 1: {new} new samples an epoch, and {new} of older data"]
     assert [len(task.data("val")) > 0 for task in found.tasks] == [True, True]
 
 

@@ -4,18 +4,18 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.continual import folders, replay
-from launcher.continual.ledger import Intake, Ledger
+from launcher.continual.ledger import Experience, Ledger
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with two intakes, of which a refused one lies between."""
+    """A run with two experiences, of which a refused one lies between."""
     Ledger(
         [
-            Intake(0, {}, "learnt", 0, 10),
-            Intake(1, {}, "learnt", 10, 20, {replay.PARTS: [0]}),
-            Intake(2, {}, "refused", 20),
-            Intake(3, {}, "training", 20, None, {replay.PARTS: [0, 1]}),
+            Experience(0, {}, "learnt", 0, 10),
+            Experience(1, {}, "learnt", 10, 20, {replay.PARTS: [0]}),
+            Experience(2, {}, "refused", 20),
+            Experience(3, {}, "training", 20, None, {replay.PARTS: [0, 1]}),
         ]
     ).save(tmp_path)
     return tmp_path
@@ -31,8 +31,8 @@ def test_steps_are_taken_again_with_the_parts_they_were_taken_with(run, after, u
 
 
 @pytest.mark.parametrize(("after", "upto"), [(0, 12), (8, 25), (19, 21)])
-def test_steps_of_two_intakes_cannot_be_taken_again_at_once(run, after, upto):
-    with pytest.raises(SettingsError, match="are of more than one intake"):
+def test_steps_of_two_experiences_cannot_be_taken_again_at_once(run, after, upto):
+    with pytest.raises(SettingsError, match="are of more than one experience"):
         replay.lesson_at(run, after, upto)
 
 

@@ -56,5 +56,5 @@ def test_what_was_measured_before_is_kept_for_a_process_that_goes_on():
     assert learnt["new"]["before"] == first.facts()["before"]["val_new"]
 
 
-def test_a_run_that_is_no_intake_tells_of_none():
-    assert run_tiny(one_rank(), TinyTask()).outcome.intake is None
+def test_a_run_that_is_no_experience_tells_of_none():
+    assert run_tiny(one_rank(), TinyTask()).outcome.experience is None
