@@ -6,6 +6,7 @@ python -m scripts.structure [CHECKOUT]
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,8 +124,8 @@ def broad_excepts(tree: Tree) -> list[str]:
             if not isinstance(node, ast.ExceptHandler):
                 continue
             caught = ast.unparse(node.type) if node.type else "BaseException"
-            raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
-            if caught in ("Exception", "BaseException") and not raises:
+            is_broad = re.search(r"\b(Base)?Exception\b", caught)
+            if is_broad and not isinstance(node.body[-1], ast.Raise):
                 found.append(f"{module.path}:{node.lineno}")
     return found
 

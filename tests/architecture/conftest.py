@@ -1,4 +1,4 @@
-"""The checkout, parsed once, and small faulty trees that each check must find fault with."""
+"""The checkout, parsed once, and small invalid trees that each check must reject."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def house() -> Tree:
-    """This checkout."""
+def checkout() -> Tree:
+    """This checkout, parsed."""
     return read(ROOT)
 
 
 @pytest.fixture
 def built(tmp_path: Path) -> Callable[[dict[str, str]], Tree]:
-    """A tree made of the given files."""
+    """A function that parses a tree of the given files."""
 
     def build(files: dict[str, str]) -> Tree:
         for name, text in files.items():

@@ -1,4 +1,4 @@
-"""Imports go one way: the table of folders and what each may import, lazy imports counted."""
+"""Imports go one way, between packages and between the rooms of a package; lazy ones count."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.source import PACKAGES, Module, Tree
+from scripts.structure import file_cycles, folder_cycles, upward_imports
 
 OURS = {
     "slurm": ("slurm",),
@@ -40,31 +41,31 @@ SHARED_BY_FAMILIES = ("models.base", "models.catalog", "models.common")
 
 
 def wrong_directions(tree: Tree) -> list[str]:
-    """Imports of this tree that the table does not allow."""
-    faults = []
+    """Imports of our packages that the table does not allow."""
+    found = []
     for module in tree.ours:
         for imported in module.imports:
             target = tree.target(imported)
             if target is None or target.split(".")[0] not in PACKAGES:
                 continue
             if not any(_within(target, allowed) for allowed in OURS[module.package]):
-                faults.append(f"{module.path}:{imported.line} imports {target}")
+                found.append(f"{module.path}:{imported.line} imports {target}")
             elif module.package == "models" and _other_family(module, target):
-                faults.append(f"{module.path}:{imported.line} imports another family, {target}")
-    return faults
+                found.append(f"{module.path}:{imported.line} imports another family, {target}")
+    return found
 
 
 def foreign_imports(tree: Tree) -> list[str]:
-    """Imports of other people's packages that the table does not allow."""
-    faults = []
+    """Imports of third-party packages that the table does not allow."""
+    found = []
     for module in tree.ours:
         for imported in module.imports:
             top = imported.module.split(".")[0]
             if top in sys.stdlib_module_names or top in (*PACKAGES, ""):
                 continue
             if top not in THEIRS[module.package]:
-                faults.append(f"{module.path}:{imported.line} imports {top}")
-    return faults
+                found.append(f"{module.path}:{imported.line} imports {top}")
+    return found
 
 
 def collectives_in_models(tree: Tree) -> list[str]:
@@ -80,18 +81,6 @@ def collectives_in_models(tree: Tree) -> list[str]:
     ]
 
 
-def cycles(tree: Tree) -> list[str]:
-    """Groups of modules of this tree that import one another, in whatever roundabout way."""
-    graph = {
-        m.name: {t for i in m.imports if (t := tree.target(i)) and t != m.name} for m in tree.ours
-    }
-    reach = {name: _reachable(graph, name) for name in graph}
-    groups = {
-        frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in graph if a in reach[a]
-    }
-    return [" <-> ".join(sorted(group)) for group in groups]
-
-
 def _within(name: str, folder: str) -> bool:
     return name == folder or name.startswith(folder + ".")
 
@@ -103,25 +92,22 @@ def _other_family(module: Module, target: str) -> bool:
     return target.split(".")[:2] != own
 
 
-def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    seen: set[str] = set()
-    todo = list(graph[start])
-    while todo:
-        name = todo.pop()
-        if name not in seen:
-            seen.add(name)
-            todo.extend(graph.get(name, ()))
-    return seen
-
-
 @pytest.mark.parametrize(
-    "check", [wrong_directions, foreign_imports, collectives_in_models, cycles]
+    "check",
+    [
+        wrong_directions,
+        foreign_imports,
+        collectives_in_models,
+        file_cycles,
+        folder_cycles,
+        upward_imports,
+    ],
 )
-def test_the_house_keeps_its_layers(house, check):
-    assert check(house) == []
+def test_the_checkout_keeps_its_layers(checkout, check):
+    assert check(checkout) == []
 
 
-def test_every_shipped_folder_is_in_the_table():
+def test_every_package_is_in_both_tables():
     assert set(OURS) == set(THEIRS) == set(PACKAGES)
 
 
@@ -140,8 +126,8 @@ def test_every_package_that_may_be_imported_is_a_declared_dependency():
         ("models/abr/task.py", "from models.language import model"),
         ("training/loop.py", "from engines import catalog"),
         ("training/loop.py", "import launcher.run.start_plan"),
-        ("training/loop.py", "if TYPE_CHECKING:\n    from launcher import plan"),
-        ("slurm/submit.py", "from ..launcher import plan"),
+        ("training/loop.py", "if TYPE_CHECKING:\n    from launcher.run import start_plan"),
+        ("slurm/submit.py", "from ..launcher.run import start_plan"),
     ],
 )
 def test_an_import_against_the_table_is_found(built, path, line):
@@ -176,4 +162,40 @@ def test_a_cycle_through_a_lazy_import_is_found(built):
             "training/d.py": "import training.a",
         }
     )
-    assert cycles(tree) == ["training.a <-> training.b <-> training.c"]
+    assert file_cycles(tree) == ["training.a <-> training.b <-> training.c"]
+
+
+def test_a_cycle_of_folders_without_a_cycle_of_files_is_found(built):
+    tree = built(
+        {
+            "training/data/a.py": "import training.optim.a",
+            "training/data/b.py": "",
+            "training/optim/a.py": "",
+            "training/optim/b.py": "import training.data.b",
+        }
+    )
+    assert file_cycles(tree) == []
+    assert folder_cycles(tree) == ["training.data <-> training.optim"]
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("launcher/config/layers.py", "from launcher.run import worker"),
+        ("launcher/compare/rows.py", "def late():\n    import launcher.stages.pipeline"),
+        ("launcher/commands/run.py", "import launcher.cli.parser"),
+        ("launcher/run/worker.py", "from launcher import api"),
+        ("launcher/odd/a.py", "import launcher.run.worker"),
+    ],
+)
+def test_an_import_against_the_order_of_rooms_is_found(built, path, line):
+    names = ("run/worker", "stages/pipeline", "cli/parser", "api")
+    files = {f"launcher/{name}.py": "" for name in names}
+    assert len(upward_imports(built(files | {path: line}))) == 1
+
+
+def test_an_import_along_the_order_of_rooms_is_none(built):
+    files = {"launcher/run/worker.py": "import launcher.config.layers", "launcher/api.py": ""}
+    line = "import launcher.run.worker"
+    files |= {"launcher/config/layers.py": "", "launcher/compare/rows.py": line}
+    assert upward_imports(built(files)) == []

@@ -1,4 +1,4 @@
-"""Every setting explains itself where it is declared, and every group refuses unknown keys."""
+"""Every setting has a description where it is declared; every section forbids unknown keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import models
 import slurm
 import training
 
-HOMES = [
+MODULES = [
     name
     for package in (engines, models, slurm, training)
     for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
@@ -25,7 +25,7 @@ HOMES = [
 
 
 def settings_classes(module: ModuleType) -> list[type[BaseModel]]:
-    """The groups of settings that a module declares."""
+    """The sections of settings that a module declares."""
     return [
         cls
         for _, cls in inspect.getmembers(module, inspect.isclass)
@@ -33,8 +33,8 @@ def settings_classes(module: ModuleType) -> list[type[BaseModel]]:
     ]
 
 
-def silent_fields(cls: type[BaseModel]) -> list[str]:
-    """Fields without a sentence; a group within a group has its docstring instead."""
+def undescribed_fields(cls: type[BaseModel]) -> list[str]:
+    """Fields without a description; a nested section has its docstring instead."""
     return [
         f"{cls.__name__}.{name}"
         for name, field in cls.model_fields.items()
@@ -43,27 +43,27 @@ def silent_fields(cls: type[BaseModel]) -> list[str]:
     ]
 
 
-def is_open(cls: type[BaseModel]) -> bool:
-    """It takes unknown keys, or can be changed after it was read."""
+def is_mutable(cls: type[BaseModel]) -> bool:
+    """Whether it accepts unknown keys, or can be changed after it was read."""
     return cls.model_config.get("extra") != "forbid" or not cls.model_config.get("frozen")
 
 
-def test_settings_live_where_we_look():
-    assert {"engines.settings", "training.settings", "models.language.config"} <= set(HOMES)
+def test_settings_modules_are_found():
+    assert {"engines.settings", "training.settings", "models.language.config"} <= set(MODULES)
 
 
-@pytest.mark.parametrize("home", HOMES)
-def test_every_setting_has_a_sentence_and_every_group_is_closed(home):
-    for cls in settings_classes(importlib.import_module(home)):
-        assert silent_fields(cls) == []
-        assert not is_open(cls), cls.__name__
+@pytest.mark.parametrize("name", MODULES)
+def test_every_setting_is_described_and_every_section_is_closed(name):
+    for cls in settings_classes(importlib.import_module(name)):
+        assert undescribed_fields(cls) == []
+        assert not is_mutable(cls), cls.__name__
         assert (cls.__doc__ or "").strip(), cls.__name__
 
 
-def test_a_silent_field_and_an_open_group_are_found():
+def test_an_undescribed_field_and_an_open_section_are_found():
     class Open(BaseModel):
-        told: Annotated[int, Field(description="It is told.")] = 1
-        silent: int = 1
+        described: Annotated[int, Field(description="A number.")] = 1
+        undescribed: int = 1
 
-    assert silent_fields(Open) == ["Open.silent"]
-    assert is_open(Open)
+    assert undescribed_fields(Open) == ["Open.undescribed"]
+    assert is_mutable(Open)
