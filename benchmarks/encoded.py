@@ -28,7 +28,7 @@ from engines.catalog import build_engine
 from engines.world import open_world
 from launcher.config.machine import look
 from launcher.config.resolve import resolve
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.config.task_class import task_class
 from models.base import Context, Encodes, Task
 from training.accumulate import accumulate
@@ -76,7 +76,7 @@ class Subject:
 
 def subject(model: str, folder: Path) -> tuple[Subject, float]:
     """`model` as in stage `text`, and the seconds that an input of its encoder took before."""
-    words = Words(model=model, sets=list(SETTINGS))
+    words = CliArgs(model=model, sets=list(SETTINGS))
     resolved = resolve(words, look(), 1)
     settings: Any = resolved.settings
     world = open_world("cpu", 600.0, always_group=False)

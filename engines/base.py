@@ -41,7 +41,7 @@ class PeersMissing(Exception):
 
 
 class World(Protocol):
-    """The processes that train together. Collective: sum, maximum, agree and barrier."""
+    """The processes that train together. Collective: sum, maximum, agree, broadcast, barrier."""
 
     rank: int
     size: int
@@ -58,6 +58,9 @@ class World(Protocol):
 
     def agree(self, flags: int) -> int:
         """The bitwise or of every rank's `flags` (below 2**16)."""
+
+    def broadcast(self, data: bytes | None, source: int = 0) -> bytes:
+        """The `data` of rank `source`, on every rank; `data` of the other ranks is ignored."""
 
     def barrier(self, timeout_s: float | None = None) -> None:
         """Wait for every rank; raises TimeoutError after `timeout_s` (default: the group's own)."""

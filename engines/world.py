@@ -105,6 +105,20 @@ class ProcessWorld:
         dist.all_reduce(bits, dist.ReduceOp.MAX, group=self._hosts)
         return sum(bit << place for place, bit in enumerate(bits.tolist()))
 
+    def broadcast(self, data: bytes | None, source: int = 0) -> bytes:
+        if self.size == 1:
+            assert data is not None
+            return data
+        size = torch.tensor([len(data or b"")])
+        dist.broadcast(size, source, group=self._hosts)
+        buffer = torch.empty(int(size), dtype=torch.uint8)
+        if self.rank == source:
+            assert data is not None
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else buffer
+        if buffer.numel():
+            dist.broadcast(buffer, source, group=self._hosts)
+        return bytes(buffer.numpy())
+
     def barrier(self, timeout_s: float | None = None) -> None:
         """Wait for every rank; the TimeoutError on rank 0 names those that did not come."""
         if self.size == 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.run import prepare as start
 from launcher.run.failures import Report
 from launcher.run_folder import run_folder
@@ -73,7 +73,7 @@ def train(
     reset: str | Sequence[str],
 ) -> Run:
     """As `launcher.train`, which is what people call."""
-    words = Words(
+    words = CliArgs(
         model=model,
         mode=mode,
         engine=engine,

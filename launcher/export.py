@@ -17,8 +17,8 @@ from launcher.resume.saved_run import SavedRun
 from launcher.run_folder import run_folder
 from models.base import Context, HuggingFace
 from models.catalog import FAMILIES, is_own
-from training.logging.line_file import naming
 from training.logging.plain_json import encode
+from training.storage import storage_errors
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
@@ -85,7 +85,7 @@ def plain(source: Source, folder: Path) -> None:
         "libraries": written.libraries,
     }
     path = folder / "config.json"
-    with naming(path):
+    with storage_errors(path):
         path.write_text(encode(told, indent=2) + "\n", encoding="utf-8")
 
 
@@ -94,7 +94,7 @@ def hugging_face(source: Source, folder: Path) -> None:
     from training.checkpoint.weights import write_sharded
 
     task = _task(source)
-    with naming(folder):
+    with storage_errors(folder):
         task.write_hugging_face(folder)
     stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
     names = {name: task.hugging_face_name(name) for name in stored}

@@ -16,7 +16,7 @@ from launcher.config.leaves import leaves, sections
 from launcher.config.machine import Machine
 from launcher.config.nodes import plain as content
 from launcher.config.resolve import resolve
-from launcher.config.resolved import Resolved, Words
+from launcher.config.resolved import CliArgs, Resolved
 from models.catalog import FAMILIES, stages_of
 
 RESULTS = Path(measured.__file__).parent / "results" / "modes.json"
@@ -107,7 +107,7 @@ def promised(family: str) -> list[str]:
 
 
 def _resolved(family: str, mode: str, sets: Sequence[str] = ()) -> Resolved:
-    return resolve(Words(model=family, mode=mode, sets=sets), HAS_ALL)
+    return resolve(CliArgs(model=family, mode=mode, sets=sets), HAS_ALL)
 
 
 def general() -> list[str]:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from training.resources.own_time import OwnTime
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ WHATS = ("step", "data")
 """Computing its own share of a step; waiting for its batches."""
 UNIT_S = 1e-9
 """In which times are added up, exactly."""
-_HOST_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -178,8 +175,6 @@ def median_without(ordered: Sequence[float], value: float) -> float:
 
 def _hosts(world: World) -> list[str]:
     """The host of each rank. Collective."""
-    name = socket.gethostname().encode()[:_HOST_BYTES]
-    names = torch.zeros(world.size, _HOST_BYTES, dtype=torch.uint8)
-    names[world.rank, : len(name)] = torch.tensor(list(name), dtype=torch.uint8)
-    rows = world.sum(names).tolist()
-    return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows]
+    name = socket.gethostname().encode()
+    names = [world.broadcast(name, rank) for rank in range(world.size)]
+    return [name.decode(errors="replace") for name in names]

@@ -13,7 +13,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic
 from launcher.cli import errors
 from launcher.cli.options import BY_FLAG, HELP, RESUME, STAGE, Option
 from launcher.commands.catalog import COMMANDS, DEFAULT, Command
-from launcher.config.resolved import STAGED, Filled, Words
+from launcher.config.resolved import STAGED, CliArgs, Filled
 
 _NUMBER = re.compile(r"-[0-9.]")
 
@@ -25,7 +25,7 @@ class Request:
     command: Command
     word: str | None
     """The RUN of resume, the KEY of explain, the WHAT of list, the SHELL of completion."""
-    words: Words
+    words: CliArgs
     flags: frozenset[str]
     """Options typed that are neither settings nor files: --dry-run, --json, --schema, --help."""
     out: Path | None
@@ -55,7 +55,7 @@ def read(argv: Sequence[str]) -> Request:
         place = rest.index("--")
         rest, behind = rest[:place], rest[place + 1 :]
     if "-h" in rest or HELP.flag in rest:
-        return Request(command, None, Words(), frozenset({HELP.flag}), None, diagnostics)
+        return Request(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
     known = _known(command, rest, diagnostics)
     typed = _parse(command, known, diagnostics)
     return Request(
@@ -147,13 +147,13 @@ def _parse(
     return typed
 
 
-def _words(command: Command, typed: argparse.Namespace) -> Words:
+def _words(command: Command, typed: argparse.Namespace) -> CliArgs:
     """The settings among what was typed; a command may take some of their options only."""
     stage = getattr(typed, "stage", None)
     of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED)
     mode_option, mode = getattr(typed, "mode", None) or of_stage
     goes_on = command.name == "resume"
-    return Words(
+    return CliArgs(
         model=getattr(typed, "model", None),
         mode=mode,
         mode_option=mode_option,

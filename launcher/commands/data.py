@@ -15,7 +15,7 @@ from launcher.cli.parser import Request
 from launcher.commands import data_fetch
 from launcher.config import machine
 from launcher.config.resolve import resolve
-from launcher.config.resolved import Resolved, Words
+from launcher.config.resolved import CliArgs, Resolved
 from launcher.config.schema import config_of
 from launcher.data_check import findings, folder, page
 from launcher.data_check.findings import Findings
@@ -52,7 +52,7 @@ def main(request: Request) -> int:
     return exit_codes.FAULT if told.shared_groups else exit_codes.DONE
 
 
-def only(path: str, place: str, found: Sequence[Recognised], words: Words) -> Findings:
+def only(path: str, place: str, found: Sequence[Recognised], words: CliArgs) -> Findings:
     """What the one family finds that can use the data.
 
     Raises SettingsError where several can, and where none can with what each of them says.
@@ -76,7 +76,7 @@ def only(path: str, place: str, found: Sequence[Recognised], words: Words) -> Fi
 
 
 def _candidates(
-    path: str, found: Sequence[Recognised], words: Words
+    path: str, found: Sequence[Recognised], words: CliArgs
 ) -> list[tuple[Recognised, Resolved]]:
     """Those of `found` that know all settings in `words`. Raises SettingsError where none does."""
     candidates: list[tuple[Recognised, Resolved]] = []
@@ -92,7 +92,7 @@ def _candidates(
     return candidates
 
 
-def _resolved(words: Words, path: str) -> Resolved:
+def _resolved(words: CliArgs, path: str) -> Resolved:
     """The settings of a run on the data. Raises SettingsError."""
     options = {**words.options, "data.path": ("data check", path)}
     return resolve(replace(words, options=options), machine.look(), world_size=1)

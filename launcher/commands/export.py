@@ -20,9 +20,9 @@ from launcher.run_folder import run_folder
 from models.base import DataError
 from training.checkpoint import retention
 from training.checkpoint.manifest import CheckpointError
-from training.logging.line_file import RunFolderError, naming
 from training.logging.plain_json import encode
 from training.logging.quantities import real, size
+from training.storage import StorageError, storage_errors
 
 
 def main(request: Request) -> int:
@@ -37,7 +37,7 @@ def main(request: Request) -> int:
     _check_free(folder, request.out)
     try:
         done = _export(run, path, form, folder)
-    except (CheckpointError, RunFolderError) as fault:
+    except (CheckpointError, StorageError) as fault:
         print(f"error: {fault}", file=sys.stderr)
         return exit_codes.FAULT
     except DataError as fault:
@@ -55,12 +55,12 @@ def _export(run: SavedRun, path: Path, form: str, folder: Path) -> dict[str, obj
     source = export.Source(run, open_checkpoint(path))
     export.check(form, source)
     made = folder.with_name(f".{folder.name}.new")
-    with naming(made):
+    with storage_errors(made):
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
     try:
         FORMS[form](source, made)
-        with naming(folder):
+        with storage_errors(folder):
             made.replace(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)

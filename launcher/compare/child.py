@@ -17,7 +17,7 @@ from typing import Any
 from launcher.base import exit_codes, package_guard
 from launcher.cli.options import BY_FLAG
 from launcher.compare.busy import Load, Watch
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.run.signals import answered
 from launcher.run_folder import run_folder
 from slurm.generation import OF_A_JOB
@@ -44,7 +44,7 @@ class Interrupted(Exception):
         self.code = code
 
 
-def run(words: Words, folder: Path) -> Ended:
+def run(words: CliArgs, folder: Path) -> Ended:
     """Train as `words` say, into `folder`, and wait for the end. Raises Interrupted.
 
     Its checkpoints are gone afterwards: a comparison would fill the disk with them.
@@ -73,7 +73,7 @@ def run(words: Words, folder: Path) -> Ended:
     return Ended(folder, error, watch.load())
 
 
-def arguments(words: Words) -> list[str]:
+def arguments(words: CliArgs) -> list[str]:
     """The words as they are typed behind `run`."""
     typed = [f"--model={words.model}"] if words.model is not None else []
     typed += [f"--mode={words.mode}"] if words.mode is not None else []

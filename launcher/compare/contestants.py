@@ -11,7 +11,7 @@ from typing import Any
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.cli.parser import Request
 from launcher.config.entries import PERSONS
-from launcher.config.resolved import Resolved, Words
+from launcher.config.resolved import CliArgs, Resolved
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Chain
@@ -54,7 +54,7 @@ class Contestant:
 
     mode: str
     engine: str
-    words: Words
+    words: CliArgs
     resolved: Resolved
     """Of a mode that trains in stages, what its last stage comes to."""
     stages: Mapping[str, Resolved] = field(default_factory=dict)
@@ -121,7 +121,7 @@ def decide(request: Request) -> Match:
     return Match(found, limits, repeats or 1, folder, warnings)
 
 
-def _contestant(words: Words, mode: str, engine: str | None, limits: Limits) -> Contestant:
+def _contestant(words: CliArgs, mode: str, engine: str | None, limits: Limits) -> Contestant:
     """Raises SettingsError where such a run cannot be."""
     sets = [*words.sets, *limits.sets]
     own = replace(words, mode=mode, mode_option="--mode", engine=engine, sets=sets)

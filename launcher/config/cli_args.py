@@ -13,7 +13,7 @@ from launcher.config.custom_task import FOLDER
 from launcher.config.entries import Entry, Layer, file_layer, find, typed_list
 from launcher.config.leaves import Leaf, leaves
 from launcher.config.nodes import Node, Unreadable, plain
-from launcher.config.resolved import Origin, Words
+from launcher.config.resolved import CliArgs, Origin
 from launcher.config.settings_file import read
 from models.catalog import parted
 
@@ -34,7 +34,7 @@ class Files:
     diagnostics: Sequence[Diagnostic]
 
 
-def read_files(words: Words) -> Files:
+def read_files(words: CliArgs) -> Files:
     """The files of --config. Reads the disk."""
     roots: list[tuple[int, Path, Node]] = []
     diagnostics: list[Diagnostic] = []
@@ -46,7 +46,7 @@ def read_files(words: Words) -> Files:
     return Files(roots, diagnostics)
 
 
-def chosen(words: Words, files: Files) -> dict[str, Entry]:
+def chosen(words: CliArgs, files: Files) -> dict[str, Entry]:
     """What the person chose of CHOICES, the last word on each."""
     entries = [
         Entry(
@@ -60,7 +60,7 @@ def chosen(words: Words, files: Files) -> dict[str, Entry]:
     return {entry.key: entry for entry in entries}
 
 
-def layers(words: Words, files: Files, family: str) -> tuple[list[Layer], list[Diagnostic]]:
+def layers(words: CliArgs, files: Files, family: str) -> tuple[list[Layer], list[Diagnostic]]:
     """The person's layers, lowest first, and the words that are no settings at all."""
     diagnostics: list[Diagnostic] = []
     found = [
@@ -70,7 +70,7 @@ def layers(words: Words, files: Files, family: str) -> tuple[list[Layer], list[D
     return found, diagnostics
 
 
-def _typed(words: Words, known: dict[str, Leaf], diagnostics: list[Diagnostic]) -> list[Entry]:
+def _typed(words: CliArgs, known: dict[str, Leaf], diagnostics: list[Diagnostic]) -> list[Entry]:
     """The settings on the command line; for one key the later entry counts."""
     entries: list[Entry] = []
 

@@ -14,7 +14,7 @@ from launcher.config.custom_task import FOLDER
 from launcher.config.entries import PROFILE, RESUMED, Entry, Layer, file_layer
 from launcher.config.layers import merge
 from launcher.config.machine import Machine
-from launcher.config.resolved import Batching, Origin, Resolved, Value, Words
+from launcher.config.resolved import Batching, CliArgs, Origin, Resolved, Value
 from launcher.config.schema import config_of, settings_class
 from launcher.config.selection import FIRST_RUN, Choice, choose, file_of
 from launcher.download import declared
@@ -44,7 +44,7 @@ PRECEDENCE = (
 
 
 def resolve(
-    words: Words, machine: Machine, world_size: int | None = None, base: Base | None = None
+    words: CliArgs, machine: Machine, world_size: int | None = None, base: Base | None = None
 ) -> Resolved:
     """Everything a run is told. Reads settings files.
 

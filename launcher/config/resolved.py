@@ -46,7 +46,7 @@ class Filled:
 
 
 @dataclass(frozen=True)
-class Words:
+class CliArgs:
     """What a person typed, before any file is read. `options` are short options as typed."""
 
     model: str | None = None

@@ -13,7 +13,7 @@ from launcher.config import custom_config, custom_task, errors, presets, transfo
 from launcher.config.custom_task import FOLDER
 from launcher.config.entries import Entry, find
 from launcher.config.nodes import plain
-from launcher.config.resolved import STAGED, Words
+from launcher.config.resolved import STAGED, CliArgs
 from launcher.config.schema import config_of
 from launcher.config.staging import asked, declared
 from launcher.resume.resumed_settings import Base
@@ -49,7 +49,7 @@ class Choice:
         return only if self.mode == STAGED and only in known else None
 
 
-def choose(words: Words, files: typed.Files, base: Base | None = None) -> Choice:
+def choose(words: CliArgs, files: typed.Files, base: Base | None = None) -> Choice:
     """The family, size, mode and engine, each from the highest layer that names one.
 
     What goes on keeps family, size and mode of its `base`: another one that is typed is refused

@@ -18,7 +18,7 @@ from launcher.resume.resume_point import Resume
 from launcher.run import restart
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
-from training.logging.line_file import RunFolderError
+from training.storage import StorageError
 
 
 def learns_on(resolved: Resolved, resumed: Resume | None) -> bool:
@@ -32,7 +32,7 @@ def learns_on(resolved: Resolved, resumed: Resume | None) -> bool:
         return False
     try:
         known = ledger.load(resumed.source)
-    except RunFolderError as fault:
+    except StorageError as fault:
         raise SettingsError([Diagnostic(str(fault), value=str(resumed.source))]) from fault
     return known is not None and (known.under_way is not None or resumed.step is not None)
 

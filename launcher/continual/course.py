@@ -23,7 +23,7 @@ from launcher.run import failures
 from launcher.run.failures import Report, Stopped
 from launcher.run.job_spec import Job
 from launcher.run_folder import lock
-from training.logging.line_file import RunFolderError
+from training.storage import StorageError
 
 Train = Callable[[Job, set[int]], Report]
 """Runs the ranks of a job to their end, and collects the signals that were handed on to them."""
@@ -63,7 +63,7 @@ class Course:
         with self._clock.listening():
             try:
                 return self._run()
-            except (SettingsError, RunFolderError, KeyboardInterrupt, Stopped) as fault:
+            except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as fault:
                 return failures.failed(fault, 0)
 
     def _run(self) -> Report:

@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.continual import ledger
 from launcher.continual.lesson import Part
 from launcher.run_folder import run_folder
-from training.logging.line_file import naming
+from training.storage import storage_errors
 
 NAME = "experiences"
 _DATA, _KEPT = "data", "kept"
@@ -27,10 +27,10 @@ def part(run: Path, number: int) -> Part:
 def lay(run: Path, number: int, source: Path, names: Iterable[str], hold: str) -> None:
     """Make the folder of a part: links to the files `names` of `source`, or copies of them.
 
-    What was there of that part is replaced. Raises RunFolderError. Touches the disk.
+    What was there of that part is replaced. Raises StorageError. Touches the disk.
     """
     made = part(run, number)
-    with naming(made.data):
+    with storage_errors(made.data):
         clear(run, number)
         for name in names:
             place = made.data / name

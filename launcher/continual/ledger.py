@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from launcher.continual.watch import Stamp, stamp_of
-from training.logging.line_file import RunFolderError
 from training.logging.plain_json import encode_bytes
+from training.storage import StorageError, atomic_write, storage_errors
 
 NAME = "experiences.json"
 _FORMAT = 1
@@ -113,22 +112,15 @@ class Ledger:
         return self.experiences[-1].number + 1 if self.experiences else 0
 
     def save(self, run: Path) -> None:
-        """Write it into the run folder, whole or not at all. Raises RunFolderError."""
+        """Write it into the run folder, whole or not at all. Raises StorageError."""
         path = run / NAME
-        beside = path.with_name(f".{NAME}.new")
         told = {"format": _FORMAT, "experiences": [asdict(one) for one in self.experiences]}
-        try:
-            with beside.open("wb") as file:
-                file.write(encode_bytes(told, indent=1) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except OSError as fault:
-            raise RunFolderError(path, fault) from fault
+        with storage_errors(path):
+            atomic_write(path, encode_bytes(told, indent=1) + b"\n")
 
 
 def load(run: Path) -> Ledger | None:
-    """The ledger of a run folder; None: it has none. Raises RunFolderError. Reads the disk."""
+    """The ledger of a run folder; None: it has none. Raises StorageError. Reads the disk."""
     path = run / NAME
     try:
         told = json.loads(path.read_bytes())
@@ -136,7 +128,7 @@ def load(run: Path) -> Ledger | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
-        raise RunFolderError(path, OSError(f"it is no ledger of experiences: {fault}")) from fault
+        raise StorageError(path, OSError(f"it is no ledger of experiences: {fault}")) from fault
 
 
 def _experience(told: Mapping[str, Any]) -> Experience:

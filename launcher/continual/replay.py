@@ -29,7 +29,7 @@ def lesson(run: Path, experience: Experience, ends_at: float | None = None) -> L
 def lesson_at(run: Path, after: int, upto: int) -> Lesson | None:
     """That of the steps [`after`, `upto`); None: the run does not watch a folder. Reads the disk.
 
-    Raises RunFolderError, and SettingsError where the steps are of more than one experience.
+    Raises StorageError, and SettingsError where the steps are of more than one experience.
     """
     known = ledger.load(run) or Ledger()
     begun = [one for one in known.experiences if one.begun_at < upto and one.state != "refused"]

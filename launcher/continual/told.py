@@ -13,8 +13,8 @@ from launcher.continual.ledger import Ledger
 from launcher.run_folder import run_folder
 from training.callbacks.base import Outcome
 from training.logging.events import Events
-from training.logging.line_file import naming
 from training.logging.plain_json import encode_bytes
+from training.storage import atomic_write, storage_errors
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Told:
         run_folder.log(self.folder, text)
 
     def event(self, kind: str, facts: Mapping[str, Any], step: int) -> None:
-        """A line of events.jsonl. Raises RunFolderError."""
+        """A line of events.jsonl. Raises StorageError."""
         events = Events(self.folder, step=step)
         events.tell(kind, facts)
         events.close()
@@ -45,7 +45,7 @@ class Told:
         return found if isinstance(found, dict) else None
 
     def account(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
-        """Put the experiences, and how the run ended since, into result.json. Raises RunFolderError."""
+        """Put the experiences, and how the run ended since, into result.json. Raises StorageError."""
         found = self.result()
         if found is None:
             return
@@ -63,12 +63,10 @@ class Told:
             if one.number
         ]
         path = self.folder / run_folder.RESULT
-        beside = path.with_name(f".{path.name}.new")
-        with naming(path):
-            beside.write_bytes(
-                encode_bytes({**found, **changes, "experiences": experiences}, indent=2)
+        with storage_errors(path):
+            atomic_write(
+                path, encode_bytes({**found, **changes, "experiences": experiences}, indent=2)
             )
-            beside.replace(path)
 
     def outcome(self) -> dict[str, Any]:
         """How the last training of the run ended: the fields of training.callbacks.base.Outcome."""

@@ -23,8 +23,8 @@ from launcher.download.targets import Target, targets
 from launcher.download.terms import Terms
 from launcher.download.transfer import transfer
 from launcher.run_folder import lock
-from training.logging.line_file import RunFolderError
 from training.logging.quantities import size
+from training.storage import StorageError
 
 _GB = 10**9
 
@@ -87,7 +87,7 @@ def _one(target: Target, timeout_s: float, terms: Terms, again: bool) -> Fetched
                 return _fetched(target, known, is_new=False)
             with _source(target, timeout_s) as source, Part(target) as part:
                 return _bring(target, source, terms, part, known)
-    except RunFolderError as error:
+    except StorageError as error:
         raise _unwritable(target, error.fault) from error
     except OSError as error:
         raise _unwritable(target, error) from error

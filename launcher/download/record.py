@@ -9,6 +9,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from training.storage import atomic_write
+
 _TEXT = (str, NoneType)
 
 
@@ -67,9 +69,7 @@ class Finished:
 
 def save(path: Path, record: Unfinished | Finished) -> None:
     """Write it, whole or not at all. Touches the disk."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
+    atomic_write(path, (json.dumps(asdict(record), indent=1) + "\n").encode())
 
 
 def unfinished(path: Path) -> Unfinished | None:

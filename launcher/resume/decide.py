@@ -11,7 +11,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.custom_task import FOLDER
 from launcher.config.machine import Machine
 from launcher.config.resolve import resolve
-from launcher.config.resolved import Resolved, Words
+from launcher.config.resolved import CliArgs, Resolved
 from launcher.config.schema import model_name
 from launcher.resume import compatibility, resumed_settings
 from launcher.resume import find as resume
@@ -48,7 +48,7 @@ class Decision:
 
 
 def decide(
-    words: Words, out: Path | None, machine: Machine, world_size: int | None = None
+    words: CliArgs, out: Path | None, machine: Machine, world_size: int | None = None
 ) -> Decision:
     """All that can be decided of a start by reading settings files and JSON.
 
@@ -73,7 +73,7 @@ def decide(
     return _going_on(words, out, resolved, found, base, diagnostics)
 
 
-def _misplaced(words: Words) -> Iterator[Diagnostic]:
+def _misplaced(words: CliArgs) -> Iterator[Diagnostic]:
     """What is wrong with the words behind --reset."""
     yield from compatibility.unknown_parts(words.reset)
     if words.reset and words.resume is None:
@@ -85,7 +85,7 @@ def _misplaced(words: Words) -> Iterator[Diagnostic]:
         )
 
 
-def _base(found: Found, words: Words) -> Base:
+def _base(found: Found, words: CliArgs) -> Base:
     choices = resume.typed_choices(words)
     moved = choices.get(FOLDER)
     base = resumed_settings.read(found.folder, moved and moved.value)
@@ -106,7 +106,7 @@ def _base(found: Found, words: Words) -> Base:
     return base
 
 
-def _new(words: Words, out: Path | None, resolved: Resolved) -> Decision:
+def _new(words: CliArgs, out: Path | None, resolved: Resolved) -> Decision:
     if words.resume is None:
         return Decision(resolved)
     option = f"{words.resume_option} {words.resume}"
@@ -121,7 +121,7 @@ def _new(words: Words, out: Path | None, resolved: Resolved) -> Decision:
 
 
 def _going_on(
-    words: Words,
+    words: CliArgs,
     out: Path | None,
     resolved: Resolved,
     found: Found,

@@ -12,7 +12,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed
 from launcher.config import cli_args as typed
 from launcher.config.entries import Entry
 from launcher.config.entries import find as node_of
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.config.selection import choose
 from launcher.config.settings_file import read
 from launcher.run_folder import run_folder
@@ -51,7 +51,7 @@ class Found:
         return self.result is not None and self.result.get("status") == "completed"
 
 
-def find(words: Words, out: Path | None) -> Found | None:
+def find(words: CliArgs, out: Path | None) -> Found | None:
     """The run that goes on; None: with `auto` there is none, and a new one begins.
 
     Reads JSON and settings files only. Raises SettingsError.
@@ -98,7 +98,7 @@ def _unfinished(out: Path, place: str) -> Found | None:
     return found if found.kept is not None or found.is_completed else None
 
 
-def _latest(words: Words) -> Found | None:
+def _latest(words: CliArgs) -> Found | None:
     """The newest run of the same model and mode that has a checkpoint and was not completed."""
     choice = choose(words, typed.read_files(words))
     if choice.diagnostics:
@@ -238,6 +238,6 @@ def _refusal(what: str, value: Any, place: str, near: str | None = None) -> Sett
     )
 
 
-def typed_choices(words: Words) -> dict[str, Entry]:
+def typed_choices(words: CliArgs) -> dict[str, Entry]:
     """What is named now of the model and where it is found, whatever the run had."""
     return typed.chosen(words, typed.read_files(words))

@@ -31,7 +31,6 @@ from training.deadline import Deadline, Tell
 from training.inspection import Architecture
 from training.logging.console_reporter import Narrator
 from training.logging.events import Events
-from training.logging.line_file import RunFolderError
 from training.logging.log_file import LogFile
 from training.logging.metrics import Metrics
 from training.logging.plain import Plain
@@ -43,6 +42,7 @@ from training.resources.gauges import Gauges
 from training.resources.limits import Governor
 from training.resources.monitor import Monitor
 from training.resources.reading import RESOURCES, Reader
+from training.storage import StorageError
 from training.trackers import callbacks as trackers
 from training.trackers.tracked import Tracked
 
@@ -55,7 +55,7 @@ class Listeners:
     folder: Path
     world: World
     door: Path | None = None
-    """What its files are written through; see training/logging/door.py."""
+    """What its files are written through; see training/storage.py."""
 
     def callbacks(self, settings: Any, about: About) -> list[Callback]:
         """All hooks of this rank; files and the console are rank 0's."""
@@ -137,7 +137,7 @@ class Listeners:
         """Say something after the voices of the run were closed."""
         if self.job.console:
             Plain(sys.stdout).say(kind, text)
-        with suppress(RunFolderError):  # a full disk, or a successor: no fault of this run's end
+        with suppress(StorageError):  # a full disk, or a successor: no fault of this run's end
             log = LogFile(self.folder, door=self.door)
             log.say(kind, text)
             log.close()

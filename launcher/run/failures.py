@@ -22,8 +22,8 @@ from launcher.download.errors import FetchError
 from launcher.run_folder.fenced_exit import FencedOff
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
-from training.logging.line_file import RunFolderError
 from training.resources.oom import OutOfMemory
+from training.storage import StorageError, atomic_write
 
 Kind = Literal[
     "ended", "stopped", "words", "fault", "out of memory", "killed", "fenced", "peer lost"
@@ -69,10 +69,8 @@ class Report:
     def save(self, folder: Path) -> None:
         """Leave it in `folder` for the supervisor, whole or not at all. Touches the disk."""
         path = _path(folder, self.rank)
-        unfinished = path.with_suffix(".part")
         told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "cause"}
-        unfinished.write_text(json.dumps(told), encoding="utf-8")
-        unfinished.replace(path)
+        atomic_write(path, json.dumps(told).encode())
 
 
 def load(folder: Path, rank: int) -> Report | None:
@@ -100,7 +98,7 @@ def _failed(fault: BaseException, rank: int) -> Report:
         return _report("words", exit_codes.WRONG_WORDS, rank, str(fault))
     if isinstance(fault, DataError | EngineError):
         return _report("words", exit_codes.WRONG_WORDS, rank, f"error: {fault}")
-    if isinstance(fault, RunFolderError | CheckpointError | FetchError):
+    if isinstance(fault, StorageError | CheckpointError | FetchError):
         return _report("fault", exit_codes.FAULT, rank, f"error: {fault}")
     if isinstance(fault, FencedOff):
         return _report("fenced", exit_codes.FAULT, rank, f"error: {fault}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.base import exit_codes
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.resume.find import AUTO, newest_step
 from launcher.run.failures import Kind
 from launcher.run_folder import claim, fence, lock, outcome, run_folder
@@ -29,7 +29,7 @@ class Life:
     run: Path
     rank: int
 
-    def begin(self, words: Words) -> Words:
+    def begin(self, words: CliArgs) -> CliArgs:
         """The words of this generation, which are typed alike for all of the job.
 
         Once one of them has saved a checkpoint, the next goes on from it, and --resume and --reset
@@ -48,7 +48,7 @@ class Life:
     def claim(self) -> None:
         """Make a run folder of which nobody has begun that of this job, before it is written.
 
-        Rank 0's. Raises RunFolderError. Touches the disk.
+        Rank 0's. Raises StorageError. Touches the disk.
         """
         if self.rank == 0 and run_folder.is_free(self.run):
             claim.claim(self.run, self.generation)

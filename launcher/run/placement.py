@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from launcher.base.diagnostics import Diagnostic
 from launcher.config import errors
-from launcher.config.resolved import Resolved, Words
+from launcher.config.resolved import CliArgs, Resolved
 from slurm.environment import EnvironmentFault, Place
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def told_by(
         return None
 
 
-def wrong_nproc(words: Words, place: Place) -> list[Diagnostic]:
+def wrong_nproc(words: CliArgs, place: Place) -> list[Diagnostic]:
     """Another number of processes than those that were started."""
     option, text = words.options.get("engine.nproc", ("", str(place.local_size)))
     if text == str(place.local_size):

@@ -14,7 +14,7 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import deepspeed_config, machine
 from launcher.config.machine import Machine
-from launcher.config.resolved import Resolved, Words
+from launcher.config.resolved import CliArgs, Resolved
 from launcher.config.schema import model_name
 from launcher.continual import checks as continual_checks
 from launcher.continual.beginning import learn_on, learns_on
@@ -80,7 +80,7 @@ class Start:
         return _speaks(self.place)
 
 
-def prepare(words: Words, out: Path | None, diagnostics: list[Diagnostic]) -> Start:
+def prepare(words: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> Start:
     """Decide everything, and start nothing. Reads settings files, and JSON of a run that goes on.
 
     Raises SettingsError with `faults` and all others that can be found.
@@ -93,7 +93,7 @@ def prepare(words: Words, out: Path | None, diagnostics: list[Diagnostic]) -> St
 
 
 def prepare_at(
-    words: Words,
+    words: CliArgs,
     out: Path | None,
     diagnostics: list[Diagnostic],
     here: Machine,
@@ -255,7 +255,7 @@ def _read_place(environ: Mapping[str, str]) -> Place | None:
     return reachable(place, environ) if place else None
 
 
-def _wrong_out(out: Path, words: Words, decision: Decision | None) -> list[Diagnostic]:
+def _wrong_out(out: Path, words: CliArgs, decision: Decision | None) -> list[Diagnostic]:
     """What keeps a run from being written into `out`, where that is not the run that goes on."""
     if words.resume is not None:
         if decision is None:

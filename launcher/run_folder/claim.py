@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from slurm.generation import FOLDER, Generation
-from training.logging.line_file import LineFile, naming
 from training.logging.plain_json import encode_bytes
+from training.storage import LineFile, storage_errors
 
 NAME = "generations.jsonl"
 CLAIMED = "claimed"
@@ -50,7 +50,7 @@ def claimed(run: Path) -> list[Generation]:
 
 
 def claim(run: Path, generation: Generation) -> None:
-    """Note that `generation` begins in `run`, unless it is noted. Raises RunFolderError."""
+    """Note that `generation` begins in `run`, unless it is noted. Raises StorageError."""
     for _ in range(2):  # the first only ends the line that a kill has cut off, where there is one
         if generation in claimed(run):
             return
@@ -63,9 +63,9 @@ def began(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
 
 
 def note(run: Path, kind: str, generation: Generation, facts: Mapping[str, Any]) -> None:
-    """Append a line about `generation`. Touches the disk. Raises RunFolderError."""
+    """Append a line about `generation`. Touches the disk. Raises StorageError."""
     folder = run / FOLDER
-    with naming(folder):
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     of = {"job": generation.job, "generation": generation.number, "restart": generation.restart}
     file = LineFile(folder / NAME)

@@ -13,8 +13,7 @@ from launcher.run_folder import claim, run_folder
 from launcher.run_folder.fenced_exit import FencedOff
 from slurm.generation import Generation, parse
 from training.checkpoint import retention
-from training.logging.line_file import naming
-from training.logging.whole_file import put
+from training.storage import Storage, storage_errors
 
 DOOR = ".door-"
 _CLOSED = ".closed-"
@@ -30,13 +29,13 @@ def taken_over(run: Path, generation: Generation) -> Iterator[Path]:
     generation therefore makes its files in a door, a hidden folder of its own, and renames them
     from there; its successor moves the door away, and clears it. Files that grow line by line are
     replaced by copies, so that an open one is nobody's. Of two that begin at once each makes its
-    door before it looks, so that the later one always wins. Raises FencedOff, RunFolderError.
+    door before it looks, so that the later one always wins. Raises FencedOff, StorageError.
     Touches the disk.
     """
     if not claim.is_latest(run, generation):
         raise FencedOff(run, generation)
     claim.claim(run, generation)
-    with naming(run / DOOR):
+    with storage_errors(run / DOOR):
         door = _made(run, generation)
         try:
             if not claim.is_latest(run, generation):
@@ -110,4 +109,4 @@ def _replace_lines(run: Path, door: Path) -> None:
             continue
         content = path.read_bytes()
         # A line that was not finished never will be.
-        put(path, content[: content.rfind(b"\n") + 1], door)
+        Storage(run, door).atomic_write(path.name, content[: content.rfind(b"\n") + 1])

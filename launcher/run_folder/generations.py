@@ -19,7 +19,7 @@ def begin(run: Path, generation: Generation, step: int, ranks: int, door: Path |
     """Note that `generation` goes on from `step`, before lines of later steps are taken out.
 
     One that is not the first is told in events.jsonl too. For rank 0. Touches the disk. Raises
-    RunFolderError.
+    StorageError.
     """
     trained = [line["step"] for line in _train_lines(run)]
     facts = {

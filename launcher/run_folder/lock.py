@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from slurm.generation import Generation, parse
-from training.logging.line_file import naming
+from training.storage import storage_errors
 
 NAME = ".lock"
 WAIT_S = 65.0
@@ -34,7 +34,7 @@ def hold(
     Waits up to `wait_s` seconds for another run to let go, and says so once on stderr; but not for
     an earlier one than `generation` of the same job, whose node may be lost to us. The kernel
     releases the lock of a process however it ends. Where the system or the file system has no such
-    locks, nothing is held. Raises SettingsError where the folder stays taken, RunFolderError where
+    locks, nothing is held. Raises SettingsError where the folder stays taken, StorageError where
     the file of the lock cannot be made. Touches the disk.
     """
     held: list[int] = []
@@ -57,7 +57,7 @@ def _take(path: Path, wait_s: float, generation: Generation | None) -> int:
     """The open file that carries the lock."""
     end = time.monotonic() + wait_s
     told = False
-    with naming(path):
+    with storage_errors(path):
         file = _open(path)
         try:
             while not _is_locked(file) or _is_replaced(file, path):

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import settings_text
 from launcher.config.resolved import Resolved
-from training.logging.line_file import naming
-from training.logging.whole_file import put
+from training.storage import Storage, storage_errors
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -35,7 +34,6 @@ LINKS = ("best", "last")
 REPORT = "report.html"
 PARENT = Path("runs")
 _OF_A_RUN = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, CHECKPOINTS)
-_PATH_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -172,14 +170,14 @@ def renew(folder: Path, resolved: Resolved, door: Path | None = None) -> None:
     """Put the settings of a run that goes on in the place of those it had. Touches the disk.
 
     For rank 0, once the ranks have restored: until then the folder stays as it was. Each file is
-    replaced at once. Raises RunFolderError.
+    replaced at once. Raises StorageError.
     """
     for name, text in (
         (SETTINGS, settings_text.settings_yaml(resolved)),
         (ORIGINS, settings_text.origins_json(resolved)),
     ):
-        with naming(folder / name):
-            put(folder / name, text.encode(), door)
+        with storage_errors(folder / name):
+            Storage(folder, door).atomic_write(name, text.encode())
 
 
 def write_new(path: Path, text: str) -> None:
@@ -215,13 +213,7 @@ def share(folder: Path | None, world: World) -> Path | None:
 
     Only where torchrun or srun started the ranks need they be told: the name holds the time.
     """
-    import torch
-
-    told = torch.zeros(_PATH_BYTES, dtype=torch.uint8, device=world.device)
-    if world.rank == 0 and folder is not None:
-        text = os.fsencode(folder.absolute())
-        told[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
-    text = bytes(world.maximum(told).tolist()).rstrip(b"\0")
+    text = world.broadcast(b"" if folder is None else os.fsencode(folder.absolute()))
     if world.rank == 0:
         return folder
     return Path(os.fsdecode(text)) if text else None

@@ -8,14 +8,14 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.options import FROM
 from launcher.config import cli_args as typed
 from launcher.config import staging
-from launcher.config.resolved import STAGED, Filled, Words
+from launcher.config.resolved import STAGED, CliArgs, Filled
 from launcher.config.selection import choose
 from launcher.resume.find import AUTO
 from launcher.stages import weights
 from models.catalog import Stage
 
 
-def stages(words: Words) -> tuple[Stage, ...]:
+def stages(words: CliArgs) -> tuple[Stage, ...]:
     """The stages that are trained one after the other; none: it is an ordinary run.
 
     One stage alone is such a run, and so is what is wrong: that is told where settings are
@@ -29,7 +29,7 @@ def stages(words: Words) -> tuple[Stage, ...]:
     return found if is_legal and len(found) > 1 else ()
 
 
-def with_weights(words: Words) -> tuple[Words, list[Diagnostic]]:
+def with_weights(words: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
     """The words of an ordinary run, with --from as the setting it stands for; and what is wrong.
 
     Reads settings files, and looks at names.
@@ -41,7 +41,7 @@ def with_weights(words: Words) -> tuple[Words, list[Diagnostic]]:
     return from_of(words, found)
 
 
-def from_of(words: Words, stage: Stage | None) -> tuple[Words, list[Diagnostic]]:
+def from_of(words: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnostic]]:
     """The words with --from as a setting of `stage`, and what is wrong with it."""
     if words.weights is None:
         return words, []

@@ -9,7 +9,7 @@ from launcher.config import cli_args as typed
 from launcher.config import staging
 from launcher.config.entries import find as node_of
 from launcher.config.nodes import plain
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.config.selection import choose
 from launcher.config.settings_file import read
 from launcher.resume import find as resume
@@ -19,7 +19,7 @@ from launcher.stages.record import Record
 from models.catalog import Stage
 
 
-def find(words: Words, out: Path | None) -> Record | None:
+def find(words: CliArgs, out: Path | None) -> Record | None:
     """The chain that goes on; None: there is none, or what goes on is no chain.
 
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
@@ -49,7 +49,7 @@ def _first(chain: Record) -> Path:
     return next(iter(chain.stages.values())) / run_folder.SETTINGS
 
 
-def _latest(words: Words, names: list[str]) -> Record | None:
+def _latest(words: CliArgs, names: list[str]) -> Record | None:
     choice = choose(words, typed.read_files(words))
     found = run_folder.PARENT.glob(f"*/{run_folder.STAGES}")
     times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)

@@ -10,7 +10,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.cli.options import FROM, STAGE
 from launcher.config import staging
-from launcher.config.resolved import STAGED, Filled, Resolved, Words
+from launcher.config.resolved import STAGED, CliArgs, Filled, Resolved
 from launcher.config.validate import irrelevant
 from launcher.resume import find as resume
 from launcher.resume.resume_point import Resume
@@ -66,11 +66,11 @@ class Chain:
         return found
 
 
-Prepare = Callable[[Words, Path | None, list[Diagnostic]], Start]
+Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], Start]
 """Decides one run, as `start.prepare` does here."""
 
 
-def prepare(words: Words, out: Path | None, diagnostics: Sequence[Diagnostic]) -> Start | Chain:
+def prepare(words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> Start | Chain:
     """Decide everything of one run, or of all runs of a chain of stages; start nothing.
 
     Reads settings files, and JSON of runs that go on. Raises SettingsError with `faults` and all
@@ -83,7 +83,10 @@ def prepare(words: Words, out: Path | None, diagnostics: Sequence[Diagnostic]) -
 
 
 def of_stages(
-    words: Words, out: Path | None, diagnostics: Sequence[Diagnostic], one: Prepare = start.prepare
+    words: CliArgs,
+    out: Path | None,
+    diagnostics: Sequence[Diagnostic],
+    one: Prepare = start.prepare,
 ) -> Chain | None:
     """As `prepare`; None: it is one run, of which nothing is decided. `one` decides a stage."""
     before = earlier.find(words, out)
@@ -95,7 +98,7 @@ def of_stages(
 
 def _new(
     stages: Sequence[Stage],
-    words: Words,
+    words: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
     one: Prepare,
@@ -123,7 +126,7 @@ def _new(
     return Chain(folder, links, line=line)
 
 
-def _told(stage: Stage, number: int, words: Words, links: Sequence[Link], count: int) -> Words:
+def _told(stage: Stage, number: int, words: CliArgs, links: Sequence[Link], count: int) -> CliArgs:
     """The words of one stage of a new chain."""
     sets = [text for text in words.sets if text.partition("=")[0].strip() != staging.KEY]
     turn = Filled(staging.KEY, [stage.name], STAGE.flag, f"stage {number} of {count}")
@@ -140,7 +143,7 @@ def _weights(stage: Stage, links: Sequence[Link]) -> list[Filled]:
     return [Filled(stage.loads, str(before[-1].folder), FROM.flag, place)]
 
 
-def _prepared(words: Words, found: list[Diagnostic], one: Prepare) -> Start | None:
+def _prepared(words: CliArgs, found: list[Diagnostic], one: Prepare) -> Start | None:
     """One stage; None: something is wrong with it, which `found` is given, each fault once."""
     try:
         made = one(words, None, [])
@@ -165,7 +168,7 @@ def _add(found: list[Diagnostic], fault: Diagnostic) -> None:
         found.append(fault)
 
 
-def _not_ours(source: str, words: Words) -> Diagnostic:
+def _not_ours(source: str, words: CliArgs) -> Diagnostic:
     """Of processes that others have started none can end for the next stage."""
     place = f"mode {STAGED}" if words.resume is None else f"resume {words.resume}"
     return Diagnostic(
@@ -186,7 +189,11 @@ def _wrong_folder(folder: Path, out: Path | None) -> Sequence[Diagnostic]:
 
 
 def _going_on(
-    before: Record, words: Words, out: Path | None, diagnostics: Sequence[Diagnostic], one: Prepare
+    before: Record,
+    words: CliArgs,
+    out: Path | None,
+    diagnostics: Sequence[Diagnostic],
+    one: Prepare,
 ) -> Chain:
     found = [*diagnostics, *_misplaced(before, words, out)]
     declared = earlier.stages(before)
@@ -210,7 +217,7 @@ def _going_on(
     return Chain(before.folder, links, True, line)
 
 
-def _misplaced(before: Record, words: Words, out: Path | None) -> Iterator[Diagnostic]:
+def _misplaced(before: Record, words: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
     """Words that mean nothing to a chain which goes on."""
     typed: list[tuple[str, Any]] = [(one.option, one.place) for one in words.filled]
     if words.weights is not None:

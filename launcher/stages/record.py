@@ -12,9 +12,8 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.resume import find
 from launcher.run_folder import run_folder
-from training.logging.line_file import naming
 from training.logging.plain_json import encode, encode_bytes
-from training.logging.whole_file import put
+from training.storage import atomic_write, storage_errors
 
 WAITING = "waiting"
 """The status of a stage that was not begun."""
@@ -64,12 +63,12 @@ def is_completed(folder: Path) -> bool:
 def write(record: Record, codes: Mapping[str, int]) -> dict[str, Any]:
     """Write and give the result of the whole; `codes` are the exit codes of what ran now.
 
-    Touches the disk. Raises RunFolderError.
+    Touches the disk. Raises StorageError.
     """
     result = whole(record, codes)
     path = record.folder / run_folder.RESULT
-    with naming(path):
-        put(path, encode_bytes(result, indent=2) + b"\n")
+    with storage_errors(path):
+        atomic_write(path, encode_bytes(result, indent=2) + b"\n")
     return result
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.run import prepare as start
 from launcher.run.prepare import Start
 from launcher.submit.asked import Asked
@@ -18,7 +18,7 @@ _MOST = 16
 
 
 def prepare(
-    words: Words, out: Path | None, diagnostics: Sequence[Diagnostic], asked: Asked
+    words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], asked: Asked
 ) -> Start:
     """Decide everything of one run on the cluster; that in its largest world. Starts nothing.
 

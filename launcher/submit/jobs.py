@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.parser import Request
-from launcher.config.resolved import STAGED, Words
+from launcher.config.resolved import STAGED, CliArgs
 from launcher.resume import find
 from launcher.run.prepare import Start
 from launcher.run_folder import run_folder
@@ -93,7 +93,7 @@ def decide(request: Request, asked: Asked, diagnostics: Sequence[Diagnostic]) ->
     if asked.array is not None or sweep.file_of(request) is not None:
         return _array(request, asked, diagnostics)
 
-    def one(words: Words, out: Path | None, found: list[Diagnostic]) -> Start:
+    def one(words: CliArgs, out: Path | None, found: list[Diagnostic]) -> Start:
         # The processes of each stage are a job of their own.
         return replace(checks.prepare(words, out, found, asked), place=None)
 
@@ -123,7 +123,7 @@ def _going_on(request: Request, begun: Start) -> list[str]:
     return [*typed, f"--resume={begun.folder.absolute()}"] if begun.resume else typed
 
 
-def _job(words: Words, typed: Sequence[str], asked: Asked, run: Run) -> Job:
+def _job(words: CliArgs, typed: Sequence[str], asked: Asked, run: Run) -> Job:
     """A job of one run."""
     name = words.mode if words.mode in script.SHIPPED and words.mode != STAGED else None
     if name is not None:
@@ -143,7 +143,7 @@ def _stages(request: Request, asked: Asked, found: pipeline.Chain) -> Submission
         run = Run(folder / link.folder.name, begun, link.name)
         header = {"job-name": f"gearshift-{STAGED}-{link.name}", **asked.header}
         words = [*typed, f"--resume={run.folder}"]
-        jobs.append(_job(Words(), words, replace(asked, header=header), run))
+        jobs.append(_job(CliArgs(), words, replace(asked, header=header), run))
     return Submission(folder, jobs, found.warnings, [found.line] if found.line else [], found)
 
 

@@ -20,7 +20,7 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.resolve import resolve
-from launcher.config.resolved import Resolved, Words
+from launcher.config.resolved import CliArgs, Resolved
 from launcher.continual import replay as replayed
 from launcher.resume.resume_point import Resume
 from launcher.run import affinity, supervisor
@@ -46,7 +46,7 @@ class Replay:
     """Those that reached it."""
 
 
-def resolved_as(settings: Mapping[str, Any], written: Manifest, words: Words) -> Resolved:
+def resolved_as(settings: Mapping[str, Any], written: Manifest, words: CliArgs) -> Resolved:
     """The run's own `settings` (a tree), with the engine and the processes in `words`.
 
     Where the person named none, they are those that wrote the checkpoint. Raises SettingsError.
@@ -63,7 +63,7 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, words: Words) ->
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as home:
         path = Path(home) / "settings.json"
         path.write_text(json.dumps(tree), encoding="utf-8")
-        typed = Words(engine=words.engine, options=words.options, configs=[path])
+        typed = CliArgs(engine=words.engine, options=words.options, configs=[path])
         try:
             return resolve(typed, machine.look())
         except SettingsError as error:

@@ -61,6 +61,7 @@ def test_a_world_of_one_agrees_with_itself_without_a_group() -> None:
     value = torch.tensor([1.0, 2.0])
     assert world.sum(value).tolist() == world.maximum(value).tolist() == [1.0, 2.0]
     assert world.agree(0b101) == 0b101
+    assert world.broadcast(b"alone") == b"alone"
     world.barrier()
     assert not torch.distributed.is_initialized()
     world.close()
@@ -87,6 +88,20 @@ def test_ranks_sum_take_the_maximum_and_agree_on_flags(worlds: dict[int, Pool]) 
     first, second = worlds[2].run(exchange)
     assert first == ([3.0, 20.0], [2.0, 10.0], [1.0, 10.0], 0b1101, 0)
     assert second == ([3.0, 20.0], [2.0, 10.0], [2.0, 10.0], 0b1101, 0)
+
+
+def broadcast(world: World) -> list[bytes]:
+    mine = f"rank {world.rank} \0é".encode()
+    return [
+        world.broadcast(mine if world.rank == 0 else None),
+        world.broadcast(mine, 1),
+        world.broadcast(b""),
+    ]
+
+
+def test_a_broadcast_gives_the_bytes_of_one_rank_to_all(worlds: dict[int, Pool]) -> None:
+    given = ["rank 0 \0é".encode(), "rank 1 \0é".encode(), b""]
+    assert worlds[2].run(broadcast) == [given, given]
 
 
 def wait_alone(world: World) -> str:

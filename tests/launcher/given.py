@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launcher.config.machine import Machine
 from launcher.config.resolve import resolve
-from launcher.config.resolved import Resolved, Words
+from launcher.config.resolved import CliArgs, Resolved
 
 LAPTOP = Machine(cores=2, ram_bytes=8 * 2**30, gpus=0, device="cpu", cpu_bf16=False, compiler=True)
 NEW_CPU = Machine(cores=8, ram_bytes=32 * 2**30, gpus=0, device="cpu", cpu_bf16=True, compiler=True)
@@ -29,7 +29,7 @@ def resolved(
     **options: str,
 ) -> Resolved:
     """What the words come to; `options` are short options by name: lr="1e-3" is --lr 1e-3."""
-    words = Words(
+    words = CliArgs(
         model=model,
         mode=mode,
         engine=engine,

@@ -7,7 +7,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.commands import data
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.data_check.formats import Recognised
 from models.language.formats import FORMATS
 from tests.launcher.own_tasks import HEAD, write
@@ -113,12 +113,12 @@ def test_of_several_families_the_one_that_can_use_it_reads_it(here, drawn):
     picky = HEAD + DRAWN.replace("super().setup()", "raise DataError('no waves in it')")
     picky = f"{write(here, picky.replace('Picture', 'DataError, Picture', 1))}:Line"
     found = [Recognised(picky, "waves"), Recognised(drawn, "lines")]
-    assert data.only("mine.jsonl", "typed", found, Words()).format == "lines"
+    assert data.only("mine.jsonl", "typed", found, CliArgs()).format == "lines"
     with pytest.raises(SettingsError) as wrong:
-        data.only("mine.jsonl", "typed", [found[0], found[0]], Words())
+        data.only("mine.jsonl", "typed", [found[0], found[0]], CliArgs())
     assert str(wrong.value).splitlines() == [f"error: as {picky}: no waves in it"] * 2
     with pytest.raises(SettingsError) as wrong:
-        data.only("mine.jsonl", "typed", [found[1], found[1]], Words())
+        data.only("mine.jsonl", "typed", [found[1], found[1]], CliArgs())
     assert "error: 'mine.jsonl' is data of several families\n" in str(wrong.value)
     assert f"  allowed       {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
 

@@ -13,7 +13,7 @@ import torch
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.resume import saved_run
 from launcher.verify.replay import resolved_as
 from launcher.verify.stretch import Stretch, choose
@@ -162,14 +162,14 @@ def tree(**engine):
 
 
 def test_without_a_word_engine_and_processes_are_those_that_wrote_it():
-    resolved = resolved_as(tree(name="local", nproc=1), WRITTEN, Words())
+    resolved = resolved_as(tree(name="local", nproc=1), WRITTEN, CliArgs())
     assert (resolved.settings.engine.name, resolved.nproc) == ("zero3", 2)
     assert (resolved.batching.micro_batch, resolved.batching.accumulation) == (2, 2)
 
 
 def test_another_engine_keeps_the_batch_and_leaves_behind_what_was_for_the_first():
     given = tree(name="zero3", nproc=2, ds_config="mine.json")
-    resolved = resolved_as(given, WRITTEN, Words(engine="local"))
+    resolved = resolved_as(given, WRITTEN, CliArgs(engine="local"))
     assert (resolved.settings.engine.name, resolved.nproc) == ("local", 1)
     assert resolved.settings.engine.ds_config is None
     assert resolved.batching.global_batch == 8
@@ -179,25 +179,25 @@ def test_another_engine_keeps_the_batch_and_leaves_behind_what_was_for_the_first
 def test_an_engine_decides_what_it_always_decides():
     given = {**tree(name="local", nproc=1), "compile": "on"}
     written = manifest.Manifest(6, 24, "local", 1, True, {}, ())
-    assert resolved_as(given, written, Words(engine="zero3")).settings.compile == "off"
+    assert resolved_as(given, written, CliArgs(engine="zero3")).settings.compile == "off"
 
 
 def test_an_engine_that_there_is_not_is_refused(trained):
     with pytest.raises(SettingsError, match="engine 'zreo3' is not known"):
-        resolved_as(tree(), WRITTEN, Words(engine="zreo3"))
+        resolved_as(tree(), WRITTEN, CliArgs(engine="zreo3"))
 
 
 def test_processes_that_do_not_fit_here_are_told_with_what_does():
     written = replace(WRITTEN, world_size=100_000)
     with pytest.raises(SettingsError) as refused:
-        resolved_as(tree(), written, Words())
+        resolved_as(tree(), written, CliArgs())
     what, place, _, did_you_mean = str(refused.value).splitlines()
     assert what.startswith("error: engine.nproc 100000 is more than the ")
     assert place == "  where         the settings of the run: engine.nproc"
     assert "; write  --nproc " in did_you_mean
 
     with pytest.raises(SettingsError, match=r"\(replaces 2 of the settings of the run\)"):
-        resolved_as(tree(), WRITTEN, Words(options={"engine.nproc": ("--nproc", "100000")}))
+        resolved_as(tree(), WRITTEN, CliArgs(options={"engine.nproc": ("--nproc", "100000")}))
 
 
 def test_what_is_no_run_is_refused(run, tmp_path, capsys):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 from training.checkpoint.manifest import CheckpointError
-from training.logging.line_file import RunFolderError
+from training.storage import StorageError
 
 
 class Signals:
@@ -43,7 +43,7 @@ class Writing:
             self.written.set()
             if self._commit is not None:
                 self._commit(self.signals)
-        except (OSError, RunFolderError, CheckpointError) as fault:
+        except (OSError, StorageError, CheckpointError) as fault:
             self.fault = str(fault)
         except BaseException as fault:
             self.fault = f"{type(fault).__name__}: {fault}"

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File
-from training.logging.line_file import naming
+from training.storage import storage_errors
 
 _THREADS = 4
 _READ_BYTES = 2**20
@@ -21,7 +21,7 @@ _READ_BYTES = 2**20
 class BlockWriter:
     """Writes a new file and makes its checksums on the way; what is written is not held.
 
-    On leaving, the file is synced to the device. Touches disk. Raises RunFolderError.
+    On leaving, the file is synced to the device. Touches disk. Raises StorageError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class BlockWriter:
         self._checksums: list[int] = []
 
     def __enter__(self) -> BlockWriter:
-        with naming(self._path):
+        with storage_errors(self._path):
             self._stream = self._path.open("xb", buffering=0)
         return self
 
@@ -42,7 +42,7 @@ class BlockWriter:
     ) -> None:
         try:
             if fault is None:
-                with naming(self._path):
+                with storage_errors(self._path):
                     os.fsync(self._stream.fileno())
         finally:
             self._stream.close()
@@ -57,7 +57,7 @@ class BlockWriter:
             part, rest = rest[: BLOCK_BYTES - filled], rest[BLOCK_BYTES - filled :]
             self._checksums[-1] = zlib.crc32(part, self._checksums[-1])
             self._bytes += len(part)
-            with naming(self._path):
+            with storage_errors(self._path):
                 while part:
                     part = part[self._stream.write(part) :]
 

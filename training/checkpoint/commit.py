@@ -13,8 +13,8 @@ from training.checkpoint.manifest import CheckpointError, File, Manifest
 from training.checkpoint.reader import WEIGHT, Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.weights import write_weights
-from training.logging.line_file import naming
 from training.optim import ema
+from training.storage import storage_errors, sync
 
 _POLL_S = 0.02
 
@@ -41,7 +41,7 @@ def leave_part(made: Path, file: File) -> None:
     """Tell rank 0 that the `file` of this rank is whole. Touches disk."""
     whole = made / f"{file.name}.part"
     beside = whole.with_name(f".{whole.name}")
-    with naming(beside):
+    with storage_errors(beside):
         beside.write_bytes(manifest.encoded_part(file))
         beside.replace(whole)
 
@@ -49,7 +49,7 @@ def leave_part(made: Path, file: File) -> None:
 def commit(draft: Draft, signals: Signals) -> None:
     """Wait for all ranks' files, write the rest, the manifest last, and give the folder its name.
 
-    Touches disk. Raises CheckpointError, RunFolderError, OSError.
+    Touches disk. Raises CheckpointError, StorageError, OSError.
     """
     made = draft.made
     files = [_part(draft, rank, signals) for rank in range(draft.manifest.world_size)]
@@ -60,7 +60,7 @@ def commit(draft: Draft, signals: Signals) -> None:
     content, checksum = manifest.encoded(whole)
     _write(made / manifest.CHECKSUM_NAME, checksum)
     _write(made / manifest.NAME, content)
-    retention.sync(made)
+    sync(made)
     final = retention.publish(draft.run, whole.step, draft.door)
     try:
         retention.settle(draft.run, final, draft.keep, draft.door)

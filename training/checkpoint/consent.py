@@ -18,10 +18,6 @@ def first_fault(world: World, mine: str | None) -> str | None:
         return None
     backwards = world.size - world.rank if mine is not None else 0
     first = world.size - int(world.maximum(torch.tensor([backwards])))
-    told = torch.zeros(_MOST_BYTES, dtype=torch.int64)
-    if world.rank == first:
-        text = str(mine).encode()[:_MOST_BYTES]
-        told[: len(text)] = torch.tensor(list(text), dtype=torch.int64)
-    text = bytes(world.sum(told).tolist()).rstrip(b"\0")
+    text = world.broadcast(str(mine).encode()[:_MOST_BYTES], first)
     where = f"rank {first}: " if world.size > 1 else ""
     return where + text.decode("utf-8", "replace")

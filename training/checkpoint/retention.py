@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError, Manifest
-from training.logging.door import beside
+from training.storage import Storage, sync
 
 CHECKPOINTS = "checkpoints"
 LAST = "last"
@@ -111,15 +111,6 @@ def mark_damaged(run: Path, step: int, door: Path | None = None) -> str:
     return _rename(run, [step], "damaged", door)[0]
 
 
-def sync(folder: Path) -> None:
-    """Make the names in `folder` outlive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _steps(run: Path) -> dict[int, Path]:
     """The folders that have the name of a checkpoint, by step."""
     folder = run / CHECKPOINTS
@@ -207,17 +198,11 @@ def _by_verdict(whole: list[Manifest]) -> list[Manifest]:
 
 def _point(run: Path, link: str, name: str, door: Path | None) -> None:
     """Let the link `run`/`link` lead to the checkpoint `name`, from one moment to the next."""
-    made = beside(run / link, door)
-    made.unlink(missing_ok=True)
-    made.symlink_to(os.path.join(CHECKPOINTS, name), target_is_directory=True)
-    made.replace(run / link)
-    sync(run)
+    Storage(run, door).atomic_link(link, os.path.join(CHECKPOINTS, name))
 
 
 def _drop(link: Path, door: Path | None) -> None:
-    gone = beside(link, door)
-    link.replace(gone)
-    gone.unlink()
+    Storage(link.parent, door).remove_file(link.name)
 
 
 def _target(run: Path, link: str) -> str | None:

@@ -25,8 +25,8 @@ from training.checkpoint.manifest import CheckpointError, Manifest, Verdict
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.shard import Interval
-from training.logging.line_file import RunFolderError, naming
 from training.logging.quantities import size
+from training.storage import StorageError, storage_errors
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
 # What the JSON files may need, and a margin for a file system that counts whole blocks.
@@ -75,7 +75,7 @@ class Saver:
         in_background: bool,
         door: Path | None = None,
     ) -> None:
-        """Every file is made in the `door`, where there is one; see training/logging/door.py."""
+        """Every file is made in the `door`, where there is one; see training/storage.py."""
         self._run, self._door = run, door
         self._folder = run / retention.CHECKPOINTS
         self._world = world
@@ -187,7 +187,7 @@ class Saver:
             return
         if not self._run.is_dir():
             raise CheckpointError(f"{self._run} is gone: it was moved or deleted during the run")
-        with naming(self._folder):
+        with storage_errors(self._folder):
             self._folder.mkdir(exist_ok=True)
             free = shutil.disk_usage(self._folder).free
         if free < needed + _SPARE_BYTES:
@@ -195,7 +195,7 @@ class Saver:
                 f"it needs {size(needed + _SPARE_BYTES)}, and {self._folder} has {size(free)} free"
             )
         shutil.rmtree(self._made, ignore_errors=True)
-        with naming(self._made):
+        with storage_errors(self._made):
             self._made.mkdir()
 
     def _see(self) -> None:
@@ -254,7 +254,7 @@ class Saver:
         fault = None
         try:
             result = action()
-        except (OSError, RunFolderError, CheckpointError) as raised:
+        except (OSError, StorageError, CheckpointError) as raised:
             fault = str(raised)
         try:
             self._agree(fault)

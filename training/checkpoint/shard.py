@@ -96,7 +96,7 @@ def head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> bytes:
 def write(path: Path, first: bytes, intervals: Sequence[Interval]) -> File:
     """Write a file of `first`, its head, and the numbers of `intervals`, and tell what it is.
 
-    One staging buffer is copied at a time. Touches disk. Raises RunFolderError.
+    One staging buffer is copied at a time. Touches disk. Raises StorageError.
     """
     with BlockWriter(path) as writer:
         writer.write(first)

@@ -33,7 +33,7 @@ def write_weights(
     as they are. With another `kind`, such as "ema", parameters that have it are written with that,
     and those that do not (frozen ones) with their weights. Given `names`, only those are written,
     each under its name there. A few MiB are held at a time. Touches disk. Raises CheckpointError,
-    RunFolderError.
+    StorageError.
     """
     stored = [one for one in _stored(source, kind) if names is None or one.name in names]
     entries = (Entry(names[s.name] if names else s.name, s.dtype, s.shape) for s in stored)

@@ -174,7 +174,9 @@ def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> s
         draft, fault = _begun(folder, forms, sum(counts), needed)
     if told := first_fault(world, fault):
         return told
-    partial = folder.parent / _text(draft.folder.name if draft else "", world)
+    partial = (
+        folder.parent / world.broadcast((draft.folder.name if draft else "").encode()).decode()
+    )
     try:
         told = first_fault(world, run.fill(partial))
         if told is None and draft is not None:
@@ -239,16 +241,8 @@ def _everywhere(folder: Path, world: World) -> Rows | None:
 def _shared(facts: Mapping[str, Any], world: World) -> str:
     """A digest of what rank 0 says of `facts`. Collective."""
     text = json.dumps(facts, sort_keys=True)
-    return _text(hashlib.sha256(text.encode()).hexdigest()[:16], world)
-
-
-def _text(own: str, world: World) -> str:
-    """The text of rank 0. Collective."""
-    letters = own.encode() if world.rank == 0 else b""
-    length = int(world.maximum(torch.tensor(len(letters), device=world.device)))
-    filled = torch.zeros(length, dtype=torch.int64)
-    filled[: len(letters)] = torch.tensor(list(letters), dtype=torch.int64)
-    return bytes(world.sum(filled.to(world.device)).tolist()).decode()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return world.broadcast(digest.encode()).decode()
 
 
 def _numbers(tensor: torch.Tensor) -> np.ndarray:

@@ -24,10 +24,7 @@ def fingerprint(samples: Samples, world: World) -> str:
     A dataset that grew, shrank, or lost its order has another one; a change of single samples may
     go unseen. Rank 0 reads the samples; collective.
     """
-    digest = torch.zeros(16, dtype=torch.int64)
-    if world.rank == 0:
-        digest += torch.tensor(list(_digest(samples)))
-    return bytes(world.sum(digest.to(world.device)).tolist()).hex()
+    return world.broadcast(_digest(samples) if world.rank == 0 else None).hex()
 
 
 def probes(length: int) -> list[int]:

@@ -18,10 +18,10 @@ from training.callbacks.base import (
     TrainPlan,
 )
 from training.logging import urgent, words
-from training.logging.line_file import RunFolderError
 from training.logging.progress import Progress
 from training.logging.voice import Kind, Voice
 from training.resources.gauges import Gauges
+from training.storage import StorageError
 
 _REDRAW_S = 0.25
 _DRAWING_SHARE = 0.002
@@ -109,7 +109,7 @@ class Narrator(Callback):
         """Say how it ended, and close every voice, also when one of them fails."""
         try:
             # Of a failed run the fault is told already; a full disk must not hide it.
-            with suppress(*([RunFolderError] if outcome.status == "failed" else [])):
+            with suppress(*([StorageError] if outcome.status == "failed" else [])):
                 if self._progress is not None:
                     # Which rank failed first is known to the supervisor alone, who will say it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"

@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, TrainPlan
-from training.logging.line_file import LineFile, RunFolderError
 from training.logging.plain_json import encode_bytes
+from training.storage import LineFile, StorageError
 
 NAME = "events.jsonl"
 
@@ -41,7 +41,7 @@ def _line(time: datetime, kind: str, step: int, facts: Mapping[str, object]) -> 
 
 
 class Events(Callback):
-    """Writes {"time", "kind", "step", "facts"} lines; one on every rank. Raises RunFolderError.
+    """Writes {"time", "kind", "step", "facts"} lines; one on every rank. Raises StorageError.
 
     What all ranks see alike is written by rank 0 alone, into events.jsonl. What one rank alone saw
     comes through `tell`; other ranks write that into events-rankN.jsonl, as two machines cannot
@@ -103,7 +103,7 @@ class Events(Callback):
             "steps": outcome.steps,
         }
         if outcome.status == "failed":
-            with suppress(RunFolderError):
+            with suppress(StorageError):
                 self.event("stopped", facts)
         else:
             self.event("stopped", facts)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from training.logging.line_file import LineFile
 from training.logging.progress import Position
 from training.logging.voice import Kind
 from training.logging.words import row
+from training.storage import LineFile
 
 
 class LogFile:
-    """Writes `folder`/log.txt in local time. Raises RunFolderError."""
+    """Writes `folder`/log.txt in local time. Raises StorageError."""
 
     draws = False
 

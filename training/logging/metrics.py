@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
-from training.logging.line_file import LineFile, naming
 from training.logging.plain_json import encode_bytes
-from training.logging.whole_file import put
 from training.resources.gauges import Gauges, named
+from training.storage import LineFile, Storage, storage_errors
 
 NAME = "metrics.jsonl"
 
 
 class Metrics(Callback):
-    """Writes `folder`/metrics.jsonl; for rank 0. Raises RunFolderError."""
+    """Writes `folder`/metrics.jsonl; for rank 0. Raises StorageError."""
 
     def __init__(
         self, folder: Path, gauges: Gauges | None = None, door: Path | None = None
@@ -89,19 +88,19 @@ def cut(folder: Path, step: int, evaluated_at: int | None, door: Path | None = N
 
     Those are all of later steps, an evaluation after `step` that its checkpoint knows nothing of
     (`evaluated_at` is the last that it knows), and a line that a kill left unfinished.
-    Raises RunFolderError.
+    Raises StorageError.
     """
     path = folder / NAME
     if not path.exists():
         return
-    with naming(path):
+    with storage_errors(path):
         content, end = path.read_bytes(), 0
         for line in content.splitlines(keepends=True):
             if not _stays(line, step, evaluated_at):
                 break  # steps only grow from line to line
             end += len(line)
         if door is not None:
-            put(path, content[:end], door)
+            Storage(folder, door).atomic_write(NAME, content[:end])
         else:
             os.truncate(path, end)  # in place: somebody may be following it
 

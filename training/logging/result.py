@@ -8,10 +8,9 @@ from typing import Any
 
 from training.about import About
 from training.callbacks.base import Callback, Outcome, TrainPlan
-from training.logging.line_file import RunFolderError
 from training.logging.plain_json import encode_bytes
-from training.logging.whole_file import put
 from training.resources.gauges import Gauges, named
+from training.storage import Storage, StorageError
 
 Account = Callable[[], Mapping[str, Any]]
 
@@ -42,16 +41,17 @@ class Result(Callback):
         self._world_size = train_plan.world_size
 
     def end(self, outcome: Outcome) -> None:
-        """Write the file. Raises RunFolderError, but not over the fault of a failed run."""
+        """Write the file. Raises StorageError, but not over the fault of a failed run."""
         path = self._about.folder / "result.json"
         try:
             content = _content(self._about, self._world_size, outcome)
             content["machine"] = named(self._gauges.highest)
             content |= self._account()
-            put(path, encode_bytes(content, indent=2) + b"\n", self._door)
+            content_bytes = encode_bytes(content, indent=2) + b"\n"
+            Storage(path.parent, self._door).atomic_write(path.name, content_bytes)
         except OSError as fault:
             if outcome.status != "failed":
-                raise RunFolderError(path, fault) from fault
+                raise StorageError(path, fault) from fault
 
 
 def _content(about: About, world_size: int, outcome: Outcome) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from training.storage import atomic_write
 from training.trackers import wandb_local, wandb_sync
 from training.trackers.growing import Growing, Replaced
 from training.trackers.rows import row
@@ -98,9 +99,7 @@ def new_id(folder: Path) -> str:
     path = folder / "wandb" / "run.json"
     path.parent.mkdir(exist_ok=True)
     made = secrets.token_hex(4)
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps({"id": made}) + "\n", encoding="utf-8")
-    beside.replace(path)
+    atomic_write(path, (json.dumps({"id": made}) + "\n").encode())
     return made
 
 

@@ -12,7 +12,7 @@ from launcher.cli.parser import read
 from launcher.compare import match
 from launcher.compare.contestants import Contestant, Limits, Match
 from launcher.compare.match import Found
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from tests.launcher.compare.measured import run
 from tests.launcher.given import resolved
 
@@ -22,7 +22,7 @@ HALF = {"step_time": {"at_most": 0.5}}
 def contestant(mode, engine="local", promises=None, **stages):
     made = replace(resolved(), promises=promises or {})
     held = {name: replace(made, promises=promised) for name, promised in stages.items()}
-    return Contestant(mode, engine, Words(), made, held)
+    return Contestant(mode, engine, CliArgs(), made, held)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from launcher.base.diagnostics import SettingsError
 from launcher.config import custom_task, editor_schema, presets, settings_text
 from launcher.config.leaves import leaves
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.config.unused_settings import Taken, unread_faults
 from launcher.resume import find as resume
 from launcher.resume.decide import decide
@@ -193,17 +193,17 @@ def test_editors_know_the_settings_of_the_task_where_it_is_named(line):
 def test_a_run_of_it_is_the_newest_to_go_on_with(line, here):
     name = line.partition(":")[0]
     folder = trained(here / "runs" / "mine", resolved(model=line), 2)
-    found = resume.find(Words(model=line, resume="auto"), None)
+    found = resume.find(CliArgs(model=line, resume="auto"), None)
     assert found is not None and found.folder.samefile(folder)
-    assert resume.find(Words(model=f"{name}:Other", resume="auto"), None) is None
+    assert resume.find(CliArgs(model=f"{name}:Other", resume="auto"), None) is None
 
 
 def test_a_run_of_it_keeps_its_task_and_its_settings(line, here):
     folder = trained(here / "runs" / "mine", resolved("model.width=9", model=line), 2)
-    decision = decide(Words(resume=str(folder)), None, LAPTOP)
+    decision = decide(CliArgs(resume=str(folder)), None, LAPTOP)
     assert decision.resolved.settings.model.width == 9
     with pytest.raises(SettingsError, match="model language is not mine"):
-        decide(Words(model="language", resume=str(folder)), None, LAPTOP)
+        decide(CliArgs(model="language", resume=str(folder)), None, LAPTOP)
 
 
 def test_the_example_learns_nothing_of_the_engine(here):

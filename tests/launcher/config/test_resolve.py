@@ -7,7 +7,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.entries import Entry, Layer
 from launcher.config.resolve import PRECEDENCE, in_precedence, resolve
-from launcher.config.resolved import Origin, Words
+from launcher.config.resolved import CliArgs, Origin
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
 
@@ -83,7 +83,7 @@ def test_places_name_file_and_line_or_the_words_as_typed(write):
 
 
 def test_a_short_name_of_a_mode_stands_as_it_was_typed():
-    run = resolve(Words(model="language:tiny", mode="lite", mode_option="--lite"), LAPTOP)
+    run = resolve(CliArgs(model="language:tiny", mode="lite", mode_option="--lite"), LAPTOP)
     assert run.values["mode"].origin.place == "--lite"
 
 

@@ -7,7 +7,7 @@ import pytest
 from launcher.continual import ledger
 from launcher.continual.ledger import Experience, File, Ledger
 from launcher.continual.watch import files
-from training.logging.line_file import RunFolderError
+from training.storage import StorageError
 
 FILE = File(3, 5, "x")
 
@@ -36,7 +36,7 @@ def test_a_run_without_one_has_none(tmp_path):
 )
 def test_what_is_no_ledger_is_a_fault_that_names_the_file(tmp_path, text):
     (tmp_path / ledger.NAME).write_text(text)
-    with pytest.raises(RunFolderError, match=r"experiences\.json"):
+    with pytest.raises(StorageError, match=r"experiences\.json"):
         ledger.load(tmp_path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.download import before_training
 from launcher.run import prepare as start
 from launcher.run import start_plan
@@ -19,7 +19,7 @@ from tests.launcher.download.server import BODY, Answer
 
 def words(*files):
     options = {"download.fetch": ("--download-data", "true")}
-    return Words("language:tiny", sets=[f"download.files=[{', '.join(files)}]"], options=options)
+    return CliArgs("language:tiny", sets=[f"download.files=[{', '.join(files)}]"], options=options)
 
 
 def begun(*files):

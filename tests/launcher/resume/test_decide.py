@@ -7,7 +7,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.resume.decide import decide
 from launcher.resume.resume_point import Resume
 from tests.launcher.given import LAPTOP, SHORT, resolved
@@ -25,7 +25,7 @@ X = Path("runs/x")
 
 def words(resume="runs/x", *sets: str, reset=(), model=None, mode=None, engine=None, **options):
     typed = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
-    return Words(model, mode, "--mode", engine, (), sets, typed, resume, "resume", reset)
+    return CliArgs(model, mode, "--mode", engine, (), sets, typed, resume, "resume", reset)
 
 
 def decided(*args, out=None, **options):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.resume import find as resume
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended, saved, trained
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch):
 
 
 def find(word: str, out: str | None = None, **words):
-    typed = Words(model="language:tiny", resume=word, **words)
+    typed = CliArgs(model="language:tiny", resume=word, **words)
     return resume.find(typed, None if out is None else Path(out))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.resolve import resolve
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.resume import resumed_settings
 from launcher.run_folder import run_folder
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, SHORT, resolved
@@ -25,7 +25,7 @@ def goes_on(first, *sets: str, machine=LAPTOP, world_size=None, engine=None, **o
     if not Path("x").exists():
         begun(Path("x"), first)
     typed = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
-    words = Words(sets=sets, engine=engine, options=typed)
+    words = CliArgs(sets=sets, engine=engine, options=typed)
     return resolve(words, machine, world_size, resumed_settings.read(Path("x")))
 
 
@@ -188,6 +188,6 @@ def test_model_and_mode_of_now_decide_no_layer():
     """So that only they themselves differ, and are refused."""
     begun(Path("x"), resolved())
     base = resumed_settings.read(Path("x"))
-    again = resolve(Words(model="language:small", mode="fast"), LAPTOP, None, base)
+    again = resolve(CliArgs(model="language:small", mode="fast"), LAPTOP, None, base)
     assert (again.settings.model.size, again.settings.mode) == ("small", "fast")
     assert again.settings.optim == resolved().settings.optim

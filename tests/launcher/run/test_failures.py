@@ -8,7 +8,7 @@ from engines.base import EngineError, PeersMissing
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run import failures
 from models.base import DataError
-from training.logging.line_file import RunFolderError
+from training.storage import StorageError
 
 HOST = socket.gethostname()
 
@@ -45,7 +45,7 @@ def test_each_kind_of_end_has_its_code_and_text(fault, kind, code, text):
 
 
 def test_a_run_folder_that_fills_up_is_told_without_a_traceback(tmp_path):
-    told = failures.failed(RunFolderError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
+    told = failures.failed(StorageError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
     assert (told.kind, told.exit_code, told.trace) == ("fault", 1, "")
     assert told.text.startswith(f"error: cannot write {tmp_path}/log.txt: No space left")
 

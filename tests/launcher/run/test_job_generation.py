@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.run.job_generation import Life
 from launcher.run_folder import claim
 from launcher.run_folder import generations as lives
@@ -24,19 +24,19 @@ def trained(run, from_step=0, step=None, generation=FIRST):
         saved(run, step, resolved())
 
 
-def begun(run, words: Words, generation: Generation = SECOND) -> Words:
+def begun(run, words: CliArgs, generation: Generation = SECOND) -> CliArgs:
     return Life(generation, run, 0).begin(words)
 
 
 def test_the_first_life_does_what_was_typed(tmp_path):
-    words = Words(resume="other", reset=("data",))
+    words = CliArgs(resume="other", reset=("data",))
     Life(FIRST, tmp_path, 0).claim()
     assert begun(tmp_path, words, FIRST) is words
 
 
 def test_a_later_life_goes_on_whatever_was_typed(tmp_path):
     trained(tmp_path, 0, 5)
-    for typed in (Words(), Words(resume="other"), Words(resume="auto", reset=("data",))):
+    for typed in (CliArgs(), CliArgs(resume="other"), CliArgs(resume="auto", reset=("data",))):
         words = begun(tmp_path, typed)
         assert (words.resume, tuple(words.reset)) == ("auto", ())
 
@@ -44,7 +44,7 @@ def test_a_later_life_goes_on_whatever_was_typed(tmp_path):
 def test_without_a_checkpoint_of_the_job_the_words_still_count(tmp_path):
     saved(tmp_path, 5, resolved())
     trained(tmp_path, from_step=5)
-    words = Words(resume=str(tmp_path), reset=("schedule",))
+    words = CliArgs(resume=str(tmp_path), reset=("schedule",))
     assert begun(tmp_path, words) is words
     saved(tmp_path, 6, resolved())
     assert begun(tmp_path, words).resume == "auto"
@@ -54,14 +54,14 @@ def test_a_copy_that_saved_nothing_is_made_again(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     trained(run)
-    words = Words(resume=str(tmp_path / "other"))
+    words = CliArgs(resume=str(tmp_path / "other"))
     assert begun(run, words) is words
     assert [path.name for path in run.iterdir()] == ["slurm"]
 
 
 def test_another_job_has_no_part_in_the_run(tmp_path):
     trained(tmp_path, 0, 5)
-    words = Words()
+    words = CliArgs()
     assert begun(tmp_path, words, Generation("13", 1)) is words
     assert not claim.belongs(tmp_path, FIRST)  # nor its own claim alone
 

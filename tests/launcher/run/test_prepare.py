@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.resume.resume_point import Resume
 from launcher.run import prepare as start
 from launcher.run.failures import Report
@@ -15,7 +15,7 @@ from tests.launcher.given import resolved
 from tests.launcher.runs import begun, trained
 from training.callbacks.base import Outcome
 
-TINY = Words(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
+TINY = CliArgs(model="language:tiny", options={"engine.nproc": ("--nproc", "1")})
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
 
 
 def test_nothing_is_made_before_all_words_are_right(here):
-    words = Words(model="language:tiny", mode="fsat")
+    words = CliArgs(model="language:tiny", mode="fsat")
     with pytest.raises(SettingsError) as wrong:
         start.prepare(words, here / "old" / "x", [Diagnostic("a word of the command line")])
     assert [fault.message for fault in wrong.value.diagnostics] == [
@@ -158,7 +158,7 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
 
     # Settings of a run on two processes, fed back: torchrun has started those already.
     (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
-    words = Words(model="language:tiny", configs=[here / "mine.yaml"])
+    words = CliArgs(model="language:tiny", configs=[here / "mine.yaml"])
     ready = start.prepare(words, None, [])
     finished = start.carry_out(ready, True, seen.append, load_work=lambda: work)
     first = number == 0
@@ -186,7 +186,7 @@ def test_ranks_of_srun_are_told_to_torch(monkeypatch):
         seen.update(os.environ)
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
-    ready = start.prepare(Words(model="language:tiny"), None, [])
+    ready = start.prepare(CliArgs(model="language:tiny"), None, [])
     start.carry_out(ready, True, print, load_work=lambda: work)
     assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
     # On one node no name is needed.
@@ -197,7 +197,7 @@ def test_torchrun_alone_starts_processes_again(here, monkeypatch):
     place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    words = Words(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
+    words = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
     with pytest.raises(SettingsError) as refused:
         start.prepare(words, None, [])
     assert str(refused.value).splitlines() == [
@@ -219,7 +219,7 @@ def go_on(here):
             seen.append(job)
             return work(job)
 
-        ready = start.prepare(Words(resume=word, **words), out and Path(out), [])
+        ready = start.prepare(CliArgs(resume=word, **words), out and Path(out), [])
         finished = start.carry_out(ready, True, lambda report: None, load_work=lambda: noted)
         return seen[0], finished
 
@@ -261,7 +261,7 @@ def test_another_folder_may_not_hold_a_run(here):
     for name in ("old", "new"):
         trained(Path(name), resolved(nproc="1"), 10)
     with pytest.raises(SettingsError, match="the run folder new holds another run"):
-        start.prepare(Words(resume="old"), Path("new"), [])
+        start.prepare(CliArgs(resume="old"), Path("new"), [])
 
 
 @pytest.mark.parametrize("unsaved", [False, True])
@@ -281,8 +281,8 @@ def test_ranks_of_torchrun_agree_on_what_goes_on_however_late_they_look(here, mo
     place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
         monkeypatch.setenv(name, value)
-    ready = start.prepare(Words(model="language:tiny", resume="auto"), Path("mine"), [])
+    ready = start.prepare(CliArgs(model="language:tiny", resume="auto"), Path("mine"), [])
     assert ready.resume == Resume(Path("mine"))
     assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
-    ready = start.prepare(Words(model="language:tiny"), Path("mine"), [])
+    ready = start.prepare(CliArgs(model="language:tiny"), Path("mine"), [])
     assert ready.resume is None

@@ -23,8 +23,7 @@ from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.saver import Saver
 from training.logging import events, metrics
-from training.logging.line_file import LineFile, RunFolderError
-from training.logging.whole_file import put
+from training.storage import LineFile, Storage, StorageError
 
 FIRST, SECOND, THIRD = (Generation("12", number) for number in range(3))
 
@@ -56,7 +55,7 @@ def life(run: Path, world: ProcessWorld, generation: Generation) -> None:
             lines.write(b'{"kind": "train", "step": %d}' % step)
             save(run, world, door, step)
         save(run, world, door, begin + 3, samples=100)  # of a step that is there
-        put(run / "result.json", str(generation).encode(), door)
+        Storage(run, door).atomic_write("result.json", str(generation).encode())
 
 
 def steps(run: Path) -> list[int]:
@@ -163,9 +162,9 @@ def test_an_open_file_of_lines_is_nobodys_after_a_take_over(tmp_path):
         stale.write(b"{}")
         os.write(stale._file, b'{"half')  # it was writing when it was lost
         with fence.taken_over(tmp_path, SECOND):
-            with pytest.raises(RunFolderError):
+            with pytest.raises(StorageError):
                 stale.write(b"late")
-            with pytest.raises(RunFolderError):
+            with pytest.raises(StorageError):
                 LineFile(tmp_path / "events.jsonl", door)
     assert (tmp_path / "metrics.jsonl").read_bytes() == b"{}\n"
     assert not (tmp_path / "events.jsonl").exists()

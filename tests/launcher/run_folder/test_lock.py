@@ -12,7 +12,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.run import rank
 from launcher.run_folder import lock
 from slurm.generation import Generation
-from training.logging.line_file import RunFolderError
+from training.storage import StorageError
 
 HOLDER = """
 import sys, time
@@ -86,7 +86,7 @@ def test_the_lock_can_be_taken_again_when_it_was_let_go(tmp_path):
 
 def test_a_folder_in_which_no_lock_can_be_made_is_named(tmp_path):
     with (
-        pytest.raises(RunFolderError, match=r"cannot write .*\.lock"),
+        pytest.raises(StorageError, match=r"cannot write .*\.lock"),
         lock.hold(tmp_path / "gone"),
     ):
         pass

@@ -10,7 +10,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
 from tests.launcher.given import resolved
-from training.logging.line_file import RunFolderError
+from training.storage import StorageError
 
 NOW = datetime(2025, 1, 31, 14, 25, 1)
 NAME = "language-tiny-fast-zero2-20250131-142501"
@@ -182,7 +182,7 @@ def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
     made = run_folder.make(resolved(), here / "mine", NAME).path
     before = (made / "settings.yaml").read_text()
     (made / ".settings.yaml.new").mkdir()
-    with pytest.raises(RunFolderError, match=r"cannot write .*settings\.yaml"):
+    with pytest.raises(StorageError, match=r"cannot write .*settings\.yaml"):
         run_folder.renew(made, resolved(lr="3e-4"))
     assert (made / "settings.yaml").read_text() == before
 

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Filled, Words
+from launcher.config.resolved import CliArgs, Filled
 from launcher.stages import pipeline
 from tests.launcher.stages.halves import halves
 
@@ -34,7 +34,7 @@ def prepared(here):
 
     def prepare(model=EEG, mode="staged", stage=None, out=None, **words):
         filled = [Filled("stages", [stage], "--stage", f"--stage {stage}")] if stage else []
-        given = Words(model=model, mode=mode, filled=filled, **words)
+        given = CliArgs(model=model, mode=mode, filled=filled, **words)
         try:
             return pipeline.prepare(given, out and Path(out), [])
         except SettingsError as error:

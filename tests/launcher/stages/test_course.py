@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import launcher
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Words
+from launcher.config.resolved import CliArgs
 from launcher.stages import course
 from launcher.stages import pipeline as chain_of
 from tests.launcher.stages.halves import halves
@@ -108,7 +108,7 @@ def test_where_nothing_was_trained_nothing_is_left(home, name, monkeypatch):
 
 def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeypatch):
     monkeypatch.chdir(home)
-    words = Words(model=name, mode="staged", options={"train.max_steps": ("--max-steps", "2")})
+    words = CliArgs(model=name, mode="staged", options={"train.max_steps": ("--max-steps", "2")})
     ready = chain_of.prepare(words, Path("between"), [])
     told = []
 

@@ -9,9 +9,9 @@ import pytest
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import Narrator
-from training.logging.line_file import RunFolderError
 from training.logging.progress import Position
 from training.logging.voice import Kind
+from training.storage import StorageError
 
 
 class Memory:
@@ -43,7 +43,7 @@ class Broken(Memory):
 
     def say(self, kind: Kind, text: str) -> None:
         if kind == "summary":
-            raise RunFolderError(Path("log.txt"), OSError(28, "No space left on device"))
+            raise StorageError(Path("log.txt"), OSError(28, "No space left on device"))
 
 
 def test_each_moment_is_told_in_order_to_every_voice(tmp_path: Path):
@@ -116,7 +116,7 @@ def test_a_full_disk_ends_the_run_but_hides_no_earlier_fault(tmp_path: Path):
     narrator = Narrator(about(tmp_path), [broken, after], Clock())
     narrator.start(train_plan())
 
-    with pytest.raises(RunFolderError):
+    with pytest.raises(StorageError):
         narrator.end(outcome())
     assert broken.is_closed and after.is_closed
     narrator.end(outcome(status="failed"))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.training.facts import evaluation, outcome, step, train_plan
 from training.logging.events import Events
-from training.logging.line_file import RunFolderError
+from training.storage import StorageError
 
 NOON = datetime(2025, 1, 2, 12, 0, 0, 123456, tzinfo=timezone.utc)
 
@@ -67,6 +67,6 @@ def test_a_folder_that_has_gone_hides_no_earlier_fault(tmp_path: Path):
     events.start(train_plan())
     shutil.rmtree(run)
 
-    with pytest.raises(RunFolderError):
+    with pytest.raises(StorageError):
         events.event("warning", {"text": "careful"})
     events.end(outcome(status="failed", exit_code=1))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.facts import about, outcome, train_plan
-from training.logging.line_file import RunFolderError
 from training.logging.result import Result
+from training.storage import StorageError
 
 
 def test_the_result_has_its_keys(tmp_path: Path):
@@ -49,6 +49,6 @@ def test_the_result_has_its_keys(tmp_path: Path):
 def test_a_folder_that_has_gone_is_an_error_but_hides_no_earlier_one(tmp_path: Path):
     gone = tmp_path / "gone"
 
-    with pytest.raises(RunFolderError, match=r"cannot write .*gone/result\.json: No such file"):
+    with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
         Result(about(gone)).end(outcome())
     Result(about(gone)).end(outcome(status="failed"))

@@ -1,0 +1,111 @@
+"""Files are replaced whole and under a fence, lines are whole or not there, and a folder that cannot be written is a clear error."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+
+from training.storage import LineFile, Storage, StorageError
+
+
+def test_a_line_is_on_disk_when_write_returns(tmp_path: Path):
+    file = LineFile(tmp_path / "a.jsonl")
+    file.write(b"one")
+    assert (tmp_path / "a.jsonl").read_bytes() == b"one\n"
+    file.write(b"two")
+    assert (tmp_path / "a.jsonl").read_bytes() == b"one\ntwo\n"
+    file.close()
+
+
+def test_an_existing_file_is_appended_to(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(b"one\n")
+    file = LineFile(tmp_path / "a.jsonl")
+    file.write(b"two")
+    assert (tmp_path / "a.jsonl").read_bytes() == b"one\ntwo\n"
+    file.close()
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_line_leaves_whole_lines(tmp_path: Path):
+    file = LineFile(tmp_path / "a.jsonl")
+    file.write(b"whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"cannot write .*a\.jsonl: File too large"):
+            file.write(b"too long for what is left")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert (tmp_path / "a.jsonl").read_bytes() == b"whole\n"
+    file.write(b"again")
+    assert (tmp_path / "a.jsonl").read_bytes() == b"whole\nagain\n"
+    file.close()
+
+
+def test_a_folder_deleted_under_the_run_is_noticed(tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    file = LineFile(run / "a.jsonl")
+    file.write(b"one")
+    shutil.rmtree(run)
+
+    with pytest.raises(StorageError, match=r"a\.jsonl: it was deleted during the run"):
+        file.write(b"two")
+    file.close()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path):
+    with pytest.raises(StorageError, match=r"none/a\.jsonl: No such file or directory"):
+        LineFile(tmp_path / "none" / "a.jsonl")
+
+
+def test_a_full_disk_error_names_the_fix():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    file = LineFile(full)
+
+    with pytest.raises(
+        StorageError, match=r"No space left on device; free some space, or .* --out"
+    ):
+        file.write(b"one")
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Storage(tmp_path).atomic_write("a", b"more than ten bytes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_without_its_fence_a_storage_writes_nothing(tmp_path: Path):
+    fence = tmp_path / ".fence"
+    fence.mkdir()
+    storage = Storage(tmp_path, fence)
+    storage.atomic_write("a", b"old")
+    storage.append_line("lines", b"one")
+    storage.atomic_link("link", "a")
+    fence.rename(tmp_path / ".closed")
+
+    with pytest.raises(FileNotFoundError):
+        storage.atomic_write("a", b"new")
+    with pytest.raises(StorageError):
+        storage.append_line("lines", b"two")
+    with pytest.raises(FileNotFoundError):
+        storage.atomic_link("link", "lines")
+    with pytest.raises(FileNotFoundError):
+        storage.remove_file("a")
+
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert (tmp_path / "lines").read_bytes() == b"one\n"
+    assert (tmp_path / "link").readlink() == Path("a")
