@@ -50,7 +50,7 @@ def _tell(error: SettingsError, for_machines: bool) -> None:
     if _is_echo():
         return
     if for_machines:
-        print(json.dumps({"faults": as_json(error.diagnostics)}, indent=2))
+        print(json.dumps({"diagnostics": as_json(error.diagnostics)}, indent=2))
     else:
         print(render(error.diagnostics), file=sys.stderr)
 

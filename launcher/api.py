@@ -15,7 +15,7 @@ from launcher.config.resolved import CliArgs
 from launcher.run import prepare as start
 from launcher.run.failures import Report
 from launcher.run_folder import run_folder
-from launcher.stages import course, pipeline, record, telling
+from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Chain, Link
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
@@ -98,9 +98,9 @@ def _stages(ready: Chain, console: bool) -> Run:
 
     def announce(link: Link, begun: start.Start) -> None:
         if console:
-            print(telling.title(ready, link), flush=True)
+            print(summary.title(ready, link), flush=True)
 
-    ended = course.carry_out(ready, console, tell=lambda report: None, announce=announce)
+    ended = execute.carry_out(ready, console, tell=lambda report: None, announce=announce)
     last = _result(ended.report, ended.folder)
     return _whole(ended.result, last.reason, ready)
 

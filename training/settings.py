@@ -56,7 +56,7 @@ class Train(BaseModel, extra="forbid", frozen=True):
         str,
         Field(
             pattern=r"^(stop|skip [1-9][0-9]*)$",
-            json_schema_extra={"legal": "stop, or such as 'skip 3'"},
+            json_schema_extra={"allowed": "stop, or such as 'skip 3'"},
             description="What a loss that is not finite leads to: stop, or `skip N` in a row.",
         ),
     ] = "stop"
@@ -93,7 +93,7 @@ class Optim(BaseModel, extra="forbid", frozen=True):
             min_length=2,
             max_length=2,
             description="AdamW's decay rates of the first and second moment.",
-            json_schema_extra=_ADAMW | {"legal": "two numbers, each at least 0 and below 1"},
+            json_schema_extra=_ADAMW | {"allowed": "two numbers, each at least 0 and below 1"},
         ),
     ] = [0.9, 0.95]
     eps: Annotated[
@@ -203,7 +203,7 @@ class Stop(BaseModel, extra="forbid", frozen=True):
         str | None,
         Field(
             pattern=target.PATTERN,
-            json_schema_extra={"legal": target.LEGAL},
+            json_schema_extra={"allowed": target.LEGAL},
             description="End the run at the first evaluation that reaches this: "
             "'val_loss <= 1.9'; null: never.",
         ),

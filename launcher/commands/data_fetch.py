@@ -36,7 +36,7 @@ def main(request: Request) -> int:
                     tell(one.line)
     except FetchError as error:
         if for_machines:
-            print(encode({"faults": as_json([error.fault])}, indent=2))
+            print(encode({"diagnostics": as_json([error.fault])}, indent=2))
         else:
             print(render([error.fault]), file=sys.stderr)
         return exit_codes.FAULT

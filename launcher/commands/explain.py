@@ -20,7 +20,7 @@ from launcher.config.errors import allowed
 from launcher.config.leaves import Leaf, leaves
 from launcher.config.resolved import Resolved, Value
 from launcher.resume.decide import decide
-from launcher.stages import asked, pipeline, telling
+from launcher.stages import pipeline, selection, summary
 from launcher.stages.pipeline import Chain
 
 
@@ -49,13 +49,13 @@ def _print_stages(stages: Chain, request: Request) -> int:
         print(json.dumps(told, indent=2))
     else:
         for number, (link, resolved) in enumerate(runs):
-            print("\n" * bool(number) + telling.title(stages, link), end="\n\n")
+            print("\n" * bool(number) + summary.title(stages, link), end="\n\n")
             _print(resolved, request.word)
     return 0
 
 
 def _resolved(request: Request) -> Resolved:
-    words, wrong = asked.with_weights(request.words)
+    words, wrong = selection.with_weights(request.words)
     diagnostics = [*request.diagnostics, *wrong]
     try:
         resolved = decide(words, request.out, machine.look()).resolved
@@ -107,7 +107,7 @@ def _print_key(leaf: Leaf, value: Value) -> None:
         print(f"  {leaf.description}")
     rows: list[tuple[str, str | None]] = [("from", tree_text.told(value.origin))]
     rows += [("replaced", line) for line in tree_text.history_of(value)]
-    rows += [("legal", allowed(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
+    rows += [("allowed", allowed(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
     for name, text in rows:
         if text is not None:
             print(f"  {name:<10} {text}")
@@ -118,7 +118,7 @@ def _facts(leaf: Leaf, value: Value) -> dict[str, Any]:
         **settings_text.origins({leaf.key: value})[leaf.key],
         "description": leaf.description,
         "type": leaf.type,
-        "legal": leaf.allowed,
+        "allowed": leaf.allowed,
         "range": leaf.range,
         "unit": leaf.unit,
         "built_in": leaf.default,

@@ -14,7 +14,8 @@ from launcher.run import early_signals, hard_exit, job_generation, start_plan
 from launcher.run import prepare as start
 from launcher.run.failures import Kind, Report, failed
 from launcher.run.job_generation import Life
-from launcher.stages import course, pipeline, telling
+from launcher.stages import execute, pipeline
+from launcher.stages import summary as telling
 from launcher.stages.pipeline import Chain, Link
 from training.logging.plain_json import encode
 
@@ -95,7 +96,7 @@ def _stages(ready: Chain, flags: Collection[str], lived: Life | None) -> int:
 
     if ready.line and not for_machines:
         print(ready.line)
-    ended = course.carry_out(ready, console=not for_machines, tell=tell, announce=announce)
+    ended = execute.carry_out(ready, console=not for_machines, tell=tell, announce=announce)
     told = encode(telling.as_json(ended), indent=2) if for_machines else telling.summary(ended)
     if told:
         print(told)

@@ -31,7 +31,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Judged:
+class PromiseResult:
     """One promise, and what became of it."""
 
     name: str
@@ -44,7 +44,9 @@ class Judged:
     """What stood in the way."""
 
 
-def judge(promised: Mapping[str, Bounds], row: Figures, base: Figures | None) -> list[Judged]:
+def check(
+    promised: Mapping[str, Bounds], row: Figures, base: Figures | None
+) -> list[PromiseResult]:
     """Each promise of `row` beside what was measured.
 
     `base` is what mode default came to; None for mode default itself, which is held to bytes alone,
@@ -71,26 +73,26 @@ def ratio(name: str, row: Figures, base: Figures) -> float | None:
     return ours / theirs if theirs else None
 
 
-def _absolute(name: str, bounds: Bounds, row: Figures) -> Judged:
+def _absolute(name: str, bounds: Bounds, row: Figures) -> PromiseResult:
     of = _ABSOLUTE[name]
     value = row.values.get(of)
     if value is None:
-        return Judged(name, bounds, None, None, row.reason(of))
-    return Judged(name, bounds, value, _within(value, bounds))
+        return PromiseResult(name, bounds, None, None, row.reason(of))
+    return PromiseResult(name, bounds, value, _within(value, bounds))
 
 
-def _relative(name: str, bounds: Bounds, row: Figures, base: Figures) -> Judged:
+def _relative(name: str, bounds: Bounds, row: Figures, base: Figures) -> PromiseResult:
     measured = ratio(name, row, base)
     if measured is not None:
-        return Judged(name, bounds, measured, _within(measured, bounds))
+        return PromiseResult(name, bounds, measured, _within(measured, bounds))
     if row.values.get(name) is not None:
         why = f"mode default: {base.reason(name)}"
         if base.values.get(name) is not None:
             why = "no ratio can be made of it"
-        return Judged(name, bounds, None, None, why)
+        return PromiseResult(name, bounds, None, None, why)
     if name == "time_to_metric" and row.never_reached and base.values.get(name) is not None:
-        return Judged(name, bounds, None, False, "never reached, as mode default has")
-    return Judged(name, bounds, None, None, row.reason(name))
+        return PromiseResult(name, bounds, None, False, "never reached, as mode default has")
+    return PromiseResult(name, bounds, None, None, row.reason(name))
 
 
 def _within(value: float | int, bounds: Bounds) -> bool:

@@ -8,8 +8,8 @@ from math import isfinite
 from statistics import median, quantiles
 from typing import Any
 
-from launcher.compare.measures import Measured
-from launcher.compare.promises import Figures, Judged
+from launcher.compare.measurements import Measured
+from launcher.compare.promises import Figures, PromiseResult
 
 _POINTS = 200
 """Of a curve; more than a plot can show."""
@@ -75,7 +75,7 @@ class Row:
     """(seconds of training, metric) of the first repeat."""
     losses: Sequence[tuple[float, float]] = ()
     folders: Sequence[str] = ()
-    promises: Sequence[Judged] = ()
+    promises: Sequence[PromiseResult] = ()
 
     @property
     def name(self) -> str:
@@ -89,11 +89,11 @@ def measured(row: Row, runs: Sequence[Measured]) -> Row:
     result, plan = first.result, first.plan
     seconds = [step.seconds for run in runs for step in run.counted]
     mean = median(run.mean_s for run in runs)
-    judged = [run.evaluation_s for run in runs if run.evaluation_s is not None]
+    results = [run.evaluation_s for run in runs if run.evaluation_s is not None]
     peaks = [run.result["peak_memory_bytes"] for run in runs]
     reached = [run.reached_at_s for run in runs]
     known = [one for one in reached if one is not None]
-    times = _times(first, runs, mean, median(judged) if judged else None)
+    times = _times(first, runs, mean, median(results) if results else None)
     return replace(
         row,
         repeats=len(runs),
@@ -182,16 +182,16 @@ def _times(
 ) -> dict[str, Any]:
     """Of an epoch and of the whole plan; None where an evaluation falls due and none was timed."""
     steps = median(run.planned_steps for run in runs)
-    judged = median(run.planned_evaluations for run in runs)
+    results = median(run.planned_evaluations for run in runs)
     per_epoch = first.plan["steps_per_epoch"]
     data_s = median(_waiting_s(run) for run in runs)
-    if judged and evaluation_s is None:
+    if results and evaluation_s is None:
         return {}
     share = median(run.evaluations_per_epoch for run in runs) * (evaluation_s or 0.0)
     return {
         "evaluation_s": evaluation_s,
         "epoch_s": per_epoch * mean + share,
-        "total_s": steps * mean + judged * (evaluation_s or 0.0),
+        "total_s": steps * mean + results * (evaluation_s or 0.0),
         "extrapolated": Extrapolated(
             any(len(run.steps) < per_epoch for run in runs), not all(r.is_whole for r in runs)
         ),

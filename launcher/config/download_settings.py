@@ -50,7 +50,7 @@ class File(BaseModel, extra="forbid", frozen=True):
         Field(
             description="http, https or file; ${NAME} stands for a variable of the environment.",
             json_schema_extra={
-                "legal": "http, https and file, such as  https://example.org/data.zip  or "
+                "allowed": "http, https and file, such as  https://example.org/data.zip  or "
                 "file:///mnt/data.zip"
             },
         ),
@@ -60,7 +60,7 @@ class File(BaseModel, extra="forbid", frozen=True):
         Field(
             pattern=r"^[0-9a-fA-F]{64}$",
             description="The checksum of the file as it is fetched.",
-            json_schema_extra={"legal": "64 hexadecimal digits, as sha256sum prints them"},
+            json_schema_extra={"allowed": "64 hexadecimal digits, as sha256sum prints them"},
         ),
     ] = None
     name: Annotated[
@@ -68,7 +68,7 @@ class File(BaseModel, extra="forbid", frozen=True):
         AfterValidator(_as_name),
         Field(
             description="What the file is called here. Default: as the URL ends.",
-            json_schema_extra={"legal": "a file name that every system takes, without a folder"},
+            json_schema_extra={"allowed": "a file name that every system takes, without a folder"},
         ),
     ] = None
     unpack: Annotated[
@@ -92,7 +92,7 @@ class Download(BaseModel, extra="forbid", frozen=True):
         list[Annotated[File, BeforeValidator(_as_mapping)]],
         Field(
             description="URLs of data, each as it is or with checksum, name and size.",
-            json_schema_extra={"legal": LEGAL},
+            json_schema_extra={"allowed": LEGAL},
         ),
     ] = []
     folder: Annotated[

@@ -80,7 +80,7 @@ def _leaf(key: str, info: FieldInfo) -> Leaf:
     extra = _extra(info)
     options, nullable = _options(info.annotation)
     bounds = _bounds(info)
-    allowed: Any = options if isinstance(options, tuple) else extra.get("legal")
+    allowed: Any = options if isinstance(options, tuple) else extra.get("allowed")
     if options == "length":
         allowed = duration.LEGAL
     return Leaf(

@@ -72,7 +72,7 @@ class Root(BaseModel, extra="forbid", frozen=True):
         dict[Measure, Bounds],
         Field(
             description="What `mode` claims, as a ratio to mode default; bytes as they are.",
-            json_schema_extra={"legal": f"at_least, at_most of {', '.join(get_args(Measure))}"},
+            json_schema_extra={"allowed": f"at_least, at_most of {', '.join(get_args(Measure))}"},
         ),
     ] = {}
     stages: Annotated[
@@ -85,7 +85,7 @@ class Root(BaseModel, extra="forbid", frozen=True):
         list[Track],
         Field(
             description="Dashboards that show the run while it goes on.",
-            json_schema_extra={"legal": f"some of {TRACKERS}"},
+            json_schema_extra={"allowed": f"some of {TRACKERS}"},
         ),
     ] = []
 

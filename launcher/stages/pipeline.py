@@ -9,15 +9,21 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.cli.options import FROM, STAGE
+from launcher.config import cli_args as typed
 from launcher.config import staging
-from launcher.config.resolved import STAGED, CliArgs, Filled, Resolved
+from launcher.config.entries import find as node_of
+from launcher.config.nodes import plain
+from launcher.config.resolved import STAGED, Filled, Resolved, CliArgs
+from launcher.config.selection import choose
+from launcher.config.settings_file import read
 from launcher.config.validate import irrelevant
 from launcher.resume import find as resume
 from launcher.resume.resume_point import Resume
 from launcher.run import prepare as start
 from launcher.run.prepare import Start
 from launcher.run_folder import run_folder
-from launcher.stages import asked, earlier, record
+from launcher.stages import record, selection
+from launcher.stages import selection as asked
 from launcher.stages.record import Record
 from models.catalog import Stage
 
@@ -78,21 +84,18 @@ def prepare(words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic])
     """
     if (chain := of_stages(words, out, diagnostics)) is not None:
         return chain
-    words, wrong = asked.with_weights(words)
+    words, wrong = selection.with_weights(words)
     return start.prepare(words, out, [*diagnostics, *wrong])
 
 
 def of_stages(
-    words: CliArgs,
-    out: Path | None,
-    diagnostics: Sequence[Diagnostic],
-    one: Prepare = start.prepare,
+    words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], one: Prepare = start.prepare
 ) -> Chain | None:
     """As `prepare`; None: it is one run, of which nothing is decided. `one` decides a stage."""
-    before = earlier.find(words, out)
+    before = find(words, out)
     if before is not None:
         return _going_on(before, words, out, diagnostics, one)
-    stages = asked.stages(words) if words.resume in (None, resume.AUTO) else ()
+    stages = selection.stages(words) if words.resume in (None, resume.AUTO) else ()
     return _new(stages, words, out, diagnostics, one) if stages else None
 
 
@@ -103,7 +106,7 @@ def _new(
     diagnostics: Sequence[Diagnostic],
     one: Prepare,
 ) -> Chain:
-    words, wrong = asked.from_of(words, stages[0])
+    words, wrong = selection.from_of(words, stages[0])
     found = [*diagnostics, *wrong]
     line = None
     if words.resume is not None:
@@ -189,14 +192,10 @@ def _wrong_folder(folder: Path, out: Path | None) -> Sequence[Diagnostic]:
 
 
 def _going_on(
-    before: Record,
-    words: CliArgs,
-    out: Path | None,
-    diagnostics: Sequence[Diagnostic],
-    one: Prepare,
+    before: Record, words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], one: Prepare
 ) -> Chain:
     found = [*diagnostics, *_misplaced(before, words, out)]
-    declared = earlier.stages(before)
+    declared = stages(before)
     links: list[Link] = []
     for name, folder in before.stages.items():
         stage = declared.get(name, Stage(name, ""))
@@ -240,3 +239,58 @@ def _nothing_left(before: Record) -> str:
         f"nothing is left to do: all stages of {before.folder} were completed; "
         f"to train one longer: {PROGRAM} resume {last} --epochs N --reset schedule"
     )
+
+
+def find(words: CliArgs, out: Path | None) -> Record | None:
+    """The chain that goes on; None: there is none, or what goes on is no chain.
+
+    With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
+    completed. Reads the disk.
+    """
+    if words.resume is None:
+        return None
+    if words.resume != resume.AUTO:
+        return record.load(Path(words.resume))
+    if out is not None:
+        return record.load(out)
+    names = [one.name for one in asked.stages(words)]
+    return _latest(words, names) if names else None
+
+
+def stages(chain: Record) -> dict[str, Stage]:
+    """What the family of a chain declares of its stages, by name. Reads the disk."""
+    try:
+        family = node_of(read(_first(chain)), "model.family")
+        declared = staging.declared(family.value) if family is not None else ()
+    except SettingsError:  # such as a task of one's own that has moved; its run tells of it
+        return {}
+    return {one.name: one for one in declared}
+
+
+def _first(chain: Record) -> Path:
+    return next(iter(chain.stages.values())) / run_folder.SETTINGS
+
+
+def _latest(words: CliArgs, names: list[str]) -> Record | None:
+    choice = choose(words, typed.read_files(words))
+    found = run_folder.PARENT.glob(f"*/{run_folder.STAGES}")
+    times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
+    for _, folder in times:
+        chain = record.load(folder)
+        if chain is None or list(chain.stages) != names:
+            continue
+        if all(map(record.is_completed, chain.stages.values())):
+            continue
+        if _model(chain) == [choice.family, choice.size]:
+            return chain
+    return None
+
+
+def _model(chain: Record) -> list[object]:
+    """The family and size of a chain."""
+    try:
+        root = read(_first(chain))
+    except SettingsError:
+        return []
+    nodes = [node_of(root, key) for key in ("model.family", "model.size")]
+    return [node and plain(node) for node in nodes]

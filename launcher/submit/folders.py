@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run_folder.run_folder import RunFolder
-from launcher.stages import course
+from launcher.stages import execute
 from launcher.submit.jobs import LINES, NEXT, Job, Submission
 
 
@@ -27,7 +27,7 @@ class Folders:
         stages = submission.stages
         try:
             if stages is not None and not stages.goes_on:
-                self._chain = course.make(stages)
+                self._chain = execute.make(stages)
             for job in submission.jobs:
                 self._folder(job.logs)
                 self._write(job.script, job.text)

@@ -13,8 +13,8 @@ from launcher.config.resolved import STAGED, CliArgs
 from launcher.resume import find
 from launcher.run.prepare import Start
 from launcher.run_folder import run_folder
-from launcher.stages import asked as asked_stages
 from launcher.stages import pipeline
+from launcher.stages import selection as asked_stages
 from launcher.submit import checks, sweep
 from launcher.submit import words as words_of
 from launcher.submit.asked import FOLDER, Asked

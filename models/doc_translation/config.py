@@ -111,7 +111,7 @@ class Model(BaseModel, extra="forbid", frozen=True):
             description="Subfolders of `pretrained` that may fill less than 95 % of the weights.",
             json_schema_extra={
                 "unless": {"model.pretrained": [None]},
-                "legal": "some of global, local, decoder",
+                "allowed": "some of global, local, decoder",
             },
         ),
     ] = []
@@ -125,7 +125,7 @@ class Model(BaseModel, extra="forbid", frozen=True):
             "are dropped. Default: the first ones.",
             json_schema_extra={
                 "unless": {"model.pretrained": [None]},
-                "legal": "layer numbers such as [0, 2, 4]",
+                "allowed": "layer numbers such as [0, 2, 4]",
             },
         ),
     ] = None
@@ -152,7 +152,7 @@ class Data(BaseModel, extra="forbid", frozen=True):
         str,
         Field(
             pattern=r"^[A-Za-z][A-Za-z_-]*$",
-            json_schema_extra={"legal": "a language such as en"},
+            json_schema_extra={"allowed": "a language such as en"},
             description="The language of paragraphs that are drawn: their key.",
         ),
     ] = "en"
@@ -160,7 +160,7 @@ class Data(BaseModel, extra="forbid", frozen=True):
         str,
         Field(
             pattern=r"^[A-Za-z][A-Za-z_-]*$",
-            json_schema_extra={"legal": "a language such as zh"},
+            json_schema_extra={"allowed": "a language such as zh"},
             description="The language to translate into: folder `zh_mmd`, key `zh`; decides how "
             "BLEU cuts words.",
         ),

@@ -99,7 +99,7 @@ class Data(BaseModel, extra="forbid", frozen=True):
         Field(
             min_length=2,
             max_length=2,
-            json_schema_extra={"legal": "height and width, such as [480, 640]"},
+            json_schema_extra={"allowed": "height and width, such as [480, 640]"},
             description="Height and width of the sensor, where a RAW file does not tell. Default: "
             "what the events reach.",
         ),

@@ -47,7 +47,7 @@ def test_what_cannot_be_fetched_is_told(server, capsys, answer, code):
     assert fetch() == code
     assert f"the server answers {answer.status}" in capsys.readouterr().err
     assert fetch("--json") == code
-    assert json.loads(capsys.readouterr().out)["faults"][0]["severity"] == "error"
+    assert json.loads(capsys.readouterr().out)["diagnostics"][0]["severity"] == "error"
 
 
 @pytest.mark.parametrize(

@@ -253,8 +253,8 @@ def test_processes_of_torchrun_are_not_asked_for_again(program, monkeypatch):
 def test_faults_for_machines_are_json_on_stdout(program):
     done = program("--json", "--mode", "fsat")
     assert (done.returncode, done.stderr) == (2, "")
-    fault = json.loads(done.stdout)["faults"][0]
-    assert (fault["key"], fault["nearest"]) == ("mode", "fast")
+    fault = json.loads(done.stdout)["diagnostics"][0]
+    assert (fault["key"], fault["did_you_mean"]) == ("mode", "fast")
 
 
 def test_a_secret_of_the_environment_is_not_told(monkeypatch):

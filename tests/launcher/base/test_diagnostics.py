@@ -566,7 +566,7 @@ def test_for_machines_a_fault_is_an_object_with_its_fields():
             "value": "b",
             "from": "x.yaml, line 1: a",
             "replaced": {"value": 1, "from": "y"},
-            "legal": "c",
+            "allowed": "c",
             "nearest": "c",
             "mend": "d",
         }

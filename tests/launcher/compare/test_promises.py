@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.compare.promises import Figures, judge
+from launcher.compare.promises import Figures, check
 
 BASE = Figures(
     {
@@ -27,7 +27,7 @@ def row(**changes):
 
 
 def only(promised, figures, base=BASE):
-    (found,) = judge(promised, figures, base)
+    (found,) = check(promised, figures, base)
     return found.measured, found.kept, found.why
 
 
@@ -92,4 +92,4 @@ def test_a_metric_that_only_mode_default_reached_is_a_broken_promise():
 
 def test_mode_default_is_held_to_bytes_alone():
     promised = {"step_time": {"at_most": 0.001}, "host_peak_bytes": {"at_most": 1}}
-    assert [one.name for one in judge(promised, row(), None)] == ["host_peak_bytes"]
+    assert [one.name for one in check(promised, row(), None)] == ["host_peak_bytes"]

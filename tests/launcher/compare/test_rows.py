@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.compare.rows import Row, figures, measured, staged, thinned
-from tests.launcher.compare.measured import run
+from tests.launcher.compare.runs_on_disk import run
 from training.evaluation.target import parse
 
 ROW = Row("language:tiny", "fast", "local")
@@ -14,10 +14,10 @@ ROW = Row("language:tiny", "fast", "local")
 @pytest.fixture
 def cut(tmp_path):
     """Two repeats of five steps of a plan of a hundred, with an evaluation at the end."""
-    judged = {5: (2.0, 4.0)}
+    results = {5: (2.0, 4.0)}
     return [
-        run(tmp_path / "1", [9.0, 1.0, 1.0, 2.0, 2.0], stop_after=5, evaluations=judged),
-        run(tmp_path / "2", [9.0, 3.0, 3.0, 3.0, 3.0], stop_after=5, evaluations=judged),
+        run(tmp_path / "1", [9.0, 1.0, 1.0, 2.0, 2.0], stop_after=5, evaluations=results),
+        run(tmp_path / "2", [9.0, 3.0, 3.0, 3.0, 3.0], stop_after=5, evaluations=results),
     ]
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.base.diagnostics import counted
 from training.logging.quantities import amount, duration, real, size
 
 if TYPE_CHECKING:
-    from launcher.compare.match import Facts
-    from launcher.compare.promises import Judged
+    from launcher.compare.promises import PromiseResult
     from launcher.compare.rows import Row
+    from launcher.compare.runner import ComparisonFacts, Outcome
     from training.evaluation.target import Target
 
 NOTHING = "–"
@@ -19,7 +20,7 @@ MARKS = {True: "✓", False: "✗", None: ""}
 _EXTRAPOLATED = " *"
 
 
-def title(facts: Facts) -> str:
+def title(facts: ComparisonFacts) -> str:
     """What ran where, how often and how far."""
     limits = facts.limits
     far = "to its end"
@@ -88,7 +89,7 @@ def to_metric(row: Row) -> str:
     return "never reached" if row.never_reached else NOTHING
 
 
-def legend(rows: Sequence[Row], facts: Facts) -> Iterator[str]:
+def legend(rows: Sequence[Row], facts: ComparisonFacts) -> Iterator[str]:
     """What the marks of the table mean, where there are any."""
     if any(row.extrapolated.epoch or row.extrapolated.total for row in rows):
         yield "* extrapolated: worked out from the steps that were run, and not run to the end"
@@ -99,7 +100,7 @@ def legend(rows: Sequence[Row], facts: Facts) -> Iterator[str]:
         yield "the names and shapes of all parameters are the same in all of them"
 
 
-def bounds(one: Judged) -> str:
+def bounds(one: PromiseResult) -> str:
     """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
     least, most = one.promised.get("at_least"), one.promised.get("at_most")
     if least is not None and most is not None:
@@ -110,7 +111,7 @@ def bounds(one: Judged) -> str:
     return NOTHING if most is None else f"at most {_number(one, most)}"
 
 
-def measured(one: Judged) -> str:
+def measured(one: PromiseResult) -> str:
     """The ratio, or why there is none."""
     if one.measured is not None:
         return _number(one, one.measured)
@@ -119,14 +120,61 @@ def measured(one: Judged) -> str:
     return f"not measured ({one.why})" if one.why and one.why != "not measured" else "not measured"
 
 
-def _number(one: Judged, value: float) -> str:
+def _number(one: PromiseResult, value: float) -> str:
     return size(value) if one.name.endswith("_bytes") else f"{value:.3g}"
 
 
-def _of(said: object, value: float | None) -> str:
-    assert callable(said)
-    return NOTHING if value is None else str(said(value))
+def _of(render: object, value: float | None) -> str:
+    assert callable(render)
+    return NOTHING if value is None else str(render(value))
 
 
 def _mark(value: float | None, extrapolated: bool) -> str:
     return _EXTRAPOLATED if extrapolated and value is not None else ""
+
+
+def text(facts: ComparisonFacts, outcome: Outcome, folder: Path) -> str:
+    """All of it, the paths of the files last."""
+    return "\n".join(_lines(facts, outcome, folder))
+
+
+def _lines(facts: ComparisonFacts, outcome: Outcome, folder: Path) -> Iterator[str]:
+    yield ""
+    yield title(facts)
+    yield ""
+    head, *body = table(outcome.rows, facts.limits.until)
+    yield from _columns([head, *body])
+    for row in outcome.rows:
+        if row.error is not None:
+            yield f"{row.name} failed: {row.error}"
+    yield from legend(outcome.rows, facts)
+    promised = [row for row in outcome.rows if row.promises]
+    if promised:
+        yield ""
+        yield from _columns(
+            [("promise", "promised", "measured", ""), *_promises(outcome)], gap="  "
+        )
+    for warning in outcome.warnings:
+        yield f"note: {warning}"
+    yield ""
+    yield f"{folder / 'compare.html'} shows it; {folder / 'compare.json'} is for machines"
+
+
+def _promises(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+    for row in outcome.rows:
+        if row.promises:
+            yield (row.name, "", "", "")
+        for one in row.promises:
+            yield (
+                f"  {one.name}",
+                bounds(one),
+                measured(one),
+                MARKS[one.kept],
+            )
+
+
+def _columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> Iterator[str]:
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield gap.join(cells).rstrip()

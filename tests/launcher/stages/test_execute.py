@@ -14,7 +14,7 @@ import launcher
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.resolved import CliArgs
-from launcher.stages import course
+from launcher.stages import execute
 from launcher.stages import pipeline as chain_of
 from tests.launcher.stages.halves import halves
 from tests.runs.conftest import Program, environment
@@ -116,7 +116,7 @@ def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeyp
         if link.name == "upper":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    ended = course.carry_out(ready, False, lambda report: told.append(report.text), announce)
+    ended = execute.carry_out(ready, False, lambda report: told.append(report.text), announce)
     assert (ended.report.exit_code, told) == (75, ["stopped between two stages"])
     assert [one["status"] for one in ended.result["stages"]] == ["completed", "waiting"]
     assert json.loads((home / "between" / "result.json").read_text())["status"] == "stopped"

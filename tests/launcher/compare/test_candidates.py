@@ -10,8 +10,8 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import read
-from launcher.compare.child import arguments
-from launcher.compare.contestants import decide
+from launcher.compare.candidates import decide
+from launcher.compare.runner import arguments
 
 TINY = ["compare", "--model", "language:tiny"]
 
@@ -33,12 +33,12 @@ def refused(*words):
 
 def test_mode_default_is_always_compared_and_comes_first():
     found = decided("--modes", "fast, lite,fast", "--steps", "3")
-    assert [one.mode for one in found.contestants] == ["default", "fast", "lite"]
+    assert [one.mode for one in found.candidates] == ["default", "fast", "lite"]
 
 
 def test_every_mode_runs_under_every_engine():
     found = decided("--modes", "fast", "--engines", "local,ddp", "--nproc", "1")
-    pairs = [(one.mode, one.engine) for one in found.contestants]
+    pairs = [(one.mode, one.engine) for one in found.candidates]
     assert pairs == [
         *(("default", "local"), ("default", "ddp")),
         *(("fast", "local"), ("fast", "ddp")),
@@ -55,15 +55,15 @@ def test_every_mode_runs_under_every_engine():
 )
 def test_how_far_a_run_goes_leaves_its_plan_alone(words, setting):
     found = decided("--modes", "fast", *words)
-    assert all(setting in one.words.sets for one in found.contestants)
-    steps = [one.resolved.settings.train.max_steps for one in found.contestants]
+    assert all(setting in one.words.sets for one in found.candidates)
+    steps = [one.resolved.settings.train.max_steps for one in found.candidates]
     assert steps == [60, 15]
 
 
 def test_every_step_is_logged_unless_the_person_says_otherwise():
-    (default, _) = decided("--modes", "fast").contestants
+    (default, _) = decided("--modes", "fast").candidates
     assert "log.every=1" in default.words.sets
-    (default, _) = decided("--modes", "fast", "--set", "log.every=7").contestants
+    (default, _) = decided("--modes", "fast", "--set", "log.every=7").candidates
     assert "log.every=1" not in default.words.sets
     assert default.words.sets[0] == "log.every=7"
 
@@ -73,7 +73,7 @@ def test_a_run_is_told_the_words_of_the_person_and_those_of_the_comparison():
         *("--modes", "fast", "--engines", "ddp", "--nproc", "1", "--deterministic"),
         *("--lr", "1e-3", "--set", "train.seed=3", "--steps", "2"),
     ]
-    _, fast = decided(*words).contestants
+    _, fast = decided(*words).candidates
     typed = arguments(fast.words)
     assert typed == [
         *("--model=language:tiny", "--mode=fast", "--engine=ddp", "--lr=1e-3", "--nproc=1"),
@@ -88,18 +88,18 @@ def test_a_run_is_told_the_words_of_the_person_and_those_of_the_comparison():
 def test_all_that_is_wrong_is_told_at_once_and_nothing_is_written(capsys, tmp_path):
     words = ["--modes", "fsat", "--steps", "none", "--repeat", "0", "--set", "train.sede=1"]
     assert main([*TINY, *words]) == 2
-    told = capsys.readouterr().err
-    assert "--steps 'none' cannot be read" in told
-    assert "--repeat '0' cannot be read" in told
-    assert "mode 'fsat' is not known" in told
-    assert "nearest  fast" in told
-    assert told.count("key 'train.sede' is not known") == 1  # of both modes, once
+    content = capsys.readouterr().err
+    assert "--steps 'none' cannot be read" in content
+    assert "--repeat '0' cannot be read" in content
+    assert "mode 'fsat' is not known" in content
+    assert "nearest  fast" in content
+    assert content.count("key 'train.sede' is not known") == 1  # of both modes, once
     assert list(tmp_path.iterdir()) == []
 
 
 def test_limits_exclude_one_another():
-    told = refused("--modes", "fast", "--steps", "3", "--until", "val_loss=2")
-    assert "--steps and --until exclude one another" in told
+    content = refused("--modes", "fast", "--steps", "3", "--until", "val_loss=2")
+    assert "--steps and --until exclude one another" in content
 
 
 def test_something_must_be_named():
@@ -107,9 +107,9 @@ def test_something_must_be_named():
 
 
 def test_an_aim_that_is_none_is_refused():
-    told = refused("--modes", "fast", "--until", "soon")
-    assert "--until 'soon' cannot be read" in told
-    assert "legal    a metric and a number" in told
+    content = refused("--modes", "fast", "--until", "soon")
+    assert "--until 'soon' cannot be read" in content
+    assert "legal    a metric and a number" in content
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
@@ -136,8 +136,8 @@ def test_under_torchrun_it_is_refused(monkeypatch):
 
 def test_faults_are_told_to_machines_as_json(capsys):
     assert main([*TINY, "--modes", "fast", "--steps", "x", "--json"]) == 2
-    (fault,) = json.loads(capsys.readouterr().out)["faults"]
-    assert fault["what"] == "--steps 'x' cannot be read"
+    (diagnostic,) = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert diagnostic["message"] == "--steps 'x' cannot be read"
 
 
 def test_a_dry_run_tells_the_runs_and_writes_nothing(capsys, tmp_path):

@@ -9,30 +9,30 @@ from pathlib import Path
 import pytest
 
 from launcher.cli.parser import read
-from launcher.compare import match
-from launcher.compare.contestants import Contestant, Limits, Match
-from launcher.compare.match import Found
+from launcher.compare import runner
+from launcher.compare.candidates import Candidate, Comparison, Limits
+from launcher.compare.runner import CandidateRuns
 from launcher.config.resolved import CliArgs
-from tests.launcher.compare.measured import run
+from tests.launcher.compare.runs_on_disk import run
 from tests.launcher.given import resolved
 
 HALF = {"step_time": {"at_most": 0.5}}
 
 
-def contestant(mode, engine="local", promises=None, **stages):
+def candidate(mode, engine="local", promises=None, **stages):
     made = replace(resolved(), promises=promises or {})
     held = {name: replace(made, promises=promised) for name, promised in stages.items()}
-    return Contestant(mode, engine, CliArgs(), made, held)
+    return Candidate(mode, engine, CliArgs(), made, held)
 
 
 @pytest.fixture
 def rows(tmp_path):
     """Rows of contestants, each with the folders of its repeats."""
 
-    def make(*pairs: tuple[Contestant, Found], limits: Limits | None = None):
-        contestants = [one for one, _ in pairs]
-        held = Match(contestants, limits or Limits(steps=3), 1, tmp_path, [])
-        return match._rows(held, [found for _, found in pairs])
+    def make(*pairs: tuple[Candidate, CandidateRuns], limits: Limits | None = None):
+        candidates = [one for one, _ in pairs]
+        held = Comparison(candidates, limits or Limits(steps=3), 1, tmp_path, [])
+        return runner._rows(held, [found for _, found in pairs])
 
     return make
 
@@ -44,10 +44,10 @@ def folder(path: Path, seconds: float, **result) -> Path:
 
 def test_each_engine_is_held_to_mode_default_under_the_same_engine(rows, tmp_path):
     default, ddp, fast, fast_ddp = rows(
-        (contestant("default"), Found([folder(tmp_path / "a", 1.0)])),
-        (contestant("default", "ddp"), Found([folder(tmp_path / "b", 4.0)])),
-        (contestant("fast", promises=HALF), Found([folder(tmp_path / "c", 0.5)])),
-        (contestant("fast", "ddp", HALF), Found([folder(tmp_path / "d", 3.0)])),
+        (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
+        (candidate("default", "ddp"), CandidateRuns([folder(tmp_path / "b", 4.0)])),
+        (candidate("fast", promises=HALF), CandidateRuns([folder(tmp_path / "c", 0.5)])),
+        (candidate("fast", "ddp", HALF), CandidateRuns([folder(tmp_path / "d", 3.0)])),
     )
     assert default.promises == ddp.promises == ()
     assert [one.measured for one in fast.promises] == [0.5]
@@ -56,29 +56,29 @@ def test_each_engine_is_held_to_mode_default_under_the_same_engine(rows, tmp_pat
 
 def test_a_run_that_failed_has_a_row_that_says_so(rows, tmp_path):
     default, fast = rows(
-        (contestant("default"), Found([folder(tmp_path / "a", 1.0)])),
-        (contestant("fast", promises=HALF), Found(error="no memory")),
+        (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
+        (candidate("fast", promises=HALF), CandidateRuns(error="no memory")),
     )
     assert default.error is None
     assert fast.error == "no memory"
     assert [(one.kept, one.why) for one in fast.promises] == [(None, "the run failed")]
-    assert not match.Outcome([default, fast], []).is_sound
+    assert not runner.Outcome([default, fast], []).is_sound
 
 
 def test_what_was_not_run_says_so(rows, tmp_path):
     _, fast = rows(
-        (contestant("default"), Found([folder(tmp_path / "a", 1.0)])),
-        (contestant("fast"), Found()),
+        (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
+        (candidate("fast"), CandidateRuns()),
     )
     assert fast.error == "it was not run"
 
 
 def test_a_broken_promise_is_not_sound_and_one_not_measured_is(rows, tmp_path):
     def outcome(bounds):
-        return match.Outcome(
+        return runner.Outcome(
             rows(
-                (contestant("default"), Found([folder(tmp_path / "a", 1.0)])),
-                (contestant("fast", promises=bounds), Found([folder(tmp_path / "b", 0.9)])),
+                (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
+                (candidate("fast", promises=bounds), CandidateRuns([folder(tmp_path / "b", 0.9)])),
             ),
             [],
         )
@@ -96,11 +96,12 @@ def test_a_mode_in_stages_has_a_row_for_all_of_it_and_one_for_each(rows, tmp_pat
     (whole / "result.json").write_text(json.dumps({"status": "completed", "stages": stages}))
     memory = {"peak_memory": {"at_most": 0.5}}
     limit = {"host_peak_bytes": {"at_most": 499}}
-    staged = contestant("staged", promises=memory, encoder={**memory, **limit}, text=memory)
+    staged = candidate("staged", promises=memory, encoder={**memory, **limit}, text=memory)
     assert staged.promises == memory
 
     default, all_of_it, encoder, text = rows(
-        (contestant("default"), Found([folder(tmp_path / "a", 1.0)])), (staged, Found([whole]))
+        (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
+        (staged, CandidateRuns([whole])),
     )
     assert [row.stage for row in (all_of_it, encoder, text)] == [None, "encoder", "text"]
     assert default.peak_memory_bytes == 300
@@ -111,10 +112,10 @@ def test_a_mode_in_stages_has_a_row_for_all_of_it_and_one_for_each(rows, tmp_pat
 
 
 def test_mode_staged_is_decided_stage_by_stage(monkeypatch, tmp_path):
-    from launcher.compare.contestants import decide
+    from launcher.compare.candidates import decide
 
     monkeypatch.chdir(tmp_path)
     words = ["compare", "--model", "eeg_text:tiny", "--modes", "staged", "--steps", "2"]
-    _, staged = decide(read(words)).contestants
+    _, staged = decide(read(words)).candidates
     assert list(staged.stages) == ["encoder", "text"]
     assert staged.mode == "staged"

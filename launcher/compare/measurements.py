@@ -18,7 +18,7 @@ from training.timing import warmup
 
 
 @dataclass(frozen=True)
-class Step:
+class MeasuredStep:
     """One update, as its line in metrics.jsonl tells; of a line over several, their mean."""
 
     seconds: float
@@ -48,7 +48,7 @@ class Measured:
     """result.json."""
     plan: Mapping[str, Any]
     """The solved numbers of its whole plan: training.callbacks.base.Budget."""
-    steps: Sequence[Step]
+    steps: Sequence[MeasuredStep]
     evaluations: Sequence[EvalResult]
     aim: Target | None = None
     """What the run was to reach."""
@@ -68,7 +68,7 @@ class Measured:
         return len(self.steps) >= self.plan["total_steps"] or not cut
 
     @property
-    def counted(self) -> Sequence[Step]:
+    def counted(self) -> Sequence[MeasuredStep]:
         """The steps without those of the warm-up; a line that holds one of these goes whole."""
         left = warmup(len(self.steps))
         at = 0
@@ -122,8 +122,8 @@ class Measured:
     def seconds_until(self, step: int) -> float:
         """Training from the first step on, with all evaluations up to that after `step`."""
         times = list(accumulate((one.seconds for one in self.steps), initial=0.0))
-        judged = sum(one.seconds for one in self.evaluations if one.step <= step)
-        return times[min(step, len(self.steps))] + judged
+        results = sum(one.seconds for one in self.evaluations if one.step <= step)
+        return times[min(step, len(self.steps))] + results
 
     def curve(self, metric: str) -> list[tuple[float, float]]:
         """(seconds, value) of each evaluation."""
@@ -151,14 +151,14 @@ def read(folder: Path, aim: Target | None = None) -> Measured | None:
     steps = list(_steps([line for line in metrics if line["kind"] == "train"]))
     if plan is None or not steps:
         return None
-    judged = [line["facts"] for line in events if line["kind"] == "evaluated"]
-    evaluations = [EvalResult(one["step"], one["seconds"], one["metrics"]) for one in judged]
+    results = [line["facts"] for line in events if line["kind"] == "evaluated"]
+    evaluations = [EvalResult(one["step"], one["seconds"], one["metrics"]) for one in results]
     if aim is not None and (best := result["best"]) is not None:
         aim = aim.aimed(Goal(best["metric"], best["direction"]))
     return Measured(result, plan, steps, evaluations, aim)
 
 
-def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
+def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
     before, units = 0, 0
     for line in lines:
         window = line["step"] - before
@@ -166,7 +166,7 @@ def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
         each = (line["tokens"] - units) / max(window, 1)
         for place in range(window):
             shown = loss if place == window - 1 else None
-            yield Step(line["step_time_s"], line["data_time_s"], each, shown, window)
+            yield MeasuredStep(line["step_time_s"], line["data_time_s"], each, shown, window)
         before, units = line["step"], line["tokens"]
 
 

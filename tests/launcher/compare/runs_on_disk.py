@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launcher.compare.measures import Measured, read
+from launcher.compare.measurements import Measured, read
 from launcher.run_folder import run_folder
 from training.callbacks.base import TrainPlan
 from training.evaluation.target import Target
@@ -32,7 +32,7 @@ def run(
 ) -> Measured:
     """A run of a step for each of `seconds`; `evaluations`: step -> (val_loss, seconds)."""
     folder.mkdir(parents=True, exist_ok=True)
-    judged = evaluations or {}
+    results = evaluations or {}
     plan = TrainPlan(
         *(total, per_epoch, 8, 8, 1, 1, "tokens"),
         eval_every=eval_every,
@@ -44,7 +44,7 @@ def run(
             "kind": "evaluated",
             "facts": {"step": step, "seconds": took, "metrics": {"val_loss": loss}},
         }
-        for step, (loss, took) in judged.items()
+        for step, (loss, took) in results.items()
     ]
     lines = []
     for last in sorted({1, *range(window, len(seconds) + 1, window), len(seconds)}):
@@ -60,8 +60,8 @@ def run(
                 "data_time_s": mean / 4,
             }
         )
-    best = min((loss for loss, _ in judged.values()), default=None)
-    told = {
+    best = min((loss for loss, _ in results.values()), default=None)
+    content = {
         "status": "completed",
         "parameters": 1000,
         "architecture": "abc",
@@ -72,7 +72,7 @@ def run(
     }
     for name, found in ((run_folder.METRICS, lines), (run_folder.EVENTS, events)):
         (folder / name).write_text("".join(encode(one) + "\n" for one in found))
-    (folder / run_folder.RESULT).write_text(json.dumps(told))
+    (folder / run_folder.RESULT).write_text(json.dumps(content))
     measured = read(folder, aim)
     assert measured is not None
     return measured

@@ -17,7 +17,7 @@ from launcher.config.schema import model_name
 from launcher.run import start_plan
 from launcher.run_folder import run_folder
 from launcher.stages import record
-from launcher.stages.course import Ended
+from launcher.stages.execute import Ended
 from launcher.stages.pipeline import Chain, Link
 from training.logging.quantities import duration, real, size
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from launcher.compare import busy
-from launcher.compare.busy import Load, Watch, doubts
+from launcher.compare import machine_load
+from launcher.compare.machine_load import Load, Watch, load_warnings
 
 SPIN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 
 
 def test_what_a_run_of_ours_takes_is_not_laid_to_others():
-    before = busy._own_s()
+    before = machine_load._own_s()
     subprocess.run([sys.executable, "-c", SPIN], check=True)
-    assert 0.3 <= busy._own_s() - before < 3
+    assert 0.3 <= machine_load._own_s() - before < 3
     assert Watch().load().cores >= 1
 
 
@@ -27,10 +27,10 @@ def test_a_run_that_had_its_cores_is_not_doubtful():
 
 def test_a_busy_machine_is_told_in_a_line():
     loads = [Load(0.0, 2), Load(1.5, 2), Load(1.7, 2)]
-    assert list(doubts(5.0, loads, 2)) == [
+    assert list(load_warnings(5.0, loads, 2)) == [
         "the machine was busy before the first run: 5.0 processes wanted its 2 cores in the last "
         "minute",
         "during 2 of 3 runs others used 1.5 to 1.7 of 2 cores: times and their ratios are doubtful",
     ]
-    assert list(doubts(0.2, loads[:1], 2)) == []
-    assert list(doubts(None, [], 2)) == []
+    assert list(load_warnings(0.2, loads[:1], 2)) == []
+    assert list(load_warnings(None, [], 2)) == []

@@ -10,20 +10,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from launcher.compare import page, table, words
-from launcher.compare.contestants import Limits
-from launcher.compare.match import Facts, Outcome
-from launcher.compare.promises import Judged
+from launcher.compare import report, tables
+from launcher.compare.candidates import Limits
+from launcher.compare.promises import PromiseResult
 from launcher.compare.rows import Extrapolated, Row
+from launcher.compare.runner import ComparisonFacts, Outcome
 from training.evaluation.target import parse
 
-FACTS = Facts("cmd <b>", "2 cores", "cpu", Limits(steps=6), 2, datetime(2026, 1, 2, 3, 4))
+FACTS = ComparisonFacts("cmd <b>", "2 cores", "cpu", Limits(steps=6), 2, datetime(2026, 1, 2, 3, 4))
 PROMISES = (
-    Judged("total_time", {"at_most": 0.34}, 0.2, True),
-    Judged("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
-    Judged("device_peak", {"at_most": 0.6}, None, None, "no GPU"),
-    Judged("parameters", {"at_least": 1.0, "at_most": 1.0}, 1.0, True),
-    Judged("host_peak_bytes", {"at_most": 2**30}, 2**29, True),
+    PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
+    PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
+    PromiseResult("device_peak", {"at_most": 0.6}, None, None, "no GPU"),
+    PromiseResult("parameters", {"at_least": 1.0, "at_most": 1.0}, 1.0, True),
+    PromiseResult("host_peak_bytes", {"at_most": 2**30}, 2**29, True),
 )
 
 
@@ -58,7 +58,7 @@ OUTCOME = Outcome(ROWS, ["the machine was busy"])
 
 
 def test_the_table_tells_every_row_and_the_promises_below():
-    lines = table.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
+    lines = tables.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
     assert lines[1] == "on 2 cores; each run for 6 steps, 2 times in turns"
     default = next(line for line in lines if line.startswith("default"))
     assert re.split(r"\s{2,}", default) == [
@@ -66,12 +66,12 @@ def test_the_table_tells_every_row_and_the_promises_below():
         *("26.0k", "–", "512.0 MiB", "128.0 MiB", "val_loss 2.5000"),
     ]
     assert "lite local failed: it <broke>" in lines
-    told = [re.split(r"\s{2,}", line.strip()) for line in lines]
-    assert ["total_time", "at most 0.34", "0.2", "✓"] in told
-    assert ["step_time", "at most 0.5", "0.75", "✗"] in told
-    assert ["device_peak", "at most 0.6", "not measured (no GPU)"] in told
-    assert ["parameters", "1", "1", "✓"] in told
-    assert ["host_peak_bytes", "at most 1.0 GiB", "512.0 MiB", "✓"] in told
+    content = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    assert ["total_time", "at most 0.34", "0.2", "✓"] in content
+    assert ["step_time", "at most 0.5", "0.75", "✗"] in content
+    assert ["device_peak", "at most 0.6", "not measured (no GPU)"] in content
+    assert ["parameters", "1", "1", "✓"] in content
+    assert ["host_peak_bytes", "at most 1.0 GiB", "512.0 MiB", "✓"] in content
     assert "note: the machine was busy" in lines
 
 
@@ -83,13 +83,13 @@ def test_the_table_tells_every_row_and_the_promises_below():
         (full("fast"), "–"),
     ],
 )
-def test_the_time_to_a_metric_has_a_column_where_it_was_asked_for(row, told):
-    head, line = words.table([row], parse("val_loss <= 2"))
-    assert (head[-1], line[-1]) == ("to val_loss <= 2", told)
+def test_the_time_to_a_metric_has_a_column_where_it_was_asked_for(row, content):
+    head, line = tables.table([row], parse("val_loss <= 2"))
+    assert (head[-1], line[-1]) == ("to val_loss <= 2", content)
 
 
 def test_a_step_of_seconds_is_told_in_seconds():
-    assert words.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
+    assert tables.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
 
 
 class Balanced(HTMLParser):
@@ -108,7 +108,7 @@ class Balanced(HTMLParser):
 
 
 def test_the_page_is_one_sound_file_that_needs_no_network():
-    html = page.render(FACTS, OUTCOME)
+    html = report.render(FACTS, OUTCOME)
     reader = Balanced()
     reader.feed(html)
     assert reader.open == []
@@ -119,22 +119,22 @@ def test_the_page_is_one_sound_file_that_needs_no_network():
 
 
 def test_every_plot_is_sound_svg_and_draws_every_row_that_was_measured():
-    figures = re.findall(r"<svg.*?</svg>", page.render(FACTS, OUTCOME))
+    figures = re.findall(r"<svg.*?</svg>", report.render(FACTS, OUTCOME))
     drawn = [ElementTree.fromstring(figure) for figure in figures]
     assert len(drawn) == 6  # a step, memory twice, time, metric, loss
     for figure in drawn:
-        told = " ".join(text.text or "" for text in figure.iter("text"))
-        assert "default local" in told and "fast local" in told
+        content = " ".join(text.text or "" for text in figure.iter("text"))
+        assert "default local" in content and "fast local" in content
 
 
 def test_nothing_is_plotted_where_all_failed():
-    html = page.render(FACTS, Outcome([ROWS[2]], []))
+    html = report.render(FACTS, Outcome([ROWS[2]], []))
     assert "<svg" not in html
 
 
 def test_a_row_has_the_same_colour_in_every_plot():
     rows = [full("default"), full("fast", step_s=None), full("lite")]
-    figures = re.findall(r"<svg.*?</svg>", page.render(FACTS, Outcome(rows, [])))
+    figures = re.findall(r"<svg.*?</svg>", report.render(FACTS, Outcome(rows, [])))
     steps, memory, *_ = (re.findall(r"fill=\"var\((--c\d)\)", figure) for figure in figures)
     assert steps == ["--c0", "--c2"]
     assert memory == ["--c0", "--c1", "--c2"]

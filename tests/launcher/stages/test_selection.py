@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.stages import record, weights
+from launcher.stages import record, selection
 from models.catalog import Stage
 
 UPPER = Stage("upper", "it learns", loads="model.start", of=("lower", "middle"))
@@ -17,7 +17,7 @@ def made(folder, *files):
 
 
 def found(path):
-    return weights.find(str(path), UPPER)
+    return selection.find(str(path), UPPER)
 
 
 def refused(path):

@@ -11,7 +11,7 @@ from typing import Any
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.cli.parser import Request
 from launcher.config.entries import PERSONS
-from launcher.config.resolved import CliArgs, Resolved
+from launcher.config.resolved import Resolved, CliArgs
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Chain
@@ -49,7 +49,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """One mode under one engine: a run that can begin."""
 
     mode: str
@@ -79,17 +79,17 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Match:
+class Comparison:
     """A comparison that is decided and not started."""
 
-    contestants: Sequence[Contestant]
+    candidates: Sequence[Candidate]
     limits: Limits
     repeats: int
     folder: Path
     warnings: Sequence[Diagnostic]
 
 
-def decide(request: Request) -> Match:
+def decide(request: Request) -> Comparison:
     """All that can be decided by reading settings files. Raises SettingsError with all faults."""
     diagnostics = list(request.diagnostics)
     limits, repeats = (
@@ -105,23 +105,23 @@ def decide(request: Request) -> Match:
         for mode in dict.fromkeys((BASELINE, *modes))
         for engine in dict.fromkeys(engines) or [request.words.engine]
     ]
-    known: list[str] = [render([fault]) for fault in diagnostics]
+    known: list[str] = [render([diagnostic]) for diagnostic in diagnostics]
     warnings: list[Diagnostic] = []
     found = []
     for mode, engine in pairs:
         try:
             found.append(_contestant(request.words, mode, engine, limits))
         except SettingsError as error:
-            diagnostics += _fresh(error.diagnostics, known)
+            diagnostics += _unseen(error.diagnostics, known)
         else:
-            warnings += _fresh(found[-1].warnings, known)
+            warnings += _unseen(found[-1].warnings, known)
     folder = _folder(request, found[0].resolved if found else None, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
-    return Match(found, limits, repeats or 1, folder, warnings)
+    return Comparison(found, limits, repeats or 1, folder, warnings)
 
 
-def _contestant(words: CliArgs, mode: str, engine: str | None, limits: Limits) -> Contestant:
+def _contestant(words: CliArgs, mode: str, engine: str | None, limits: Limits) -> Candidate:
     """Raises SettingsError where such a run cannot be."""
     sets = [*words.sets, *limits.sets]
     own = replace(words, mode=mode, mode_option="--mode", engine=engine, sets=sets)
@@ -138,8 +138,8 @@ def _contestant(words: CliArgs, mode: str, engine: str | None, limits: Limits) -
     for key, value in _to_be_measured(resolved, limits):
         if resolved.values[key].origin.layer not in PERSONS:
             sets.append(f"{key}={value}")
-    told, name = replace(own, sets=sets), resolved.settings.engine.name
-    return Contestant(mode, name, told, resolved, stages, warnings)
+    content, name = replace(own, sets=sets), resolved.settings.engine.name
+    return Candidate(mode, name, content, resolved, stages, warnings)
 
 
 def _to_be_measured(resolved: Resolved, limits: Limits) -> list[tuple[str, Any]]:
@@ -150,14 +150,14 @@ def _to_be_measured(resolved: Resolved, limits: Limits) -> list[tuple[str, Any]]
     return [(_LOG_EVERY, lines), ("train.preview", "false")]
 
 
-def _fresh(diagnostics: Sequence[Diagnostic], known: list[str]) -> list[Diagnostic]:
+def _unseen(diagnostics: Sequence[Diagnostic], known: list[str]) -> list[Diagnostic]:
     """Those that no other contestant has told already."""
-    fresh = []
-    for fault in diagnostics:
-        if (text := render([fault])) not in known:
+    unseen = []
+    for diagnostic in diagnostics:
+        if (text := render([diagnostic])) not in known:
             known.append(text)
-            fresh.append(fault)
-    return fresh
+            unseen.append(diagnostic)
+    return unseen
 
 
 def _names(values: Mapping[str, str], flag: str) -> list[str]:

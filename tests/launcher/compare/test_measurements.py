@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.compare.measures import read
+from launcher.compare.measurements import read
 from launcher.run_folder import run_folder
-from tests.launcher.compare.measured import run
+from tests.launcher.compare.runs_on_disk import run
 from training.evaluation.target import parse
 
 
@@ -41,8 +41,8 @@ def test_evaluations_of_two_cadences_that_fall_together_count_once(tmp_path):
 
 
 def test_an_epoch_longer_than_its_run_has_no_more_than_the_evaluation_at_the_end(tmp_path):
-    judged = {6: (2.0, 3.0)}
-    plan = {"stop_after": 6, "eval_every": None, "evaluations": judged, "per_epoch": 500}
+    results = {6: (2.0, 3.0)}
+    plan = {"stop_after": 6, "eval_every": None, "evaluations": results, "per_epoch": 500}
     assert run(tmp_path, [1.0] * 6, **plan).evaluations_per_epoch == 1
 
 
@@ -54,8 +54,8 @@ def test_a_run_that_lost_its_patience_has_planned_no_more(tmp_path):
 
 def test_the_time_to_a_metric_is_training_and_evaluation_up_to_it(tmp_path):
     seconds = [2.0] + [1.0] * 29
-    judged = {10: (3.0, 0.5), 20: (1.9, 0.25), 30: (1.5, 9.0)}
-    found = run(tmp_path, seconds, evaluations=judged, aim=parse("val_loss = 1.9"))
+    results = {10: (3.0, 0.5), 20: (1.9, 0.25), 30: (1.5, 9.0)}
+    found = run(tmp_path, seconds, evaluations=results, aim=parse("val_loss = 1.9"))
     assert found.reached_at_s == 21 + 0.5 + 0.25
     assert found.curve("val_loss") == [(11.5, 3.0), (21.75, 1.9), (40.75, 1.5)]
     assert not found.is_whole  # it would have gone on

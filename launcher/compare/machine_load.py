@@ -43,7 +43,7 @@ class Watch:
         return Load(max(0.0, others / seconds), psutil.cpu_count() or 1)
 
 
-def doubts(before: float | None, loads: Sequence[Load], wanted: int) -> Iterator[str]:
+def load_warnings(before: float | None, loads: Sequence[Load], wanted: int) -> Iterator[str]:
     """What to say of a machine on which `wanted` cores were not free, before or meanwhile."""
     if before is not None and before > wanted / 2:
         yield (

@@ -1,0 +1,325 @@
+"""What a comparison leaves: compare.json for machines, compare.html for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.compare import tables
+from launcher.compare.rows import Row, thinned
+from launcher.compare.runner import ComparisonFacts, Outcome
+from launcher.compare.tables import MARKS
+from training.logging.plain_json import encode
+from training.logging.quantities import duration, size
+
+if TYPE_CHECKING:
+    from launcher.compare.promises import PromiseResult
+    from launcher.compare.rows import Row
+
+JSON_FILE = "compare.json"
+PAGE = "compare.html"
+
+
+def write(folder: Path, facts: ComparisonFacts, outcome: Outcome) -> str:
+    """Leave both files in `folder`; the text of compare.json. Touches the disk."""
+    content = encode(_content(facts, outcome), indent=2)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JSON_FILE).write_text(content + "\n", encoding="utf-8")
+    (folder / PAGE).write_text(render(facts, outcome), encoding="utf-8")
+    return content
+
+
+def _content(facts: ComparisonFacts, outcome: Outcome) -> dict[str, Any]:
+    until = facts.limits.until
+    return {
+        "command": facts.command,
+        "machine": facts.machine,
+        "device": facts.device,
+        "at": facts.at.isoformat(timespec="seconds"),
+        "steps": facts.limits.steps,
+        "epochs": facts.limits.epochs,
+        "until": None if until is None else until.text(),
+        "repeats": facts.repeats,
+        "warnings": list(outcome.warnings),
+        "rows": [_row(row) for row in outcome.rows],
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    content = asdict(row)
+    for name in ("curve", "losses"):
+        content[name] = thinned(content[name])
+    return content
+
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #c8ccd4; --quiet: #5a6270; --good: #1a7f37;
+  --bad: #b42318; --ink: #1c2330; --c0: #2f6fde; --c1: #d9730d; --c2: #1d8f6a; --c3: #a347ba;
+  --c4: #b3861b; --c5: #c0394f; }
+@media (prefers-color-scheme: dark) { :root { --line: #3d434d; --quiet: #a0a8b6;
+  --good: #4ac26b; --bad: #ff8a80; --ink: #e6e9ef; --c0: #6ea8ff; --c1: #ffa657; --c2: #56d4a8;
+  --c3: #d493e8; --c4: #e3c05a; --c5: #ff8095; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .92rem; }
+caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0;
+  border-top: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 500; }
+code { overflow-wrap: anywhere; }
+figure { margin: 1.5rem 0; max-width: 60rem; }
+figcaption { font-weight: 600; margin-bottom: .4rem; }
+svg { width: 100%; height: auto; }
+svg text { font-size: 14px; fill: var(--ink); } svg text.quiet { fill: var(--quiet); }
+.axis { fill: none; stroke: var(--line); } .whisker { fill: none; stroke: var(--ink); }
+.quiet { color: var(--quiet); } .good { color: var(--good); } .bad { color: var(--bad); }
+"""
+_KIND = {True: "good", False: "bad", None: "quiet"}
+
+
+def render(facts: ComparisonFacts, outcome: Outcome) -> str:
+    """The page; it opens without a network."""
+    title = escape(f"Compared: {', '.join(dict.fromkeys(row.model for row in outcome.rows))}")
+    head = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n"
+    )
+    body = [f"<h1>{title}</h1>", *_body(facts, outcome)]
+    return head + "\n".join(["<body>", "<main>", *body, "</main>", "</body>", "</html>\n"])
+
+
+def _body(facts: ComparisonFacts, outcome: Outcome) -> Iterator[str]:
+    yield f'<p class="quiet">{escape(tables.title(facts))}; {facts.at:%Y-%m-%d %H:%M} UTC<br>'
+    yield f"<code>{escape(facts.command)}</code></p>"
+    for warning in outcome.warnings:
+        yield f'<p class="bad">{escape(warning)}</p>'
+    yield from _table("Measured", tables.table(outcome.rows, facts.limits.until))
+    for row in outcome.rows:
+        if row.error is not None:
+            yield f'<p class="bad">{escape(row.name)} failed: {escape(row.error)}</p>'
+    yield from (
+        f'<p class="quiet">{escape(line)}</p>' for line in tables.legend(outcome.rows, facts)
+    )
+    yield from _promises(outcome.rows)
+    yield from _plots(outcome.rows)
+    yield from _notes(outcome.rows)
+
+
+def _table(caption: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    head, *body = rows
+    yield f'<div class="wide"><table>\n<caption>{escape(caption)}</caption>\n<thead><tr>'
+    yield "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    yield "</tr></thead>\n<tbody>"
+    for cells in body:
+        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    yield "</tbody>\n</table></div>"
+
+
+def _promises(rows: Sequence[Row]) -> Iterator[str]:
+    if not any(row.promises for row in rows):
+        return
+    yield '<div class="wide"><table>\n<caption>Promised, beside mode default</caption>\n<thead><tr>'
+    for cell in ("mode", "promise", "promised", "measured", ""):
+        yield f'<th scope="col">{cell}</th>'
+    yield "</tr></thead>\n<tbody>"
+    for row in rows:
+        for one in row.promises:
+            yield _promise(row, one)
+    yield "</tbody>\n</table></div>"
+
+
+def _promise(row: Row, one: PromiseResult) -> str:
+    cells = (row.name, one.name.replace("_", " "), tables.bounds(one), tables.measured(one))
+    content = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr>{content}<td class="{_KIND[one.kept]}">{MARKS[one.kept]}</td></tr>'
+
+
+def _plots(rows: Sequence[Row]) -> Iterator[str]:
+    steps = [
+        Bar(row.name, [row.step_s], row.step_spread_s, colour)
+        for colour, row in enumerate(rows)
+        if row.step_s is not None
+    ]
+    if steps:
+        yield bars("A step: median, and its quartiles", steps, _seconds)
+    for title, name in (
+        ("Peak memory of the device", "device_peak_bytes"),
+        ("Peak memory of the host, whole process", "host_peak_bytes"),
+        ("Peak memory where tensors live, without what the program itself takes", _LIVE),
+    ):
+        known = [
+            Bar(row.name, [value], colour=colour)
+            for colour, row in enumerate(rows)
+            if (value := getattr(row, name)) is not None
+        ]
+        if known:
+            yield bars(title, known, size)
+    parts = next((list(row.time_split_s) for row in rows if row.time_split_s), [])
+    split = [Bar(r.name, [r.time_split_s[p] for p in parts]) for r in rows if r.time_split_s]
+    if split:
+        yield bars("Where the time of an epoch goes", split, duration, parts)
+    yield from _curves(rows)
+
+
+_LIVE = "peak_memory_bytes"
+
+
+def _curves(rows: Sequence[Row]) -> Iterator[str]:
+    metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
+    for title, name in (
+        (f"{metric} over the time of training", "curve"),
+        ("Training loss over the time of training", "losses"),
+    ):
+        series = [
+            Line(row.name, _finite(getattr(row, name)), colour) for colour, row in enumerate(rows)
+        ]
+        drawn = [one for one in series if len(one.points) > 1]
+        if drawn:
+            yield lines(title, drawn, "s")
+
+
+def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return thinned([(x, y) for x, y in points if math.isfinite(y)])
+
+
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    """What was filled in for this machine."""
+    for row in rows:
+        for note in row.notes:
+            yield f'<p class="quiet">{escape(row.name)}: {escape(note)}</p>'
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
+
+
+Format = Callable[[float], str]
+_WIDTH, _LEFT, _RIGHT = 860, 210, 110
+_BAR, _GAP = 20, 12
+_HEIGHT, _MARGIN = 260, 44
+SERIES = 6
+"""Colours there are; the page names them --c0 to --c5."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a bar plot."""
+
+    name: str
+    parts: Sequence[float]
+    """Stacked; one is a plain bar."""
+    whisker: tuple[float, float] | None = None
+    colour: int = 0
+    """Of a plain bar: the same for a row in every plot."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points (x, y) of one series."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    colour: int = 0
+
+
+def bars(title: str, rows: Sequence[Bar], render: Format, parts: Sequence[str] = ()) -> str:
+    """Horizontal bars that begin at 0, each with what it is `said` to be; `parts` are a key."""
+    top = 26 if parts else 6
+    height = top + len(rows) * (_BAR + _GAP) + 6
+    most = max((max(sum(row.parts), (row.whisker or (0, 0))[1]) for row in rows), default=0) or 1
+    scale = (_WIDTH - _LEFT - _RIGHT) / most
+    inner = [*_key(parts, range(len(parts)))]
+    for number, row in enumerate(rows):
+        inner += _bar(row, top + number * (_BAR + _GAP), scale, render, bool(parts))
+    return _figure(title, height, inner)
+
+
+def lines(title: str, series: Sequence[Line], x: str) -> str:
+    """Lines over a common time axis, with a key and the ends of both axes."""
+    points = [point for one in series for point in one.points]
+    (x_low, x_high), (y_low, y_high) = _ends([p[0] for p in points]), _ends([p[1] for p in points])
+    top = 22 * -(-len(series) // 3) + 8
+
+    def place(point: tuple[float, float]) -> str:
+        across = (point[0] - x_low) / (x_high - x_low)
+        up = (point[1] - y_low) / (y_high - y_low)
+        left = 70 + across * (_WIDTH - 70 - 20)
+        return f"{left:.1f},{top + (1 - up) * (_HEIGHT - _MARGIN):.1f}"
+
+    bottom = top + _HEIGHT - _MARGIN
+    inner = [*_key([one.name for one in series], [one.colour for one in series], columns=3)]
+    inner.append(f'<path class="axis" d="M70 {top}V{bottom}H{_WIDTH - 20}"/>')
+    for text, left, at, anchor in (
+        (f"{y_high:.4g}", 64.0, top + 10, "end"),
+        (f"{y_low:.4g}", 64, bottom, "end"),
+        (f"{x_low:.3g}", 70, bottom + 18, "middle"),
+        (f"{x_high:.3g} {x}", _WIDTH - 20, bottom + 18, "end"),
+    ):
+        inner.append(_text(text, left, at, anchor, "quiet"))
+    for one in series:
+        colour = f"var(--c{one.colour % SERIES})"
+        path = " ".join(place(point) for point in one.points)
+        inner.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if len(one.points) < 40:
+            for point in one.points:
+                x_at, _, y_at = place(point).partition(",")
+                inner.append(f'<circle cx="{x_at}" cy="{y_at}" r="3" fill="{colour}"/>')
+    return _figure(title, bottom + 26, inner)
+
+
+def _bar(row: Bar, top: float, scale: float, render: Format, stacked: bool) -> Iterator[str]:
+    middle = top + _BAR / 2 + 5
+    yield _text(row.name, _LEFT - 10, middle, "end")
+    left = float(_LEFT)
+    for part, value in enumerate(row.parts):
+        colour = part if stacked else row.colour
+        yield (
+            f'<rect x="{left:.1f}" y="{top}" width="{value * scale:.1f}" height="{_BAR}" '
+            f'fill="var(--c{colour % SERIES})"/>'
+        )
+        left += value * scale
+    if row.whisker is not None:
+        low, high = (_LEFT + end * scale for end in row.whisker)
+        y = top + _BAR / 2
+        yield (
+            f'<path class="whisker" d="M{low:.1f} {y}H{high:.1f}M{low:.1f} {y - 5}v10'
+            f'M{high:.1f} {y - 5}v10"/>'
+        )
+        left = max(left, high)
+    yield _text(render(sum(row.parts)), left + 8, middle, "start")
+
+
+def _key(names: Sequence[str], colours: Sequence[int], columns: int = SERIES) -> Iterator[str]:
+    width = (_WIDTH - 70) / min(columns, max(len(names), 1))
+    for number, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        left, top = 70 + number % columns * width, 6 + number // columns * 22
+        yield (
+            f'<rect x="{left:.0f}" y="{top}" width="12" height="12" '
+            f'fill="var(--c{colour % SERIES})"/>'
+        )
+        yield _text(name, left + 18, top + 11, "start")
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _text(text: str, left: float, top: float, anchor: str, kind: str = "label") -> str:
+    return (
+        f'<text class="{kind}" x="{left:.1f}" y="{top:.1f}" text-anchor="{anchor}">'
+        f"{escape(text)}</text>"
+    )
+
+
+def _figure(title: str, height: float, inner: Sequence[str]) -> str:
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(inner)}</svg></figure>"
+    )
