@@ -11,7 +11,7 @@ from typing import Any
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.cli.parser import Request
 from launcher.config.entries import PERSONS
-from launcher.config.resolved import Resolved, CliArgs
+from launcher.config.resolved import CliArgs, Resolved
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Chain

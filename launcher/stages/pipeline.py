@@ -13,7 +13,7 @@ from launcher.config import cli_args as typed
 from launcher.config import staging
 from launcher.config.entries import find as node_of
 from launcher.config.nodes import plain
-from launcher.config.resolved import STAGED, Filled, Resolved, CliArgs
+from launcher.config.resolved import STAGED, CliArgs, Filled, Resolved
 from launcher.config.selection import choose
 from launcher.config.settings_file import read
 from launcher.config.validate import irrelevant
@@ -89,7 +89,10 @@ def prepare(words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic])
 
 
 def of_stages(
-    words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], one: Prepare = start.prepare
+    words: CliArgs,
+    out: Path | None,
+    diagnostics: Sequence[Diagnostic],
+    one: Prepare = start.prepare,
 ) -> Chain | None:
     """As `prepare`; None: it is one run, of which nothing is decided. `one` decides a stage."""
     before = find(words, out)
@@ -192,7 +195,11 @@ def _wrong_folder(folder: Path, out: Path | None) -> Sequence[Diagnostic]:
 
 
 def _going_on(
-    before: Record, words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], one: Prepare
+    before: Record,
+    words: CliArgs,
+    out: Path | None,
+    diagnostics: Sequence[Diagnostic],
+    one: Prepare,
 ) -> Chain:
     found = [*diagnostics, *_misplaced(before, words, out)]
     declared = stages(before)

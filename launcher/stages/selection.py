@@ -9,7 +9,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.cli.options import FROM
 from launcher.config import cli_args as typed
 from launcher.config import staging
-from launcher.config.resolved import STAGED, Filled, CliArgs
+from launcher.config.resolved import STAGED, CliArgs, Filled
 from launcher.config.selection import choose
 from launcher.resume.find import AUTO, holds_run
 from launcher.stages import record
