@@ -13,7 +13,7 @@ import torch.distributed as dist
 from benchmarks.workload import Work
 from engines.base import Engine, OptimizerSpec, Options
 from engines.catalog import build_engine
-from engines.world import Place, ProcessWorld
+from engines.world import ProcessWorld, RankInfo
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
@@ -37,7 +37,7 @@ class Ours:
     """Our saver and reader around engine `local`; reading checks every byte."""
 
     def __init__(self, work: Work, folder: Path, in_background: bool) -> None:
-        world = ProcessWorld(Place(), torch.device("cpu"), 600.0)
+        world = ProcessWorld(RankInfo(), torch.device("cpu"), 600.0)
         self.engine = _local(work, world)
         self.folder = folder
         self.saver = Saver(folder, world, "local", Keep(1, 1, None), in_background)
@@ -56,7 +56,7 @@ class Copy:
     """A plain copy of the state: the least that leaves training free to go on."""
 
     def __init__(self, work: Work, folder: Path, is_kept: bool) -> None:
-        world = ProcessWorld(Place(), torch.device("cpu"), 600.0)
+        world = ProcessWorld(RankInfo(), torch.device("cpu"), 600.0)
         self.tensors = [piece.data for piece in _local(work, world).state().pieces]
         self.is_kept = is_kept
         self.copies: list[torch.Tensor] = []

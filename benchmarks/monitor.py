@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.figures import command, machine, quartiles, save_rows
-from training.resources.reading import Reader
+from training.resources.monitor import ResourceReader
 
 INTERVALS_S = (5, 10, 15, 30)
 """Those of cpu-only, mac, resource-efficient and default."""
@@ -45,7 +45,7 @@ class Row:
 def measure(device: torch.device, rounds: int, readings: int) -> list[Row]:
     """Take `rounds` times `readings`; a row for each of INTERVALS_S."""
     with tempfile.TemporaryDirectory() as folder:
-        reader = Reader(device, Path(folder))
+        reader = ResourceReader(device, Path(folder))
         reader.read()  # what is found once is found here
         taken = []
         for _ in range(rounds):

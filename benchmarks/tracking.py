@@ -20,10 +20,9 @@ from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.startup import seconds_until_line
 from training.about import About
 from training.callbacks.base import Callback, Outcome, StepMetrics, TrainPlan
-from training.logging.metrics import Metrics
-from training.trackers import callbacks
+from training.logging.metrics import MetricsWriter
+from training.trackers.base import TrackedRun, build_trackers
 from training.trackers.settings import Tracking
-from training.trackers.tracked import Tracked
 
 PACKAGES = ("torch", "wandb")
 WITHOUT, WITH = "not tracked", "--track wandb"
@@ -43,12 +42,12 @@ def logged_step(folder: Path, track: bool) -> float:
     """Seconds of one logged step in all hooks that write metrics, as a mean over STEPS."""
     folder.mkdir()
     about = About("language:tiny", "default", "local", "cpu", "fp32", 1, folder)
-    tracked = Tracked(
+    tracked = TrackedRun(
         folder, {}, {}, about, Tracking(), lambda kind, facts: None, lambda kind, text: None, ""
     )
     told: Sequence[Callback] = [
-        Metrics(folder),
-        *callbacks.build(["wandb"] if track else [], tracked),
+        MetricsWriter(folder),
+        *build_trackers(["wandb"] if track else [], tracked),
     ]
     train_plan = TrainPlan(STEPS, STEPS, 1, 1, 1, 1, "tokens")
     for callback in told:

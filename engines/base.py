@@ -177,7 +177,7 @@ class Engine(Protocol):
         """Clear the gradients after the last micro-batch and take no update."""
 
     @property
-    def survives_a_failed_pass(self) -> bool:
+    def can_retry_step(self) -> bool:
         """Whether the next pass finds everything in place where one raised, after `discard`."""
 
     @property

@@ -28,7 +28,7 @@ class Entry:
     """Whether it needs a process group for a single process too."""
     processes: int | None = None
     """How many are started where nobody says how many; None: one a GPU."""
-    cuts_parameters: bool = False
+    shards_parameters: bool = False
     """Whether a rank updates parts of parameters, wherever they are cut."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """What it sets by dotted key: above the mode, below the person's files."""
@@ -61,14 +61,14 @@ ENGINES = {
             "weights, gradients and optimizer state sharded over ranks (FSDP2)",
             "engines.fsdp",
             "fsdp",
-            cuts_parameters=True,
+            shards_parameters=True,
         ),
         Entry(
             "fsdp-offload",
             "fsdp with the shards kept in host memory",
             "engines.fsdp",
             "fsdp_offload",
-            cuts_parameters=True,
+            shards_parameters=True,
         ),
         Entry(
             "oss",
@@ -80,48 +80,48 @@ ENGINES = {
         Entry(
             "zero1",
             "optimizer state sharded over ranks (DeepSpeed)",
-            "engines.zero.deepspeed",
+            "engines.zero.engine",
             "Zero",
             ("deepspeed",),
             "zero1.json",
-            cuts_parameters=True,
+            shards_parameters=True,
         ),
         Entry(
             "zero2",
             "optimizer state and gradients sharded (DeepSpeed)",
-            "engines.zero.deepspeed",
+            "engines.zero.engine",
             "Zero",
             ("deepspeed",),
             "zero2.json",
-            cuts_parameters=True,
+            shards_parameters=True,
         ),
         Entry(
             "zero3",
             "weights, gradients and optimizer state sharded (DeepSpeed)",
-            "engines.zero.deepspeed",
+            "engines.zero.engine",
             "Zero",
             ("deepspeed",),
             "zero3.json",
-            cuts_parameters=True,
+            shards_parameters=True,
             settings=_NO_COMPILE,
         ),
         Entry(
             "zero2-offload",
             "zero2 with the optimizer and its state in host memory",
-            "engines.zero.deepspeed",
+            "engines.zero.engine",
             "Zero",
             ("deepspeed",),
             "zero2-offload.json",
-            cuts_parameters=True,
+            shards_parameters=True,
         ),
         Entry(
             "zero3-offload",
             "zero3 with weights, optimizer and its state in host memory",
-            "engines.zero.deepspeed",
+            "engines.zero.engine",
             "Zero",
             ("deepspeed",),
             "zero3-offload.json",
-            cuts_parameters=True,
+            shards_parameters=True,
             settings=_NO_COMPILE,
         ),
     )

@@ -18,7 +18,7 @@ from engines.replicated import Replicated
 
 def ddp(world: World, options: Options) -> Engine:
     """The engine ddp. A world of one has nobody to average with: it is then local."""
-    return Replicated(world, options, DuringBackward)
+    return Replicated(world, options, BucketedAveraging)
 
 
 class Replica(Module):
@@ -42,7 +42,7 @@ class Replica(Module):
             return getattr(super().__getattr__("module"), name)
 
 
-class DuringBackward:
+class BucketedAveraging:
     """Averages gradients bucket by bucket as backward gives them.
 
     DDP wants to know beforehand whether a backward pass leaves parameters out; to search the graph

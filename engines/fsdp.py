@@ -22,11 +22,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Module
 
 from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
+from engines.device import use_threads
+from engines.optimizer_step import OptimizerStep
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, place
 from engines.state import check_cover, gather_state, load_steps, shapes_of
-from engines.threads import use_threads
-from engines.updates import Updates
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class FSDP:
         self._named = dict(model.named_parameters())
         if self._offloads:
             self._restore.append(use_threads(self._options.offload_threads, self.world.local_size))
-        self._updates = Updates(
+        self._updates = OptimizerStep(
             self.world,
             model,
             self._named,
@@ -123,7 +123,7 @@ class FSDP:
         self._updates.discard()
 
     @property
-    def survives_a_failed_pass(self) -> bool:
+    def can_retry_step(self) -> bool:
         return False  # its modules stay gathered, in the middle of their pass
 
     @property

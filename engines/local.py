@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from torch.nn import Module
 
 from engines.base import Engine, Options, World
-from engines.gradients import average
+from engines.optimizer_step import average
 from engines.replicated import Replicated
 
 
 def local(world: World, options: Options) -> Engine:
     """The engine local; with more processes gradients are averaged in one piece after backward."""
-    return Replicated(world, options, AfterBackward)
+    return Replicated(world, options, FlatAveraging)
 
 
-class AfterBackward:
+class FlatAveraging:
     """Averages all gradients at once when the last backward pass is through."""
 
     def __init__(self, model: Module, world: World, options: Options):

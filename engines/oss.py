@@ -8,7 +8,7 @@ from fairscale.optim.oss import OSS
 from torch.optim import Optimizer
 
 from engines.base import Engine, OptimizerSpec, Options, World
-from engines.ddp import DuringBackward
+from engines.ddp import BucketedAveraging
 from engines.replicated import Replicated
 
 
@@ -17,7 +17,7 @@ def oss(world: World, options: Options) -> Engine:
 
     Gradients are averaged by torch's DDP; FairScale's own ShardedDDP is not kept up with torch.
     """
-    return Replicated(world, options, DuringBackward, WholeParameters())
+    return Replicated(world, options, BucketedAveraging, WholeParameters())
 
 
 class WholeParameters:

@@ -1,11 +1,8 @@
 """What a precision means, the same under every engine."""
 
-# fp32, tf32, bf16 and fp16 keep weights, gradients and optimizer state in fp32. bf16 and fp16 run
-# the forward pass under autocast, which is put inside the model that an engine wraps: opened around
-# an engine it would be disabled within some, and differ between others.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -83,3 +80,42 @@ def _autocast(
 def _widen(dtype: torch.dtype, value: Any) -> Any:
     # Losses are taken outside: a cross-entropy of bf16 logits would be computed in bf16.
     return value.float() if isinstance(value, Tensor) and value.dtype == dtype else value
+
+
+class LossScale:
+    """Halves when gradients overflow, doubles after 2000 updates in a row without.
+
+    Source: Micikevicius et al., Mixed Precision Training, 2018, section 3.2; the numbers are those
+    of torch.amp.GradScaler. The state is the same on every rank as long as each is told the same.
+    """
+
+    GROWTH, BACKOFF, INTERVAL = 2.0, 0.5, 2000
+    LEAST = 1.0
+
+    def __init__(self, value: float = 2.0**16):
+        self.value = value
+        self.good_updates = 0
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss * self.value
+
+    def told(self, overflow: bool) -> None:
+        """Take note of an update that was taken, or skipped for an overflow."""
+        if overflow:
+            self.value = max(self.value * self.BACKOFF, self.LEAST)
+            self.good_updates = 0
+            return
+        self.good_updates += 1
+        if self.good_updates == self.INTERVAL:
+            self.value *= self.GROWTH
+            self.good_updates = 0
+
+    def state(self) -> dict[str, float]:
+        return {"value": self.value, "good_updates": float(self.good_updates)}
+
+    def load(self, state: Mapping[str, float]) -> None:
+        """Go on from what `state` gave; one that is empty changes nothing."""
+        if not state:
+            return
+        self.value = state["value"]
+        self.good_updates = int(state["good_updates"])

@@ -12,10 +12,10 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from engines.base import OptimizerSpec, Options, State, Update, World
+from engines.optimizer_step import OptimizerStep
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, place
 from engines.state import check_cover, gather_state, load_steps, shapes_of
-from engines.updates import Updates
 
 
 class Averaging(Protocol):
@@ -70,7 +70,7 @@ class Replicated:
         self._averaged = self._averaging(model, self.world, self._options)
         shard = self._sharding
         build = partial(shard.build, optimizer) if shard else optimizer.build
-        self._updates = Updates(
+        self._updates = OptimizerStep(
             self.world,
             model,
             self._named,
@@ -102,7 +102,7 @@ class Replicated:
         self._updates.discard()
 
     @property
-    def survives_a_failed_pass(self) -> bool:
+    def can_retry_step(self) -> bool:
         return self.world.size == 1  # others would wait for this rank's gradients
 
     @property

@@ -7,18 +7,18 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
 
 from engines.base import FACTORS, EngineError, Piece, State, World, kind_shape
-from engines.buffers import read_buffers, stored_buffers
 
 WEIGHT = "weight"
 ADAM = (Adam, AdamW)  # AdamW is an Adam from torch 2.7 on only
 SLOTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "variance", *FACTORS)
 
-Place = Callable[[Tensor], tuple[int, Tensor]]
+IntervalOf = Callable[[Tensor], tuple[int, Tensor]]
 """Gives the interval of a tensor that this rank holds: its start, and a flat live view."""
 
 
@@ -85,7 +85,7 @@ def gather_state(
     optimizer: Optimizer,
     shown: Sequence[Mapping[str, Any]],
     loss_scale: Mapping[str, float],
-    place: Place = whole,
+    interval_of: IntervalOf = whole,
     *,
     weights_replicated: bool,
     slots_replicated: bool,
@@ -97,7 +97,7 @@ def gather_state(
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
     pieces = [
-        Piece(WEIGHT, name, *place(parameter), weights_replicated)
+        Piece(WEIGHT, name, *interval_of(parameter), weights_replicated)
         for name, parameter in named.items()
     ]
     steps = {}
@@ -105,7 +105,7 @@ def gather_state(
         for parameter in group["params"]:
             name, state = names[parameter], optimizer.state[parameter]
             pieces += [
-                Piece(slot, name, *place(state[slot]), slots_replicated)
+                Piece(slot, name, *interval_of(state[slot]), slots_replicated)
                 for slot in slot_names(optimizer, group, parameter)
             ]
             if "step" in state:
@@ -154,3 +154,41 @@ def check_cover(state: State, world: World) -> None:
                     f"the engine holds {count} of the {size} elements of {kind} of '{name}'; "
                     "this version of its library is not understood, engine ddp needs none"
                 )
+
+
+BufferOwner = tuple[Module, str]
+"""The module that holds a buffer, and its name there; the tensor itself may be replaced."""
+
+
+def stored_buffers(model: Module) -> dict[str, BufferOwner]:
+    """Where the buffers stand that belong to the state of `model`, by their full name.
+
+    Buffers that a model does not store (persistent=False: tables, masks) are constants.
+    """
+    return {
+        f"{prefix}.{name}" if prefix else name: (module, name)
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    }
+
+
+def read_buffers(owners: Mapping[str, BufferOwner]) -> dict[str, Tensor]:
+    """The live tensors at `owners`."""
+    return {full: getattr(module, name) for full, (module, name) in owners.items()}
+
+
+def follow_rank_zero(owners: Mapping[str, BufferOwner], world: World) -> None:
+    """Give every rank the buffers of rank 0, as they are after an update. Collective.
+
+    So evaluation is the same on every rank, under every engine.
+    """
+    if world.size == 1:
+        return
+    stored = list(read_buffers(owners).values())
+    for dtype in dict.fromkeys(buffer.dtype for buffer in stored):
+        same = [buffer for buffer in stored if buffer.dtype == dtype]
+        flat = torch.cat([buffer.reshape(-1) for buffer in same])
+        dist.broadcast(flat, 0)
+        for buffer, value in zip(same, flat.split([b.numel() for b in same]), strict=True):
+            buffer.copy_(value.view(buffer.shape))

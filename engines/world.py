@@ -14,8 +14,8 @@ from torch import Tensor
 
 from engines.base import EngineError, PeersMissing
 from engines.device import identity, pick_device, use
-from engines.meeting import open_store, roll_call
 from engines.network import check_interfaces, interfaces, name_interface
+from engines.rendezvous import check_ranks, open_store
 
 FLAG_BITS = 16
 _BACKENDS = {
@@ -27,7 +27,7 @@ _BACKENDS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Where a process stands among all of them."""
 
     rank: int = 0
@@ -40,7 +40,7 @@ class Place:
 class ProcessWorld:
     """The `World` of torch.distributed; a world of one needs no process group."""
 
-    def __init__(self, place: Place, device: torch.device, timeout_s: float):
+    def __init__(self, place: RankInfo, device: torch.device, timeout_s: float):
         self.rank = place.rank
         self.size = place.size
         self.local_rank = place.local_rank
@@ -67,7 +67,7 @@ class ProcessWorld:
             if self.size > self.local_size:
                 name_interface(os.environ["MASTER_ADDR"])
             alike = _alike(self.device) | dict(facts or {})
-            roll_call(store, self.rank, self.size, alike, identity(self.device), self._timeout_s)
+            check_ranks(store, self.rank, self.size, alike, identity(self.device), self._timeout_s)
         try:
             dist.init_process_group(
                 backend,
@@ -154,7 +154,7 @@ def open_world(
     `always_group` opens a process group for a single process too; `facts` are to be the same on
     all ranks. Raises EngineError and PeersMissing.
     """
-    place = read_place(os.environ)
+    place = read_ranks(os.environ)
     if place.size > 1:
         check_interfaces(os.environ, interfaces())
     world = ProcessWorld(place, pick_device(device, place.local_rank, place.local_size), timeout_s)
@@ -164,13 +164,13 @@ def open_world(
     return world
 
 
-def read_place(environment: os._Environ[str] | dict[str, str]) -> Place:
+def read_ranks(environment: os._Environ[str] | dict[str, str]) -> RankInfo:
     """Where torchrun's variables put this process; a lone process without them.
 
     Raises EngineError where they are incomplete or contradict each other.
     """
     if "RANK" not in environment and "WORLD_SIZE" not in environment:
-        return Place()
+        return RankInfo()
     rank = _number(environment, "RANK")
     size = _number(environment, "WORLD_SIZE")
     local_rank = _number(environment, "LOCAL_RANK", rank)
@@ -182,7 +182,7 @@ def read_place(environment: os._Environ[str] | dict[str, str]) -> Place:
             f"LOCAL_RANK {local_rank} of LOCAL_WORLD_SIZE {local_size}; "
             "a rank is below its size"
         )
-    return Place(rank, size, local_rank, local_size, node)
+    return RankInfo(rank, size, local_rank, local_size, node)
 
 
 def _alike(device: torch.device) -> dict[str, str]:

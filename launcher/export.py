@@ -17,7 +17,7 @@ from launcher.resume.saved_run import SavedRun
 from launcher.run_folder import run_folder
 from models.base import Context, HuggingFace
 from models.catalog import FAMILIES, is_own
-from training.logging.plain_json import encode
+from training.logging.strict_json import encode
 from training.storage import storage_errors
 
 if TYPE_CHECKING:

@@ -224,7 +224,7 @@ def _first_host(environ: Mapping[str, str]) -> str:
 def _job_port(environ: Mapping[str, str]) -> int:
     """A port that all ranks of one step derive alike, and two steps of a node seldom share.
 
-    Where they do, engines/meeting.py takes one of the next.
+    Where they do, engines/rendezvous.py takes one of the next.
     """
     if "SLURM_JOB_ID" not in environ:
         raise EnvironmentFault(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training.callbacks.base import RUNGS, Action, Outcome
-from training.resources.halving import Halving
-from training.resources.oom import OutOfMemory, is_out_of_memory
+from training.resources.oom import OomFallback, OutOfMemory, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -26,7 +25,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
     """
     try:
         run.start(task, engine, module, batches)
-        halving = Halving(run, batches)
+        oom_fallback = OomFallback(run, batches)
         while not run.is_over:
             micro_batches = batches.take()
             units, asked = run.agree(micro_batches)  # what hooks asked since the last step
@@ -35,7 +34,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
             if run.is_over:
                 break
             run.updater.prepare(task, engine, run.step)
-            window = halving.accumulate(task, engine, module, micro_batches, units)
+            window = oom_fallback.accumulate(task, engine, module, micro_batches, units)
             if window is None:
                 continue
             update = run.updater.take(engine, window, run.step + 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from models.base import Predicts
-from training.trackers.attempt import attempt
+from training.trackers.predictions import predict_on_all_ranks
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -56,7 +56,7 @@ class Preview:
             return
         self.shown_at = step
         with torch.no_grad(), self._averaged():
-            found, fault = attempt(task, self._module, self._world)
+            found, fault = predict_on_all_ranks(task, self._module, self._world)
         if found is not None:
             self._audience.predicted(found, step)
         else:

@@ -16,8 +16,8 @@ from training.inspection import shapes, untrained
 from training.optim.updater import Updater
 from training.preview import Preview
 from training.record import Record
-from training.resources.peaks import Peaks
-from training.resources.throttle import Ladder
+from training.resources.memory import PeakMemory
+from training.resources.throttle import Throttle
 from training.stragglers import Stragglers
 from training.train_plan import due
 from training.units import added
@@ -56,7 +56,7 @@ class Run:
         saver: Saver,
         kept: Mapping[str, Any],
         before: Before | None = None,
-        peaks: Peaks | None = None,
+        peaks: PeakMemory | None = None,
         forgetting: Forgetting | None = None,
     ):
         """`kept` goes into every checkpoint; `before` is what the run goes on from.
@@ -64,7 +64,7 @@ class Run:
         `peaks` has counted memory since before all was built, `forgetting` judges an experience. The
         engine has the state of `before` already. Raises ValueError where a length is none.
         """
-        self._peaks = peaks or Peaks()
+        self._peaks = peaks or PeakMemory()
         self.step = train_plan.first_step
         """Updates taken, skipped ones counted."""
         self._budget = train_plan
@@ -92,7 +92,7 @@ class Run:
         """Tell the hooks, and look at the model as it is. Raises SettingError."""
         self._task, self._engine, self._module = task, engine, module
         self._preview.start(task, module, engine, self.updater)
-        self.ladder = Ladder(engine, self._audience, self._record, batches, self._validation)
+        self.throttle = Throttle(engine, self._audience, self._record, batches, self._validation)
         module.train()
         self._judge.start(task, module, engine.world)  # before the hooks write anything
         self._hooks_listen = True
@@ -173,7 +173,7 @@ class Run:
 
     def relieve(self, asked: Action) -> bool:
         """Give back what can be given back; true: batches that were taken are to be taken again."""
-        asks, began_anew = self.ladder.climb(asked & RUNGS, self.step)
+        asks, began_anew = self.throttle.climb(asked & RUNGS, self.step)
         self._asks |= asks
         return began_anew or bool(asks)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from training.resources.own_time import OwnTime
+from training.resources.forward_timing import ForwardTimer
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -72,7 +72,7 @@ class Stragglers:
         self._ratio = log.stragglers
         self._audience = audience
         self._block_s = block_s
-        self.own = OwnTime()
+        self.own = ForwardTimer()
         self._is_on = False
         self._told: dict[tuple[int, str], Straggler] = {}
         self._times: list[int] = []

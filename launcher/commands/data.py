@@ -21,7 +21,7 @@ from launcher.data_check import findings, folder, page
 from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Recognised, recognise, several
 from models.catalog import parted
-from training.logging.plain_json import encode
+from training.logging.strict_json import encode
 
 _LABEL, _WIDTH = 18, 78
 

@@ -18,7 +18,7 @@ from launcher.download.console import console
 from launcher.download.errors import FetchError
 from launcher.download.fetch import Fetched, fetch
 from launcher.download.progress import undrawn
-from training.logging.plain_json import encode
+from training.logging.strict_json import encode
 
 _PLACE = "data fetch"
 

@@ -20,8 +20,8 @@ from launcher.run_folder import run_folder
 from models.base import DataError
 from training.checkpoint import retention
 from training.checkpoint.manifest import CheckpointError
-from training.logging.plain_json import encode
 from training.logging.quantities import real, size
+from training.logging.strict_json import encode
 from training.storage import StorageError, storage_errors
 
 

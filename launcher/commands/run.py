@@ -17,7 +17,7 @@ from launcher.run.job_generation import Life
 from launcher.stages import execute, pipeline
 from launcher.stages import summary as telling
 from launcher.stages.pipeline import Chain, Link
-from training.logging.plain_json import encode
+from training.logging.strict_json import encode
 
 
 def main(request: Request) -> int:

@@ -14,8 +14,8 @@ from launcher.cli.parser import Request
 from launcher.resume.find import holds_run
 from launcher.run.failures import without_secrets
 from launcher.run_folder import lock, run_folder
-from training.trackers import wandb_messages as messages
-from training.trackers.companion import Companion, Message
+from training.trackers import wandb_callback
+from training.trackers.tracker_process import Message, TrackerProcess
 from training.trackers.wandb_session import ENVIRONMENT
 
 _WAIT_S = 600.0
@@ -45,11 +45,13 @@ def _send(folder: Path) -> tuple[str | None, str | None]:
     """Where the W&B run is, and what kept it from being complete."""
     result = _read(folder / run_folder.RESULT)
     ended = result.get("status") == "completed"
-    companion = Companion(messages.PROCESS, ENVIRONMENT)
+    companion = TrackerProcess(wandb_callback.WANDB_MODULE, ENVIRONMENT)
     companion.send(_plan(folder, result))
-    if lines := messages.lines(folder / run_folder.METRICS, {}):
+    if lines := wandb_callback.lines_message(folder / run_folder.METRICS, {}):
         companion.send(lines)
-    companion.send(messages.ending(result, exit_codes.DONE if ended else exit_codes.FAULT))
+    companion.send(
+        wandb_callback.end_message(result, exit_codes.DONE if ended else exit_codes.FAULT)
+    )
     in_time = companion.end(_WAIT_S)
     told: dict[str, Message] = {message["kind"]: message for message in companion.heard()}
     url = told["open"]["url"] if "open" in told else None
@@ -62,9 +64,9 @@ def _send(folder: Path) -> tuple[str | None, str | None]:
 def _plan(folder: Path, result: dict[str, Any]) -> Message:
     values = _read(folder / run_folder.ORIGINS)
     names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
-    return messages.opening(
+    return wandb_callback.start_message(
         folder,
-        messages.project_of(values.get("track", {}).get("value", ())),
+        wandb_callback.project_of(values.get("track", {}).get("value", ())),
         {key: one["value"] for key, one in values.items()},
         {key: f"{one['layer']}: {one['origin']}" for key, one in values.items()},
         run={name: result[name] for name in names if name in result},

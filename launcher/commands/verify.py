@@ -18,7 +18,7 @@ from launcher.verify.proof import Conditions, Proof
 from launcher.verify.replay import Replay, replay, resolved_as
 from launcher.verify.stretch import choose
 from training.checkpoint.manifest import CheckpointError
-from training.logging.plain_json import encode
+from training.logging.strict_json import encode
 
 
 class Unproven(Exception):

@@ -13,8 +13,8 @@ from launcher.compare import tables
 from launcher.compare.rows import Row, thinned
 from launcher.compare.runner import ComparisonFacts, Outcome
 from launcher.compare.tables import MARKS
-from training.logging.plain_json import encode
 from training.logging.quantities import duration, size
+from training.logging.strict_json import encode
 
 if TYPE_CHECKING:
     from launcher.compare.promises import PromiseResult

@@ -208,13 +208,13 @@ def _cache(bench: Bench) -> None:
 
 def _optimizer(bench: Bench) -> None:
     key, engine = "optim.name", ENGINES.get(bench.get("engine.name"))
-    if engine is None or not engine.cuts_parameters or bench.get(key) != "adafactor":
+    if engine is None or not engine.shards_parameters or bench.get(key) != "adafactor":
         return
     reason = f"engine {engine.name} cuts weights, and adafactor needs whole rows and columns"
     if not bench.typed(key):
         bench.replace(key, "adamw", reason)
         return
-    able = ", ".join(entry.name for entry in ENGINES.values() if not entry.cuts_parameters)
+    able = ", ".join(entry.name for entry in ENGINES.values() if not entry.shards_parameters)
     allowed = f"adamw, sgd under engine {engine.name}; adafactor under {able}"
     bench.refuse(key, f"cannot be had: {reason}", "adamw", allowed=allowed)
 

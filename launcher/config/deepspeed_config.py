@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
-from engines.zero import ds_file
-from engines.zero.ds_config import ConfigConflict, Conflict, merge
-from engines.zero.ds_told import told
+from engines.zero import config_file
+from engines.zero.config import ConfigConflict, Conflict, merge, told
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
 from launcher.config.errors import place
 from launcher.config.resolved import Resolved
@@ -26,7 +25,7 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
-    shipped = ds_file.shipped(name)
+    shipped = config_file.shipped(name)
     if own_path is None:
         return shipped
     own = _read(Path(own_path).expanduser(), resolved)
@@ -39,11 +38,11 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
         ) from None
 
 
-def _read(path: Path, resolved: Resolved) -> ds_file.DeepSpeedFile:
+def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
     asked = resolved.values[_KEY].origin.place
     try:
-        return ds_file.read(path)
-    except ds_file.FileError as fault:
+        return config_file.read(path)
+    except config_file.FileError as fault:
         line = f", line {fault.line}" if fault.line else ""
         raise SettingsError([Diagnostic(f"{path}{line} {fault}", key=_KEY, where=asked)]) from None
     except OSError as fault:
@@ -51,7 +50,7 @@ def _read(path: Path, resolved: Resolved) -> ds_file.DeepSpeedFile:
         raise SettingsError([Diagnostic(what, key=_KEY, where=asked)]) from fault
 
 
-def _fault(conflict: Conflict, own: ds_file.DeepSpeedFile, resolved: Resolved) -> Diagnostic:
+def _fault(conflict: Conflict, own: config_file.DeepSpeedFile, resolved: Resolved) -> Diagnostic:
     line = own.lines.get(conflict.key)
     where = resolved.settings.engine.ds_config + (f", line {line}" if line else "")
     what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"

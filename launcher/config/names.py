@@ -10,7 +10,7 @@ from launcher.config.leaves import leaves
 from launcher.config.schema import config_of
 from launcher.resume.resume_point import Part
 from models.catalog import FAMILIES, stages_of
-from training.trackers.catalog import TRACKERS
+from training.trackers.settings import TRACKERS
 
 
 def names(kind: str) -> list[str]:

@@ -18,7 +18,7 @@ from training import settings as training
 from training.checkpoint.settings import Save
 from training.data.settings import Encodings, Loader
 from training.resources.settings import Limits
-from training.trackers.catalog import LEGAL as TRACKERS
+from training.trackers.settings import LEGAL as TRACKERS
 from training.trackers.settings import Track, Tracking
 
 

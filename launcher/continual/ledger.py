@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.continual.watch import Stamp, stamp_of
-from training.logging.plain_json import encode_bytes
+from training.logging.strict_json import encode_bytes
 from training.storage import StorageError, atomic_write, storage_errors
 
 NAME = "experiences.json"

@@ -12,8 +12,8 @@ from typing import Any
 from launcher.continual.ledger import Ledger
 from launcher.run_folder import run_folder
 from training.callbacks.base import Outcome
-from training.logging.events import Events
-from training.logging.plain_json import encode_bytes
+from training.logging.events import EventsWriter
+from training.logging.strict_json import encode_bytes
 from training.storage import atomic_write, storage_errors
 
 
@@ -32,7 +32,7 @@ class Told:
 
     def event(self, kind: str, facts: Mapping[str, Any], step: int) -> None:
         """A line of events.jsonl. Raises StorageError."""
-        events = Events(self.folder, step=step)
+        events = EventsWriter(self.folder, step=step)
         events.tell(kind, facts)
         events.close()
 

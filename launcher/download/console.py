@@ -57,10 +57,10 @@ def console(
     stream: TextIO, now: Callable[[], float] = time.monotonic
 ) -> Iterator[tuple[Tell, Draw]]:
     """What tells and what draws on `stream`, as it can; a terminal is left as it was found."""
-    from training.logging.plain import Plain  # with rich, which most starts need only later
-    from training.logging.terminal import Terminal, is_capable
+    from training.logging.outputs import PlainOutput  # with rich, which most starts need only later
+    from training.logging.terminal import TerminalOutput, is_capable
 
-    voice = Terminal(stream) if is_capable(stream) else Plain(stream)
+    voice = TerminalOutput(stream) if is_capable(stream) else PlainOutput(stream)
     every_s = _REDRAW_S if voice.draws else _LINE_S
     pace, shown_at = Pace(now), now()
 
@@ -74,7 +74,7 @@ def console(
             return
         shown_at = now()
         told = words(progress, rate)
-        if isinstance(voice, Terminal):
+        if isinstance(voice, TerminalOutput):
             voice.put(_bar(progress, told))
         else:
             tell(f"{progress.name}: {', '.join(told)}")

@@ -29,22 +29,17 @@ from training.callbacks.base import Callback, TrainPlan
 from training.callbacks.preemption import Preempt
 from training.deadline import Deadline, Tell
 from training.inspection import Architecture
-from training.logging.console_reporter import Narrator
-from training.logging.events import Events
-from training.logging.log_file import LogFile
-from training.logging.metrics import Metrics
-from training.logging.plain import Plain
-from training.logging.result import Account, Result, alone
-from training.logging.terminal import Terminal, is_capable
-from training.logging.voice import Voice
-from training.resources.cache_clearing import CacheClearing
-from training.resources.gauges import Gauges
-from training.resources.limits import Governor
-from training.resources.monitor import Monitor
-from training.resources.reading import RESOURCES, Reader
+from training.logging.console_reporter import ConsoleReporter
+from training.logging.events import EventsWriter
+from training.logging.metrics import MetricsWriter
+from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
+from training.logging.result import JobSummary, ResultWriter, single_process
+from training.logging.terminal import TerminalOutput, is_capable
+from training.resources.limits import LimitEnforcer
+from training.resources.memory import CacheClearing
+from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReader, ResourceUsage
 from training.storage import StorageError
-from training.trackers import callbacks as trackers
-from training.trackers.tracked import Tracked
+from training.trackers.base import TrackedRun, build_trackers
 
 
 @dataclass(frozen=True)
@@ -60,10 +55,10 @@ class Listeners:
     def callbacks(self, settings: Any, about: About) -> list[Callback]:
         """All hooks of this rank; files and the console are rank 0's."""
         limits = settings.limits
-        reader = Reader(self.world.device, self.folder)
-        monitor = Monitor(reader.read, limits.check_every_s)
-        gauges = Gauges(monitor, {name: getattr(limits, name) for name in RESOURCES})
-        events = Events(self.folder, self.world.rank, door=self.door)
+        reader = ResourceReader(self.world.device, self.folder)
+        monitor = ResourceMonitor(reader.read, limits.check_every_s)
+        gauges = ResourceUsage(monitor, {name: getattr(limits, name) for name in RESOURCES})
+        events = EventsWriter(self.folder, self.world.rank, door=self.door)
         found: list[Callback] = [events]
 
         def tell(kind: str, facts: Mapping[str, object]) -> None:
@@ -76,15 +71,15 @@ class Listeners:
 
         if self.world.rank == 0:
             found += [
-                Metrics(self.folder, gauges, self.door),
-                Narrator(about, self._voices(), gauges=gauges),
-                Result(about, gauges, self._account, self.door),
+                MetricsWriter(self.folder, gauges, self.door),
+                ConsoleReporter(about, self._voices(), gauges=gauges),
+                ResultWriter(about, gauges, self._account, self.door),
             ]
         found += self._trackers(settings, about, tell)
         found += [
             Preempt(tell, settings.save.on_signal),
             _EarlyNoMore(),  # behind the one that listens from now on
-            Governor(limits, monitor, tell),
+            LimitEnforcer(limits, monitor, tell),
             CacheClearing(settings.memory.empty_cache_every, self.world.device),
         ]
         if self.job.lesson is not None and self.job.lesson.ends_at is not None:
@@ -120,7 +115,7 @@ class Listeners:
         values = self.job.resolved.values
         origins = {key: f"{one.origin.layer}: {one.origin.place}" for key, one in values.items()}
         plain = {key: value.value for key, value in values.items()}
-        tracked = Tracked(
+        tracked = TrackedRun(
             folder=self.folder,
             settings=_without_secrets(plain),
             origins=_without_secrets(origins),
@@ -131,27 +126,29 @@ class Listeners:
             went_back=resume is not None and resume.goes_back(self.folder),
             send=f"{PROGRAM} track {shlex.quote(str(self.folder))}",
         )
-        return trackers.build(typed, tracked)
+        return build_trackers(typed, tracked)
 
     def _say(self, kind: Literal["notice", "warning"], text: str) -> None:
         """Say something after the voices of the run were closed."""
         if self.job.console:
-            Plain(sys.stdout).say(kind, text)
+            PlainOutput(sys.stdout).say(kind, text)
         with suppress(StorageError):  # a full disk, or a successor: no fault of this run's end
-            log = LogFile(self.folder, door=self.door)
+            log = LogFileOutput(self.folder, door=self.door)
             log.say(kind, text)
             log.close()
 
     @property
-    def _account(self) -> Account:
+    def _account(self) -> JobSummary:
         if self.job.generation is None:
-            return alone
+            return single_process
         return partial(lives.account, self.folder, self.job.generation)
 
-    def _voices(self) -> list[Voice]:
-        voices: list[Voice] = [LogFile(self.folder, door=self.door)]
+    def _voices(self) -> list[ConsoleOutput]:
+        voices: list[ConsoleOutput] = [LogFileOutput(self.folder, door=self.door)]
         if self.job.console:
-            voices.append(Terminal(sys.stdout) if is_capable(sys.stdout) else Plain(sys.stdout))
+            voices.append(
+                TerminalOutput(sys.stdout) if is_capable(sys.stdout) else PlainOutput(sys.stdout)
+            )
         return voices
 
 

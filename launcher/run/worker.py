@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
-from engines.host_allocator import return_freed
+from engines.device import return_freed
 from engines.world import open_world
 from launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from launcher.config import deepspeed_config, late_checks
@@ -41,7 +41,7 @@ from training.data.watch import Watch
 from training.inspection import Architecture, architecture
 from training.loop import train
 from training.optim import optimizer
-from training.resources.peaks import Peaks
+from training.resources.memory import PeakMemory
 from training.run_state import Run
 from training.settings import SettingError
 from training.train_plan import solve
@@ -69,7 +69,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     folder, door = _folder(job, world, undo)
     watch = _watch(job, settings, world, undo)
     seed = settings.train.seed
-    peaks = Peaks()  # data and model come now, and count
+    peaks = PeakMemory()  # data and model come now, and count
     parts = _parts(job, settings, folder, world)
     task, samples = parts.tasks[0], Samples(parts.tasks[0], parts.train, seed)
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)

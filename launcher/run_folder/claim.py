@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm.generation import FOLDER, Generation
-from training.logging.plain_json import encode_bytes
+from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, storage_errors
 
 NAME = "generations.jsonl"

@@ -12,7 +12,7 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.resume import find
 from launcher.run_folder import run_folder
-from training.logging.plain_json import encode, encode_bytes
+from training.logging.strict_json import encode, encode_bytes
 from training.storage import atomic_write, storage_errors
 
 WAITING = "waiting"

@@ -15,7 +15,7 @@ from launcher.submit.jobs import SLURM, Job, Run, Submission
 from launcher.submit.records import Records
 from slurm import queue
 from slurm.queue import QueueError, State
-from training.logging.words import row
+from training.logging.console_text import render_row
 
 POLL_S = 1.0
 """Between two looks at the files of a run."""
@@ -122,13 +122,15 @@ def _ask(course: Course, at: float) -> str | None:
         state = queue.look(course.slurm_job)
     except QueueError as error:
         course.pause_s = _ASK_AT_MOST_S
-        return row("job", f"{course.slurm_job}: {error}")
+        return render_row("job", f"{course.slurm_job}: {error}")
     is_news = state != course.state
     course.pause_s = POLL_S if is_news else min(2 * course.pause_s, _ASK_AT_MOST_S)
     if (state is None or state.is_ended) and course.ended_at is None:
         course.ended_at = at
     course.state = state
-    return row("job", _told(course.slurm_job, state)) if is_news and state is not None else None
+    return (
+        render_row("job", _told(course.slurm_job, state)) if is_news and state is not None else None
+    )
 
 
 def _told(job: str, state: State) -> str:
@@ -148,14 +150,14 @@ def _end(course: Course, at: float) -> Iterator[str]:
     if found := _GOES_ON.findall(_text(log)):
         course.slurm_job, course.state, course.ended_at = found[-1], None, None
         course.pause_s = POLL_S
-        yield row("job", f"goes on in job {course.slurm_job}")
+        yield render_row("job", f"goes on in job {course.slurm_job}")
         return
     outcome = course.outcome
     is_late = course.ended_at is not None and at >= course.ended_at + _LATE_S
     ended = course.state.name if course.state is not None else ""
     if course.state is not None and not course.state.nodes and ended == "CANCELLED":
         course.code = exit_codes.RUN_AGAIN
-        yield row("ended", "before it began")
+        yield render_row("ended", "before it began")
         return
     # A file system may be late with the outcome, or with the word that another job goes on.
     is_expected = ended in _SPEAKS and (outcome is None or (outcome[0], ended) == _GOES_ON_AS)
@@ -166,9 +168,9 @@ def _end(course: Course, at: float) -> Iterator[str]:
     # The word of an earlier life, if the last one died without any.
     course.code = exit_codes.FAULT if word == "again" and ended in _BROKEN else code
     if outcome is None:
-        yield row("ended", f"without an outcome; what happened: {log}")
+        yield render_row("ended", f"without an outcome; what happened: {log}")
     elif word != "done":
-        yield row("ended", f"{word}, exit code {course.code}; what happened: {log}")
+        yield render_row("ended", f"{word}, exit code {course.code}; what happened: {log}")
 
 
 def _worst(codes: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.run_folder import run_folder
 from training.callbacks.base import EvalResult, StepMetrics, TrainPlan
-from training.logging import urgent, words
+from training.logging import console_text
 from training.logging.progress import Position
 
 _CALLED = {"units": "tokens", "units_per_s": "tokens_per_s"}
@@ -81,18 +81,26 @@ class Records:
             train_plan = TrainPlan(**_fields(TrainPlan, facts))
             self._end_step, self._units = train_plan.end_step, train_plan.units
             before = f", {train_plan.first_step} done before" if train_plan.first_step else ""
-            return words.row("run", f"{train_plan.end_step} steps{before}")
+            return console_text.render_row("run", f"{train_plan.end_step} steps{before}")
         if kind == "resumed":
-            return words.resumed(facts)
+            return console_text.render_resumed(facts)
         if kind == "evaluated":
-            return words.evaluation(EvalResult(**_fields(EvalResult, facts)), self._end_step)
+            return console_text.render_evaluation(
+                EvalResult(**_fields(EvalResult, facts)), self._end_step
+            )
         if kind == "saved":
-            return words.saved(f"checkpoints/{facts['folder']}", facts["step"], self._end_step)
+            return console_text.render_saved(
+                f"checkpoints/{facts['folder']}", facts["step"], self._end_step
+            )
         if kind == "stopped":
             reason = f"; {facts['reason']}" if facts["reason"] else ""
-            return words.row(str(facts["status"]), f"{facts['steps']} steps{reason}")
-        told = urgent.text(kind, facts)
-        return None if told is None else words.row("warning", words.visible(told))
+            return console_text.render_row(str(facts["status"]), f"{facts['steps']} steps{reason}")
+        told = console_text.render_urgent(kind, facts)
+        return (
+            None
+            if told is None
+            else console_text.render_row("warning", console_text.printable(told))
+        )
 
     def _train(self, line: Mapping[str, Any]) -> str:
         told = {
@@ -104,7 +112,7 @@ class Records:
         # Evaluating and saving come on top.
         remaining = logged.step_time_s * left if left >= 0 else None
         position = Position(logged.step, self._end_step, 0.0, remaining, left > 0, logged)
-        return words.train(logged, position, self._units)
+        return console_text.render_step(logged, position, self._units)
 
 
 def _step(line: Mapping[str, Any]) -> int:

@@ -7,8 +7,8 @@ from importlib.resources import files
 import pytest
 
 from engines.catalog import ENGINES
-from engines.zero import ds_keys
-from engines.zero.ds_file import parse, shipped
+from engines.zero import config_keys
+from engines.zero.config_file import parse, shipped
 
 FOLDER = files("ds_configs") / "deepspeed"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if path.name.endswith(".json"))
@@ -22,7 +22,7 @@ def test_each_deepspeed_engine_has_its_file_and_each_file_its_engine():
 def test_a_shipped_file_speaks_of_partitioning_and_offload_only(name):
     values = parse((FOLDER / name).read_text("utf-8")).values
     assert set(values) == {"zero_optimization"}
-    assert set(values["zero_optimization"]) <= ds_keys.ZERO
+    assert set(values["zero_optimization"]) <= config_keys.ZERO
     assert "auto" not in str(values)
 
 
@@ -30,6 +30,6 @@ def test_a_shipped_file_speaks_of_partitioning_and_offload_only(name):
 def test_a_shipped_file_does_what_its_name_says(name):
     stage, _, offload = name.removesuffix(".json").removeprefix("zero").partition("-")
     zero = shipped(name)["zero_optimization"]
-    kept = [key for key in ds_keys.OFFLOAD if zero.get(key, {}).get("device") == "cpu"]
+    kept = [key for key in config_keys.OFFLOAD if zero.get(key, {}).get("device") == "cpu"]
     assert zero["stage"] == int(stage)
-    assert kept == ([] if not offload else list(ds_keys.OFFLOAD)[: int(stage) - 1])
+    assert kept == ([] if not offload else list(config_keys.OFFLOAD)[: int(stage) - 1])

@@ -55,5 +55,5 @@ def test_ranks_come_to_the_state_of_one_alone(worlds: dict[int, Pool], engine: s
 
 
 def test_the_engines_that_cut_weights_say_so() -> None:
-    whole = [name for name, entry in ENGINES.items() if not entry.cuts_parameters]
+    whole = [name for name, entry in ENGINES.items() if not entry.shards_parameters]
     assert whole == ["local", "ddp", "oss"]

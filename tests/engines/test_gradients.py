@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engines.base import World
-from engines.gradients import average, clip_factor, global_norm, scale
+from engines.optimizer_step import average, clip_factor, global_norm, scale
 from engines.world import open_world
 from tests.engines.pool import Pool
 

@@ -10,7 +10,7 @@ import pytest
 HOLES = """
 import sys
 import torch, psutil
-from engines.host_allocator import return_freed
+from engines.device import return_freed
 if sys.argv[1] == "returned":
     assert return_freed()
 torch.zeros(6 * 2**20)  # 24 MiB, freed: from now on glibc itself keeps what is smaller

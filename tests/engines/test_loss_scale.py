@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from engines.loss_scale import LossScale
+from engines.precision import LossScale
 
 
 def test_the_scale_follows_torchs_grad_scaler() -> None:

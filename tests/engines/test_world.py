@@ -13,7 +13,7 @@ import torch
 from torch.distributed import TCPStore
 
 from engines.base import EngineError, World
-from engines.world import Place, open_store, open_world, read_place
+from engines.world import RankInfo, open_store, open_world, read_ranks
 from tests.engines.pool import Pool
 
 TORCHRUN = {
@@ -26,11 +26,11 @@ TORCHRUN = {
 
 
 def test_a_process_without_torchrun_is_a_world_of_one() -> None:
-    assert read_place({}) == Place(rank=0, size=1, local_rank=0, local_size=1, node=0)
+    assert read_ranks({}) == RankInfo(rank=0, size=1, local_rank=0, local_size=1, node=0)
 
 
 def test_the_place_is_read_from_torchrun() -> None:
-    assert read_place(TORCHRUN) == Place(rank=5, size=8, local_rank=1, local_size=4, node=1)
+    assert read_ranks(TORCHRUN) == RankInfo(rank=5, size=8, local_rank=1, local_size=4, node=1)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_place_is_read_from_torchrun() -> None:
 def test_a_place_that_cannot_be_is_refused(change: dict[str, str | None], text: str) -> None:
     environment = {k: v for k, v in (TORCHRUN | change).items() if v is not None}
     with pytest.raises(EngineError, match=text):
-        read_place(environment)
+        read_ranks(environment)
 
 
 def test_processes_without_an_address_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from launcher.config.resolved import Resolved
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, tensor_file
 from training.checkpoint.manifest import File, Manifest
-from training.logging.plain_json import encode_bytes
+from training.logging.strict_json import encode_bytes
 
 NAME = "x"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.resources.reading import Reading
+from training.resources.monitor import Reading
 
 CALM = Reading(
     ram=40.0,

@@ -15,7 +15,7 @@ from torch import Tensor
 from engines.base import State
 from training.checkpoint.manifest import step_folder
 from training.checkpoint.resume_point import Before
-from training.logging.plain_json import encode
+from training.logging.strict_json import encode
 
 
 @dataclass

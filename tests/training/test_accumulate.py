@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from engines.base import Options
-from engines.local import AfterBackward
+from engines.local import FlatAveraging
 from engines.replicated import Replicated
 from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
@@ -74,7 +74,7 @@ def test_parts_are_means_over_all_ranks(two_ranks):
             assert (other.units, other.samples) == (line.units, line.samples)
 
 
-class Watched(AfterBackward):
+class Watched(FlatAveraging):
     """Averages as the engine local does, and notes which micro-batch was said to be the last."""
 
     def __init__(self, model, world, options):

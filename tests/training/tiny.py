@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engines.base import Options, World
 from engines.catalog import build_engine, find
-from engines.world import Place, ProcessWorld
+from engines.world import ProcessWorld, RankInfo
 from models.base import DataError, Goal, Loss, Predictions
 from tests.training.shelf import Shelf
 from training import settings
@@ -224,7 +224,7 @@ class Result:
 
 
 def one_rank() -> World:
-    return ProcessWorld(Place(), torch.device("cpu"), 60.0)
+    return ProcessWorld(RankInfo(), torch.device("cpu"), 60.0)
 
 
 def make_settings(**changes: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from engines.base import State
 from training.checkpoint.manifest import LARGEST_JSON, CheckpointError
-from training.logging.plain_json import encode_bytes
+from training.logging.strict_json import encode_bytes
 
 
 @dataclass(frozen=True)

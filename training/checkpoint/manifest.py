@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from training.logging.plain_json import encode_bytes
+from training.logging.strict_json import encode_bytes
 
 FORMAT = "gearshift-checkpoint"
 VERSION = 2

@@ -17,10 +17,10 @@ from training.callbacks.base import (
     StepMetrics,
     TrainPlan,
 )
-from training.logging import urgent, words
+from training.logging import console_text
+from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.progress import Progress
-from training.logging.voice import Kind, Voice
-from training.resources.gauges import Gauges
+from training.resources.monitor import ResourceUsage
 from training.storage import StorageError
 
 _REDRAW_S = 0.25
@@ -28,18 +28,18 @@ _DRAWING_SHARE = 0.002
 """Of the training thread's time; a drawing takes about a millisecond."""
 
 
-class Narrator(Callback):
+class ConsoleReporter(Callback):
     """Turns what the loop tells into texts; for rank 0."""
 
     def __init__(
         self,
         about: About,
-        voices: Sequence[Voice],
+        voices: Sequence[ConsoleOutput],
         now: Callable[[], float] = time.monotonic,
-        gauges: Gauges | None = None,
+        gauges: ResourceUsage | None = None,
     ) -> None:
         """`gauges` tell how full the machine is."""
-        self._gauges = gauges or Gauges()
+        self._gauges = gauges or ResourceUsage()
         self._about = about
         self._voices = voices
         self._now = now
@@ -52,7 +52,7 @@ class Narrator(Callback):
         """Say what begins."""
         self._budget = train_plan
         self._progress = Progress(train_plan, self._now)
-        self._say("head", "\n".join(words.head(self._about, train_plan)))
+        self._say("head", "\n".join(console_text.render_header(self._about, train_plan)))
 
     def step(self, step: Step) -> Action:
         """Count the step, and draw where the last drawing is old."""
@@ -66,8 +66,8 @@ class Narrator(Callback):
         """Say the numbers of a logged step."""
         assert self._progress is not None
         self._progress.last = line
-        use = words.use(self._gauges.newest)
-        text = words.train(line, self._progress.position(), self._budget.units, use)
+        use = console_text.render_usage(self._gauges.newest)
+        text = console_text.render_step(line, self._progress.position(), self._budget.units, use)
         self._say("train", text)
 
     def evaluated(self, evaluation: EvalResult) -> Action:
@@ -75,7 +75,7 @@ class Narrator(Callback):
         assert self._progress is not None
         self._progress.evaluated()
         kind: Kind = "best" if evaluation.is_best else "evaluated"
-        self._say(kind, words.evaluation(evaluation, self._budget.end_step))
+        self._say(kind, console_text.render_evaluation(evaluation, self._budget.end_step))
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
@@ -83,27 +83,30 @@ class Narrator(Callback):
         assert self._progress is not None
         self._progress.saved(step)
         name = f"{folder.parent.name}/{folder.name}"
-        self._say("saved", words.saved(name, step, self._budget.end_step))
+        self._say("saved", console_text.render_saved(name, step, self._budget.end_step))
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Show a preview, say what cannot wait, and leave the rest to the log."""
         if kind == "preview":
             for voice in self._voices:
-                voice.show(f"{facts['when']} training", words.visible(str(facts["text"])))
+                voice.show(f"{facts['when']} training", console_text.printable(str(facts["text"])))
         elif kind == "resumed":
-            self._say("head", words.resumed(facts))
+            self._say("head", console_text.render_resumed(facts))
         elif kind == "experience_trained":
-            self._say("notice", words.learnt(facts))
+            self._say("notice", console_text.render_experience(facts))
         elif kind == "best_loaded":
-            self._say("notice", words.row("weights", f"those of step {facts['step']}, the best"))
+            self._say(
+                "notice",
+                console_text.render_row("weights", f"those of step {facts['step']}, the best"),
+            )
         elif kind == "control":
-            self._say("notice", words.row("control", str(facts["text"])))
+            self._say("notice", console_text.render_row("control", str(facts["text"])))
         elif kind == "tracked":
-            self._say("notice", words.row(str(facts["by"]), str(facts["text"])))
-        elif (text := urgent.text(kind, facts)) is not None:
+            self._say("notice", console_text.render_row(str(facts["by"]), str(facts["text"])))
+        elif (text := console_text.render_urgent(kind, facts)) is not None:
             self._say("warning", text)
         else:
-            self._say("log", words.event(kind, facts))
+            self._say("log", console_text.render_event(kind, facts))
 
     def end(self, outcome: Outcome) -> None:
         """Say how it ended, and close every voice, also when one of them fails."""
@@ -113,7 +116,9 @@ class Narrator(Callback):
                 if self._progress is not None:
                     # Which rank failed first is known to the supervisor alone, who will say it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
-                    lines = words.summary(outcome) + words.machine(self._gauges.near_limits())
+                    lines = console_text.render_summary(outcome) + console_text.render_near_limits(
+                        self._gauges.near_limits()
+                    )
                     self._say(kind, "\n".join(lines))
         finally:
             for voice in self._voices:
@@ -128,6 +133,6 @@ class Narrator(Callback):
         began = self._now()
         position = self._progress.position()
         for voice in self._drawing:
-            voice.draw(position, self._budget.units, words.use(self._gauges.newest))
+            voice.draw(position, self._budget.units, console_text.render_usage(self._gauges.newest))
         now = self._now()
         self._draw_at = now + max(_REDRAW_S, (now - began) / _DRAWING_SHARE)

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, TrainPlan
-from training.logging.plain_json import encode_bytes
+from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, StorageError
 
 NAME = "events.jsonl"
@@ -40,7 +40,7 @@ def _line(time: datetime, kind: str, step: int, facts: Mapping[str, object]) -> 
     return encode_bytes({"time": text, "kind": kind, "step": step, "facts": facts})
 
 
-class Events(Callback):
+class EventsWriter(Callback):
     """Writes {"time", "kind", "step", "facts"} lines; one on every rank. Raises StorageError.
 
     What all ranks see alike is written by rank 0 alone, into events.jsonl. What one rank alone saw

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
-from training.logging.plain_json import encode_bytes
-from training.resources.gauges import Gauges, named
+from training.logging.strict_json import encode_bytes
+from training.resources.monitor import ResourceUsage, named
 from training.storage import LineFile, Storage, storage_errors
 
 NAME = "metrics.jsonl"
 
 
-class Metrics(Callback):
+class MetricsWriter(Callback):
     """Writes `folder`/metrics.jsonl; for rank 0. Raises StorageError."""
 
     def __init__(
-        self, folder: Path, gauges: Gauges | None = None, door: Path | None = None
+        self, folder: Path, gauges: ResourceUsage | None = None, door: Path | None = None
     ) -> None:
         self._path, self._door = folder / NAME, door
         self._file: LineFile | None = None
-        self._gauges = gauges or Gauges()
+        self._gauges = gauges or ResourceUsage()
 
     def start(self, train_plan: TrainPlan) -> None:
         """Open the file, from which `cut` has taken what comes again."""

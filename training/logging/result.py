@@ -8,32 +8,32 @@ from typing import Any
 
 from training.about import About
 from training.callbacks.base import Callback, Outcome, TrainPlan
-from training.logging.plain_json import encode_bytes
-from training.resources.gauges import Gauges, named
+from training.logging.strict_json import encode_bytes
+from training.resources.monitor import ResourceUsage, named
 from training.storage import Storage, StorageError
 
-Account = Callable[[], Mapping[str, Any]]
+JobSummary = Callable[[], Mapping[str, Any]]
 
 
-def alone() -> Mapping[str, Any]:
+def single_process() -> Mapping[str, Any]:
     """The account of a run of which nobody knows that it took more than one process."""
     return {"requeues": 0, "lost_steps": None, "effective_training_share": None}
 
 
-class Result(Callback):
+class ResultWriter(Callback):
     """Writes result.json into the run folder at the end; for rank 0."""
 
     def __init__(
         self,
         about: About,
-        gauges: Gauges | None = None,
-        account: Account = alone,
+        gauges: ResourceUsage | None = None,
+        account: JobSummary = single_process,
         door: Path | None = None,
     ) -> None:
         """`account` tells, at the end, of the processes that the run took one after the other."""
         self._about = about
         self._account, self._door = account, door
-        self._gauges = gauges or Gauges()
+        self._gauges = gauges or ResourceUsage()
         self._world_size = 1
 
     def start(self, train_plan: TrainPlan) -> None:

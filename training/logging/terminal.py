@@ -14,17 +14,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from training.logging import words
+from training.logging import console_text
+from training.logging.outputs import Kind
 from training.logging.progress import Position
 from training.logging.quantities import duration
-from training.logging.voice import Kind
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
 _SILENT = ("train", "log")  # the bar shows the one, the log file keeps the other
 _LABELLED = ("head", "summary")
 
 
-class Terminal:
+class TerminalOutput:
     """Draws with rich, in the training thread and only when told to.
 
     The cursor stays visible and nothing on the terminal is switched, so that a process that dies
@@ -45,7 +45,7 @@ class Terminal:
         if kind in _SILENT:
             return
         if kind == "warning":
-            text = words.row("warning", text)
+            text = console_text.render_row("warning", text)
         styled = Text(text, style=_STYLES.get(kind, ""))
         if kind in _LABELLED:
             styled.highlight_regex(r"(?m)^\S+", "bold cyan")
@@ -107,6 +107,9 @@ def _picture(position: Position, units: str, use: str) -> Group:
         ProgressBar(total=position.total_steps, completed=position.step, width=30),
         Text(f"step {position.step}/{position.total_steps}"),
         Text(f"{duration(position.elapsed_s)} so far"),
-        Text(f"{words.remaining(position)} left"),
+        Text(f"{console_text.render_eta(position)} left"),
     )
-    return Group(line, Text(words.status(position, units, use), no_wrap=True, overflow="ellipsis"))
+    return Group(
+        line,
+        Text(console_text.render_status(position, units, use), no_wrap=True, overflow="ellipsis"),
+    )

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from training.callbacks.base import Action, Callback, Outcome, Step, TrainPlan
-from training.resources.reading import RESOURCES
+from training.resources.monitor import RESOURCES
 
 if TYPE_CHECKING:
-    from training.resources.monitor import Monitor, Reading
+    from training.resources.monitor import Reading, ResourceMonitor
     from training.resources.settings import Limits
 
 WARNINGS = 3
@@ -29,7 +29,7 @@ _NO_REASON_TO_END = ("cpu",)
 Tell = Callable[[str, Mapping[str, object]], None]
 
 
-class Governor(Callback):
+class LimitEnforcer(Callback):
     """Compares readings of the machine with limits; one a rank, each for its own machine.
 
     A reading over a limit is a warning; one with all values under their limits starts the count
@@ -46,7 +46,7 @@ class Governor(Callback):
     is not watched: on a shared file system that is everyday. `tell` is given each event.
     """
 
-    def __init__(self, limits: Limits, monitor: Monitor, tell: Tell) -> None:
+    def __init__(self, limits: Limits, monitor: ResourceMonitor, tell: Tell) -> None:
         critical = limits.critical
         self._limits = _given(limits.ram, limits.swap, limits.gpu, limits.cpu, None)
         self._critical = _given(critical.ram, critical.swap, critical.gpu, None, critical.disk)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from training.record import Record
 
 
-class Ladder:
+class Throttle:
     """Carries out what was agreed on, lets every rank measure, and goes on until none asks.
 
     Collective. Losses stay what they are: the order of the data is cut into global batches, and
@@ -47,7 +47,7 @@ class Ladder:
         with self._record.paused():
             while rungs := asked & RUNGS:
                 began_anew |= self._carry_out(rungs & self._left(), step)
-                memory.relieve(self._engine.world.device)
+                memory.release_unused(self._engine.world.device)
                 own = self._audience.relieved(self._left())
                 asked = asked & ~RUNGS | Action(self._engine.world.agree(int(own)))
         return asked, began_anew
@@ -56,7 +56,7 @@ class Ladder:
         """Halve the micro-batch, as memory ran out in the step after `step` updates."""
         self._audience.event("out_of_memory", {"at": step + 1, "text": reason})
         with self._record.paused():
-            memory.relieve(self._engine.world.device)
+            memory.release_unused(self._engine.world.device)
             self._shrink(step)
 
     def _shrink(self, step: int) -> None:

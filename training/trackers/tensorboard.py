@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
 from training.logging.metrics import NAME as METRICS
-from training.trackers import tables
-from training.trackers.errands import Errands
-from training.trackers.growing import Growing
-from training.trackers.rows import STEP, row
+from training.trackers.metrics_reader import STEP, MetricsReader, row
+from training.trackers.predictions import predictions_table, settings_table
 
 if TYPE_CHECKING:
     from models.base import Picture, Predictions
+    from training.trackers.base import TrackedRun
     from training.trackers.event_file import EventFile
-    from training.trackers.tracked import Tracked
 
 FOLDER = "tensorboard"
 _BRIEF_S = 3.0
 """How long a run that is to end now waits for what is left to be written."""
 
 
-def tracker(tracked: Tracked, detail: str | None) -> Callback:
+def tracker(tracked: TrackedRun, detail: str | None) -> Callback:
     """The hook; nothing is imported or written before the run starts. There is no `detail`."""
     return TensorBoard(tracked)
 
@@ -31,22 +31,22 @@ def tracker(tracked: Tracked, detail: str | None) -> Callback:
 class TensorBoard(Callback):
     """Writes a file of events for each life of a run, by a thread. Touches disk; never raises."""
 
-    def __init__(self, tracked: Tracked) -> None:
+    def __init__(self, tracked: TrackedRun) -> None:
         self._tracked, self._wait_s = tracked, tracked.tracking.wait_s
         self._file: EventFile | None = None
-        self._errands: Errands | None = None
+        self._errands: WriteQueue | None = None
         self._metrics = tracked.folder / METRICS
-        self._lines: Growing | None = None
+        self._lines: MetricsReader | None = None
         self._has_ended = self._has_warned = False
 
     def start(self, train_plan: TrainPlan) -> None:
         """Begin a file that goes on where the run does."""
         first, before = train_plan.first_step, _size(self._metrics)
-        self._errands = Errands("tensorboard", self._flush)
+        self._errands = WriteQueue("tensorboard", self._flush)
         # At step 0 nothing of an earlier life counts, not even what it told before its first step.
         self._errands.add(lambda: self._open(first + 1 if first else 0, before))
         tracked = self._tracked
-        table = tables.settings(tracked.settings, tracked.origins)
+        table = settings_table(tracked.settings, tracked.origins)
         self._add(lambda file: file.settings(tracked.settings))
         self._add(lambda file: file.text("run/settings", table, first))
 
@@ -66,7 +66,7 @@ class TensorBoard(Callback):
         """Pictures, and the table as text."""
         for picture in predictions.pictures:
             self._picture(picture, step)
-        table = tables.predictions(predictions)
+        table = predictions_table(predictions)
         self._add(lambda file: file.text("samples/table", table, step))
 
     def end(self, outcome: Outcome) -> None:
@@ -116,7 +116,7 @@ class TensorBoard(Callback):
         from training.trackers.event_file import EventFile  # takes a fifth of a second
 
         self._file = EventFile(self._tracked.folder / FOLDER, goes_on_at)
-        self._lines = Growing(self._metrics)
+        self._lines = MetricsReader(self._metrics)
         self._lines.lines(drawn)
 
     def _draw(self, file: EventFile) -> None:
@@ -146,3 +146,67 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+Errand = Callable[[], None]
+MOST = 4096
+"""Errands that wait; beyond, the disk or server is so slow that new ones are dropped."""
+
+
+class WriteQueue:
+    """Does errands in a thread until one fails; neither `add` nor the thread ever raises."""
+
+    def __init__(self, name: str, idle: Errand) -> None:
+        """`idle` is done whenever nothing is left to do, such as writing to disk."""
+        self._idle = idle
+        self._waiting: deque[Errand] = deque()
+        self._changed = threading.Condition()
+        self._is_last = False
+        self.fault: str | None = None
+        """Why nothing is done any more."""
+        self.dropped = 0
+        """Errands that there was no room for."""
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def add(self, errand: Errand) -> None:
+        """To be done after all others."""
+        with self._changed:
+            if self.fault is not None or self._is_last:
+                return
+            if len(self._waiting) >= MOST:
+                self.dropped += 1
+                return
+            self._waiting.append(errand)
+            self._changed.notify()
+
+    def finish(self, last: Errand, within_s: float) -> bool:
+        """Do `last` and end; whether all was done within so many seconds."""
+        with self._changed:
+            self._waiting.append(last)
+            self._is_last = True
+            self._changed.notify()
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            while self._take():
+                pass
+        except Exception as fault:  # whatever a tracker does must not end a run
+            with self._changed:
+                self.fault = f"{type(fault).__name__}: {fault}"
+                self._waiting.clear()
+
+    def _take(self) -> bool:
+        """Do the next errand; False after the last."""
+        with self._changed:
+            while not self._waiting:
+                if self._is_last:
+                    return False
+                self._changed.wait()
+            errand, is_idle = self._waiting.popleft(), not self._waiting
+        errand()
+        if is_idle:
+            self._idle()
+        return True

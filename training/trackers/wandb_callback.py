@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
-from training.logging.words import row
-from training.trackers import wandb_messages as messages
-from training.trackers.companion import Companion, Message
-from training.trackers.tracked import Tracked
+from training.dotted import nested
+from training.logging.console_text import render_row
+from training.trackers.base import TrackedRun
+from training.trackers.tracker_process import Message, TrackerProcess
 from training.trackers.wandb_process import ALERTS, METRICS
 from training.trackers.wandb_session import ENVIRONMENT
 
@@ -26,7 +27,7 @@ _COMPLETING_S = 20.0
 _LABEL = "W&B"
 
 
-def tracker(tracked: Tracked, detail: str | None) -> Wandb:
+def tracker(tracked: TrackedRun, detail: str | None) -> Wandb:
     """What shows the run in the project `detail`; None: in the one that W&B is set to."""
     return Wandb(tracked, detail)
 
@@ -38,12 +39,12 @@ class Wandb(Callback):
     files alone, after a second without it.
     """
 
-    def __init__(self, tracked: Tracked, project: str | None) -> None:
+    def __init__(self, tracked: TrackedRun, project: str | None) -> None:
         # Settings are read here, where the run is built.
         self._checkpoints, self._wait_s = tracked.tracking.checkpoints, tracked.tracking.wait_s
         self._tracked, self._project = tracked, project
         self._metrics = tracked.folder / METRICS
-        self._companion: Companion | None = None
+        self._companion: TrackerProcess | None = None
         self._plan: Message = {}
         self._place: Message | None = None
         """Where the W&B run is, once that is known."""
@@ -104,7 +105,7 @@ class Wandb(Callback):
         self._is_over = True
         if self._companion is None:
             return
-        message = messages.ending(vars(outcome), outcome.exit_code)
+        message = end_message(vars(outcome), outcome.exit_code)
         wait_s = self._wait_s if outcome.status == "completed" else min(self._wait_s, _STOPPED_S)
         if not self._finish(message, wait_s) and not self._is_second and self._place is None:
             self._begin(completes=True)  # its server never answered: there are no files yet
@@ -116,7 +117,7 @@ class Wandb(Callback):
         """Start the process: after a fault with files alone; `completes`: with what they lack."""
         self._is_second, self._is_done = self._fault is not None, False
         try:
-            self._companion = Companion(messages.PROCESS, ENVIRONMENT)
+            self._companion = TrackerProcess(WANDB_MODULE, ENVIRONMENT)
         except OSError as fault:
             self._fault = f"its process cannot be started: {fault}"
             self._give_up()
@@ -156,7 +157,7 @@ class Wandb(Callback):
             self._place = None
             self._begin()
 
-    def _listen(self, companion: Companion) -> None:
+    def _listen(self, companion: TrackerProcess) -> None:
         for message in companion.heard():
             if message["kind"] == "failed":
                 self._fault = message["why"]
@@ -192,7 +193,7 @@ class Wandb(Callback):
             return
         self._told.add(text)
         self._has_warned |= kind == "warning"
-        told = f"{_LABEL}: {text}" if kind == "warning" else row(_LABEL, text)
+        told = f"{_LABEL}: {text}" if kind == "warning" else render_row(_LABEL, text)
         if self._is_over:
             self._tracked.say(kind, told)
         elif kind == "warning":
@@ -206,18 +207,18 @@ class Wandb(Callback):
 
     def _send_lines(self, spent: Mapping[str, float]) -> None:
         """Have the lines that metrics.jsonl has now sent; `spent` belongs to the newest."""
-        if message := messages.lines(self._metrics, spent):
+        if message := lines_message(self._metrics, spent):
             self._send(message)
 
 
-def _plan(tracked: Tracked, project: str | None, train_plan: TrainPlan) -> Message:
+def _plan(tracked: TrackedRun, project: str | None, train_plan: TrainPlan) -> Message:
     about = tracked.about
     names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
     run = {name: getattr(about, name) for name in names}
     run |= {
         name: getattr(train_plan, name) for name in ("world_size", "global_batch", "total_steps")
     }
-    return messages.opening(
+    return start_message(
         tracked.folder,
         project,
         tracked.settings,
@@ -228,3 +229,65 @@ def _plan(tracked: Tracked, project: str | None, train_plan: TrainPlan) -> Messa
         went_back=tracked.went_back,
         send=tracked.send,
     )
+
+
+WANDB_MODULE = "training.trackers.wandb_process"
+_AGAIN = 75
+"""The exit code of a run that is to be run again."""
+
+
+def start_message(
+    folder: Path,
+    project: str | None,
+    settings: Mapping[str, Any],
+    origins: Mapping[str, str],
+    **more: Any,
+) -> Message:
+    """The plan: which W&B run it is, and its config; settings and origins by dotted key.
+
+    `more`: `run` (facts for the config), `tags`, `first_step`, `went_back`, `send`, `mode`.
+    """
+    config = {**nested(settings), "origins": nested(origins), "run": more.pop("run")}
+    return {
+        "kind": "plan",
+        "folder": str(folder.absolute()),
+        "name": folder.absolute().name,
+        "project": project,
+        "config": config,
+        "pid": os.getpid(),
+        "mode": None,
+        "completes": False,
+        **more,
+    }
+
+
+def lines_message(metrics: Path, spent: Mapping[str, float]) -> Message | None:
+    """That `metrics` has grown to what it is now; `spent` belongs to its newest line. Reads disk.
+
+    None: there is no such file.
+    """
+    try:
+        return {"kind": "lines", "upto": metrics.stat().st_size, "spent": spent}
+    except OSError:  # the run will say so itself
+        return None
+
+
+def end_message(result: Mapping[str, Any], exit_code: int) -> Message:
+    """The end, with what result.json tells of it."""
+    names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s")
+    summary = {f"result/{name}": result.get(name) for name in names}
+    peaks = (result.get("peak_memory_bytes") or {}).items()
+    summary |= {f"result/peak_{name}_bytes": value for name, value in peaks}
+    summary |= {f"best/{name}": value for name, value in (result.get("best") or {}).items()}
+    return {
+        "kind": "end",
+        "exit_code": exit_code,
+        "goes_on": exit_code == _AGAIN,
+        "summary": {name: value for name, value in summary.items() if value is not None},
+    }
+
+
+def project_of(typed: Sequence[str]) -> str | None:
+    """The project that a setting `track` names for W&B; None: none, or no W&B."""
+    found = (text.partition(":") for text in typed)
+    return next((detail for name, _, detail in found if name == "wandb" and detail), None)

@@ -16,9 +16,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from training.storage import atomic_write
-from training.trackers import wandb_local, wandb_sync
-from training.trackers.growing import Growing, Replaced
-from training.trackers.rows import row
+from training.trackers import wandb_files
+from training.trackers.metrics_reader import MetricsReader, Replaced, row
 from training.trackers.wandb_session import Session, wait_for_turn
 
 METRICS = "metrics.jsonl"
@@ -49,7 +48,7 @@ class Process:
             self._session.finish(0, goes_on=False)
             self._session = Session({**plan, "id": new_id(Path(plan["folder"]))})
         session = self._session
-        self._metrics = Growing(Path(plan["folder"]) / METRICS)
+        self._metrics = MetricsReader(Path(plan["folder"]) / METRICS)
         tell(
             {
                 "kind": "open",
@@ -160,16 +159,16 @@ def _serve(tell: Any) -> None:
 
 def _command(plan: Mapping[str, Any], id_: str) -> str:
     """What a person types to send what is in files only."""
-    paths = wandb_local.files(Path(plan["folder"]), id_)
-    return wandb_sync.command(wandb_local.unsent(paths), plan["send"])
+    paths = wandb_files.files(Path(plan["folder"]), id_)
+    return wandb_files.sync_command(wandb_files.unsent(paths), plan["send"])
 
 
 def _lacks(folder: Path, plan: Mapping[str, Any]) -> bool:
     """Whether W&B's files lack rows of the run."""
     path = folder / METRICS
-    lines = Growing(path).lines(path.stat().st_size)
+    lines = MetricsReader(path).lines(path.stat().st_size)
     last = max((line["step"] for line in lines), default=0)
-    return wandb_local.last_step(wandb_local.files(folder, plan["id"])) < last
+    return wandb_files.last_step(wandb_files.files(folder, plan["id"])) < last
 
 
 def _receive(inbox: SimpleQueue[Mapping[str, Any]]) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.trackers import wandb_local, wandb_sync
-from training.trackers.rows import STEP
+from training.trackers import wandb_files
+from training.trackers.metrics_reader import STEP
 
 _INIT_S = 30.0
 """How long the server may take to take on a run; later it counts as away."""
@@ -56,15 +56,15 @@ class Session:
         self._folder = Path(plan["folder"])
         id_ = plan["id"]
         self.is_online, self.why_offline = self._place(plan["mode"])
-        earlier = wandb_local.files(self._folder, id_)
+        earlier = wandb_files.files(self._folder, id_)
         if self.is_online:
-            wandb_sync.sync(wandb_local.unsent(earlier))
+            wandb_files.sync(wandb_files.unsent(earlier))
         self.run = self._open(plan, id_)
         if self.is_online:
-            wandb_local.mark_sent(wandb_local.unsent(earlier))
+            wandb_files.mark_sent(wandb_files.unsent(earlier))
             self.last_step = max(self.run.starting_step - 1, 0) if self.run.resumed else 0
         else:
-            self.last_step = wandb_local.last_step(earlier)
+            self.last_step = wandb_files.last_step(earlier)
         self.run.define_metric("*", step_metric=STEP)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
@@ -115,7 +115,7 @@ class Session:
         self.run.finish(exit_code=exit_code)
         if self.is_online:
             self._check_sent()
-            wandb_local.mark_sent(wandb_local.unsent(wandb_local.files(self._folder, id_)))
+            wandb_files.mark_sent(wandb_files.unsent(wandb_files.files(self._folder, id_)))
 
     def _check_sent(self) -> None:
         """Raises RefusedError where W&B gave up sending, of which it says no more than a line."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from engines.base import Engine, EngineError, OptimizerSpec, Options, State, World
 from engines.catalog import build_engine
-from engines.zero.ds_file import shipped
-from engines.zero.ds_state import ZeroState
+from engines.zero.config_file import shipped
+from engines.zero.state import ZeroState
 from tests.engines.parity import TIME, Case, Net, one_step, options, spec
 
 TOKENS = torch.arange(2 * TIME).view(2, TIME)

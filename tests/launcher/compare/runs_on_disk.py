@@ -10,7 +10,7 @@ from launcher.compare.measurements import Measured, read
 from launcher.run_folder import run_folder
 from training.callbacks.base import TrainPlan
 from training.evaluation.target import Target
-from training.logging.plain_json import encode
+from training.logging.strict_json import encode
 
 GOAL = {"metric": "val_loss", "direction": "min"}
 

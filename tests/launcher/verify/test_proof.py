@@ -17,7 +17,7 @@ from tests.launcher.given import SERVER, resolved
 from tests.launcher.saved_runs import change_tensor, checkpoint, train
 from training.checkpoint.compare import Tolerance
 from training.checkpoint.reader import open_checkpoint
-from training.logging.plain_json import encode
+from training.logging.strict_json import encode
 
 NORM = "model.norm.weight"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines.world import Place, ProcessWorld
+from engines.world import ProcessWorld, RankInfo
 from tests.engines.pool import Pool
 from tests.training.checkpoint.states import state, whole
 from training.checkpoint.retention import Keep
@@ -17,7 +17,7 @@ from training.checkpoint.saver import Saver
 
 @pytest.fixture
 def alone() -> ProcessWorld:
-    return ProcessWorld(Place(), torch.device("cpu"), 10.0)
+    return ProcessWorld(RankInfo(), torch.device("cpu"), 10.0)
 
 
 @pytest.fixture(scope="session")

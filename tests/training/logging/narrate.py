@@ -8,16 +8,17 @@ from pathlib import Path
 
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
-from training.logging.console_reporter import Narrator
-from training.logging.plain import Plain
-from training.logging.terminal import Terminal, is_capable
-from training.logging.voice import Voice
+from training.logging.console_reporter import ConsoleReporter
+from training.logging.outputs import ConsoleOutput, PlainOutput
+from training.logging.terminal import TerminalOutput, is_capable
 
 
 def main(ending: str) -> None:
-    voice: Voice = Terminal(sys.stdout) if is_capable(sys.stdout) else Plain(sys.stdout)
+    voice: ConsoleOutput = (
+        TerminalOutput(sys.stdout) if is_capable(sys.stdout) else PlainOutput(sys.stdout)
+    )
     clock = Clock()
-    narrator = Narrator(about(Path("runs/x")), [voice], clock)
+    narrator = ConsoleReporter(about(Path("runs/x")), [voice], clock)
     narrator.start(train_plan(eval_every=10))
     narrator.event("preview", {"when": "before", "text": "a \x1b[31mred [bold]preview"})
     try:

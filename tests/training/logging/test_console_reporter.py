@@ -8,9 +8,9 @@ import pytest
 
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
-from training.logging.console_reporter import Narrator
+from training.logging.console_reporter import ConsoleReporter
+from training.logging.outputs import Kind
 from training.logging.progress import Position
-from training.logging.voice import Kind
 from training.storage import StorageError
 
 
@@ -48,7 +48,7 @@ class Broken(Memory):
 
 def test_each_moment_is_told_in_order_to_every_voice(tmp_path: Path):
     voices = [Memory(), Memory(draws=False)]
-    narrator = Narrator(about(tmp_path), voices, Clock())
+    narrator = ConsoleReporter(about(tmp_path), voices, Clock())
     narrator.start(train_plan())
     narrator.event("preview", {"when": "before", "text": "xyz\x1b"})
     narrator.step(step(1))
@@ -73,7 +73,7 @@ def test_each_moment_is_told_in_order_to_every_voice(tmp_path: Path):
 
 def test_weights_that_were_put_back_are_told(tmp_path: Path):
     voice = Memory()
-    narrator = Narrator(about(tmp_path), [voice], Clock())
+    narrator = ConsoleReporter(about(tmp_path), [voice], Clock())
     narrator.start(train_plan())
     narrator.event("best_loaded", {"metric": "loss", "value": 2.25, "step": 50})
     assert voice.said[-1] == ("notice", "weights    those of step 50, the best")
@@ -82,7 +82,7 @@ def test_weights_that_were_put_back_are_told(tmp_path: Path):
 def test_drawing_is_rare_and_for_those_who_draw(tmp_path: Path):
     clock = Clock()
     voice, plain = Memory(), Memory(draws=False)
-    narrator = Narrator(about(tmp_path), [voice, plain], clock)
+    narrator = ConsoleReporter(about(tmp_path), [voice, plain], clock)
     narrator.start(train_plan())
     for number in range(1, 101):
         clock.seconds += 0.0625
@@ -101,7 +101,7 @@ def test_a_slow_terminal_takes_no_more_than_its_share(tmp_path: Path):
             super().draw(position, units, use)
 
     voice = Slow()
-    narrator = Narrator(about(tmp_path), [voice], clock)
+    narrator = ConsoleReporter(about(tmp_path), [voice], clock)
     narrator.start(train_plan())
     began = clock.seconds
     for number in range(1, 101):
@@ -113,7 +113,7 @@ def test_a_slow_terminal_takes_no_more_than_its_share(tmp_path: Path):
 
 def test_a_full_disk_ends_the_run_but_hides_no_earlier_fault(tmp_path: Path):
     broken, after = Broken(), Memory()
-    narrator = Narrator(about(tmp_path), [broken, after], Clock())
+    narrator = ConsoleReporter(about(tmp_path), [broken, after], Clock())
     narrator.start(train_plan())
 
     with pytest.raises(StorageError):
@@ -124,6 +124,6 @@ def test_a_full_disk_ends_the_run_but_hides_no_earlier_fault(tmp_path: Path):
 
 def test_a_run_that_failed_before_it_began_closes_its_voices(tmp_path: Path):
     voice = Memory()
-    Narrator(about(tmp_path), [voice]).end(outcome(status="failed"))
+    ConsoleReporter(about(tmp_path), [voice]).end(outcome(status="failed"))
 
     assert voice.is_closed and voice.said == []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.training.facts import evaluation, outcome, step, train_plan
-from training.logging.events import Events
+from training.logging.events import EventsWriter
 from training.storage import StorageError
 
 NOON = datetime(2025, 1, 2, 12, 0, 0, 123456, tzinfo=timezone.utc)
@@ -23,7 +23,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def test_the_moments_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
-    events = Events(tmp_path, now=lambda: NOON)
+    events = EventsWriter(tmp_path, now=lambda: NOON)
     events.start(train_plan())
     events.step(step(50))
     events.evaluated(evaluation(50))
@@ -47,7 +47,7 @@ def test_the_moments_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
 
 
 def test_another_rank_writes_only_what_it_alone_saw(tmp_path: Path):
-    events = Events(tmp_path, rank=3)
+    events = EventsWriter(tmp_path, rank=3)
     events.start(train_plan())
     events.event("warning", {"text": "seen by all"})
     assert os.listdir(tmp_path) == []
@@ -63,7 +63,7 @@ def test_another_rank_writes_only_what_it_alone_saw(tmp_path: Path):
 def test_a_folder_that_has_gone_hides_no_earlier_fault(tmp_path: Path):
     run = tmp_path / "run"
     run.mkdir()
-    events = Events(run)
+    events = EventsWriter(run)
     events.start(train_plan())
     shutil.rmtree(run)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from training.logging.log_file import LogFile
+from training.logging.outputs import LogFileOutput
 
 
 def test_each_line_has_its_time(tmp_path: Path):
-    log = LogFile(tmp_path, now=lambda: datetime(2025, 1, 2, 3, 4, 5, 6))
+    log = LogFileOutput(tmp_path, now=lambda: datetime(2025, 1, 2, 3, 4, 5, 6))
     log.say("head", "model  tiny\nmode   lite")
     log.say("warning", "careful")
     log.say("log", "event  \udc80")

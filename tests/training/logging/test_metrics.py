@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.training.facts import evaluation, logged, outcome
 from training.callbacks.base import StepMetrics
-from training.logging.metrics import Metrics, cut
+from training.logging.metrics import MetricsWriter, cut
 
 ALWAYS = {
     "kind",
@@ -30,7 +30,7 @@ ALWAYS = {
 
 
 def written(folder: Path, *lines: StepMetrics) -> list[dict[str, Any]]:
-    metrics = Metrics(folder)
+    metrics = MetricsWriter(folder)
     for line in lines:
         metrics.logged(line)
     metrics.end(outcome())
@@ -66,7 +66,7 @@ def test_a_loss_that_is_no_number_is_written_as_a_word(tmp_path: Path):
 
 
 def test_an_eval_line_has_its_keys(tmp_path: Path):
-    metrics = Metrics(tmp_path)
+    metrics = MetricsWriter(tmp_path)
     metrics.evaluated(evaluation(50))
     metrics.end(outcome())
 
@@ -79,8 +79,8 @@ def _steps(folder: Path) -> list[tuple[str, int]]:
     return [(line["kind"], line["step"]) for line in map(json.loads, lines)]
 
 
-def _history(folder: Path) -> Metrics:
-    metrics = Metrics(folder)
+def _history(folder: Path) -> MetricsWriter:
+    metrics = MetricsWriter(folder)
     for number in (1, 2, 3, 4):
         metrics.logged(logged(number))
         if number % 2 == 0:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training.logging.plain import Plain
+from training.logging.outputs import PlainOutput
 
 ROOT = Path(__file__).parents[3]
 NARRATE = [sys.executable, "-m", "tests.training.logging.narrate"]
@@ -39,14 +39,14 @@ def test_a_reader_that_leaves_does_not_end_the_run():
 def test_letters_that_a_file_cannot_hold_are_replaced():
     buffer = io.BytesIO()
     stream = io.TextIOWrapper(buffer, encoding="ascii")
-    Plain(stream).say("best", "16 × 2  ← best")
+    PlainOutput(stream).say("best", "16 × 2  ← best")
 
     assert buffer.getvalue() == b"16 ? 2  ? best\n"
 
 
 def test_what_is_for_the_log_alone_is_not_shown():
     stream = io.StringIO()
-    voice = Plain(stream)
+    voice = PlainOutput(stream)
     voice.say("log", "event")
     voice.say("warning", "careful")
 

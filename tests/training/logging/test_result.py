@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.training.facts import about, outcome, train_plan
-from training.logging.result import Result
+from training.logging.result import ResultWriter
 from training.storage import StorageError
 
 
 def test_the_result_has_its_keys(tmp_path: Path):
-    result = Result(about(tmp_path))
+    result = ResultWriter(about(tmp_path))
     result.start(train_plan())
     result.end(outcome())
 
@@ -50,5 +50,5 @@ def test_a_folder_that_has_gone_is_an_error_but_hides_no_earlier_one(tmp_path: P
     gone = tmp_path / "gone"
 
     with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
-        Result(about(gone)).end(outcome())
-    Result(about(gone)).end(outcome(status="failed"))
+        ResultWriter(about(gone)).end(outcome())
+    ResultWriter(about(gone)).end(outcome(status="failed"))

@@ -1,6 +1,6 @@
 import pytest
 
-from training.logging import urgent
+from training.logging import console_text
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ from training.logging import urgent
     ],
 )
 def test_events_that_cannot_wait_are_told(kind: str, facts: dict[str, object], text: str | None):
-    assert urgent.text(kind, facts) == text
+    assert console_text.render_urgent(kind, facts) == text

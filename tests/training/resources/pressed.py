@@ -10,9 +10,8 @@ from engines.base import World
 from tests.training.readings import CALM
 from tests.training.tiny import Listener, TinyTask, run_tiny
 from training.callbacks.base import Action, Step
-from training.resources.limits import Governor
-from training.resources.monitor import Monitor
-from training.resources.reading import Reading
+from training.resources.limits import LimitEnforcer
+from training.resources.monitor import Reading, ResourceMonitor
 from training.resources.settings import Limits
 
 # 24 samples in steps of 8, for as long as it takes to climb every rung.
@@ -28,10 +27,10 @@ class Pressed(Listener):
     def __init__(self, percents: Sequence[float], at: Sequence[int] = (2,)) -> None:
         super().__init__()
         left = list(percents)
-        monitor = Monitor(lambda: _read(left), every_s=3600)
+        monitor = ResourceMonitor(lambda: _read(left), every_s=3600)
         monitor.take = self._take  # type: ignore[method-assign]
         self._monitor, self._at, self._new = monitor, at, False
-        self._governor = Governor(Limits(), monitor, self.event)
+        self._governor = LimitEnforcer(Limits(), monitor, self.event)
 
     def start(self, train_plan) -> None:
         super().start(train_plan)

@@ -5,7 +5,7 @@ import torch
 
 from tests.training.tiny import Listener, one_rank, run_tiny
 from training.callbacks.base import Action
-from training.resources.cache_clearing import CacheClearing
+from training.resources.memory import CacheClearing
 
 CPU = torch.device("cpu")
 

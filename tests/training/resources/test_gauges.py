@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.training.readings import CALM
-from training.resources.gauges import Gauges, Near, named
-from training.resources.monitor import Monitor
+from training.resources.monitor import Near, ResourceMonitor, ResourceUsage, named
 
 
-def gauges(*percents: float, **limits: float | None) -> Gauges:
+def gauges(*percents: float, **limits: float | None) -> ResourceUsage:
     left = list(percents)
-    monitor = Monitor(lambda: replace(CALM, swap=None, ram=left.pop(0)), every_s=3600)
+    monitor = ResourceMonitor(lambda: replace(CALM, swap=None, ram=left.pop(0)), every_s=3600)
     for _ in percents:
         monitor.read()
-    return Gauges(monitor, limits)
+    return ResourceUsage(monitor, limits)
 
 
 def test_the_newest_reading_and_the_highest_are_kept():
@@ -32,7 +31,11 @@ def test_what_came_near_its_limit_is_worth_a_line():
 
 
 def test_without_a_monitor_nothing_is_known():
-    assert (Gauges().newest, Gauges().highest, Gauges().near_limits()) == ({}, {}, [])
+    assert (ResourceUsage().newest, ResourceUsage().highest, ResourceUsage().near_limits()) == (
+        {},
+        {},
+        [],
+    )
 
 
 def test_files_have_percents_under_names_that_say_so():

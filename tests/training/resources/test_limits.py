@@ -10,9 +10,8 @@ import pytest
 from tests.training.facts import outcome, step, train_plan
 from tests.training.readings import CALM
 from training.callbacks.base import Action
-from training.resources.limits import Governor
-from training.resources.monitor import Monitor
-from training.resources.reading import Reading
+from training.resources.limits import LimitEnforcer
+from training.resources.monitor import Reading, ResourceMonitor
 from training.resources.settings import Critical, Limits
 
 FULL = replace(CALM, ram=99.0)
@@ -27,11 +26,11 @@ class Machine:
     def __init__(self, at_start: Reading = CALM, limits: Limits = LIMITS) -> None:
         self.now = at_start
         self.events: list[tuple[str, Mapping[str, object]]] = []
-        monitor = Monitor(lambda: self.now, every_s=3600)
+        monitor = ResourceMonitor(lambda: self.now, every_s=3600)
         # The interval passes when a test says so.
         monitor.take = self._take  # type: ignore[method-assign]
         self._new: Reading | None = None
-        self.governor = Governor(limits, monitor, self._tell)
+        self.governor = LimitEnforcer(limits, monitor, self._tell)
         self.governor.start(train_plan())
 
     def step(self, reading: Reading | None) -> Action:

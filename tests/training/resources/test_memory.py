@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from training.resources.memory import device_bytes, host_bytes, peaks, relieve
+from training.resources.memory import device_bytes, host_bytes, peaks, release_unused
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -75,4 +75,4 @@ def test_relief_gives_garbage_and_the_allocators_reserve_back_to_the_system():
 
 
 def test_relief_can_be_asked_for_at_any_time():
-    relieve(CPU)
+    release_unused(CPU)

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 
 from tests.training.readings import CALM
-from training.resources.monitor import Monitor
-from training.resources.reading import Reader, Reading
+from training.resources.monitor import Reading, ResourceMonitor, ResourceReader
 
 
 def test_a_reading_of_this_machine_is_in_percent():
-    reading = Reader(torch.device("cpu"), Path()).read()
+    reading = ResourceReader(torch.device("cpu"), Path()).read()
 
     assert 0 < reading.ram <= 100
     assert reading.swap is None or 0 <= reading.swap <= 100
@@ -32,7 +31,7 @@ def test_readings_come_from_another_thread_and_are_taken_once():
             second.set()
         return replace(CALM, host_bytes=len(threads))
 
-    monitor = Monitor(read, every_s=0.001)
+    monitor = ResourceMonitor(read, every_s=0.001)
     assert monitor.take() is None
     monitor.start()
     assert second.wait(10)
@@ -45,7 +44,7 @@ def test_readings_come_from_another_thread_and_are_taken_once():
 
 
 def test_stopping_does_not_wait_for_the_interval():
-    monitor = Monitor(lambda: CALM, every_s=3600)
+    monitor = ResourceMonitor(lambda: CALM, every_s=3600)
     monitor.start()
     monitor.stop()  # the test's own time limit is far below an hour
-    Monitor(lambda: CALM, every_s=1).stop()  # one that never began
+    ResourceMonitor(lambda: CALM, every_s=1).stop()  # one that never began

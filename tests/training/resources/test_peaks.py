@@ -9,13 +9,13 @@ import sys
 import torch
 
 from tests.training.tiny import one_rank
-from training.resources.peaks import Peaks
+from training.resources.memory import PeakMemory
 
 CPU = torch.device("cpu")
 MIB = 2**20
 OWN = """
 import torch
-from training.resources.peaks import Peaks
+from training.resources.memory import Peaks
 peaks = Peaks()
 taken = torch.ones(64 * 2**20 // 4)
 del taken
@@ -34,7 +34,7 @@ def test_only_what_is_taken_after_the_beginning_counts_and_its_highest_stays():
 
 
 def test_a_cpu_has_no_device_peak_also_where_ranks_agree():
-    agreed = Peaks().agreed(one_rank())
+    agreed = PeakMemory().agreed(one_rank())
     assert agreed["device"] is None
     assert agreed["host"] >= agreed["host_growth"] >= 0
 
@@ -49,6 +49,6 @@ class TwoRanks:
 
 
 def test_the_largest_rank_counts():
-    agreed = Peaks().agreed(TwoRanks())
+    agreed = PeakMemory().agreed(TwoRanks())
     assert agreed["host"] == 2**50
     assert agreed["device"] is None

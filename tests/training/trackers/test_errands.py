@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from training.trackers.errands import MOST, Errands
+from training.trackers.tensorboard import MOST, WriteQueue
 
 
 def nothing() -> None:
@@ -11,7 +11,7 @@ def nothing() -> None:
 
 def test_errands_are_done_in_order_and_the_last_one_last():
     done: list[int] = []
-    errands = Errands("test", nothing)
+    errands = WriteQueue("test", nothing)
     for number in range(100):
         errands.add(lambda number=number: done.append(number))
     assert errands.finish(lambda: done.append(-1), within_s=60)
@@ -20,7 +20,7 @@ def test_errands_are_done_in_order_and_the_last_one_last():
 
 def test_after_a_fault_nothing_more_is_done_and_nothing_is_raised():
     done: list[int] = []
-    errands = Errands("test", nothing)
+    errands = WriteQueue("test", nothing)
 
     def fail():
         raise OSError("no space left")
@@ -36,7 +36,7 @@ def test_after_a_fault_nothing_more_is_done_and_nothing_is_raised():
 def test_a_disk_that_hangs_holds_up_nobody_and_no_more_than_so_much_is_kept():
     hangs = threading.Event()
     begun = threading.Event()
-    errands = Errands("test", nothing)
+    errands = WriteQueue("test", nothing)
 
     def hang():
         begun.set()
@@ -53,7 +53,7 @@ def test_a_disk_that_hangs_holds_up_nobody_and_no_more_than_so_much_is_kept():
 
 def test_what_is_idle_is_flushed():
     flushed = threading.Event()
-    errands = Errands("test", flushed.set)
+    errands = WriteQueue("test", flushed.set)
     errands.add(nothing)
     assert flushed.wait(60)
     errands.finish(nothing, 60)

@@ -16,10 +16,10 @@ from tests.launcher.saved_runs import SETTINGS
 from tests.training import facts
 from tests.training.trackers.board import PLUGIN, opened
 from training.callbacks.callback_list import Audience
-from training.logging.metrics import NAME, Metrics, cut
+from training.logging.metrics import NAME, MetricsWriter, cut
+from training.trackers.base import TrackedRun
 from training.trackers.settings import Tracking
 from training.trackers.tensorboard import FOLDER, tracker
-from training.trackers.tracked import Tracked
 
 
 class Person:
@@ -29,8 +29,8 @@ class Person:
         self.told: list[tuple[str, Any]] = []
         self.said: list[tuple[str, str]] = []
 
-    def tracked(self, folder: Path, **settings: Any) -> Tracked:
-        return Tracked(
+    def tracked(self, folder: Path, **settings: Any) -> TrackedRun:
+        return TrackedRun(
             folder=folder,
             settings={"optim.lr": 1e-3, "train.debug": False, "model.size": "tiny"} | settings,
             origins={"optim.lr": "config: mine.yaml"},
@@ -51,7 +51,7 @@ def png(shade: int) -> bytes:
 def live(folder: Path, first: int, last: int, person: Person | None = None, **ended: Any) -> None:
     """A life of a run: a line a step, an evaluation and predictions every second step."""
     cut(folder, first, first)
-    metrics, shown = Metrics(folder), tracker((person or Person()).tracked(folder), None)
+    metrics, shown = MetricsWriter(folder), tracker((person or Person()).tracked(folder), None)
     callback = Audience([metrics, shown])
     callback.start(facts.train_plan(first_step=first))
     for step in range(first + 1, last + 1):

@@ -6,9 +6,9 @@ import time
 import psutil
 import pytest
 
-from tests.training.trackers.course import Course
 from tests.training.trackers.test_wandb_offline import rows
-from training.trackers.rows import STEP
+from tests.training.trackers.tracked_run import Course
+from training.trackers.metrics_reader import STEP
 
 DEADLINE_S = 60
 """Far above what an end may take; a server that hangs does so for ten minutes."""

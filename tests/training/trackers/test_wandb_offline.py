@@ -6,9 +6,9 @@ import math
 import pytest
 
 from models.base import Picture, Predictions
-from tests.training.trackers.course import Course
-from training.trackers import wandb_local
-from training.trackers.rows import STEP
+from tests.training.trackers.tracked_run import Course
+from training.trackers import wandb_files
+from training.trackers.metrics_reader import STEP
 
 # Four by four black pixels.
 PNG = bytes.fromhex(
@@ -19,11 +19,11 @@ PNG = bytes.fromhex(
 
 def files(folder):
     run_id = json.loads((folder / "wandb" / "run.json").read_text())["id"]
-    return wandb_local.files(folder, run_id)
+    return wandb_files.files(folder, run_id)
 
 
 def rows(folder):
-    return [row for path in files(folder) for row in wandb_local.rows(path)]
+    return [row for path in files(folder) for row in wandb_files.rows(path)]
 
 
 def test_nobody_logged_in_is_told_how_to_send_what_is_kept(tmp_path):

@@ -10,8 +10,8 @@ import pytest
 
 from launcher.base.diagnostics import PROGRAM
 from tests.training.trackers.conftest import KEY
-from tests.training.trackers.course import Course
-from training.trackers.rows import STEP
+from tests.training.trackers.tracked_run import Course
+from training.trackers.metrics_reader import STEP
 
 
 def only(server):

@@ -14,7 +14,7 @@ from torch.nn.utils import get_total_norm
 from engines.base import World
 
 
-class Window:
+class PassGradients:
     """The backward passes of one update, and what each parameter got from them.
 
     DeepSpeed does not clear what it gathers gradients in: it overwrites it in the first backward

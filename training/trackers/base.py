@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from training.about import About
-from training.trackers.settings import Tracking
+from training.callbacks.base import Callback
+from training.trackers.settings import TRACKERS, Tracking
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackedRun:
     """A run, before it begins."""
 
     folder: Path
@@ -30,3 +32,13 @@ class Tracked:
     """What a person types to have W&B sent what it lacks of the run."""
     went_back: bool = False
     """A person let it go on in its own folder from an earlier step, or with other settings."""
+
+
+def build_trackers(typed: Sequence[str], tracked: TrackedRun) -> list[Callback]:
+    """A hook for each of `typed`, such as "wandb:my-project"; for rank 0."""
+    found: list[Callback] = []
+    for text in typed:
+        name, _, detail = text.partition(":")
+        module: Any = importlib.import_module(TRACKERS[name].module)
+        found.append(module.tracker(tracked, detail or None))
+    return found

@@ -22,7 +22,7 @@ _CODE = (
 Message = dict[str, Any]
 
 
-class Companion:
+class TrackerProcess:
     """Runs `module` in a process of its own, and exchanges JSON lines with it.
 
     No method but `end` waits for anything. The process is in a session of its own, where the

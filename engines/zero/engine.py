@@ -15,15 +15,13 @@ from torch.nn import Module
 from torch.utils._pytree import tree_map
 
 from engines.base import EngineError, OptimizerSpec, Options, State, Update, World
-from engines.buffers import follow_rank_zero, stored_buffers
-from engines.loss_scale import LossScale
-from engines.precision import check_precision, set_matmul_precision
+from engines.device import use_threads
+from engines.precision import LossScale, check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, place
-from engines.state import check_cover, shapes_of
-from engines.threads import use_threads
-from engines.zero import ds_library
-from engines.zero.ds_gradients import Window, overflowed
-from engines.zero.ds_state import ZeroState
+from engines.state import check_cover, follow_rank_zero, shapes_of, stored_buffers
+from engines.zero import library
+from engines.zero.gradients import PassGradients, overflowed
+from engines.zero.state import ZeroState
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +45,13 @@ class Zero:
         self._options = options
         self._layout = options.ds_config["zero_optimization"]
         self._loss_scale = LossScale() if options.precision == "fp16" else None
-        self._library = ds_library.load(world.device.type)
+        self._library = library.load(world.device.type)
         self._is_first = True
         self._undo = ExitStack()
         self._undo.callback(set_matmul_precision(options.precision))
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
-        self._undo.enter_context(ds_library.traces_removed(self.world.device))
+        self._undo.enter_context(library.traces_removed(self.world.device))
         self._set_threads()
         self._shapes = shapes_of(model)
         originals = _round(model) if self._options.precision == "bf16-params" else {}
@@ -67,10 +65,8 @@ class Zero:
         self._names = [[names[p] for p in group["params"]] for group in inner.param_groups]
         config = self._config(optimizer.clip_norm)
         with _buffers_kept(model, self.world.device):
-            self._engine: Any = ds_library.initialize(
-                self._library, self.world, model, inner, config
-            )
-        self._undo.callback(ds_library.forget, self._engine)
+            self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
+        self._undo.callback(library.forget, self._engine)
         self._buffers = stored_buffers(model)
         follow_rank_zero(self._buffers, self.world)
         self._understand(model, originals)
@@ -117,7 +113,7 @@ class Zero:
         self.resize(self._options.micro_batch, self._options.accumulation)
         try:
             self._state = ZeroState(self._zero, model, self.world, originals)
-            self._window = Window(self._zero, model)
+            self._window = PassGradients(self._zero, model)
             self._state.check()
             check_cover(self.state(), self.world)
         except (AttributeError, LookupError, TypeError, EngineError) as fault:
@@ -176,7 +172,7 @@ class Zero:
         self._window.discard()
 
     @property
-    def survives_a_failed_pass(self) -> bool:
+    def can_retry_step(self) -> bool:
         return False  # its hooks count the gradients of a pass
 
     @property

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 from models.catalog import FAMILIES
-from training.trackers.rows import NAMES, STEP, row
+from training.trackers.metrics_reader import NAMES, STEP, row
 
 LAYOUT = Path(__file__).parents[3] / "docs" / "examples" / "wandb_layout.py"
 

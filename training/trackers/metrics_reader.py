@@ -1,9 +1,45 @@
-"""The names that a line of metrics.jsonl has on a dashboard, in groups."""
+"""A file of JSON lines that another process appends to, read as far as it has grown."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
+
+
+class Replaced(Exception):
+    """The file is no longer the one that was opened: its run is another process's by now."""
+
+
+class MetricsReader:
+    """The lines of `path`, each once. Touches disk."""
+
+    def __init__(self, path: Path) -> None:
+        """The file may come to be later."""
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._read = 0
+
+    def lines(self, upto: int) -> list[dict[str, Any]]:
+        """Those that are whole before byte `upto` and were not given before.
+
+        Raises Replaced, and OSError.
+        """
+        if upto <= self._read:
+            return []
+        if self._file is None:
+            self._file = self._path.open("rb")
+        if self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
+            raise Replaced
+        data = self._file.read(upto - self._read)
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self._file.seek(self._read)
+        found = (json.loads(line) for line in whole.splitlines())
+        return [line for line in found if isinstance(line, dict)]
+
 
 STEP = "global_step"
 """What all charts are drawn over."""
@@ -41,6 +77,6 @@ def row(line: Mapping[str, Any]) -> dict[str, float]:
         found |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
         gauges = (key for key in line if key.endswith(_GAUGE))
         found |= {f"machine/{key}": line[key] for key in gauges}
-    # NaN and infinities are words in metrics.jsonl; see training/logging/plain_json.py.
+    # NaN and infinities are words in metrics.jsonl; see training/logging/strict_json.py.
     numbers = {name: float(value) for name, value in found.items() if value is not None}
     return {STEP: line["step"], **numbers}

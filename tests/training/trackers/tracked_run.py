@@ -11,10 +11,9 @@ from typing import Any
 
 from tests.training import facts
 from training.logging import metrics
-from training.logging.metrics import Metrics
-from training.trackers import callbacks
+from training.logging.metrics import MetricsWriter
+from training.trackers.base import TrackedRun, build_trackers
 from training.trackers.settings import Tracking
-from training.trackers.tracked import Tracked
 
 
 @dataclass
@@ -31,8 +30,8 @@ class Course:
         """Start the hooks, after `first_step` updates; later lines are cut as a resume does."""
         self.folder.mkdir(exist_ok=True)
         metrics.cut(self.folder, first_step, first_step)
-        self.metrics = Metrics(self.folder)
-        self.callbacks = callbacks.build(self.typed, self._tracked())
+        self.metrics = MetricsWriter(self.folder)
+        self.callbacks = build_trackers(self.typed, self._tracked())
         for callback in (self.metrics, *self.callbacks):
             callback.start(facts.train_plan(first_step=first_step))
         return self
@@ -83,11 +82,11 @@ class Course:
     def warnings(self) -> list[str]:
         return [text for kind, text in self.said if kind == "warning"]
 
-    def _tracked(self) -> Tracked:
+    def _tracked(self) -> TrackedRun:
         def tell(kind: str, told: Mapping[str, object]) -> None:
             self.said.append((kind, str(told["text"])))
 
-        return Tracked(
+        return TrackedRun(
             folder=self.folder,
             settings={"optim.lr": 1e-3, "mode": "lite"},
             origins={"optim.lr": "config: mine.yaml, line 3", "mode": "command line: --lite"},

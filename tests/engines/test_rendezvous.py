@@ -11,7 +11,7 @@ import pytest
 import torch.distributed as dist
 
 from engines.base import EngineError, PeersMissing
-from engines.meeting import NAME, PORTS, open_store, roll_call
+from engines.rendezvous import NAME, PORTS, check_ranks, open_store
 
 HOST = socket.gethostname()
 SHORT = timedelta(seconds=20)
@@ -27,7 +27,7 @@ def met(guests: list[tuple[dict[str, str], str]], size: int | None = None) -> li
         facts, device = guests[rank]
         try:
             # Rank 0 waits for those that never come.
-            roll_call(store, rank, size, facts, device, 1.0 if size > len(guests) else 20.0)
+            check_ranks(store, rank, size, facts, device, 1.0 if size > len(guests) else 20.0)
         except (EngineError, PeersMissing) as fault:
             return fault
         return None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.logging.plain_json import encode, encode_bytes
+from training.logging.strict_json import encode, encode_bytes
 
 
 def strict(text: str | bytes) -> Any:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from engines.base import EngineError
-from engines.zero.ds_library import clean_architectures, load
+from engines.zero.library import clean_architectures, load
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
+
+from models.base import Predictions
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -13,7 +16,9 @@ if TYPE_CHECKING:
 ELSEWHERE = "another rank could not make them"
 
 
-def attempt(task: Predicts, module: Module, world: World) -> tuple[Predictions | None, str]:
+def predict_on_all_ranks(
+    task: Predicts, module: Module, world: World
+) -> tuple[Predictions | None, str]:
     """What the task predicts on every rank; or None on every rank, and the fault.
 
     Collective. `module` is in evaluation mode meanwhile, and in training mode afterwards.
@@ -51,3 +56,36 @@ class _InStep(Module):
         if self._world.agree(0):
             raise _OtherRankFailed
         return self.module(*inputs, **named)
+
+
+_PLAIN = frozenset(" ,;:.'\"/?=%@")
+
+
+def predictions_table(found: Predictions) -> str:
+    """A row a sample, and below it what the pictures show."""
+    rows = ([_number(cell) for cell in row] for row in found.rows)
+    captions = [f"{picture.name}: {_plain(picture.caption)}" for picture in found.pictures]
+    return "\n\n".join([_table(found.columns, rows), *captions])
+
+
+def settings_table(values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    """A row a setting, with what decided it."""
+    rows = ((key, str(value), origins.get(key, "")) for key, value in values.items())
+    return _table(("setting", "value", "from"), rows)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    cells = [columns, *rows]
+    lines = ["| " + " | ".join(map(_plain, row)) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + " --- |" * len(columns), *lines[1:]])
+
+
+def _number(cell: str | float) -> str:
+    return cell if isinstance(cell, str) else f"{cell:.4g}"
+
+
+def _plain(text: str) -> str:
+    """`text` with all that Markdown or HTML would take for its own as character references."""
+    return "".join(
+        "<br>" if c == "\n" else c if c.isalnum() or c in _PLAIN else f"&#{ord(c)};" for c in text
+    )

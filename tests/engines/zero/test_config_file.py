@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engines.zero.ds_file import FileError, parse, read
+from engines.zero.config_file import FileError, parse, read
 
 TEXT = """{
   "train_batch_size": 8, "zero_optimization": {

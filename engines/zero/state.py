@@ -14,8 +14,7 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from engines.base import EngineError, Piece, State, World
-from engines.buffers import read_buffers, stored_buffers
-from engines.state import WEIGHT, fill_slots, slot_names
+from engines.state import WEIGHT, fill_slots, read_buffers, slot_names, stored_buffers
 
 _MOST_NAMED = 5
 

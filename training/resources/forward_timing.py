@@ -53,7 +53,7 @@ class DeviceClock:
         return begin.elapsed_time(end) / 1000
 
 
-class OwnTime:
+class ForwardTimer:
     """Times each forward pass of training that is done within it, as a context.
 
     Backward passes are left out: gradients travel in them, and a rank waits there for the slowest.

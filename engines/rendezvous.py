@@ -41,7 +41,7 @@ class Guest:
     """The hardware that no two ranks may share; empty: they may."""
 
 
-def roll_call(
+def check_ranks(
     store: dist.Store, rank: int, size: int, facts: Mapping[str, str], device: str, timeout_s: float
 ) -> None:
     """Wait until every rank has come, and see that all have the same `facts`. Collective.

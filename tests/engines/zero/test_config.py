@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.zero import ds_keys
-from engines.zero.ds_config import ConfigConflict, Conflict, conflicts, merge
-from engines.zero.ds_file import shipped
-from engines.zero.ds_told import told
+from engines.zero import config_keys
+from engines.zero.config import ConfigConflict, Conflict, conflicts, merge, told
+from engines.zero.config_file import shipped
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
 
@@ -317,8 +316,8 @@ def test_every_key_the_installed_deepspeed_reads_is_in_the_table(installed):
     config = DeepSpeedConfig.__new__(DeepSpeedConfig)
     config._param_dict = asked
     config._initialize_params(asked)
-    tables = (ds_keys.FREE, ds_keys.TOLD_BLOCKS, ds_keys.TOLD_VALUES, ds_keys.FIXED)
-    known = {key for table in (*tables, ds_keys.REFUSED) for key in table}
+    tables = (config_keys.FREE, config_keys.TOLD_BLOCKS, config_keys.TOLD_VALUES, config_keys.FIXED)
+    known = {key for table in (*tables, config_keys.REFUSED) for key in table}
     assert asked.names - known == set()
     assert len(asked.names) > 30
 
@@ -327,7 +326,7 @@ def test_every_zero_key_of_the_installed_deepspeed_is_in_the_table(installed):
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     names = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
-    assert names <= {*ds_keys.ZERO, *ds_keys.ZERO_FIXED, *ds_keys.ZERO_REFUSED}
+    assert names <= {*config_keys.ZERO, *config_keys.ZERO_FIXED, *config_keys.ZERO_REFUSED}
 
 
 def test_every_offload_key_of_the_installed_deepspeed_is_in_the_table(installed):
@@ -338,4 +337,4 @@ def test_every_offload_key_of_the_installed_deepspeed_is_in_the_table(installed)
         "offload_param": offload_config.DeepSpeedZeroOffloadParamConfig,
     }
     for block, model in blocks.items():
-        assert set(model.model_fields) - ds_keys.OFFLOAD[block] <= ds_keys.OFFLOAD_REFUSED
+        assert set(model.model_fields) - config_keys.OFFLOAD[block] <= config_keys.OFFLOAD_REFUSED
