@@ -48,7 +48,7 @@ def test_a_forked_process_sees_its_own_memory():
 
 FRAGMENTS = """
 import torch
-from training.resources.memory import host_bytes, relieve
+from training.resources.memory import host_bytes, release_unused
 
 class Ring:
     def __init__(self):
@@ -59,7 +59,7 @@ import gc
 gc.disable()
 last = [Ring() for _ in range(4000)][-1]
 full = host_bytes()
-relieve(torch.device("cpu"))
+release_unused(torch.device("cpu"))
 print(full - host_bytes())
 """
 
