@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.figures import command, machine, rows, save, table
 from models.event_seg.config import BINS
-from models.event_seg.recording import Events
+from models.event_seg.readers.recording import Events
 from models.event_seg.voxel import voxelise
 
 PACKAGES = ("numpy", "tonic")

@@ -16,8 +16,8 @@ from models.common.paths import existing, no_format, unknown_embedded
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
 from models.doc_translation.model import IGNORE
-from models.doc_translation.pages import Collection, Page
 from models.doc_translation.readers import dota, pairs
+from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.vocabulary import Vocabulary
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -123,9 +123,9 @@ def read(path: str, wanted: Wanted) -> Collection:
 
         return cards.read()
     if path == "embedded:pages":
-        from models.doc_translation.embedded import paper
+        from models.doc_translation.embedded import pages
 
-        return paper.read()
+        return pages.read()
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
     found = existing(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))

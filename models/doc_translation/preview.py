@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 from torch.nn import Module
 
-from models.base import Picture
-from models.doc_translation import drawing
+from models.base import Picture, Predictions
+from models.common.chosen import few
 from models.doc_translation.dataset import Pages, Sample, collate
-from models.doc_translation.decoding import greedy, texts
+from models.doc_translation.metric import Bleu, steds
+from models.doc_translation.model import greedy, texts
+from models.doc_translation.readers import drawing
 
 PICTURES = 3
 _WIDTH, _HEIGHT, _GAP = 480, 640, 4
@@ -69,3 +71,42 @@ def beside(sample: Sample, texts: Sequence[str], font: str | None) -> Image.Imag
         if drawn is not None:
             whole.paste(drawn.convert("RGB"), (number * width, 0))
     return whole
+
+
+SHOWN = 3
+TOKENS = 96
+"""At most, of a translation: each one costs a forward pass."""
+_PICTURE_WIDTH = 960
+"""Of a picture, in dots."""
+
+
+def predict(
+    model: Module, pages: Pages, count: int, bleu: Bleu, font: str | None, device: torch.device
+) -> Predictions:
+    """Pages spread over a split, of each the first `count` tokens at most, or TOKENS. Collective.
+
+    What is wanted is cut to as many tokens, so that BLEU and STEDS compare like with like.
+    """
+    vocabulary, count = pages.vocabulary, min(count, TOKENS)
+    samples: list[Sample] = few(pages, SHOWN)
+    batch = collate(samples, vocabulary.pad)
+    memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
+    written = texts(greedy(model, memory, count, vocabulary), vocabulary)
+    wanted = [vocabulary.decode(sample.labels[:count].tolist()) for sample in samples]
+    rows, pictures = [], []
+    for number, (sample, want, own) in enumerate(zip(samples, wanted, written, strict=True), 1):
+        name = f"{sample.name} of {sample.document}"
+        score = bleu.score(bleu.counts([own], [want]))
+        rows.append((name, legible(want), legible(own), score, steds(own, want)))
+        caption = f"{name}: the page, what is wanted, what is written"
+        pictures.append(Picture(f"page_{number}", caption, _drawn(sample, want, own, font)))
+    return Predictions(("page", "wanted", "written", "bleu", "steds"), rows, pictures)
+
+
+def _drawn(sample: Sample, wanted: str, written: str, font: str | None) -> bytes:
+    image = beside(sample, [legible(wanted), legible(written)], font)
+    buffer = io.BytesIO()
+    image.resize((_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))).save(
+        buffer, "png"
+    )
+    return buffer.getvalue()

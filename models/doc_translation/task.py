@@ -24,15 +24,14 @@ from models.base import (
 from models.common import kernels
 from models.common.split import keep, split_groups, write_whole
 from models.common.subwords import KEPT
-from models.doc_translation import predictions, pretrained, preview
+from models.doc_translation import pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model, Size
-from models.doc_translation.control import MOST_GAIN, strangers
 from models.doc_translation.dataset import SPLITS, Pages, Sample, Wanted, collate, read
-from models.doc_translation.metric import TranslationMetric
-from models.doc_translation.model import DocTranslator, layers
-from models.doc_translation.pages import Collection, Page
+from models.doc_translation.metric import Bleu, TranslationMetric
+from models.doc_translation.model import DocTranslator, flops_per_sample, layers
+from models.doc_translation.noise_control import MOST_GAIN, strangers
+from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.readers.pairs import Layout
-from models.doc_translation.scores import Bleu
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
 GROUPS = "doc_translation has {} groups (documents)"
@@ -170,18 +169,16 @@ class DocTranslationTask:
         return preview.pictures(self.data("train"), self.wanted.layout.font)
 
     def predictions(self, model: Module) -> Predictions:
-        """See predictions.predict. Collective."""
+        """See preview.predict. Collective."""
         assert self._collection is not None, "setup() comes first"
         bleu, font = Bleu(self._collection.tokenize), self.wanted.layout.font
         device = self.context.device
-        return predictions.predict(model, self.data("val"), self.count, bleu, font, device)
+        return preview.predict(model, self.data("val"), self.count, bleu, font, device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See flops.per_sample; of a page with the mean number of tokens."""
-        from models.doc_translation import flops
-
+        """See flops_per_sample; of a page with the mean number of tokens."""
         counts = np.minimum(self._token_counts(), self.length)
-        return flops.per_sample(self.size, round(float(counts.mean())))
+        return flops_per_sample(self.size, round(float(counts.mean())))
 
     def _token_counts(self) -> np.ndarray:
         """Of a few translations, at even distances over the training pages."""

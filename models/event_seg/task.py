@@ -19,14 +19,15 @@ from models.base import (
     SplitName,
 )
 from models.common.split import keep
-from models.event_seg import dataset, labels, parts, windows
+from models.event_seg import dataset, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import Network, flops_per_sample
-from models.event_seg.pictures import draw
-from models.event_seg.predictions import predict
-from models.event_seg.recording import Recording
+from models.event_seg.preview import draw, predict
+from models.event_seg.readers import labels
+from models.event_seg.readers.recording import Recording
+from models.event_seg.splits import split_recordings
 from models.event_seg.windows import Rules, Sample, Windows
 
 PICTURES = 2
@@ -66,7 +67,7 @@ class EventSegTask:
         if not is_labelled:
             self.goal = Goal("val_masked_r2", "max")
         share, seed = self.context.eval_share, self.context.seed
-        split = parts.split(recordings, self.fraction, share, seed, self.context.earlier)
+        split = split_recordings(recordings, self.fraction, share, seed, self.context.earlier)
         if self.context.folder is not None:
             keep(split.groups, self.context.folder, self.context.data_anew)
         rules = Rules(self.downsample, self.size.crop, self.control, seed, not is_labelled)

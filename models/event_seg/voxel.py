@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.event_seg.recording import Events
+from models.event_seg.readers.recording import Events
 
 
 def voxelise(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> np.ndarray:

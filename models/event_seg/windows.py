@@ -12,7 +12,7 @@ import torch
 from models.base import Draws
 from models.event_seg.config import BINS
 from models.event_seg.network import IGNORE
-from models.event_seg.recording import IGNORED, Events, Recording
+from models.event_seg.readers.recording import IGNORED, Events, Recording
 from models.event_seg.voxel import normalise, voxelise
 
 PATCH = 8

@@ -12,11 +12,10 @@ import numpy as np
 from models.base import DataError, SplitName
 from models.common.faults import OnBad
 from models.common.paths import unknown_embedded
-from models.language.control import dialogue_chance, permuted, text_chance, with_true_answers
-from models.language.dialogues import Dialogues, as_they_are
 from models.language.formats import EMBEDDED
-from models.language.packing import Windows
-from models.language.text.corpus import Corpus, from_records, read_corpus
+from models.language.noise_control import dialogue_chance, permuted, text_chance, with_true_answers
+from models.language.readers.corpus import Corpus, from_records, read_corpus
+from models.language.rows import Dialogues, Windows, as_they_are
 from models.language.tokens.encoded import encode
 from models.language.tokens.tokenizer import Tokenizer
 

@@ -11,16 +11,10 @@ from itertools import islice
 from pathlib import Path
 
 from models.base import DataError
-from models.language.text.readers.pairs import columns_in
-from models.language.text.readers.suffixes import CSV, JSONL, TEXT, kind
-from models.language.text.readers.text_file import TextFile
+from models.language.readers.json_and_csv import columns_in
+from models.language.readers.text_file import CSV, FORMATS, JSONL, TEXT, TextFile, file_kind
 
 EMBEDDED = ("embedded:python", "embedded:commands")
-FORMATS = (
-    "CSV with input,output or prompt,response or user,assistant",
-    "JSONL with the same fields, with messages, or with text",
-    "plain text, documentation and source code",
-)
 _CSV, _JSONL, _TEXT = FORMATS
 
 LOOKED_AT = 300
@@ -66,10 +60,10 @@ def _form(file: Path) -> str | None:
         return None
     lines = (line for line in head.split("\n") if line.strip())
     first, is_cut = next(lines, ""), "\n" not in head.lstrip()
-    if kind(file) == "CSV":
+    if file_kind(file) == "CSV":
         return _CSV if _has_columns(first) else None
-    if kind(file) == "JSONL" or first.lstrip().startswith("{"):
-        return _JSONL if _has_keys(first, is_cut and kind(file) == "JSONL") else None
+    if file_kind(file) == "JSONL" or first.lstrip().startswith("{"):
+        return _JSONL if _has_keys(first, is_cut and file_kind(file) == "JSONL") else None
     return _TEXT if _is_prose(head) else None
 
 

@@ -17,9 +17,8 @@ from models.language.config import Size
 from models.language.model import NORM_EPSILON, ROTARY_BASE
 from models.language.tokens import bpe
 from models.language.tokens.bpe import BpeTokenizer
-from models.language.tokens.byte_tokenizer import ByteTokenizer
 from models.language.tokens.external_tokenizer import ExternalTokenizer
-from models.language.tokens.tokenizer import TAGS, Tokenizer
+from models.language.tokens.tokenizer import TAGS, ByteTokenizer, Tokenizer
 
 CONFIG = "config.json"
 _GENERATION = "generation_config.json"

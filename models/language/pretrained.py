@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
 from models.common import kernels
-from models.language.flops import Shape, matrix_elements
 from models.language.head import CHUNK, IGNORE, token_scores
+from models.language.model import Shape, matrix_elements
 
 LEGAL = "a folder with config.json and *.safetensors of a causal language model"
 

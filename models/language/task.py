@@ -25,18 +25,13 @@ from models.common.split import keep, split_groups
 from models.language import hugging_face, pretrained
 from models.language.config import SIZES, Data, Model, Size
 from models.language.dataset import Dataset, Rules, members, read
-from models.language.dialogues import Dialogues
-from models.language.flops import Shape, matrix_elements, per_sample
 from models.language.metric import LanguageMetric
-from models.language.model import Transformer
-from models.language.packing import Windows
-from models.language.predictions import predict
-from models.language.preview import show
-from models.language.rows import Row, collate
-from models.language.text.corpus import Corpus
+from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
+from models.language.preview import pictures, predict, show
+from models.language.readers.corpus import Corpus
+from models.language.rows import Dialogues, Row, Windows, collate
 from models.language.tokens import bpe, external_tokenizer
-from models.language.tokens.byte_tokenizer import ByteTokenizer
-from models.language.tokens.tokenizer import Tokenizer
+from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
 
 GROUPS = "language has {} groups (files, documents or requests)"
 
@@ -195,20 +190,18 @@ class LanguageTask:
         return predict(model, self.dataset, self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See flops.per_sample; of the mean length where samples differ."""
+        """See model.flops_per_sample; of the mean length where samples differ."""
         # Kept from build(): an engine may have cut the weights into shards since.
         if self._shape is None:
             return None
-        return per_sample(self._shape, self.dataset.mean_length)
+        return flops_per_sample(self._shape, self.dataset.mean_length)
 
     def facts(self) -> Mapping[str, Any]:
         """See Dataset.facts."""
         return self.dataset.facts()
 
     def pictures(self) -> Sequence[Picture]:
-        """See pictures.pictures."""
-        from models.language.pictures import pictures
-
+        """See preview.pictures."""
         return pictures(self.dataset)
 
     def write_hugging_face(self, folder: Path) -> None:

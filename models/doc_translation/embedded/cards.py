@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from models.common import cache
-from models.doc_translation.drawing import font
 from models.doc_translation.embedded.lexicon import SUFFIXES, Word, phrase
-from models.doc_translation.pages import Collection
+from models.doc_translation.readers.drawing import font
+from models.doc_translation.readers.page import Collection
 
 NAME = "embedded:cards"
 SEED = 2024

@@ -13,8 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.base import DataError, SplitName
 from models.common.faults import Faults, OnBad
-from models.doc_translation.pages import Collection
-from models.doc_translation.scores import tokenizer_for
+from models.doc_translation.readers.page import Collection, bleu_tokenizer
 
 SPLIT_FILE = "split_dataset.json"
 LISTS: Mapping[str, SplitName] = {
@@ -111,7 +110,7 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
             for side, listed in names.items()
         }
     counts = {"skipped_pages": skipped, "left_out_pages": len(left_out) - skipped}
-    return Collection(str(root), pages, tokenizer_for(language), given, left_out, counts)
+    return Collection(str(root), pages, bleu_tokenizer(language), given, left_out, counts)
 
 
 def _names(root: Path) -> Names:

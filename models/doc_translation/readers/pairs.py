@@ -16,9 +16,8 @@ from PIL import Image
 
 from models.base import DataError
 from models.common.faults import Faults, OnBad
-from models.doc_translation import drawing
-from models.doc_translation.pages import Collection
-from models.doc_translation.scores import tokenizer_for
+from models.doc_translation.readers import drawing
+from models.doc_translation.readers.page import Collection, bleu_tokenizer
 
 LONGEST = 4000
 """Characters of a paragraph that can be drawn on one page."""
@@ -111,7 +110,7 @@ def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
     _check_font(rows.characters, layout)
     pages = list(_pages(path, rows, layout))
     counts = {"skipped_rows": skipped, "duplicates": rows.duplicates}
-    return Collection(str(path), pages, tokenizer_for(layout.target), None, faults.rows, counts)
+    return Collection(str(path), pages, bleu_tokenizer(layout.target), None, faults.rows, counts)
 
 
 def _index(path: Path, layout: Layout, faults: Faults) -> _Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.event_seg.recording import Events
+from models.event_seg.readers.recording import Events
 
 THRESHOLD, DEVIATION = 0.2, 0.03
 """Of a pixel's contrast threshold: mean and deviation over the pixels, in log brightness."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.common import cache
-from models.event_seg import labels
 from models.event_seg.embedded.camera import Camera
 from models.event_seg.embedded.scene import Scene
-from models.event_seg.recording import Events, spans
+from models.event_seg.readers import labels
+from models.event_seg.readers.recording import Events, spans
 
 EPOCH = 1.5e9
 """About when the clips begin, in seconds since 1970, as real recordings do: float32 has steps of
@@ -27,7 +27,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Clip:
-    """See models/event_seg/recording.py."""
+    """See models/event_seg/readers/recording.py."""
 
     name: str
     sensor: tuple[int, int]

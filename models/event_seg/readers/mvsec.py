@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 
 from models.base import DataError
-from models.event_seg import labels
+from models.event_seg.readers import labels
 from models.event_seg.readers.hdf5 import Hdf5
-from models.event_seg.recording import Events, check_ascending, spans
+from models.event_seg.readers.recording import Events, check_ascending, spans
 
 GROUP = "davis/left"
 LEGAL = (
@@ -24,7 +24,7 @@ _SEEN = 2**18
 
 
 class MvsecRecording:
-    """See models/event_seg/recording.py. Source: Zhu et al., The Multi Vehicle Stereo Event Camera
+    """See models/event_seg/readers/recording.py. Source: Zhu et al., The Multi Vehicle Stereo Event Camera
     Dataset, 2018.
 
     Times are float64 seconds, mostly since 1970.

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.language.embedded.grammar_files import FILES
-from models.language.embedded.grammar_system import SYSTEM
-from models.language.embedded.slots import SLOTS, Value
-from models.language.text.index import normalised
-from models.language.text.records import Conversation, Turn
+from models.language.embedded.grammar import FILES, SLOTS, SYSTEM, Value
+from models.language.readers.index import normalised
+from models.language.readers.records import Conversation, Turn
 
 CONVERSATIONS = 4000
 MISSPELT = 10

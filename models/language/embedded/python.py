@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from models.base import DataError
-from models.language.text.records import Document
+from models.language.readers.records import Document
 
 LARGEST = 64 * 1024
 """Bytes of a source file that is taken: a longer one would be a split of its own."""

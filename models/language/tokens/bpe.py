@@ -14,7 +14,7 @@ import tokenizers
 from models.base import DataError
 from models.common import subwords
 from models.common.subwords import KEPT
-from models.language.text.records import Turn
+from models.language.readers.records import Turn
 from models.language.tokens.tokenizer import RESERVED, TAGS
 
 TRAINED_ON = 64 * 2**20

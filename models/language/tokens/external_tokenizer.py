@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
-from models.language.text.records import Turn
+from models.language.readers.records import Turn
 from models.language.tokens import bpe
 from models.language.tokens.tokenizer import Tokenizer
 

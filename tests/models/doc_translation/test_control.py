@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.doc_translation.control import strangers
+from models.doc_translation.noise_control import strangers
 
 
 def test_every_image_is_shown_once_and_never_to_its_own_document():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.doc_translation.drawing import Block, Sheet, draw, font, missing
+from models.doc_translation.readers.drawing import Block, Sheet, draw, font, missing
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 6
 

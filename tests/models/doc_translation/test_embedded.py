@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 
 from models.common import cache
-from models.doc_translation.drawing import Sheet, draw
-from models.doc_translation.embedded import cards, documents, paper
+from models.doc_translation.embedded import cards
+from models.doc_translation.embedded import pages as artificial
 from models.doc_translation.embedded.lexicon import SUFFIXES
-from models.doc_translation.scores import plain_text
+from models.doc_translation.metric import plain_text
+from models.doc_translation.readers.drawing import Sheet, draw
 
 
 @pytest.fixture(scope="module")
 def few():
     """The first twelve documents."""
-    author = documents.Author(np.random.default_rng(paper.SEED))
+    author = artificial.Author(np.random.default_rng(artificial.SEED))
     return author, [author.document(number) for number in range(12)]
 
 
@@ -57,7 +58,7 @@ def test_documents_have_two_to_four_pages_and_all_that_a_page_may_hold(few):
     _, found = few
     assert {len(pages) for pages in found} == {2, 3, 4}
     kinds = {block.kind for pages in found for page in pages for block in page.blocks}
-    assert {"title", "paragraph", "bullet", "table", "formula", *documents.HEADINGS} == kinds
+    assert {"title", "paragraph", "bullet", "table", "formula", *artificial.HEADINGS} == kinds
     targets = "\n".join(page.target for pages in found for page in pages)
     assert "\n\n\n" not in targets
     assert plain_text(targets) != targets and "tabular" not in plain_text(targets)
@@ -67,10 +68,10 @@ def test_the_kind_of_heading_decides_the_ending_of_all_adjectives_of_a_document(
     author, found = few
     stems = {word.written for word in author.words.adjectives}
     for pages in found:
-        [kind] = {b.kind for p in pages for b in p.blocks if b.kind in documents.HEADINGS}
+        [kind] = {b.kind for p in pages for b in p.blocks if b.kind in artificial.HEADINGS}
         written = re.findall(r"[a-z]+", " ".join(p.target for p in pages).lower())
         ends = {w[-1] for w in written if w[:-1] in stems}
-        assert ends == {SUFFIXES[documents.HEADINGS.index(kind)]}
+        assert ends == {SUFFIXES[artificial.HEADINGS.index(kind)]}
 
 
 def test_about_a_tenth_of_the_sentences_is_of_one_document_alone(few):
@@ -90,7 +91,7 @@ def test_about_a_tenth_of_the_sentences_is_of_one_document_alone(few):
 def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(few):
     _, found = few
     rng = np.random.default_rng(0)
-    scans = [np.asarray(paper.scan(page, rng)) for pages in found[:3] for page in pages]
+    scans = [np.asarray(artificial.scan(page, rng)) for pages in found[:3] for page in pages]
     lefts = [np.flatnonzero((scan < 128).any(0))[0] for scan in scans]
     assert len(set(lefts)) > 3
     for pages in found:
@@ -100,8 +101,8 @@ def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(fe
 
 @pytest.mark.slow
 def test_pages_come_back_from_the_cache_as_they_were_drawn():
-    drawn, kept = paper.read(), paper.read()
-    assert len({page.document for page in drawn.pages}) == paper.DOCUMENTS
+    drawn, kept = artificial.read(), artificial.read()
+    assert len({page.document for page in drawn.pages}) == artificial.DOCUMENTS
     for i in (0, 400, len(drawn.pages) - 1):
         one, other = drawn.pages[i], kept.pages[i]
         assert np.array_equal(np.asarray(one.image()), np.asarray(other.image()))

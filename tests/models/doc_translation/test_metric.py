@@ -1,10 +1,8 @@
 import pytest
 import torch
 
-from models.doc_translation.decoding import greedy, texts
-from models.doc_translation.metric import TranslationMetric
-from models.doc_translation.scores import Bleu
-from models.doc_translation.structure import steds
+from models.doc_translation.metric import Bleu, TranslationMetric, steds
+from models.doc_translation.model import greedy, texts
 
 
 class Counted(torch.nn.Module):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from models.doc_translation.config import SIZES
-from models.doc_translation.flops import per_sample
-from models.doc_translation.model import IGNORE, DocTranslator, layers
+from models.doc_translation.model import IGNORE, DocTranslator, flops_per_sample, layers
 
 COUNTS = {
     # global, local, expand, both query transformers, queries, gate and projection, decoder
@@ -239,7 +238,7 @@ def test_it_runs_in_half_precision(tiny, dtype):
 
 def test_operations_grow_with_the_text_and_leave_the_generator_alone():
     before = torch.get_rng_state()
-    short, long = per_sample(TINY, 8), per_sample(TINY, 64)
+    short, long = flops_per_sample(TINY, 8), flops_per_sample(TINY, 64)
     assert torch.equal(before, torch.get_rng_state())
     head = 6 * 56 * (64 * 512)  # the output layer alone
     assert short + head < long < 2 * short

@@ -3,10 +3,9 @@ import torch
 from sacrebleu.metrics import BLEU
 
 from models.common.chosen import Fixed
-from models.doc_translation.decoding import greedy, texts
-from models.doc_translation.predictions import predict
-from models.doc_translation.preview import legible
-from models.doc_translation.scores import Bleu
+from models.doc_translation.metric import Bleu
+from models.doc_translation.model import greedy, texts
+from models.doc_translation.preview import legible, predict
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.base import DataError
-from models.doc_translation import parts
+from models.doc_translation import model as model_parts
 from models.doc_translation.config import SIZES
 from models.doc_translation.pretrained import PARTS, load
 
@@ -18,9 +18,9 @@ def saved(tmp_path):
     """All three parts as transformers saves them, with weights of their own."""
     torch.manual_seed(7)
     made = {
-        "global": parts.global_encoder(TINY.whole),
-        "local": parts.local_encoder(TINY.local),
-        "decoder": parts.decoder(TINY, 0.0),
+        "global": model_parts.global_encoder(TINY.whole),
+        "local": model_parts.local_encoder(TINY.local),
+        "decoder": model_parts.decoder(TINY, 0.0),
     }
     for name, part in made.items():
         part.save_pretrained(tmp_path / name)
@@ -101,7 +101,7 @@ def test_named_layers_of_a_deeper_decoder_are_taken_and_the_others_dropped(
     from dataclasses import replace
 
     folder, _ = saved
-    deep = parts.decoder(replace(TINY, decoder_layers=3), 0.0)
+    deep = model_parts.decoder(replace(TINY, decoder_layers=3), 0.0)
     deep.save_pretrained(folder / "decoder")
     with caplog.at_level(logging.INFO):
         _, model = build(make_task, folder, take_layers=[2])
@@ -155,7 +155,7 @@ def test_the_encoder_of_a_whole_donut_or_nougat_is_found(make_task, tmp_path):
     from transformers import VisionEncoderDecoderModel
 
     torch.manual_seed(7)
-    encoder, decoder = parts.local_encoder(TINY.local), parts.decoder(TINY, 0.0)
+    encoder, decoder = model_parts.local_encoder(TINY.local), model_parts.decoder(TINY, 0.0)
     VisionEncoderDecoderModel(encoder=encoder, decoder=decoder).save_pretrained(tmp_path / "local")
     task, model = build(make_task, tmp_path)
     assert task.facts()["pretrained"]["local"]["missing"] == 0
@@ -167,7 +167,7 @@ def test_the_encoder_of_a_whole_donut_or_nougat_is_found(make_task, tmp_path):
 def test_a_dit_that_was_trained_on_masked_patches_fills_the_global_encoder(make_task, tmp_path):
     from transformers import BeitConfig, BeitForMaskedImageModeling
 
-    config = BeitConfig(**{**parts.global_encoder(TINY.whole).config.to_dict()})
+    config = BeitConfig(**{**model_parts.global_encoder(TINY.whole).config.to_dict()})
     config.use_mean_pooling = True  # as Microsoft saved it: without the final norm of the model
     BeitForMaskedImageModeling(config).save_pretrained(tmp_path / "global")
     task, _ = build(make_task, tmp_path)

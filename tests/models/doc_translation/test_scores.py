@@ -1,7 +1,8 @@
 import pytest
 import sacrebleu
 
-from models.doc_translation.scores import SIZE, Bleu, plain_text, tokenizer_for
+from models.doc_translation.metric import SIZE, Bleu, plain_text
+from models.doc_translation.readers.page import bleu_tokenizer
 
 WRITTEN = ["the cat sat on a mat .", "dogs bark", "一只猫坐在垫子上。", ""]
 REFERENCES = ["the cat sat on the mat .", "the dogs bark", "一只猫坐在那个垫子上。", "rain"]
@@ -36,7 +37,7 @@ def test_the_signature_tells_how_words_are_cut():
     [("zh", "zh"), ("ZH", "zh"), ("zh_TW", "zh"), ("zh-Hans", "zh"), ("de", "13a"), ("en", "13a")],
 )
 def test_chinese_is_cut_by_character(language, tokenizer):
-    assert tokenizer_for(language) == tokenizer
+    assert bleu_tokenizer(language) == tokenizer
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from models.doc_translation.structure import steds, tree
+from models.doc_translation.metric import steds, tree
 
 PAGE = "# Title\n\nFirst.\n\n## Part\n\nSecond.\n\nThird."
 

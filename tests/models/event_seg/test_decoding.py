@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.event_seg.readers import header
-from models.event_seg.readers.decoding import BY_NAME, unwrapped
+from models.event_seg.readers import prophesee_format
+from models.event_seg.readers.prophesee_format import BY_NAME, unwrapped
 from tests.models.event_seg.writers import WORDS, random_events
 
 
@@ -94,7 +94,9 @@ def test_it_reads_what_another_program_wrote_and_as_it_reads(tmp_path):
     for name in BY_NAME:
         path = tmp_path / (name + (".dat" if name == "DAT" else ".raw"))
         wizard(name).save(path, table)
-        words = np.fromfile(path, BY_NAME[name].word, offset=header.read(path).begin)
+        words = np.fromfile(
+            path, BY_NAME[name].word, offset=prophesee_format.read_header(path).begin
+        )
         read = wizard(name).read(path)
         theirs = [(t, x, y, 1 if p else -1) for t, x, y, p in read.tolist()]
         assert in_pieces(name, words, 999) == theirs

@@ -4,8 +4,8 @@ import pytest
 
 from models.base import DataError
 from models.common.faults import Faults
+from models.event_seg.dataset import recordings
 from models.event_seg.formats import FORMATS, recognise
-from models.event_seg.readers.find import recordings
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
 TOLD = SimpleNamespace(window_ms=None, sensor=None)

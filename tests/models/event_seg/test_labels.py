@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.event_seg.labels import coarser, edges
+from models.event_seg.readers.labels import coarser, edges
 
 
 def test_an_edge_is_a_band_around_where_brightness_steps():

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from models.event_seg.readers.mvsec import MvsecRecording
-from models.event_seg.readers.raw import RawRecording
+from models.event_seg.readers.prophesee import RawRecording
 
 def peak():
     unit = 1 if sys.platform == "darwin" else 1024

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.event_seg import labels
-from models.event_seg.readers import mvsec
+from models.event_seg.readers import labels, mvsec
 from models.event_seg.readers.mvsec import MvsecRecording
 from tests.models.event_seg.writers import write_mvsec
 

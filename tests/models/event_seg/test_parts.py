@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.event_seg.parts import split
-from models.event_seg.recording import spans
+from models.event_seg.readers.recording import spans
+from models.event_seg.splits import split_recordings
 
 
 def recording(name="a", windows=100, seconds=0.1, second=1e6):
@@ -23,7 +23,7 @@ def of(parts, recordings, name):
 
 def test_a_recording_is_never_on_two_sides():
     recordings = [recording(f"r{i}", windows=5 + i) for i in range(10)]
-    parts = split(recordings, 1.0, 0.2, seed=0)
+    parts = split_recordings(recordings, 1.0, 0.2, seed=0)
     assert parts.told == "by recording"
     numbers = {name: {n for n, *_ in of(parts, recordings, name)} for name in parts.windows}
     assert [len(numbers[name]) for name in ("train", "val", "test")] == [6, 2, 2]
@@ -35,7 +35,7 @@ def test_a_recording_is_never_on_two_sides():
 
 def test_one_recording_is_cut_into_blocks_of_time_a_second_apart():
     recordings = [recording(windows=600, seconds=1 / 30)]
-    parts = split(recordings, 1.0, 0.2, seed=0)
+    parts = split_recordings(recordings, 1.0, 0.2, seed=0)
     train, val, test = (of(parts, recordings, name) for name in ("train", "val", "test"))
     assert len(val) == len(test) == 120 and len(train) > 270
     for before, after in ((train, val), (val, test)):
@@ -45,7 +45,7 @@ def test_one_recording_is_cut_into_blocks_of_time_a_second_apart():
 
 def test_a_short_recording_leaves_a_window_between_blocks():
     recordings = [recording(windows=9, seconds=0.01)]
-    parts = split(recordings, 1.0, 0.2, seed=0)
+    parts = split_recordings(recordings, 1.0, 0.2, seed=0)
     assert [parts.windows[name][:, 1].tolist() for name in ("train", "val", "test")] == [
         [0, 1, 2, 3, 4],
         [6],
@@ -56,7 +56,7 @@ def test_a_short_recording_leaves_a_window_between_blocks():
 
 def test_a_fraction_that_leaves_few_recordings_cuts_those_by_time():
     recordings = [recording(f"r{i}") for i in range(8)]
-    parts = split(recordings, 0.25, 0.2, seed=0)
+    parts = split_recordings(recordings, 0.25, 0.2, seed=0)
     used = {number for name in parts.windows for number, _ in parts.windows[name]}
     assert len(used) == 2
     assert all(len(set(windows[:, 0])) == 2 for windows in parts.windows.values())
@@ -65,14 +65,14 @@ def test_a_fraction_that_leaves_few_recordings_cuts_those_by_time():
 def test_windows_that_overlap_are_a_gap_apart_too():
     ends = np.arange(20, 60) * 1000
     long = SimpleNamespace(name="a", windows=np.stack((ends - 5000, ends), 1), second=1e6)
-    parts = split([long], 1.0, 0.2, seed=0)
+    parts = split_recordings([long], 1.0, 0.2, seed=0)
     train, val = (of(parts, [long], name) for name in ("train", "val"))
     assert train[-1][2] <= val[0][1]
 
 
 def test_too_few_windows_are_told():
     with pytest.raises(DataError) as error:
-        split([recording(windows=4)], 1.0, 0.2, seed=0)
+        split_recordings([recording(windows=4)], 1.0, 0.2, seed=0)
     assert str(error.value) == (
         "'a' is too short to be split by time: 4 windows in 0.4 s, of which eval.share 0.2 is "
         "held out twice\n"
@@ -81,4 +81,4 @@ def test_too_few_windows_are_told():
         "  fix           more recordings, shorter windows, or a smaller eval.share"
     )
     with pytest.raises(DataError, match=r"event_seg has 3 groups \(recordings\)"):
-        split([recording(f"r{i}") for i in range(3)], 1.0, 0.2, seed=0)
+        split_recordings([recording(f"r{i}") for i in range(3)], 1.0, 0.2, seed=0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.event_seg.pictures import draw
+from models.event_seg.preview import draw
 from models.event_seg.windows import Sample
 
 META = {"recording": "night.raw", "frame": 7, "t0": 1.0, "t1": 1.0333, "events": 12345}

@@ -4,7 +4,7 @@ import torch
 
 from models.common.chosen import Fixed
 from models.event_seg.metric import MassMetric
-from models.event_seg.predictions import predict
+from models.event_seg.preview import predict
 from tests.models.event_seg.writers import random_events, write_raw
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.event_seg.readers import raw_index
-from models.event_seg.readers.raw import RawRecording
+from models.event_seg.readers import prophesee
+from models.event_seg.readers.prophesee import RawRecording
 from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_raw
 
 
@@ -33,7 +33,7 @@ def fault(path, **said):
 
 @pytest.mark.parametrize("encoding", HEADERS)
 def test_windows_hold_each_event_once_however_the_file_is_cut(tmp_path, monkeypatch, encoding):
-    monkeypatch.setattr(raw_index, "PIECE", 100)
+    monkeypatch.setattr(prophesee, "PIECE", 100)
     events = random_events(3000, 400_000)
     name = "a.dat" if encoding == "DAT" else "a.raw"
     recording = opened(write_raw(tmp_path / name, events, encoding), window_ms=7)
@@ -49,11 +49,11 @@ def test_windows_hold_each_event_once_however_the_file_is_cut(tmp_path, monkeypa
 
 
 def test_only_the_pieces_of_a_window_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw_index, "PIECE", 100)
+    monkeypatch.setattr(prophesee, "PIECE", 100)
     recording = opened(write_raw(tmp_path / "a.raw", random_events(3000, 400_000)), window_ms=4)
     read = []
-    piece = raw_index.piece
-    monkeypatch.setattr(raw_index, "piece", lambda *a: read.append(a[2]) or piece(*a))
+    piece = prophesee.read_piece
+    monkeypatch.setattr(prophesee, "read_piece", lambda *a: read.append(a[2]) or piece(*a))
     recording.events(50)
     assert 0 < len(read) <= 3
 
@@ -61,7 +61,7 @@ def test_only_the_pieces_of_a_window_are_read(tmp_path, monkeypatch):
 def test_a_second_opening_reads_the_index_and_not_the_file(tmp_path, monkeypatch):
     path = write_raw(tmp_path / "a.raw", random_events(300, 40_000))
     first = opened(path).index
-    monkeypatch.setattr(raw_index, "_scan", None)
+    monkeypatch.setattr(prophesee, "_scan", None)
     assert (opened(path).index.states == first.states).all()
 
 
@@ -146,7 +146,7 @@ def test_a_truncated_an_empty_and_an_unsorted_file_are_told(tmp_path):
 
 
 def test_timestamps_that_step_back_from_piece_to_piece_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw_index, "PIECE", 2)
+    monkeypatch.setattr(prophesee, "PIECE", 2)
     events = random_events(4, 400)
     events.t[:] = 100, 300, 299, 500
     assert "299 follows 300" in fault(write_raw(tmp_path / "a.dat", events, "DAT"))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.event_seg.recording import Events
+from models.event_seg.readers.recording import Events
 from models.event_seg.voxel import normalise, voxelise
 from tests.models.event_seg.writers import random_events
 

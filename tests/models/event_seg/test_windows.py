@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models.event_seg.network import IGNORE
-from models.event_seg.recording import Events, spans
+from models.event_seg.readers.recording import Events, spans
 from models.event_seg.windows import Rules, Windows, collate
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from models.event_seg.recording import Events
+from models.event_seg.readers.recording import Events
 
 
 def random_events(count: int, last: int, sensor=(48, 64), seed: int = 0) -> Events:

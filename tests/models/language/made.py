@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.language.dialogues import Dialogues, as_they_are
-from models.language.packing import Windows
-from models.language.text.corpus import from_records
-from models.language.text.records import Conversation, Document, Turn
-from models.language.tokens.byte_tokenizer import ByteTokenizer
+from models.language.readers.corpus import from_records
+from models.language.readers.records import Conversation, Document, Turn
+from models.language.rows import Dialogues, Windows, as_they_are
 from models.language.tokens.encoded import encode
+from models.language.tokens.tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 

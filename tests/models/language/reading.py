@@ -5,7 +5,7 @@ from itertools import groupby
 import pytest
 
 from models.base import DataError
-from models.language.text.corpus import read_corpus
+from models.language.readers.corpus import read_corpus
 
 
 def read(path, on_bad="stop", answers=None):

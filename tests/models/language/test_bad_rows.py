@@ -6,7 +6,7 @@ import os
 import pytest
 
 from models.base import DataError
-from models.language.text.corpus import read_corpus
+from models.language.readers.corpus import read_corpus
 
 
 def told(path, answers=None, on_bad="stop"):

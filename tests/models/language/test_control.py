@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.language.control import mismatched, permuted, text_chance, with_true_answers
+from models.language.noise_control import mismatched, permuted, text_chance, with_true_answers
 from tests.models.language.made import TOKENIZER, windows
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from models.base import DataError
 from models.common.split import split_groups
-from models.language.text.records import Turn
+from models.language.readers.records import Turn
 from tests.models.language.reading import documents, exchanges, groups, pairs, read, texts, write
 
 SAMPLE = Path(__file__).parents[4] / "shared/data/language"

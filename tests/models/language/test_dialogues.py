@@ -4,9 +4,9 @@ import torch
 from models.base import DataError
 from models.language.config import SIZES
 from models.language.model import Transformer
+from models.language.readers.records import Turn
 from models.language.rows import collate
-from models.language.text.records import Turn
-from models.language.tokens.text_form import prompt_and_answer
+from models.language.tokens.tokenizer import prompt_and_answer
 from tests.models.language.made import TOKENIZER, conversation, dialogues
 
 

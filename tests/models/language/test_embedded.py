@@ -5,9 +5,9 @@ import numpy as np
 
 from models.common.split import split_groups
 from models.language.embedded import commands, python
-from models.language.embedded.slots import SLOTS
-from models.language.text.corpus import from_records
-from models.language.text.index import normalised
+from models.language.embedded.grammar import SLOTS
+from models.language.readers.corpus import from_records
+from models.language.readers.index import normalised
 
 
 def test_python_text_is_the_same_at_each_reading_and_of_bounded_size():

@@ -6,9 +6,8 @@ import pytest
 
 from models.base import DataError
 from models.common import cache
-from models.language.text.corpus import SMALL, read_corpus
-from models.language.tokens.encoded import encode
-from models.language.tokens.token_stream import TokenFile
+from models.language.readers.corpus import SMALL, read_corpus
+from models.language.tokens.encoded import TokenFile, encode
 from tests.models.language.made import TOKENIZER
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from models.base import DataError
 from models.language.formats import FORMATS, LOOKED_AT, recognise
-from models.language.text.corpus import read_corpus
+from models.language.readers.corpus import read_corpus
 
 CSV, JSONL, TEXT = FORMATS
 

@@ -2,8 +2,8 @@ import torch
 from torch import nn
 
 from models.language.config import SIZES
-from models.language.generation import continue_tokens
 from models.language.model import Transformer
+from models.language.preview import continue_tokens
 
 CPU = torch.device("cpu")
 

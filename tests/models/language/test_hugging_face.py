@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from models.base import DataError, HuggingFace
 from models.language.hugging_face import write_tokenizer
 from models.language.tokens import bpe
-from models.language.tokens.byte_tokenizer import ByteTokenizer
-from models.language.tokens.tokenizer import TAGS
+from models.language.tokens.tokenizer import TAGS, ByteTokenizer
 
 transformers = pytest.importorskip("transformers")
 

@@ -5,7 +5,7 @@ import torch
 
 from models.common.split import split_groups
 from models.language.dataset import read
-from models.language.generation import continue_tokens
+from models.language.preview import continue_tokens
 
 PROSE = "\n\n".join(
     f"Paragraph {i} tells of grün and {'blue ' * (i % 7)}things." for i in range(300)

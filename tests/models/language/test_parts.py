@@ -2,11 +2,11 @@ import random
 
 import pytest
 
-from models.language.text.index import Scan
-from models.language.text.readers import parts
-from models.language.text.records import Document
+from models.language.readers import text_file
+from models.language.readers.index import Scan
+from models.language.readers.records import Document
 from models.language.tokens import bpe
-from models.language.tokens.byte_tokenizer import ByteTokenizer
+from models.language.tokens.tokenizer import ByteTokenizer
 
 WORDS = [
     *("alpha", "Beta,", "ünï", "ΑΣ", "日本", "<file>", "it's", "42", "<|end|>", "tab\tbed"),
@@ -36,32 +36,32 @@ def fingerprint(pieces):
 
 
 def test_parts_are_the_text_and_of_bounded_size(long_text):
-    found = list(parts.in_parts(long_text))
+    found = list(text_file.split_text(long_text))
     assert "".join(found) == long_text
     assert len(found) >= 3
-    assert all(len(part) < parts.PART + 1000 for part in found)
+    assert all(len(part) < text_file.PART + 1000 for part in found)
 
 
 @pytest.mark.parametrize("short", ["", "one", "one\n", "\n\ntwo\n", " \n"])
 def test_a_short_text_is_one_part(short):
-    assert list(parts.in_parts(short)) == [short]
-    assert list(parts.parts(parts.with_line_ends(short.split("\n")))) == [short]
+    assert list(text_file.split_text(short)) == [short]
+    assert list(text_file.split_pieces(text_file.with_line_ends(short.split("\n")))) == [short]
 
 
 def test_a_text_without_a_good_place_to_cut_is_cut_at_a_line_all_the_same():
     long = "\n".join([" indented"] * 300_000)
-    found = list(parts.in_parts(long))
-    assert "".join(found) == long and max(map(len, found)) < parts.LONGEST + 100
+    found = list(text_file.split_text(long))
+    assert "".join(found) == long and max(map(len, found)) < text_file.LONGEST + 100
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
 def test_parts_give_the_tokens_of_the_whole(long_text, kind):
     tokenizer = ByteTokenizer() if kind == "bytes" else bpe.train([long_text[:100_000]], 700)
-    pieces = [tokenizer.encode(part).tolist() for part in parts.in_parts(long_text)]
+    pieces = [tokenizer.encode(part).tolist() for part in text_file.split_text(long_text)]
     assert [token for piece in pieces for token in piece] == tokenizer.encode(long_text).tolist()
 
 
 def test_parts_give_the_fingerprint_of_the_whole(long_text):
-    assert fingerprint(parts.in_parts(long_text)) == fingerprint([long_text])
+    assert fingerprint(text_file.split_text(long_text)) == fingerprint([long_text])
     assert fingerprint(["a ΑΣ", "\nΣb"]) == fingerprint(["a ΑΣ\nΣb"]) != fingerprint(["a ΑΣΣb"])
     assert fingerprint([" ", "\nA"]) == fingerprint(["a"])

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from models.base import Pictured
-from models.language.pictures import GIVEN, LEARNT, runs
+from models.language.preview import GIVEN, LEARNT, runs
 
 
 def colours(picture):

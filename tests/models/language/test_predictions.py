@@ -1,7 +1,6 @@
 import torch
 
-from models.language.generation import continue_tokens
-from models.language.predictions import TOKENS, predict
+from models.language.preview import PREDICTED_TOKENS, continue_tokens, predict
 
 CPU = torch.device("cpu")
 
@@ -41,7 +40,7 @@ def test_text_is_split_between_what_is_given_and_what_is_wanted(make_task):
     assert name == row.name
     assert prompt + wanted == tokenizer.decode([*row.inputs, row.labels[-1]][: len(row.inputs)])
     assert written and 0 <= right <= 1
-    assert len(row.inputs) - len(row.inputs) // 2 <= TOKENS
+    assert len(row.inputs) - len(row.inputs) // 2 <= PREDICTED_TOKENS
 
 
 def test_everything_that_learnt_its_answers_has_all_tokens_right(make_task, tmp_path, train):

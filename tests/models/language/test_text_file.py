@@ -1,8 +1,8 @@
 import pytest
 
 from models.base import DataError
-from models.language.text.readers import text_file
-from models.language.text.readers.text_file import TextFile
+from models.language.readers import text_file
+from models.language.readers.text_file import TextFile
 
 TEXTS = [
     "",

@@ -1,11 +1,10 @@
 import pytest
 
 from models.base import DataError
-from models.language.text.records import Turn
+from models.language.readers.records import Turn
 from models.language.tokens import bpe
-from models.language.tokens.byte_tokenizer import ByteTokenizer
 from models.language.tokens.external_tokenizer import ExternalTokenizer, load
-from models.language.tokens.tokenizer import TAGS
+from models.language.tokens.tokenizer import TAGS, ByteTokenizer
 
 TEXTS = [
     "def main():\n    return 0\n",
@@ -85,7 +84,7 @@ def test_what_is_no_tokenizer_is_told(tmp_path):
         load(tmp_path)
     with pytest.raises(DataError, match="does not exist") as error:
         load(tmp_path / "none")
-    assert "legal    bytes, bpe, a folder" in str(error.value)
+    assert "allowed       bytes, bpe, a folder" in str(error.value)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.base import DataError, SplitName
 from models.common.split import SPLITS, split_groups
-from models.event_seg.recording import Recording
+from models.event_seg.readers.recording import Recording
 
 GROUPS = "event_seg has {} groups (recordings)"
 GAP_S = 1.0
@@ -30,7 +30,7 @@ class Parts:
     """How it was split, for the person."""
 
 
-def split(
+def split_recordings(
     recordings: Sequence[Recording],
     fraction: float,
     share: float,

@@ -7,8 +7,7 @@ from math import lgamma
 import numpy as np
 
 from models.base import DataError
-from models.language.dialogues import Pairing
-from models.language.packing import Windows
+from models.language.rows import Pairing, Windows
 
 
 def mismatched(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.event_seg.recording import IGNORED
+from models.event_seg.readers.recording import IGNORED
 
 LOW, HIGH, DILATION = 100, 200, 5
 """Thresholds of Canny's method on 8-bit gradients, and the edge in pixels of what dilates."""

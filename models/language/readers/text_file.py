@@ -1,15 +1,64 @@
-"""The text of a file, read piece by piece and from the start at each reading."""
+"""The suffixes of files with text, by how they are read."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import IncrementalNewlineDecoder
 from pathlib import Path
 from typing import BinaryIO
 
 from models.base import DataError
+from models.common import paths
 from models.common.paths import unreadable
+
+TEXT = frozenset({
+    ".txt", ".text", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp",
+    ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
+    ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
+})  # fmt: skip
+JSONL = frozenset({".jsonl", ".ndjson"})
+CSV = frozenset({".csv"})
+SUFFIXES = TEXT | JSONL | CSV
+FORMATS = (
+    "CSV with input,output or prompt,response or user,assistant",
+    "JSONL with the same fields, with messages, or with text",
+    "plain text, documentation and source code",
+)
+"""Formats of the family, as `list` and error messages name them."""
+
+
+def file_kind(file: Path) -> str:
+    """How a file is read: as CSV, JSONL or text."""
+    suffix = file.suffix.lower()
+    return "CSV" if suffix in CSV else "JSONL" if suffix in JSONL else "text"
+
+
+def find_files(path: Path) -> tuple[list[Path], int]:
+    """The files to read under `path`, in the order of their names, and how many were ignored.
+
+    A file is itself, whatever its suffix; a folder gives those of a known suffix, at any depth,
+    hidden ones left out. Raises DataError if there is none or one may not be looked at.
+    """
+    allowed = "a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
+    if not paths.existing(str(path), allowed).is_dir():
+        if not path.is_file():
+            raise DataError(
+                f"data.path '{path}' is no file that can be read more than once",
+                where=f"looked for {path.absolute()}",
+                allowed="a file on disk, not a pipe or a device",
+            )
+        return [path], 0
+    files = paths.files(path)
+    chosen = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not chosen:
+        raise DataError(
+            f"data.path '{path}' holds no file of a known suffix ({len(files)} others)",
+            allowed=" ".join(sorted(SUFFIXES)),
+            fix="name the file itself: a single file may have any suffix",
+        )
+    return chosen, len(files) - len(chosen)
+
 
 CHUNK = 1 << 20
 """Bytes that are read together."""
@@ -129,3 +178,50 @@ def _no_text(
         allowed="UTF-8; or UTF-16, UTF-32 with a byte order mark",
         fix=f"convert it, such as  iconv -f LATIN1 -t UTF-8 '{path}'",
     )
+
+
+PART = 1 << 18
+"""Characters of a part: the tokenizers library takes some hundred bytes for each while it works."""
+
+LONGEST = 4 * PART
+"""Characters after which a part ends at any line, be the cut a good one or not."""
+
+
+def split_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """`pieces` joined, in parts of about PART characters; a shorter text is one part.
+
+    A cut falls between two lines that end and begin with a visible character. There neither the
+    words of a byte-level tokenizer nor case nor blanks reach across: the parts give the tokens and
+    the fingerprint of the whole. `pieces` begin with their line ends: a cut falls before one.
+    """
+    held: list[str] = []
+    size = 0
+    for piece in pieces:
+        if size >= PART and (_is_seam(held[-1], piece) or size >= LONGEST):
+            yield "".join(held)
+            held, size = [], 0
+        held.append(piece)
+        size += len(piece)
+    if held:
+        yield "".join(held)
+
+
+def split_text(text: str) -> Iterator[str]:
+    """`text` in parts."""
+    if len(text) < PART:
+        yield text
+    else:
+        yield from split_pieces(with_line_ends(text.split("\n")))
+
+
+def with_line_ends(lines: Iterable[str]) -> Iterator[str]:
+    """Lines, each but the first after a line end."""
+    end = ""
+    for line in lines:
+        yield end + line
+        end = "\n"
+
+
+def _is_seam(before: str, after: str) -> bool:
+    is_visible = [c != "" and not c.isspace() for c in (before[-1:], after[1:2])]
+    return all(is_visible) and after[0] == "\n"

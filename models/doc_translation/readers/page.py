@@ -45,3 +45,8 @@ class Collection:
     """Pages that were left out, and why."""
     counts: Mapping[str, int] = field(default_factory=Counter)
     """What else a person should know, such as duplicates."""
+
+
+def bleu_tokenizer(language: str) -> str:
+    """The sacrebleu tokenizer for `language`, such as `zh` or `de`."""
+    return "zh" if language.lower().split("-")[0].split("_")[0] == "zh" else "13a"

@@ -9,9 +9,8 @@ from itertools import groupby, islice
 from operator import itemgetter
 
 from models.common.faults import Faults
-from models.language.text.readers.parts import parts, with_line_ends
-from models.language.text.readers.text_file import TextFile
-from models.language.text.records import Conversation, Document, Turn
+from models.language.readers.records import Conversation, Document, Turn
+from models.language.readers.text_file import TextFile, split_pieces, with_line_ends
 
 PIECE = 4096
 """Characters that a document made of blocks has at least, where the file is long enough."""
@@ -31,7 +30,7 @@ def is_dialogue(line: str) -> bool:
 
 def read_whole(file: TextFile, name: str) -> Iterator[Document]:
     """The file as one document."""
-    for part in parts(with_line_ends(file.lines())):
+    for part in split_pieces(with_line_ends(file.lines())):
         yield Document(name, part)
 
 
@@ -43,7 +42,7 @@ def read_documents(file: TextFile, name: str) -> Iterator[Document]:
     enough = min(PIECE, file.length(PIECE * PIECES) // PIECES)
     by_line = len(list(islice(_block_starts(file), 2))) == 1
     for number, pieces in groupby(_pieces(file, enough, by_line), key=itemgetter(0)):
-        for part in parts(piece for _, piece in pieces):
+        for part in split_pieces(piece for _, piece in pieces):
             yield Document(f"{name}#{number:06}", part)
 
 
