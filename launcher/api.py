@@ -16,7 +16,7 @@ from launcher.run import prepare as start
 from launcher.run.failures import Report
 from launcher.run_folder import run_folder
 from launcher.stages import execute, pipeline, record, summary
-from launcher.stages.pipeline import Chain, Link
+from launcher.stages.pipeline import Pipeline, PipelineStage
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -83,7 +83,7 @@ def train(
         reset=[reset] if isinstance(reset, str) else list(reset),
     )
     ready = pipeline.prepare(words, None if out is None else Path(out), [])
-    if isinstance(ready, Chain):
+    if isinstance(ready, Pipeline):
         return _stages(ready, console)
     if ready.nothing_left is not None:
         return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.speaks else None)
@@ -91,21 +91,21 @@ def train(
     return _result(finished.report, finished.folder)
 
 
-def _stages(ready: Chain, console: bool) -> Run:
+def _stages(ready: Pipeline, console: bool) -> Run:
     """What is left of stages one after the other."""
     if not ready.left:
-        return _whole(record.whole(ready.record), "nothing is left to do", ready)
+        return _whole(record.summarize(ready.record), "nothing is left to do", ready)
 
-    def announce(link: Link, begun: start.Start) -> None:
+    def announce(link: PipelineStage, begun: start.Start) -> None:
         if console:
             print(summary.title(ready, link), flush=True)
 
-    ended = execute.carry_out(ready, console, tell=lambda report: None, announce=announce)
+    ended = execute.execute(ready, console, tell=lambda report: None, announce=announce)
     last = _result(ended.report, ended.folder)
     return _whole(ended.result, last.reason, ready)
 
 
-def _whole(told: Mapping[str, Any], reason: str, ready: Chain) -> Run:
+def _whole(told: Mapping[str, Any], reason: str, ready: Pipeline) -> Run:
     names = {one.name for one in fields(Run)} - {"reason", "folder", "stages"}
     kept: dict[str, Any] = {name: told.get(name) for name in names}
     return Run(**kept, reason=reason, folder=ready.folder, stages=ready.record.stages)

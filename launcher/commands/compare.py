@@ -1,4 +1,4 @@
-"""Runs modes or engines side by side, measures them, and holds modes to their promises."""
+"""Run modes or engines side by side, measure them, and check the promises of modes."""
 
 from __future__ import annotations
 
@@ -18,48 +18,49 @@ from launcher.config import machine
 
 
 def main(request: Request) -> int:
-    """Decide, run all in turns, and tell; the exit code. Raises SettingsError.
+    """Run the comparison and give the exit code: 1 if a run failed or a promise was broken.
 
-    1 where a run failed or a promise was broken. DIR then holds compare.json and compare.html also
-    where it was interrupted, with what was measured.
+    Writes compare.json and compare.html, also after an interruption. Raises SettingsError.
     """
-    decided = candidates.decide(request)
+    comparison = candidates.decide(request)
     for_machines = JSON.flag in request.flags
-    if decided.warnings:
-        print(render(decided.warnings), file=sys.stderr)
+    if comparison.warnings:
+        print(render(comparison.warnings), file=sys.stderr)
     if "--dry-run" in request.flags:
-        print(_plan(decided, for_machines))
+        print(_plan(comparison, for_machines))
         return exit_codes.DONE
     stream = sys.stderr if for_machines else sys.stdout
     facts = ComparisonFacts(
         command=f"{PROGRAM} {shlex.join(request.typed)}",
         machine=machine.look().sentence,
-        device=decided.candidates[0].resolved.device,
-        limits=decided.limits,
-        repeats=decided.repeats,
+        device=comparison.candidates[0].resolved.device,
+        limits=comparison.limits,
+        repeats=comparison.repeats,
         at=datetime.now(timezone.utc),
     )
 
-    def tell(line: str) -> None:
+    def report_line(line: str) -> None:
         print(line, file=stream, flush=True)
 
-    outcome = runner.run_all(decided, tell)
-    content = report.write(decided.folder, facts, outcome)
-    print(content if for_machines else tables.text(facts, outcome, decided.folder))
+    outcome = runner.run_all(comparison, report_line)
+    content = report.write(comparison.folder, facts, outcome)
+    print(content if for_machines else tables.text(facts, outcome, comparison.folder))
     if outcome.code is not None:
         return outcome.code
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAULT
 
 
-def _plan(decided: Comparison, for_machines: bool) -> str:
-    """What would be run, and nothing of it is."""
+def _plan(comparison: Comparison, for_machines: bool) -> str:
+    """The runs that would start, for --dry-run."""
     runs = [
-        {"mode": one.mode, "engine": one.engine, "arguments": runner.arguments(one.words)}
-        for one in decided.candidates
+        {"mode": item.mode, "engine": item.engine, "arguments": runner.arguments(item.args)}
+        for item in comparison.candidates
     ]
     if for_machines:
-        content = {"folder": str(decided.folder), "repeats": decided.repeats, "runs": runs}
+        content = {"folder": str(comparison.folder), "repeats": comparison.repeats, "runs": runs}
         return json.dumps(content, indent=2)
-    count = counted(len(runs) * decided.repeats, "run")
-    lines = [shlex.join([*PROGRAM.split(), *runner.arguments(o.words)]) for o in decided.candidates]
-    return "\n".join([f"{count} in turns, into {decided.folder}:", *lines])
+    count = counted(len(runs) * comparison.repeats, "run")
+    lines = [
+        shlex.join([*PROGRAM.split(), *runner.arguments(o.args)]) for o in comparison.candidates
+    ]
+    return "\n".join([f"{count} in turns, into {comparison.folder}:", *lines])

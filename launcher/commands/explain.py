@@ -21,12 +21,12 @@ from launcher.config.leaves import Leaf, leaves
 from launcher.config.resolved import Resolved, Value
 from launcher.resume.decide import decide
 from launcher.stages import pipeline, selection, summary
-from launcher.stages.pipeline import Chain
+from launcher.stages.pipeline import Pipeline
 
 
 def main(request: Request) -> int:
     """Print the tree, or one key of it; of each stage there is. Raises SettingsError."""
-    stages = pipeline.of_stages(request.words, request.out, request.diagnostics)
+    stages = pipeline.prepare_pipeline(request.words, request.out, request.diagnostics)
     if stages is not None and stages.left:
         return _print_stages(stages, request)
     resolved = _resolved(request)
@@ -39,7 +39,7 @@ def main(request: Request) -> int:
     return 0
 
 
-def _print_stages(stages: Chain, request: Request) -> int:
+def _print_stages(stages: Pipeline, request: Request) -> int:
     """Each stage's settings; for machines by the name of the stage."""
     runs = [(link, begun.resolved) for link, begun in stages.left]
     if SCHEMA.flag in request.flags:

@@ -16,7 +16,7 @@ from launcher.run.failures import Kind, Report, failed
 from launcher.run.job_generation import Life
 from launcher.stages import execute, pipeline
 from launcher.stages import summary as telling
-from launcher.stages.pipeline import Chain, Link
+from launcher.stages.pipeline import Pipeline, PipelineStage
 from training.logging.strict_json import encode
 
 
@@ -36,10 +36,10 @@ def main(request: Request) -> int:
 def _train(request: Request, lived: Life | None) -> int:
     words = request.words if lived is None else lived.begin(request.words)
     ready = pipeline.prepare(words, request.out, list(request.diagnostics))
-    is_left = bool(ready.left) if isinstance(ready, Chain) else ready.nothing_left is None
+    is_left = bool(ready.left) if isinstance(ready, Pipeline) else ready.nothing_left is None
     if lived is not None and is_left:
         lived.claim()
-    if isinstance(ready, Chain):
+    if isinstance(ready, Pipeline):
         return _stages(ready, request.flags, lived)
     return _run(ready, request.flags, lived)
 
@@ -78,7 +78,7 @@ def _ended(lived: Life | None, kind: Kind, code: int, text: str) -> int:
     return job_generation.exit_code(lived, kind, code)
 
 
-def _stages(ready: Chain, flags: Collection[str], lived: Life | None) -> int:
+def _stages(ready: Pipeline, flags: Collection[str], lived: Life | None) -> int:
     """Train what is left of a chain of stages."""
     for_machines = JSON.flag in flags
     if ready.warnings:
@@ -87,16 +87,16 @@ def _stages(ready: Chain, flags: Collection[str], lived: Life | None) -> int:
         print(telling.dry_run(ready, for_machines), end="")
         return exit_codes.DONE
     if not ready.left:
-        print(encode(telling.nothing_left(ready), indent=2) if for_machines else ready.line)
+        print(encode(telling.nothing_left(ready), indent=2) if for_machines else ready.resume_line)
         return _ended(lived, "ended", exit_codes.DONE, "nothing is left to do")
 
-    def announce(link: Link, begun: start.Start) -> None:
+    def announce(link: PipelineStage, begun: start.Start) -> None:
         if not for_machines:
             print(f"{telling.title(ready, link)}\n{start_plan.first_line(begun.plan)}", flush=True)
 
-    if ready.line and not for_machines:
-        print(ready.line)
-    ended = execute.carry_out(ready, console=not for_machines, tell=tell, announce=announce)
+    if ready.resume_line and not for_machines:
+        print(ready.resume_line)
+    ended = execute.execute(ready, console=not for_machines, tell=tell, announce=announce)
     told = encode(telling.as_json(ended), indent=2) if for_machines else telling.summary(ended)
     if told:
         print(told)

@@ -1,4 +1,4 @@
-"""Who is compared: each mode under each engine, decided and checked before anything starts."""
+"""The candidates of a comparison: each mode under each engine, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from launcher.config.entries import PERSONS
 from launcher.config.resolved import CliArgs, Resolved
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
-from launcher.stages.pipeline import Chain
+from launcher.stages.pipeline import Pipeline
 from training.evaluation import target
 from training.evaluation.target import Target
 
 BASELINE = "default"
-"""The mode that promises are ratios to; it is always compared."""
+"""The mode that promises refer to; always compared."""
 _LOG_EVERY = "log.every"
 _GPU_LINES = 10
-"""Steps a line on a GPU, which must wait for each line; on a CPU every step has one."""
+"""Steps per logged line on a GPU, which waits for each line; a CPU run logs every step."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How far each run goes; all None: to its own end."""
+    """How far each run goes; all None: to its end."""
 
     steps: int | None = None
     epochs: float | None = None
@@ -35,12 +35,12 @@ class Limits:
 
     @property
     def is_cut(self) -> bool:
-        """Whether runs may end before their plan does, to save time here."""
+        """Whether runs may end before their training plan, to save time."""
         return self.steps is not None or self.epochs is not None
 
     @property
     def sets(self) -> list[str]:
-        """The settings that see to it, as they are typed behind --set."""
+        """The limits as values of --set."""
         if self.steps is not None:
             return [f"stop.after={self.steps}"]
         if self.epochs is not None:
@@ -50,37 +50,37 @@ class Limits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One mode under one engine: a run that can begin."""
+    """One mode under one engine: a run that is ready to start."""
 
     mode: str
     engine: str
-    words: CliArgs
+    args: CliArgs
     resolved: Resolved
-    """Of a mode that trains in stages, what its last stage comes to."""
+    """The resolved settings; of staged training those of the last stage."""
     stages: Mapping[str, Resolved] = field(default_factory=dict)
-    """What each stage comes to; none: it is one run."""
+    """The resolved settings of each stage; empty: one run."""
     warnings: Sequence[Diagnostic] = ()
 
     @property
     def promises(self) -> dict[str, Any]:
-        """What the mode promises; of one that trains in stages, what all of them do."""
+        """The promises of the mode; of staged training those that all stages share."""
         own = dict(self.resolved.promises)
         others = [stage.promises for stage in self.stages.values()]
-        return {k: v for k, v in own.items() if all(one.get(k) == v for one in others)}
+        return {k: v for k, v in own.items() if all(item.get(k) == v for item in others)}
 
     def promises_of(self, stage: str) -> dict[str, Any]:
-        """What one stage promises of itself alone."""
+        """The promises of one stage alone."""
         shared = self.promises
         return {k: v for k, v in self.stages[stage].promises.items() if k not in shared}
 
     def folder(self, parent: Path, repeat: int) -> Path:
-        """Where a repeat of it, from 1, leaves its run folder."""
+        """The run folder of repeat number `repeat`, counted from 1."""
         return parent / f"{self.mode}-{self.engine}-{repeat}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison that is decided and not started."""
+    """A comparison that is ready to start."""
 
     candidates: Sequence[Candidate]
     limits: Limits
@@ -90,7 +90,7 @@ class Comparison:
 
 
 def decide(request: Request) -> Comparison:
-    """All that can be decided by reading settings files. Raises SettingsError with all faults."""
+    """Resolve every candidate without starting a run. Raises SettingsError with all errors."""
     diagnostics = list(request.diagnostics)
     limits, repeats = (
         _limits(request.values, diagnostics),
@@ -121,17 +121,17 @@ def decide(request: Request) -> Comparison:
     return Comparison(found, limits, repeats or 1, folder, warnings)
 
 
-def _contestant(words: CliArgs, mode: str, engine: str | None, limits: Limits) -> Candidate:
-    """Raises SettingsError where such a run cannot be."""
-    sets = [*words.sets, *limits.sets]
-    own = replace(words, mode=mode, mode_option="--mode", engine=engine, sets=sets)
+def _contestant(args: CliArgs, mode: str, engine: str | None, limits: Limits) -> Candidate:
+    """One mode under one engine. Raises SettingsError where that run is invalid."""
+    sets = [*args.sets, *limits.sets]
+    own = replace(args, mode=mode, mode_option="--mode", engine=engine, sets=sets)
     ready = pipeline.prepare(own, None, [])
     stages = {}
-    if isinstance(ready, Chain):
+    if isinstance(ready, Pipeline):
         stages = {link.name: begun.resolved for link, begun in ready.left}
         warnings, resolved = ready.warnings, list(stages.values())[-1]
     elif ready.place is not None:
-        what = f"compare starts runs of its own, and {ready.place.source} has started this process"
+        what = f"compare starts its own processes, but {ready.place.source} started this one"
         raise SettingsError([Diagnostic(what, where="the environment", allowed="a plain shell")])
     else:
         warnings, resolved = list(ready.resolved.warnings), ready.resolved
@@ -143,7 +143,7 @@ def _contestant(words: CliArgs, mode: str, engine: str | None, limits: Limits) -
 
 
 def _to_be_measured(resolved: Resolved, limits: Limits) -> list[tuple[str, Any]]:
-    """Settings of a run that is measured, which no mode is about; a person's own stay."""
+    """Settings for measuring that no mode sets; the user's own values stay."""
     lines = 1
     if resolved.device != "cpu":
         lines = _GPU_LINES if limits.steps is None else max(1, min(_GPU_LINES, limits.steps // 5))
@@ -151,7 +151,7 @@ def _to_be_measured(resolved: Resolved, limits: Limits) -> list[tuple[str, Any]]
 
 
 def _unseen(diagnostics: Sequence[Diagnostic], known: list[str]) -> list[Diagnostic]:
-    """Those that no other contestant has told already."""
+    """The diagnostics that no earlier candidate had; adds them to `known`."""
     unseen = []
     for diagnostic in diagnostics:
         if (text := render([diagnostic])) not in known:
@@ -167,10 +167,10 @@ def _names(values: Mapping[str, str], flag: str) -> list[str]:
 def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Limits:
     given = [flag for flag in ("--steps", "--epochs", "--until") if flag in values]
     if len(given) > 1:
-        what = f"{' and '.join(given)} exclude one another: each says how far the runs go"
-        place = f"the command line: {' '.join(given)}"
+        what = f"{' and '.join(given)} exclude each other: each limits how far the runs go"
+        position = f"the command line: {' '.join(given)}"
         diagnostics.append(
-            Diagnostic(what, where=place, allowed="one of --steps, --epochs and --until")
+            Diagnostic(what, where=position, allowed="one of --steps, --epochs and --until")
         )
     until = None
     if (text := values.get("--until")) is not None:
@@ -187,7 +187,7 @@ def _count(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) 
     text = values.get(flag)
     if text is None or (text.isdecimal() and int(text) > 0):
         return None if text is None else int(text)
-    diagnostics.append(_wrong(flag, text, "a whole number from 1 on", "3"))
+    diagnostics.append(_wrong(flag, text, "a whole number, at least 1", "3"))
     return None
 
 
@@ -207,25 +207,25 @@ def _positive(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic
 
 def _wrong(flag: str, text: str, allowed: str, example: str) -> Diagnostic:
     return Diagnostic(
-        f"{flag} '{text}' cannot be read",
+        f"{flag} '{text}' is invalid",
         value=text,
         where=f"the command line: {flag} {text}",
         allowed=allowed,
-        fix=f"write  {flag} {example}",
+        fix=f"{flag} {example}",
     )
 
 
 def _nothing_named() -> Diagnostic:
     return Diagnostic(
-        "compare needs to know what",
+        "compare needs --modes or --engines",
         where="the command line: compare",
-        allowed="--modes, --engines, or both, names with commas between them",
-        fix="write  --modes default,fast",
+        allowed="names separated by commas",
+        fix="--modes default,fast",
     )
 
 
 def _folder(request: Request, resolved: Resolved | None, diagnostics: list[Diagnostic]) -> Path:
-    """Where everything goes: new or empty."""
+    """The folder of the comparison: new or empty."""
     if request.out is None:
         model = resolved.settings.model if resolved is not None else None
         size = getattr(model, "size", None)
@@ -237,13 +237,13 @@ def _folder(request: Request, resolved: Resolved | None, diagnostics: list[Diagn
             number += 1
             folder = run_folder.PARENT / f"{name}-{number}"
         return folder
-    place = f"--out {request.out}"
+    position = f"--out {request.out}"
     try:
-        run_folder.check(request.out, place)
+        run_folder.check(request.out, position)
         if request.out.is_dir() and any(request.out.iterdir()):
             allowed = "a new or empty folder"
             diagnostics.append(
-                Diagnostic(f"{request.out} is not empty", where=place, allowed=allowed)
+                Diagnostic(f"{request.out} is not empty", where=position, allowed=allowed)
             )
     except SettingsError as error:
         diagnostics += error.diagnostics

@@ -1,4 +1,4 @@
-"""Whether others used the machine meanwhile, which makes ratios doubtful."""
+"""Load by other programs during a comparison, which makes its ratios unreliable."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import psutil
 
 _FREE_ENOUGH = 0.85
-"""Of the cores that a run may use; below, its times are another program's, too."""
+"""Share of the cores of a run that must be free; below it, times are unreliable."""
 _IDLE = frozenset({"idle", "iowait", "guest", "guest_nice"})
 
 
 @dataclass(frozen=True)
 class Load:
-    """What others took of the machine."""
+    """Use of the machine by other programs."""
 
     others: float
-    """Cores that were busy with something else, on average."""
+    """Cores that other programs kept busy, on average."""
     cores: int
     """Of the whole machine."""
 
@@ -30,38 +30,38 @@ class Load:
 
 
 class Watch:
-    """Made before a run; what this process and those it waited for took since is no one else's."""
+    """Measures the load from its construction on, without this process and its children."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._busy, self._own = _busy_s(), _own_s()
 
     def load(self) -> Load:
-        """What others took since then."""
+        """Load by other programs since construction."""
         seconds = max(time.monotonic() - self._began, 1e-3)
         others = (_busy_s() - self._busy) - (_own_s() - self._own)
         return Load(max(0.0, others / seconds), psutil.cpu_count() or 1)
 
 
 def load_warnings(before: float | None, loads: Sequence[Load], wanted: int) -> Iterator[str]:
-    """What to say of a machine on which `wanted` cores were not free, before or meanwhile."""
+    """Warnings where `wanted` cores were not free before or during the runs."""
     if before is not None and before > wanted / 2:
         yield (
-            f"the machine was busy before the first run: {before:.1f} processes wanted its "
-            f"{wanted} cores in the last minute"
+            f"the machine was busy before the first run: load average {before:.1f} on "
+            f"{wanted} cores"
         )
     full = [load for load in loads if load.is_doubtful(wanted)]
     if full:
-        low, high = min(one.others for one in full), max(one.others for one in full)
+        low, high = min(item.others for item in full), max(item.others for item in full)
         took = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
         yield (
-            f"during {len(full)} of {len(loads)} runs others used {took} of {full[0].cores} cores: "
-            "times and their ratios are doubtful"
+            f"other programs used {took} of {full[0].cores} cores during {len(full)} of "
+            f"{len(loads)} runs: times and ratios are unreliable"
         )
 
 
 def average() -> float | None:
-    """How many processes wanted a core in the last minute; None where the system does not tell."""
+    """Load average of the last minute; None where the system has none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
@@ -72,4 +72,4 @@ def _busy_s() -> float:
 
 def _own_s() -> float:
     spent = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in spent)
+    return sum(item.ru_utime + item.ru_stime for item in spent)

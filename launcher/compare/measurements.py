@@ -1,4 +1,4 @@
-"""What the folder of one run tells of its times, its memory and its plan."""
+"""Times, memory and training plan of one run, read from its run folder."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from training.timing import warmup
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """One update, as its line in metrics.jsonl tells; of a line over several, their mean."""
+    """One step from metrics.jsonl; the mean where a line covers several steps."""
 
     seconds: float
     data_s: float
-    """Of it, waiting for batches."""
+    """Seconds of it spent waiting for batches."""
     units: float
     loss: float | None
-    """None: another step of the same line has it."""
+    """None: another step of the same line holds it."""
     window: int
-    """Steps that the line was the mean of."""
+    """Steps that the line covers."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +47,29 @@ class Measured:
     result: Mapping[str, Any]
     """result.json."""
     plan: Mapping[str, Any]
-    """The solved numbers of its whole plan: training.callbacks.base.Budget."""
+    """The fields of its TrainPlan."""
     steps: Sequence[MeasuredStep]
     evaluations: Sequence[EvalResult]
-    aim: Target | None = None
-    """What the run was to reach."""
+    goal: Target | None = None
+    """The metric to reach (--until); None: none."""
 
     @property
     def reached_at_s(self) -> float | None:
-        """Seconds of training until an evaluation reached the aim; None: none has."""
-        for one in self.evaluations:
-            if self.aim is not None and self.aim.is_reached(one.metrics):
-                return self.seconds_until(one.step)
+        """Seconds of training until an evaluation reached the goal; None: never."""
+        for item in self.evaluations:
+            if self.goal is not None and self.goal.is_reached(item.metrics):
+                return self.seconds_until(item.step)
         return None
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of what the mode plans was left out to save time here."""
+        """Whether the run took its whole training plan."""
         cut = self.plan["stop_after"] is not None or self.reached_at_s is not None
         return len(self.steps) >= self.plan["total_steps"] or not cut
 
     @property
     def counted(self) -> Sequence[MeasuredStep]:
-        """The steps without those of the warm-up; a line that holds one of these goes whole."""
+        """The steps without warm-up; a line that holds a warm-up step is left out whole."""
         left = warmup(len(self.steps))
         at = 0
         while at < left:
@@ -78,35 +78,35 @@ class Measured:
 
     @property
     def mean_s(self) -> float:
-        """Of a step, all that recurs in it counted: a batch that comes late now and then, too."""
+        """Mean seconds per step, late batches included."""
         return fmean(step.seconds for step in self.counted)
 
     @property
     def evaluation_s(self) -> float | None:
-        """Mean seconds of an evaluation; None: there was none."""
-        return fmean(one.seconds for one in self.evaluations) if self.evaluations else None
+        """Mean seconds of an evaluation; None: no evaluation."""
+        return fmean(item.seconds for item in self.evaluations) if self.evaluations else None
 
     @property
     def planned_steps(self) -> int:
-        """Of the whole plan; of a run that ended by itself before, what it took."""
+        """Steps of the whole plan; of a run that ended earlier by itself, the steps it took."""
         return len(self.steps) if self.is_whole else self.plan["total_steps"]
 
     @property
     def planned_evaluations(self) -> int:
-        """Those that fall due in the whole plan, and the one at its end."""
+        """Evaluations in the whole plan, with the one at its end."""
         if self.is_whole:
             return len(self.evaluations)
         total = self.plan["total_steps"]
-        judged_at_its_end = any(one.step == len(self.steps) for one in self.evaluations)
-        fall_due_at_its_end = any(total % every == 0 for every in self._cadences)
+        evaluated_at_end = any(item.step == len(self.steps) for item in self.evaluations)
+        due_at_end = any(total % every == 0 for every in self._cadences)
         due = sum(total // every for every in self._cadences)
         if len(self._cadences) == 2:
-            due -= total // lcm(*self._cadences)  # at the end of an epoch and by its cadence: once
-        return due + int(judged_at_its_end and not fall_due_at_its_end)
+            due -= total // lcm(*self._cadences)  # due by both cadences: evaluated once
+        return due + int(evaluated_at_end and not due_at_end)
 
     @property
     def evaluations_per_epoch(self) -> float:
-        """Those that fall due in an epoch; where only the end is evaluated, at most that one."""
+        """Evaluations per epoch; at most one where only the end is evaluated."""
         per_epoch = self.plan["steps_per_epoch"]
         if not self._cadences:
             return self.planned_evaluations * min(1.0, per_epoch / self.planned_steps)
@@ -115,32 +115,32 @@ class Measured:
 
     @property
     def _cadences(self) -> list[int]:
-        """Steps from one evaluation to the next, of each cadence there is."""
+        """Steps between evaluations, one number per cadence."""
         each_epoch = self.plan["steps_per_epoch"] if self.plan["eval_each_epoch"] else None
         return [every for every in (self.plan["eval_every"], each_epoch) if every]
 
     def seconds_until(self, step: int) -> float:
-        """Training from the first step on, with all evaluations up to that after `step`."""
-        times = list(accumulate((one.seconds for one in self.steps), initial=0.0))
-        results = sum(one.seconds for one in self.evaluations if one.step <= step)
+        """Seconds of training up to `step`, evaluations included."""
+        times = list(accumulate((item.seconds for item in self.steps), initial=0.0))
+        results = sum(item.seconds for item in self.evaluations if item.step <= step)
         return times[min(step, len(self.steps))] + results
 
     def curve(self, metric: str) -> list[tuple[float, float]]:
-        """(seconds, value) of each evaluation."""
+        """Points (seconds, value), one per evaluation."""
         return [
-            (self.seconds_until(one.step), one.metrics[metric])
-            for one in self.evaluations
-            if isinstance(one.metrics.get(metric), float | int)
+            (self.seconds_until(item.step), item.metrics[metric])
+            for item in self.evaluations
+            if isinstance(item.metrics.get(metric), float | int)
         ]
 
     def losses(self) -> list[tuple[float, float]]:
-        """(seconds, training loss) of each logged step."""
+        """Points (seconds, training loss), one per logged step."""
         times = list(accumulate(step.seconds for step in self.steps))
         return [(t, s.loss) for t, s in zip(times, self.steps, strict=True) if s.loss is not None]
 
 
-def read(folder: Path, aim: Target | None = None) -> Measured | None:
-    """What the run in `folder` left; None where it has taken no step. Reads the disk.
+def read(folder: Path, goal: Target | None = None) -> Measured | None:
+    """The measurements of the run in `folder`; None: it took no step. Reads the disk.
 
     `aim`: what it was to reach.
     """
@@ -152,10 +152,10 @@ def read(folder: Path, aim: Target | None = None) -> Measured | None:
     if plan is None or not steps:
         return None
     results = [line["facts"] for line in events if line["kind"] == "evaluated"]
-    evaluations = [EvalResult(one["step"], one["seconds"], one["metrics"]) for one in results]
-    if aim is not None and (best := result["best"]) is not None:
-        aim = aim.aimed(Goal(best["metric"], best["direction"]))
-    return Measured(result, plan, steps, evaluations, aim)
+    evaluations = [EvalResult(item["step"], item["seconds"], item["metrics"]) for item in results]
+    if goal is not None and (best := result["best"]) is not None:
+        goal = goal.aimed(Goal(best["metric"], best["direction"]))
+    return Measured(result, plan, steps, evaluations, goal)
 
 
 def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
@@ -164,8 +164,8 @@ def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
         window = line["step"] - before
         loss = line["loss"] if isinstance(line["loss"], float | int) else None
         each = (line["tokens"] - units) / max(window, 1)
-        for place in range(window):
-            shown = loss if place == window - 1 else None
+        for position in range(window):
+            shown = loss if position == window - 1 else None
             yield MeasuredStep(line["step_time_s"], line["data_time_s"], each, shown, window)
         before, units = line["step"], line["tokens"]
 
@@ -176,5 +176,5 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             yield json.loads(line)
-        except ValueError:  # a process that was killed left half a line
+        except ValueError:  # a killed process leaves half a line
             continue

@@ -1,4 +1,4 @@
-"""What a mode promised beside what was measured: kept, broken, or not measured."""
+"""Promises of a mode, checked against measurements: kept, broken, or not measured."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ Number = float | int | None
 Bounds = Mapping[str, float | None]
 
 INVERTED = "metric"
-"""A quality: its ratio is turned round where less is better, so that 1 is always as good."""
+"""The quality metric: its ratio is inverted where less is better, so 1 is as good."""
 _ABSOLUTE = {"device_peak_bytes": "device_peak", "host_peak_bytes": "host_peak"}
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of one row, by the names that promises have."""
+    """The measurements of one row, by the names used in promises."""
 
     values: Mapping[str, Number] = field(default_factory=dict)
     less_is_better: bool = False
-    """Of the metric."""
+    """Whether a smaller metric is better."""
     why: Mapping[str, str] = field(default_factory=dict)
-    """Why a value is not known."""
+    """Why a value is missing, by name."""
     never_reached: bool = False
-    """The run came to its end without the metric that was to be reached."""
+    """The run ended without reaching the metric of --until."""
 
     def reason(self, name: str) -> str:
-        """Why there is no value under `name`."""
+        """Why `name` has no value."""
         return self.why.get(name, "not measured")
 
 
 @dataclass(frozen=True)
 class PromiseResult:
-    """One promise, and what became of it."""
+    """One promise and its measurement."""
 
     name: str
     promised: Bounds
     measured: Number
-    """A ratio to mode default; bytes as they are. None: not measured."""
+    """A ratio to mode default, or bytes; None: not measured."""
     kept: bool | None
-    """None: it cannot be told here."""
+    """None: not measured."""
     why: str | None = None
-    """What stood in the way."""
+    """Why it was not measured."""
 
 
 def check(
     promised: Mapping[str, Bounds], row: Figures, base: Figures | None
 ) -> list[PromiseResult]:
-    """Each promise of `row` beside what was measured.
+    """Check each promise of `row`.
 
-    `base` is what mode default came to; None for mode default itself, which is held to bytes alone,
-    for there is nothing to be compared with.
+    `base` holds the figures of mode default; None for mode default itself, whose only promises are
+    absolute ones, in bytes.
     """
     found = []
     for name, bounds in promised.items():
@@ -62,14 +62,14 @@ def check(
 
 
 def ratio(name: str, row: Figures, base: Figures) -> float | None:
-    """`name` of `row` over that of `base`; None where it cannot be told."""
+    """`name` of `row` divided by that of `base`; None: not measured."""
     ours, theirs = row.values.get(name), base.values.get(name)
     if ours is None or theirs is None:
         return None
     if name == INVERTED and row.less_is_better:
         ours, theirs = theirs, ours
     if name == INVERTED and (ours < 0 or theirs < 0):
-        return None  # of a negative quality, twice as much is no better
+        return None  # a ratio of negative values has no meaning
     return ours / theirs if theirs else None
 
 
@@ -88,10 +88,10 @@ def _relative(name: str, bounds: Bounds, row: Figures, base: Figures) -> Promise
     if row.values.get(name) is not None:
         why = f"mode default: {base.reason(name)}"
         if base.values.get(name) is not None:
-            why = "no ratio can be made of it"
+            why = "no ratio is possible"
         return PromiseResult(name, bounds, None, None, why)
     if name == "time_to_metric" and row.never_reached and base.values.get(name) is not None:
-        return PromiseResult(name, bounds, None, False, "never reached, as mode default has")
+        return PromiseResult(name, bounds, None, False, "never reached, unlike mode default")
     return PromiseResult(name, bounds, None, None, row.reason(name))
 
 

@@ -1,4 +1,4 @@
-"""What a comparison leaves: compare.json for machines, compare.html for people."""
+"""The files of a comparison: compare.json for programs, compare.html for people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE = "compare.html"
 
 
 def write(folder: Path, facts: ComparisonFacts, outcome: Outcome) -> str:
-    """Leave both files in `folder`; the text of compare.json. Touches the disk."""
+    """Write both files into `folder`; gives the text of compare.json. Touches the disk."""
     content = encode(_content(facts, outcome), indent=2)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JSON_FILE).write_text(content + "\n", encoding="utf-8")
@@ -82,7 +82,7 @@ _KIND = {True: "good", False: "bad", None: "quiet"}
 
 
 def render(facts: ComparisonFacts, outcome: Outcome) -> str:
-    """The page; it opens without a network."""
+    """The HTML page: tables and plots; no script, no network access."""
     title = escape(f"Compared: {', '.join(dict.fromkeys(row.model for row in outcome.rows))}")
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -128,15 +128,15 @@ def _promises(rows: Sequence[Row]) -> Iterator[str]:
         yield f'<th scope="col">{cell}</th>'
     yield "</tr></thead>\n<tbody>"
     for row in rows:
-        for one in row.promises:
-            yield _promise(row, one)
+        for item in row.promises:
+            yield _promise(row, item)
     yield "</tbody>\n</table></div>"
 
 
-def _promise(row: Row, one: PromiseResult) -> str:
-    cells = (row.name, one.name.replace("_", " "), tables.bounds(one), tables.measured(one))
+def _promise(row: Row, item: PromiseResult) -> str:
+    cells = (row.name, item.name.replace("_", " "), tables.bounds(item), tables.measured(item))
     content = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr>{content}<td class="{_KIND[one.kept]}">{MARKS[one.kept]}</td></tr>'
+    return f'<tr>{content}<td class="{_KIND[item.kept]}">{MARKS[item.kept]}</td></tr>'
 
 
 def _plots(rows: Sequence[Row]) -> Iterator[str]:
@@ -150,7 +150,7 @@ def _plots(rows: Sequence[Row]) -> Iterator[str]:
     for title, name in (
         ("Peak memory of the device", "device_peak_bytes"),
         ("Peak memory of the host, whole process", "host_peak_bytes"),
-        ("Peak memory where tensors live, without what the program itself takes", _LIVE),
+        ("Peak memory of the model and its data, without the program itself", _MODEL_PEAK),
     ):
         known = [
             Bar(row.name, [value], colour=colour)
@@ -166,7 +166,7 @@ def _plots(rows: Sequence[Row]) -> Iterator[str]:
     yield from _curves(rows)
 
 
-_LIVE = "peak_memory_bytes"
+_MODEL_PEAK = "peak_memory_bytes"
 
 
 def _curves(rows: Sequence[Row]) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _curves(rows: Sequence[Row]) -> Iterator[str]:
         series = [
             Line(row.name, _finite(getattr(row, name)), colour) for colour, row in enumerate(rows)
         ]
-        drawn = [one for one in series if len(one.points) > 1]
+        drawn = [item for item in series if len(item.points) > 1]
         if drawn:
             yield lines(title, drawn, "s")
 
@@ -188,7 +188,7 @@ def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
-    """What was filled in for this machine."""
+    """Values adapted to this machine."""
     for row in rows:
         for note in row.notes:
             yield f'<p class="quiet">{escape(row.name)}: {escape(note)}</p>'
@@ -203,19 +203,19 @@ _WIDTH, _LEFT, _RIGHT = 860, 210, 110
 _BAR, _GAP = 20, 12
 _HEIGHT, _MARGIN = 260, 44
 SERIES = 6
-"""Colours there are; the page names them --c0 to --c5."""
+"""Number of colours; the page calls them --c0 to --c5."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a bar plot."""
+    """One bar of a bar plot."""
 
     name: str
     parts: Sequence[float]
-    """Stacked; one is a plain bar."""
+    """Stacked values; a single value is a plain bar."""
     whisker: tuple[float, float] | None = None
     colour: int = 0
-    """Of a plain bar: the same for a row in every plot."""
+    """Number of its colour; the same for a row in every plot."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class Line:
 
 
 def bars(title: str, rows: Sequence[Bar], render: Format, parts: Sequence[str] = ()) -> str:
-    """Horizontal bars that begin at 0, each with what it is `said` to be; `parts` are a key."""
+    """Horizontal bars from 0, each labelled by `render`; `parts` names the stacked values."""
     top = 26 if parts else 6
     height = top + len(rows) * (_BAR + _GAP) + 6
     most = max((max(sum(row.parts), (row.whisker or (0, 0))[1]) for row in rows), default=0) or 1
@@ -241,18 +241,18 @@ def bars(title: str, rows: Sequence[Bar], render: Format, parts: Sequence[str] =
 
 def lines(title: str, series: Sequence[Line], x: str) -> str:
     """Lines over a common time axis, with a key and the ends of both axes."""
-    points = [point for one in series for point in one.points]
+    points = [point for item in series for point in item.points]
     (x_low, x_high), (y_low, y_high) = _ends([p[0] for p in points]), _ends([p[1] for p in points])
     top = 22 * -(-len(series) // 3) + 8
 
-    def place(point: tuple[float, float]) -> str:
+    def position(point: tuple[float, float]) -> str:
         across = (point[0] - x_low) / (x_high - x_low)
         up = (point[1] - y_low) / (y_high - y_low)
         left = 70 + across * (_WIDTH - 70 - 20)
         return f"{left:.1f},{top + (1 - up) * (_HEIGHT - _MARGIN):.1f}"
 
     bottom = top + _HEIGHT - _MARGIN
-    inner = [*_key([one.name for one in series], [one.colour for one in series], columns=3)]
+    inner = [*_key([item.name for item in series], [item.colour for item in series], columns=3)]
     inner.append(f'<path class="axis" d="M70 {top}V{bottom}H{_WIDTH - 20}"/>')
     for text, left, at, anchor in (
         (f"{y_high:.4g}", 64.0, top + 10, "end"),
@@ -261,13 +261,13 @@ def lines(title: str, series: Sequence[Line], x: str) -> str:
         (f"{x_high:.3g} {x}", _WIDTH - 20, bottom + 18, "end"),
     ):
         inner.append(_text(text, left, at, anchor, "quiet"))
-    for one in series:
-        colour = f"var(--c{one.colour % SERIES})"
-        path = " ".join(place(point) for point in one.points)
+    for item in series:
+        colour = f"var(--c{item.colour % SERIES})"
+        path = " ".join(position(point) for point in item.points)
         inner.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        if len(one.points) < 40:
-            for point in one.points:
-                x_at, _, y_at = place(point).partition(",")
+        if len(item.points) < 40:
+            for point in item.points:
+                x_at, _, y_at = position(point).partition(",")
                 inner.append(f'<circle cx="{x_at}" cy="{y_at}" r="3" fill="{colour}"/>')
     return _figure(title, bottom + 26, inner)
 

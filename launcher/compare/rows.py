@@ -1,4 +1,4 @@
-"""A row of the comparison: what the repeats of one mode under one engine came to."""
+"""A row of the comparison: the repeats of one mode under one engine, summarized."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from launcher.compare.measurements import Measured
 from launcher.compare.promises import Figures, PromiseResult
 
 _POINTS = 200
-"""Of a curve; more than a plot can show."""
+"""Most points of a curve; a plot shows no more."""
 
 
 @dataclass(frozen=True)
 class Extrapolated:
-    """What was worked out from the steps that were taken, for not all of it was run."""
+    """Which times are extrapolated from the steps taken."""
 
     epoch: bool
     total: bool
@@ -25,38 +25,38 @@ class Extrapolated:
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one mode under one engine; None: not measured."""
+    """The figures of one mode under one engine; None: not measured."""
 
     model: str
     mode: str
     engine: str
     stage: str | None = None
-    """One stage of a mode that trains in stages; None: all of the mode."""
+    """A stage of staged training; None: the whole mode."""
     error: str | None = None
-    """Why it failed; None: it did not."""
+    """Why the run failed; None: it did not."""
     notes: Sequence[str] = ()
-    """What was filled in for this machine."""
+    """Values adapted to this machine."""
     repeats: int = 0
     parameters: int | None = None
     architecture: str | None = None
     samples: int | None = None
     global_batch: int | None = None
     steps: int | None = None
-    """That were taken in one repeat."""
+    """Steps taken per repeat."""
     total_steps: int | None = None
-    """Of the whole plan."""
+    """Steps of the whole training plan."""
     steps_per_epoch: int | None = None
     step_s: float | None = None
-    """Median over the steps of all repeats, without those of the warm-up."""
+    """Median over the steps of all repeats, without warm-up."""
     step_spread_s: tuple[float, float] | None = None
-    """The quartiles of the same."""
+    """First and third quartile of the same steps."""
     step_mean_s: float | None = None
-    """Mean in a repeat, of the repeat in the middle: what longer times are made of."""
+    """Mean step of the median repeat, from which longer times are computed."""
     evaluation_s: float | None = None
     epoch_s: float | None = None
-    """All steps of an epoch, and its share of the evaluations."""
+    """All steps of an epoch, plus its share of the evaluations."""
     total_s: float | None = None
-    """All steps and evaluations of the whole plan."""
+    """All steps and evaluations of the training plan."""
     extrapolated: Extrapolated = Extrapolated(False, False)
     samples_per_s: float | None = None
     units_per_s: float | None = None
@@ -64,27 +64,27 @@ class Row:
     device_peak_bytes: int | None = None
     host_peak_bytes: int | None = None
     peak_memory_bytes: int | None = None
-    """Where tensors live: on a CPU, the growth of resident memory since before all was built."""
+    """Device memory; on a CPU the growth of resident memory since before data and model."""
     metric: Mapping[str, Any] | None = None
     """The best evaluation: metric, value, step, direction."""
     time_to_metric_s: float | None = None
     never_reached: bool = False
     time_split_s: Mapping[str, float] = field(default_factory=dict)
-    """An epoch: computing, waiting for data, evaluation."""
+    """Seconds of an epoch: computing, waiting for data, evaluation."""
     curve: Sequence[tuple[float, float]] = ()
-    """(seconds of training, metric) of the first repeat."""
+    """Points (seconds of training, metric) of the first repeat."""
     losses: Sequence[tuple[float, float]] = ()
     folders: Sequence[str] = ()
     promises: Sequence[PromiseResult] = ()
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """Mode, engine and stage."""
         return f"{self.mode} {self.engine}" + (f" · {self.stage}" if self.stage else "")
 
 
 def measured(row: Row, runs: Sequence[Measured]) -> Row:
-    """The `row` with what its `runs` came to, one a repeat."""
+    """`row` with the figures of its `runs`, one per repeat."""
     first = runs[0]
     result, plan = first.result, first.plan
     seconds = [step.seconds for run in runs for step in run.counted]
@@ -92,7 +92,7 @@ def measured(row: Row, runs: Sequence[Measured]) -> Row:
     results = [run.evaluation_s for run in runs if run.evaluation_s is not None]
     peaks = [run.result["peak_memory_bytes"] for run in runs]
     reached = [run.reached_at_s for run in runs]
-    known = [one for one in reached if one is not None]
+    known = [item for item in reached if item is not None]
     times = _times(first, runs, mean, median(results) if results else None)
     return replace(
         row,
@@ -117,7 +117,7 @@ def measured(row: Row, runs: Sequence[Measured]) -> Row:
         ),
         metric=_metric(runs),
         time_to_metric_s=median(known) if known and len(known) == len(runs) else None,
-        never_reached=first.aim is not None and len(known) < len(runs),
+        never_reached=first.goal is not None and len(known) < len(runs),
         curve=first.curve(result["best"]["metric"]) if result["best"] else (),
         losses=first.losses(),
         **times,
@@ -125,28 +125,28 @@ def measured(row: Row, runs: Sequence[Measured]) -> Row:
 
 
 def staged(row: Row, stages: Sequence[Row]) -> Row:
-    """The `row` of a mode that trains in stages: times added up, memory of the largest stage."""
+    """The `row` of staged training: total time of all stages, memory of the largest."""
     last = stages[-1]
-    whole = [one for one in stages if one.total_s is not None]
+    whole = [item for item in stages if item.total_s is not None]
     return replace(
         row,
-        repeats=min(one.repeats for one in stages),
-        parameters=_largest([one.parameters for one in stages]),
+        repeats=min(item.repeats for item in stages),
+        parameters=_largest([item.parameters for item in stages]),
         samples=last.samples,
         global_batch=last.global_batch,
-        total_s=sum(one.total_s or 0 for one in whole) if len(whole) == len(stages) else None,
-        extrapolated=Extrapolated(False, any(one.extrapolated.total for one in stages)),
-        device_peak_bytes=_largest([one.device_peak_bytes for one in stages]),
-        host_peak_bytes=_largest([one.host_peak_bytes for one in stages]),
-        peak_memory_bytes=_largest([one.peak_memory_bytes for one in stages]),
+        total_s=sum(item.total_s or 0 for item in whole) if len(whole) == len(stages) else None,
+        extrapolated=Extrapolated(False, any(item.extrapolated.total for item in stages)),
+        device_peak_bytes=_largest([item.device_peak_bytes for item in stages]),
+        host_peak_bytes=_largest([item.host_peak_bytes for item in stages]),
+        peak_memory_bytes=_largest([item.peak_memory_bytes for item in stages]),
         metric=last.metric,
     )
 
 
-def figures(row: Row, is_whole: bool, aimed: bool) -> Figures:
-    """What promises are judged by.
+def figures(row: Row, is_whole: bool, has_goal: bool) -> Figures:
+    """The figures that promises are checked against.
 
-    `is_whole`: nothing was cut short; `aimed`: a metric was to be reached.
+    `is_whole`: no run was cut short; `has_goal`: --until was given.
     """
     quality = float(row.metric["value"]) if row.metric is not None and is_whole else None
     values = {
@@ -168,7 +168,7 @@ def figures(row: Row, is_whole: bool, aimed: bool) -> Figures:
         return Figures({}, why=dict.fromkeys(values, "the run failed"))
     why = {
         "device_peak": "no GPU",
-        "time_to_metric": "never reached" if aimed else "needs --until",
+        "time_to_metric": "never reached" if has_goal else "needs --until",
         "metric": "no evaluation" if row.metric is None else "the runs were cut short",
     }
     if row.evaluation_s is None:
@@ -180,7 +180,7 @@ def figures(row: Row, is_whole: bool, aimed: bool) -> Figures:
 def _times(
     first: Measured, runs: Sequence[Measured], mean: float, evaluation_s: float | None
 ) -> dict[str, Any]:
-    """Of an epoch and of the whole plan; None where an evaluation falls due and none was timed."""
+    """Times of an epoch and of the training plan; empty where no evaluation was timed."""
     steps = median(run.planned_steps for run in runs)
     results = median(run.planned_evaluations for run in runs)
     per_epoch = first.plan["steps_per_epoch"]
@@ -219,7 +219,7 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _metric(runs: Sequence[Measured]) -> Mapping[str, Any] | None:
-    """The best evaluation of the repeat in the middle."""
+    """The best evaluation of the median repeat."""
     found = [run.result["best"] for run in runs if run.result["best"] is not None]
     return sorted(found, key=lambda best: float(best["value"]))[len(found) // 2] if found else None
 
@@ -230,6 +230,6 @@ def _largest(values: Sequence[int | None]) -> int | None:
 
 
 def thinned(points: Sequence[Any]) -> list[Any]:
-    """So many of them as a plot can show, the last one among them."""
+    """At most as many points as a plot shows, the last one included."""
     every = -(-len(points) // _POINTS)
     return list(points[::-1][:: max(every, 1)][::-1])

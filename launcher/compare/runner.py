@@ -1,4 +1,4 @@
-"""Runs every contestant in turns, and makes rows of what they left."""
+"""Run all candidates in turns and summarize their runs as rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ComparisonFacts:
-    """What was asked for, and of which machine."""
+    """The command, the machine and the limits of a comparison."""
 
     command: str
     machine: str
@@ -47,7 +47,7 @@ class ComparisonFacts:
 
 @dataclass
 class CandidateRuns:
-    """What the repeats of one contestant came to so far."""
+    """The finished runs of one candidate."""
 
     runs: list[Path] = field(default_factory=list)
     error: str | None = None
@@ -55,97 +55,100 @@ class CandidateRuns:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A comparison that has ended."""
+    """The result of a comparison."""
 
     rows: Sequence[Row]
     warnings: Sequence[str]
-    """What makes its numbers doubtful."""
+    """Reasons why its numbers may be unreliable."""
     code: int | None = None
-    """What to end with, where it was interrupted; None: it came to its end."""
+    """The exit code after an interruption; None: not interrupted."""
 
     @property
     def is_sound(self) -> bool:
-        """No run failed, and no promise was broken."""
-        broken = any(one.kept is False for row in self.rows for one in row.promises)
+        """Whether no run failed and no promise was broken."""
+        broken = any(item.kept is False for row in self.rows for item in row.promises)
         return not broken and not any(row.error for row in self.rows)
 
 
-def run_all(match: Comparison, tell: Tell) -> Outcome:
-    """Run all, in turns; what was measured until then also where it is interrupted.
+def run_all(comparison: Comparison, report_line: Tell) -> Outcome:
+    """Run all candidates in turns; an interruption keeps what was measured so far.
 
-    `tell` is given a line before each run. Touches the disk.
+    `report_line` gets a line before each run. Touches the disk.
     """
-    found = [CandidateRuns() for _ in match.candidates]
+    found = [CandidateRuns() for _ in comparison.candidates]
     before, loads = machine_load.average(), list[Load]()
     interrupted: list[str] = []
     code = None
     try:
         with signals_as_interrupts():
-            _run_in_turns(match, found, loads, tell)
+            _run_in_turns(comparison, found, loads, report_line)
     except Interrupted as end:
         code = end.code
-        interrupted.append("interrupted: not every run was made")
+        interrupted.append("interrupted: not all runs were made")
     load_warnings = machine_load.load_warnings(before, loads, machine.look().cores)
-    return Outcome(_rows(match, found), [*interrupted, *load_warnings], code)
+    return Outcome(_rows(comparison, found), [*interrupted, *load_warnings], code)
 
 
 def _run_in_turns(
-    match: Comparison, found: Sequence[CandidateRuns], loads: list[Load], tell: Tell
+    comparison: Comparison, found: Sequence[CandidateRuns], loads: list[Load], report_line: Tell
 ) -> None:
-    count = len(match.candidates)
-    for repeat in range(1, match.repeats + 1):
-        for place in range(count):
-            # Another one begins each time: what a machine does to the first or last is shared out.
-            number = (place + repeat - 1) % count
-            one, progress = match.candidates[number], found[number]
+    count = len(comparison.candidates)
+    for repeat in range(1, comparison.repeats + 1):
+        for position in range(count):
+            # Each round starts with another candidate, so that warm-up and drift affect all alike.
+            number = (position + repeat - 1) % count
+            item, progress = comparison.candidates[number], found[number]
             if progress.error is not None:
                 continue
-            name = f"{one.mode} {one.engine}"
-            tell(f"run {(repeat - 1) * count + place + 1} of {match.repeats * count}: {name}")
-            ended = run(one.words, one.folder(match.folder / RUNS, repeat))
-            if ended.error is not None:
-                progress.error = ended.error
-                tell(f"  failed: {ended.error}")
+            name = f"{item.mode} {item.engine}"
+            report_line(
+                f"run {(repeat - 1) * count + position + 1} of {comparison.repeats * count}: {name}"
+            )
+            finished = run(item.args, item.folder(comparison.folder / RUNS, repeat))
+            if finished.error is not None:
+                progress.error = finished.error
+                report_line(f"  failed: {finished.error}")
             else:
-                progress.runs.append(ended.folder)
-            loads.append(ended.load)
+                progress.runs.append(finished.folder)
+            loads.append(finished.load)
 
 
-def _rows(match: Comparison, found: Sequence[CandidateRuns]) -> list[Row]:
-    made = [
-        _contestants_rows(match, one, progress)
-        for one, progress in zip(match.candidates, found, strict=True)
+def _rows(comparison: Comparison, found: Sequence[CandidateRuns]) -> list[Row]:
+    groups = [
+        _candidate_rows(comparison, item, progress)
+        for item, progress in zip(comparison.candidates, found, strict=True)
     ]
-    baselines = {row.engine: row for group in made for row in group if row.mode == BASELINE}
+    baselines = {row.engine: row for group in groups for row in group if row.mode == BASELINE}
     results = []
-    for one, group in zip(match.candidates, made, strict=True):
-        base = None if one.mode == BASELINE else baselines[one.engine]
-        results.append(_with_promises(match, group[0], base, one.promises))
+    for item, group in zip(comparison.candidates, groups, strict=True):
+        base = None if item.mode == BASELINE else baselines[item.engine]
+        results.append(_with_promises(comparison, group[0], base, item.promises))
         results += [
-            _with_promises(match, row, base, one.promises_of(row.stage or "")) for row in group[1:]
+            _with_promises(comparison, row, base, item.promises_of(row.stage or ""))
+            for row in group[1:]
         ]
     return results
 
 
-def _contestants_rows(match: Comparison, one: Candidate, progress: CandidateRuns) -> list[Row]:
-    """Its row, and behind it one for each stage where it trains in stages."""
-    settings = one.resolved.settings
+def _candidate_rows(comparison: Comparison, item: Candidate, progress: CandidateRuns) -> list[Row]:
+    """The row of a candidate, followed by one per stage in staged training."""
+    settings = item.resolved.settings
     row = Row(
         model=model_name(settings.model),
-        mode=one.mode,
-        engine=one.engine,
+        mode=item.mode,
+        engine=item.engine,
         error=progress.error,
-        notes=tuple(one.resolved.notes),
-        folders=tuple(str(folder.relative_to(match.folder)) for folder in progress.runs),
+        notes=tuple(item.resolved.notes),
+        folders=tuple(str(folder.relative_to(comparison.folder)) for folder in progress.runs),
     )
     if not progress.runs:
-        return [row if row.error else replace(row, error="it was not run")]
+        return [row if row.error else replace(row, error="not run")]
     results = [_result(folder) for folder in progress.runs]
     if not any(result.get("stages") for result in results):
-        return [_measured(match, row, progress.runs)]
+        return [_measured(comparison, row, progress.runs)]
     stages = [
         _measured(
-            match,
+            comparison,
             replace(row, stage=stage["name"], folders=()),
             [folder / stage["folder"] for folder in progress.runs],
         )
@@ -154,8 +157,8 @@ def _contestants_rows(match: Comparison, one: Candidate, progress: CandidateRuns
     return [rows.staged(row, stages), *stages]
 
 
-def _measured(match: Comparison, row: Row, folders: Sequence[Path]) -> Row:
-    runs = [measurements.read(folder, match.limits.until) for folder in folders]
+def _measured(comparison: Comparison, row: Row, folders: Sequence[Path]) -> Row:
+    runs = [measurements.read(folder, comparison.limits.until) for folder in folders]
     known = [run for run in runs if run is not None]
     if not known:
         return replace(row, error=row.error or "it took no step")
@@ -163,11 +166,11 @@ def _measured(match: Comparison, row: Row, folders: Sequence[Path]) -> Row:
 
 
 def _with_promises(
-    match: Comparison, row: Row, base: Row | None, promised: Mapping[str, Any]
+    comparison: Comparison, row: Row, base: Row | None, promised: Mapping[str, Any]
 ) -> Row:
-    is_whole, aimed = not match.limits.is_cut, match.limits.until is not None
-    own = rows.figures(row, is_whole and not aimed, aimed)
-    others = None if base is None else rows.figures(base, is_whole and not aimed, aimed)
+    is_whole, has_goal = not comparison.limits.is_cut, comparison.limits.until is not None
+    own = rows.figures(row, is_whole and not has_goal, has_goal)
+    others = None if base is None else rows.figures(base, is_whole and not has_goal, has_goal)
     return replace(row, promises=tuple(check(promised, own, others)))
 
 
@@ -177,7 +180,7 @@ def _result(folder: Path) -> dict[str, Any]:
 
 
 _GRACE_S = 60.0
-"""For a run that was asked to end; after that, or at a second Ctrl-C, it is killed."""
+"""Seconds that an interrupted run has to end; after that, or at a second Ctrl-C, it is killed."""
 
 
 @dataclass(frozen=True)
@@ -186,29 +189,29 @@ class Ended:
 
     folder: Path
     error: str | None
-    """The first line of what was wrong; None: it came to its end."""
+    """The first line of the error; None: the run completed."""
     load: Load
 
 
 class Interrupted(Exception):
-    """The person, or the system, wants the comparison to end; `code` is what to end with."""
+    """Ctrl-C or a signal ends the comparison; `code` is the exit code."""
 
     def __init__(self, code: int) -> None:
         super().__init__("interrupted")
         self.code = code
 
 
-def run(words: CliArgs, folder: Path) -> Ended:
-    """Train as `words` say, into `folder`, and wait for the end. Raises Interrupted.
+def run(args: CliArgs, folder: Path) -> Ended:
+    """Train with `args` into `folder` and wait for the end. Raises Interrupted.
 
-    Its checkpoints are gone afterwards: a comparison would fill the disk with them.
+    Deletes its checkpoints afterwards, which would fill the disk.
     """
-    command = [sys.executable, "-m", "launcher", "run", *arguments(words), f"--out={folder}"]
-    # Of a job the comparison as a whole is a life, and none of its runs.
+    command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
+    # In a Slurm job the comparison is a generation; its runs are not.
     inherited = {name: value for name, value in os.environ.items() if name not in OF_A_JOB}
     environment = {**inherited, "PYTHONPATH": package_guard.search_path(os.environ)}
     watch = Watch()
-    # A session of its own: Ctrl-C reaches it through us, and once.
+    # Its own session: Ctrl-C reaches it once, through this process.
     process = subprocess.Popen(
         [*command, "--json"],
         stdin=subprocess.DEVNULL,
@@ -220,27 +223,27 @@ def run(words: CliArgs, folder: Path) -> Ended:
         start_new_session=True,
     )
     try:
-        content, render = _wait(process)
+        stdout, stderr = _wait(process)
     finally:
         _forget_state(folder)
-    error = None if process.returncode == exit_codes.DONE else _first_line(content, render)
+    error = None if process.returncode == exit_codes.DONE else _first_line(stdout, stderr)
     return Ended(folder, error, watch.load())
 
 
-def arguments(words: CliArgs) -> list[str]:
-    """The words as they are typed behind `run`."""
-    typed = [f"--model={words.model}"] if words.model is not None else []
-    typed += [f"--mode={words.mode}"] if words.mode is not None else []
-    typed += [f"--engine={words.engine}"] if words.engine is not None else []
-    typed += [f"--config={path}" for path in words.configs]
-    for flag, text in words.options.values():
+def arguments(args: CliArgs) -> list[str]:
+    """The command-line arguments of `run` for `args`."""
+    typed = [f"--model={args.model}"] if args.model is not None else []
+    typed += [f"--mode={args.mode}"] if args.mode is not None else []
+    typed += [f"--engine={args.engine}"] if args.engine is not None else []
+    typed += [f"--config={path}" for path in args.configs]
+    for flag, text in args.options.values():
         typed.append(flag if BY_FLAG[flag].metavar is None else f"{flag}={text}")
-    return [*typed, *(f"--set={text}" for text in words.sets)]
+    return [*typed, *(f"--set={text}" for text in args.sets)]
 
 
 @contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP raise Interrupted, so that what was measured can be kept."""
+    """Make Ctrl-C, SIGTERM and SIGHUP raise Interrupted, so that measurements are kept."""
 
     def end(number: int, frame: object) -> None:
         is_key = number == signal.SIGINT
@@ -270,16 +273,16 @@ def _forget_state(folder: Path) -> None:
             (checkpoints.parent / link).unlink(missing_ok=True)
 
 
-def _first_line(content: str, render: str) -> str:
-    """Of what the run told in JSON, or else of what it said last on stderr."""
-    lines = [line.strip() for line in render.splitlines() if line.strip()]
-    text = _error(content) or (lines[-1] if lines else "") or "it ended without a word"
+def _first_line(stdout: str, stderr: str) -> str:
+    """The first line of the error in the JSON output, or else the last line of stderr."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    text = _error(stdout) or (lines[-1] if lines else "") or "it ended without a message"
     return text.splitlines()[0].removeprefix("error: ")
 
 
-def _error(content: str) -> str | None:
+def _error(stdout: str) -> str | None:
     try:
-        value: Any = json.loads(content)
+        value: Any = json.loads(stdout)
     except ValueError:
         return None
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The numbers of a comparison in words, the same for the terminal and for the page."""
+"""The tables of a comparison, for the terminal and for the HTML page."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _EXTRAPOLATED = " *"
 
 
 def title(facts: ComparisonFacts) -> str:
-    """What ran where, how often and how far."""
+    """The title: machine, device, repeats and limits."""
     limits = facts.limits
-    far = "to its end"
+    far = "to completion"
     if limits.steps is not None:
         far = f"for {counted(limits.steps, 'step')}"
     elif limits.epochs is not None:
@@ -35,7 +35,7 @@ def title(facts: ComparisonFacts) -> str:
 
 
 def table(rows: Sequence[Row], until: Target | None) -> list[tuple[str, ...]]:
-    """The head and a line for each row."""
+    """The header and one line per row."""
     units = next((row.units for row in rows if row.units_per_s is not None), "units")
     to_metric = () if until is None else (f"to {until.text()}",)
     head = (
@@ -45,7 +45,7 @@ def table(rows: Sequence[Row], until: Target | None) -> list[tuple[str, ...]]:
     return [head, *(_line(row, until is not None) for row in rows)]
 
 
-def _line(row: Row, aimed: bool) -> tuple[str, ...]:
+def _line(row: Row, has_goal: bool) -> tuple[str, ...]:
     mode = row.mode if row.stage is None else f"{row.mode} · {row.stage}"
     cells = (
         mode,
@@ -62,11 +62,11 @@ def _line(row: Row, aimed: bool) -> tuple[str, ...]:
         _of(size, row.peak_memory_bytes),
         metric(row),
     )
-    return (*cells, to_metric(row)) if aimed else cells
+    return (*cells, to_metric(row)) if has_goal else cells
 
 
 def step(row: Row) -> str:
-    """Median and half the distance of the quartiles: `38.2 ms ± 0.4`."""
+    """Median and half the interquartile range: `38.2 ms ± 0.4`."""
     if row.step_s is None or row.step_spread_s is None:
         return NOTHING
     spread = (row.step_spread_s[1] - row.step_spread_s[0]) / 2
@@ -83,45 +83,47 @@ def metric(row: Row) -> str:
 
 
 def to_metric(row: Row) -> str:
-    """When the metric was reached, or that it never was."""
+    """The time to the metric, or `never reached`."""
     if row.time_to_metric_s is not None:
         return duration(row.time_to_metric_s)
     return "never reached" if row.never_reached else NOTHING
 
 
 def legend(rows: Sequence[Row], facts: ComparisonFacts) -> Iterator[str]:
-    """What the marks of the table mean, where there are any."""
+    """Explanations of the marks in the table."""
     if any(row.extrapolated.epoch or row.extrapolated.total for row in rows):
-        yield "* extrapolated: worked out from the steps that were run, and not run to the end"
+        yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
-        yield "device memory is not measured: there is no GPU here"
+        yield "device memory: not measured, no GPU"
     digests = {row.architecture for row in rows if row.architecture is not None}
     if len(rows) > 1 and len(digests) == 1:
-        yield "the names and shapes of all parameters are the same in all of them"
+        yield "all rows have the same parameter names and shapes"
 
 
-def bounds(one: PromiseResult) -> str:
+def bounds(item: PromiseResult) -> str:
     """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
-    least, most = one.promised.get("at_least"), one.promised.get("at_most")
+    least, most = item.promised.get("at_least"), item.promised.get("at_most")
     if least is not None and most is not None:
         same = least == most
-        return _number(one, least) if same else f"{_number(one, least)} to {_number(one, most)}"
+        return _number(item, least) if same else f"{_number(item, least)} to {_number(item, most)}"
     if least is not None:
-        return f"at least {_number(one, least)}"
-    return NOTHING if most is None else f"at most {_number(one, most)}"
+        return f"at least {_number(item, least)}"
+    return NOTHING if most is None else f"at most {_number(item, most)}"
 
 
-def measured(one: PromiseResult) -> str:
-    """The ratio, or why there is none."""
-    if one.measured is not None:
-        return _number(one, one.measured)
-    if one.kept is False:
-        return one.why or NOTHING
-    return f"not measured ({one.why})" if one.why and one.why != "not measured" else "not measured"
+def measured(item: PromiseResult) -> str:
+    """The measured ratio, or why there is none."""
+    if item.measured is not None:
+        return _number(item, item.measured)
+    if item.kept is False:
+        return item.why or NOTHING
+    return (
+        f"not measured ({item.why})" if item.why and item.why != "not measured" else "not measured"
+    )
 
 
-def _number(one: PromiseResult, value: float) -> str:
-    return size(value) if one.name.endswith("_bytes") else f"{value:.3g}"
+def _number(item: PromiseResult, value: float) -> str:
+    return size(value) if item.name.endswith("_bytes") else f"{value:.3g}"
 
 
 def _of(render: object, value: float | None) -> str:
@@ -134,7 +136,7 @@ def _mark(value: float | None, extrapolated: bool) -> str:
 
 
 def text(facts: ComparisonFacts, outcome: Outcome, folder: Path) -> str:
-    """All of it, the paths of the files last."""
+    """The whole comparison for a terminal; the paths of the files last."""
     return "\n".join(_lines(facts, outcome, folder))
 
 
@@ -157,24 +159,24 @@ def _lines(facts: ComparisonFacts, outcome: Outcome, folder: Path) -> Iterator[s
     for warning in outcome.warnings:
         yield f"note: {warning}"
     yield ""
-    yield f"{folder / 'compare.html'} shows it; {folder / 'compare.json'} is for machines"
+    yield f"report: {folder / 'compare.html'}; JSON: {folder / 'compare.json'}"
 
 
 def _promises(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     for row in outcome.rows:
         if row.promises:
             yield (row.name, "", "", "")
-        for one in row.promises:
+        for item in row.promises:
             yield (
-                f"  {one.name}",
-                bounds(one),
-                measured(one),
-                MARKS[one.kept],
+                f"  {item.name}",
+                bounds(item),
+                measured(item),
+                MARKS[item.kept],
             )
 
 
 def _columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> Iterator[str]:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(len(row[position]) for row in rows) for position in range(len(rows[0]))]
     for row in rows:
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
         yield gap.join(cells).rstrip()

@@ -1,4 +1,4 @@
-"""Stages one after the other: each in processes of its own, until one does not come to its end."""
+"""Execution of a pipeline: one stage after the other, each in its own processes."""
 
 from __future__ import annotations
 
@@ -16,67 +16,67 @@ from launcher.run.prepare import Start
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.stages import record
-from launcher.stages.pipeline import Chain, Link
+from launcher.stages.pipeline import Pipeline, PipelineStage
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a chain of stages ended."""
+class PipelineResult:
+    """The end of a pipeline."""
 
     report: Report
-    """Of the stage that ran last."""
+    """Report of the stage that ran last."""
     folder: Path | None
-    """None: nothing was left."""
+    """None: the folder was removed, since nothing was trained."""
     result: Mapping[str, Any]
-    """What result.json of the whole says."""
+    """result.json of the pipeline."""
 
 
-def carry_out(
-    chain: Chain,
+def execute(
+    pipeline: Pipeline,
     console: bool,
     tell: Callable[[Report], None],
-    announce: Callable[[Link, Start], None],
-) -> Ended:
-    """Make the folders and train the stages that are left, each one's weights for the next.
+    announce: Callable[[PipelineStage, Start], None],
+) -> PipelineResult:
+    """Create the folders and train the stages that are left; each gives its weights to the next.
 
     `tell` as for `start.carry_out`; `announce` is called before each stage. Where not even the
     first stage of a new chain trained anything, its folder is taken away again. Raises
     SettingsError.
     """
-    made = None if chain.goes_on else make(chain)
+    made = None if pipeline.is_resumed else make(pipeline)
     codes: dict[str, int] = {}
     ending: Report | None = None
     try:
         with rank.stoppable():
-            for link, begun in chain.left:
-                announce(link, begun)
-                ending = _train(begun, console, tell)
-                codes[link.name] = ending.exit_code
-                record.write(chain.record, codes)
+            for entry, ready in pipeline.left:
+                announce(entry, ready)
+                ending = _train(ready, console, tell)
+                codes[entry.name] = ending.exit_code
+                record.write(pipeline.record, codes)
                 if ending.exit_code != exit_codes.DONE:
                     break
-    except (KeyboardInterrupt, Stopped) as fault:
-        ending = replace(failures.failed(fault, 0), text="stopped between two stages")
+    except (KeyboardInterrupt, Stopped) as diagnostic:
+        ending = replace(failures.failed(diagnostic, 0), text="stopped between two stages")
         tell(ending)
     assert ending is not None, "a chain with nothing left is not carried out"
     nothing_done = ending.exit_code == exit_codes.WRONG_WORDS or ending.kind == "stopped"
-    if made is not None and nothing_done and not _has_trained(chain):
+    if made is not None and nothing_done and not _has_trained(pipeline):
         made.discard()
-        return Ended(ending, None, {})
-    return Ended(ending, chain.folder, record.write(chain.record, codes))
+        return PipelineResult(ending, None, {})
+    return PipelineResult(ending, pipeline.folder, record.write(pipeline.record, codes))
 
 
-def _has_trained(chain: Chain) -> bool:
-    return any(run_folder.trained(link.folder) for link in chain.links)
+def _has_trained(pipeline: Pipeline) -> bool:
+    return any(run_folder.trained(entry.folder) for entry in pipeline.entries)
 
 
-def _train(begun: Start, console: bool, tell: Callable[[Report], None]) -> Report:
-    """One stage to its end.
+def _train(ready: Start, console: bool, tell: Callable[[Report], None]) -> Report:
+    """Train one stage.
 
     Raises Stopped, or KeyboardInterrupt, where a signal came too late for this stage to stop.
     """
     signals: set[int] = set()
-    ending = prepare.carry_out(begun, console, tell, signals=signals).report
+    ending = prepare.carry_out(ready, console, tell, signals=signals).report
     if ending.exit_code == exit_codes.DONE and signals:
         if signal.SIGINT in signals:
             raise KeyboardInterrupt
@@ -84,16 +84,16 @@ def _train(begun: Start, console: bool, tell: Callable[[Report], None]) -> Repor
     return ending
 
 
-def make(chain: Chain) -> RunFolder:
-    """The folder of the whole, and in it that of each stage with its settings.
+def make(pipeline: Pipeline) -> RunFolder:
+    """Create the folder of the pipeline, and in it the run folder of each stage.
 
     Touches the disk. Raises SettingsError, and has left nothing behind then.
     """
-    names = [link.name for link in chain.links]
-    made = run_folder.begin(chain.folder, "", lambda folder: record.save(folder, names))
+    names = [entry.name for entry in pipeline.entries]
+    made = run_folder.begin(pipeline.folder, "", lambda folder: record.save(folder, names))
     try:
-        for link, begun in chain.left:
-            run_folder.make(begun.resolved, link.folder, "")
+        for entry, ready in pipeline.left:
+            run_folder.make(ready.resolved, entry.folder, "")
     except SettingsError:
         made.discard()
         raise

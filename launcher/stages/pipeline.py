@@ -1,4 +1,4 @@
-"""A chain of stages, decided as a whole before the first of them begins."""
+"""A pipeline of stages, resolved as a whole before the first one starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.cli.options import FROM, STAGE
-from launcher.config import cli_args as typed
+from launcher.config import cli_args as arguments
 from launcher.config import staging
 from launcher.config.entries import find as node_of
 from launcher.config.nodes import plain
@@ -23,166 +23,166 @@ from launcher.run import prepare as start
 from launcher.run.prepare import Start
 from launcher.run_folder import run_folder
 from launcher.stages import record, selection
-from launcher.stages import selection as asked
 from launcher.stages.record import Record
 from models.catalog import Stage
 
 
 @dataclass(frozen=True)
-class Link:
-    """One stage of a chain."""
+class PipelineStage:
+    """One stage of a pipeline."""
 
     name: str
     sentence: str
     folder: Path
     start: Start | None
-    """Its run; None: it was completed before."""
+    """Its run; None: already completed."""
 
 
 @dataclass(frozen=True)
-class Chain:
-    """Stages that are to be trained one after the other."""
+class Pipeline:
+    """Stages to train one after the other."""
 
     folder: Path
-    links: Sequence[Link]
-    goes_on: bool = False
-    """It was begun before: its folder is there."""
-    line: str | None = None
-    """What is told of that; None: nobody asked to go on."""
+    entries: Sequence[PipelineStage]
+    is_resumed: bool = False
+    """Its folder exists: it started earlier."""
+    resume_line: str | None = None
+    """The line about resuming; None: --resume was not given."""
 
     @property
     def record(self) -> Record:
-        """Its stages and their folders."""
-        return Record(self.folder, {link.name: link.folder for link in self.links})
+        """The stages and their folders."""
+        return Record(self.folder, {entry.name: entry.folder for entry in self.entries})
 
     @property
-    def left(self) -> list[tuple[Link, Start]]:
-        """What is still to be trained."""
-        return [(link, link.start) for link in self.links if link.start is not None]
+    def left(self) -> list[tuple[PipelineStage, Start]]:
+        """The stages still to train."""
+        return [(entry, entry.start) for entry in self.entries if entry.start is not None]
 
     @property
     def warnings(self) -> list[Diagnostic]:
-        """Those of its stages, each once; none of a setting that counts in another stage."""
-        runs = [begun.resolved for _, begun in self.left]
+        """Warnings of all stages, each once, without settings that another stage uses."""
+        runs = [ready.resolved for _, ready in self.left]
         found: list[Diagnostic] = []
         for run in runs:
-            for fault in run.warnings:
-                if not _counts_elsewhere(fault.key, run, runs):
-                    _add(found, fault)
+            for diagnostic in run.warnings:
+                if not _counts_elsewhere(diagnostic.key, run, runs):
+                    _add(found, diagnostic)
         return found
 
 
 Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], Start]
-"""Decides one run, as `start.prepare` does here."""
+"""Prepares one run, as `launcher.run.prepare` does."""
 
 
-def prepare(words: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> Start | Chain:
-    """Decide everything of one run, or of all runs of a chain of stages; start nothing.
+def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> Start | Pipeline:
+    """Resolve one run, or all runs of a pipeline; start nothing.
 
-    Reads settings files, and JSON of runs that go on. Raises SettingsError with `faults` and all
-    others that can be found.
+    Reads settings files and the JSON of resumed runs. Raises SettingsError with `diagnostics` and
+    all other errors.
     """
-    if (chain := of_stages(words, out, diagnostics)) is not None:
-        return chain
-    words, wrong = selection.with_weights(words)
-    return start.prepare(words, out, [*diagnostics, *wrong])
+    if (pipeline := prepare_pipeline(args, out, diagnostics)) is not None:
+        return pipeline
+    args, wrong = selection.with_weights(args)
+    return start.prepare(args, out, [*diagnostics, *wrong])
 
 
-def of_stages(
-    words: CliArgs,
+def prepare_pipeline(
+    args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
     one: Prepare = start.prepare,
-) -> Chain | None:
-    """As `prepare`; None: it is one run, of which nothing is decided. `one` decides a stage."""
-    before = find(words, out)
+) -> Pipeline | None:
+    """The pipeline, or None for a single run, which is not resolved. `one` prepares a stage."""
+    before = find(args, out)
     if before is not None:
-        return _going_on(before, words, out, diagnostics, one)
-    stages = selection.stages(words) if words.resume in (None, resume.AUTO) else ()
-    return _new(stages, words, out, diagnostics, one) if stages else None
+        return _resumed(before, args, out, diagnostics, one)
+    stages = selection.stages(args) if args.resume in (None, resume.AUTO) else ()
+    return _new(stages, args, out, diagnostics, one) if stages else None
 
 
 def _new(
     stages: Sequence[Stage],
-    words: CliArgs,
+    args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
     one: Prepare,
-) -> Chain:
-    words, wrong = selection.from_of(words, stages[0])
+) -> Pipeline:
+    args, wrong = selection.from_of(args, stages[0])
     found = [*diagnostics, *wrong]
-    line = None
-    if words.resume is not None:
-        line = f"{words.resume_option} {words.resume}: no run of these stages to go on with"
-        words = replace(words, resume=None)
+    resume_line = None
+    if args.resume is not None:
+        resume_line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
+        args = replace(args, resume=None)
     folder = out or run_folder.PARENT / STAGED
-    links: list[Link] = []
+    entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
-        told = _told(stage, number, words, links, len(stages))
-        made = _prepared(told, found, one)
+        content = _args_of(stage, number, args, entries, len(stages))
+        made = _prepared(content, found, one)
         if out is None and number == 1 and made is not None:
             folder = run_folder.free(made.name)
         inner = folder / record.child(number, stage.name)
         if made is not None:
             made = replace(made, out=inner, resume=Resume(inner), apart=True)
-        links.append(Link(stage.name, stage.sentence, inner, made))
+        entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     found += _wrong_folder(folder, out)
     if found:
         raise SettingsError(found)
-    return Chain(folder, links, line=line)
+    return Pipeline(folder, entries, resume_line=resume_line)
 
 
-def _told(stage: Stage, number: int, words: CliArgs, links: Sequence[Link], count: int) -> CliArgs:
-    """The words of one stage of a new chain."""
-    sets = [text for text in words.sets if text.partition("=")[0].strip() != staging.KEY]
+def _args_of(
+    stage: Stage, number: int, args: CliArgs, entries: Sequence[PipelineStage], count: int
+) -> CliArgs:
+    """The arguments of one stage of a new pipeline."""
+    sets = [text for text in args.sets if text.partition("=")[0].strip() != staging.KEY]
     turn = Filled(staging.KEY, [stage.name], STAGE.flag, f"stage {number} of {count}")
-    given = words.filled if number == 1 else ()
-    return replace(words, sets=sets, filled=[*given, turn, *_weights(stage, links)])
+    given = args.filled if number == 1 else ()
+    return replace(args, sets=sets, filled=[*given, turn, *_weights(stage, entries)])
 
 
-def _weights(stage: Stage, links: Sequence[Link]) -> list[Filled]:
-    """That a stage begins with the weights of the last before it whose weights it takes."""
-    before = [link for link in links if link.name in stage.of]
+def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[Filled]:
+    """The setting that loads the weights of the latest matching stage before this one."""
+    before = [entry for entry in entries if entry.name in stage.of]
     if stage.loads is None or not before:
         return []
     place = f"stage {before[-1].name} of this run"
     return [Filled(stage.loads, str(before[-1].folder), FROM.flag, place)]
 
 
-def _prepared(words: CliArgs, found: list[Diagnostic], one: Prepare) -> Start | None:
-    """One stage; None: something is wrong with it, which `found` is given, each fault once."""
+def _prepared(args: CliArgs, found: list[Diagnostic], one: Prepare) -> Start | None:
+    """One stage; None: it has errors, which are added to `found` once."""
     try:
-        made = one(words, None, [])
+        made = one(args, None, [])
     except SettingsError as error:
-        for fault in error.diagnostics:
-            _add(found, fault)
+        for diagnostic in error.diagnostics:
+            _add(found, diagnostic)
         return None
     if made.place is not None:
-        _add(found, _not_ours(made.place.source, words))
+        _add(found, _not_ours(made.place.source, args))
     return made
 
 
 def _counts_elsewhere(key: str | None, run: Resolved, runs: Sequence[Resolved]) -> bool:
-    """Whether a setting that means nothing in one run means something in another."""
+    """Whether another stage uses a setting that has no effect in this one."""
     if key is None or key not in run.values or irrelevant(run.values, key) is None:
         return False
     return any(irrelevant(other.values, key) is None for other in runs)
 
 
-def _add(found: list[Diagnostic], fault: Diagnostic) -> None:
-    if (fault.message, fault.where) not in [(one.message, one.where) for one in found]:
-        found.append(fault)
+def _add(found: list[Diagnostic], diagnostic: Diagnostic) -> None:
+    if (diagnostic.message, diagnostic.where) not in [(one.message, one.where) for one in found]:
+        found.append(diagnostic)
 
 
-def _not_ours(source: str, words: CliArgs) -> Diagnostic:
-    """Of processes that others have started none can end for the next stage."""
-    place = f"mode {STAGED}" if words.resume is None else f"resume {words.resume}"
+def _not_ours(source: str, args: CliArgs) -> Diagnostic:
+    """The error for ranks of torchrun or srun, which cannot end between stages."""
+    place = f"mode {STAGED}" if args.resume is None else f"resume {args.resume}"
     return Diagnostic(
-        f"each stage is trained in processes of its own, and {source} has started these",
+        f"each stage runs in its own processes, but {source} started this one",
         where=place,
         allowed=f"one stage at a time under {source}",
-        fix=f"write  {STAGE.flag} NAME , for a later stage with  {FROM.flag} RUN ; "
-        f"or  resume  with the folder of one stage",
+        fix=f"{STAGE.flag} NAME (later stages also {FROM.flag} RUN), or resume one stage",
     )
 
 
@@ -194,109 +194,109 @@ def _wrong_folder(folder: Path, out: Path | None) -> Sequence[Diagnostic]:
     return ()
 
 
-def _going_on(
+def _resumed(
     before: Record,
-    words: CliArgs,
+    args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
     one: Prepare,
-) -> Chain:
-    found = [*diagnostics, *_misplaced(before, words, out)]
+) -> Pipeline:
+    found = [*diagnostics, *_misplaced(before, args, out)]
     declared = stages(before)
-    links: list[Link] = []
+    entries: list[PipelineStage] = []
     for name, folder in before.stages.items():
         stage = declared.get(name, Stage(name, ""))
         made = None
         if not record.is_completed(folder):
-            filled = _weights(stage, links)
-            told = replace(words, resume=str(folder), weights=None, filled=filled)
+            filled = _weights(stage, entries)
+            content = replace(args, resume=str(folder), weights=None, filled=filled)
             has_begun = resume.newest_step(folder) is not None
-            made = _prepared(told if has_begun else replace(told, reset=()), found, one)
+            made = _prepared(content if has_begun else replace(content, reset=()), found, one)
             if made is not None:
-                line = made.line if (folder / run_folder.METRICS).exists() else None
-                made = replace(made, apart=True, line=line)
-        links.append(Link(name, stage.sentence, folder, made))
+                resume_line = made.line if (folder / run_folder.METRICS).exists() else None
+                made = replace(made, apart=True, line=resume_line)
+        entries.append(PipelineStage(name, stage.sentence, folder, made))
     if found:
         raise SettingsError(found)
-    left = [link.name for link in links if link.start is not None]
-    line = f"going on with {before.folder}: {', '.join(left)}" if left else _nothing_left(before)
-    return Chain(before.folder, links, True, line)
+    left = [entry.name for entry in entries if entry.start is not None]
+    resume_line = f"resuming {before.folder}: {', '.join(left)}" if left else _nothing_left(before)
+    return Pipeline(before.folder, entries, True, resume_line)
 
 
-def _misplaced(before: Record, words: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
-    """Words that mean nothing to a chain which goes on."""
-    typed: list[tuple[str, Any]] = [(one.option, one.place) for one in words.filled]
-    if words.weights is not None:
-        typed.append((FROM.flag, f"{FROM.flag} {words.weights}"))
+def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
+    """Errors for arguments without effect on a resumed pipeline."""
+    arguments: list[tuple[str, Any]] = [(one.option, one.place) for one in args.filled]
+    if args.weights is not None:
+        arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
     if out is not None and not resume.is_same(out, before.folder):
-        typed.append(("--out", f"--out {out}"))
+        arguments.append(("--out", f"--out {out}"))
     folders = ", ".join(map(str, before.stages.values()))
-    for option, place in typed:
+    for option, place in arguments:
         yield Diagnostic(
-            f"{option} with the stages of {before.folder}, which go on as they began",
+            f"{option} has no effect on the resumed stages of {before.folder}",
             key=option,
             where=place,
-            allowed=f"without {option}; or  resume  with the folder of one stage: {folders}",
+            fix=f"leave out {option}, or resume the folder of one stage: {folders}",
         )
 
 
 def _nothing_left(before: Record) -> str:
     last = list(before.stages.values())[-1]
     return (
-        f"nothing is left to do: all stages of {before.folder} were completed; "
+        f"nothing to do: all stages of {before.folder} are completed; "
         f"to train one longer: {PROGRAM} resume {last} --epochs N --reset schedule"
     )
 
 
-def find(words: CliArgs, out: Path | None) -> Record | None:
-    """The chain that goes on; None: there is none, or what goes on is no chain.
+def find(args: CliArgs, out: Path | None) -> Record | None:
+    """The pipeline to resume; None: there is none, or a single run is resumed.
 
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
     completed. Reads the disk.
     """
-    if words.resume is None:
+    if args.resume is None:
         return None
-    if words.resume != resume.AUTO:
-        return record.load(Path(words.resume))
+    if args.resume != resume.AUTO:
+        return record.load(Path(args.resume))
     if out is not None:
         return record.load(out)
-    names = [one.name for one in asked.stages(words)]
-    return _latest(words, names) if names else None
+    names = [one.name for one in selection.stages(args)]
+    return _latest(args, names) if names else None
 
 
-def stages(chain: Record) -> dict[str, Stage]:
-    """What the family of a chain declares of its stages, by name. Reads the disk."""
+def stages(pipeline: Record) -> dict[str, Stage]:
+    """The stages that the family of a pipeline declares, by name. Reads the disk."""
     try:
-        family = node_of(read(_first(chain)), "model.family")
+        family = node_of(read(_first(pipeline)), "model.family")
         declared = staging.declared(family.value) if family is not None else ()
-    except SettingsError:  # such as a task of one's own that has moved; its run tells of it
+    except SettingsError:  # such as a custom task that was moved; preparing its run reports that
         return {}
     return {one.name: one for one in declared}
 
 
-def _first(chain: Record) -> Path:
-    return next(iter(chain.stages.values())) / run_folder.SETTINGS
+def _first(pipeline: Record) -> Path:
+    return next(iter(pipeline.stages.values())) / run_folder.SETTINGS
 
 
-def _latest(words: CliArgs, names: list[str]) -> Record | None:
-    choice = choose(words, typed.read_files(words))
+def _latest(args: CliArgs, names: list[str]) -> Record | None:
+    choice = choose(args, arguments.read_files(args))
     found = run_folder.PARENT.glob(f"*/{run_folder.STAGES}")
     times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
     for _, folder in times:
-        chain = record.load(folder)
-        if chain is None or list(chain.stages) != names:
+        pipeline = record.load(folder)
+        if pipeline is None or list(pipeline.stages) != names:
             continue
-        if all(map(record.is_completed, chain.stages.values())):
+        if all(map(record.is_completed, pipeline.stages.values())):
             continue
-        if _model(chain) == [choice.family, choice.size]:
-            return chain
+        if _model(pipeline) == [choice.family, choice.size]:
+            return pipeline
     return None
 
 
-def _model(chain: Record) -> list[object]:
-    """The family and size of a chain."""
+def _model(pipeline: Record) -> list[object]:
+    """The family and size of a pipeline."""
     try:
-        root = read(_first(chain))
+        root = read(_first(pipeline))
     except SettingsError:
         return []
     nodes = [node_of(root, key) for key in ("model.family", "model.size")]

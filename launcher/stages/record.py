@@ -1,4 +1,4 @@
-"""What the folder of a chain of stages tells: which runs they are, and how they ended."""
+"""stages.json and result.json of a pipeline: its runs, and how they ended."""
 
 from __future__ import annotations
 
@@ -16,64 +16,64 @@ from training.logging.strict_json import encode, encode_bytes
 from training.storage import atomic_write, storage_errors
 
 WAITING = "waiting"
-"""The status of a stage that was not begun."""
+"""The status of a stage that has not started."""
 _STATUSES = {
     exit_codes.DONE: "completed",
     exit_codes.FAULT: "failed",
     exit_codes.WRONG_WORDS: "failed",
 }
 _KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s")
-"""What the result of the whole tells of each stage."""
+"""Keys of the result of each stage that the pipeline's result repeats."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """The stages of a chain: their names, and the folder of each run."""
+    """The stages of a pipeline: their names and run folders."""
 
     folder: Path
     stages: Mapping[str, Path]
 
 
 def child(number: int, name: str) -> str:
-    """What the folder of a stage is called; they count from 1."""
+    """The folder name of a stage; `number` counts from 1."""
     return f"{number}-{name}"
 
 
 def save(folder: Path, stages: Sequence[str]) -> None:
-    """Write which stages the chain in `folder` has. Raises OSError. Touches the disk."""
-    told = [{"name": name, "folder": child(n, name)} for n, name in enumerate(stages, start=1)]
-    run_folder.write_new(folder / run_folder.STAGES, encode({"stages": told}, indent=2) + "\n")
+    """Write the stages of the pipeline in `folder`. Raises OSError. Touches the disk."""
+    content = [{"name": name, "folder": child(n, name)} for n, name in enumerate(stages, start=1)]
+    run_folder.write_new(folder / run_folder.STAGES, encode({"stages": content}, indent=2) + "\n")
 
 
 def load(folder: Path) -> Record | None:
-    """What `save` wrote; None: `folder` holds no chain. Reads the disk."""
+    """The record that `save` wrote; None: `folder` holds no pipeline. Reads the disk."""
     try:
-        told = json.loads((folder / run_folder.STAGES).read_bytes())
-        return Record(folder, {one["name"]: folder / one["folder"] for one in told["stages"]})
+        content = json.loads((folder / run_folder.STAGES).read_bytes())
+        return Record(folder, {one["name"]: folder / one["folder"] for one in content["stages"]})
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def is_completed(folder: Path) -> bool:
-    """Whether the run of a stage went as far as its settings said. Reads the disk."""
+    """Whether the run of a stage is completed. Reads the disk."""
     result = find.result_of(folder)
     return result is not None and result.get("status") == "completed"
 
 
 def write(record: Record, codes: Mapping[str, int]) -> dict[str, Any]:
-    """Write and give the result of the whole; `codes` are the exit codes of what ran now.
+    """Write and give the result of the pipeline; `codes` holds the exit codes of this start.
 
     Touches the disk. Raises StorageError.
     """
-    result = whole(record, codes)
+    result = summarize(record, codes)
     path = record.folder / run_folder.RESULT
     with storage_errors(path):
         atomic_write(path, encode_bytes(result, indent=2) + b"\n")
     return result
 
 
-def whole(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
-    """What the result of the whole says, from what each stage left. Reads the disk."""
+def summarize(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
+    """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
     results = [one for f in record.stages.values() if (one := find.result_of(f)) is not None]
     last: Mapping[str, Any] = results[-1] if results else {}
@@ -92,26 +92,26 @@ def whole(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -> di
 
 
 def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
-    """A line of the whole's result."""
+    """The entry of one stage in the result."""
     found = find.result_of(folder)
     code = codes.get(name)
-    told: dict[str, Any] = {key: (found or {}).get(key) for key in _KEPT}
+    content: dict[str, Any] = {key: (found or {}).get(key) for key in _KEPT}
     if code is not None:
-        told["status"] = _STATUSES.get(code, "stopped")
+        content["status"] = _STATUSES.get(code, "stopped")
     elif found is None:
-        told["status"] = WAITING
-    elif told["status"] == "completed":
+        content["status"] = WAITING
+    elif content["status"] == "completed":
         code = exit_codes.DONE
-    return {"name": name, "folder": folder.name, **told, "exit_code": code}
+    return {"name": name, "folder": folder.name, **content, "exit_code": code}
 
 
 def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
-    """A number of each result that has it: older versions wrote less."""
+    """The values of `key` in the results that have it."""
     return [one[key] for one in results if one.get(key) is not None]
 
 
 def _peaks(results: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
-    """Of each kind of memory the most that a stage took; None: not measured."""
+    """The largest peak of each kind of memory over stages; None: not measured."""
     peaks = _known(results, "peak_memory_bytes")
     kinds = dict.fromkeys(kind for one in peaks for kind in one)
     return {kind: max(_known(peaks, kind), default=None) for kind in kinds}

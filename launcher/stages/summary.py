@@ -1,4 +1,4 @@
-"""What a person is told of stages: which one begins, what each came to, what to type next."""
+"""Console output about stages: titles, results and the next command."""
 
 from __future__ import annotations
 
@@ -17,52 +17,57 @@ from launcher.config.schema import model_name
 from launcher.run import start_plan
 from launcher.run_folder import run_folder
 from launcher.stages import record
-from launcher.stages.execute import Ended
-from launcher.stages.pipeline import Chain, Link
+from launcher.stages.execute import PipelineResult
+from launcher.stages.pipeline import Pipeline, PipelineStage
 from training.logging.quantities import duration, real, size
 
 
-def title(chain: Chain, link: Link) -> str:
+def title(pipeline: Pipeline, entry: PipelineStage) -> str:
     """`stage 1 of 2: encoder, what is trained there`."""
-    place = f"stage {chain.links.index(link) + 1} of {len(chain.links)}"
-    return f"{place}: {link.name}" + (f", {link.sentence}" if link.sentence else "")
+    place = f"stage {pipeline.entries.index(entry) + 1} of {len(pipeline.entries)}"
+    return f"{place}: {entry.name}" + (f", {entry.sentence}" if entry.sentence else "")
 
 
-def dry_run(chain: Chain, for_machines: bool) -> str:
-    """What each stage that is left would do, one after the other."""
+def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
+    """The plan of each stage that is left, for --dry-run."""
     if for_machines:
-        stages = [{"name": link.name, **start_plan.plan_json(s.plan)} for link, s in chain.left]
-        return json.dumps({"folder": str(chain.folder), "stages": stages}, indent=2) + "\n"
-    parts = [f"{title(chain, link)}\n\n{start_plan.text(begun.plan)}" for link, begun in chain.left]
-    return "\n".join([f"{chain.line}\n", *parts] if chain.line else parts)
+        stages = [
+            {"name": entry.name, **start_plan.plan_json(s.plan)} for entry, s in pipeline.left
+        ]
+        return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
+    parts = [
+        f"{title(pipeline, entry)}\n\n{start_plan.text(ready.plan)}"
+        for entry, ready in pipeline.left
+    ]
+    return "\n".join([f"{pipeline.resume_line}\n", *parts] if pipeline.resume_line else parts)
 
 
-def summary(ended: Ended) -> str:
-    """A line for each stage, and the last line: where all lies, and what to type next."""
-    if ended.folder is None:
+def summary(outcome: PipelineResult) -> str:
+    """One line per stage, then the run folder and the next command."""
+    if outcome.folder is None:
         return ""
-    lines = [*_stages(ended.result), _last_line(ended, ended.folder)]
+    lines = [*_stages(outcome.result), _last_line(outcome, outcome.folder)]
     return "\n".join(lines)
 
 
-def as_json(ended: Ended) -> dict[str, Any]:
+def as_json(outcome: PipelineResult) -> dict[str, Any]:
     """The same for machines."""
     return {
-        "exit_code": ended.report.exit_code,
-        "folder": None if ended.folder is None else str(ended.folder),
-        "error": ended.report.text or None,
-        **ended.result,
+        "exit_code": outcome.report.exit_code,
+        "folder": None if outcome.folder is None else str(outcome.folder),
+        "error": outcome.report.text or None,
+        **outcome.result,
     }
 
 
-def nothing_left(chain: Chain) -> dict[str, Any]:
-    """What machines are told of a chain that was completed already. Reads the disk."""
-    told = {"exit_code": exit_codes.DONE, "folder": str(chain.folder), "error": None}
-    return {**told, **record.whole(chain.record)}
+def nothing_left(pipeline: Pipeline) -> dict[str, Any]:
+    """The JSON of a pipeline that is already completed. Reads the disk."""
+    content = {"exit_code": exit_codes.DONE, "folder": str(pipeline.folder), "error": None}
+    return {**content, **record.summarize(pipeline.record)}
 
 
 def next_stage(resolved: Resolved, folder: Path) -> str | None:
-    """The last line of a stage that was trained alone: how the next goes on, here or elsewhere.
+    """The last line of a stage that was trained alone: the command of the next stage.
 
     None: it is no such stage, or no other one needs its weights.
     """
@@ -74,12 +79,12 @@ def next_stage(resolved: Resolved, folder: Path) -> str | None:
     following = [one.name for one in declared if name in one.of and not one.optional]
     if not following:
         return None
-    words = f"--model {model_name(settings.model)} --mode {STAGED}"
+    args = f"--model {model_name(settings.model)} --mode {STAGED}"
     data = resolved.values.get("data.path")
     if data is not None and history.by_person(data):
-        words += f" --data {shlex.quote(data.value)}"
-    typed = f"{words} {STAGE.flag} {following[0]} {FROM.flag} {shlex.quote(str(folder))}"
-    return f"run folder {folder}; stage {following[0]}, here or elsewhere: {PROGRAM} {typed}"
+        args += f" --data {shlex.quote(data.value)}"
+    arguments = f"{args} {STAGE.flag} {following[0]} {FROM.flag} {shlex.quote(str(folder))}"
+    return f"run folder {folder}; next stage, here or elsewhere: {PROGRAM} {arguments}"
 
 
 def _stages(result: Mapping[str, Any]) -> Iterator[str]:
@@ -91,23 +96,23 @@ def _stages(result: Mapping[str, Any]) -> Iterator[str]:
 def _stage(one: Mapping[str, Any]) -> str:
     if one["parameters"] is None:
         return str(one["status"])
-    told = [f"{one['status']}, {one['parameters']:,} parameters"]
+    content = [f"{one['status']}, {one['parameters']:,} parameters"]
     peak = one["peak_memory_bytes"]
     kind = "device" if peak.get("device") is not None else "host"
     if peak.get(kind) is not None:
-        told.append(f"peak {size(peak[kind])} on the {kind}")
+        content.append(f"peak {size(peak[kind])} on the {kind}")
     if (best := one["best"]) is not None:
-        told.append(f"{best['metric']} {real(best['value'])} at step {best['step']}")
-    return ", ".join([*told, duration(one["wall_s"])])
+        content.append(f"{best['metric']} {real(best['value'])} at step {best['step']}")
+    return ", ".join([*content, duration(one["wall_s"])])
 
 
-def _last_line(ended: Ended, folder: Path) -> str:
+def _last_line(outcome: PipelineResult, folder: Path) -> str:
     where = f"run folder {folder}"
-    stages = ended.result["stages"]
-    if ended.report.exit_code == exit_codes.DONE:
+    stages = outcome.result["stages"]
+    if outcome.report.exit_code == exit_codes.DONE:
         last = shlex.quote(str(folder / stages[-1]["folder"]))
-        return f"{where}; write its model: {PROGRAM} export {last} --format safetensors"
+        return f"{where}; export the model: {PROGRAM} export {last} --format safetensors"
     failed = [one["folder"] for one in stages if one["status"] == "failed"]
     if failed:
-        where += f"; what happened: {folder / failed[0] / run_folder.LOG}"
-    return f"{where}; go on: {PROGRAM} resume {shlex.quote(str(folder))}"
+        where += f"; log: {folder / failed[0] / run_folder.LOG}"
+    return f"{where}; resume: {PROGRAM} resume {shlex.quote(str(folder))}"

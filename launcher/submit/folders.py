@@ -26,7 +26,7 @@ class Folders:
         """
         stages = submission.stages
         try:
-            if stages is not None and not stages.goes_on:
+            if stages is not None and not stages.is_resumed:
                 self._chain = execute.make(stages)
             for job in submission.jobs:
                 self._folder(job.logs)

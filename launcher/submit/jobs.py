@@ -81,7 +81,7 @@ class Submission:
     warnings: Sequence[Diagnostic] = ()
     lines: Sequence[str] = field(default=())
     """What is told of runs that go on."""
-    stages: pipeline.Chain | None = None
+    stages: pipeline.Pipeline | None = None
     """The chain whose stages they are."""
 
 
@@ -97,7 +97,7 @@ def decide(request: Request, asked: Asked, diagnostics: Sequence[Diagnostic]) ->
         # The processes of each stage are a job of their own.
         return replace(checks.prepare(words, out, found, asked), place=None)
 
-    stages = pipeline.of_stages(request.words, request.out, list(diagnostics), one)
+    stages = pipeline.prepare_pipeline(request.words, request.out, list(diagnostics), one)
     if stages is not None:
         return _stages(request, asked, stages)
     words, wrong = asked_stages.with_weights(request.words)
@@ -134,9 +134,9 @@ def _job(words: CliArgs, typed: Sequence[str], asked: Asked, run: Run) -> Job:
     return Job(run.folder, text, [run])
 
 
-def _stages(request: Request, asked: Asked, found: pipeline.Chain) -> Submission:
+def _stages(request: Request, asked: Asked, found: pipeline.Pipeline) -> Submission:
     """A job for each stage that is left. All it is told is in the folder that it goes on in."""
-    typed = words_of.of_run(request.typed, ("--resume",)) if found.goes_on else []
+    typed = words_of.of_run(request.typed, ("--resume",)) if found.is_resumed else []
     folder = found.folder.absolute()
     jobs = []
     for link, begun in found.left:
@@ -144,7 +144,9 @@ def _stages(request: Request, asked: Asked, found: pipeline.Chain) -> Submission
         header = {"job-name": f"gearshift-{STAGED}-{link.name}", **asked.header}
         words = [*typed, f"--resume={run.folder}"]
         jobs.append(_job(CliArgs(), words, replace(asked, header=header), run))
-    return Submission(folder, jobs, found.warnings, [found.line] if found.line else [], found)
+    return Submission(
+        folder, jobs, found.warnings, [found.resume_line] if found.resume_line else [], found
+    )
 
 
 def _array(request: Request, asked: Asked, diagnostics: Sequence[Diagnostic]) -> Submission:

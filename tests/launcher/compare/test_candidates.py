@@ -1,4 +1,4 @@
-"""What is compared, and what is refused before anything starts."""
+"""Which candidates are compared, and what is refused before anything starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY = ["compare", "--model", "language:tiny"]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
+def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -53,28 +53,28 @@ def test_every_mode_runs_under_every_engine():
         (["--until", "val_loss=1.9"], "stop.at=val_loss = 1.9"),
     ],
 )
-def test_how_far_a_run_goes_leaves_its_plan_alone(words, setting):
+def test_limits_leave_the_training_plan_as_it_is(words, setting):
     found = decided("--modes", "fast", *words)
-    assert all(setting in one.words.sets for one in found.candidates)
+    assert all(setting in one.args.sets for one in found.candidates)
     steps = [one.resolved.settings.train.max_steps for one in found.candidates]
     assert steps == [60, 15]
 
 
-def test_every_step_is_logged_unless_the_person_says_otherwise():
+def test_every_step_is_logged_unless_the_user_sets_log_every():
     (default, _) = decided("--modes", "fast").candidates
-    assert "log.every=1" in default.words.sets
+    assert "log.every=1" in default.args.sets
     (default, _) = decided("--modes", "fast", "--set", "log.every=7").candidates
-    assert "log.every=1" not in default.words.sets
-    assert default.words.sets[0] == "log.every=7"
+    assert "log.every=1" not in default.args.sets
+    assert default.args.sets[0] == "log.every=7"
 
 
-def test_a_run_is_told_the_words_of_the_person_and_those_of_the_comparison():
+def test_a_run_gets_the_arguments_of_the_user_and_of_the_comparison():
     words = [
         *("--modes", "fast", "--engines", "ddp", "--nproc", "1", "--deterministic"),
         *("--lr", "1e-3", "--set", "train.seed=3", "--steps", "2"),
     ]
     _, fast = decided(*words).candidates
-    typed = arguments(fast.words)
+    typed = arguments(fast.args)
     assert typed == [
         *("--model=language:tiny", "--mode=fast", "--engine=ddp", "--lr=1e-3", "--nproc=1"),
         *("--deterministic", "--set=train.seed=3", "--set=stop.after=2", "--set=log.every=1"),
@@ -82,43 +82,43 @@ def test_a_run_is_told_the_words_of_the_person_and_those_of_the_comparison():
     ]
     again = read(["run", *typed])
     assert not again.diagnostics
-    assert again.words.sets == list(fast.words.sets)
+    assert again.words.sets == list(fast.args.sets)
 
 
-def test_all_that_is_wrong_is_told_at_once_and_nothing_is_written(capsys, tmp_path):
+def test_all_errors_are_printed_together_and_nothing_is_written(capsys, tmp_path):
     words = ["--modes", "fsat", "--steps", "none", "--repeat", "0", "--set", "train.sede=1"]
     assert main([*TINY, *words]) == 2
     content = capsys.readouterr().err
-    assert "--steps 'none' cannot be read" in content
-    assert "--repeat '0' cannot be read" in content
+    assert "--steps 'none' is invalid" in content
+    assert "--repeat '0' is invalid" in content
     assert "mode 'fsat' is not known" in content
-    assert "nearest  fast" in content
+    assert "did you mean  fast" in content
     assert content.count("key 'train.sede' is not known") == 1  # of both modes, once
     assert list(tmp_path.iterdir()) == []
 
 
-def test_limits_exclude_one_another():
+def test_limits_exclude_each_other():
     content = refused("--modes", "fast", "--steps", "3", "--until", "val_loss=2")
-    assert "--steps and --until exclude one another" in content
+    assert "--steps and --until exclude each other" in content
 
 
-def test_something_must_be_named():
-    assert "compare needs to know what" in refused()
+def test_modes_or_engines_are_required():
+    assert "compare needs --modes or --engines" in refused()
 
 
-def test_an_aim_that_is_none_is_refused():
+def test_an_invalid_until_is_refused():
     content = refused("--modes", "fast", "--until", "soon")
-    assert "--until 'soon' cannot be read" in content
-    assert "legal    a metric and a number" in content
+    assert "--until 'soon' is invalid" in content
+    assert "allowed       a metric and a number" in content
 
 
-def test_a_folder_with_something_in_it_is_refused(tmp_path):
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     assert "full is not empty" in refused("--modes", "fast", "--out", "full")
 
 
-def test_without_a_folder_it_goes_below_runs():
+def test_the_default_folder_is_below_runs():
     folder = decided("--modes", "fast").folder
     assert folder.parent == Path("runs")
     assert folder.name.startswith("compare-language-tiny-")
@@ -131,16 +131,16 @@ def test_under_torchrun_it_is_refused(monkeypatch):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "29500")
-    assert "compare starts runs of its own" in refused("--modes", "fast")
+    assert "compare starts its own processes" in refused("--modes", "fast")
 
 
-def test_faults_are_told_to_machines_as_json(capsys):
+def test_errors_are_printed_as_json(capsys):
     assert main([*TINY, "--modes", "fast", "--steps", "x", "--json"]) == 2
     (diagnostic,) = json.loads(capsys.readouterr().out)["diagnostics"]
-    assert diagnostic["message"] == "--steps 'x' cannot be read"
+    assert diagnostic["message"] == "--steps 'x' is invalid"
 
 
-def test_a_dry_run_tells_the_runs_and_writes_nothing(capsys, tmp_path):
+def test_a_dry_run_lists_the_runs_and_writes_nothing(capsys, tmp_path):
     words = [*TINY, "--modes", "fast", "--repeat", "3", "--steps", "4", "--out", "it", "--dry-run"]
     assert main(words) == 0
     head, *runs = capsys.readouterr().out.splitlines()

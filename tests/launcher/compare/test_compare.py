@@ -54,7 +54,7 @@ def compared(place):
     return compare(place, *words, "--set", BROKEN, "--out", "it", "--json")
 
 
-def test_a_broken_promise_ends_with_1_and_all_is_in_the_json(compared, place):
+def test_a_broken_promise_exits_1_and_the_json_holds_everything(compared, place):
     code, out, err = compared
     found = json.loads(out)
     assert code == 1, err
@@ -72,7 +72,7 @@ def test_a_broken_promise_ends_with_1_and_all_is_in_the_json(compared, place):
     assert default["architecture"] == fast["architecture"]
 
 
-def test_six_steps_tell_of_the_whole_plan(compared):
+def test_six_steps_extrapolate_to_the_whole_plan(compared):
     for row in json.loads(compared[1])["rows"]:
         assert row["steps"] == 6
         assert row["extrapolated"]["total"] is (row["total_steps"] > 6)
@@ -83,7 +83,7 @@ def test_six_steps_tell_of_the_whole_plan(compared):
         assert len(row["curve"]) == 3
 
 
-def test_the_runs_stay_and_their_checkpoints_do_not(compared, place):
+def test_run_folders_stay_without_their_checkpoints(compared, place):
     runs = sorted(path.name for path in (place / "it" / "runs").iterdir())
     assert runs == ["default-local-1", "fast-local-1"]
     for name in runs:
@@ -93,7 +93,7 @@ def test_the_runs_stay_and_their_checkpoints_do_not(compared, place):
     assert (place / "it" / "compare.html").read_text().startswith("<!doctype html>")
 
 
-def test_runs_go_until_a_metric_is_reached(place):
+def test_until_ends_runs_at_the_metric(place):
     code, out, err = compare(place, "--modes", "default", "--until", "val_loss=5.5", "--json")
     assert code == 0, err
     (row,) = json.loads(out)["rows"]
@@ -102,7 +102,7 @@ def test_runs_go_until_a_metric_is_reached(place):
     assert row["extrapolated"]["total"]
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(place):
+def test_a_failed_run_is_reported_and_the_others_continue(place):
     # Only mode lite takes a share of the data, and then there is too little for a step.
     (place / "small.jsonl").write_text("".join(REQUESTS.splitlines(keepends=True)[:12]))
     words = ["--data", "small.jsonl", "--modes", "lite", "--steps", "2", "--out", "failing"]
@@ -116,7 +116,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(place):
     assert all(one["kept"] is None for one in lite["promises"])
 
 
-def test_ctrl_c_ends_the_run_and_keeps_what_was_measured(place):
+def test_ctrl_c_ends_the_run_and_keeps_the_measurements(place):
     folder = place / "stopped"
     words = ["--modes", "fast", "--set", "train.epochs=100000", "--set", "train.max_steps=1000000"]
     comparing = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What others take of the machine, and when that makes times doubtful."""
+"""Load by other programs, and when it makes times unreliable."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from launcher.compare.machine_load import Load, Watch, load_warnings
 SPIN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 
 
-def test_what_a_run_of_ours_takes_is_not_laid_to_others():
+def test_our_own_runs_do_not_count_as_load():
     before = machine_load._own_s()
     subprocess.run([sys.executable, "-c", SPIN], check=True)
     assert 0.3 <= machine_load._own_s() - before < 3
     assert Watch().load().cores >= 1
 
 
-def test_a_run_that_had_its_cores_is_not_doubtful():
+def test_times_are_reliable_where_the_cores_were_free():
     assert not Load(others=0.1, cores=2).is_doubtful(2)
     assert Load(others=0.5, cores=2).is_doubtful(2)
     assert not Load(others=30.0, cores=64).is_doubtful(2)
     assert Load(others=63.0, cores=64).is_doubtful(2)
 
 
-def test_a_busy_machine_is_told_in_a_line():
+def test_a_busy_machine_gives_a_warning():
     loads = [Load(0.0, 2), Load(1.5, 2), Load(1.7, 2)]
     assert list(load_warnings(5.0, loads, 2)) == [
-        "the machine was busy before the first run: 5.0 processes wanted its 2 cores in the last "
-        "minute",
-        "during 2 of 3 runs others used 1.5 to 1.7 of 2 cores: times and their ratios are doubtful",
+        "the machine was busy before the first run: load average 5.0 on 2 cores",
+        "other programs used 1.5 to 1.7 of 2 cores during 2 of 3 runs: times and ratios are "
+        "unreliable",
     ]
     assert list(load_warnings(0.2, loads[:1], 2)) == []
     assert list(load_warnings(None, [], 2)) == []

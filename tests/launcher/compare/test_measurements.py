@@ -10,49 +10,49 @@ from tests.launcher.compare.runs_on_disk import run
 from training.evaluation.target import parse
 
 
-def test_steps_of_the_warm_up_are_left_out_as_they_are_where_steps_are_timed(tmp_path):
+def test_warm_up_steps_are_left_out(tmp_path):
     assert run(tmp_path, [9, 8, 1, 2, 3, 2, 1, 2, 1, 1]).counted[0].seconds == 1
     assert [s.seconds for s in run(tmp_path, [9, 2, 4]).counted] == [2, 4]
     assert [s.seconds for s in run(tmp_path, [9]).counted] == [9]
     assert len(run(tmp_path, [1] * 80).counted) == 70
 
 
-def test_a_line_over_several_steps_goes_whole_where_one_of_them_is_warm_up(tmp_path):
+def test_a_line_with_a_warm_up_step_is_left_out_whole(tmp_path):
     found = run(tmp_path, [9.0, *[5.0] * 4, *[1.0] * 10], window=5)
     assert len(found.steps) == 15
     assert [s.seconds for s in found.counted] == [1.0] * 10
 
 
-def test_the_mean_counts_a_batch_that_comes_late_now_and_then(tmp_path):
+def test_the_mean_counts_late_batches(tmp_path):
     found = run(tmp_path, [1.0] * 3 + [1.0, 1.0, 1.0, 5.0])
     assert found.mean_s == pytest.approx(10 / 6)  # one of seven is warm-up
 
 
-def test_a_cut_run_plans_what_its_mode_plans(tmp_path):
+def test_a_cut_run_keeps_the_training_plan_of_its_mode(tmp_path):
     found = run(tmp_path, [1.0] * 6, stop_after=6, evaluations={6: (2.0, 3.0)}, total=95)
     assert not found.is_whole
     assert (found.planned_steps, found.planned_evaluations) == (95, 10)  # nine, and at the end
 
 
-def test_evaluations_of_two_cadences_that_fall_together_count_once(tmp_path):
+def test_evaluations_due_by_two_cadences_count_once(tmp_path):
     found = run(tmp_path, [1.0] * 6, stop_after=6, total=90, eval_every=15, eval_each_epoch=True)
     assert found.planned_evaluations == 9  # at 15, 20, 30, 40, 45, 60, 75, 80 and 90
     assert found.evaluations_per_epoch == pytest.approx(2)  # six more in each sixty steps
 
 
-def test_an_epoch_longer_than_its_run_has_no_more_than_the_evaluation_at_the_end(tmp_path):
+def test_an_epoch_longer_than_the_run_has_at_most_one_evaluation(tmp_path):
     results = {6: (2.0, 3.0)}
     plan = {"stop_after": 6, "eval_every": None, "evaluations": results, "per_epoch": 500}
     assert run(tmp_path, [1.0] * 6, **plan).evaluations_per_epoch == 1
 
 
-def test_a_run_that_lost_its_patience_has_planned_no_more(tmp_path):
+def test_an_early_stopped_run_plans_only_the_steps_it_took(tmp_path):
     found = run(tmp_path, [1.0] * 20, evaluations={10: (2.0, 3.0), 20: (2.1, 3.0)})
     assert found.is_whole
     assert (found.planned_steps, found.planned_evaluations) == (20, 2)
 
 
-def test_the_time_to_a_metric_is_training_and_evaluation_up_to_it(tmp_path):
+def test_time_to_a_metric_counts_training_and_evaluation(tmp_path):
     seconds = [2.0] + [1.0] * 29
     results = {10: (3.0, 0.5), 20: (1.9, 0.25), 30: (1.5, 9.0)}
     found = run(tmp_path, seconds, evaluations=results, aim=parse("val_loss = 1.9"))
@@ -61,12 +61,12 @@ def test_the_time_to_a_metric_is_training_and_evaluation_up_to_it(tmp_path):
     assert not found.is_whole  # it would have gone on
 
 
-def test_a_metric_that_is_never_reached_has_no_time(tmp_path):
+def test_a_metric_never_reached_has_no_time(tmp_path):
     found = run(tmp_path, [1.0] * 10, evaluations={10: (2.0, 1.0)}, aim=parse("val_loss <= 1.9"))
     assert found.reached_at_s is None
 
 
-def test_a_run_without_a_step_and_half_a_line_are_borne(tmp_path):
+def test_a_run_without_steps_and_a_half_line_are_accepted(tmp_path):
     run(tmp_path, [1.0, 2.0])
     with (tmp_path / run_folder.METRICS).open("a") as file:
         file.write('{"kind": "tra')

@@ -46,13 +46,13 @@ def only(promised, figures, base=BASE):
         ("time_to_metric", 20.0, {"at_most": 0.34}, 1 / 3, True),
     ],
 )
-def test_a_ratio_to_mode_default_is_held_to_its_bounds(name, value, bounds, measured, kept):
+def test_a_ratio_to_mode_default_is_checked_against_its_bounds(name, value, bounds, measured, kept):
     found, is_kept, why = only({name: bounds}, row(**{name: value}))
     assert found == pytest.approx(measured)
     assert (is_kept, why) == (kept, None)
 
 
-def test_a_quality_of_which_less_is_better_is_turned_round():
+def test_the_ratio_of_a_metric_is_inverted_where_less_is_better():
     assert only({"metric": {"at_least": 1}}, row(metric=1.6))[:2] == (1.25, True)
     assert only({"metric": {"at_least": 1}}, row(metric=2.5))[:2] == (0.8, False)
     more = Figures({"metric": 0.6}, less_is_better=False)
@@ -61,28 +61,28 @@ def test_a_quality_of_which_less_is_better_is_turned_round():
 
 def test_a_negative_quality_has_no_ratio():
     found = only({"metric": {"at_least": 1}}, row(metric=-1.0))
-    assert found == (None, None, "no ratio can be made of it")
+    assert found == (None, None, "no ratio is possible")
 
 
-def test_what_cannot_be_measured_is_never_kept():
+def test_an_unmeasured_promise_is_neither_kept_nor_broken():
     assert only({"device_peak": {"at_most": 9}}, row()) == (None, None, "no GPU")
     assert only({"device_peak_bytes": {"at_most": 9}}, row()) == (None, None, "no GPU")
 
 
-def test_bytes_are_bytes_and_no_ratio():
+def test_promises_in_bytes_are_absolute():
     promised = {"host_peak_bytes": {"at_most": 1999}}
     assert only(promised, row())[:2] == (2000, False)
     assert only(promised, row(host_peak=1999))[:2] == (1999, True)
 
 
-def test_a_row_that_failed_keeps_nothing_and_breaks_nothing():
+def test_a_failed_row_neither_keeps_nor_breaks_promises():
     failed = Figures(why={"step_time": "the run failed"})
     promised = {"step_time": {"at_most": 0.5}}
     assert only(promised, failed) == (None, None, "the run failed")
     assert only(promised, row(), failed) == (None, None, "mode default: the run failed")
 
 
-def test_a_metric_that_only_mode_default_reached_is_a_broken_promise():
+def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
     never = Figures({"time_to_metric": None}, never_reached=True)
     promised = {"time_to_metric": {"at_most": 0.34}}
     assert only(promised, never)[:2] == (None, False)
@@ -90,6 +90,6 @@ def test_a_metric_that_only_mode_default_reached_is_a_broken_promise():
     assert only(promised, Figures({"time_to_metric": None}))[1] is None  # nobody asked for it
 
 
-def test_mode_default_is_held_to_bytes_alone():
+def test_mode_default_has_only_promises_in_bytes():
     promised = {"step_time": {"at_most": 0.001}, "host_peak_bytes": {"at_most": 1}}
     assert [one.name for one in check(promised, row(), None)] == ["host_peak_bytes"]

@@ -57,7 +57,7 @@ ROWS = [
 OUTCOME = Outcome(ROWS, ["the machine was busy"])
 
 
-def test_the_table_tells_every_row_and_the_promises_below():
+def test_the_table_shows_every_row_and_then_the_promises():
     lines = tables.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
     assert lines[1] == "on 2 cores; each run for 6 steps, 2 times in turns"
     default = next(line for line in lines if line.startswith("default"))
@@ -76,19 +76,19 @@ def test_the_table_tells_every_row_and_the_promises_below():
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "content"),
     [
         (full("fast", time_to_metric_s=42.0), "42s"),
         (full("fast", never_reached=True), "never reached"),
         (full("fast"), "–"),
     ],
 )
-def test_the_time_to_a_metric_has_a_column_where_it_was_asked_for(row, content):
+def test_until_adds_a_column_for_the_time_to_the_metric(row, content):
     head, line = tables.table([row], parse("val_loss <= 2"))
     assert (head[-1], line[-1]) == ("to val_loss <= 2", content)
 
 
-def test_a_step_of_seconds_is_told_in_seconds():
+def test_long_steps_are_shown_in_seconds():
     assert tables.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
 
 
@@ -107,7 +107,7 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_one_sound_file_that_needs_no_network():
+def test_the_page_is_one_valid_file_without_network_access():
     html = report.render(FACTS, OUTCOME)
     reader = Balanced()
     reader.feed(html)
@@ -118,7 +118,7 @@ def test_the_page_is_one_sound_file_that_needs_no_network():
     assert '<td class="good">✓</td>' in html and '<td class="bad">✗</td>' in html
 
 
-def test_every_plot_is_sound_svg_and_draws_every_row_that_was_measured():
+def test_every_plot_is_valid_svg_with_every_measured_row():
     figures = re.findall(r"<svg.*?</svg>", report.render(FACTS, OUTCOME))
     drawn = [ElementTree.fromstring(figure) for figure in figures]
     assert len(drawn) == 6  # a step, memory twice, time, metric, loss
@@ -127,7 +127,7 @@ def test_every_plot_is_sound_svg_and_draws_every_row_that_was_measured():
         assert "default local" in content and "fast local" in content
 
 
-def test_nothing_is_plotted_where_all_failed():
+def test_no_plots_where_all_runs_failed():
     html = report.render(FACTS, Outcome([ROWS[2]], []))
     assert "<svg" not in html
 

@@ -30,7 +30,7 @@ def test_a_step_is_the_median_over_all_repeats(cut):
     assert row.units_per_s == pytest.approx((80 / 1.5 + 80 / 3) / 2)
 
 
-def test_longer_times_are_steps_and_the_evaluations_that_fall_due(cut):
+def test_longer_times_add_the_evaluations_due(cut):
     row = measured(ROW, cut)
     assert row.total_s == 100 * 2.25 + 10 * 4.0
     assert row.epoch_s == 20 * 2.25 + 2 * 4.0  # an epoch is a fifth of the plan
@@ -39,13 +39,13 @@ def test_longer_times_are_steps_and_the_evaluations_that_fall_due(cut):
     assert row.time_split_s["waiting for data"] == pytest.approx(20 * 2.25 / 4)
 
 
-def test_what_was_run_to_its_end_is_not_extrapolated(tmp_path):
+def test_a_complete_run_is_not_extrapolated(tmp_path):
     row = measured(ROW, [run(tmp_path, [1.0] * 100, evaluations={100: (2.0, 4.0)})])
     assert row.total_s == 100 + 4.0
     assert not row.extrapolated.epoch and not row.extrapolated.total
 
 
-def test_memory_is_the_largest_and_lives_on_the_device_where_there_is_one(tmp_path):
+def test_peak_memory_is_that_of_the_device_where_there_is_one(tmp_path):
     on_cpu = [
         run(tmp_path / f"{n}", [1.0], peak={"device": None, "host": n * 10, "host_growth": n})
         for n in (3, 5, 4)
@@ -57,7 +57,7 @@ def test_memory_is_the_largest_and_lives_on_the_device_where_there_is_one(tmp_pa
     assert (row.device_peak_bytes, row.host_peak_bytes, row.peak_memory_bytes) == (7, 90, 7)
 
 
-def test_a_metric_is_reached_only_where_every_repeat_reached_it(tmp_path):
+def test_a_metric_counts_as_reached_where_every_repeat_reached_it(tmp_path):
     aim = parse("val_loss <= 1.9")
     good = run(tmp_path / "1", [1.0] * 10, evaluations={10: (1.5, 1.0)}, aim=aim)
     bad = run(tmp_path / "2", [1.0] * 10, evaluations={10: (2.5, 1.0)}, aim=aim)
@@ -66,7 +66,7 @@ def test_a_metric_is_reached_only_where_every_repeat_reached_it(tmp_path):
     assert (row.time_to_metric_s, row.never_reached) == (None, True)
 
 
-def test_stages_add_their_times_and_count_with_their_largest_memory(tmp_path):
+def test_stages_add_times_and_take_the_largest_memory(tmp_path):
     first = measured(
         ROW,
         [
@@ -87,7 +87,7 @@ def test_stages_add_their_times_and_count_with_their_largest_memory(tmp_path):
     assert row.step_s is None
 
 
-def test_promises_are_judged_by_what_is_known(cut):
+def test_promises_are_checked_against_known_figures(cut):
     row = measured(ROW, cut)
     whole, shortened = figures(row, True, False), figures(row, False, False)
     assert whole.values["metric"] == 2.0 and whole.less_is_better
@@ -98,7 +98,7 @@ def test_promises_are_judged_by_what_is_known(cut):
     assert figures(Row("m", "fast", "local", error="broken"), True, False).values == {}
 
 
-def test_a_curve_is_thinned_and_keeps_its_end():
+def test_a_thinned_curve_keeps_its_last_point():
     assert thinned(list(range(5))) == list(range(5))
     found = thinned(list(range(1001)))
     assert len(found) <= 200 and found[-1] == 1000

@@ -42,7 +42,7 @@ def folder(path: Path, seconds: float, **result) -> Path:
     return path
 
 
-def test_each_engine_is_held_to_mode_default_under_the_same_engine(rows, tmp_path):
+def test_each_engine_is_compared_with_mode_default_under_the_same_engine(rows, tmp_path):
     default, ddp, fast, fast_ddp = rows(
         (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
         (candidate("default", "ddp"), CandidateRuns([folder(tmp_path / "b", 4.0)])),
@@ -54,7 +54,7 @@ def test_each_engine_is_held_to_mode_default_under_the_same_engine(rows, tmp_pat
     assert [(one.measured, one.kept) for one in fast_ddp.promises] == [(0.75, False)]
 
 
-def test_a_run_that_failed_has_a_row_that_says_so(rows, tmp_path):
+def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
     default, fast = rows(
         (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
         (candidate("fast", promises=HALF), CandidateRuns(error="no memory")),
@@ -65,15 +65,15 @@ def test_a_run_that_failed_has_a_row_that_says_so(rows, tmp_path):
     assert not runner.Outcome([default, fast], []).is_sound
 
 
-def test_what_was_not_run_says_so(rows, tmp_path):
+def test_a_run_that_did_not_start_has_a_row(rows, tmp_path):
     _, fast = rows(
         (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
         (candidate("fast"), CandidateRuns()),
     )
-    assert fast.error == "it was not run"
+    assert fast.error == "not run"
 
 
-def test_a_broken_promise_is_not_sound_and_one_not_measured_is(rows, tmp_path):
+def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_is(rows, tmp_path):
     def outcome(bounds):
         return runner.Outcome(
             rows(
@@ -87,7 +87,7 @@ def test_a_broken_promise_is_not_sound_and_one_not_measured_is(rows, tmp_path):
     assert outcome({"device_peak": {"at_most": 0.1}}).is_sound
 
 
-def test_a_mode_in_stages_has_a_row_for_all_of_it_and_one_for_each(rows, tmp_path):
+def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_path):
     whole = tmp_path / "staged"
     small = {"device": None, "host": 500, "host_growth": 100}
     folder(whole / "1-encoder", 0.25, peak=small)
@@ -111,7 +111,7 @@ def test_a_mode_in_stages_has_a_row_for_all_of_it_and_one_for_each(rows, tmp_pat
     assert (encoder.step_s, text.step_s) == (0.25, 0.5)
 
 
-def test_mode_staged_is_decided_stage_by_stage(monkeypatch, tmp_path):
+def test_mode_staged_is_resolved_stage_by_stage(monkeypatch, tmp_path):
     from launcher.compare.candidates import decide
 
     monkeypatch.chdir(tmp_path)

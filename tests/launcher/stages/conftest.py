@@ -32,13 +32,13 @@ def task(here):
 def prepared(here):
     """What words come to: a chain, or one run; a list of the faults where they are wrong."""
 
-    def prepare(model=EEG, mode="staged", stage=None, out=None, **words):
+    def prepare(model=EEG, mode="staged", stage=None, out=None, **args):
         filled = [Filled("stages", [stage], "--stage", f"--stage {stage}")] if stage else []
-        given = CliArgs(model=model, mode=mode, filled=filled, **words)
+        given = CliArgs(model=model, mode=mode, filled=filled, **args)
         try:
             return pipeline.prepare(given, out and Path(out), [])
         except SettingsError as error:
-            return [fault.message for fault in error.diagnostics]
+            return [diagnostic.message for diagnostic in error.diagnostics]
 
     return prepare
 
@@ -47,8 +47,8 @@ def prepared(here):
 def command(here, capsys):
     """A command line carried out: its exit code, and what it printed."""
 
-    def run(*words):
-        code = main(words)
+    def run(*args):
+        code = main(args)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 

@@ -24,14 +24,14 @@ def diagnostics(folder, old, new):
     assert old in TEXT
     with pytest.raises(SettingsError) as error:
         resolved(ALONE, model=f"{write(folder, TEXT.replace(old, new))}:Halves", mode="staged")
-    return [fault.message for fault in error.value.diagnostics]
+    return [diagnostic.message for diagnostic in error.value.diagnostics]
 
 
 def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
     part = resolved(ALONE, model=task, mode="staged").values["model.part"]
-    line = TEXT.splitlines().index('        "lower": {"model": {"part": "alone"}},') + 1
+    resume_line = TEXT.splitlines().index('        "lower": {"model": {"part": "alone"}},') + 1
     assert (part.value, part.origin.layer) == ("alone", "stage")
-    assert part.origin.place == f"{task.partition(':')[0]}.py, line {line}"
+    assert part.origin.place == f"{task.partition(':')[0]}.py, line {resume_line}"
 
 
 def test_a_stage_counts_only_in_mode_staged(task):
@@ -39,7 +39,7 @@ def test_a_stage_counts_only_in_mode_staged(task):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "content"),
     [
         ('loads="model.start"', 'loads="model.strat"', "stage upper loads model.strat, which is "),
         ('"upper": {"model', '"uper": {"model', "Halves.stage_settings has settings of 'uper', "),
@@ -47,12 +47,12 @@ def test_a_stage_counts_only_in_mode_staged(task):
         ('"both": {"optim.lr": 1e-4}', '"both": 3', "Halves.stage_settings is not understood"),
     ],
 )
-def test_a_declaration_that_cannot_be_meant_is_refused(here, old, new, told):
-    assert any(what.startswith(told) for what in diagnostics(here, old, new))
+def test_an_invalid_declaration_is_refused(here, old, new, content):
+    assert any(what.startswith(content) for what in diagnostics(here, old, new))
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
-def test_stages_of_a_family_load_what_an_earlier_one_leaves(family):
+def test_stages_of_a_family_load_the_weights_of_earlier_ones(family):
     names = [stage.name for stage in family.stages]
     assert len(set(names)) == len(names)
     for number, stage in enumerate(family.stages):

@@ -35,39 +35,39 @@ def name(home):
 
 
 @pytest.fixture(scope="module")
-def chain(home, name):
+def pipeline(home, name):
     """Both stages in one command."""
     done = Program(home)("--model", name, "--mode", "staged", "--out", "x")
     assert done.returncode == 0, done.stderr
     return home / "x", done.stdout
 
 
-def test_it_trains_as_the_stages_do_that_are_trained_by_hand(home, name, chain, monkeypatch):
+def test_it_trains_like_stages_started_by_hand(home, name, pipeline, monkeypatch):
     monkeypatch.chdir(home)
     first = {"stages": ["lower"]}
     launcher.train(model=name, mode="staged", settings=first, out="a", console=False)
     second = {"stages": ["upper"], "model.start": str(home / "a")}
     launcher.train(model=name, mode="staged", settings=second, out="b", console=False)
-    for whole, alone in (("1-lower", "a"), ("2-upper", "b")):
-        ours, theirs = tensors(chain[0] / whole), tensors(home / alone)
+    for summarize, alone in (("1-lower", "a"), ("2-upper", "b")):
+        ours, theirs = tensors(pipeline[0] / summarize), tensors(home / alone)
         assert list(ours) == list(theirs)
         assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
-def test_a_frozen_half_is_that_of_the_stage_before(chain):
-    lower, upper = tensors(chain[0] / "1-lower"), tensors(chain[0] / "2-upper")
+def test_a_frozen_half_is_that_of_the_stage_before(pipeline):
+    lower, upper = tensors(pipeline[0] / "1-lower"), tensors(pipeline[0] / "2-upper")
     assert lower["lower.weight"].equal(upper["lower.weight"])
 
 
-def test_each_stage_leaves_an_ordinary_run_that_says_which_it_is(chain):
+def test_each_stage_leaves_an_ordinary_run_with_its_stage(pipeline):
     for folder, stage, parameters in (("1-lower", "lower", 17), ("2-upper", "upper", 22)):
-        result = json.loads((chain[0] / folder / "result.json").read_text())
+        result = json.loads((pipeline[0] / folder / "result.json").read_text())
         assert (result["mode"], result["stage"]) == ("staged", stage)
         assert (result["status"], result["parameters"]) == ("completed", parameters)
 
 
-def test_the_whole_tells_of_its_stages(chain):
-    folder, shown = chain
+def test_the_result_lists_its_stages(pipeline):
+    folder, shown = pipeline
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["mode"], result["parameters"]) == ("completed", "staged", 22)
     peaks = [one["peak_memory_bytes"]["host"] for one in result["stages"]]
@@ -76,58 +76,59 @@ def test_the_whole_tells_of_its_stages(chain):
     assert "stage 1 of 2: lower, the lower half learns alone" in lines
     assert lines[-2].startswith("  upper  completed, 22 parameters, peak ")
     assert lines[-1] == (
-        "run folder x; write its model: python -m launcher export x/2-upper --format safetensors"
+        "run folder x; export the model: python -m launcher export x/2-upper --format safetensors"
     )
 
 
-def test_each_stage_is_trained_in_a_process_of_its_own(chain):
+def test_each_stage_runs_in_its_own_process(pipeline):
     pids = {
-        (chain[0] / folder / ".lock").read_text().split("@")[0] for folder in ("1-lower", "2-upper")
+        (pipeline[0] / folder / ".lock").read_text().split("@")[0]
+        for folder in ("1-lower", "2-upper")
     }
     assert len(pids) == 2
 
 
-def test_a_stage_alone_says_how_the_next_one_begins(home, name, monkeypatch, capsys):
+def test_a_single_stage_prints_the_command_of_the_next(home, name, monkeypatch, capsys):
     monkeypatch.chdir(home)
-    words = ["--model", name, "--mode", "staged", "--stage", "lower", "--out", "alone"]
-    assert main([*words, "--max-steps", "2"]) == 0
+    args = ["--model", name, "--mode", "staged", "--stage", "lower", "--out", "alone"]
+    assert main([*args, "--max-steps", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "run folder alone; stage upper, here or elsewhere: python -m launcher "
+        "run folder alone; next stage, here or elsewhere: python -m launcher "
         f"--model {name} --mode staged --stage upper --from alone"
     )
 
 
-def test_where_nothing_was_trained_nothing_is_left(home, name, monkeypatch):
+def test_nothing_is_left_where_nothing_was_trained(home, name, monkeypatch):
     monkeypatch.chdir(home)
     (home / "mine.yaml").write_text("model.start: nowhere\n")
     with pytest.raises(SettingsError) as error:
         launcher.train(model=name, mode="staged", config="mine.yaml", out="y", console=False)
-    assert error.value.diagnostics[0].what == "nowhere holds no weights"
+    assert error.value.diagnostics[0].message == "nowhere holds no weights"
     assert not (home / "y").exists()
 
 
 def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeypatch):
     monkeypatch.chdir(home)
-    words = CliArgs(model=name, mode="staged", options={"train.max_steps": ("--max-steps", "2")})
-    ready = chain_of.prepare(words, Path("between"), [])
-    told = []
+    args = CliArgs(model=name, mode="staged", options={"train.max_steps": ("--max-steps", "2")})
+    ready = chain_of.prepare(args, Path("between"), [])
+    content = []
 
-    def announce(link, begun):
-        if link.name == "upper":
+    def announce(entry, ready):
+        if entry.name == "upper":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    ended = execute.carry_out(ready, False, lambda report: told.append(report.text), announce)
-    assert (ended.report.exit_code, told) == (75, ["stopped between two stages"])
+    ended = execute.execute(ready, False, lambda report: content.append(report.text), announce)
+    assert (ended.report.exit_code, content) == (75, ["stopped between two stages"])
     assert [one["status"] for one in ended.result["stages"]] == ["completed", "waiting"]
     assert json.loads((home / "between" / "result.json").read_text())["status"] == "stopped"
 
 
 def begin(home, name, out):
     """A chain that goes on for long, in a process group of its own, once it has saved."""
-    words = ("--model", name, "--mode", "staged", "--out", out, "--epochs", "20")
+    args = ("--model", name, "--mode", "staged", "--out", out, "--epochs", "20")
     slow = ("--set", "model.slow_s=0.2", "--set", "save.every=2")
     process = subprocess.Popen(
-        [sys.executable, "-m", "launcher", *words, *slow],
+        [sys.executable, "-m", "launcher", *args, *slow],
         cwd=home,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -135,14 +136,14 @@ def begin(home, name, out):
         start_new_session=True,
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("saved"):
+    for resume_line in process.stdout:
+        if resume_line.startswith("saved"):
             return process
     raise AssertionError(f"it ended: {process.wait()}")
 
 
 @pytest.mark.slow
-def test_a_signal_in_the_first_stage_saves_it_and_begins_no_other(home, name):
+def test_a_signal_in_the_first_stage_saves_it_and_starts_no_other(home, name):
     process = begin(home, name, "stopped")
     process.send_signal(signal.SIGTERM)
     shown, _ = process.communicate(timeout=60)
@@ -154,13 +155,13 @@ def test_a_signal_in_the_first_stage_saves_it_and_begins_no_other(home, name):
 
 
 @pytest.mark.slow
-def test_stages_that_were_killed_go_on_under_another_engine(home, name):
+def test_killed_stages_resume_under_another_engine(home, name):
     process = begin(home, name, "killed")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     program = Program(home)
-    words = ("--engine", "ddp", "--nproc", "2")
-    done = program("resume", "killed", *words, timeout=120)
+    args = ("--engine", "ddp", "--nproc", "2")
+    done = program("resume", "killed", *args, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "going on with killed: lower, upper" in done.stdout
     lines = (home / "killed" / "1-lower" / "metrics.jsonl").read_text().splitlines()

@@ -23,49 +23,49 @@ def found(path):
 def refused(path):
     with pytest.raises(SettingsError) as error:
         found(path)
-    [fault] = error.value.diagnostics
-    return fault
+    [diagnostic] = error.value.diagnostics
+    return diagnostic
 
 
-def test_a_file_is_taken_as_it_is(tmp_path):
+def test_a_file_is_used_as_it_is(tmp_path):
     made(tmp_path, "any.safetensors")
     assert found(tmp_path / "any.safetensors") == tmp_path / "any.safetensors"
 
 
-def test_a_checkpoint_or_an_export_is_taken_as_it_is(tmp_path):
+def test_a_checkpoint_or_an_export_is_used_as_it_is(tmp_path):
     assert found(made(tmp_path, "model.safetensors")) == tmp_path
 
 
-def test_a_run_is_taken_where_it_has_a_best_checkpoint(tmp_path):
+def test_a_run_with_a_best_checkpoint_is_used(tmp_path):
     made(tmp_path, "settings.yaml", "best/model.safetensors", "last/model.safetensors")
     assert found(tmp_path) == tmp_path
 
 
-def test_of_a_run_without_a_best_checkpoint_the_last_is_taken(tmp_path):
+def test_without_a_best_checkpoint_the_last_one_is_used(tmp_path):
     made(tmp_path, "settings.yaml", "last/model.safetensors")
     assert found(tmp_path) == tmp_path / "last"
 
 
-def test_of_several_stages_the_latest_that_fits_is_taken(tmp_path):
+def test_the_latest_matching_stage_is_used(tmp_path):
     record.save(tmp_path, ["lower", "middle", "upper"])
     for folder in ("1-lower", "2-middle", "3-upper"):
         made(tmp_path / folder, "best/model.safetensors")
     assert found(tmp_path) == tmp_path / "2-middle"
 
 
-def test_stages_of_which_none_fits_are_refused(tmp_path):
+def test_stages_without_a_match_are_refused(tmp_path):
     record.save(tmp_path, ["upper"])
-    fault = refused(tmp_path)
-    told = f"{tmp_path} has no stage lower or middle, whose weights stage upper takes"
-    assert (fault.message, fault.allowed) == (told, "it has upper")
+    diagnostic = refused(tmp_path)
+    content = f"{tmp_path} has no stage lower or middle, whose weights stage upper takes"
+    assert (diagnostic.message, diagnostic.allowed) == (content, "it has upper")
 
 
-def test_a_run_that_saved_no_weights_is_refused_with_how_to_write_them(tmp_path):
+def test_a_run_without_weights_is_refused_with_the_export_command(tmp_path):
     made(tmp_path, "settings.yaml", "last/state.json")
-    fault = refused(tmp_path)
-    assert fault.message == f"'{tmp_path}' holds no weights for stage upper to begin with"
-    assert f"export {tmp_path} --format safetensors" in fault.fix
+    diagnostic = refused(tmp_path)
+    assert diagnostic.message == f"'{tmp_path}' holds no weights for stage upper"
+    assert f"export {tmp_path} --format safetensors" in diagnostic.fix
 
 
-def test_what_is_not_there_is_refused(tmp_path):
-    assert refused(tmp_path / "x").what == f"there is no '{tmp_path / 'x'}'"
+def test_a_missing_path_is_refused(tmp_path):
+    assert refused(tmp_path / "x").message == f"'{tmp_path / 'x'}' does not exist"
