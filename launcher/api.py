@@ -12,6 +12,7 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.resolved import CliArgs
+from launcher.continual.loop import train_continually
 from launcher.run import prepare as start
 from launcher.run.failures import Report
 from launcher.run_folder import run_folder
@@ -87,7 +88,9 @@ def train(
         return _stages(ready, console)
     if ready.nothing_left is not None:
         return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.speaks else None)
-    finished = start.carry_out(ready, console=console, tell=lambda report: None)
+    finished = start.carry_out(
+        ready, console, tell=lambda report: None, continual=train_continually
+    )
     return _result(finished.report, finished.folder)
 
 

@@ -20,6 +20,7 @@ from launcher.config.errors import allowed
 from launcher.config.leaves import Leaf, leaves
 from launcher.config.resolved import Resolved, Value
 from launcher.resume.decide import decide
+from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection, summary
 from launcher.stages.pipeline import Pipeline
 
@@ -58,7 +59,8 @@ def _resolved(request: Request) -> Resolved:
     words, wrong = selection.with_weights(request.words)
     diagnostics = [*request.diagnostics, *wrong]
     try:
-        resolved = decide(words, request.out, machine.look()).resolved
+        decision = decide(words, request.out, machine.look())
+        resolved = resolve_next_start(decision.resolved, decision.resume)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
     if diagnostics:

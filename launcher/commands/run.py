@@ -10,6 +10,7 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import render
 from launcher.cli.options import JSON
 from launcher.cli.parser import Request
+from launcher.continual.loop import train_continually
 from launcher.run import early_signals, hard_exit, job_generation, start_plan
 from launcher.run import prepare as start
 from launcher.run.failures import Kind, Report, failed
@@ -59,7 +60,9 @@ def _run(ready: start.Start, flags: Collection[str], lived: Life | None) -> int:
         return _ended(lived, "ended", exit_codes.DONE, left.line)
     if ready.speaks and not for_machines:
         print(start_plan.first_line(ready.plan), flush=True)
-    finished = start.carry_out(ready, console=not for_machines, tell=tell)
+    finished = start.carry_out(
+        ready, console=not for_machines, tell=tell, continual=train_continually
+    )
     if for_machines and ready.speaks:
         print(json.dumps(_result(finished), indent=2))
     elif line := _last_line(ready, finished):

@@ -1,8 +1,8 @@
-"""The settings of learning on as new data arrives."""
+"""The settings of continual learning."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -14,95 +14,73 @@ Seconds = Annotated[float, Field(json_schema_extra=_ON | {"unit": "seconds"})]
 
 
 class Continual(BaseModel, extra="forbid", frozen=True):
-    """Going on after the data is learnt: new files of data.path are taken in as they come."""
+    """Continual learning: training on new files of data.path as they arrive."""
 
     enabled: Annotated[
         bool,
-        Field(description="Watch the folder of data.path when it is learnt, and learn on."),
+        Field(description="Watch the folder data.path after training, and train on new files."),
     ] = False
     replay: Annotated[
         float,
         Field(
             ge=0,
             lt=1,
-            description="Share of an experience's samples that are drawn from older data.",
+            description="Share of an experience's samples that is replayed from older data.",
             json_schema_extra=_ON,
         ),
     ] = 0.5
     epochs: Annotated[
         float,
         Field(
-            gt=0, description="Passes over the new data of an experience.", json_schema_extra=_ON
+            gt=0, description="Epochs over the new data of an experience.", json_schema_extra=_ON
         ),
     ] = 1.0
     max_steps: Annotated[
         Steps | None,
-        Field(ge=1, description="Steps of one experience at most.", json_schema_extra=_ON),
+        Field(ge=1, description="Maximum steps of one experience.", json_schema_extra=_ON),
     ] = None
     lr_scale: Annotated[
         float,
         Field(
             gt=0,
             le=1,
-            description="The peak of an experience's learning rate, as a share of optim.lr.",
+            description="Peak learning rate of an experience, as a share of optim.lr.",
             json_schema_extra=_ON,
         ),
     ] = 0.3
     warmup: Annotated[
         Duration,
         Field(
-            description="How long an experience's learning rate rises to its peak.",
+            description="Learning-rate warm-up of an experience.",
             json_schema_extra=_ON,
         ),
     ] = "5%"
     min_files: Annotated[
         int,
-        Field(ge=1, description="New files that make an experience.", json_schema_extra=_ON),
+        Field(ge=1, description="Minimum new files per experience.", json_schema_extra=_ON),
     ] = 1
     min_samples: Annotated[
         Samples,
-        Field(ge=1, description="New training samples that make one.", json_schema_extra=_ON),
+        Field(
+            ge=1, description="Minimum new training samples per experience.", json_schema_extra=_ON
+        ),
     ] = 1
-    hold: Annotated[
-        Literal["link", "copy"],
-        Field(
-            description="What the run folder keeps of files it took: links, or copies that no "
-            "change of the files can reach.",
-            json_schema_extra=_ON,
-        ),
-    ] = "link"
-    on_change: Annotated[
-        Literal["leave", "learn"],
-        Field(
-            description="What a file is that changed after it was learnt: nothing new, or new "
-            "data; learn needs continual.hold copy, for what was learnt is replayed.",
-            json_schema_extra=_ON,
-        ),
-    ] = "leave"
-    refetch_every_s: Annotated[
-        Seconds | None,
-        Field(
-            gt=0,
-            description="Seconds between two times of asking the servers of download.files for "
-            "newer ones; null: never.",
-        ),
-    ] = None
     check_every_s: Annotated[
-        Seconds, Field(gt=0, description="Seconds between two looks for new files.")
+        Seconds, Field(gt=0, description="Seconds between two checks for new files.")
     ] = 10.0
     settle_s: Annotated[
         Seconds,
-        Field(ge=0, description="A file whose size and time stay so long is complete."),
+        Field(ge=0, description="A file is complete when size and time stay unchanged this long."),
     ] = 5.0
     quiet_s: Annotated[
         Seconds | None,
-        Field(gt=0, description="End when no new file came for so long; null: never."),
+        Field(gt=0, description="Stop after this long without new files; null: never."),
     ] = None
     max_hours: Annotated[
         float | None,
         Field(
             gt=0,
-            description="End so many hours after this start, saving first; null: never.",
+            description="Stop after N hours and save a checkpoint; null: never.",
             json_schema_extra=_ON,
         ),
     ] = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import adapt, batching, custom_task, presets, validate
+from launcher.config import adapt, batching, custom_task, declared_files, presets, validate
 from launcher.config import cli_args as typed
 from launcher.config.custom_task import FOLDER
 from launcher.config.entries import PROFILE, RESUMED, Entry, Layer, file_layer
@@ -17,7 +17,6 @@ from launcher.config.machine import Machine
 from launcher.config.resolved import Batching, CliArgs, Origin, Resolved, Value
 from launcher.config.schema import config_of, settings_class
 from launcher.config.selection import FIRST_RUN, Choice, choose, file_of
-from launcher.download import declared
 from launcher.resume.resumed_settings import Base, typed_keys
 from models.catalog import is_own
 from training.dotted import nested
@@ -62,7 +61,7 @@ def resolve(
     values, wrong = merge(choice.family, [*shipped_layers, *personal])
     diagnostics = [*files.diagnostics, *diagnostics, *_told(choice, wrong)]
     _place_own(values)
-    pointed = declared.point(values)
+    pointed = declared_files.point(values)
     world = adapt.place_world(values, machine, world_size, diagnostics)
     notes = [*_first_notes(choice), *pointed]
     adapt.fit(adapt.Bench(values, machine, world, notes, diagnostics))

@@ -9,13 +9,11 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
-from launcher.config import errors, history, staging
+from launcher.config import continual_checks, declared_files, errors, history, staging
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.entries import MODES, PERSONS, PROFILE
 from launcher.config.leaves import leaves
 from launcher.config.resolved import Resolved, Value
-from launcher.continual import checks as continual_checks
-from launcher.download import declared
 from training import duration
 
 Values = Mapping[str, Value]
@@ -85,7 +83,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         path = values[key].value if key in values else None
         if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
             continue
-        if key == "data.path" and declared.brings(values, path):
+        if key == "data.path" and declared_files.brings(values, path):
             continue
         folder = Path(path).parent
         there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
@@ -231,6 +229,6 @@ CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     _mode_keeps_batch,
     _mode_changes_nothing,
     _no_effect,
-    continual_checks.contradictions,
-    declared.diagnostics,
+    continual_checks.check,
+    declared_files.diagnostics,
 )

@@ -1,129 +1,185 @@
-"""New files of the folder that a run learns from: which are to be taken in now."""
+"""The watched folder of a continual run: complete new files, and files that are still written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launcher.continual import ledger
-from launcher.continual.ledger import File, Ledger
-from launcher.continual.watch import Seen, Stamp, Watch
+from launcher.run_folder.experiences import (
+    FileRecord,
+    FileStamp,
+    Ledger,
+    changed_files,
+    record_files,
+    stamp_of,
+)
 
-_PATIENCE = 10
-"""Files that are complete wait for others that are still written, but not longer than so many
-times the time in which a file settles: what comes together is learnt together."""
+_UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".swp", ".lock")
+"""Endings of files that get another name when they are complete; also `~`."""
+_MAX_SETTLE_TIMES = 10
+"""Complete files wait for files that are still written, at most this many times `settle_s`."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The files of the folder at one moment, by their path below it."""
+
+    complete: Mapping[str, FileStamp]
+    growing: Mapping[str, FileStamp]
+    """Files that may still be written."""
+
+
+@dataclass
+class FolderWatch:
+    """Scans a folder; a file is complete when two scans `settle_s` apart find it unchanged.
+
+    Hidden files and files with an ending of unfinished ones are ignored.
+    """
+
+    folder: Path
+    settle_s: float
+    _known: dict[str, tuple[FileStamp, float]] = field(default_factory=dict)
+
+    def scan(self, now: float) -> Scan:
+        """The files at `now`, in seconds of a monotonic clock. Reads the disk."""
+        found = list_files(self.folder)
+        known = {name: (stamp, self._since(name, stamp, now)) for name, stamp in found.items()}
+        self._known = known
+        complete = {
+            name: stamp for name, (stamp, since) in known.items() if now - since >= self.settle_s
+        }
+        return Scan(complete, {name: found[name] for name in found if name not in complete})
+
+    def mark_complete(self, names: Iterable[str]) -> None:
+        """Take files as complete that were unchanged long before the first scan."""
+        for name in names:
+            if name in self._known:
+                self._known[name] = self._known[name][0], float("-inf")
+
+    def _since(self, name: str, stamp: FileStamp, now: float) -> float:
+        previous = self._known.get(name)
+        return previous[1] if previous is not None and previous[0] == stamp else now
 
 
 @dataclass
 class Arrivals:
-    """Looks at a folder, knowing what was learnt."""
+    """Finds the files of a folder that the run has not trained on."""
 
     folder: Path
     settle_s: float
     min_files: int
-    learns_changes: bool = False
-    """A file that changed after it was learnt is a new one."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know of files that are not taken, since the last time they were read."""
+    """Lines for the user about ignored files; the caller clears it."""
 
     def __post_init__(self) -> None:
-        self._watch = Watch(self.folder, self.settle_s)
-        self._left: dict[str, Stamp] = {}
+        self._watch = FolderWatch(self.folder, self.settle_s)
+        self._ignored: dict[str, FileStamp] = {}
         self._ready_since: float | None = None
         self.changed_at: float | None = None
-        """When a new file was seen, or one that changed."""
-        self._seen_last: Mapping[str, Stamp] = {}
+        """When a new or changed file was last seen."""
+        self._last_scan: Mapping[str, FileStamp] = {}
 
-    def first(self, now: float, wall: float) -> dict[str, File] | None:
-        """The files that are there at the beginning; None: some are still being written.
+    def first_files(self, now: float, wall: float) -> dict[str, FileRecord] | None:
+        """The files at the start of the run; None while some are still being written.
 
-        A file that was not touched for as long as it settles is complete at the first look.
+        A file that was not modified for `settle_s` is complete at the first scan.
         """
-        seen = self._watch.look(now)
-        self._watch.trust(
+        scan = self._watch.scan(now)
+        self._watch.mark_complete(
             name
-            for name, stamp in seen.growing.items()
+            for name, stamp in scan.growing.items()
             if wall - stamp.mtime_ns / 1e9 >= self.settle_s
         )
-        seen = self._watch.look(now)
-        self._note(seen, {}, now)
-        if not seen.growing and not seen.complete:
+        scan = self._watch.scan(now)
+        self._note_changes(scan, {}, now)
+        if not scan.growing and not scan.complete:
             return {}
-        if not self._is_ready(seen, seen.complete, now, least=1):
+        if not self._is_ready(scan, scan.complete, now, least=1):
             return None
-        return ledger.take(self.folder, seen.complete)
+        return record_files(self.folder, scan.complete)
 
-    def new(self, known: Ledger, now: float) -> dict[str, File]:
-        """The complete files that an experience may begin with now; none: not yet."""
-        taken, refused = known.taken(), known.refused
-        seen = self._watch.look(now)
-        growing = {n: s for n, s in seen.growing.items() if not _is_known(n, s, taken)}
+    def new_files(self, ledger: Ledger, now: float) -> dict[str, FileRecord]:
+        """The files of the next experience; empty if it cannot start yet."""
+        known, postponed = ledger.known_files(), ledger.postponed
+        scan = self._watch.scan(now)
+        growing = {n: s for n, s in scan.growing.items() if not _is_known(n, s, known)}
         complete = {
             name: stamp
-            for name, stamp in seen.complete.items()
-            if not _is_known(name, stamp, taken) and self._left.get(name) != stamp
+            for name, stamp in scan.complete.items()
+            if not _is_known(name, stamp, known) and self._ignored.get(name) != stamp
         }
-        self._note(Seen(complete, growing), taken, now)
-        complete = self._leave_changed(complete, taken)
-        again = refused.files if refused is not None else {}
-        fresh = {n: s for n, s in complete.items() if n not in again or again[n].stamp != s}
-        if not self._is_ready(Seen(complete, growing), fresh, now, self.min_files):
+        self._note_changes(Scan(complete, growing), known, now)
+        complete = self._without_known(complete, known)
+        tried = postponed.files if postponed is not None else {}
+        fresh = {n: s for n, s in complete.items() if n not in tried or tried[n].stamp != s}
+        if not self._is_ready(Scan(complete, growing), fresh, now, self.min_files):
             return {}
-        found = self._leave_copies(ledger.take(self.folder, complete), taken)
-        if any(name in fresh for name in found):
-            return found
-        return {}
+        found = self._without_copies(record_files(self.folder, complete), known)
+        return found if any(name in fresh for name in found) else {}
 
-    def _is_ready(self, seen: Seen, fresh: Mapping[str, Stamp], now: float, least: int) -> bool:
-        """Whether enough files are complete, and none is on its way, or has been for long."""
+    def _is_ready(self, scan: Scan, fresh: Mapping[str, FileStamp], now: float, least: int) -> bool:
+        """Whether enough files are complete, and no other file is expected soon."""
         if len(fresh) < least:
             self._ready_since = None
             return False
         if self._ready_since is None:
             self._ready_since = now
-        if seen.growing and now - self._ready_since < _PATIENCE * self.settle_s:
+        if scan.growing and now - self._ready_since < _MAX_SETTLE_TIMES * self.settle_s:
             return False
         self._ready_since = None
         return True
 
-    def _note(self, seen: Seen, taken: Mapping[str, File], now: float) -> None:
-        """Whether anything came since the last look."""
-        there = {n: s for n, s in {**seen.growing, **seen.complete}.items() if n not in taken}
-        if there != self._seen_last and set(there.items()) - set(self._seen_last.items()):
+    def _note_changes(self, scan: Scan, known: Mapping[str, FileRecord], now: float) -> None:
+        there = {n: s for n, s in {**scan.growing, **scan.complete}.items() if n not in known}
+        if set(there.items()) - set(self._last_scan.items()):
             self.changed_at = now
-        self._seen_last = there
+        self._last_scan = there
 
-    def _leave_changed(
-        self, complete: Mapping[str, Stamp], taken: Mapping[str, File]
-    ) -> dict[str, Stamp]:
-        """Without files that were taken and have changed since, which is told once."""
+    def _without_known(
+        self, complete: Mapping[str, FileStamp], known: Mapping[str, FileRecord]
+    ) -> dict[str, FileStamp]:
+        """Without the files that were trained on; one that changed since is noted once."""
         kept = {}
         for name, stamp in complete.items():
-            is_other = name in taken and any(ledger.changed(self.folder, {name: taken[name]}))
-            if name not in taken or (is_other and self.learns_changes):
+            if name not in known:
                 kept[name] = stamp
                 continue
-            self._left[name] = stamp
-            if is_other:
-                self.notes.append(f"{name} has changed since it was learnt: not learnt again")
+            self._ignored[name] = stamp
+            if any(changed_files(self.folder, {name: known[name]})):
+                self.notes.append(f"{name} changed after it was trained on: ignored")
         return kept
 
-    def _leave_copies(
-        self, found: Mapping[str, File], taken: Mapping[str, File]
-    ) -> dict[str, File]:
-        """Without files that hold what was learnt already under another name."""
-        known = {file.digest: name for name, file in taken.items()}
+    def _without_copies(
+        self, found: Mapping[str, FileRecord], known: Mapping[str, FileRecord]
+    ) -> dict[str, FileRecord]:
+        """Without the files whose content was trained on under another name."""
+        names = {file.digest: name for name, file in known.items()}
         kept = {}
         for name, file in found.items():
-            other = known.setdefault(file.digest, name)
+            other = names.setdefault(file.digest, name)
             if other == name:
                 kept[name] = file
             else:
-                self._left[name] = file.stamp
-                self.notes.append(f"{name} holds what {other} does: not learnt again")
+                self._ignored[name] = file.stamp
+                self.notes.append(f"{name} has the same content as {other}: ignored")
         return kept
 
 
-def _is_known(name: str, stamp: Stamp, taken: Mapping[str, File]) -> bool:
-    return name in taken and taken[name].stamp == stamp
+def list_files(folder: Path) -> dict[str, FileStamp]:
+    """The files below `folder` that may be complete, by their path, in order. Reads the disk."""
+    found = {}
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith(".") or name.lower().endswith((*_UNFINISHED, "~")):
+                continue
+            path = Path(root, name)
+            if (stamp := stamp_of(path)) is not None:
+                found[path.relative_to(folder).as_posix()] = stamp
+    return found
+
+
+def _is_known(name: str, stamp: FileStamp, known: Mapping[str, FileRecord]) -> bool:
+    return name in known and known[name].stamp == stamp

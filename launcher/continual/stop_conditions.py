@@ -1,64 +1,107 @@
-"""What ends a run that learns on: a signal, the hours it may take, or that nothing comes."""
+"""The end of a continual run: signals, a time limit, or no new files."""
 
 from __future__ import annotations
 
 import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from launcher.base import exit_codes
-from launcher.continual.clock import Clock
+from launcher.config.continual_settings import Continual
+
+_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+
+
+class Clock:
+    """The clocks of the machine, and waits that a stop signal ends."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self.signals: set[int] = set()
+        """The stop signals that arrived."""
+
+    def now(self) -> float:
+        """Seconds of a monotonic clock."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, until a stop signal at most."""
+        self._stop.wait(seconds)
+
+    @contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """Record stop signals to this process; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name)]
+        previous = {number: signal.signal(number, self._record) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _record(self, number: int, frame: object) -> None:
+        self.signals.add(number)
+        self._stop.set()
 
 
 @dataclass(frozen=True)
-class End:
-    """Why a run takes in nothing more."""
+class Stop:
+    """Why a run waits for no further files."""
 
     reason: str
     exit_code: int = exit_codes.DONE
 
 
-class Ends:
-    """Watches for an end from the moment that it is made."""
+class StopConditions:
+    """The stop conditions of the settings, counted from when this object is made."""
 
-    def __init__(self, continual: Any, clock: Clock) -> None:
-        """`continual` is that section of the settings."""
-        self._clock, self._quiet = clock, continual.quiet_s
-        self._hours = continual.max_hours
-        self._late_at: float | None = None
-        self.wall_at: float | None = None
-        """When the hours have passed, in seconds since the epoch; None: there is no such time."""
-        if self._hours is not None:
-            self._late_at = clock.now() + 3600 * self._hours
-            self.wall_at = clock.wall() + 3600 * self._hours
+    def __init__(self, settings: Continual, clock: Clock) -> None:
+        self._clock, self._quiet_s, self._max_hours = clock, settings.quiet_s, settings.max_hours
+        self._deadline: float | None = None
+        self.wall_deadline: float | None = None
+        """The end of `max_hours`, in seconds since the epoch; None: no time limit."""
+        if self._max_hours is not None:
+            self._deadline = clock.now() + 3600 * self._max_hours
+            self.wall_deadline = clock.wall() + 3600 * self._max_hours
 
-    def why(self, news_at: float) -> End | None:
-        """Why to wait no longer, where something new last came at `news_at`; None: wait."""
+    def check(self, last_change: float) -> Stop | None:
+        """Why to stop, if the last new file was seen at `last_change`; None: wait on."""
         if signal.SIGINT in self._clock.signals:
-            return End("Ctrl-C was pressed", exit_codes.INTERRUPTED)
+            return Stop("Ctrl-C", exit_codes.INTERRUPTED)
         if self._clock.signals:
-            return End("a signal asked for it", exit_codes.RUN_AGAIN)
-        if self.is_late:
-            return self.hours
-        if self._quiet is not None and self._clock.now() - news_at >= self._quiet:
-            return End(f"no new file came for {self._quiet:g} s")
+            names = ", ".join(signal.Signals(n).name for n in sorted(self._clock.signals))
+            return Stop(f"received {names}", exit_codes.RUN_AGAIN)
+        if self.deadline_passed:
+            return self.time_limit
+        if self._quiet_s is not None and self._clock.now() - last_change >= self._quiet_s:
+            return Stop(f"no new files for {self._quiet_s:g} s")
         return None
 
-    def pause(self, most: float, news_at: float) -> float:
-        """How long to sleep, at `most`, so that no end is overslept."""
-        now, ends = self._clock.now(), [most]
-        if self._quiet is not None:
-            ends.append(news_at + self._quiet - now)
-        if self._late_at is not None:
-            ends.append(self._late_at - now)
+    def wait_s(self, longest: float, last_change: float) -> float:
+        """Seconds to wait, at most `longest`, before the next condition can be met."""
+        now, ends = self._clock.now(), [longest]
+        if self._quiet_s is not None:
+            ends.append(last_change + self._quiet_s - now)
+        if self._deadline is not None:
+            ends.append(self._deadline - now)
         return max(0.0, min(ends))
 
     @property
-    def is_late(self) -> bool:
-        """Whether the hours have passed."""
-        return self._late_at is not None and self._clock.now() >= self._late_at
+    def deadline_passed(self) -> bool:
+        """Whether `max_hours` are over."""
+        return self._deadline is not None and self._clock.now() >= self._deadline
 
     @property
-    def hours(self) -> End:
-        """The end at which they have."""
-        return End(f"{self._hours:g} hours have passed: --max-hours")
+    def time_limit(self) -> Stop:
+        """The stop at the end of `max_hours`."""
+        return Stop(f"reached the time limit of {self._max_hours:g} h: --max-hours")

@@ -19,8 +19,8 @@ from engines.base import World
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import cut
 from launcher.config.schema import model_name
-from launcher.continual.material import Material
 from launcher.run import early_signals
+from launcher.run.experience_data import ExperienceData
 from launcher.run.failures import without_secrets
 from launcher.run.job_spec import Job
 from launcher.run_folder import generations as lives
@@ -82,15 +82,15 @@ class Listeners:
             LimitEnforcer(limits, monitor, tell),
             CacheClearing(settings.memory.empty_cache_every, self.world.device),
         ]
-        if self.job.lesson is not None and self.job.lesson.ends_at is not None:
-            found.append(Deadline(self.job.lesson.ends_at, tell))
+        if self.job.experience is not None and self.job.experience.deadline is not None:
+            found.append(Deadline(self.job.experience.deadline, tell))
         return found
 
-    def about(self, material: Material, built: Architecture, samples: int) -> About:
+    def about(self, material: ExperienceData, built: Architecture, samples: int) -> About:
         """The names and numbers of the run that do not change."""
         settings = self.job.resolved.settings
         facts, notes = material.tasks[-1].facts(), [*self.job.resolved.notes, *material.notes]
-        if self.job.lesson is not None and "source" in facts:
+        if self.job.experience is not None and "source" in facts:
             facts = {**facts, "source": settings.data.path}  # and not the links to its files
         return About(
             model=model_name(settings.model),

@@ -10,10 +10,10 @@ from typing import Any
 
 from launcher.config import custom_task, schema
 from launcher.config.resolved import Batching, Origin, Resolved, Value
-from launcher.continual import lesson
-from launcher.continual.lesson import Lesson
 from launcher.resume import resume_point
 from launcher.resume.resume_point import Resume
+from launcher.run import experience
+from launcher.run.experience import ExperienceSpec
 from slurm.generation import Generation, parse
 from training.dotted import nested
 
@@ -33,8 +33,8 @@ class Job:
     """Whether this rank shows its progress; of the job of many: whether rank 0 does."""
     resume: Resume | None = None
     """What the run goes on from; None: it begins."""
-    lesson: Lesson | None = None
-    """What is learnt of a folder that is watched; None: the data as the settings name it."""
+    experience: ExperienceSpec | None = None
+    """What a continual run trains on now; None: the data of the settings."""
     generation: Generation | None = None
     """Which life of which job it is; None: of none."""
     reports: Path | None = None
@@ -57,7 +57,7 @@ def save(job: Job, folder: Path) -> None:
         "folder": None if job.folder is None else str(job.folder),
         "console": job.console,
         "resume": None if job.resume is None else resume_point.plain(job.resume),
-        "lesson": None if job.lesson is None else lesson.plain(job.lesson),
+        "experience": None if job.experience is None else experience.to_json(job.experience),
         "generation": None if job.generation is None else str(job.generation),
     }
     (folder / _FILE).write_text(json.dumps(told), encoding="utf-8")
@@ -85,7 +85,7 @@ def load(folder: Path) -> Job:
         folder=Path(told["folder"]) if told["folder"] else None,
         console=told["console"],
         resume=resume and Resume(**{**resume, "source": Path(resume["source"])}),
-        lesson=told["lesson"] and lesson.read(told["lesson"]),
+        experience=told["experience"] and experience.from_json(told["experience"]),
         generation=parse(told["generation"]) if told["generation"] else None,
         reports=folder,
     )

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM
-from launcher.continual import ledger
 from launcher.resume import find
-from launcher.run_folder import run_folder
+from launcher.run_folder import experiences, run_folder
 
 
 def text(exit_code: int, folder: Path, embedded: bool) -> str:
@@ -22,8 +21,8 @@ def text(exit_code: int, folder: Path, embedded: bool) -> str:
         return f"{where}; go on: {PROGRAM} resume {_typed(folder)}"
     if failed:
         return where
-    if exit_code == exit_codes.DONE and (folder / ledger.NAME).exists():
-        return f"{where}; learn on: {PROGRAM} resume {_typed(folder)}"
+    if exit_code == exit_codes.DONE and (folder / experiences.NAME).exists():
+        return f"{where}; continue: {PROGRAM} resume {_typed(folder)}"
     if exit_code == exit_codes.DONE and embedded:
         return f"{where}; next, text of your own: {PROGRAM} --data FOLDER"
     return f"{where}; run it again: {PROGRAM} --config {_typed(folder / run_folder.SETTINGS)}"

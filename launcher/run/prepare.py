@@ -12,18 +12,17 @@ from pathlib import Path
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import deepspeed_config, machine
+from launcher.config import continual_checks, deepspeed_config, machine
 from launcher.config.machine import Machine
 from launcher.config.resolved import CliArgs, Resolved
 from launcher.config.schema import model_name
-from launcher.continual import checks as continual_checks
-from launcher.continual.beginning import learn_on, learns_on
 from launcher.download import before_training
 from launcher.download.errors import FetchError
 from launcher.resume import find, fork
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.resume_point import Resume
 from launcher.run import affinity, early_signals, failures, last_line, placement, rank, restart
+from launcher.run.experience import is_continual
 from launcher.run.failures import Report, Stopped
 from launcher.run.job_spec import Job
 from launcher.run.start_plan import Plan
@@ -34,6 +33,10 @@ from slurm.generation import Generation, read_generation
 
 PEER_S = 3.0
 """How long a rank that only lost another one holds its tongue."""
+
+
+ContinualTraining = Callable[[Job, int, bool, Callable[[Report], None], set[int] | None], Report]
+"""launcher.continual.loop.train_continually."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Start:
     """What is told of that; None: nobody asked to go on."""
     nothing_left: NothingLeft | None = None
     """The run was completed already; None: there is something to do."""
-    is_learnt: bool = False
-    """The data that it began with is learnt; what is left to do is to learn on."""
+    is_trained: bool = False
+    """The first data is trained on; what is left is continual learning."""
     apart: bool = False
     """Its ranks run in processes of their own, also where it is only one."""
     generation: Generation | None = None
@@ -114,13 +117,13 @@ def prepare_at(
         diagnostics += _wrong_out(out, words, decision)
     if place is not None and decision is not None:
         diagnostics += placement.wrong_restarts(decision.resolved, place)
-        diagnostics += continual_checks.placed(place.source, decision.resolved.values)
+        diagnostics += continual_checks.check_launcher(place.source, decision.resolved.values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings = decision.resolved, decision.resolved.settings
     ranks = place.local_size if place else resolved.nproc
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, os.environ)
-    more_comes = place is None and learns_on(resolved, decision.resume)
+    more_comes = place is None and is_continual(resolved, decision.resume)
     alone = affinity.are_left_to_torch(settings, ranks) and not more_comes
     model, engine = model_name(settings.model), settings.engine.name
     name = run_folder.name(model, settings.mode, engine, datetime.now())
@@ -135,7 +138,7 @@ def prepare_at(
         more_comes and decision.nothing_left is not None,
         generation=generation,
     )
-    if inside := list(continual_checks.within(ready.folder, resolved.values)):
+    if inside := list(continual_checks.check_run_folder(ready.folder, resolved.values)):
         raise SettingsError(inside)
     return ready
 
@@ -160,11 +163,13 @@ def carry_out(
     tell: Callable[[Report], None],
     load_work: Callable[[], rank.Work] = rank.worker,
     signals: set[int] | None = None,
+    continual: ContinualTraining | None = None,
 ) -> Finished:
     """Make the run folder and run to the end, in this process or in those started for it.
 
     `tell` is given the report of a failure as soon as there is one; `load_work` gives what a rank
-    in this process does; `signals` collects those that were handed on to other processes. A folder
+    in this process does; `signals` collects those that were handed on to other processes;
+    `continual` starts the ranks of a run that trains on new files as they arrive. A folder
     in which nothing was trained, because the data is wrong, is taken away again; that of a run
     which goes on stays as it was. Raises SettingsError.
     """
@@ -178,8 +183,9 @@ def carry_out(
     with early_signals.put_off():
         folder = _folder(start)
     job = Job(start.resolved, folder.path, console, start.resume, generation=start.generation)
-    if start.place is None and learns_on(start.resolved, start.resume):
-        ending = learn_on(job, start.threads or 1, start.is_learnt, tell, signals)
+    is_watched = start.place is None and is_continual(start.resolved, start.resume)
+    if continual is not None and is_watched:
+        ending = continual(job, start.threads or 1, start.is_trained, tell, signals)
     elif start.place is None and (start.apart or restart.is_supervised(start.resolved)):
         threads = start.threads or affinity.of_torch()
         ending = restart.supervise(job, threads, tell, signals=signals)

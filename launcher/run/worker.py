@@ -18,10 +18,11 @@ from launcher.config.errors import place
 from launcher.config.resolved import Resolved
 from launcher.config.task_class import set_up, task_class
 from launcher.config.unused_settings import Taken
-from launcher.continual import lesson, material
 from launcher.resume import restore as continuation
 from launcher.run import affinity, hard_exit, rank_consistency
 from launcher.run.callbacks import Listeners
+from launcher.run.experience import resolve_experience
+from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run.job_spec import Job
 from launcher.run.torch_flags import modes
 from launcher.run_folder import fence, lock, run_folder
@@ -64,7 +65,7 @@ def work(job: Job) -> Outcome:
 
 def _work(job: Job, undo: ExitStack) -> Outcome:
     resolved = job.resolved
-    settings: Any = Taken(lesson.view(resolved.settings, job.lesson))
+    settings: Any = Taken(resolve_experience(resolved, job.experience).settings)
     world = _world(resolved, settings, undo)
     folder, door = _folder(job, world, undo)
     watch = _watch(job, settings, world, undo)
@@ -93,7 +94,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         until=job.resume.until if job.resume else None,
         experience=parts.number,
     )
-    judged, forgetting = parts.judged(seed, train_plan, world, settings.loader, watch)
+    judged, forgetting = parts.evaluation(seed, train_plan, world, settings.loader, watch)
 
     listeners = Listeners(job, folder, world, door)
     callbacks = listeners.callbacks(settings, listeners.about(parts, built, len(samples)))
@@ -187,7 +188,7 @@ def _device(settings: Any, resolved: Resolved) -> str:
     return settings.device if settings.device != "auto" else resolved.device
 
 
-def _parts(job: Job, settings: Any, folder: Path, world: World) -> material.Material:
+def _parts(job: Job, settings: Any, folder: Path, world: World) -> ExperienceData:
     """The data in its parts; the first one's task is the run's."""
     context = Context(
         seed=settings.train.seed,
@@ -200,7 +201,7 @@ def _parts(job: Job, settings: Any, folder: Path, world: World) -> material.Mate
     task = task_class(settings.model.family)(settings.model, settings.data, context)
     set_up(task, world)
     late_checks.check_splits(task, folder)
-    return material.gather(job.lesson, task, context, job.resolved.settings, world)
+    return load_experience(job.experience, task, context, job.resolved.settings, world)
 
 
 def _model(task: Task, seed: int) -> tuple[Module, Architecture]:

@@ -21,9 +21,8 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.resolve import resolve
 from launcher.config.resolved import CliArgs, Resolved
-from launcher.continual import replay as replayed
 from launcher.resume.resume_point import Resume
-from launcher.run import affinity, supervisor
+from launcher.run import affinity, experience, supervisor
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.signals import answered
@@ -120,8 +119,8 @@ def replay(stretch: Stretch, run: Path, resolved: Resolved) -> Iterator[Replay]:
         _carry_along(run, folder)
         step = None if stretch.source is None else stretch.after
         resume = Resume(source, step=step, reset=stretch.reset, until=stretch.upto)
-        told = replayed.lesson_at(run, stretch.after, stretch.upto)
-        job = Job(resolved, folder, console=False, resume=resume, lesson=told)
+        told = experience.spec_at(run, stretch.after, stretch.upto)
+        job = Job(resolved, folder, console=False, resume=resume, experience=told)
         signals: set[int] = set()
         with _printing_into(home / "printed.txt"):
             threads = _threads(resolved)

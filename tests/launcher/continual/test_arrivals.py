@@ -4,10 +4,8 @@ import os
 
 import pytest
 
-from launcher.continual import ledger
-from launcher.continual.arrivals import Arrivals
-from launcher.continual.ledger import Experience, Ledger
-from launcher.continual.watch import files
+from launcher.continual.arrivals import Arrivals, FolderWatch, list_files
+from launcher.run_folder.experiences import Experience, Ledger, record_files
 
 SETTLE = 5.0
 
@@ -19,99 +17,153 @@ def folder(tmp_path):
     return tmp_path
 
 
-def book(folder) -> Ledger:
-    return Ledger([Experience(0, ledger.take(folder, files(folder)), "learnt", ended_at=4)])
+def ledger_of(folder) -> Ledger:
+    return Ledger([Experience(0, record_files(folder, list_files(folder)), "trained", end_step=4)])
 
 
-def looks(arrivals, known, *times):
-    return [sorted(arrivals.new(known, now)) for now in times]
+def scans(arrivals, known, *times):
+    return [sorted(arrivals.new_files(known, now)) for now in times]
 
 
-def test_the_first_data_is_what_is_there_and_old_files_need_no_second_look(folder):
-    found = Arrivals(folder, SETTLE, 1).first(now=0, wall=2000)
+def test_files_unmodified_for_settle_s_are_first_data_at_the_first_scan(folder):
+    found = Arrivals(folder, SETTLE, 1).first_files(now=0, wall=2000)
     assert list(found) == ["a.txt"]
 
 
-def test_a_beginning_waits_for_files_that_were_just_written(folder):
+def test_first_data_waits_for_files_just_written(folder):
     (folder / "b.txt").write_text("second")
     os.utime(folder / "b.txt", (1999, 1999))
     arrivals = Arrivals(folder, SETTLE, 1)
-    assert arrivals.first(0, 2000) is None
-    assert list(arrivals.first(SETTLE, 2000 + SETTLE)) == ["a.txt", "b.txt"]
+    assert arrivals.first_files(0, 2000) is None
+    assert list(arrivals.first_files(SETTLE, 2000 + SETTLE)) == ["a.txt", "b.txt"]
 
 
-def test_an_empty_folder_gives_nothing_to_begin_with(tmp_path):
-    assert Arrivals(tmp_path, SETTLE, 1).first(0, 2000) == {}
+def test_an_empty_folder_gives_no_first_data(tmp_path):
+    assert Arrivals(tmp_path, SETTLE, 1).first_files(0, 2000) == {}
 
 
-def test_new_files_are_taken_when_they_are_complete(folder):
-    known, arrivals = book(folder), Arrivals(folder, SETTLE, 1)
+def test_new_files_are_returned_when_complete(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
     (folder / "b.txt").write_text("second")
-    assert looks(arrivals, known, 0, 4, 5) == [[], [], ["b.txt"]]
+    assert scans(arrivals, known, 0, 4, 5) == [[], [], ["b.txt"]]
 
 
-def test_files_that_come_together_are_taken_together(folder):
-    known, arrivals = book(folder), Arrivals(folder, SETTLE, 1)
+def test_files_that_arrive_together_are_returned_together(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
     (folder / "b.txt").write_text("second")
-    assert looks(arrivals, known, 0) == [[]]
+    assert scans(arrivals, known, 0) == [[]]
     (folder / "c.txt").write_text("third")
-    assert looks(arrivals, known, 4, 6, 9) == [[], [], ["b.txt", "c.txt"]]
+    assert scans(arrivals, known, 4, 6, 9) == [[], [], ["b.txt", "c.txt"]]
 
 
-def test_a_file_that_is_written_without_end_keeps_the_others_waiting_for_a_while_only(folder):
-    known, arrivals = book(folder), Arrivals(folder, SETTLE, 1)
+def test_a_file_written_without_end_delays_the_others_for_a_limited_time(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
     (folder / "b.txt").write_text("second")
     found = []
     for now in range(0, 80, 2):
         (folder / "log.txt").write_text("x" * now)
-        found.append((now, sorted(arrivals.new(known, now))))
+        found.append((now, sorted(arrivals.new_files(known, now))))
     first = next(pair for pair in found if pair[1])
     assert first == (6 + 10 * SETTLE, ["b.txt"])
 
 
-def test_fewer_files_than_make_an_experience_wait(folder):
-    known, arrivals = book(folder), Arrivals(folder, 0, 2)
+def test_fewer_files_than_min_files_wait(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 2)
     (folder / "b.txt").write_text("second")
-    assert looks(arrivals, known, 0, 99) == [[], []]
+    assert scans(arrivals, known, 0, 99) == [[], []]
     (folder / "c.txt").write_text("third")
-    assert looks(arrivals, known, 100) == [["b.txt", "c.txt"]]
+    assert scans(arrivals, known, 100) == [["b.txt", "c.txt"]]
 
 
-def test_a_file_that_changed_since_it_was_learnt_is_told_once_and_left(folder):
-    known, arrivals = book(folder), Arrivals(folder, 0, 1)
+def test_a_file_that_changed_after_training_is_noted_once_and_ignored(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
     (folder / "a.txt").write_text("other")
-    assert looks(arrivals, known, 0, 1, 2) == [[], [], []]
-    assert arrivals.notes == ["a.txt has changed since it was learnt: not learnt again"]
+    assert scans(arrivals, known, 0, 1, 2) == [[], [], []]
+    assert arrivals.notes == ["a.txt changed after it was trained on: ignored"]
 
 
-def test_another_time_with_the_same_content_is_no_change(folder):
-    known, arrivals = book(folder), Arrivals(folder, 0, 1)
+def test_a_new_modification_time_with_the_same_content_is_not_a_change(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
     os.utime(folder / "a.txt", (3000, 3000))
-    assert looks(arrivals, known, 0, 1) == [[], []]
+    assert scans(arrivals, known, 0, 1) == [[], []]
     assert arrivals.notes == []
 
 
-def test_a_copy_of_what_was_learnt_is_told_once_and_left(folder):
-    known, arrivals = book(folder), Arrivals(folder, 0, 1)
+def test_a_copy_of_a_known_file_is_noted_once_and_ignored(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
     (folder / "copy.txt").write_text("first")
-    assert looks(arrivals, known, 0, 1) == [[], []]
-    assert arrivals.notes == ["copy.txt holds what a.txt does: not learnt again"]
+    assert scans(arrivals, known, 0, 1) == [[], []]
+    assert arrivals.notes == ["copy.txt has the same content as a.txt: ignored"]
 
 
-def test_files_of_a_refused_experience_come_again_with_the_next_ones(folder):
-    known, arrivals = book(folder), Arrivals(folder, 0, 1)
+def test_files_of_a_postponed_experience_are_returned_with_the_next_ones(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
     (folder / "b.txt").write_text("second")
-    found = arrivals.new(known, 0)
-    known = known.with_(Experience(1, found, "refused", reason="too few"))
-    assert looks(arrivals, known, 1, 2) == [[], []]
+    found = arrivals.new_files(known, 0)
+    known = known.updated(Experience(1, found, "postponed", reason="too few"))
+    assert scans(arrivals, known, 1, 2) == [[], []]
     (folder / "c.txt").write_text("third")
-    assert looks(arrivals, known, 3) == [["b.txt", "c.txt"]]
+    assert scans(arrivals, known, 3) == [["b.txt", "c.txt"]]
 
 
-def test_when_something_new_was_seen_is_known(folder):
-    known, arrivals = book(folder), Arrivals(folder, SETTLE, 1)
-    looks(arrivals, known, 0, 10)
+def test_changed_at_is_when_a_new_file_was_last_seen(folder):
+    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
+    scans(arrivals, known, 0, 10)
     assert arrivals.changed_at is None
     (folder / "b.txt").write_text("second")
-    looks(arrivals, known, 20, 21)
+    scans(arrivals, known, 20, 21)
     assert arrivals.changed_at == 20
+
+
+def test_a_growing_file_is_complete_once_it_is_unchanged_for_settle_s(tmp_path):
+    watch, file = FolderWatch(tmp_path, settle_s=5), tmp_path / "a.txt"
+    file.write_text("a")
+    assert list(watch.scan(0).growing) == ["a.txt"]
+    file.write_text("ab")
+    assert list(watch.scan(5).growing) == ["a.txt"]
+    assert list(watch.scan(9).growing) == ["a.txt"]
+    assert list(watch.scan(10).complete) == ["a.txt"]
+
+
+def test_a_file_rewritten_with_the_same_size_is_not_complete(tmp_path):
+    watch, file = FolderWatch(tmp_path, settle_s=5), tmp_path / "a.txt"
+    file.write_text("a")
+    watch.scan(0)
+    file.write_text("b")
+    os.utime(file, ns=(1, 1))
+    assert not watch.scan(6).complete
+    assert watch.scan(11).complete
+
+
+def test_a_complete_file_that_changes_is_growing_again(tmp_path):
+    watch, file = FolderWatch(tmp_path, settle_s=1), tmp_path / "a.txt"
+    file.write_text("a")
+    watch.scan(0)
+    assert watch.scan(1).complete
+    file.write_text("abc")
+    assert list(watch.scan(2).growing) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.part", "a.txt.tmp", "a.CRDOWNLOAD", ".a.txt", "a.txt~", ".git/a.txt", "x/.y/a.txt"]
+)
+def test_hidden_files_and_files_named_as_unfinished_are_ignored(tmp_path, name):
+    watch, file = FolderWatch(tmp_path, settle_s=0), tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("a")
+    seen = watch.scan(0)
+    assert not seen.complete and not seen.growing
+    file.rename(tmp_path / "whole.txt")
+    assert list(watch.scan(1).complete) == ["whole.txt"]
+
+
+def test_subfolders_are_scanned_and_files_named_by_their_path(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "b" / "c" / "d.txt").write_text("d")
+    (tmp_path / "e.txt").symlink_to(tmp_path / "gone.txt")
+    watch = FolderWatch(tmp_path, settle_s=0)
+    assert list(watch.scan(0).complete) == ["b/c/d.txt"]
+
+
+def test_a_missing_folder_has_no_files(tmp_path):
+    assert not FolderWatch(tmp_path / "gone", 0).scan(0).complete

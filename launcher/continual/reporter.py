@@ -1,4 +1,4 @@
-"""What a person and programs are told while no rank runs: lines, events, the run's result."""
+"""Output of a continual run while no rank runs: console, log.txt, events.jsonl, result.json."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from launcher.continual.ledger import Ledger
 from launcher.run_folder import run_folder
+from launcher.run_folder.experiences import Ledger
 from training.callbacks.base import Outcome
 from training.logging.events import EventsWriter
 from training.logging.strict_json import encode_bytes
@@ -18,14 +18,14 @@ from training.storage import atomic_write, storage_errors
 
 
 @dataclass(frozen=True)
-class Told:
-    """The console, log.txt, events.jsonl and result.json of one run folder. Touches the disk."""
+class Reporter:
+    """Writes to the console and the files of one run folder. Touches the disk."""
 
     folder: Path
     console: bool
 
-    def say(self, text: str) -> None:
-        """A line for the person, kept in the log."""
+    def print(self, text: str) -> None:
+        """Print a line, and add it to the log."""
         if self.console:
             print(text, flush=True)
         run_folder.log(self.folder, text)
@@ -37,30 +37,30 @@ class Told:
         events.close()
 
     def result(self) -> dict[str, Any] | None:
-        """What result.json says; None: there is none that can be read."""
+        """The content of result.json; None if it cannot be read."""
         try:
             found = json.loads((self.folder / run_folder.RESULT).read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
-    def account(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
-        """Put the experiences, and how the run ended since, into result.json. Raises StorageError."""
+    def update_result(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
+        """Put the experiences and `changes` into result.json. Raises StorageError."""
         found = self.result()
         if found is None:
             return
         experiences = [
             {
-                "number": one.number,
-                "state": one.state,
-                "files": len(one.files),
-                "begun_at": one.begun_at,
-                "ended_at": one.ended_at,
-                **{name: (one.learnt or {}).get(name) for name in ("metric", "old", "new")},
-                "reason": one.reason,
+                "number": experience.number,
+                "state": experience.state,
+                "files": len(experience.files),
+                "start_step": experience.start_step,
+                "end_step": experience.end_step,
+                **{n: (experience.forgetting or {}).get(n) for n in ("metric", "old", "new")},
+                "reason": experience.reason,
             }
-            for one in ledger.experiences
-            if one.number
+            for experience in ledger.experiences
+            if experience.number
         ]
         path = self.folder / run_folder.RESULT
         with storage_errors(path):
@@ -69,12 +69,12 @@ class Told:
             )
 
     def outcome(self) -> dict[str, Any]:
-        """How the last training of the run ended: the fields of training.callbacks.base.Outcome."""
+        """The last result: the fields of training.callbacks.base.Outcome."""
         found = self.result() or {}
         return {field.name: found.get(field.name) for field in fields(Outcome)}
 
-    def began(self) -> float | None:
-        """When the run began, in seconds since the epoch; None: nobody knows."""
+    def started_at(self) -> float | None:
+        """When the run started, in seconds since the epoch; None if it is not known."""
         try:
             with (self.folder / run_folder.EVENTS).open(encoding="utf-8") as file:
                 text = json.loads(file.readline())["time"]

@@ -1,4 +1,4 @@
-"""What keeps a run from learning on, told before anything starts."""
+"""Checks of continual learning that need no data."""
 
 from __future__ import annotations
 
@@ -11,85 +11,78 @@ from launcher.config.resolved import Value
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
-_HOLD = "continual.hold"
 
 
-def contradictions(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
-    """What among the settings does not go with `continual.enabled`."""
+def check(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
+    """Settings that contradict `continual.enabled`."""
     if not values[_ENABLED].value:
         return
     path = values[_PATH].value if _PATH in values else None
     if not isinstance(path, str) or not Path(path).expanduser().is_dir():
         is_file = isinstance(path, str) and Path(path).expanduser().is_file()
-        yield _refused(
+        yield _contradiction(
             values,
             _PATH,
-            "is no folder that new files could come into",
-            "a folder; its files are the data to begin with",
+            "is not a folder: new files cannot arrive there",
+            "a folder; training starts with its files",
             f"write  --data {Path(str(path)).parent}" if is_file else "write  --data FOLDER",
         )
     if not values["save.last"].value:
-        yield _refused(
+        yield _contradiction(
             values,
             "save.last",
-            "leaves nothing that the next experience could go on from",
+            "saves no checkpoint that the next experience can start from",
             "true",
             errors.write_over("save.last", values["save.last"].origin, "true"),
         )
-    if values["continual.on_change"].value == "learn" and values[_HOLD].value != "copy":
-        why = "would replay changed files in place of what was learnt"
-        origin = values[_HOLD].origin
-        yield _refused(values, _HOLD, why, "copy", errors.write_over(_HOLD, origin, "copy"))
-    if values["continual.refetch_every_s"].value and not values["download.fetch"].value:
-        why = "has nothing to fetch again"
-        fix = "write  --download-data  too"
-        yield _refused(values, "continual.refetch_every_s", why, "declared files", fix)
     control = values.get("data.control")
     if control is not None and control.value != "real":
-        yield _refused(values, "data.control", "is a control, which ends with its result", "real")
+        why = "is a control run, which ends with its result"
+        yield _contradiction(values, "data.control", why, "real")
     if values["mode"].value == "staged" or values["stages"].value:
         key = "stages" if values["stages"].value else "mode"
-        yield _refused(values, key, "trains stages, which do not learn on", "another mode")
+        why = "trains in stages, which continual learning does not support"
+        yield _contradiction(values, key, why, "another mode")
 
 
-def _refused(
+def _contradiction(
     values: Mapping[str, Value], key: str, why: str, allowed: str, fix: str | None = None
 ) -> Diagnostic:
     value = values.get(key)
-    asked = errors.place(_ENABLED, values[_ENABLED].origin)
+    enabled_at = errors.place(_ENABLED, values[_ENABLED].origin)
     return Diagnostic(
         f"{key} {shown(value.value if value else None)} {why}",
         key=key,
         value=value.value if value else None,
-        where=errors.place(key, value.origin) if value else asked,
-        allowed=f"{allowed}, with {asked}",
+        where=errors.place(key, value.origin) if value else enabled_at,
+        allowed=f"{allowed}, with {enabled_at}",
         fix=fix,
     )
 
 
-def placed(source: str, values: Mapping[str, Value]) -> Iterator[Diagnostic]:
-    """Under torchrun or srun no process of ours outlives the ranks, to look for new files."""
+def check_launcher(source: str, values: Mapping[str, Value]) -> Iterator[Diagnostic]:
+    """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
     if values[_ENABLED].value:
         yield Diagnostic(
-            f"{_ENABLED} true, but {source} has started the processes, and they end when the data "
-            "is learnt",
+            f"{_ENABLED} true cannot run under {source}: the processes that it started end after "
+            "the first data",
             key=_ENABLED,
             value=True,
             where=errors.place(_ENABLED, values[_ENABLED].origin),
-            allowed=f"without {source}: this program starts the processes of one machine itself",
-            fix="write  --nproc N  in place of it",
+            allowed=f"without {source}: Gearshift starts the processes of one machine itself",
+            fix="write  --nproc N  instead",
         )
 
 
-def within(folder: Path, values: Mapping[str, Value]) -> Iterator[Diagnostic]:
-    """A run folder inside of what it watches would be taken for data."""
+def check_run_folder(folder: Path, values: Mapping[str, Value]) -> Iterator[Diagnostic]:
+    """Refuse a run folder inside the watched folder: it would be read as data."""
     path = values[_PATH].value if _PATH in values else None
     if not values[_ENABLED].value or not isinstance(path, str):
         return
     source = Path(path).expanduser().resolve()
     if source in folder.resolve().parents or source == folder.resolve():
         yield Diagnostic(
-            f"the run folder {folder} lies in the data that it watches, {path}",
+            f"the run folder {folder} is inside the watched folder {path}",
             key=_PATH,
             value=path,
             where=errors.place(_PATH, values[_PATH].origin),

@@ -1,0 +1,322 @@
+"""The loop of continual learning: train on the first data, then on new files as they arrive."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from launcher.base import exit_codes
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted
+from launcher.config import settings_text
+from launcher.continual.arrivals import Arrivals, list_files
+from launcher.continual.reporter import Reporter
+from launcher.continual.stop_conditions import Clock, Stop, StopConditions
+from launcher.resume import find
+from launcher.resume.resume_point import Resume
+from launcher.run import failures, restart
+from launcher.run.experience import recorded_settings, resolve_experience, spec_of
+from launcher.run.failures import Report, Stopped
+from launcher.run.job_spec import Job
+from launcher.run_folder import experiences, lock, run_folder
+from launcher.run_folder.experiences import Experience, FileRecord, Ledger
+from training.storage import StorageError, storage_errors
+
+Train = Callable[[Job, set[int]], Report]
+"""Run the ranks of a job to their end, and collect the signals that were passed on to them."""
+
+
+def train_continually(
+    job: Job,
+    threads: int,
+    is_trained: bool,
+    report: Callable[[Report], None],
+    signals: set[int] | None,
+) -> Report:
+    """Train on the data of `job`, then on new files; gives the report of the end.
+
+    Ranks run only while there is something to train on. An experience that cannot be trained on is
+    postponed with a message. `is_trained`: the first data is trained on. Touches the disk.
+    """
+    assert job.folder is not None, "the run folder exists"
+    reported: list[Report] = []
+
+    def train(job: Job, passed_on: set[int]) -> Report:
+        def show(ending: Report) -> None:
+            if ending.kind != "words" or job.experience is None or not job.experience.number:
+                reported.append(ending)
+                report(ending)
+
+        ending = restart.supervise(job, threads, show, signals=passed_on)
+        if signals is not None:
+            signals.update(passed_on)
+        return ending
+
+    ending = ContinualLoop(job, train, Reporter(job.folder, job.console), Clock(), is_trained).run()
+    if ending.kind != "ended" and ending not in reported:
+        report(ending)
+    return ending
+
+
+class ContinualLoop:
+    """Watches a folder, and starts the ranks of a run for each experience."""
+
+    def __init__(
+        self, job: Job, train: Train, reporter: Reporter, clock: Clock, is_trained: bool
+    ) -> None:
+        """`is_trained`: the data that the run began with is trained on."""
+        assert job.folder is not None, "the run folder exists"
+        self._job, self._train, self._reporter, self._clock = job, train, reporter, clock
+        settings = job.resolved.settings
+        self._settings = settings.continual
+        self._folder: Path = job.folder
+        self._source = Path(settings.data.path).expanduser()
+        self._stops = StopConditions(self._settings, clock)
+        self._resume = job.resume
+        self._arrivals = Arrivals(self._source, self._settings.settle_s, self._settings.min_files)
+        self._is_trained, self._ledger = is_trained, Ledger()
+
+    def run(self) -> Report:
+        """Train on all experiences until a stop condition; gives the report of the end."""
+        with self._clock.catching_signals():
+            try:
+                return self._run()
+            except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
+                return failures.failed(error, 0)
+
+    def _run(self) -> Report:
+        self._ledger = self._first_ledger()
+        if self._ledger.experiences:
+            self._save(self._ledger)
+        else:
+            self._record_first_data()
+        while True:
+            while (experience := self._ledger.unfinished) is not None:
+                if (ending := self._train_experience(experience)) is not None:
+                    return ending
+            self._reporter.update_result(self._ledger, {})
+            stop = Stop("finished") if not self._settings.enabled else self._wait()
+            if stop is not None:
+                return self._stopped(stop)
+
+    def _first_ledger(self) -> Ledger:
+        """The ledger at the resume point; empty if the run starts."""
+        resume = self._job.resume
+        restarts_data = resume is not None and "data" in resume.reset
+        found = None if restarts_data else experiences.load(self._folder)
+        if found is not None:
+            at_step = resume is not None and resume.step is not None
+            return found.rewound_to(resume.step) if at_step else found
+        if restarts_data or resume is None or self._step is None:
+            return Ledger()
+        return self._ledger_of_plain_run()
+
+    def _ledger_of_plain_run(self) -> Ledger:
+        """The ledger of a run that was not continual until now: files newer than it are new."""
+        started = self._reporter.started_at()
+        there = {
+            name: stamp
+            for name, stamp in list_files(self._source).items()
+            if started is None or stamp.mtime_ns / 1e9 <= started
+        }
+        files = experiences.record_files(self._source, there)
+        make_folder(self._folder, 0, self._source, files)
+        if not self._is_trained:
+            return Ledger([Experience(0, files, "training")])
+        return Ledger([Experience(0, files, "trained", end_step=self._step)])
+
+    def _record_first_data(self) -> None:
+        """Record the files of the first data once they are complete. Raises SettingsError."""
+        clock = self._clock
+        while (files := self._arrivals.first_files(clock.now(), clock.wall())) is None:
+            self._raise_if_signalled()
+            clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
+        if not files:
+            raise SettingsError([_empty(self._source)])
+        self._save(Ledger([Experience(0, files)]))
+
+    def _raise_if_signalled(self) -> None:
+        if signal.SIGINT in self._clock.signals:
+            raise KeyboardInterrupt
+        for number in self._clock.signals:
+            raise Stopped(signal.Signals(number).name)
+
+    def _train_experience(self, experience: Experience) -> Report | None:
+        """Train on an experience; a report if that ends the run."""
+        if experience.state == "planned":
+            experience = self._prepared(experience)
+        if experience.number and (missing := self._missing_file(experience)):
+            self._postpone(experience, missing)
+            return None
+        signals: set[int] = set()
+        ending = self._train(self._job_of(experience), signals)
+        self._clock.signals |= signals
+        if experience.number and ending.kind == "words":
+            self._postpone(experience, ending.text.removeprefix("error: "))
+            return None
+        outcome = ending.outcome or {}
+        if outcome.get("status") == "completed":
+            step, forgetting = int(outcome["steps"]), outcome.get("experience")
+            done = replace(experience, state="trained", end_step=step, forgetting=forgetting)
+            self._save(self._ledger.updated(done))
+            self._resume = None
+            return None
+        if ending.exit_code == exit_codes.RUN_AGAIN and self._stops.deadline_passed and not signals:
+            return self._stopped(self._stops.time_limit)
+        self._reporter.update_result(self._ledger, {})
+        return ending
+
+    def _prepared(self, experience: Experience) -> Experience:
+        """`experience` with its folder made, and the earlier ones that are whole to replay."""
+        make_folder(self._folder, experience.number, self._source, experience.files)
+        replayed = []
+        for old in self._ledger.trained:
+            if old.number and (missing := experiences.missing_file(self._folder, old)):
+                self._reporter.print(
+                    f"experience {old.number} is not replayed: {missing} changed or is gone"
+                )
+            else:
+                replayed.append(old.number)
+        experience = replace(experience, state="training", replayed=tuple(replayed))
+        self._save(self._ledger.updated(experience))
+        return experience
+
+    def _missing_file(self, experience: Experience) -> str | None:
+        """Why an experience cannot be trained on as planned; None if it can."""
+        numbers = (*experience.replayed, experience.number)
+        for needed in self._ledger.experiences:
+            if needed.number in numbers:
+                if missing := experiences.missing_file(self._folder, needed):
+                    is_own = needed.number == experience.number
+                    of = "" if is_own else f" of experience {needed.number}"
+                    return f"{missing}{of} changed or is gone"
+        return None
+
+    def _job_of(self, experience: Experience) -> Job:
+        """The job of the ranks; writes the settings of the experience into its folder."""
+        spec = spec_of(self._folder, experience, self._stops.wall_deadline)
+        if experience.number:
+            resolved = resolve_experience(self._job.resolved, spec)
+            home = spec.folders[-1].data.parent
+            with storage_errors(home):
+                text = settings_text.settings_yaml(resolved)
+                (home / run_folder.SETTINGS).write_text(text, encoding="utf-8")
+                origins = settings_text.origins_json(resolved)
+                (home / run_folder.ORIGINS).write_text(origins, encoding="utf-8")
+        resume = self._resume or (Resume(self._folder) if self._step is not None else None)
+        return replace(self._job, experience=spec, resume=resume)
+
+    def _postpone(self, experience: Experience, reason: str) -> None:
+        """Postpone an experience; its files are tried again with the next new ones."""
+        links = str(experiences.folder_of(self._folder, experience.number).data)
+        reason = reason.replace(links, str(self._source))
+        remove_folder(self._folder, experience.number)
+        self._save(self._ledger.updated(replace(experience, state="postponed", reason=reason)))
+        first = reason.splitlines()[0]
+        self._reporter.print(
+            f"experience {experience.number} postponed until more files arrive: {first}"
+        )
+        facts = {"number": experience.number, "files": list(experience.files), "reason": reason}
+        self._reporter.event("experience_postponed", facts, self._step or 0)
+
+    def _wait(self) -> Stop | None:
+        """Wait for new files and plan the next experience; or until a stop condition."""
+        clock = self._clock
+        with lock.hold(self._folder):
+            self._reporter.print(f"waiting for new files in {self._source}")
+            facts = {"folder": str(self._source)}
+            self._reporter.event("waiting_for_data", facts, self._step or 0)
+            since = clock.now()
+            while True:
+                last_change = max(since, self._arrivals.changed_at or since)
+                if (stop := self._stops.check(last_change)) is not None:
+                    return stop
+                files = self._arrivals.new_files(self._ledger, clock.now())
+                for note in self._arrivals.notes:
+                    self._reporter.print(note)
+                self._arrivals.notes.clear()
+                if files:
+                    self._plan(files)
+                    return None
+                clock.wait(self._stops.wait_s(self._settings.check_every_s, last_change))
+
+    def _plan(self, files: dict[str, FileRecord]) -> None:
+        number, step = self._ledger.next_number, self._step or 0
+        settings = recorded_settings(self._settings)
+        planned = Experience(number, files, start_step=step, settings=settings)
+        self._save(self._ledger.updated(planned))
+        names = ", ".join(list(files)[:3]) + (", …" if len(files) > 3 else "")
+        self._reporter.print(f"experience {number}: {counted(len(files), 'new file')}: {names}")
+        facts = {"number": number, "files": list(files)}
+        self._reporter.event("experience_planned", facts, step)
+
+    @property
+    def _step(self) -> int | None:
+        """The step to resume from: the newest saved, or the requested one; None at the start."""
+        if self._resume is not None and self._resume.step is not None:
+            return self._resume.step
+        newest = find.newest_step(self._folder)
+        if newest is None and self._resume is not None:
+            return find.newest_step(self._resume.source)
+        return newest
+
+    def _save(self, ledger: Ledger) -> None:
+        ledger.save(self._folder)
+        self._ledger = ledger
+
+    def _stopped(self, stop: Stop) -> Report:
+        """The report of an end outside of the ranks; also in result.json and the events."""
+        unfinished = self._ledger.unfinished is not None
+        status = "stopped" if stop.exit_code or unfinished else "completed"
+        self._reporter.print(f"stopped: {stop.reason}")
+        facts = {"status": status, "reason": stop.reason, "exit_code": stop.exit_code}
+        self._reporter.event("stopped", facts, self._step or 0)
+        self._reporter.update_result(self._ledger, {"status": status})
+        outcome: dict[str, Any] = {**self._reporter.outcome(), **facts}
+        return failures.ended(outcome, 0)
+
+
+def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> None:
+    """Make the folder of an experience: links to the files `names` of `source`.
+
+    Replaces the folder if it exists. Raises StorageError. Touches the disk.
+    """
+    folder = experiences.folder_of(run, number)
+    with storage_errors(folder.data):
+        remove_folder(run, number)
+        for name in names:
+            link = folder.data / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.abspath(source / name))
+        if number:
+            folder.task_files.mkdir(parents=True)
+            _copy_fitted_files(run, folder.task_files)
+
+
+def remove_folder(run: Path, number: int) -> None:
+    """Remove the folder of an experience. Touches the disk."""
+    shutil.rmtree(experiences.folder_of(run, number).data.parent, ignore_errors=True)
+
+
+def _copy_fitted_files(run: Path, task_files: Path) -> None:
+    """Copy what the first task fitted, such as a tokenizer: every experience uses it."""
+    from models.common.split import FILE  # imports numpy
+
+    for entry in run.iterdir():
+        if not entry.is_file() or entry.is_symlink() or entry.name.startswith("."):
+            continue
+        if not run_folder.is_record(entry.name) and entry.name not in (FILE, experiences.NAME):
+            shutil.copyfile(entry, task_files / entry.name)
+
+
+def _empty(folder: Path) -> Diagnostic:
+    return Diagnostic(
+        f"data.path '{folder}' contains no files: training needs data to start with",
+        key="data.path",
+        value=str(folder),
+        allowed="a folder with files; more may arrive later",
+    )

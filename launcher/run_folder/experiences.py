@@ -1,0 +1,217 @@
+"""experiences.json: the files that a continual run has trained on, one experience after another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from training.logging.strict_json import encode_bytes
+from training.storage import StorageError, atomic_write, storage_errors
+
+NAME = "experiences.json"
+FOLDER = "experiences"
+"""The folder of the run that holds a folder for each experience."""
+_FORMAT = 1
+_FULL_DIGEST_BYTES = 16 * 2**20
+_PROBES = 16
+_PROBE_BYTES = 2**20
+
+State = Literal["planned", "training", "trained", "postponed"]
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Size and modification time of a file: cheap to compare, without reading it."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file as it was when the run took it."""
+
+    size: int
+    mtime_ns: int
+    digest: str
+
+    @property
+    def stamp(self) -> FileStamp:
+        """Its size and modification time."""
+        return FileStamp(self.size, self.mtime_ns)
+
+
+@dataclass(frozen=True)
+class ExperienceFolder:
+    """The folders of one experience."""
+
+    data: Path
+    """Links to its files."""
+    task_files: Path
+    """Files of its task: the split, and what was fitted on the first data."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Files that are trained on together; number 0 is the data that the run began with."""
+
+    number: int
+    files: Mapping[str, FileRecord]
+    state: State = "planned"
+    start_step: int = 0
+    """Training of it starts after this step."""
+    end_step: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of section `continual` at its start; a resumed experience keeps them."""
+    replayed: tuple[int, ...] = ()
+    """Numbers of the earlier experiences that samples are replayed from."""
+    forgetting: Mapping[str, Any] | None = None
+    """Metrics of old and new data, before and after."""
+    reason: str | None = None
+    """Why it was postponed; its files are tried again together with the next ones."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All experiences of a run, in order."""
+
+    experiences: Sequence[Experience] = ()
+
+    @property
+    def unfinished(self) -> Experience | None:
+        """The experience to train next."""
+        states = ("planned", "training")
+        return next((found for found in self.experiences if found.state in states), None)
+
+    @property
+    def trained(self) -> list[Experience]:
+        """The experiences that are trained, including the first data."""
+        return [found for found in self.experiences if found.state == "trained"]
+
+    @property
+    def postponed(self) -> Experience | None:
+        """The newest experience, if it was postponed."""
+        newest = self.experiences[-1] if self.experiences else None
+        return newest if newest is not None and newest.state == "postponed" else None
+
+    def known_files(self) -> dict[str, FileRecord]:
+        """The files of all experiences that are not postponed."""
+        return {
+            name: file
+            for found in self.experiences
+            if found.state != "postponed"
+            for name, file in found.files.items()
+        }
+
+    def updated(self, experience: Experience) -> Ledger:
+        """The ledger with `experience` added, or replaced if its number exists."""
+        others = [found for found in self.experiences if found.number != experience.number]
+        return Ledger(sorted([*others, experience], key=lambda found: found.number))
+
+    def rewound_to(self, step: int) -> Ledger:
+        """The ledger as it was at `step`: experiences that started later are dropped."""
+        kept: list[Experience] = []
+        for found in self.experiences:
+            if found.number and found.start_step >= step:
+                break
+            if found.state == "trained" and found.end_step is not None and found.end_step > step:
+                found = replace(found, state="training", end_step=None, forgetting=None)
+            kept.append(found)
+        return Ledger(kept)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next experience."""
+        return self.experiences[-1].number + 1 if self.experiences else 0
+
+    def save(self, run: Path) -> None:
+        """Write the ledger into the run folder, atomically. Raises StorageError."""
+        path = run / NAME
+        content = {"format": _FORMAT, "experiences": [asdict(one) for one in self.experiences]}
+        with storage_errors(path):
+            atomic_write(path, encode_bytes(content, indent=1) + b"\n")
+
+
+def load(run: Path) -> Ledger | None:
+    """The ledger of a run folder; None if it has none. Raises StorageError. Reads the disk."""
+    path = run / NAME
+    try:
+        content = json.loads(path.read_bytes())
+        return Ledger([_experience(entry) for entry in content["experiences"]])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StorageError(path, OSError(f"not a list of experiences: {error}")) from error
+
+
+def _experience(entry: Mapping[str, Any]) -> Experience:
+    files = {name: FileRecord(**file) for name, file in entry["files"].items()}
+    return Experience(**{**entry, "files": files, "replayed": tuple(entry["replayed"])})
+
+
+def folder_of(run: Path, number: int) -> ExperienceFolder:
+    """The folders of experience `number`; the first data keeps its task files in the run folder."""
+    home = run / FOLDER / f"{number:04d}"
+    return ExperienceFolder(home / "data", home / "task" if number else run)
+
+
+def missing_file(run: Path, experience: Experience) -> str | None:
+    """A file of an experience that changed or is gone; None if there is none. Reads the disk."""
+    return next(changed_files(folder_of(run, experience.number).data, experience.files), None)
+
+
+def stamp_of(path: Path) -> FileStamp | None:
+    """Size and modification time of a file; None if it does not exist or is not a file."""
+    try:
+        if not path.is_file():
+            return None
+        found = path.stat()
+    except OSError:  # deleted between the two calls
+        return None
+    return FileStamp(found.st_size, found.st_mtime_ns)
+
+
+def record_files(folder: Path, stamps: Mapping[str, FileStamp]) -> dict[str, FileRecord]:
+    """Records of the files in `stamps`, without those that changed meanwhile. Reads the disk."""
+    found = {}
+    for name, stamp in stamps.items():
+        try:
+            digest = digest_of(folder / name, stamp.size)
+        except OSError:
+            continue
+        if stamp_of(folder / name) == stamp:
+            found[name] = FileRecord(stamp.size, stamp.mtime_ns, digest)
+    return found
+
+
+def digest_of(path: Path, size: int) -> str:
+    """A digest of size and content; above 16 MiB, of 16 evenly spaced pieces of 1 MiB.
+
+    Raises OSError.
+    """
+    digest = hashlib.sha256(f"{size}\n".encode())
+    with path.open("rb") as file:
+        if size <= _FULL_DIGEST_BYTES:
+            digest.update(file.read())
+        else:
+            for number in range(_PROBES):
+                file.seek(number * (size - _PROBE_BYTES) // (_PROBES - 1))
+                digest.update(file.read(_PROBE_BYTES))
+    return digest.hexdigest()[:32]
+
+
+def changed_files(folder: Path, files: Mapping[str, FileRecord]) -> Iterator[str]:
+    """The files that changed since they were recorded, or are gone. Reads the disk."""
+    for name, file in files.items():
+        stamp = stamp_of(folder / name)
+        if stamp == file.stamp:
+            continue
+        try:
+            if stamp is None or digest_of(folder / name, stamp.size) != file.digest:
+                yield name
+        except OSError:
+            yield name

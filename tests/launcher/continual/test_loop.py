@@ -1,0 +1,309 @@
+"""The loop of continual learning, with stand-ins for the ranks and the clock."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.continual.loop import ContinualLoop
+from launcher.continual.reporter import Reporter
+from launcher.resume.resume_point import Resume
+from launcher.run import failures
+from launcher.run.job_spec import Job
+from launcher.run_folder import experiences
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun, saved
+from training.checkpoint import retention
+
+STEPS = 10
+"""Steps of each start."""
+
+
+class Clock:
+    """Waits without sleeping, and calls what is scheduled meanwhile."""
+
+    def __init__(self, scheduled):
+        self.signals: set[int] = set()
+        self._now, self._scheduled = 0.0, dict(scheduled)
+
+    def now(self):
+        return self._now
+
+    def wall(self):
+        return 5000.0 + self._now
+
+    def wait(self, seconds):
+        self._now += max(seconds, 0.01)
+        for at in [at for at in self._scheduled if at <= self._now]:
+            self._scheduled.pop(at)()
+        assert self._now < 10_000, "the loop never stops"
+
+    def catching_signals(self):
+        return nullcontext()
+
+
+class Ranks:
+    """Trains by saving an empty checkpoint; what is in `instead` scheduled in place of it."""
+
+    def __init__(self, settings):
+        self.jobs: list[Job] = []
+        self.trained: list[tuple[int, list[str]]] = []
+        """Number and files of the experience of each start."""
+        self.instead: dict[int, object] = {}
+        self._settings = settings
+
+    def __call__(self, job, signals):
+        self.jobs.append(job)
+        self.trained.append((job.experience.number, files_of(job)))
+        ending = self.instead.pop(len(self.jobs), None)
+        if callable(ending):
+            ending = ending(signals)
+        if ending is not None:
+            return ending
+        if job.resume is not None and job.resume.step is not None:
+            retention.set_aside(job.folder, job.resume.step)
+        steps = STEPS * (job.experience.number + 1)
+        saved(job.folder, steps, self._settings)
+        number = job.experience.number
+        forgetting = {"number": number, "metric": "m", "old": {}, "new": {}} if number else None
+        outcome = {"status": "completed", "exit_code": 0, "steps": steps, "experience": forgetting}
+        (job.folder / "result.json").write_text(json.dumps(outcome))
+        return failures.ended(outcome, 0)
+
+
+def files_of(job) -> list[str]:
+    return sorted(path.name for path in job.experience.folders[-1].data.iterdir())
+
+
+def add(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_text(f"text of {name}")
+        os.utime(folder / name, (1000, 1000))
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts or resumes a run in `run` that watches `data`."""
+    data = tmp_path / "data"
+    data.mkdir()
+    add(data, "a.txt")
+
+    def run(*sets, scheduled=(), resume=None, is_trained=False, ranks=None, clock=None):
+        settings = resolved(
+            *("continual.enabled=true", "continual.check_every_s=1", "continual.settle_s=2"),
+            *sets,
+            data=str(data),
+        )
+        folder = tmp_path / "run"
+        if not folder.exists():
+            begun(folder, settings)
+        clock = clock or Clock(scheduled)
+        ranks = ranks or Ranks(settings)
+        job = Job(settings, folder, False, resume)
+        loop = ContinualLoop(job, ranks, Reporter(folder, False), clock, is_trained)
+        return loop.run(), ranks, clock
+
+    run.data, run.folder = data, tmp_path / "run"
+    return run
+
+
+def states(start) -> list[str]:
+    return [one.state for one in experiences.load(start.folder).experiences]
+
+
+def events(start, kind: str) -> list[dict]:
+    text = (start.folder / "events.jsonl").read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    return [line["facts"] for line in found if line["kind"] == kind]
+
+
+def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
+    ending, ranks, clock = start(
+        "continual.quiet_s=60",
+        scheduled={
+            20: lambda: add(start.data, "b.txt"),
+            50: lambda: add(start.data, "c.txt", "d.txt"),
+        },
+    )
+    assert ranks.trained == [(0, ["a.txt"]), (1, ["b.txt"]), (2, ["c.txt", "d.txt"])]
+    assert [job.resume for job in ranks.jobs] == [None, *[Resume(start.folder)] * 2]
+    assert [len(job.experience.folders) for job in ranks.jobs] == [1, 2, 3]
+    assert (ending.exit_code, ending.outcome["reason"]) == (0, "no new files for 60 s")
+    assert 110 <= clock.now() <= 115
+    assert states(start) == ["trained"] * 3
+    result = json.loads((start.folder / "result.json").read_text())
+    assert [one["number"] for one in result["experiences"]] == [1, 2]
+    assert [one.start_step for one in experiences.load(start.folder).experiences] == [0, 10, 20]
+
+
+def test_the_time_limit_ends_a_wait_as_completed(start):
+    ending, _, clock = start("continual.max_hours=0.5")
+    assert (ending.exit_code, ending.outcome["status"]) == (0, "completed")
+    assert ending.outcome["reason"] == "reached the time limit of 0.5 h: --max-hours"
+    assert clock.now() == pytest.approx(1800)
+
+
+def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    ranks = Ranks(settings)
+    stopped = {"status": "stopped", "exit_code": 75, "steps": 15}
+    clock = Clock({5: lambda: add(start.data, "b.txt")})
+
+    def cut_short(signals):
+        clock.wait(3600)
+        return failures.ended(stopped, 0)
+
+    ranks.instead[2] = cut_short
+    ending, _, _ = start("continual.max_hours=1", ranks=ranks, clock=clock)
+    assert ranks.jobs[1].experience.deadline == 5000 + 3600
+    assert (ending.exit_code, ending.outcome["status"]) == (0, "stopped")
+    assert states(start) == ["trained", "training"]
+    again, ranks, _ = start("continual.quiet_s=5", resume=Resume(start.folder))
+    assert [number for number, _ in ranks.trained] == [1]
+    assert states(start) == ["trained", "trained"] and again.exit_code == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_wait(start, number, code):
+    clock = Clock({7: lambda: clock.signals.add(number)})
+    ending, _, _ = start(clock=clock)
+    assert (ending.exit_code, ending.outcome["status"]) == (code, "stopped")
+
+
+def test_a_signal_during_the_last_moments_of_the_ranks_stops_the_run(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    ranks = Ranks(settings)
+    ranks.instead[1] = lambda signals: signals.add(signal.SIGTERM)
+    ending, ranks, _ = start(ranks=ranks)
+    assert ending.exit_code == 75
+    assert states(start) == ["trained"]
+
+
+def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    ranks = Ranks(settings)
+    error = SettingsError([Diagnostic("val would be empty")])
+    ranks.instead[2] = failures.failed(error, 0)
+    ending, ranks, _ = start(
+        "continual.quiet_s=30",
+        scheduled={5: lambda: add(start.data, "b.txt"), 20: lambda: add(start.data, "c.txt")},
+        ranks=ranks,
+    )
+    assert ranks.trained[2] == (2, ["b.txt", "c.txt"])
+    assert states(start) == ["trained", "postponed", "trained"]
+    assert events(start, "experience_postponed")[0]["reason"] == "val would be empty"
+    assert ending.exit_code == 0
+    # A postponed experience is not replayed.
+    assert [part.data.parent.name for part in ranks.jobs[2].experience.folders] == ["0000", "0002"]
+
+
+def test_a_failure_ends_the_run_and_the_experience_is_resumed_later(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    ranks = Ranks(settings)
+    ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
+    ending, _, _ = start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+    assert ending.exit_code == 1
+    assert states(start) == ["trained", "training"]
+    _, ranks, _ = start("continual.quiet_s=5", resume=Resume(start.folder))
+    assert ranks.trained == [(1, ["b.txt"])]
+
+
+def test_wrong_first_data_ends_the_run(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    ranks = Ranks(settings)
+    ranks.instead[1] = failures.failed(SettingsError([Diagnostic("no samples")]), 0)
+    assert start(ranks=ranks)[0].exit_code == 2
+
+
+def test_an_empty_folder_is_an_error(start):
+    (start.data / "a.txt").unlink()
+    ending, ranks, _ = start()
+    assert ending.exit_code == 2
+    assert "contains no files" in ending.text
+    assert ranks.jobs == []
+
+
+def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    begun(start.folder, settings)
+    saved(start.folder, 10, settings)
+    first = {"time": "1970-01-01T00:30:00.000Z", "kind": "started", "step": 0, "facts": {}}
+    (start.folder / "events.jsonl").write_text(json.dumps(first) + "\n")
+    (start.data / "b.txt").write_text("came later")
+    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder), is_trained=True)
+    assert ranks.trained == [(1, ["b.txt"])]
+    assert [sorted(one.files) for one in experiences.load(start.folder).experiences] == [
+        ["a.txt"],
+        ["b.txt"],
+    ]
+
+
+def test_disabling_finishes_the_current_experience_and_ends(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    ranks = Ranks(settings)
+    ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
+    start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+    add(start.data, "c.txt")
+    ending, ranks, clock = start("continual.enabled=false", resume=Resume(start.folder))
+    assert ranks.trained == [(1, ["b.txt"])]
+    assert (ending.exit_code, clock.now()) == (0, 0.0)
+
+
+def test_an_experience_whose_files_changed_is_postponed(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    ranks = Ranks(settings)
+    ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
+    start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+    (start.data / "b.txt").write_text("another text, and a longer one")
+    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder))
+    assert ranks.trained == [(2, ["b.txt"])]
+    assert states(start) == ["trained", "postponed", "trained"]
+    assert events(start, "experience_postponed")[0]["reason"] == "b.txt changed or is gone"
+
+
+def test_an_experience_whose_files_are_gone_is_not_replayed(start):
+    _, ranks, _ = start(
+        "continual.quiet_s=30",
+        scheduled={
+            5: lambda: add(start.data, "b.txt"),
+            20: lambda: ((start.data / "b.txt").unlink(), add(start.data, "c.txt")),
+        },
+    )
+    assert [part.data.parent.name for part in ranks.jobs[2].experience.folders] == ["0000", "0002"]
+
+
+def test_an_experience_keeps_the_settings_of_its_start(start):
+    settings = resolved("continual.enabled=true", data=str(start.data))
+    ranks = Ranks(settings)
+    ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
+    start("continual.replay=0.25", scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+    _, ranks, _ = start(
+        *("continual.quiet_s=9", "continual.replay=0.75"), resume=Resume(start.folder)
+    )
+    assert ranks.jobs[0].experience.settings["replay"] == 0.25
+
+
+def test_resuming_from_an_earlier_step_drops_later_experiences(start):
+    start("continual.quiet_s=9", scheduled={5: lambda: add(start.data, "b.txt")})
+    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder, step=10))
+    assert ranks.trained == [(1, ["b.txt"])]
+    assert ranks.jobs[0].resume == Resume(start.folder, step=10)
+
+
+def test_the_settings_of_an_experience_are_in_its_folder_with_their_origins(start):
+    start("continual.quiet_s=9", "optim.lr=0.01", scheduled={5: lambda: add(start.data, "b.txt")})
+    home = start.folder / "experiences" / "0001"
+    settings = yaml.safe_load((home / "settings.yaml").read_text())
+    assert (settings["optim"]["lr"], settings["train"]["epochs"]) == (0.01 * 0.3, 1.0)
+    origins = json.loads((home / "origins.json").read_text())
+    assert origins["optim.lr"]["origin"] == "continual.lr_scale"
+    assert origins["optim.lr"]["replaced"][0]["value"] == 0.01
+    run = yaml.safe_load((start.folder / "settings.yaml").read_text())
+    assert run["optim"]["lr"] == 0.01

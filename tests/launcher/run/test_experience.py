@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.resolved import Origin
+from launcher.resume.resume_point import Resume
+from launcher.run import experience
+from launcher.run.experience import ExperienceSpec, resolve_experience
+from launcher.run.experience_data import data_settings
+from launcher.run_folder import experiences
+from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
+from tests.launcher.given import resolved
+
+FOLDERS = [
+    ExperienceFolder(Path("r/0/data"), Path("r")),
+    ExperienceFolder(Path("r/1/data"), Path("r/1/task")),
+]
+RECORDED = experience.recorded_settings(resolved().settings.continual)
+
+
+def test_a_spec_survives_json():
+    spec = ExperienceSpec(1, FOLDERS, RECORDED, 5.0)
+    assert experience.from_json(json.loads(json.dumps(experience.to_json(spec)))) == spec
+
+
+def test_without_an_experience_the_settings_are_unchanged():
+    run = resolved()
+    assert resolve_experience(run, None) is run
+
+
+def test_the_first_data_changes_only_the_path():
+    run = resolved()
+    found = resolve_experience(run, ExperienceSpec(0, FOLDERS[:1], {})).settings
+    assert found.data.path == "r/0/data"
+    assert found.schedule == run.settings.schedule and found.train == run.settings.train
+
+
+@pytest.mark.parametrize(
+    ("schedule", "used"),
+    [
+        ("constant", "constant"),
+        ("linear", "linear"),
+        ("cosine", "cosine"),
+        ("cosine-restarts", "cosine"),
+        ("one-cycle", "cosine"),
+    ],
+)
+def test_an_experience_warms_up_to_a_share_of_the_peak(schedule, used):
+    run = resolved(f"schedule.name={schedule}", "optim.lr=0.01", "train.max_steps=7")
+    found = resolve_experience(run, ExperienceSpec(1, FOLDERS, RECORDED)).settings
+    assert (found.schedule.name, found.schedule.warmup) == (used, "5%")
+    assert found.optim.lr == 0.01 * 0.3
+    assert (found.train.epochs, found.train.max_steps) == (1.0, None)
+    assert not found.loader.persistent
+    assert (run.settings.optim.lr, run.settings.train.max_steps) == (0.01, 7)
+
+
+def test_a_changed_setting_names_its_origin_and_what_it_overrides():
+    run = resolved("optim.lr=0.01")
+    value = resolve_experience(run, ExperienceSpec(1, FOLDERS, RECORDED)).values["optim.lr"]
+    assert value.origin == Origin("solved", "continual.lr_scale", "0.01 × 0.3")
+    assert value.replaced[0] == (0.01, run.values["optim.lr"].origin)
+
+
+def test_resuming_an_unfinished_experience_resolves_its_settings(tmp_path):
+    run = resolved("optim.lr=0.01")
+    unfinished = Experience(1, {}, "training", 10, settings={**RECORDED, "lr_scale": 0.5})
+    Ledger([Experience(0, {}, "trained", 0, 10), unfinished]).save(tmp_path)
+    found = experience.resolve_next_start(run, Resume(tmp_path))
+    assert found.settings.optim.lr == 0.005
+    assert experience.resolve_next_start(run, None) is run
+    Ledger([Experience(0, {}, "trained", 0, 10)]).save(tmp_path)
+    assert experience.resolve_next_start(run, Resume(tmp_path)) is run
+
+
+def test_an_experience_reads_its_own_folder_and_skips_bad_files():
+    found = data_settings(resolved().settings, FOLDERS[1])
+    assert (found.data.path, found.data.on_bad) == ("r/1/data", "skip")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with two experiences after the first data, and a postponed one between them."""
+    Ledger(
+        [
+            Experience(0, {}, "trained", 0, 10),
+            Experience(1, {}, "trained", 10, 20, replayed=(0,)),
+            Experience(2, {}, "postponed", 20),
+            Experience(3, {}, "training", 20, replayed=(0, 1)),
+        ]
+    ).save(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("after", "upto", "numbers"),
+    [(0, 5, [0]), (4, 10, [0]), (10, 20, [0, 1]), (20, 25, [0, 1, 3])],
+)
+def test_the_spec_of_past_steps_has_the_folders_they_were_trained_on(run, after, upto, numbers):
+    found = experience.spec_at(run, after, upto)
+    assert found.number == numbers[-1]
+    assert list(found.folders) == [experiences.folder_of(run, number) for number in numbers]
+
+
+@pytest.mark.parametrize(("after", "upto"), [(0, 12), (8, 25), (19, 21)])
+def test_steps_of_two_experiences_have_no_common_spec(run, after, upto):
+    with pytest.raises(SettingsError, match="belong to more than one experience"):
+        experience.spec_at(run, after, upto)
+
+
+def test_a_run_that_is_not_continual_has_no_spec(tmp_path):
+    assert experience.spec_at(tmp_path, 0, 9) is None

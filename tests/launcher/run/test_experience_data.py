@@ -1,0 +1,202 @@
+"""The data of experiences as ranks load it; what was fitted comes from the first data."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from launcher.config.task_class import set_up, task_class
+from launcher.config.unused_settings import Taken
+from launcher.continual.loop import make_folder
+from launcher.run.experience import ExperienceSpec, resolve_experience
+from launcher.run.experience_data import ExperienceData, load_experience
+from launcher.run_folder.experiences import folder_of
+from models.base import Context, DataError
+from models.common.split import sides
+from tests.launcher.given import resolved
+from tests.training.tiny import one_rank
+
+HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
+"""Of a level series as the EPL test suite writes it."""
+
+
+def text(path: Path, words: str, seed: int) -> None:
+    draws = random.Random(seed)
+    path.write_text(" ".join(draws.choice(words.split()) for _ in range(400)))
+
+
+def request(path: Path, seed: int) -> None:
+    lines = [json.dumps({"prompt": f"{seed} {i}", "response": f"{i}"}) for i in range(30)]
+    path.write_text("\n".join(lines))
+
+
+def series(path: Path, scale: float, seed: int) -> None:
+    data = scale * np.random.default_rng(seed).standard_normal((1000, 3))
+    rows = ["\t".join(f"{value: .6f}" for value in row) for row in data]
+    told = f"{HEAD}:LEVELS:20;40;60;\t\r:DATA\r" + "\r\n".join(rows) + "\r\n\r"
+    path.write_bytes(told.encode("iso-8859-1"))
+
+
+@dataclass
+class ContinualRun:
+    """A run folder, the folder that it watches, and its experiences."""
+
+    folder: Path
+    source: Path
+    sets: tuple[str, ...]
+    model: str
+    share: float = 0.2
+    numbers: int = 0
+
+    def add(self, *names: str) -> int:
+        """Add an experience with the files `names`."""
+        make_folder(self.folder, self.numbers, self.source, names)
+        self.numbers += 1
+        return self.numbers - 1
+
+    def load(self, replay: float = 0.5, least: int = 1) -> ExperienceData:
+        """The data of a rank that trains on the newest experience."""
+        folders = [folder_of(self.folder, number) for number in range(self.numbers)]
+        recorded = {"replay": replay, "min_samples": least, "epochs": 1.0, "max_steps": None}
+        recorded |= {"lr_scale": 0.5, "warmup": "5%"}
+        spec = ExperienceSpec(self.numbers - 1, folders, recorded)
+        run = resolved(*self.sets, model=self.model, data=str(self.source))
+        view: Any = Taken(resolve_experience(run, spec).settings)
+        context = Context(0, self.share, self.folder, torch.device("cpu"))
+        first = task_class(view.model.family)(view.model, view.data, context)
+        set_up(first, one_rank())
+        return load_experience(spec, first, context, run.settings, one_rank())
+
+
+@pytest.fixture
+def new_run(tmp_path):
+    def build(*sets: str, model: str = "language:tiny", share: float = 0.2) -> ContinualRun:
+        for name in ("run", "data"):
+            (tmp_path / name).mkdir()
+        return ContinualRun(tmp_path / "run", tmp_path / "data", sets, model, share)
+
+    return build
+
+
+def texts(run: ContinualRun, letter: str, words: str, count: int) -> list[str]:
+    names = [f"{letter}{i}.txt" for i in range(count)]
+    for i, name in enumerate(names):
+        text(run.source / name, words, i)
+    return names
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+def test_new_text_uses_the_tokenizer_of_the_first_data(new_run, tokenizer):
+    run = new_run(f"model.tokenizer={tokenizer}", "data.seq_len=16")
+    run.add(*texts(run, "a", "alpha beta gamma delta", 10))
+    run.load()
+    fitted = sorted(path.name for path in run.folder.iterdir() if path.is_file())
+    before = {name: (run.folder / name).read_bytes() for name in fitted}
+    run.add(*texts(run, "b", "zzz qqq xxx", 4))
+    first, new = run.load().tasks
+    one, other = first.dataset.tokenizer, new.dataset.tokenizer
+    assert list(other.encode("zzz alpha")) == list(one.encode("zzz alpha"))
+    assert {name: (run.folder / name).read_bytes() for name in fitted} == before
+    kept = folder_of(run.folder, 1).task_files
+    for name in fitted:
+        if name != "split.json":
+            assert (kept / name).read_bytes() == before[name]
+
+
+def test_new_patients_use_the_statistics_of_the_first(new_run):
+    run = new_run("data.split=patient", model="abr:tiny", share=0.1)
+    for i in range(12):
+        series(run.source / f"ABR-{i}-1", 1.0, i)
+    run.add(*[f"ABR-{i}-1" for i in range(12)])
+    run.load()
+    for i in range(20, 24):
+        series(run.source / f"ABR-{i}-1", 50.0, i)
+    run.add(*[f"ABR-{i}-1" for i in range(20, 24)])
+    first, new = run.load().tasks
+    assert new.dataset.statistics == first.dataset.statistics
+    assert new.terms == first.terms
+    old, late = (
+        float(np.abs(task.data("train").sample(0, None)["signal"]).mean()) for task in (first, new)
+    )
+    assert late > 20 * old  # by the scale of the first ones
+
+
+def test_replay_gives_its_share_and_each_experience_keeps_its_validation_split(new_run):
+    run = new_run("data.seq_len=16")
+    run.add(*texts(run, "a", "alpha beta", 10))
+    run.add(*texts(run, "b", "gamma delta", 4))
+    found = run.load(replay=0.5)
+    new = len(found.tasks[1].data("train"))
+    assert len(found.train) == 2 * new
+    assert found.notes == [f"experience 1: {new} new and {new} replayed samples per epoch"]
+    assert [len(task.data("val")) > 0 for task in found.tasks] == [True, True]
+
+
+def test_a_group_seen_again_stays_in_its_split(new_run):
+    run = new_run()
+    for i in range(3):
+        request(run.source / f"a{i}.jsonl", i)
+    run.add(*[f"a{i}.jsonl" for i in range(3)])
+    run.load()
+    again = "".join((run.source / f"a{i}.jsonl").read_text() + "\n" for i in range(3))
+    request(run.source / "new.jsonl", 9)
+    (run.source / "b.jsonl").write_text(again + (run.source / "new.jsonl").read_text())
+    run.add("b.jsonl")
+    run.load()
+    before, after = sides(run.folder), sides(folder_of(run.folder, 1).task_files)
+    shared = before.keys() & after.keys()
+    assert len(shared) > 80 and len(after) > len(shared)
+    assert {group: after[group] for group in shared} == {g: before[g] for g in shared}
+
+
+def test_a_bad_file_among_good_ones_is_skipped(new_run):
+    run = new_run("data.seq_len=16")
+    run.add(*texts(run, "a", "alpha beta", 10))
+    names = texts(run, "b", "gamma delta", 4)
+    (run.source / "bad.txt").write_bytes(b"\xff\xfe\x00 no text \x00\xff")
+    run.add(*names, "bad.txt")
+    assert len(run.load().tasks[1].data("train")) > 0
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "message"),
+    [(2, 1, "would be empty"), (4, 10_000, "continual.min_samples is 10000")],
+)
+def test_too_little_new_data_is_an_error(new_run, count, least, message):
+    run = new_run("data.seq_len=16")
+    run.add(*texts(run, "a", "alpha beta", 10))
+    run.add(*texts(run, "b", "gamma delta", count))
+    with pytest.raises(DataError, match=message):
+        run.load(least=least)
+
+
+def test_data_of_another_kind_is_an_error(new_run):
+    run = new_run("data.seq_len=16")
+    run.add(*texts(run, "a", "alpha beta", 10))
+    request(run.source / "b.jsonl", 1)
+    run.add("b.jsonl")
+    with pytest.raises(DataError, match="the data is conversations, and the run learns text"):
+        run.load()
+
+
+def test_a_reader_that_fails_on_new_files_is_a_data_error(new_run, monkeypatch):
+    run = new_run("data.seq_len=16")
+    run.add(*texts(run, "a", "alpha beta", 10))
+    run.add(*texts(run, "b", "gamma delta", 4))
+    setup = task_class("language").setup
+
+    def broken(task):
+        if task.context.earlier is not None:
+            raise ZeroDivisionError("in a reader")
+        setup(task)
+
+    monkeypatch.setattr(task_class("language"), "setup", broken)
+    with pytest.raises(DataError, match="cannot be read: ZeroDivisionError: in a reader"):
+        run.load()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from launcher.continual.arrivals import list_files
+from launcher.run_folder import experiences
+from launcher.run_folder.experiences import Experience, FileRecord, Ledger, record_files
+from training.storage import StorageError
+
+FILE = FileRecord(3, 5, "x")
+
+
+def experience(number, state="trained", begun=0, ended=None):
+    return Experience(number, {f"{number}.txt": FILE}, state, begun, ended)
+
+
+LEDGER = Ledger(
+    [experience(0, ended=10), experience(1, begun=10, ended=20), experience(2, "training", 20)]
+)
+
+
+def test_a_saved_ledger_loads_unchanged(tmp_path):
+    LEDGER.save(tmp_path)
+    assert experiences.load(tmp_path) == LEDGER
+    assert [path.name for path in tmp_path.iterdir()] == ["experiences.json"]
+
+
+def test_a_run_without_the_file_has_no_ledger(tmp_path):
+    assert experiences.load(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"experiences": [1]}', '{"experiences": [{"files": {}}]}']
+)
+def test_an_invalid_file_raises_an_error_that_names_it(tmp_path, text):
+    (tmp_path / experiences.NAME).write_text(text)
+    with pytest.raises(StorageError, match=r"experiences\.json"):
+        experiences.load(tmp_path)
+
+
+def test_the_files_of_a_postponed_experience_are_not_known():
+    ledger = LEDGER.updated(experience(2, "postponed", 20))
+    assert list(ledger.known_files()) == ["0.txt", "1.txt"]
+    assert ledger.postponed.number == 2 and ledger.unfinished is None
+    assert ledger.next_number == 3
+
+
+@pytest.mark.parametrize(
+    ("step", "states"),
+    [
+        (25, ["trained", "trained", "training"]),
+        (20, ["trained", "trained"]),
+        (15, ["trained", "training"]),
+        (10, ["trained"]),
+        (5, ["training"]),
+    ],
+)
+def test_rewinding_drops_experiences_that_started_later(step, states):
+    assert [one.state for one in LEDGER.rewound_to(step).experiences] == states
+
+
+def test_a_change_of_content_is_detected_and_a_change_of_time_ignored(tmp_path):
+    for name, text in (("a", "one"), ("b", "two"), ("c", "three"), ("d", "four")):
+        (tmp_path / name).write_text(text)
+    taken = record_files(tmp_path, list_files(tmp_path))
+    os.utime(tmp_path / "a", ns=(7, 7))
+    (tmp_path / "b").write_text("owt")
+    os.utime(tmp_path / "b", ns=(7, 7))
+    (tmp_path / "c").unlink()
+    assert list(experiences.changed_files(tmp_path, taken)) == ["b", "c"]
+
+
+def test_the_digest_of_a_large_file_reads_pieces_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiences, "_FULL_DIGEST_BYTES", 64)
+    monkeypatch.setattr(experiences, "_PROBE_BYTES", 4)
+    path = tmp_path / "a"
+    path.write_bytes(bytes(range(200)))
+    first = experiences.digest_of(path, 200)
+    path.write_bytes(bytes(range(199)) + b"x")
+    assert experiences.digest_of(path, 200) != first
+    assert experiences.digest_of(path, 199) != first
+
+
+def test_a_file_that_changes_before_it_is_recorded_is_left_out(tmp_path):
+    (tmp_path / "a").write_text("one")
+    seen = list_files(tmp_path)
+    (tmp_path / "a").write_text("longer")
+    assert record_files(tmp_path, seen) == {}
