@@ -1,10 +1,10 @@
-"""Writes into README and docs what the program knows: its tables, and what commands print.
+"""Write the generated parts of README and docs: tables, and the output of commands.
 
     python -m scripts.write_docs
 
-A table, list or diagram stands below a line `<!-- table: NAME -->` and is written anew up to the
-next blank line. A block of the language `console` has a command behind `$` in its first line; the
-lines below it are what that command prints.
+A table, list or diagram follows a line `<!-- table: NAME -->` and is replaced up to the next blank
+line. A block of the language `console` has a command after `$` in its first line; the other lines
+are the output of that command.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from launcher.base import exit_codes
 from launcher.config import presets, resolve
 from launcher.resume import compatibility
 from models.catalog import FAMILIES
-from scripts import mode_tables, setting_tables
-from scripts.source import PACKAGES, Tree, read
+from scripts import mode_tables, setting_tables, structure
+from scripts.source import PACKAGES, Module, Tree, read
 
 ROOT = Path(__file__).parents[1]
 _read = cache(read)
@@ -154,18 +154,19 @@ def _edges(tree: Tree, name: str) -> set[tuple[str, str]]:
     }
 
 
-def files(package: str) -> list[str]:
-    """A row for each file of a package, with its sentence; folders stand before their files."""
-    head = ["| file | what it holds |", "|---|---|"]
-    modules = [m for m in _read(ROOT).ours if m.package == package and m.name != package]
+def rooms() -> list[str]:
+    """A row for each room of launcher/, in import order."""
+    tree = _read(ROOT)
+    names = {room for m in tree.ours if (room := structure.room(m.name)) is not None}
+    order = sorted(names, key=lambda name: (structure.order(name) or 0, name))
+    head = ["| room | content |", "|---|---|"]
     return head + [
-        f"| `{m.path.parent if m.is_init else m.path}{'/' * m.is_init}` | {_sentence(m.tree)} |"
-        for m in sorted(modules, key=lambda m: (m.path.parts[:-1], not m.is_init, m.path.name))
+        f"| `{name}` | {_sentence(tree.modules[f'launcher.{name}'])} |" for name in order
     ]
 
 
-def _sentence(tree: ast.Module) -> str:
-    return (ast.get_docstring(tree) or "").replace("\n", " ").replace("|", "\\|")
+def _sentence(module: Module) -> str:
+    return (ast.get_docstring(module.tree) or "").replace("\n", " ").replace("|", "\\|")
 
 
 def figures(name: str, unit: str, part: str | None = None) -> list[str]:
@@ -232,6 +233,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "layers": layers,
     "continuity": rules,
     "imports": imports,
+    "structure": lambda: structure.table(_read(ROOT)),
+    "rooms": rooms,
     "figures loop": partial(figures, "loop", "ms/step"),
     "figures engines": partial(figures, "engines", "ms/step"),
     "figures stragglers": partial(figures, "stragglers", "ms/step"),
@@ -249,11 +252,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **{
         f"measured {name}": partial(measured, name)
         for name in ("loop", "engines", "stragglers", "startup", "voxels")
-    },
-    **{
-        f"files {package}": partial(files, package)
-        for package in PACKAGES
-        if package != "ds_configs"
     },
 }
 
