@@ -16,7 +16,7 @@ from launcher.config.task_class import task_class
 from launcher.resume.saved_run import SavedRun
 from launcher.run_folder import run_folder
 from models.base import Context, HuggingFace
-from models.catalog import FAMILIES, is_own
+from models.catalog import FAMILIES, is_custom
 from training.logging.strict_json import encode
 from training.storage import storage_errors
 
@@ -113,7 +113,7 @@ def _task(source: Source) -> HuggingFace:
     if settings is None:
         raise _impossible("this checkpoint lies outside of its run, and holds no settings")
     family = settings["model"]["family"]
-    if is_own(family):
+    if is_custom(family):
         custom_task.search(settings["model"].get("folder"))
     elif family not in FAMILIES:
         raise _impossible(f"model family '{family}' is not known")
@@ -128,7 +128,7 @@ def _task(source: Source) -> HuggingFace:
     data = config.Data.model_validate(settings["data"])
     task = task_class(family)(model, data, context)
     if not isinstance(task, HuggingFace):
-        kind = "task" if is_own(family) else "family"
+        kind = "task" if is_custom(family) else "family"
         raise _impossible(f"transformers has no model of the {kind} '{family}'")
     return task
 

@@ -20,15 +20,29 @@ SplitName = Literal["train", "val", "test"]
 
 
 class DataError(Exception):
-    """The data cannot be used: the message, where, what is allowed, and the fix."""
+    """The data or model settings cannot be used: message, where, allowed, did you mean, fix."""
 
-    def __init__(self, message: str, *, where: str = "", allowed: str = "", fix: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str = "",
+        allowed: str = "",
+        did_you_mean: str = "",
+        fix: str = "",
+    ) -> None:
         super().__init__(message)
-        self.message, self.where, self.allowed, self.fix = message, where, allowed, fix
+        self.message, self.where, self.allowed = message, where, allowed
+        self.did_you_mean, self.fix = did_you_mean, fix
 
     def __str__(self) -> str:
-        fields = (("where", self.where), ("allowed", self.allowed), ("fix", self.fix))
-        lines = (f"  {label:<12}  {text}" for label, text in fields if text)
+        fields = {
+            "where": self.where,
+            "allowed": self.allowed,
+            "did you mean": self.did_you_mean,
+            "fix": self.fix,
+        }
+        lines = (f"  {label:<12}  {text}" for label, text in fields.items() if text)
         return "\n".join([self.message, *lines])
 
 

@@ -106,7 +106,7 @@ FAMILIES = {
 }
 
 
-def parted(word: str) -> tuple[str, str]:
+def split_model_name(word: str) -> tuple[str, str]:
     """The model and the size of `FAMILY[:SIZE]` or `package.module:Class[:SIZE]`; no size: empty.
 
     A class is told from a size by the dot or slash before it, or by its capital letter.
@@ -118,9 +118,9 @@ def parted(word: str) -> tuple[str, str]:
     return f"{first}:{name}", size
 
 
-def is_own(name: str) -> bool:
+def is_custom(name: str) -> bool:
     """Whether a model is a person's own task, `package.module:Class`, and not of a family."""
-    return ":" in name and parted(name) == (name, "")
+    return ":" in name and split_model_name(name) == (name, "")
 
 
 def stages_of(name: str) -> tuple[Stage, ...]:

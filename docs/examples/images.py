@@ -8,14 +8,14 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from models.base import Goal
-from models.own import OwnTask
+from models.custom import CustomTask
 
 GLYPHS = ["75557", "26227", "71747", "71717", "55711", "74717", "74757", "71111", "75757", "75717"]
 SHAPES = np.array([[[int(row) >> 2 - x & 1 for x in range(3)] for row in g] for g in GLYPHS])
 SIDE = 16
 
 
-class Images(OwnTask):
+class Images(CustomTask):
     """Which of ten digits an image shows."""
 
     goal = Goal("val_accuracy", "max")

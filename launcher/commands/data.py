@@ -20,7 +20,7 @@ from launcher.config.schema import config_of
 from launcher.data_check import findings, folder, page
 from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Recognised, recognise, several
-from models.catalog import parted
+from models.catalog import split_model_name
 from training.logging.strict_json import encode
 
 _LABEL, _WIDTH = 18, 78
@@ -40,7 +40,7 @@ def main(request: Request) -> int:
         resolved = _resolved(request.words, path)
         family = resolved.settings.model.family
     found = recognise(path, family, place)
-    if resolved is not None and parted(request.words.model or "")[1]:
+    if resolved is not None and split_model_name(request.words.model or "")[1]:
         told = findings.look(path, found[0].format, resolved)
     else:
         told = only(path, place, found, request.words)
@@ -116,7 +116,7 @@ def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
         yield from (f"  {'':<{_LABEL}} {line}" for line in more)
     pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
     yield f"wrote {written[0]}{pictures}"
-    family, _ = parted(found.model)
+    family, _ = split_model_name(found.model)
     yield f"train on it:  {PROGRAM} --model {family} --data {shlex.quote(found.path)}"
 
 

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from models.own import OwnTask
+from models.custom import CustomTask
 
 
-class $name(OwnTask):
+class $name(CustomTask):
     """Knows no engine, process or precision: those are chosen where it is run."""
 
     # Any settings that a run of it should begin with.

@@ -15,7 +15,7 @@ from launcher.config.leaves import Leaf, leaves
 from launcher.config.nodes import Node, Unreadable, plain
 from launcher.config.resolved import CliArgs, Origin
 from launcher.config.settings_file import read
-from models.catalog import parted
+from models.catalog import split_model_name
 
 CHOICES = (
     *("model.family", "model.size", FOLDER, "mode", "stages"),
@@ -84,7 +84,7 @@ def _typed(words: CliArgs, known: dict[str, Leaf], diagnostics: list[Diagnostic]
         entries.append(Entry(key, value, Origin("command line", place), option, order, text))
 
     if words.model is not None:
-        family, size = parted(words.model)
+        family, size = split_model_name(words.model)
         add("model.family", family, "--model", f"--model {words.model}")
         if size:
             add("model.size", size, f"--model {family}:", f"--model {words.model}")

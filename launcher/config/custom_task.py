@@ -63,7 +63,7 @@ def load(name: str) -> type:
             f"class '{class_name}' is no task: it has no {', '.join(missing)}",
             name,
             place=place_of(found),
-            allowed="all that models/base.py: Task names; models/own.py: OwnTask has most of it",
+            allowed="all that models/base.py: Task names; models/custom.py: CustomTask has most of it",
         )
     return found
 

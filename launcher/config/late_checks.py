@@ -13,7 +13,7 @@ from launcher.config.resolved import Resolved
 from launcher.config.unused_settings import Taken
 from launcher.config.validate import check_budget
 from models.base import DataError, Task
-from models.common.split import FILE, shared_groups
+from models.common.split import SPLIT_FILE, overlapping_groups
 from training.callbacks.base import TrainPlan
 
 MOST_LEFT_OUT = 0.1
@@ -51,11 +51,11 @@ def check_splits(task: Task, folder: Path) -> None:
             allowed="splits that share no sample",
             fix=fix,
         )
-    if shared := shared_groups(folder):
+    if shared := overlapping_groups(folder):
         more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
         raise DataError(
             f"{len(shared)} groups are in two splits: {', '.join(shared[:_NAMED])}{more}",
-            where=str(folder / FILE),
+            where=str(folder / SPLIT_FILE),
             allowed="each group in one of train, val and test",
             fix=fix,
         )

@@ -18,7 +18,7 @@ from launcher.config.resolved import Batching, CliArgs, Origin, Resolved, Value
 from launcher.config.schema import config_of, settings_class
 from launcher.config.selection import FIRST_RUN, Choice, choose, file_of
 from launcher.resume.resumed_settings import Base, typed_keys
-from models.catalog import is_own
+from models.catalog import is_custom
 from training.dotted import nested
 
 PRECEDENCE = (
@@ -176,7 +176,7 @@ def _size_notes(choice: Choice, values: Mapping[str, Value], machine: Machine) -
     """That nobody named the large size that a CPU is about to train, and what is quick there."""
     device = values["device"].value
     on_cpu = (machine.device if device == "auto" else device) == "cpu"
-    if not on_cpu or is_own(choice.family):
+    if not on_cpu or is_custom(choice.family):
         return
     size, smallest = values["model.size"], next(iter(config_of(choice.family).SIZES))
     if size.origin.layer == "family" and size.value != smallest:

@@ -13,7 +13,7 @@ from engines import settings as engines
 from launcher.config import custom_config
 from launcher.config.continual_settings import Continual
 from launcher.config.download_settings import Download
-from models.catalog import FAMILIES, is_own
+from models.catalog import FAMILIES, is_custom
 from training import settings as training
 from training.checkpoint.settings import Save
 from training.data.settings import Encodings, Loader
@@ -115,7 +115,7 @@ def config_of(family: str) -> Any:
 
     Raises SettingsError for such a task that cannot be used.
     """
-    if is_own(family):
+    if is_custom(family):
         return custom_config.config(family)
     return importlib.import_module(FAMILIES[family].config)
 

@@ -17,7 +17,7 @@ from launcher.config.resolved import STAGED, CliArgs
 from launcher.config.schema import config_of
 from launcher.config.staging import asked, declared
 from launcher.resume.resumed_settings import Base
-from models.catalog import FAMILIES, is_own
+from models.catalog import FAMILIES, is_custom
 
 _MAY_MOVE = ("engine.name", FOLDER)
 """Choices in which a run that goes on follows what is typed now."""
@@ -75,7 +75,7 @@ def choose(words: CliArgs, files: typed.Files, base: Base | None = None) -> Choi
 def _family(said: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
     """The model that was named, and what is wrong with it where it is a task of one's own."""
     entry = said.get("model.family")
-    if entry is None or not isinstance(entry.value, str) or not is_own(entry.value):
+    if entry is None or not isinstance(entry.value, str) or not is_custom(entry.value):
         return _one_of(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
     custom_task.search(said[FOLDER].value if FOLDER in said else None)
     try:
@@ -109,7 +109,7 @@ def _of_own(name: str, has_sizes: bool, said: Mapping[str, Entry]) -> Iterator[D
 
 def file_of(family: str) -> presets.FamilyFile:
     """What the program, or the class of a task of one's own, says of a family. Reads the disk."""
-    return custom_config.family_file(family) if is_own(family) else presets.family(family)
+    return custom_config.family_file(family) if is_custom(family) else presets.family(family)
 
 
 def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bool) -> str:

@@ -9,7 +9,7 @@ from launcher.config import custom_config, errors, yaml_source
 from launcher.config.entries import Entry, typed_list
 from launcher.config.nodes import Unreadable
 from launcher.config.resolved import STAGED, Value
-from models.catalog import FAMILIES, Stage, is_own, stages_of
+from models.catalog import FAMILIES, Stage, is_custom, stages_of
 
 KEY = "stages"
 
@@ -28,7 +28,7 @@ def asked(entry: Entry | None) -> tuple[str, ...]:
 
 def declared(family: str) -> tuple[Stage, ...]:
     """The stages of a family, or of a task of the person's own. Raises SettingsError."""
-    return custom_config.stages(family) if is_own(family) else stages_of(family)
+    return custom_config.stages(family) if is_custom(family) else stages_of(family)
 
 
 def chosen(names: Sequence[str], known: Sequence[Stage]) -> tuple[Stage, ...]:

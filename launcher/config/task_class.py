@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.config import custom_task
 from models.base import Context, Task
-from models.catalog import FAMILIES, is_own
+from models.catalog import FAMILIES, is_custom
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -19,7 +19,7 @@ def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
 
     Raises SettingsError where a task of the person's own cannot be used.
     """
-    if is_own(family):
+    if is_custom(family):
         return custom_task.load(family)
     module, _, name = FAMILIES[family].task.partition(":")
     built: Callable[[Any, Any, Context], Task] = getattr(import_module(module), name)

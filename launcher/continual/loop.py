@@ -304,12 +304,15 @@ def remove_folder(run: Path, number: int) -> None:
 
 def _copy_fitted_files(run: Path, task_files: Path) -> None:
     """Copy what the first task fitted, such as a tokenizer: every experience uses it."""
-    from models.common.split import FILE  # imports numpy
+    from models.common.split import SPLIT_FILE  # imports numpy
 
     for entry in run.iterdir():
         if not entry.is_file() or entry.is_symlink() or entry.name.startswith("."):
             continue
-        if not run_folder.is_record(entry.name) and entry.name not in (FILE, experiences.NAME):
+        if not run_folder.is_record(entry.name) and entry.name not in (
+            SPLIT_FILE,
+            experiences.NAME,
+        ):
             shutil.copyfile(entry, task_files / entry.name)
 
 

@@ -27,7 +27,7 @@ class Findings:
     format: str | None
     facts: Mapping[str, Any]
     """What the task tells of its data."""
-    shared_groups: Sequence[str] | None
+    overlapping_groups: Sequence[str] | None
     """Groups that lie in two splits; none is good. None: the task has no groups to compare."""
     sample: Mapping[str, Any]
     """Axes and type of each tensor in a batch of one sample."""
@@ -48,8 +48,14 @@ def look(path: str, form: str | None, resolved: Resolved) -> Findings:
 
 
 def _told(fault: DataError, path: str) -> Diagnostic:
-    where, allowed, fix = (text or None for text in (fault.where, fault.allowed, fault.fix))
-    return Diagnostic(fault.message, value=path, where=where, allowed=allowed, fix=fix)
+    return Diagnostic(
+        fault.message,
+        value=path,
+        where=fault.where or None,
+        allowed=fault.allowed or None,
+        did_you_mean=fault.did_you_mean or None,
+        fix=fault.fix or None,
+    )
 
 
 def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Findings:
@@ -57,7 +63,7 @@ def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Find
     import torch
 
     from models.base import Context, Pictured
-    from models.common.split import shared_groups
+    from models.common.split import overlapping_groups
     from training.data.samples import Samples
     from training.inspection import shapes
 
@@ -74,7 +80,7 @@ def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Find
         model=model_name(settings.model),
         format=form,
         facts=task.facts(),
-        shared_groups=shared_groups(folder),
+        overlapping_groups=overlapping_groups(folder),
         sample={name: told for name, told in shapes(first.batch).items() if "[" in str(told)},
         pictures=task.pictures() if isinstance(task, Pictured) else (),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config.schema import config_of
-from models.catalog import FAMILIES, is_own
+from models.catalog import FAMILIES, is_custom
 
 _EMBEDDED = "embedded:"
 
@@ -36,7 +36,7 @@ def recognise(path: str, family: str | None, place: str) -> list[Recognised]:
         return [Recognised(_embedded(path, asked, place), None)]
     if not _exists(path, place):
         raise SettingsError([_missing(path, place)])
-    if family is not None and is_own(family):
+    if family is not None and is_custom(family):
         return [Recognised(family, None)]
     if family is not None:  # it says best itself what it misses
         return [Recognised(family, _format(family, path, place))]
@@ -95,7 +95,7 @@ def _sets(family: str) -> Collection[str]:
     """The names of a family's data that needs no file; of a task of one's own its default alone."""
     default = getattr(config_of(family).Data(), "path", None)
     own = [default] if isinstance(default, str) and default.startswith(_EMBEDDED) else []
-    if is_own(family):
+    if is_custom(family):
         return own
     return dict.fromkeys((*own, *_formats(family).EMBEDDED))
 

@@ -20,7 +20,7 @@ from launcher.config.resolved import Origin, Value
 from launcher.config.schema import config_of
 from launcher.config.settings_file import read as read_file
 from launcher.run_folder import run_folder
-from models.catalog import FAMILIES, is_own
+from models.catalog import FAMILIES, is_custom
 
 _FITTED = ("machine", "engine", "solved")
 """What the program chose for the processes and the machine of then, and chooses anew now."""
@@ -115,7 +115,7 @@ def read(folder: Path, task_folder: object = None) -> Base:
     path = folder / run_folder.SETTINGS
     root = read_file(path)
     family = node_of(root, "model.family")
-    if family is not None and is_own(family.value):
+    if family is not None and is_custom(family.value):
         _find_own(path, root, family, task_folder)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} is not the settings of a run: it names no model family there is"

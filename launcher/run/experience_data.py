@@ -11,7 +11,7 @@ from launcher.config.unused_settings import Taken
 from launcher.run.experience import ExperienceSpec
 from launcher.run_folder.experiences import ExperienceFolder
 from models.base import Context, DataError, Joining, Task
-from models.common.split import sides
+from models.common.split import load_sides
 from training.data.loader import EvaluationBatches
 from training.data.mixture import Mixture
 from training.data.samples import Samples
@@ -71,13 +71,13 @@ def load_experience(
     if spec is None or not spec.number:
         return ExperienceData(0, first.data("train"), [first])
     assert context.folder is not None, "a continual run has a folder"
-    tasks, known = [first], sides(context.folder)
+    tasks, known = [first], load_sides(context.folder)
     for folder in spec.folders[1:]:
         own = replace(context, folder=folder.task_files, earlier=dict(known))
         task = _task(folder, settings, own)
         _join(task, first, world, is_new=folder is spec.folders[-1])
         tasks.append(task)
-        known |= sides(folder.task_files)
+        known |= load_sides(folder.task_files)
     new, least = tasks[-1].data("train"), spec.settings["min_samples"]
     if len(new) < least:
         raise DataError(

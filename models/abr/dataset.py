@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.abr.control import Control, band, others
-from models.abr.layout import CLASSES
+from models.abr.config import CLASSES
+from models.abr.noise_control import Control, band, others
 from models.abr.responses import CLASS_NAMES, LABELS, STATIC_NAMES, Responses
 from models.abr.statistics import Statistics
 from models.base import Batch, Draws, SplitName

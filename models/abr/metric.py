@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from models.abr.layout import CLASSES
-from models.abr.losses import TermSums, units
+from models.abr.config import CLASSES
+from models.abr.loss import TermSums, units
 from models.abr.responses import CLASS_NAMES
 from models.base import Batch
 

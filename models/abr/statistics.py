@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.layout import CLASSES
+from models.abr.config import CLASSES
 from models.abr.responses import Responses
-from models.common.split import write_whole
+from models.common.split import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | N
         return Statistics(**values)
     found = fit(responses, train)
     if path is not None:
-        write_whole(path, json.dumps(asdict(found), indent=1))
+        atomic_write(path, json.dumps(asdict(found), indent=1))
     return found
 
 

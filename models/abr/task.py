@@ -10,16 +10,12 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from models.abr.config import SIZES, Data, Model
-from models.abr.curriculum import Curriculum
 from models.abr.dataset import Dataset, Portion, Sample, collate, members
 from models.abr.embedded.patients import PATIENTS, read_patients
-from models.abr.losses import TERMS, TermSums, units
+from models.abr.loss import TERMS, Curriculum, TermSums, units
 from models.abr.metric import ResponseMetric
-from models.abr.network.flops import per_sample
-from models.abr.network.model import PEAK, Network
-from models.abr.pictures import level_series
-from models.abr.predictions import predict
-from models.abr.preview import show
+from models.abr.network.model import PEAK, Network, flops_per_sample
+from models.abr.preview import level_series, predict, show
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
@@ -34,9 +30,9 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import kernels
-from models.common.paths import unknown_embedded
-from models.common.split import keep, split_groups
+from models.common import attention_kernels
+from models.common.data_files import unknown_embedded
+from models.common.split import save_split, split_groups
 
 PATIENTS_OR_FILES = "abr has {} groups (patients or files)"
 LEVELS = "abr has {} groups (levels of one recording)"
@@ -76,7 +72,7 @@ class ResponseTask:
         else:
             self.split_by = data.split
             self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
-        kernels.check(context.attention, context.device)
+        attention_kernels.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self._dataset: Dataset | None = None
 
@@ -97,7 +93,7 @@ class ResponseTask:
         groups, what = self._groups(responses)
         splits = split_groups(groups, self.fraction, share, seed, what, self.context.earlier)
         if folder is not None:
-            keep(splits, folder, self.context.data_anew)
+            save_split(splits, folder, self.context.data_anew)
         statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
         self._dataset = Dataset(responses, groups, splits, statistics, self.control, seed)
         self.terms = self._dataset.terms
@@ -180,7 +176,7 @@ class ResponseTask:
 
     def flops_per_sample(self, model: Module) -> float | None:
         """See flops.per_sample."""
-        return per_sample(model)
+        return flops_per_sample(model)
 
     def facts(self) -> Mapping[str, Any]:
         """See Dataset.facts."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.base import DataError, SplitName
 
-FILE = "split.json"
+SPLIT_FILE = "split.json"
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
@@ -66,15 +66,15 @@ def _joined(
     used = [ids[i] for i in order[: max(1, round(fraction * len(ids)))]]
     fresh = [group for group in used if group not in earlier]
     held = max(1, int(share * len(fresh) + 1e-9))
-    sides: dict[SplitName, list[str]] = {
+    by_split: dict[SplitName, list[str]] = {
         "val": fresh[:held],
         "test": fresh[held : 2 * held],
         "train": fresh[2 * held :],
     }
     for group in used:
         if group in earlier:
-            sides[earlier[group]].append(group)
-    if empty := [name for name in SPLITS if not sides[name]]:
+            by_split[earlier[group]].append(group)
+    if empty := [name for name in SPLITS if not by_split[name]]:
         raise DataError(
             f"{' and '.join(empty)} would be empty: {what.format(len(used))}, of which "
             f"{len(fresh)} are new",
@@ -82,12 +82,12 @@ def _joined(
             allowed="at least one new group each for train, val and test",
             fix="more data, which joins what is there",
         )
-    return {name: sorted(sides[name]) for name in ("val", "test", "train")}
+    return {name: sorted(by_split[name]) for name in ("val", "test", "train")}
 
 
-def sides(folder: Path) -> dict[str, SplitName]:
+def load_sides(folder: Path) -> dict[str, SplitName]:
     """The side of each group of a split that was kept in `folder`; none where none was kept."""
-    path = folder / FILE
+    path = folder / SPLIT_FILE
     if not path.exists():
         return {}
     kept = json.loads(path.read_text(encoding="utf-8"))
@@ -105,13 +105,13 @@ def digest(splits: dict[SplitName, list[str]]) -> str:
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def keep(splits: dict[SplitName, list[str]], folder: Path, anew: bool = False) -> None:
+def save_split(splits: dict[SplitName, list[str]], folder: Path, anew: bool = False) -> None:
     """Write the split to the run folder, or find there that it is the same.
 
     Raises DataError if the run folder holds another split: the data is no longer what it was. With
     `anew` that is meant, and the split is replaced.
     """
-    path = folder / FILE
+    path = folder / SPLIT_FILE
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8"))["digest"] == digest(splits):
             return
@@ -124,15 +124,15 @@ def keep(splits: dict[SplitName, list[str]], folder: Path, anew: bool = False) -
             )
     counts = {name: len(groups) for name, groups in splits.items()}
     text = json.dumps({"digest": digest(splits), "counts": counts, **splits}, indent=1)
-    write_whole(path, text)
+    atomic_write(path, text)
 
 
-def shared_groups(folder: Path) -> list[str] | None:
+def overlapping_groups(folder: Path) -> list[str] | None:
     """The groups that stand in two splits of a run folder; None: no split is kept there.
 
     Reads the disk.
     """
-    path = folder / FILE
+    path = folder / SPLIT_FILE
     if not path.is_file():
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
@@ -140,7 +140,7 @@ def shared_groups(folder: Path) -> list[str] | None:
     return sorted({one for a, b in combinations(groups, 2) for one in a & b})
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write a file that is either not there or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

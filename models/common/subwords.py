@@ -9,13 +9,13 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
-from models.common.split import write_whole
+from models.common.split import atomic_write
 
-KEPT = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"
 """Its name in the run folder, and in a folder of transformers."""
 
 
-def fit_byte_level(
+def train_byte_bpe(
     texts: Iterable[str], size: int, specials: Sequence[str]
 ) -> tokenizers.Tokenizer:
     """Byte-level BPE of at most `size` entries; equal texts give an equal one.
@@ -37,7 +37,7 @@ def fit_byte_level(
     return found
 
 
-def read(path: Path, where: str = "model.tokenizer") -> tokenizers.Tokenizer:
+def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tokenizer:
     """That of a tokenizer.json. Reads from disk; raises DataError if it is none."""
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
@@ -49,12 +49,14 @@ def read(path: Path, where: str = "model.tokenizer") -> tokenizers.Tokenizer:
         ) from None
 
 
-def kept(folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
+def load_or_fit(
+    folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]
+) -> tokenizers.Tokenizer:
     """That of the run folder; fitted and kept there if it holds none yet. Touches disk."""
-    path = folder / KEPT if folder else None
+    path = folder / TOKENIZER_FILE if folder else None
     if path is not None and path.exists():
-        return read(path)
+        return load_tokenizer(path)
     found = fit()
     if path is not None:
-        write_whole(path, found.to_str(pretty=True))
+        atomic_write(path, found.to_str(pretty=True))
     return found

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from models.base import Draws, SplitName
-from models.common.faults import OnBad
-from models.common.paths import existing, no_format, unknown_embedded
+from models.common.data_files import OnBad, existing_path, unknown_embedded, unknown_format
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
 from models.doc_translation.model import IGNORE
@@ -128,7 +127,7 @@ def read(path: str, wanted: Wanted) -> Collection:
         return pages.read()
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
-    found = existing(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
+    found = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
     return _read_found(found, wanted)
 
 
@@ -138,4 +137,4 @@ def _read_found(path: Path, wanted: Wanted) -> Collection:
         return dota.read(path, wanted.layout.target, wanted.split, wanted.on_bad)
     if form == formats.PAIRS:
         return pairs.read(path, wanted.layout, wanted.on_bad)
-    raise no_format(path, formats.FORMATS)
+    raise unknown_format(path, formats.FORMATS)

@@ -11,7 +11,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.common.kernels import allowed
+from models.common.attention_kernels import attention_kernel
 from models.doc_translation.config import GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.vocabulary import Vocabulary
 
@@ -209,7 +209,7 @@ class DocTranslator(nn.Module):
         tokens. The pages, or their `memory`, must be given; all of a batch's pages have one size:
         `page_global` [batch, 3, pixels, pixels], `page_local` [batch, 3, height, width].
         """
-        with allowed(self.kernel):
+        with attention_kernel(self.kernel):
             if memory is None:
                 memory = self._look(page_global, page_local)
             if decoder_ids is None:

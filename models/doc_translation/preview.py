@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import Module
 
 from models.base import Picture, Predictions
-from models.common.chosen import few
+from models.common.fixed_samples import few_samples
 from models.doc_translation.dataset import Pages, Sample, collate
 from models.doc_translation.metric import Bleu, steds
 from models.doc_translation.model import greedy, texts
@@ -88,7 +88,7 @@ def predict(
     What is wanted is cut to as many tokens, so that BLEU and STEDS compare like with like.
     """
     vocabulary, count = pages.vocabulary, min(count, TOKENS)
-    samples: list[Sample] = few(pages, SHOWN)
+    samples: list[Sample] = few_samples(pages, SHOWN)
     batch = collate(samples, vocabulary.pad)
     memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
     written = texts(greedy(model, memory, count, vocabulary), vocabulary)

@@ -21,9 +21,9 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import kernels
-from models.common.split import keep, split_groups, write_whole
-from models.common.subwords import KEPT
+from models.common import attention_kernels
+from models.common.split import atomic_write, save_split, split_groups
+from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model, Size
 from models.doc_translation.dataset import SPLITS, Pages, Sample, Wanted, collate, read
@@ -51,7 +51,7 @@ class DocTranslationTask:
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Reads the settings; touches no file. Raises DataError for sizes that cannot be."""
-        kernels.check(context.attention, context.device)
+        attention_kernels.check_kernel(context.attention, context.device)
         self.context = context
         self.size = _sized(SIZES[model.size], model)
         self.dropout = model.dropout
@@ -85,7 +85,7 @@ class DocTranslationTask:
         self.splits = self._split(collection)
         folder = self.context.folder
         if folder is not None:
-            keep(self.splits, folder, self.context.data_anew)
+            save_split(self.splits, folder, self.context.data_anew)
             _keep_left_out(collection.left_out, folder)
         by_split = {name: _of(collection.pages, set(self.splits[name])) for name in SPLITS}
         self._vocabulary = self._fit_vocabulary(by_split["train"])
@@ -110,7 +110,7 @@ class DocTranslationTask:
     def _fit_vocabulary(self, pages: Sequence[Page]) -> Vocabulary:
         """That of the pretrained decoder, where it brings one along."""
         if self.pretrained is not None:
-            path = self.pretrained / "decoder" / KEPT
+            path = self.pretrained / "decoder" / TOKENIZER_FILE
             if path.is_file():
                 found = load(path)
                 self.size = replace(self.size, vocabulary=-(-found.size // 8) * 8)
@@ -238,4 +238,4 @@ def _keep_left_out(left_out: Sequence[tuple[str, str]], folder: Path) -> None:
     """Write what was left out into the run folder, once."""
     if left_out and not (folder / LEFT_OUT).exists():
         rows = [{"page": page, "why": why} for page, why in left_out]
-        write_whole(folder / LEFT_OUT, json.dumps(rows, indent=1, ensure_ascii=False))
+        atomic_write(folder / LEFT_OUT, json.dumps(rows, indent=1, ensure_ascii=False))

@@ -96,10 +96,10 @@ def _at_most(texts: Iterable[str], characters: int) -> Iterator[str]:
 
 def load(path: Path) -> Vocabulary:
     """The vocabulary of a tokenizer.json. Reads from disk; raises DataError if it is none."""
-    return Vocabulary(subwords.read(path, str(path)), str(path))
+    return Vocabulary(subwords.load_tokenizer(path, str(path)), str(path))
 
 
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> Vocabulary:
     """The vocabulary of the run folder; trained and kept there if it holds none yet."""
-    inner = subwords.kept(folder, lambda: train(texts, size).inner)
+    inner = subwords.load_or_fit(folder, lambda: train(texts, size).inner)
     return Vocabulary(inner, "model.vocabulary")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
-from models.base import Batch
-from models.eeg_text.scoring.generation import remembered, write
+from models.base import Batch, Picture, Predictions
+from models.common.fixed_samples import few_samples, spread_positions
+from models.eeg_text.batches import masked
+from models.eeg_text.dataset import MaskedSamples, TextSamples
+from models.eeg_text.metric import MaskedMetric, remembered, rouge1, told, word_errors, write
+from models.eeg_text.montage import INDICES, SLOTS
+from models.eeg_text.recordings import RATE_HZ, words
 from models.eeg_text.texts import Texts
 
 
@@ -38,3 +48,110 @@ def sentences(model: Module, batch: Batch, texts: Texts, device: torch.device) -
 def legible(text: str) -> str:
     """`text` without what could steer a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+SHOWN = 3
+
+
+def written(model: Module, samples: TextSamples, batch: Batch, device: torch.device) -> Predictions:
+    """What is written of the recordings of `batch`, `SHOWN` of `samples`. Collective."""
+    own = sentences(model, batch, samples.texts, device)
+    rows, pictures = [], []
+    places = spread_positions(len(samples), SHOWN)
+    for number, (place, text, read) in enumerate(zip(places, own, batch["text"], strict=True), 1):
+        item, found, wanted = (
+            samples.recordings.items[samples.numbers[place]],
+            words(text),
+            words(read),
+        )
+        errors = word_errors(found, wanted) / max(1, len(wanted))
+        rows.append((item.where, legible(read), text, rouge1(found, wanted), errors))
+        title = f"read:    {legible(read)}\nwritten: {text}"
+        caption = f"{item.where}, reader {item.subject}: EEG, what was read, what is written"
+        pictures.append(draw(f"eeg_{number}", samples.given(place), title, caption))
+    columns = ("recording", "read", "written", "rouge1", "word error rate")
+    return Predictions(columns, rows, pictures)
+
+
+def filled(model: Module, samples: MaskedSamples, length: int, device: torch.device) -> Predictions:
+    """What is told of hidden EEG, `SHOWN` of `samples`. One forward pass, collective."""
+    batch: dict[str, Any] = {
+        name: x.to(device) if isinstance(x, torch.Tensor) else x
+        for name, x in masked(few_samples(samples, SHOWN), length).items()
+    }
+    seen, valid = batch.get("seen", batch["eeg"]), batch.get("seen_mask", batch["eeg_mask"])
+    guess = model(seen, valid, batch["mask_target"]).float()
+    shown = torch.where(told(batch), guess, torch.nan).cpu().numpy()
+    rows, pictures = [], []
+    for row, place in enumerate(spread_positions(len(samples), SHOWN)):
+        item = samples.recordings.items[samples.numbers[place]]
+        scores = _scores(guess, batch, row)
+        rows.append((item.where, item.subject, *scores))
+        eeg = batch["eeg"][row].cpu().numpy()
+        eeg, own = (x[: int(batch["eeg_mask"][row].sum())] for x in (eeg, shown[row]))
+        title = f"{item.where}\nhidden EEG as it is told: R2 {scores[0]:.3f}"
+        caption = f"{item.where}, reader {item.subject}: EEG, and hidden EEG as it is told (red)"
+        pictures.append(draw(f"eeg_{row + 1}", eeg, title, caption, own))
+    columns = ("recording", "reader", "masked_r2", "interpolation_r2")
+    return Predictions(columns, rows, pictures)
+
+
+def _scores(guess: torch.Tensor, batch: Batch, row: int) -> tuple[float, float]:
+    """Of one sample: the R² of what was told, and that of straight lines."""
+    own = {name: x[row : row + 1] for name, x in batch.items() if isinstance(x, torch.Tensor)}
+    metric = MaskedMetric()
+    found = metric.result(metric.counts(guess[row : row + 1], own).cpu())
+    return found["val_masked_r2"], found["val_interpolation_r2"]
+
+
+WIDTH, ROW, LEFT, TOP, BOTTOM = 1000, 26, 150, 40, 30
+PER_REGION = 2
+_INK, _TRACE, _GUESS, _LINE = (20, 20, 20), (31, 92, 153), (194, 65, 12), (222, 222, 222)
+
+
+def draw(
+    name: str, eeg: np.ndarray, title: str, caption: str, guess: np.ndarray | None = None
+) -> Picture:
+    """A picture of `eeg` [time, 105] in standard deviations; six of them are a row high.
+
+    `guess`, alike, is drawn over it in red; NaN is left out.
+    """
+    rows = [
+        (region, channel)
+        for region, channels in INDICES.items()
+        for channel in _moving(eeg, channels)[:PER_REGION]
+    ]
+    image = Image.new("RGB", (WIDTH, TOP + ROW * max(1, len(rows)) + BOTTOM), "white")
+    pen = ImageDraw.Draw(image)
+    font = ImageFont.load_default()
+    printable = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
+    lines = "\n".join(line[:120] for line in printable.split("\n"))
+    pen.text((LEFT, 8), lines, fill=_INK, font=font)
+    x = LEFT + np.arange(len(eeg)) * (WIDTH - LEFT - 20) / max(1, len(eeg) - 1)
+    for number, (region, channel) in enumerate(rows):
+        middle = TOP + ROW * (number + 0.5)
+        pen.line([(LEFT, middle), (WIDTH - 20, middle)], fill=_LINE)
+        pen.text((8, middle - 6), f"{region} {SLOTS[channel]}", fill=_INK, font=font)
+        y = middle - eeg[:, channel] * ROW / 6
+        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_TRACE)
+        if guess is not None:
+            over = middle - guess[:, channel] * ROW / 6
+            told = np.flatnonzero(np.isfinite(over))
+            for part in np.split(told, np.flatnonzero(np.diff(told) > 1) + 1):
+                pen.line(list(zip(x[part].tolist(), over[part].tolist(), strict=True)), fill=_GUESS)
+    _scale(pen, font, x, image.height - BOTTOM)
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return Picture(name, caption, stream.getvalue())
+
+
+def _moving(eeg: np.ndarray, channels: tuple[int, ...]) -> list[int]:
+    """Those of `channels` that were recorded."""
+    return [channel for channel in channels if eeg[:, channel].any()]
+
+
+def _scale(pen: ImageDraw.ImageDraw, font: object, x: np.ndarray, top: float) -> None:
+    """A mark at every fifth of a second."""
+    for sample in range(0, len(x), RATE_HZ // 5):
+        pen.line([(x[sample], top), (x[sample], top + 5)], fill=_INK)
+        pen.text((x[sample] - 8, top + 8), f"{sample / RATE_HZ:.1f} s", fill=_INK, font=font)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from models.common.faults import OnBad
+from models.common.data_files import OnBad
 
 RATE_HZ = 500
 

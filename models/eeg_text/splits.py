@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.base import DataError, SplitName
-from models.common.split import SPLITS, keep, split_groups
+from models.common.split import SPLITS, save_split, split_groups
 from models.eeg_text.recordings import Item
 
 GROUPS = "eeg_text has {} groups (sentences, or blocks of recordings)"
@@ -24,7 +24,7 @@ class Parts:
     """Empty where readers are not held out."""
     numbers: dict[SplitName, list[int]]
 
-    def keep(self, folder: Path | None, anew: bool) -> None:
+    def save(self, folder: Path | None, anew: bool) -> None:
         """Write the split to the run folder, or find that it is the same. Raises DataError."""
         if folder is None:
             return
@@ -32,7 +32,7 @@ class Parts:
             name: [*self.groups[name], *(_READER + r for r in self.readers.get(name, ()))]
             for name in SPLITS
         }
-        keep(named, folder, anew)
+        save_split(named, folder, anew)
 
 
 def divide(

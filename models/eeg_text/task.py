@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,19 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common.chosen import few
-from models.common.kernels import check
-from models.eeg_text import batches, corpus, pictures, predictions, preview
+from models.common.attention_kernels import check_kernel
+from models.common.fixed_samples import few_samples
+from models.common.split import SPLITS
+from models.eeg_text import batches, preview
+from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import MaskedSamples, Rules, TextSamples
-from models.eeg_text.facts import Seen
-from models.eeg_text.inputs import TextInputs
-from models.eeg_text.network import flops, weights
-from models.eeg_text.network.model import EegText, MaskedEeg
+from models.eeg_text.metric import MaskedMetric, TextMetric, told
+from models.eeg_text.network import weights
+from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
+from models.eeg_text.noise_control import retrieval_band
+from models.eeg_text.readers import files
 from models.eeg_text.recordings import Reading, Recordings
-from models.eeg_text.scoring.masked_metric import MaskedMetric, told
-from models.eeg_text.scoring.text_metric import TextMetric
 from models.eeg_text.splits import Parts, divide
 from models.eeg_text.texts import Texts
 from models.eeg_text.tokenizer import Tokenizer, fit
@@ -72,7 +74,7 @@ class EegTextTask:
                 where="model.encoder",
                 allowed="one of them: model.start has an encoder, too",
             )
-        check(context.attention, context.device)
+        check_kernel(context.attention, context.device)
         self._recordings: Recordings | None = None
         self._parts: Parts | None = None
         self._texts: Texts | None = None
@@ -86,13 +88,13 @@ class EegTextTask:
 
         Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
-        recordings = corpus.read(self.path, self.reading)
+        recordings = files.read(self.path, self.reading)
         if self.writes:
-            corpus.check_text(recordings)
+            files.check_text(recordings)
         context = self.context
         share, seed, earlier = context.eval_share, context.seed, context.earlier
         self._parts = divide(recordings.items, self.split, self.fraction, share, seed, earlier)
-        self._parts.keep(context.folder, context.data_anew)
+        self._parts.save(context.folder, context.data_anew)
         self._recordings = recordings
         if self.writes:
             by_group = {item.group: item.text or "" for item in reversed(recordings.items)}
@@ -136,7 +138,7 @@ class EegTextTask:
             masked = MaskedEeg(self.size, self.samples, self.dropout, kernel)
             if self.recomputes_regions:
                 masked.encoder.recompute_regions()
-            self._flops = flops.per_sample(masked, tokens, 0)
+            self._flops = flops_per_sample(masked, tokens, 0)
             return masked
         model = EegText(self.size, self.samples, self.tokenizer.pad, self.dropout, kernel)
         if self.recomputes_regions:
@@ -147,8 +149,8 @@ class EegTextTask:
             self.loaded = weights.load("model.encoder", model.encoder, self.encoder, "encoder.")
         if self.is_frozen:
             model.freeze_encoder(self.top_learns)
-        self._flops = flops.per_sample(model, tokens, self.texts.mean_length)
-        self._flops_encoded = flops.per_sample(model, tokens, self.texts.mean_length, True)
+        self._flops = flops_per_sample(model, tokens, self.texts.mean_length)
+        self._flops_encoded = flops_per_sample(model, tokens, self.texts.mean_length, True)
         return model
 
     def data(self, split: SplitName) -> TextSamples | MaskedSamples:
@@ -230,14 +232,14 @@ class EegTextTask:
         """What is written of validation recordings, or told of hidden EEG. Collective."""
         samples, device = self.data("val"), self.context.device
         if isinstance(samples, TextSamples):
-            return predictions.written(model, samples, self._few("val"), device)
-        return predictions.filled(model, samples, self.samples, device)
+            return preview.written(model, samples, self._few("val"), device)
+        return preview.filled(model, samples, self.samples, device)
 
     def _few(self, split: SplitName) -> Batch:
-        return self.collate(few(self.data(split), predictions.SHOWN))
+        return self.collate(few_samples(self.data(split), preview.SHOWN))
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See flops.per_sample."""
+        """See model.per_sample."""
         return self._flops  # kept from build(): an engine may have cut the weights since
 
     def pictures(self) -> Sequence[Picture]:
@@ -250,7 +252,7 @@ class EegTextTask:
         item = self.recordings.items[samples.numbers[index]]
         title = item.text or item.group
         caption = f"{item.where}, reader {item.subject}: {title}"
-        return pictures.draw(f"eeg-{index}", samples.given(index), title, caption)
+        return preview.draw(f"eeg-{index}", samples.given(index), title, caption)
 
     def facts(self) -> Mapping[str, Any]:
         """See facts.py; and what was taken over of another run's encoder."""
@@ -261,3 +263,53 @@ class EegTextTask:
 
 def _path(word: str | None) -> Path | None:
     return None if word is None else Path(word).expanduser()
+
+
+_LARGEST_R2 = 0.02
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What setup found."""
+
+    recordings: Recordings
+    parts: Parts
+    samples: int
+    """Of the longest sample that is used."""
+    texts: Texts | None
+    control: str
+
+    def facts(self) -> dict[str, Any]:
+        """Counts, splits, what was left out; in a noise control the band of chance."""
+        items = self.recordings.items
+        times = [item.samples for item in items]
+        kept = sum(min(time, self.samples) for time in times) / sum(times)
+        facts: dict[str, Any] = {
+            "source": self.recordings.name,
+            "format": self.recordings.form,
+            "unit": self.recordings.unit,
+            "groups": {name: len(self.parts.groups[name]) for name in SPLITS},
+            "samples": {name: len(self.parts.numbers[name]) for name in SPLITS},
+            "readers": len({item.subject for item in items}),
+            "time_kept": round(kept, 4),
+            **{name: count for name, count in self.recordings.left_out.items() if count},
+            **self.recordings.notes,
+        }
+        if self.texts is not None:
+            facts["tokenizer"] = self.texts.tokenizer.name
+            facts["candidates"] = self.texts.candidate_count
+            facts |= {"texts_cut": self.texts.cut} if self.texts.cut else {}
+        if self.control == "noise":
+            facts["control"] = self._control()
+        return facts
+
+    def _control(self) -> dict[str, dict[str, float]]:
+        """The band of each metric outside which the noise control tells a leak."""
+        if self.texts is None:
+            return {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
+        sentences = len(self.parts.groups["val"])
+        return {
+            "val_retrieval": retrieval_band(self.texts.candidate_count, sentences),
+            # Of two comparisons the worse one counts: by chance a gain lies below 0, not above.
+            "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
+        }

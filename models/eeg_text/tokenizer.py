@@ -95,10 +95,10 @@ def fit(word: str, texts: Iterable[str], most: int, folder: Path | None) -> Toke
         return ByteTokenizer()
     if word == "bpe":
         specials = (START, PAD, END, HIDDEN)
-        inner = subwords.kept(folder, lambda: subwords.fit_byte_level(texts, most, specials))
+        inner = subwords.load_or_fit(folder, lambda: subwords.train_byte_bpe(texts, most, specials))
     else:
         path = Path(word).expanduser()
-        inner = subwords.read(path / subwords.KEPT if path.is_dir() else path)
+        inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)
     found = BpeTokenizer(inner, word)
     if found.size > most:
         raise DataError(

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError, SplitName
-from models.common import paths
-from models.common.faults import Faults, OnBad
-from models.common.paths import existing, unknown_embedded
+from models.common import data_files
+from models.common.data_files import BadRecords, OnBad, existing_path, unknown_embedded
 from models.common.split import SPLITS
 from models.event_seg.formats import ASIDE, EMBEDDED, FORMATS, recognise
 from models.event_seg.readers.hdf5 import LEGAL, SUFFIX
@@ -22,16 +21,16 @@ from models.event_seg.splits import Parts
 from models.event_seg.windows import Rules, Windows
 
 
-def recordings(path: Path, told: Told, faults: Faults) -> tuple[list[Recording], int]:
+def recordings(path: Path, told: Told, faults: BadRecords) -> tuple[list[Recording], int]:
     """The recordings in a file or folder, by name, and how many files are none.
 
     A recording of a folder that cannot be used goes to `faults`. Raises DataError where there is
     none, and where sensors differ.
     """
-    files = paths.files(path)
+    files = data_files.files(path)
     chosen = [file for file in files if recognise(file)]
     if not chosen:
-        raise paths.no_format(path, FORMATS)
+        raise data_files.unknown_format(path, FORMATS)
     found: list[Recording] = []
     for file in chosen:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
@@ -81,9 +80,9 @@ def read_files(path: str, told: Told, on_bad: OnBad) -> tuple[Sequence[Recording
     """The recordings that `data.path` names, and what was left out. Raises DataError."""
     from models.event_seg.dataset import recordings
 
-    faults = Faults("recordings")
-    found, others = recordings(existing(path, "; ".join(FORMATS)), told, faults)
-    skipped = faults.settle(on_bad, len(found))
+    faults = BadRecords("recordings")
+    found, others = recordings(existing_path(path, "; ".join(FORMATS)), told, faults)
+    skipped = faults.finish(on_bad, len(found))
     if not found:
         raise DataError(
             f"'{path}' holds no recording that can be used",
@@ -91,7 +90,7 @@ def read_files(path: str, told: Told, on_bad: OnBad) -> tuple[Sequence[Recording
             allowed="; ".join(FORMATS),
         )
     left_out: dict[str, Any] = {"skipped_recordings": skipped, "ignored_files": others}
-    return found, left_out | ({"skipped": faults.told()} if skipped else {})
+    return found, left_out | ({"skipped": faults.examples()} if skipped else {})
 
 
 def is_labelled(recordings: Sequence[Recording], path: str, objective: str) -> bool:

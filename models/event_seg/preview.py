@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Picture, Predictions
-from models.common.chosen import few
+from models.common.fixed_samples import few_samples
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.windows import Sample, Windows, collate
 
@@ -90,7 +90,7 @@ INPUTS = ("events", "mask", "mass", "hidden")
 
 def predict(model: Module, windows: Windows, device: torch.device) -> Predictions:
     """Windows spread over a split, each with its scores. One forward pass, collective."""
-    samples: list[Sample] = few(windows, SHOWN)
+    samples: list[Sample] = few_samples(windows, SHOWN)
     batch = {key: x.to(device) for key, x in collate(samples).items() if key in INPUTS}
     metric = MassMetric() if windows.rules.is_masked else EdgeMetric()
     given = [batch[key] for key in ("events", "mass", "hidden", "mask") if key in batch]

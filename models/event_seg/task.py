@@ -18,7 +18,7 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common.split import keep
+from models.common.split import save_split
 from models.event_seg import dataset, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
@@ -69,7 +69,7 @@ class EventSegTask:
         share, seed = self.context.eval_share, self.context.seed
         split = split_recordings(recordings, self.fraction, share, seed, self.context.earlier)
         if self.context.folder is not None:
-            keep(split.groups, self.context.folder, self.context.data_anew)
+            save_split(split.groups, self.context.folder, self.context.data_anew)
         rules = Rules(self.downsample, self.size.crop, self.control, seed, not is_labelled)
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **left_out}

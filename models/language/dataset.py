@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.base import DataError, SplitName
-from models.common.faults import OnBad
-from models.common.paths import unknown_embedded
+from models.common.data_files import OnBad, unknown_embedded
 from models.language.formats import EMBEDDED
 from models.language.noise_control import dialogue_chance, permuted, text_chance, with_true_answers
 from models.language.readers.corpus import Corpus, from_records, read_corpus

@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from models.base import DataError
-from models.common.split import write_whole
+from models.common.split import atomic_write
 from models.language.config import Size
 from models.language.model import NORM_EPSILON, ROTARY_BASE
 from models.language.tokens import bpe
@@ -117,7 +117,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int) -> None:
         "eos_token": tokenizer.end,
         "pad_token": tokenizer.pad,
     }
-    write_whole(folder / _TOKENIZER, inner.to_str(pretty=True))
+    atomic_write(folder / _TOKENIZER, inner.to_str(pretty=True))
     told = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{name: inner.id_to_token(n) for name, n in numbers.items() if n is not None},
@@ -190,4 +190,4 @@ def _letters() -> list[str]:
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

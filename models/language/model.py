@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common import kernels
+from models.common import attention_kernels
 from models.language.config import Size
 from models.language.head import Head
 
@@ -78,7 +78,7 @@ class Attention(nn.Module):
             # Not `enable_gqa`: on the CPU it falls back to the kernel that keeps all scores.
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        with kernels.allowed(self.kernel):
+        with attention_kernels.attention_kernel(self.kernel):
             mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, time, width))
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
-from models.common import kernels
+from models.common import attention_kernels
 from models.language.head import CHUNK, IGNORE, token_scores
 from models.language.model import Shape, matrix_elements
 
@@ -35,7 +35,7 @@ class Pretrained(nn.Module):
         measure: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As Transformer.forward; `attention_mask` [batch, time] is True where a token stands."""
-        with kernels.allowed(self.kernel):
+        with attention_kernels.attention_kernel(self.kernel):
             output = self.inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         if labels is None:
             return output.logits

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
 from models.base import Picture, Predictions
-from models.common.chosen import spread
+from models.common.fixed_samples import spread_positions
 from models.language.dataset import Dataset
 from models.language.head import IGNORE
 from models.language.rows import Row
@@ -108,7 +108,7 @@ def predict(model: Module, dataset: Dataset, device: torch.device) -> Prediction
     As many forward passes as the longest text that is wanted has tokens. Collective.
     """
     samples, tokenizer = dataset.split("val"), dataset.tokenizer
-    rows = [_cut(dataset, place) for place in spread(len(samples), SHOWN)]
+    rows = [_cut(dataset, place) for place in spread_positions(len(samples), SHOWN)]
     count = max(len(wanted) for _, _, wanted in rows)
     written = continue_tokens(
         model, [prompt for _, prompt, _ in rows], count, pad=tokenizer.pad, device=device, seed=None

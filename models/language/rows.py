@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.base import DataError, Draws
-from models.common.faults import Faults, OnBad
+from models.common.data_files import BadRecords, OnBad
 from models.language.head import IGNORE
 from models.language.readers.index import Texts
 from models.language.tokens.encoded import Encoded
@@ -219,14 +219,14 @@ class Dialogues:
         prompts, said = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
         # The last token is only predicted; at least one of the prompt must remain.
         room = length + 1 - said
-        faults = Faults()
+        faults = BadRecords()
         for i in np.flatnonzero(room < 1):
             faults.add(
                 names[pairing.requests[i]],
                 f"the answer has {said[i]} tokens; data.seq_len {length} fits {length}",
             )
         fits = room >= 1
-        self.skipped = faults.settle(on_bad, int(fits.sum()))
+        self.skipped = faults.finish(on_bad, int(fits.sum()))
         if len(fits) and not fits.any():
             raise DataError(
                 f"no answer fits in data.seq_len {length}",

@@ -20,8 +20,8 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import kernels
-from models.common.split import keep, split_groups
+from models.common import attention_kernels
+from models.common.split import save_split, split_groups
 from models.language import hugging_face, pretrained
 from models.language.config import SIZES, Data, Model, Size
 from models.language.dataset import Dataset, Rules, members, read
@@ -60,7 +60,7 @@ class LanguageTask:
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
         self.answers = None if self.path.startswith("embedded:") else data.answers
         self.fraction, self.length = data.fraction, data.seq_len
-        kernels.check(context.attention, context.device)
+        attention_kernels.check_kernel(context.attention, context.device)
         self._local: Tokenizer | None = None
         self._dataset: Dataset | None = None
         self._shape: Shape | None = None
@@ -82,7 +82,7 @@ class LanguageTask:
         groups, earlier = corpus.index.groups, self.context.earlier
         splits = split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
         if self.context.folder is not None:
-            keep(splits, self.context.folder, self.context.data_anew)
+            save_split(splits, self.context.folder, self.context.data_anew)
         chosen = members(corpus, splits)
         del splits  # a text for each group
         tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])

@@ -13,7 +13,7 @@ HEAD = """\
 import torch
 from pydantic import BaseModel
 from torch import nn
-from models.own import OwnTask
+from models.custom import CustomTask
 
 """
 BODY = """\
@@ -28,7 +28,7 @@ BODY = """\
         return {"loss": error.square().sum()}
 """
 LINE = """\
-class Line(OwnTask):
+class Line(CustomTask):
     defaults = {"train.epochs": 2, "train": {"micro_batch": 4}}
 
     class Model(BaseModel):

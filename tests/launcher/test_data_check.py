@@ -18,7 +18,7 @@ import json
 from models.base import Picture
 from models.common.split import keep
 
-class Line(OwnTask):
+class Line(CustomTask):
     class Data(BaseModel):
         path: str = "embedded:line"
         shared: bool = False

@@ -62,7 +62,7 @@ def test_another_folder_is_named_in_the_command_that_trains_it(here, capsys):
 def test_a_file_and_its_class_are_called_as_python_people_do(here, capsys, word, module, model):
     assert main(["new-task", word]) == 0
     assert capsys.readouterr().out.split()[1] == f"{module}.py"
-    assert f"class {model}(OwnTask):" in (here / f"{module}.py").read_text()
+    assert f"class {model}(CustomTask):" in (here / f"{module}.py").read_text()
 
 
 def test_nothing_is_written_over(here, capsys):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from launcher.config.task_class import task_class
 from models.base import Context, Predictions, Predicts, Task
-from models.common.chosen import Fixed, few, spread
+from models.common.fixed_samples import FixedDraws, few_samples, spread_positions
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
     "event_seg": ("event_seg", {}, {}, 4),
@@ -55,7 +55,7 @@ def predicted(task: Any, model: torch.nn.Module) -> Predictions:
 def learn(task: Task, model: torch.nn.Module) -> None:
     """A few steps on one batch, far too large: what the model gives is another thing then."""
     model.train()
-    batch = task.collate(few(task.data("train"), 4))
+    batch = task.collate(few_samples(task.data("train"), 4))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(8):
         total = task.loss(model, batch).sum
@@ -89,7 +89,7 @@ def test_a_few_samples_are_shown_and_what_is_shown_is_what_the_model_gives_now(c
 
 
 def test_samples_are_spread_over_a_split_however_small_it_is():
-    assert spread(1, 4) == [0]
-    assert spread(3, 4) == [0, 1, 2]
-    assert spread(101, 3) == [0, 50, 100]
-    assert Fixed().rng().random() == Fixed().rng().random()
+    assert spread_positions(1, 4) == [0]
+    assert spread_positions(3, 4) == [0, 1, 2]
+    assert spread_positions(101, 3) == [0, 50, 100]
+    assert FixedDraws().rng().random() == FixedDraws().rng().random()

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from models.own import OwnTask
+from models.custom import CustomTask
 
 MIB = 2**20
 KIND, _, AMOUNT = os.environ.get("HUNGER", "").partition(" ")
@@ -34,7 +34,7 @@ def eat(rows):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-class Hungry(OwnTask):
+class Hungry(CustomTask):
     defaults: ClassVar = {"train.micro_batch": 8, "train.accumulation": 2, "train.max_steps": 12}
 
     def samples(self, split):

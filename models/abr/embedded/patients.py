@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.abr.config import CLASSES, POINTS
 from models.abr.embedded import waves
 from models.abr.formats import EMBEDDED
-from models.abr.layout import CLASSES, POINTS
 from models.abr.responses import LABELS, Origin, Responses
 from models.common import cache
 

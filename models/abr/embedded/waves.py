@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.layout import POINTS
+from models.abr.config import POINTS
 
 STEP_MS = 0.05
 TIME_MS = np.arange(POINTS) * STEP_MS

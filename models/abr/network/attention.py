@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.abr.layout import RELATIVE
-from models.common.kernels import allowed
+from models.abr.config import RELATIVE
+from models.common.attention_kernels import attention_kernel
 
 
 class Attention(nn.Module):
@@ -34,7 +34,7 @@ class Attention(nn.Module):
         added = None if positions is None else self._distances(query, positions)
         # What is added to the scores has a gradient, which no flash kernel gives.
         kernel = "auto" if self.kernel == "flash" and added is not None else self.kernel
-        with allowed(kernel):
+        with attention_kernel(kernel):
             mixed = F.scaled_dot_product_attention(query, key, value, added)
         return self.output(mixed.transpose(1, 2).flatten(2))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.abr.layout import CONDITION, STATIC
+from models.abr.config import CONDITION, STATIC
 
 STRENGTH = 0.1
 ABSENT = 0.15

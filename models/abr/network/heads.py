@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.abr.config import Size
-from models.abr.layout import CLASSES, POINTS
+from models.abr.config import CLASSES, POINTS, Size
 from models.abr.network.attention import EncoderLayer
 from models.abr.network.convolution import AttentionPooling, TimeConv
 

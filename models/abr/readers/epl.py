@@ -13,12 +13,9 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.readers.analysed import Analysed, read_analysed
-from models.abr.readers.points import to_points
-from models.abr.responses import Origin, Row
+from models.abr.responses import Origin, Row, to_points
 from models.base import DataError
-from models.common.faults import Faults
-from models.common.paths import unreadable
+from models.common.data_files import BadRecords, unreadable_file
 
 MAGIC = b":RUN-"
 WINDOW_MS = 8.5
@@ -48,8 +45,8 @@ class Series:
 class EplReader:
     """Rows of level series; `silent_levels` counts columns of nothing but zeros."""
 
-    def __init__(self, faults: Faults) -> None:
-        self.diagnostics = faults
+    def __init__(self, bad_records: BadRecords) -> None:
+        self.bad_records = bad_records
         self.silent_levels = 0
         self.raters = 0
 
@@ -63,7 +60,7 @@ class EplReader:
             series = read_series(path)
             marked = [read_analysed(other) for other in analysed_files(path)]
         except DataError as fault:
-            self.diagnostics.add(fault.where or name, fault.message)
+            self.bad_records.add(fault.where or name, fault.message)
             return
         self.raters += len(marked)
         raters: list[Analysed | None] = [*marked] or [None]
@@ -101,7 +98,7 @@ def read_series(path: Path) -> Series:
             samples = WINDOW_MS / step_ms
             rows = [_row(line, path, n) for n, line in enumerate(_needed(text, samples), start=1)]
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable_file(path, error) from None
     if len(rows) < int(samples):
         raise _fault(
             path, f"is cut short: {len(rows)} of the {int(samples)} samples of {WINDOW_MS} ms"
@@ -165,3 +162,44 @@ def _labels(rater: Analysed, level: float) -> dict[str, float]:
 
 def _fault(path: Path, what: str) -> DataError:
     return DataError(what, where=str(path))
+
+
+LATENCY, AMPLITUDE = "P5 Latency", "P5 Amplitude"
+_THRESHOLD = re.compile(r"^Threshold \(dB SPL\):\s*(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """One rater on one file."""
+
+    threshold: float
+    """In dB SPL; NaN where none was given, infinity where no level had a response."""
+    peaks: dict[float, tuple[float, float]]
+    """By level: latency in ms, negative where there is no wave V, and amplitude in µV."""
+
+
+def read_analysed(path: Path) -> Analysed:
+    """What stands in `path`. Reads the disk. Raises DataError."""
+    try:
+        text = path.read_text(encoding="iso-8859-1")
+    except OSError as error:
+        raise unreadable_file(path, error) from None
+    found = _THRESHOLD.search(text)
+    if found is None:
+        raise DataError("has no line 'Threshold (dB SPL): …'", where=str(path))
+    word = found[1]
+    table = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    heads = [cell.strip() for cell in table[0]] if table else []
+    if not {"Level", LATENCY, AMPLITUDE} <= set(heads):
+        raise DataError(
+            f"has no table with the columns Level, {LATENCY} and {AMPLITUDE}", where=str(path)
+        )
+    columns = [heads.index(name) for name in ("Level", LATENCY, AMPLITUDE)]
+    try:
+        threshold = nan if word == "None" else float(word)
+        rows = [[float(cells[column]) for column in columns] for cells in table[1:]]
+    except (ValueError, IndexError):
+        raise DataError(
+            "holds what is no number, or a row that is cut short", where=str(path)
+        ) from None
+    return Analysed(threshold, {level: (latency, height) for level, latency, height in rows})

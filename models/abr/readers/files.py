@@ -9,8 +9,7 @@ from models.abr import formats
 from models.abr.readers import epl, recordings, table
 from models.abr.responses import Responses, Row, collect
 from models.base import DataError
-from models.common.faults import Faults, OnBad
-from models.common.paths import existing, no_format
+from models.common.data_files import BadRecords, OnBad, existing_path, unknown_format
 
 Reader = epl.EplReader | table.TableReader | recordings.RecordingReader
 _ORIGINS = {
@@ -22,10 +21,12 @@ _ORIGINS = {
 
 def read_responses(path: str, on_bad: OnBad, averaging: recordings.Averaging) -> Responses:
     """The responses of the file or folder `path`. Reads the disk. Raises DataError."""
-    root = existing(path, "a file or folder of responses, embedded:patients, embedded:few-patients")
+    root = existing_path(
+        path, "a file or folder of responses, embedded:patients, embedded:few-patients"
+    )
     found = list(formats.recognised(root))
     if not found:
-        raise no_format(root, formats.FORMATS)
+        raise unknown_format(root, formats.FORMATS)
     words = list(dict.fromkeys(word for _, word in found))
     if len(words) > 1:
         raise DataError(
@@ -34,19 +35,19 @@ def read_responses(path: str, on_bad: OnBad, averaging: recordings.Averaging) ->
             allowed="one format, and so one species and one window of time",
             fix="keep animals (EPL text) and people (tables, recordings) in folders of their own",
         )
-    faults = Faults("responses" if words == [formats.TABLE] else "files and levels")
-    reader = _reader(words[0], faults, averaging)
-    responses = collect(_rows(reader, root, found), _ORIGINS[words[0]], faults, on_bad)
+    bad_records = BadRecords("responses" if words == [formats.TABLE] else "files and levels")
+    reader = _reader(words[0], bad_records, averaging)
+    responses = collect(_rows(reader, root, found), _ORIGINS[words[0]], bad_records, on_bad)
     responses.left_out.update({k: v for k, v in vars(reader).items() if isinstance(v, int)})
     return responses
 
 
-def _reader(word: str, faults: Faults, averaging: recordings.Averaging) -> Reader:
+def _reader(word: str, bad_records: BadRecords, averaging: recordings.Averaging) -> Reader:
     if word == formats.EPL:
-        return epl.EplReader(faults)
+        return epl.EplReader(bad_records)
     if word == formats.TABLE:
-        return table.TableReader(faults)
-    return recordings.RecordingReader(faults, averaging)
+        return table.TableReader(bad_records)
+    return recordings.RecordingReader(bad_records, averaging)
 
 
 def _rows(reader: Reader, root: Path, found: list[tuple[Path, str]]) -> Iterator[Row]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.readers.average import Average
 from models.abr.responses import Origin, Row
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.data_files import BadRecords
 
 if TYPE_CHECKING:
     from mne.io import BaseRaw
+from models.abr.responses import to_points
 
 SUFFIXES = (".edf", ".set")
 BAND_HZ = (100.0, 3000.0)
@@ -46,8 +46,8 @@ class Averaging:
 class RecordingReader:
     """Rows of recordings; counts what averaging left out."""
 
-    def __init__(self, faults: Faults, averaging: Averaging) -> None:
-        self.diagnostics, self.averaging = faults, averaging
+    def __init__(self, bad_records: BadRecords, averaging: Averaging) -> None:
+        self.bad_records, self.averaging = bad_records, averaging
         self.rejected = 0
         self.over = 0
         """Good sweeps behind the last that made a response."""
@@ -62,14 +62,11 @@ class RecordingReader:
             channel = _channel(raw, self.averaging.channel, path)
             _check_rate(raw, path)
         except DataError as fault:
-            self.diagnostics.add(
-                fault.where or name,
-                fault.message + (f" ({fault.allowed})" if fault.allowed else ""),
-            )
+            self.bad_records.add(fault.where or name, fault.message)
             return
         kinds = _stimuli(raw)
         if not kinds:
-            self.diagnostics.add(name, "has no annotation that could be a stimulus")
+            self.bad_records.add(name, "has no annotation that could be a stimulus")
         for kind, onsets in kinds.items():
             yield from self._responses(raw, channel, kind, onsets, name)
 
@@ -95,7 +92,7 @@ class RecordingReader:
                 average = Average(rate, WINDOW_MS)
         self.over += average.sweeps
         if not found:
-            self.diagnostics.add(
+            self.bad_records.add(
                 name,
                 f"'{kind}' has {average.sweeps} sweeps within ±{self.averaging.reject_uv:g} µV, "
                 f"and data.sweeps {self.averaging.sweeps} make a response",
@@ -126,16 +123,15 @@ def _channel(raw: BaseRaw, wanted: str | None, path: Path) -> str:
         return str(raw.ch_names[eeg[0]])
     if wanted not in raw.ch_names:
         near = get_close_matches(wanted, raw.ch_names, n=1, cutoff=0.0)
-        raise DataError(f"has no channel '{wanted}'; nearest: {near[0]}", where=str(path))
+        raise DataError(f"no channel '{wanted}'; did you mean '{near[0]}'", where=str(path))
     return wanted
 
 
 def _check_rate(raw: BaseRaw, path: Path) -> None:
     if raw.info["sfreq"] <= 2 * BAND_HZ[1]:
         raise DataError(
-            f"is sampled at {raw.info['sfreq']:g} Hz, too slowly for a response",
+            f"sampled at {raw.info['sfreq']:g} Hz; more than {2 * BAND_HZ[1]:g} Hz are required",
             where=str(path),
-            allowed=f"more than {2 * BAND_HZ[1]:g} Hz",
         )
 
 
@@ -174,3 +170,33 @@ def _sweeps(
         for start in inside:
             yield trace[start - first : start - first + length]
         starts = starts[len(inside) :]
+
+
+class Average:
+    """The sum of sweeps and of their squares; no sweep is kept."""
+
+    def __init__(self, rate_hz: float, window_ms: float) -> None:
+        self.sweeps = 0
+        self._samples = window_ms * rate_hz / 1000
+        self._sum = self._square = np.zeros(1)
+
+    def add(self, sweep: NDArray[np.float64]) -> None:
+        """One more, [sample], in µV."""
+        self.sweeps += 1
+        self._sum = self._sum + sweep
+        self._square = self._square + sweep**2
+
+    def points(self) -> NDArray[np.float32]:
+        """The average, [200]."""
+        return to_points(self._sum / self.sweeps, self._samples)
+
+    def fmp(self) -> float:
+        """Variance of the average over time, by that of what noise leaves in an average.
+
+        The noise is that of single sweeps at many points of time, over the number of sweeps: about
+        1 without a response. Source: Elberling and Don, Quality estimation of averaged auditory
+        brainstem responses, 1984, whose Fsp looks at one point.
+        """
+        mean = self._sum / self.sweeps
+        noise = (self._square / self.sweeps - mean**2).mean() / max(1, self.sweeps - 1)
+        return float(mean.var() / noise) if noise > 0 else float("nan")

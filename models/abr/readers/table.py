@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from models.abr.layout import POINTS
+from models.abr.config import POINTS
 from models.abr.responses import CLASS_NAMES, UNKNOWN_CLASS, Origin, Row
 from models.base import DataError
-from models.common.faults import Faults
-from models.common.paths import unreadable
+from models.common.data_files import BadRecords, unreadable_file
 
 ORIGIN = Origin("table", "human", 10.0, "µV, as the columns 1 to 200 are documented")
 SUFFIXES = (".csv", ".tsv", ".xlsx")
@@ -42,8 +41,8 @@ Cells = Sequence[Any]
 class TableReader:
     """Rows of tables; counts what the rules of the format leave out."""
 
-    def __init__(self, faults: Faults) -> None:
-        self.diagnostics = faults
+    def __init__(self, bad_records: BadRecords) -> None:
+        self.bad_records = bad_records
         self.other_polarity = 0
         self.many_rejected = 0
         self.without_patient = 0
@@ -65,7 +64,7 @@ class TableReader:
             try:
                 row = self._row(columns, cells, where)
             except ValueError as fault:
-                self.diagnostics.add(where, str(fault))
+                self.bad_records.add(where, str(fault))
                 continue
             if row is not None:
                 yield row
@@ -195,7 +194,7 @@ def _text(path: Path) -> Iterator[Cells]:
     except (UnicodeDecodeError, csv.Error) as fault:
         raise DataError(f"the table cannot be read: {fault}", where=str(path)) from None
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable_file(path, error) from None
 
 
 def _sheet(path: Path) -> Iterator[Cells]:
@@ -211,4 +210,4 @@ def _sheet(path: Path) -> Iterator[Cells]:
     except (InvalidFileException, zipfile.BadZipFile, KeyError, IndexError, ValueError) as fault:
         raise DataError(f"the workbook cannot be read: {fault}", where=str(path)) from None
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable_file(path, error) from None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from models.base import DataError, SplitName
-from models.common.faults import Faults, OnBad
+from models.common.data_files import BadRecords, OnBad
 from models.doc_translation.readers.page import Collection, bleu_tokenizer
 
 SPLIT_FILE = "split_dataset.json"
@@ -84,7 +84,7 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     if split == "file":
         _check_articles(names, root / SPLIT_FILE)
     _check_folders(root, language)
-    left_out, faults = _unnamed(root, names), Faults("pages")
+    left_out, faults = _unnamed(root, names), BadRecords("pages")
     pages: list[DotaPage] = []
     for name in sorted({name for listed in names.values() for name in listed}):
         page = DotaPage(root, name, language)
@@ -94,7 +94,7 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
             faults.add(f"{IMAGES}/{name}.png", fault)
         else:
             pages.append(page)
-    skipped = faults.settle(on_bad, len(pages))
+    skipped = faults.finish(on_bad, len(pages))
     left_out += faults.rows
     if not pages:
         raise DataError(

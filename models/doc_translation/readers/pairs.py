@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from models.base import DataError
-from models.common.faults import Faults, OnBad
+from models.common.data_files import BadRecords, OnBad
 from models.doc_translation.readers import drawing
 from models.doc_translation.readers.page import Collection, bleu_tokenizer
 
@@ -98,9 +98,9 @@ def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
     A source text that was there before is left out. Reads the file once, keeps none of its text.
     Raises DataError.
     """
-    faults = Faults()
+    faults = BadRecords()
     rows = _index(path, layout, faults)
-    skipped = faults.settle(on_bad, len(rows.offsets))
+    skipped = faults.finish(on_bad, len(rows.offsets))
     if not rows.offsets:
         raise DataError(
             f"'{path}' holds no pair of paragraphs",
@@ -113,7 +113,7 @@ def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
     return Collection(str(path), pages, bleu_tokenizer(layout.target), None, faults.rows, counts)
 
 
-def _index(path: Path, layout: Layout, faults: Faults) -> _Rows:
+def _index(path: Path, layout: Layout, faults: BadRecords) -> _Rows:
     rows, offset = _Rows(), 0
     seen: set[bytes] = set()
     numbers: dict[str, int] = {}
@@ -157,7 +157,7 @@ def _add(
         rows.characters.update(text)
 
 
-def _pair(raw: bytes, where: str, layout: Layout, faults: Faults) -> tuple[str, str] | None:
+def _pair(raw: bytes, where: str, layout: Layout, faults: BadRecords) -> tuple[str, str] | None:
     """Id and source text of a line; None and a fault where it cannot be used."""
     try:
         row: Any = json.loads(raw.decode("utf-8-sig"))

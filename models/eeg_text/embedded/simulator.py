@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.eeg_text.config import CHANNELS
-from models.eeg_text.embedded import sentences
 from models.eeg_text.montage import INDICES
 
 RATE_HZ = 500
@@ -21,6 +20,45 @@ DELAY_S, SPREAD_S = 0.32, 0.07
 SOURCES = 24
 """Sources of background activity, whose mixture makes neighbouring channels alike."""
 NOISE_UV = 10.0
+
+
+SLOTS: dict[str, tuple[str, ...]] = {
+    name: tuple(words.split())
+    for name, words in {
+        "quality": "old young small tall quiet happy angry tired clever brave lazy famous",
+        "who": "man woman child doctor farmer teacher sailor baker king thief poet guard",
+        "does": "finds sells paints carries steals washes breaks hides wants draws forgets mends",
+        "what": "apple bottle camera drum envelope flute guitar hammer island jacket kettle lamp",
+        "when": "today often twice never slowly alone abroad outside again quickly there soon",
+    }.items()
+}
+"""Sixty words; each place of a sentence has its own twelve."""
+
+FORMS: tuple[tuple[str, ...], ...] = (
+    ("who", "does", "what"),
+    ("quality", "who", "does", "what"),
+    ("quality", "who", "does", "what", "when"),
+)
+
+SMALL_SLOTS: dict[str, tuple[str, ...]] = {
+    "who": ("ant", "bee", "cat", "dog", "fox", "hen", "owl", "pig"),
+    "does": ("bit", "fed", "got", "hid", "led", "met", "saw", "won"),
+    "what": ("bag", "cup", "hat", "jar", "key", "map", "pot", "tin"),
+}
+SMALL_FORMS: tuple[tuple[str, ...], ...] = (("who", "does", "what"),)
+
+
+def draw_sentences(
+    slots: dict[str, tuple[str, ...]], forms: tuple[tuple[str, ...], ...], count: int, seed: int
+) -> list[tuple[str, ...]]:
+    """`count` distinct sentences as words, each form and each word equally likely."""
+    rng = np.random.default_rng(seed)
+    found: dict[tuple[str, ...], None] = {}
+    while len(found) < count:
+        form = forms[int(rng.integers(len(forms)))]
+        words = tuple(slots[place][int(rng.integers(len(slots[place])))] for place in form)
+        found.setdefault(words)
+    return list(found)
 
 
 @dataclass(frozen=True)
@@ -42,11 +80,9 @@ class Recipe:
     """Of subjects' mixing matrices; 1: all the same."""
 
 
-READING = Recipe(
-    "reading", 12, 400, sentences.SLOTS, sentences.FORMS, 0.3, 800, snr_db=-6.0, likeness=0.7
-)
+READING = Recipe("reading", 12, 400, SLOTS, FORMS, 0.3, 800, snr_db=-6.0, likeness=0.7)
 SMALL = Recipe(
-    "reading-small", 3, 256, sentences.SMALL_SLOTS, sentences.SMALL_FORMS, 0.24, 480,
+    "reading-small", 3, 256, SMALL_SLOTS, SMALL_FORMS, 0.24, 480,
     snr_db=5.0, likeness=0.95,
 )  # fmt: skip
 
@@ -56,7 +92,7 @@ class Readers:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.sentences = sentences.draw(recipe.slots, recipe.forms, recipe.sentences, SEED)
+        self.sentences = draw_sentences(recipe.slots, recipe.forms, recipe.sentences, SEED)
         self.words = sorted({word for words in recipe.slots.values() for word in words})
         rng = np.random.default_rng(SEED)
         regions = len(INDICES)

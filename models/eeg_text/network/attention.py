@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.common.kernels import allowed
+from models.common.attention_kernels import attention_kernel
 
 
 class SelfAttention(nn.Module):
@@ -23,7 +23,7 @@ class SelfAttention(nn.Module):
         batch, tokens, width = x.shape
         heads = self.in_proj(x).view(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)
-        with allowed(self.kernel):
+        with attention_kernel(self.kernel):
             mixed = F.scaled_dot_product_attention(
                 q, k, v, valid[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.common.kernels import allowed
+from models.common.attention_kernels import attention_kernel
 from models.eeg_text.config import Size
 
 SHARPNESS, GAIN = 3.0, 2.0
@@ -68,7 +68,7 @@ class TextDecoder(nn.Module):
         `memory` [batch, token, width], of which `valid` [batch, token], bool, is attended to;
         `ids` [batch, text]. Attention is causal, so padding at the end of `ids` does nothing.
         """
-        with allowed(self.kernel):
+        with attention_kernel(self.kernel):
             found = self.text(
                 input_ids=ids,
                 encoder_hidden_states=self.bridge(memory),

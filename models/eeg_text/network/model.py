@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.eeg_text.config import TOKEN_SAMPLES, Size
+from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
+from models.eeg_text.network.attention import SelfAttention
 from models.eeg_text.network.encoder import Encoder
-from models.eeg_text.network.head import MaskedHead
 
 
 class EegText(nn.Module):
@@ -85,3 +86,51 @@ class MaskedEeg(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """All transformer layers, in order."""
         return self.encoder.blocks()
+
+
+def flops_per_sample(model: nn.Module, tokens: int, text: float, is_encoded: bool = False) -> float:
+    """Operations of forward and backward over `tokens` of EEG and `text` tokens of a sentence.
+
+    Six for each weight and each place that it is multiplied with, and 12·d·T² for attention over
+    T tokens of EEG; that of the text, over so few tokens, is left out. A third of it where a weight
+    is frozen; nothing for the encoder where the EEG `is_encoded` before. Source: Chowdhery et al.,
+    PaLM, 2022, appendix B.
+    """
+    total = 0.0
+    for name, module in model.named_modules():
+        if is_encoded and name.startswith("encoder."):
+            continue
+        if isinstance(module, SelfAttention):
+            each = 12.0 if module.out_proj.weight.requires_grad else 4.0
+            total += each * module.out_proj.in_features * tokens**2
+        if not isinstance(module, nn.Linear | nn.Conv1d):
+            continue
+        places = float(tokens)
+        if name.endswith("cnn.first"):
+            places = 2.0 * tokens
+        elif name.startswith("decoder.") and not _reads_eeg(name):
+            places = text
+        each = 6.0 if module.weight.requires_grad else 2.0
+        total += each * module.weight.numel() * places
+    return total
+
+
+def _reads_eeg(name: str) -> bool:
+    """Whether a layer of the decoder goes over the tokens of EEG."""
+    return name.endswith(("bridge", "encoder_attn.k_proj", "encoder_attn.v_proj"))
+
+
+class MaskedHead(nn.Module):
+    """Hidden states to samples."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(size.width)
+        self.widen = nn.Linear(size.width, size.head_hidden)
+        self.out = nn.Linear(size.head_hidden, TOKEN_SAMPLES * CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Samples [batch, time, 105] from `x` [batch, token, width]."""
+        y = self.out(F.gelu(self.widen(self.norm(x))))
+        # A copy: FSDP asks for no views, on which a change in place would lose its hook.
+        return y.view(x.shape[0], x.shape[1] * TOKEN_SAMPLES, CHANNELS).clone()

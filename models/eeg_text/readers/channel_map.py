@@ -45,7 +45,7 @@ def own_map(path: str) -> dict[str, str]:
                 f"channel '{name}' is mapped to '{place}', which is not known",
                 where=f"data.channels, {path}",
                 allowed=LEGAL,
-                fix=f"nearest  {near}",
+                did_you_mean=near,
             )
     return {name.upper(): place for name, place in found.items()}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.data_files import BadRecords
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import channel_map, raw, tables
@@ -72,19 +72,19 @@ def read(path: Path, reading: Reading) -> Recordings:
     paths = [p for p, form in forms.items() if form in formats.RECORDED]
     files: list[tuple[Path, Placed]] = []
     stretches: list[Stretch] = []
-    faults = Faults("recordings and stretches")
+    bad_records = BadRecords("recordings and stretches")
     for place in paths:
         try:
             placed = _placed(place, own)
             cuts = _Cuts(place, placed, reading.samples, len(paths) >= MANY)
-            stretches += cuts.stretches(len(files), texts, faults)
+            stretches += cuts.stretches(len(files), texts, bad_records)
         except DataError as error:
             if reading.on_bad == "stop" or len(paths) == 1:
                 raise
-            faults.add(place.name, error.message)
+            bad_records.add(place.name, error.message)
             continue
         files.append((place, placed))
-    skipped = faults.settle(reading.on_bad, len(stretches))
+    skipped = bad_records.finish(reading.on_bad, len(stretches))
     if not stretches:
         raise DataError(
             f"'{path}' holds no stretch of EEG of {SHORTEST / RATE_HZ:g} s and more",
@@ -139,26 +139,28 @@ class _Cuts:
         )
 
     def stretches(
-        self, file: int, texts: Mapping[str, str] | None, faults: Faults
+        self, file: int, texts: Mapping[str, str] | None, bad_records: BadRecords
     ) -> list[Stretch]:
         """Sentences where their times are known, windows otherwise; without bad ones."""
         beside = tables.beside(self.path)
         if texts is not None:
-            made = list(self._sentences(file, self._named(texts), faults))
+            made = list(self._sentences(file, self._named(texts), bad_records))
         elif beside is not None:
-            made = list(self._sentences(file, tables.sentences(beside), faults))
+            made = list(self._sentences(file, tables.sentences(beside), bad_records))
         else:
             made = list(self._windows(file))
         if formats.of_file(self.path) != formats.EEGLAB:
             return made  # whole numbers, which are always numbers
         finite = raw.finite_seconds(self.path, self.placed.picks)
-        return [stretch for stretch in made if self._is_finite(stretch, finite, faults)]
+        return [stretch for stretch in made if self._is_finite(stretch, finite, bad_records)]
 
-    def _is_finite(self, stretch: Stretch, finite: np.ndarray, faults: Faults) -> bool:
+    def _is_finite(self, stretch: Stretch, finite: np.ndarray, bad_records: BadRecords) -> bool:
         stop = stretch.start_s + stretch.item.samples / RATE_HZ + raw.MARGIN_S
         is_finite = bool(finite[max(0, int(stretch.start_s - raw.MARGIN_S)) : int(stop) + 1].all())
         if not is_finite:
-            faults.add(stretch.item.where, "values that are no numbers within its filter's reach")
+            bad_records.add(
+                stretch.item.where, "values that are no numbers within its filter's reach"
+            )
         return is_finite
 
     def _windows(self, file: int) -> Iterator[Stretch]:
@@ -194,18 +196,18 @@ class _Cuts:
         return found
 
     def _sentences(
-        self, file: int, readings: list[tables.Reading], faults: Faults
+        self, file: int, readings: list[tables.Reading], bad_records: BadRecords
     ) -> Iterator[Stretch]:
         for reading in readings:
             samples = round(reading.duration_s * RATE_HZ)
             group = normalised(reading.text)
             end = reading.onset_s + reading.duration_s
             if not group:
-                faults.add(reading.where, "the text holds no words")
+                bad_records.add(reading.where, "the text holds no words")
             elif samples < SHORTEST:
-                faults.add(reading.where, f"{reading.duration_s:g} s is too short to cut out")
+                bad_records.add(reading.where, f"{reading.duration_s:g} s is too short to cut out")
             elif reading.onset_s < 0 or end > self.seconds + 1 / RATE_HZ:
-                faults.add(
+                bad_records.add(
                     reading.where, f"it ends at {end:g} s, the recording at {self.seconds:g} s"
                 )
             else:

@@ -13,10 +13,10 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.faults import Faults, OnBad
+from models.common.data_files import BadRecords, OnBad
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
-from models.eeg_text.readers import matlab5, matlab73
+from models.eeg_text.readers import matlab
 from models.eeg_text.recordings import Item, Recordings, normalised
 
 UNIT = "microvolts, as ZuCo tells"
@@ -45,7 +45,7 @@ class ZucoFile:
     def eeg(self, number: int) -> np.ndarray:
         """Microvolts [time, 105] of a sentence, float32. Touches disk."""
         if self.is_hdf5:
-            return matlab73.eeg(self.path, number)
+            return matlab.eeg(self.path, number)
         kept = matlab5_arrays(self.path)
         start, stop = kept["offsets"][number : number + 2]
         return np.array(kept["eeg"][start:stop])
@@ -76,7 +76,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
     files: list[ZucoFile] = []
     items: list[Item] = []
     places: list[tuple[int, int]] = []
-    faults, missing = Faults("sentences"), Counter[str]()
+    bad_records, missing = BadRecords("sentences"), Counter[str]()
     paths = [p for p in formats.candidates(path) if formats.of_file(p) == formats.ZUCO]
     for place in paths:
         try:
@@ -84,13 +84,13 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
         except DataError as error:
             if on_bad == "stop" or len(paths) == 1:
                 raise
-            faults.add(place.name, error.message)
+            bad_records.add(place.name, error.message)
             continue
         subject = _subject(place)
         for number, sentence in enumerate(file.sentences):
             where = f"{place.name}, sentence {number + 1}"
             if sentence.fault is not None:
-                faults.add(where, sentence.fault)
+                bad_records.add(where, sentence.fault)
             elif not sentence.samples:
                 missing[subject] += 1
             else:
@@ -98,7 +98,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
                 items.append(Item(sentence.text, subject, group, sentence.samples, where))
                 places.append((len(files), number))
         files.append(file)
-    skipped = faults.settle(on_bad, len(items))
+    skipped = bad_records.finish(on_bad, len(items))
     if not items:
         raise DataError(f"no sentence of '{path}' has EEG", where="data.path", allowed=LEGAL)
     left_out = Counter({"without_eeg": missing.total(), "bad": skipped})
@@ -123,7 +123,7 @@ def _look_through(path: Path) -> ZucoFile:
         is_hdf5 = formats.is_hdf5(stream.read(1024))
     if is_hdf5:
         kept: Mapping[str, np.ndarray] = cache.arrays(
-            "zuco-index", _made_from(path), lambda: _index(matlab73.look(path))
+            "zuco-index", _made_from(path), lambda: _index(matlab.look(path))
         )
     else:
         kept = matlab5_arrays(path)
@@ -138,7 +138,7 @@ def matlab5_arrays(path: Path) -> Mapping[str, np.ndarray]:
     """
 
     def make() -> dict[str, np.ndarray]:
-        found = list(matlab5.sentences(path))
+        found = list(matlab.sentences(path))
         eeg = [part for _, _, part, _ in found]
         offsets = np.cumsum([0, *(len(part) for part in eeg)])
         index = _index((text, samples, fault) for text, samples, _, fault in found)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from models.base import DataError
-from models.common.paths import unreadable
+from models.common.data_files import unreadable_file
 from models.event_seg.readers.recording import Events
 
 LONGEST = 65536
@@ -37,7 +37,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             start = file.read(LONGEST)
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable_file(path, error) from None
     found = parse_header(start, is_dat=path.suffix.lower() == ".dat")
     if found is None:
         told = "no encoding that is known" if start.startswith(b"%") else "no header"

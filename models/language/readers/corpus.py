@@ -13,8 +13,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.faults import Faults, OnBad
-from models.common.paths import no_format, unreadable
+from models.common.data_files import BadRecords, OnBad, unknown_format, unreadable_file
 from models.language.readers import plain_text
 from models.language.readers.index import Index, Scan, exchanges_in
 from models.language.readers.json_and_csv import read_csv, read_json_lines, read_parallel
@@ -52,7 +51,7 @@ class Source(Protocol):
     def part_name(self, part: int) -> str:
         """What to call it."""
 
-    def read(self, part: int, faults: Faults) -> Iterator[Record]:
+    def read(self, part: int, faults: BadRecords) -> Iterator[Record]:
         """The records of a part; rows that cannot be used go to `faults`. Raises DataError."""
 
     def stamp_now(self) -> str:
@@ -68,7 +67,7 @@ class Files:
         if answers is None:
             self._files, self.ignored = find_files(path)
             if self._files == [path] and _is_binary(path):
-                raise no_format(path, FORMATS)
+                raise unknown_format(path, FORMATS)
         else:
             self._files, self.ignored = _two_files(path, answers), 0
         self.size, self.stamp = self._look()
@@ -85,7 +84,7 @@ class Files:
         file = self._files[part]
         return file.relative_to(self._path).as_posix() if self._in_folder else file.name
 
-    def read(self, part: int, faults: Faults) -> Iterator[Record]:
+    def read(self, part: int, faults: BadRecords) -> Iterator[Record]:
         """See Source."""
         if self._answers is not None:
             return read_parallel(self._path, self._answers, faults)
@@ -116,7 +115,7 @@ class Files:
             try:
                 found = file.stat()
             except OSError as error:
-                raise unreadable(file, error) from None
+                raise unreadable_file(file, error) from None
             total += found.st_size
             digest.update(os.fsencode(file))
             digest.update(f"\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
@@ -142,7 +141,7 @@ def _is_binary(file: Path) -> bool:
         with file.open("rb") as opened:
             head = opened.read(4096)
     except OSError as error:
-        raise unreadable(file, error) from None
+        raise unreadable_file(file, error) from None
     return b"\0" in head and not has_mark(head)
 
 
@@ -158,7 +157,7 @@ class Listed:
         """See Source."""
         return self.name
 
-    def read(self, part: int, faults: Faults) -> Iterator[Record]:
+    def read(self, part: int, faults: BadRecords) -> Iterator[Record]:
         """See Source."""
         return iter(self._records)
 
@@ -232,7 +231,7 @@ class Corpus:
                 yield exchange.answer
 
     def _records(self) -> Iterator[Record]:
-        faults = Faults()
+        faults = BadRecords()
         for part in range(self.source.parts):
             if part not in self.index.bad_parts:
                 yield from self.source.read(part, faults)
@@ -281,7 +280,7 @@ def from_records(name: str, records: Sequence[Record]) -> Corpus:
 
 def _scan(source: Source, on_bad: OnBad) -> dict[str, np.ndarray]:
     """The arrays of the index of all records. Raises DataError."""
-    scan, faults = Scan(), Faults()
+    scan, faults = Scan(), BadRecords()
     bad_parts: list[int] = []
     for part in range(source.parts):
         mark, count = scan.mark(), faults.count
@@ -296,10 +295,10 @@ def _scan(source: Source, on_bad: OnBad) -> dict[str, np.ndarray]:
             if on_bad == "stop" or source.parts == 1:
                 raise
             scan.back_to(mark)
-            faults.back_to(count)
+            faults.truncate(count)
             faults.add(source.part_name(part), error.message)
             bad_parts.append(part)
-    skipped = faults.settle(on_bad, scan.documents + scan.conversations)
+    skipped = faults.finish(on_bad, scan.documents + scan.conversations)
     _check_kind(source.name, scan.documents, scan.conversations, skipped)
     return scan.arrays(skipped, bad_parts)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.data_files import BadRecords
 from models.language.readers.records import Conversation, Document, Record, Turn
 from models.language.readers.text_file import TextFile, split_text
 
@@ -24,7 +24,7 @@ def columns_in(names: Mapping[str, object] | list[str]) -> tuple[str, str] | Non
     return next((pair for pair in COLUMNS if pair[0] in names and pair[1] in names), None)
 
 
-def pair(request: object, answer: object, where: str, faults: Faults) -> Conversation | None:
+def pair(request: object, answer: object, where: str, faults: BadRecords) -> Conversation | None:
     """A conversation of one request and one answer; None and a fault if either is no text."""
     for name, value in (("request", request), ("answer", answer)):
         if not isinstance(value, str):
@@ -36,7 +36,7 @@ def pair(request: object, answer: object, where: str, faults: Faults) -> Convers
     return Conversation((Turn("user", str(request)), Turn("assistant", str(answer))), where)
 
 
-def read_csv(file: TextFile, name: str, faults: Faults) -> Iterator[Conversation]:
+def read_csv(file: TextFile, name: str, faults: BadRecords) -> Iterator[Conversation]:
     """The pairs of a CSV file with a header; other columns are left alone.
 
     Raises DataError if the header has no known pair of columns. Source: RFC 4180.
@@ -92,7 +92,7 @@ def _no_columns(name: str, found: str) -> DataError:
     )
 
 
-def read_parallel(requests: Path, answers: Path, faults: Faults) -> Iterator[Conversation]:
+def read_parallel(requests: Path, answers: Path, faults: BadRecords) -> Iterator[Conversation]:
     """Line N of `answers` answers line N of `requests`.
 
     Raises DataError if the files have different numbers of lines, after all lines they share.
@@ -123,7 +123,7 @@ ALLOWED_KEYS = "; ".join(
 )
 
 
-def read_json_lines(file: TextFile, name: str, faults: Faults) -> Iterator[Record]:
+def read_json_lines(file: TextFile, name: str, faults: BadRecords) -> Iterator[Record]:
     """The documents and conversations of a file, one object a line; blank lines are passed."""
     for line, raw in enumerate(file.lines(), start=1):
         if not raw.strip():
@@ -145,7 +145,7 @@ def read_json_lines(file: TextFile, name: str, faults: Faults) -> Iterator[Recor
             faults.add(where, f"no usable text under the keys {keys}; legal  {ALLOWED_KEYS}")
 
 
-def _object(raw: str, where: str, faults: Faults) -> dict[str, Any] | None:
+def _object(raw: str, where: str, faults: BadRecords) -> dict[str, Any] | None:
     """The object of a line; None and a fault if it is none, or holds what is no text."""
     try:
         row = json.loads(raw)
@@ -164,7 +164,7 @@ def _object(raw: str, where: str, faults: Faults) -> dict[str, Any] | None:
     return None
 
 
-def _turns(messages: Any, where: str, faults: Faults) -> tuple[Turn, ...] | None:
+def _turns(messages: Any, where: str, faults: BadRecords) -> tuple[Turn, ...] | None:
     if not isinstance(messages, list) or not messages:
         faults.add(where, "messages is no list of {role, content}")
         return None

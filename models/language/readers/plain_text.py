@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import groupby, islice
 from operator import itemgetter
 
-from models.common.faults import Faults
+from models.common.data_files import BadRecords
 from models.language.readers.records import Conversation, Document, Turn
 from models.language.readers.text_file import TextFile, split_pieces, with_line_ends
 
@@ -76,7 +76,7 @@ def _pieces(file: TextFile, enough: int, by_line: bool) -> Iterator[tuple[int, s
             number, size, gap = number + 1, 0, ""
 
 
-def read_conversations(file: TextFile, name: str, faults: Faults) -> Iterator[Conversation]:
+def read_conversations(file: TextFile, name: str, faults: BadRecords) -> Iterator[Conversation]:
     """One conversation for each run of blocks that starts with a User or System line."""
     last: Conversation | None = None
     for line, block in file.numbered_blocks():
@@ -95,7 +95,7 @@ def read_conversations(file: TextFile, name: str, faults: Faults) -> Iterator[Co
         yield last
 
 
-def _turns(block: Sequence[str], where: str, faults: Faults) -> tuple[Turn, ...] | None:
+def _turns(block: Sequence[str], where: str, faults: BadRecords) -> tuple[Turn, ...] | None:
     said: list[tuple[str, list[str]]] = []
     for line in block:
         match = _ROLE.match(line)

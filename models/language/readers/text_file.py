@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from models.base import DataError
-from models.common import paths
-from models.common.paths import unreadable
+from models.common import data_files
+from models.common.data_files import unreadable_file
 
 TEXT = frozenset({
     ".txt", ".text", ".md", ".rst", ".tex", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp",
@@ -41,7 +41,7 @@ def find_files(path: Path) -> tuple[list[Path], int]:
     hidden ones left out. Raises DataError if there is none or one may not be looked at.
     """
     allowed = "a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
-    if not paths.existing(str(path), allowed).is_dir():
+    if not data_files.existing_path(str(path), allowed).is_dir():
         if not path.is_file():
             raise DataError(
                 f"data.path '{path}' is no file that can be read more than once",
@@ -49,7 +49,7 @@ def find_files(path: Path) -> tuple[list[Path], int]:
                 allowed="a file on disk, not a pipe or a device",
             )
         return [path], 0
-    files = paths.files(path)
+    files = data_files.files(path)
     chosen = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not chosen:
         raise DataError(
@@ -94,7 +94,7 @@ class TextFile:
             with self.path.open("rb") as file:
                 yield from _decoded(file, self.path, size)
         except OSError as error:
-            raise unreadable(self.path, error) from None
+            raise unreadable_file(self.path, error) from None
 
     def lines(self) -> Iterator[str]:
         """The lines without their ends; after a last line end an empty one, as str.split gives."""

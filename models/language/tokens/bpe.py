@@ -13,7 +13,7 @@ import tokenizers
 
 from models.base import DataError
 from models.common import subwords
-from models.common.subwords import KEPT
+from models.common.subwords import TOKENIZER_FILE
 from models.language.readers.records import Turn
 from models.language.tokens.tokenizer import RESERVED, TAGS
 
@@ -75,8 +75,8 @@ class BpeTokenizer:
 
 
 def train(texts: Iterable[str], size: int) -> BpeTokenizer:
-    """A tokenizer of at most `size` entries; see subwords.fit_byte_level."""
-    inner = subwords.fit_byte_level(texts, size, SPECIALS)
+    """A tokenizer of at most `size` entries; see subwords.train_byte_bpe."""
+    inner = subwords.train_byte_bpe(texts, size, SPECIALS)
     state = json.loads(inner.to_str())
     for token in state["added_tokens"]:
         token["special"] = token["content"] not in TAGS
@@ -85,20 +85,22 @@ def train(texts: Iterable[str], size: int) -> BpeTokenizer:
 
 def load(path: Path, name: str) -> BpeTokenizer:
     """The tokenizer of a tokenizer.json. Reads from disk; raises DataError if it is none."""
-    return BpeTokenizer(subwords.read(path), name)
+    return BpeTokenizer(subwords.load_tokenizer(path), name)
 
 
 def load_kept(folder: Path | None) -> BpeTokenizer:
     """The tokenizer that a run was trained with. Reads from disk; raises DataError."""
-    if folder is None or not (folder / KEPT).exists():
+    if folder is None or not (folder / TOKENIZER_FILE).exists():
         raise DataError(
             "the tokenizer of the run is not there",
-            where=f"looked for {folder / KEPT}" if folder else "a checkpoint without a run folder",
-            allowed=f"the run folder with its {KEPT}",
+            where=f"looked for {folder / TOKENIZER_FILE}"
+            if folder
+            else "a checkpoint without a run folder",
+            allowed=f"the run folder with its {TOKENIZER_FILE}",
         )
-    return load(folder / KEPT, "bpe")
+    return load(folder / TOKENIZER_FILE, "bpe")
 
 
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> BpeTokenizer:
     """The tokenizer of the run folder; trained and kept there if it holds none yet."""
-    return BpeTokenizer(subwords.kept(folder, lambda: train(texts, size).inner), "bpe")
+    return BpeTokenizer(subwords.load_or_fit(folder, lambda: train(texts, size).inner), "bpe")

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.array_file import ArrayFile
+from models.common.cache import ArrayFile
 from models.language.readers.corpus import SMALL, VERSION, Corpus
 from models.language.tokens.tokenizer import Tokenizer, prompt_and_answer
 

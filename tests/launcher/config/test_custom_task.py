@@ -120,7 +120,7 @@ def test_what_is_no_class_is_told(here):
 
 
 def test_a_class_that_lacks_methods_is_told_each_of_them(here):
-    name = write(here, HEAD + "class Line(OwnTask):\n    def build(self): ...\n")
+    name = write(here, HEAD + "class Line(CustomTask):\n    def build(self): ...\n")
     assert told(f"{name}:Line").splitlines()[:2] == [
         "error: class 'Line' is no task: it has no measure, samples",
         "  where         --model NAME:Line; NAME.py, line 6",

@@ -72,7 +72,7 @@ def test_that_data_path_was_filled_in_is_announced(here):
 
 def test_nothing_is_fetched_for_a_task_without_a_path_that_could_lead_there(here):
     methods = "".join(f"    def {name}(self, *given): ...\n" for name in METHODS)
-    module = write(here, f"{HEAD}class Own(OwnTask):\n{methods}")
+    module = write(here, f"{HEAD}class Own(CustomTask):\n{methods}")
     found = resolved(FETCH, f"download.files=[{URL}]", model=f"{module}:Own")
     assert "data.path" not in found.values
 

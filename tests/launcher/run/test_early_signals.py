@@ -139,7 +139,7 @@ import time
 {own_tasks.HEAD}
 from training.data.loader import Batches
 
-class Lost(OwnTask):
+class Lost(CustomTask):
     defaults = {{"train": {{"micro_batch": 4}}}}
     steps = 0
 

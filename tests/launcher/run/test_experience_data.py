@@ -19,7 +19,7 @@ from launcher.run.experience import ExperienceSpec, resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run_folder.experiences import folder_of
 from models.base import Context, DataError
-from models.common.split import sides
+from models.common.split import load_sides
 from tests.launcher.given import resolved
 from tests.training.tiny import one_rank
 
@@ -150,7 +150,7 @@ def test_a_group_seen_again_stays_in_its_split(new_run):
     (run.source / "b.jsonl").write_text(again + (run.source / "new.jsonl").read_text())
     run.add("b.jsonl")
     run.load()
-    before, after = sides(run.folder), sides(folder_of(run.folder, 1).task_files)
+    before, after = load_sides(run.folder), load_sides(folder_of(run.folder, 1).task_files)
     shared = before.keys() & after.keys()
     assert len(shared) > 80 and len(after) > len(shared)
     assert {group: after[group] for group in shared} == {g: before[g] for g in shared}

@@ -18,10 +18,10 @@ from torch import nn
 
 from models.base import DataError
 from models.catalog import Stage
-from models.own import OwnTask
+from models.custom import CustomTask
 
 
-class Halves(OwnTask):
+class Halves(CustomTask):
     defaults = {"train": {"micro_batch": 4, "epochs": 4}, "log.every": 1, "eval.every": 4}
     stages = (
         Stage("lower", "the lower half learns alone"),

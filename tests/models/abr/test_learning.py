@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models.abr.control import chance
+from models.abr.noise_control import chance
 
 
 def trained(task, steps, batch=32, lr=4e-3):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.abr.losses import TERMS
+from models.abr.loss import TERMS
 from models.abr.metric import BINS, auroc, macro_f1
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.abr.config import Data, Model
-from models.abr.losses import TERMS
+from models.abr.loss import TERMS
 from models.abr.task import ResponseTask
 from models.base import Context, DataError, Goal, Paced, Pictured
 
@@ -188,7 +188,7 @@ def test_several_recordings_are_not_split_by_level(make_task, series):
 def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
     with pytest.raises(DataError, match="embedded:patient' is not known") as error:
         make_task(path="embedded:patient").setup()
-    assert error.value.fix == "nearest  embedded:patients; write  --data embedded:patients"
+    assert error.value.fix == "--data embedded:patients"
 
 
 def test_the_run_folder_gives_the_second_rank_the_split_and_the_statistics(tmp_path, make_task):
@@ -256,11 +256,10 @@ def test_a_preview_shows_a_response_and_what_was_taken_for_what(task):
 
 def test_flops_grow_with_the_model(task):
     from models.abr.config import SIZES
-    from models.abr.network.flops import per_sample
-    from models.abr.network.model import Network
+    from models.abr.network.model import Network, flops_per_sample
 
     flops = task.flops_per_sample(task.build())
-    lite = per_sample(Network(SIZES["lite"], task.dataset.statistics, TERMS))
+    lite = flops_per_sample(Network(SIZES["lite"], task.dataset.statistics, TERMS))
     assert 1e7 < flops < lite / 10
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from models.base import DataError
-from models.common.split import keep, sides, split_groups
+from models.common.split import load_sides, save_split, split_groups
 
 WHAT = "language has {} groups (files, documents or requests)"
 GROUPS = [f"g{i:03}" for i in range(100)]
@@ -64,19 +64,19 @@ def test_each_empty_side_is_named(groups, share, what):
 
 def test_a_run_folder_keeps_the_split_and_refuses_another(tmp_path):
     splits = split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT)
-    keep(splits, tmp_path)
+    save_split(splits, tmp_path)
     kept = json.loads((tmp_path / "split.json").read_text())
     assert kept["val"] == splits["val"] and kept["counts"]["train"] == 80
-    keep(splits, tmp_path)
+    save_split(splits, tmp_path)
     with pytest.raises(DataError, match="is not what this run began with"):
-        keep(split_groups(GROUPS[:99], 1.0, 0.1, seed=0, what=WHAT), tmp_path)
+        save_split(split_groups(GROUPS[:99], 1.0, 0.1, seed=0, what=WHAT), tmp_path)
 
 
 def test_other_groups_replace_the_split_of_a_run_whose_data_begins_anew(tmp_path):
-    keep(split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT), tmp_path)
+    save_split(split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT), tmp_path)
     other = split_groups(GROUPS[:99], 1.0, 0.1, seed=0, what=WHAT)
-    keep(other, tmp_path, anew=True)
-    keep(other, tmp_path)
+    save_split(other, tmp_path, anew=True)
+    save_split(other, tmp_path)
 
 
 def test_groups_that_join_stay_on_the_side_where_they_were():
@@ -113,6 +113,8 @@ def test_groups_that_join_and_are_too_few_are_told_with_what_is_missing(groups, 
 
 def test_the_sides_of_a_split_that_was_kept_are_known(tmp_path):
     splits = split_groups(GROUPS, 1.0, 0.1, seed=0, what=WHAT)
-    assert sides(tmp_path) == {}
-    keep(splits, tmp_path)
-    assert sides(tmp_path) == {group: name for name, groups in splits.items() for group in groups}
+    assert load_sides(tmp_path) == {}
+    save_split(splits, tmp_path)
+    assert load_sides(tmp_path) == {
+        group: name for name, groups in splits.items() for group in groups
+    }

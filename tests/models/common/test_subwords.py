@@ -9,7 +9,7 @@ TEXTS = ["the river is wide", "the table is wide", "a river and a table"] * 5
 
 
 def fitted():
-    return subwords.fit_byte_level(TEXTS, 300, ["<pad>", "</s>"])
+    return subwords.train_byte_bpe(TEXTS, 300, ["<pad>", "</s>"])
 
 
 def test_any_text_comes_back_as_it_was():
@@ -24,13 +24,13 @@ def test_equal_texts_give_an_equal_one_with_the_special_tokens_first():
 
 
 def test_the_run_folder_keeps_it(tmp_path):
-    first = subwords.kept(tmp_path, fitted)
+    first = subwords.load_or_fit(tmp_path, fitted)
 
     def fail():
         raise AssertionError("fitted a second time")
 
-    assert subwords.kept(tmp_path, fail).to_str() == first.to_str()
-    assert subwords.kept(None, fitted).to_str() == first.to_str()
+    assert subwords.load_or_fit(tmp_path, fail).to_str() == first.to_str()
+    assert subwords.load_or_fit(None, fitted).to_str() == first.to_str()
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"model": 3}'])
@@ -38,5 +38,5 @@ def test_a_file_that_is_none_is_told(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
     with pytest.raises(DataError) as error:
-        subwords.read(path)
+        subwords.load_tokenizer(path)
     assert error.value.message.startswith(f"'{path}' is no tokenizer: ")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sacrebleu.metrics import BLEU
 
-from models.common.chosen import Fixed
+from models.common.fixed_samples import FixedDraws
 from models.doc_translation.metric import Bleu
 from models.doc_translation.model import greedy, texts
 from models.doc_translation.preview import legible, predict
@@ -17,7 +17,7 @@ def test_a_page_is_translated_as_it_is_alone_and_scored_against_as_many_tokens(m
     model, pages = task.build().eval(), task.data("val")
     with torch.no_grad():
         found = predict(model, pages, 5, Bleu("13a"), None, CPU)
-        last = pages.sample(len(pages) - 1, Fixed())
+        last = pages.sample(len(pages) - 1, FixedDraws())
         batch = task.collate([last])
         memory = model(batch["page_global"], batch["page_local"])
         (own,) = texts(greedy(model, memory, 5, task.vocabulary), task.vocabulary)

@@ -55,9 +55,9 @@ def batch_of() -> Callable[..., Any]:
     """The first samples of a split, as a batch."""
 
     def make(task: EegTextTask, split: str, count: int = 3) -> Any:
-        from models.common.chosen import Fixed
+        from models.common.fixed_samples import FixedDraws
 
         samples = task.data(split)
-        return task.collate([samples.sample(i, Fixed()) for i in range(count)])
+        return task.collate([samples.sample(i, FixedDraws()) for i in range(count)])
 
     return make

@@ -49,12 +49,12 @@ def test_a_split_is_a_function_of_the_data_and_the_seed():
 
 def test_the_split_stands_in_the_run_folder_with_its_readers(tmp_path):
     parts = divide(items(), "subject+sentence", 1.0, 0.2, 0)
-    parts.keep(tmp_path, anew=False)
+    parts.save(tmp_path, anew=False)
     told = json.loads((tmp_path / "split.json").read_text())
     assert sum(name.startswith("reader ") for name in told["val"]) == 1
-    parts.keep(tmp_path, anew=False)
+    parts.save(tmp_path, anew=False)
     with pytest.raises(DataError, match="not what this run began with"):
-        divide(items(), "sentence", 1.0, 0.2, 0).keep(tmp_path, anew=False)
+        divide(items(), "sentence", 1.0, 0.2, 0).save(tmp_path, anew=False)
 
 
 def test_too_few_sentences_and_too_few_readers_are_told():

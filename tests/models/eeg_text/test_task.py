@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.common.chosen import Fixed
+from models.common.fixed_samples import FixedDraws
 from models.eeg_text.dataset import prepared
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 
@@ -41,7 +41,7 @@ def test_a_batch_has_the_axes_and_dtypes_that_are_told(text_task, masked_task, b
     assert shapes["text_ids"] == shapes["labels"] == ((3, 12), torch.int64)
     assert shapes["candidates"] == ((3, 24, 13), torch.int64)
     assert masked["mask_target"].shape == (3, 120) and masked["mask_target"].dtype == torch.bool
-    assert text_task.weight(text) == (text["labels"] != -100).sum()
+    assert text_task.num_units(text) == (text["labels"] != -100).sum()
     assert text["meta"]["subject"] == ["S01"] * 3 and text["meta"]["sentence"] == text["text"]
 
 
@@ -79,7 +79,7 @@ def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
     texts, samples = text_task.texts, text_task.data("val")
     split = set(text_task.parts.groups["val"])
     for index in range(0, len(samples), 7):
-        sample = samples.sample(index, Fixed())
+        sample = samples.sample(index, FixedDraws())
         told = [texts.tokenizer.decode(row[1:]) for row in sample["candidates"]]
         assert told[0] == sample["text"] and len(set(told)) == 24 and set(told) <= split
 
@@ -87,7 +87,7 @@ def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
 def test_the_other_eeg_is_of_another_sentence_and_the_noise_of_its_own_spectrum(text_task):
     samples = text_task.data("val")
     for index in range(0, len(samples), 9):
-        sample = samples.sample(index, Fixed())
+        sample = samples.sample(index, FixedDraws())
         stranger = int(samples.strangers[index])
         item = text_task.recordings.items[samples.numbers[stranger]]
         assert item.group != sample["sentence"]
@@ -128,7 +128,7 @@ def test_the_loss_is_a_sum_that_padding_and_batches_do_not_change(
     task = text_task if stage == "text" else masked_task
     torch.manual_seed(0)
     model, samples = task.build().eval(), task.data("train")
-    rows = [samples.sample(i, Fixed()) for i in range(4)]
+    rows = [samples.sample(i, FixedDraws()) for i in range(4)]
     whole = task.loss(model, task.collate(rows)).sum
     parts = [task.loss(model, task.collate(rows[i : i + 2])).sum for i in (0, 2)]
     torch.testing.assert_close(whole, sum(parts), rtol=1e-4, atol=1e-3)
@@ -250,7 +250,7 @@ def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
     with pytest.raises(DataError) as error:
         make_task(path="embedded:reeding").setup()
     assert error.value.allowed == "embedded:reading, embedded:reading-small"
-    assert error.value.fix == "nearest  embedded:reading; write  --data embedded:reading"
+    assert error.value.fix == "--data embedded:reading"
 
 
 def test_pictures_are_of_training_recordings_with_their_sentence(text_task):

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.data_files import BadRecords
 from models.event_seg.dataset import recordings
 from models.event_seg.formats import FORMATS, recognise
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def found(path, faults=None):
-    return recordings(path, TOLD, faults or Faults("recordings"))
+    return recordings(path, TOLD, faults or BadRecords("recordings"))
 
 
 def test_each_format_is_recognised_by_how_it_begins(folder):
@@ -55,11 +55,11 @@ def test_one_that_cannot_be_used_is_counted_among_others_and_told_if_alone(folde
     write_raw(folder / "good.raw", random_events(50, 4000))
     broken = write_raw(folder / "broken.raw", random_events(50, 4000))
     broken.write_bytes(broken.read_bytes()[:-1])
-    faults = Faults("recordings")
+    faults = BadRecords("recordings")
     assert [recording.name for recording in found(folder, faults)[0]] == ["good.raw"]
-    assert faults.settle("skip", 1) == 1
+    assert faults.finish("skip", 1) == 1
     with pytest.raises(DataError) as error:
-        faults.settle("stop", 1)
+        faults.finish("stop", 1)
     assert "1 of 2 recordings cannot be used" in str(error.value)
     assert "'broken.raw' is truncated" in str(error.value)
     with pytest.raises(DataError, match="truncated"):

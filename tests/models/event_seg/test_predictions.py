@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.common.chosen import Fixed
+from models.common.fixed_samples import FixedDraws
 from models.event_seg.metric import MassMetric
 from models.event_seg.preview import predict
 from tests.models.event_seg.writers import random_events, write_raw
@@ -17,7 +17,7 @@ def test_scores_of_a_window_are_those_of_its_own_mask(make_task):
     model, windows = task.build().eval(), task.data("val")
     with torch.no_grad():
         found = predict(model, windows, CPU)
-        sample = windows.sample(len(windows) - 1, Fixed())
+        sample = windows.sample(len(windows) - 1, FixedDraws())
         maps = model(torch.from_numpy(sample.events)[None])[0]
     told, true = (maps[1] > maps[0]).numpy(), sample.labels == 1
     name, events, iou, precision, recall = found.rows[-1]
@@ -37,7 +37,7 @@ def test_hidden_pixels_are_shown_where_there_are_no_labels(make_task, tmp_path, 
     model, windows = task.build().eval(), task.data("val")
     with torch.no_grad():
         found = predict(model, windows, CPU)
-        alone = task.collate([windows.sample(0, Fixed())])
+        alone = task.collate([windows.sample(0, FixedDraws())])
         metric = MassMetric()
         r2 = metric.result(metric.update(model, alone))["val_masked_r2"]
     assert found.columns == ("window", "events", "masked_r2")

@@ -164,7 +164,8 @@ def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
     assert str(error.value) == (
         "data.path 'embedded:comands' is not known\n"
         "  allowed       embedded:python, embedded:commands\n"
-        "  fix           did you mean  embedded:commands; write  --data embedded:commands"
+        "  did you mean  embedded:commands\n"
+        "  fix           --data embedded:commands"
     )
 
 

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 {own_tasks.HEAD}
-class Faulty(OwnTask):
+class Faulty(CustomTask):
     defaults = {{"train.max_steps": 5000, "train.epochs": 5000}}
 
     class Model(BaseModel):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.abr.config import SIZES
-from models.abr.losses import TERMS
+from models.abr.loss import TERMS
 from models.abr.network.attention import Attention
 from models.abr.network.convolution import sinusoids, upsampled
 from models.abr.network.film import FiLM

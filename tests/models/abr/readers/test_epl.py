@@ -7,13 +7,13 @@ import pytest
 
 from models.abr.readers.epl import EplReader, read_series
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.data_files import BadRecords
 
 SAMPLE = Path(__file__).parents[5] / "shared" / "data" / "abr" / "ABR-52-3"
 
 
 def read(path):
-    reader = EplReader(Faults("files"))
+    reader = EplReader(BadRecords("files"))
     return list(reader.read(path, path.name)), reader
 
 
@@ -22,7 +22,7 @@ def test_a_series_has_a_row_for_each_level(series):
     assert [row.level for row in rows] == [20, 40, 60]
     assert {row.patient for row in rows} == {"ABR-1-1"}
     assert rows[0].rate == 40 and isnan(rows[0].age) and isnan(rows[0].exists)
-    assert rows[0].signal.shape == (200,) and reader.diagnostics.rows == []
+    assert rows[0].signal.shape == (200,) and reader.bad_records.rows == []
 
 
 def test_a_point_is_the_mean_of_the_time_it_stands_for(series):
@@ -113,7 +113,7 @@ def test_a_broken_file_is_one_fault(series, how):
         read_series(path)
     assert error.value.where == str(path)
     rows, reader = read(path)
-    assert rows == [] and len(reader.diagnostics.rows) == 1
+    assert rows == [] and len(reader.bad_records.rows) == 1
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_a_rater_wrote_can_be_broken(series, text, told):
     path = series()
     path.with_name("ABR-1-1-16kHz-analyzed.txt").write_text(text)
     rows, reader = read(path)
-    assert rows == [] and told in reader.diagnostics.rows[0][1]
+    assert rows == [] and told in reader.bad_records.rows[0][1]
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the shared sample ABR-52-3 is not here")
@@ -140,6 +140,6 @@ def test_the_shared_recording_is_read_as_its_description_says(tmp_path):
     path = Path(shutil.copy(SAMPLE, tmp_path))
     rows, reader = read(path)
     assert [row.level for row in rows] == [10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80]
-    assert rows[0].rate == 40 and reader.diagnostics.rows == []
+    assert rows[0].rate == 40 and reader.bad_records.rows == []
     # Louder responses are larger, far above the noise at 10 dB.
     assert rows[-1].signal.std() > 5 * rows[0].signal.std()

@@ -5,9 +5,8 @@ from math import isnan
 import numpy as np
 import pytest
 
-from models.abr.readers.average import Average
-from models.abr.readers.recordings import Averaging, RecordingReader
-from models.common.faults import Faults
+from models.abr.readers.recordings import Average, Averaging, RecordingReader
+from models.common.data_files import BadRecords
 from tests.models.abr.readers.edf import RATE, write_edf
 
 EVERY = 40
@@ -34,14 +33,14 @@ def second(number, noise=2.0, kind="click 80 dB", spike=()):
 
 
 def read(path, sweeps=200, reject_uv=40.0, channel=None):
-    reader = RecordingReader(Faults("files"), Averaging(sweeps, reject_uv, channel))
+    reader = RecordingReader(BadRecords("files"), Averaging(sweeps, reject_uv, channel))
     return list(reader.read(path, path.name)), reader
 
 
 def test_sweeps_are_averaged_to_the_response_that_is_in_them(tmp_path):
     path = write_edf(tmp_path / "a.edf", (second(n) for n in range(11)))
     rows, reader = read(path)
-    assert len(rows) == 2 and reader.diagnostics.rows == []
+    assert len(rows) == 2 and reader.bad_records.rows == []
     row = rows[0]
     assert (row.patient, row.level) == ("a.edf", 80)
     assert row.rate == pytest.approx(EVERY, rel=1e-3)
@@ -69,28 +68,26 @@ def test_a_sweep_with_an_artefact_is_left_out(tmp_path):
     ("how", "told"),
     [
         ({"sweeps": 1000}, r"'click 80 dB' has \d+ sweeps within ±40 µV, and data.sweeps 1000"),
-        ({"channel": "Cy"}, "has no channel 'Cy'; nearest: Cz"),
+        ({"channel": "Cy"}, "no channel 'Cy'; did you mean 'Cz'"),
         ({"reject_uv": 1e-3}, "has 0 sweeps within ±0.001 µV"),
     ],
 )
 def test_a_recording_that_gives_no_response_is_a_fault(tmp_path, how, told):
     path = write_edf(tmp_path / "a.edf", (second(n) for n in range(6)))
     rows, reader = read(path, **how)
-    assert rows == [] and len(reader.diagnostics.rows) == 1
-    assert re.search(told, reader.diagnostics.rows[0][1])
+    assert rows == [] and len(reader.bad_records.rows) == 1
+    assert re.search(told, reader.bad_records.rows[0][1])
 
 
 def test_a_recording_that_is_too_slow_is_told(tmp_path):
     seconds = ((np.zeros(256), []) for _ in range(3))
     _, reader = read(write_edf(tmp_path / "slow.edf", seconds, rate=256))
-    assert reader.diagnostics.rows[0][1] == (
-        "is sampled at 256 Hz, too slowly for a response (more than 6000 Hz)"
-    )
+    assert reader.bad_records.rows[0][1] == ("sampled at 256 Hz; more than 6000 Hz are required")
 
 
 def test_a_recording_without_stimuli_is_told(tmp_path):
     _, reader = read(write_edf(tmp_path / "a.edf", ((np.zeros(RATE), []) for _ in range(2))))
-    assert reader.diagnostics.rows == [("a.edf", "has no annotation that could be a stimulus")]
+    assert reader.bad_records.rows == [("a.edf", "has no annotation that could be a stimulus")]
 
 
 @pytest.mark.parametrize(
@@ -103,8 +100,8 @@ def test_what_is_no_recording_is_one_fault(tmp_path, content, suffix):
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(content)
     rows, reader = read(path)
-    assert rows == [] and len(reader.diagnostics.rows) == 1
-    assert reader.diagnostics.rows[0][1].startswith("cannot be read: ")
+    assert rows == [] and len(reader.bad_records.rows) == 1
+    assert reader.bad_records.rows[0][1].startswith("cannot be read: ")
 
 
 def test_an_eeglab_set_gives_what_an_edf_gives(tmp_path):
@@ -123,7 +120,7 @@ def test_an_eeglab_set_gives_what_an_edf_gives(tmp_path):
     savemat(tmp_path / "a.set", {"EEG": eeg | {"event": kinds, "times": [], "icawinv": []}})
     (row,), reader = read(tmp_path / "a.set")
     (other,), _ = read(write_edf(tmp_path / "a.edf", seconds))
-    assert reader.diagnostics.rows == [] and row.level == 80
+    assert reader.bad_records.rows == [] and row.level == 80
     np.testing.assert_allclose(row.signal, other.signal, atol=0.02)
 
 

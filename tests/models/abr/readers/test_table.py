@@ -6,7 +6,7 @@ import pytest
 from models.abr.readers.table import TableReader
 from models.abr.responses import UNKNOWN_CLASS
 from models.base import DataError
-from models.common.faults import Faults
+from models.common.data_files import BadRecords
 
 HEADS = ["Patient ID", "Age", "Intensity", "Rate", "Fmp", "Hear_Loss", "V Latancy", "V Amplitude"]
 POINTS = [str(point) for point in range(1, 201)]
@@ -29,7 +29,7 @@ def table(tmp_path):
 
 
 def read(path):
-    reader = TableReader(Faults("responses"))
+    reader = TableReader(BadRecords("responses"))
     return list(reader.read(path, path.name)), reader
 
 
@@ -40,7 +40,7 @@ def test_a_line_is_a_response_with_its_facts(table, mark):
     assert (row.target, row.exists, row.latency, row.amplitude) == (4, 1, 5.6, 0.4)
     assert isnan(row.threshold) and row.where == "export.csv, line 2"
     np.testing.assert_allclose(row.signal, np.arange(200) / 1000, rtol=1e-6)
-    assert reader.diagnostics.rows == []
+    assert reader.bad_records.rows == []
 
 
 @pytest.mark.parametrize("latency", ["", "0", "-1", " "])
@@ -92,8 +92,8 @@ def test_a_broken_line_is_one_fault_and_the_others_are_read(table, broken, told)
     rows, reader = read(table([broken, line()]))
     assert len(rows) == 1
     assert (
-        reader.diagnostics.rows[0][0] == "export.csv, line 2"
-        and told in reader.diagnostics.rows[0][1]
+        reader.bad_records.rows[0][0] == "export.csv, line 2"
+        and told in reader.bad_records.rows[0][1]
     )
 
 

@@ -3,11 +3,9 @@ import torch
 from torch import nn
 
 from models.eeg_text.config import SIZES
-from models.eeg_text.network.cnn import MaskedBatchNorm
 from models.eeg_text.network.decoder import TextDecoder
-from models.eeg_text.network.encoder import Encoder, sinusoids
-from models.eeg_text.network.head import MaskedHead
-from models.eeg_text.network.model import EegText, MaskedEeg
+from models.eeg_text.network.encoder import Encoder, MaskedBatchNorm, sinusoids
+from models.eeg_text.network.model import EegText, MaskedEeg, MaskedHead
 
 TINY = SIZES["tiny"]
 ENCODERS = {"tiny": 243_288, "lite": 63_615_424, "full": 270_002_048}

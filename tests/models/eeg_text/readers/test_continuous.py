@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.eeg_text import corpus, formats
+from models.eeg_text import formats
 from models.eeg_text.montage import INDICES, SLOTS
-from models.eeg_text.readers import continuous, raw
+from models.eeg_text.readers import continuous, files, raw
 from models.eeg_text.recordings import Reading
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 
@@ -104,7 +104,7 @@ def test_a_row_that_cannot_be_cut_out_is_told_or_left_out(recording, row, fault)
 def test_a_table_that_is_none_is_told(recording):
     beside = recording.with_suffix(".csv")
     beside.write_text("onset,duration,text\n1,1,a\n")
-    assert told(Reading(), recording).what == "'a.csv' has no column onset_s"
+    assert told(Reading(), recording).message == "'a.csv' has no column onset_s"
     beside.write_text("onset_s,duration_s,text\n1,x,a\n")
     error = told(Reading(), recording)
     assert error.message == "'a.csv' has a row without two numbers and a text"
@@ -130,7 +130,7 @@ def test_a_map_tells_electrodes_and_regions(tmp_path):
     places.write_text("channel,place\nX1,occipitol\n")
     error = told(Reading(channels=str(places)), path)
     assert error.message == "channel 'X1' is mapped to 'occipitol', which is not known"
-    assert error.fix == "nearest  occipital"
+    assert error.did_you_mean == "occipital"
 
 
 def test_a_recording_that_is_cut_short_is_told(recording):
@@ -146,19 +146,19 @@ def test_a_garbled_header_is_told(recording):
     whole = bytearray(recording.read_bytes())
     whole[252:256] = b"many"
     recording.write_bytes(whole)
-    assert told(Reading(), recording).what.startswith("'a.edf' cannot be read: ")
+    assert told(Reading(), recording).message.startswith("'a.edf' cannot be read: ")
 
 
 def test_a_slow_recording_is_told(tmp_path):
     path = write_edf(tmp_path / "a.edf", NAMES, 40, 64, lambda second: waves(second, 64))
-    assert told(Reading(), path).what == (
+    assert told(Reading(), path).message == (
         "'a.edf' was recorded at 64 Hz, too slowly for waves of 50 Hz"
     )
 
 
 def test_of_several_recordings_a_bad_one_is_left_out(recording):
     write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
-    assert "64 Hz" in told(Reading(), recording.parent).what
+    assert "64 Hz" in told(Reading(), recording.parent).message
     found = continuous.read(recording.parent, Reading("skip"))
     assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
 
@@ -168,7 +168,7 @@ def test_an_empty_file_and_a_folder_of_none_are_in_no_format(tmp_path):
     (tmp_path / "notes.txt").write_text("0       ")
     for path in (tmp_path, tmp_path / "a.edf", tmp_path / "notes.txt"):
         with pytest.raises(DataError, match="is in no format that is known here"):
-            corpus.read(str(path), Reading())
+            files.read(str(path), Reading())
 
 
 @needs_sample
@@ -215,7 +215,7 @@ def test_an_eeglab_recording_without_all_of_its_data_is_told(tmp_path):
     assert error.message == "'eeglab_data.fdt' is cut short: 3904112 of 3904512 bytes are there"
     data.unlink()
     raw._opened.cache_clear()  # the .set itself is what it was
-    assert "cannot be read" in told(Reading(), tmp_path / "eeglab_data.set").what
+    assert "cannot be read" in told(Reading(), tmp_path / "eeglab_data.set").message
 
 
 @needs_sample

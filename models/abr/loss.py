@@ -1,0 +1,128 @@
+"""The terms of the loss, each a sum over its own units, and what each counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.abr.responses import UNKNOWN_CLASS
+from models.base import Batch
+
+TERMS = ("signal", "exists", "latency", "amplitude", "class", "threshold")
+DELTA = 1.0
+"""Where Huber's loss turns from a square into a line."""
+
+
+def units(batch: Batch, terms: Collection[str]) -> dict[str, int]:
+    """How many entries of `batch` each term is a mean over: those that are known."""
+    counts = {
+        "signal": len(batch["signal"]),
+        "exists": batch["exists_mask"].sum(),
+        "latency": batch["peak_mask"][:, 0].sum(),
+        "amplitude": batch["peak_mask"][:, 1].sum(),
+        "class": (batch["target"] >= 0).sum(),
+        "threshold": batch["threshold_mask"].sum(),
+    }
+    return {term: int(counts[term]) for term in terms}
+
+
+class TermSums:
+    """The sum of each term over a batch; 0 with gradients where nothing is known of it.
+
+    signal: mean square over 200 points; exists: cross-entropy of a logit; latency (ms) and
+    amplitude (µV): square; class: cross-entropy times the weight of the class, so that its mean is
+    one over samples and not over their weights; threshold: square of log1p of dB.
+    """
+
+    def __init__(self, regression: str, smoothing: float, class_weight: Sequence[float]) -> None:
+        """`regression` is mse or huber: of signal, latency and amplitude."""
+        self._distance = F.mse_loss if regression == "mse" else _huber
+        self._smoothing = smoothing
+        self._class_weight = torch.tensor(class_weight)
+        self._of: dict[str, Callable[[Tensor, Batch], Tensor]] = {
+            "signal": self._signal,
+            "exists": self._exists,
+            "latency": partial(self._peak, column=0),
+            "amplitude": partial(self._peak, column=1),
+            "class": self._class,
+            "threshold": self._threshold,
+        }
+
+    def __call__(self, told: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """By term, for each that `told`, the model's output, has; scalars, float32."""
+        return {term: self._of[term](output.float(), batch) for term, output in told.items()}
+
+    def _signal(self, told: Tensor, batch: Batch) -> Tensor:
+        return self._distance(told, batch["signal"], reduction="none").mean((1, 2)).sum()
+
+    def _exists(self, told: Tensor, batch: Batch) -> Tensor:
+        loss = F.binary_cross_entropy_with_logits(told, batch["exists"], reduction="none")
+        return _known(loss, batch["exists_mask"])
+
+    def _peak(self, told: Tensor, batch: Batch, column: int) -> Tensor:
+        loss = self._distance(told, batch["peak"][:, column], reduction="none")
+        return _known(loss, batch["peak_mask"][:, column])
+
+    def _class(self, told: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(
+            told,
+            batch["target"],
+            weight=self._class_weight.to(told.device),
+            ignore_index=UNKNOWN_CLASS,
+            reduction="sum",
+            label_smoothing=self._smoothing,
+        )
+
+    def _threshold(self, told: Tensor, batch: Batch) -> Tensor:
+        # A threshold below 0 dB counts as 0: log1p has no number for less than -1.
+        goal = torch.log1p(batch["threshold"].clamp(min=0))
+        return _known((torch.log1p(told) - goal) ** 2, batch["threshold_mask"])
+
+
+def _huber(told: Tensor, goal: Tensor, **how: Any) -> Tensor:
+    return F.huber_loss(told, goal, delta=DELTA, **how)
+
+
+def _known(loss: Tensor, mask: Tensor) -> Tensor:
+    """The sum where `mask` is true; unknown entries hold 0, and are finite."""
+    return (loss * mask).sum()
+
+
+COMPLETE = 0.6
+"""Of the run, by which every term has its full weight."""
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """The epoch at which each term starts, and the epochs it takes to its full weight."""
+
+    starts: Mapping[str, float]
+    """Terms that are not among these count from the beginning."""
+    ramp: float
+
+    def factors(self, terms: Collection[str], epoch: float, epochs: float) -> dict[str, float]:
+        """The share of its weight that each of `terms` has after `epoch` of `epochs`.
+
+        Where the last of them would not be complete by 60 % of the run, starts and ramp shrink
+        together until it is.
+        """
+        starts = {term: self.starts.get(term) for term in terms}
+        last = max((start + self.ramp for start in starts.values() if start is not None), default=0)
+        shrink = min(1.0, COMPLETE * epochs / last) if last else 1.0
+        return {
+            term: 1.0 if start is None else _risen(epoch - shrink * start, shrink * self.ramp)
+            for term, start in starts.items()
+        }
+
+
+def _risen(since: float, ramp: float) -> float:
+    """From 0 to 1 over `ramp`."""
+    if ramp <= 0:
+        return float(since >= 0)
+    return min(1.0, max(0.0, since / ramp))

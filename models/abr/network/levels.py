@@ -1,0 +1,118 @@
+"""The way down: encoder levels, each at half the rate of the one before, and the bottleneck."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.abr.config import Size
+from models.abr.network.attention import DecoderLayer, EncoderLayer, FeedForward, position_table
+from models.abr.network.convolution import (
+    AttentionPooling,
+    ConvBlock,
+    Halving,
+    TimeConv,
+    sinusoids,
+    upsampled,
+)
+from models.abr.network.film import FiLM
+from models.abr.network.state_space import StateSpace
+
+PLACES = 0.3
+"""Of the vectors of positions beside what is computed of the signal, which they would drown."""
+
+
+class EncoderLevel(nn.Module):
+    """Convolutions, half the rate, state space layers, FiLM.
+
+    Where channels are added, a projection comes first; where not, there is a residual.
+    """
+
+    def __init__(self, inputs: int, width: int, size: Size) -> None:
+        super().__init__()
+        self.is_residual = inputs == width
+        self.projection = TimeConv(inputs, width, 1, stride=2 if self.is_residual else 1)
+        self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
+        self.halving = Halving(width)
+        self.state_spaces = nn.Sequential(
+            StateSpace(width, size.states, size.dropout),
+            StateSpace(width, size.states, size.dropout),
+        )
+        self.film = FiLM(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x` [batch, time, inputs]; gives [batch, time / 2 rounded up, width]."""
+        projected = self.projection(x)
+        x = self.halving(self.convolutions(x if self.is_residual else projected))
+        x = x + PLACES * sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        x = self.film(self.state_spaces(x), condition)
+        return self.norm(x + projected if self.is_residual else x)
+
+
+class Bottleneck(nn.Module):
+    """A state space layer and two transformer layers, joined."""
+
+    def __init__(self, width: int, size: Size, kernel: str) -> None:
+        super().__init__()
+        self.state_space = StateSpace(width, size.states, size.dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, size.heads, 4, kernel, size.dropout) for _ in range(2)
+        )
+        self.positions = position_table(width)
+        self.layers_norm = nn.LayerNorm(width)
+        self.joined = nn.Sequential(
+            nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.film = FiLM(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x` [batch, time, width], and the same is given."""
+        filtered = attended = self.state_space(x)
+        for layer in self.layers:
+            attended = layer(attended, self.positions)
+        joined = self.joined(torch.cat((filtered, self.layers_norm(attended)), dim=-1))
+        return self.norm(self.film(joined, condition))
+
+
+class DecoderLevel(nn.Module):
+    """The level below joined with the encoder at this rate, attended to and conditioned."""
+
+    def __init__(self, inputs: int, width: int, skip: int, size: Size, kernel: str) -> None:
+        super().__init__()
+        dropout = size.dropout
+        self.joined = TimeConv(inputs + skip, width, 3)
+        self.joined_norm = nn.LayerNorm(width)
+        self.memory = nn.Linear(width, width)
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, size.heads, kernel, dropout) for _ in range(size.layers)
+        )
+        self.films = nn.ModuleList(FiLM(width) for _ in range(size.layers))
+        self.positions = position_table(width)
+        self.layers_norm = nn.LayerNorm(width)
+        self.wide = FeedForward(width, 4, dropout)
+        self.narrow_norm = nn.LayerNorm(width)
+        self.narrow = FeedForward(width, 2, dropout)
+        self.skip_pooling = AttentionPooling(skip)
+        self.skip_projection = nn.Linear(skip, width)
+        self.skip_norm = nn.LayerNorm(width)
+        self.last = TimeConv(width, width, 3)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, skip: Tensor, memory: Tensor, condition: Tensor) -> Tensor:
+        """`x` [batch, shorter, inputs], `memory` [batch, shorter, width], of the level below.
+
+        `skip` [batch, time, skip], the encoder at this rate; gives [batch, time, width].
+        """
+        x = upsampled(x, skip.shape[1])
+        x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
+        memory = self.memory(memory)
+        for layer, film in zip(self.layers, self.films, strict=True):
+            x = film(layer(x, memory, self.positions), condition)
+        x = x + self.wide(self.layers_norm(x))
+        x = x + self.narrow(self.narrow_norm(x))
+        pooled = F.gelu(self.skip_projection(self.skip_pooling(skip)))
+        x = x + self.skip_norm(pooled)[:, None]
+        return self.norm(x + self.last(x))

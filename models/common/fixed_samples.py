@@ -1,0 +1,27 @@
+"""A few samples of a split, always the same ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.base import Split
+
+
+class FixedDraws:
+    """See models/base.py: Draws; the same for every sample."""
+
+    def rng(self) -> np.random.Generator:
+        """See Draws."""
+        return np.random.default_rng(0)
+
+
+def spread_positions(count: int, most: int) -> list[int]:
+    """At most so many positions of `count`, at even distances, the first and the last with them."""
+    return sorted(set(np.linspace(0, count - 1, most).astype(int).tolist()))
+
+
+def few_samples(split: Split, most: int) -> list[Any]:
+    """At most so many samples, spread over the split. May read from disk; raises DataError."""
+    return [split.sample(place, FixedDraws()) for place in spread_positions(len(split), most)]

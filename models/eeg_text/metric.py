@@ -1,0 +1,272 @@
+"""What is measured of sentences: always free-running, and beside what other inputs give."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn import functional as F
+
+from models.base import Batch
+from models.eeg_text.config import TOKEN_SAMPLES
+from models.eeg_text.recordings import words
+from models.eeg_text.texts import Texts
+from models.eeg_text.tokenizer import Tokenizer
+
+INPUTS = ("eeg", "noise", "other")
+"""EEG, noise of its spectrum, EEG of another sentence."""
+_BLEU = 10
+_PER_INPUT = _BLEU + 1  # and word errors
+_PER_SENTENCE = 1 + 2 * len(INPUTS)  # samples; ROUGE-1 and found ones of each input
+
+
+class TextMetric:
+    """Counts over samples, and over the samples of each sentence."""
+
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
+
+    @torch.no_grad()
+    def update(self, model: Module, batch: Batch) -> Tensor:
+        """What `batch` adds, float64: nats, tokens, then counts of each input, then sentences.
+
+        Takes one forward pass of the encoder, one of the decoder for each candidate, and one for
+        each token that is written, whatever the batch holds.
+        """
+        memory, valid = remembered(model, batch, INPUTS)
+        likelihood = self._likelihood(model, memory, valid, batch["candidates"])
+        # Better than all others: that a candidate stands first must not decide.
+        found = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1)
+        tokenizer = self.texts.tokenizer
+        written = write(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
+        texts = [words(tokenizer.decode(row)) for row in written]
+        read = [words(text) for text in batch["text"]]
+        rows = len(read)
+        nats = -likelihood[:rows, 0].sum().item()
+        tokens = (batch["candidates"][:, 0, 1:] != tokenizer.pad).sum().item()
+        overall = [np.array([nats, tokens])]
+        by_sentence = np.zeros((self.texts.judged, _PER_SENTENCE))
+        numbers = batch["number"].cpu().numpy()
+        np.add.at(by_sentence[:, 0], numbers, 1)
+        for i in range(len(INPUTS)):
+            pairs = list(zip(texts[i * rows : (i + 1) * rows], read, strict=True))
+            errors = sum(word_errors(*pair) for pair in pairs)
+            overall.append(np.append(sum(bleu_counts(*pair) for pair in pairs), errors))
+            np.add.at(by_sentence[:, 1 + 2 * i], numbers, [rouge1(*pair) for pair in pairs])
+            np.add.at(by_sentence[:, 2 + 2 * i], numbers, found[i].cpu().numpy())
+        counts = np.concatenate([*overall, by_sentence.ravel()])
+        is_mps = memory.device.type == "mps"  # has no float64
+        return torch.from_numpy(counts).to("cpu" if is_mps else memory.device)
+
+    def _likelihood(
+        self, model: Module, memory: Tensor, valid: Tensor, candidates: Tensor
+    ) -> Tensor:
+        """Log-likelihood [input × batch, candidate] of each candidate given each input."""
+        found = []
+        for number in range(self.texts.candidate_count):
+            tokens = candidates[:, number].repeat(len(INPUTS), 1)
+            logits = model(None, valid, tokens[:, :-1], memory=memory).float()
+            pad = self.texts.tokenizer.pad
+            nats = F.cross_entropy(
+                logits.transpose(1, 2), tokens[:, 1:], ignore_index=pad, reduction="none"
+            )
+            found.append(-nats.sum(1))
+        return torch.stack(found, dim=1)
+
+    def result(self, counts: Tensor) -> dict[str, float]:
+        """The metrics of the summed counts; those of noise and of other EEG have it in their name.
+
+        `val_rouge1_gain` is what EEG gives above the better of the two; its standard error counts
+        sentences, not samples, as all readers of one sentence have the same to tell.
+        """
+        n = counts.cpu().double().numpy()
+        metrics = {"val_loss": float(n[0] / n[1])}
+        sentences = n[2 + _PER_INPUT * len(INPUTS) :].reshape(-1, _PER_SENTENCE)
+        samples = sentences[:, 0].sum()
+        for i, name in enumerate(INPUTS):
+            end = "" if name == "eeg" else f"_{name}"
+            own = n[2 + _PER_INPUT * i :][:_PER_INPUT]
+            metrics[f"val_rouge1{end}"] = float(sentences[:, 1 + 2 * i].sum() / samples)
+            metrics[f"val_retrieval{end}"] = float(sentences[:, 2 + 2 * i].sum() / samples)
+            for order, score in enumerate(bleu(own[:_BLEU].tolist()), start=1):
+                metrics[f"val_bleu{order}{end}"] = score
+            metrics[f"val_wer{end}"] = float(own[_BLEU] / own[1])
+        return metrics | _gain(sentences)
+
+
+def _gain(sentences: np.ndarray) -> dict[str, float]:
+    """Of the sums of each sentence: the gain, its standard error, and the one in units of it."""
+    there = sentences[sentences[:, 0] > 0]
+    count, samples = len(there), there[:, 0].sum()
+    gains = []
+    for i in range(1, len(INPUTS)):
+        differences = there[:, 1] - there[:, 1 + 2 * i]
+        mean = differences.sum() / samples
+        left = differences - there[:, 0] * mean
+        error = math.sqrt((left**2).sum() * count / max(1, count - 1)) / samples
+        gains.append((float(mean), error))
+    gain, error = min(gains)
+    in_errors = 0.0 if gain == 0 else gain / error if error else math.copysign(math.inf, gain)
+    if count < 2:
+        error = in_errors = math.nan  # of one sentence nobody knows
+    return {
+        "val_rouge1_gain": gain,
+        "val_rouge1_gain_se": error,
+        "val_rouge1_gain_in_se": in_errors,
+    }
+
+
+NAMES = ("values", "sum", "squares", "errors", "interpolation_errors")
+
+
+def told(batch: Batch) -> Tensor:
+    """Which values are to be told: hidden, valid and recorded; [batch, time, 105], bool."""
+    hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1) & batch["eeg_mask"]
+    return hidden[:, :, None] & batch["recorded"][:, None, :]
+
+
+def interpolated(eeg: Tensor, known: Tensor) -> Tensor:
+    """`eeg` [batch, time, channel] with straight lines where `known` [batch, time] is False.
+
+    Beyond the first and the last known sample, those go on.
+    """
+    time = torch.arange(known.shape[1], device=eeg.device).expand_as(known)
+    last = known.shape[1] - 1
+    before = torch.where(known, time, -1).cummax(1).values
+    after = torch.where(known, time, last + 1).flip(1).cummin(1).values.flip(1)
+    left = torch.where(before < 0, after, before).clamp(max=last)
+    right = torch.where(after > last, before, after).clamp(min=0)
+    weight = ((time - left).to(eeg.dtype) / (right - left).clamp(min=1))[:, :, None]
+
+    def at(place: Tensor) -> Tensor:
+        return eeg.gather(1, place[:, :, None].expand_as(eeg))
+
+    return at(left) * (1 - weight) + at(right) * weight
+
+
+class MaskedMetric:
+    """Counts over hidden values; see NAMES. Every update takes one forward pass."""
+
+    @torch.no_grad()
+    def update(self, model: Module, batch: Batch) -> Tensor:
+        """What `batch` adds to the counts: float64, in the order of NAMES."""
+        seen = batch.get("seen", batch["eeg"])
+        valid = batch.get("seen_mask", batch["eeg_mask"])
+        return self.counts(model(seen, valid, batch["mask_target"]), batch)
+
+    def counts(self, guess: Tensor, batch: Batch) -> Tensor:
+        """See update; of what the model gave, [batch, time, 105]."""
+        seen = batch.get("seen", batch["eeg"])
+        valid = batch.get("seen_mask", batch["eeg_mask"])
+        hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
+        lines = interpolated(seen, valid & ~hidden)
+        found = [batch["eeg"], guess, lines, told(batch)]
+        if guess.device.type == "mps":  # has no float64
+            found = [tensor.cpu() for tensor in found]
+        eeg, guess, lines, chosen = (tensor.double() for tensor in found)
+        parts = (torch.ones_like(eeg), eeg, eeg**2, (guess - eeg) ** 2, (lines - eeg) ** 2)
+        return torch.stack([(part * chosen).sum() for part in parts])
+
+    def result(self, counts: Tensor) -> dict[str, float]:
+        """The metrics of the summed counts.
+
+        R² = 1 − squared errors ÷ variance of the same values: 0 is what their mean would give.
+        `val_interpolation_r2` is that of straight lines across the gaps.
+        """
+        n = dict(zip(NAMES, counts.double().tolist(), strict=True))
+        variance = n["squares"] - n["sum"] ** 2 / n["values"]
+        return {
+            "val_loss": n["errors"] / n["values"],
+            "val_masked_r2": 1 - n["errors"] / variance,
+            "val_interpolation_r2": 1 - n["interpolation_errors"] / variance,
+        }
+
+
+def remembered(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """What the encoder makes of the `inputs`, one below the other, and where they are valid.
+
+    [input × batch, time / 4, width] and [input × batch, time]. Collective where the model is
+    sharded and nothing was computed before.
+    """
+    valid = torch.cat([batch[f"{name}_mask"] for name in inputs])
+    if f"{inputs[0]}_memory" in batch:
+        return torch.cat([batch[f"{name}_memory"] for name in inputs]), valid
+    return model(torch.cat([batch[name] for name in inputs]), valid), valid
+
+
+@torch.no_grad()
+def write(model: Module, memory: Tensor, valid: Tensor, steps: int, tokenizer: Tokenizer) -> Tensor:
+    """The likeliest token each time, `steps` times, [batch, steps].
+
+    Always `steps` forward passes over one shape, so that ranks that hold parts of the model stay
+    in step and a compiled model is compiled once. Collective where the model is sharded.
+    """
+    shape = (memory.shape[0], steps)
+    ids = torch.full(shape, tokenizer.pad, dtype=torch.int64, device=memory.device)
+    ids[:, 0] = tokenizer.start
+    written = torch.full_like(ids, tokenizer.pad)
+    for at in range(steps):
+        # What stands behind `at` does not matter: attention is causal.
+        logits = model(None, valid, ids, memory=memory)[:, at].float()
+        written[:, at] = logits.argmax(-1)
+        if at + 1 < steps:
+            ids[:, at + 1] = written[:, at]
+    return written
+
+
+ORDERS = 4
+
+
+def rouge1(written: Sequence[str], read: Sequence[str]) -> float:
+    """F1 of the words that both have, 0 to 1. Source: Lin, ROUGE, 2004."""
+    both = sum((Counter(written) & Counter(read)).values())
+    return 2 * both / (len(written) + len(read)) if both else 0.0
+
+
+def bleu_counts(written: Sequence[str], read: Sequence[str]) -> np.ndarray:
+    """What one sentence adds to a corpus's BLEU: words written, words read, then for each of four
+    orders the n-grams that are right and those there are; float64 [10].
+
+    The first of a corpus sum up; see `bleu`. Source: Papineni et al., BLEU, 2002.
+    """
+    counts = [len(written), len(read)]
+    for order in range(1, ORDERS + 1):
+        ours, theirs = _grams(written, order), _grams(read, order)
+        counts += [sum((ours & theirs).values()), sum(ours.values())]
+    return np.array(counts, dtype=np.float64)
+
+
+def bleu(counts: Sequence[float]) -> list[float]:
+    """BLEU-1 to BLEU-4 with brevity penalty, 0 to 1, of the summed counts of a corpus.
+
+    Without smoothing: an order of which nothing is right gives 0.
+    """
+    written, read = counts[0], counts[1]
+    if written == 0:
+        return [0.0] * ORDERS
+    penalty = min(1.0, float(np.exp(1 - read / written)))
+    scores, product = [], 1.0
+    for order in range(1, ORDERS + 1):
+        right, there = counts[2 * order], counts[2 * order + 1]
+        product *= right / there if there else 0.0
+        scores.append(penalty * product ** (1 / order))
+    return scores
+
+
+def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
+    """Words to insert, delete or replace to make the one of the other."""
+    row = list(range(len(read) + 1))
+    for i, word in enumerate(written, start=1):
+        before, row[0] = row[0], i
+        for j, true in enumerate(read, start=1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != true))
+    return row[-1]
+
+
+def _grams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(words[i : i + order]) for i in range(len(words) - order + 1))

@@ -1,1 +1,0 @@
-"""What is measured: text that was written freely, and EEG that was filled in."""

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from models.abr.config import SIZES, by_block
+from models.abr.loss import TERMS
+from models.abr.network.model import Network
+from models.abr.statistics import Statistics
+
+FULL = {
+    "static": 128,
+    "input": 29_504,
+    "encoder.0": 105_480,
+    "encoder.1": 374_408,
+    "encoder.2": 1_420_168,
+    "encoder.3": 5_526_920,
+    "bottleneck": 9_303_240,
+    "decoder.0": 22_148_377,
+    "decoder.1": 5_757_593,
+    "decoder.2": 1_451_353,
+    "decoder.3": 378_585,
+    "output": 57_600,
+    "heads.signal": 120_490,
+    "heads.peak": 25_092,
+    "heads.class": 12_935,
+    "heads.threshold": 8_386,
+}
+"""The table of the specification."""
+TOTALS = {"tiny": 44_769, "lite": 820_449, "full": 46_720_259}
+
+
+def built(size):
+    with torch.device("meta"):  # shapes alone: nothing is drawn
+        return Network(SIZES[size], Statistics(), TERMS)
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("size", TOTALS)
+def test_each_size_has_exactly_as_many_weights_as_specified(size):
+    assert count(built(size)) == SIZES[size].parameters == TOTALS[size]
+
+
+def test_each_block_of_full_has_those_of_the_table():
+    model = built("full")
+    assert {name: count(model.get_submodule(name)) for name in FULL} == FULL
+    assert sum(FULL.values()) == TOTALS["full"]
+
+
+@pytest.mark.parametrize("size", TOTALS)
+def test_the_formula_is_that_of_each_block(size):
+    model, numbers = built(size), SIZES[size]
+    blocks = by_block(numbers.base, numbers.levels, numbers.layers, numbers.states)
+    assert {name: count(model.get_submodule(name)) for name in blocks} == blocks
+
+
+def test_the_projections_of_the_memory_are_built_with_the_model():
+    projections = sum(count(level.memory) for level in built("full").decoder)
+    assert projections == 262_656 + 65_792 + 16_512 + 4_160
+    assert TOTALS["full"] - projections == 46_371_139

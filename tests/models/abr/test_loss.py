@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+
+from models.abr.loss import TERMS, Curriculum, TermSums, units
+
+WEIGHTS = (0.5, 1.0, 2.0, 1.0, 1.0)
+
+
+def batch():
+    mask = torch.tensor([[True, False], [True, True], [False, False]])
+    return {
+        "signal": torch.randn(3, 1, 200),
+        "static": torch.randn(3, 4),
+        "peak": torch.tensor([[5.6, 0.0], [6.1, 0.4], [0.0, 0.0]]),
+        "peak_mask": mask,
+        "exists": torch.tensor([1.0, 1.0, 0.0]),
+        "exists_mask": torch.tensor([True, True, False]),
+        "target": torch.tensor([0, 2, -100]),
+        "threshold": torch.tensor([30.0, 0.0, -5.0]),
+        "threshold_mask": torch.tensor([True, False, True]),
+    }
+
+
+def told():
+    torch.manual_seed(1)
+    made = {term: torch.randn(3) + 6 for term in TERMS}
+    made |= {"signal": torch.randn(3, 1, 200), "class": torch.randn(3, 5)}
+    return {term: x.requires_grad_() for term, x in made.items()}
+
+
+def test_each_term_counts_what_is_known():
+    assert units(batch(), TERMS) == {
+        "signal": 3,
+        "exists": 2,
+        "latency": 2,
+        "amplitude": 1,
+        "class": 2,
+        "threshold": 2,
+    }
+
+
+def test_sums_are_those_written_out_by_hand():
+    given, said = batch(), told()
+    sums = TermSums("mse", 0.0, WEIGHTS)(said, given)
+    x = {name: tensor.detach().double() for name, tensor in said.items()}
+    assert sums["signal"].item() == pytest.approx(
+        float(((x["signal"] - given["signal"]) ** 2).sum() / 200), rel=1e-5
+    )
+    assert sums["exists"].item() == pytest.approx(
+        sum(math.log1p(math.exp(-v)) for v in x["exists"][:2].tolist()), rel=1e-5
+    )
+    errors = (x["latency"][:2] - torch.tensor([5.6, 6.1])) ** 2
+    assert sums["latency"].item() == pytest.approx(errors.sum().item(), rel=1e-5)
+    assert sums["amplitude"].item() == pytest.approx(
+        (x["amplitude"][1] - 0.4).item() ** 2, rel=1e-5
+    )
+    logs = x["class"].log_softmax(-1)
+    assert sums["class"].item() == pytest.approx(
+        -(0.5 * logs[0, 0] + 2 * logs[1, 2]).item(), rel=1e-5
+    )
+    # A threshold below 0 dB counts as 0.
+    goals = (math.log1p(30), 0.0)
+    said_db = (x["threshold"][0].item(), x["threshold"][2].item())
+    wanted = sum((math.log1p(a) - b) ** 2 for a, b in zip(said_db, goals, strict=True))
+    assert sums["threshold"].item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("term", [t for t in TERMS if t != "signal"])
+def test_a_term_of_which_nothing_is_known_is_0_with_gradients(term):
+    given, said = batch(), told()
+    for mask in ("peak_mask", "exists_mask", "threshold_mask"):
+        given[mask] = torch.zeros_like(given[mask])
+    given["target"] = torch.full((3,), -100)
+    sums = TermSums("mse", 0.05, WEIGHTS)(said, given)
+    assert units(given, TERMS)[term] == 0 and sums[term].item() == 0
+    sums[term].backward()
+    assert said[term].grad is not None and not said[term].grad.any()
+
+
+def test_huber_is_linear_far_away_and_leaves_the_threshold_as_it_is():
+    given, said = batch(), told()
+    said["latency"] = torch.tensor([105.6, 6.1, 0.0])
+    square, huber = (TermSums(word, 0.0, WEIGHTS)(said, given) for word in ("mse", "huber"))
+    assert huber["latency"].item() == pytest.approx(100 - 0.5, rel=1e-4)
+    assert square["latency"].item() == pytest.approx(10000, rel=1e-4)
+    assert huber["threshold"] == square["threshold"] and huber["class"] == square["class"]
+    assert huber["signal"] < square["signal"]
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+    given, said = batch(), {name: x.detach() for name, x in told().items()}
+    sums = TermSums("huber", 0.05, WEIGHTS)
+    whole = sums(said, given)
+    parts = [
+        sums({n: x[rows] for n, x in said.items()}, {n: x[rows] for n, x in given.items()})
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    for term in TERMS:
+        torch.testing.assert_close(parts[0][term] + parts[1][term], whole[term])
+
+
+CURRICULUM = Curriculum({"latency": 5, "class": 3, "threshold": 10}, ramp=5)
+STARTING = ("signal", "latency", "class", "threshold")
+
+
+def test_terms_start_one_after_the_other_and_rise_evenly():
+    at = {epoch: CURRICULUM.factors(STARTING, epoch, 100) for epoch in (0, 4, 7.5, 10, 12.5, 15)}
+    assert at[0] == {"signal": 1, "latency": 0, "class": 0, "threshold": 0}
+    assert at[4] == {"signal": 1, "latency": 0, "class": 0.2, "threshold": 0}
+    assert at[7.5] == {"signal": 1, "latency": 0.5, "class": 0.9, "threshold": 0}
+    assert at[10]["latency"] == 1 and at[12.5]["threshold"] == 0.5
+    assert set(at[15].values()) == {1.0}
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1, 8, 20])
+def test_a_short_run_has_every_term_at_its_weight_by_60_percent(epochs):
+    done = CURRICULUM.factors(STARTING, 0.6 * epochs, epochs)
+    assert done == pytest.approx(dict.fromkeys(STARTING, 1.0))
+    before = CURRICULUM.factors(STARTING, 0.5 * epochs, epochs)
+    assert 0 < before["threshold"] < 1 == before["latency"]
+
+
+def test_only_the_terms_that_there_are_shorten_it():
+    assert CURRICULUM.factors(("signal", "class"), 8, 14) == {"signal": 1, "class": 1}
+    assert CURRICULUM.factors(("signal",), 0, 1) == {"signal": 1.0}
+
+
+def test_without_a_ramp_a_term_starts_whole():
+    at_once = Curriculum({"class": 2}, ramp=0)
+    assert at_once.factors(("class",), 1.9, 10)["class"] == 0
+    assert at_once.factors(("class",), 2, 10)["class"] == 1

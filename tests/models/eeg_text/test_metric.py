@@ -1,0 +1,203 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.common.fixed_samples import FixedDraws
+from models.eeg_text.config import TOKEN_SAMPLES
+from models.eeg_text.metric import (
+    INPUTS,
+    TextMetric,
+    bleu,
+    bleu_counts,
+    interpolated,
+    rouge1,
+    word_errors,
+)
+
+
+class Knowing(torch.nn.Module):
+    """Writes the sentence that `told` has for the sum of an EEG, and the last one for others."""
+
+    def __init__(self, told, tokenizer):
+        super().__init__()
+        self.told, self.tokenizer, self.calls = told, tokenizer, 0
+
+    def forward(self, eeg, valid, ids=None, memory=None):
+        self.calls += 1
+        if ids is None:
+            return eeg.abs().sum((1, 2))
+        logits = torch.zeros(*ids.shape, self.tokenizer.size)
+        for row, key in enumerate(memory.tolist()):
+            text = self.told.get(round(key, 1), self.told[None])
+            tokens = [*self.tokenizer.encode(text), self.tokenizer.end]
+            for at in range(min(len(tokens), ids.shape[1])):
+                logits[row, at, tokens[at]] = 20.0
+        return logits
+
+
+@pytest.fixture
+def batch(text_task, batch_of):
+    return batch_of(text_task, "val", 6)
+
+
+@pytest.fixture
+def knowing(text_task, batch):
+    keys = batch["eeg"].abs().sum((1, 2)).tolist()
+    told = {round(key, 1): text for key, text in zip(keys, batch["text"], strict=True)}
+    return Knowing(told | {None: "pig led tin"}, text_task.tokenizer)
+
+
+def test_a_model_that_knows_scores_all_and_gains_over_noise(text_task, batch, knowing):
+    metric = text_task.metric()
+    found = metric.result(metric.update(knowing, batch))
+    assert found["val_rouge1"] == found["val_retrieval"] == found["val_bleu1"] == 1.0
+    assert found["val_wer"] == 0.0 and found["val_loss"] < 0.01
+    assert found["val_retrieval_noise"] < 0.5 and found["val_wer_noise"] > 0.5
+    assert found["val_rouge1_gain"] == pytest.approx(
+        1 - max(found["val_rouge1_noise"], found["val_rouge1_other"])
+    )
+
+
+def test_a_model_that_always_writes_the_same_gains_nothing(text_task, batch):
+    metric, model = text_task.metric(), Knowing({None: "pig led tin"}, text_task.tokenizer)
+    found = metric.result(metric.update(model, batch))
+    assert found["val_rouge1_gain"] == found["val_rouge1_gain_se"] == 0.0
+    assert found["val_rouge1_gain_in_se"] == 0.0
+    assert found["val_rouge1"] == found["val_rouge1_noise"] == found["val_rouge1_other"]
+
+
+def test_a_model_to_which_all_candidates_are_the_same_finds_none(text_task, batch):
+    class Even(Knowing):
+        def forward(self, eeg, valid, ids=None, memory=None):
+            found = super().forward(eeg, valid, ids, memory)
+            return found if ids is None else torch.zeros_like(found)
+
+    metric = text_task.metric()
+    found = metric.result(metric.update(Even({None: "a"}, text_task.tokenizer), batch))
+    assert found["val_retrieval"] == 0.0  # the true one stands first, which must not help
+
+
+def test_counts_of_batches_add_up_to_those_of_the_whole(text_task, batch_of):
+    task = text_task
+    torch.manual_seed(0)
+    model, metric, samples = task.build().eval(), task.metric(), task.data("val")
+    rows = [samples.sample(i, FixedDraws()) for i in range(5)]
+    whole = metric.update(model, task.collate(rows))
+    parts = metric.update(model, task.collate(rows[:3])) + metric.update(
+        model, task.collate(rows[3:])
+    )
+    assert whole.dtype == torch.float64 and whole.shape == parts.shape
+    torch.testing.assert_close(whole, parts)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_number_of_forward_passes_does_not_depend_on_the_batch(text_task, batch_of, rows):
+    model = Knowing({None: "ant bit bag"}, text_task.tokenizer)
+    text_task.metric().update(model, batch_of(text_task, "val", rows))
+    texts = text_task.texts
+    assert model.calls == 1 + texts.candidate_count + texts.steps == 1 + 24 + 12
+
+
+def test_the_standard_error_counts_sentences_and_not_readers(text_task):
+    metric = TextMetric(text_task.texts)
+    rng = np.random.default_rng(0)
+    eeg, noise = rng.random(30), rng.random(30)
+
+    def result(readers):
+        table = np.zeros((text_task.texts.judged, 1 + 2 * len(INPUTS)))
+        table[:30, 0] = readers
+        table[:30, 1], table[:30, 3] = readers * eeg, readers * noise
+        counts = np.concatenate([np.ones(2 + 11 * len(INPUTS)), table.ravel()])
+        return metric.result(torch.from_numpy(counts))
+
+    differences = eeg - noise
+    for readers in (1, 3):
+        found = result(readers)
+        assert found["val_rouge1_gain"] == pytest.approx(min(differences.mean(), eeg.mean()))
+        assert found["val_rouge1_gain_se"] == pytest.approx(differences.std(ddof=1) / math.sqrt(30))
+
+
+def test_of_one_sentence_no_standard_error_is_known(text_task, batch_of):
+    metric, model = text_task.metric(), Knowing({None: "ant bit bag"}, text_task.tokenizer)
+    found = metric.result(metric.update(model, batch_of(text_task, "val", 1)))
+    assert math.isnan(found["val_rouge1_gain_se"]) and math.isnan(found["val_rouge1_gain_in_se"])
+
+
+def test_gaps_are_filled_with_straight_lines():
+    rng = np.random.default_rng(0)
+    eeg = torch.from_numpy(rng.standard_normal((2, 50, 3)))
+    known = torch.from_numpy(rng.random((2, 50)) > 0.4)
+    found = interpolated(eeg, known)
+    for row in range(2):
+        at = np.flatnonzero(known[row].numpy())
+        for channel in range(3):
+            expected = np.interp(np.arange(50), at, eeg[row, at, channel].numpy())
+            np.testing.assert_allclose(found[row, :, channel].numpy(), expected)
+
+
+class Guess(torch.nn.Module):
+    """Tells `share` of what there was."""
+
+    def __init__(self, share, eeg):
+        super().__init__()
+        self.share, self.eeg = share, eeg
+
+    def forward(self, eeg, valid, hidden):
+        return self.share * self.eeg
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_explained_variance_is_that_of_the_hidden_values(masked_task, batch_of, share):
+    batch, metric = batch_of(masked_task, "val"), masked_task.metric()
+    found = metric.result(metric.update(Guess(share, batch["eeg"]), batch))
+    hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, 1)
+    values = batch["eeg"][hidden].double().numpy()
+    expected = 1 - ((1 - share) ** 2 * values**2).mean() / values.var()
+    assert found["val_masked_r2"] == pytest.approx(expected)
+    assert found["val_loss"] == pytest.approx(((1 - share) ** 2 * values**2).mean())
+    assert 0 < found["val_interpolation_r2"] < 1
+    counts = metric.update(Guess(share, batch["eeg"]), batch)
+    assert counts[0].item() == batch["units"] == hidden.sum().item() * 105
+
+
+READ = ["the old man finds a small drum", "a child paints the quiet island today", "who sells it"]
+WRITTEN = [
+    "the old man sells a drum",
+    "a child paints the quiet island",
+    "nobody sells it again now",
+]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_bleu_is_that_of_sacrebleu(order):
+    from sacrebleu.metrics import BLEU
+
+    theirs = BLEU(max_ngram_order=order, smooth_method="none", tokenize="none")
+    # One list for each set of references, as long as that of the hypotheses.
+    expected = theirs.corpus_score(WRITTEN, [READ]).score
+    counts = sum(bleu_counts(w.split(), r.split()) for w, r in zip(WRITTEN, READ, strict=True))
+    assert 100 * bleu(counts.tolist())[order - 1] == pytest.approx(expected)
+
+
+def test_short_texts_are_penalised():
+    counts = bleu_counts(["the", "old"], ["the", "old", "man"])
+    assert bleu(counts.tolist())[0] == pytest.approx(np.exp(1 - 3 / 2))
+    assert bleu(bleu_counts([], ["a"]).tolist()) == [0.0] * 4
+
+
+def test_rouge_is_the_f1_of_words():
+    assert rouge1(["a", "b", "c"], ["b", "c", "d", "e"]) == pytest.approx(2 * 2 / 7)
+    assert rouge1(["a", "a", "a"], ["a"]) == pytest.approx(2 * 1 / 4)
+    assert rouge1([], ["a"]) == rouge1(["a"], []) == rouge1([], []) == 0.0
+    assert rouge1(["a"], ["a"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("written", "read", "errors"),
+    [("a b c", "a b c", 0), ("a c", "a b c", 1), ("a x c", "a b c", 1), ("x a b c", "a b c", 1),
+     ("", "a b", 2), ("c b a", "a b c", 2), ("b c a", "a b c", 2)],
+)  # fmt: skip
+def test_word_errors_are_the_fewest_edits(written, read, errors):
+    assert word_errors(written.split(), read.split()) == errors

@@ -1,0 +1,161 @@
+"""What the base class gives a task that says only the least."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from models.base import Context, DataError, Task
+from models.custom import CustomTask
+
+CONTEXT = Context(0, 0.1, None, torch.device("cpu"))
+
+
+class Line(CustomTask):
+    count = 6
+
+    def samples(self, split):
+        return [(np.full(2, float(i), np.float32), i % 3) for i in range(self.count)]
+
+    def build(self):
+        return nn.Linear(2, 3)
+
+    def measure(self, model, batch):
+        logits = model(batch["input"])
+        loss = nn.functional.cross_entropy(logits, batch["target"], reduction="sum")
+        third = batch["target"] == 2
+        return {"loss": loss, "right": (logits.argmax(1)[third] == 2).sum(), "thirds": third.sum()}
+
+
+def made(cls=Line):
+    task = cls(SimpleNamespace(width=3), SimpleNamespace(), CONTEXT)
+    task.setup()
+    return task
+
+
+def batch_of(task, *indices):
+    return task.collate([task.data("train").sample(i, None) for i in indices])
+
+
+def test_it_has_all_that_a_task_has():
+    names = [name for name in (*vars(Task), *Task.__annotations__) if name[0] != "_"]
+    assert [name for name in names if not hasattr(made(), name)] == []
+
+
+def test_the_parts_of_a_tuple_get_their_names():
+    batch = batch_of(made(), 0, 5)
+    assert batch["input"].tolist() == [[0, 0], [5, 5]]
+    assert batch["target"].tolist() == [0, 2]
+
+
+def test_mappings_keep_theirs_and_other_samples_are_refused():
+    task = made()
+    assert task.collate([{"x": 1}, {"x": 2}])["x"].tolist() == [1, 2]
+    with pytest.raises(DataError, match="a sample of Line is a Tensor") as wrong:
+        task.collate([torch.zeros(2)])
+    assert "tuple of input, target" in wrong.value.allowed
+
+
+def test_a_torch_dataset_is_a_split():
+    class Points(Line):
+        def samples(self, split):
+            return TensorDataset(torch.zeros(5, 2), torch.arange(5))
+
+    assert len(made(Points).data("val")) == 5
+    assert made(Points).facts() == {"samples": {"train": 5, "val": 5, "test": 5}}
+
+
+def test_a_split_of_its_own_draws_its_samples_anew():
+    class Drawn:
+        def __len__(self):
+            return 2
+
+        def sample(self, index, draws):
+            return {"x": draws}
+
+    class Augmented(Line):
+        def samples(self, split):
+            return Drawn()
+
+    assert made(Augmented).data("train").sample(0, 7) == {"x": 7}
+
+
+def test_an_empty_split_is_refused():
+    class Empty(Line):
+        def samples(self, split):
+            return [] if split == "val" else super().samples(split)
+
+    with pytest.raises(DataError, match="Empty has no samples for val"):
+        made(Empty)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [{"x": torch.zeros(3, 2)}, {"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}],
+)
+def test_the_weight_is_the_number_of_samples(batch):
+    assert made().num_units(batch) == 3
+
+
+def test_the_metric_adds_up_over_batches_to_that_of_all_samples():
+    task, torch_model = made(), nn.Linear(2, 3)
+
+    def measured(*batches):
+        metric = task.metric()
+        counts = sum(metric.update(torch_model, batch_of(task, *one)) for one in batches)
+        return metric.result(counts)
+
+    whole = measured(range(6))
+    assert set(whole) == {"val_loss", "val_right", "val_thirds"}
+    assert measured([0, 1, 2, 3], [4], [5]) == pytest.approx(whole, rel=1e-6)
+    assert whole["val_thirds"] == pytest.approx(2 / 6)
+    loss = task.loss(torch_model, batch_of(task, *range(6))).sum
+    assert loss.item() / 6 == pytest.approx(whole["val_loss"], rel=1e-6)
+
+
+def test_a_pair_is_counted_over_what_it_says():
+    class Pairs(Line):
+        def measure(self, model, batch):
+            found = super().measure(model, batch)
+            return {"loss": found["loss"], "right": (found["right"], found["thirds"])}
+
+    task, model = made(Pairs), nn.Linear(2, 3)
+    nn.init.zeros_(model.weight)
+    model.bias.data = torch.tensor([0.0, 0.0, 1.0])
+    metric = task.metric()
+    assert metric.result(metric.update(model, batch_of(task, *range(6))))["val_right"] == 1.0
+
+
+def test_a_measure_without_a_loss_and_one_that_changes_are_told():
+    class Silent(Line):
+        def measure(self, model, batch):
+            return {"accuracy": torch.tensor(1)}
+
+    with pytest.raises(ValueError, match=r"Silent\.measure gives accuracy, and no 'loss'"):
+        made(Silent).loss(nn.Linear(2, 3), batch_of(made(), 0))
+
+    class Fickle(Line):
+        def measure(self, model, batch):
+            found = super().measure(model, batch)
+            return {"loss": found["loss"]} if len(batch["target"]) == 1 else found
+
+    metric = made(Fickle).metric()
+    metric.update(nn.Linear(2, 3), batch_of(made(), 0, 1))
+    with pytest.raises(ValueError, match="val_loss, val_right, val_thirds of one batch and"):
+        metric.update(nn.Linear(2, 3), batch_of(made(), 0))
+
+
+def test_blocks_are_the_children_that_have_weights_and_the_members_of_containers():
+    a, b, c, d = (nn.Linear(2, 2) for _ in range(4))
+    inner = nn.Sequential(nn.Sequential(a, nn.ReLU()), nn.ModuleList([b]))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.rest, self.act, self.last = c, inner, nn.ReLU(), d
+
+    assert made().blocks(Net()) == [c, a, b, d]
+    assert made().blocks(nn.Sequential(a, nn.ReLU(), b)) == [a, b]
