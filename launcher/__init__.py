@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from launcher.base import package_guard
+from launcher.base import environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from launcher.api import Paths, Run
 
-package_guard.pin()
+environment.pin_packages()
 
 
 def train(

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except SettingsError as error:
         _tell(error, JSON.flag in request.flags)
-        return exit_codes.WRONG_WORDS
+        return exit_codes.INVALID_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED

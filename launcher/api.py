@@ -121,7 +121,7 @@ def _result(ending: Report, folder: Path | None) -> Run:
         raise SettingsError([Diagnostic(ending.text.removeprefix("error: "))]) from ending.cause
     if ending.kind == "stopped" and ending.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
-    if ending.exit_code == exit_codes.FAULT or ending.outcome is None:
+    if ending.exit_code == exit_codes.FAILURE or ending.outcome is None:
         raise RunError("\n".join(filter(None, (ending.text, ending.trace)))) from ending.cause
     told: dict[str, Any] = {k: value for k, value in ending.outcome.items() if k != "exit_code"}
     return Run(**told, folder=folder)

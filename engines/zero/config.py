@@ -207,7 +207,7 @@ def _refused(key: str, value: Any, setting: str | None) -> Iterator[Conflict]:
 
 def _unknown(key: str, value: Any, allowed: Iterable[str]) -> Conflict:
     near = difflib.get_close_matches(key, allowed := sorted(allowed), 1, 0.6)
-    fix = f"write  {near[0].rpartition('.')[2]}" if near else "leave it out"
+    fix = f"{near[0].rpartition('.')[2]}" if near else "leave it out"
     return Conflict(
         key,
         value,
@@ -219,7 +219,7 @@ def _unknown(key: str, value: Any, allowed: Iterable[str]) -> Conflict:
 
 
 def _no_object(key: str, value: Any) -> Conflict:
-    return Conflict(key, value, "must be an object", f'write  "{key.rpartition(".")[2]}": {{…}}')
+    return Conflict(key, value, "must be an object", f'"{key.rpartition(".")[2]}": {{…}}')
 
 
 def _word(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Diagnostics, redaction of secrets and exit codes."""
+"""Diagnostics, exit codes, redaction of secrets and the environment of the process."""

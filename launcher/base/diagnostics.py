@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from launcher.base.redaction import cut
+from launcher.base.redaction import redact
 
 PROGRAM = "python -m launcher"
 MANY = 12
@@ -22,7 +22,7 @@ class Diagnostic:
     key: str | None = None
     value: Any = None
     where: str | None = None
-    """`mine.yaml, line 12: precision` or the option as typed; None: nobody typed it."""
+    """`mine.yaml:12: precision` or the option as typed; None: nobody typed it."""
     overrides: tuple[Any, str] | None = None
     """The value that this one replaces, and its place."""
     allowed: str | None = None
@@ -44,12 +44,12 @@ class SettingsError(Exception):
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The lines for a person; one block per diagnostic."""
-    return cut("\n".join(line for diagnostic in diagnostics for line in _lines(diagnostic)))
+    return redact("\n".join(line for diagnostic in diagnostics for line in _lines(diagnostic)))
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
     """The same for machines: one object per diagnostic, with all of its fields."""
-    return [_redact({**asdict(one), "overrides": _overrides(one)}) for one in diagnostics]
+    return [_redacted({**asdict(one), "overrides": _overrides(one)}) for one in diagnostics]
 
 
 def shown(value: Any) -> str:
@@ -111,13 +111,13 @@ def _number(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
-def _redact(value: Any) -> Any:
+def _redacted(value: Any) -> Any:
     """Plain JSON without the secrets of the URLs in it."""
     if isinstance(value, list | tuple):
-        return [_redact(item) for item in value]
+        return [_redacted(item) for item in value]
     if isinstance(value, dict):
-        return {key: _redact(item) for key, item in value.items() if key != "order"}
-    return cut(value) if isinstance(value, str) else value
+        return {key: _redacted(item) for key, item in value.items() if key != "order"}
+    return redact(value) if isinstance(value, str) else value
 
 
 def _fold(word: str) -> str:

@@ -1,14 +1,13 @@
-"""URLs that may hold a secret: shown without it, and used with it."""
+"""Redaction of secrets in URLs and in texts; URLs that keep theirs for use."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
-CUT = "***"
-"""What stands in the place of a secret."""
+MASK = "***"
+"""Replaces a secret."""
 SCHEMES = ("http", "https", "file")
 _USER = re.compile(r"(?<=://)[^/?#\s'\"]*@")
 _PARAMETER = re.compile(
@@ -16,67 +15,77 @@ _PARAMETER = re.compile(
     r"(?:\$\{\w+\}|[^&#\s'\"\]},])+"
 )
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 
 
 class Url(str):
-    """A URL that reads as its text without secrets; `whole` has them.
+    """A URL whose text is redacted; `unredacted` has the secrets.
 
-    So whatever prints, compares or saves it never has them: files of a run, `explain`, messages.
+    Printing, comparing or saving it can therefore never leak them.
     """
 
-    __slots__ = ("whole",)
-    whole: str
+    __slots__ = ("unredacted",)
+    unredacted: str
 
     def __new__(cls, text: str) -> Url:
-        made = super().__new__(cls, cut(text))
-        made.whole = text.whole if isinstance(text, Url) else text
-        return made
+        url = super().__new__(cls, redact(text))
+        url.unredacted = text.unredacted if isinstance(text, Url) else text
+        return url
 
 
-def cut(text: str) -> str:
+def redact(text: str) -> str:
     """`text` with the credentials of every URL in it replaced by ***.
 
-    User and password before the host, and the values of parameters called token, key, signature
-    and the like. A variable, ${NAME}, is no secret and stays.
+    Replaces user and password before the host, and the values of query parameters named like
+    token, key or signature. A variable, ${NAME}, is not a secret and stays.
     """
-    return _PARAMETER.sub(_without_value, _USER.sub(_without_user, text))
+    return _PARAMETER.sub(_redact_parameter, _USER.sub(_redact_user, text))
 
 
-def expanded(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """`text` with each ${NAME} replaced by that variable. Raises KeyError where it is not set."""
-    return _VARIABLE.sub(lambda match: environ[match[1]], text)
+def redact_variables(text: str, variables: Mapping[str, str]) -> str:
+    """`text` without the values of environment variables named KEY, TOKEN, SECRET or PASSWORD."""
+    for name, value in variables.items():
+        # A value below eight letters is a word like `true`, not a secret.
+        if _SECRET_NAME.search(name) and len(value) >= 8:
+            text = text.replace(value, f"[{name}]")
+    return text
+
+
+def expand_variables(text: str, variables: Mapping[str, str]) -> str:
+    """`text` with each ${NAME} replaced by that variable. Raises KeyError if it is not set."""
+    return _VARIABLE.sub(lambda match: variables[match[1]], text)
 
 
 def file_name(url: str) -> str:
-    """The last part of a URL's path, decoded; empty where it ends in a slash."""
+    """The last part of a URL's path, decoded; empty if the path ends in a slash."""
     return unquote(urlsplit(url).path).rpartition("/")[2]
 
 
-def fault(url: str) -> str | None:
-    """What is wrong with the form of a URL; None: nothing."""
+def url_problem(url: str) -> str | None:
+    """Why a text is not a usable URL; None if it is one."""
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        return f"is no URL: {error}"
+        return f"is not a URL: {error}"
     if parts.scheme not in SCHEMES:
         return f"has the scheme '{parts.scheme}'" if parts.scheme else "has no scheme"
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
             return "names a host"
-        return None if parts.path.startswith("/") else "has no whole path"
+        return None if parts.path.startswith("/") else "has no absolute path"
     return None if parts.hostname else "names no host"
 
 
-def _without_user(match: re.Match[str]) -> str:
-    return match[0] if _is_variable(match[0][:-1]) else f"{CUT}@"
+def _redact_user(match: re.Match[str]) -> str:
+    return match[0] if _is_variable(match[0][:-1]) else f"{MASK}@"
 
 
-def _without_value(match: re.Match[str]) -> str:
+def _redact_parameter(match: re.Match[str]) -> str:
     value = match[0][len(match[1]) :]
-    return match[0] if _is_variable(value) else match[1] + CUT
+    return match[0] if _is_variable(value) else match[1] + MASK
 
 
 def _is_variable(text: str) -> bool:
-    """Whether each part of a `user:password` names a variable, and so gives nothing away."""
+    """Whether each part of `user:password` is a variable, and reveals nothing."""
     return all(_VARIABLE.fullmatch(part) for part in text.split(":"))

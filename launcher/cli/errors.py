@@ -24,7 +24,7 @@ def unknown_command(name: str) -> Diagnostic:
         where="the command line, first word",
         allowed=f"{', '.join(COMMANDS)}; or options, for {DEFAULT}",
         did_you_mean=near,
-        fix=near and f"write  {PROGRAM} {near}",
+        fix=near and f"{PROGRAM} {near}",
         order=(_ORDER, 0),
     )
 
@@ -45,7 +45,7 @@ def unknown_option(command: Command, word: str, place: int) -> Diagnostic:
         where=f"the command line: {word}",
         allowed=f"{len(flags)} options; see  {_call(command)} --help",
         did_you_mean=near,
-        fix=near and f"write  {near}{_value(flag, word, theirs)}",
+        fix=near and f"{near}{_value(flag, word, theirs)}",
         order=(_ORDER, place),
     )
 
@@ -64,7 +64,7 @@ def _of_another(command: Command, word: str, place: int) -> Diagnostic:
         value=word,
         where=f"the command line: {word}",
         allowed=f"options of {command.behind} behind  -- , at the end",
-        fix=f"write  {_call(command)} … -- {word}",
+        fix=f"{_call(command)} … -- {word}",
         order=(_ORDER, place),
     )
 
@@ -109,7 +109,7 @@ def missing_word(command: Command) -> Diagnostic:
         f"{command.name} needs to know what",
         where=f"the command line: {command.name}",
         allowed=", ".join(command.words) or command.allowed,
-        fix=f"write  {_call(command)} {_example(command)}",
+        fix=f"{_call(command)} {_example(command)}",
         order=(_ORDER, 0),
     )
 
@@ -134,7 +134,7 @@ def wrong_word(command: Command, word: str) -> Diagnostic:
         where=f"the command line: {command.name} {word}",
         allowed=", ".join(command.words),
         did_you_mean=near,
-        fix=f"write  {_call(command)} {near or command.words[0]}",
+        fix=f"{_call(command)} {near or command.words[0]}",
         order=(_ORDER, 0),
     )
 

@@ -47,7 +47,7 @@ def main(request: Request) -> int:
     print(content if for_machines else tables.text(facts, outcome, comparison.folder))
     if outcome.code is not None:
         return outcome.code
-    return exit_codes.DONE if outcome.is_sound else exit_codes.FAULT
+    return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
 
 
 def _plan(comparison: Comparison, for_machines: bool) -> str:

@@ -49,7 +49,7 @@ def main(request: Request) -> int:
         print(encode(_as_json(told, written), indent=2))
     else:
         print("\n".join(_lines(told, written)))
-    return exit_codes.FAULT if told.shared_groups else exit_codes.DONE
+    return exit_codes.FAILURE if told.shared_groups else exit_codes.DONE
 
 
 def only(path: str, place: str, found: Sequence[Recognised], words: CliArgs) -> Findings:

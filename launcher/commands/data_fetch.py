@@ -39,7 +39,7 @@ def main(request: Request) -> int:
             print(encode({"diagnostics": as_json([error.fault])}, indent=2))
         else:
             print(render([error.fault]), file=sys.stderr)
-        return exit_codes.FAULT
+        return exit_codes.FAILURE
     if for_machines:
         print(encode([_plain(one) for one in found], indent=2))
     else:

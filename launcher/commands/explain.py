@@ -97,7 +97,7 @@ def _section(resolved: Resolved, word: str | None) -> dict[str, Value]:
             where=f"the command line: explain {word}",
             allowed=listed(list(resolved.values), "explain"),
             did_you_mean=near,
-            fix=near and f"write  {PROGRAM} explain {near}",
+            fix=near and f"{PROGRAM} explain {near}",
         )
         raise SettingsError([what])
     return found
@@ -107,7 +107,7 @@ def _print_key(leaf: Leaf, value: Value) -> None:
     print(f"{leaf.key} = {plain(value.value)}")
     if leaf.description:
         print(f"  {leaf.description}")
-    rows: list[tuple[str, str | None]] = [("from", tree_text.told(value.origin))]
+    rows: list[tuple[str, str | None]] = [("where", tree_text.told(value.origin))]
     rows += [("replaced", line) for line in tree_text.history_of(value)]
     rows += [("allowed", allowed(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
     for name, text in rows:

@@ -39,7 +39,7 @@ def main(request: Request) -> int:
         done = _export(run, path, form, folder)
     except (CheckpointError, StorageError) as fault:
         print(f"error: {fault}", file=sys.stderr)
-        return exit_codes.FAULT
+        return exit_codes.FAILURE
     except DataError as fault:
         raise SettingsError([_of_data(fault)]) from fault
     for_machines = JSON.flag in request.flags
@@ -100,7 +100,7 @@ def _wrong_form(form: str | None) -> list[Diagnostic]:
             where=f"the command line: --format {form}" if form else "the command line: export",
             allowed=", ".join(FORMS),
             did_you_mean=near,
-            fix=f"write  --format {near or next(iter(FORMS))}",
+            fix=f"--format {near or next(iter(FORMS))}",
         )
     ]
 

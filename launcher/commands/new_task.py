@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 
-from launcher.base import exit_codes, package_guard
+from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.cli.options import JSON
 from launcher.cli.parser import Request
@@ -56,8 +56,8 @@ def _check_free(path: Path, module: str, word: str) -> None:
     """Raises SettingsError where a file or a module of that name is there."""
     if path.exists():
         raise _refusal(f"{path} is there already", word, "a name that is not taken in that folder")
-    spec = None if module in package_guard.NAMES else find_spec(module)
-    if module in package_guard.NAMES or (spec is not None and spec.origin is not None):
+    spec = None if module in environment.PACKAGES else find_spec(module)
+    if module in environment.PACKAGES or (spec is not None and spec.origin is not None):
         what = f"there is a module '{module}' already, which Python would find in its place"
         raise _refusal(what, word, "a name that no module has", f"my_{module}")
 
@@ -77,7 +77,7 @@ def _write(path: Path, text: str) -> None:
 
 def _refusal(what: str, word: str, allowed: str, near: str | None = None) -> SettingsError:
     place = f"the command line: new-task {word}"
-    fix = near and f"write  {PROGRAM} new-task {near}"
+    fix = near and f"{PROGRAM} new-task {near}"
     return SettingsError(
         [Diagnostic(what, value=word, where=place, allowed=allowed, did_you_mean=near, fix=fix)]
     )

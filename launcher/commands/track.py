@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from launcher.base import exit_codes
+from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.redaction import redact_variables
 from launcher.cli.parser import Request
 from launcher.resume.find import holds_run
-from launcher.run.failures import without_secrets
 from launcher.run_folder import lock, run_folder
 from training.trackers import wandb_callback
 from training.trackers.tracker_process import Message, TrackerProcess
@@ -36,7 +35,7 @@ def main(request: Request) -> int:
         url, fault = _send(folder)
     if fault is not None:
         print(f"error: W&B: {fault}", file=sys.stderr)
-        return exit_codes.FAULT
+        return exit_codes.FAILURE
     print(url)
     return exit_codes.DONE
 
@@ -50,7 +49,7 @@ def _send(folder: Path) -> tuple[str | None, str | None]:
     if lines := wandb_callback.lines_message(folder / run_folder.METRICS, {}):
         companion.send(lines)
     companion.send(
-        wandb_callback.end_message(result, exit_codes.DONE if ended else exit_codes.FAULT)
+        wandb_callback.end_message(result, exit_codes.DONE if ended else exit_codes.FAILURE)
     )
     in_time = companion.end(_WAIT_S)
     told: dict[str, Message] = {message["kind"]: message for message in companion.heard()}
@@ -84,5 +83,5 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
-    found: dict[str, Any] = json.loads(without_secrets(text, os.environ))
+    found: dict[str, Any] = json.loads(redact_variables(text, environment.variables()))
     return found

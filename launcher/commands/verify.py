@@ -24,7 +24,7 @@ from training.logging.strict_json import encode
 class Unproven(Exception):
     """Nothing could be compared; the text says why, `code` is what to end with."""
 
-    def __init__(self, why: str, code: int = exit_codes.FAULT) -> None:
+    def __init__(self, why: str, code: int = exit_codes.FAILURE) -> None:
         super().__init__(why)
         self.code = code
 
@@ -41,9 +41,9 @@ def main(request: Request) -> int:
             print(encode(proof.failure(str(fault)), indent=2))
         else:
             print(f"error: {fault}", file=sys.stderr)
-        return fault.code if isinstance(fault, Unproven) else exit_codes.FAULT
+        return fault.code if isinstance(fault, Unproven) else exit_codes.FAILURE
     print(encode(proof.as_json(found), indent=2) if for_machines else proof.text(found).rstrip())
-    return exit_codes.DONE if found.agrees else exit_codes.FAULT
+    return exit_codes.DONE if found.agrees else exit_codes.FAILURE
 
 
 def _verify(request: Request, quiet: bool) -> Proof:
@@ -89,6 +89,6 @@ def _check(again: Replay) -> None:
         raise Unproven("the replay was stopped before its end", code)
     if ending.exit_code == exit_codes.DONE:
         return
-    if ending.exit_code == exit_codes.WRONG_WORDS:
+    if ending.exit_code == exit_codes.INVALID_INPUT:
         raise SettingsError([Diagnostic(ending.text.removeprefix("error: "))])
     raise Unproven("\n".join(filter(None, (f"the replay failed: {ending.text}", ending.trace))))

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from launcher.base import exit_codes, package_guard
+from launcher.base import environment, exit_codes
 from launcher.cli.options import BY_FLAG
 from launcher.compare import machine_load, measurements, rows
 from launcher.compare.candidates import BASELINE, Candidate, Comparison, Limits
@@ -208,8 +208,10 @@ def run(args: CliArgs, folder: Path) -> Ended:
     """
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
     # In a Slurm job the comparison is a generation; its runs are not.
-    inherited = {name: value for name, value in os.environ.items() if name not in OF_A_JOB}
-    environment = {**inherited, "PYTHONPATH": package_guard.search_path(os.environ)}
+    inherited = {
+        name: value for name, value in environment.variables().items() if name not in OF_A_JOB
+    }
+    variables = {**inherited, "PYTHONPATH": environment.python_path()}
     watch = Watch()
     # Its own session: Ctrl-C reaches it once, through this process.
     process = subprocess.Popen(
@@ -217,7 +219,7 @@ def run(args: CliArgs, folder: Path) -> Ended:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
+        env=variables,
         text=True,
         errors="replace",
         start_new_session=True,

@@ -123,5 +123,5 @@ def _no_share(values: Mapping[str, Value], total: int, world_size: int) -> Diagn
         where=_places(values, *keys),
         allowed=f"a multiple of {world_size}, or a number of processes that divides {total}",
         did_you_mean=f"{near}, or {largest_divisor(total, world_size)} processes",
-        fix=f"write  --set {GLOBAL}={near}",
+        fix=f"--set {GLOBAL}={near}",
     )

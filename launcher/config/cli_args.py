@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.base.redaction import cut
+from launcher.base.redaction import redact
 from launcher.config import errors, yaml_source
 from launcher.config.custom_task import FOLDER
 from launcher.config.entries import Entry, Layer, file_layer, find, typed_list
@@ -49,9 +49,7 @@ def read_files(words: CliArgs) -> Files:
 def chosen(words: CliArgs, files: Files) -> dict[str, Entry]:
     """What the person chose of CHOICES, the last word on each."""
     entries = [
-        Entry(
-            key, plain(node), Origin("config", f"{path}, line {node.line}"), None, (rank, node.line)
-        )
+        Entry(key, plain(node), Origin("config", f"{path}:{node.line}"), None, (rank, node.line))
         for rank, path, root in files.roots
         for key in CHOICES
         if (node := find(root, key)) is not None
@@ -75,7 +73,7 @@ def _typed(words: CliArgs, known: dict[str, Leaf], diagnostics: list[Diagnostic]
     entries: list[Entry] = []
 
     def add(key: str, text: str, option: str, place: str) -> None:
-        order, place = (COMMAND_LINE, len(entries)), cut(place)
+        order, place = (COMMAND_LINE, len(entries)), redact(place)
         try:
             value = _meaning(known.get(key), text)
         except Unreadable as error:

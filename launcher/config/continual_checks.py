@@ -25,7 +25,7 @@ def check(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
             _PATH,
             "is not a folder: new files cannot arrive there",
             "a folder; training starts with its files",
-            f"write  --data {Path(str(path)).parent}" if is_file else "write  --data FOLDER",
+            f"--data {Path(str(path)).parent}" if is_file else "--data FOLDER",
         )
     if not values["save.last"].value:
         yield _contradiction(
@@ -70,7 +70,7 @@ def check_launcher(source: str, values: Mapping[str, Value]) -> Iterator[Diagnos
             value=True,
             where=errors.place(_ENABLED, values[_ENABLED].origin),
             allowed=f"without {source}: Gearshift starts the processes of one machine itself",
-            fix="write  --nproc N  instead",
+            fix="--nproc N  instead",
         )
 
 
@@ -87,5 +87,5 @@ def check_run_folder(folder: Path, values: Mapping[str, Value]) -> Iterator[Diag
             value=path,
             where=errors.place(_PATH, values[_PATH].origin),
             allowed="a run folder elsewhere",
-            fix="write  --out DIR  outside of it",
+            fix="--out DIR  outside of it",
         )

@@ -206,7 +206,7 @@ def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
     """The file that gives the class its attribute `name`, the expression there, and its line."""
     owner = next((one for one in cls.__mro__ if name in vars(one)), cls)
     place = custom_task.place_of(owner)
-    file, _, line = place.rpartition(", line ")
+    file, _, line = place.rpartition(":")
     try:
         tree = ast.parse(Path(inspect.getsourcefile(owner) or "").read_text(encoding="utf-8"))
     except (OSError, TypeError, SyntaxError):

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from launcher.base import package_guard
+from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from models.base import Task
 
 KEY, FOLDER = "model.family", "model.folder"
 LEGAL = "package.module:Class, where Python finds the module from here"
-_PINNED = (*sorted(package_guard.NAMES), "launcher")
+_PINNED = (*sorted(environment.PACKAGES), "launcher")
 
 
 def search(folder: object) -> None:
@@ -54,7 +54,7 @@ def load(name: str) -> type:
         raise _fault(
             what,
             name,
-            place=_where(module.__file__, None),
+            where=_where(module.__file__, None),
             allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
             did_you_mean=near and f"{module_name}:{near}",
         )
@@ -62,7 +62,7 @@ def load(name: str) -> type:
         raise _fault(
             f"class '{class_name}' is no task: it has no {', '.join(missing)}",
             name,
-            place=place_of(found),
+            where=place_of(found),
             allowed="all that models/base.py: Task names; models/custom.py: CustomTask has most of it",
         )
     return found
@@ -136,7 +136,7 @@ def _is_file(path: Path, class_name: str) -> SettingsError:
     dotted = ".".join(stem.parts)
     is_below = not path.is_absolute() and ".." not in path.parts
     near = f"{dotted if is_below else stem.name}:{class_name}"
-    elsewhere = f"write  --model {near} --set {FOLDER}={path.parent}"
+    elsewhere = f"--model {near} --set {FOLDER}={path.parent}"
     return _fault(
         f"'{path}' is a file, not the name of a module",
         f"{path}:{class_name}",
@@ -155,12 +155,12 @@ def _broken(error: BaseException, name: str, full: str) -> SettingsError:
         frames = traceback.extract_tb(error.__traceback__)
         theirs = [frame for frame in frames if _is_theirs(frame.filename)]
         place = _where(theirs[-1].filename, theirs[-1].lineno) if theirs else None
-    return _fault(f"module '{name}' cannot be imported: {told}", full, place=place)
+    return _fault(f"module '{name}' cannot be imported: {told}", full, where=place)
 
 
 def _is_theirs(file: str) -> bool:
     """Whether a frame is of the person's code, and not of Python's, of ours or of a library."""
-    ours = [f"{package_guard.HOME / name}{os.sep}" for name in _PINNED]
+    ours = [f"{environment.ROOT / name}{os.sep}" for name in _PINNED]
     return not file.startswith(("<frozen", *_installed(), *ours))
 
 
@@ -203,7 +203,7 @@ def _where(file: str | None, line: int | None) -> str | None:
     path = Path(file)
     if path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
-    return str(path) if line is None else f"{path}, line {line}"
+    return str(path) if line is None else f"{path}:{line}"
 
 
 def _fault(what: str, name: str, **told: Any) -> SettingsError:

@@ -67,7 +67,7 @@ def _unfetched(values: Values) -> Iterator[Diagnostic]:
             key="download.files",
             value=files.value,
             where=errors.place("download.files", files.origin),
-            fix=f"write  {OPTION}  or name what is there with  --data PATH",
+            fix=f"{OPTION}  or name what is there with  --data PATH",
             severity="warning",
         )
 

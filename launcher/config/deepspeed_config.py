@@ -43,7 +43,7 @@ def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
     try:
         return config_file.read(path)
     except config_file.FileError as fault:
-        line = f", line {fault.line}" if fault.line else ""
+        line = f":{fault.line}" if fault.line else ""
         raise SettingsError([Diagnostic(f"{path}{line} {fault}", key=_KEY, where=asked)]) from None
     except OSError as fault:
         what = f"{path} cannot be read: {fault.strerror or fault}"
@@ -52,7 +52,7 @@ def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
 
 def _fault(conflict: Conflict, own: config_file.DeepSpeedFile, resolved: Resolved) -> Diagnostic:
     line = own.lines.get(conflict.key)
-    where = resolved.settings.engine.ds_config + (f", line {line}" if line else "")
+    where = resolved.settings.engine.ds_config + (f":{line}" if line else "")
     what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
     if conflict.setting is not None and conflict.told is not None:
         what += f" {plain(conflict.told)}"

@@ -25,7 +25,7 @@ LEGAL = (
 
 def _as_url(value: Any, check: ValidatorFunctionWrapHandler) -> Url:
     url = value if isinstance(value, Url) else Url(check(value))
-    if (wrong := redaction.fault(url.whole)) is not None:
+    if (wrong := redaction.url_problem(url.unredacted)) is not None:
         raise ValueError(wrong)
     return url
 

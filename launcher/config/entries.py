@@ -50,7 +50,7 @@ def file_layer(name: str, root: Node, place: str, family: str, rank: int) -> Lay
         Entry(
             key,
             plain(node),
-            Origin(name, f"{place}, line {node.line}"),
+            Origin(name, f"{place}:{node.line}"),
             order=(rank, node.line),
             text=node.text,
             node=node,

@@ -14,6 +14,8 @@ from launcher.config.leaves import Leaf, leaves, sections
 from launcher.config.nodes import Unreadable
 from launcher.config.resolved import Origin, Value
 
+UNKNOWN = "unknown"
+_LINE = re.compile(r":[0-9]+$")
 _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
 _ON, _OFF = ("true", "on", "yes", "y", "1"), ("false", "off", "no", "n", "0")
@@ -45,7 +47,7 @@ def unknown_key(family: str, entry: Entry) -> Diagnostic:
     near = near or nearest_match(entry.key, leaves(family))
     names = sorted(key.rpartition(".")[2] for key in here)
     return Diagnostic(
-        f"key '{entry.key}' is not known",
+        f"unknown setting '{entry.key}'",
         key=entry.key,
         value=entry.value,
         where=place(entry.key, entry.origin),
@@ -71,8 +73,12 @@ def twice(entry: Entry, first: Entry) -> Diagnostic:
 def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Diagnostic:
     """A value that the schema refuses; `kind` is pydantic's name of the reason."""
     near = _nearest(leaf, entry, kind)
+    name, reason = named(entry.key), _reason(leaf, entry.value, kind)
+    is_unknown = reason == UNKNOWN
     return Diagnostic(
-        f"{named(entry.key)} {_as_typed(entry)} {_reason(leaf, entry.value, kind)}",
+        f"unknown {name} {_as_typed(entry)}"
+        if is_unknown
+        else f"{name} {_as_typed(entry)} {reason}",
         key=entry.key,
         value=entry.value,
         where=place(entry.key, entry.origin),
@@ -150,7 +156,7 @@ def _reason(leaf: Leaf, value: Any, kind: str) -> str:
     if kind in _WRONG_FORM and isinstance(value, list):
         return "is not understood"
     if kind in _WRONG_FORM and isinstance(value, str):
-        return "is not known" if isinstance(leaf.allowed, tuple) else "is not understood"
+        return UNKNOWN if isinstance(leaf.allowed, tuple) else "is not understood"
     if isinstance(value, str) and "number" in leaf.type:
         return f"is text, not a {leaf.type}"
     if leaf.type == "text" and value is not None:
@@ -209,9 +215,8 @@ def _as_text(leaf: Leaf, value: Any) -> str | None:
 
 def place(key: str, origin: Origin) -> str:
     """Where a value was written, as a message names it."""
-    if origin.layer == "command line" or ", line " not in origin.place:
-        return origin.place
-    return f"{origin.place}: {key}"
+    is_line = origin.layer != "command line" and _LINE.search(origin.place)
+    return f"{origin.place} {key}" if is_line else origin.place
 
 
 def write_over(key: str, origin: Origin, value: Any) -> str:
@@ -254,14 +259,14 @@ def unreadable(text: str, error: Unreadable, order: tuple[int, int]) -> Diagnost
 def _write(entry: Entry, key: str, value: Any) -> str:
     """The line to type where the entry stands, for the same or another key."""
     if entry.option is None and key.rpartition(".")[0] != entry.key.rpartition(".")[0]:
-        return f"write  {key}: {plain(value)}"
+        return f"{key}: {plain(value)}"
     return _line(entry.option, key, value)
 
 
 def _line(option: str | None, key: str, value: Any) -> str:
     if option is None:
-        return f"write  {key.rpartition('.')[2]}: {plain(value)}"
+        return f"{key.rpartition('.')[2]}: {plain(value)}"
     if option == "--set":
-        return f"write  --set {key}={plain(value)}"
+        return f"--set {key}={plain(value)}"
     space = "" if option.endswith(":") else " "  # --model FAMILY:
-    return f"write  {option}{space}{plain(value)}"
+    return f"{option}{space}{plain(value)}"

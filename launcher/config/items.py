@@ -48,7 +48,7 @@ def _unknown(leaf: Leaf, at: Entry, inner: str) -> Diagnostic:
     return replace(
         _fault(at, f"{at.key} has no key '{inner}'", ", ".join(leaf.items)),
         did_you_mean=near,
-        fix=near and f"write  {near}: {plain(at.value)}",
+        fix=near and f"{near}: {plain(at.value)}",
     )
 
 
@@ -64,8 +64,8 @@ def _origin(entry: Entry, place: int, inner: str | None) -> Origin:
     line = _line(entry, place, inner)
     if line is None:
         return entry.origin
-    file = entry.origin.place.rpartition(", line ")[0]
-    return replace(entry.origin, place=f"{file}, line {line}")
+    file = entry.origin.place.rpartition(":")[0]
+    return replace(entry.origin, place=f"{file}:{line}")
 
 
 def _order(entry: Entry, place: int, inner: str | None) -> tuple[int, int]:

@@ -76,7 +76,7 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
             key=GLOBAL,
             value=train_plan.global_batch,
             where=refusals.place(GLOBAL, origin),
-            fix=f"write  --set {GLOBAL}={near}",
+            fix=f"--set {GLOBAL}={near}",
             severity="warning",
         )
     ]

@@ -7,9 +7,10 @@ import math
 import os
 import platform
 import re
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from launcher.base import environment
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
@@ -59,7 +60,7 @@ def look(group: Path = CONTROL_GROUP) -> Machine:
         gpus=gpus,
         device=device,
         cpu_bf16=has_bf16(_cpuinfo()),
-        compiler=any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))),
+        compiler=environment.has_cxx_compiler(),
     )
 
 
@@ -101,7 +102,7 @@ def _accelerator() -> tuple[str, int]:
     """The device, and how many there are."""
     build = _torch_build()
     if build.get("cuda") or build.get("hip"):
-        gpus = visible(_nvidia() or _amd(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        gpus = visible(_nvidia() or _amd(), environment.visible_cuda_devices())
         if gpus:
             return "cuda", gpus
     if build.get("xpu") and list(Path("/dev/dri").glob("renderD*")):

@@ -20,7 +20,7 @@ class Origin:
     layer: str
     """One of launcher.config.resolve.PRECEDENCE; or solved: from the arithmetic of the batch."""
     place: str
-    """`mine.yaml, line 12`, `--engine zero2`, `ds_configs/modes/fast.yaml, line 4`, `built-in`."""
+    """`mine.yaml:12`, `--engine zero2`, `ds_configs/modes/fast.yaml:4`, `built-in`."""
     how: str = ""
     """What a mode made of the default: `16 × 0.25`."""
 

@@ -23,7 +23,7 @@ def read(path: Path) -> Node:
             [
                 Diagnostic(
                     f"{path} cannot be read as {form}: {broken.problem}",
-                    where=f"{path}, line {broken.line}, column {broken.column}",
+                    where=f"{path}:{broken.line}:{broken.column}",
                     order=(0, broken.line),
                 )
             ]
@@ -35,7 +35,7 @@ def read(path: Path) -> Node:
             [
                 Diagnostic(
                     f"{path} holds no settings: its root is no mapping",
-                    where=f"{path}, line {root.line}",
+                    where=f"{path}:{root.line}",
                     allowed="keys with values, such as  optim: {lr: 1e-3}",
                 )
             ]
@@ -50,7 +50,7 @@ def _text(path: Path) -> str:
         line = error.object[: error.start].count(b"\n") + 1
         fault = Diagnostic(
             f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}",
-            where=f"{path}, line {line}",
+            where=f"{path}:{line}",
             fix="save the file as UTF-8",
         )
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def _text(path: Path) -> str:
             value=str(path),
             where=f"--config {path}",
             did_you_mean=like and str(folder / like),
-            fix=like and f"write  --config {folder / like}",
+            fix=like and f"--config {folder / like}",
         )
     except OSError as error:
         fault = Diagnostic(

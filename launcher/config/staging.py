@@ -47,7 +47,7 @@ def check(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
         yield _fault(
             values,
             f"stages {shown(names)} counts only in mode staged, and it is {values['mode'].value}",
-            fix="write  --mode staged",
+            fix="--mode staged",
         )
     elif diagnostics := list(_misnamed(values, known)):
         yield from diagnostics
@@ -65,7 +65,7 @@ def _undeclared(values: Mapping[str, Value], key: str) -> Diagnostic:
         value=value.value,
         where=errors.place(key, value.origin),
         allowed=f"families that declare stages: {', '.join(staged)}",
-        fix="write  --mode resource-efficient  to lower the peak of memory in one run",
+        fix="--mode resource-efficient  to lower the peak of memory in one run",
     )
 
 
@@ -76,11 +76,11 @@ def _misnamed(values: Mapping[str, Value], stages: Sequence[Stage]) -> Iterator[
     unknown = [name for name in names if name not in known]
     for name in unknown:
         near = nearest_match(name, known)
-        fix = near and f"write  --stage {near}"
+        fix = near and f"--stage {near}"
         if near and len(names) > 1:
             mended = [near if one == name else one for one in names]
             fix = errors.write_over(KEY, values[KEY].origin, _line(mended))
-        yield _fault(values, f"stage '{name}' is not known", known, near, fix)
+        yield _fault(values, f"unknown stage '{name}'", known, near, fix)
     ordered = [name for name in known if name in names]
     if not unknown and ordered != list(names):
         told = "twice the same" if len(ordered) < len(names) else "not in their order"
@@ -98,7 +98,7 @@ def _without_weights(values: Mapping[str, Value], stage: Stage) -> Iterator[Diag
         key=stage.loads,
         where=errors.place(KEY, values[KEY].origin),
         allowed=f"--from RUN, a run of stage {whose}; or all stages, --mode staged",
-        fix="write  --from RUN",
+        fix="--from RUN",
     )
 
 

@@ -74,7 +74,7 @@ def _ds_config(values: Values) -> Iterator[Diagnostic]:
             value=path,
             where=errors.place("engine.ds_config", values["engine.ds_config"].origin),
             allowed=f"with the engines {', '.join(zero)}",
-            fix="write  --engine zero2  or leave the file out",
+            fix="--engine zero2  or leave the file out",
         )
 
 
@@ -144,7 +144,7 @@ def _never(values: Values) -> Iterator[Diagnostic]:
             values,
             "save.last",
             "leaves nothing of the run: no checkpoint is ever saved",
-            "write  save.last: true",
+            "save.last: true",
             "warning",
         )
 
@@ -176,7 +176,7 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
             key=GLOBAL,
             value=new,
             where="; ".join(errors.place(key, values[key].origin) for key in typed),
-            fix=f"write  --set {GLOBAL}={old}  to keep it, or ={new} to say that it is meant",
+            fix=f"--set {GLOBAL}={old}  to keep it, or ={new} to say that it is meant",
             severity="warning",
         )
 
@@ -196,7 +196,7 @@ def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
             values,
             "mode",
             f"promises the global batch of {old}, and its numbers give {new}",
-            f"write  --set {GLOBAL}={old}",
+            f"--set {GLOBAL}={old}",
         )
 
 

@@ -54,7 +54,7 @@ def several(path: str, place: str, found: Sequence[Recognised]) -> Diagnostic:
         value=path,
         where=place,
         allowed="\n           ".join(known),
-        fix=f"write  {PROGRAM} data check {path} --model {found[0].family}",
+        fix=f"{PROGRAM} data check {path} --model {found[0].family}",
     )
 
 
@@ -85,7 +85,7 @@ def _embedded(path: str, families: Collection[str], place: str) -> str:
                 where=place,
                 allowed=", ".join(sets) or "a file or a folder",
                 did_you_mean=near,
-                fix=near and f"write  {PROGRAM} data check {near}",
+                fix=near and f"{PROGRAM} data check {near}",
             )
         ]
     )
@@ -118,7 +118,7 @@ def _missing(path: str, place: str) -> Diagnostic:
         value=path,
         where=place,
         did_you_mean=near,
-        fix=near and f"write  {PROGRAM} data check {near}",
+        fix=near and f"{PROGRAM} data check {near}",
     )
 
 

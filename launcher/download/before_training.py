@@ -42,5 +42,5 @@ def _check_there(settings: Any, place: Place) -> None:
                 "to fetch it",
                 str(target.file.url),
                 allowed="--download-data on one machine, or files that are there",
-                fix=f"write  {PROGRAM} data fetch  with the same settings before, on each disk",
+                fix=f"{PROGRAM} data fetch  with the same settings before, on each disk",
             )

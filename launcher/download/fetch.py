@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from launcher.base import redaction
+from launcher.base import environment, redaction
 from launcher.config.download_settings import Download
 from launcher.download import place, presence
 from launcher.download.errors import FetchError, refused
@@ -151,8 +151,8 @@ def _source(target: Target, timeout_s: float) -> Iterator[Source]:
 
 def _whole(target: Target) -> str:
     url = target.file.url
-    text = url.whole if isinstance(url, redaction.Url) else url
-    if redaction.CUT in text:
+    text = url.unredacted if isinstance(url, redaction.Url) else url
+    if redaction.MASK in text:
         raise refused(
             "the secrets of this URL were cut out when the settings were saved",
             url,
@@ -160,7 +160,7 @@ def _whole(target: Target) -> str:
             "the environment, ${NAME}, in the URL",
         )
     try:
-        return redaction.expanded(text)
+        return redaction.expand_variables(text, environment.variables())
     except KeyError as missing:
         what = f"the URL names the variable {missing.args[0]}, which is not set"
         raise refused(what, url) from None

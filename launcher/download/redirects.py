@@ -19,7 +19,7 @@ def followed(url: str, location: str, shown: str) -> str:
     scheme = location.partition(":")[0] if ":" in location else "nothing"
     try:
         old, new = urlsplit(url), urlsplit(urljoin(url, location))
-        is_web = new.scheme in ("http", "https") and redaction.fault(new.geturl()) is None
+        is_web = new.scheme in ("http", "https") and redaction.url_problem(new.geturl()) is None
     except ValueError:
         is_web = False
     if not is_web:

@@ -156,7 +156,7 @@ def _too_large(target: Target, most_bytes: int, total: int | None = None) -> Exc
         f"{target.name} has {told}",
         target.file.url,
         allowed=f"at most {most_bytes / 1e9:g} GB, as download.max_gb says",
-        fix="write  download.max_gb: N  if that is meant",
+        fix="download.max_gb: N  if that is meant",
     )
 
 
@@ -167,7 +167,7 @@ def _check_room(target: Target, needed: int) -> None:
             f"{target.name} needs {size(needed)} more, and the disk of {target.folder} has "
             f"{size(free)}",
             target.file.url,
-            fix="write  download.folder: DIR  on another disk",
+            fix="download.folder: DIR  on another disk",
         )
 
 

@@ -58,7 +58,7 @@ def unpack(archive: Path, target: Target, place: Path, terms: Terms) -> None:
             else:
                 _file(archive, place, bounds)
     except Unsafe as error:
-        fix = "write  unpack: no  to keep it as it is"
+        fix = "unpack: no  to keep it as it is"
         raise refused(f"{target.name} {error}", str(target.file.url), fix=fix) from None
 
 

@@ -131,7 +131,7 @@ def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
                 where=f"--reset {word}",
                 allowed=", ".join(PARTS),
                 did_you_mean=near,
-                fix=near and f"write  --reset {near}",
+                fix=near and f"--reset {near}",
             )
 
 
@@ -171,7 +171,7 @@ def _refused(one: Difference, resolved: Resolved, run: str) -> Diagnostic:
         fix = None
     else:
         allowed += f"; or another value with  --reset {one.rule}; or a new run, without --resume"
-        fix = f"write  --reset {one.rule}  too: {ANEW[one.rule]}"
+        fix = f"--reset {one.rule}  too: {ANEW[one.rule]}"
     return Diagnostic(
         f"{errors.named(one.key)} {plain(one.new)} is not {plain(one.old)}, as in {run}",
         key=one.key,

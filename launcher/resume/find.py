@@ -184,7 +184,7 @@ def _kept_at(folder: Path, step: int, place: str) -> Kept:
                     where=place,
                     allowed=names if steps else "a run that has saved a checkpoint",
                     did_you_mean=None if near is None else str(near),
-                    fix=None if near is None else f"write  {_again(folder, near)}",
+                    fix=None if near is None else f"{_again(folder, near)}",
                 )
             ]
         )
@@ -232,7 +232,7 @@ def _read(folder: Path, step: int) -> Kept:
 
 
 def _refusal(what: str, value: Any, place: str, near: str | None = None) -> SettingsError:
-    fix = near and f"write  {PROGRAM} resume {near}"
+    fix = near and f"{PROGRAM} resume {near}"
     return SettingsError(
         [Diagnostic(what, value=value, where=place, allowed=_LEGAL, did_you_mean=near, fix=fix)]
     )

@@ -136,7 +136,7 @@ def _find_own(path: Path, root: Node, family: Node, task_folder: object) -> None
     try:
         config_of(family.value)
     except SettingsError as error:
-        origin = Origin(RESUMED, f"{path}, line {family.line}")
+        origin = Origin(RESUMED, f"{path}:{family.line}")
         raise SettingsError(errors.of_own_task(error, origin)) from None
 
 

@@ -137,7 +137,7 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
 def _no_run(path: Path, place: str, command: str) -> Diagnostic:
     runs = [entry.name for entry in _entries(path.parent) if holds_run(entry)]
     near = nearest_match(path.name, runs)
-    fix = near and f"write  {PROGRAM} {command} {path.parent / near}"
+    fix = near and f"{PROGRAM} {command} {path.parent / near}"
     if not path.exists():
         what = f"there is no run folder '{path}'"
     else:
@@ -145,7 +145,7 @@ def _no_run(path: Path, place: str, command: str) -> Diagnostic:
     stages = record.load(path)
     if stages is not None:
         what = f"'{path}' holds several runs, one for each stage"
-        near, fix = None, f"write  {PROGRAM} {command} {list(stages.stages.values())[-1]}"
+        near, fix = None, f"{PROGRAM} {command} {list(stages.stages.values())[-1]}"
     return Diagnostic(
         what, value=str(path), where=place, allowed=_LEGAL, did_you_mean=near, fix=fix
     )

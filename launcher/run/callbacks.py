@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -16,12 +15,12 @@ from typing import Any, Literal
 import torch
 
 from engines.base import World
+from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
-from launcher.base.redaction import cut
+from launcher.base.redaction import redact, redact_variables
 from launcher.config.schema import model_name
 from launcher.run import early_signals
 from launcher.run.experience_data import ExperienceData
-from launcher.run.failures import without_secrets
 from launcher.run.job_spec import Job
 from launcher.run_folder import generations as lives
 from training.about import About
@@ -165,7 +164,9 @@ class _EarlyNoMore(Callback):
 
 def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` as they may leave this machine."""
-    told: dict[str, Any] = json.loads(without_secrets(cut(json.dumps(values)), os.environ))
+    told: dict[str, Any] = json.loads(
+        redact_variables(redact(json.dumps(values)), environment.variables())
+    )
     return told
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import sys
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engines.base import EngineError, PeersMissing
-from launcher.base import exit_codes
+from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
+from launcher.base.redaction import redact_variables
 from launcher.download.errors import FetchError
 from launcher.run_folder.fenced_exit import FencedOff
 from models.base import DataError
@@ -32,7 +32,6 @@ Kind = Literal[
 save; words: the person's settings or data are wrong; fault: of the program or the run; out of
 memory: of the host or of a device, while it ran; killed: it died without a word; fenced: a later
 generation of its job has taken over; peer lost: this rank only saw that another one had gone."""
-_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 _LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"
     r"|nccl.*(abort|remote error)|store.*(closed|timed? ?out)",
@@ -84,7 +83,7 @@ def load(folder: Path, rank: int) -> Report | None:
 def ended(outcome: Mapping[str, Any], rank: int) -> Report:
     """The report of a rank whose run came to its agreed end, of which the run itself has told."""
     code = int(outcome["exit_code"])
-    text = f"error: {outcome['reason']}" if code == exit_codes.FAULT else ""
+    text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
     return _report("ended", code, rank, text, outcome=outcome)
 
 
@@ -95,13 +94,13 @@ def failed(fault: BaseException, rank: int) -> Report:
 
 def _failed(fault: BaseException, rank: int) -> Report:
     if isinstance(fault, SettingsError):
-        return _report("words", exit_codes.WRONG_WORDS, rank, str(fault))
+        return _report("words", exit_codes.INVALID_INPUT, rank, str(fault))
     if isinstance(fault, DataError | EngineError):
-        return _report("words", exit_codes.WRONG_WORDS, rank, f"error: {fault}")
+        return _report("words", exit_codes.INVALID_INPUT, rank, f"error: {fault}")
     if isinstance(fault, StorageError | CheckpointError | FetchError):
-        return _report("fault", exit_codes.FAULT, rank, f"error: {fault}")
+        return _report("fault", exit_codes.FAILURE, rank, f"error: {fault}")
     if isinstance(fault, FencedOff):
-        return _report("fenced", exit_codes.FAULT, rank, f"error: {fault}")
+        return _report("fenced", exit_codes.FAILURE, rank, f"error: {fault}")
     if isinstance(fault, KeyboardInterrupt):
         text = "interrupted before there was anything to save"
         return _report("stopped", exit_codes.INTERRUPTED, rank, text)
@@ -110,16 +109,16 @@ def _failed(fault: BaseException, rank: int) -> Report:
         return _report("stopped", exit_codes.RUN_AGAIN, rank, text)
     if isinstance(fault, OutOfMemory):
         text = f"error: rank {rank} on {socket.gethostname()} {fault}"
-        return _report("out of memory", exit_codes.FAULT, rank, text)
+        return _report("out of memory", exit_codes.FAILURE, rank, text)
     trace = "".join(traceback.format_exception(fault))
     said = "".join(traceback.format_exception_only(fault)).strip()
     if isinstance(fault, PeersMissing):
-        return _report("peer lost", exit_codes.FAULT, rank, f"error: {fault}", trace)
+        return _report("peer lost", exit_codes.FAILURE, rank, f"error: {fault}", trace)
     if isinstance(fault, RuntimeError | OSError) and _LOST_PEER.search(said):
         text = f"error: rank {rank} on {socket.gethostname()} lost another rank"
-        return _report("peer lost", exit_codes.FAULT, rank, text, trace)
+        return _report("peer lost", exit_codes.FAILURE, rank, text, trace)
     text = f"error: rank {rank} on {socket.gethostname()} failed: {said}"
-    return _report("fault", exit_codes.FAULT, rank, text, trace)
+    return _report("fault", exit_codes.FAILURE, rank, text, trace)
 
 
 def cut_short() -> Report:
@@ -134,13 +133,13 @@ def given_up(reason: str, rank: int) -> Report:
     frame = None if main is None else sys._current_frames().get(main)
     trace = "" if frame is None else "".join(traceback.format_stack(frame))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
-    return _report("fault", exit_codes.FAULT, rank, text, f"its main thread was here:\n{trace}")
+    return _report("fault", exit_codes.FAILURE, rank, text, f"its main thread was here:\n{trace}")
 
 
 def died(rank: int, status: str, last_words: str) -> Report:
     """The report that a rank could not write itself; `last_words` is what it printed last."""
     text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
-    return _report("killed", exit_codes.FAULT, rank, text, last_words)
+    return _report("killed", exit_codes.FAILURE, rank, text, last_words)
 
 
 def _report(
@@ -157,19 +156,10 @@ def _report(
         rank=rank,
         host=socket.gethostname(),
         at=time.time(),
-        text=without_secrets(text, os.environ),
-        trace=without_secrets(trace, os.environ),
+        text=redact_variables(text, environment.variables()),
+        trace=redact_variables(trace, environment.variables()),
         outcome=outcome,
     )
-
-
-def without_secrets(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with the values of variables called KEY, TOKEN, SECRET, PASSWORD cut out."""
-    for name, value in environ.items():
-        # Below eight letters it is a word such as `true`, no secret.
-        if _SECRET_NAME.search(name) and len(value) >= 8:
-            text = text.replace(value, f"[{name}]")
-    return text
 
 
 def _path(folder: Path, rank: int) -> Path:

@@ -32,4 +32,4 @@ def give_up(job: Job, rank: int, reason: str) -> NoReturn:
         print(f"{ending.text}\n{ending.trace}", file=sys.stderr)
         if job.folder is not None:
             run_folder.log(job.folder, f"{ending.text}\n{ending.trace}")
-    end_hard(exit_codes.FAULT)
+    end_hard(exit_codes.FAILURE)

@@ -114,5 +114,5 @@ def exit_code(life: Life | None, kind: Kind, code: int) -> int:
     The outcome tells the job script what comes next; to srun and torchrun any other code than 0 is
     a rank that failed, whose peers are to be ended or started anew.
     """
-    agreed = life is not None and kind == "ended" and code != exit_codes.FAULT
+    agreed = life is not None and kind == "ended" and code != exit_codes.FAILURE
     return exit_codes.DONE if agreed else code

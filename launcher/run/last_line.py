@@ -14,7 +14,7 @@ from launcher.run_folder import experiences, run_folder
 def text(exit_code: int, folder: Path, embedded: bool) -> str:
     """What a person reads last; `embedded`: no data was named. Reads the folder."""
     where = f"run folder {folder}"
-    failed = exit_code == exit_codes.FAULT
+    failed = exit_code == exit_codes.FAILURE
     if failed:
         where += f"; what happened: {folder / run_folder.LOG}"
     if exit_code != exit_codes.DONE and find.newest_step(folder) is not None:

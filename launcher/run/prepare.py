@@ -200,7 +200,7 @@ def _finished(start: Start, folder: run_folder.RunFolder, ending: Report) -> Fin
     """What is left of a run that came to its `ending`."""
     if start.generation is not None and not claim.is_latest(folder.path, start.generation):
         return Finished(ending, None)  # another life of the job writes there now
-    nothing_done = ending.exit_code == exit_codes.WRONG_WORDS or ending.kind == "stopped"
+    nothing_done = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if nothing_done and folder.discard():
         return Finished(ending, None)
     if folder.goes_on and nothing_done:  # nothing was written, nor is it now

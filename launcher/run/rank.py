@@ -95,7 +95,7 @@ def _end_with_parent(parent: int) -> None:
             time.sleep(_PARENT_CHECK_S)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(ORPHAN_S)
-        os._exit(exit_codes.FAULT)
+        os._exit(exit_codes.FAILURE)
 
     threading.Thread(target=watch, name="parent watch", daemon=True).start()
 

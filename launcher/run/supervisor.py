@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import package_guard
+from launcher.base import environment
 from launcher.run import failures, first_failure, job_spec
 from launcher.run.failures import Report, Stopped
 from launcher.run.signals import held_back
@@ -184,7 +184,7 @@ def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, st
         "TORCHELASTIC_RESTART_COUNT": "0",
         job_spec.SUPERVISOR: str(os.getpid()),
         "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": package_guard.search_path(os.environ),
+        "PYTHONPATH": environment.python_path(),
     }
 
 

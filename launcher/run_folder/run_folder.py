@@ -256,7 +256,7 @@ def _check_existing(out: Path, place: str) -> None:
 
 
 def _taken(out: Path, place: str) -> SettingsError:
-    fix = f"write  {PROGRAM} resume {out}  to go on with it"
+    fix = f"{PROGRAM} resume {out}  to go on with it"
     return _refusal(out, place, f"the run folder {out} holds another run", fix)
 
 

@@ -59,7 +59,7 @@ def execute(
         ending = replace(failures.failed(diagnostic, 0), text="stopped between two stages")
         tell(ending)
     assert ending is not None, "a chain with nothing left is not carried out"
-    nothing_done = ending.exit_code == exit_codes.WRONG_WORDS or ending.kind == "stopped"
+    nothing_done = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if made is not None and nothing_done and not _has_trained(pipeline):
         made.discard()
         return PipelineResult(ending, None, {})

@@ -19,8 +19,8 @@ WAITING = "waiting"
 """The status of a stage that has not started."""
 _STATUSES = {
     exit_codes.DONE: "completed",
-    exit_codes.FAULT: "failed",
-    exit_codes.WRONG_WORDS: "failed",
+    exit_codes.FAILURE: "failed",
+    exit_codes.INVALID_INPUT: "failed",
 }
 _KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s")
 """Keys of the result of each stage that the pipeline's result repeats."""

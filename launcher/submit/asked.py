@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from launcher.base import package_guard
+from launcher.base import environment as package_guard
 from launcher.base.diagnostics import Diagnostic
 from launcher.cli.parser import Request
 from launcher.config.machine import Machine
@@ -19,7 +19,7 @@ from slurm import sbatch, site
 from slurm.environment import Place
 from slurm.sbatch_options import option_of
 
-FOLDER = package_guard.HOME / "slurm"
+FOLDER = package_guard.ROOT / "slurm"
 """Where job.sh lies, and the file of this site."""
 RANKS = "GEARSHIFT_RANKS_PER_NODE"
 _PYTHON = ("GEARSHIFT_PYTHON", "GEARSHIFT_CONTAINER")
@@ -179,7 +179,7 @@ def _misplaced(behind: Sequence[str]) -> list[Diagnostic]:
     for word in behind:
         name = option_of(word)
         if name in ours:
-            allowed, fix = "in front of  -- ", f"write  --{name}  in front of  -- "
+            allowed, fix = "in front of  -- ", f"--{name}  in front of  -- "
         elif name in _OURS:
             allowed, fix = "other options of sbatch", None
         else:

@@ -164,9 +164,9 @@ def _end(course: Course, at: float) -> Iterator[str]:
     if is_expected and not is_late:
         return
     yield from course.records.news()
-    word, code = outcome or ("", exit_codes.FAULT)
+    word, code = outcome or ("", exit_codes.FAILURE)
     # The word of an earlier life, if the last one died without any.
-    course.code = exit_codes.FAULT if word == "again" and ended in _BROKEN else code
+    course.code = exit_codes.FAILURE if word == "again" and ended in _BROKEN else code
     if outcome is None:
         yield render_row("ended", f"without an outcome; what happened: {log}")
     elif word != "done":
@@ -175,7 +175,12 @@ def _end(course: Course, at: float) -> Iterator[str]:
 
 def _worst(codes: Sequence[int]) -> int:
     """A failure goes before what can be run again, and that before what is done."""
-    order = (exit_codes.FAULT, exit_codes.WRONG_WORDS, exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN)
+    order = (
+        exit_codes.FAILURE,
+        exit_codes.INVALID_INPUT,
+        exit_codes.INTERRUPTED,
+        exit_codes.RUN_AGAIN,
+    )
     return next((code for code in order if code in codes), max(codes))
 
 

@@ -55,7 +55,7 @@ def read(
         chosen = _chosen(numbers, f"{options.ARRAY.flag} {array}", diagnostics)
         lines, where = dict.fromkeys(chosen, ""), ""
     else:
-        lines, where = _lines(path, diagnostics), f"{path}, line "
+        lines, where = _lines(path, diagnostics), f"{path}:"
         if array is not None:
             place = f"{options.ARRAY.flag} {array}"
             wanted = _chosen(numbers, place, diagnostics)
@@ -174,7 +174,7 @@ def _not_here(word: str, place: str) -> Diagnostic:
         value=word,
         where=f"{place}: {word}",
         allowed="options of  run  in a line",
-        fix=f"write  submit {word.partition('=')[0]} …  on the command line",
+        fix=f"submit {word.partition('=')[0]} …  on the command line",
     )
 
 

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, counted, cut
+from launcher.base.diagnostics import PROGRAM, counted
+from launcher.base.redaction import redact
 from launcher.config.schema import model_name
 from launcher.submit import options, queueing
 from launcher.submit.asked import Asked
@@ -102,7 +103,7 @@ def _title(job: Job, asked: Asked) -> str:
     launched = " by torchrun" if asked.is_torchrun else ""
     stage = f", stage {job.runs[0].name}" if job.runs[0].name and job.lines is None else ""
     many = f"{counted(len(job.runs), 'run')} of " if job.lines is not None else ""
-    return cut(
+    return redact(
         f"{many}{model_name(settings.model)}, mode {settings.mode}{stage}, engine "
         f"{settings.engine.name} on {count} × {counted(asked.ranks, 'process')}{launched}"
     )

@@ -66,9 +66,9 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, words: CliArgs) 
         try:
             return resolve(typed, machine.look())
         except SettingsError as error:
-            raise SettingsError(
-                [_named(fault, f"{path}, line 1") for fault in error.diagnostics]
-            ) from (error)
+            raise SettingsError([_named(fault, f"{path}:1") for fault in error.diagnostics]) from (
+                error
+            )
 
 
 def _named(fault: Diagnostic, written: str) -> Diagnostic:
@@ -78,7 +78,7 @@ def _named(fault: Diagnostic, written: str) -> Diagnostic:
         return replace(
             fault,
             where=fault.where.replace(written, _OWN),
-            fix=f"write  --nproc {fault.did_you_mean}" if is_nproc else None,
+            fix=f"--nproc {fault.did_you_mean}" if is_nproc else None,
         )
     if fault.overrides is not None and fault.overrides[1].startswith(written):
         return replace(fault, overrides=(fault.overrides[0], _OWN))

@@ -15,7 +15,7 @@ def two_ranks():
     values = {
         "model.family": Value("language", BUILT_IN),
         "train.seed": Value(7, Origin("command line", "--seed 7"), [(0, BUILT_IN)]),
-        "optim.lr": Value(1e-05, Origin("config", "mine.yaml, line 3"), [(1e-3, BUILT_IN)]),
+        "optim.lr": Value(1e-05, Origin("config", "mine.yaml:3"), [(1e-3, BUILT_IN)]),
     }
     plain = nested({key: value.value for key, value in values.items()})
     settings = schema.settings_class("language").model_validate(plain)

@@ -146,9 +146,7 @@ def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
     (here / "mine.jsonl").write_text(REQUESTS + '{"prompt": 3}\n')
     assert check("mine.jsonl") == 2
     err = capsys.readouterr().err
-    assert err.startswith(
-        "error: 1 of 81 rows cannot be used\n  where         mine.jsonl, line 81: "
-    )
+    assert err.startswith("error: 1 of 81 rows cannot be used\n  where         mine.jsonl:81: ")
     assert "  fix           repair them, or leave them out with  --set data.on_bad=skip\n" in err
     assert names(here) == ["mine.jsonl"]
 
@@ -156,7 +154,7 @@ def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
 def test_a_family_that_is_named_says_itself_what_it_misses(here, capsys):
     (here / "mine.jsonl").write_text('{"prompt": 3}\n')
     assert check("mine.jsonl", "--model", "language") == 2
-    assert "error: 1 of 1 rows cannot be used\n  where         mine.jsonl, line 1: " in (
+    assert "error: 1 of 1 rows cannot be used\n  where         mine.jsonl:1: " in (
         capsys.readouterr().err
     )
 
@@ -164,8 +162,8 @@ def test_a_family_that_is_named_says_itself_what_it_misses(here, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["mine.jsonl", "--model", "langage"], "error: model 'langage' is not known"),
-        (["mine.jsonl", "--set", "data.on_bda=skip"], "error: key 'data.on_bda' is not known"),
+        (["mine.jsonl", "--model", "langage"], "error: unknown model 'langage'"),
+        (["mine.jsonl", "--set", "data.on_bda=skip"], "error: unknown setting 'data.on_bda'"),
         (["mine.json"], "error: there is no file or folder 'mine.json'"),
         ([], "error: data check needs a PATH"),
         (["mine.jsonl", "--out", "mine.jsonl"], "error: mine.jsonl is a file"),

@@ -31,7 +31,7 @@ def test_a_value_is_told_with_its_origin_and_all_it_replaced(explain, tmp_path):
     place = next(at for at, line in enumerate(lines) if line.startswith("  lr "))
     assert lines[place].split() == ["lr", "3e-4", "--lr", "3e-4"]
     assert lines[place + 1].split()[:3] == ["replaced", "2e-4", "of"]
-    assert lines[place + 1].endswith("mine.yaml, line 2")
+    assert lines[place + 1].endswith("mine.yaml:2")
     assert "ds_configs/models/language.yaml" in lines[place + 2]
     assert lines[-1] != ""
 
@@ -92,6 +92,4 @@ def test_unknown_words_and_settings_are_told_together(capsys):
 
 def test_an_unknown_key_is_told_with_its_nearest(capsys):
     assert main(["explain", "optim.ler"]) == 2
-    assert (
-        "nearest  optim.lr; write  python -m launcher explain optim.lr" in capsys.readouterr().err
-    )
+    assert "fix           python -m launcher explain optim.lr" in capsys.readouterr().err

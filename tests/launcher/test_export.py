@@ -128,7 +128,7 @@ def test_a_checkpoint_outside_of_its_run_is_enough(run, tmp_path, capsys):
     ("words", "told"),
     [
         ([], "error: export needs to know the format"),
-        (["--format", "hff"], "  did you mean  hf; write  --format hf"),
+        (["--format", "hff"], "  did you mean  hf\n  fix           --format hf"),
         (["--format", "hf", "--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
         (["--format", "hf", "--checkpoint", "best"], "error: there is no checkpoint 'best'"),
         (["--format", "hf", "--out", "{run}"], "is not empty"),

@@ -79,12 +79,18 @@ def test_nothing_is_written_over(here, capsys):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("my-images", "  did you mean  my_images; write  python -m launcher new-task my_images"),
+        (
+            "my-images",
+            "  did you mean  my_images\n  fix           python -m launcher new-task my_images",
+        ),
         ("1st", "error: '1st' cannot be the name of a task"),
         ("class", "error: 'class' is a word of Python"),
         ("bücher", "  allowed       letters, digits and _, a letter first, such as my_images"),
         ("json", "error: there is a module 'json' already"),
-        ("models", "  did you mean  my_models; write  python -m launcher new-task my_models"),
+        (
+            "models",
+            "  did you mean  my_models\n  fix           python -m launcher new-task my_models",
+        ),
     ],
 )
 def test_a_name_that_python_would_not_find_is_refused(here, capsys, word, said):
@@ -99,7 +105,7 @@ def test_without_a_name_it_says_what_one_is(capsys):
         "error: new-task needs to know what\n"
         "  where         the command line: new-task\n"
         "  allowed       a name in letters, digits and _, such as my_images\n"
-        "  fix           write  python -m launcher new-task my_task\n"
+        "  fix           python -m launcher new-task my_task\n"
     )
 
 

@@ -183,7 +183,7 @@ def test_an_engine_decides_what_it_always_decides():
 
 
 def test_an_engine_that_there_is_not_is_refused(trained):
-    with pytest.raises(SettingsError, match="engine 'zreo3' is not known"):
+    with pytest.raises(SettingsError, match="unknown engine 'zreo3'"):
         resolved_as(tree(), WRITTEN, CliArgs(engine="zreo3"))
 
 
@@ -211,7 +211,9 @@ def test_what_is_no_run_is_refused(run, tmp_path, capsys):
         assert main(["verify", str(tmp_path / word)]) == 2
         assert told in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "copi")]) == 2
-    assert "  did you mean  copy; write  python -m launcher verify" in capsys.readouterr().err
+    assert (
+        "  did you mean  copy\n  fix           python -m launcher verify" in capsys.readouterr().err
+    )
     assert main(["verify"]) == 2
     assert "error: verify needs to know what" in capsys.readouterr().err
 

@@ -30,7 +30,7 @@ BAD = {
             "error: option '--epohcs' is not known",
             "  where         the command line: --epohcs",
             "  did you mean  --epochs",
-            "  fix           write  --epochs",
+            "  fix           --epochs",
         ),
     ),
     "misspelt command": Bad(
@@ -38,25 +38,25 @@ BAD = {
         (
             "error: command 'lits' is not known",
             "  did you mean  list",
-            "  fix           write  python -m launcher list",
+            "  fix           python -m launcher list",
         ),
     ),
     "misspelt mode": Bad(
         "--mode fsat",
-        ("error: mode 'fsat' is not known", "  did you mean  fast; write  --mode fast"),
+        ("error: unknown mode 'fsat'", "  did you mean  fast\n  fix           --mode fast"),
     ),
     "misspelt engine": Bad(
         "--engine zreo2",
-        ("error: engine 'zreo2' is not known", "  did you mean  zero2; write  --engine zero2"),
+        ("error: unknown engine 'zreo2'", "  did you mean  zero2\n  fix           --engine zero2"),
     ),
-    "misspelt model": Bad("--model langauge:tiny", ("error: model 'langauge' is not known",)),
-    "misspelt size": Bad("--model language:tyni", ("error: model size 'tyni' is not known",)),
-    "misspelt key": Bad("--set optim.rl=1", ("error: key 'optim.rl' is not known",)),
+    "misspelt model": Bad("--model langauge:tiny", ("error: unknown model 'langauge'",)),
+    "misspelt size": Bad("--model language:tyni", ("error: unknown model size 'tyni'",)),
+    "misspelt key": Bad("--set optim.rl=1", ("error: unknown setting 'optim.rl'",)),
     "all faults of a file at once, with their lines": Bad(
         "--config mine.yaml",
         (
-            "  where         mine.yaml, line 2: train.micro_bacth",
-            "  where         mine.yaml, line 4: optim.lr",
+            "  where         mine.yaml:2 train.micro_bacth",
+            "  where         mine.yaml:4 optim.lr",
         ),
         {"mine.yaml": YAML},
     ),
@@ -127,7 +127,7 @@ BAD_DATA = {
     "empty file": Bad("--data mine.txt", ("error: 'mine.txt' is empty",), {"mine.txt": ""}),
     "text that is not UTF-8": Bad(
         "--data mine.txt",
-        ("error: 'mine.txt' is no UTF-8 text", "  where         mine.txt, line 1, byte 3"),
+        ("error: 'mine.txt' is no UTF-8 text", "  where         mine.txt:1, byte 3"),
         {"mine.txt": b"caf\xe9 ol\xe9\n" * 200},
     ),
     "too little to hold out": Bad(

@@ -183,7 +183,7 @@ def test_from_python_it_is_named_in_the_same_words(here, monkeypatch):
     assert [line["loss"] for line in again.metrics("train")] == [
         line["loss"] for line in run.metrics("train")
     ]
-    with pytest.raises(SettingsError, match=r"key 'model\.depth' is not known"):
+    with pytest.raises(SettingsError, match=r"unknown setting 'model\.depth'"):
         launcher.train(model=f"{name}:Line", settings={"model.depth": 3})
 
 
@@ -203,7 +203,7 @@ def test_words_that_are_wrong_write_nothing(here, program, capsys, monkeypatch):
     for words, said in (
         (("--model", "images:Image"), "there is no class 'Image' in module 'images'"),
         (("--model", "images:Images", "--set", "model.widht=3"), "nearest  model.width"),
-        (("--model", "images:Images", "--data", "x"), "key 'data.path' is not known"),
+        (("--model", "images:Images", "--data", "x"), "unknown setting 'data.path'"),
         (("--model", "images:Images", "--mode", "staged"), "images:Images declares none"),
     ):
         assert main(list(words)) == 2

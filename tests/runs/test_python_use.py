@@ -68,9 +68,9 @@ def test_settings_may_come_from_files_and_single_values_win(here):
 
 
 def test_wrong_words_raise_with_the_text_that_a_person_sees(here):
-    with pytest.raises(SettingsError, match="mode 'fsat' is not known") as wrong:
+    with pytest.raises(SettingsError, match="unknown mode 'fsat'") as wrong:
         launcher.train(mode="fsat", settings={"optim.rl": 1})
-    assert "key 'optim.rl' is not known" in str(wrong.value)
+    assert "unknown setting 'optim.rl'" in str(wrong.value)
     assert [path.name for path in here.iterdir()] == ["mine.jsonl"]
 
 

@@ -33,7 +33,7 @@ class OutOfMemory(RuntimeError):
         if smaller is not None:
             fix = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
         super().__init__(
-            f"ran out of memory with micro-batches of {size}: {said}\n  fix           write  {fix}"
+            f"ran out of memory with micro-batches of {size}: {said}\n  fix           {fix}"
         )
 
 

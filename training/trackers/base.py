@@ -21,7 +21,7 @@ class TrackedRun:
     settings: Mapping[str, Any]
     """Each value by its dotted key."""
     origins: Mapping[str, str]
-    """Where each of them comes from: "config, mine.yaml, line 3"."""
+    """Where each of them comes from: "config, mine.yaml:3"."""
     about: About
     tracking: Tracking
     tell: Callable[[str, Mapping[str, object]], None]

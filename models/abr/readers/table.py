@@ -60,7 +60,7 @@ class TableReader:
         for number, cells in enumerate(rows, start=2):
             if not any(_is_there(cell) for cell in cells):
                 continue
-            where = f"{name}, line {number}"
+            where = f"{name}:{number}"
             try:
                 row = self._row(columns, cells, where)
             except ValueError as fault:

@@ -121,7 +121,7 @@ def _index(path: Path, layout: Layout, faults: BadRecords) -> _Rows:
         with path.open("rb") as file:
             for line, raw in enumerate(file, start=1):
                 if raw.strip():
-                    found = _pair(raw, f"{path.name}, line {line}", layout, faults)
+                    found = _pair(raw, f"{path.name}:{line}", layout, faults)
                     if found is not None:
                         _add(rows, found, (offset, len(raw)), seen, numbers)
                 offset += len(raw)

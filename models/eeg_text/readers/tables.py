@@ -37,20 +37,20 @@ def sentences(path: Path) -> list[Reading]:
     if missing:
         raise DataError(
             f"'{path.name}' has no column {missing[0]}",
-            where=f"{path}, line 1",
+            where=f"{path}:1",
             allowed=", ".join(COLUMNS),
         )
     at = [rows[0].index(name) for name in COLUMNS]
     found = []
     for number, row in enumerate(rows[1:], start=2):
-        where = f"{path.name}, line {number}"
+        where = f"{path.name}:{number}"
         try:
             onset, duration, text = (row[i] for i in at)
             found.append(Reading(float(onset), float(duration), text.strip(), where))
         except (IndexError, ValueError):
             raise DataError(
                 f"'{path.name}' has a row without two numbers and a text",
-                where=f"{path}, line {number}",
+                where=f"{path}:{number}",
                 allowed="seconds, seconds, text",
             ) from None
     return found

@@ -46,7 +46,7 @@ def read_csv(file: TextFile, name: str, faults: BadRecords) -> Iterator[Conversa
     header = _header(rows, name)
     request, answer = (header.index(column) for column in columns_in(header) or ())
     while True:
-        where = f"{name}, line {rows.line_num + 1}"
+        where = f"{name}:{rows.line_num + 1}"
         try:
             row = next(rows, None)
         except csv.Error as error:
@@ -86,7 +86,7 @@ def _header(rows: Iterator[list[str]], name: str) -> list[str]:
 def _no_columns(name: str, found: str) -> DataError:
     return DataError(
         f"'{name}' has no pair of columns for request and answer: {found}",
-        where=f"{name}, line 1",
+        where=f"{name}:1",
         allowed=COLUMN_PAIRS,
         fix="rename the columns in the first line",
     )
@@ -107,7 +107,7 @@ def read_parallel(requests: Path, answers: Path, faults: BadRecords) -> Iterator
                 where="data.path and data.answers",
                 allowed="two files with as many lines: line N answers line N",
             )
-        if conversation := pair(request, answer, f"{requests.name}, line {line}", faults):
+        if conversation := pair(request, answer, f"{requests.name}:{line}", faults):
             yield conversation
 
 
@@ -128,7 +128,7 @@ def read_json_lines(file: TextFile, name: str, faults: BadRecords) -> Iterator[R
     for line, raw in enumerate(file.lines(), start=1):
         if not raw.strip():
             continue
-        where = f"{name}, line {line}"
+        where = f"{name}:{line}"
         row = _object(raw, where, faults)
         if row is None:
             continue

@@ -80,7 +80,7 @@ def read_conversations(file: TextFile, name: str, faults: BadRecords) -> Iterato
     """One conversation for each run of blocks that starts with a User or System line."""
     last: Conversation | None = None
     for line, block in file.numbered_blocks():
-        where = f"{name}, line {line}"
+        where = f"{name}:{line}"
         turns = _turns(block, where, faults)
         if turns is None:
             continue

@@ -174,7 +174,7 @@ def _no_text(
     """What to tell of bytes that are no text, in a piece that begins at byte `start`."""
     return DataError(
         f"'{path}' is no {encoding[:6].rstrip('-').upper()} text: {error.reason}",
-        where=f"{path}, line {line}, byte {start + error.start}",
+        where=f"{path}:{line}, byte {start + error.start}",
         allowed="UTF-8; or UTF-16, UTF-32 with a byte order mark",
         fix=f"convert it, such as  iconv -f LATIN1 -t UTF-8 '{path}'",
     )

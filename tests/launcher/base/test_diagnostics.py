@@ -31,7 +31,7 @@ def lines(tmp_path, monkeypatch):
             words["configs"] = [Path(name)]
         with pytest.raises(SettingsError) as raised:
             resolved(*sets, **words)
-        return re.sub(r"(ds_configs/\S+\.yaml, line) \d+", r"\1 N", str(raised.value))
+        return re.sub(r"(ds_configs/\S+\.yaml):\d+", r"\1:N", str(raised.value))
 
     return lines
 
@@ -40,49 +40,49 @@ IN_A_FILE = [
     (
         "precision: bf61",
         """
-error: precision 'bf61' is not known
-  where         mine.yaml, line 1: precision (overrides fp32 from ds_configs/models/language.yaml, line N)
+error: unknown precision 'bf61'
+  where         mine.yaml:1 precision (overrides fp32 from ds_configs/models/language.yaml:N)
   allowed       fp32, tf32, bf16, fp16, bf16-params
   did you mean  bf16
-  fix           write  precision: bf16
+  fix           precision: bf16
 """,
     ),
     (
         "train:\n  epoch: 3",
         """
-error: key 'train.epoch' is not known
-  where         mine.yaml, line 2: train.epoch
+error: unknown setting 'train.epoch'
+  where         mine.yaml:2 train.epoch
   allowed       accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
 on_nonfinite, preview, seed, timing
   did you mean  train.epochs
-  fix           write  epochs: 3
+  fix           epochs: 3
 """,
     ),
     (
         "lr: 1e-3",
         """
-error: key 'lr' is not known
-  where         mine.yaml, line 1: lr
+error: unknown setting 'lr'
+  where         mine.yaml:1 lr
   allowed       25 names; see  python -m launcher explain
   did you mean  optim.lr
-  fix           write  optim.lr: 1e-3
+  fix           optim.lr: 1e-3
 """,
     ),
     (
         "optm: {lr: 1e-3}",
         """
-error: key 'optm' is not known
-  where         mine.yaml, line 1: optm
+error: unknown setting 'optm'
+  where         mine.yaml:1 optm
   allowed       25 names; see  python -m launcher explain
   did you mean  optim
-  fix           write  optim: {lr: 1e-3}
+  fix           optim: {lr: 1e-3}
 """,
     ),
     (
         "optim: {lr: fast}",
         """
 error: optim.lr 'fast' is text, not a number
-  where         mine.yaml, line 1: optim.lr (overrides 0.002 from ds_configs/models/language.yaml, line N)
+  where         mine.yaml:1 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
 """,
     ),
@@ -90,37 +90,37 @@ error: optim.lr 'fast' is text, not a number
         "optim: {lr: '1e-3'}",
         """
 error: optim.lr '1e-3' is text, not a number
-  where         mine.yaml, line 1: optim.lr (overrides 0.002 from ds_configs/models/language.yaml, line N)
+  where         mine.yaml:1 optim.lr (overrides 0.002 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
   did you mean  1e-3
-  fix           write  lr: 1e-3
+  fix           lr: 1e-3
 """,
     ),
     (
         "train: {seed: 1e3}",
         """
 error: train.seed 1e3 is not a whole number
-  where         mine.yaml, line 1: train.seed
+  where         mine.yaml:1 train.seed
   allowed       a whole number, at least 0, below 9223372036854775808
   did you mean  1000
-  fix           write  seed: 1000
+  fix           seed: 1000
 """,
     ),
     (
         "engine: {threads: 1_000}",
         """
 error: engine.threads '1_000' is text, not a whole number
-  where         mine.yaml, line 1: engine.threads
+  where         mine.yaml:1 engine.threads
   allowed       a whole number, at least 1
   did you mean  1000
-  fix           write  threads: 1000
+  fix           threads: 1000
 """,
     ),
     (
         "train: {ema: 1}",
         """
 error: train.ema 1 is out of range
-  where         mine.yaml, line 1: train.ema
+  where         mine.yaml:1 train.ema
   allowed       a number, above 0, below 1
 """,
     ),
@@ -128,7 +128,7 @@ error: train.ema 1 is out of range
         "optim: {eps: .inf}",
         """
 error: optim.eps .inf is not a finite number
-  where         mine.yaml, line 1: optim.eps
+  where         mine.yaml:1 optim.eps
   allowed       a number, above 0
 """,
     ),
@@ -136,7 +136,7 @@ error: optim.eps .inf is not a finite number
         "optim: {betas: [0.9]}",
         """
 error: optim.betas [0.9] has the wrong length
-  where         mine.yaml, line 1: optim.betas
+  where         mine.yaml:1 optim.betas
   allowed       two numbers, each at least 0 and below 1
 """,
     ),
@@ -144,28 +144,26 @@ error: optim.betas [0.9] has the wrong length
         "optim: {clip_norm: none}",
         """
 error: optim.clip_norm 'none' is text, not a number
-  where         mine.yaml, line 1: optim.clip_norm   \
-(replaces 1 of ds_configs/models/language.yaml, line N)
+  where         mine.yaml:1 optim.clip_norm (overrides 1 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0, or null
   did you mean  null
-  fix           write  clip_norm: null
+  fix           clip_norm: null
 """,
     ),
     (
         "engine: zero2",
         """
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
-  where         mine.yaml, line 1: engine
+  where         mine.yaml:1 engine
   allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, ds_config
-  fix           write  engine.name: zero2
+  fix           engine.name: zero2
 """,
     ),
     (
         "schedule: {warmup: 5 percent}",
         """
 error: schedule.warmup '5 percent' is not understood
-  where         mine.yaml, line 1: schedule.warmup   \
-(replaces 5 of ds_configs/models/language.yaml, line N)
+  where         mine.yaml:1 schedule.warmup (overrides 5 from ds_configs/models/language.yaml:N)
   allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
 """,
     ),
@@ -173,8 +171,7 @@ error: schedule.warmup '5 percent' is not understood
         "save: {every: 0}",
         """
 error: save.every 0 is out of range
-  where         mine.yaml, line 1: save.every   \
-(replaces null of ds_configs/models/language.yaml, line N)
+  where         mine.yaml:1 save.every (overrides null from ds_configs/models/language.yaml:N)
   allowed       a number of steps, a share such as '5%', or epochs such as '2 epochs'
 """,
     ),
@@ -182,8 +179,7 @@ error: save.every 0 is out of range
         "memory: {activation_checkpointing: every two}",
         """
 error: memory.activation_checkpointing 'every two' is not understood
-  where         mine.yaml, line 1: memory.activation_checkpointing   \
-(replaces none of ds_configs/models/language.yaml, line N)
+  where         mine.yaml:1 memory.activation_checkpointing (overrides none from ds_configs/models/language.yaml:N)
   allowed       none, full, or such as 'every 2'
 """,
     ),
@@ -191,73 +187,73 @@ error: memory.activation_checkpointing 'every two' is not understood
         "train: {on_nonfinite: skip}",
         """
 error: train.on_nonfinite 'skip' is not understood
-  where         mine.yaml, line 1: train.on_nonfinite
+  where         mine.yaml:1 train.on_nonfinite
   allowed       stop, or such as 'skip 3'
 """,
     ),
     (
         "compile: yes",
         """
-error: compile 'yes' is not known
-  where         mine.yaml, line 1: compile
+error: unknown compile 'yes'
+  where         mine.yaml:1 compile
   allowed       auto, on, off
   did you mean  on
-  fix           write  compile: on
+  fix           compile: on
 """,
     ),
     (
         "train: {preview: off}",
         """
 error: train.preview 'off' is not true or false
-  where         mine.yaml, line 1: train.preview
+  where         mine.yaml:1 train.preview
   allowed       true or false
   did you mean  false
-  fix           write  preview: false
+  fix           preview: false
 """,
     ),
     (
         "data: {path: 2024}",
         """
 error: data.path 2024 is not text
-  where         mine.yaml, line 1: data.path   \
-(replaces embedded:python of ds_configs/models/language.yaml, line N)
+  where         mine.yaml:1 data.path (overrides embedded:python from ds_configs/models/language.yaml:N)
   allowed       a text
-  did you mean  "2024"; write  path: "2024"
+  did you mean  "2024"
+  fix           path: "2024"
 """,
     ),
     (
         "model: {family: langage}",
         """
-error: model 'langage' is not known
-  where         mine.yaml, line 1: model.family
+error: unknown model 'langage'
+  where         mine.yaml:1 model.family
   allowed       event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
 package.module:Class
   did you mean  language
-  fix           write  family: language
+  fix           family: language
 """,
     ),
     (
         "mode: Ultra_Fast",
         """
-error: mode 'Ultra_Fast' is not known
-  where         mine.yaml, line 1: mode
+error: unknown mode 'Ultra_Fast'
+  where         mine.yaml:1 mode
   allowed       default, benchmark, conservative, fast, lite, resource-efficient, staged, ultra-fast
   did you mean  ultra-fast
-  fix           write  mode: ultra-fast
+  fix           mode: ultra-fast
 """,
     ),
     (
         "optim: {lr: 1}\noptim: {lr: 2}",
         """
 error: mine.yaml cannot be read as YAML: the key 'optim' stands twice, first in line 1
-  where         mine.yaml, line 2, column 1
+  where         mine.yaml:2:1
 """,
     ),
     (
         "train: {seed: 1}\ntrain.seed: 2",
         """
 error: train.seed is given twice, as 1 and as 2
-  where         mine.yaml, line 1, and mine.yaml, line 2
+  where         mine.yaml:1, and mine.yaml:2
   fix           leave one of them out
 """,
     ),
@@ -265,7 +261,7 @@ error: train.seed is given twice, as 1 and as 2
         "optim:\n  lr: 1: 2",
         """
 error: mine.yaml cannot be read as YAML: mapping values are not allowed in this context
-  where         mine.yaml, line 2, column 8
+  where         mine.yaml:2:8
 """,
     ),
     (
@@ -273,14 +269,14 @@ error: mine.yaml cannot be read as YAML: mapping values are not allowed in this 
         """
 error: mine.yaml cannot be read as YAML: 017 has two meanings, by its leading 0; write 17, or as \
 a text '017'
-  where         mine.yaml, line 1, column 20
+  where         mine.yaml:1:20
 """,
     ),
     (
         b"optim:\n  # caf\xe9\n",
         """
 error: mine.yaml is not UTF-8 text: byte 14 is 0xe9
-  where         mine.yaml, line 2
+  where         mine.yaml:2
   fix           save the file as UTF-8
 """,
     ),
@@ -288,7 +284,7 @@ error: mine.yaml is not UTF-8 text: byte 14 is 0xe9
         "- optim",
         """
 error: mine.yaml holds no settings: its root is no mapping
-  where         mine.yaml, line 1
+  where         mine.yaml:1
   allowed       keys with values, such as  optim: {lr: 1e-3}
 """,
     ),
@@ -296,27 +292,28 @@ error: mine.yaml holds no settings: its root is no mapping
         "limits: {swap: 85}",
         """
 error: limits.swap 85 is above limits.critical.swap 80 of built-in
-  where         mine.yaml, line 1: limits.swap
+  where         mine.yaml:1 limits.swap
 """,
     ),
     (
         "train: {global_batch: 40, micro_batch: 16}",
         """
 error: train.global_batch 40 is no multiple of train.micro_batch 16
-  where         mine.yaml, line 1: train.global_batch; mine.yaml, line 1: train.micro_batch
+  where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch
   allowed       a micro_batch that divides 40
   did you mean  10
-  fix           write  micro_batch: 10  or  train.global_batch 32
+  fix           micro_batch: 10  or  train.global_batch 32
 """,
     ),
     (
         "train: {global_batch: 40, micro_batch: 16, accumulation: 2}",
         """
 error: train.global_batch 40 is not train.micro_batch 16 × train.accumulation 2, which is 32
-  where         mine.yaml, line 1: train.global_batch; mine.yaml, line 1: train.micro_batch; \
-mine.yaml, line 1: train.accumulation
+  where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch; \
+mine.yaml:1 train.accumulation
   allowed       the global batch, or micro-batch and accumulation of one process
-  did you mean  32; leave one of the three out
+  did you mean  32
+  fix           leave one of the three out
 """,
     ),
 ]
@@ -331,32 +328,32 @@ ON_THE_COMMAND_LINE = [
     (
         {"model": "langage:tiny"},
         """
-error: model 'langage' is not known
+error: unknown model 'langage'
   where         --model langage:tiny
   allowed       event_seg, language, abr, doc_translation, eeg_text; or a task of your own: \
 package.module:Class
   did you mean  language
-  fix           write  --model language
+  fix           --model language
 """,
     ),
     (
         {"model": "language:ful"},
         """
-error: model size 'ful' is not known
-  where         --model language:ful (overrides full from ds_configs/models/language.yaml, line N)
+error: unknown model size 'ful'
+  where         --model language:ful (overrides full from ds_configs/models/language.yaml:N)
   allowed       tiny, small, lite, full, 124M, 350M, 1.3B
   did you mean  full
-  fix           write  --model language:full
+  fix           --model language:full
 """,
     ),
     (
         {"mode": "fst"},
         """
-error: mode 'fst' is not known
+error: unknown mode 'fst'
   where         --mode fst
   allowed       default, benchmark, conservative, fast, lite, resource-efficient, staged, ultra-fast
   did you mean  fast
-  fix           write  --mode fast
+  fix           --mode fast
 """,
     ),
     (
@@ -365,17 +362,17 @@ error: mode 'fst' is not known
 error: mode 'staged' needs stages, and language declares none
   where         --mode staged
   allowed       families that declare stages: eeg_text
-  fix           write  --mode resource-efficient  to lower the peak of memory in one run
+  fix           --mode resource-efficient  to lower the peak of memory in one run
 """,
     ),
     (
         {"engine": "zero_2_offload"},
         """
-error: engine 'zero_2_offload' is not known
+error: unknown engine 'zero_2_offload'
   where         --engine zero_2_offload
   allowed       local, ddp, fsdp, fsdp-offload, oss, zero1, zero2, zero3, zero2-offload, zero3-offload
   did you mean  zero2-offload
-  fix           write  --engine zero2-offload
+  fix           --engine zero2-offload
 """,
     ),
     (
@@ -385,7 +382,7 @@ error: engine.nproc 0 is out of range
   where         --nproc 0
   allowed       a whole number, at least 1
   did you mean  1
-  fix           write  --nproc 1
+  fix           --nproc 1
 """,
     ),
     (
@@ -395,7 +392,7 @@ error: engine.nproc 9 is more than the 2 cores of this machine
   where         --nproc 9
   allowed       1 to 2
   did you mean  2
-  fix           write  --nproc 2
+  fix           --nproc 2
 """,
     ),
     (
@@ -405,17 +402,17 @@ error: engine.nproc 8 is more than the 4 GPUs of this machine
   where         --nproc 8
   allowed       1 to 4
   did you mean  4
-  fix           write  --nproc 4
+  fix           --nproc 4
 """,
     ),
     (
         {"batch_size": "-3"},
         """
 error: train.micro_batch -3 is out of range
-  where         --batch-size -3 (overrides 8 from ds_configs/models/language.yaml, line N)
+  where         --batch-size -3 (overrides 8 from ds_configs/models/language.yaml:N)
   allowed       a whole number, at least 1
   did you mean  1
-  fix           write  --batch-size 1
+  fix           --batch-size 1
 """,
     ),
     (
@@ -425,14 +422,14 @@ error: a global batch of 5 cannot be shared by 2 processes
   where         --batch-size 5
   allowed       a multiple of 2, or a number of processes that divides 5
   did you mean  4, or 1 processes
-  fix           write  --set train.global_batch=4
+  fix           --set train.global_batch=4
 """,
     ),
     (
         {"lr": "1e-3x"},
         """
 error: optim.lr '1e-3x' is text, not a number
-  where         --lr 1e-3x (overrides 0.002 from ds_configs/models/language.yaml, line N)
+  where         --lr 1e-3x (overrides 0.002 from ds_configs/models/language.yaml:N)
   allowed       a number, above 0
 """,
     ),
@@ -440,10 +437,10 @@ error: optim.lr '1e-3x' is text, not a number
         {"precision": "fp16", "machine": NEW_CPU},
         """
 error: precision 'fp16' needs a GPU, and this run is on the CPU
-  where         --precision fp16 (overrides fp32 from ds_configs/models/language.yaml, line N)
+  where         --precision fp16 (overrides fp32 from ds_configs/models/language.yaml:N)
   allowed       fp32, bf16, bf16-params on a CPU
   did you mean  bf16
-  fix           write  --precision bf16
+  fix           --precision bf16
 """,
     ),
     (
@@ -473,18 +470,18 @@ error: --set optim sets nothing
     (
         "train.epoch=3",
         """
-error: key 'train.epoch' is not known
+error: unknown setting 'train.epoch'
   where         --set train.epoch=3
   allowed       accumulation, debug, deterministic, ema, epochs, global_batch, max_steps, micro_batch, \
 on_nonfinite, preview, seed, timing
   did you mean  train.epochs
-  fix           write  --set train.epochs=3
+  fix           --set train.epochs=3
 """,
     ),
     (
         "qqq.zzz=3",
         """
-error: key 'qqq.zzz' is not known
+error: unknown setting 'qqq.zzz'
   where         --set qqq.zzz=3
   allowed       25 names; see  python -m launcher explain
 """,
@@ -499,11 +496,11 @@ error: --set optim.betas=[0.9 cannot be read: did not find expected ',' or ']'
     (
         "data.control=nois",
         """
-error: data.control 'nois' is not known
+error: unknown data.control 'nois'
   where         --set data.control=nois
   allowed       real, noise
   did you mean  noise
-  fix           write  --set data.control=noise
+  fix           --set data.control=noise
 """,
     ),
 ]
@@ -524,8 +521,7 @@ def test_an_option_and_a_set_that_disagree_are_answered_so(lines):
 
 def test_broken_json_is_answered_with_line_and_column(lines):
     assert lines(text='{"optim":\n {"lr": }}', name="mine.json") == (
-        "error: mine.json cannot be read as JSON: expecting value\n"
-        "  where         mine.json, line 2, column 9"
+        "error: mine.json cannot be read as JSON: expecting value\n  where         mine.json:2:9"
     )
 
 
@@ -534,8 +530,8 @@ def test_a_file_that_is_not_there_is_answered_with_one_that_is(lines):
     assert lines(configs=[Path("mein.yaml")]) == (
         "error: there is no file mein.yaml\n"
         "  where         --config mein.yaml\n"
-        "  did you mean  mine.yaml",
-        "  fix           write  --config mine.yaml",
+        "  did you mean  mine.yaml\n"
+        "  fix           --config mine.yaml"
     )
 
 
@@ -551,24 +547,24 @@ def test_faults_of_several_sources_come_at_once_and_in_order(lines):
     assert [line for line in said.splitlines() if line.startswith("error")] == [
         "error: optim.lr 'x' is text, not a number",
         "error: log.every 0 is out of range",
-        "error: mode 'fst' is not known",
+        "error: unknown mode 'fst'",
         "error: train.seed -1 is out of range",
     ]
 
 
 def test_for_machines_a_fault_is_an_object_with_its_fields():
-    fault = Diagnostic("a 'b' is not known", "a", "b", "x.yaml, line 1: a", (1, "y"), "c", "c", "d")
+    fault = Diagnostic("a 'b' is not known", "a", "b", "x.yaml:1 a", (1, "y"), "c", "c", "d")
     assert as_json([fault]) == [
         {
             "severity": "error",
-            "what": "a 'b' is not known",
+            "message": "a 'b' is not known",
             "key": "a",
             "value": "b",
-            "from": "x.yaml, line 1: a",
-            "replaced": {"value": 1, "from": "y"},
+            "where": "x.yaml:1 a",
+            "overrides": {"value": 1, "where": "y"},
             "allowed": "c",
-            "nearest": "c",
-            "mend": "d",
+            "did_you_mean": "c",
+            "fix": "d",
         }
     ]
 

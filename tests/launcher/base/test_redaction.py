@@ -5,7 +5,14 @@ import json
 
 import pytest
 
-from launcher.base.redaction import Url, cut, expanded, fault, file_name
+from launcher.base.redaction import (
+    Url,
+    expand_variables,
+    file_name,
+    redact,
+    redact_variables,
+    url_problem,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,21 +32,23 @@ from launcher.base.redaction import Url, cut, expanded, fault, file_name
 def test_secrets_are_cut(text, shown):
     if shown is None:
         shown = "[https://***@h/x, {url: 'https://***@h/y?sig=***'}]"
-    assert cut(text) == shown == cut(shown)
+    assert redact(text) == shown == redact(shown)
 
 
 def test_what_prints_saves_and_compares_a_url_sees_no_secret():
     url = Url("https://ann:hidden@h/a")
-    assert url == "https://***@h/a" and url.whole == "https://ann:hidden@h/a"
+    assert url == "https://***@h/a" and url.unredacted == "https://ann:hidden@h/a"
     for text in (str(url), repr(url), f"{url}", json.dumps(url), str(copy.deepcopy([url]))):
         assert "hidden" not in text
-    assert copy.deepcopy(url).whole == Url(url).whole == url.whole
+    assert copy.deepcopy(url).unredacted == Url(url).unredacted == url.unredacted
 
 
 def test_variables_are_put_in():
-    assert expanded("https://${A}:${B_2}@h/$C", {"A": "x", "B_2": "y"}) == "https://x:y@h/$C"
+    assert (
+        expand_variables("https://${A}:${B_2}@h/$C", {"A": "x", "B_2": "y"}) == "https://x:y@h/$C"
+    )
     with pytest.raises(KeyError, match="A"):
-        expanded("https://${A}@h/", {})
+        expand_variables("https://${A}@h/", {})
 
 
 @pytest.mark.parametrize(
@@ -65,11 +74,17 @@ def test_a_file_is_called_as_its_url_ends(url, name):
         ("h/a", "has no scheme"),
         ("https:///a", "names no host"),
         ("file://h/a", "names a host"),
-        ("file:a", "has no whole path"),
-        ("https://h:port/a", "is no URL: "),
-        ("https://[::1/a", "is no URL: "),
+        ("file:a", "has no absolute path"),
+        ("https://h:port/a", "is not a URL: "),
+        ("https://[::1/a", "is not a URL: "),
     ],
 )
 def test_the_form_of_a_url(url, said):
-    found = fault(url)
+    found = url_problem(url)
     assert found == said if said is None else found.startswith(said)
+
+
+def test_secrets_are_cut_out_and_plain_words_are_kept():
+    environ = {"HF_TOKEN": "hf_0123456789", "MY_PASSWORD": "true", "HOME": "/home/user"}
+    text = redact_variables("hf_0123456789 true /home/user", environ)
+    assert text == "[HF_TOKEN] true /home/user"

@@ -91,9 +91,9 @@ def test_all_errors_are_printed_together_and_nothing_is_written(capsys, tmp_path
     content = capsys.readouterr().err
     assert "--steps 'none' is invalid" in content
     assert "--repeat '0' is invalid" in content
-    assert "mode 'fsat' is not known" in content
+    assert "unknown mode 'fsat'" in content
     assert "did you mean  fast" in content
-    assert content.count("key 'train.sede' is not known") == 1  # of both modes, once
+    assert content.count("unknown setting 'train.sede'") == 1  # of both modes, once
     assert list(tmp_path.iterdir()) == []
 
 

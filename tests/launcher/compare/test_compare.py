@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from launcher.base.package_guard import HOME
+from launcher.base.environment import ROOT
 from tests.runs.conftest import REQUESTS
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def place(tmp_path_factory):
 
 
 def environment():
-    return {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def compare(place, *words):

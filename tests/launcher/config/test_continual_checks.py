@@ -29,11 +29,11 @@ def messages(tmp_path, monkeypatch):
 def test_embedded_data_is_refused(messages):
     text = messages()
     assert "data.path 'embedded:python' is not a folder: new files cannot arrive there" in text
-    assert "write  --data FOLDER" in text
+    assert "--data FOLDER" in text
 
 
 def test_the_fix_for_a_file_is_its_folder(messages):
-    assert "write  --data texts" in messages(data="texts/a.txt")
+    assert "--data texts" in messages(data="texts/a.txt")
 
 
 @pytest.mark.parametrize(

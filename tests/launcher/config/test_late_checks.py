@@ -36,7 +36,7 @@ def test_the_mend_leaves_nothing_out():
     run = resolved()
     train_plan = TrainPlan(30, 2, 8, 8, 1, 1, "tokens", left_out=4)
     [fault] = late_checks._left_out(run, train_plan)
-    assert fault.fix == "write  --set train.global_batch=5"
+    assert fault.fix == "--set train.global_batch=5"
     assert (2 * 8 + 4) % 5 == 0
 
 

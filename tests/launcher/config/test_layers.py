@@ -101,4 +101,4 @@ def test_a_key_that_is_not_there_is_not_found(text):
 def test_entries_of_a_file_keep_line_and_words():
     [entry] = file_layer("config", parse("\noptim:\n  lr: 1e-3\n"), "x.yaml", "language", 4).entries
     assert (entry.key, entry.text, entry.order) == ("optim.lr", "1e-3", (4, 3))
-    assert entry.origin == Origin("config", "x.yaml, line 3")
+    assert entry.origin == Origin("config", "x.yaml:3")

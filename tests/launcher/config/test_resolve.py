@@ -73,12 +73,12 @@ def test_places_name_file_and_line_or_the_words_as_typed(write):
     config = write("train:\n  seed: 3\n")
     run = resolved("log.every=5", model="language", mode="fast", configs=[config], lr="1e-3")
     places = {key: run.values[key].origin.place for key in run.values}
-    assert places["train.seed"] == f"{config}, line 2"
+    assert places["train.seed"] == f"{config}:2"
     assert places["log.every"] == "--set log.every=5"
     assert places["optim.lr"] == "--lr 1e-3"
     assert places["mode"] == "--mode fast"
-    assert places["loader.prefetch"].startswith("ds_configs/modes/fast.yaml, line ")
-    assert places["optim.weight_decay"].startswith("ds_configs/models/language.yaml, line ")
+    assert places["loader.prefetch"].startswith("ds_configs/modes/fast.yaml:")
+    assert places["optim.weight_decay"].startswith("ds_configs/models/language.yaml:")
     assert places["optim.eps"] == "built-in"
 
 

@@ -47,7 +47,7 @@ def test_a_setting_that_nobody_read_is_found_with_its_origin():
     every = set(leaves("language"))
     [fault] = unused_settings.unread_faults(run, every - {"train.ema", "optim.weight_decay"})
     assert fault.message == "train.ema 0.99 was set, and nothing in this run reads it"
-    assert (fault.place, fault.severity) == ("--set train.ema=0.99", "error")
+    assert (fault.where, fault.severity) == ("--set train.ema=0.99", "error")
     assert unused_settings.unread_faults(run, every) == []
 
 

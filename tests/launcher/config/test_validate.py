@@ -56,9 +56,7 @@ def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
 def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_not():
     [fault] = resolved(model="language", batch_size="8").warnings
     assert fault.message == "the global batch is 32 in place of 64, by train.micro_batch"
-    assert fault.fix == (
-        "write  --set train.global_batch=64  to keep it, or =32 to say that it is meant"
-    )
+    assert fault.fix == ("--set train.global_batch=64  to keep it, or =32 to say that it is meant")
     assert warned("train.global_batch=32", model="language") == []
     assert warned("train.micro_batch=8", "train.accumulation=8", model="language") == []
     assert warned("train.micro_batch=8", "train.global_batch=32", model="language") == []
@@ -74,7 +72,7 @@ def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide()
         fault.message
         == "mode 'conservative' promises the global batch of 48, and its numbers give 64"
     )
-    assert fault.fix == "write  --set train.global_batch=48"
+    assert fault.fix == "--set train.global_batch=48"
 
 
 def test_a_mode_that_changes_nothing_is_told():

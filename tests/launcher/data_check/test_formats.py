@@ -40,7 +40,7 @@ def test_an_embedded_set_belongs_to_its_family():
     assert recognise("embedded:commands", None, TYPED) == [Recognised("language", None)]
     found = refused("embedded:comands")
     assert found[0] == "error: there is no embedded data 'embedded:comands'"
-    assert found[-1].endswith("write  python -m launcher data check embedded:commands")
+    assert found[-1].endswith("python -m launcher data check embedded:commands")
 
 
 def test_a_path_that_is_not_there_is_told_with_the_nearest(table):
@@ -48,7 +48,7 @@ def test_a_path_that_is_not_there_is_told_with_the_nearest(table):
         f"error: there is no file or folder '{table.with_name('pair.csv')}'",
         f"  where         {TYPED}",
         f"  did you mean  {table}",
-        f"  fix           write  python -m launcher data check {table}",
+        f"  fix           python -m launcher data check {table}",
     ]
 
 
@@ -75,7 +75,7 @@ def test_all_families_that_take_it_for_theirs_are_found(table, monkeypatch):
         f"  where         {TYPED}\n"
         f"  allowed       language: {CSV}\n"
         f"           twin: {CSV}\n"
-        "  fix           write  python -m launcher data check mine.csv --model language"
+        "  fix           python -m launcher data check mine.csv --model language"
     )
 
 

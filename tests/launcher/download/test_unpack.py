@@ -307,7 +307,7 @@ def test_a_broken_archive_is_told_and_leaves_nothing(unpacked, name, content, sa
     with pytest.raises(SettingsError) as wrong:
         unpacked(name, content)
     first, *_, fix = str(wrong.value).splitlines()
-    assert said in first and fix == "  fix           write  unpack: no  to keep it as it is"
+    assert said in first and fix == "  fix           unpack: no  to keep it as it is"
     assert nothing_is_left()
 
 

@@ -121,7 +121,7 @@ def test_what_needs_a_reset_is_refused_with_the_word_to_type():
         "error: optim.lr 3e-4 is not 0.002, as in runs/x until step 10",
         "  where         --lr 3e-4",
         "  allowed       0.002; or another value with  --reset schedule; or a new run, without --resume",
-        "  fix           write  --reset schedule  too: the schedule of the learning rate begins anew",
+        "  fix           --reset schedule  too: the schedule of the learning rate begins anew",
     ]
     assert told(resolved(lr="3e-4"), reset=["schedule"]) == []
     assert told(resolved(lr="3e-4"), reset=["optimizer", "data"]) != []
@@ -180,5 +180,5 @@ def test_a_word_that_is_no_part_is_told_with_the_nearest():
         "  where         --reset optimiser",
         "  allowed       optimizer, schedule, data",
         "  did you mean  optimizer",
-        "  fix           write  --reset optimizer",
+        "  fix           --reset optimizer",
     ]

@@ -70,7 +70,7 @@ def test_a_step_that_is_not_there_is_told_with_those_that_are():
         "  where         --resume 12",
         "  allowed       10, 20",
         "  did you mean  10",
-        "  fix           write  python -m launcher resume runs/a/checkpoints/step-00000010",
+        "  fix           python -m launcher resume runs/a/checkpoints/step-00000010",
     ]
 
 
@@ -93,7 +93,7 @@ def test_a_folder_without_a_run_is_told_with_the_nearest_that_has_one():
         "  where         --resume runs/tiny_1",
         "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
         "  did you mean  runs/tiny-1",
-        "  fix           write  python -m launcher resume runs/tiny-1",
+        "  fix           python -m launcher resume runs/tiny-1",
     ]
     Path("notes").mkdir()
     assert refused("notes")[0] == ("error: 'notes' holds no run: there is no settings.yaml in it")

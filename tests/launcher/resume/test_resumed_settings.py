@@ -64,7 +64,7 @@ def test_what_a_person_set_then_is_told_with_its_line():
     lines = Path("x/settings.yaml").read_text().splitlines()
     origin = again.values["optim.lr"].origin
     assert origin.layer == "resumed run"
-    number = int(origin.place.removeprefix("x/settings.yaml, line "))
+    number = int(origin.place.removeprefix("x/settings.yaml:"))
     assert lines[number - 1] == "  lr: 3e-4"
 
 
@@ -148,8 +148,8 @@ def test_what_a_person_asked_for_then_is_refused_where_it_cannot_be_had_now():
         goes_on(first)
     lines = str(wrong.value).splitlines()
     assert lines[0] == "error: engine.nproc 8 is more than the 2 cores of this machine"
-    assert lines[1].startswith("  where         x/settings.yaml, line ")
-    assert lines[-1] == "  did you mean  2; write  --set engine.nproc=2"
+    assert lines[1].startswith("  where         x/settings.yaml:")
+    assert lines[-1] == "  did you mean  2\n  fix           --set engine.nproc=2"
 
 
 def test_epochs_of_now_end_a_run_that_steps_ended_then():

@@ -137,7 +137,7 @@ def test_nothing_is_made_before_all_words_are_right(here):
         start.prepare(words, here / "old" / "x", [Diagnostic("a word of the command line")])
     assert [fault.message for fault in wrong.value.diagnostics] == [
         "a word of the command line",
-        "mode 'fsat' is not known",
+        "unknown mode 'fsat'",
     ]
     assert list(here.iterdir()) == []
 

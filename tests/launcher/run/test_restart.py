@@ -46,7 +46,7 @@ def tries() -> list[str]:
 def test_faults_are_told_and_the_ranks_started_again(run, capfd):
     ending, told = run("faults")
     assert [report.kind for report in told] == ["fault"] * 3
-    assert (ending.kind, ending.exit_code) == ("fault", exit_codes.FAULT)
+    assert (ending.kind, ending.exit_code) == ("fault", exit_codes.FAILURE)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
     assert lines == ["restart 1 of 2 from the beginning", "restart 2 of 2 from the beginning"]
     log = Path("x/log.txt").read_text()
@@ -77,7 +77,7 @@ def test_where_memory_ran_out_the_ranks_begin_again_with_smaller_micro_batches(r
 @pytest.mark.slow
 def test_memory_that_runs_out_a_fourth_time_ends_the_run(run):
     ending, told = run("fits 0", resolved("train.micro_batch=32", nproc="2"))
-    assert (ending.kind, ending.exit_code, len(told)) == ("out of memory", exit_codes.FAULT, 4)
+    assert (ending.kind, ending.exit_code, len(told)) == ("out of memory", exit_codes.FAILURE, 4)
     assert "ran out of memory with micro-batches of 2: there is none left" in ending.text
 
 

@@ -107,7 +107,7 @@ def test_a_folder_of_another_run_is_refused(here, part):
         run_folder.make(resolved(), here / "mine", NAME)
     assert "holds another run" in str(refused.value)
     assert "without --out, one below runs/" in str(refused.value)
-    assert f"write  python -m launcher resume {here}/mine  to go on" in str(refused.value)
+    assert f"python -m launcher resume {here}/mine  to go on" in str(refused.value)
     assert names(here) == ["mine", f"mine/{part}"]
 
 

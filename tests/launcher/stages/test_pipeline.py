@@ -67,7 +67,7 @@ def test_the_default_folder_of_all_stages_is_below_runs(prepared, here):
 
 
 def test_each_error_of_arguments_is_shown_once(prepared):
-    assert prepared(sets=["optim.rate=1"]) == ["key 'optim.rate' is not known"]
+    assert prepared(sets=["optim.rate=1"]) == ["unknown setting 'optim.rate'"]
 
 
 def test_errors_of_a_later_stage_come_before_the_first_starts(prepared):
@@ -87,11 +87,11 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
     [
         (
             ["--mode", "staged", "--stage", "encodr"],
-            "error: stage 'encodr' is not known\n"
+            "error: unknown stage 'encodr'\n"
             "  where         --stage encodr\n"
             "  allowed       KNOWN\n"
             "  did you mean  encoder\n"
-            "  fix           write  --stage encoder\n",
+            "  fix           --stage encoder\n",
         ),
         (
             ["--mode", "staged", "--set", "stages=[text,encoder]"],
@@ -99,7 +99,7 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
             "  where         --set stages=[text,encoder]\n"
             "  allowed       KNOWN\n"
             "  did you mean  [encoder,text]\n"
-            "  fix           write  --set stages=[encoder,text]\n",
+            "  fix           --set stages=[encoder,text]\n",
         ),
         (
             ["--mode", "staged", "--stage", "text"],
@@ -107,13 +107,13 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
             "are\n"
             "  where         --stage text\n"
             "  allowed       --from RUN, a run of stage encoder; or all stages, --mode staged\n"
-            "  fix           write  --from RUN\n",
+            "  fix           --from RUN\n",
         ),
         (
             ["--stage", "encoder", "--fast"],
             "error: stages ['encoder'] counts only in mode staged, and it is fast\n"
             "  where         --stage encoder\n"
-            "  fix           write  --mode staged\n",
+            "  fix           --mode staged\n",
         ),
         (
             ["--mode", "staged", "--from", "elsewhere"],
@@ -232,7 +232,7 @@ def test_commands_for_one_run_name_the_last_stage(command, prepared, task, args)
     ready(prepared(task, out="x"), "lower", "upper")
     code, _, content = command(args[0], "x", *args[1:])
     assert code == 2 and content.startswith("error: 'x' holds several runs, one for each stage\n")
-    assert content.endswith(f"write  python -m launcher {args[0]} x/2-upper\n")
+    assert content.endswith(f"python -m launcher {args[0]} x/2-upper\n")
 
 
 def test_completed_stages_leave_nothing_to_do(command, prepared, task):

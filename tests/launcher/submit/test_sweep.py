@@ -50,8 +50,8 @@ def test_elements_may_begin_at_0_and_differ_in_their_folder_alone(programs, here
 @pytest.mark.parametrize(
     ("text", "words", "told"),
     [
-        ("--lr 1\n--lr fast\n", [], "s.txt, line 2: --lr fast"),
-        ("--lr 1\n--epohcs 2\n", [], "s.txt, line 2: the command line: --epohcs"),
+        ("--lr 1\n--lr fast\n", [], "s.txt:2: --lr fast"),
+        ("--lr 1\n--epohcs 2\n", [], "s.txt:2: the command line: --epohcs"),
         ("--lr 1\n--nodes 2\n", [], "--nodes is for all runs of an array, and not for one of them"),
         ("--lr 'a\n", [], "a line of words cannot be read: no closing quotation"),
         ("\n# nothing\n", [], "s.txt holds no line of words"),

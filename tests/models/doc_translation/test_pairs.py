@@ -67,7 +67,7 @@ def test_a_row_that_cannot_be_used_is_told_with_its_line_or_skipped(pairs, bad, 
         read(path, EN_ZH, "stop")
     first, second = str(error.value).split("\n")[:2]
     assert first == "1 of 3 rows cannot be used"
-    assert second.startswith(f"  where         pairs.jsonl, line 2: {what}")
+    assert second.startswith(f"  where         pairs.jsonl:2: {what}")
     found = read(path, EN_ZH, "skip")
     assert found.counts["skipped_rows"] == 1 and len(found.left_out) == 1
 

@@ -145,7 +145,7 @@ def test_an_unknown_path_and_an_unknown_set_are_told(make_task, tmp_path):
         make_task(path=tmp_path / "nowhere").setup()
     with pytest.raises(DataError) as error:
         make_task(path="embedded:shape").setup()
-    assert "write  --data embedded:shapes" in error.value.fix
+    assert "--data embedded:shapes" in error.value.fix
 
 
 def test_skipped_recordings_are_counted(make_task, recording):

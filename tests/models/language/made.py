@@ -24,7 +24,7 @@ def windows(texts, length, **settings):
 def conversation(request="list all", answer="ls -a", history=()):
     """One that ends in `answer`."""
     turns = (*history, Turn("user", request), Turn("assistant", answer))
-    return Conversation(turns, "x.csv, line 2", "g", "l")
+    return Conversation(turns, "x.csv:2", "g", "l")
 
 
 def dialogues(conversations, length, on_bad="stop"):

@@ -76,11 +76,11 @@ def test_broken_json_lines_are_told_together_with_their_lines(tmp_path):
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
     assert told(path) == (
         "5 of 6 rows cannot be used\n"
-        "  where         a.jsonl, line 2: no JSON: Expecting property name enclosed in double quotes at "
+        "  where         a.jsonl:2: no JSON: Expecting property name enclosed in double quotes at "
         "column 17\n"
-        "           a.jsonl, line 3: no usable text under the keys question; legal  text; input, "
+        "           a.jsonl:3: no usable text under the keys question; legal  text; input, "
         "output; prompt, response; user, assistant; messages: [{role, content}]\n"
-        "           a.jsonl, line 4: list, not an object; legal keys  text; input, output; prompt, "
+        "           a.jsonl:4: list, not an object; legal keys  text; input, output; prompt, "
         "response; user, assistant; messages: [{role, content}]\n"
         "           and 2 more\n"
         "  fix           repair them, or leave them out with  --set data.on_bad=skip"
@@ -93,15 +93,15 @@ def test_a_misspelt_role_is_told_with_the_nearest(tmp_path):
     jsonl = write(tmp_path / "a.jsonl", '{"messages": [{"role": "usr", "content": "a"}]}')
     assert "message 1: 'usr' is no role; nearest  user" in told(jsonl)
     text = write(tmp_path / "a.txt", "User: a\nAssistant: b\n\nUser: c\nAsistant: d\n")
-    assert "a.txt, line 4: 'Asistant:' is no role; nearest  Assistant:" in told(text)
+    assert "a.txt:4: 'Asistant:' is no role; nearest  Assistant:" in told(text)
 
 
 def test_conversations_without_an_answer_are_told(tmp_path):
     text = write(tmp_path / "a.txt", "User: a\nAssistant:\n\nUser: b\n\nUser: c\nAssistant: d\n")
     assert told(text) == (
         "2 of 3 rows cannot be used\n"
-        "  where         a.txt, line 1: Assistant: says nothing\n"
-        "           a.txt, line 4: no request with an answer\n"
+        "  where         a.txt:1: Assistant: says nothing\n"
+        "           a.txt:4: no request with an answer\n"
         "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
     assert pairs(read(text, "skip")) == [("c", "d")]
@@ -110,7 +110,7 @@ def test_conversations_without_an_answer_are_told(tmp_path):
 def test_csv_without_known_columns(tmp_path):
     assert told(write(tmp_path / "a.csv", "question,answer\na,b\n")) == (
         "'a.csv' has no pair of columns for request and answer: question, answer\n"
-        "  where         a.csv, line 1\n"
+        "  where         a.csv:1\n"
         "  allowed       input,output or prompt,response or user,assistant\n"
         "  fix           rename the columns in the first line"
     )
@@ -120,8 +120,8 @@ def test_csv_with_short_rows_and_empty_answers(tmp_path):
     path = write(tmp_path / "a.csv", 'input,output\n"a\na",b\nc\n\nd,\n')
     assert told(path) == (
         "2 of 3 rows cannot be used\n"
-        "  where         a.csv, line 4: 1 of 2 columns\n"
-        "           a.csv, line 6: the answer is empty\n"
+        "  where         a.csv:4: 1 of 2 columns\n"
+        "           a.csv:6: the answer is empty\n"
         "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
 

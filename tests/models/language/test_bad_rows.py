@@ -41,9 +41,7 @@ GOOD = json.dumps({"text": "fine"}) + "\n"
 def test_a_line_that_cannot_be_used_is_told_with_its_place(tmp_path, line, reason):
     path = tmp_path / "a.jsonl"
     path.write_text(GOOD + line + "\n", encoding="utf-16")  # where a zero is a character
-    assert told(path).startswith(
-        f"1 of 2 rows cannot be used\n  where         a.jsonl, line 2: {reason}"
-    )
+    assert told(path).startswith(f"1 of 2 rows cannot be used\n  where         a.jsonl:2: {reason}")
     left = read_corpus(path, None, "skip")
     assert len(left) == 1 and left.left_out == {"skipped_rows": 1}
 
@@ -66,14 +64,14 @@ def test_a_header_that_csv_cannot_take_is_told(tmp_path):
 def test_a_field_that_csv_cannot_take_is_a_bad_row(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("input,output\na,b\nc," + "x" * 200_000 + "\ne,f\n")
-    assert "a.csv, line 3: field larger than field limit (131072)" in told(path)
+    assert "a.csv:3: field larger than field limit (131072)" in told(path)
     assert len(read_corpus(path, None, "skip")) == 2
 
 
 def test_a_csv_cut_inside_a_quoted_field_is_a_bad_row(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('input,output\na,b\n"c,d\ne,f')
-    assert "1 of 2 rows cannot be used\n  where         a.csv, line 3: 1 of 2 columns" in told(path)
+    assert "1 of 2 rows cannot be used\n  where         a.csv:3: 1 of 2 columns" in told(path)
 
 
 def test_a_second_file_that_is_not_there_is_told_by_its_key(tmp_path):

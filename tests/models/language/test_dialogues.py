@@ -57,7 +57,7 @@ def test_an_answer_that_does_not_fit_is_told_with_its_place():
         dialogues(pairs, 16)
     assert str(error.value) == (
         "1 of 2 rows cannot be used\n"
-        "  where         x.csv, line 2: the answer has 21 tokens; data.seq_len 16 fits 16\n"
+        "  where         x.csv:2: the answer has 21 tokens; data.seq_len 16 fits 16\n"
         "  fix           repair them, or leave them out with  --set data.on_bad=skip"
     )
     left = dialogues(pairs, 16, "skip")

@@ -54,7 +54,7 @@ def test_what_is_no_text_is_told_with_its_byte_wherever_it_stands(
     with pytest.raises(DataError) as error:
         list(TextFile(path).chunks())
     assert error.value.message == f"'{path}' is no {encoding} text: {reason}"
-    assert error.value.where == f"{path}, line 2, byte {before + at}"
+    assert error.value.where == f"{path}:2, byte {before + at}"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_it_is_halved_three_times_at_most_and_then_told_with_what_to_write():
         run(0, global_batch=16, micro_batch=16)
     assert str(told.value) == (
         "ran out of memory with micro-batches of 2: CUDA out of memory. Tried to allocate 2 GiB.\n"
-        "  fix           write  --batch-size 1 --set train.global_batch=16"
+        "  fix           --batch-size 1 --set train.global_batch=16"
     )
 
 
@@ -99,7 +99,7 @@ def full_run(world: World) -> tuple[str, list[str]]:
 
 def test_beside_other_ranks_a_step_is_not_taken_again_but_told_of(two_ranks):
     for told, kinds in two_ranks.run(full_run):
-        assert told.endswith("write  --batch-size 2 --set train.global_batch=8")
+        assert told.endswith("--batch-size 2 --set train.global_batch=8")
         assert "smaller_micro_batch" not in kinds
 
 

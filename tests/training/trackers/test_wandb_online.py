@@ -29,7 +29,7 @@ def test_a_run_has_its_settings_its_rows_and_its_end(server, tmp_path):
     run = only(server)
     assert (run.project, run.title, run.exit_code) == ("try", "mine", 0)
     assert run.config["optim"]["value"] == {"lr": 1e-3}
-    assert run.config["origins"]["value"]["optim"] == {"lr": "config: mine.yaml, line 3"}
+    assert run.config["origins"]["value"]["optim"] == {"lr": "config: mine.yaml:3"}
     first, second = run.rows
     assert first["train/ce"] == 2.0 and first["optim/lr"] == 1e-3
     assert first["perf/samples_per_s"] == 640 and first["train/loss"] == math.inf

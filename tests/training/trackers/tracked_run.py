@@ -89,7 +89,7 @@ class Course:
         return TrackedRun(
             folder=self.folder,
             settings={"optim.lr": 1e-3, "mode": "lite"},
-            origins={"optim.lr": "config: mine.yaml, line 3", "mode": "command line: --lite"},
+            origins={"optim.lr": "config: mine.yaml:3", "mode": "command line: --lite"},
             about=facts.about(self.folder),
             tracking=Tracking(**self.tracking),
             tell=tell,

@@ -105,7 +105,7 @@ def test_values_that_are_no_numbers_are_a_fault_of_their_row(tmp_path):
     path = table(tmp_path / "a.csv", [(1, 80, 0, signal), (2, 80, 0, bad)])
     with pytest.raises(DataError, match="1 of 2 responses cannot be used") as error:
         read(path)
-    assert error.value.where == "a.csv, line 3: the signal holds values that are no numbers"
+    assert error.value.where == "a.csv:3: the signal holds values that are no numbers"
     assert len(read(path, "skip")) == 1
 
 

@@ -38,7 +38,7 @@ def test_a_line_is_a_response_with_its_facts(table, mark):
     (row,), reader = read(table([line(loss="4")], mark=mark))
     assert (row.patient, row.age, row.level, row.rate, row.fmp) == ("patient 7", 40, 80, 11.1, 3.2)
     assert (row.target, row.exists, row.latency, row.amplitude) == (4, 1, 5.6, 0.4)
-    assert isnan(row.threshold) and row.where == "export.csv, line 2"
+    assert isnan(row.threshold) and row.where == "export.csv:2"
     np.testing.assert_allclose(row.signal, np.arange(200) / 1000, rtol=1e-6)
     assert reader.bad_records.rows == []
 
@@ -77,7 +77,7 @@ def test_a_response_of_nobody_is_a_group_of_its_own(table):
     rows, reader = read(table([line(patient=""), line(patient=""), line(patient="2")]))
     assert len({row.patient for row in rows}) == 3 and reader.without_patient == 2
     # Never what a patient could be called.
-    assert rows[0].patient == "nobody's: export.csv, line 2"
+    assert rows[0].patient == "nobody's: export.csv:2"
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,7 @@ def test_a_response_of_nobody_is_a_group_of_its_own(table):
 def test_a_broken_line_is_one_fault_and_the_others_are_read(table, broken, told):
     rows, reader = read(table([broken, line()]))
     assert len(rows) == 1
-    assert (
-        reader.bad_records.rows[0][0] == "export.csv, line 2"
-        and told in reader.bad_records.rows[0][1]
-    )
+    assert reader.bad_records.rows[0][0] == "export.csv:2" and told in reader.bad_records.rows[0][1]
 
 
 def test_missing_columns_are_told_together(table):

@@ -89,9 +89,9 @@ def test_a_table_beside_it_tells_what_was_read(recording):
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ("38\t5\tthe man", "a.tsv, line 3: it ends at 43 s, the recording at 40 s"),
-        ("5\t0.1\tthe man", "a.tsv, line 3: 0.1 s is too short to cut out"),
-        ("5\t1\t...", "a.tsv, line 3: the text holds no words"),
+        ("38\t5\tthe man", "a.tsv:3: it ends at 43 s, the recording at 40 s"),
+        ("5\t0.1\tthe man", "a.tsv:3: 0.1 s is too short to cut out"),
+        ("5\t1\t...", "a.tsv:3: the text holds no words"),
     ],
 )
 def test_a_row_that_cannot_be_cut_out_is_told_or_left_out(recording, row, fault):
@@ -108,7 +108,7 @@ def test_a_table_that_is_none_is_told(recording):
     beside.write_text("onset_s,duration_s,text\n1,x,a\n")
     error = told(Reading(), recording)
     assert error.message == "'a.csv' has a row without two numbers and a text"
-    assert error.where.endswith("a.csv, line 2")
+    assert error.where.endswith("a.csv:2")
 
 
 def test_channels_that_nobody_knows_ask_for_a_map(tmp_path):

@@ -1,0 +1,88 @@
+"""Environment variables of this process, and where Python finds this program's packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import sys
+from collections.abc import MutableMapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+PACKAGES = frozenset({"engines", "models", "training", "slurm", "ds_configs"})
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds this program's packages."""
+
+
+def variables() -> MutableMapping[str, str]:
+    """The environment variables of this process; writing one changes it for child processes."""
+    return os.environ
+
+
+def slurm_job_id() -> str | None:
+    """The Slurm job this process belongs to."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def visible_cuda_devices() -> str | None:
+    """CUDA_VISIBLE_DEVICES as it is set."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def has_cxx_compiler() -> bool:
+    """Whether $CXX, c++, g++ or clang++ can be run."""
+    return any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+
+
+def python_path() -> str:
+    """PYTHONPATH with which a new interpreter finds this copy of `launcher`."""
+    given = os.environ.get("PYTHONPATH", "")
+    root = str(ROOT)
+    installed = [*site.getsitepackages(), site.getusersitepackages()]
+    if root in installed:
+        # In front of the standard library, old packages there would shadow its modules.
+        return given
+    return os.pathsep.join(filter(None, (root, given)))
+
+
+class OwnPackages(MetaPathFinder):
+    """Finds this program's packages beside `launcher`, whatever the working directory is."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of one of PACKAGES; None for every other name, submodules included."""
+        if fullname not in PACKAGES:
+            return None
+        return PathFinder.find_spec(fullname, [str(ROOT)])
+
+
+def pin_packages() -> None:
+    """Import PACKAGES from this program, even if the working directory has folders of that name.
+
+    Raises ImportError if a foreign package of such a name is imported already: the two cannot
+    live in one process.
+    """
+    for name in sorted(PACKAGES):
+        found = sys.modules.get(name)
+        if found is not None and not _is_own(found):
+            raise ImportError(
+                f"the package {name!r} of {_location(found)} is imported already, and this program "
+                f"has a package of that name; import launcher first, or rename yours",
+                name=name,
+            )
+    if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):
+        sys.meta_path.insert(0, OwnPackages())
+
+
+def _is_own(module: ModuleType) -> bool:
+    folders = [Path(folder).resolve() for folder in getattr(module, "__path__", [])]
+    return folders == [ROOT / module.__name__]
+
+
+def _location(module: ModuleType) -> str:
+    paths = list(getattr(module, "__path__", [])) or [getattr(module, "__file__", None)]
+    return str(paths[0] or "this process")
