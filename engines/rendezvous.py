@@ -22,7 +22,7 @@ from engines.base import EngineError, PeersMissing
 
 PORTS = 8
 """How many ports in a row are tried, where another job may hold the first."""
-NAME = "GEARSHIFT_MEETING"
+NAME = "GEARSHIFT_RENDEZVOUS"
 """The variable with what the ranks of one step of Slurm know each other by."""
 _KNOCK_S = 2.0
 _FOREIGN_S = 5.0

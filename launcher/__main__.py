@@ -1,4 +1,4 @@
-"""`python -m launcher`, and the script `gearshift`: one command line from its words to its exit."""
+"""`python -m launcher` and the script `gearshift`: run one command line."""
 
 from __future__ import annotations
 
@@ -9,69 +9,69 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher.base import exit_codes
+from launcher.base import environment, exit_codes
 from launcher.run import early_signals
-from slurm.environment import EnvironmentFault, read_place
+from slurm.environment import InvalidEnvironment, read_rank_environment
 
 if TYPE_CHECKING:
     from launcher.base.diagnostics import SettingsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out a command line; the exit code. Wrong words are told on stderr."""
-    # Slow to import, and a signal may come meanwhile; see `program`.
+    """Run a command line; the exit code. Prints errors to stderr."""
+    # Imported here, after `program` has installed the signal handlers: imports take time.
     from launcher.base.diagnostics import SettingsError
-    from launcher.cli import help, parser
-    from launcher.cli.options import HELP, JSON
+    from launcher.cli import parser
+    from launcher.config.options import HELP, JSON
 
-    request = parser.read(sys.argv[1:] if argv is None else argv)
+    command_line = parser.read(sys.argv[1:] if argv is None else argv)
     try:
-        if HELP.flag in request.flags and not request.diagnostics:
-            print(help.render(request.command), end="")
+        if HELP.flag in command_line.flags and not command_line.diagnostics:
+            print(parser.render_help(command_line.command), end="")
             return exit_codes.DONE
-        code: int = importlib.import_module(request.command.module).main(request)
+        code: int = importlib.import_module(command_line.command.module).main(command_line)
         sys.stdout.flush()
         return code
     except SettingsError as error:
-        _tell(error, JSON.flag in request.flags)
+        _print_error(error, as_json=JSON.flag in command_line.flags)
         return exit_codes.INVALID_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        # Who read our output, `head` say, has left; nothing can be told and nothing is wrong.
+        # The reader of our output, such as `head`, has ended: not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.DONE
 
 
-def _tell(error: SettingsError, for_machines: bool) -> None:
-    from launcher.base.diagnostics import as_json, render
+def _print_error(error: SettingsError, as_json: bool) -> None:
+    from launcher.base import diagnostics
 
-    if _is_echo():
-        return
-    if for_machines:
-        print(json.dumps({"diagnostics": as_json(error.diagnostics)}, indent=2))
+    if _local_rank() > 0:
+        return  # local rank 0 prints the same error
+    if as_json:
+        found = diagnostics.as_json(error.diagnostics)
+        print(json.dumps({"diagnostics": found}, indent=2))
     else:
-        print(render(error.diagnostics), file=sys.stderr)
+        print(diagnostics.render(error.diagnostics), file=sys.stderr)
 
 
-def _is_echo() -> bool:
-    """Whether another rank on this machine reads the same words: one voice a machine is enough."""
+def _local_rank() -> int:
     try:
-        place = read_place(os.environ)
-    except EnvironmentFault:
-        return False
-    return place is not None and place.local_rank > 0
+        ranks = read_rank_environment(environment.variables())
+    except InvalidEnvironment:
+        return 0
+    return 0 if ranks is None else ranks.local_rank
 
 
 def program() -> NoReturn:
-    """Be the process of a command line, to its exit code."""
-    early_signals.listen(sys.argv, os.environ)
+    """Run the command line of this process and exit with its code."""
+    early_signals.listen(sys.argv, environment.variables())
     code = main()
     early_signals.end()
     if code == exit_codes.INTERRUPTED:
-        # A Ctrl-C that was answered stays with the interpreter where it broke into code made at
-        # run time, as imports do for data classes: it would end by SIGINT, not with the code.
+        # A handled Ctrl-C that interrupted generated code (such as a data class during import)
+        # stays pending in the interpreter, which would then exit by SIGINT, not with the code.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from slurm.environment import EnvironmentFault, Place, first_host
+from slurm.environment import InvalidEnvironment, RankEnvironment, first_host
 
 _SCONTROL_S = 20.0
 _LOOPBACK = "127.0.0.1"
@@ -41,11 +41,11 @@ def node_address(name: str) -> str | None:
 
 
 def reachable(
-    place: Place,
+    place: RankEnvironment,
     environ: Mapping[str, str],
     resolve: Resolve = resolve,
     node_address: Callable[[str], str | None] = node_address,
-) -> Place:
+) -> RankEnvironment:
     """`place` with an address of rank 0 that this node can reach it by.
 
     Some systems call themselves 127.0.1.1, and some nodes know no names of others: what Slurm
@@ -84,7 +84,9 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def _unreachable(place: Place, environ: Mapping[str, str], found: list[str]) -> EnvironmentFault:
+def _unreachable(
+    place: RankEnvironment, environ: Mapping[str, str], found: list[str]
+) -> InvalidEnvironment:
     given = place.master_addr
     if given in found or given == "localhost":
         wrong = "which other nodes cannot reach"
@@ -93,7 +95,7 @@ def _unreachable(place: Place, environ: Mapping[str, str], found: list[str]) -> 
     else:
         wrong = f"a name that {socket.gethostname()} does not know"
     name = "MASTER_ADDR" if environ.get("MASTER_ADDR") else "the host of rank 0"
-    return EnvironmentFault(
+    return InvalidEnvironment(
         f"{name}={given}, {wrong}, for {place.world_size} ranks of which "
         f"{place.local_size} are on this node",
         "MASTER_ADDR as an address of rank 0's node that all nodes reach, such as the NodeAddr of "

@@ -1,4 +1,4 @@
-"""Reads this process's place among the ranks from the environment of torchrun or srun."""
+"""Rank, world size and job generation, read from the variables of torchrun, srun and job.sh."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ from dataclasses import dataclass
 from typing import Literal
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+JOB_VARIABLE = "GEARSHIFT_JOB"
+GENERATION_VARIABLE = "GEARSHIFT_GENERATION"
+JOB_VARIABLES = frozenset({JOB_VARIABLE, GENERATION_VARIABLE})
+"""Set by slurm/job.sh for the processes of its job."""
+SLURM_FOLDER = "slurm"
+"""Subfolder of a run folder: job script, outcomes and logs of its Slurm jobs."""
+_RESTART_VARIABLE = "TORCHELASTIC_RESTART_COUNT"
+_BOTH = f"both {JOB_VARIABLE} and {GENERATION_VARIABLE}, as slurm/job.sh sets them, or neither"
 _FIRST_PORT = 20000
 _PORTS = 12000
-"""Below 32768, where systems begin to give ports away by themselves."""
+"""Ends below 32768, where the ephemeral ports of most systems begin."""
 
 
-class EnvironmentFault(Exception):
-    """Variables that contradict one another or are half set.
+class InvalidEnvironment(Exception):
+    """Environment variables contradict each other, or some are missing.
 
-    `what` names the variables with their values, `legal` says what would do.
+    `message` names the variables and their values; `allowed` names the values that are valid.
     """
 
-    def __init__(self, what: str, allowed: str) -> None:
-        super().__init__(f"{what}; {allowed}")
-        self.what = what
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(f"{message}; {allowed}")
+        self.message = message
         self.allowed = allowed
 
 
 @dataclass(frozen=True)
-class Place:
-    """One rank's place, as torch wants to be told it."""
+class RankEnvironment:
+    """Rank, world size and rendezvous address of one process, as torch.distributed needs them."""
 
     rank: int
     world_size: int
@@ -38,18 +46,18 @@ class Place:
     master_port: int
     source: Literal["torchrun", "srun"]
     cpus: int | None = None
-    """CPUs that Slurm gave this rank; None: nobody told."""
-    meeting: str = ""
-    """What the ranks of one step know each other by; empty: torchrun sees to that."""
+    """CPUs that Slurm allocated to this rank; None: unknown."""
+    rendezvous: str = ""
+    """An id that only the ranks of one job step share; empty: torchrun keeps ranks apart."""
 
     @property
     def spans_nodes(self) -> bool:
-        """Whether some of the ranks are on another machine."""
+        """Whether some ranks run on another machine."""
         return self.world_size > self.local_size
 
     def variables(self) -> dict[str, str]:
-        """The environment from which torch.distributed starts."""
-        named = {"GEARSHIFT_MEETING": self.meeting} if self.meeting else {}
+        """The environment variables from which torch.distributed initializes."""
+        named = {"GEARSHIFT_RENDEZVOUS": self.rendezvous} if self.rendezvous else {}
         return named | {
             "RANK": str(self.rank),
             "WORLD_SIZE": str(self.world_size),
@@ -61,29 +69,83 @@ class Place:
         }
 
 
-def read_place(environ: Mapping[str, str]) -> Place | None:
-    """The place that torchrun or srun gave this process; None: nobody did, it was started alone.
+def read_rank_environment(environ: Mapping[str, str]) -> RankEnvironment | None:
+    """The rank that torchrun or srun assigned to this process; None: started by neither.
 
-    What torchrun sets goes before what srun sets, for torchrun may run inside srun. A step of one
-    task is no world: the process may start its own. Raises EnvironmentFault.
+    Variables of torchrun override those of srun, because torchrun may run inside srun. A step of
+    one task is not a world: the process may start its own ranks. Raises InvalidEnvironment.
     """
     if "RANK" in environ or "WORLD_SIZE" in environ:
         return _from_torchrun(environ)
-    # The batch script itself has SLURM_PROCID and SLURM_NTASKS too: only a step has a step number.
+    # The batch script has SLURM_PROCID and SLURM_NTASKS too; only a step has a step id.
     if "SLURM_PROCID" in environ and ("SLURM_STEP_ID" in environ or "SLURM_STEPID" in environ):
         return _from_srun(environ)
     return None
 
 
-def _from_torchrun(environ: Mapping[str, str]) -> Place:
+@dataclass(frozen=True, order=True)
+class Generation:
+    """One start of a job; a requeue, or a successor job, is the next generation."""
+
+    job: str
+    """The id of the job's first Slurm job; of an array element `JOB_INDEX`."""
+    number: int
+    """From 0."""
+    restart: int = 0
+    """How often torchrun has restarted the ranks within this generation."""
+
+    def __str__(self) -> str:
+        return f"{self.job}.{self.number}" + (f".{self.restart}" if self.restart else "")
+
+    @property
+    def description(self) -> str:
+        """`generation 1 of Slurm job 12`."""
+        restart = f" (restart {self.restart})" if self.restart else ""
+        return f"generation {self.number}{restart} of Slurm job {self.job}"
+
+    def description_for(self, other: Generation) -> str:
+        """The description, without the job if `other` belongs to the same job."""
+        return self.description.partition(" of ")[0] if self.job == other.job else self.description
+
+    def follows(self, other: Generation) -> bool:
+        """Whether this is a later generation of the same job."""
+        return self.job == other.job and self > other
+
+
+def read_generation(environ: Mapping[str, str]) -> Generation | None:
+    """The generation of this process; None: it was not started by a job script.
+
+    Raises InvalidEnvironment if a variable is missing or is not a number.
+    """
+    job, number = environ.get(JOB_VARIABLE), environ.get(GENERATION_VARIABLE)
+    if not job and not number:
+        return None
+    if not job or not number:
+        names = (JOB_VARIABLE, GENERATION_VARIABLE)
+        name, missing = names if job else reversed(names)
+        raise InvalidEnvironment(f"{name}={job or number} without {missing}", _BOTH)
+    if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
+        allowed = f"{JOB_VARIABLE}: the id of a Slurm job, 123, or of an array element, 123_4"
+        raise InvalidEnvironment(f"{JOB_VARIABLE}={job}", allowed)
+    restart = _number(environ, _RESTART_VARIABLE) if environ.get(_RESTART_VARIABLE) else 0
+    return Generation(job, _number(environ, GENERATION_VARIABLE), restart)
+
+
+def parse_generation(text: str) -> Generation | None:
+    """The generation that `str()` gave as `text`; None: `text` is something else."""
+    match = re.fullmatch(r"([0-9]+(?:_[0-9]+)?)\.([0-9]+)(?:\.([0-9]+))?", text)
+    return match and Generation(match[1], int(match[2]), int(match[3] or 0))
+
+
+def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
     missing = [name for name in _TORCHRUN if not environ.get(name)]
     if missing:
         given = _shown(environ, *(name for name in _TORCHRUN if environ.get(name)))
-        raise EnvironmentFault(
+        raise InvalidEnvironment(
             f"{given} without {', '.join(missing)}",
-            f"all of {', '.join(_TORCHRUN)}, as torchrun sets them, or none of them",
+            f"all of {', '.join(_TORCHRUN)}, as torchrun sets them, or none",
         )
-    place = Place(
+    ranks = RankEnvironment(
         rank=_number(environ, "RANK"),
         world_size=_number(environ, "WORLD_SIZE", least=1),
         local_rank=_number(environ, "LOCAL_RANK"),
@@ -95,38 +157,38 @@ def _from_torchrun(environ: Mapping[str, str]) -> Place:
     )
     _below(environ, "RANK", "WORLD_SIZE")
     _below(environ, "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if place.local_size > place.world_size:
-        raise EnvironmentFault(
+    if ranks.local_size > ranks.world_size:
+        raise InvalidEnvironment(
             _shown(environ, "LOCAL_WORLD_SIZE", "WORLD_SIZE"),
-            "LOCAL_WORLD_SIZE at most WORLD_SIZE",
+            "LOCAL_WORLD_SIZE: at most WORLD_SIZE",
         )
-    return place
+    return ranks
 
 
-def _from_srun(environ: Mapping[str, str]) -> Place | None:
-    # SLURM_NTASKS is the job's and stays stale when a job shrinks; the step's own number does not.
+def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
+    # SLURM_NTASKS belongs to the job and is stale after a job shrinks; the step's count is not.
     tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
     if tasks not in environ:
-        raise EnvironmentFault(
+        raise InvalidEnvironment(
             f"{_shown(environ, 'SLURM_PROCID')} without SLURM_STEP_NUM_TASKS or SLURM_NTASKS",
-            "all of them, as srun sets them, or none of them",
+            "all of them, as srun sets them, or none",
         )
     if _number(environ, tasks, least=1) == 1:
         return None
     _below(environ, "SLURM_PROCID", tasks)
     for name in ("SLURM_LOCALID", "SLURM_NODEID"):
         if name not in environ:
-            raise EnvironmentFault(
+            raise InvalidEnvironment(
                 f"{_shown(environ, 'SLURM_PROCID', tasks)} without {name}",
-                "all of them, as srun sets them, or none of them",
+                "all of them, as srun sets them, or none",
             )
     local_size = _tasks_of_node(environ, _number(environ, "SLURM_NODEID"))
     if _number(environ, "SLURM_LOCALID") >= local_size:
-        raise EnvironmentFault(
+        raise InvalidEnvironment(
             _shown(environ, "SLURM_LOCALID", "SLURM_NODEID", _tasks_name(environ)),
-            f"SLURM_LOCALID from 0 to {local_size - 1}",
+            f"SLURM_LOCALID: 0 to {local_size - 1}",
         )
-    return Place(
+    return RankEnvironment(
         rank=_number(environ, "SLURM_PROCID"),
         world_size=_number(environ, tasks),
         local_rank=_number(environ, "SLURM_LOCALID"),
@@ -136,12 +198,12 @@ def _from_srun(environ: Mapping[str, str]) -> Place | None:
         master_port=_port(environ) if environ.get("MASTER_PORT") else _job_port(environ),
         source="srun",
         cpus=_cpus(environ, local_size),
-        meeting=_meeting(environ),
+        rendezvous=_rendezvous(environ),
     )
 
 
 def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
-    """What --cpus-per-task came to; else an even share of what the step has on this node."""
+    """The value of --cpus-per-task, or else an even share of the step's CPUs on this node."""
     for name in ("SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK"):
         if environ.get(name):
             return _number(environ, name, least=1)
@@ -150,8 +212,8 @@ def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
     return None
 
 
-def _meeting(environ: Mapping[str, str]) -> str:
-    """A name that no other step has, nor the same one in another life of its job."""
+def _rendezvous(environ: Mapping[str, str]) -> str:
+    """An id that is unique to this step and this generation of its job."""
     names = ("SLURM_JOB_ID", _step_name(environ), "SLURM_RESTART_COUNT")
     return ".".join(environ.get(name, "0") for name in names)
 
@@ -159,21 +221,21 @@ def _meeting(environ: Mapping[str, str]) -> str:
 def _number(environ: Mapping[str, str], name: str, least: int = 0) -> int:
     text = environ[name].strip()
     if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
-        raise EnvironmentFault(_shown(environ, name), f"{name} as a whole number from {least} on")
+        raise InvalidEnvironment(_shown(environ, name), f"{name}: an integer, at least {least}")
     return int(text)
 
 
 def _port(environ: Mapping[str, str]) -> int:
     port = _number(environ, "MASTER_PORT", least=1)
     if port > 65535:
-        raise EnvironmentFault(_shown(environ, "MASTER_PORT"), "MASTER_PORT from 1 to 65535")
+        raise InvalidEnvironment(_shown(environ, "MASTER_PORT"), "MASTER_PORT: 1 to 65535")
     return port
 
 
 def _below(environ: Mapping[str, str], name: str, limit: str) -> None:
     size = _number(environ, limit, least=1)
     if _number(environ, name) >= size:
-        raise EnvironmentFault(_shown(environ, name, limit), f"{name} from 0 to {size - 1}")
+        raise InvalidEnvironment(_shown(environ, name, limit), f"{name}: 0 to {size - 1}")
 
 
 def _shown(environ: Mapping[str, str], *names: str) -> str:
@@ -186,50 +248,50 @@ def _tasks_name(environ: Mapping[str, str]) -> str:
 
 
 def _tasks_of_node(environ: Mapping[str, str], node: int) -> int:
-    """Tasks on one node, from Slurm's short form: `4(x2),3` is 4, 4 and 3."""
+    """Tasks on one node, from Slurm's compressed list: `4(x2),3` means 4, 4 and 3."""
     name = _tasks_name(environ)
     text = environ.get(name, "")
     counts: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"([1-9][0-9]*)(?:\(x([1-9][0-9]*)\))?", part.strip())
         if match is None:
-            raise EnvironmentFault(
-                f"{name}={text}", f"{name} as srun sets it, for example 4(x2),3 for 4, 4 and 3"
+            raise InvalidEnvironment(
+                f"{name}={text}", f"{name} as srun sets it, for example 4(x2),3"
             )
         counts += [int(match[1])] * int(match[2] or 1)
     if node >= len(counts):
-        raise EnvironmentFault(
-            _shown(environ, "SLURM_NODEID", name), f"SLURM_NODEID from 0 to {len(counts) - 1}"
+        raise InvalidEnvironment(
+            _shown(environ, "SLURM_NODEID", name), f"SLURM_NODEID: 0 to {len(counts) - 1}"
         )
     return counts[node]
 
 
 def first_host(nodes: str) -> str | None:
-    """The first host of a node list as Slurm writes it: `node[01-04,7],big` gives node01."""
+    """The first host of a Slurm node list: `node[01-04,7],big` gives node01."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else None
 
 
 def _first_host(environ: Mapping[str, str]) -> str:
-    """The host of rank 0: the first of the step's."""
+    """The host of rank 0: the first host of the step."""
     for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"):
         if host := first_host(environ.get(name, "")):
             return host
-    raise EnvironmentFault(
+    raise InvalidEnvironment(
         f"{_shown(environ, 'SLURM_PROCID')} without MASTER_ADDR or SLURM_STEP_NODELIST",
-        "MASTER_ADDR as the host of rank 0",
+        "MASTER_ADDR: the host of rank 0",
     )
 
 
 def _job_port(environ: Mapping[str, str]) -> int:
-    """A port that all ranks of one step derive alike, and two steps of a node seldom share.
+    """A port that every rank of a step computes, and that two steps on a node seldom share.
 
-    Where they do, engines/rendezvous.py takes one of the next.
+    When they do, the rendezvous of engines/ takes one of the next ports.
     """
     if "SLURM_JOB_ID" not in environ:
-        raise EnvironmentFault(
+        raise InvalidEnvironment(
             f"{_shown(environ, 'SLURM_PROCID')} without MASTER_PORT or SLURM_JOB_ID",
-            "MASTER_PORT from 1 to 65535",
+            "MASTER_PORT: 1 to 65535",
         )
     number = _number(environ, "SLURM_JOB_ID") + 977 * _number(environ, _step_name(environ))
     return _FIRST_PORT + number % _PORTS

@@ -39,7 +39,7 @@ class State:
         return self.name in _ENDED
 
 
-def look(job: str) -> State | None:
+def look_up(job: str) -> State | None:
     """How a job stands, ID or ARRAY_INDEX; None: nobody remembers it. Raises QueueError."""
     done = _ask("scontrol", "show", "job", "-o", job)
     if done.returncode == 0 and (state := parse(done.stdout)) is not None:

@@ -1,199 +1,156 @@
-"""From the words of a command line to a request, or to all that is wrong with them."""
+"""The command line parser: choose the command, parse its arguments, and render help."""
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic
-from launcher.cli import errors
-from launcher.cli.options import BY_FLAG, HELP, RESUME, STAGE, Option
-from launcher.commands.catalog import COMMANDS, DEFAULT, Command
-from launcher.config.resolved import STAGED, CliArgs, Filled
+from launcher.base import exit_codes
+from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
+from launcher.commands.catalog import COMMANDS
+from launcher.config import presets
+from launcher.config.command_line import DEFAULT, Command, CommandLine, add_arguments, parse
+from launcher.config.leaves import leaves
+from launcher.config.names import choices, names
+from launcher.config.options import Option
+from launcher.config.resolve import PRECEDENCE
+from launcher.config.selection import FIRST_RUN
 
-_NUMBER = re.compile(r"-[0-9.]")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a person asked for. `faults`: words that could not be understood."""
-
-    command: Command
-    word: str | None
-    """The RUN of resume, the KEY of explain, the WHAT of list, the SHELL of completion."""
-    words: CliArgs
-    flags: frozenset[str]
-    """Options typed that are neither settings nor files: --dry-run, --json, --schema, --help."""
-    out: Path | None
-    diagnostics: Sequence[Diagnostic]
-    values: Mapping[str, str] = field(default_factory=dict)
-    """What was typed behind an option of this command alone, such as "--format": "hf"."""
-    operand: str | None = None
-    """The PATH of data check."""
-    behind: Sequence[str] = ()
-    """What was typed behind `--`, for another program."""
-    typed: Sequence[str] = field(default=(), compare=False)
-    """The command line as it came."""
+_WIDTH = 100
+_COLUMN = 26
+_EXAMPLES = (
+    "",
+    "--lite --max-steps 20",
+    "--engine zero2-offload --mode resource-efficient --nproc 2",
+    "--model language:full --data notes/ --set optim.weight_decay=0.05",
+    "explain optim.lr --fast",
+)
+_ABOUT = """\
+Train a model on this machine. Choose a model, a mode (how much time, memory and data training
+may cost) and an engine (how training uses the hardware). All other settings have defaults;
+`explain` shows them."""
 
 
-def read(argv: Sequence[str]) -> Request:
-    """Understand a command line; faults are part of the answer, for all are shown together."""
-    name, rest = (DEFAULT, list(argv))
-    diagnostics: list[Diagnostic] = []
-    if argv and not argv[0].startswith("-"):
-        name, rest = argv[0], list(argv[1:])
-        if name not in COMMANDS:
-            diagnostics.append(errors.unknown_command(name))
-            name = DEFAULT
-    command = COMMANDS[name]
-    behind: list[str] = []
-    if command.behind is not None and "--" in rest:
-        place = rest.index("--")
-        rest, behind = rest[:place], rest[place + 1 :]
-    if "-h" in rest or HELP.flag in rest:
-        return Request(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
-    known = _known(command, rest, diagnostics)
-    typed = _parse(command, known, diagnostics)
-    return Request(
-        command=command,
-        word=typed.word,
-        words=_words(command, typed),
-        flags=frozenset(flag for flag in _plain_flags(command) if getattr(typed, flag)),
-        out=Path(typed.out) if getattr(typed, "out", None) else None,
-        diagnostics=diagnostics,
-        values={
-            option.flag: value
-            for option in command.options
-            if _is_own(option) and (value := getattr(typed, option.flag[2:], None))
-        },
-        operand=typed.operand,
-        behind=behind,
-        typed=argv,
+def read(argv: Sequence[str]) -> CommandLine:
+    """Parse a command line; all errors are in the result's `diagnostics`."""
+    if not argv or argv[0].startswith("-"):
+        return parse(COMMANDS[DEFAULT], argv)
+    if argv[0] in COMMANDS:
+        return parse(COMMANDS[argv[0]], argv[1:])
+    found = parse(COMMANDS[DEFAULT], argv[1:])
+    return replace(found, diagnostics=[_unknown_command(argv[0]), *found.diagnostics])
+
+
+def _unknown_command(name: str) -> Diagnostic:
+    near = nearest_match(name, COMMANDS)
+    return Diagnostic(
+        f"unknown command '{name}'",
+        value=name,
+        where="command line, first argument",
+        allowed=f"{', '.join(COMMANDS)}; or options of {DEFAULT}",
+        did_you_mean=near,
+        fix=near and f"{PROGRAM} {near}",
+        order=(999, 0),
     )
 
 
-def parser(command: Command) -> argparse.ArgumentParser:
-    """The parser that the command's table describes; help is rendered in help_text.py."""
-    made = argparse.ArgumentParser(prog=PROGRAM, add_help=False, exit_on_error=False)
-    made.add_argument("word", nargs="*", default=[])
-    for option in command.options:
-        _add(made, option)
-    return made
-
-
-def _add(made: argparse.ArgumentParser, option: Option) -> None:
-    if option.mode is not None:
-        said = (option.flag, option.mode)
-        made.add_argument(option.flag, dest="mode", action="store_const", const=said)
-    elif option.flag == "--mode":
-        made.add_argument(option.flag, dest="mode", type=lambda text: ("--mode", text))
-    elif option.metavar is None:
-        made.add_argument(option.flag, dest=option.flag, action="store_true")
-    elif option.repeats:
-        made.add_argument(option.flag, dest=option.flag[2:], action="append", default=[])
-    else:
-        made.add_argument(option.flag, dest=option.key or option.flag[2:])
-
-
-def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]) -> list[str]:
-    """The words without options that there are not, each of which becomes a fault."""
-    flags = {option.flag: option for option in command.options}
-    kept: list[str] = []
-    place = 0
-    while place < len(argv):
-        word = argv[place]
-        place += 1
-        flag = word.partition("=")[0]
-        following = argv[place] if place < len(argv) else None
-        if not word.startswith("-") or word == "-":
-            kept.append(word)
-        elif flag not in flags:
-            diagnostics.append(errors.unknown_option(command, word, place))
-            if "=" not in word and following is not None and not following.startswith("-"):
-                place += 1  # its value, most likely
-        elif "=" not in word and following is not None and _NUMBER.match(following):
-            kept.append(f"{word}={following}")  # argparse takes -1e-3 for an option
-            place += 1
-        else:
-            kept.append(word)
-    return kept
-
-
-def _parse(
-    command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]
-) -> argparse.Namespace:
-    made = parser(command)
-    try:
-        typed, apart = made.parse_known_args(list(argv))
-        typed.word += apart  # words between options
-    except argparse.ArgumentError as error:
-        diagnostics.append(errors.unreadable(command, error))
-        typed = made.parse_args([])
-    given: list[str] = typed.word
-    taken = bool(command.word) + command.takes_operand(given[0] if given else None)
-    diagnostics += [errors.unexpected(command, word) for word in given[taken:]]
-    typed.word = given[0] if given and taken else None
-    typed.operand = given[1] if given[1:taken] else None
-    if typed.word is None and command.word_required:
-        diagnostics.append(errors.missing_word(command))
-    elif typed.word and command.words and typed.word not in command.words:
-        diagnostics.append(errors.wrong_word(command, typed.word))
-    elif command.takes_operand(typed.word) and typed.operand is None:
-        diagnostics.append(errors.missing_operand(command))
-    return typed
-
-
-def _words(command: Command, typed: argparse.Namespace) -> CliArgs:
-    """The settings among what was typed; a command may take some of their options only."""
-    stage = getattr(typed, "stage", None)
-    of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED)
-    mode_option, mode = getattr(typed, "mode", None) or of_stage
-    goes_on = command.name == "resume"
-    return CliArgs(
-        model=getattr(typed, "model", None),
-        mode=mode,
-        mode_option=mode_option,
-        engine=getattr(typed, "engine.name", None),
-        configs=[Path(path) for path in getattr(typed, "config", ())],
-        sets=getattr(typed, "set", ()),
-        options=dict(_short_options(command.options, vars(typed))),
-        resume=typed.word if goes_on else getattr(typed, "resume", None),
-        resume_option="resume" if goes_on else RESUME.flag,
-        reset=getattr(typed, "reset", ()),
-        filled=_stage(stage),
-        weights=getattr(typed, "from", None),
+def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """A parser with the options of `run` and a subparser for each command; and these by name."""
+    root = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [COMMAND] [OPTIONS]",
+        description=_ABOUT,
+        epilog="\n".join(_epilog()),
+        formatter_class=_formatter,
+        add_help=False,
     )
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    parsers = {}
+    for command in COMMANDS.values():
+        parsers[command.name] = commands.add_parser(
+            command.name,
+            help=_escaped(command.sentence),
+            usage=_usage(command),
+            description=f"{_capital(command.sentence)}.",
+            formatter_class=_formatter,
+            add_help=False,
+        )
+        add_arguments(parsers[command.name], command, _sentence)
+    add_arguments(root, COMMANDS[DEFAULT], _sentence)
+    return root, parsers
 
 
-def _stage(name: str | None) -> list[Filled]:
-    if name is None:
-        return []
-    return [Filled("stages", [name], STAGE.flag, f"{STAGE.flag} {name}")]
+def render_help(command: Command) -> str:
+    """The help of one command; the help of `run` lists all commands."""
+    root, parsers = build()
+    return (root if command.name == DEFAULT else parsers[command.name]).format_help()
 
 
-def _short_options(
-    options: Sequence[Option], typed: Mapping[str, Any]
-) -> list[tuple[str, tuple[str, str]]]:
-    found = []
-    for option in options:
-        if option.key is None or option.key in ("mode", "engine.name"):
-            continue
-        value: Any = typed[option.flag if option.metavar is None else option.key]
-        text = ",".join(value) if option.repeats else "true" if value is True else value
-        if value not in (None, False, []):
-            found.append((option.key, (option.flag, str(text))))
-    return found
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=_COLUMN, width=_WIDTH)
 
 
-def _is_own(option: Option) -> bool:
-    """Whether a command alone has the option, or means by it what is no setting."""
-    shared = BY_FLAG.get(option.flag)
-    return shared is None or (shared.key is not None and option.key is None)
+def _usage(command: Command) -> str:
+    passthrough = f" [-- OPTIONS OF {command.passthrough}]" if command.passthrough else ""
+    return _escaped(f"{PROGRAM} {command.name}{_positionals(command)} [OPTIONS]{passthrough}")
 
 
-def _plain_flags(command: Command) -> list[str]:
-    return [o.flag for o in command.options if o.metavar is None and not o.key and not o.mode]
+def _positionals(command: Command) -> str:
+    """The positional arguments, each after a blank."""
+    if command.argument is None:
+        return ""
+    if command.operand is not None:
+        calls = [
+            f"{choice} {command.operand}" if command.takes_operand(choice) else choice
+            for choice in command.choices
+        ]
+        return f" {{{' | '.join(calls)}}}"
+    argument = f"{{{','.join(command.choices)}}}" if command.choices else command.argument
+    return f" {argument}" if command.requires_argument else f" [{argument}]"
+
+
+def _sentence(option: Option) -> str:
+    """The option's help: the description of its setting, with the valid values if they are few."""
+    if option.key is None:
+        return _escaped(option.sentence)
+    sentence = leaves(FIRST_RUN[0])[option.key].description
+    allowed = choices(option.key)
+    if allowed and option.values is None:
+        sentence = f"{sentence} One of {', '.join(allowed)}."
+    return _escaped(sentence)
+
+
+def _epilog() -> Iterator[str]:
+    yield from _section("modes", [(name, presets.mode(name).sentence) for name in names("modes")])
+    yield ""
+    yield "layers of settings; a later layer overrides an earlier one:"
+    indent = "  "
+    yield from textwrap.wrap(
+        " < ".join(PRECEDENCE), _WIDTH, initial_indent=indent, subsequent_indent=indent
+    )
+    codes = [(str(code), text) for code, text in exit_codes.MEANINGS.items()]
+    yield from _section("exit codes", codes)
+    yield ""
+    yield "examples:"
+    for example in _EXAMPLES:
+        yield f"  {PROGRAM} {example}".rstrip()
+
+
+def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    yield ""
+    yield f"{title}:"
+    for left, right in rows:
+        lines = textwrap.wrap(right, _WIDTH - _COLUMN) or [""]
+        yield f"  {left:<{_COLUMN - 3}} {lines[0]}".rstrip()
+        yield from (" " * _COLUMN + line for line in lines[1:])
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _escaped(text: str) -> str:
+    """`text` for argparse, which formats help with `%`."""
+    return text.replace("%", "%%")

@@ -1,161 +1,132 @@
-"""The commands there are: what each one does, what it takes, and where it lives."""
+"""The commands: what each one does, its options, and the module that runs it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from launcher.cli.options import (
+from launcher.config.command_line import RUN, Command
+from launcher.config.options import (
     BY_FLAG,
     COMPARE,
     JSON,
     OPTIONS,
+    OUTPUT,
     RESUME,
     SCHEMA,
-    SHOWN,
     Option,
 )
 from launcher.submit.options import SUBMIT
 
-
-@dataclass(frozen=True)
-class Command:
-    """One command; nothing is imported by naming it."""
-
-    name: str
-    sentence: str
-    module: str
-    """Has `main(request) -> int`, the exit code."""
-    options: tuple[Option, ...]
-    word: str | None = None
-    """What it is given beside options, as help writes it."""
-    words: tuple[str, ...] = ()
-    """What that word may be, where that is a closed list."""
-    allowed: str = ""
-    """The same in words, where it is no closed list."""
-    word_required: bool = False
-    operand: str | None = None
-    """A file or folder that it is given behind that word, as help writes it; it is required."""
-    alone: tuple[str, ...] = ()
-    """Those of `words` that are given none."""
-    behind: str | None = None
-    """Whose options may stand behind `--`; None: nobody's."""
-
-    def takes_operand(self, word: str | None) -> bool:
-        """Whether something has to stand behind `word`."""
-        return self.operand is not None and word not in self.alone
-
-
 COMMANDS = {
     command.name: command
     for command in (
-        Command("run", "train; the default", "launcher.commands.run", OPTIONS),
+        RUN,
         Command(
             "resume",
-            "go on from a run folder, from one of its checkpoints, or from the newest (auto)",
+            "resume a run from its folder, from a checkpoint, or the newest run (auto)",
             "launcher.commands.run",
             tuple(option for option in OPTIONS if option != RESUME),
-            word="RUN",
-            allowed="a run folder, one of its checkpoints, the number of a step, or auto",
-            word_required=True,
+            argument="RUN",
+            allowed="a run folder, a checkpoint, the number of a step, or auto",
+            requires_argument=True,
         ),
         Command(
             "explain",
-            "show each setting, where it comes from and what it replaced",
+            "show each setting, its origin and the values it overrides",
             "launcher.commands.explain",
             (*OPTIONS, SCHEMA),
-            word="KEY",
+            argument="KEY",
         ),
         Command(
             "list",
             "list models, modes or engines",
             "launcher.commands.list",
             (JSON,),
-            word="WHAT",
-            words=("models", "modes", "engines"),
-            word_required=True,
+            argument="WHAT",
+            choices=("models", "modes", "engines"),
+            requires_argument=True,
         ),
         Command(
             "verify",
-            "replay the last stretch of a run in a folder of its own, and compare every bit",
+            "replay the last checkpoint interval of a run and compare it bit by bit",
             "launcher.commands.verify",
             (BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
-            word="RUN",
-            allowed="a run folder, or one of its checkpoints",
-            word_required=True,
+            argument="RUN",
+            allowed="a run folder or a checkpoint",
+            requires_argument=True,
         ),
         Command(
             "compare",
-            "run modes or engines side by side, measure them, and hold modes to their promises",
+            "run modes or engines, compare their measurements, and check the modes' promises",
             "launcher.commands.compare",
             COMPARE,
         ),
         Command(
             "submit",
-            "check a run, queue it on a Slurm cluster, and follow it there",
+            "check a run and submit it to Slurm",
             "launcher.commands.submit",
             SUBMIT,
-            behind="sbatch",
+            passthrough="sbatch",
         ),
         Command(
             "export",
-            "write the model of a run for other programs",
+            "export the model of a run for other programs",
             "launcher.commands.export",
             (
                 Option(
                     "--format",
-                    SHOWN,
+                    OUTPUT,
                     "NAME",
-                    sentence="hf: a folder that transformers loads; safetensors: the weights under "
-                    "their own names, and what there is to know as JSON.",
+                    sentence="hf: a folder that transformers loads; safetensors: the weights by "
+                    "parameter name, and a JSON file that describes them.",
                 ),
                 Option(
                     "--checkpoint",
-                    SHOWN,
+                    OUTPUT,
                     "WHICH",
-                    sentence="best, last, or the number of a step. Default: best if there is one.",
+                    sentence="best, last, or the number of a step. Default: best, if the run was "
+                    "evaluated, or else last.",
                 ),
                 Option(
                     "--out",
-                    SHOWN,
+                    OUTPUT,
                     "DIR",
-                    sentence="The folder to write. Default: export-NAME in the run folder.",
+                    sentence="Folder to write. Default: export-NAME in the run folder.",
                     values="folders",
                 ),
                 JSON,
             ),
-            word="RUN",
-            word_required=True,
+            argument="RUN",
+            requires_argument=True,
         ),
         Command(
             "track",
-            "send to W&B what it lacks of a run that is over",
+            "upload the missing metrics of a finished run to W&B",
             "launcher.commands.track",
             (),
-            word="RUN",
+            argument="RUN",
             allowed="a run folder",
-            word_required=True,
+            requires_argument=True,
         ),
         Command(
             "new-task",
-            "write a file with a task of your own, which trains as it is, to start from",
+            "write a template of a custom task, ready to train",
             "launcher.commands.new_task",
             (
                 Option(
                     "--out",
-                    SHOWN,
+                    OUTPUT,
                     "DIR",
-                    sentence="The folder to write the file into. Default: the one you are in.",
+                    sentence="Folder for the file. Default: the current folder.",
                     values="folders",
                 ),
                 JSON,
             ),
-            word="NAME",
-            allowed="a name in letters, digits and _, such as my_images",
-            word_required=True,
+            argument="NAME",
+            allowed="a name of letters, digits and _, such as my_images",
+            requires_argument=True,
         ),
         Command(
             "data",
-            "tell what is in data, and draw some of it (data check PATH); or fetch it (data fetch)",
+            "check data and plot samples (data check PATH), or download it (data fetch)",
             "launcher.commands.data",
             (
                 BY_FLAG["--model"],
@@ -163,29 +134,28 @@ COMMANDS = {
                 BY_FLAG["--set"],
                 Option(
                     "--out",
-                    SHOWN,
+                    OUTPUT,
                     "DIR",
-                    sentence="The folder for what is fetched; of a check, for data.html and the "
-                    "pictures. Default: downloads; data-check.",
+                    sentence="Folder for downloads, or for data.html and the plots. Default: "
+                    "downloads, or data-check.",
                     values="folders",
                 ),
                 JSON,
             ),
-            word="WHAT",
-            words=("check", "fetch"),
-            word_required=True,
+            argument="WHAT",
+            choices=("check", "fetch"),
+            requires_argument=True,
             operand="PATH",
-            alone=("fetch",),
+            without_operand=("fetch",),
         ),
         Command(
             "completion",
-            "print a script that completes commands, options and names in your shell",
-            "launcher.commands.completion",
+            "print a shell script that completes commands, options and names",
+            "launcher.cli.completion",
             (),
-            word="SHELL",
-            words=("bash", "zsh", "fish"),
-            word_required=True,
+            argument="SHELL",
+            choices=("bash", "zsh", "fish"),
+            requires_argument=True,
         ),
     )
 }
-DEFAULT = "run"

@@ -9,29 +9,29 @@ from datetime import datetime, timezone
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, counted, render
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
 from launcher.compare import candidates, report, runner, tables
 from launcher.compare.candidates import Comparison
 from launcher.compare.runner import ComparisonFacts
 from launcher.config import machine
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Run the comparison and give the exit code: 1 if a run failed or a promise was broken.
 
     Writes compare.json and compare.html, also after an interruption. Raises SettingsError.
     """
-    comparison = candidates.decide(request)
-    for_machines = JSON.flag in request.flags
+    comparison = candidates.decide(command_line)
+    for_machines = JSON.flag in command_line.flags
     if comparison.warnings:
         print(render(comparison.warnings), file=sys.stderr)
-    if "--dry-run" in request.flags:
+    if "--dry-run" in command_line.flags:
         print(_plan(comparison, for_machines))
         return exit_codes.DONE
     stream = sys.stderr if for_machines else sys.stdout
     facts = ComparisonFacts(
-        command=f"{PROGRAM} {shlex.join(request.typed)}",
+        command=f"{command_line.command.call} {shlex.join(command_line.argv)}",
         machine=machine.look().sentence,
         device=comparison.candidates[0].resolved.device,
         limits=comparison.limits,

@@ -10,10 +10,10 @@ from textwrap import wrap
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
 from launcher.commands import data_fetch
 from launcher.config import machine
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
 from launcher.config.resolve import resolve
 from launcher.config.resolved import CliArgs, Resolved
 from launcher.config.schema import config_of
@@ -26,26 +26,26 @@ from training.logging.strict_json import encode
 _LABEL, _WIDTH = 18, 78
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Look, tell, and write the page; or fetch. The exit code. Raises SettingsError."""
-    if request.word == "fetch":
-        return data_fetch.main(request)
-    if request.diagnostics or request.operand is None:
-        raise SettingsError(request.diagnostics)
-    path, out = request.operand, request.out or folder.DEFAULT
+    if command_line.argument == "fetch":
+        return data_fetch.main(command_line)
+    if command_line.diagnostics or command_line.operand is None:
+        raise SettingsError(command_line.diagnostics)
+    path, out = command_line.operand, command_line.out or folder.DEFAULT
     place = f"the command line: data check {path}"
-    folder.check(out, f"--out {out}" if request.out else "no --out was given")
+    folder.check(out, f"--out {out}" if command_line.out else "no --out was given")
     family, resolved = None, None
-    if request.words.model is not None:  # a model that is not there is told as for a run
-        resolved = _resolved(request.words, path)
+    if command_line.args.model is not None:  # a model that is not there is told as for a run
+        resolved = _resolved(command_line.args, path)
         family = resolved.settings.model.family
     found = recognise(path, family, place)
-    if resolved is not None and split_model_name(request.words.model or "")[1]:
+    if resolved is not None and split_model_name(command_line.args.model or "")[1]:
         told = findings.look(path, found[0].format, resolved)
     else:
-        told = only(path, place, found, request.words)
+        told = only(path, place, found, command_line.args)
     written = folder.write(told, out)
-    if JSON.flag in request.flags:
+    if JSON.flag in command_line.flags:
         print(encode(_as_json(told, written), indent=2))
     else:
         print("\n".join(_lines(told, written)))

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError, as_json, render
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
 from launcher.config import machine
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
 from launcher.config.resolve import resolve
 from launcher.config.resolved import Resolved
 from launcher.download.console import console
@@ -23,10 +23,10 @@ from training.logging.strict_json import encode
 _PLACE = "data fetch"
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Fetch, and tell what is there; the exit code. Raises SettingsError."""
-    resolved = _resolved(request)
-    for_machines = JSON.flag in request.flags
+    resolved = _resolved(command_line)
+    for_machines = JSON.flag in command_line.flags
     silent = nullcontext((lambda text: None, undrawn))
     try:
         with silent if for_machines else console(sys.stdout) as (tell, draw):
@@ -43,18 +43,20 @@ def main(request: Request) -> int:
     if for_machines:
         print(encode([_plain(one) for one in found], indent=2))
     else:
-        print(_next(request, resolved))
+        print(_next(command_line, resolved))
     return exit_codes.DONE
 
 
-def _resolved(request: Request) -> Resolved:
+def _resolved(command_line: CommandLine) -> Resolved:
     """The settings of a run that would fetch. Raises SettingsError."""
-    options = {**request.words.options, "download.fetch": (_PLACE, "true")}
-    if request.out is not None:
-        options["download.folder"] = ("--out", str(request.out))
-    diagnostics = list(request.diagnostics)
+    options = {**command_line.args.options, "download.fetch": (_PLACE, "true")}
+    if command_line.out is not None:
+        options["download.folder"] = ("--out", str(command_line.out))
+    diagnostics = list(command_line.diagnostics)
     try:
-        resolved = resolve(replace(request.words, options=options), machine.look(), world_size=1)
+        resolved = resolve(
+            replace(command_line.args, options=options), machine.look(), world_size=1
+        )
     except SettingsError as error:
         diagnostics += error.diagnostics
     if diagnostics:
@@ -62,9 +64,9 @@ def _resolved(request: Request) -> Resolved:
     return resolved
 
 
-def _next(request: Request, resolved: Resolved) -> str:
+def _next(command_line: CommandLine, resolved: Resolved) -> str:
     """What to type to train on it."""
-    words = request.words
+    words = command_line.args
     typed = ["--model", words.model] if words.model else []
     path = getattr(resolved.settings.data, "path", None)
     for config in words.configs:

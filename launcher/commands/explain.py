@@ -13,11 +13,11 @@ from launcher.base.diagnostics import (
     nearest_match,
     plain,
 )
-from launcher.cli.options import JSON, SCHEMA
-from launcher.cli.parser import Request
 from launcher.config import editor_schema, machine, settings_text, tree_text
+from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
 from launcher.config.leaves import Leaf, leaves
+from launcher.config.options import JSON, SCHEMA
 from launcher.config.resolved import Resolved, Value
 from launcher.resume.decide import decide
 from launcher.run.experience import resolve_next_start
@@ -25,41 +25,43 @@ from launcher.stages import pipeline, selection, summary
 from launcher.stages.pipeline import Pipeline
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Print the tree, or one key of it; of each stage there is. Raises SettingsError."""
-    stages = pipeline.prepare_pipeline(request.words, request.out, request.diagnostics)
+    stages = pipeline.prepare_pipeline(
+        command_line.args, command_line.out, command_line.diagnostics
+    )
     if stages is not None and stages.left:
-        return _print_stages(stages, request)
-    resolved = _resolved(request)
-    if SCHEMA.flag in request.flags:
+        return _print_stages(stages, command_line)
+    resolved = _resolved(command_line)
+    if SCHEMA.flag in command_line.flags:
         print(json.dumps(editor_schema.settings(resolved.settings.model.family), indent=2))
-    elif JSON.flag in request.flags:
-        print(json.dumps(_as_json(resolved, request.word), indent=2))
+    elif JSON.flag in command_line.flags:
+        print(json.dumps(_as_json(resolved, command_line.argument), indent=2))
     else:
-        _print(resolved, request.word)
+        _print(resolved, command_line.argument)
     return 0
 
 
-def _print_stages(stages: Pipeline, request: Request) -> int:
+def _print_stages(stages: Pipeline, command_line: CommandLine) -> int:
     """Each stage's settings; for machines by the name of the stage."""
     runs = [(link, begun.resolved) for link, begun in stages.left]
-    if SCHEMA.flag in request.flags:
+    if SCHEMA.flag in command_line.flags:
         print(json.dumps(editor_schema.settings(runs[0][1].settings.model.family), indent=2))
-    elif JSON.flag in request.flags:
-        told = {link.name: _as_json(resolved, request.word) for link, resolved in runs}
+    elif JSON.flag in command_line.flags:
+        told = {link.name: _as_json(resolved, command_line.argument) for link, resolved in runs}
         print(json.dumps(told, indent=2))
     else:
         for number, (link, resolved) in enumerate(runs):
             print("\n" * bool(number) + summary.title(stages, link), end="\n\n")
-            _print(resolved, request.word)
+            _print(resolved, command_line.argument)
     return 0
 
 
-def _resolved(request: Request) -> Resolved:
-    words, wrong = selection.with_weights(request.words)
-    diagnostics = [*request.diagnostics, *wrong]
+def _resolved(command_line: CommandLine) -> Resolved:
+    words, wrong = selection.with_weights(command_line.args)
+    diagnostics = [*command_line.diagnostics, *wrong]
     try:
-        decision = decide(words, request.out, machine.look())
+        decision = decide(words, command_line.out, machine.look())
         resolved = resolve_next_start(decision.resolved, decision.resume)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None

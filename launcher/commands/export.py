@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from launcher import export
-from launcher.base import exit_codes
+from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
 from launcher.export import FORMS
 from launcher.resume import saved_run
 from launcher.resume.saved_run import SavedRun
@@ -25,16 +24,16 @@ from training.logging.strict_json import encode
 from training.storage import StorageError, storage_errors
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Write the files, and say what they hold; the exit code. Raises SettingsError."""
-    form = request.values.get("--format")
-    if diagnostics := [*request.diagnostics, *_wrong_form(form)]:
+    form = command_line.values.get("--format")
+    if diagnostics := [*command_line.diagnostics, *_wrong_form(form)]:
         raise SettingsError(diagnostics)
-    assert form is not None and request.word is not None
-    run = saved_run.find(request.word, "export")
-    path = _chosen(run, request.values.get("--checkpoint"))
-    folder = request.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{form}"
-    _check_free(folder, request.out)
+    assert form is not None and command_line.argument is not None
+    run = saved_run.find(command_line.argument, "export")
+    path = _chosen(run, command_line.values.get("--checkpoint"))
+    folder = command_line.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{form}"
+    _check_free(folder, command_line.out)
     try:
         done = _export(run, path, form, folder)
     except (CheckpointError, StorageError) as fault:
@@ -42,14 +41,14 @@ def main(request: Request) -> int:
         return exit_codes.FAILURE
     except DataError as fault:
         raise SettingsError([_of_data(fault)]) from fault
-    for_machines = JSON.flag in request.flags
+    for_machines = JSON.flag in command_line.flags
     print(encode(done, indent=2) if for_machines else _text(done))
     return exit_codes.DONE
 
 
 def _export(run: SavedRun, path: Path, form: str, folder: Path) -> dict[str, object]:
     """Write `folder`, whole or not at all; what is told of it."""
-    affinity.share_politely(os.environ)  # before torch is imported
+    affinity.share_politely(environment.variables())  # before torch is imported
     from training.checkpoint.reader import open_checkpoint
 
     source = export.Source(run, open_checkpoint(path))

@@ -9,19 +9,19 @@ from typing import Any
 
 from engines.catalog import ENGINES, Entry
 from launcher.base.diagnostics import SettingsError
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
 from launcher.config import presets
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Print the list; the exit code. Raises SettingsError."""
-    if request.diagnostics:
-        raise SettingsError(request.diagnostics)
-    rows = {"models": models, "modes": modes, "engines": engines}[request.word or ""]()
-    if JSON.flag in request.flags:
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
+    rows = {"models": models, "modes": modes, "engines": engines}[command_line.argument or ""]()
+    if JSON.flag in command_line.flags:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""Writes a file with a task of the person's own, to start from."""
+"""The command `new-task`: write a template of a custom task."""
 
 from __future__ import annotations
 
@@ -8,58 +8,107 @@ import shlex
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
+from string import Template
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
-from launcher.commands import task_template
+from launcher.config.command_line import CommandLine
 from launcher.config.custom_task import FOLDER
+from launcher.config.options import JSON
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_LEGAL = "letters, digits and _, a letter first, such as my_images"
+_ALLOWED = "letters, digits and _, starting with a letter, such as my_images"
+_TEMPLATE = Template('''\
+"""$name: classify the points of a square as on a ring or not. Replace data and network."""
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from models.custom import CustomTask
 
 
-def main(request: Request) -> int:
-    """Write the file, and say how it is trained; the exit code. Raises SettingsError."""
-    if request.diagnostics:
-        raise SettingsError(request.diagnostics)
-    assert request.word is not None
-    module, class_name = _names(request.word)
-    folder = request.out or Path()
+class $name(CustomTask):
+    """A custom task. Engine, processes and precision are settings of the run."""
+
+    # Default settings of its runs.
+    defaults = {"train.epochs": 10, "optim.lr": 1e-2}
+
+    class Model(BaseModel):
+        """Settings of the network:  --set model.width=64"""
+
+        width: int = 32
+
+    class Data(BaseModel):
+        """Settings of the data:  --set data.count=5000"""
+
+        count: int = 2000
+
+    def samples(self, split):
+        """A data set of split train, val or test."""
+        rng = np.random.default_rng([self.context.seed, *split.encode()])
+        points = rng.uniform(-1, 1, (self.data_settings.count, 2))
+        on_ring = abs(np.hypot(*points.T) - 0.6) < 0.25
+        return TensorDataset(torch.from_numpy(points).float(), torch.from_numpy(on_ring).long())
+
+    def build(self):
+        """The network."""
+        width = self.model_settings.width
+        first = nn.Sequential(nn.Linear(2, width), nn.ReLU())
+        second = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+        return nn.Sequential(first, second, nn.Linear(width, 2))
+
+    def measure(self, model, batch):
+        """The loss and other metrics, each summed over the samples of the batch."""
+        logits = model(batch["input"])  # [batch, 2]
+        loss = functional.cross_entropy(logits, batch["target"], reduction="sum")
+        return {"loss": loss, "accuracy": (logits.argmax(1) == batch["target"]).sum()}
+''')
+
+
+def main(command_line: CommandLine) -> int:
+    """Write the file and print the command that trains it; the exit code. Raises SettingsError."""
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
+    assert command_line.argument is not None
+    module, class_name = _names(command_line.argument)
+    folder = command_line.out or Path()
     path = folder / f"{module}.py"
-    _check_free(path, module, request.word)
-    _write(path, task_template.text(class_name))
+    _check_free(path, module, command_line.argument)
+    _write(path, template(class_name))
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
-    if request.out is not None and folder.resolve() != Path.cwd():
+    if command_line.out is not None and folder.resolve() != Path.cwd():
         command += f" --set {shlex.quote(f'{FOLDER}={folder}')}"
-    if JSON.flag in request.flags:
+    if JSON.flag in command_line.flags:
         print(json.dumps({"file": str(path), "model": model, "command": command}, indent=2))
     else:
-        print(f"wrote {path}\nit trains as it is:  {command}")
+        print(f"wrote {path}\ntrain it:  {command}")
     return exit_codes.DONE
 
 
-def _names(word: str) -> tuple[str, str]:
-    """What the module and the class are called. Raises SettingsError."""
-    if not _NAME.fullmatch(word) or iskeyword(word):
-        near = re.sub(r"\W+", "_", word, flags=re.ASCII).strip("_0123456789")
+def _names(name: str) -> tuple[str, str]:
+    """The names of the module and of the class. Raises SettingsError."""
+    if not _NAME.fullmatch(name) or iskeyword(name):
+        near = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_0123456789")
         usable = bool(_NAME.fullmatch(near)) and not iskeyword(near)
-        why = "is a word of Python" if iskeyword(word) else "cannot be the name of a task"
-        raise _refusal(f"'{word}' {why}", word, _LEGAL, near if usable else None)
-    module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word).lower()
-    return module, "".join(part[:1].upper() + part[1:] for part in word.split("_"))
+        why = "is a Python keyword" if iskeyword(name) else "is not a valid task name"
+        raise _error(f"'{name}' {why}", name, _ALLOWED, near if usable else None)
+    module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return module, "".join(part[:1].upper() + part[1:] for part in name.split("_"))
 
 
-def _check_free(path: Path, module: str, word: str) -> None:
-    """Raises SettingsError where a file or a module of that name is there."""
+def _check_free(path: Path, module: str, name: str) -> None:
+    """Raises SettingsError if a file or a module of that name exists."""
     if path.exists():
-        raise _refusal(f"{path} is there already", word, "a name that is not taken in that folder")
+        raise _error(f"{path} already exists", name, "a name that is not used in that folder")
     spec = None if module in environment.PACKAGES else find_spec(module)
     if module in environment.PACKAGES or (spec is not None and spec.origin is not None):
-        what = f"there is a module '{module}' already, which Python would find in its place"
-        raise _refusal(what, word, "a name that no module has", f"my_{module}")
+        message = f"Python would import another module '{module}' instead of this file"
+        raise _error(message, name, "a name without an installed module", f"my_{module}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -68,16 +117,21 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
-    except OSError as fault:
-        reason = fault.strerror or str(fault)
-        place = f"--out {path.parent}" if path.parent != Path() else "the folder you are in"
-        what = f"{path} cannot be written: {reason}"
-        raise SettingsError([Diagnostic(what, value=str(path), where=place)]) from fault
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = f"--out {path.parent}" if path.parent != Path() else "the current folder"
+        message = f"cannot write {path}: {reason}"
+        raise SettingsError([Diagnostic(message, value=str(path), where=where)]) from error
 
 
-def _refusal(what: str, word: str, allowed: str, near: str | None = None) -> SettingsError:
-    place = f"the command line: new-task {word}"
+def _error(message: str, name: str, allowed: str, near: str | None = None) -> SettingsError:
+    where = f"command line: new-task {name}"
     fix = near and f"{PROGRAM} new-task {near}"
     return SettingsError(
-        [Diagnostic(what, value=word, where=place, allowed=allowed, did_you_mean=near, fix=fix)]
+        [Diagnostic(message, value=name, where=where, allowed=allowed, did_you_mean=near, fix=fix)]
     )
+
+
+def template(class_name: str) -> str:
+    """The text of a file with a custom task of class `class_name`."""
+    return _TEMPLATE.substitute(name=class_name)

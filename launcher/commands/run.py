@@ -8,8 +8,8 @@ from collections.abc import Collection
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import render
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
 from launcher.continual.loop import train_continually
 from launcher.run import early_signals, hard_exit, job_generation, start_plan
 from launcher.run import prepare as start
@@ -21,12 +21,15 @@ from launcher.stages.pipeline import Pipeline, PipelineStage
 from training.logging.strict_json import encode
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Decide, show, and train; the exit code. Raises SettingsError."""
-    if "--dry-run" in request.flags or (lived := job_generation.read(request.out)) is None:
-        return _train(request, None)
+    if (
+        "--dry-run" in command_line.flags
+        or (lived := job_generation.read(command_line.out)) is None
+    ):
+        return _train(command_line, None)
     try:
-        return _train(request, lived)
+        return _train(command_line, lived)
     except BaseException as fault:  # however it ends, the job script is told
         early_signals.over()
         told = failed(fault, lived.rank)
@@ -34,15 +37,15 @@ def main(request: Request) -> int:
         raise
 
 
-def _train(request: Request, lived: Life | None) -> int:
-    words = request.words if lived is None else lived.begin(request.words)
-    ready = pipeline.prepare(words, request.out, list(request.diagnostics))
+def _train(command_line: CommandLine, lived: Life | None) -> int:
+    words = command_line.args if lived is None else lived.begin(command_line.args)
+    ready = pipeline.prepare(words, command_line.out, list(command_line.diagnostics))
     is_left = bool(ready.left) if isinstance(ready, Pipeline) else ready.nothing_left is None
     if lived is not None and is_left:
         lived.claim()
     if isinstance(ready, Pipeline):
-        return _stages(ready, request.flags, lived)
-    return _run(ready, request.flags, lived)
+        return _stages(ready, command_line.flags, lived)
+    return _run(ready, command_line.flags, lived)
 
 
 def _run(ready: start.Start, flags: Collection[str], lived: Life | None) -> int:

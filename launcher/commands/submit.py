@@ -1,57 +1,165 @@
-"""Queues runs on a Slurm cluster, once all that can be checked here has been checked."""
+"""The command `submit`: check a run, submit it to Slurm, and follow it."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import render
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
-from launcher.submit import asked, following, jobs, queueing, telling
-from launcher.submit.jobs import Submission
+from launcher.base.diagnostics import PROGRAM, counted, render
+from launcher.base.redaction import redact
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
+from launcher.config.schema import model_name
+from launcher.submit import allocation, jobs, queueing
+from launcher.submit.allocation import Allocation
+from launcher.submit.follow import follow
+from launcher.submit.jobs import Job, Run, Submission
 from launcher.submit.options import WAIT
+from slurm import sbatch
+
+_SHOWN = 3
+"""Runs of an array that are listed."""
 
 
-def main(request: Request) -> int:
-    """Check, queue, tell, and follow where that is asked for; the exit code.
+def main(command_line: CommandLine) -> int:
+    """Check the runs, submit their jobs, and follow them with --wait; the exit code.
 
-    Raises SettingsError, and has left nothing behind then.
+    Raises SettingsError; no file and no job is left behind then.
     """
-    is_dry, for_machines = "--dry-run" in request.flags, JSON.flag in request.flags
-    diagnostics = [*request.diagnostics, *([] if is_dry else queueing.no_sbatch())]
-    wanted = asked.read(request, diagnostics)
-    submission = jobs.decide(request, wanted, diagnostics)
+    is_dry, as_json = "--dry-run" in command_line.flags, JSON.flag in command_line.flags
+    diagnostics = [*command_line.diagnostics, *([] if is_dry else queueing.missing_sbatch())]
+    requested = allocation.read(command_line, diagnostics)
+    submission = jobs.decide(command_line, requested, diagnostics)
     if submission.warnings:
         print(render(submission.warnings), file=sys.stderr)
     if (line := _nothing_left(submission)) is not None:
-        told = {"folder": str(submission.folder), "jobs": []}
-        print(json.dumps(told, indent=2) if for_machines else line)
+        facts = {"folder": str(submission.folder), "jobs": []}
+        print(json.dumps(facts, indent=2) if as_json else line)
         return exit_codes.DONE
     if is_dry:
-        told = telling.as_json(submission, wanted)
-        print(json.dumps(told, indent=2) if for_machines else telling.dry_run(submission, wanted))
+        facts = _as_json(submission, requested)
+        print(json.dumps(facts, indent=2) if as_json else _dry_run(submission, requested))
         return exit_codes.DONE
-    queueing.test(submission, wanted)
-    ids = queueing.queue_all(submission, wanted)
-    if for_machines:
-        print(json.dumps(telling.as_json(submission, wanted, ids), indent=2), flush=True)
+    queueing.test(submission, requested)
+    ids = queueing.submit_all(submission, requested)
+    if as_json:
+        print(json.dumps(_as_json(submission, requested, ids), indent=2), flush=True)
     else:
-        print(telling.queued(submission, wanted, ids), flush=True)
-    if WAIT.flag not in request.flags:
+        print(_submitted(submission, requested, ids), flush=True)
+    if WAIT.flag not in command_line.flags:
         return exit_codes.DONE
     try:
-        return following.follow(submission, ids, sys.stderr if for_machines else sys.stdout)
+        return follow(submission, ids, sys.stderr if as_json else sys.stdout)
     except KeyboardInterrupt:
-        print(telling.stopped_following(ids), file=sys.stderr)
+        jobs_left = " ".join(ids)
+        print(f"stopped following; the job continues; cancel: scancel {jobs_left}", file=sys.stderr)
         return exit_codes.INTERRUPTED
 
 
 def _nothing_left(submission: Submission) -> str | None:
-    """What is told where all runs were completed already; None: there is something to do."""
+    """The text to print if all runs are complete; None: some run is not."""
     if not submission.jobs:
         return "\n".join(submission.lines)
-    lefts = [run.begun.nothing_left for job in submission.jobs for run in job.runs]
-    told = [left.line for left in lefts if left is not None]
-    return "\n".join(told) if len(told) == len(lefts) else None
+    completed = [run.begun.nothing_left for job in submission.jobs for run in job.runs]
+    lines = [one.line for one in completed if one is not None]
+    return "\n".join(lines) if len(lines) == len(completed) else None
+
+
+def _dry_run(submission: Submission, requested: Allocation) -> str:
+    """The job scripts and the commands that would submit them."""
+    parts = list(submission.lines)
+    commands: list[str] = []
+    for number, job in enumerate(submission.jobs):
+        parts.append(f"{_title(job, requested)}\n\n{job.script}\n{_indented(job.text)}")
+        if job.lines is not None:
+            parts.append(f"{job.script.with_name(jobs.LINES)}\n{_indented(job.lines)}")
+        commands += _commands(job, requested, number)
+    return "\n\n".join([*parts, "\n".join(["commands", *commands])])
+
+
+def _submitted(submission: Submission, requested: Allocation, ids: Sequence[str]) -> str:
+    """The jobs, their folders and logs, and the commands that follow, cancel and resume them."""
+    lines = list(submission.lines)
+    for job_id, job in zip(ids, submission.jobs, strict=True):
+        lines.append(f"job      {job_id}  {_title(job, requested)}")
+        lines += [f"folder   {_named(run)}{run.folder}" for run in job.runs[:_SHOWN]]
+        lines += [f"log      {_named(run)}{job.log(job_id, run)}" for run in job.runs[:_SHOWN]]
+        if len(job.runs) > _SHOWN:
+            lines.append(f"         and {len(job.runs) - _SHOWN} more in {job.folder}")
+    first, run = submission.jobs[0], submission.jobs[0].runs[0]
+    resumed = submission.folder if first.lines is None else run.folder
+    lines.append(f"follow   tail -F {shlex.quote(str(first.log(ids[0], run)))}")
+    lines.append(f"cancel   scancel {' '.join(reversed(ids))}")
+    lines.append(f"resume   {PROGRAM} submit --resume {shlex.quote(str(resumed))}")
+    return "\n".join(lines)
+
+
+def _as_json(
+    submission: Submission, requested: Allocation, ids: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The submission for programs; without `ids` the jobs are not submitted."""
+    return {
+        "folder": str(submission.folder),
+        "jobs": [
+            _job_json(job, requested, number, ids[number] if ids else None)
+            for number, job in enumerate(submission.jobs)
+        ],
+    }
+
+
+def _job_json(job: Job, requested: Allocation, number: int, job_id: str | None) -> dict[str, Any]:
+    return {
+        "id": job_id,
+        "script": str(job.script),
+        "command": sbatch.command(job.script, _options(requested, number)),
+        "text": job.text,
+        "lines": job.lines,
+        "runs": [
+            {
+                "name": run.name or None,
+                "folder": str(run.folder),
+                "log": str(job.log(job_id or "%j", run)),
+                "world_size": run.begun.resolved.batching.world_size,
+            }
+            for run in job.runs
+        ],
+    }
+
+
+def _commands(job: Job, requested: Allocation, number: int) -> Iterator[str]:
+    if number == 0:
+        test = shlex.join(sbatch.test_command(requested.passthrough))
+        yield f"  {test} < {shlex.quote(str(job.script))}"
+    yield f"  {shlex.join(sbatch.command(job.script, _options(requested, number)))}"
+
+
+def _options(requested: Allocation, number: int) -> list[str]:
+    return [*requested.passthrough, *(queueing.dependency("ID") if number else [])]
+
+
+def _title(job: Job, requested: Allocation) -> str:
+    """`language:small, mode fast, engine ddp on 2 nodes × 4 processes`."""
+    settings = job.runs[0].begun.resolved.settings
+    nodes = requested.nodes
+    count = counted(nodes[-1], "node")
+    if len(nodes) > 1:
+        count = f"{nodes[0]} to {count}"
+    launcher = ", torchrun" if requested.is_torchrun else ""
+    stage = f", stage {job.runs[0].name}" if job.runs[0].name and job.lines is None else ""
+    many = f"{counted(len(job.runs), 'run')} of " if job.lines is not None else ""
+    return redact(
+        f"{many}{model_name(settings.model)}, mode {settings.mode}{stage}, engine "
+        f"{settings.engine.name} on {count} × {counted(requested.ranks, 'process')}{launcher}"
+    )
+
+
+def _named(run: Run) -> str:
+    return f"{run.name}: " if run.name else ""
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}".rstrip() + "\n" for line in text.splitlines()).rstrip("\n")

@@ -10,7 +10,7 @@ from typing import Any
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.base.redaction import redact_variables
-from launcher.cli.parser import Request
+from launcher.config.command_line import CommandLine
 from launcher.resume.find import holds_run
 from launcher.run_folder import lock, run_folder
 from training.trackers import wandb_callback
@@ -20,12 +20,12 @@ from training.trackers.wandb_session import ENVIRONMENT
 _WAIT_S = 600.0
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Send; the exit code: 1 where the server does not take all of it. Raises SettingsError."""
-    if request.diagnostics:
-        raise SettingsError(request.diagnostics)
-    assert request.word is not None
-    folder = Path(request.word)
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
+    assert command_line.argument is not None
+    folder = Path(command_line.argument)
     if not holds_run(folder):
         what, place = f"{folder} is no run folder", f"the command line: track {folder}"
         raise SettingsError(

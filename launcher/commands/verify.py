@@ -8,15 +8,15 @@ import sys
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.cli.options import JSON
-from launcher.cli.parser import Request
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
 from launcher.resume import saved_run
 from launcher.resume.saved_run import SavedRun
 from launcher.run import affinity
-from launcher.verify import proof
-from launcher.verify.proof import Conditions, Proof
+from launcher.verify import result as proof
+from launcher.verify.interval import choose
 from launcher.verify.replay import Replay, replay, resolved_as
-from launcher.verify.stretch import choose
+from launcher.verify.result import Conditions, Proof
 from training.checkpoint.manifest import CheckpointError
 from training.logging.strict_json import encode
 
@@ -29,13 +29,13 @@ class Unproven(Exception):
         self.code = code
 
 
-def main(request: Request) -> int:
+def main(command_line: CommandLine) -> int:
     """Replay and compare; the exit code: 0 where they agree. Raises SettingsError."""
-    if request.diagnostics:
-        raise SettingsError(request.diagnostics)
-    for_machines = JSON.flag in request.flags
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
+    for_machines = JSON.flag in command_line.flags
     try:
-        found = _verify(request, quiet=for_machines)
+        found = _verify(command_line, quiet=for_machines)
     except (Unproven, CheckpointError) as fault:
         if for_machines:
             print(encode(proof.failure(str(fault)), indent=2))
@@ -46,15 +46,15 @@ def main(request: Request) -> int:
     return exit_codes.DONE if found.agrees else exit_codes.FAILURE
 
 
-def _verify(request: Request, quiet: bool) -> Proof:
-    assert request.word is not None
-    run = _run(request.word)
+def _verify(command_line: CommandLine, quiet: bool) -> Proof:
+    assert command_line.argument is not None
+    run = _run(command_line.argument)
     assert run.folder is not None
     affinity.share_politely(os.environ)  # before torch is imported
     last, stretch, notes = choose(run)
     settings = run.settings(last)
     assert settings is not None
-    resolved = resolved_as(settings, last.manifest, request.words)
+    resolved = resolved_as(settings, last.manifest, command_line.args)
     conditions = Conditions(
         stretch,
         resolved.settings.engine.name,

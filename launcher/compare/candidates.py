@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
-from launcher.cli.parser import Request
+from launcher.config.command_line import CommandLine
 from launcher.config.entries import PERSONS
 from launcher.config.resolved import CliArgs, Resolved
 from launcher.run_folder import run_folder
@@ -89,33 +89,33 @@ class Comparison:
     warnings: Sequence[Diagnostic]
 
 
-def decide(request: Request) -> Comparison:
+def decide(command_line: CommandLine) -> Comparison:
     """Resolve every candidate without starting a run. Raises SettingsError with all errors."""
-    diagnostics = list(request.diagnostics)
+    diagnostics = list(command_line.diagnostics)
     limits, repeats = (
-        _limits(request.values, diagnostics),
-        _count(request.values, "--repeat", diagnostics),
+        _limits(command_line.values, diagnostics),
+        _count(command_line.values, "--repeat", diagnostics),
     )
-    modes = _names(request.values, "--modes")
-    engines: list[str] = _names(request.values, "--engines")
+    modes = _names(command_line.values, "--modes")
+    engines: list[str] = _names(command_line.values, "--engines")
     if not modes and not engines:
         diagnostics.append(_nothing_named())
     pairs = [
         (mode, engine)
         for mode in dict.fromkeys((BASELINE, *modes))
-        for engine in dict.fromkeys(engines) or [request.words.engine]
+        for engine in dict.fromkeys(engines) or [command_line.args.engine]
     ]
     known: list[str] = [render([diagnostic]) for diagnostic in diagnostics]
     warnings: list[Diagnostic] = []
     found = []
     for mode, engine in pairs:
         try:
-            found.append(_contestant(request.words, mode, engine, limits))
+            found.append(_contestant(command_line.args, mode, engine, limits))
         except SettingsError as error:
             diagnostics += _unseen(error.diagnostics, known)
         else:
             warnings += _unseen(found[-1].warnings, known)
-    folder = _folder(request, found[0].resolved if found else None, diagnostics)
+    folder = _folder(command_line, found[0].resolved if found else None, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
     return Comparison(found, limits, repeats or 1, folder, warnings)
@@ -224,9 +224,11 @@ def _nothing_named() -> Diagnostic:
     )
 
 
-def _folder(request: Request, resolved: Resolved | None, diagnostics: list[Diagnostic]) -> Path:
+def _folder(
+    command_line: CommandLine, resolved: Resolved | None, diagnostics: list[Diagnostic]
+) -> Path:
     """The folder of the comparison: new or empty."""
-    if request.out is None:
+    if command_line.out is None:
         model = resolved.settings.model if resolved is not None else None
         size = getattr(model, "size", None)
         names = [getattr(model, "family", "model").replace(":", "-"), *([size] if size else [])]
@@ -237,14 +239,14 @@ def _folder(request: Request, resolved: Resolved | None, diagnostics: list[Diagn
             number += 1
             folder = run_folder.PARENT / f"{name}-{number}"
         return folder
-    position = f"--out {request.out}"
+    position = f"--out {command_line.out}"
     try:
-        run_folder.check(request.out, position)
-        if request.out.is_dir() and any(request.out.iterdir()):
+        run_folder.check(command_line.out, position)
+        if command_line.out.is_dir() and any(command_line.out.iterdir()):
             allowed = "a new or empty folder"
             diagnostics.append(
-                Diagnostic(f"{request.out} is not empty", where=position, allowed=allowed)
+                Diagnostic(f"{command_line.out} is not empty", where=position, allowed=allowed)
             )
     except SettingsError as error:
         diagnostics += error.diagnostics
-    return request.out
+    return command_line.out

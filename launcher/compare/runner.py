@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import environment, exit_codes
-from launcher.cli.options import BY_FLAG
 from launcher.compare import machine_load, measurements, rows
 from launcher.compare.candidates import BASELINE, Candidate, Comparison, Limits
 from launcher.compare.machine_load import Load, Watch
 from launcher.compare.promises import check
 from launcher.compare.rows import Row
 from launcher.config import machine
+from launcher.config.options import BY_FLAG
 from launcher.config.resolved import CliArgs
 from launcher.config.schema import model_name
 from launcher.run.signals import answered
 from launcher.run_folder import run_folder
-from slurm.generation import OF_A_JOB
+from slurm.environment import JOB_VARIABLES
 
 RUNS = "runs"
 Tell = Callable[[str], None]
@@ -209,7 +209,7 @@ def run(args: CliArgs, folder: Path) -> Ended:
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
     # In a Slurm job the comparison is a generation; its runs are not.
     inherited = {
-        name: value for name, value in environment.variables().items() if name not in OF_A_JOB
+        name: value for name, value in environment.variables().items() if name not in JOB_VARIABLES
     }
     variables = {**inherited, "PYTHONPATH": environment.python_path()}
     watch = Watch()

@@ -35,7 +35,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Filled:
+class ImpliedSetting:
     """A setting that follows from an option which names no setting, such as --from RUN."""
 
     key: str
@@ -66,7 +66,7 @@ class CliArgs:
     """As typed, for messages: `--resume`, or `resume` of the command."""
     reset: Sequence[str] = ()
     """What begins anew all the same, of launcher.resume.resume_point.Part."""
-    filled: Sequence[Filled] = ()
+    filled: Sequence[ImpliedSetting] = ()
     """What follows from --stage and --from."""
     weights: str | None = None
     """What was typed behind --from: where the first weights of a stage come from."""

@@ -11,10 +11,10 @@ from launcher.download.errors import refused
 from launcher.download.fetch import fetch
 from launcher.download.progress import undrawn
 from launcher.download.targets import targets
-from slurm.environment import Place
+from slurm.environment import RankEnvironment
 
 
-def bring(settings: Any, place: Place | None, shown: bool, speaks: bool) -> None:
+def bring(settings: Any, place: RankEnvironment | None, shown: bool, speaks: bool) -> None:
     """Fetch what the run asks for, if it does; `shown`: on stdout, as it goes on.
 
     Of the processes that torchrun or srun started on one machine the first to come fetches and
@@ -34,7 +34,7 @@ def bring(settings: Any, place: Place | None, shown: bool, speaks: bool) -> None
                 tell(one.line)
 
 
-def _check_there(settings: Any, place: Place) -> None:
+def _check_there(settings: Any, place: RankEnvironment) -> None:
     for target in targets(settings.download):
         if not target.path.exists():
             raise refused(

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from launcher.run_folder import fence, lock, run_folder
-from slurm import generation
+from slurm.environment import SLURM_FOLDER
 
 _LEFT = frozenset(
     {
@@ -17,7 +17,7 @@ _LEFT = frozenset(
         run_folder.SETTINGS,
         run_folder.ORIGINS,
         lock.NAME,
-        generation.FOLDER,
+        SLURM_FOLDER,
     }
 )
 """What the new run makes for itself."""

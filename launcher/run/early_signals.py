@@ -11,8 +11,7 @@ from pathlib import Path
 
 from launcher.base import exit_codes
 from launcher.run_folder import outcome
-from slurm.environment import EnvironmentFault
-from slurm.generation import JOB, Generation, read_generation
+from slurm.environment import JOB_VARIABLE, Generation, InvalidEnvironment, read_generation
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
 _OUT = "--out"
@@ -103,11 +102,11 @@ def listen(argv: Sequence[str], environ: Mapping[str, str]) -> None:
 
     Elsewhere nothing changes: a signal does what it always did.
     """
-    if not environ.get(JOB):
+    if not environ.get(JOB_VARIABLE):
         return
     try:
         generation = read_generation(environ)
-    except EnvironmentFault:  # told where all words are read
+    except InvalidEnvironment:  # told where all words are read
         generation = None
     Early(_out(argv), generation).listen()
 

@@ -12,8 +12,14 @@ from launcher.config.resolved import CliArgs
 from launcher.resume.find import AUTO, newest_step
 from launcher.run.failures import Kind
 from launcher.run_folder import claim, fence, lock, outcome, run_folder
-from slurm.environment import EnvironmentFault, Place, read_place
-from slurm.generation import FOLDER, Generation, read_generation
+from slurm.environment import (
+    SLURM_FOLDER,
+    Generation,
+    InvalidEnvironment,
+    RankEnvironment,
+    read_generation,
+    read_rank_environment,
+)
 
 FIRST_WORD_S = 10.0
 """How long a rank whose words are wrong lets rank 0 speak, whose words are the same."""
@@ -42,7 +48,7 @@ class Life:
             return replace(words, resume=AUTO, resume_option="the next life of its job", reset=())
         if self.rank == 0 and not self._is_own(words.resume):
             kept = {one.name for one in self.run.iterdir() if one.name.startswith(fence.HIDDEN)}
-            run_folder.clear(self.run, {FOLDER, lock.NAME, *kept})
+            run_folder.clear(self.run, {SLURM_FOLDER, lock.NAME, *kept})
         return words
 
     def claim(self) -> None:
@@ -100,8 +106,8 @@ def read(out: Path | None) -> Life | None:
     """
     try:
         generation = read_generation(os.environ)
-        place: Place | None = read_place(os.environ)
-    except EnvironmentFault:
+        place: RankEnvironment | None = read_rank_environment(os.environ)
+    except InvalidEnvironment:
         return None
     if generation is None or out is None:
         return None

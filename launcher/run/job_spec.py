@@ -14,7 +14,7 @@ from launcher.resume import resume_point
 from launcher.resume.resume_point import Resume
 from launcher.run import experience
 from launcher.run.experience import ExperienceSpec
-from slurm.generation import Generation, parse
+from slurm.environment import Generation, parse_generation
 from training.dotted import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
@@ -86,7 +86,7 @@ def load(folder: Path) -> Job:
         console=told["console"],
         resume=resume and Resume(**{**resume, "source": Path(resume["source"])}),
         experience=told["experience"] and experience.from_json(told["experience"]),
-        generation=parse(told["generation"]) if told["generation"] else None,
+        generation=parse_generation(told["generation"]) if told["generation"] else None,
         reports=folder,
     )
 

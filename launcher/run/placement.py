@@ -9,7 +9,7 @@ from typing import TypeVar
 from launcher.base.diagnostics import Diagnostic
 from launcher.config import errors
 from launcher.config.resolved import CliArgs, Resolved
-from slurm.environment import EnvironmentFault, Place
+from slurm.environment import InvalidEnvironment, RankEnvironment
 
 T = TypeVar("T")
 
@@ -20,12 +20,14 @@ def told_by(
     """What the environment tells; None: nothing, or what is wrong."""
     try:
         return read(os.environ)
-    except EnvironmentFault as fault:
-        diagnostics.append(Diagnostic(fault.what, where="the environment", allowed=fault.allowed))
+    except InvalidEnvironment as fault:
+        diagnostics.append(
+            Diagnostic(fault.message, where="the environment", allowed=fault.allowed)
+        )
         return None
 
 
-def wrong_nproc(words: CliArgs, place: Place) -> list[Diagnostic]:
+def wrong_nproc(words: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
     """Another number of processes than those that were started."""
     option, text = words.options.get("engine.nproc", ("", str(place.local_size)))
     if text == str(place.local_size):
@@ -41,7 +43,7 @@ def wrong_nproc(words: CliArgs, place: Place) -> list[Diagnostic]:
     ]
 
 
-def wrong_restarts(resolved: Resolved, place: Place) -> list[Diagnostic]:
+def wrong_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnostic]:
     """Restarts, of processes that only others can start."""
     key = "engine.max_restarts"
     value = resolved.values[key]

@@ -28,8 +28,7 @@ from launcher.run.job_spec import Job
 from launcher.run.start_plan import Plan
 from launcher.run_folder import claim, run_folder
 from slurm.address import reachable
-from slurm.environment import Place, read_place
-from slurm.generation import Generation, read_generation
+from slurm.environment import Generation, RankEnvironment, read_generation, read_rank_environment
 
 PEER_S = 3.0
 """How long a rank that only lost another one holds its tongue."""
@@ -44,7 +43,7 @@ class Start:
     """A run that can begin: what it is told, and where it stands among other processes."""
 
     resolved: Resolved
-    place: Place | None
+    place: RankEnvironment | None
     """Given by torchrun or srun: this process is one rank of theirs."""
     out: Path | None
     name: str
@@ -100,7 +99,7 @@ def prepare_at(
     out: Path | None,
     diagnostics: list[Diagnostic],
     here: Machine,
-    place: Place | None,
+    place: RankEnvironment | None,
     generation: Generation | None = None,
 ) -> Start:
     """As `prepare`, on a machine and at a place that may be elsewhere, such as on a cluster."""
@@ -252,12 +251,12 @@ def _in_this_process(
     return ending
 
 
-def _speaks(place: Place | None) -> bool:
+def _speaks(place: RankEnvironment | None) -> bool:
     return place is None or place.rank == 0
 
 
-def _read_place(environ: Mapping[str, str]) -> Place | None:
-    place = read_place(environ)
+def _read_place(environ: Mapping[str, str]) -> RankEnvironment | None:
+    place = read_rank_environment(environ)
     return reachable(place, environ) if place else None
 
 

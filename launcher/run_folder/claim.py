@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slurm.generation import FOLDER, Generation
+from slurm.environment import SLURM_FOLDER, Generation
 from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, storage_errors
 
@@ -64,7 +64,7 @@ def began(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
 
 def note(run: Path, kind: str, generation: Generation, facts: Mapping[str, Any]) -> None:
     """Append a line about `generation`. Touches the disk. Raises StorageError."""
-    folder = run / FOLDER
+    folder = run / SLURM_FOLDER
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     of = {"job": generation.job, "generation": generation.number, "restart": generation.restart}
@@ -78,7 +78,7 @@ def note(run: Path, kind: str, generation: Generation, facts: Mapping[str, Any])
 def lines(run: Path) -> Sequence[Mapping[str, Any]]:
     """All that was noted, the earliest first; half a line of a kill is left out. Reads the disk."""
     try:
-        text = (run / FOLDER / NAME).read_text(encoding="utf-8", errors="replace")
+        text = (run / SLURM_FOLDER / NAME).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     found = []

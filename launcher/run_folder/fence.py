@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launcher.run_folder import claim, run_folder
 from launcher.run_folder.fenced_exit import FencedOff
-from slurm.generation import Generation, parse
+from slurm.environment import Generation, parse_generation
 from training.checkpoint import retention
 from training.storage import Storage, storage_errors
 
@@ -91,7 +91,7 @@ def _close_earlier(run: Path, generation: Generation, own: Path) -> bool:
 
 def _generation(door: Path) -> Generation | None:
     """Whose door it is; None: it was closed before."""
-    return parse(door.name.removeprefix(DOOR).rpartition("-")[0])
+    return parse_generation(door.name.removeprefix(DOOR).rpartition("-")[0])
 
 
 def _clear(closed: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher.run_folder import claim
-from slurm.generation import Generation
+from slurm.environment import Generation
 
 
 class FencedOff(Exception):
@@ -13,7 +13,11 @@ class FencedOff(Exception):
 
     def __init__(self, run: Path, generation: Generation) -> None:
         later = claim.latest(run)
-        by = "another run" if later is None or later == generation else later.told_to(generation)
+        by = (
+            "another run"
+            if later is None or later == generation
+            else later.description_for(generation)
+        )
         super().__init__(
-            f"{generation.described} is fenced off by {by}, which has taken over {run}"
+            f"{generation.description} is fenced off by {by}, which has taken over {run}"
         )

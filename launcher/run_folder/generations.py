@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.run_folder import claim, run_folder
-from slurm.generation import Generation
+from slurm.environment import Generation
 from training.logging import events
 
 

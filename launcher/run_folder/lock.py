@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from slurm.generation import Generation, parse
+from slurm.environment import Generation, parse_generation
 from training.storage import storage_errors
 
 NAME = ".lock"
@@ -134,9 +134,9 @@ def _holder(file: int) -> tuple[str, Generation | None]:
     """Who holds the lock, as it signed: for a person, and which life of a job it is."""
     signed = os.pread(file, 300, 0).decode(errors="replace").strip()
     process, _, of = signed.partition(" ")
-    theirs = parse(of)
+    theirs = parse_generation(of)
     if theirs is not None:
-        return f"{theirs.described}, {process}", theirs
+        return f"{theirs.description}, {process}", theirs
     return signed or "another process", None
 
 

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from slurm.generation import FOLDER, Generation
+from slurm.environment import SLURM_FOLDER, Generation
 
 WORDS = {0: "done", 1: "failed", 2: "words", 75: "again", 130: "again"}
 """What the script reads first in the file, by exit code."""
@@ -14,7 +14,7 @@ WORDS = {0: "done", 1: "failed", 2: "words", 75: "again", 130: "again"}
 
 def path(run: Path, generation: Generation) -> Path:
     """The file of a generation; those that torchrun started anew in place share it."""
-    return run / FOLDER / f"outcome.{generation.job}.{generation.number}"
+    return run / SLURM_FOLDER / f"outcome.{generation.job}.{generation.number}"
 
 
 def publish(run: Path, generation: Generation, code: int, text: str = "") -> bool:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.cli.options import FROM, STAGE
 from launcher.config import cli_args as arguments
 from launcher.config import staging
 from launcher.config.entries import find as node_of
 from launcher.config.nodes import plain
-from launcher.config.resolved import STAGED, CliArgs, Filled, Resolved
+from launcher.config.options import FROM, STAGE
+from launcher.config.resolved import STAGED, CliArgs, ImpliedSetting, Resolved
 from launcher.config.selection import choose
 from launcher.config.settings_file import read
 from launcher.config.validate import irrelevant
@@ -136,18 +136,18 @@ def _args_of(
 ) -> CliArgs:
     """The arguments of one stage of a new pipeline."""
     sets = [text for text in args.sets if text.partition("=")[0].strip() != staging.KEY]
-    turn = Filled(staging.KEY, [stage.name], STAGE.flag, f"stage {number} of {count}")
+    turn = ImpliedSetting(staging.KEY, [stage.name], STAGE.flag, f"stage {number} of {count}")
     given = args.filled if number == 1 else ()
     return replace(args, sets=sets, filled=[*given, turn, *_weights(stage, entries)])
 
 
-def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[Filled]:
+def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[ImpliedSetting]:
     """The setting that loads the weights of the latest matching stage before this one."""
     before = [entry for entry in entries if entry.name in stage.of]
     if stage.loads is None or not before:
         return []
     place = f"stage {before[-1].name} of this run"
-    return [Filled(stage.loads, str(before[-1].folder), FROM.flag, place)]
+    return [ImpliedSetting(stage.loads, str(before[-1].folder), FROM.flag, place)]
 
 
 def _prepared(args: CliArgs, found: list[Diagnostic], one: Prepare) -> Start | None:

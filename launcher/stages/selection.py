@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.cli.options import FROM
 from launcher.config import cli_args as arguments
 from launcher.config import staging
-from launcher.config.resolved import STAGED, CliArgs, Filled
+from launcher.config.options import FROM
+from launcher.config.resolved import STAGED, CliArgs, ImpliedSetting
 from launcher.config.selection import choose
 from launcher.resume.find import AUTO, holds_run
 from launcher.stages import record
@@ -64,7 +64,7 @@ def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnosti
         value = str(find(args.weights, stage))
     except SettingsError as error:
         diagnostics = list(error.diagnostics)
-    filled = Filled(stage.loads, value, FROM.flag, place)
+    filled = ImpliedSetting(stage.loads, value, FROM.flag, place)
     return replace(rest, filled=[*args.filled, filled]), diagnostics
 
 

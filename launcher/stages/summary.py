@@ -10,8 +10,8 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM
-from launcher.cli.options import FROM, STAGE
 from launcher.config import history, staging
+from launcher.config.options import FROM, STAGE
 from launcher.config.resolved import STAGED, Resolved
 from launcher.config.schema import model_name
 from launcher.run import start_plan

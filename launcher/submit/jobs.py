@@ -1,4 +1,4 @@
-"""What is queued: each job, the runs in it and their folders, before anything is written."""
+"""The jobs of a submission, with their runs and folders; writes nothing."""
 
 from __future__ import annotations
 
@@ -8,28 +8,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.cli.parser import Request
+from launcher.config import machine
+from launcher.config.command_line import CommandLine
 from launcher.config.resolved import STAGED, CliArgs
 from launcher.resume import find
+from launcher.run import prepare as start
 from launcher.run.prepare import Start
 from launcher.run_folder import run_folder
-from launcher.stages import pipeline
-from launcher.stages import selection as asked_stages
-from launcher.submit import checks, sweep
-from launcher.submit import words as words_of
-from launcher.submit.asked import FOLDER, Asked
+from launcher.stages import pipeline, selection
+from launcher.submit import sweep
+from launcher.submit.allocation import FOLDER, Allocation
+from launcher.submit.options import MODE_FLAGS, run_arguments
 from slurm import script
+from slurm.environment import RankEnvironment
 
 SCRIPT = "job.sbatch"
 LINES = "lines.txt"
 LOGS = "log"
 NEXT = "next"
-"""Beside the script of a stage: the id of the job that waits for it; slurm/next.sh reads it."""
+"""Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
 _FIRST = "GEARSHIFT_SWEEP_FIRST"
-"""The element whose words stand in the first line, where that is not 1."""
+"""The index of the first line of lines.txt, if it is not 1."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
+_MOST = 16
+"""The most world sizes that are checked."""
 SLURM = "slurm"
-"""In a run folder: all that belongs to its jobs."""
+"""Subfolder of a run folder for its jobs."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,22 @@ class Run:
     folder: Path
     begun: Start
     name: str = ""
-    """Of a stage or an element; empty: it is the only one."""
+    """The name of the stage or array element; empty: the only run of the submission."""
     index: int | None = None
-    """Of an array's element."""
+    """The index of the array element."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it will be submitted."""
+    """One Slurm job."""
 
     folder: Path
-    """Whose slurm/ holds its script and its logs; of one run the run folder."""
+    """Its subfolder slurm/ holds script and logs; for a single run the run folder."""
     text: str
     """The job script."""
     runs: Sequence[Run]
     lines: str | None = None
-    """Of an array: the file with a line of words for each element."""
+    """Of an array: the text of lines.txt, with the arguments of one element per line."""
 
     @property
     def script(self) -> Path:
@@ -67,141 +71,147 @@ class Job:
         return self.folder / SLURM / LOGS
 
     def log(self, job_id: str, run: Run) -> Path:
-        """The log of a run; it goes on through requeues."""
+        """The log of a run; requeues append to it."""
         element = "" if run.index is None else f"_{run.index}"
         return self.logs / f"{job_id}{element}.out"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """All jobs of one `submit`; each waits for the one before."""
+    """All jobs of one `submit`; each depends on the one before."""
 
     folder: Path
     jobs: Sequence[Job]
     warnings: Sequence[Diagnostic] = ()
     lines: Sequence[str] = field(default=())
-    """What is told of runs that go on."""
+    """Lines to print about runs that are resumed."""
     stages: pipeline.Pipeline | None = None
-    """The chain whose stages they are."""
+    """The staged run that they train."""
 
 
-def decide(request: Request, asked: Asked, diagnostics: Sequence[Diagnostic]) -> Submission:
-    """Check what would be run, and choose the folders. Reads settings files and JSON of runs.
+def decide(
+    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
+) -> Submission:
+    """Check the runs and choose their folders. Reads settings files and run folders.
 
-    Raises SettingsError with `faults` and all others that can be found.
+    Raises SettingsError with `diagnostics` and all further errors.
     """
-    if asked.array is not None or sweep.file_of(request) is not None:
-        return _array(request, asked, diagnostics)
+    if requested.array is not None or sweep.file_of(command_line) is not None:
+        return _array(command_line, requested, diagnostics)
 
-    def one(words: CliArgs, out: Path | None, found: list[Diagnostic]) -> Start:
-        # The processes of each stage are a job of their own.
-        return replace(checks.prepare(words, out, found, asked), place=None)
+    def prepare_stage(args: CliArgs, out: Path | None, found: list[Diagnostic]) -> Start:
+        # Each stage is a job of its own: this process is none of its ranks.
+        return replace(_prepare(args, out, found, requested), place=None)
 
-    stages = pipeline.prepare_pipeline(request.words, request.out, list(diagnostics), one)
+    stages = pipeline.prepare_pipeline(
+        command_line.args, command_line.out, list(diagnostics), prepare_stage
+    )
     if stages is not None:
-        return _stages(request, asked, stages)
-    words, wrong = asked_stages.with_weights(request.words)
-    begun = checks.prepare(words, request.out, [*diagnostics, *wrong], asked)
+        return _stages(command_line, requested, stages)
+    args, errors = selection.with_weights(command_line.args)
+    begun = _prepare(args, command_line.out, [*diagnostics, *errors], requested)
     folder = _folder(begun).absolute()
-    typed = _going_on(request, begun)
-    job = _job(request.words, typed, asked, Run(folder, begun))
+    arguments = _resuming(command_line, begun)
+    job = _job(command_line.args, arguments, requested, Run(folder, begun))
     return Submission(folder, [job], begun.resolved.warnings, [begun.line] if begun.line else [])
 
 
 def _folder(begun: Start) -> Path:
-    """The run folder: of a name of our own one that is free."""
+    """The run folder; a default name gets a free one."""
     is_new = begun.out is None and begun.resume is None
     return run_folder.free(begun.name) if is_new else begun.folder
 
 
-def _going_on(request: Request, begun: Start) -> list[str]:
-    """The words of the job: what goes on is named, whatever else has begun until then."""
-    typed = words_of.of_run(request.typed)
-    if request.words.resume != find.AUTO or request.out is not None:
-        return typed
-    typed = words_of.of_run(request.typed, ("--resume",))
-    return [*typed, f"--resume={begun.folder.absolute()}"] if begun.resume else typed
+def _resuming(command_line: CommandLine, begun: Start) -> list[str]:
+    """The arguments of the job; `--resume auto` becomes the run that is the newest now."""
+    if command_line.args.resume != find.AUTO or command_line.out is not None:
+        return run_arguments(command_line.argv)
+    arguments = run_arguments(command_line.argv, ("--resume",))
+    return [*arguments, f"--resume={begun.folder.absolute()}"] if begun.resume else arguments
 
 
-def _job(words: CliArgs, typed: Sequence[str], asked: Asked, run: Run) -> Job:
+def _job(args: CliArgs, arguments: Sequence[str], requested: Allocation, run: Run) -> Job:
     """A job of one run."""
-    name = words.mode if words.mode in script.SHIPPED and words.mode != STAGED else None
+    name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED else None
     if name is not None:
-        typed = words_of.of_run(typed, words_of.MODES)  # the job file says the mode
-        typed = [*([f"--mode={name}"] if name == "default" else []), *typed]
+        arguments = run_arguments(arguments, MODE_FLAGS)  # the job file selects the mode
+        arguments = [*([f"--mode={name}"] if name == "default" else []), *arguments]
     logs = _pattern(run.folder / SLURM / LOGS, "%j.out")
-    text = _render(name or "default", asked, logs, [*typed, f"--out={run.folder}"])
+    text = _render(name or "default", requested, logs, [*arguments, f"--out={run.folder}"])
     return Job(run.folder, text, [run])
 
 
-def _stages(request: Request, asked: Asked, found: pipeline.Pipeline) -> Submission:
-    """A job for each stage that is left. All it is told is in the folder that it goes on in."""
-    typed = words_of.of_run(request.typed, ("--resume",)) if found.is_resumed else []
+def _stages(
+    command_line: CommandLine, requested: Allocation, found: pipeline.Pipeline
+) -> Submission:
+    """A job for each remaining stage. The job resumes the stage's folder, with its settings."""
+    arguments = run_arguments(command_line.argv, ("--resume",)) if found.is_resumed else []
     folder = found.folder.absolute()
     jobs = []
-    for link, begun in found.left:
-        run = Run(folder / link.folder.name, begun, link.name)
-        header = {"job-name": f"gearshift-{STAGED}-{link.name}", **asked.header}
-        words = [*typed, f"--resume={run.folder}"]
-        jobs.append(_job(CliArgs(), words, replace(asked, header=header), run))
+    for stage, begun in found.left:
+        run = Run(folder / stage.folder.name, begun, stage.name)
+        header = {"job-name": f"gearshift-{STAGED}-{stage.name}", **requested.header}
+        resumed = [*arguments, f"--resume={run.folder}"]
+        jobs.append(_job(CliArgs(), resumed, replace(requested, header=header), run))
     return Submission(
         folder, jobs, found.warnings, [found.resume_line] if found.resume_line else [], found
     )
 
 
-def _array(request: Request, asked: Asked, diagnostics: Sequence[Diagnostic]) -> Submission:
-    """A job whose elements are runs, one folder each."""
-    elements, throttle = sweep.read(request, asked.array, list(diagnostics))
-    folder = None if request.out is None else request.out.absolute()
+def _array(
+    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
+) -> Submission:
+    """A job array: one run and one folder per element."""
+    elements, throttle = sweep.read(command_line, requested.array, list(diagnostics))
+    folder = None if command_line.out is None else command_line.out.absolute()
     runs: list[Run] = []
     found: list[Diagnostic] = list(diagnostics)
-    warnings: list[Diagnostic] = list(sweep.warnings(request, elements))
+    warnings: list[Diagnostic] = list(sweep.warnings(command_line, elements))
     texts: dict[int, str] = {}
     first = 0 if any(element.index == 0 for element in elements) else 1
     for element in elements:
-        begun = _element(element, asked, found)
+        begun = _element(element, requested, found)
         if begun is None:
             continue
         if folder is None:
             folder = run_folder.free(f"sweep-{begun.name}").absolute()
-        asked_out = element.request.out
-        out = asked_out.absolute() if asked_out else folder / str(element.index)
+        chosen = element.command_line.out
+        out = chosen.absolute() if chosen else folder / str(element.index)
         runs.append(Run(out, begun, str(element.index), element.index))
-        texts[element.index] = sweep.line([*words_of.of_run(element.words), f"--out={out}"])
-        warnings += [one for one in begun.resolved.warnings if one not in warnings]
+        texts[element.index] = sweep.line([*run_arguments(element.arguments), f"--out={out}"])
+        warnings += [new for new in begun.resolved.warnings if new not in warnings]
     if found or folder is None:
         raise SettingsError(found)
-    typed = words_of.of_run(request.typed)
-    header = {**asked.header, "array": sweep.indices(list(texts), throttle)}
+    header = {**requested.header, "array": sweep.indices(list(texts), throttle)}
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
     logs = _pattern(folder / SLURM / LOGS, "%A_%a.out")
-    words = [str(folder / SLURM / LINES), *typed]
-    text = _render("sweep", replace(asked, header=header), logs, words)
+    arguments = [str(folder / SLURM / LINES), *run_arguments(command_line.argv)]
+    text = _render("sweep", replace(requested, header=header), logs, arguments)
     lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
     return Submission(folder, [Job(folder, text, runs, lines)], warnings)
 
 
-def _element(element: sweep.Element, asked: Asked, found: list[Diagnostic]) -> Start | None:
-    """The run of an element; None: something is wrong with it, which `found` is given."""
-    words, wrong = asked_stages.with_weights(element.request.words)
-    diagnostics = [*element.request.diagnostics, *wrong]
-    if asked_stages.stages(element.request.words):
+def _element(
+    element: sweep.Element, requested: Allocation, found: list[Diagnostic]
+) -> Start | None:
+    """The run of an element; None: it has errors, which are added to `found`."""
+    args, errors = selection.with_weights(element.command_line.args)
+    diagnostics = [*element.command_line.diagnostics, *errors]
+    if selection.stages(element.command_line.args):
         diagnostics.append(sweep.staged(element))
     try:
-        return checks.prepare(words, element.request.out, diagnostics, asked)
+        return _prepare(args, element.command_line.out, diagnostics, requested)
     except SettingsError as error:
-        for fault in error.diagnostics:
-            placed = sweep.placed(fault, element)
-            if placed not in found:
-                found.append(placed)
+        located = [sweep.located(diagnostic, element) for diagnostic in error.diagnostics]
+        found += [diagnostic for diagnostic in located if diagnostic not in found]
         return None
 
 
-def _render(name: str, asked: Asked, logs: str, words: Sequence[str]) -> str:
-    header = {**asked.header, "output": logs, "chdir": str(Path.cwd())}
+def _render(name: str, requested: Allocation, logs: str, arguments: Sequence[str]) -> str:
+    header = {**requested.header, "output": logs, "chdir": str(Path.cwd())}
     try:
-        return script.render(name, header, words, str(FOLDER))
+        return script.render(name, header, arguments, str(FOLDER))
     except ValueError as error:
         raise SettingsError(
             [Diagnostic(str(error), allowed="names without line breaks")]
@@ -209,12 +219,40 @@ def _render(name: str, asked: Asked, logs: str, words: Sequence[str]) -> str:
 
 
 def _pattern(logs: Path, name: str) -> str:
-    """The path of logs in which sbatch replaces what stands in `name`, and nothing else.
+    """The path of the logs; sbatch replaces the patterns in `name` only.
 
-    Raises SettingsError: Slurm 22.05 replaces some marks of a folder however they are escaped.
+    Raises SettingsError: Slurm 22.05 replaces some patterns of a folder even if escaped.
     """
     if _MARK.search(str(logs)):
-        what = f"{logs}: sbatch would read a mark such as %j in it"
-        allowed = "a run folder whose path holds no % before a letter"
-        raise SettingsError([Diagnostic(what, value=str(logs), allowed=allowed)])
+        message = f"{logs} contains a pattern of sbatch, such as %j"
+        allowed = "a run folder without % before a letter in its path"
+        raise SettingsError([Diagnostic(message, value=str(logs), allowed=allowed)])
     return str(logs / name)
+
+
+def _prepare(
+    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], requested: Allocation
+) -> Start:
+    """Prepare one run on a node of the cluster, in its largest world. Starts nothing.
+
+    Reads settings files, and the folder of a resumed run. Raises SettingsError with `diagnostics`
+    and all further errors.
+    """
+    node = requested.machine(machine.look())
+    found = list(diagnostics)
+    begun: Start | None = None
+    for ranks in _some(requested.rank_environments()):
+        try:
+            begun = start.prepare_at(args, out, [], node, ranks)
+        except SettingsError as error:
+            known = {diagnostic.message for diagnostic in found}
+            found += [new for new in error.diagnostics if new.message not in known]
+    if found or begun is None:
+        raise SettingsError(found)
+    return begun
+
+
+def _some(worlds: list[RankEnvironment | None]) -> list[RankEnvironment | None]:
+    """The smallest and the largest world, and at most _MOST of those between."""
+    stride = -(-len(worlds) // _MOST)
+    return [*worlds[:-1:stride], worlds[-1]]

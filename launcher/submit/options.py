@@ -1,82 +1,100 @@
-"""The options of submit: those of a run, and what is asked of Slurm."""
+"""The options of `submit`: those of a run, those of sbatch, and how the job passes them on."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from launcher.cli.options import BY_FLAG, OPTIONS, SHOWN, Option
+from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, Option
 
-CLUSTER = "what is asked of Slurm; more, such as --mail-type=END, behind --"
-QUEUE = "what is queued"
-_OF_ONE_MACHINE = ("--nproc", "--max-restarts")
-"""Slurm decides the processes, and starts what has died."""
+CLUSTER = "Slurm resources; further sbatch options, such as --mail-type=END, after --"
+JOBS = "jobs"
+_SINGLE_MACHINE = ("--nproc", "--max-restarts")
+"""Slurm decides the number of processes and restarts them."""
 _DRY_RUN = BY_FLAG["--dry-run"]
-NODES = Option(
-    "--nodes",
-    CLUSTER,
-    "N|MIN-MAX",
-    sentence="Nodes of the job, or as many as it can get. Default: 1.",
-)
-GPUS = Option("--gpus-per-node", CLUSTER, "[TYPE:]N", sentence="GPUs of each node. Default: none.")
+NODES = Option("--nodes", CLUSTER, "N|MIN-MAX", sentence="Nodes of the job. Default: 1.")
+GPUS = Option("--gpus-per-node", CLUSTER, "[TYPE:]N", sentence="GPUs per node. Default: none.")
 RANKS = Option(
-    "--ranks-per-node",
-    CLUSTER,
-    "N",
-    sentence="Processes of each node. Default: one a GPU, or one.",
+    "--ranks-per-node", CLUSTER, "N", sentence="Ranks per node. Default: one per GPU, or one."
 )
-CPUS = Option("--cpus-per-task", CLUSTER, "N", sentence="Processors of each process.")
+CPUS = Option("--cpus-per-task", CLUSTER, "N", sentence="CPUs per rank.")
 TIME = Option(
-    "--time", CLUSTER, "LIMIT", sentence="MINUTES, H:MM:SS or D-HH; before it ends, all is saved."
+    "--time",
+    CLUSTER,
+    "LIMIT",
+    sentence="Time limit: MINUTES, H:MM:SS or D-HH. A checkpoint is saved before it.",
 )
 ARRAY = Option(
     "--array",
-    QUEUE,
+    JOBS,
     "RANGE",
-    sentence="A run for each number, such as 1-8%2 for two at a time; with --sweep, of its lines.",
+    sentence="Submit one run per index, such as 1-8%2 (two at a time); with --sweep, its lines.",
 )
 SWEEP = Option(
     "--sweep",
-    QUEUE,
+    JOBS,
     "FILE",
-    sentence="A run for each line of the file, which holds further options of that run.",
+    sentence="Submit one run per line of the file; the line holds further options of the run.",
     values="files",
 )
-NAMED = (
+SBATCH = (
     NODES,
     GPUS,
     CPUS,
     TIME,
-    Option("--partition", CLUSTER, "NAME", sentence="Where to queue it."),
-    Option("--account", CLUSTER, "NAME", sentence="Who pays."),
-    Option("--qos", CLUSTER, "NAME", sentence="The quality of service."),
+    Option("--partition", CLUSTER, "NAME", sentence="Partition."),
+    Option("--account", CLUSTER, "NAME", sentence="Account to charge."),
+    Option("--qos", CLUSTER, "NAME", sentence="Quality of service."),
     Option("--constraint", CLUSTER, "LIST", sentence="Features that the nodes must have."),
-    Option("--mem", CLUSTER, "SIZE", sentence="Main memory of each node, such as 64G."),
-    Option("--job-name", CLUSTER, "NAME", sentence="Default: gearshift-<mode>."),
+    Option("--mem", CLUSTER, "SIZE", sentence="Memory per node, such as 64G."),
+    Option("--job-name", CLUSTER, "NAME", sentence="Job name. Default: gearshift-<mode>."),
     ARRAY,
 )
-"""Those that sbatch knows by the same name."""
+"""Options that sbatch has under the same name."""
 TORCHRUN = Option(
-    "--torchrun",
-    CLUSTER,
-    sentence="Start the processes of each node by torchrun; without it, srun starts each.",
+    "--torchrun", CLUSTER, sentence="Start the ranks of each node with torchrun. Default: srun."
 )
 WAIT = Option(
     "--wait",
-    QUEUE,
-    sentence="Stay, and show how it goes until it ends; the exit code is that of the run.",
+    JOBS,
+    sentence="Follow the job until it ends, and exit with the exit code of the run.",
 )
 SUBMIT = (
-    *(one for one in OPTIONS if one.flag not in _OF_ONE_MACHINE and one.group != SHOWN),
-    *NAMED[:2],
+    *(o for o in OPTIONS if o.flag not in _SINGLE_MACHINE and o.group != OUTPUT),
+    *SBATCH[:2],
     RANKS,
-    *NAMED[2:-1],
+    *SBATCH[2:-1],
     TORCHRUN,
     ARRAY,
     SWEEP,
     WAIT,
-    *(one for one in OPTIONS if one.group == SHOWN and one != _DRY_RUN),
+    *(option for option in OPTIONS if option.group == OUTPUT and option != _DRY_RUN),
     replace(
         _DRY_RUN,
-        sentence="Show the job script and what would be typed; write nothing, and need no Slurm.",
+        sentence="Show the job script and the sbatch command; write nothing. Needs no Slurm.",
     ),
 )
+_KNOWN = {option.flag: option for option in SUBMIT}
+_REPLACED = ("--out", "--dry-run", "--json")
+"""Options of a run that the job sets itself."""
+MODE_FLAGS = ("--mode", *(flag for flag, option in BY_FLAG.items() if option.mode is not None))
+
+
+def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[str]:
+    """The options of a run in the arguments of `submit`, with their values, except `without`."""
+    kept: list[str] = []
+    arguments = list(argv)
+    while arguments:
+        argument = arguments.pop(0)
+        if argument == "--":
+            break
+        flag = argument.partition("=")[0]
+        option = _KNOWN.get(flag)
+        if option is None:
+            continue
+        taken = [argument]
+        if option.metavar is not None and "=" not in argument and arguments:
+            taken.append(arguments.pop(0))
+        if flag in BY_FLAG and flag not in (*_REPLACED, *without):
+            kept += taken
+    return kept

@@ -1,75 +1,144 @@
-"""From a submission that is decided to jobs that Slurm has taken: all of them, or none."""
+"""Submits the jobs of a submission: all of them or none, with their folders and scripts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
+from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.submit.asked import Asked
-from launcher.submit.folders import Folders
-from launcher.submit.jobs import Submission
+from launcher.run_folder.run_folder import RunFolder
+from launcher.stages import execute
+from launcher.submit.allocation import Allocation
+from launcher.submit.jobs import LINES, NEXT, Job, Submission
 from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
 
 
-def no_sbatch() -> list[Diagnostic]:
-    """What is wrong where there is no Slurm."""
-    if sbatch.is_there():
+def missing_sbatch() -> list[Diagnostic]:
+    """An error if this machine has no sbatch."""
+    if sbatch.is_available():
         return []
     return [
         Diagnostic(
-            "sbatch is not in PATH: from this machine nothing can be queued",
+            "sbatch is not on PATH: this machine cannot submit jobs",
             where="PATH",
             allowed="a login node of a Slurm cluster",
-            fix="log in there, or show the script with  --dry-run",
+            fix="run submit on a login node, or print the job script with  --dry-run",
         )
     ]
 
 
-def test(submission: Submission, asked: Asked) -> None:
-    """Ask Slurm whether the jobs could ever start. Raises SettingsError with its refusal."""
+def test(submission: Submission, requested: Allocation) -> None:
+    """Ask Slurm whether the jobs can ever start. Raises SettingsError with Slurm's answer."""
     for job in submission.jobs:
         try:
-            sbatch.test(job.text, asked.behind, os.environ)
+            sbatch.test(job.text, requested.passthrough, environment.variables())
         except SbatchError as error:
-            raise _refused(error) from error
+            raise _rejected(error) from error
 
 
-def queue_all(submission: Submission, asked: Asked) -> list[str]:
-    """Make the folders and submit the jobs, each behind the one before; their ids.
+def submit_all(submission: Submission, requested: Allocation) -> list[str]:
+    """Make the folders and submit the jobs, each after the one before; their ids.
 
-    Raises SettingsError, and has left nothing behind then, in no folder and in no queue.
+    Raises SettingsError; no file and no job is left behind then.
     """
-    folders = Folders()
-    folders.make(submission)
+    files = _Files()
+    files.make(submission)
     ids: list[str] = []
     try:
         for job in submission.jobs:
-            options = [*asked.behind, *_behind(ids)]
-            ids.append(sbatch.submit(job.script, options, os.environ))
+            options = [*requested.passthrough, *(dependency(ids[-1]) if ids else [])]
+            ids.append(sbatch.submit(job.script, options, environment.variables()))
         for job, following in zip(submission.jobs, ids[1:], strict=False):
-            folders.note_next(job, following)
-    except BaseException as error:  # Ctrl-C, too, leaves half a chain otherwise
-        for one in reversed(ids):
-            queue.cancel(one)
-        folders.take_away()
+            files.write_next(job, following)
+    except BaseException as error:  # including Ctrl-C, which would leave some jobs submitted
+        for job_id in reversed(ids):
+            queue.cancel(job_id)
+        files.remove()
         if isinstance(error, SbatchError):
-            raise _refused(error) from error
+            raise _rejected(error) from error
         raise
     return ids
 
 
-def behind(before: str) -> list[str]:
-    """The options of a job that begins when another has come to its end, or never."""
-    return [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"]
+def dependency(job_id: str) -> list[str]:
+    """The sbatch options of a job that starts only after job `job_id` succeeds."""
+    return [f"--dependency=afterok:{job_id}", "--kill-on-invalid-dep=yes"]
 
 
-def _behind(ids: Sequence[str]) -> list[str]:
-    return behind(ids[-1]) if ids else []
-
-
-def _refused(error: SbatchError) -> SettingsError:
-    what, _, more = str(error).partition("\n")
-    text = "\n".join(filter(None, (f"Slurm does not take the job: {what}", more)))
+def _rejected(error: SbatchError) -> SettingsError:
+    message, _, more = str(error).partition("\n")
+    text = "\n".join(filter(None, (f"Slurm rejected the job: {message}", more)))
     return SettingsError([Diagnostic(text, where="sbatch")])
+
+
+class _Files:
+    """The folders and files of a submission, which can be removed again."""
+
+    def __init__(self) -> None:
+        self._made: list[Path] = []
+        self._pipeline: RunFolder | None = None
+
+    def make(self, submission: Submission) -> None:
+        """Make all folders and write all scripts.
+
+        Raises SettingsError; no file is left behind then. Disk access.
+        """
+        stages = submission.stages
+        try:
+            if stages is not None and not stages.is_resumed:
+                self._pipeline = execute.make(stages)
+            for job in submission.jobs:
+                self._folder(job.logs)
+                self._write(job.script, job.text)
+                if job.lines is not None:
+                    self._write(job.script.with_name(LINES), job.lines)
+        except OSError as error:
+            self.remove()
+            reason = error.strerror or str(error)
+            message = f"cannot write {error.filename or submission.folder}: {reason}"
+            allowed = "a writable run folder that all nodes share"
+            raise SettingsError(
+                [Diagnostic(message, value=str(submission.folder), allowed=allowed)]
+            ) from error
+        except SettingsError:
+            self.remove()
+            raise
+
+    def write_next(self, job: Job, following: str) -> None:
+        """Write the id of the job that depends on `job`; slurm/next.sh updates its dependency.
+
+        Raises SettingsError. Disk access.
+        """
+        path = job.script.with_name(NEXT)
+        try:
+            self._write(path, f"{following}\n")
+        except OSError as error:
+            raise SettingsError([Diagnostic(f"cannot write {path}: {error.strerror}")]) from error
+
+    def remove(self) -> None:
+        """Remove what was made, and keep folders that others have written to. Disk access."""
+        for path in reversed(self._made):
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+        if self._pipeline is not None:
+            self._pipeline.discard()
+
+    def _folder(self, path: Path) -> None:
+        for folder in [*reversed(path.parents), path]:
+            if not folder.exists():
+                folder.mkdir()
+                self._made.append(folder)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(13, "permission denied", str(path))
+
+    def _write(self, path: Path, text: str) -> None:
+        if not path.exists():
+            self._made.append(path)
+        # Atomic: a running job of this run may still read the earlier script.
+        unfinished = path.with_name(f".{path.name}.new")
+        self._made.append(unfinished)
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)

@@ -1,4 +1,4 @@
-"""The runs of an array: a line of further words for each, and which lines are meant."""
+"""The runs of a job array: the further arguments of each, and which lines are submitted."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.cli import parser
-from launcher.cli.options import BY_FLAG, STAGE
-from launcher.cli.parser import Request
+from launcher.config.command_line import RUN, CommandLine, parse
+from launcher.config.options import BY_FLAG, STAGE
 from launcher.config.resolved import STAGED
 from launcher.submit import options
-from launcher.submit.words import of_run
+from launcher.submit.options import run_arguments
 
 _PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
 _OF_ALL = {option.flag for option in options.SUBMIT} - set(BY_FLAG)
-"""What is asked of Slurm for the array as a whole."""
+"""Options of the array as a whole."""
 _MOST = 100_000
-"""Elements that are looked at; Slurm's own limit, MaxArraySize, is lower almost everywhere."""
+"""The largest index; Slurm's own limit, MaxArraySize, is lower on almost every cluster."""
 
 
 @dataclass(frozen=True)
@@ -28,55 +27,53 @@ class Element:
     """One run of an array."""
 
     index: int
-    words: Sequence[str]
-    """What its line adds to the words of all."""
-    place: str
-    """Where they stand."""
-    request: Request
-    """What all of its words ask for; `out` is what the line alone says."""
+    arguments: Sequence[str]
+    """The arguments of its line, which follow those of all elements."""
+    where: str
+    """The file and line of the arguments."""
+    command_line: CommandLine
+    """All its arguments; `out` is from the line only."""
 
 
-def file_of(request: Request) -> Path | None:
+def file_of(command_line: CommandLine) -> Path | None:
     """The file of --sweep; None: there is none."""
-    name = request.values.get(options.SWEEP.flag)
+    name = command_line.values.get(options.SWEEP.flag)
     return None if name is None else Path(name)
 
 
 def read(
-    request: Request, array: str | None, diagnostics: Sequence[Diagnostic]
+    command_line: CommandLine, array: str | None, diagnostics: Sequence[Diagnostic]
 ) -> tuple[list[Element], str]:
-    """The elements, and the limit on how many run at a time as sbatch has it: `%2`, or nothing.
+    """The elements, and the limit of concurrent ones as sbatch writes it: `%2`, or nothing.
 
-    Reads the file. Raises SettingsError with `faults` and what is wrong with file and numbers.
+    Reads the file. Raises SettingsError with `diagnostics` and the errors of file and indices.
     """
     numbers, _, limit = (array or "").partition("%")
-    path = file_of(request)
+    path = file_of(command_line)
+    origin = f"{options.ARRAY.flag} {array}"
     if path is None:
-        chosen = _chosen(numbers, f"{options.ARRAY.flag} {array}", diagnostics)
-        lines, where = dict.fromkeys(chosen, ""), ""
+        lines = dict.fromkeys(_indices(numbers, origin, diagnostics), "")
     else:
-        lines, where = _lines(path, diagnostics), f"{path}:"
+        lines = _lines(path, diagnostics)
         if array is not None:
-            place = f"{options.ARRAY.flag} {array}"
-            wanted = _chosen(numbers, place, diagnostics)
+            wanted = _indices(numbers, origin, diagnostics)
             if missing := [number for number in wanted if number not in lines]:
-                raise SettingsError([*diagnostics, _no_line(path, missing[0], list(lines), place)])
+                raise SettingsError([*diagnostics, _no_line(path, missing[0], list(lines), origin)])
             lines = {number: lines[number] for number in wanted}
-    typed = of_run(request.typed)
+    shared = run_arguments(command_line.argv)
     elements = []
     for number, text in lines.items():
-        place = f"{where}{number}" if where else f"{options.ARRAY.flag} {array}"
-        words = _split(text, place, diagnostics)
-        if wrong := [word for word in words if word.partition("=")[0] in _OF_ALL]:
-            raise SettingsError([*diagnostics, _not_here(wrong[0], place)])
-        read = parser.read(["run", *typed, *words])
-        elements.append(Element(number, words, place, read))
+        where = origin if path is None else f"{path}:{number}"
+        arguments = _split(text, where, diagnostics)
+        if wrong := [a for a in arguments if a.partition("=")[0] in _OF_ALL]:
+            raise SettingsError([*diagnostics, _not_in_a_line(wrong[0], where)])
+        elements.append(Element(number, arguments, where, parse(RUN, [*shared, *arguments])))
     return elements, f"%{limit}" if limit else ""
 
 
-def line(words: Sequence[str]) -> str:
-    """Words as a line of the file that the job reads."""
-    return shlex.join(words)
+def line(arguments: Sequence[str]) -> str:
+    """Arguments as a line of the file that the job reads."""
+    return shlex.join(arguments)
 
 
 def indices(numbers: Sequence[int], limit: str) -> str:
@@ -87,101 +84,104 @@ def indices(numbers: Sequence[int], limit: str) -> str:
             parts[-1].append(number)
         else:
             parts.append([number])
-    said = [f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts]
-    return ",".join(said) + limit
+    texts = [f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts]
+    return ",".join(texts) + limit
 
 
-def warnings(request: Request, elements: Sequence[Element]) -> Iterator[Diagnostic]:
-    """That all elements would do the same."""
-    if file_of(request) is None and len(elements) > 1:
+def warnings(command_line: CommandLine, elements: Sequence[Element]) -> Iterator[Diagnostic]:
+    """A warning if all elements would train the same model."""
+    if file_of(command_line) is None and len(elements) > 1:
         yield Diagnostic(
-            f"{options.ARRAY.flag} without {options.SWEEP.flag}: {len(elements)} runs with the "
-            "same words, which train the same model",
-            where=f"{options.ARRAY.flag} {request.values[options.ARRAY.flag]}",
-            allowed=f"{options.SWEEP.flag} FILE with a line of further words for each",
+            f"{options.ARRAY.flag} without {options.SWEEP.flag}: all {len(elements)} runs have the "
+            "same arguments and train the same model",
+            where=f"{options.ARRAY.flag} {command_line.values[options.ARRAY.flag]}",
+            allowed=f"{options.SWEEP.flag} FILE with one line of further arguments per run",
             severity="warning",
         )
 
 
-def placed(fault: Diagnostic, element: Element) -> Diagnostic:
-    """A fault with the line that it is in."""
-    if not element.words or fault.severity != "error":
-        return fault
-    return replace(fault, where=": ".join(filter(None, (element.place, fault.where))))
+def located(diagnostic: Diagnostic, element: Element) -> Diagnostic:
+    """The diagnostic with the line that it is in, if the line caused it."""
+    if not element.arguments or diagnostic.severity != "error":
+        return diagnostic
+    return replace(diagnostic, where=": ".join(filter(None, (element.where, diagnostic.where))))
 
 
 def staged(element: Element) -> Diagnostic:
-    """That an element would be a chain of jobs."""
+    """The error of an element that would need several jobs."""
     return Diagnostic(
-        f"mode {STAGED} is a job for each stage, and an element of an array is one job",
-        where=element.place,
-        allowed=f"one stage in each, by  {STAGE.flag} NAME ; or  submit  without an array",
+        f"mode {STAGED} needs one job per stage, but an array element is a single job",
+        where=element.where,
+        allowed=f"one stage per element, with  {STAGE.flag} NAME ; or  submit  without an array",
     )
 
 
 def _lines(path: Path, diagnostics: Sequence[Diagnostic]) -> dict[int, str]:
-    """The lines that hold words, by number from 1; one that begins with `#` is a remark."""
-    place = f"{options.SWEEP.flag} {path}"
+    """The lines of arguments by number from 1, without comments (`#`) and empty lines."""
+    where = f"{options.SWEEP.flag} {path}"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        what = f"{path} cannot be read: {reason}"
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        message = f"cannot read {path}: {reason}"
         raise SettingsError(
-            [*diagnostics, Diagnostic(what, value=str(path), where=place)]
+            [*diagnostics, Diagnostic(message, value=str(path), where=where)]
         ) from error
     found = {
-        number: told
-        for number, told in enumerate(text.splitlines(), start=1)
-        if told.strip() and not told.lstrip().startswith("#")
+        number: content
+        for number, content in enumerate(text.splitlines(), start=1)
+        if content.strip() and not content.lstrip().startswith("#")
     }
     if not found:
-        what = f"{path} holds no line of words"
-        allowed = "a line for each run, such as  --lr 1e-3 --seed 1"
+        allowed = "one line of options per run, such as  --lr 1e-3 --seed 1"
         raise SettingsError(
-            [*diagnostics, Diagnostic(what, value=str(path), where=place, allowed=allowed)]
+            [
+                *diagnostics,
+                Diagnostic(f"{path} is empty", value=str(path), where=where, allowed=allowed),
+            ]
         )
     return found
 
 
-def _split(text: str, place: str, diagnostics: Sequence[Diagnostic]) -> list[str]:
+def _split(text: str, where: str, diagnostics: Sequence[Diagnostic]) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        what = f"a line of words cannot be read: {str(error).lower()}"
-        raise SettingsError([*diagnostics, Diagnostic(what, value=text, where=place)]) from error
+        message = f"cannot parse a line of options: {str(error).lower()}"
+        raise SettingsError([*diagnostics, Diagnostic(message, value=text, where=where)]) from error
 
 
-def _chosen(numbers: str, place: str, diagnostics: Sequence[Diagnostic]) -> list[int]:
-    """The numbers that a range such as `0-6:2,9` holds."""
+def _indices(numbers: str, where: str, diagnostics: Sequence[Diagnostic]) -> list[int]:
+    """The indices of a range such as `0-6:2,9`."""
     found: set[int] = set()
     for part in numbers.split(","):
         match = _PART.fullmatch(part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if match is None or last < first or last > _MOST:
-            what = f"{options.ARRAY.flag} {numbers!r} is not legal"
-            allowed = f"such as 1-8, 0-30:10, 1,4,7 or 1-8%2, up to {_MOST}"
+            message = f"invalid {options.ARRAY.flag} {numbers!r}"
+            allowed = f"a range: 1-8, 0-30:10, 1,4,7 or 1-8%2, up to {_MOST}"
             raise SettingsError(
-                [*diagnostics, Diagnostic(what, value=numbers, where=place, allowed=allowed)]
+                [*diagnostics, Diagnostic(message, value=numbers, where=where, allowed=allowed)]
             )
         found.update(range(first, last + 1, int(match[3] or 1)))
     return sorted(found)
 
 
-def _not_here(word: str, place: str) -> Diagnostic:
+def _not_in_a_line(argument: str, where: str) -> Diagnostic:
+    flag = argument.partition("=")[0]
     return Diagnostic(
-        f"{word.partition('=')[0]} is for all runs of an array, and not for one of them",
-        value=word,
-        where=f"{place}: {word}",
-        allowed="options of  run  in a line",
-        fix=f"submit {word.partition('=')[0]} …  on the command line",
+        f"{flag} applies to all runs of an array, not to one line",
+        value=argument,
+        where=f"{where}: {argument}",
+        allowed="options of  run",
+        fix=f"submit {flag} …  on the command line",
     )
 
 
-def _no_line(path: Path, number: int, lines: Sequence[int], place: str) -> Diagnostic:
+def _no_line(path: Path, number: int, lines: Sequence[int], where: str) -> Diagnostic:
     return Diagnostic(
-        f"{path} has no words for element {number}",
+        f"{path} has no line for element {number}",
         value=number,
-        where=place,
-        allowed=f"its lines {indices(lines, '')}",
+        where=where,
+        allowed=f"lines {indices(lines, '')}",
     )

@@ -27,7 +27,7 @@ from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.signals import answered
 from launcher.run_folder import run_folder
-from launcher.verify.stretch import Stretch
+from launcher.verify.interval import Stretch
 from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.commands.catalog import COMMANDS, DEFAULT
+from launcher.commands.catalog import COMMANDS
+from launcher.config.command_line import DEFAULT
 from tests.docs.pages import PATHS, ROOT, launcher_words, read
 from tests.launcher import saved_runs
 from tests.launcher.given import resolved

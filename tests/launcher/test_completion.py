@@ -6,13 +6,15 @@ import subprocess
 import pytest
 
 from launcher.__main__ import main
-from launcher.cli.completion import SCRIPTS
+from launcher.cli import completion
 from launcher.commands.catalog import COMMANDS
 
 BASH = """
 source "$1"
-COMP_LINE=$2 COMP_POINT=${#2}
-_gearshift
+read -ra COMP_WORDS <<<"$2"
+[[ $2 != *" " ]] || COMP_WORDS+=("")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE=$2 COMP_POINT=${#2}
+_shtab_gearshift
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 ZSH = """
@@ -37,7 +39,7 @@ def script(tmp_path):
 
     def write(shell: str):
         path = tmp_path / f"complete.{shell}"
-        path.write_text(SCRIPTS[shell]())
+        path.write_text(completion.script(shell))
         return path
 
     return write
@@ -143,9 +145,9 @@ def test_zsh_completes(script, line, found):
     assert found in ask("zsh", "-f", "-c", ZSH, "zsh", str(script("zsh")), line, found[-3:])
 
 
-@pytest.mark.parametrize("shell", SCRIPTS)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_option_and_command_is_completed(shell):
-    text = SCRIPTS[shell]()
+    text = completion.script(shell)
     for command in COMMANDS.values():
         assert command.name in text
         for option in command.options:
@@ -154,8 +156,4 @@ def test_every_option_and_command_is_completed(shell):
 
 def test_the_command_prints_the_script(capsys):
     assert main(["completion", "fish"]) == 0
-    assert capsys.readouterr().out == SCRIPTS["fish"]()
-
-
-def test_the_shells_of_the_command_are_those_there_are_scripts_for():
-    assert COMMANDS["completion"].words == tuple(SCRIPTS)
+    assert capsys.readouterr().out == completion.script("fish") + "\n"

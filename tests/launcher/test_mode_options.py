@@ -4,8 +4,8 @@ from itertools import permutations
 
 import pytest
 
-from launcher.cli.options import OPTIONS
 from launcher.cli.parser import read
+from launcher.config.options import OPTIONS
 from launcher.config.resolve import resolve
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER
@@ -16,7 +16,7 @@ SHORT = [option.mode for option in OPTIONS if option.mode]
 def settings(*words, machine=LAPTOP):
     request = read(words)
     assert not request.diagnostics
-    return resolve(request.words, machine).settings
+    return resolve(request.args, machine).settings
 
 
 def test_every_mode_that_has_a_short_name_is_one():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from launcher.__main__ import main
-from launcher.commands import task_template
+from launcher.commands.new_task import template
 from tests.runs.conftest import Program
 
 
@@ -24,7 +24,7 @@ def test_what_is_written_learns_as_it_is(here):
     done = program("new-task", "my_images")
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
-        "wrote my_images.py\nit trains as it is:  python -m launcher --model my_images:MyImages\n"
+        "wrote my_images.py\ntrain it:  python -m launcher --model my_images:MyImages\n"
     )
     done = program("--model", "my_images:MyImages", "--epochs", "4", "--out", "run")
     assert done.returncode == 0, done.stderr
@@ -34,7 +34,7 @@ def test_what_is_written_learns_as_it_is(here):
 
 
 def test_it_is_shorter_than_sixty_lines_and_of_our_width():
-    lines = task_template.text("MyImages").splitlines()
+    lines = template("MyImages").splitlines()
     assert len(lines) < 60
     assert max(map(len, lines)) <= 100
 

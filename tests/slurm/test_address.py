@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from slurm.address import reachable, resolve
-from slurm.environment import EnvironmentFault, Place
+from slurm.environment import InvalidEnvironment, RankEnvironment
 
-TWO_NODES = Place(1, 2, 0, 1, 1, "node1", 20000, "srun")
+TWO_NODES = RankEnvironment(1, 2, 0, 1, 1, "node1", 20000, "srun")
 STEP = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_JOB_NODELIST": "node[1-2]"}
 NAMES = {"node1": ["127.0.1.1"], "localhost": ["127.0.0.1"], "good": ["10.0.0.1"]}
 
@@ -18,7 +18,7 @@ def names(name: str) -> list[str]:
     return NAMES.get(name, [name] if name[0].isdigit() else [])
 
 
-def address(place: Place, environ: dict[str, str], told: str | None = None) -> str:
+def address(place: RankEnvironment, environ: dict[str, str], told: str | None = None) -> str:
     return reachable(place, environ, names, lambda _node: told).master_addr
 
 
@@ -27,7 +27,7 @@ def test_an_address_that_others_reach_stays():
 
 
 def test_one_node_of_srun_needs_no_name_at_all():
-    alone = Place(1, 2, 1, 2, 0, "unknown", 20000, "srun")
+    alone = RankEnvironment(1, 2, 1, 2, 0, "unknown", 20000, "srun")
     assert address(alone, STEP) == "127.0.0.1"
     assert address(replace(alone, master_addr="good"), {"MASTER_ADDR": "good"}) == "good"
 
@@ -72,7 +72,7 @@ def test_without_scontrol_the_node_of_the_batch_script_serves():
     ],
 )
 def test_an_address_that_no_other_node_reaches_is_refused(place, environ, said):
-    with pytest.raises(EnvironmentFault, match=said) as fault:
+    with pytest.raises(InvalidEnvironment, match=said) as fault:
         address(place, environ)
     assert "scontrol show node" in fault.value.allowed
 

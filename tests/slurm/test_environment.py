@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from slurm.environment import EnvironmentFault, Place, read_place
+from slurm.environment import (
+    Generation,
+    InvalidEnvironment,
+    RankEnvironment,
+    parse_generation,
+    read_generation,
+    read_rank_environment,
+)
 
 TORCHRUN = {
     "RANK": "5",
@@ -35,27 +42,29 @@ def without(variables: dict[str, str], *names: str) -> dict[str, str]:
 
 
 def test_a_process_started_by_hand_has_no_place():
-    assert read_place({"PATH": "/bin", "MASTER_ADDR": "node1"}) is None
+    assert read_rank_environment({"PATH": "/bin", "MASTER_ADDR": "node1"}) is None
 
 
 def test_torchrun_gives_a_place():
-    assert read_place(TORCHRUN) == Place(5, 8, 1, 4, 1, "node1", 29500, "torchrun")
+    assert read_rank_environment(TORCHRUN) == RankEnvironment(
+        5, 8, 1, 4, 1, "node1", 29500, "torchrun"
+    )
 
 
 def test_srun_gives_a_place_from_the_steps_own_numbers():
-    place = read_place(SRUN)
-    assert place == Place(
-        *(5, 7, 1, 3, 1, "node01", 20000 + 41234 % 12000, "srun"), meeting="41234.0.0"
+    place = read_rank_environment(SRUN)
+    assert place == RankEnvironment(
+        *(5, 7, 1, 3, 1, "node01", 20000 + 41234 % 12000, "srun"), rendezvous="41234.0.0"
     )
 
 
 def test_torchrun_inside_srun_goes_first():
-    assert read_place({**SRUN, **TORCHRUN}).source == "torchrun"
+    assert read_rank_environment({**SRUN, **TORCHRUN}).source == "torchrun"
 
 
 def test_a_place_survives_being_handed_to_torch():
-    place = read_place(SRUN)
-    again = read_place(place.variables())
+    place = read_rank_environment(SRUN)
+    again = read_rank_environment(place.variables())
     assert (again.rank, again.world_size, again.local_size) == (5, 7, 3)
     assert (again.master_addr, again.master_port) == ("node01", place.master_port)
 
@@ -63,15 +72,15 @@ def test_a_place_survives_being_handed_to_torch():
 def test_the_batch_script_of_a_job_is_no_rank():
     # Slurm sets these in the batch script itself, where no srun has run.
     batch = {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
-    assert read_place(batch) is None
+    assert read_rank_environment(batch) is None
 
 
 def test_a_step_of_one_task_is_no_world():
-    assert read_place({**SRUN, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert read_rank_environment({**SRUN, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) is None
 
 
 def test_the_address_a_person_exports_goes_before_the_node_list():
-    place = read_place({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4321"})
+    place = read_rank_environment({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4321"})
     assert (place.master_addr, place.master_port) == ("10.0.0.7", 4321)
 
 
@@ -86,16 +95,21 @@ def test_the_address_a_person_exports_goes_before_the_node_list():
     ],
 )
 def test_the_cpus_of_a_rank_are_those_that_slurm_gave_it(told, cpus):
-    assert read_place(SRUN | told).cpus == cpus
+    assert read_rank_environment(SRUN | told).cpus == cpus
 
 
 @pytest.mark.parametrize("other", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"])
 def test_two_jobs_two_steps_and_two_lives_of_a_job_meet_apart(other):
-    assert read_place(SRUN).meeting != read_place({**SRUN, other: "3"}).meeting
+    assert (
+        read_rank_environment(SRUN).rendezvous
+        != read_rank_environment({**SRUN, other: "3"}).rendezvous
+    )
 
 
 def test_a_port_is_below_those_that_systems_give_away():
-    places = [read_place({**SRUN, "SLURM_JOB_ID": str(job)}) for job in range(0, 90000, 977)]
+    places = [
+        read_rank_environment({**SRUN, "SLURM_JOB_ID": str(job)}) for job in range(0, 90000, 977)
+    ]
     assert all(20000 <= place.master_port < 32768 - 8 for place in places)
 
 
@@ -111,19 +125,24 @@ def test_a_port_is_below_those_that_systems_give_away():
     ],
 )
 def test_the_first_host_of_a_node_list(nodes, first):
-    assert read_place({**SRUN, "SLURM_STEP_NODELIST": nodes}).master_addr == first
+    assert read_rank_environment({**SRUN, "SLURM_STEP_NODELIST": nodes}).master_addr == first
 
 
 @pytest.mark.parametrize(
     ("counts", "node", "size"), [("4", 0, 4), ("4(x2),3", 1, 4), ("4(x2),3", 2, 3), ("1,4", 1, 4)]
 )
 def test_the_tasks_of_a_node(counts, node, size):
-    place = read_place({**SRUN, "SLURM_STEP_TASKS_PER_NODE": counts, "SLURM_NODEID": str(node)})
+    place = read_rank_environment(
+        {**SRUN, "SLURM_STEP_TASKS_PER_NODE": counts, "SLURM_NODEID": str(node)}
+    )
     assert place.local_size == size
 
 
 def test_two_steps_of_a_job_get_two_ports():
-    ports = {read_place({**SRUN, "SLURM_STEP_ID": str(step)}).master_port for step in range(20)}
+    ports = {
+        read_rank_environment({**SRUN, "SLURM_STEP_ID": str(step)}).master_port
+        for step in range(20)
+    }
     assert len(ports) == 20
 
 
@@ -132,8 +151,8 @@ def test_two_steps_of_a_job_get_two_ports():
     [
         ({"RANK": "0"}, "RANK=0 without WORLD_SIZE, LOCAL_RANK"),
         (without(TORCHRUN, "MASTER_PORT"), "without MASTER_PORT"),
-        ({**TORCHRUN, "RANK": "8"}, "RANK=8, WORLD_SIZE=8; RANK from 0 to 7"),
-        ({**TORCHRUN, "RANK": "x"}, "RANK=x; RANK as a whole number"),
+        ({**TORCHRUN, "RANK": "8"}, "RANK=8, WORLD_SIZE=8; RANK: 0 to 7"),
+        ({**TORCHRUN, "RANK": "x"}, "RANK=x; RANK: an integer"),
         ({**TORCHRUN, "RANK": "-1"}, "RANK=-1"),
         ({**TORCHRUN, "WORLD_SIZE": "0"}, "WORLD_SIZE=0"),
         ({**TORCHRUN, "LOCAL_RANK": "4"}, "LOCAL_RANK=4, LOCAL_WORLD_SIZE=4"),
@@ -151,8 +170,8 @@ def test_two_steps_of_a_job_get_two_ports():
     ],
 )
 def test_half_set_or_contradictory_variables_are_named(variables, named):
-    with pytest.raises(EnvironmentFault) as fault:
-        read_place(variables)
+    with pytest.raises(InvalidEnvironment) as fault:
+        read_rank_environment(variables)
     assert named in str(fault.value)
 
 
@@ -164,3 +183,59 @@ def test_reading_the_place_needs_the_standard_library_only():
     ).stdout
     assert "'slurm.environment'" in loaded
     assert "torch" not in loaded
+
+
+def test_without_a_job_script_there_is_no_generation():
+    assert read_generation({}) is None
+    assert read_generation({"GEARSHIFT_JOB": "", "SLURM_JOB_ID": "7"}) is None
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "0"}, Generation("12", 0)),
+        ({"GEARSHIFT_JOB": "12_3", "GEARSHIFT_GENERATION": "4"}, Generation("12_3", 4)),
+        (
+            {
+                "GEARSHIFT_JOB": "12",
+                "GEARSHIFT_GENERATION": "1",
+                "TORCHELASTIC_RESTART_COUNT": "2",
+            },
+            Generation("12", 1, 2),
+        ),
+    ],
+)
+def test_job_number_and_restart_are_read_and_survive_as_text(variables, expected):
+    assert read_generation(variables) == expected
+    assert parse_generation(str(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        ({"GEARSHIFT_JOB": "12"}, "GEARSHIFT_JOB=12 without GEARSHIFT_GENERATION"),
+        ({"GEARSHIFT_GENERATION": "1"}, "GEARSHIFT_GENERATION=1 without GEARSHIFT_JOB"),
+        ({"GEARSHIFT_JOB": "../x", "GEARSHIFT_GENERATION": "1"}, "GEARSHIFT_JOB=../x"),
+        ({"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "-1"}, "GEARSHIFT_GENERATION=-1"),
+        (
+            {"GEARSHIFT_JOB": "1", "GEARSHIFT_GENERATION": "1", "TORCHELASTIC_RESTART_COUNT": "x"},
+            "TORCHELASTIC_RESTART_COUNT=x",
+        ),
+    ],
+)
+def test_half_set_and_malformed_variables_are_named(variables, message):
+    with pytest.raises(InvalidEnvironment) as error:
+        read_generation(variables)
+    assert error.value.message == message
+
+
+def test_a_later_life_follows_an_earlier_one_of_the_same_job_only():
+    first, second, restarted = Generation("12", 0), Generation("12", 1), Generation("12", 0, 1)
+    assert second.follows(first) and restarted.follows(first) and second.follows(restarted)
+    assert not first.follows(second) and not first.follows(first)
+    assert not Generation("13", 5).follows(first)
+
+
+@pytest.mark.parametrize("text", ["", "12", "12.x", "4711@node1", "12.1.2.3"])
+def test_other_text_is_no_generation(text):
+    assert parse_generation(text) is None

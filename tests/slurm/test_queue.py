@@ -21,8 +21,8 @@ def programs(tmp_path, monkeypatch):
 
 def test_scontrol_is_asked_first(programs):
     programs.add("scontrol", (0, RUNNING, ""), (0, PENDING, ""))
-    assert queue.look("7") == State("RUNNING", "", "node[1-2]", 2)
-    assert queue.look("7") == State("PENDING", "BeginTime", "", 1)
+    assert queue.look_up("7") == State("RUNNING", "", "node[1-2]", 2)
+    assert queue.look_up("7") == State("PENDING", "BeginTime", "", 1)
     assert programs.calls("scontrol")[0]["words"] == ["show", "job", "-o", "7"]
 
 
@@ -37,13 +37,13 @@ def test_scontrol_is_asked_first(programs):
 def test_of_a_job_that_scontrol_has_forgotten_accounting_is_asked(programs, answer, state):
     programs.add("scontrol", GONE)
     programs.add("sacct", answer)
-    assert queue.look("7") == state
+    assert queue.look_up("7") == state
 
 
 def test_a_controller_that_is_away_is_no_job_that_is_gone(programs):
     programs.add("scontrol", (1, "", "Unable to contact slurm controller (connect failure)\n"))
     with pytest.raises(QueueError, match="Unable to contact"):
-        queue.look("7")
+        queue.look_up("7")
 
 
 def test_states_from_which_a_job_may_come_back_are_no_end():

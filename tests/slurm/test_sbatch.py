@@ -5,8 +5,7 @@ import os
 import pytest
 
 from slurm import sbatch
-from slurm.sbatch import SbatchError
-from slurm.sbatch_options import option_of
+from slurm.sbatch import SbatchError, option_of
 from tests.slurm.programs import programs_in_path
 
 
@@ -110,6 +109,6 @@ def test_what_sbatch_does_not_take_is_told_in_its_words(programs, tmp_path, answ
 
 def test_nothing_is_submitted_where_there_is_no_sbatch(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not sbatch.is_there()
+    assert not sbatch.is_available()
     with pytest.raises(SbatchError, match="cannot be run: No such file"):
         sbatch.test("", [], os.environ)

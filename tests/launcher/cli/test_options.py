@@ -3,10 +3,10 @@
 import importlib
 
 from launcher.base import exit_codes
-from launcher.cli.options import OPTIONS
 from launcher.commands.catalog import COMMANDS
 from launcher.config.leaves import leaves
 from launcher.config.names import names
+from launcher.config.options import OPTIONS
 from launcher.run_folder import run_folder
 
 

@@ -6,14 +6,14 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import render
-from launcher.cli.options import OPTIONS
 from launcher.cli.parser import read
+from launcher.config.options import OPTIONS
 
 
 def words(line: str):
-    request = read(line.split())
-    assert render(request.diagnostics) == ""
-    return request.words
+    command_line = read(line.split())
+    assert render(command_line.diagnostics) == ""
+    return command_line.args
 
 
 def diagnostics(line: str) -> str:
@@ -66,15 +66,15 @@ def test_a_value_may_follow_an_equals_sign_or_be_negative():
 
 
 def test_flags_that_are_no_settings():
-    request = read(["--dry-run", "--json", "--out", "here"])
-    assert request.flags == {"--dry-run", "--json"}
-    assert request.out == Path("here")
-    assert request.words.options == {}
+    command_line = read(["--dry-run", "--json", "--out", "here"])
+    assert command_line.flags == {"--dry-run", "--json"}
+    assert command_line.out == Path("here")
+    assert command_line.args.options == {}
 
 
 def test_explain_takes_a_key_among_the_options_of_run():
-    request = read(["explain", "--fast", "optim.lr", "--nproc", "2", "--out", "here"])
-    assert (request.command.name, request.word, request.words.mode) == (
+    command_line = read(["explain", "--fast", "optim.lr", "--nproc", "2", "--out", "here"])
+    assert (command_line.command.name, command_line.argument, command_line.args.mode) == (
         "explain",
         "optim.lr",
         "fast",
@@ -137,7 +137,7 @@ def test_a_list_needs_to_know_what():
 def test_help_is_printed(line, capsys):
     assert main(line.split()) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("python -m launcher")
+    assert printed.startswith("usage: python -m launcher")
     assert "--help" in printed
     assert max(map(len, printed.splitlines())) <= 100
 
@@ -160,13 +160,13 @@ def test_help_of_a_wrong_command_is_the_fault(capsys):
 
 
 def test_a_command_has_some_options_of_run_and_some_of_its_own():
-    request = read(["verify", "mine", "--engine", "ddp", "--nproc", "2", "--json"])
-    assert request.diagnostics == []
-    assert (request.word, request.words.engine) == ("mine", "ddp")
-    assert request.words.options == {"engine.nproc": ("--nproc", "2")}
-    assert request.flags == {"--json"}
+    command_line = read(["verify", "mine", "--engine", "ddp", "--nproc", "2", "--json"])
+    assert command_line.diagnostics == []
+    assert (command_line.argument, command_line.args.engine) == ("mine", "ddp")
+    assert command_line.args.options == {"engine.nproc": ("--nproc", "2")}
+    assert command_line.flags == {"--json"}
 
-    request = read(["export", "mine", "--format", "hf", "--checkpoint=best", "--out", "there"])
-    assert request.diagnostics == []
-    assert request.values == {"--format": "hf", "--checkpoint": "best"}
-    assert request.out == Path("there")
+    command_line = read(["export", "mine", "--format", "hf", "--checkpoint=best", "--out", "there"])
+    assert command_line.diagnostics == []
+    assert command_line.values == {"--format": "hf", "--checkpoint": "best"}
+    assert command_line.out == Path("there")

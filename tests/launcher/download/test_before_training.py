@@ -13,7 +13,7 @@ from launcher.config.resolved import CliArgs
 from launcher.download import before_training
 from launcher.run import prepare as start
 from launcher.run import start_plan
-from slurm.environment import Place
+from slurm.environment import RankEnvironment
 from tests.launcher.download.server import BODY, Answer
 
 
@@ -80,7 +80,9 @@ def test_a_dry_run_shows_what_would_be_fetched_and_fetches_nothing(server, here)
 
 
 def place(rank, machines):
-    return Place(rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun")
+    return RankEnvironment(
+        rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun"
+    )
 
 
 def test_of_ranks_on_one_machine_one_fetches_and_the_others_wait(server, capfd):

@@ -8,7 +8,7 @@ from launcher.config.resolved import CliArgs
 from launcher.run.job_generation import Life
 from launcher.run_folder import claim
 from launcher.run_folder import generations as lives
-from slurm.generation import Generation
+from slurm.environment import Generation
 from tests.launcher.given import resolved
 from tests.launcher.runs import saved
 

@@ -13,7 +13,7 @@ import pytest
 from engines.world import ProcessWorld, open_world
 from launcher.run_folder import claim, fence
 from launcher.run_folder.fenced_exit import FencedOff
-from slurm.generation import Generation
+from slurm.environment import Generation
 from tests.launcher.run_folder.paused import content, paused
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import state, whole

@@ -11,7 +11,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.run import rank
 from launcher.run_folder import lock
-from slurm.generation import Generation
+from slurm.environment import Generation
 from training.storage import StorageError
 
 HOLDER = """
@@ -103,7 +103,7 @@ FIRST, SECOND, OTHER = Generation("12", 0), Generation("12", 1), Generation("13"
 def lost(tmp_path):
     """A process of the first life of job 12 that holds the lock and cannot be reached."""
     program = HOLDER.replace("hold(Path(sys.argv[1]))", "hold(Path(sys.argv[1]), generation=FIRST)")
-    program = f"from slurm.generation import Generation\nFIRST = Generation('12', 0)\n{program}"
+    program = f"from slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}"
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path), "100"], stdout=subprocess.PIPE, text=True
     )

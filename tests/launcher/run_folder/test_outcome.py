@@ -4,7 +4,7 @@ import pytest
 
 from launcher.run.job_generation import Life
 from launcher.run_folder import outcome
-from slurm.generation import Generation
+from slurm.environment import Generation
 
 FIRST = Generation("12", 0)
 

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import CliArgs, Filled
+from launcher.config.resolved import CliArgs, ImpliedSetting
 from launcher.stages import pipeline
 from tests.launcher.stages.halves import halves
 
@@ -33,7 +33,7 @@ def prepared(here):
     """What words come to: a chain, or one run; a list of the faults where they are wrong."""
 
     def prepare(model=EEG, mode="staged", stage=None, out=None, **args):
-        filled = [Filled("stages", [stage], "--stage", f"--stage {stage}")] if stage else []
+        filled = [ImpliedSetting("stages", [stage], "--stage", f"--stage {stage}")] if stage else []
         given = CliArgs(model=model, mode=mode, filled=filled, **args)
         try:
             return pipeline.prepare(given, out and Path(out), [])

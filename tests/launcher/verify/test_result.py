@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.verify import proof
-from launcher.verify.proof import Conditions
-from launcher.verify.stretch import Stretch
+from launcher.verify import result
+from launcher.verify.interval import Stretch
+from launcher.verify.result import Conditions
 from tests.launcher.given import SERVER, resolved
 from tests.launcher.saved_runs import change_tensor, checkpoint, train
 from training.checkpoint.compare import Tolerance
@@ -42,7 +42,7 @@ def prove(run):
 
     def compared(again, engine="local", world_size=1, precision="fp32", notes=()):
         conditions = Conditions(Stretch(None, 4, 6), engine, world_size, precision)
-        return proof.prove(conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes)
+        return result.prove(conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes)
 
     return compared
 
@@ -60,7 +60,7 @@ def change_loss(folder, by):
 def test_the_same_is_identical(prove, again):
     found = prove(again, notes=["a note"])
     assert found.is_identical and found.agrees
-    assert proof.text(found) == (
+    assert result.text(found) == (
         "identical: 80 tensors, 2 steps\n"
         "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
         "  note     a note\n"
@@ -72,12 +72,12 @@ def test_a_tensor_that_differs_comes_before_a_line(prove, again):
     change_loss(again, 1.0)
     found = prove(again)
     assert not found.is_identical and not found.agrees
-    first, state, line, _ = proof.text(found).splitlines()
+    first, state, line, _ = result.text(found).splitlines()
     assert first.startswith(f"different: weight of {NORM}[5] is ")
     assert first.endswith(" in the run and 2.0 in the replay")
     assert state.startswith(f"  state    1 of 80 tensors differ, most weight of {NORM}: by 0.1")
     assert line.startswith("  line     loss of step 6 is ")
-    told = json.loads(encode(proof.as_json(found)))
+    told = json.loads(encode(result.as_json(found)))
     assert told["first_difference"]["index"] == [5]
     assert told["largest_difference"]["of"] == f"weight of {NORM}"
 
@@ -86,8 +86,8 @@ def test_a_line_alone_is_a_difference(prove, again):
     change_loss(again, 1e-12)
     found = prove(again)
     assert not found.agrees
-    assert proof.text(found).startswith("different: loss of step 6 is ")
-    assert proof.as_json(found)["first_difference"]["step"] == 6
+    assert result.text(found).startswith("different: loss of step 6 is ")
+    assert result.as_json(found)["first_difference"]["step"] == 6
 
 
 @pytest.mark.parametrize("other", [{"engine": "ddp"}, {"world_size": 2}])
@@ -97,7 +97,7 @@ def test_another_engine_or_number_of_processes_is_held_to_a_tolerance(prove, aga
     found = prove(again, **other)
     assert (found.is_identical, found.agrees) == (False, True)
     assert found.tolerance == Tolerance(1e-4, 1e-2)
-    first, state, _ = proof.text(found).splitlines()
+    first, state, _ = result.text(found).splitlines()
     assert first == "equal within 0.0001 (moments 0.01): 80 tensors, 2 steps"
     assert (
         state == f"  state    1 of 80 tensors differ, most weight of {NORM}: by 5e-05 of its norm"
@@ -121,25 +121,25 @@ def test_moments_may_be_farther_apart_than_the_weights_that_they_sum_up_to(prove
 def test_what_another_engine_gives_to_the_bit_is_identical(prove, again):
     found = prove(again, engine="ddp")
     assert found.is_identical
-    assert proof.text(found).startswith("identical: 80 tensors, 2 steps\n")
+    assert result.text(found).startswith("identical: 80 tensors, 2 steps\n")
 
 
 def test_other_versions_of_libraries_are_told(run, again):
     last = open_checkpoint(checkpoint(run, 6))
     last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
-    found = proof.prove(Conditions(Stretch(None, 4, 6), "local", 1, "fp32"), run, last, again, [])
+    found = result.prove(Conditions(Stretch(None, 4, 6), "local", 1, "fp32"), run, last, again, [])
     version = torch.__version__
     assert found.notes == [f"the checkpoint was written with torch 1.0, the replay with {version}"]
 
 
 def test_a_gpu_that_may_add_up_in_any_order_is_told():
     for machine, sets, count in ((SERVER, (), 1), (SERVER, ("train.deterministic=true",), 0)):
-        assert len(list(proof.chance(resolved(*sets, machine=machine)))) == count
-    assert list(proof.chance(resolved())) == []
+        assert len(list(result.chance(resolved(*sets, machine=machine)))) == count
+    assert list(result.chance(resolved())) == []
     told = "without train.deterministic, cuda adds up in any order"
-    assert list(proof.chance(resolved(machine=SERVER))) == [told]
+    assert list(result.chance(resolved(machine=SERVER))) == [told]
 
 
 def test_a_person_who_waits_is_told_for_what():
-    told = proof.announced(Conditions(Stretch(None, 4, 6), "ddp", 2, "fp32"))
+    told = result.announced(Conditions(Stretch(None, 4, 6), "ddp", 2, "fp32"))
     assert told == "replaying steps 4 to 6, ddp on 2 processes; the run folder is only read"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from launcher.submit import following
+from launcher.submit import follow as following
 from launcher.submit.jobs import Job, Run, Submission
 from tests.slurm.programs import programs_in_path
 from training.callbacks.base import EvalResult, TrainPlan

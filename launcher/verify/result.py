@@ -13,7 +13,7 @@ from training.checkpoint import manifest, retention
 
 if TYPE_CHECKING:
     from launcher.config.resolved import Resolved
-    from launcher.verify.stretch import Stretch
+    from launcher.verify.interval import Stretch
     from training.checkpoint import compare
     from training.checkpoint.compare import Tolerance
     from training.checkpoint.manifest import Manifest

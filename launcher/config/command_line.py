@@ -1,0 +1,339 @@
+"""A command line: the commands' record, the parsed arguments, and an error for each wrong one."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
+from launcher.config.options import BY_FLAG, HELP, OPTIONS, RESUME, STAGE, Option
+from launcher.config.resolved import STAGED, CliArgs, ImpliedSetting
+from slurm.sbatch import option_of
+
+DEFAULT = "run"
+"""The command of a command line that names none."""
+_NUMBER = re.compile(r"-[0-9.]")
+_ORDER = 999
+"""Sorts these errors after those of files and before those of single settings."""
+_EXAMPLES = {"RUN": "runs/NAME", "NAME": "my_task"}
+"""Example values of positional arguments."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the command line; its module is imported only when it runs."""
+
+    name: str
+    sentence: str
+    module: str
+    """Has `main(command_line) -> int`, the exit code."""
+    options: tuple[Option, ...]
+    argument: str | None = None
+    """The positional argument, as help shows it."""
+    choices: tuple[str, ...] = ()
+    """The valid values of the argument; empty: any value."""
+    allowed: str = ""
+    """Describes the valid values if `choices` is empty."""
+    requires_argument: bool = False
+    operand: str | None = None
+    """The second positional argument, as help shows it; required."""
+    without_operand: tuple[str, ...] = ()
+    """The `choices` that take no operand."""
+    passthrough: str | None = None
+    """The program that receives the options after `--`; None: `--` is not accepted."""
+
+    @property
+    def call(self) -> str:
+        """The command as a user types it."""
+        return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
+
+    def takes_operand(self, argument: str | None) -> bool:
+        """Whether an operand must follow `argument`."""
+        return self.operand is not None and argument not in self.without_operand
+
+
+RUN = Command(DEFAULT, "train a model; the default command", "launcher.commands.run", OPTIONS)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A parsed command line."""
+
+    command: Command
+    argument: str | None
+    """The RUN of resume, the KEY of explain, the WHAT of list, the SHELL of completion."""
+    args: CliArgs
+    flags: frozenset[str]
+    """Given options without a value that are not settings: --dry-run, --json, --schema, --help."""
+    out: Path | None
+    diagnostics: Sequence[Diagnostic]
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Values of options that only this command has, such as "--format": "hf"."""
+    operand: str | None = None
+    """The PATH of data check."""
+    passthrough: Sequence[str] = ()
+    """Options after `--`, for another program."""
+    argv: Sequence[str] = ()
+    """All arguments after the command's name, as typed."""
+
+
+def parse(command: Command, argv: Sequence[str]) -> CommandLine:
+    """Parse the arguments of `command`; all errors are in the result's `diagnostics`."""
+    diagnostics: list[Diagnostic] = []
+    arguments, passthrough = list(argv), []
+    if command.passthrough is not None and "--" in arguments:
+        index = arguments.index("--")
+        arguments, passthrough = arguments[:index], arguments[index + 1 :]
+    if "-h" in arguments or HELP.flag in arguments:
+        return CommandLine(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
+    parsed = _parse(command, _known(command, arguments, diagnostics), diagnostics)
+    return CommandLine(
+        command=command,
+        argument=parsed.argument,
+        args=_cli_args(command, parsed),
+        flags=frozenset(flag for flag in _plain_flags(command) if getattr(parsed, flag)),
+        out=Path(parsed.out) if getattr(parsed, "out", None) else None,
+        diagnostics=diagnostics,
+        values={
+            option.flag: value
+            for option in command.options
+            if _is_own(option) and (value := getattr(parsed, option.flag[2:], None))
+        },
+        operand=parsed.operand,
+        passthrough=passthrough,
+        argv=list(argv),
+    )
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    command: Command,
+    describe: Callable[[Option], str] = lambda option: "",
+) -> None:
+    """Add the arguments of `command` to `parser`; `describe` gives the help of an option."""
+    for dest, metavar in (("argument", command.argument), ("operand", command.operand)):
+        if metavar is not None:
+            parser.add_argument(dest, nargs="?", metavar=metavar, help=argparse.SUPPRESS)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in command.options:
+        group = groups.get(option.group) or parser.add_argument_group(option.group)
+        groups[option.group] = group
+        group.add_argument(option.flag, help=describe(option), **_argument(option))
+    group = groups.get(HELP.group) or parser.add_argument_group(HELP.group)
+    group.add_argument("-h", HELP.flag, action="store_true", help=describe(HELP))
+
+
+def _argument(option: Option) -> dict[str, Any]:
+    """The keyword arguments of argparse's add_argument for `option`."""
+    if option.mode is not None:
+        return {"dest": "mode", "action": "store_const", "const": (option.flag, option.mode)}
+    if option.metavar is None:
+        return {"dest": option.flag, "action": "store_true"}
+    if option.flag == "--mode":
+        return {"metavar": option.metavar, "type": lambda text: ("--mode", text)}
+    if option.repeats:
+        dest = option.flag[2:]
+        return {"metavar": option.metavar, "dest": dest, "action": "append", "default": []}
+    return {"metavar": option.metavar, "dest": option.key or option.flag[2:]}
+
+
+def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]) -> list[str]:
+    """`argv` without unknown options; each of them adds a diagnostic."""
+    flags = {option.flag: option for option in command.options}
+    known: list[str] = []
+    index = 0
+    while index < len(argv):
+        argument = argv[index]
+        index += 1
+        flag = argument.partition("=")[0]
+        following = argv[index] if index < len(argv) else None
+        if not argument.startswith("-") or argument == "-":
+            known.append(argument)
+        elif flag not in flags:
+            diagnostics.append(_unknown_option(command, argument, index))
+            if "=" not in argument and following is not None and not following.startswith("-"):
+                index += 1  # most likely its value
+        elif "=" not in argument and following is not None and _NUMBER.match(following):
+            known.append(f"{argument}={following}")  # argparse takes -1e-3 for an option
+            index += 1
+        else:
+            known.append(argument)
+    return known
+
+
+def _parse(
+    command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.set_defaults(argument=None, operand=None)
+    add_arguments(parser, command)
+    try:
+        parsed, surplus = parser.parse_known_intermixed_args(list(argv))
+    except argparse.ArgumentError as error:
+        diagnostics.append(_unreadable(command, error))
+        parsed, surplus = parser.parse_known_intermixed_args([])
+    if parsed.operand is not None and not command.takes_operand(parsed.argument):
+        surplus, parsed.operand = [parsed.operand, *surplus], None
+    diagnostics += [_unexpected(command, argument) for argument in surplus]
+    if parsed.argument is None and command.requires_argument:
+        diagnostics.append(_missing_argument(command))
+    elif parsed.argument and command.choices and parsed.argument not in command.choices:
+        diagnostics.append(_wrong_argument(command, parsed.argument))
+    elif command.takes_operand(parsed.argument) and parsed.operand is None:
+        diagnostics.append(_missing_operand(command))
+    return parsed
+
+
+def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
+    """The settings among the parsed arguments."""
+    stage = getattr(parsed, "stage", None)
+    of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED)
+    mode_option, mode = getattr(parsed, "mode", None) or of_stage
+    is_resume = command.name == "resume"
+    return CliArgs(
+        model=getattr(parsed, "model", None),
+        mode=mode,
+        mode_option=mode_option,
+        engine=getattr(parsed, "engine.name", None),
+        configs=[Path(path) for path in getattr(parsed, "config", ())],
+        sets=getattr(parsed, "set", ()),
+        options=dict(_short_options(command.options, vars(parsed))),
+        resume=parsed.argument if is_resume else getattr(parsed, "resume", None),
+        resume_option="resume" if is_resume else RESUME.flag,
+        reset=getattr(parsed, "reset", ()),
+        filled=_implied_by_stage(stage),
+        weights=getattr(parsed, "from", None),
+    )
+
+
+def _implied_by_stage(name: str | None) -> list[ImpliedSetting]:
+    if name is None:
+        return []
+    return [ImpliedSetting("stages", [name], STAGE.flag, f"{STAGE.flag} {name}")]
+
+
+def _short_options(
+    options: Sequence[Option], parsed: Mapping[str, Any]
+) -> list[tuple[str, tuple[str, str]]]:
+    found = []
+    for option in options:
+        if option.key is None or option.key in ("mode", "engine.name"):
+            continue
+        dest = option.flag[2:] if option.repeats else option.key
+        value: Any = parsed[option.flag if option.metavar is None else dest]
+        text = ",".join(value) if option.repeats else "true" if value is True else value
+        if value not in (None, False, []):
+            found.append((option.key, (option.flag, str(text))))
+    return found
+
+
+def _is_own(option: Option) -> bool:
+    """Whether `run` lacks the option, or only there it is a setting."""
+    shared = BY_FLAG.get(option.flag)
+    return shared is None or (shared.key is not None and option.key is None)
+
+
+def _plain_flags(command: Command) -> list[str]:
+    return [o.flag for o in command.options if o.metavar is None and not o.key and not o.mode]
+
+
+def _unknown_option(command: Command, argument: str, index: int) -> Diagnostic:
+    flag = argument.partition("=")[0]
+    flags = [option.flag for option in command.options] + [HELP.flag]
+    near = nearest_match(flag, flags)
+    theirs = option_of(argument) if command.passthrough is not None else None
+    if theirs is not None and f"--{theirs}" in flags:
+        near = f"--{theirs}"  # sbatch's letter for one of our options
+    elif theirs is not None:
+        return Diagnostic(
+            f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
+            value=argument,
+            where=f"command line: {argument}",
+            allowed=f"options of {command.passthrough} at the end, after  -- ",
+            fix=f"{command.call} … -- {argument}",
+            order=(_ORDER, index),
+        )
+    return Diagnostic(
+        f"unknown option '{flag}'",
+        value=flag,
+        where=f"command line: {argument}",
+        allowed=f"{len(flags)} options; see  {command.call} --help",
+        did_you_mean=near,
+        fix=near and f"{near}{_value(flag, argument, theirs)}",
+        order=(_ORDER, index),
+    )
+
+
+def _value(flag: str, argument: str, theirs: str | None) -> str:
+    """The value within the same argument, as our option takes it: `-N2`, `--nodse=2`."""
+    if theirs is not None and not argument.startswith("--"):
+        return f" {argument[2:]}".rstrip()
+    return argument[len(flag) :]
+
+
+def _unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
+    """The error of an option without its value, or with a value that it does not take."""
+    flag = error.argument_name or ""
+    option = next((option for option in command.options if option.flag == flag), None)
+    takes_value = option is not None and option.metavar is not None
+    return Diagnostic(
+        f"option '{flag}' needs a value" if takes_value else f"option '{flag}' takes no value",
+        where=f"command line: {flag}",
+        allowed=f"{flag} {option.metavar}" if option and takes_value else flag,
+        order=(_ORDER, 0),
+    )
+
+
+def _unexpected(command: Command, argument: str) -> Diagnostic:
+    """The error of an argument that belongs to no option."""
+    from launcher.config.names import names
+
+    kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]
+    fits = [option for option in kinds if argument in names(str(option.values))]
+    return Diagnostic(
+        f"unexpected argument '{argument}'",
+        value=argument,
+        where=f"command line: {argument}",
+        allowed=f"options; see  {command.call} --help",
+        did_you_mean=f"{fits[0].flag} {argument}" if fits else None,
+        order=(_ORDER, 0),
+    )
+
+
+def _missing_argument(command: Command) -> Diagnostic:
+    example = command.choices[0] if command.choices else _EXAMPLES.get(command.argument or "", "")
+    more = f" {command.operand}" if command.operand else ""
+    return Diagnostic(
+        f"{command.name} requires {command.argument}",
+        where=f"command line: {command.name}",
+        allowed=", ".join(command.choices) or command.allowed,
+        fix=f"{command.call} {example}{more}",
+        order=(_ORDER, 0),
+    )
+
+
+def _missing_operand(command: Command) -> Diagnostic:
+    call = f"{command.name} {command.choices[0]}"
+    return Diagnostic(
+        f"{call} requires {command.operand}",
+        where=f"command line: {call}",
+        allowed=f"{PROGRAM} {call} {command.operand}",
+        order=(_ORDER, 0),
+    )
+
+
+def _wrong_argument(command: Command, argument: str) -> Diagnostic:
+    near = nearest_match(argument, command.choices)
+    return Diagnostic(
+        f"unknown {command.argument} {argument!r}",
+        value=argument,
+        where=f"command line: {command.name} {argument}",
+        allowed=", ".join(command.choices),
+        did_you_mean=near,
+        fix=f"{command.call} {near or command.choices[0]}",
+        order=(_ORDER, 0),
+    )

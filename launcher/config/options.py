@@ -1,0 +1,194 @@
+"""The command line options of a run: one table for parsing, help, completion and errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Values = Literal[
+    "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
+]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. The help of an option that sets a setting is the setting's description."""
+
+    flag: str
+    group: str
+    metavar: str | None = None
+    """None: the option takes no value."""
+    key: str | None = None
+    """The setting that it sets."""
+    sentence: str = ""
+    """Help of an option without a setting."""
+    mode: str | None = None
+    """The mode that it selects."""
+    repeats: bool = False
+    values: Values | None = None
+    """The kind of values for completion."""
+
+
+MODEL = "model, data and mode"
+TRAINING = "training"
+HARDWARE = "hardware"
+SETTINGS = "all other settings"
+RESUMING = "resume"
+OUTPUT = "output"
+
+OPTIONS = (
+    Option(
+        "--model",
+        MODEL,
+        "FAMILY[:SIZE]",
+        sentence="Model family and size, see `list models`; or a custom task, "
+        "package.module:Class[:SIZE], see `new-task`.",
+        values="models",
+    ),
+    Option("--data", MODEL, "PATH", "data.path", values="paths"),
+    Option("--continuous-learning", MODEL, key="continual.enabled"),
+    Option("--max-hours", MODEL, "N", "continual.max_hours"),
+    Option("--download-data", MODEL, key="download.fetch"),
+    Option("--mode", MODEL, "MODE", "mode", values="modes"),
+    *(
+        Option(f"--{mode}", MODEL, sentence=f"Short for --mode {mode}.", mode=mode)
+        for mode in ("lite", "resource-efficient", "fast", "ultra-fast", "benchmark")
+    ),
+    Option(
+        "--stage",
+        MODEL,
+        "NAME",
+        sentence="Train this stage only, in mode staged; see `list models`.",
+        values="stages",
+    ),
+    Option(
+        "--from",
+        MODEL,
+        "RUN",
+        sentence="Initialize the weights of the stage from a run, a staged run, a checkpoint, an "
+        "export or a safetensors file.",
+        values="paths",
+    ),
+    Option("--epochs", TRAINING, "N", "train.epochs"),
+    Option("--max-steps", TRAINING, "N", "train.max_steps"),
+    Option("--batch-size", TRAINING, "N", "train.micro_batch"),
+    Option("--seq-len", TRAINING, "N", "data.seq_len"),
+    Option("--lr", TRAINING, "X", "optim.lr"),
+    Option("--seed", TRAINING, "N", "train.seed"),
+    Option("--num-workers", TRAINING, "N", "loader.workers"),
+    Option("--engine", HARDWARE, "ENGINE", "engine.name", values="engines"),
+    Option("--nproc", HARDWARE, "N", "engine.nproc"),
+    Option("--max-restarts", HARDWARE, "N", "engine.max_restarts"),
+    Option("--precision", HARDWARE, "NAME", "precision"),
+    Option("--deterministic", HARDWARE, key="train.deterministic"),
+    Option("--debug", HARDWARE, key="train.debug"),
+    Option(
+        "--config",
+        SETTINGS,
+        "FILE",
+        sentence="Read settings from a YAML or JSON file; a later file overrides an earlier one.",
+        repeats=True,
+        values="files",
+    ),
+    Option(
+        "--set",
+        SETTINGS,
+        "KEY=VALUE",
+        sentence="Set one setting by its dotted key: optim.betas='[0.9, 0.99]'; see `explain`.",
+        repeats=True,
+        values="keys",
+    ),
+    Option("--ds-config", SETTINGS, "FILE", "engine.ds_config", values="files"),
+    Option(
+        "--resume",
+        RESUMING,
+        "auto|DIR|STEP",
+        sentence="Resume the newest run of this model (auto), a run folder or checkpoint, or the "
+        "newest run at a step.",
+        values="folders",
+    ),
+    Option(
+        "--reset",
+        RESUMING,
+        "PART",
+        sentence="State to reinitialize instead of restoring: optimizer, schedule or data.",
+        repeats=True,
+        values="parts",
+    ),
+    Option(
+        "--out",
+        OUTPUT,
+        "DIR",
+        sentence="Run folder. Default: runs/<model>-<mode>-<engine>-<time>.",
+        values="folders",
+    ),
+    Option("--track", OUTPUT, "NAME[:PROJECT]", "track", repeats=True, values="trackers"),
+    Option(
+        "--dry-run",
+        OUTPUT,
+        sentence="Show the resolved settings and the plan; start and write nothing.",
+    ),
+    Option("--json", OUTPUT, sentence="Print JSON instead of text."),
+)
+BY_FLAG = {option.flag: option for option in OPTIONS}
+JSON = BY_FLAG["--json"]
+RESUME = BY_FLAG["--resume"]
+STAGE = BY_FLAG["--stage"]
+FROM = BY_FLAG["--from"]
+# `compare` has its own form of the first three; continual learning has no end to compare.
+_NOT_COMPARED = ("--mode", "--engine", "--epochs", "--continuous-learning", "--max-hours")
+_SHARED = ("--model", "--config", "--set", "--dry-run")
+COMPARISON = "comparison"
+COMPARE = (
+    Option(
+        "--modes",
+        COMPARISON,
+        "A,B,C",
+        sentence="Modes to compare. Mode default is always included: promises are ratios to it.",
+        values="modes",
+    ),
+    Option(
+        "--engines",
+        COMPARISON,
+        "A,B",
+        sentence="Engines to compare; each mode runs under each engine. Default: the engine of run.",
+        values="engines",
+    ),
+    Option(
+        "--steps",
+        COMPARISON,
+        "N",
+        sentence="Take N steps of each mode's schedule and extrapolate longer times.",
+    ),
+    Option(
+        "--epochs",
+        COMPARISON,
+        "X",
+        sentence="Take X epochs of each mode's schedule and extrapolate longer times.",
+    ),
+    Option(
+        "--until",
+        COMPARISON,
+        "METRIC=X",
+        sentence="Train until an evaluation reaches the value, such as val_macro_f1=0.6, and compare "
+        "the times. For metrics without a goal: 'METRIC>=X' or 'METRIC<=X'.",
+    ),
+    Option(
+        "--repeat",
+        COMPARISON,
+        "R",
+        sentence="Repeat each run R times, interleaved. Default: 1.",
+    ),
+    *(o for o in OPTIONS if o.flag in _SHARED or (o.key and o.flag not in _NOT_COMPARED)),
+    Option(
+        "--out",
+        OUTPUT,
+        "DIR",
+        sentence="Folder for the runs, compare.json and compare.html. Default: "
+        "runs/compare-<model>-<time>.",
+        values="folders",
+    ),
+    JSON,
+)
+SCHEMA = Option("--schema", OUTPUT, sentence="Print the JSON schema of the settings and exit.")
+HELP = Option("--help", OUTPUT, sentence="Print this help and exit.")

@@ -1,0 +1,216 @@
+"""The Slurm resources that a submission requests: sbatch options, nodes and ranks."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from launcher.base import environment
+from launcher.base.diagnostics import Diagnostic
+from launcher.config.command_line import CommandLine
+from launcher.config.machine import Machine
+from launcher.submit import options
+from slurm import sbatch, site
+from slurm.environment import RankEnvironment
+
+FOLDER = environment.ROOT / "slurm"
+"""The folder of job.sh and of the site file."""
+RANKS = "GEARSHIFT_RANKS_PER_NODE"
+_PYTHON = ("GEARSHIFT_PYTHON", "GEARSHIFT_CONTAINER")
+"""Either selects the Python of the job."""
+_LAUNCH = "GEARSHIFT_LAUNCH"
+_TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
+_NODES = re.compile(r"([1-9]\d*)(?:-([1-9]\d*))?")
+_GPUS = re.compile(r"(?:[A-Za-z][\w.-]*:)?([1-9]\d*)")
+_GPUS_OF_GRES = re.compile(r"(?:^|,)(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?:[:=](\d+))?(?=,|\(|$)")
+_RESERVED = ("chdir", "error", "open-mode", "output", "parsable", "test-only", "wait", "wrap")
+"""Options of sbatch that submit sets itself, or that would change how it works."""
+_FORMATS = {
+    options.NODES.flag: ("1, 2, … or MIN-MAX", _NODES),
+    options.GPUS.flag: ("1, 2, … or TYPE:N", _GPUS),
+    options.RANKS.flag: ("1, 2, …", re.compile(r"[1-9]\d*")),
+    options.CPUS.flag: ("1, 2, …", re.compile(r"[1-9]\d*")),
+    options.TIME.flag: ("MINUTES, MM:SS, H:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS", _TIME),
+    options.ARRAY.flag: ("a range: 1-8, 0-30:10, 1,4,7 or 1-8%2", re.compile(r"[\d,:%-]*\d")),
+}
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The resources that a job requests, as far as they are known before it starts."""
+
+    header: Mapping[str, str | None]
+    """sbatch options of the job script, without dashes."""
+    passthrough: Sequence[str]
+    """Further sbatch options, as typed after `--`."""
+    nodes: range
+    """The numbers of nodes that the job may get."""
+    ranks: int
+    """Per node."""
+    gpus: int
+    """Per node."""
+    cpus: int | None
+    """Per rank; None: not specified."""
+    is_torchrun: bool
+    array: str | None = None
+
+    def machine(self, here: Machine) -> Machine:
+        """A node of the job, assumed to equal `here` otherwise."""
+        cores = here.cores if self.cpus is None else self.cpus * self.ranks
+        if not self.gpus:
+            return replace(here, cores=cores)
+        return replace(here, cores=cores, gpus=self.gpus, device="cuda")
+
+    def rank_environments(self) -> list[RankEnvironment | None]:
+        """Rank 0 of each world that the job may get; None: a single process without a world."""
+        return [self._rank_0(nodes * self.ranks) for nodes in self.nodes]
+
+    def _rank_0(self, size: int) -> RankEnvironment | None:
+        if size == 1 and not self.is_torchrun:
+            return None
+        return RankEnvironment(
+            rank=0,
+            world_size=size,
+            local_rank=0,
+            local_size=self.ranks,
+            node=0,
+            master_addr="",
+            master_port=0,
+            source="torchrun" if self.is_torchrun else "srun",
+        )
+
+
+def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation:
+    """The allocation that the options and the site file request; errors join `diagnostics`.
+
+    Runs the site file in a subshell.
+    """
+    environ = _site(environment.variables(), diagnostics)
+    values = {
+        flag: text
+        for flag, text in command_line.values.items()
+        if _is_valid(flag, text, diagnostics)
+    }
+    diagnostics += _misplaced(command_line.passthrough)
+    header = sbatch.header(environ)
+    header.update({o.flag[2:]: values[o.flag] for o in options.SBATCH if o.flag in values})
+    header.setdefault("nodes", "1")
+    array = header.pop("array", None)
+    gpus = _gpus(header, command_line.passthrough)
+    cpus = values.get(options.CPUS.flag)
+    ranks = values.get(options.RANKS.flag) or environ.get(RANKS, "")
+    count = int(ranks) if re.fullmatch(r"[1-9]\d*", ranks) else gpus or 1
+    # sbatch takes the script for one task per node, and each rank needs at least one CPU. With
+    # GPUs, the site's defaults decide how many CPUs go with each.
+    if cpus is not None or (count > 1 and not gpus and "cpus-per-task" not in header):
+        header["cpus-per-task"] = str(int(cpus or 1) * count)
+    is_torchrun = options.TORCHRUN.flag in command_line.flags or environ.get(_LAUNCH) == "torchrun"
+    if exported := _exported(values, is_torchrun, environ):
+        header["export"] = ",".join([header.get("export") or "ALL", *exported])
+    nodes = _NODES.fullmatch(header["nodes"] or "")
+    least, most = (int(nodes[1]), int(nodes[2] or nodes[1])) if nodes else (1, 1)
+    return Allocation(
+        header=header,
+        passthrough=command_line.passthrough,
+        nodes=range(least, max(least, most) + 1),
+        ranks=count,
+        gpus=gpus,
+        cpus=int(cpus) if cpus else None,
+        is_torchrun=is_torchrun,
+        array=array,
+    )
+
+
+def _site(environ: Mapping[str, str], diagnostics: list[Diagnostic]) -> Mapping[str, str]:
+    """The environment after the site file; without the variables of a job that we run in."""
+    outside = dict(environ) if "SLURM_JOB_ID" not in environ else sbatch.environment(environ)
+    path = site.find(environ, FOLDER)
+    if path is None:
+        return outside
+    try:
+        return {site.VARIABLE: str(path), **site.read(path, outside)}
+    except site.SiteError as error:
+        reason, _, output = str(error).partition("\n")
+        diagnostics.append(
+            Diagnostic(
+                f"site file {path} failed: {reason}" + "".join(f"\n{output}" if output else ""),
+                value=str(path),
+                where=f"{site.VARIABLE}={path}" if site.VARIABLE in environ else str(path),
+                allowed="shell settings whose last command succeeds; see slurm/site.example.sh",
+            )
+        )
+        return outside
+
+
+def _is_valid(flag: str, text: str, diagnostics: list[Diagnostic]) -> bool:
+    allowed = _FORMATS.get(flag)
+    if allowed is None and text.strip() and "\n" not in text:
+        return True
+    if allowed is not None and allowed[1].fullmatch(text) and not _is_reversed(flag, text):
+        return True
+    diagnostics.append(
+        Diagnostic(
+            f"invalid {flag} {text!r}",
+            key=flag,
+            value=text,
+            where=f"command line: {flag} {text}",
+            allowed=allowed[0] if allowed else "text on one line",
+        )
+    )
+    return False
+
+
+def _is_reversed(flag: str, text: str) -> bool:
+    """Whether it is a range of nodes that ends below its start."""
+    match = _NODES.fullmatch(text) if flag == options.NODES.flag else None
+    return bool(match and match[2] and int(match[2]) < int(match[1]))
+
+
+def _misplaced(passthrough: Sequence[str]) -> list[Diagnostic]:
+    """An error for each option after `--` that submit must set or see."""
+    ours = {option.flag[2:] for option in options.SBATCH}
+    diagnostics = []
+    for argument in passthrough:
+        name = sbatch.option_of(argument)
+        if name in ours:
+            message = f"{argument} must precede -- : submit reads it"
+            allowed, fix = "before  -- ", f"--{name}  before  -- "
+        elif name in _RESERVED:
+            message, allowed, fix = f"submit sets {argument} itself", "other sbatch options", None
+        else:
+            continue
+        where = f"command line: -- … {argument}"
+        diagnostics.append(
+            Diagnostic(message, value=argument, where=where, allowed=allowed, fix=fix)
+        )
+    return diagnostics
+
+
+def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
+    """GPUs per node, if they are requested per node."""
+    if match := _GPUS.fullmatch(header.get("gpus-per-node") or ""):
+        return int(match[1])
+    # `--gres gpu:2` may be two arguments.
+    joined = [*passthrough, *(f"{name}={value}" for name, value in pairwise(passthrough))]
+    pairs = [o.partition("=") for o in [f"--gres={header.get('gres') or ''}", *joined]]
+    found = [_GPUS_OF_GRES.search(value) for name, _, value in pairs if name == "--gres"]
+    return max((int(match[1] or 1) for match in found if match), default=0)
+
+
+def _exported(
+    values: Mapping[str, str], is_torchrun: bool, environ: Mapping[str, str]
+) -> list[str]:
+    """Environment variables of the job, `NAME=VALUE`."""
+    found = {}
+    if options.RANKS.flag in values:
+        found[RANKS] = values[options.RANKS.flag]
+    if is_torchrun:
+        found[_LAUNCH] = "torchrun"
+    # Unless the site selects one, the job uses this Python.
+    if not any(environ.get(name) for name in (*_PYTHON, site.VARIABLE)):
+        found[_PYTHON[0]] = str(Path(sys.executable).absolute())
+    return [f"{name}={value}" for name, value in found.items()]
