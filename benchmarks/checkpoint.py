@@ -86,7 +86,7 @@ def take_part(options: argparse.Namespace) -> None:
         for step in range(1, SAVES + 1):
             begin = time.perf_counter()
             blocked.append(seconds(lambda step=step: way.save(step)))  # type: ignore[misc]
-            way.finish()
+            way.settle()
             disk.append(time.perf_counter() - begin)
     figures = {
         "first": blocked[0],

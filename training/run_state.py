@@ -131,7 +131,7 @@ class Run:
             self._fail_nonfinite()
             return units, Action.NOTHING
         if agreed & _SAVED:
-            self._saves.finish()
+            self._saves.settle()
         asked = Action(agreed & ~_SAVED)
         self._ending = ending.asked_for(asked)
         if self._ending and self._ending.is_resumable and not self._saves.on_signal:
@@ -211,7 +211,7 @@ class Run:
                 self.save()
         else:
             self._complete()
-        self._saves.finish()
+        self._saves.settle()
         how = self._ending or ending.reached(self.step, self._budget.total_steps)
         return self._end(how, self._peaks.agreed(self._engine.world))
 

@@ -101,7 +101,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     saver = _saver(settings, train_plan, folder, world, door)
     run = Run(settings, train_plan, callbacks, judged, saver, kept, before, peaks, forgetting)
     late_checks.check(resolved, train_plan, settings, speaks=world.rank == 0)
-    continuation.finish(job, folder, before, world, door)
+    continuation.settle(job, folder, before, world, door)
     batches = Batches(samples, order, train_plan, world, settings.loader, watch)
     return train(task, engine, module, batches, run)
 

@@ -63,7 +63,7 @@ def commit(draft: Draft, signals: Signals) -> None:
     sync(made)
     final = retention.publish(draft.run, whole.step, draft.door)
     try:
-        retention.finish(draft.run, final, draft.keep, draft.door)
+        retention.settle(draft.run, final, draft.keep, draft.door)
     except OSError as fault:
         raise CheckpointError(
             f"{final} is whole, but its links or older checkpoints cannot be changed: {fault}"

@@ -51,14 +51,14 @@ class Saves:
         verdict: Verdict | None,
     ) -> None:
         """Save `state` as that of `step`. Raises CheckpointError where a run needs every save."""
-        self.finish()
+        self.settle()
         self.at = step
         try:
             self._saver.save(step, state, facts, periodic, verdict)
         except CheckpointError as fault:
             self._failed(fault)
         if not self._in_background:
-            self.finish()
+            self.settle()
 
     def settle(self) -> None:
         """Wait until what was written is on disk. Raises CheckpointError as `write` does."""
@@ -80,7 +80,7 @@ class Saves:
         """
         if not self._loads_best or best is None or best["step"] == step:
             return
-        self.finish()
+        self.settle()
         try:
             checkpoint = self._saver.checkpoint(best["step"])
         except CheckpointError as fault:

@@ -63,7 +63,7 @@ def test_a_save_is_told_of_when_it_is_on_disk(saver, listener):
     assert (kept.at, listener.saves, kept.has_news) == (3, [], False)
     saver.ends = Path("checkpoints/step-00000003")
     assert kept.has_news
-    kept.finish()
+    kept.settle()
     assert listener.saves == [3]
 
 
@@ -88,7 +88,7 @@ def test_a_save_that_failed_in_the_background_ends_the_run(saver, listener):
     write(kept, 3)
     saver.ends = CheckpointError(FULL)
     with pytest.raises(CheckpointError, match="no space left"):
-        kept.finish()
+        kept.settle()
 
 
 def test_it_is_a_warning_where_the_run_can_do_without(saver, listener):
