@@ -17,7 +17,7 @@ from engines.world import ProcessWorld, RankInfo
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 
 class Way(Protocol):
@@ -40,7 +40,7 @@ class Ours:
         world = ProcessWorld(RankInfo(), torch.device("cpu"), 600.0)
         self.engine = _local(work, world)
         self.folder = folder
-        self.saver = Saver(folder, world, "local", Keep(1, 1, None), in_background)
+        self.saver = CheckpointWriter(folder, world, "local", Keep(1, 1, None), in_background)
 
     def save(self, step: int) -> None:
         self.saver.save(step, self.engine.state(), {"samples": step}, True, None)

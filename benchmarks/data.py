@@ -27,11 +27,11 @@ from launcher.config.machine import look
 from launcher.config.resolve import resolve
 from launcher.config.resolved import CliArgs
 from launcher.config.task_class import task_class
-from models.base import Context, Paced, Task
+from models.base import Context, Task, TracksProgress
+from training.accumulate import by_term
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples
 from training.seeds import seed_weights
-from training.units import by_term
 
 PACKAGES = ("torch", "numpy", "h5py", "mne", "pillow")
 MICRO_BATCH = 4
@@ -152,8 +152,8 @@ class _Training:
 
     def __init__(self, task: Task, batches: Sequence[MicroBatch]) -> None:
         self.task, self.batches, self.at = task, batches, 0
-        if isinstance(task, Paced):
-            task.pace(1.0, 1.0)  # every term of the loss counts
+        if isinstance(task, TracksProgress):
+            task.set_progress(1.0, 1.0)  # every term of the loss counts
         seed_weights(0)
         self.model = task.build().train()
         trained = [p for p in self.model.parameters() if p.requires_grad]

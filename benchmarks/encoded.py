@@ -30,20 +30,19 @@ from launcher.config.machine import look
 from launcher.config.resolve import resolve
 from launcher.config.resolved import CliArgs
 from launcher.config.task_class import task_class
-from models.base import Context, Encodes, Task
-from training.accumulate import accumulate
+from models.base import Context, HasFrozenEncoder, Task
+from training.accumulate import accumulate, total_units
 from training.data import feature_cache
 from training.data.samples import MicroBatch, Samples
 from training.optim import optimizer
 from training.seeds import seed_weights
-from training.units import added
 
 PACKAGES = ("torch", "transformers")
 SETTINGS = (
     "model.freeze_encoder=true",
     "memory.activation_checkpointing=full",
     "optim.name=adafactor",
-    "encodings.cache=on",
+    "feature_cache.mode=on",
     "data.path=embedded:reading-small",
     "data.fraction=0.02",
     "eval.share=0.2",
@@ -68,7 +67,7 @@ class Subject:
         """Time of one step."""
         begin = time.perf_counter()
         batches = self.batches[way]
-        units = added(batch.weight for batch in batches)
+        units = total_units(batch.num_units for batch in batches)
         accumulate(self.task, self.engine, self.module, batches, units)
         self.engine.step()
         return time.perf_counter() - begin
@@ -91,11 +90,11 @@ def subject(model: str, folder: Path) -> tuple[Subject, float]:
     module.train()
     size = resolved.batching.global_batch
     batches = _steps(task, RUNS, size)
-    assert isinstance(task, Encodes)
+    assert isinstance(task, HasFrozenEncoder)
     inputs = sum(len(task.encoder_inputs(split)) for split in ("train", "val"))
     begin = time.perf_counter()
     place = feature_cache.Place(folder, {"precision": settings.precision})
-    feature_cache.use(task, built, module, engine, settings.encodings, place, print)
+    feature_cache.use(task, built, module, engine, settings.feature_cache, place, print)
     each = (time.perf_counter() - begin) / inputs
     return Subject(task, engine, module, batches | _steps(task, READ, size)), each
 

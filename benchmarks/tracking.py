@@ -18,11 +18,11 @@ from pathlib import Path
 
 from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.startup import seconds_until_line
-from training.about import About
-from training.callbacks.base import Callback, Outcome, StepMetrics, TrainPlan
+from training.callbacks.base import Callback, Outcome, RunInfo, StepMetrics
 from training.logging.metrics import MetricsWriter
 from training.trackers.base import TrackedRun, build_trackers
 from training.trackers.settings import Tracking
+from training.train_plan import TrainPlan
 
 PACKAGES = ("torch", "wandb")
 WITHOUT, WITH = "not tracked", "--track wandb"
@@ -41,7 +41,7 @@ def first_step(size: str, folder: Path, track: bool) -> float:
 def logged_step(folder: Path, track: bool) -> float:
     """Seconds of one logged step in all hooks that write metrics, as a mean over STEPS."""
     folder.mkdir()
-    about = About("language:tiny", "default", "local", "cpu", "fp32", 1, folder)
+    about = RunInfo("language:tiny", "default", "local", "cpu", "fp32", 1, folder)
     tracked = TrackedRun(
         folder, {}, {}, about, Tracking(), lambda kind, facts: None, lambda kind, text: None, ""
     )

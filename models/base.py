@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 Batch = Mapping[str, Any]
-Weight = int | Mapping[str, int]
+NumUnits = int | Mapping[str, int]
 """Units; or units by term, where a loss is a sum of means over units of different kinds."""
 SplitName = Literal["train", "val", "test"]
 
@@ -80,9 +80,9 @@ class Context:
     """The run folder: a tokenizer or a split may be kept here; None: keep nothing."""
     device: torch.device
     attention: str = "auto"
-    data_anew: bool = False
+    reset_data: bool = False
     """The data may be other than what the run folder keeps of it, which is then replaced."""
-    earlier: Mapping[str, SplitName] | None = None
+    earlier_splits: Mapping[str, SplitName] | None = None
     """Of data that joins a run which learnt before: the side that groups were on until now, where
     they stay; None: this is the data that a run begins with."""
 
@@ -129,7 +129,7 @@ class Task(Protocol):
     def collate(self, samples: Sequence[Any]) -> Batch:
         """One batch from samples; never empty."""
 
-    def num_units(self, batch: Batch) -> Weight:
+    def num_units(self, batch: Batch) -> NumUnits:
         """How many units `batch` holds; known before the forward pass, may be 0.
 
         By term always the same names in one order; the first one counts the run's units.
@@ -159,18 +159,18 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Paced(Protocol):
+class TracksProgress(Protocol):
     """What a task has beside the rest of Task, whose loss changes as the run goes on."""
 
-    def pace(self, epoch: float, epochs: float) -> None:
+    def set_progress(self, epoch: float, epochs: float) -> None:
         """The next step begins after `epoch` of `epochs` passes over the data."""
 
 
 @runtime_checkable
-class Joining(Protocol):
+class ContinualTask(Protocol):
     """What a task has beside the rest of Task, whose data may join what a run learnt before."""
 
-    def join(self, first: Any) -> None:
+    def continue_from(self, first: Any) -> None:
         """After setup: learn and judge as `first` does, the task that the model was built by.
 
         Raises DataError where the data is of another kind than that of `first`.
@@ -189,15 +189,15 @@ class EncoderInputs(Protocol):
         """The inputs of these numbers, put together. Raises DataError."""
 
 
-class Encodings(Protocol):
+class CachedFeatures(Protocol):
     """What the encoder made of the inputs of a split; can be sent to other processes."""
 
     def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
-        """A row of each tensor that `Encodes.encode` gives. Touches disk."""
+        """A row of each tensor that `HasFrozenEncoder.encode` gives. Touches disk."""
 
 
 @runtime_checkable
-class Encodes(Protocol):
+class HasFrozenEncoder(Protocol):
     """What a task has beside the rest of Task, whose model may have a frozen encoder.
 
     What that makes of an input is always the same, and need be computed once only.
@@ -206,7 +206,7 @@ class Encodes(Protocol):
     def frozen_encoder(self, model: Module) -> str | None:
         """The name within `model` of the encoder; None: it learns."""
 
-    def redrawn(self) -> str | None:
+    def varying_inputs(self) -> str | None:
         """What makes an input of the encoder another one in each pass, for a person to read."""
 
     def encoder_inputs(self, split: SplitName) -> EncoderInputs:
@@ -218,7 +218,7 @@ class Encodes(Protocol):
         Collective where the model is sharded.
         """
 
-    def take_encodings(self, encodings: Mapping[SplitName, Encodings]) -> None:
+    def use_features(self, encodings: Mapping[SplitName, CachedFeatures]) -> None:
         """From now on give samples with what was computed, in place of what the encoder is given.
 
         The numbers are those of `encoder_inputs`.

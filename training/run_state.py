@@ -6,38 +6,35 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training import ending
+from training import stop_reason
+from training.accumulate import total_units
 from training.agreement import agree
 from training.callbacks.base import RUNGS, Action, Callback, Outcome, Step
-from training.callbacks.callback_list import Audience
-from training.checkpoint.controller import Saves
+from training.callbacks.callback_list import CallbackList
+from training.checkpoint.controller import CheckpointController
 from training.evaluation.evaluator import Evaluator
-from training.inspection import shapes, untrained
+from training.inspection import Preview, shapes, untrained
 from training.optim.updater import Updater
-from training.preview import Preview
-from training.record import Record
 from training.resources.memory import PeakMemory
 from training.resources.throttle import Throttle
+from training.step_metrics import RunMetrics
 from training.stragglers import Stragglers
-from training.train_plan import due
-from training.units import added
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from engines.base import Engine, Update
     from models.base import Task
-    from training.accumulate import Window
-    from training.callbacks.base import TrainPlan
-    from training.checkpoint.manifest import Verdict
-    from training.checkpoint.resume_point import Before
-    from training.checkpoint.saver import Saver
+    from training.accumulate import Accumulated, Units
+    from training.checkpoint.manifest import Score
+    from training.checkpoint.resume_point import ResumePoint
+    from training.checkpoint.writer import CheckpointWriter
     from training.data.loader import Batches, EvaluationBatches
     from training.data.samples import MicroBatch
-    from training.ending import Ending
-    from training.evaluation.forgetting import Forgetting
+    from training.evaluation.evaluate import Forgetting
     from training.settings import Settings
-    from training.units import Units
+    from training.stop_reason import StopReason
+    from training.train_plan import TrainPlan
 
 _NONFINITE = 1 << 9
 _SAVED = 1 << 10
@@ -53,9 +50,9 @@ class Run:
         train_plan: TrainPlan,
         callbacks: Sequence[Callback],
         validation: EvaluationBatches,
-        saver: Saver,
+        saver: CheckpointWriter,
         kept: Mapping[str, Any],
-        before: Before | None = None,
+        before: ResumePoint | None = None,
         peaks: PeakMemory | None = None,
         forgetting: Forgetting | None = None,
     ):
@@ -68,21 +65,23 @@ class Run:
         self.step = train_plan.first_step
         """Updates taken, skipped ones counted."""
         self._budget = train_plan
-        self._audience = Audience(callbacks)
+        self._audience = CallbackList(callbacks)
         self.updater = Updater(settings, train_plan)
         """What the loop takes its updates by."""
         self._judge = Evaluator(settings, validation, forgetting, train_plan.data_start)
         self._validation = validation
-        self._record = Record(
+        self._record = RunMetrics(
             train_plan, settings.log.every, settings.precision, settings.train.timing
         )
-        self._saves = Saves(settings.save, saver, self._audience, train_plan.first_step)
+        self._saves = CheckpointController(
+            settings.save, saver, self._audience, train_plan.first_step
+        )
         self._evaluates_last = settings.eval.last
         self._kept, self._before = kept, before
         self._preview, self._is_debug = Preview(settings, self._audience), settings.train.debug
         self.stragglers = Stragglers(settings.log, self._audience)
         self._asks, self._met_nonfinite = Action.NOTHING, False
-        self._ending: Ending | None = None
+        self._ending: StopReason | None = None
         self._evaluated_at: int | None = None
         self._hooks_listen, self._began = False, time.perf_counter()
         if before:
@@ -106,7 +105,7 @@ class Run:
         if self.step == 0:
             self._preview.text("before")
         if reason := self._judge.reason_to_stop:  # the checkpoint was the last one
-            self._ending = ending.stopped_early(reason)
+            self._ending = stop_reason.stopped_early(reason)
         self.stragglers.start(engine, module, self.step)
         self._record.start(engine.world.device)
 
@@ -122,7 +121,7 @@ class Run:
         flags = int(self._asks) | (_NONFINITE if self._met_nonfinite else 0)
         flags |= _SAVED if self._saves.has_news else 0
         self._asks = Action.NOTHING
-        own = added(micro_batch.weight for micro_batch in micro_batches)
+        own = total_units(micro_batch.num_units for micro_batch in micro_batches)
         units, agreed, times = agree(self._engine.world, own, flags, self.stragglers.tell())
         self.stragglers.hear(times)
         if not agreed:
@@ -133,12 +132,12 @@ class Run:
         if agreed & _SAVED:
             self._saves.settle()
         asked = Action(agreed & ~_SAVED)
-        self._ending = ending.asked_for(asked)
+        self._ending = stop_reason.asked_for(asked)
         if self._ending and self._ending.is_resumable and not self._saves.on_signal:
             asked &= ~Action.SAVE
         return units, asked
 
-    def record(self, window: Window, update: Update, data_s: float) -> None:
+    def record(self, window: Accumulated, update: Update, data_s: float) -> None:
         """Take note of a step, tell the hooks, and log where it is time."""
         self.step += 1
         step = Step(
@@ -169,7 +168,11 @@ class Run:
     def due(self) -> Action:
         """What the cadences of the settings want after this step; the last one is for `finish`."""
         is_last = self.step >= self._budget.end_step
-        return Action.NOTHING if is_last else due(self._budget, self.step)
+        return Action.NOTHING if is_last else self._due()
+
+    def _due(self) -> Action:
+        due = Action.EVALUATE if self._budget.evaluates_at(self.step) else Action.NOTHING
+        return due | Action.SAVE if self._budget.saves_at(self.step) else due
 
     def relieve(self, asked: Action) -> bool:
         """Give back what can be given back; true: batches that were taken are to be taken again."""
@@ -191,9 +194,9 @@ class Run:
             self._preview.predictions(self.step)
         reason = self._judge.reason_to_stop
         if reason and not self.is_over:
-            self._ending = ending.stopped_early(reason)
-        if self._judge.verdict is not None:
-            self._write(self._judge.verdict)
+            self._ending = stop_reason.stopped_early(reason)
+        if self._judge.score is not None:
+            self._write(self._judge.score)
 
     def save(self) -> None:
         """Write a checkpoint, unless this step has one."""
@@ -203,7 +206,7 @@ class Run:
     def finish(self) -> Outcome:
         """Log, evaluate and save what is left, and tell the hooks how it ended."""
         if self._ending is None and self.step < self._budget.end_step:
-            self._ending = ending.REPLAYED
+            self._ending = stop_reason.REPLAYED
             self.save()
         elif self._ending is not None and self._ending.is_resumable:
             # Not logged: a run that is stopped and goes on leaves the lines of one that was not.
@@ -212,13 +215,13 @@ class Run:
         else:
             self._complete()
         self._saves.settle()
-        how = self._ending or ending.reached(self.step, self._budget.total_steps)
+        how = self._ending or stop_reason.reached(self.step, self._budget.total_steps)
         return self._end(how, self._peaks.agreed(self._engine.world))
 
     def _complete(self) -> None:
         if self._record.is_behind:
             self._audience.logged(self._record.line(self._engine.world))
-        if self._evaluates_last or Action.EVALUATE in due(self._budget, self.step):
+        if self._evaluates_last or self._budget.evaluates_at(self.step):
             self.evaluate()
         if self._saves.last or self._is_periodic or self._budget.until is not None:
             self.save()
@@ -232,22 +235,22 @@ class Run:
 
     @property
     def _is_periodic(self) -> bool:
-        return Action.SAVE in due(self._budget, self.step)
+        return self._budget.saves_at(self.step)
 
     def fail(self, fault: BaseException) -> None:
         """Tell the hooks that `fault` ends the run, unless they know of an end. Not collective."""
         self._saves.abandon()
-        how = ending.failed(f"{type(fault).__name__}: {fault}")
+        how = stop_reason.failed(f"{type(fault).__name__}: {fault}")
         self._end(how, self._peaks.own(self._engine.world.device))
 
-    def _resume(self, before: Before) -> None:
+    def _resume(self, before: ResumePoint) -> None:
         self._record.resume(before.fact("record", {"units": before.fact("units")}))
         self._evaluated_at = self._preview.shown_at = before.fact("evaluated_at")
         self._began -= before.fact("wall_s", 0.0)
         if "data" not in before.reset:  # what was measured on other data is no best to beat
             self._judge.resume(before.fact("judge"))
 
-    def _write(self, verdict: Verdict | None) -> None:
+    def _write(self, score: Score | None) -> None:
         with self._record.paused():
             state, average = self._engine.state(), self.updater.average
             self._saves.write(
@@ -255,7 +258,7 @@ class Run:
                 average.joined(state) if average else state,
                 self._facts(),
                 periodic=self._is_periodic,
-                verdict=verdict,
+                score=score,
             )
 
     def _is_sound(self) -> bool:
@@ -268,7 +271,7 @@ class Run:
         return True
 
     def _fail_nonfinite(self) -> None:
-        self._ending = ending.failed(self.updater.nonfinite.describe(self._engine.world))
+        self._ending = stop_reason.failed(self.updater.nonfinite.describe(self._engine.world))
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the state, and `before` takes."""
@@ -284,7 +287,7 @@ class Run:
             **self._kept,
         }
 
-    def _end(self, how: Ending, peaks: Mapping[str, int | None]) -> Outcome:
+    def _end(self, how: StopReason, peaks: Mapping[str, int | None]) -> Outcome:
         outcome = how.outcome(
             steps=self.step,
             epochs=self._budget.epoch(self.step),

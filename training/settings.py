@@ -1,16 +1,16 @@
-"""The settings that the training loop and what hangs on it read."""
+"""The settings that training reads, and dotted keys such as optim.lr."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, Field
 
 from training.checkpoint.settings import Save
 from training.data.settings import Loader
 from training.duration import Cadence, Duration
-from training.evaluation import target
+from training.evaluation.early_stopping import TARGET_FORMS, TARGET_PATTERN
 from training.trackers.settings import Tracking
 
 # What stands in json_schema_extra is read by launcher/config/leaves.py: `legal` (forms, for
@@ -202,8 +202,8 @@ class Stop(BaseModel, extra="forbid", frozen=True):
     at: Annotated[
         str | None,
         Field(
-            pattern=target.PATTERN,
-            json_schema_extra={"allowed": target.LEGAL},
+            pattern=TARGET_PATTERN,
+            json_schema_extra={"allowed": TARGET_FORMS},
             description="End the run at the first evaluation that reaches this: "
             "'val_loss <= 1.9'; null: never.",
         ),
@@ -273,3 +273,15 @@ class SettingError(ValueError):
         )
         fix = f"; write  {write}" if write else ""
         super().__init__(f"{key} {value!r} {wrong}; legal: {allowed}{fix}")
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as a tree."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *above, last = key.split(".")
+        branch = tree
+        for part in above:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    return tree

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from engines.base import Engine, World
     from training.callbacks.base import StepMetrics
-    from training.callbacks.callback_list import Audience
+    from training.callbacks.callback_list import CallbackList
     from training.settings import Log
 
 BLOCK_S = 2.0
@@ -67,7 +67,7 @@ class Stragglers:
     tell each other anyway before the next step.
     """
 
-    def __init__(self, log: Log, audience: Audience, block_s: float = BLOCK_S):
+    def __init__(self, log: Log, audience: CallbackList, block_s: float = BLOCK_S):
         """`log.stragglers`: how many times the others' time is slow; None: nobody looks."""
         self._ratio = log.stragglers
         self._audience = audience

@@ -15,8 +15,7 @@ from launcher.config.resolved import CliArgs, Resolved
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Pipeline
-from training.evaluation import target
-from training.evaluation.target import Target
+from training.evaluation.early_stopping import TARGET_FORMS, Target, parse_target
 
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
@@ -175,9 +174,9 @@ def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Limits:
     until = None
     if (text := values.get("--until")) is not None:
         try:
-            until = target.parse(text)
+            until = parse_target(text)
         except ValueError:
-            diagnostics.append(_wrong("--until", text, target.LEGAL, "val_loss=1.9"))
+            diagnostics.append(_wrong("--until", text, TARGET_FORMS, "val_loss=1.9"))
     return Limits(
         _count(values, "--steps", diagnostics), _positive(values, "--epochs", diagnostics), until
     )

@@ -13,8 +13,8 @@ from typing import Any
 
 from launcher.run_folder import run_folder
 from models.base import Goal
-from training.evaluation.target import Target
-from training.timing import warmup
+from training.evaluation.early_stopping import Target
+from training.step_metrics import warmup
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from launcher.compare.promises import PromiseResult
     from launcher.compare.rows import Row
     from launcher.compare.runner import ComparisonFacts, Outcome
-    from training.evaluation.target import Target
+    from training.evaluation.early_stopping import Target
 
 NOTHING = "–"
 MARKS = {True: "✓", False: "✗", None: ""}

@@ -10,7 +10,7 @@ from launcher.config import presets
 from launcher.config.leaves import Leaf, leaves
 from launcher.config.schema import Bounds, Measure, config_of
 from models.catalog import FAMILIES, stages_of
-from training.dotted import nested
+from training.settings import nested
 
 Schema = dict[str, Any]
 _DRAFT = "http://json-schema.org/draft-07/schema#"

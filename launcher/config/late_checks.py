@@ -14,7 +14,7 @@ from launcher.config.unused_settings import Taken
 from launcher.config.validate import check_budget
 from models.base import DataError, Task
 from models.common.split import SPLIT_FILE, overlapping_groups
-from training.callbacks.base import TrainPlan
+from training.train_plan import TrainPlan
 
 MOST_LEFT_OUT = 0.1
 """Share of an epoch that may go unseen without a word."""

@@ -15,7 +15,7 @@ from launcher.config.entries import MODES, PROFILE, Entry, Layer
 from launcher.config.leaves import leaves
 from launcher.config.resolved import Origin, Value
 from launcher.config.schema import config_of, get, settings_class
-from training.dotted import nested
+from training.settings import nested
 
 
 def merge(family: str, layers: Sequence[Layer]) -> tuple[dict[str, Value], list[Diagnostic]]:

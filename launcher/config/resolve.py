@@ -19,7 +19,7 @@ from launcher.config.schema import config_of, settings_class
 from launcher.config.selection import FIRST_RUN, Choice, choose, file_of
 from launcher.resume.resumed_settings import Base, typed_keys
 from models.catalog import is_custom
-from training.dotted import nested
+from training.settings import nested
 
 PRECEDENCE = (
     "built-in",

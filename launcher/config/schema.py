@@ -16,7 +16,7 @@ from launcher.config.download_settings import Download
 from models.catalog import FAMILIES, is_custom
 from training import settings as training
 from training.checkpoint.settings import Save
-from training.data.settings import Encodings, Loader
+from training.data.settings import FeatureCache, Loader
 from training.resources.settings import Limits
 from training.trackers.settings import LEGAL as TRACKERS
 from training.trackers.settings import Track, Tracking
@@ -99,7 +99,7 @@ class Settings(Root, extra="forbid", frozen=True):
     optim: training.Optim = training.Optim()
     schedule: training.Schedule = training.Schedule()
     loader: Loader = Loader()
-    encodings: Encodings = Encodings()
+    feature_cache: FeatureCache = FeatureCache()
     eval: training.Eval = training.Eval()
     stop: training.Stop = training.Stop()
     save: Save = Save()

@@ -11,7 +11,7 @@ from launcher.base.diagnostics import plain
 from launcher.config import yaml_source
 from launcher.config.batching import ACCUMULATION
 from launcher.config.resolved import Origin, Resolved, Value
-from training.dotted import nested
+from training.settings import nested
 
 _BARE = re.compile(r"[A-Za-z0-9_./](?:[A-Za-z0-9_./%+ -]|:(?! |$))*(?<! )")
 

@@ -34,7 +34,7 @@ RULES: Mapping[Rule, Sequence[str]] = {
         "engine",
         "memory",
         "loader",
-        "encodings",
+        "feature_cache",
         "log",
         "limits",
         "track",

@@ -16,7 +16,7 @@ from launcher.config.resolved import CliArgs
 from launcher.config.selection import choose
 from launcher.config.settings_file import read
 from launcher.run_folder import run_folder
-from training.checkpoint import blocks, manifest
+from training.checkpoint import checksums, manifest
 from training.checkpoint.manifest import CheckpointError
 
 AUTO = "auto"
@@ -223,7 +223,7 @@ def _steps(folder: Path) -> Sequence[int]:
 def _read(folder: Path, step: int) -> Kept:
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     files = manifest.read(checkpoint).files
-    blocks.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
+    checksums.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
     facts = json.loads((checkpoint / manifest.STATE).read_bytes())["facts"]
     settings = facts.get("settings")
     if settings is not None and not isinstance(settings, dict):

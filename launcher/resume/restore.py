@@ -12,9 +12,9 @@ from launcher.resume.resume_point import Resume
 from launcher.run.job_spec import Job
 from launcher.run_folder import generations as lives
 from launcher.run_folder import run_folder
-from training.checkpoint import choice, retention
+from training.checkpoint import resume_point, retention
 from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.resume_point import Before
+from training.checkpoint.resume_point import ResumePoint
 from training.data.fingerprint import fingerprint
 from training.logging import metrics
 
@@ -43,7 +43,7 @@ def kept(
     }
 
 
-def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before | None:
+def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> ResumePoint | None:
     """The checkpoint to go on from, every byte of it checked; None: there is none. Collective.
 
     Raises SettingsError where the one that the person named is damaged or missing, or all are, and
@@ -52,7 +52,7 @@ def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before
     if resume is None:
         return None
     try:
-        found = choice.choose(resume.source, world, resume.step)
+        found = resume_point.choose(resume.source, world, resume.step)
     except CheckpointError as fault:
         allowed = "another step, or auto for the newest whole one"
         place = f"--resume {resume.step}"
@@ -64,7 +64,7 @@ def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> Before
     reset = frozenset(resume.reset)
     if found.checkpoint.facts.get("experience", 0) != kept["experience"]:
         reset |= {"data", "schedule"}  # the checkpoint is of what was learnt before this experience
-    before = Before(found.checkpoint, reset, resume.changes, found.damaged)
+    before = ResumePoint(found.checkpoint, reset, resume.changes, found.damaged)
     before.check_data(kept["data"])
     return before
 
@@ -79,7 +79,7 @@ def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Diagnostic:
 
 
 def settle(
-    job: Job, folder: Path, before: Before | None, world: World, door: Path | None = None
+    job: Job, folder: Path, before: ResumePoint | None, world: World, door: Path | None = None
 ) -> None:
     """Make the folder that of the run that goes on: its settings, no lines and no checkpoints later
     than where it begins. Rank 0's; touches disk.

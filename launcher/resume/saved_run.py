@@ -17,7 +17,7 @@ from launcher.resume.resume_point import Part
 from launcher.run_folder import run_folder
 from launcher.stages import record
 from training.checkpoint import manifest, retention
-from training.dotted import nested
+from training.settings import nested
 
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint

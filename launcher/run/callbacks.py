@@ -23,10 +23,8 @@ from launcher.run import early_signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
 from launcher.run_folder import generations as lives
-from training.about import About
-from training.callbacks.base import Callback, TrainPlan
-from training.callbacks.preemption import Preempt
-from training.deadline import Deadline, Tell
+from training.callbacks.base import Callback, RunInfo
+from training.callbacks.preemption import Deadline, Preemption, Tell
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
@@ -39,6 +37,7 @@ from training.resources.memory import CacheClearing
 from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReader, ResourceUsage
 from training.storage import StorageError
 from training.trackers.base import TrackedRun, build_trackers
+from training.train_plan import TrainPlan
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Listeners:
     door: Path | None = None
     """What its files are written through; see training/storage.py."""
 
-    def callbacks(self, settings: Any, about: About) -> list[Callback]:
+    def callbacks(self, settings: Any, about: RunInfo) -> list[Callback]:
         """All hooks of this rank; files and the console are rank 0's."""
         limits = settings.limits
         reader = ResourceReader(self.world.device, self.folder)
@@ -76,7 +75,7 @@ class Listeners:
             ]
         found += self._trackers(settings, about, tell)
         found += [
-            Preempt(tell, settings.save.on_signal),
+            Preemption(tell, settings.save.on_signal),
             _EarlyNoMore(),  # behind the one that listens from now on
             LimitEnforcer(limits, monitor, tell),
             CacheClearing(settings.memory.empty_cache_every, self.world.device),
@@ -85,13 +84,13 @@ class Listeners:
             found.append(Deadline(self.job.experience.deadline, tell))
         return found
 
-    def about(self, material: ExperienceData, built: Architecture, samples: int) -> About:
+    def about(self, material: ExperienceData, built: Architecture, samples: int) -> RunInfo:
         """The names and numbers of the run that do not change."""
         settings = self.job.resolved.settings
         facts, notes = material.tasks[-1].facts(), [*self.job.resolved.notes, *material.notes]
         if self.job.experience is not None and "source" in facts:
             facts = {**facts, "source": settings.data.path}  # and not the links to its files
-        return About(
+        return RunInfo(
             model=model_name(settings.model),
             mode=settings.mode,
             engine=settings.engine.name,
@@ -106,7 +105,7 @@ class Listeners:
             stage=settings.stages[0] if settings.stages else None,
         )
 
-    def _trackers(self, settings: Any, about: About, tell: Tell) -> list[Callback]:
+    def _trackers(self, settings: Any, about: RunInfo, tell: Tell) -> list[Callback]:
         """Dashboards are rank 0's, and no business of a replay."""
         typed, tracking, resume = settings.track, settings.tracking, self.job.resume
         if self.world.rank != 0 or (resume is not None and resume.until is not None):

@@ -15,7 +15,7 @@ from launcher.config.schema import settings_class
 from launcher.resume.resume_point import Resume
 from launcher.run_folder import experiences
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
-from training.dotted import nested
+from training.settings import nested
 from training.storage import StorageError
 
 _SCHEDULES = ("constant", "linear")

@@ -10,19 +10,17 @@ from launcher.config.task_class import set_up, task_class
 from launcher.config.unused_settings import Taken
 from launcher.run.experience import ExperienceSpec
 from launcher.run_folder.experiences import ExperienceFolder
-from models.base import Context, DataError, Joining, Task
+from models.base import Context, ContinualTask, DataError, Task
 from models.common.split import load_sides
 from training.data.loader import EvaluationBatches
-from training.data.mixture import Mixture
-from training.data.samples import Samples
-from training.evaluation import forgetting
-from training.evaluation.forgetting import Forgetting
+from training.data.samples import ReplayMixture, Samples
+from training.evaluation.evaluate import Forgetting, HeldOutPart
 
 if TYPE_CHECKING:
     from engines.base import World
     from models.base import Split
-    from training.callbacks.base import TrainPlan
-    from training.data.watch import Watch
+    from training.data.workers import DataWatchdog
+    from training.train_plan import TrainPlan
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,14 @@ class ExperienceData:
     @property
     def notes(self) -> list[str]:
         """Lines about the data for the user."""
-        if not isinstance(self.train, Mixture):
+        if not isinstance(self.train, ReplayMixture):
             return []
         old = self.train.replayed
         new = len(self.train) - old
         return [f"experience {self.number}: {new} new and {old} replayed samples per epoch"]
 
     def evaluation(
-        self, seed: int, train_plan: TrainPlan, world: World, loader: Any, watch: Watch
+        self, seed: int, train_plan: TrainPlan, world: World, loader: Any, watch: DataWatchdog
     ) -> tuple[EvaluationBatches, Forgetting | None]:
         """The validation batches, and what measures forgetting; None for the first data.
 
@@ -55,7 +53,7 @@ class ExperienceData:
         for task in self.tasks:
             samples = Samples(task, task.data("val"), seed)
             batches = EvaluationBatches(samples, train_plan.micro_batch, world, loader, watch)
-            parts.append(forgetting.Part(task, batches, len(samples)))
+            parts.append(HeldOutPart(task, batches, len(samples)))
         if not self.number:
             return parts[0].batches, None
         return parts[0].batches, Forgetting(self.number, parts[:-1], parts[-1])
@@ -86,7 +84,7 @@ def load_experience(
             allowed=f"at least {least}",
         )
     old = [task.data("train") for task in tasks[:-1]]
-    return ExperienceData(spec.number, Mixture(new, old, spec.settings["replay"]), tasks)
+    return ExperienceData(spec.number, ReplayMixture(new, old, spec.settings["replay"]), tasks)
 
 
 def data_settings(settings: Any, folder: ExperienceFolder) -> Any:
@@ -106,8 +104,8 @@ def _task(folder: ExperienceFolder, settings: Any, context: Context) -> Task:
 def _join(task: Task, first: Task, world: World, is_new: bool) -> None:
     try:
         set_up(task, world)
-        if isinstance(task, Joining):
-            task.join(first)
+        if isinstance(task, ContinualTask):
+            task.continue_from(first)
     except DataError:
         raise
     except Exception as error:

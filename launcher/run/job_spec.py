@@ -15,7 +15,7 @@ from launcher.resume.resume_point import Resume
 from launcher.run import experience
 from launcher.run.experience import ExperienceSpec
 from slurm.environment import Generation, parse_generation
-from training.dotted import nested
+from training.settings import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 """The variable that tells a rank the process number of who started it."""

@@ -15,7 +15,7 @@ from launcher.download.targets import Target, targets
 from launcher.resume import resume_point
 from launcher.resume.resume_point import Resume
 from launcher.run import restart
-from training.dotted import nested
+from training.settings import nested
 
 
 @dataclass(frozen=True)

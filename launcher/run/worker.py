@@ -29,23 +29,23 @@ from launcher.run_folder import fence, lock, run_folder
 from models.base import Context, Task
 from models.common import cache
 from training import seeds
-from training.callbacks.base import Outcome, TrainPlan
+from training.callbacks.base import Outcome
 from training.checkpoint.restore import restore
-from training.checkpoint.resume_point import Before
+from training.checkpoint.resume_point import ResumePoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 from training.data import feature_cache
 from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
-from training.data.watch import Watch
+from training.data.workers import DataWatchdog
 from training.inspection import Architecture, architecture
 from training.loop import train
 from training.optim import optimizer
 from training.resources.memory import PeakMemory
 from training.run_state import Run
 from training.settings import SettingError
-from training.train_plan import solve
+from training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -119,8 +119,8 @@ def _world(resolved: Resolved, settings: Any, undo: ExitStack) -> World:
     return world
 
 
-def _watch(job: Job, settings: Any, world: World, undo: ExitStack) -> Watch:
-    watch = Watch(settings.engine.timeout_s, partial(hard_exit.give_up, job, world.rank))
+def _watch(job: Job, settings: Any, world: World, undo: ExitStack) -> DataWatchdog:
+    watch = DataWatchdog(settings.engine.timeout_s, partial(hard_exit.give_up, job, world.rank))
     undo.callback(watch.close)
     return watch
 
@@ -152,7 +152,7 @@ def _engine(
     return engine, engine.prepare(model, spec, task.blocks(model))
 
 
-def _take_over(before: Before | None, engine: Engine) -> None:
+def _take_over(before: ResumePoint | None, engine: Engine) -> None:
     """Give the engine the state that the run goes on from, where it does."""
     if before is not None:
         restore(before.checkpoint, engine, slots="optimizer" not in before.reset)
@@ -168,7 +168,7 @@ def _encoded(settings: Any, task: Task, model: Module, module: Module, engine: E
     place = feature_cache.RankEnvironment(cache.folder(), computed)
     speaks = engine.world.rank == 0
     tell = partial(print, file=sys.stderr, flush=True) if speaks else _nothing
-    return feature_cache.use(task, model, module, engine, settings.encodings, place, tell)
+    return feature_cache.use(task, model, module, engine, settings.feature_cache, place, tell)
 
 
 def _nothing(_text: str) -> None:
@@ -177,10 +177,10 @@ def _nothing(_text: str) -> None:
 
 def _saver(
     settings: Any, train_plan: TrainPlan, folder: Path, world: World, door: Path | None
-) -> Saver:
+) -> CheckpointWriter:
     keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
     in_background, engine = settings.save.async_, settings.engine.name
-    return Saver(folder, world, engine, keep, in_background, door)
+    return CheckpointWriter(folder, world, engine, keep, in_background, door)
 
 
 def _device(settings: Any, resolved: Resolved) -> str:
@@ -196,7 +196,7 @@ def _parts(job: Job, settings: Any, folder: Path, world: World) -> ExperienceDat
         folder=folder,
         device=world.device,
         attention=settings.memory.attention,
-        data_anew=job.resume is not None and "data" in job.resume.reset,
+        reset_data=job.resume is not None and "data" in job.resume.reset,
     )
     task = task_class(settings.model.family)(settings.model, settings.data, context)
     set_up(task, world)

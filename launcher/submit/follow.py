@@ -16,10 +16,11 @@ from launcher.run_folder import run_folder
 from launcher.submit.jobs import SLURM, Job, Run, Submission
 from slurm import queue
 from slurm.queue import QueueError, State
-from training.callbacks.base import EvalResult, StepMetrics, TrainPlan
+from training.callbacks.base import EvalResult, StepMetrics
 from training.logging import console_text
 from training.logging.console_text import render_row
 from training.logging.progress import Position
+from training.train_plan import TrainPlan
 
 POLL_S = 1.0
 """Between two reads of a run's files."""

@@ -91,17 +91,17 @@ class ResponseTask:
         responses = self._read()
         share, seed, folder = self.context.eval_share, self.context.seed, self.context.folder
         groups, what = self._groups(responses)
-        splits = split_groups(groups, self.fraction, share, seed, what, self.context.earlier)
+        splits = split_groups(groups, self.fraction, share, seed, what, self.context.earlier_splits)
         if folder is not None:
-            save_split(splits, folder, self.context.data_anew)
+            save_split(splits, folder, self.context.reset_data)
         statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
         self._dataset = Dataset(responses, groups, splits, statistics, self.control, seed)
         self.terms = self._dataset.terms
         self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
         self._sums = TermSums(self.regression, self.smoothing, statistics.class_weight)
 
-    def join(self, first: ResponseTask) -> None:
-        """See models/base.py: Joining. What `first` has no label of is not learnt now, either."""
+    def continue_from(self, first: ResponseTask) -> None:
+        """See models/base.py: ContinualTask. What `first` has no label of is not learnt now, either."""
         self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
 
     def _read(self) -> Responses:
@@ -143,7 +143,7 @@ class ResponseTask:
         """By term the entries of `batch` that are known; signal counts samples."""
         return units(batch, self.terms)
 
-    def pace(self, epoch: float, epochs: float) -> None:
+    def set_progress(self, epoch: float, epochs: float) -> None:
         """See curriculum.Curriculum."""
         self._factors = self.curriculum.factors(TERMS, epoch, epochs)
 

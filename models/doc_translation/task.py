@@ -85,7 +85,7 @@ class DocTranslationTask:
         self.splits = self._split(collection)
         folder = self.context.folder
         if folder is not None:
-            save_split(self.splits, folder, self.context.data_anew)
+            save_split(self.splits, folder, self.context.reset_data)
             _keep_left_out(collection.left_out, folder)
         by_split = {name: _of(collection.pages, set(self.splits[name])) for name in SPLITS}
         self._vocabulary = self._fit_vocabulary(by_split["train"])
@@ -100,7 +100,7 @@ class DocTranslationTask:
         seed, given = self.context.seed, collection.given
         if given is None:
             groups = (page.document for page in collection.pages)
-            share, earlier = self.context.eval_share, self.context.earlier
+            share, earlier = self.context.eval_share, self.context.earlier_splits
             return split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
         return {
             side: _part(given[side], self.fraction, seed, side, collection.source)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.base import DataError, Draws, Encodings
+from models.base import CachedFeatures, DataError, Draws
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.noise_control import phase_randomised, strangers
 from models.eeg_text.recordings import Recordings
@@ -137,7 +137,7 @@ class TextSamples(Samples):
     ) -> None:
         super().__init__(recordings, numbers, rules)
         self.texts, self.word_dropout = texts, word_dropout
-        self.encodings: Encodings | None = None
+        self.encodings: CachedFeatures | None = None
         """Of the inputs of `seen`, by their number."""
         groups = [recordings.items[n].group for n in self.numbers]
         self.is_judged = any(map(texts.is_judged, groups))

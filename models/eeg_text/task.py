@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from models.base import (
     Batch,
+    CachedFeatures,
     Context,
     DataError,
-    Encodings,
     Goal,
     Loss,
     Picture,
@@ -79,7 +79,7 @@ class EegTextTask:
         self._parts: Parts | None = None
         self._texts: Texts | None = None
         self.loaded: str | None = None
-        self._encodings: Mapping[SplitName, Encodings] = {}
+        self._encodings: Mapping[SplitName, CachedFeatures] = {}
         self._flops: float | None = None
         self._flops_encoded: float | None = None
 
@@ -92,9 +92,9 @@ class EegTextTask:
         if self.writes:
             files.check_text(recordings)
         context = self.context
-        share, seed, earlier = context.eval_share, context.seed, context.earlier
+        share, seed, earlier = context.eval_share, context.seed, context.earlier_splits
         self._parts = divide(recordings.items, self.split, self.fraction, share, seed, earlier)
-        self._parts.save(context.folder, context.data_anew)
+        self._parts.save(context.folder, context.reset_data)
         self._recordings = recordings
         if self.writes:
             by_group = {item.group: item.text or "" for item in reversed(recordings.items)}
@@ -165,11 +165,11 @@ class EegTextTask:
         return samples
 
     def frozen_encoder(self, model: Module) -> str | None:
-        """See models/base.py: Encodes."""
+        """See models/base.py: HasFrozenEncoder."""
         return "encoder" if self.writes and self.is_frozen and not self.top_learns else None
 
-    def redrawn(self) -> str | None:
-        """See models/base.py: Encodes. Words are dropped behind the encoder."""
+    def varying_inputs(self) -> str | None:
+        """See models/base.py: HasFrozenEncoder. Words are dropped behind the encoder."""
         return None
 
     def encoder_inputs(self, split: SplitName) -> TextInputs:
@@ -183,8 +183,8 @@ class EegTextTask:
         valid = batch["eeg_mask"]
         return {"memory": model(batch["eeg"], valid), "samples": valid.sum(1)}
 
-    def take_encodings(self, encodings: Mapping[SplitName, Encodings]) -> None:
-        """See models/base.py: Encodes."""
+    def use_features(self, encodings: Mapping[SplitName, CachedFeatures]) -> None:
+        """See models/base.py: HasFrozenEncoder."""
         self._encodings = encodings
         self._flops = self._flops_encoded
 
@@ -258,7 +258,7 @@ class EegTextTask:
         """See facts.py; and what was taken over of another run's encoder."""
         seen = Seen(self.recordings, self.parts, self.samples, self._texts, self.control)
         told = {} if self.loaded is None else {"start" if self.start else "encoder": self.loaded}
-        return seen.facts() | told | ({"encodings": "kept"} if self._encodings else {})
+        return seen.facts() | told | ({"feature_cache": "kept"} if self._encodings else {})
 
 
 def _path(word: str | None) -> Path | None:

@@ -67,16 +67,18 @@ class EventSegTask:
         if not is_labelled:
             self.goal = Goal("val_masked_r2", "max")
         share, seed = self.context.eval_share, self.context.seed
-        split = split_recordings(recordings, self.fraction, share, seed, self.context.earlier)
+        split = split_recordings(
+            recordings, self.fraction, share, seed, self.context.earlier_splits
+        )
         if self.context.folder is not None:
-            save_split(split.groups, self.context.folder, self.context.data_anew)
+            save_split(split.groups, self.context.folder, self.context.reset_data)
         rules = Rules(self.downsample, self.size.crop, self.control, seed, not is_labelled)
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **left_out}
         self._dataset = Dataset(recordings, split, rules, source)
 
-    def join(self, first: EventSegTask) -> None:
-        """See models/base.py: Joining. Raises DataError for other labels or another sensor."""
+    def continue_from(self, first: EventSegTask) -> None:
+        """See models/base.py: ContinualTask. Raises DataError for other labels or another sensor."""
         for old, new, what in (
             (first.dataset.rules.is_masked, self.dataset.rules.is_masked, "without labels"),
             (first.data("train").shape, self.data("train").shape, "height and width"),

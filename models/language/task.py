@@ -79,10 +79,10 @@ class LanguageTask:
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad)
         share, seed = self.context.eval_share, self.context.seed
-        groups, earlier = corpus.index.groups, self.context.earlier
+        groups, earlier = corpus.index.groups, self.context.earlier_splits
         splits = split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
         if self.context.folder is not None:
-            save_split(splits, self.context.folder, self.context.data_anew)
+            save_split(splits, self.context.folder, self.context.reset_data)
         chosen = members(corpus, splits)
         del splits  # a text for each group
         tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])
@@ -90,8 +90,8 @@ class LanguageTask:
         rules = Rules(length, self.on_bad, self.control, seed, whole)
         self._dataset = Dataset(corpus, chosen, tokenizer, rules)
 
-    def join(self, first: LanguageTask) -> None:
-        """See models/base.py: Joining. Raises DataError."""
+    def continue_from(self, first: LanguageTask) -> None:
+        """See models/base.py: ContinualTask. Raises DataError."""
         if bool(self.dataset.text) != bool(first.dataset.text):
             kinds = ("conversations", "text")
             old, new = (kinds[bool(one.dataset.text)] for one in (first, self))

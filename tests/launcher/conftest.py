@@ -4,7 +4,7 @@ import pytest
 
 from launcher.config import schema
 from launcher.config.resolved import Batching, Origin, Resolved, Value
-from training.dotted import nested
+from training.settings import nested
 
 BUILT_IN = Origin("built-in", "built-in")
 

@@ -32,12 +32,12 @@ def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = Non
     told = encode_bytes({**nothing, "facts": {"settings": settings}})
     files = {
         manifest.STATE: told if state is None else state,
-        manifest.rank_file(0): tensor_file.head([], {"steps": "{}"}),
+        manifest.rank_file(0): tensor_file.file_head([], {"steps": "{}"}),
     }
     listed = tuple(
         File(name, len(content), (zlib.crc32(content),)) for name, content in files.items()
     )
-    files[manifest.NAME], files[manifest.CHECKSUM_NAME] = manifest.encoded(
+    files[manifest.NAME], files[manifest.CHECKSUM_NAME] = manifest.render(
         Manifest(step, step * 8, "local", 1, True, {}, listed)
     )
     for name, content in files.items():

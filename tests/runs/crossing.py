@@ -15,7 +15,7 @@ from tests.engines.pool import Pool
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 SAVED_AT, STEPS = 6, 11
 OVERFLOW_AT = 4
@@ -80,8 +80,10 @@ def begin(
     case = _case(name, precision)
     with prepared(world, case) as (engine, module):
         taken = _train(world, engine, module, case, 1, SAVED_AT)
-        saver = Saver(run, world, name, Keep(last=1, best=1, every=None), in_background=False)
-        saver.save(SAVED_AT, engine.state(), {"samples": 0}, periodic=True, verdict=None)
+        saver = CheckpointWriter(
+            run, world, name, Keep(last=1, best=1, every=None), in_background=False
+        )
+        saver.save(SAVED_AT, engine.state(), {"samples": 0}, periodic=True, score=None)
         folder = saver.wait()
         assert folder
         saved = outcome(engine, taken)

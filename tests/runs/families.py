@@ -14,23 +14,22 @@ from torch.nn import Module
 
 from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
-from models.base import Context, Paced, Task
+from models.base import Context, Task, TracksProgress
 from models.catalog import FAMILIES
 from tests.engines.parity import Outcome, Taken, outcome
 from tests.launcher.given import resolved
 from training import seeds
-from training.accumulate import accumulate
+from training.accumulate import accumulate, total_units
 from training.agreement import agree
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 from training.data.loader import EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.evaluation.evaluate import evaluate
 from training.optim import optimizer
-from training.units import added
 
 GLOBAL_BATCH, MICRO_BATCH = 8, 2
 SAVED_AT, STEPS = 2, 4
@@ -65,8 +64,10 @@ def begin(world: World, family: str, engine: str, run: Path) -> Any:
     """Train, save on the way, go on, evaluate. Collective."""
     with prepared(world, family, engine, run) as (task, built, module):
         taken = _train(world, task, built, module, 1, SAVED_AT)
-        saver = Saver(run, world, engine, Keep(last=1, best=1, every=None), in_background=False)
-        saver.save(SAVED_AT, built.state(), {"samples": 0}, periodic=True, verdict=None)
+        saver = CheckpointWriter(
+            run, world, engine, Keep(last=1, best=1, every=None), in_background=False
+        )
+        saver.save(SAVED_AT, built.state(), {"samples": 0}, periodic=True, score=None)
         folder = saver.wait()
         saved = outcome(built, taken)
         end = outcome(built, _train(world, task, built, module, SAVED_AT + 1, STEPS))
@@ -124,11 +125,11 @@ def _train(
     taken = []
     for step in range(first, last + 1):
         seeds.seed_step(0, step, world.rank, world.device)
-        if isinstance(task, Paced):
-            task.pace(float(step), float(STEPS))
+        if isinstance(task, TracksProgress):
+            task.set_progress(float(step), float(STEPS))
         epoch, share = order.share(step - 1, world.rank, world.size, MICRO_BATCH)
         micro_batches = [samples[epoch, indices] for indices in share]
-        own = added(micro_batch.weight for micro_batch in micro_batches)
+        own = total_units(micro_batch.num_units for micro_batch in micro_batches)
         units, *_ = agree(world, own, 0)
         window = accumulate(task, engine, module, micro_batches, units)
         update = engine.step()

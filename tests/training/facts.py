@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.about import About
-from training.callbacks.base import EvalResult, Outcome, Step, StepMetrics, TrainPlan
+from training.callbacks.base import EvalResult, Outcome, RunInfo, Step, StepMetrics
+from training.train_plan import TrainPlan
 
 
-def about(folder: Path, **changes: Any) -> About:
+def about(folder: Path, **changes: Any) -> RunInfo:
     known: dict[str, Any] = {
         "model": "language:tiny",
         "mode": "lite",
@@ -19,7 +19,7 @@ def about(folder: Path, **changes: Any) -> About:
         "parameters": 1_234_567,
         "folder": folder,
     }
-    return About(**known | changes)
+    return RunInfo(**known | changes)
 
 
 def train_plan(**changes: Any) -> TrainPlan:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engines.base import State
 from training.checkpoint.manifest import step_folder
-from training.checkpoint.resume_point import Before
+from training.checkpoint.resume_point import ResumePoint
 from training.logging.strict_json import encode
 
 
@@ -25,11 +25,11 @@ class Shelf:
     saved: dict[int, dict[str, Any]] = field(default_factory=dict)
     is_settled: bool = False
 
-    def save(self, step: int, state: State, facts, periodic: bool, verdict) -> None:
+    def save(self, step: int, state: State, facts, periodic: bool, score) -> None:
         assert not self.is_settled, "the run has not taken note of the save before"
         self.saved[step] = {
             "facts": json.loads(encode(facts)),
-            "verdict": verdict,
+            "score": score,
             "periodic": periodic,
             "pieces": {(p.kind, p.name): p.data.clone() for p in state.pieces},
             "steps": dict(state.steps),
@@ -46,11 +46,11 @@ class Shelf:
     def abandon(self) -> None:
         self.is_settled = False
 
-    def before(self, step: int, **changes: Any) -> Before:
+    def before(self, step: int, **changes: Any) -> ResumePoint:
         """What a run goes on from that goes on from `step`."""
         kept = self.saved[step]
         names = ("facts", "pieces", "steps", "loss_scale")
-        return Before(KeptCheckpoint(step, *(kept[name] for name in names)), **changes)
+        return ResumePoint(KeptCheckpoint(step, *(kept[name] for name in names)), **changes)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 
 from tests.training.facts import outcome, step, train_plan
-from training.callbacks.preemption import Preempt
+from training.callbacks.preemption import Preemption
 
 
 def main(where: str) -> None:
@@ -20,7 +20,7 @@ def main(where: str) -> None:
     def tell(kind: str, facts: Mapping[str, object]) -> None:
         told.append(f"{kind} {facts['names']}")
 
-    preempt = Preempt(tell)
+    preempt = Preemption(tell)
     preempt.start(train_plan())
     child, answers = fork_a_worker() if where == "forked" else (0, 0)
     print("ready", child, flush=True)

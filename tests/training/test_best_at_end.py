@@ -8,7 +8,7 @@ import torch
 from tests.training.tiny import TinyTask, one_rank, run_tiny
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 from training.optim.ema import KIND
 
 
@@ -17,7 +17,7 @@ class ShowsWeights(TinyTask):
         return f"{model.linear.weight.detach().sum().item()!r}"
 
 
-def rising(folder, in_background=False, kind=Saver, **changes):
+def rising(folder, in_background=False, kind=CheckpointWriter, **changes):
     """A run that gets worse after its first evaluations: the learning rate is absurd."""
     world = one_rank()
     folder.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def test_where_the_last_evaluation_is_the_best_nothing_is_loaded(tmp_path):
 
 
 def test_a_best_checkpoint_that_has_gone_is_told_and_the_last_weights_stay(tmp_path):
-    class Forgetful(Saver):
+    class Forgetful(CheckpointWriter):
         def checkpoint(self, step):
             (tmp_path / "checkpoints" / f"step-{step:08d}" / "manifest.json").unlink()
             return super().checkpoint(step)

@@ -1,9 +1,16 @@
+"""Facts about models and batches, and previews."""
+
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pytest
 import torch
 from torch import nn
 
-from tests.training.tiny import TinyNet, TinyTask, one_rank, run_tiny
+from engines.base import World
+from models.base import Predictions
+from tests.training.tiny import WIDTH, TinyNet, TinyTask, one_rank, run_tiny
 from training.inspection import architecture, shapes
 
 
@@ -60,3 +67,112 @@ def test_an_architecture_is_names_and_shapes_and_not_weights():
     assert one == digest(("a", nn.Linear(3, 2)))
     assert one.digest != digest(("b", nn.Linear(3, 2))).digest
     assert one.digest != digest(("a", nn.Linear(1, 4))).digest
+
+
+CALLS = 3
+
+
+@dataclass
+class Telling(TinyTask):
+    """Calls the model a few times; on one rank, after so many calls, there is a fault."""
+
+    fails_on: int | None = None
+    fails_after: int = 0
+    rank: int = 0
+
+    def predictions(self, model):
+        rows = []
+        for call in range(CALLS):
+            self._maybe_fail(call)
+            found = model(torch.full((2, WIDTH), float(call), dtype=torch.float64))
+            rows.append((found.sum().item(), str(model.training), str(found.requires_grad)))
+        self._maybe_fail(CALLS)
+        return Predictions(("sum", "training", "gradients"), rows)
+
+    def _maybe_fail(self, call):
+        if self.fails_on == self.rank and call == self.fails_after:
+            raise OSError("the disk is gone")
+
+
+def shown(run):
+    return {step: found.rows for step, found in run.listener.shown.items()}
+
+
+def warnings(run):
+    return [facts["text"] for kind, facts in run.listener.events if kind == "warning"]
+
+
+def with_tracker(world, task, **changes):
+    return run_tiny(world, task, track=["tensorboard"], eval={"every": 2}, **changes)
+
+
+def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then():
+    found = shown(
+        with_tracker(one_rank(), Telling(dropout=0.5), train={"epochs": 2, "max_steps": 5})
+    )
+    assert list(found) == [2, 4, 5]
+    assert {row[1:] for rows in found.values() for row in rows} == {("False", "False")}
+    sums = [rows[1][0] for rows in found.values()]
+    assert len(set(sums)) == 3
+
+
+def test_predictions_are_shown_at_the_end_also_where_nothing_is_evaluated_there():
+    evaluated = {"every": 2, "last": False}
+    run = run_tiny(one_rank(), Telling(), track=["wandb"], eval=evaluated, train={"max_steps": 3})
+    assert list(run.listener.shown) == [2, 3]
+    assert [evaluation.step for evaluation in run.listener.evaluations] == [2]
+
+
+@pytest.mark.parametrize("words", [{}, {"track": ["wandb"], "tracking": {"samples": False}}])
+def test_nothing_is_shown_where_nobody_looks(words):
+    assert not shown(run_tiny(one_rank(), Telling(fails_on=0), **words))
+
+
+def test_a_task_need_not_predict():
+    run = with_tracker(one_rank(), TinyTask())
+    assert not shown(run) and not warnings(run)
+
+
+def two_runs(world: World, engine: str):
+    """The same run without and with predictions: losses and weights, and what was shown."""
+    torch.set_num_threads(1)
+    plain, told = (
+        run_tiny(
+            world,
+            Telling(dropout=0.5, rank=world.rank),
+            engine=engine,
+            track=track,
+            train={"epochs": 2, "ema": 0.9},
+            eval={"every": 1},
+            log={"every": 1},
+        )
+        for track in ([], ["tensorboard"])
+    )
+    losses = [[line.loss for line in run.listener.lines] for run in (plain, told)]
+    same = all(torch.equal(plain.weights[name], told.weights[name]) for name in plain.weights)
+    return losses, same, len(shown(plain)), len(shown(told))
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_a_run_with_predictions_takes_the_very_steps_of_one_without(two_ranks, engine):
+    for (plain, told), same, none, some in two_ranks.run(two_runs, engine):
+        assert plain == told and same and len(plain) == 6
+        assert (none, some) == (0, 6)
+
+
+def failing(world: World, rank: int, after: int):
+    """What both ranks are told of a run in which predictions fail on one of them."""
+    torch.set_num_threads(1)
+    task = Telling(fails_on=rank, fails_after=after, rank=world.rank)
+    run = with_tracker(world, task, engine="fsdp")
+    return run.outcome.status, warnings(run), len(shown(run))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("after", [0, 1, CALLS])
+def test_a_fault_on_one_rank_is_one_warning_and_the_run_goes_on(two_ranks, rank, after):
+    found = two_ranks.run(failing, rank, after)
+    assert [(status, count) for status, _, count in found] == [("completed", 0)] * 2
+    own, other = found[rank][1], found[1 - rank][1]
+    assert own == ["predictions are not shown any more: OSError: the disk is gone"]
+    assert other == ["predictions are not shown any more: another rank could not make them"]

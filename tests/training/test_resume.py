@@ -9,7 +9,7 @@ from models.base import DataError
 from tests.training.shelf import Shelf
 from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
 from training.callbacks.base import Action
-from training.checkpoint.resume_point import Starts
+from training.checkpoint.resume_point import StartSteps
 
 CHANGES = {
     "train": {"epochs": 3, "ema": 0.9},
@@ -58,7 +58,7 @@ def test_it_goes_on_bit_by_bit_from_any_step(whole, step):
     for kept in (9, 8):
         if kept > step:
             ours, theirs = rest.shelf.saved[kept], whole.shelf.saved[kept]
-            assert ours["verdict"] == theirs["verdict"]
+            assert ours["score"] == theirs["score"]
             assert ours["facts"] | {"wall_s": 0} == theirs["facts"] | {"wall_s": 0}
 
 
@@ -115,7 +115,7 @@ def test_nothing_is_saved_on_a_signal_where_the_settings_say_so():
         one_rank(), callback=callback, train={"epochs": 2}, save={"on_signal": False}
     )
     assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
-    assert 3 not in stopped.shelf.saved or stopped.shelf.saved[3]["verdict"]
+    assert 3 not in stopped.shelf.saved or stopped.shelf.saved[3]["score"]
 
 
 def test_patience_that_had_run_out_ends_the_run_at_once_and_evaluates_nothing_twice():
@@ -160,7 +160,7 @@ def test_the_order_of_the_data_begins_anew():
     changes = {"train": {"epochs": 2}, "save": {"every": 1}, "log": {"every": 1}}
     whole = run_tiny(one_rank(), **changes)
     before = whole.shelf.before(2, reset=frozenset({"data"}))
-    assert before.starts == Starts(data=2, schedule=0, samples_before=16)
+    assert before.starts == StartSteps(data=2, schedule=0, samples_before=16)
     rest = run_tiny(one_rank(), TinyTask(train=16), before=before, global_batch=4, **changes)
     # Two epochs of four steps each.
     assert rest.outcome.steps == 10

@@ -27,7 +27,7 @@ def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
     best_so_far = [s for s in found if found[s] == min(found[t] for t in found if t <= s)]
     assert 12 not in best_so_far
     assert list(rising.shelf.saved) == sorted({*best_so_far, 5, 10, 12})
-    marked = [step for step, kept in rising.shelf.saved.items() if kept["verdict"]]
+    marked = [step for step, kept in rising.shelf.saved.items() if kept["score"]]
     assert marked == best_so_far
     assert [e.step for e in rising.listener.evaluations if e.is_best] == best_so_far
     assert rising.outcome.best == {
@@ -46,7 +46,7 @@ def test_a_best_at_a_periodic_step_is_saved_once_as_both():
     run = run_tiny(one_rank(), eval={"every": 1}, save={"every": 1})
     assert run.listener.saves == [1, 2, 3]
     assert all(kept["periodic"] for kept in run.shelf.saved.values())
-    assert run.shelf.saved[1]["verdict"].value == run.listener.evaluations[0].metrics["error"]
+    assert run.shelf.saved[1]["score"].value == run.listener.evaluations[0].metrics["error"]
 
 
 def test_neither_best_nor_last_is_saved_where_the_settings_say_so():

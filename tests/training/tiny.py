@@ -22,7 +22,7 @@ from tests.training.shelf import Shelf
 from training import settings
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, StepMetrics
 from training.checkpoint.restore import fill
-from training.checkpoint.resume_point import Before
+from training.checkpoint.resume_point import ResumePoint
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
@@ -156,7 +156,7 @@ class TwoTermsTask(TinyTask):
         peaks = found.amax(1) * (batch["index"] % 3 == 0)
         return Loss({"square": errors.sum(), "peak": peaks.sum()}, {})
 
-    def pace(self, epoch: float, epochs: float) -> None:
+    def set_progress(self, epoch: float, epochs: float) -> None:
         self.paces = [*(self.paces or []), (epoch, epochs)]
 
 
@@ -255,7 +255,7 @@ def run_tiny(
     global_batch: int = 8,
     micro_batch: int = 2,
     engine: str = "local",
-    before: Before | None = None,
+    before: ResumePoint | None = None,
     until: int | None = None,
     shelf: Shelf | None = None,
     **changes: Any,

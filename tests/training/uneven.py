@@ -15,10 +15,11 @@ from engines.catalog import build_engine
 from tests.engines.parity import Case, options
 from tests.training.tiny import Listener
 from training.agreement import agree
-from training.callbacks.base import Step, TrainPlan
-from training.callbacks.callback_list import Audience
-from training.record import Record
+from training.callbacks.base import Step
+from training.callbacks.callback_list import CallbackList
+from training.step_metrics import RunMetrics
 from training.stragglers import Stragglers
+from training.train_plan import TrainPlan
 
 WIDTH = 192
 
@@ -54,8 +55,8 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
     )
     made = build_engine(engine, world, options(Case(engine), world))
     module = made.prepare(net, spec, list(net))
-    record = Record(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 2, "fp32")
-    found = Stragglers(SimpleNamespace(stragglers=1.5), Audience([listener]), block_s=0.1)
+    record = RunMetrics(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 2, "fp32")
+    found = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([listener]), block_s=0.1)
     found.start(made, module, 0)
     record.start(world.device)
     step = 0

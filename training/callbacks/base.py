@@ -1,8 +1,8 @@
-"""What hangs on the loop: it is told what happened, and asks; ranks agree; the loop acts."""
+"""The callback contract: what callbacks see, and the actions they request of all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
 from pathlib import Path
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from models.base import Predictions
+    from training.train_plan import TrainPlan
+
 
 Status = Literal["completed", "stopped", "failed"]
 
@@ -41,79 +43,6 @@ class Action(IntFlag):
 RUNGS = Action.RELIEF | Action.FEWER_WORKERS | Action.SMALLER_BATCH
 """What is done so that a run need not end at a limit of its machine; see training/machine."""
 ENDS = Action.STOP | Action.SIGNAL | Action.INTERRUPT | Action.PRESSURE
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """The solved numbers of a run; the same on every rank."""
-
-    total_steps: int
-    steps_per_epoch: int
-    global_batch: int
-    micro_batch: int
-    accumulation: int
-    world_size: int
-    units: str
-    first_step: int = 0
-    """Steps taken before this process began."""
-    eval_every: int | None = None
-    """Steps from one evaluation to the next; None: one at the end only."""
-    save_every: int | None = None
-    """Steps from one periodic save to the next; None: there are none."""
-    flops_per_sample: float | None = None
-    """Of forward and backward, as the task counts them; None: not known."""
-    data_start: int = 0
-    """The step at which the order of the data began: 0, or that of the last `--reset data`."""
-    schedule_start: int = 0
-    """The step at which the schedule began: 0, or that of the last `--reset schedule`."""
-    samples_before: int = 0
-    """Samples seen when the order of the data began."""
-    until: int | None = None
-    """Go no further than this step, whatever is left: a replay ends here; None: to the end."""
-    experience: int = 0
-    """The number of the experience that is learnt; 0: the data that the run began with."""
-    left_out: int = 0
-    """Samples of each epoch that fill no global batch any more; other ones in each."""
-    eval_each_epoch: bool = False
-    """Evaluate at the end of each epoch, whatever `eval_every` is."""
-    keep_every: int | None = None
-    """Steps from one periodic checkpoint that stays for good to the next; None: none does."""
-    stop_after: int | None = None
-    """The run ends with this step, in good order, whatever its schedule goes on to."""
-
-    @property
-    def end_step(self) -> int:
-        """The step that the run ends with: all are taken, or as many as it is to take."""
-        return (
-            self.total_steps if self.stop_after is None else min(self.total_steps, self.stop_after)
-        )
-
-    @property
-    def last_step(self) -> int:
-        """The step that this process ends with."""
-        return self.end_step if self.until is None else min(self.end_step, self.until)
-
-    def epoch(self, step: int) -> float:
-        """Passes over the data after `step` updates."""
-        return (step - self.data_start) / self.steps_per_epoch
-
-    def samples(self, step: int) -> int:
-        """Samples seen after `step` updates."""
-        return self.samples_before + (step - self.data_start) * self.global_batch
-
-    def facts(self, step: int) -> dict[str, Any]:
-        """Where a run stands after `step` updates, as plain numbers; see training/checkpoint/resume_point.py."""
-        return {
-            "step": step,
-            "epoch": self.epoch(step),
-            "samples": self.samples(step),
-            "position": self.samples(step) - self.samples_before,
-            "starts": {
-                "data": self.data_start,
-                "schedule": self.schedule_start,
-                "samples_before": self.samples_before,
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -229,3 +158,28 @@ class Callback:
 
     def end(self, outcome: Outcome) -> None:
         """After the last step, also when the run failed."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The names and numbers of a run that do not change while it goes on."""
+
+    model: str
+    """Family and size: "language:small"."""
+    mode: str
+    engine: str
+    device: str
+    """For people: "cpu", "NVIDIA H200"."""
+    precision: str
+    parameters: int
+    folder: Path
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What a task tells of its data."""
+    samples: int | None = None
+    """What is trained on, over all ranks: those of one epoch."""
+    architecture: str | None = None
+    """A digest of the names and shapes of all parameters."""
+    notes: Sequence[str] = ()
+    """What was filled in or adapted, a line each."""
+    stage: str | None = None
+    """The stage that is trained, in mode staged."""

@@ -7,21 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import (
-    Action,
-    Callback,
-    EvalResult,
-    Outcome,
-    Step,
-    StepMetrics,
-    TrainPlan,
-)
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, StepMetrics
+from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from models.base import Predictions
 
 
-class Audience(Callback):
+class CallbackList(Callback):
     """Tells each of `hooks`, in their order, what it is told itself."""
 
     def __init__(self, callbacks: Sequence[Callback]):

@@ -1,4 +1,4 @@
-"""Signals that ask a run to save and end: from a scheduler, from Ctrl-C."""
+"""Callbacks that request a save and the end of the run: signals, and a deadline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from training.callbacks.base import Action, Callback, Outcome, Step, TrainPlan
+from training.callbacks.base import Action, Callback, Outcome, Step
+from training.train_plan import TrainPlan
 
 _ASKS = {
     signal.SIGTERM: Action.SIGNAL | Action.SAVE,
@@ -22,7 +23,7 @@ _EXIT_AT_ONCE = 130
 Tell = Callable[[str, Mapping[str, object]], None]
 
 
-class Preempt(Callback):
+class Preemption(Callback):
     """Turns SIGTERM, SIGUSR1 and SIGINT into asks; a second Ctrl-C ends the process at once.
 
     The interpreter writes each signal to a pipe as it arrives, and a thread reads it there: a
@@ -119,3 +120,23 @@ def ignore_in_worker() -> None:
 
 def _nothing(number: int, frame: object) -> None:
     """Stands where the default action would end the process; the pipe has the signal already."""
+
+
+Tell = Callable[[str, Mapping[str, object]], None]
+
+
+class Deadline(Callback):
+    """Asks to save and end, as a signal would, once it is `at`, in seconds since the epoch."""
+
+    def __init__(self, at: float, tell: Tell, now: Callable[[], float] = time.time) -> None:
+        self._at, self._tell, self._now = at, tell, now
+        self._is_told = False
+
+    def step(self, step: Step) -> Action:
+        """Look at the clock; ranks whose clocks differ agree, as on all that is asked."""
+        if self._now() < self._at:
+            return Action.NOTHING
+        if not self._is_told:
+            self._is_told = True
+            self._tell("deadline", {"at": self._at})
+        return Action.SIGNAL | Action.SAVE

@@ -1,20 +1,21 @@
-"""What rank 0 does once all ranks have written: the rest of the files, the name, the links."""
+"""The background write of a checkpoint: this rank's shard, then rank 0's commit."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event, Thread
 
 from training.checkpoint import manifest, retention
-from training.checkpoint.background import Signals
-from training.checkpoint.blocks import BlockWriter
+from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.manifest import CheckpointError, File, Manifest
 from training.checkpoint.reader import WEIGHT, Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.weights import write_weights
 from training.optim import ema
-from training.storage import storage_errors, sync
+from training.storage import StorageError, storage_errors, sync
 
 _POLL_S = 0.02
 
@@ -42,7 +43,7 @@ def leave_part(made: Path, file: File) -> None:
     whole = made / f"{file.name}.part"
     beside = whole.with_name(f".{whole.name}")
     with storage_errors(beside):
-        beside.write_bytes(manifest.encoded_part(file))
+        beside.write_bytes(manifest.render_part(file))
         beside.replace(whole)
 
 
@@ -54,10 +55,10 @@ def commit(draft: Draft, signals: Signals) -> None:
     made = draft.made
     files = [_part(draft, rank, signals) for rank in range(draft.manifest.world_size)]
     files.append(_write(made / manifest.STATE, draft.state))
-    if draft.manifest.verdict is not None:
+    if draft.manifest.score is not None:
         files.append(_write_model(made, replace(draft.manifest, files=tuple(files))))
     whole = replace(draft.manifest, files=tuple(files))
-    content, checksum = manifest.encoded(whole)
+    content, checksum = manifest.render(whole)
     _write(made / manifest.CHECKSUM_NAME, checksum)
     _write(made / manifest.NAME, content)
     sync(made)
@@ -99,3 +100,47 @@ def _write(path: Path, data: bytes) -> File:
     with BlockWriter(path) as writer:
         writer.write(data)
     return writer.file()
+
+
+class Signals:
+    """What the main thread tells the one that writes."""
+
+    def __init__(self) -> None:
+        self.called_off = Event()
+        """Some rank could not write its share: there will be no checkpoint."""
+        self.all_written = Event()
+        """Every rank has written its share."""
+
+
+class Writing:
+    """Runs `write` and then, where there is one, `commit` on a thread of its own."""
+
+    def __init__(
+        self, write: Callable[[], None], commit: Callable[[Signals], None] | None = None
+    ) -> None:
+        self.signals = Signals()
+        self.written = Event()
+        """This rank's share is on disk, or will never be."""
+        self.over = Event()
+        """So is what this rank does after it."""
+        self.fault: str | None = None
+        """Why it failed; to be read after one of the two."""
+        self._write = write
+        self._commit = commit
+        # Nobody waits for it where the process ends otherwise: then there is no checkpoint.
+        Thread(target=self._run, name="checkpoint", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._write()
+            self.written.set()
+            if self._commit is not None:
+                self._commit(self.signals)
+        except (OSError, StorageError, CheckpointError) as fault:
+            self.fault = str(fault)
+        except BaseException as fault:
+            self.fault = f"{type(fault).__name__}: {fault}"
+            raise
+        finally:
+            self.written.set()
+            self.over.set()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training.checkpoint.reader import WEIGHT, Checkpoint
-from training.checkpoint.shard import BUFFER
+from training.checkpoint.tensor_file import BUFFER
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,20 +11,22 @@ from training.checkpoint.restore import restore
 
 if TYPE_CHECKING:
     from engines.base import Engine, State
-    from training.callbacks.callback_list import Audience
-    from training.checkpoint.manifest import Verdict
-    from training.checkpoint.saver import Saver
+    from training.callbacks.callback_list import CallbackList
+    from training.checkpoint.manifest import Score
     from training.checkpoint.settings import Save
+    from training.checkpoint.writer import CheckpointWriter
     from training.optim.updater import Updater
 
 
-class Saves:
+class CheckpointController:
     """Hands states to the saver, and its news to the audience.
 
     Collective: write, settle, load_best.
     """
 
-    def __init__(self, settings: Save, saver: Saver, audience: Audience, first_step: int):
+    def __init__(
+        self, settings: Save, saver: CheckpointWriter, audience: CallbackList, first_step: int
+    ):
         self._saver = saver
         self._audience = audience
         self._in_background = settings.async_
@@ -48,13 +50,13 @@ class Saves:
         state: State,
         facts: Mapping[str, Any],
         periodic: bool,
-        verdict: Verdict | None,
+        score: Score | None,
     ) -> None:
         """Save `state` as that of `step`. Raises CheckpointError where a run needs every save."""
         self.settle()
         self.at = step
         try:
-            self._saver.save(step, state, facts, periodic, verdict)
+            self._saver.save(step, state, facts, periodic, score)
         except CheckpointError as fault:
             self._failed(fault)
         if not self._in_background:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from training.checkpoint.shard import Interval
+from training.checkpoint.tensor_file import Interval
 from training.resources import cgroup
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what wrote it, and every file with its size and checksums."""
+"""The JSON files of a checkpoint: manifest.json with sizes and checksums, and state.json."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from training.logging.strict_json import encode_bytes
+
+if TYPE_CHECKING:
+    from engines.base import State
 
 FORMAT = "gearshift-checkpoint"
 VERSION = 2
@@ -53,7 +56,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Score:
     """What an evaluation said of a checkpoint that it found among the best."""
 
     metric: str
@@ -81,7 +84,7 @@ class Manifest:
     """Whether it was due at its step; others are the best, the last, or asked for."""
     libraries: Mapping[str, str]
     files: tuple[File, ...]
-    verdict: Verdict | None = None
+    score: Score | None = None
 
 
 def step_folder(step: int) -> str:
@@ -105,7 +108,7 @@ def is_rank_file(name: str) -> bool:
     return _RANK_FILE.match(name) is not None
 
 
-def encoded(manifest: Manifest) -> tuple[bytes, bytes]:
+def render(manifest: Manifest) -> tuple[bytes, bytes]:
     """The content of manifest.json, and of manifest.sha256, which `sha256sum -c` reads."""
     files = [_entry(file) for file in manifest.files]
     told = {"format": FORMAT, "version": VERSION, **asdict(manifest), "files": files}
@@ -114,7 +117,7 @@ def encoded(manifest: Manifest) -> tuple[bytes, bytes]:
     return content, f"{digest}  {NAME}\n".encode()
 
 
-def encoded_part(file: File) -> bytes:
+def render_part(file: File) -> bytes:
     """What a rank leaves in the hidden folder to say that its file is whole."""
     return encode_bytes(_entry(file))
 
@@ -167,7 +170,7 @@ def _parsed(fields: Any, path: Path) -> Manifest:
             periodic=fields["periodic"] is True,
             libraries={_text(k): _text(v) for k, v in fields["libraries"].items()},
             files=tuple(_file(entry, _READ[version]) for entry in fields["files"]),
-            verdict=_verdict(fields.get("verdict")),
+            score=_verdict(fields.get("score")),
         )
         _check_names(manifest)
         return manifest
@@ -217,7 +220,7 @@ def _checksum(value: Any, algorithm: str) -> int:
     return int(value)
 
 
-def _verdict(fields: Any) -> Verdict | None:
+def _verdict(fields: Any) -> Score | None:
     if fields is None:
         return None
     value, direction = fields["value"], fields["direction"]
@@ -226,7 +229,7 @@ def _verdict(fields: Any) -> Verdict | None:
     if direction not in ("min", "max"):
         raise ValueError(f"{direction!r} where min or max belongs")
     since = _count(fields.get("since", 0))
-    return Verdict(_text(fields["metric"]), float(value), direction, since)
+    return Score(_text(fields["metric"]), float(value), direction, since)
 
 
 def _count(value: Any) -> int:
@@ -262,3 +265,76 @@ def _regular_size(path: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path} is not a regular file")
     return found.st_size
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """The content of state.json."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of parameters."""
+    buffers: Mapping[str, tuple[int, ...]]
+    """Shapes of buffers."""
+    groups: list[dict[str, Any]]
+    loss_scale: Mapping[str, float]
+    facts: Mapping[str, Any]
+    """The loop's own."""
+
+
+def render_state(state: State, facts: Mapping[str, Any]) -> bytes:
+    """The content of state.json. Raises CheckpointError where it is more than would be read."""
+    content = encode_bytes(
+        {
+            "shapes": state.shapes,
+            "buffers": {name: tuple(buffer.shape) for name, buffer in state.buffers.items()},
+            "groups": state.groups,
+            "loss_scale": state.loss_scale,
+            "facts": facts,
+        }
+    )
+    if len(content) > LARGEST_JSON:
+        raise CheckpointError(f"what is no tensor takes {len(content)} bytes of JSON")
+    return content
+
+
+def read_state(path: Path) -> StateFile:
+    """The content of state.json at `path`.
+
+    Raises OSError, and ValueError, KeyError, TypeError, AttributeError or RecursionError where it
+    is something else.
+    """
+    fields = json.loads(path.read_bytes())
+    groups = fields["groups"]
+    if type(groups) is not list or not all(_is_group(group) for group in groups):
+        raise ValueError("its groups are not what an optimizer has")
+    return StateFile(
+        shapes={name: _shape(shape) for name, shape in fields["shapes"].items()},
+        buffers={name: _shape(shape) for name, shape in fields["buffers"].items()},
+        groups=groups,
+        loss_scale={name: _finite(value) for name, value in fields["loss_scale"].items()},
+        facts=dict(fields["facts"].items()),
+    )
+
+
+def parse_steps(text: str) -> dict[str, float]:
+    """Optimizer steps by parameter, from the metadata of a file. Raises as `read_state`."""
+    steps = {name: _finite(count) for name, count in json.loads(text).items()}
+    if any(count < 0 for count in steps.values()):
+        raise ValueError("a number of steps below zero")
+    return steps
+
+
+def _is_group(group: Any) -> bool:
+    return isinstance(group, dict) and all(isinstance(name, str) for name in group["names"])
+
+
+def _shape(axes: Any) -> tuple[int, ...]:
+    if type(axes) is not list or any(type(axis) is not int or axis < 0 for axis in axes):
+        raise ValueError(f"{axes!r:.100} is no shape")
+    return tuple(axes)
+
+
+def _finite(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r:.100} where a finite number belongs")
+    return value

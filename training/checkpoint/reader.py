@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engines.base import Shape, kind_shape
-from training.checkpoint import blocks, manifest, tensor_file
-from training.checkpoint.beside import Beside, read_beside, read_steps
-from training.checkpoint.manifest import CheckpointError, Manifest
-from training.checkpoint.shard import BUFFER, parse_key
+from training.checkpoint import checksums, manifest, tensor_file
+from training.checkpoint.manifest import (
+    CheckpointError,
+    Manifest,
+    StateFile,
+    parse_steps,
+    read_state,
+)
+from training.checkpoint.tensor_file import BUFFER, parse_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +52,7 @@ class Checkpoint:
         self.folder = folder
         self.manifest = found
         with _named(folder / manifest.STATE):
-            beside: Beside = read_beside(folder / manifest.STATE)
+            beside: StateFile = read_state(folder / manifest.STATE)
         self.shapes: Mapping[str, Shape] = beside.shapes
         self.buffer_shapes: Mapping[str, Shape] = beside.buffers
         self.groups: list[dict[str, Any]] = beside.groups
@@ -134,7 +139,7 @@ class Checkpoint:
                 raise ValueError(f"{key} is {entry.dtype}, where fp32 belongs")
             stored = _Stored(start, start + length, file, offset, entry.dtype)
             self._stored.setdefault((kind, name), []).append(stored)
-        for name, count in read_steps(found.metadata["steps"]).items():
+        for name, count in parse_steps(found.metadata["steps"]).items():
             if name not in self.shapes:
                 raise ValueError(f"steps of {name}, which is no parameter")
             if self.steps.setdefault(name, count) != count:
@@ -165,7 +170,7 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     """
     found = manifest.read(folder)
     if verify:
-        blocks.check(folder, found.files)
+        checksums.check(folder, found.files)
     return Checkpoint(folder, found)
 
 

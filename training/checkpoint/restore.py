@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
-from training.checkpoint.consent import first_fault
+from training.agreement import first_error
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import WEIGHT
-from training.checkpoint.shard import BUFFER
+from training.checkpoint.tensor_file import BUFFER
 from training.optim import ema
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _together(world: World, action: Callable[[], None]) -> None:
         action()
     except (CheckpointError, OSError) as raised:
         fault = raised
-    told = first_fault(world, None if fault is None else str(fault))
+    told = first_error(world, None if fault is None else str(fault))
     if isinstance(fault, CheckpointError):
         raise fault
     if told is not None:

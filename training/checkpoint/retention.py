@@ -183,14 +183,14 @@ def _by_verdict(whole: list[Manifest]) -> list[Manifest]:
     A verdict by another metric than the newest one's, or on other data, cannot be compared with it:
     left out.
     """
-    judged = [(one.verdict, one) for one in whole if one.verdict is not None]
+    judged = [(one.score, one) for one in whole if one.score is not None]
     if not judged:
         return []
     newest = judged[-1][0]
     comparable = [
-        (verdict.rank, one.step, one)
-        for verdict, one in judged
-        if (verdict.metric, verdict.direction, verdict.since)
+        (score.rank, one.step, one)
+        for score, one in judged
+        if (score.metric, score.direction, score.since)
         == (newest.metric, newest.direction, newest.since)
     ]
     return [one for _, _, one in sorted(comparable, key=lambda entry: entry[:2])]

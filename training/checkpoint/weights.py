@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from training.checkpoint import manifest, tensor_file
-from training.checkpoint.blocks import BlockWriter
+from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.manifest import File
 from training.checkpoint.reader import WEIGHT, Checkpoint
-from training.checkpoint.shard import BUFFER
-from training.checkpoint.tensor_file import Entry
+from training.checkpoint.tensor_file import BUFFER, Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +36,7 @@ def write_weights(
     """
     stored = [one for one in _stored(source, kind) if names is None or one.name in names]
     entries = (Entry(names[s.name] if names else s.name, s.dtype, s.shape) for s in stored)
-    first = tensor_file.head(entries, _metadata(source, kind))
+    first = tensor_file.file_head(entries, _metadata(source, kind))
     with BlockWriter(path) as writer:
         writer.write(first)
         for one in stored:

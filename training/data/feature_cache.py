@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from models.base import EncoderInputs, Encodes, SplitName
-from training.checkpoint.consent import first_fault
+from models.base import EncoderInputs, HasFrozenEncoder, SplitName
+from training.agreement import first_error
 from training.data import feature_file as files
-from training.data import weights_digest
 from training.data.feature_file import Draft, Form, Rows
-from training.data.fingerprint import add, probes
+from training.data.fingerprint import add, probes, weights_digest
 from training.data.loader import on_device
 from training.logging.quantities import size
 from training.settings import SettingError
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from engines.base import Engine, World
     from models.base import Task
-    from training.data.settings import Encodings
+    from training.data.settings import FeatureCache
 
 Tell = Callable[[str], object]
 """Told a line for a person; on one rank only."""
@@ -57,7 +56,7 @@ class Place:
 class _Pass:
     """One pass of the encoder over all inputs, shared by the ranks. Collective."""
 
-    task: Encodes
+    task: HasFrozenEncoder
     module: Module
     world: World
     inputs: Mapping[SplitName, EncoderInputs]
@@ -104,7 +103,7 @@ def use(
     model: Module,
     module: Module,
     engine: Engine,
-    settings: Encodings,
+    settings: FeatureCache,
     place: Place,
     tell: Tell,
 ) -> bool:
@@ -115,20 +114,20 @@ def use(
     built from, both with the weights that the run begins with. Collective; reads and writes the
     disk. Raises SettingError where the settings insist, and DataError.
     """
-    part = task.frozen_encoder(model) if isinstance(task, Encodes) else None
-    if not isinstance(task, Encodes) or part is None:
+    part = task.frozen_encoder(model) if isinstance(task, HasFrozenEncoder) else None
+    if not isinstance(task, HasFrozenEncoder) or part is None:
         return False
-    wanted = settings.cache
+    wanted = settings.mode
     if wanted == "off":
         return False
     limit, root = settings.limit_gb * 1e9, Path(settings.folder or place.folder).expanduser()
-    if why := task.redrawn():
+    if why := task.varying_inputs():
         return _without(f"{why} changes what the encoder is given in each pass", wanted, tell)
     inputs = {split: task.encoder_inputs(split) for split in _SPLITS}
     world = engine.world
     facts: dict[str, Any] = {
         "version": _VERSION,
-        "encoder": weights_digest.digest(engine.state(), part, world),
+        "encoder": weights_digest(engine.state(), part, world),
         "computed": {**place.computed, "device": world.device.type, "torch": torch.__version__},
     }
     if world.rank == 0:
@@ -145,7 +144,7 @@ def use(
             return _without(f"not all ranks see {folder}: name another folder", wanted, tell)
     else:
         tell(f"encodings: read from {folder}")
-    task.take_encodings({"train": rows, "val": _From(rows, len(inputs["train"]))})
+    task.use_features({"train": rows, "val": _From(rows, len(inputs["train"]))})
     return True
 
 
@@ -167,21 +166,21 @@ def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> s
     counts = [len(inputs) for inputs in run.inputs.values()]
     needed = files.total_bytes(forms, counts)
     if needed > limit:
-        return f"they take {size(needed)}, and encodings.limit_gb is {limit / 1e9:g}"
+        return f"they take {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
     draft, fault = None, None
     if world.rank == 0:
         run.tell(f"encodings: {size(needed)} in {folder}")
         draft, fault = _begun(folder, forms, sum(counts), needed)
-    if told := first_fault(world, fault):
+    if told := first_error(world, fault):
         return told
     partial = (
         folder.parent / world.broadcast((draft.folder.name if draft else "").encode()).decode()
     )
     try:
-        told = first_fault(world, run.fill(partial))
+        told = first_error(world, run.fill(partial))
         if told is None and draft is not None:
             fault = _finished(draft, facts)
-        return told or first_fault(world, fault)
+        return told or first_error(world, fault)
     finally:
         if draft is not None:
             draft.abandon()
@@ -227,7 +226,7 @@ def _identity(inputs: EncoderInputs) -> dict[str, Any]:
 
 def _without(why: str, wanted: str, tell: Tell) -> bool:
     if wanted == "on":
-        raise SettingError("encodings.cache", wanted, f"cannot be: {why}", "auto, off", None)
+        raise SettingError("feature_cache.mode", wanted, f"cannot be: {why}", "auto, off", None)
     tell(f"encodings: none are kept, the encoder runs in each step: {why}")
     return False
 

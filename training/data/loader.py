@@ -11,16 +11,16 @@ import torch
 
 from models.base import DataError
 from training.data.samples import MicroBatch
-from training.data.source import Source
+from training.data.workers import Source
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from engines.base import World
-    from training.callbacks.base import TrainPlan
     from training.data.order import DataOrder
     from training.data.samples import Request, Samples
     from training.data.settings import Loader
+    from training.train_plan import TrainPlan
 
 
 class Batches:
@@ -188,7 +188,7 @@ class _Shares:
 def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:
     if device.type == "cpu":
         return loaded
-    return MicroBatch(on_device(loaded.batch, device), loaded.weight)
+    return MicroBatch(on_device(loaded.batch, device), loaded.num_units)
 
 
 def on_device(value: Any, device: torch.device) -> Any:

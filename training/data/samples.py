@@ -1,9 +1,12 @@
-"""Samples made into batches by position, each with randomness of its own."""
+"""Samples made into micro-batches, their randomness, and old samples replayed among new ones."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +14,10 @@ from models.base import Batch, DataError
 from training.seeds import derive
 
 if TYPE_CHECKING:
-    from models.base import Split, Task, Weight
+    import numpy as np
+
+    from models.base import Draws, NumUnits, Split, Task
+
 
 Request = tuple[int, list[int]]
 """Epoch, and the samples of one micro-batch."""
@@ -21,7 +27,7 @@ class MicroBatch(NamedTuple):
     """What one rank puts through one forward and backward, and the units in it."""
 
     batch: Batch
-    weight: Weight
+    num_units: NumUnits
 
 
 @dataclass(frozen=True)
@@ -64,3 +70,54 @@ class Samples:
             return MicroBatch(batch, self._task.num_units(batch))
         except DataError as fault:
             return fault
+
+
+def replayed(new: int, old: int, share: float) -> int:
+    """How many of `old` samples join `new` ones, so that they are `share` of them all; no more
+    than there are. `share` in [0, 1).
+    """
+    return min(old, round(new * share / (1 - share)))
+
+
+class ReplayMixture:
+    """All samples of `new`, and behind them such as are drawn from `old`; see models/base.py.
+
+    The places for old samples are stretches of the old data, one sample of each in every epoch: no
+    sample comes twice in an epoch, and epochs differ. All follows from seed, epoch and index.
+    """
+
+    def __init__(self, new: Split, old: Sequence[Split], share: float):
+        """`share` of the samples are old ones, or all there are; in [0, 1)."""
+        self._new, self._old = new, old
+        self._ends = list(accumulate(len(split) for split in old))
+        self._there = self._ends[-1] if self._ends else 0
+        self.replayed = replayed(len(new), self._there, share)
+        """How many samples of an epoch are old."""
+
+    def __len__(self) -> int:
+        return len(self._new) + self.replayed
+
+    def sample(self, index: int, draws: Draws) -> Any:
+        """A new sample, or an old one of the stretch that `index` stands for."""
+        place = index - len(self._new)
+        if place < 0:
+            return self._new.sample(index, draws)
+        begin = place * self._there // self.replayed
+        end = (place + 1) * self._there // self.replayed
+        chosen = int(draws.rng().integers(begin, end))
+        part = bisect_right(self._ends, chosen)
+        before = self._ends[part - 1] if part else 0
+        return self._old[part].sample(chosen - before, _Later(draws))
+
+
+@dataclass(frozen=True)
+class _Later:
+    """The randomness of a sample behind the number that chose it."""
+
+    draws: Draws
+
+    def rng(self) -> np.random.Generator:
+        """A generator that starts anew at each call."""
+        generator = self.draws.rng()
+        generator.random()
+        return generator

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-_KEPT = {"unless": {"encodings.cache": ["off"]}}
+_KEPT = {"unless": {"feature_cache.mode": ["off"]}}
 _WORKERS = {"unless": {"loader.workers": [0]}}
 
 
@@ -40,10 +40,10 @@ class Loader(BaseModel, extra="forbid", frozen=True):
     ] = True
 
 
-class Encodings(BaseModel, extra="forbid", frozen=True):
+class FeatureCache(BaseModel, extra="forbid", frozen=True):
     """What a frozen encoder makes of the data, computed once before training."""
 
-    cache: Annotated[
+    mode: Annotated[
         Literal["auto", "on", "off"],
         Field(
             description="Keep it on disk and read it in each step. auto: where it fits; on: or "

@@ -1,14 +1,17 @@
-"""Early stopping: the best value so far, and how long none has been better."""
+"""Early stopping: the best value so far, patience, and the target value of stop.at."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from models.base import Goal
     from training.settings import Stop
+
 
 Direction = Literal["min", "max"]
 
@@ -21,7 +24,7 @@ class Best:
     step: int
 
 
-class Stopping:
+class EarlyStopping:
     """Judges one value after another.
 
     The best is the best by however little; patience counts the evaluations since the value last
@@ -95,3 +98,58 @@ def _is_better(value: float, than: float | None, direction: Direction, by: float
     if than is None:
         return True
     return value < than - by if direction == "min" else value > than + by
+
+
+Sign = Literal["<=", ">=", "="]
+
+TARGET_PATTERN = r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?) *$"
+TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the family's own goal"
+_WRITTEN = re.compile(TARGET_PATTERN)
+_BETTER: Mapping[str, Sign] = {"min": "<=", "max": ">="}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A metric, and the value that is to be reached."""
+
+    metric: str
+    sign: Sign
+    """`=`: whichever way is better, as the goal of the family says."""
+    value: float
+
+    def aimed(self, goal: Goal) -> Target | None:
+        """With its sign, for `=` from `goal`; None where that is about another metric."""
+        if self.sign != "=":
+            return self
+        if self.metric != goal.metric:
+            return None
+        return Target(self.metric, _BETTER[goal.direction], self.value)
+
+    def is_reached(self, metrics: Mapping[str, float]) -> bool:
+        """Whether an evaluation is as good, or better; NaN never is. For a sign that was aimed."""
+        value = metrics.get(self.metric, math.nan)
+        return value <= self.value if self.sign == "<=" else value >= self.value
+
+    def text(self, sign: Sign | None = None) -> str:
+        """As one writes it: `val_loss <= 1.9`; with another `sign` where one is given."""
+        return f"{self.metric} {sign or self.sign} {self.value:g}"
+
+
+def parse_target(written: str) -> Target:
+    """What `METRIC <= NUMBER`, `>=` or `=` says. Raises ValueError where it is none of them."""
+    found = _WRITTEN.match(written)
+    try:
+        if found is None:
+            raise ValueError
+        return Target(found[1], _sign(found[2]), float(found[3]))
+    except ValueError:
+        raise ValueError(f"{written!r} is no aim; legal: {TARGET_FORMS}") from None
+
+
+def alternatives(target: Target) -> Sequence[str]:
+    """The same with either way said."""
+    return [target.text(sign) for sign in _BETTER.values()]
+
+
+def _sign(text: str) -> Sign:
+    return next(sign for sign in ("<=", ">=", "=") if sign == text)

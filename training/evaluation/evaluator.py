@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from models.base import Goal
 from training.callbacks.base import EvalResult
-from training.checkpoint.manifest import Verdict
+from training.checkpoint.manifest import Score
 from training.evaluation import noise_control
-from training.evaluation.early_stopping import Direction, Stopping
+from training.evaluation.early_stopping import (
+    Direction,
+    EarlyStopping,
+    Target,
+    alternatives,
+    parse_target,
+)
 from training.evaluation.evaluate import evaluate, metric_names
-from training.evaluation.target import Target, alternatives, parse
 from training.settings import SettingError
 
 if TYPE_CHECKING:
@@ -22,9 +27,9 @@ if TYPE_CHECKING:
     from engines.base import World
     from models.base import Task
     from training.data.loader import EvaluationBatches
-    from training.ending import Ending
-    from training.evaluation.forgetting import Forgetting
+    from training.evaluation.evaluate import Forgetting
     from training.settings import Settings
+    from training.stop_reason import StopReason
 
 _DIRECTIONS: tuple[Direction, ...] = ("min", "max")
 
@@ -47,17 +52,17 @@ class Evaluator:
         self._metric = settings.eval.metric
         self._at = settings.stop.at
         self._target: Target | None = None
-        self._stopping = Stopping(settings.stop, settings.save.keep_best)
+        self._stopping = EarlyStopping(settings.stop, settings.save.keep_best)
         self._batches = batches
         self._goal: Goal | None = None
         self._metrics: Mapping[str, float] = {}
-        self.verdict: Verdict | None = None
+        self.score: Score | None = None
         """Of the last evaluation, where it is among the best that are to be kept."""
 
     def start(self, task: Task, module: Module, world: World) -> None:
         """Settle what to judge by. Raises SettingError where there is no such metric."""
         self._goal = task.goal
-        aim = None if self._at is None else parse(self._at)
+        aim = None if self._at is None else parse_target(self._at)
         if self._metric is None and (aim is None or aim.metric == task.goal.metric):
             names = [task.goal.metric]
         else:
@@ -89,10 +94,10 @@ class Evaluator:
         self._metrics = metrics
         value = metrics[self._goal.metric]
         is_best = self._stopping.judge(step, value, self._goal.direction)
-        self.verdict = None
+        self.score = None
         if self._stopping.is_among_best:
             goal = self._goal
-            self.verdict = Verdict(goal.metric, value, goal.direction, self._since)
+            self.score = Score(goal.metric, value, goal.direction, self._since)
         seconds = time.perf_counter() - began
         told = [EvalResult(step, split, found, False, seconds) for split, found in apart.items()]
         return [*told, EvalResult(step, "val", metrics, is_best, seconds)]
@@ -118,7 +123,7 @@ class Evaluator:
         times = "evaluation" if waited == 1 else "evaluations"
         return f"{self._goal.metric} did not improve in {waited} {times}"
 
-    def leak(self, task: Task, tell: noise_control.Tell) -> Ending | None:
+    def leak(self, task: Task, tell: noise_control.Tell) -> StopReason | None:
         """A fault of the run whose noise control was not at chance in the last evaluation."""
         return noise_control.ending(task, self._metrics, tell) if self._metrics else None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from training.ending import Ending, failed
+from training.stop_reason import StopReason, failed
 
 if TYPE_CHECKING:
     from models.base import Task
@@ -17,7 +17,7 @@ _BOUNDS = {"min": "at least", "max": "at most"}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ControlResult:
     """What became of one metric that must be at chance."""
 
     metric: str
@@ -46,25 +46,25 @@ class Verdict:
         return {"text": str(self), **kept, **self.band}
 
 
-def judge(task: Task, metrics: Mapping[str, float]) -> list[Verdict]:
+def judge(task: Task, metrics: Mapping[str, float]) -> list[ControlResult]:
     """What became of each metric that has a band; nothing unless the data is a noise control.
 
     Raises KeyError where a metric that has a band was not measured.
     """
     return [
-        Verdict(name, metrics[name], band)
+        ControlResult(name, metrics[name], band)
         for name, band in task.facts().get("control", {}).items()
         if _BOUNDS.keys() & band.keys()
     ]
 
 
-def ending(task: Task, metrics: Mapping[str, float], tell: Tell) -> Ending | None:
+def ending(task: Task, metrics: Mapping[str, float], tell: Tell) -> StopReason | None:
     """A fault of the run where a metric is not at chance: it learnt from something else.
 
     `tell` hears an event for each metric that has a band.
     """
     verdicts = judge(task, metrics)
-    for verdict in verdicts:
-        tell("control", verdict.facts())
-    leaks = [str(verdict) for verdict in verdicts if not verdict.is_at_chance]
+    for score in verdicts:
+        tell("control", score.facts())
+    leaks = [str(score) for score in verdicts if not score.is_at_chance]
     return failed(f"the noise control leaks: {'; '.join(leaks)}") if leaks else None

@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from training.about import About
 from training.callbacks.base import (
     Action,
     Callback,
     EvalResult,
     Outcome,
+    RunInfo,
     Step,
     StepMetrics,
-    TrainPlan,
 )
 from training.logging import console_text
 from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.progress import Progress
 from training.resources.monitor import ResourceUsage
 from training.storage import StorageError
+from training.train_plan import TrainPlan
 
 _REDRAW_S = 0.25
 _DRAWING_SHARE = 0.002
@@ -33,7 +33,7 @@ class ConsoleReporter(Callback):
 
     def __init__(
         self,
-        about: About,
+        about: RunInfo,
         voices: Sequence[ConsoleOutput],
         now: Callable[[], float] = time.monotonic,
         gauges: ResourceUsage | None = None,

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from training.about import About
-from training.callbacks.base import EvalResult, Outcome, StepMetrics, TrainPlan
+from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
 from training.logging.progress import Position
 from training.logging.quantities import amount, duration, real, size
 from training.resources.monitor import Near
+from training.train_plan import TrainPlan
 
 _LABEL = 9
 _WIDTH = 88
@@ -23,7 +23,7 @@ def render_row(label: str, text: str) -> str:
     return f"{label:<{_LABEL}}  " + text.replace("\n", "\n" + " " * (_LABEL + 2))
 
 
-def render_header(about: About, train_plan: TrainPlan) -> list[str]:
+def render_header(about: RunInfo, train_plan: TrainPlan) -> list[str]:
     """What is trained, on what, in what portions."""
     processes = f"{train_plan.world_size} process{'es' if train_plan.world_size > 1 else ''}"
     batch = (

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, TrainPlan
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step
 from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, StorageError
+from training.train_plan import TrainPlan
 
 NAME = "events.jsonl"
 

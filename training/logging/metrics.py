@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
 from training.resources.monitor import ResourceUsage, named
 from training.storage import LineFile, Storage, storage_errors
+from training.train_plan import TrainPlan
 
 NAME = "metrics.jsonl"
 

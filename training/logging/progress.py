@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training.callbacks.base import StepMetrics, TrainPlan
+from training.callbacks.base import StepMetrics
+from training.train_plan import TrainPlan
 
 _MEMORY_S = 30.0
 """Steps further back than this hardly count: throughput changes, say with the sequence length."""

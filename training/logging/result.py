@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.about import About
-from training.callbacks.base import Callback, Outcome, TrainPlan
+from training.callbacks.base import Callback, Outcome, RunInfo
 from training.logging.strict_json import encode_bytes
 from training.resources.monitor import ResourceUsage, named
 from training.storage import Storage, StorageError
+from training.train_plan import TrainPlan
 
 JobSummary = Callable[[], Mapping[str, Any]]
 
@@ -25,7 +25,7 @@ class ResultWriter(Callback):
 
     def __init__(
         self,
-        about: About,
+        about: RunInfo,
         gauges: ResourceUsage | None = None,
         account: JobSummary = single_process,
         door: Path | None = None,
@@ -54,7 +54,7 @@ class ResultWriter(Callback):
                 raise StorageError(path, fault) from fault
 
 
-def _content(about: About, world_size: int, outcome: Outcome) -> dict[str, Any]:
+def _content(about: RunInfo, world_size: int, outcome: Outcome) -> dict[str, Any]:
     return {
         "status": outcome.status,
         "reason": outcome.reason,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from engines.base import Engine, OptimizerSpec, World
-    from training.accumulate import Window
+    from training.accumulate import Accumulated
 
 MOST_UNCHECKED = 50
 """Steps after which the host waits for the device to see whether they were sound."""
@@ -46,7 +46,7 @@ class Nonfinite:
         """Go on from what another process wrote down."""
         self._in_a_row = facts["in_a_row"]
 
-    def take(self, engine: Engine, window: Window, step: int) -> Update:
+    def take(self, engine: Engine, window: Accumulated, step: int) -> Update:
         """Update number `step`, or none where the policy is to skip. Collective."""
         if self._most:
             return self._take_or_skip(engine, window, step)
@@ -87,7 +87,7 @@ class Nonfinite:
         loss, norm = mean.tolist()
         return f"loss {loss:g} and gradient norm {norm:g} at step {step}; {MEND}"
 
-    def _take_or_skip(self, engine: Engine, window: Window, step: int) -> Update:
+    def _take_or_skip(self, engine: Engine, window: Accumulated, step: int) -> Update:
         is_finite = bool(torch.isfinite(window.loss))
         if engine.world.agree(int(not is_finite)):
             engine.discard()

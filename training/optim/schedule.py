@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from training import duration
 
 if TYPE_CHECKING:
-    from training.callbacks.base import TrainPlan
     from training.settings import Schedule as Settings
+    from training.train_plan import TrainPlan
 
 Curve = Callable[[int], float]
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from engines.base import Update
-from models.base import Paced
+from models.base import TracksProgress
 from training.checkpoint.restore import fill
 from training.optim.ema import KIND, Ema
 from training.optim.nonfinite import Nonfinite
@@ -16,11 +16,11 @@ from training.seeds import seed_step
 if TYPE_CHECKING:
     from engines.base import Engine
     from models.base import Task
-    from training.accumulate import Window
-    from training.callbacks.base import TrainPlan
+    from training.accumulate import Accumulated
     from training.checkpoint.reader import Checkpoint
-    from training.checkpoint.resume_point import Before
+    from training.checkpoint.resume_point import ResumePoint
     from training.settings import Settings
+    from training.train_plan import TrainPlan
 
 
 class Updater:
@@ -43,7 +43,7 @@ class Updater:
         """What will not be done as it was written, for a person."""
         return self._schedule.warnings
 
-    def start(self, engine: Engine, before: Before | None = None) -> None:
+    def start(self, engine: Engine, before: ResumePoint | None = None) -> None:
         """Begin the moving average, where there is one: as it was before, or from the weights."""
         if self._decay is not None:
             self.average = Ema(engine, self._decay)
@@ -67,13 +67,13 @@ class Updater:
         for group in engine.groups:
             group["lr"] = self.lr
         seed_step(self._seed, step, engine.world.rank, engine.world.device)
-        if isinstance(task, Paced):
+        if isinstance(task, TracksProgress):
             train_plan = self._budget
             epochs = train_plan.epoch(train_plan.total_steps)
             # What joins a run begins where its pace has come to, at the end.
-            task.pace(epochs if train_plan.experience else train_plan.epoch(step), epochs)
+            task.set_progress(epochs if train_plan.experience else train_plan.epoch(step), epochs)
 
-    def take(self, engine: Engine, window: Window, step: int) -> Update:
+    def take(self, engine: Engine, window: Accumulated, step: int) -> Update:
         """Update number `step` from the gradients of `window`; none where it has no units."""
         if not window.units:
             engine.discard()

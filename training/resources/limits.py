@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import Action, Callback, Outcome, Step, TrainPlan
+from training.callbacks.base import Action, Callback, Outcome, Step
 from training.resources.monitor import RESOURCES
+from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from training.resources.monitor import Reading, ResourceMonitor

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from training.callbacks.base import Action, Callback, Step, TrainPlan
+from training.callbacks.base import Action, Callback, Step
+from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     import torch

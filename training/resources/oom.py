@@ -6,17 +6,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from training.accumulate import Window, accumulate
+from training.accumulate import Accumulated, accumulate
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from engines.base import Engine
     from models.base import Task
+    from training.accumulate import Units
     from training.data.loader import Batches
     from training.data.samples import MicroBatch
     from training.run_state import Run
-    from training.units import Units
 
 HALVINGS = 3
 """How often a run halves its micro-batch because memory ran out."""
@@ -68,7 +68,7 @@ class OomFallback:
         module: Module,
         micro_batches: Sequence[MicroBatch],
         units: Units,
-    ) -> Window | None:
+    ) -> Accumulated | None:
         """As training.accumulate; None: the batches of this step are to be taken again. Collective.
 
         Raises what the forward or backward pass raised, where that cannot be mended here.

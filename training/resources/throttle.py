@@ -10,9 +10,9 @@ from training.resources import memory
 
 if TYPE_CHECKING:
     from engines.base import Engine
-    from training.callbacks.callback_list import Audience
+    from training.callbacks.callback_list import CallbackList
     from training.data.loader import Batches, EvaluationBatches
-    from training.record import Record
+    from training.step_metrics import RunMetrics
 
 
 class Throttle:
@@ -26,8 +26,8 @@ class Throttle:
     def __init__(
         self,
         engine: Engine,
-        audience: Audience,
-        record: Record,
+        audience: CallbackList,
+        record: RunMetrics,
         batches: Batches,
         judged: EvaluationBatches,
     ) -> None:

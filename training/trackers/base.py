@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from training.about import About
-from training.callbacks.base import Callback
+from training.callbacks.base import Callback, RunInfo
 from training.trackers.settings import TRACKERS, Tracking
 
 
@@ -22,7 +21,7 @@ class TrackedRun:
     """Each value by its dotted key."""
     origins: Mapping[str, str]
     """Where each of them comes from: "config, mine.yaml:3"."""
-    about: About
+    about: RunInfo
     tracking: Tracking
     tell: Callable[[str, Mapping[str, object]], None]
     """Gives an event to all hooks, while the run goes on."""

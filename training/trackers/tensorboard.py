@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.metrics import NAME as METRICS
 from training.trackers.metrics_reader import STEP, MetricsReader, row
 from training.trackers.predictions import predictions_table, settings_table
+from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from models.base import Picture, Predictions

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics, TrainPlan
-from training.dotted import nested
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.console_text import render_row
+from training.settings import nested
 from training.trackers.base import TrackedRun
 from training.trackers.tracker_process import Message, TrackerProcess
 from training.trackers.wandb_process import ALERTS, METRICS
 from training.trackers.wandb_session import ENVIRONMENT
+from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from models.base import Predictions

@@ -8,9 +8,9 @@ from typing import Any
 
 from launcher.compare.measurements import Measured, read
 from launcher.run_folder import run_folder
-from training.callbacks.base import TrainPlan
-from training.evaluation.target import Target
+from training.evaluation.early_stopping import Target
 from training.logging.strict_json import encode
+from training.train_plan import TrainPlan
 
 GOAL = {"metric": "val_loss", "direction": "min"}
 

@@ -7,7 +7,7 @@ import pytest
 from launcher.compare.measurements import read
 from launcher.run_folder import run_folder
 from tests.launcher.compare.runs_on_disk import run
-from training.evaluation.target import parse
+from training.evaluation.early_stopping import parse_target
 
 
 def test_warm_up_steps_are_left_out(tmp_path):
@@ -55,14 +55,16 @@ def test_an_early_stopped_run_plans_only_the_steps_it_took(tmp_path):
 def test_time_to_a_metric_counts_training_and_evaluation(tmp_path):
     seconds = [2.0] + [1.0] * 29
     results = {10: (3.0, 0.5), 20: (1.9, 0.25), 30: (1.5, 9.0)}
-    found = run(tmp_path, seconds, evaluations=results, aim=parse("val_loss = 1.9"))
+    found = run(tmp_path, seconds, evaluations=results, aim=parse_target("val_loss = 1.9"))
     assert found.reached_at_s == 21 + 0.5 + 0.25
     assert found.curve("val_loss") == [(11.5, 3.0), (21.75, 1.9), (40.75, 1.5)]
     assert not found.is_whole  # it would have gone on
 
 
 def test_a_metric_never_reached_has_no_time(tmp_path):
-    found = run(tmp_path, [1.0] * 10, evaluations={10: (2.0, 1.0)}, aim=parse("val_loss <= 1.9"))
+    found = run(
+        tmp_path, [1.0] * 10, evaluations={10: (2.0, 1.0)}, aim=parse_target("val_loss <= 1.9")
+    )
     assert found.reached_at_s is None
 
 

@@ -15,7 +15,7 @@ from launcher.compare.candidates import Limits
 from launcher.compare.promises import PromiseResult
 from launcher.compare.rows import Extrapolated, Row
 from launcher.compare.runner import ComparisonFacts, Outcome
-from training.evaluation.target import parse
+from training.evaluation.early_stopping import parse_target
 
 FACTS = ComparisonFacts("cmd <b>", "2 cores", "cpu", Limits(steps=6), 2, datetime(2026, 1, 2, 3, 4))
 PROMISES = (
@@ -84,7 +84,7 @@ def test_the_table_shows_every_row_and_then_the_promises():
     ],
 )
 def test_until_adds_a_column_for_the_time_to_the_metric(row, content):
-    head, line = tables.table([row], parse("val_loss <= 2"))
+    head, line = tables.table([row], parse_target("val_loss <= 2"))
     assert (head[-1], line[-1]) == ("to val_loss <= 2", content)
 
 

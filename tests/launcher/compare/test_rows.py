@@ -6,7 +6,7 @@ import pytest
 
 from launcher.compare.rows import Row, figures, measured, staged, thinned
 from tests.launcher.compare.runs_on_disk import run
-from training.evaluation.target import parse
+from training.evaluation.early_stopping import parse_target
 
 ROW = Row("language:tiny", "fast", "local")
 
@@ -58,7 +58,7 @@ def test_peak_memory_is_that_of_the_device_where_there_is_one(tmp_path):
 
 
 def test_a_metric_counts_as_reached_where_every_repeat_reached_it(tmp_path):
-    aim = parse("val_loss <= 1.9")
+    aim = parse_target("val_loss <= 1.9")
     good = run(tmp_path / "1", [1.0] * 10, evaluations={10: (1.5, 1.0)}, aim=aim)
     bad = run(tmp_path / "2", [1.0] * 10, evaluations={10: (2.5, 1.0)}, aim=aim)
     assert measured(ROW, [good, good]).time_to_metric_s == 11.0

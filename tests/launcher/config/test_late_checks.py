@@ -9,7 +9,7 @@ from launcher.config import late_checks
 from launcher.config.unused_settings import Taken
 from models.base import DataError
 from tests.launcher.given import resolved
-from training.callbacks.base import TrainPlan
+from training.train_plan import TrainPlan
 
 
 def task(train, val):

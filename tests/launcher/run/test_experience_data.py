@@ -193,7 +193,7 @@ def test_a_reader_that_fails_on_new_files_is_a_data_error(new_run, monkeypatch):
     setup = task_class("language").setup
 
     def broken(task):
-        if task.context.earlier is not None:
+        if task.context.earlier_splits is not None:
             raise ZeroDivisionError("in a reader")
         setup(task)
 

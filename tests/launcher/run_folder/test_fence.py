@@ -18,10 +18,10 @@ from tests.launcher.run_folder.paused import content, paused
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import state, whole
 from training.checkpoint import retention
-from training.checkpoint.manifest import CheckpointError, Verdict
+from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 from training.logging import events, metrics
 from training.storage import LineFile, Storage, StorageError
 
@@ -37,9 +37,9 @@ def alone():
 
 def save(run: Path, world: ProcessWorld, door: Path, step: int, samples: int = 0) -> None:
     """A checkpoint of `step` in the foreground; of several, three and the best are kept."""
-    saver = Saver(run, world, "local", Keep(3, 1, None), in_background=False, door=door)
+    saver = CheckpointWriter(run, world, "local", Keep(3, 1, None), in_background=False, door=door)
     facts = {"samples": samples or step}
-    saver.save(step, state(whole(step)), facts, True, Verdict("loss", 1 / step, "min"))
+    saver.save(step, state(whole(step)), facts, True, Score("loss", 1 / step, "min"))
     saver.wait()
 
 
@@ -123,7 +123,9 @@ def check(run: Path, last: Generation) -> None:
 
 def test_a_save_on_its_way_when_the_door_closes_leaves_nothing(tmp_path, alone):
     with fence.taken_over(tmp_path, FIRST) as door:
-        saver = Saver(tmp_path, alone, "local", Keep(1, 1, None), in_background=True, door=door)
+        saver = CheckpointWriter(
+            tmp_path, alone, "local", Keep(1, 1, None), in_background=True, door=door
+        )
         saver.save(1, state(whole(1)), {"samples": 1}, True, None)
         life(tmp_path, alone, SECOND)
         left = content(tmp_path)

@@ -9,7 +9,8 @@ import pytest
 from launcher.submit import follow as following
 from launcher.submit.jobs import Job, Run, Submission
 from tests.slurm.programs import programs_in_path
-from training.callbacks.base import EvalResult, TrainPlan
+from training.callbacks.base import EvalResult
+from training.train_plan import TrainPlan
 
 RUNNING = "JobId=41 JobState=RUNNING Reason=None Restarts={} NodeList=node1\n"
 BUDGET = TrainPlan(40, 10, 8, 8, 1, 1, "tokens")

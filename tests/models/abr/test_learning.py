@@ -14,7 +14,7 @@ def trained(task, steps, batch=32, lr=4e-3):
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95))
     generator = torch.Generator().manual_seed(0)
     for step in range(steps):
-        task.pace(step * batch / len(samples), steps * batch / len(samples))
+        task.set_progress(step * batch / len(samples), steps * batch / len(samples))
         share = min(1, (step + 1) / (0.05 * steps)) * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.param_groups[0]["lr"] = lr * share
         picked = torch.randint(len(samples), (batch,), generator=generator).tolist()

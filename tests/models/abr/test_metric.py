@@ -64,12 +64,12 @@ def test_counts_add_up_however_a_split_is_batched(make_task):
 def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(make_task, batch_of):
     task = make_task()
     task.setup()
-    task.pace(0.0, 10.0)  # no matter how far the curriculum is
+    task.set_progress(0.0, 10.0)  # no matter how far the curriculum is
     torch.manual_seed(0)
     model, metric = task.build().eval(), task.metric()
     batch = batch_of(task, 40, "val")
     found = metric.result(metric.update(model, batch))
-    task.pace(10.0, 10.0)
+    task.set_progress(10.0, 10.0)
     sums, weight = task.loss(model, batch).sum, task.num_units(batch)
     wanted = sum(sums[term].item() / weight[term] for term in TERMS)
     assert found["val_loss"] == pytest.approx(wanted, rel=1e-5)

@@ -9,7 +9,7 @@ import torch
 from models.abr.config import Data, Model
 from models.abr.loss import TERMS
 from models.abr.task import ResponseTask
-from models.base import Context, DataError, Goal, Paced, Pictured
+from models.base import Context, DataError, Goal, Pictured, TracksProgress
 
 SPLITS = ("train", "val", "test")
 HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
@@ -88,13 +88,13 @@ def test_weights_of_terms_multiply_inside_the_sums(make_task, batch_of):
 
 
 def test_the_curriculum_holds_terms_back_and_leaves_gradients_everywhere(task, batch_of):
-    assert isinstance(task, Paced)
-    task.pace(0.0, 100.0)
+    assert isinstance(task, TracksProgress)
+    task.set_progress(0.0, 100.0)
     model, batch = task.build(), batch_of(task, 8)
     loss = one_step(task, model, batch)
     assert {t for t, total in loss.sum.items() if total.item() == 0} == set(TERMS) - {"signal"}
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-    task.pace(8.0, 100.0)
+    task.set_progress(8.0, 100.0)
     found = task.loss(model, batch).sum
     assert found["class"].item() > 0 == found["threshold"].item()
 

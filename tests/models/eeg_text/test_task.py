@@ -354,7 +354,7 @@ def test_what_the_encoder_made_gives_the_losses_and_metrics_of_the_eeg(make_task
     found = {}
     for kept in (False, True):
         if kept:
-            task.take_encodings({s: Made(task, model, s) for s in ("train", "val")})
+            task.use_features({s: Made(task, model, s) for s in ("train", "val")})
         train, val = batch_of(task, "train"), batch_of(task, "val")
         assert ("eeg" in train) != kept and ("noise" in val) != kept
         loss = task.loss(model, train).sum

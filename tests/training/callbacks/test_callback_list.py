@@ -4,8 +4,8 @@ import pytest
 
 from tests.training.tiny import Listener
 from training.callbacks.base import Action, Callback, Outcome, Step
-from training.callbacks.callback_list import Audience
-from training.ending import COMPLETE
+from training.callbacks.callback_list import CallbackList
+from training.stop_reason import COMPLETE
 
 OUTCOME = Outcome(COMPLETE.status, COMPLETE.reason, 0, 1, 1.0, 1.0, None, None)
 
@@ -20,7 +20,7 @@ def step(number):
 
 
 def test_what_hooks_ask_is_joined():
-    audience = Audience(
+    audience = CallbackList(
         [Listener({2: Action.SAVE}), Callback(), Listener({2: Action.STOP, 3: Action.SAVE})]
     )
     assert [audience.step(step(n)) for n in (1, 2, 3)] == [
@@ -33,5 +33,5 @@ def test_what_hooks_ask_is_joined():
 def test_the_end_reaches_every_hook_also_when_one_fails():
     first, last = Listener(), Listener()
     with pytest.raises(OSError, match="disk is full"):
-        Audience([first, Broken(), last]).end(OUTCOME)
+        CallbackList([first, Broken(), last]).end(OUTCOME)
     assert first.outcomes == last.outcomes == [OUTCOME]

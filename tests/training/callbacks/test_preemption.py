@@ -1,4 +1,4 @@
-"""Real signals to a real process: what they ask for, and what they leave alone."""
+"""Signals and deadlines request a save and the end of the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.facts import step
 from training.callbacks.base import Action
+from training.callbacks.preemption import Deadline
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_S = 30.0
@@ -152,3 +154,16 @@ def test_outside_the_main_thread_nothing_is_installed(start: Callable[[str], Pro
     program.process.send_signal(signal.SIGTERM)
 
     assert program.process.wait(DEADLINE_S) == -signal.SIGTERM
+
+
+def test_it_asks_to_save_and_end_once_its_time_has_come_and_tells_so_once():
+    told, times = [], iter([4.0, 4.9, 5.0, 6.0])
+    callback = Deadline(5.0, lambda kind, facts: told.append(kind), lambda: next(times))
+    asked = [callback.step(step(n)) for n in range(4)]
+    assert asked == [
+        Action.NOTHING,
+        Action.NOTHING,
+        Action.SIGNAL | Action.SAVE,
+        Action.SIGNAL | Action.SAVE,
+    ]
+    assert told == ["deadline"]

@@ -12,7 +12,7 @@ from engines.world import ProcessWorld, RankInfo
 from tests.engines.pool import Pool
 from tests.training.checkpoint.states import state, whole
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def two_ranks() -> Iterator[Pool]:
 @pytest.fixture
 def saved(tmp_path: Path, alone: ProcessWorld) -> Path:
     """The folder of a checkpoint of step 20."""
-    saver = Saver(tmp_path, alone, "local", Keep(2, 1, None), in_background=False)
-    saver.save(20, state(whole()), {"samples": 640}, periodic=True, verdict=None)
+    saver = CheckpointWriter(tmp_path, alone, "local", Keep(2, 1, None), in_background=False)
+    saver.save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
     folder = saver.wait()
     assert folder is not None
     return folder

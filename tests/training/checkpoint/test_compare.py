@@ -18,7 +18,7 @@ from training.checkpoint import compare as comparing
 from training.checkpoint.compare import Tolerance, compare
 from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 TENSORS = 13
 """Five weights, four of each slot, of which there are two."""
@@ -31,8 +31,8 @@ def write(tmp_path: Path, alone: ProcessWorld) -> Callable[..., Checkpoint]:
     def run(given: State, samples: int = 640) -> Checkpoint:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        saver = Saver(folder, alone, "local", Keep(2, 1, None), in_background=False)
-        saver.save(20, given, {"samples": samples}, periodic=True, verdict=None)
+        saver = CheckpointWriter(folder, alone, "local", Keep(2, 1, None), in_background=False)
+        saver.save(20, given, {"samples": samples}, periodic=True, score=None)
         return open_checkpoint(folder / "last")
 
     return run

@@ -6,8 +6,8 @@ import pytest
 
 from tests.training.shelf import Shelf
 from tests.training.tiny import Listener, one_rank, run_tiny
-from training.callbacks.callback_list import Audience
-from training.checkpoint.controller import Saves
+from training.callbacks.callback_list import CallbackList
+from training.checkpoint.controller import CheckpointController
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.settings import Save
 
@@ -49,12 +49,12 @@ def listener():
     return Listener()
 
 
-def saves(saver, listener, **settings) -> Saves:
-    return Saves(Save(**settings), saver, Audience([listener]), 0)
+def saves(saver, listener, **settings) -> CheckpointController:
+    return CheckpointController(Save(**settings), saver, CallbackList([listener]), 0)
 
 
-def write(saves: Saves, step: int) -> None:
-    saves.write(step, None, {}, periodic=True, verdict=None)
+def write(saves: CheckpointController, step: int) -> None:
+    saves.write(step, None, {}, periodic=True, score=None)
 
 
 def test_a_save_is_told_of_when_it_is_on_disk(saver, listener):

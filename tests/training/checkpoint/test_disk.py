@@ -12,10 +12,10 @@ import pytest
 
 from engines.world import ProcessWorld
 from tests.training.checkpoint.states import state, whole
-from training.checkpoint.manifest import CheckpointError, Verdict
+from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
 
@@ -38,12 +38,12 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
-def saving(run: Path, world: ProcessWorld, in_background: bool) -> Saver:
-    return Saver(run, world, "local", Keep(2, 1, None), in_background)
+def saving(run: Path, world: ProcessWorld, in_background: bool) -> CheckpointWriter:
+    return CheckpointWriter(run, world, "local", Keep(2, 1, None), in_background)
 
 
-def save(saver: Saver, step: int) -> None:
-    saver.save(step, state(whole(step)), {"samples": step}, True, Verdict("loss", 1 / step, "min"))
+def save(saver: CheckpointWriter, step: int) -> None:
+    saver.save(step, state(whole(step)), {"samples": step}, True, Score("loss", 1 / step, "min"))
     saver.wait()
 
 

@@ -11,9 +11,9 @@ from engines.base import World
 from tests.docs.pages import ROOT, read
 from tests.engines.pool import Pool
 from tests.training.checkpoint.states import BUFFERS, bits, state, whole
-from training.checkpoint.manifest import Verdict
+from training.checkpoint.manifest import Score
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 TELL = """
 import sys
@@ -23,9 +23,9 @@ print(json.dumps({"|".join(key): list(t.tobytes()) for key, t in tensors.items()
 
 
 def save(world: World, run: Path) -> None:
-    saver = Saver(run, world, "zero2", Keep(1, 1, None), in_background=True)
+    saver = CheckpointWriter(run, world, "zero2", Keep(1, 1, None), in_background=True)
     mine = state(whole(), world.rank, world.size, replicated=False)
-    saver.save(7, mine, {"samples": 1}, True, Verdict("loss", 1.0, "min"))
+    saver.save(7, mine, {"samples": 1}, True, Score("loss", 1.0, "min"))
     saver.wait()
 
 

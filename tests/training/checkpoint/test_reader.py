@@ -21,7 +21,7 @@ from tests.training.checkpoint.states import bits, state, whole
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 FILES = ["rank-00000.safetensors", "state.json", "manifest.json", "manifest.sha256"]
 
@@ -170,8 +170,8 @@ def test_a_link_in_place_of_a_file_is_refused(saved: Path, tmp_path: Path, name:
         lambda fields: fields["files"].append({**fields["files"][0], "name": "other"}),
         lambda fields: fields["files"][0].update(name="rank-00001.safetensors"),
         lambda fields: fields.update(world_size=2**62),
-        lambda fields: fields.update(verdict={"metric": "loss", "value": "low"}),
-        lambda fields: fields.update(verdict={"metric": "l", "value": 1.0, "direction": "up"}),
+        lambda fields: fields.update(score={"metric": "loss", "value": "low"}),
+        lambda fields: fields.update(score={"metric": "l", "value": 1.0, "direction": "up"}),
     ],
 )
 def test_a_manifest_of_another_shape_is_refused(saved: Path, change: Callable[..., object]):
@@ -197,8 +197,8 @@ def test_a_tensor_with_a_gap_is_named(tmp_path: Path, alone: ProcessWorld, kind:
     pieces = [p for p in full.pieces if (p.kind, p.name) != (kind, "odd|name")]
     pieces.append(type(full.pieces[0])(kind, "odd|name", 1, torch.zeros(6), False))
     torn = State(**{**vars(full), "pieces": pieces})
-    saver = Saver(tmp_path, alone, "local", Keep(1, 1, None), in_background=False)
-    saver.save(1, torn, {"samples": 1}, periodic=False, verdict=None)
+    saver = CheckpointWriter(tmp_path, alone, "local", Keep(1, 1, None), in_background=False)
+    saver.save(1, torn, {"samples": 1}, periodic=False, score=None)
 
     with pytest.raises(CheckpointError, match=rf"{kind} of odd\|name is not whole"):
         open_checkpoint(tmp_path / "last")

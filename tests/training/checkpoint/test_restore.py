@@ -19,7 +19,7 @@ from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.checkpoint.restore import check, fill, restore
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 
 class Net(nn.Module):
@@ -57,8 +57,8 @@ def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
             engine.backward(net(torch.tensor(2.0)))
         engine.step()
         net.seen += 1
-    saver = Saver(run, world, "local", Keep(1, 1, None), in_background=False)
-    saver.save(2, engine.state(), {"samples": 2}, periodic=True, verdict=None)
+    saver = CheckpointWriter(run, world, "local", Keep(1, 1, None), in_background=False)
+    saver.save(2, engine.state(), {"samples": 2}, periodic=True, score=None)
     engine.close()
     folder = saver.wait()
     assert folder

@@ -11,7 +11,7 @@ from pathlib import Path
 from engines.world import ProcessWorld
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import state, whole
-from training.checkpoint.manifest import Verdict
+from training.checkpoint.manifest import Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import (
     Keep,
@@ -22,7 +22,7 @@ from training.checkpoint.retention import (
     settle,
     sweep,
 )
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 
 def steps(run: Path) -> list[int]:
@@ -31,12 +31,14 @@ def steps(run: Path) -> list[int]:
 
 
 def saving(run: Path, world: ProcessWorld, last: int, best: int = 1, every: int | None = None):
-    return Saver(run, world, "local", Keep(last, best, every), in_background=False)
+    return CheckpointWriter(run, world, "local", Keep(last, best, every), in_background=False)
 
 
-def save(saver: Saver, step: int, loss: float | None = None, periodic: bool = True) -> None:
-    verdict = None if loss is None else Verdict("loss", loss, "min")
-    saver.save(step, state(whole(step)), {"samples": step}, periodic, verdict)
+def save(
+    saver: CheckpointWriter, step: int, loss: float | None = None, periodic: bool = True
+) -> None:
+    score = None if loss is None else Score("loss", loss, "min")
+    saver.save(step, state(whole(step)), {"samples": step}, periodic, score)
 
 
 def test_the_newest_periodic_ones_stay_and_the_best_whatever_its_age(
@@ -137,8 +139,8 @@ def test_the_best_verdicts_stay_and_the_link_leads_to_the_best_of_them(
 def test_the_highest_is_best_where_the_verdict_says_so(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1)
     for step, accuracy in ((1, 0.3), (2, 0.9), (3, 0.2)):
-        verdict = Verdict("accuracy", accuracy, "max")
-        saver.save(step, state(whole()), {"samples": 1}, False, verdict)
+        score = Score("accuracy", accuracy, "max")
+        saver.save(step, state(whole()), {"samples": 1}, False, score)
 
     assert open_checkpoint(tmp_path / "best").manifest.step == 2
 
@@ -146,7 +148,7 @@ def test_the_highest_is_best_where_the_verdict_says_so(tmp_path: Path, alone: Pr
 def test_a_verdict_by_another_metric_is_no_longer_compared(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1)
     save(saver, 1, loss=-1.0, periodic=False)
-    saver.save(2, state(whole()), {"samples": 1}, False, Verdict("accuracy", 0.5, "max"))
+    saver.save(2, state(whole()), {"samples": 1}, False, Score("accuracy", 0.5, "max"))
 
     assert steps(tmp_path) == [2]
     assert open_checkpoint(tmp_path / "best").manifest.step == 2
@@ -205,9 +207,9 @@ def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
     older, newer = tmp_path / "older", tmp_path / "newer"
     for run, samples in ((older, 20), (newer, 21)):
         run.mkdir()
-        verdict = Verdict("loss", 1 / samples, "min")
+        score = Score("loss", 1 / samples, "min")
         saver = saving(run, alone, last=1)
-        saver.save(20, state(whole(samples)), {"samples": samples}, True, verdict)
+        saver.save(20, state(whole(samples)), {"samples": samples}, True, score)
     found = []
     for operation in itertools.count(1):
         run = tmp_path / f"killed-{operation}"

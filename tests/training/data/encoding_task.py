@@ -16,7 +16,7 @@ from models.base import Loss
 from tests.engines.parity import Case, options
 from tests.training.tiny import TinyTask, make_settings
 from training.data.feature_cache import Place, use
-from training.data.settings import Encodings
+from training.data.settings import FeatureCache
 from training.optim import optimizer
 
 WIDTH = 4
@@ -75,9 +75,11 @@ class Split:
 class EncodingTask(TinyTask):
     """See models/base.py: Encodes."""
 
-    def __init__(self, seed: int = 0, redrawn: str | None = None, frozen: bool = True) -> None:
+    def __init__(
+        self, seed: int = 0, varying_inputs: str | None = None, frozen: bool = True
+    ) -> None:
         super().__init__()
-        self.seed, self.why, self.frozen = seed, redrawn, frozen
+        self.seed, self.why, self.frozen = seed, varying_inputs, frozen
         self.encodings: dict[str, Any] = {}
 
     def build(self) -> Net:
@@ -98,13 +100,13 @@ class EncodingTask(TinyTask):
     def frozen_encoder(self, model: nn.Module) -> str | None:
         return "encoder" if self.frozen else None
 
-    def redrawn(self) -> str | None:
+    def varying_inputs(self) -> str | None:
         return self.why
 
     def encode(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"memory": model(batch["x"], only=True)}
 
-    def take_encodings(self, encodings: dict[str, Any]) -> None:
+    def use_features(self, encodings: dict[str, Any]) -> None:
         self.encodings = encodings
 
 
@@ -128,7 +130,13 @@ def encoded(
     try:
         place = Place(folder, {"precision": "fp32"})
         does = use(
-            task, model, module, made, Encodings(folder=elsewhere, **settings), place, said.append
+            task,
+            model,
+            module,
+            made,
+            FeatureCache(folder=elsewhere, **settings),
+            place,
+            said.append,
         )
         assert module.training and not any(p.requires_grad for p in model.encoder.parameters())
     finally:

@@ -65,7 +65,7 @@ def test_ranks_share_the_work_and_find_what_one_alone_would(two_ranks, world, tm
 
 
 def test_an_input_that_is_drawn_anew_switches_it_off_and_says_so(world, tmp_path):
-    found = encoded(world, tmp_path, EncodingTask(redrawn="the shift of windows"))
+    found = encoded(world, tmp_path, EncodingTask(varying_inputs="the shift of windows"))
     assert not found["does"] and "x" in found["rows"]["train"][0] and not list(tmp_path.iterdir())
     assert found["said"] == [
         "encodings: none are kept, the encoder runs in each step: "
@@ -76,7 +76,7 @@ def test_an_input_that_is_drawn_anew_switches_it_off_and_says_so(world, tmp_path
 def test_more_than_the_bound_is_not_written(world, tmp_path):
     found = encoded(world, tmp_path, limit_gb=4e-7)
     assert not found["does"] and not list(tmp_path.iterdir())
-    assert found["said"][0].endswith("they take 416 B, and encodings.limit_gb is 4e-07")
+    assert found["said"][0].endswith("they take 416 B, and feature_cache.limit_gb is 4e-07")
 
 
 def test_a_folder_that_cannot_be_written_is_told(world, tmp_path):
@@ -87,10 +87,10 @@ def test_a_folder_that_cannot_be_written_is_told(world, tmp_path):
 
 def test_who_insists_is_refused_where_it_cannot_be(world, tmp_path):
     with pytest.raises(SettingError, match="'on' cannot be: they take 416 B"):
-        encoded(world, tmp_path, cache="on", limit_gb=4e-7)
+        encoded(world, tmp_path, mode="on", limit_gb=4e-7)
 
 
-@pytest.mark.parametrize("case", [{"cache": "off"}, {"task": EncodingTask(frozen=False)}], ids=str)
+@pytest.mark.parametrize("case", [{"mode": "off"}, {"task": EncodingTask(frozen=False)}], ids=str)
 def test_nothing_is_said_or_kept_where_nobody_wants_it(world, tmp_path, case):
     found = encoded(world, tmp_path, **case)
     assert (found["does"], found["said"], found["passes"]) == (False, [], 0)

@@ -11,10 +11,10 @@ import torch
 
 from models.base import DataError
 from tests.training.tiny import TinySplit, TinyTask, make_settings
-from training.callbacks.base import TrainPlan
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
+from training.train_plan import TrainPlan
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ def test_two_ranks_take_together_what_one_takes(taken_in_process):
 
 def test_micro_batches_bring_their_units():
     for micro in batches().take():
-        assert micro.weight == int(micro.batch["mask"].sum())
+        assert micro.num_units == int(micro.batch["mask"].sum())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,3 +1,5 @@
+"""Samples, their randomness, and replayed old samples."""
+
 from __future__ import annotations
 
 import itertools
@@ -7,7 +9,7 @@ import pytest
 
 from models.base import DataError
 from tests.training.tiny import TinySplit, TinyTask
-from training.data.samples import SampleDraws, Samples
+from training.data.samples import ReplayMixture, SampleDraws, Samples, replayed
 
 
 def test_draws_start_anew_at_each_call():
@@ -43,7 +45,7 @@ def test_each_sample_of_a_batch_draws_for_itself():
 
 def test_a_micro_batch_knows_its_units():
     task = TinyTask()
-    assert Samples(task, task.data("train"), 0)[0, [1, 2, 3]].weight == 1 + 2 + 3
+    assert Samples(task, task.data("train"), 0)[0, [1, 2, 3]].num_units == 1 + 2 + 3
 
 
 def test_a_data_error_is_handed_over_as_it_is():
@@ -58,3 +60,66 @@ def test_any_other_fault_is_raised():
     task.collate = lambda samples: {}["missing"]
     with pytest.raises(KeyError):
         Samples(task, task.data("train"), 0)[0, [1]]
+
+
+class Numbers:
+    """A split whose samples say where they are from, and the first number of their draws."""
+
+    def __init__(self, name: str, length: int):
+        self.name, self._length = name, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def sample(self, index: int, draws):
+        return self.name, index, float(draws.rng().random())
+
+
+def epoch(mixture: ReplayMixture, number: int):
+    return [mixture.sample(i, SampleDraws(number + 1, i)) for i in range(len(mixture))]
+
+
+@pytest.mark.parametrize(
+    ("share", "count"), [(0.0, 0), (0.5, 10), (0.25, 3), (0.9, 90), (0.99, 300)]
+)
+def test_the_share_is_of_all_samples_and_no_more_than_there_are(share, count):
+    assert replayed(10, 300, share) == count
+
+
+def test_all_new_samples_come_first_and_once():
+    mixture = ReplayMixture(Numbers("new", 6), [Numbers("old", 50)], 0.5)
+    found = epoch(mixture, 0)
+    assert [(name, index) for name, index, _ in found[:6]] == [("new", i) for i in range(6)]
+    assert len(found) == 12 and {name for name, _, _ in found[6:]} == {"old"}
+
+
+def test_no_old_sample_comes_twice_in_an_epoch_and_epochs_differ():
+    mixture = ReplayMixture(
+        Numbers("new", 20), [Numbers("a", 13), Numbers("b", 1), Numbers("c", 20)], 0.5
+    )
+    seen = []
+    for number in range(30):
+        old = [(name, index) for name, index, _ in epoch(mixture, number)[20:]]
+        assert len(set(old)) == len(old) == 20
+        seen.append(tuple(old))
+    assert len(set(seen)) == 30
+    assert len({sample for old in seen for sample in old}) == 34  # every one comes some time
+
+
+def test_the_same_seed_epoch_and_index_give_the_same_sample():
+    def mixture():
+        return ReplayMixture(Numbers("new", 5), [Numbers("old", 40)], 0.5)
+
+    assert epoch(mixture(), 3) == epoch(mixture(), 3)
+
+
+def test_what_chose_an_old_sample_is_not_its_own_randomness():
+    mixture = ReplayMixture(Numbers("new", 1), [Numbers("old", 1000)], 0.5)
+    (_, index, own) = mixture.sample(1, SampleDraws(7, 1))
+    assert abs(own - index / 1000) > 1e-2
+    assert own != float(SampleDraws(7, 1).rng().random())
+
+
+def test_where_little_is_old_all_of_it_is_replayed():
+    mixture = ReplayMixture(Numbers("new", 10), [Numbers("old", 3)], 0.5)
+    assert [index for _, index, _ in epoch(mixture, 0)[10:]] == [0, 1, 2]

@@ -1,15 +1,19 @@
+"""Early stopping, patience and target values."""
+
 from __future__ import annotations
 
 import math
 
 import pytest
 
-from training.evaluation.early_stopping import Best, Stopping
-from training.settings import Stop
+from models.base import Goal
+from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from training.evaluation.early_stopping import Best, EarlyStopping, Target, parse_target
+from training.settings import SettingError, Stop
 
 
 def judged(values, direction="min", **changes):
-    stopping = Stopping(Stop(**changes))
+    stopping = EarlyStopping(Stop(**changes))
     return [
         (stopping.judge(step, value, direction), stopping.is_out_of_patience)
         for step, value in enumerate(values)
@@ -46,12 +50,147 @@ def test_without_patience_no_run_ends():
 
 
 def test_facts_bring_back_best_and_patience():
-    first = Stopping(Stop(patience=3, min_delta=0.5))
+    first = EarlyStopping(Stop(patience=3, min_delta=0.5))
     for step, value in enumerate([5.0, 4.9, 4.8]):
         first.judge(step, value, "min")
-    second = Stopping(Stop(patience=3, min_delta=0.5))
+    second = EarlyStopping(Stop(patience=3, min_delta=0.5))
     second.resume(first.facts())
     assert second.best == Best(4.8, 2)
     assert second.waited == 2
     assert not second.judge(3, 4.9, "min")
     assert second.is_out_of_patience
+
+
+FALLING = {
+    "train": {"epochs": 4},
+    "log": {"every": 1},
+    "eval": {"every": 1},
+    "optim": {"name": "sgd", "lr": 0.05, "clip_norm": None},
+}
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run_tiny(one_rank(), **FALLING)
+
+
+def errors(run):
+    return {e.step: e.metrics["error"] for e in run.listener.evaluations}
+
+
+@pytest.mark.parametrize(
+    ("written", "target"),
+    [
+        ("val_loss <= 1.9", Target("val_loss", "<=", 1.9)),
+        ("val_f1>=.6", Target("val_f1", ">=", 0.6)),
+        (" val_loss=-1e-3 ", Target("val_loss", "=", -1e-3)),
+    ],
+)
+def test_an_aim_reads_as_it_is_written(written, target):
+    assert parse_target(written) == target
+
+
+@pytest.mark.parametrize("written", ["val_loss", "val_loss < 1", "<= 1", "a <= b", "a <= 1.2.3"])
+def test_what_is_no_aim_is_refused(written):
+    with pytest.raises(ValueError, match="is no aim; legal: a metric and a number"):
+        parse_target(written)
+
+
+@pytest.mark.parametrize(
+    ("direction", "value", "is_reached"),
+    [("min", 1.9, True), ("min", 2.0, False), ("max", 1.9, True), ("max", 1.8, False)],
+)
+def test_the_goal_says_which_way_is_better(direction, value, is_reached):
+    aimed = parse_target("m = 1.9").aimed(Goal("m", direction))
+    assert aimed.is_reached({"m": value}) is is_reached
+    assert not aimed.is_reached({"m": math.nan})
+    assert not aimed.is_reached({})
+
+
+def test_a_run_ends_at_the_evaluation_that_reaches_its_aim(whole):
+    found = errors(whole)
+    aim = found[5]
+    first = next(step for step in found if found[step] <= aim)
+    run = run_tiny(one_rank(), **FALLING, stop={"at": f"error = {aim!r}"})
+    assert (run.outcome.steps, run.outcome.status, run.outcome.exit_code) == (first, "completed", 0)
+    assert run.outcome.reason.endswith(f"stop.at error <= {aim:g} is reached")
+    assert first in run.shelf.saved
+    assert {step: found[step] for step in errors(run)} == errors(run)  # the schedule is the same
+
+
+def test_an_aim_that_is_not_reached_ends_nothing(whole):
+    run = run_tiny(one_rank(), **FALLING, stop={"at": "error <= -1"})
+    assert run.outcome.reason == "all steps are taken"
+    assert errors(run) == errors(whole)
+
+
+def test_a_run_goes_on_where_it_is_given_a_further_aim(whole):
+    found = errors(whole)
+    first = run_tiny(one_rank(), **FALLING, stop={"at": f"error <= {found[2]!r}"})
+    at = first.outcome.steps
+    again = run_tiny(
+        one_rank(), before=first.shelf.before(at), **FALLING, stop={"at": f"error <= {found[2]!r}"}
+    )
+    assert again.outcome.steps == at  # nothing is left to do
+    rest = run_tiny(one_rank(), before=first.shelf.before(at), **FALLING)
+    assert rest.outcome.steps == whole.outcome.steps
+    assert rest.outcome.best == whole.outcome.best
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        ("eror <= 1", "stop.at 'eror <= 1' is no metric of this task; legal: error, "),
+        (
+            "units = 3",
+            "stop.at 'units = 3' does not say which way is better; "
+            "legal: 'units <= 3' or 'units >= 3'",
+        ),
+    ],
+)
+def test_an_aim_that_cannot_be_judged_is_told_before_the_first_step(at, text):
+    with pytest.raises(SettingError) as caught:
+        run_tiny(one_rank(), TinyTask(), stop={"at": at})
+    assert str(caught.value).startswith(text)
+
+
+def test_another_metric_than_the_goal_may_be_aimed_at():
+    run = run_tiny(one_rank(), **FALLING, stop={"at": "units >= 1"})
+    assert run.outcome.steps == 1
+
+
+def test_a_run_that_ends_early_keeps_the_schedule_of_the_whole(whole):
+    run = run_tiny(one_rank(), **FALLING, stop={"after": 5})
+    assert (run.outcome.steps, run.outcome.status) == (5, "completed")
+    assert run.outcome.reason == "stop.after: step 5 is reached"
+    lr = {line.step: line.lr for line in whole.listener.lines}
+    assert all(line.lr == lr[line.step] for line in run.listener.lines)
+    assert errors(run) == {step: errors(whole)[step] for step in range(1, 6)}
+    assert 5 in run.shelf.saved
+
+
+def test_a_run_that_ends_early_is_evaluated_there():
+    run = run_tiny(one_rank(), eval={"every": None}, stop={"after": 2})
+    assert list(errors(run)) == [2]
+
+
+def test_what_ended_early_goes_on_to_the_end_of_its_schedule(whole):
+    first = run_tiny(one_rank(), **FALLING, stop={"after": "1 epoch"})
+    assert first.outcome.epochs == 1
+    before = first.shelf.before(first.outcome.steps)
+    rest = run_tiny(one_rank(), before=before, **FALLING)
+    assert rest.outcome.steps == whole.outcome.steps
+    assert rest.outcome.best == whole.outcome.best
+
+
+class Telling(Listener):
+    """Keeps in one row what was logged and what was judged."""
+
+    def logged(self, line):
+        self.told.append(f"logged {line.step}")
+
+
+def test_the_last_step_is_logged_before_it_is_judged_as_at_the_end_of_any_run():
+    changes = {**FALLING, "log": {"every": 4}, "eval": {"every": 5}}
+    told = run_tiny(one_rank(), callback=Telling(), **changes, stop={"after": 5}).listener.told
+    assert told.index("logged 5") < told.index("evaluated 5")

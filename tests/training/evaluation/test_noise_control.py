@@ -10,8 +10,8 @@ from training.evaluation import noise_control
 ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}
 
 
-def verdict(value: float, **band: float) -> noise_control.Verdict:
-    return noise_control.Verdict("iou", value, band)
+def score(value: float, **band: float) -> noise_control.ControlResult:
+    return noise_control.ControlResult("iou", value, band)
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,12 @@ def verdict(value: float, **band: float) -> noise_control.Verdict:
     ],
 )
 def test_a_metric_is_at_chance_inside_its_band(value, band, at_chance):
-    assert verdict(value, **band).is_at_chance is at_chance
+    assert score(value, **band).is_at_chance is at_chance
 
 
 def test_a_verdict_reads_as_a_sentence():
-    assert str(verdict(0.25, **ALL)) == "iou 0.25, at least 0.1 and at most 0.3 (chance 0.2)"
-    assert str(verdict(0.5, max=0.3)) == "iou 0.5, not at most 0.3"
+    assert str(score(0.25, **ALL)) == "iou 0.25, at least 0.1 and at most 0.3 (chance 0.2)"
+    assert str(score(0.5, max=0.3)) == "iou 0.5, not at most 0.3"
 
 
 def test_a_run_whose_control_is_at_chance_ends_well_and_says_so():

@@ -6,8 +6,8 @@ import pytest
 
 from tests.training.facts import train_plan
 from tests.training.logging.clock import Clock
-from training.callbacks.base import TrainPlan
 from training.logging.progress import Progress
+from training.train_plan import TrainPlan
 
 
 def run(

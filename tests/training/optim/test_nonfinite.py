@@ -7,7 +7,7 @@ import torch
 
 from engines.base import Update
 from tests.training.tiny import TinyTask, one_rank, run_tiny
-from training.accumulate import Window
+from training.accumulate import Accumulated
 from training.data.order import DataOrder
 from training.optim.nonfinite import MOST_UNCHECKED, Nonfinite
 
@@ -106,7 +106,7 @@ class Norms:
 def take_all(losses, engine):
     nonfinite = Nonfinite("stop")
     for step, loss in enumerate(losses, start=1):
-        nonfinite.take(engine, Window(torch.tensor(loss), {}, 1), step)
+        nonfinite.take(engine, Accumulated(torch.tensor(loss), {}, 1), step)
     return nonfinite
 
 

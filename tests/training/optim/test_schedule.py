@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import (
 )
 
 from training import settings
-from training.callbacks.base import TrainPlan
 from training.optim.schedule import Schedule, cycle_starts
+from training.train_plan import TrainPlan
 
 STEPS = 100
 

@@ -15,7 +15,7 @@ from models.base import Picture, Predictions
 from tests.launcher.saved_runs import SETTINGS
 from tests.training import facts
 from tests.training.trackers.board import PLUGIN, opened
-from training.callbacks.callback_list import Audience
+from training.callbacks.callback_list import CallbackList
 from training.logging.metrics import NAME, MetricsWriter, cut
 from training.trackers.base import TrackedRun
 from training.trackers.settings import Tracking
@@ -52,7 +52,7 @@ def live(folder: Path, first: int, last: int, person: Person | None = None, **en
     """A life of a run: a line a step, an evaluation and predictions every second step."""
     cut(folder, first, first)
     metrics, shown = MetricsWriter(folder), tracker((person or Person()).tracked(folder), None)
-    callback = Audience([metrics, shown])
+    callback = CallbackList([metrics, shown])
     callback.start(facts.train_plan(first_step=first))
     for step in range(first + 1, last + 1):
         callback.logged(facts.logged(step, loss=1 / step, parts={"edge": 0.5}))

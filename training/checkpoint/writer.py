@@ -16,15 +16,14 @@ from typing import Any, TypeVar
 import torch
 
 from engines.base import State, World
-from training.checkpoint import beside, choice, manifest, retention, shard
-from training.checkpoint.background import Signals, Writing
-from training.checkpoint.commit import Draft, commit, leave_part
-from training.checkpoint.consent import first_fault
+from training.agreement import first_error
+from training.checkpoint import manifest, resume_point, retention, tensor_file
+from training.checkpoint.commit import Draft, Signals, Writing, commit, leave_part
 from training.checkpoint.host_copy import HostCopy, available_bytes
-from training.checkpoint.manifest import CheckpointError, Manifest, Verdict
+from training.checkpoint.manifest import CheckpointError, Manifest, Score
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.shard import Interval
+from training.checkpoint.tensor_file import Interval
 from training.logging.quantities import size
 from training.storage import StorageError, storage_errors
 
@@ -49,11 +48,11 @@ class _Share:
         return len(self.head) + sum(interval.bytes for interval in self.intervals)
 
     def write(self) -> None:
-        file = shard.write(self.path, self.head, self.intervals)
+        file = tensor_file.write_rank_file(self.path, self.head, self.intervals)
         leave_part(self.path.parent, file)
 
 
-class Saver:
+class CheckpointWriter:
     """Saves checkpoints into the folder of a run. Collective: `save` and `wait`; touches disk.
 
     In the background a save copies the rank's share to host memory, if every rank has that much,
@@ -94,7 +93,7 @@ class Saver:
         state: State,
         facts: Mapping[str, Any],
         periodic: bool,
-        verdict: Verdict | None,
+        score: Score | None,
     ) -> None:
         """Save `state` and `facts` of `step`; waits for an earlier save, whose fault it raises.
 
@@ -105,10 +104,10 @@ class Saver:
         self._finish()
         self._step = step
         share = self._together(lambda: self._lay_out(step, state))
-        needed = self._total(share.bytes) + (_model_bytes(state) if verdict else 0)
+        needed = self._total(share.bytes) + (_model_bytes(state) if score else 0)
         self._together(lambda: self._make(needed))
         self._together(self._see)
-        rest = self._together(lambda: self._rest(state, facts, periodic, verdict))
+        rest = self._together(lambda: self._rest(state, facts, periodic, score))
         copied = self._copied(share)
         self._writing = Writing((copied or share).write, rest)
         if copied is None:
@@ -139,7 +138,7 @@ class Saver:
 
         Raises CheckpointError where it is missing or damaged. Touches disk.
         """
-        found = choice.choose(self._run, self._world, step).checkpoint
+        found = resume_point.choose(self._run, self._world, step).checkpoint
         assert found is not None, "a step that is named is there, or a fault"
         return found
 
@@ -173,9 +172,9 @@ class Saver:
         self._whole = self._folder / manifest.step_folder(self._step)
 
     def _lay_out(self, step: int, state: State) -> _Share:
-        intervals = shard.share(state, self._world.rank, self._world.size)
+        intervals = tensor_file.rank_intervals(state, self._world.rank, self._world.size)
         path = self._made / manifest.rank_file(self._world.rank)
-        return _Share(path, shard.head(intervals, state.steps), intervals)
+        return _Share(path, tensor_file.rank_head(intervals, state.steps), intervals)
 
     @property
     def _made(self) -> Path:
@@ -210,7 +209,7 @@ class Saver:
             time.sleep(_POLL_S)
 
     def _rest(
-        self, state: State, facts: Mapping[str, Any], periodic: bool, verdict: Verdict | None
+        self, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
     ) -> Callable[[Signals], None] | None:
         """What rank 0 does once its share is written."""
         if self._world.rank != 0:
@@ -223,10 +222,10 @@ class Saver:
             periodic=periodic,
             libraries=_libraries(),
             files=(),
-            verdict=verdict,
+            score=score,
         )
         # As bytes, so that what changes while it is written changes nothing in it.
-        content = beside.encoded(state, facts)
+        content = manifest.render_state(state, facts)
         place = (self._run, self._made)
         draft = Draft(*place, found, content, self._keep, self.patience_s, self._door)
         return partial(commit, draft)
@@ -264,7 +263,7 @@ class Saver:
         return result
 
     def _agree(self, fault: str | None) -> None:
-        told = first_fault(self._world, fault)
+        told = first_error(self._world, fault)
         if told is not None:
             raise CheckpointError(f"the checkpoint of step {self._step} cannot be saved: {told}")
 

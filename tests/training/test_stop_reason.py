@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from training.callbacks.base import Action
-from training.ending import asked_for
+from training.stop_reason import asked_for
 
 
 @pytest.mark.parametrize(

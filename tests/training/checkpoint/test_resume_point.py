@@ -1,4 +1,4 @@
-"""What a run goes on from is whole to the last byte."""
+"""Resume points."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from tests.training.checkpoint.states import state, whole
-from training.checkpoint.choice import choose
 from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.resume_point import choose
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 
 @pytest.fixture
 def run(tmp_path: Path, alone) -> Path:
     """A run folder with the checkpoints of steps 10, 20 and 30."""
-    saver = Saver(tmp_path, alone, "local", Keep(3, 1, None), in_background=False)
+    saver = CheckpointWriter(tmp_path, alone, "local", Keep(3, 1, None), in_background=False)
     for step in (10, 20, 30):
         facts = {"samples": step}
-        saver.save(step, state(whole(step)), facts, periodic=True, verdict=None)
+        saver.save(step, state(whole(step)), facts, periodic=True, score=None)
     saver.wait()
     return tmp_path
 

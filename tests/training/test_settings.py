@@ -1,4 +1,8 @@
-from training.dotted import nested
+"""Settings of training."""
+
+from __future__ import annotations
+
+from training.settings import nested
 
 
 def test_keys_with_dots_are_branches_of_one_tree():

@@ -1,4 +1,4 @@
-"""Where batches come from: this process or workers of its own, which surely end."""
+"""The worker processes that load batches, and a watchdog for a rank that waits too long."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import atexit
 import multiprocessing
 import multiprocessing.process
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import wait
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from engines.base import World
     from training.data.samples import MicroBatch, Request, Samples
     from training.data.settings import Loader
+
 
 # Workers share the data they inherit by a fork, and a script without a `__main__` guard may start
 # them; they use no device, and torch keeps them to one thread. Elsewhere a fork is not safe.
@@ -138,3 +142,49 @@ def _as_it_is(loaded: Any) -> Any:
 
 def _start_worker(_number: int) -> None:
     ignore_in_worker()
+
+
+GiveUp = Callable[[str], object]
+"""Told what is wrong; ends the process."""
+_LOOKS = 20
+_MARGIN_S = 2.0
+
+
+class DataWatchdog:
+    """A thread that gives up where one stay in the `with` block takes longer than it may.
+
+    The ranks that have their data wait for this one in a collective, whose time-out only tells that
+    somebody did not come. So this watch goes off a little before, and names the one who did not.
+    """
+
+    def __init__(self, timeout_s: float, give_up: GiveUp) -> None:
+        """`timeout_s` is that of the collectives."""
+        self.limit_s = timeout_s - min(_MARGIN_S, timeout_s / 4)
+        self._give_up = give_up
+        self._since: float | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="data watch", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._since = None
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(min(1.0, self.limit_s / _LOOKS)):
+            since = self._since
+            if since is not None and time.monotonic() - since > self.limit_s:
+                self._give_up(f"waited {self.limit_s:.3g} s for its data; see engine.timeout_s")
+                return

@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
-class Ending:
+class StopReason:
     """Why a run takes no more steps."""
 
     status: Status
@@ -31,35 +31,35 @@ class Ending:
         return Outcome(self.status, self.reason, self.exit_code, **facts)
 
 
-COMPLETE = Ending("completed", "all steps are taken", DONE)
-REPLAYED = Ending("stopped", "the step to go to is reached", DONE)
+COMPLETE = StopReason("completed", "all steps are taken", DONE)
+REPLAYED = StopReason("stopped", "the step to go to is reached", DONE)
 
 
-def asked_for(asked: Action) -> Ending | None:
+def asked_for(asked: Action) -> StopReason | None:
     """What the agreed asks of hooks make of a run; None: it goes on."""
     if Action.INTERRUPT in asked:
-        return Ending("stopped", "Ctrl-C was pressed", INTERRUPTED)
+        return StopReason("stopped", "Ctrl-C was pressed", INTERRUPTED)
     if Action.SIGNAL in asked:
-        return Ending("stopped", "a signal asked for it", RUN_AGAIN)
+        return StopReason("stopped", "a signal asked for it", RUN_AGAIN)
     if Action.PRESSURE in asked:
-        return Ending("stopped", "a limit of the machine is exceeded", RUN_AGAIN)
+        return StopReason("stopped", "a limit of the machine is exceeded", RUN_AGAIN)
     if Action.STOP in asked:
-        return Ending("completed", "a hook asked for it", DONE)
+        return StopReason("completed", "a hook asked for it", DONE)
     return None
 
 
-def stopped_early(reason: str) -> Ending:
+def stopped_early(reason: str) -> StopReason:
     """The metric has stopped improving."""
-    return Ending("completed", reason, DONE)
+    return StopReason("completed", reason, DONE)
 
 
-def reached(step: int, total_steps: int) -> Ending:
+def reached(step: int, total_steps: int) -> StopReason:
     """The run has gone as far as it was to go; its schedule may go on."""
     if step >= total_steps:
         return COMPLETE
-    return Ending("completed", f"stop.after: step {step} is reached", DONE)
+    return StopReason("completed", f"stop.after: step {step} is reached", DONE)
 
 
-def failed(reason: str) -> Ending:
+def failed(reason: str) -> StopReason:
     """A fault of the program or the run."""
-    return Ending("failed", reason, FAILED)
+    return StopReason("failed", reason, FAILED)

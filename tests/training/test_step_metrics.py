@@ -1,11 +1,17 @@
+"""Step metrics and step timing."""
+
 from __future__ import annotations
+
+import statistics
 
 import pytest
 import torch
 
+from tests.training.facts import train_plan
 from tests.training.tiny import one_rank, run_tiny
-from training.callbacks.base import Step, TrainPlan
-from training.record import Record
+from training.callbacks.base import Step
+from training.step_metrics import RunMetrics, StepTiming, percentile
+from training.train_plan import TrainPlan
 
 BUDGET = TrainPlan(10, 5, 8, 2, 4, 1, "tokens")
 
@@ -36,7 +42,7 @@ def test_first_last_and_every_nth_step_are_logged(every, expected):
 
 
 def test_a_line_tells_of_its_step_and_sums_since_the_last():
-    record = Record(BUDGET, 3, "fp32")
+    record = RunMetrics(BUDGET, 3, "fp32")
     record.resume({"units": 100})
     assert [record.add(step(n)) for n in (1,)] == [True]
     record.line(one_rank())
@@ -54,7 +60,7 @@ def test_a_line_tells_of_its_step_and_sums_since_the_last():
 
 
 def test_a_skipped_step_is_counted_and_the_next_logged_in_its_place():
-    record = Record(BUDGET, 2, "fp32")
+    record = RunMetrics(BUDGET, 2, "fp32")
     record.add(step(1))
     record.line(one_rank())
     assert [record.add(step(2, skipped=True)), record.add(step(3))] == [False, True]
@@ -65,7 +71,7 @@ def test_a_skipped_step_is_counted_and_the_next_logged_in_its_place():
 
 
 def test_a_step_that_fp16_skipped_has_a_loss_to_show():
-    record = Record(BUDGET, 2, "fp16")
+    record = RunMetrics(BUDGET, 2, "fp16")
     assert record.add(step(1, skipped=True, loss_scale=65536.0, norm=torch.inf))
     line = record.line(one_rank())
     assert (line.loss, line.skipped, line.loss_scale) == (2.0, 1, 65536.0)
@@ -81,7 +87,7 @@ class Clock:
 
 def test_what_is_done_in_a_pause_is_no_part_of_a_step():
     clock = Clock()
-    record = Record(BUDGET, 2, "fp32", now=clock)
+    record = RunMetrics(BUDGET, 2, "fp32", now=clock)
     clock.seconds += 30  # before the first step
     record.start(torch.device("cpu"))
     clock.seconds += 3
@@ -96,7 +102,7 @@ def test_what_is_done_in_a_pause_is_no_part_of_a_step():
 
 
 def test_throughput_leaves_the_first_line_out():
-    record = Record(BUDGET, 1, "fp32")
+    record = RunMetrics(BUDGET, 1, "fp32")
     assert record.samples_per_s is None
     record.add(step(1))
     first = record.line(one_rank())
@@ -108,3 +114,62 @@ def test_throughput_leaves_the_first_line_out():
     third = record.line(one_rank())
     seconds = second.step_time_s + third.step_time_s
     assert record.samples_per_s == pytest.approx(2 * 8 / seconds)
+
+
+CPU = torch.device("cpu")
+
+
+def timed(*seconds):
+    clock = Clock()
+    timing = StepTiming(train_plan(), clock)
+    timing.start(CPU)
+    for one in seconds:
+        clock.seconds += one
+        timing.lap()
+    return timing.summary()
+
+
+@pytest.mark.parametrize(("steps", "left_out"), [(1, 0), (2, 1), (4, 1), (20, 4), (300, 10)])
+def test_the_first_steps_are_left_out_and_one_at_least_stays(steps, left_out):
+    summary = timed(*[9.0] * left_out, *[1.0] * (steps - left_out))
+    assert (summary["steps"], summary["warmup_steps"]) == (steps - left_out, left_out)
+    assert (summary["p10_s"], summary["median_s"], summary["p90_s"]) == (1.0, 1.0, 1.0)
+
+
+def test_speed_is_that_of_the_median_step_over_all_ranks():
+    summary = timed(9.0, 0.25, 0.25, 4.0)
+    own = train_plan()
+    assert summary["samples_per_s"] == own.global_batch * 4
+    assert summary["batches_per_s"] == own.accumulation * own.world_size * 4
+
+
+def test_the_spread_is_that_of_the_standard_library():
+    laps = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4]
+    tenths = statistics.quantiles(laps, n=10, method="inclusive")
+    assert percentile(laps, 10) == pytest.approx(tenths[0])
+    assert percentile(laps, 50) == pytest.approx(statistics.median(laps))
+    assert percentile(laps, 90) == pytest.approx(tenths[8])
+
+
+def test_a_pause_between_steps_is_no_part_of_one():
+    clock = Clock()
+    record = RunMetrics(train_plan(), 100, "fp32", is_timed=True, now=clock)
+    record.start(CPU)
+    for step in run_tiny(one_rank()).listener.steps:
+        clock.seconds += 2
+        record.add(step)
+        with record.paused():
+            clock.seconds += 50
+    assert record.timing["median_s"] == 2.0
+    assert record.timing["p90_s"] == 2.0
+
+
+def test_a_run_is_timed_where_its_settings_say_so_and_learns_the_same():
+    changes = {"train": {"epochs": 4, "timing": True}, "eval": {"every": 2}}
+    run = run_tiny(one_rank(), **changes)
+    plain = run_tiny(one_rank(), train={"epochs": 4}, eval={"every": 2})
+    assert (run.outcome.timing["steps"], run.outcome.timing["warmup_steps"]) == (10, 2)
+    assert run.outcome.timing["median_s"] > 0
+    assert plain.outcome.timing is None
+    for name, weight in run.weights.items():
+        assert torch.equal(weight, plain.weights[name])

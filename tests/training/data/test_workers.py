@@ -1,8 +1,17 @@
+"""Loader workers and the data watchdog."""
+
 from __future__ import annotations
 
 import threading
 
-from training.data.watch import Watch
+from training.data.workers import DataWatchdog, WorkerDied
+
+
+def test_a_dead_worker_is_told_with_its_likely_cause():
+    assert str(WorkerDied([-9, 3])) == (
+        "a loader worker ended by signal 9, with exit code 3; a kill (signal 9) mostly means that "
+        "memory ran out: lower loader.workers or loader.prefetch"
+    )
 
 
 def test_it_goes_off_once_where_the_data_does_not_come():
@@ -13,7 +22,7 @@ def test_it_goes_off_once_where_the_data_does_not_come():
         told.append(text)
         gone_off.set()
 
-    watch = Watch(0.4, give_up)
+    watch = DataWatchdog(0.4, give_up)
     with watch:
         assert gone_off.wait(20)
     watch.close()
@@ -22,14 +31,14 @@ def test_it_goes_off_once_where_the_data_does_not_come():
 
 def test_it_goes_off_before_the_collectives_of_the_others_time_out():
     for timeout_s in (0.4, 5.0, 600.0):
-        watch = Watch(timeout_s, print)
+        watch = DataWatchdog(timeout_s, print)
         assert watch.limit_s <= timeout_s - min(2.0, timeout_s / 4)
         watch.close()
 
 
 def test_time_outside_does_not_count():
     told = []
-    watch = Watch(0.2, lambda *what: told.append(what))
+    watch = DataWatchdog(0.2, lambda *what: told.append(what))
     for _ in range(5):
         with watch:
             pass

@@ -21,19 +21,19 @@ from engines.world import ProcessWorld
 from tests.engines.pool import Pool
 from tests.training.checkpoint.killed import killed_at
 from tests.training.checkpoint.states import BUFFERS, bits, state, whole
-from training.checkpoint.manifest import CheckpointError, Verdict
+from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.saver import Saver
+from training.checkpoint.writer import CheckpointWriter
 
 FACTS = {"samples": 640, "best": {"metric": "loss", "value": float("nan")}, "seed": 7}
-BEST = Verdict("loss", 0.5, "min")
+BEST = Score("loss", 0.5, "min")
 _BIG = 48 * 2**20
 _LARGE = 16 * 2**20
 
 
-def saving(run: Path, world: World, in_background: bool = True, last: int = 2) -> Saver:
-    return Saver(run, world, "zero2", Keep(last, 1, None), in_background)
+def saving(run: Path, world: World, in_background: bool = True, last: int = 2) -> CheckpointWriter:
+    return CheckpointWriter(run, world, "zero2", Keep(last, 1, None), in_background)
 
 
 def save(world: World, run: Path, step: int, replicated: bool, in_background: bool) -> Any:
@@ -264,7 +264,7 @@ def test_what_is_no_tensor_is_json_beside_them(tmp_path: Path, alone: ProcessWor
     assert (found.manifest.step, found.manifest.samples) == (20, 640)
     assert (found.manifest.engine, found.manifest.world_size) == ("zero2", 1)
     assert found.manifest.libraries["torch"] == torch.__version__
-    assert found.manifest.verdict == BEST
+    assert found.manifest.score == BEST
 
 
 @pytest.mark.parametrize("in_background", [True, False])
@@ -377,7 +377,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one
 
     def save_again() -> None:
         saver = saving(run, alone, last=1)
-        saver.save(step, state(whole(1)), {"samples": 641}, True, Verdict("loss", 0.4, "min"))
+        saver.save(step, state(whole(1)), {"samples": 641}, True, Score("loss", 0.4, "min"))
         saver.wait()
 
     found = []
