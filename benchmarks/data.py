@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import recordings
 from benchmarks.figures import command, machine, save_rows
-from launcher.config.machine import look
+from launcher.config.machine import detect_machine
 from launcher.config.resolve import resolve
 from launcher.config.resolved import CliArgs
 from launcher.config.task_class import task_class
@@ -104,7 +104,7 @@ class Row:
 def task_of(case: Case, path: Path | None) -> Task:
     """The task of a case, its data read as at the start of a run; nothing is kept."""
     sets = [*case.sets, *([f"data.path={path}"] if path else [])]
-    settings = resolve(CliArgs(model=case.model, sets=sets), look(), 1).settings
+    settings = resolve(CliArgs(model=case.model, sets=sets), detect_machine(), 1).settings
     context = Context(0, settings.eval.share, None, torch.device("cpu"))
     task = task_class(settings.model.family)(settings.model, settings.data, context)
     task.setup()

@@ -26,7 +26,7 @@ from benchmarks.figures import command, machine, rows, save, table
 from engines.base import Engine, Options
 from engines.catalog import build_engine
 from engines.world import open_world
-from launcher.config.machine import look
+from launcher.config.machine import detect_machine
 from launcher.config.resolve import resolve
 from launcher.config.resolved import CliArgs
 from launcher.config.task_class import task_class
@@ -76,7 +76,7 @@ class Subject:
 def subject(model: str, folder: Path) -> tuple[Subject, float]:
     """`model` as in stage `text`, and the seconds that an input of its encoder took before."""
     words = CliArgs(model=model, sets=list(SETTINGS))
-    resolved = resolve(words, look(), 1)
+    resolved = resolve(words, detect_machine(), 1)
     settings: Any = resolved.settings
     world = open_world("cpu", 600.0, always_group=False)
     context = Context(0, settings.eval.share, None, torch.device("cpu"))

@@ -114,7 +114,7 @@ def _task(source: Source) -> HuggingFace:
         raise _impossible("this checkpoint lies outside of its run, and holds no settings")
     family = settings["model"]["family"]
     if is_custom(family):
-        custom_task.search(settings["model"].get("folder"))
+        custom_task.add_search_folder(settings["model"].get("folder"))
     elif family not in FAMILIES:
         raise _impossible(f"model family '{family}' is not known")
     config = config_of(family)

@@ -11,10 +11,10 @@ from benchmarks import modes as measured
 from benchmarks.figures import listed, load_rows
 from launcher.base.diagnostics import plain
 from launcher.config import presets, transforms
-from launcher.config.entries import flat
-from launcher.config.leaves import leaves, sections
+from launcher.config.entries import flatten
+from launcher.config.leaves import sections, setting_infos
 from launcher.config.machine import Machine
-from launcher.config.nodes import plain as content
+from launcher.config.nodes import node_value
 from launcher.config.resolve import resolve
 from launcher.config.resolved import CliArgs, Resolved
 from models.catalog import FAMILIES, stages_of
@@ -62,7 +62,7 @@ def _row(mode: str, whose: str, block: presets.Block | None) -> str:
 
 def _promise(block: presets.Block | None) -> Mapping[str, Any]:
     """What a block promises itself."""
-    own: Mapping[str, Any] = content(block.settings).get("promise", {}) if block else {}
+    own: Mapping[str, Any] = node_value(block.settings).get("promise", {}) if block else {}
     return own
 
 
@@ -94,8 +94,8 @@ def promised(family: str) -> list[str]:
             sets = [f"stages=[{stage.name}]", *weights]
             runs[f"staged: {stage.name}"] = _resolved(family, "staged", sets)
             blocks.append(file.stages[stage.name])
-    own = {key for block in blocks for key, _ in flat(block.settings, sections(family))}
-    keys = [key for key in leaves(family) if key in {*own, *BATCH} and key != "promise"]
+    own = {key for block in blocks for key, _ in flatten(block.settings, sections(family))}
+    keys = [key for key in setting_infos(family) if key in {*own, *BATCH} and key != "promise"]
     return [
         f"| setting | {' | '.join(f'`{name}`' for name in runs)} |",
         "|---|" + "---|" * len(runs),
@@ -114,10 +114,12 @@ def general() -> list[str]:
     """A row for each setting that a mode changes in general, a column for each mode."""
     known = frozenset().union(*(sections(family) for family in FAMILIES))
     columns = {
-        mode: {key: content(node) for key, node in flat(presets.mode(mode).block.settings, known)}
+        mode: {
+            key: node_value(node) for key, node in flatten(presets.mode(mode).block.settings, known)
+        }
         for mode in GENERAL
     }
-    order = dict.fromkeys(key for family in FAMILIES for key in leaves(family))
+    order = dict.fromkeys(key for family in FAMILIES for key in setting_infos(family))
     keys = [k for k in order if k != "promise" and any(k in found for found in columns.values())]
     return [
         f"| setting | {' | '.join(f'`{mode}`' for mode in GENERAL)} |",
@@ -130,7 +132,7 @@ def _change(column: Mapping[str, Any], key: str) -> str:
     if key not in column:
         return ""
     value = column[key]
-    return transforms.shown(value) if transforms.is_transform(value) else plain(value)
+    return transforms.change_text(value) if transforms.is_change(value) else plain(value)
 
 
 def kept() -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from launcher.base.diagnostics import plain
-from launcher.config.leaves import Leaf, leaves
+from launcher.config.leaves import SettingInfo, setting_infos
 
 
 def section(name: str) -> list[str]:
@@ -15,12 +15,12 @@ def section(name: str) -> list[str]:
     return head + [
         f"| `{leaf.key}` | {plain(leaf.default)}{f' ({leaf.unit})' if _counts(leaf) else ''} "
         f"| {leaf.description} |"
-        for leaf in leaves("language").values()
+        for leaf in setting_infos("language").values()
         if leaf.key.startswith(f"{name}.")
     ]
 
 
-def _counts(leaf: Leaf) -> bool:
+def _counts(leaf: SettingInfo) -> bool:
     """Whether the default is a number of something."""
     return leaf.unit is not None and isinstance(leaf.default, int | float)
 

@@ -12,7 +12,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.commands.catalog import COMMANDS
 from launcher.config import presets
 from launcher.config.command_line import DEFAULT, Command, CommandLine, add_arguments, parse
-from launcher.config.leaves import leaves
+from launcher.config.leaves import setting_infos
 from launcher.config.names import choices, names
 from launcher.config.options import Option
 from launcher.config.resolve import PRECEDENCE
@@ -115,7 +115,7 @@ def _sentence(option: Option) -> str:
     """The option's help: the description of its setting, with the valid values if they are few."""
     if option.key is None:
         return _escaped(option.sentence)
-    sentence = leaves(FIRST_RUN[0])[option.key].description
+    sentence = setting_infos(FIRST_RUN[0])[option.key].description
     allowed = choices(option.key)
     if allowed and option.values is None:
         sentence = f"{sentence} One of {', '.join(allowed)}."

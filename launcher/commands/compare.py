@@ -32,7 +32,7 @@ def main(command_line: CommandLine) -> int:
     stream = sys.stderr if for_machines else sys.stdout
     facts = ComparisonFacts(
         command=f"{command_line.command.call} {shlex.join(command_line.argv)}",
-        machine=machine.look().sentence,
+        machine=machine.detect_machine().sentence,
         device=comparison.candidates[0].resolved.device,
         limits=comparison.limits,
         repeats=comparison.repeats,

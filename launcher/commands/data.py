@@ -95,7 +95,7 @@ def _candidates(
 def _resolved(words: CliArgs, path: str) -> Resolved:
     """The settings of a run on the data. Raises SettingsError."""
     options = {**words.options, "data.path": ("data check", path)}
-    return resolve(replace(words, options=options), machine.look(), world_size=1)
+    return resolve(replace(words, options=options), machine.detect_machine(), world_size=1)
 
 
 def _smallest(family: str) -> str:

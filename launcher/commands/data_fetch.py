@@ -55,7 +55,7 @@ def _resolved(command_line: CommandLine) -> Resolved:
     diagnostics = list(command_line.diagnostics)
     try:
         resolved = resolve(
-            replace(command_line.args, options=options), machine.look(), world_size=1
+            replace(command_line.args, options=options), machine.detect_machine(), world_size=1
         )
     except SettingsError as error:
         diagnostics += error.diagnostics

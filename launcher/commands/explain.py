@@ -16,9 +16,9 @@ from launcher.base.diagnostics import (
 from launcher.config import editor_schema, machine, settings_text, tree_text
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
-from launcher.config.leaves import Leaf, leaves
+from launcher.config.leaves import SettingInfo, setting_infos
 from launcher.config.options import JSON, SCHEMA
-from launcher.config.resolved import Resolved, Value
+from launcher.config.resolved import Resolved, Setting
 from launcher.resume.decide import decide
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection, summary
@@ -61,7 +61,7 @@ def _resolved(command_line: CommandLine) -> Resolved:
     words, wrong = selection.with_weights(command_line.args)
     diagnostics = [*command_line.diagnostics, *wrong]
     try:
-        decision = decide(words, command_line.out, machine.look())
+        decision = decide(words, command_line.out, machine.detect_machine())
         resolved = resolve_next_start(decision.resolved, decision.resume)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
@@ -71,21 +71,21 @@ def _resolved(command_line: CommandLine) -> Resolved:
 
 
 def _as_json(resolved: Resolved, word: str | None) -> dict[str, Any]:
-    known = leaves(resolved.settings.model.family)
+    known = setting_infos(resolved.settings.model.family)
     if word is not None and word in known:
         return {word: _facts(known[word], resolved.values[word])}
-    return settings_text.origins(_section(resolved, word))
+    return settings_text.origins_as_json(_section(resolved, word))
 
 
 def _print(resolved: Resolved, word: str | None) -> None:
-    known = leaves(resolved.settings.model.family)
+    known = setting_infos(resolved.settings.model.family)
     if word is not None and word in known:
         _print_key(known[word], resolved.values[word])
     else:
-        print(tree_text.tree(_section(resolved, word), history=True), end="")
+        print(tree_text.render_tree(_section(resolved, word), history=True), end="")
 
 
-def _section(resolved: Resolved, word: str | None) -> dict[str, Value]:
+def _section(resolved: Resolved, word: str | None) -> dict[str, Setting]:
     """All settings, or those of the section `word`. Raises SettingsError where there is none."""
     if word is None:
         return dict(resolved.values)
@@ -105,21 +105,21 @@ def _section(resolved: Resolved, word: str | None) -> dict[str, Value]:
     return found
 
 
-def _print_key(leaf: Leaf, value: Value) -> None:
+def _print_key(leaf: SettingInfo, value: Setting) -> None:
     print(f"{leaf.key} = {plain(value.value)}")
     if leaf.description:
         print(f"  {leaf.description}")
-    rows: list[tuple[str, str | None]] = [("where", tree_text.told(value.origin))]
-    rows += [("replaced", line) for line in tree_text.history_of(value)]
+    rows: list[tuple[str, str | None]] = [("where", tree_text.describe_origin(value.origin))]
+    rows += [("replaced", line) for line in tree_text.describe_overridden(value)]
     rows += [("allowed", allowed(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
     for name, text in rows:
         if text is not None:
             print(f"  {name:<10} {text}")
 
 
-def _facts(leaf: Leaf, value: Value) -> dict[str, Any]:
+def _facts(leaf: SettingInfo, value: Setting) -> dict[str, Any]:
     return {
-        **settings_text.origins({leaf.key: value})[leaf.key],
+        **settings_text.origins_as_json({leaf.key: value})[leaf.key],
         "description": leaf.description,
         "type": leaf.type,
         "allowed": leaf.allowed,

@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.command_line import CommandLine
-from launcher.config.entries import PERSONS
+from launcher.config.entries import USER_LAYERS
 from launcher.config.resolved import CliArgs, Resolved
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
@@ -135,7 +135,7 @@ def _contestant(args: CliArgs, mode: str, engine: str | None, limits: Limits) ->
     else:
         warnings, resolved = list(ready.resolved.warnings), ready.resolved
     for key, value in _to_be_measured(resolved, limits):
-        if resolved.values[key].origin.layer not in PERSONS:
+        if resolved.values[key].origin.layer not in USER_LAYERS:
             sets.append(f"{key}={value}")
     content, name = replace(own, sets=sets), resolved.settings.engine.name
     return Candidate(mode, name, content, resolved, stages, warnings)

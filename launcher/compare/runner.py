@@ -85,7 +85,7 @@ def run_all(comparison: Comparison, report_line: Tell) -> Outcome:
     except Interrupted as end:
         code = end.code
         interrupted.append("interrupted: not all runs were made")
-    load_warnings = machine_load.load_warnings(before, loads, machine.look().cores)
+    load_warnings = machine_load.load_warnings(before, loads, machine.detect_machine().cores)
     return Outcome(_rows(comparison, found), [*interrupted, *load_warnings], code)
 
 

@@ -10,14 +10,14 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, plain, shown
 from launcher.config import errors, history
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.entries import PERSONS
-from launcher.config.leaves import leaves
+from launcher.config.entries import USER_LAYERS
+from launcher.config.leaves import setting_infos
 from launcher.config.machine import Machine
-from launcher.config.resolved import Batching, Origin, Value
+from launcher.config.resolved import Batching, Origin, Setting
 
 
 @dataclass(frozen=True)
-class World:
+class RunWorld:
     """Where the run will be."""
 
     size: int
@@ -29,12 +29,12 @@ class World:
 
 
 @dataclass
-class Bench:
+class Adaptation:
     """What the rules below work on."""
 
-    values: dict[str, Value]
+    values: dict[str, Setting]
     machine: Machine
-    world: World
+    world: RunWorld
     notes: list[str]
     diagnostics: list[Diagnostic]
 
@@ -44,12 +44,12 @@ class Bench:
 
     def typed(self, key: str) -> bool:
         """Whether a person wrote it."""
-        return self.values[key].origin.layer in PERSONS
+        return self.values[key].origin.layer in USER_LAYERS
 
     def replace(self, key: str, new: Any, reason: str) -> None:
         """Lay `new` over what the program asked for, and say why."""
         old = self.values[key]
-        self.values[key] = history.over(old, new, Origin("machine", reason))
+        self.values[key] = history.overridden(old, new, Origin("machine", reason))
         self.notes.append(
             f"{key}: {plain(new)} in place of {plain(old.value)} of {old.origin.place}: {reason}"
         )
@@ -60,30 +60,30 @@ class Bench:
 
 
 def impossible(
-    values: dict[str, Value], key: str, why: str, did_you_mean: Any, allowed: str | None
+    values: dict[str, Setting], key: str, why: str, did_you_mean: Any, allowed: str | None
 ) -> Diagnostic:
     """The fault of a legal value that cannot be had here."""
     value = values[key]
-    beneath = Value(*value.replaced[0]) if value.replaced else value
+    beneath = Setting(*value.replaced[0]) if value.replaced else value
     family = values["model.family"].value
     return Diagnostic(
-        f"{errors.named(key)} {shown(value.value)} {why}",
+        f"{errors.display_name(key)} {shown(value.value)} {why}",
         key=key,
         value=value.value,
-        where=errors.place(key, value.origin),
+        where=errors.where(key, value.origin),
         overrides=errors.replaced(beneath),
-        allowed=allowed or errors.allowed(leaves(family)[key]),
+        allowed=allowed or errors.allowed(setting_infos(family)[key]),
         did_you_mean=plain(did_you_mean),
-        fix=errors.write_over(key, value.origin, did_you_mean),
+        fix=errors.fix_line(key, value.origin, did_you_mean),
     )
 
 
-def place_world(
-    values: dict[str, Value],
+def decide_world(
+    values: dict[str, Setting],
     machine: Machine,
     world_size: int | None,
     diagnostics: list[Diagnostic],
-) -> World:
+) -> RunWorld:
     """Device, processes and engine; fills in those that nobody named."""
     device = values["device"].value
     device = machine.device if device == "auto" else device
@@ -102,16 +102,16 @@ def place_world(
     if engine is None:
         name = "local" if size == 1 else "ddp"
         _fill(values, "engine.name", name, "1 process" if size == 1 else f"{size} processes")
-    return World(size, nproc, device)
+    return RunWorld(size, nproc, device)
 
 
-def fit(bench: Bench) -> None:
+def adapt_settings(bench: Adaptation) -> None:
     """Apply every rule."""
     for rule in RULES:
         rule(bench)
 
 
-def write_batching(values: dict[str, Value], solved: Batching) -> list[str]:
+def write_batch_numbers(values: dict[str, Setting], solved: Batching) -> list[str]:
     """Put the solved numbers in the place of those asked for; what changed, a line each."""
     notes = []
     asked = values[MICRO].value
@@ -123,18 +123,18 @@ def write_batching(values: dict[str, Value], solved: Batching) -> list[str]:
         (ACCUMULATION, solved.accumulation),
     ):
         if values[key].value != number:
-            values[key] = history.over(values[key], number, Origin("solved", reason))
+            values[key] = history.overridden(values[key], number, Origin("solved", reason))
     if asked not in (None, solved.micro_batch):
         notes.append(f"{MICRO}: {solved.micro_batch} in place of {asked}: {reason}")
     return notes
 
 
-def _fill(values: dict[str, Value], key: str, new: Any, reason: str) -> None:
-    values[key] = history.over(values[key], new, Origin("machine", reason))
+def _fill(values: dict[str, Setting], key: str, new: Any, reason: str) -> None:
+    values[key] = history.overridden(values[key], new, Origin("machine", reason))
 
 
 def _check_nproc(
-    values: dict[str, Value], machine: Machine, device: str, diagnostics: list[Diagnostic]
+    values: dict[str, Setting], machine: Machine, device: str, diagnostics: list[Diagnostic]
 ) -> None:
     nproc = values["engine.nproc"].value
     most, what = machine.cores, "cores"
@@ -147,7 +147,7 @@ def _check_nproc(
         diagnostics.append(impossible(values, "engine.nproc", why, most, f"1 to {most}"))
 
 
-def _precision(bench: Bench) -> None:
+def _precision(bench: Adaptation) -> None:
     precision, device = bench.get("precision"), bench.world.device
     cpu = "bf16" if bench.machine.cpu_bf16 else "fp32"
     if device == "cpu" and precision in ("fp16", "tf32"):
@@ -167,7 +167,7 @@ def _precision(bench: Bench) -> None:
         bench.replace("precision", "fp32", "not supported on mps")
 
 
-def _workers(bench: Bench) -> None:
+def _workers(bench: Adaptation) -> None:
     most = max(1, bench.machine.cores // bench.world.nproc)
     if bench.get("loader.workers") > most and not bench.typed("loader.workers"):
         cores = f"{bench.machine.cores} cores for {bench.world.nproc}"
@@ -176,13 +176,13 @@ def _workers(bench: Bench) -> None:
         )
 
 
-def _pin_memory(bench: Bench) -> None:
+def _pin_memory(bench: Adaptation) -> None:
     key = "loader.pin_memory"
     if bench.get(key) and bench.world.device != "cuda" and not bench.typed(key):
         bench.replace(key, False, f"nothing to pin for on {bench.world.device}")
 
 
-def _attention(bench: Bench) -> None:
+def _attention(bench: Adaptation) -> None:
     key = "memory.attention"
     precision = bench.get("precision")
     if bench.get(key) != "flash":
@@ -196,7 +196,7 @@ def _attention(bench: Bench) -> None:
         bench.replace(key, "auto", f"flash attention takes 16 bits, and precision is {precision}")
 
 
-def _cache(bench: Bench) -> None:
+def _cache(bench: Adaptation) -> None:
     key = "memory.empty_cache_every"
     if bench.get(key) is None or bench.world.device != "cpu":
         return
@@ -206,7 +206,7 @@ def _cache(bench: Bench) -> None:
         bench.replace(key, None, "a CPU has no such cache")
 
 
-def _optimizer(bench: Bench) -> None:
+def _optimizer(bench: Adaptation) -> None:
     key, engine = "optim.name", ENGINES.get(bench.get("engine.name"))
     if engine is None or not engine.shards_parameters or bench.get(key) != "adafactor":
         return
@@ -219,7 +219,7 @@ def _optimizer(bench: Bench) -> None:
     bench.refuse(key, f"cannot be had: {reason}", "adamw", allowed=allowed)
 
 
-def _compile(bench: Bench) -> None:
+def _compile(bench: Adaptation) -> None:
     if bench.get("compile") == "on" and bench.world.device == "cpu" and not bench.machine.compiler:
         if bench.typed("compile"):
             bench.refuse("compile", "needs a C++ compiler, and there is none", "off")
@@ -231,7 +231,7 @@ def _compile(bench: Bench) -> None:
         _fill(bench.values, "compile", "on" if pays else "off", reason)
 
 
-def _epochs(bench: Bench) -> None:
+def _epochs(bench: Adaptation) -> None:
     """A person's epochs end a run that the program had cut short by steps."""
     if (
         bench.typed("train.epochs")
@@ -242,7 +242,7 @@ def _epochs(bench: Bench) -> None:
         bench.replace("train.max_steps", None, f"{place} says how long")
 
 
-def _debug(bench: Bench) -> None:
+def _debug(bench: Adaptation) -> None:
     if not bench.get("train.debug"):
         return
     place = bench.values["train.debug"].origin.place
@@ -251,7 +251,7 @@ def _debug(bench: Bench) -> None:
             bench.replace(key, value, place)
 
 
-RULES: tuple[Callable[[Bench], None], ...] = (
+RULES: tuple[Callable[[Adaptation], None], ...] = (
     _precision,
     _debug,
     _workers,

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
-from launcher.config.entries import PERSONS
-from launcher.config.resolved import Batching, Value
+from launcher.config.entries import USER_LAYERS
+from launcher.config.resolved import Batching, Setting
 
 GLOBAL, MICRO, ACCUMULATION = "train.global_batch", "train.micro_batch", "train.accumulation"
 TRIO = (GLOBAL, MICRO, ACCUMULATION)
 
 
-def solve(values: Mapping[str, Value], world_size: int) -> Batching:
+def solve_batching(values: Mapping[str, Setting], world_size: int) -> Batching:
     """The numbers for a world size.
 
     The product of micro-batch and accumulation on one process is the global batch; more
@@ -54,7 +54,7 @@ class _Trio:
     accumulation: int | None
 
 
-def _at_one_process(values: Mapping[str, Value]) -> Batching:
+def _at_one_process(values: Mapping[str, Setting]) -> Batching:
     """The numbers as one process would have them."""
     trio = _Trio(*(values[key].value for key in TRIO))
     typed = {key for key in TRIO if _by_person(values[key])}
@@ -76,15 +76,15 @@ def _at_one_process(values: Mapping[str, Value]) -> Batching:
     return Batching(total, micro, total // micro, 1)
 
 
-def _by_person(value: Value) -> bool:
-    return value.origin.layer in PERSONS and value.value is not None
+def _by_person(value: Setting) -> bool:
+    return value.origin.layer in USER_LAYERS and value.value is not None
 
 
-def _places(values: Mapping[str, Value], *keys: str) -> str:
-    return "; ".join(errors.place(key, values[key].origin) for key in keys)
+def _places(values: Mapping[str, Setting], *keys: str) -> str:
+    return "; ".join(errors.where(key, values[key].origin) for key in keys)
 
 
-def _contradiction(values: Mapping[str, Value]) -> Diagnostic:
+def _contradiction(values: Mapping[str, Setting]) -> Diagnostic:
     total, micro, accumulation = (values[key].value for key in TRIO)
     return Diagnostic(
         f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, "
@@ -98,7 +98,7 @@ def _contradiction(values: Mapping[str, Value]) -> Diagnostic:
     )
 
 
-def _no_multiple(values: Mapping[str, Value], key: str, total: int, part: int) -> Diagnostic:
+def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int) -> Diagnostic:
     divisor = largest_divisor(total, part)
     return Diagnostic(
         f"{GLOBAL} {total} is no multiple of {key} {part}",
@@ -107,12 +107,12 @@ def _no_multiple(values: Mapping[str, Value], key: str, total: int, part: int) -
         where=_places(values, GLOBAL, key),
         allowed=f"a {key.partition('.')[2]} that divides {total}",
         did_you_mean=str(divisor),
-        fix=f"{errors.write_over(key, values[key].origin, divisor)}  "
+        fix=f"{errors.fix_line(key, values[key].origin, divisor)}  "
         f"or  {GLOBAL} {nearest_multiple(total, part)}",
     )
 
 
-def _no_share(values: Mapping[str, Value], total: int, world_size: int) -> Diagnostic:
+def _no_share(values: Mapping[str, Setting], total: int, world_size: int) -> Diagnostic:
     near = nearest_multiple(total, world_size)
     given = [key for key in TRIO if _by_person(values[key])]
     keys = given or [MICRO, ACCUMULATION]

@@ -10,11 +10,11 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.base.redaction import redact
 from launcher.config import errors, yaml_source
 from launcher.config.custom_task import FOLDER
-from launcher.config.entries import Entry, Layer, file_layer, find, typed_list
-from launcher.config.leaves import Leaf, leaves
-from launcher.config.nodes import Node, Unreadable, plain
+from launcher.config.entries import Entry, Layer, file_layer, find_node, typed_list
+from launcher.config.leaves import SettingInfo, setting_infos
+from launcher.config.nodes import Node, Unreadable, node_value
 from launcher.config.resolved import CliArgs, Origin
-from launcher.config.settings_file import read
+from launcher.config.settings_file import read_settings_file
 from models.catalog import split_model_name
 
 CHOICES = (
@@ -40,35 +40,39 @@ def read_files(words: CliArgs) -> Files:
     diagnostics: list[Diagnostic] = []
     for rank, path in enumerate(words.configs):
         try:
-            roots.append((rank, path, read(path)))
+            roots.append((rank, path, read_settings_file(path)))
         except SettingsError as error:
             diagnostics += [_in_order(fault, rank) for fault in error.diagnostics]
     return Files(roots, diagnostics)
 
 
-def chosen(words: CliArgs, files: Files) -> dict[str, Entry]:
+def chosen_entries(words: CliArgs, files: Files) -> dict[str, Entry]:
     """What the person chose of CHOICES, the last word on each."""
     entries = [
-        Entry(key, plain(node), Origin("config", f"{path}:{node.line}"), None, (rank, node.line))
+        Entry(
+            key, node_value(node), Origin("config", f"{path}:{node.line}"), None, (rank, node.line)
+        )
         for rank, path, root in files.roots
         for key in CHOICES
-        if (node := find(root, key)) is not None
+        if (node := find_node(root, key)) is not None
     ]
     entries += [e for e in _typed(words, {}, []) if e.key in CHOICES]
     return {entry.key: entry for entry in entries}
 
 
-def layers(words: CliArgs, files: Files, family: str) -> tuple[list[Layer], list[Diagnostic]]:
+def user_layers(words: CliArgs, files: Files, family: str) -> tuple[list[Layer], list[Diagnostic]]:
     """The person's layers, lowest first, and the words that are no settings at all."""
     diagnostics: list[Diagnostic] = []
     found = [
         file_layer("config", root, str(path), family, rank) for rank, path, root in files.roots
     ]
-    found.append(Layer("command line", _typed(words, leaves(family), diagnostics)))
+    found.append(Layer("command line", _typed(words, setting_infos(family), diagnostics)))
     return found, diagnostics
 
 
-def _typed(words: CliArgs, known: dict[str, Leaf], diagnostics: list[Diagnostic]) -> list[Entry]:
+def _typed(
+    words: CliArgs, known: dict[str, SettingInfo], diagnostics: list[Diagnostic]
+) -> list[Entry]:
     """The settings on the command line; for one key the later entry counts."""
     entries: list[Entry] = []
 
@@ -106,7 +110,7 @@ def _typed(words: CliArgs, known: dict[str, Leaf], diagnostics: list[Diagnostic]
     return entries
 
 
-def _meaning(leaf: Leaf | None, text: str) -> object:
+def _meaning(leaf: SettingInfo | None, text: str) -> object:
     """A word of the command line: as typed where the setting is a text, else as YAML reads it.
 
     Of a list of texts the brackets may be left out.
@@ -116,7 +120,7 @@ def _meaning(leaf: Leaf | None, text: str) -> object:
         return None if nothing else text
     if leaf.type == "list of texts" and not text.startswith("["):
         return typed_list(text)
-    return yaml_source.value(text)
+    return yaml_source.parse_yaml_value(text)
 
 
 def _in_order(fault: Diagnostic, rank: int) -> Diagnostic:

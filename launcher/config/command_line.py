@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.config.options import BY_FLAG, HELP, OPTIONS, RESUME, STAGE, Option
-from launcher.config.resolved import STAGED, CliArgs, ImpliedSetting
+from launcher.config.resolved import STAGED_MODE, CliArgs, ImpliedSetting
 from slurm.sbatch import option_of
 
 DEFAULT = "run"
@@ -191,7 +191,7 @@ def _parse(
 def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
     """The settings among the parsed arguments."""
     stage = getattr(parsed, "stage", None)
-    of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED)
+    of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
     mode_option, mode = getattr(parsed, "mode", None) or of_stage
     is_resume = command.name == "resume"
     return CliArgs(

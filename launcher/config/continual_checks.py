@@ -7,13 +7,13 @@ from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, shown
 from launcher.config import errors
-from launcher.config.resolved import Value
+from launcher.config.resolved import Setting
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
 
 
-def check(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
+def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
     """Settings that contradict `continual.enabled`."""
     if not values[_ENABLED].value:
         return
@@ -33,7 +33,7 @@ def check(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
             "save.last",
             "saves no checkpoint that the next experience can start from",
             "true",
-            errors.write_over("save.last", values["save.last"].origin, "true"),
+            errors.fix_line("save.last", values["save.last"].origin, "true"),
         )
     control = values.get("data.control")
     if control is not None and control.value != "real":
@@ -46,21 +46,21 @@ def check(values: Mapping[str, Value]) -> Iterator[Diagnostic]:
 
 
 def _contradiction(
-    values: Mapping[str, Value], key: str, why: str, allowed: str, fix: str | None = None
+    values: Mapping[str, Setting], key: str, why: str, allowed: str, fix: str | None = None
 ) -> Diagnostic:
     value = values.get(key)
-    enabled_at = errors.place(_ENABLED, values[_ENABLED].origin)
+    enabled_at = errors.where(_ENABLED, values[_ENABLED].origin)
     return Diagnostic(
         f"{key} {shown(value.value if value else None)} {why}",
         key=key,
         value=value.value if value else None,
-        where=errors.place(key, value.origin) if value else enabled_at,
+        where=errors.where(key, value.origin) if value else enabled_at,
         allowed=f"{allowed}, with {enabled_at}",
         fix=fix,
     )
 
 
-def check_launcher(source: str, values: Mapping[str, Value]) -> Iterator[Diagnostic]:
+def check_launcher(source: str, values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
     """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
     if values[_ENABLED].value:
         yield Diagnostic(
@@ -68,13 +68,13 @@ def check_launcher(source: str, values: Mapping[str, Value]) -> Iterator[Diagnos
             "the first data",
             key=_ENABLED,
             value=True,
-            where=errors.place(_ENABLED, values[_ENABLED].origin),
+            where=errors.where(_ENABLED, values[_ENABLED].origin),
             allowed=f"without {source}: Gearshift starts the processes of one machine itself",
             fix="--nproc N  instead",
         )
 
 
-def check_run_folder(folder: Path, values: Mapping[str, Value]) -> Iterator[Diagnostic]:
+def check_run_folder(folder: Path, values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
     """Refuse a run folder inside the watched folder: it would be read as data."""
     path = values[_PATH].value if _PATH in values else None
     if not values[_ENABLED].value or not isinstance(path, str):
@@ -85,7 +85,7 @@ def check_run_folder(folder: Path, values: Mapping[str, Value]) -> Iterator[Diag
             f"the run folder {folder} is inside the watched folder {path}",
             key=_PATH,
             value=path,
-            where=errors.place(_PATH, values[_PATH].origin),
+            where=errors.where(_PATH, values[_PATH].origin),
             allowed="a run folder elsewhere",
             fix="--out DIR  outside of it",
         )

@@ -41,9 +41,9 @@ class Nothing(BaseModel):
 
 
 @cache
-def config(name: str) -> Config:
+def task_config(name: str) -> Config:
     """The settings of the task `name`, checked. Imports its module. Raises SettingsError."""
-    cls = custom_task.load(name)
+    cls = custom_task.load_task_class(name)
     sizes = tuple(_mapping(cls, "sizes"))
     named = Annotated[str, Field(description="The task: package.module:Class.")]
     folder = Annotated[
@@ -52,7 +52,7 @@ def config(name: str) -> Config:
     ]
     head: dict[str, Any] = {
         "family": (named, name),
-        "folder": (folder, custom_task.folder_of(name)),
+        "folder": (folder, custom_task.task_folder(name)),
     }
     if sizes:
         of_class = Annotated[str, Field(description="The size, of those that the task declares.")]
@@ -65,12 +65,12 @@ def config(name: str) -> Config:
 
 
 @cache
-def family_file(name: str) -> FamilyFile:
+def task_family_file(name: str) -> FamilyFile:
     """What stands in the place of the YAML of a family: `defaults` and `sizes` of the class.
 
     Beneath them lies what holds for every task of one's own. Raises SettingsError.
     """
-    cls = custom_task.load(name)
+    cls = custom_task.load_task_class(name)
     return replace(
         presets.own(),
         sizes={size: _block(cls, "sizes", size) for size in _mapping(cls, "sizes")},
@@ -80,15 +80,15 @@ def family_file(name: str) -> FamilyFile:
 
 
 @cache
-def stages(name: str) -> tuple[Stage, ...]:
+def task_stages(name: str) -> tuple[Stage, ...]:
     """The stages that the task `name` declares. Imports its module. Raises SettingsError."""
-    cls = custom_task.load(name)
+    cls = custom_task.load_task_class(name)
     found = tuple(getattr(cls, "stages", ()))
     named = [one.name for one in found if isinstance(one, Stage)]
     if len(set(named)) < len(found):
         allowed = "each a models.catalog.Stage of another name"
         raise _fault(cls, f"{cls.__name__}.stages is not understood", allowed=allowed)
-    model, data = config(name).Model.model_fields, config(name).Data.model_fields
+    model, data = task_config(name).Model.model_fields, task_config(name).Data.model_fields
     known = [*(f"model.{key}" for key in model), *(f"data.{key}" for key in data)]
     diagnostics = [
         _told(cls, f"stage {one.name} loads {one.loads}, which is no setting", ", ".join(known))
@@ -205,7 +205,7 @@ def _inner(tree: ast.expr | None, key: str, line: int) -> tuple[ast.expr | None,
 def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
     """The file that gives the class its attribute `name`, the expression there, and its line."""
     owner = next((one for one in cls.__mro__ if name in vars(one)), cls)
-    place = custom_task.place_of(owner)
+    place = custom_task.class_location(owner)
     file, _, line = place.rpartition(":")
     try:
         tree = ast.parse(Path(inspect.getsourcefile(owner) or "").read_text(encoding="utf-8"))
@@ -231,4 +231,6 @@ def _fault(cls: type, what: str, allowed: str | None = None) -> SettingsError:
 
 
 def _told(cls: type, what: str, allowed: str | None) -> Diagnostic:
-    return Diagnostic(what, key=custom_task.KEY, where=custom_task.place_of(cls), allowed=allowed)
+    return Diagnostic(
+        what, key=custom_task.KEY, where=custom_task.class_location(cls), allowed=allowed
+    )

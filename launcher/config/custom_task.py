@@ -24,7 +24,7 @@ LEGAL = "package.module:Class, where Python finds the module from here"
 _PINNED = (*sorted(environment.PACKAGES), "launcher")
 
 
-def search(folder: object) -> None:
+def add_search_folder(folder: object) -> None:
     """From now on modules are looked for in the working directory, and before all in `folder`.
 
     Anything that is no text names no folder.
@@ -37,7 +37,7 @@ def search(folder: object) -> None:
 
 
 @cache
-def load(name: str) -> type:
+def load_task_class(name: str) -> type:
     """The class that `name` names, which has all that a task has. Imports its module.
 
     Raises SettingsError; the place of its fault is a file and a line, or None.
@@ -62,13 +62,13 @@ def load(name: str) -> type:
         raise _fault(
             f"class '{class_name}' is no task: it has no {', '.join(missing)}",
             name,
-            where=place_of(found),
+            where=class_location(found),
             allowed="all that models/base.py: Task names; models/custom.py: CustomTask has most of it",
         )
     return found
 
 
-def folder_of(name: str) -> str | None:
+def task_folder(name: str) -> str | None:
     """Where the module of a task was found; None: among what is installed."""
     top = sys.modules[name.partition(":")[0].partition(".")[0]]
     path = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), None)
@@ -79,17 +79,17 @@ def folder_of(name: str) -> str | None:
     return None if str(home) in _installed() else str(home)
 
 
-def is_another(name: str, folder: str) -> bool:
+def is_other_task(name: str, folder: str) -> bool:
     """Whether this process has imported the task from elsewhere, though `folder` has its module.
 
     A process has one module of a name, whatever folder is looked into later.
     """
-    top, found = name.partition(":")[0].partition(".")[0], folder_of(name)
+    top, found = name.partition(":")[0].partition(".")[0], task_folder(name)
     is_there = PathFinder.find_spec(top, [os.path.abspath(folder)]) is not None
     return is_there and (found is None or not Path(found).samefile(folder))
 
 
-def place_of(cls: type) -> str:
+def class_location(cls: type) -> str:
     """File and line of a class, as messages name them."""
     try:
         file, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
@@ -112,7 +112,7 @@ def _module(name: str, class_name: str) -> ModuleType:
         )
     if not all(part.isidentifier() for part in name.split(".")):
         raise _fault(f"'{name}' is no name of a module", full, allowed=LEGAL)
-    search(None)
+    add_search_folder(None)
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)

@@ -9,7 +9,7 @@ from engines.catalog import ENGINES
 from engines.zero import config_file
 from engines.zero.config import ConfigConflict, Conflict, merge, told
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
-from launcher.config.errors import place
+from launcher.config.errors import where
 from launcher.config.resolved import Resolved
 
 _KEY = "engine.ds_config"
@@ -70,4 +70,4 @@ def _fault(conflict: Conflict, own: config_file.DeepSpeedFile, resolved: Resolve
 
 def _origin(key: str, resolved: Resolved) -> str:
     value = resolved.values.get(key)
-    return place(key, value.origin) if value else "the settings"
+    return where(key, value.origin) if value else "the settings"

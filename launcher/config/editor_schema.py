@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from launcher.config import presets
-from launcher.config.leaves import Leaf, leaves
+from launcher.config.leaves import SettingInfo, setting_infos
 from launcher.config.schema import Bounds, Measure, config_of
 from models.catalog import FAMILIES, stages_of
 from training.settings import nested
@@ -44,7 +44,7 @@ def settings(own: str | None = None) -> Schema:
     merged: dict[str, list[Schema]] = {}
     families = [*FAMILIES] if own is None else [*dict.fromkeys((*FAMILIES, own))]
     for family in families:
-        for key, leaf in leaves(family).items():
+        for key, leaf in setting_infos(family).items():
             known = merged.setdefault(key, [])
             if (schema := _leaf(leaf)) not in known:
                 known.append(schema)
@@ -117,13 +117,13 @@ def write() -> None:
         (presets.FOLDER / path).write_text(text, encoding="utf-8")
 
 
-def _blocks_of(name: str, schema_of: Callable[[Leaf], Schema]) -> dict[str, Schema]:
+def _blocks_of(name: str, schema_of: Callable[[SettingInfo], Schema]) -> dict[str, Schema]:
     """The settings that a shipped file may hold: all but the choice of files itself."""
     chosen = ("mode", "model.family", "engine.name", "engine.nproc")
-    return {key: schema_of(leaf) for key, leaf in leaves(name).items() if key not in chosen}
+    return {key: schema_of(leaf) for key, leaf in setting_infos(name).items() if key not in chosen}
 
 
-def _changeable(leaf: Leaf) -> Schema:
+def _changeable(leaf: SettingInfo) -> Schema:
     return (
         _leaf(leaf)
         if leaf.key == "promise"
@@ -131,7 +131,7 @@ def _changeable(leaf: Leaf) -> Schema:
     )
 
 
-def _leaf(leaf: Leaf) -> Schema:
+def _leaf(leaf: SettingInfo) -> Schema:
     schema: Schema = {"description": leaf.description, "default": leaf.default}
     if leaf.key == "model.family":
         return schema | {"anyOf": [{"enum": list(FAMILIES)}, {"type": "string", "pattern": ":"}]}
@@ -160,7 +160,7 @@ def _leaf(leaf: Leaf) -> Schema:
     return schema | {names[name]: bound for name, bound in leaf.bounds.items()}
 
 
-def _file(files: Leaf) -> Schema:
+def _file(files: SettingInfo) -> Schema:
     """One file to fetch, in its long form."""
     keys = {name: _leaf(leaf) for name, leaf in files.items.items()}
     del keys["url"]["default"]

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.config.leaves import sections
-from launcher.config.nodes import Node, plain
+from launcher.config.nodes import Node, node_value
 from launcher.config.resolved import Origin
 
-RESUMED = "resumed run"
+RESUMED_LAYER = "resumed run"
 """The layer of the settings that a run which goes on had before."""
-PERSONS = (RESUMED, "config", "command line")
+USER_LAYERS = (RESUMED_LAYER, "config", "command line")
 """The layers that a person writes, or wrote then; all others come with the program."""
-MODES = ("mode", "family mode", "size mode", "stage", "size stage")
+MODE_LAYERS = ("mode", "family mode", "size mode", "stage", "size stage")
 """The layers that may change a default in the place of setting a value."""
-PROFILE = "profile"
+PROFILE_LAYER = "profile"
 """The layer of `limits.profile`, which may change what stands below it, the mode's values too."""
 
 
@@ -49,13 +49,13 @@ def file_layer(name: str, root: Node, place: str, family: str, rank: int) -> Lay
     entries = [
         Entry(
             key,
-            plain(node),
+            node_value(node),
             Origin(name, f"{place}:{node.line}"),
             order=(rank, node.line),
             text=node.text,
             node=node,
         )
-        for key, node in flat(root, sections(family))
+        for key, node in flatten(root, sections(family))
     ]
     return Layer(name, entries)
 
@@ -65,19 +65,19 @@ def typed_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def flat(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tuple[str, Node]]:
+def flatten(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tuple[str, Node]]:
     """The dotted keys of a tree; descends where a key is one of the `known` sections."""
     for name, child in node.value.items():
         key = prefix + name
         if key in known and isinstance(child.value, dict):
-            yield from flat(child, known, f"{key}.")
+            yield from flatten(child, known, f"{key}.")
         elif key in known and child.value is None:
             continue  # a section with nothing in it
         else:
             yield key, child
 
 
-def find(root: Node, key: str) -> Node | None:
+def find_node(root: Node, key: str) -> Node | None:
     """The value of a dotted key in a tree whose sections may be nested or dotted."""
     if key in root.value:
         found: Node = root.value[key]
@@ -85,5 +85,5 @@ def find(root: Node, key: str) -> Node | None:
     for at in (at for at, letter in enumerate(key) if letter == "."):
         section = root.value.get(key[:at])
         if section is not None and isinstance(section.value, dict):
-            return find(section, key[at + 1 :])
+            return find_node(section, key[at + 1 :])
     return None

@@ -9,10 +9,10 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
 from launcher.config import yaml_source
-from launcher.config.entries import RESUMED, Entry
-from launcher.config.leaves import Leaf, leaves, sections
+from launcher.config.entries import RESUMED_LAYER, Entry
+from launcher.config.leaves import SettingInfo, sections, setting_infos
 from launcher.config.nodes import Unreadable
-from launcher.config.resolved import Origin, Value
+from launcher.config.resolved import Origin, Setting
 
 UNKNOWN = "unknown"
 _LINE = re.compile(r":[0-9]+$")
@@ -38,19 +38,21 @@ def unknown_key(family: str, entry: Entry) -> Diagnostic:
     section, _, last = entry.key.rpartition(".")
     section = section if section in sections(family) else ""
     here = [
-        key for key in (*leaves(family), *sections(family)) if key.rpartition(".")[0] == section
+        key
+        for key in (*setting_infos(family), *sections(family))
+        if key.rpartition(".")[0] == section
     ]
-    by_last = {key.rpartition(".")[2]: key for key in leaves(family)}
+    by_last = {key.rpartition(".")[2]: key for key in setting_infos(family)}
     near = nearest_match(entry.key, here)
     if near is None and (name := nearest_match(last, by_last)):
         near = by_last[name]
-    near = near or nearest_match(entry.key, leaves(family))
+    near = near or nearest_match(entry.key, setting_infos(family))
     names = sorted(key.rpartition(".")[2] for key in here)
     return Diagnostic(
         f"unknown setting '{entry.key}'",
         key=entry.key,
         value=entry.value,
-        where=place(entry.key, entry.origin),
+        where=where(entry.key, entry.origin),
         allowed=listed(names, "explain"),
         did_you_mean=near,
         fix=near and _write(entry, near, entry.value),
@@ -70,10 +72,10 @@ def twice(entry: Entry, first: Entry) -> Diagnostic:
     )
 
 
-def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Diagnostic:
+def bad_value(leaf: SettingInfo, entry: Entry, kind: str, beneath: Setting) -> Diagnostic:
     """A value that the schema refuses; `kind` is pydantic's name of the reason."""
     near = _nearest(leaf, entry, kind)
-    name, reason = named(entry.key), _reason(leaf, entry.value, kind)
+    name, reason = display_name(entry.key), _reason(leaf, entry.value, kind)
     is_unknown = reason == UNKNOWN
     return Diagnostic(
         f"unknown {name} {_as_typed(entry)}"
@@ -81,7 +83,7 @@ def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Diagnostic
         else f"{name} {_as_typed(entry)} {reason}",
         key=entry.key,
         value=entry.value,
-        where=place(entry.key, entry.origin),
+        where=where(entry.key, entry.origin),
         overrides=replaced(beneath),
         allowed=allowed(leaf),
         did_you_mean=None if near is None else plain(near),
@@ -90,19 +92,19 @@ def bad_value(leaf: Leaf, entry: Entry, kind: str, beneath: Value) -> Diagnostic
     )
 
 
-def replaced(beneath: Value) -> tuple[Any, str] | None:
+def replaced(beneath: Setting) -> tuple[Any, str] | None:
     """What a message tells of the value that lay below; built-in ones are not worth a word."""
     if beneath.origin.layer == "built-in":
         return None
     return beneath.value, beneath.origin.place
 
 
-def named(key: str) -> str:
+def display_name(key: str) -> str:
     """A setting as a person calls it."""
     return _CALLED.get(key, key)
 
 
-def allowed(leaf: Leaf) -> str:
+def allowed(leaf: SettingInfo) -> str:
     """What a setting may be, in one line."""
     if isinstance(leaf.allowed, tuple):
         told = listed(leaf.allowed, _LISTS.get(leaf.key, f"explain {leaf.key}"))
@@ -117,7 +119,7 @@ def allowed(leaf: Leaf) -> str:
     return f"{told}, or null" if leaf.nullable and leaf.default is not None else told
 
 
-def unseen_by_schema(leaf: Leaf, value: Any) -> str | None:
+def unseen_by_schema(leaf: SettingInfo, value: Any) -> str | None:
     """What the types let pass: a name that no table holds, a number that is not finite."""
     if isinstance(value, str) and isinstance(leaf.allowed, tuple) and value not in leaf.allowed:
         return "not_known"
@@ -128,14 +130,14 @@ def unseen_by_schema(leaf: Leaf, value: Any) -> str | None:
 
 
 def _no_section(family: str, entry: Entry) -> Diagnostic:
-    keys = [key for key in leaves(family) if key.startswith(f"{entry.key}.")]
+    keys = [key for key in setting_infos(family) if key.startswith(f"{entry.key}.")]
     name = next((key for key in ("name", "size", "path") if f"{entry.key}.{key}" in keys), None)
     write = _write(entry, f"{entry.key}.{name}", entry.value) if name else None
     return Diagnostic(
         f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
         key=entry.key,
         value=entry.value,
-        where=place(entry.key, entry.origin),
+        where=where(entry.key, entry.origin),
         allowed=listed([key.rpartition(".")[2] for key in keys], "explain"),
         fix=write,
         order=entry.order,
@@ -146,7 +148,7 @@ def _as_typed(entry: Entry) -> str:
     return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
 
 
-def _reason(leaf: Leaf, value: Any, kind: str) -> str:
+def _reason(leaf: SettingInfo, value: Any, kind: str) -> str:
     if kind in _OUT_OF_RANGE or (leaf.type == "length" and type(value) is int):
         return "is out of range"
     if kind == "finite_number":
@@ -166,7 +168,7 @@ def _reason(leaf: Leaf, value: Any, kind: str) -> str:
     return f"is not {'' if leaf.type == 'true or false' else 'a '}{leaf.type}"
 
 
-def _nearest(leaf: Leaf, entry: Entry, kind: str) -> Any:
+def _nearest(leaf: SettingInfo, entry: Entry, kind: str) -> Any:
     value = entry.value
     if leaf.nullable and str(value).lower() == "none":
         return "null"
@@ -183,7 +185,7 @@ def _nearest(leaf: Leaf, entry: Entry, kind: str) -> Any:
     return _as_text(leaf, value)
 
 
-def _as_switch(leaf: Leaf, value: Any) -> str | None:
+def _as_switch(leaf: SettingInfo, value: Any) -> str | None:
     """What was meant by one of the many words for on and off."""
     word = str(value).lower()
     for words, switched in ((_ON, ("true", "on")), (_OFF, ("false", "off"))):
@@ -193,17 +195,17 @@ def _as_switch(leaf: Leaf, value: Any) -> str | None:
     return None
 
 
-def _as_number(leaf: Leaf, text: str) -> int | float | None:
+def _as_number(leaf: SettingInfo, text: str) -> int | float | None:
     """The number that a quoted text, or one of YAML 1.1, was meant to be."""
     try:
-        value = yaml_source.word(re.sub(r"(?<=[0-9])_(?=[0-9])", "", text.strip()))
+        value = yaml_source.parse_yaml_scalar(re.sub(r"(?<=[0-9])_(?=[0-9])", "", text.strip()))
     except ValueError:
         return None
     kinds = (int,) if leaf.type == "whole number" else (int, float)
     return value if isinstance(value, kinds) and not isinstance(value, bool) else None
 
 
-def _as_text(leaf: Leaf, value: Any) -> str | None:
+def _as_text(leaf: SettingInfo, value: Any) -> str | None:
     if (
         leaf.type == "text"
         and not isinstance(value, str | list | dict | bool)
@@ -213,29 +215,29 @@ def _as_text(leaf: Leaf, value: Any) -> str | None:
     return None
 
 
-def place(key: str, origin: Origin) -> str:
+def where(key: str, origin: Origin) -> str:
     """Where a value was written, as a message names it."""
     is_line = origin.layer != "command line" and _LINE.search(origin.place)
     return f"{origin.place} {key}" if is_line else origin.place
 
 
-def write_over(key: str, origin: Origin, value: Any) -> str:
+def fix_line(key: str, origin: Origin, value: Any) -> str:
     """What to type in the place of a value."""
     option = origin.place.split()[0] if origin.layer == "command line" else None
-    if origin.layer == RESUMED:
+    if origin.layer == RESUMED_LAYER:
         option = "--set"  # what the old run had is replaced by what is typed now, not in its file
     return _line(option, key, value)
 
 
-def of_own_task(error: SettingsError, origin: Origin) -> list[Diagnostic]:
+def custom_task_errors(error: SettingsError, origin: Origin) -> list[Diagnostic]:
     """The faults of a task of the person's own, with the place where they named it before."""
-    told = place("model.family", origin)
+    told = where("model.family", origin)
     return [
         replace(
             fault,
             where=f"{told}; {fault.where}" if fault.where else told,
             fix=fault.fix
-            or (fault.did_you_mean and write_over("model.family", origin, fault.did_you_mean)),
+            or (fault.did_you_mean and fix_line("model.family", origin, fault.did_you_mean)),
         )
         for fault in error.diagnostics
     ]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from launcher.config.entries import MODES, PERSONS
-from launcher.config.resolved import Origin, Value
+from launcher.config.entries import MODE_LAYERS, USER_LAYERS
+from launcher.config.resolved import Origin, Setting
 
 
-def layers_of(value: Value) -> list[tuple[Any, Origin]]:
+def all_values(value: Setting) -> list[tuple[Any, Origin]]:
     """The value and all that it replaced, newest first."""
     return [(value.value, value.origin), *value.replaced]
 
 
-def by_person(value: Value) -> bool:
+def is_set_by_user(value: Setting) -> bool:
     """Whether a person's word decides: one that says again what the program has does not."""
-    return introduced(value).layer in PERSONS
+    return first_origin(value).layer in USER_LAYERS
 
 
-def introduced(value: Value) -> Origin:
+def first_origin(value: Setting) -> Origin:
     """The lowest origin from which on the value has been what it is."""
     origin = value.origin
     for below, place in value.replaced:
@@ -29,21 +29,21 @@ def introduced(value: Value) -> Origin:
     return origin
 
 
-def without(value: Value, layers: Collection[str]) -> Any:
+def value_without(value: Setting, layers: Collection[str]) -> Any:
     """The value as it would be without some layers."""
-    return next(v for v, origin in layers_of(value) if origin.layer not in layers)
+    return next(v for v, origin in all_values(value) if origin.layer not in layers)
 
 
-def default(value: Value) -> Any:
+def mode_default_value(value: Setting) -> Any:
     """The value in mode default, before any word of the person."""
-    return without(value, (*PERSONS, *MODES, "engine", "machine", "solved"))
+    return value_without(value, (*USER_LAYERS, *MODE_LAYERS, "engine", "machine", "solved"))
 
 
-def shipped(value: Value) -> Any:
+def shipped_value(value: Setting) -> Any:
     """The value as mode and family have it, before any word of the person."""
-    return without(value, (*PERSONS, "engine", "machine", "solved"))
+    return value_without(value, (*USER_LAYERS, "engine", "machine", "solved"))
 
 
-def over(value: Value, new: Any, origin: Origin) -> Value:
+def overridden(value: Setting, new: Any, origin: Origin) -> Setting:
     """`new` laid over a value."""
-    return Value(new, origin, tuple(layers_of(value)))
+    return Setting(new, origin, tuple(all_values(value)))

@@ -8,12 +8,12 @@ from typing import Any
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
 from launcher.config import errors
 from launcher.config.entries import Entry
-from launcher.config.leaves import Leaf
+from launcher.config.leaves import SettingInfo
 from launcher.config.nodes import Node
-from launcher.config.resolved import Origin, Value
+from launcher.config.resolved import Origin, Setting
 
 
-def fault(leaf: Leaf, entry: Entry, detail: Any) -> Diagnostic | None:
+def item_diagnostic(leaf: SettingInfo, entry: Entry, detail: Any) -> Diagnostic | None:
     """What to tell of one item of the list; `detail` is pydantic's. None: it is no list."""
     place, inner = _inner(detail["loc"])
     if place is None:
@@ -31,7 +31,7 @@ def fault(leaf: Leaf, entry: Entry, detail: Any) -> Diagnostic | None:
     at = replace(at, key=known.key)
     if reason := detail.get("ctx", {}).get("error"):
         return _fault(at, f"{known.key} {shown(at.value)} {reason}", errors.allowed(known))
-    nothing = Value(None, Origin("built-in", "built-in"))
+    nothing = Setting(None, Origin("built-in", "built-in"))
     return errors.bad_value(known, at, detail["type"], nothing)
 
 
@@ -43,7 +43,7 @@ def _inner(loc: Any) -> tuple[int | None, str | None]:
     return loc[at], loc[at + 1] if len(loc) > at + 1 else None
 
 
-def _unknown(leaf: Leaf, at: Entry, inner: str) -> Diagnostic:
+def _unknown(leaf: SettingInfo, at: Entry, inner: str) -> Diagnostic:
     near = nearest_match(inner, leaf.items)
     return replace(
         _fault(at, f"{at.key} has no key '{inner}'", ", ".join(leaf.items)),
@@ -53,7 +53,7 @@ def _unknown(leaf: Leaf, at: Entry, inner: str) -> Diagnostic:
 
 
 def _fault(at: Entry, what: str, allowed: str) -> Diagnostic:
-    place = errors.place(at.key, at.origin)
+    place = errors.where(at.key, at.origin)
     return Diagnostic(
         what, key=at.key, value=at.value, where=place, allowed=allowed, order=at.order
     )

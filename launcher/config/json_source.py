@@ -14,7 +14,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _WORD = re.compile(r"[^ \t\n\r,\]}]+")
 
 
-def parse(text: str) -> Node:
+def parse_json(text: str) -> Node:
     """The document's root. Raises Unreadable."""
     try:
         json.loads(text)

@@ -10,8 +10,8 @@ from launcher.config import errors as refusals
 from launcher.config import unused_settings
 from launcher.config.batching import GLOBAL, largest_divisor
 from launcher.config.resolved import Resolved
-from launcher.config.unused_settings import Taken
-from launcher.config.validate import check_budget
+from launcher.config.unused_settings import TrackedSettings
+from launcher.config.validate import check_train_plan
 from models.base import DataError, Task
 from models.common.split import SPLIT_FILE, overlapping_groups
 from training.train_plan import TrainPlan
@@ -21,7 +21,9 @@ MOST_LEFT_OUT = 0.1
 _NAMED = 3
 
 
-def check(resolved: Resolved, train_plan: TrainPlan, settings: Taken, speaks: bool) -> None:
+def check_before_training(
+    resolved: Resolved, train_plan: TrainPlan, settings: TrackedSettings, speaks: bool
+) -> None:
     """Refuse or warn of what only now can be told: lengths that never come, settings nobody read.
 
     All that reads settings has to be built by now. Raises SettingsError; warnings go to stderr
@@ -29,9 +31,13 @@ def check(resolved: Resolved, train_plan: TrainPlan, settings: Taken, speaks: bo
     """
     diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
-        diagnostics += check_budget(resolved, train_plan.total_steps, train_plan.steps_per_epoch)
+        diagnostics += check_train_plan(
+            resolved, train_plan.total_steps, train_plan.steps_per_epoch
+        )
     diagnostics += _left_out(resolved, train_plan)
-    diagnostics += unused_settings.unread_faults(resolved, unused_settings.seen(settings))
+    diagnostics += unused_settings.unused_diagnostics(
+        resolved, unused_settings.settings_read(settings)
+    )
     if errors := [fault for fault in diagnostics if fault.severity == "error"]:
         raise SettingsError(errors)
     if diagnostics and speaks:
@@ -75,7 +81,7 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
             f"each epoch leaves out as many, other ones each time",
             key=GLOBAL,
             value=train_plan.global_batch,
-            where=refusals.place(GLOBAL, origin),
+            where=refusals.where(GLOBAL, origin),
             fix=f"--set {GLOBAL}={near}",
             severity="warning",
         )

@@ -20,7 +20,7 @@ from training import duration
 
 
 @dataclass(frozen=True)
-class Leaf:
+class SettingInfo:
     """What is known of one setting."""
 
     key: str
@@ -39,12 +39,12 @@ class Leaf:
     unless: Mapping[str, list[Any]] = field(default_factory=dict)
     """Means nothing where one of these settings has one of the values."""
     bounds: Mapping[str, float] = field(default_factory=dict)
-    items: Mapping[str, Leaf] = field(default_factory=dict)
+    items: Mapping[str, SettingInfo] = field(default_factory=dict)
     """What is known of each key of its mappings, where it is a list of them."""
 
 
 @cache
-def leaves(family: str) -> dict[str, Leaf]:
+def setting_infos(family: str) -> dict[str, SettingInfo]:
     """Every setting of a family by its dotted key, in the order of declaration."""
     named = {
         "mode": presets.modes(),
@@ -63,10 +63,12 @@ def leaves(family: str) -> dict[str, Leaf]:
 @cache
 def sections(family: str) -> frozenset[str]:
     """The dotted keys that hold other keys."""
-    return frozenset(key[:at] for key in leaves(family) for at in range(len(key)) if key[at] == ".")
+    return frozenset(
+        key[:at] for key in setting_infos(family) for at in range(len(key)) if key[at] == "."
+    )
 
 
-def _leaves(model: type[BaseModel], prefix: str) -> Iterator[Leaf]:
+def _leaves(model: type[BaseModel], prefix: str) -> Iterator[SettingInfo]:
     for name, info in model.model_fields.items():
         kind = info.annotation
         # In Python 3.10 list[float] passes for a class.
@@ -76,14 +78,14 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[Leaf]:
             yield _leaf(prefix + (info.alias or name), info)
 
 
-def _leaf(key: str, info: FieldInfo) -> Leaf:
+def _leaf(key: str, info: FieldInfo) -> SettingInfo:
     extra = _extra(info)
     options, nullable = _options(info.annotation)
     bounds = _bounds(info)
     allowed: Any = options if isinstance(options, tuple) else extra.get("allowed")
     if options == "length":
         allowed = duration.LEGAL
-    return Leaf(
+    return SettingInfo(
         key=key,
         type="one of" if isinstance(allowed, tuple) else str(options),
         default=None if info.is_required() else info.get_default(call_default_factory=True),
@@ -137,7 +139,7 @@ def _is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType)
 
 
-def _items(annotation: Any) -> dict[str, Leaf]:
+def _items(annotation: Any) -> dict[str, SettingInfo]:
     kind = _bare(get_args(annotation)[0]) if get_origin(annotation) is list else None
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {leaf.key: leaf for leaf in _leaves(kind, "")}

@@ -48,7 +48,7 @@ class Machine:
         return cores + ram + gpus
 
 
-def look(group: Path = CONTROL_GROUP) -> Machine:
+def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     """What there is now: reads /proc, /sys and /dev, and asks nothing of a driver.
 
     `group` is the folder of our control group, where a container's limits stand.

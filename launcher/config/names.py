@@ -6,7 +6,7 @@ from typing import get_args
 
 from engines.catalog import ENGINES
 from launcher.config import presets
-from launcher.config.leaves import leaves
+from launcher.config.leaves import setting_infos
 from launcher.config.schema import config_of
 from launcher.resume.resume_point import Part
 from models.catalog import FAMILIES, stages_of
@@ -29,11 +29,11 @@ def names(kind: str) -> list[str]:
         return list(TRACKERS)
     if kind == "parts":
         return list(get_args(Part))
-    return sorted({key for family in FAMILIES for key in leaves(family)})
+    return sorted({key for family in FAMILIES for key in setting_infos(family)})
 
 
 def choices(key: str) -> list[str]:
     """What the setting `key` may be, where that is a closed list."""
-    family = next(family for family in FAMILIES if key in leaves(family))
-    allowed = leaves(family)[key].allowed
+    family = next(family for family in FAMILIES if key in setting_infos(family))
+    allowed = setting_infos(family)[key].allowed
     return list(allowed) if isinstance(allowed, tuple) else []

@@ -27,10 +27,10 @@ class Unreadable(Exception):
         self.column = column
 
 
-def plain(node: Node) -> Any:
+def node_value(node: Node) -> Any:
     """The value without its lines."""
     if isinstance(node.value, dict):
-        return {key: plain(child) for key, child in node.value.items()}
+        return {key: node_value(child) for key, child in node.value.items()}
     if isinstance(node.value, list):
-        return [plain(child) for child in node.value]
+        return [node_value(child) for child in node.value]
     return node.value

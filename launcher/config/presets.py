@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import ds_configs
-from launcher.config.nodes import Node, plain
-from launcher.config.settings_file import read
+from launcher.config.nodes import Node, node_value
+from launcher.config.settings_file import read_settings_file
 
 FOLDER = Path(ds_configs.__file__).parent
 
@@ -61,10 +61,10 @@ def modes() -> tuple[str, ...]:
 def mode(name: str) -> Mode:
     """One mode by its name. Reads the disk."""
     place = f"ds_configs/modes/{name}.yaml"
-    found = dict(read(FOLDER / "modes" / f"{name}.yaml").value)
-    sentence = plain(found.pop("sentence"))
+    found = dict(read_settings_file(FOLDER / "modes" / f"{name}.yaml").value)
+    sentence = node_value(found.pop("sentence"))
     promise = found.get("promise", Node({}, 1))
-    return Mode(name, sentence, plain(promise), Block(Node(found, 1), place))
+    return Mode(name, sentence, node_value(promise), Block(Node(found, 1), place))
 
 
 @cache
@@ -76,7 +76,7 @@ def profiles() -> tuple[str, ...]:
 @cache
 def profile(name: str) -> Block:
     """What `limits.profile: name` says. Reads the disk."""
-    found = dict(read(FOLDER / "profiles" / f"{name}.yaml").value)
+    found = dict(read_settings_file(FOLDER / "profiles" / f"{name}.yaml").value)
     del found["sentence"]
     return Block(Node(found, 1), f"ds_configs/profiles/{name}.yaml")
 
@@ -95,7 +95,7 @@ def own() -> FamilyFile:
 
 def _family_file(path: str) -> FamilyFile:
     place = f"ds_configs/{path}"
-    found = read(FOLDER / path).value
+    found = read_settings_file(FOLDER / path).value
     within: dict[str, dict[tuple[str, str], Block]] = {"modes": {}, "stages": {}}
     sizes: dict[str, Block] = {}
     for size, node in _blocks(found, "sizes").items():

@@ -11,10 +11,10 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import adapt, batching, custom_task, declared_files, presets, validate
 from launcher.config import cli_args as typed
 from launcher.config.custom_task import FOLDER
-from launcher.config.entries import PROFILE, RESUMED, Entry, Layer, file_layer
-from launcher.config.layers import merge
+from launcher.config.entries import PROFILE_LAYER, RESUMED_LAYER, Entry, Layer, file_layer
+from launcher.config.layers import merge_layers
 from launcher.config.machine import Machine
-from launcher.config.resolved import Batching, CliArgs, Origin, Resolved, Value
+from launcher.config.resolved import Batching, CliArgs, Origin, Resolved, Setting
 from launcher.config.schema import config_of, settings_class
 from launcher.config.selection import FIRST_RUN, Choice, choose, file_of
 from launcher.resume.resumed_settings import Base, typed_keys
@@ -31,10 +31,10 @@ PRECEDENCE = (
     "size mode",
     "stage",
     "size stage",
-    PROFILE,
+    PROFILE_LAYER,
     "engine",
     "machine",
-    RESUMED,
+    RESUMED_LAYER,
     "config",
     "command line",
 )
@@ -52,26 +52,26 @@ def resolve(
     """
     files = typed.read_files(words)
     choice = choose(words, files, base)
-    personal, diagnostics = typed.layers(words, files, choice.family)
+    personal, diagnostics = typed.user_layers(words, files, choice.family)
     shipped_layers = in_precedence(_shipped(choice))
     if base is not None:
-        beneath, _ = merge(choice.family, shipped_layers)
+        beneath, _ = merge_layers(choice.family, shipped_layers)
         keys, is_placed = typed_keys(personal), world_size is not None
         personal = [base.over(beneath, keys, choice.engine, is_placed), *personal]
-    values, wrong = merge(choice.family, [*shipped_layers, *personal])
+    values, wrong = merge_layers(choice.family, [*shipped_layers, *personal])
     diagnostics = [*files.diagnostics, *diagnostics, *_told(choice, wrong)]
     _place_own(values)
-    pointed = declared_files.point(values)
-    world = adapt.place_world(values, machine, world_size, diagnostics)
+    pointed = declared_files.point_data_path(values)
+    world = adapt.decide_world(values, machine, world_size, diagnostics)
     notes = [*_first_notes(choice), *pointed]
-    adapt.fit(adapt.Bench(values, machine, world, notes, diagnostics))
+    adapt.adapt_settings(adapt.Adaptation(values, machine, world, notes, diagnostics))
     notes += _size_notes(choice, values, machine)
-    diagnostics += validate.contradictions(values)
+    diagnostics += validate.check_settings(values)
     solved = _solved(values, world.size, diagnostics)
     errors = [fault for fault in diagnostics if fault.severity == "error"]
     if errors or solved is None:
         raise SettingsError(_in_order(errors, personal))
-    notes += adapt.write_batching(values, solved)
+    notes += adapt.write_batch_numbers(values, solved)
     settings = settings_class(choice.family).model_validate(
         nested({key: value.value for key, value in values.items()}), strict=True
     )
@@ -95,22 +95,22 @@ def _told(choice: Choice, wrong: Sequence[Diagnostic]) -> list[Diagnostic]:
     return [*choice.diagnostics, *others]
 
 
-def _place_own(values: dict[str, Value]) -> None:
+def _place_own(values: dict[str, Setting]) -> None:
     """Where a task of the person's own was found takes the place of where it was looked for."""
     if FOLDER in values:
-        found = custom_task.folder_of(values["model.family"].value)
+        found = custom_task.task_folder(values["model.family"].value)
         values[FOLDER] = replace(values[FOLDER], value=found)
 
 
 def _solved(
-    values: dict[str, Value], world_size: int, diagnostics: list[Diagnostic]
+    values: dict[str, Setting], world_size: int, diagnostics: list[Diagnostic]
 ) -> Batching | None:
     """The tied numbers; None where they, or what they are made of, are at fault."""
     wrong = {fault.key for fault in diagnostics if fault.severity == "error"}
     if wrong & {*batching.TRIO, "engine.nproc", "engine.name"}:
         return None
     try:
-        return batching.solve(values, world_size)
+        return batching.solve_batching(values, world_size)
     except SettingsError as error:
         diagnostics += error.diagnostics
         return None
@@ -141,7 +141,7 @@ def _shipped(choice: Choice) -> list[Layer]:
             ("size stage", family.size_stages.get((choice.size or "", choice.stage))),
         ]
     if choice.profile is not None:
-        blocks.append((PROFILE, presets.profile(choice.profile)))
+        blocks.append((PROFILE_LAYER, presets.profile(choice.profile)))
     found = [
         file_layer(name, block.settings, block.place, choice.family, -1)
         for name, block in blocks
@@ -172,7 +172,7 @@ def _in_order(diagnostics: Sequence[Diagnostic], personal: Sequence[Layer]) -> l
     return sorted(placed, key=lambda fault: fault.order or last)
 
 
-def _size_notes(choice: Choice, values: Mapping[str, Value], machine: Machine) -> Iterator[str]:
+def _size_notes(choice: Choice, values: Mapping[str, Setting], machine: Machine) -> Iterator[str]:
     """That nobody named the large size that a CPU is about to train, and what is quick there."""
     device = values["device"].value
     on_cpu = (machine.device if device == "auto" else device) == "cpu"

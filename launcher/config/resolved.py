@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic
 
-STAGED = "staged"
+STAGED_MODE = "staged"
 """The mode that trains stages."""
 
 
@@ -26,7 +26,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Value:
+class Setting:
     """A resolved leaf: its value, where from, and what it replaced, newest first."""
 
     value: Any
@@ -87,7 +87,7 @@ class Resolved:
     """Everything a run is told. `settings` is a frozen pydantic model of settings/schema.py."""
 
     settings: Any
-    values: Mapping[str, Value]
+    values: Mapping[str, Setting]
     """Each leaf by its dotted key."""
     batching: Batching
     nproc: int

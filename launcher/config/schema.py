@@ -116,7 +116,7 @@ def config_of(family: str) -> Any:
     Raises SettingsError for such a task that cannot be used.
     """
     if is_custom(family):
-        return custom_config.config(family)
+        return custom_config.task_config(family)
     return importlib.import_module(FAMILIES[family].config)
 
 

@@ -11,11 +11,11 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import cli_args as typed
 from launcher.config import custom_config, custom_task, errors, presets, transforms
 from launcher.config.custom_task import FOLDER
-from launcher.config.entries import Entry, find
-from launcher.config.nodes import plain
-from launcher.config.resolved import STAGED, CliArgs
+from launcher.config.entries import Entry, find_node
+from launcher.config.nodes import node_value
+from launcher.config.resolved import STAGED_MODE, CliArgs
 from launcher.config.schema import config_of
-from launcher.config.staging import asked, declared
+from launcher.config.staging import declared_stages, requested_stages
 from launcher.resume.resumed_settings import Base
 from models.catalog import FAMILIES, is_custom
 
@@ -45,8 +45,8 @@ class Choice:
     def stage(self) -> str | None:
         """The one stage that is trained; None: it is not mode staged, or there are several."""
         only = self.stages[0] if len(self.stages) == 1 else None
-        known = {one.name for one in declared(self.family)}
-        return only if self.mode == STAGED and only in known else None
+        known = {one.name for one in declared_stages(self.family)}
+        return only if self.mode == STAGED_MODE and only in known else None
 
 
 def choose(words: CliArgs, files: typed.Files, base: Base | None = None) -> Choice:
@@ -55,7 +55,7 @@ def choose(words: CliArgs, files: typed.Files, base: Base | None = None) -> Choi
     What goes on keeps family, size and mode of its `base`: another one that is typed is refused
     later, beside all else that differs.
     """
-    said = typed.chosen(words, files)
+    said = typed.chosen_entries(words, files)
     if base is not None:
         had = {key: entry for key in typed.CHOICES if (entry := base.chosen(key)) is not None}
         said = {**had, **said, **{key: had[key] for key in had if key not in _MAY_MOVE}}
@@ -68,7 +68,7 @@ def choose(words: CliArgs, files: typed.Files, base: Base | None = None) -> Choi
         size = _default_size(family, mode, sizes, named)
     engine = _one_of(said.get("engine.name"), ENGINES, None)
     profile = _one_of(said.get("limits.profile"), presets.profiles(), None)
-    stages = asked(said.get("stages"))
+    stages = requested_stages(said.get("stages"))
     return Choice(family, size, mode, engine, named, diagnostics, stages, profile)
 
 
@@ -77,13 +77,13 @@ def _family(said: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
     entry = said.get("model.family")
     if entry is None or not isinstance(entry.value, str) or not is_custom(entry.value):
         return _one_of(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
-    custom_task.search(said[FOLDER].value if FOLDER in said else None)
+    custom_task.add_search_folder(said[FOLDER].value if FOLDER in said else None)
     try:
-        sizes = custom_config.config(entry.value).SIZES
-        custom_config.family_file(entry.value)
-        custom_config.stages(entry.value)
+        sizes = custom_config.task_config(entry.value).SIZES
+        custom_config.task_family_file(entry.value)
+        custom_config.task_stages(entry.value)
     except SettingsError as error:
-        found = errors.of_own_task(error, entry.origin)
+        found = errors.custom_task_errors(error, entry.origin)
         return FIRST_RUN[0], [replace(fault, order=entry.order) for fault in found]
     return entry.value, list(_of_own(entry.value, bool(sizes), said))
 
@@ -93,28 +93,28 @@ def _of_own(name: str, has_sizes: bool, said: Mapping[str, Entry]) -> Iterator[D
     size, folder = said.get("model.size"), said.get(FOLDER)
     if size is not None and not has_sizes:
         what = f"{name} has no sizes, and size {size.value!r} is asked for"
-        said_at = errors.place("model.size", size.origin)
+        said_at = errors.where("model.size", size.origin)
         yield Diagnostic(what, key="model.size", where=said_at, order=size.order)
     place = None if folder is None else folder.value
-    if folder is not None and isinstance(place, str) and custom_task.is_another(name, place):
+    if folder is not None and isinstance(place, str) and custom_task.is_other_task(name, place):
         yield Diagnostic(
             f"{name} of {place} cannot be used: this process has imported another one",
             key=FOLDER,
             value=place,
-            where=errors.place(FOLDER, folder.origin),
-            allowed=f"{custom_task.folder_of(name)}, or a process of its own",
+            where=errors.where(FOLDER, folder.origin),
+            allowed=f"{custom_task.task_folder(name)}, or a process of its own",
             order=folder.order,
         )
 
 
 def file_of(family: str) -> presets.FamilyFile:
     """What the program, or the class of a task of one's own, says of a family. Reads the disk."""
-    return custom_config.family_file(family) if is_custom(family) else presets.family(family)
+    return custom_config.task_family_file(family) if is_custom(family) else presets.family(family)
 
 
 def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bool) -> str:
     file = file_of(family)
-    default = find((file.declared or file.default).settings, "model.size")
+    default = find_node((file.declared or file.default).settings, "model.size")
     size: str = FIRST_RUN[1]
     if named:
         size = default.value if default is not None and default.value in sizes else sizes[0]
@@ -122,10 +122,10 @@ def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bo
     blocks += [b for m, b in file.modes.items() if m == mode]
     changed = size
     for block in blocks:
-        if (node := find(block.settings, "model.size")) is not None:
-            change = plain(node)
-            is_change = transforms.is_transform(change)
-            changed = transforms.apply(change, size, sizes) if is_change else change
+        if (node := find_node(block.settings, "model.size")) is not None:
+            change = node_value(node)
+            is_change = transforms.is_change(change)
+            changed = transforms.apply_change(change, size, sizes) if is_change else change
     return changed
 
 

@@ -9,14 +9,16 @@ from launcher.config import json_source, yaml_source
 from launcher.config.nodes import Node, Unreadable
 
 
-def read(path: Path) -> Node:
+def read_settings_file(path: Path) -> Node:
     """The file's root mapping; JSON where the name ends in .json, else YAML. Reads the disk.
 
     Raises SettingsError where there is no such file, or it cannot be read.
     """
     text = _text(path)
     try:
-        root = json_source.parse(text) if path.suffix == ".json" else yaml_source.parse(text)
+        root = (
+            json_source.parse_json(text) if path.suffix == ".json" else yaml_source.parse_yaml(text)
+        )
     except Unreadable as broken:
         form = "JSON" if path.suffix == ".json" else "YAML"
         raise SettingsError(

@@ -10,13 +10,13 @@ from typing import Any
 from launcher.base.diagnostics import plain
 from launcher.config import yaml_source
 from launcher.config.batching import ACCUMULATION
-from launcher.config.resolved import Origin, Resolved, Value
+from launcher.config.resolved import Origin, Resolved, Setting
 from training.settings import nested
 
 _BARE = re.compile(r"[A-Za-z0-9_./](?:[A-Za-z0-9_./%+ -]|:(?! |$))*(?<! )")
 
 
-def settings_yaml(resolved: Resolved) -> str:
+def render_settings(resolved: Resolved) -> str:
     """The text of settings.yaml: every setting as resolved.
 
     Fed back with --config it resolves to the same settings, for any number of processes:
@@ -30,7 +30,7 @@ def settings_yaml(resolved: Resolved) -> str:
     )
 
 
-def origins(values: Mapping[str, Value]) -> dict[str, dict[str, Any]]:
+def origins_as_json(values: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:
     """Each key with its value, where that came from, and what it replaced, newest first."""
     return {
         key: {
@@ -42,26 +42,26 @@ def origins(values: Mapping[str, Value]) -> dict[str, dict[str, Any]]:
     }
 
 
-def origins_json(resolved: Resolved) -> str:
+def render_origins(resolved: Resolved) -> str:
     """The text of origins.json."""
-    return json.dumps(origins(resolved.values), indent=1) + "\n"
+    return json.dumps(origins_as_json(resolved.values), indent=1) + "\n"
 
 
-def scalar(value: Any) -> str:
+def render_scalar(value: Any) -> str:
     """A value in YAML's flow style, on one line, that reads back as itself."""
     if isinstance(value, str):
         bare = _BARE.fullmatch(value) and _reads_back(value)
         return value if bare else json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(scalar(item) for item in value) + "]"
+        return "[" + ", ".join(render_scalar(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {scalar(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {render_scalar(item)}" for key, item in value.items()) + "}"
     return plain(value)
 
 
 def _reads_back(text: str) -> bool:
     try:
-        return yaml_source.word(text) == text
+        return yaml_source.parse_yaml_scalar(text) == text
     except ValueError:
         return False
 
@@ -77,4 +77,4 @@ def _lines(tree: Mapping[str, Any], indent: str) -> Iterator[str]:
             yield f"{indent}{name}:"
             yield from _lines(value, f"{indent}  ")
         else:
-            yield f"{indent}{name}: {scalar(value)}"
+            yield f"{indent}{name}: {render_scalar(value)}"

@@ -20,13 +20,13 @@ def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
     Raises SettingsError where a task of the person's own cannot be used.
     """
     if is_custom(family):
-        return custom_task.load(family)
+        return custom_task.load_task_class(family)
     module, _, name = FAMILIES[family].task.partition(":")
     built: Callable[[Any, Any, Context], Task] = getattr(import_module(module), name)
     return built
 
 
-def set_up(task: Task, world: World) -> None:
+def set_up_task(task: Task, world: World) -> None:
     """Let `task` read its data, on rank 0 first, and on the others with what that left. Collective.
 
     Raises DataError.

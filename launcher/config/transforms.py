@@ -9,18 +9,18 @@ from typing import Any
 
 from launcher.base.diagnostics import plain
 
-LEGAL = "a value, or {scale: x}, {at_least: x}, {at_most: x}, {smaller_of: [names]}"
+CHANGE_FORMS = "a value, or {scale: x}, {at_least: x}, {at_most: x}, {smaller_of: [names]}"
 _WORDS = {"scale", "at_least", "at_most", "smaller_of"}
 _BOUNDS = {"at_least": "at least", "at_most": "at most"}
 _LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
 
 
-def is_transform(value: Any) -> bool:
+def is_change(value: Any) -> bool:
     """Whether a mode's value is a change to the default, and not a value of its own."""
     return isinstance(value, dict) and bool(value) and set(value) <= _WORDS
 
 
-def apply(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> Any:
+def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> Any:
     """The value that `change` makes of `default`; a default of none stays none.
 
     Whole numbers are rounded, to 1 at least unless they were 0; `sizes` are the family's, from
@@ -41,7 +41,7 @@ def apply(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> Any:
     return value
 
 
-def told(change: Mapping[str, Any], default: Any, value: Any) -> str:
+def describe_change(change: Mapping[str, Any], default: Any, value: Any) -> str:
     """How `change` came to `value` from `default`, for a person: `3 × 0.5, rounded to 2`."""
     if default is None:
         return "nothing to change"
@@ -59,7 +59,7 @@ def told(change: Mapping[str, Any], default: Any, value: Any) -> str:
     return ", ".join(texts)
 
 
-def shown(change: Mapping[str, Any]) -> str:
+def change_text(change: Mapping[str, Any]) -> str:
     """A change as a table shows it: `× 0.5`, `at least 1`."""
     texts = [f"× {change['scale']:.6g}"] if "scale" in change else []
     texts += [f"{word} {plain(change[key])}" for key, word in _BOUNDS.items() if key in change]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from launcher.base.diagnostics import plain
-from launcher.config.resolved import Origin, Value
+from launcher.config.resolved import Origin, Setting
 
 _NAME = 27
 _VALUE = 20
 
 
-def tree(values: Mapping[str, Value], history: bool) -> str:
+def render_tree(values: Mapping[str, Setting], history: bool) -> str:
     """The settings by section; with `history` each value that a layer replaced, newest first."""
     lines: list[str] = []
     section: Sequence[str] = ()
@@ -24,12 +24,12 @@ def tree(values: Mapping[str, Value], history: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def history_of(value: Value) -> list[str]:
+def describe_overridden(value: Setting) -> list[str]:
     """What a value replaced, a line each, newest first."""
-    return [f"{plain(old)} of {told(origin)}" for old, origin in value.replaced]
+    return [f"{plain(old)} of {describe_origin(origin)}" for old, origin in value.replaced]
 
 
-def told(origin: Origin) -> str:
+def describe_origin(origin: Origin) -> str:
     """Where a value was written, by which layer where the place does not say it, and from what."""
     how = f": {origin.how}" if origin.how else ""
     if origin.layer in (origin.place, "config", "command line"):
@@ -47,9 +47,9 @@ def _opened(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
         yield "  " * depth + now[depth]
 
 
-def _lines(indent: str, name: str, value: Value, history: bool) -> Iterator[str]:
+def _lines(indent: str, name: str, value: Setting, history: bool) -> Iterator[str]:
     left = f"{indent}{name}"
-    yield f"{left:<{_NAME}} {plain(value.value):<{_VALUE}} {told(value.origin)}"
+    yield f"{left:<{_NAME}} {plain(value.value):<{_VALUE}} {describe_origin(value.origin)}"
     if history:
-        for line in history_of(value):
+        for line in describe_overridden(value):
             yield f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}"

@@ -11,9 +11,9 @@ from launcher.base.diagnostics import Diagnostic, shown
 from launcher.config import errors, history
 from launcher.config.continual_settings import Continual
 from launcher.config.download_settings import Download
-from launcher.config.entries import PERSONS
-from launcher.config.resolved import Resolved, Value
-from launcher.config.validate import irrelevant
+from launcher.config.entries import USER_LAYERS
+from launcher.config.resolved import Resolved, Setting
+from launcher.config.validate import why_ineffective
 
 BY_THE_LAUNCHER = frozenset(
     {
@@ -37,7 +37,7 @@ BY_THE_LAUNCHER = frozenset(
 """What is acted on before the run begins; the rest has to be read by the run."""
 
 
-class Taken:
+class TrackedSettings:
     """The settings, or a section of them, by attribute; each leaf that is read is remembered.
 
     Sections share one memory. Nothing can be written.
@@ -56,7 +56,7 @@ class Taken:
         value = getattr(self._settings, name)
         key = self._prefix + name.rstrip("_")  # `async` needs one, being a word of Python
         if isinstance(value, BaseModel):
-            return Taken(value, f"{key}.", self._seen)
+            return TrackedSettings(value, f"{key}.", self._seen)
         self._seen.add(key)
         return value
 
@@ -64,18 +64,18 @@ class Taken:
         raise AttributeError(f"settings stay as they were resolved: {self._prefix}{name}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Taken, (self._settings, self._prefix, self._seen)
+        return TrackedSettings, (self._settings, self._prefix, self._seen)
 
     def __repr__(self) -> str:
         return f"Taken({self._settings!r})"
 
 
-def seen(view: Taken) -> frozenset[str]:
+def settings_read(view: TrackedSettings) -> frozenset[str]:
     """The dotted keys that were read through a view, or through any section taken from it."""
     return frozenset(object.__getattribute__(view, "_seen"))
 
 
-def unread(values: Mapping[str, Value], taken: Collection[str]) -> list[str]:
+def unused_keys(values: Mapping[str, Setting], taken: Collection[str]) -> list[str]:
     """The settings that some layer above built-in decided, that count, and that nobody read.
 
     A setting does not count where another makes it meaningless (`only_if`, `unless` beside its
@@ -86,24 +86,24 @@ def unread(values: Mapping[str, Value], taken: Collection[str]) -> list[str]:
         for key, value in values.items()
         if key not in taken
         and key not in BY_THE_LAUNCHER
-        and history.introduced(value).layer != "built-in"
-        and irrelevant(values, key) is None
+        and history.first_origin(value).layer != "built-in"
+        and why_ineffective(values, key) is None
     ]
 
 
-def unread_faults(resolved: Resolved, taken: Collection[str]) -> list[Diagnostic]:
+def unused_diagnostics(resolved: Resolved, taken: Collection[str]) -> list[Diagnostic]:
     """What to tell a person of their own settings that nobody read."""
     found = []
-    for key in unread(resolved.values, taken):
+    for key in unused_keys(resolved.values, taken):
         value = resolved.values[key]
-        if history.introduced(value).layer not in PERSONS:
+        if history.first_origin(value).layer not in USER_LAYERS:
             continue
         found.append(
             Diagnostic(
                 f"{key} {shown(value.value)} was set, and nothing in this run reads it",
                 key=key,
                 value=value.value,
-                where=errors.place(key, value.origin),
+                where=errors.where(key, value.origin),
                 fix="leave it out",
                 severity="error" if resolved.settings.unread_settings == "error" else "warning",
             )

@@ -11,20 +11,22 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
 from launcher.config import continual_checks, declared_files, errors, history, staging
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.entries import MODES, PERSONS, PROFILE
-from launcher.config.leaves import leaves
-from launcher.config.resolved import Resolved, Value
+from launcher.config.entries import MODE_LAYERS, PROFILE_LAYER, USER_LAYERS
+from launcher.config.leaves import setting_infos
+from launcher.config.resolved import Resolved, Setting
 from training import duration
 
-Values = Mapping[str, Value]
+Values = Mapping[str, Setting]
 
 
-def contradictions(values: Values) -> list[Diagnostic]:
+def check_settings(values: Values) -> list[Diagnostic]:
     """Everything that needs no data to be told, as errors and warnings."""
     return [fault for check in CHECKS for fault in check(values)]
 
 
-def check_budget(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> list[Diagnostic]:
+def check_train_plan(
+    resolved: Resolved, total_steps: int, steps_per_epoch: int
+) -> list[Diagnostic]:
     """What can be told once the number of samples is known."""
     values = resolved.values
     found = [*_too_rare(values, total_steps, steps_per_epoch)]
@@ -35,9 +37,9 @@ def check_budget(resolved: Resolved, total_steps: int, steps_per_epoch: int) -> 
     return found
 
 
-def irrelevant(values: Values, key: str) -> str | None:
+def why_ineffective(values: Values, key: str) -> str | None:
     """Why a setting means nothing beside the others, or None where it counts."""
-    leaf = leaves(values["model.family"].value)[key]
+    leaf = setting_infos(values["model.family"].value)[key]
     for other, wanted in leaf.only_if.items():
         if values[other].value not in wanted:
             told = " or ".join(map(plain, wanted))
@@ -56,7 +58,7 @@ def _about(
         f"{key} {shown(value.value)} {why}",
         key=key,
         value=value.value,
-        where=errors.place(key, value.origin),
+        where=errors.where(key, value.origin),
         fix=fix,
         severity=severity,
     )
@@ -72,7 +74,7 @@ def _ds_config(values: Values) -> Iterator[Diagnostic]:
             f"engine.ds_config is for DeepSpeed, and the engine is {engine}",
             key="engine.ds_config",
             value=path,
-            where=errors.place("engine.ds_config", values["engine.ds_config"].origin),
+            where=errors.where("engine.ds_config", values["engine.ds_config"].origin),
             allowed=f"with the engines {', '.join(zero)}",
             fix="--engine zero2  or leave the file out",
         )
@@ -83,7 +85,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         path = values[key].value if key in values else None
         if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
             continue
-        if key == "data.path" and declared_files.brings(values, path):
+        if key == "data.path" and declared_files.will_download(values, path):
             continue
         folder = Path(path).parent
         there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
@@ -93,9 +95,9 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             f"{key} '{path}' is not there",
             key=key,
             value=path,
-            where=errors.place(key, values[key].origin),
+            where=errors.where(key, values[key].origin),
             did_you_mean=near,
-            fix=near and errors.write_over(key, values[key].origin, near),
+            fix=near and errors.fix_line(key, values[key].origin, near),
         )
 
 
@@ -115,18 +117,18 @@ def _warmup(values: Values) -> Iterator[Diagnostic]:
         yield _long_warmup(warmup, warmup.value, most)
 
 
-def _long_warmup(warmup: Value, steps: int, total: int) -> Diagnostic:
+def _long_warmup(warmup: Setting, steps: int, total: int) -> Diagnostic:
     key = "schedule.warmup"
     return Diagnostic(
         f"{key} {shown(warmup.value)} is {steps} steps, and the run has {total}: "
         "the learning rate would never reach its peak",
         key=key,
         value=warmup.value,
-        where=errors.place(key, warmup.origin),
+        where=errors.where(key, warmup.origin),
         allowed=f"less than {total} steps",
         did_you_mean="10%",
-        fix=errors.write_over(key, warmup.origin, "10%"),
-        severity="error" if history.by_person(warmup) else "warning",
+        fix=errors.fix_line(key, warmup.origin, "10%"),
+        severity="error" if history.is_set_by_user(warmup) else "warning",
     )
 
 
@@ -138,7 +140,7 @@ def _never(values: Values) -> Iterator[Diagnostic]:
         values["save.every"].value is None
         and not values["save.keep_best"].value
         and not values["save.last"].value
-        and history.by_person(values["save.last"])
+        and history.is_set_by_user(values["save.last"])
     ):
         yield _about(
             values,
@@ -152,30 +154,32 @@ def _never(values: Values) -> Iterator[Diagnostic]:
 def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Diagnostic]:
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
         every = values[key]
-        if every.value is None or not history.by_person(every):
+        if every.value is None or not history.is_set_by_user(every):
             continue
         if steps_per_epoch is None and not isinstance(every.value, int):
             continue
         steps = duration.steps(every.value, steps_per_epoch or 1, total)
         if steps > total:
             why = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
-            fix = errors.write_over(key, every.origin, max(1, total // 2))
+            fix = errors.fix_line(key, every.origin, max(1, total // 2))
             yield _about(values, key, why, fix, "warning")
 
 
 def _batch(values: Values) -> Iterator[Diagnostic]:
     """The global batch was changed by changing what it is made of."""
-    if values[GLOBAL].origin.layer in PERSONS:
+    if values[GLOBAL].origin.layer in USER_LAYERS:
         return
-    typed = [key for key in (MICRO, ACCUMULATION) if values[key].origin.layer in PERSONS]
+    typed = [key for key in (MICRO, ACCUMULATION) if values[key].origin.layer in USER_LAYERS]
     new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
-    old = (history.shipped(values[MICRO]) or 1) * (history.shipped(values[ACCUMULATION]) or 1)
+    old = (history.shipped_value(values[MICRO]) or 1) * (
+        history.shipped_value(values[ACCUMULATION]) or 1
+    )
     if typed and new != old:
         yield Diagnostic(
             f"the global batch is {new} in place of {old}, by {' and '.join(typed)}",
             key=GLOBAL,
             value=new,
-            where="; ".join(errors.place(key, values[key].origin) for key in typed),
+            where="; ".join(errors.where(key, values[key].origin) for key in typed),
             fix=f"--set {GLOBAL}={old}  to keep it, or ={new} to say that it is meant",
             severity="warning",
         )
@@ -187,10 +191,14 @@ def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
     if promise != {"at_least": 1, "at_most": 1}:
         return
     trio = (GLOBAL, MICRO, ACCUMULATION)
-    if any(values[key].origin.layer in (PROFILE, *PERSONS) for key in trio):
+    if any(values[key].origin.layer in (PROFILE_LAYER, *USER_LAYERS) for key in trio):
         return
-    old = (history.default(values[MICRO]) or 1) * (history.default(values[ACCUMULATION]) or 1)
-    new = (history.shipped(values[MICRO]) or 1) * (history.shipped(values[ACCUMULATION]) or 1)
+    old = (history.mode_default_value(values[MICRO]) or 1) * (
+        history.mode_default_value(values[ACCUMULATION]) or 1
+    )
+    new = (history.shipped_value(values[MICRO]) or 1) * (
+        history.shipped_value(values[ACCUMULATION]) or 1
+    )
     if new != old:
         yield _about(
             values,
@@ -204,9 +212,9 @@ def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
     if values["mode"].value == "default":
         return
     for key, value in values.items():
-        layers = history.layers_of(value)
+        layers = history.all_values(value)
         for (new, origin), (old, _) in pairwise(layers):
-            if origin.layer in MODES and new != old and key != "promise":
+            if origin.layer in MODE_LAYERS and new != old and key != "promise":
                 return
     yield _about(values, "mode", "changes nothing here", severity="warning")
 
@@ -214,12 +222,12 @@ def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
 def _no_effect(values: Values) -> Iterator[Diagnostic]:
     severity = "error" if values["unread_settings"].value == "error" else "warning"
     for key, value in values.items():
-        if history.by_person(value) and (why := irrelevant(values, key)):
+        if history.is_set_by_user(value) and (why := why_ineffective(values, key)):
             yield _about(values, key, why, "leave it out", severity)
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
-    staging.check,
+    staging.check_stages,
     _ds_config,
     _paths,
     _limits,
@@ -229,6 +237,6 @@ CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     _mode_keeps_batch,
     _mode_changes_nothing,
     _no_effect,
-    continual_checks.check,
-    declared_files.diagnostics,
+    continual_checks.check_continual,
+    declared_files.check_download,
 )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from launcher.config.nodes import Node, Unreadable, plain
+from launcher.config.nodes import Node, Unreadable, node_value
 
 _INT = re.compile(r"^[-+]?[0-9]+$")
 _HEX = re.compile(r"^0x[0-9a-fA-F]+$")
@@ -31,7 +31,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
-def parse(text: str) -> Node:
+def parse_yaml(text: str) -> Node:
     """The document's root, None where it is empty. Raises Unreadable."""
     try:
         root = yaml.compose(text, Loader=_Loader)
@@ -48,15 +48,15 @@ def parse(text: str) -> Node:
     return Node(None, 1) if root is None else _node(root, root.start_mark, ())
 
 
-def value(text: str) -> Any:
+def parse_yaml_value(text: str) -> Any:
     """What `text` means as the value of a key, such as `1e-6`, `on`, `[0.9, 0.95]`.
 
     Raises Unreadable.
     """
-    return plain(parse(text))
+    return node_value(parse_yaml(text))
 
 
-def word(text: str) -> Any:
+def parse_yaml_scalar(text: str) -> Any:
     """What one plain word means in YAML 1.2's core schema.
 
     Raises ValueError for a number that YAML 1.1 and YAML 1.2 read differently.
@@ -95,7 +95,7 @@ def _node(node: Any, mark: Any, above: tuple[int, ...]) -> Node:
     if node.style:  # quoted, or a block of text
         return Node(node.value, mark.line + 1)
     try:
-        return Node(word(node.value), mark.line + 1, node.value)
+        return Node(parse_yaml_scalar(node.value), mark.line + 1, node.value)
     except ValueError as error:
         raise _at(str(error), node.start_mark) from None
 

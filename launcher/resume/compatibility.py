@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain
 from launcher.config import errors, history, staging
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.entries import PERSONS
-from launcher.config.leaves import leaves
-from launcher.config.resolved import STAGED, Resolved, Value
+from launcher.config.entries import USER_LAYERS
+from launcher.config.leaves import setting_infos
+from launcher.config.resolved import STAGED_MODE, Resolved, Setting
 from launcher.resume.resume_point import Part
 
 Rule = Literal["free", "never"] | Part
@@ -99,9 +99,9 @@ def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Differenc
     A setting that there was not before counts only where a person set it.
     """
     found = []
-    for key, leaf in leaves(resolved.settings.model.family).items():
+    for key, leaf in setting_infos(resolved.settings.model.family).items():
         value = resolved.values[key]
-        if key not in before and not history.by_person(value):
+        if key not in before and not history.is_set_by_user(value):
             continue
         old = before.get(key, leaf.default)
         if value.value != old:
@@ -159,9 +159,9 @@ def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
 
 def _first_weights(resolved: Resolved) -> set[str | None]:
     """The settings that name what stages begin with, in mode staged."""
-    if resolved.values["mode"].value != STAGED:
+    if resolved.values["mode"].value != STAGED_MODE:
         return set()
-    return {stage.loads for stage in staging.declared(resolved.settings.model.family)}
+    return {stage.loads for stage in staging.declared_stages(resolved.settings.model.family)}
 
 
 def _refused(one: Difference, resolved: Resolved, run: str) -> Diagnostic:
@@ -173,7 +173,7 @@ def _refused(one: Difference, resolved: Resolved, run: str) -> Diagnostic:
         allowed += f"; or another value with  --reset {one.rule}; or a new run, without --resume"
         fix = f"--reset {one.rule}  too: {ANEW[one.rule]}"
     return Diagnostic(
-        f"{errors.named(one.key)} {plain(one.new)} is not {plain(one.old)}, as in {run}",
+        f"{errors.display_name(one.key)} {plain(one.new)} is not {plain(one.old)}, as in {run}",
         key=one.key,
         value=one.new,
         where=_place(one.key, resolved.values),
@@ -182,16 +182,16 @@ def _refused(one: Difference, resolved: Resolved, run: str) -> Diagnostic:
     )
 
 
-def _place(key: str, values: Mapping[str, Value]) -> str:
+def _place(key: str, values: Mapping[str, Setting]) -> str:
     """Where the value was written; of a solved batch, where what it was solved from was."""
     origin = values[key].origin
-    if key != GLOBAL or origin.layer in PERSONS:
-        return errors.place(key, origin)
+    if key != GLOBAL or origin.layer in USER_LAYERS:
+        return errors.where(key, origin)
     parts = [part for part in (MICRO, ACCUMULATION) if _typed(values[part])]
-    return "; ".join(errors.place(part, _typed(values[part])) for part in parts) or origin.place
+    return "; ".join(errors.where(part, _typed(values[part])) for part in parts) or origin.place
 
 
-def _typed(value: Value) -> Any:
+def _typed(value: Setting) -> Any:
     """The newest origin of a value that is a person's; None: a person never set it."""
-    layers = history.layers_of(value)
-    return next((origin for _, origin in layers if origin.layer in PERSONS), None)
+    layers = history.all_values(value)
+    return next((origin for _, origin in layers if origin.layer in USER_LAYERS), None)

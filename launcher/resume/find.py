@@ -10,11 +10,10 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
 from launcher.config import cli_args as typed
-from launcher.config.entries import Entry
-from launcher.config.entries import find as node_of
+from launcher.config.entries import Entry, find_node
 from launcher.config.resolved import CliArgs
 from launcher.config.selection import choose
-from launcher.config.settings_file import read
+from launcher.config.settings_file import read_settings_file
 from launcher.run_folder import run_folder
 from training.checkpoint import checksums, manifest
 from training.checkpoint.manifest import CheckpointError
@@ -107,12 +106,12 @@ def _latest(words: CliArgs) -> Found | None:
     for folder in _runs():
         try:
             found = _found(folder, None, "")
-            root = read(folder / run_folder.SETTINGS)
+            root = read_settings_file(folder / run_folder.SETTINGS)
         except SettingsError:
             continue
         if found.kept is None or found.is_completed:
             continue
-        nodes = [node_of(root, key) for key in ("model.family", "model.size", "mode")]
+        nodes = [find_node(root, key) for key in ("model.family", "model.size", "mode")]
         if [node and node.value for node in nodes] == wanted:
             return found
     return None
@@ -240,4 +239,4 @@ def _refusal(what: str, value: Any, place: str, near: str | None = None) -> Sett
 
 def typed_choices(words: CliArgs) -> dict[str, Entry]:
     """What is named now of the model and where it is found, whatever the run had."""
-    return typed.chosen(words, typed.read_files(words))
+    return typed.chosen_entries(words, typed.read_files(words))

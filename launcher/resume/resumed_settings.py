@@ -12,13 +12,11 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import custom_task, errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.entries import PERSONS, RESUMED, Entry, Layer, file_layer
-from launcher.config.entries import find as node_of
+from launcher.config.entries import RESUMED_LAYER, USER_LAYERS, Entry, Layer, file_layer, find_node
 from launcher.config.nodes import Node
-from launcher.config.renamed import as_today
-from launcher.config.resolved import Origin, Value
+from launcher.config.resolved import Origin, Setting
 from launcher.config.schema import config_of
-from launcher.config.settings_file import read as read_file
+from launcher.config.settings_file import read_settings_file
 from launcher.run_folder import run_folder
 from models.catalog import FAMILIES, is_custom
 
@@ -48,7 +46,7 @@ class Base:
 
     def over(
         self,
-        beneath: Mapping[str, Value],
+        beneath: Mapping[str, Setting],
         typed: Collection[str],
         engine: str | None,
         is_placed: bool,
@@ -67,7 +65,7 @@ class Base:
             and (key in (GLOBAL, MICRO) or self._layer(key) not in _FITTED)
             and not self._is_shipped(key, beneath)
         ]
-        return Layer(RESUMED, kept)
+        return Layer(RESUMED_LAYER, kept)
 
     def _left_out(self, typed: Collection[str], engine: str | None) -> set[str]:
         """The keys on which the words of now have the say, though they name others."""
@@ -89,10 +87,10 @@ class Base:
         layer = self.origins.get(key, {}).get("layer")
         return layer if isinstance(layer, str) else None
 
-    def _is_shipped(self, key: str, beneath: Mapping[str, Value]) -> bool:
+    def _is_shipped(self, key: str, beneath: Mapping[str, Setting]) -> bool:
         """Whether the program said so of itself, and says so still."""
         layer = self._layer(key)
-        if layer in (None, *PERSONS) or key == GLOBAL or key not in beneath:
+        if layer in (None, *USER_LAYERS) or key == GLOBAL or key not in beneath:
             return False
         return bool(self._as_asked(self.entries[key]).value == beneath[key].value)
 
@@ -113,31 +111,29 @@ def read(folder: Path, task_folder: object = None) -> Base:
     `task_folder`: where a task of the person's own is now, if they say so.
     """
     path = folder / run_folder.SETTINGS
-    root = read_file(path)
-    family = node_of(root, "model.family")
+    root = read_settings_file(path)
+    family = find_node(root, "model.family")
     if family is not None and is_custom(family.value):
         _find_own(path, root, family, task_folder)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} is not the settings of a run: it names no model family there is"
         raise SettingsError([Diagnostic(what, where=str(path), allowed=", ".join(FAMILIES))])
-    layer = file_layer(RESUMED, root, str(path), family.value, -1)
+    layer = file_layer(RESUMED_LAYER, root, str(path), family.value, -1)
     entries = {}
     for entry in layer.entries:
-        key, value = as_today(entry.key, entry.value)
-        text = entry.text if key == entry.key else None
-        entries[key] = replace(entry, key=key, value=value, text=text, option="--set")
+        entries[entry.key] = replace(entry, option="--set")
     return Base(entries, _origins(folder / run_folder.ORIGINS))
 
 
 def _find_own(path: Path, root: Node, family: Node, task_folder: object) -> None:
     """See that the run's task is there, also from another folder. Raises SettingsError."""
-    folder = node_of(root, custom_task.FOLDER)
-    custom_task.search(task_folder or (folder and folder.value))
+    folder = find_node(root, custom_task.FOLDER)
+    custom_task.add_search_folder(task_folder or (folder and folder.value))
     try:
         config_of(family.value)
     except SettingsError as error:
-        origin = Origin(RESUMED, f"{path}:{family.line}")
-        raise SettingsError(errors.of_own_task(error, origin)) from None
+        origin = Origin(RESUMED_LAYER, f"{path}:{family.line}")
+        raise SettingsError(errors.custom_task_errors(error, origin)) from None
 
 
 def _origins(path: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
-from launcher.config.nodes import plain
-from launcher.config.renamed import tree_as_today
-from launcher.config.settings_file import read
+from launcher.config.nodes import node_value
+from launcher.config.settings_file import read_settings_file
 from launcher.resume.find import holds_run
 from launcher.resume.resume_point import Part
 from launcher.run_folder import run_folder
@@ -53,7 +52,7 @@ class SavedRun:
             return nested(kept)
         if self.folder is None:
             return None
-        return tree_as_today(plain(read(self.folder / run_folder.SETTINGS)))
+        return dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
 
     def restarts(self, after: int, upto: int) -> list[Restart]:
         """Where the run went on from a checkpoint of the steps [`after`, `upto`). Reads the disk.

@@ -87,7 +87,7 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec | None) -> Resol
     values = dict(resolved.values)
     for key, (value, origin) in changes.items():
         if values[key].value != value:
-            values[key] = history.over(values[key], value, origin)
+            values[key] = history.overridden(values[key], value, origin)
     tree = nested({key: value.value for key, value in values.items()})
     settings = settings_class(values["model.family"].value).model_validate(tree)
     return replace(resolved, settings=settings, values=values)

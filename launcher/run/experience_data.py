@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from launcher.config.task_class import set_up, task_class
-from launcher.config.unused_settings import Taken
+from launcher.config.task_class import set_up_task, task_class
+from launcher.config.unused_settings import TrackedSettings
 from launcher.run.experience import ExperienceSpec
 from launcher.run_folder.experiences import ExperienceFolder
 from models.base import Context, ContinualTask, DataError, Task
@@ -96,14 +96,14 @@ def data_settings(settings: Any, folder: ExperienceFolder) -> Any:
 
 
 def _task(folder: ExperienceFolder, settings: Any, context: Context) -> Task:
-    view: Any = Taken(data_settings(settings, folder))
+    view: Any = TrackedSettings(data_settings(settings, folder))
     task: Task = task_class(settings.model.family)(view.model, view.data, context)
     return task
 
 
 def _join(task: Task, first: Task, world: World, is_new: bool) -> None:
     try:
-        set_up(task, world)
+        set_up_task(task, world)
         if isinstance(task, ContinualTask):
             task.continue_from(first)
     except DataError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import custom_task, schema
-from launcher.config.resolved import Batching, Origin, Resolved, Value
+from launcher.config.resolved import Batching, Origin, Resolved, Setting
 from launcher.resume import resume_point
 from launcher.resume.resume_point import Resume
 from launcher.run import experience
@@ -68,7 +68,7 @@ def load(folder: Path) -> Job:
     told = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     values = {key: _value(value) for key, value in told["values"].items()}
     plain = {key: value.value for key, value in values.items()}
-    custom_task.search(plain.get(custom_task.FOLDER))
+    custom_task.add_search_folder(plain.get(custom_task.FOLDER))
     settings = schema.settings_class(plain["model.family"]).model_validate(nested(plain))
     resolved = Resolved(
         settings=settings,
@@ -91,8 +91,8 @@ def load(folder: Path) -> Job:
     )
 
 
-def _value(told: Mapping[str, Any]) -> Value:
-    return Value(
+def _value(told: Mapping[str, Any]) -> Setting:
+    return Setting(
         told["value"],
         Origin(**told["origin"]),
         [(old, Origin(**origin)) for old, origin in told["replaced"]],

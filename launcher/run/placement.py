@@ -55,7 +55,7 @@ def wrong_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnosti
             "start them again",
             key=key,
             value=value.value,
-            where=errors.place(key, value.origin),
+            where=errors.where(key, value.origin),
             allowed=f"0 under {place.source}; with  --resume auto  a second start goes on",
         )
     ]

@@ -90,7 +90,11 @@ def prepare(words: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> 
     diagnostics = list(diagnostics)
     place = placement.told_by(_read_place, diagnostics)
     generation = placement.told_by(read_generation, diagnostics)
-    here = machine.look().for_ranks(place.local_size, place.cpus) if place else machine.look()
+    here = (
+        machine.detect_machine().for_ranks(place.local_size, place.cpus)
+        if place
+        else machine.detect_machine()
+    )
     return prepare_at(words, out, diagnostics, here, place, generation)
 
 

@@ -67,7 +67,7 @@ def text(plan: Plan) -> str:
         for key, value in plan.resolved.values.items()
         if value.replaced and value.value != value.replaced[-1][0]
     }
-    settings = tree_text.tree(changed, history=False)
+    settings = tree_text.render_tree(changed, history=False)
     title = f"settings that differ from the built-in ones; all of them: {PROGRAM} explain"
     return "\n".join([*_head(plan), "", title, settings])
 

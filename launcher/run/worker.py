@@ -14,10 +14,10 @@ from engines.device import return_freed
 from engines.world import open_world
 from launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from launcher.config import deepspeed_config, late_checks
-from launcher.config.errors import place
+from launcher.config.errors import where
 from launcher.config.resolved import Resolved
-from launcher.config.task_class import set_up, task_class
-from launcher.config.unused_settings import Taken
+from launcher.config.task_class import set_up_task, task_class
+from launcher.config.unused_settings import TrackedSettings
 from launcher.resume import restore as continuation
 from launcher.run import affinity, hard_exit, rank_consistency
 from launcher.run.callbacks import Listeners
@@ -65,7 +65,7 @@ def work(job: Job) -> Outcome:
 
 def _work(job: Job, undo: ExitStack) -> Outcome:
     resolved = job.resolved
-    settings: Any = Taken(resolve_experience(resolved, job.experience).settings)
+    settings: Any = TrackedSettings(resolve_experience(resolved, job.experience).settings)
     world = _world(resolved, settings, undo)
     folder, door = _folder(job, world, undo)
     watch = _watch(job, settings, world, undo)
@@ -100,7 +100,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     callbacks = listeners.callbacks(settings, listeners.about(parts, built, len(samples)))
     saver = _saver(settings, train_plan, folder, world, door)
     run = Run(settings, train_plan, callbacks, judged, saver, kept, before, peaks, forgetting)
-    late_checks.check(resolved, train_plan, settings, speaks=world.rank == 0)
+    late_checks.check_before_training(resolved, train_plan, settings, speaks=world.rank == 0)
     continuation.settle(job, folder, before, world, door)
     batches = Batches(samples, order, train_plan, world, settings.loader, watch)
     return train(task, engine, module, batches, run)
@@ -199,7 +199,7 @@ def _parts(job: Job, settings: Any, folder: Path, world: World) -> ExperienceDat
         reset_data=job.resume is not None and "data" in job.resume.reset,
     )
     task = task_class(settings.model.family)(settings.model, settings.data, context)
-    set_up(task, world)
+    set_up_task(task, world)
     late_checks.check_splits(task, folder)
     return load_experience(job.experience, task, context, job.resolved.settings, world)
 
@@ -236,7 +236,7 @@ def _fault(error: SettingError, resolved: Resolved) -> Diagnostic:
         f"{error.key} {shown(error.value)} {error.wrong}",
         key=error.key,
         value=error.value,
-        where=place(error.key, value.origin),
+        where=where(error.key, value.origin),
         allowed=error.allowed,
         fix=error.write,
     )

@@ -125,8 +125,8 @@ def make(
     """
 
     def write(folder: Path) -> None:
-        write_new(folder / SETTINGS, settings_text.settings_yaml(resolved))
-        write_new(folder / ORIGINS, settings_text.origins_json(resolved))
+        write_new(folder / SETTINGS, settings_text.render_settings(resolved))
+        write_new(folder / ORIGINS, settings_text.render_origins(resolved))
         fill(folder)
         (folder / LOG).touch()
 
@@ -173,8 +173,8 @@ def renew(folder: Path, resolved: Resolved, door: Path | None = None) -> None:
     replaced at once. Raises StorageError.
     """
     for name, text in (
-        (SETTINGS, settings_text.settings_yaml(resolved)),
-        (ORIGINS, settings_text.origins_json(resolved)),
+        (SETTINGS, settings_text.render_settings(resolved)),
+        (ORIGINS, settings_text.render_origins(resolved)),
     ):
         with storage_errors(folder / name):
             Storage(folder, door).atomic_write(name, text.encode())

@@ -10,13 +10,13 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import cli_args as arguments
 from launcher.config import staging
-from launcher.config.entries import find as node_of
-from launcher.config.nodes import plain
+from launcher.config.entries import find_node
+from launcher.config.nodes import node_value
 from launcher.config.options import FROM, STAGE
-from launcher.config.resolved import STAGED, CliArgs, ImpliedSetting, Resolved
+from launcher.config.resolved import STAGED_MODE, CliArgs, ImpliedSetting, Resolved
 from launcher.config.selection import choose
-from launcher.config.settings_file import read
-from launcher.config.validate import irrelevant
+from launcher.config.settings_file import read_settings_file
+from launcher.config.validate import why_ineffective
 from launcher.resume import find as resume
 from launcher.resume.resume_point import Resume
 from launcher.run import prepare as start
@@ -114,7 +114,7 @@ def _new(
     if args.resume is not None:
         resume_line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
         args = replace(args, resume=None)
-    folder = out or run_folder.PARENT / STAGED
+    folder = out or run_folder.PARENT / STAGED_MODE
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
         content = _args_of(stage, number, args, entries, len(stages))
@@ -165,9 +165,9 @@ def _prepared(args: CliArgs, found: list[Diagnostic], one: Prepare) -> Start | N
 
 def _counts_elsewhere(key: str | None, run: Resolved, runs: Sequence[Resolved]) -> bool:
     """Whether another stage uses a setting that has no effect in this one."""
-    if key is None or key not in run.values or irrelevant(run.values, key) is None:
+    if key is None or key not in run.values or why_ineffective(run.values, key) is None:
         return False
-    return any(irrelevant(other.values, key) is None for other in runs)
+    return any(why_ineffective(other.values, key) is None for other in runs)
 
 
 def _add(found: list[Diagnostic], diagnostic: Diagnostic) -> None:
@@ -177,7 +177,7 @@ def _add(found: list[Diagnostic], diagnostic: Diagnostic) -> None:
 
 def _not_ours(source: str, args: CliArgs) -> Diagnostic:
     """The error for ranks of torchrun or srun, which cannot end between stages."""
-    place = f"mode {STAGED}" if args.resume is None else f"resume {args.resume}"
+    place = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
     return Diagnostic(
         f"each stage runs in its own processes, but {source} started this one",
         where=place,
@@ -267,8 +267,8 @@ def find(args: CliArgs, out: Path | None) -> Record | None:
 def stages(pipeline: Record) -> dict[str, Stage]:
     """The stages that the family of a pipeline declares, by name. Reads the disk."""
     try:
-        family = node_of(read(_first(pipeline)), "model.family")
-        declared = staging.declared(family.value) if family is not None else ()
+        family = find_node(read_settings_file(_first(pipeline)), "model.family")
+        declared = staging.declared_stages(family.value) if family is not None else ()
     except SettingsError:  # such as a custom task that was moved; preparing its run reports that
         return {}
     return {one.name: one for one in declared}
@@ -296,8 +296,8 @@ def _latest(args: CliArgs, names: list[str]) -> Record | None:
 def _model(pipeline: Record) -> list[object]:
     """The family and size of a pipeline."""
     try:
-        root = read(_first(pipeline))
+        root = read_settings_file(_first(pipeline))
     except SettingsError:
         return []
-    nodes = [node_of(root, key) for key in ("model.family", "model.size")]
-    return [node and plain(node) for node in nodes]
+    nodes = [find_node(root, key) for key in ("model.family", "model.size")]
+    return [node and node_value(node) for node in nodes]

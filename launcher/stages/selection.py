@@ -9,7 +9,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import cli_args as arguments
 from launcher.config import staging
 from launcher.config.options import FROM
-from launcher.config.resolved import STAGED, CliArgs, ImpliedSetting
+from launcher.config.resolved import STAGED_MODE, CliArgs, ImpliedSetting
 from launcher.config.selection import choose
 from launcher.resume.find import AUTO, holds_run
 from launcher.stages import record
@@ -25,9 +25,9 @@ def stages(args: CliArgs) -> tuple[Stage, ...]:
     resolved. Reads settings files.
     """
     choice = choose(args, arguments.read_files(args))
-    if choice.mode != STAGED or choice.diagnostics:
+    if choice.mode != STAGED_MODE or choice.diagnostics:
         return ()
-    found = staging.chosen(choice.stages, staging.declared(choice.family))
+    found = staging.select_stages(choice.stages, staging.declared_stages(choice.family))
     is_legal = not choice.stages or [one.name for one in found] == list(choice.stages)
     return found if is_legal and len(found) > 1 else ()
 
@@ -40,7 +40,9 @@ def with_weights(args: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
     if args.weights is None:
         return args, []
     choice = choose(args, arguments.read_files(args))
-    found = {one.name: one for one in staging.declared(choice.family)}.get(choice.stage or "")
+    found = {one.name: one for one in staging.declared_stages(choice.family)}.get(
+        choice.stage or ""
+    )
     return from_of(args, found)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.resolved import STAGED, CliArgs
+from launcher.config.resolved import STAGED_MODE, CliArgs
 from launcher.resume import find
 from launcher.run import prepare as start
 from launcher.run.prepare import Start
@@ -132,7 +132,7 @@ def _resuming(command_line: CommandLine, begun: Start) -> list[str]:
 
 def _job(args: CliArgs, arguments: Sequence[str], requested: Allocation, run: Run) -> Job:
     """A job of one run."""
-    name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED else None
+    name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED_MODE else None
     if name is not None:
         arguments = run_arguments(arguments, MODE_FLAGS)  # the job file selects the mode
         arguments = [*([f"--mode={name}"] if name == "default" else []), *arguments]
@@ -150,7 +150,7 @@ def _stages(
     jobs = []
     for stage, begun in found.left:
         run = Run(folder / stage.folder.name, begun, stage.name)
-        header = {"job-name": f"gearshift-{STAGED}-{stage.name}", **requested.header}
+        header = {"job-name": f"gearshift-{STAGED_MODE}-{stage.name}", **requested.header}
         resumed = [*arguments, f"--resume={run.folder}"]
         jobs.append(_job(CliArgs(), resumed, replace(requested, header=header), run))
     return Submission(
@@ -238,7 +238,7 @@ def _prepare(
     Reads settings files, and the folder of a resumed run. Raises SettingsError with `diagnostics`
     and all further errors.
     """
-    node = requested.machine(machine.look())
+    node = requested.machine(machine.detect_machine())
     found = list(diagnostics)
     begun: Start | None = None
     for ranks in _some(requested.rank_environments()):

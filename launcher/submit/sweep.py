@@ -11,7 +11,7 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.options import BY_FLAG, STAGE
-from launcher.config.resolved import STAGED
+from launcher.config.resolved import STAGED_MODE
 from launcher.submit import options
 from launcher.submit.options import run_arguments
 
@@ -110,7 +110,7 @@ def located(diagnostic: Diagnostic, element: Element) -> Diagnostic:
 def staged(element: Element) -> Diagnostic:
     """The error of an element that would need several jobs."""
     return Diagnostic(
-        f"mode {STAGED} needs one job per stage, but an array element is a single job",
+        f"mode {STAGED_MODE} needs one job per stage, but an array element is a single job",
         where=element.where,
         allowed=f"one stage per element, with  {STAGE.flag} NAME ; or  submit  without an array",
     )

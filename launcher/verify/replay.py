@@ -64,7 +64,7 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, words: CliArgs) 
         path.write_text(json.dumps(tree), encoding="utf-8")
         typed = CliArgs(engine=words.engine, options=words.options, configs=[path])
         try:
-            return resolve(typed, machine.look())
+            return resolve(typed, machine.detect_machine())
         except SettingsError as error:
             raise SettingsError([_named(fault, f"{path}:1") for fault in error.diagnostics]) from (
                 error
@@ -141,7 +141,7 @@ def _threads(resolved: Resolved) -> int:
     if affinity.are_left_to_torch(resolved.settings, resolved.nproc):
         return affinity.of_torch()
     asked = resolved.settings.engine.threads
-    return affinity.threads(asked, machine.look().cores, resolved.nproc, os.environ)
+    return affinity.threads(asked, machine.detect_machine().cores, resolved.nproc, os.environ)
 
 
 @contextmanager

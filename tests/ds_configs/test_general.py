@@ -5,7 +5,7 @@ import math
 import pytest
 
 from launcher.config import yaml_source
-from launcher.config.leaves import leaves
+from launcher.config.leaves import setting_infos
 from models.catalog import FAMILIES
 from tests.ds_configs.tables import FOLDER, cells, rows
 from tests.launcher.given import LAPTOP, ONE_GPU, resolved
@@ -25,7 +25,9 @@ CASES = [
     (family, mode, key, written)
     for family in FAMILIES
     for mode, key, written in cells(GENERAL)
-    if HOME[mode] != family and key in leaves(family) and (family, mode, key) not in OTHERWISE
+    if HOME[mode] != family
+    and key in setting_infos(family)
+    and (family, mode, key) not in OTHERWISE
 ]
 
 
@@ -72,14 +74,14 @@ def test_each_value_is_what_the_mode_makes_of_the_default(runs, family, mode, ke
     elif key == "memory.attention" and runs[family, mode][1]["precision"].value == "fp32":
         assert found == "auto"  # flash takes 16 bits
     else:
-        assert found == yaml_source.value(written)
+        assert found == yaml_source.parse_yaml_value(written)
 
 
 @pytest.mark.parametrize(("family", "mode", "key"), sorted(OTHERWISE))
 def test_an_exception_is_one(runs, family, mode, key):
     [written] = [w for m, k, w in cells(GENERAL) if (m, k) == (mode, key)]
     default, found = (values[key].value for values in runs[family, mode])
-    general = yaml_source.value(written)
+    general = yaml_source.parse_yaml_value(written)
     if written.startswith("× "):
         # Whole products: a batch that is scaled by 0.25 and rounded would not keep the product.
         factor = float(written.removeprefix("× "))

@@ -3,8 +3,8 @@
 import pytest
 
 from launcher.config import presets, yaml_source
-from launcher.config.entries import flat
-from launcher.config.leaves import leaves, sections
+from launcher.config.entries import flatten
+from launcher.config.leaves import sections, setting_infos
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES, stages_of
 from tests.ds_configs.tables import FOLDER, cells
@@ -12,7 +12,7 @@ from tests.launcher.given import SERVER, resolved
 
 TABLES = {
     family: [
-        (mode, key, yaml_source.value(written))
+        (mode, key, yaml_source.parse_yaml_value(written))
         for mode, key, written in cells((FOLDER / f"{family}_table.md").read_text())
     ]
     for family in FAMILIES
@@ -69,7 +69,9 @@ def test_blocks_name_sizes_modes_and_settings_that_exist(family):
     assert {stage for _, stage in found.size_stages} <= stages
     blocks = [found.default, *found.sizes.values(), *found.modes.values(), *found.stages.values()]
     for block in [*blocks, *found.size_modes.values(), *found.size_stages.values()]:
-        assert {key for key, _ in flat(block.settings, sections(family))} <= set(leaves(family))
+        assert {key for key, _ in flatten(block.settings, sections(family))} <= set(
+            setting_infos(family)
+        )
 
 
 @pytest.mark.parametrize("size", config_of("language").SIZES)
@@ -82,7 +84,7 @@ def test_samples_are_as_long_as_the_context_of_the_size(size):
 def test_the_family_block_of_a_mode_has_every_value_that_the_table_changes(family, mode):
     file, stage = presets.family(family), staged(family, mode)
     block = file.modes[mode] if stage is None else file.stages[stage.name]
-    own = {key for key, _ in flat(block.settings, sections(family))}
+    own = {key for key, _ in flatten(block.settings, sections(family))}
     by_mode = {
         name: {k: v for m, k, v in TABLES[family] if m == name} for name in (mode, "default")
     }

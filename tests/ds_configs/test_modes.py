@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from launcher.config import presets, transforms
-from launcher.config.entries import flat
-from launcher.config.leaves import leaves, sections
-from launcher.config.nodes import plain
+from launcher.config.entries import flatten
+from launcher.config.leaves import sections, setting_infos
+from launcher.config.nodes import node_value
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER, resolved
@@ -29,7 +29,7 @@ RUN = [mode for mode in presets.modes() if mode != "staged"]
 
 def keys_of(mode):
     known = frozenset().union(*(sections(family) for family in FAMILIES))
-    return dict(flat(presets.mode(mode).block.settings, known))
+    return dict(flatten(presets.mode(mode).block.settings, known))
 
 
 def test_there_are_eight_modes_and_default_is_first():
@@ -55,15 +55,15 @@ def test_it_resolves_for_every_size_on_small_and_large_machines_without_a_warnin
 
 @pytest.mark.parametrize("mode", presets.modes())
 def test_each_of_its_keys_exists_in_some_family(mode):
-    known = set().union(*(leaves(family) for family in FAMILIES))
+    known = set().union(*(setting_infos(family) for family in FAMILIES))
     assert set(keys_of(mode)) <= known
 
 
 @pytest.mark.parametrize("mode", presets.modes())
 def test_each_change_is_one_that_we_know(mode):
     for key, node in keys_of(mode).items():
-        value = plain(node)
-        assert key == "promise" or not isinstance(value, dict) or transforms.is_transform(value)
+        value = node_value(node)
+        assert key == "promise" or not isinstance(value, dict) or transforms.is_change(value)
 
 
 @pytest.mark.parametrize("mode", sorted(EIGHT - {"default"}))
@@ -95,7 +95,7 @@ def test_fast_modes_take_no_more_samples_than_their_share(mode, model, share):
 
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
 def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
-    train = {key: plain(node) for key, node in keys_of(mode).items() if "train." in key}
+    train = {key: node_value(node) for key, node in keys_of(mode).items() if "train." in key}
     # Where nothing was accumulated, as in all runs whose length is given in steps.
     batch = train["train.micro_batch"]["scale"] * train["train.accumulation"]
     assert train["train.max_steps"]["scale"] == train["train.epochs"]["scale"] / batch

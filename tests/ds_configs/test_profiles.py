@@ -8,11 +8,11 @@ from typing import get_args
 import pytest
 
 from launcher.config import presets
-from launcher.config.entries import flat
+from launcher.config.entries import flatten
 from launcher.config.leaves import sections
-from launcher.config.nodes import plain
+from launcher.config.nodes import node_value
 from launcher.config.schema import config_of
-from launcher.config.settings_file import read
+from launcher.config.settings_file import read_settings_file
 from models.catalog import FAMILIES
 from tests.ds_configs.test_schemas import diagnostics
 from tests.launcher.given import LAPTOP, SERVER, resolved
@@ -70,7 +70,7 @@ def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
 @pytest.mark.parametrize("profile", TABLE)
 def test_a_profile_says_nothing_that_is_not_in_the_table(profile):
     block = presets.profile(profile)
-    assert set(dict(flat(block.settings, sections("language")))) == set(TABLE[profile])
+    assert set(dict(flatten(block.settings, sections("language")))) == set(TABLE[profile])
 
 
 def test_a_persons_word_stands_above_the_profile():
@@ -100,6 +100,6 @@ def test_it_resolves_for_every_size_and_leaves_out_what_a_family_has_not(profile
 @pytest.mark.parametrize("profile", TABLE)
 def test_every_profile_fits_the_schema_of_modes(profile):
     schema = json.loads((presets.FOLDER / "mode.schema.json").read_text())
-    text = plain(read(presets.FOLDER / "profiles" / f"{profile}.yaml"))
+    text = node_value(read_settings_file(presets.FOLDER / "profiles" / f"{profile}.yaml"))
     assert diagnostics(schema, text, schema) == []
     assert 20 < len(text["sentence"]) < 90

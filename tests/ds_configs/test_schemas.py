@@ -5,9 +5,9 @@ import json
 import pytest
 
 from launcher.config import editor_schema, presets
-from launcher.config.leaves import leaves
-from launcher.config.nodes import plain
-from launcher.config.settings_file import read
+from launcher.config.leaves import setting_infos
+from launcher.config.nodes import node_value
+from launcher.config.settings_file import read_settings_file
 from models.catalog import FAMILIES
 
 FILES = editor_schema.files()
@@ -59,12 +59,22 @@ def is_a(value, kind):
 @pytest.mark.parametrize("mode", presets.modes())
 def test_every_mode_fits_the_schema_of_modes(mode):
     schema = editor_schema.mode()
-    assert diagnostics(schema, plain(read(presets.FOLDER / "modes" / f"{mode}.yaml")), schema) == []
+    assert (
+        diagnostics(
+            schema,
+            node_value(read_settings_file(presets.FOLDER / "modes" / f"{mode}.yaml")),
+            schema,
+        )
+        == []
+    )
 
 
 def test_what_holds_for_tasks_of_ones_own_fits_its_schema():
     schema = editor_schema.own()
-    assert diagnostics(schema, plain(read(presets.FOLDER / "own.yaml")), schema) == []
+    assert (
+        diagnostics(schema, node_value(read_settings_file(presets.FOLDER / "own.yaml")), schema)
+        == []
+    )
     assert diagnostics(schema, {"default": {"model": {"size": "tiny"}}}, schema)
 
 
@@ -72,7 +82,12 @@ def test_what_holds_for_tasks_of_ones_own_fits_its_schema():
 def test_every_family_fits_its_schema(family):
     schema = editor_schema.family(family)
     assert (
-        diagnostics(schema, plain(read(presets.FOLDER / "models" / f"{family}.yaml")), schema) == []
+        diagnostics(
+            schema,
+            node_value(read_settings_file(presets.FOLDER / "models" / f"{family}.yaml")),
+            schema,
+        )
+        == []
     )
 
 
@@ -95,7 +110,7 @@ def test_what_a_mode_may_not_say_does_not_fit(wrong):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_schema_for_people_knows_every_setting_with_its_sentence(family):
     schema = editor_schema.settings()
-    for key, leaf in leaves(family).items():
+    for key, leaf in setting_infos(family).items():
         node = schema
         for part in key.split("."):
             node = node["properties"][part]

@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.config import schema
-from launcher.config.resolved import Batching, Origin, Resolved, Value
+from launcher.config.resolved import Batching, Origin, Resolved, Setting
 from training.settings import nested
 
 BUILT_IN = Origin("built-in", "built-in")
@@ -13,9 +13,9 @@ BUILT_IN = Origin("built-in", "built-in")
 def two_ranks():
     """Resolved settings of a run on two processes, with a value that a person gave."""
     values = {
-        "model.family": Value("language", BUILT_IN),
-        "train.seed": Value(7, Origin("command line", "--seed 7"), [(0, BUILT_IN)]),
-        "optim.lr": Value(1e-05, Origin("config", "mine.yaml:3"), [(1e-3, BUILT_IN)]),
+        "model.family": Setting("language", BUILT_IN),
+        "train.seed": Setting(7, Origin("command line", "--seed 7"), [(0, BUILT_IN)]),
+        "optim.lr": Setting(1e-05, Origin("config", "mine.yaml:3"), [(1e-3, BUILT_IN)]),
     }
     plain = nested({key: value.value for key, value in values.items()})
     settings = schema.settings_class("language").model_validate(plain)

@@ -4,7 +4,7 @@ import importlib
 
 from launcher.base import exit_codes
 from launcher.commands.catalog import COMMANDS
-from launcher.config.leaves import leaves
+from launcher.config.leaves import setting_infos
 from launcher.config.names import names
 from launcher.config.options import OPTIONS
 from launcher.run_folder import run_folder
@@ -32,7 +32,7 @@ def test_the_options_of_run():
 
 
 def test_short_options_name_settings_that_there_are():
-    keys = leaves("language")
+    keys = setting_infos("language")
     assert {option.key for option in OPTIONS if option.key} <= set(keys)
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.batching import largest_divisor, nearest_multiple, solve
+from launcher.config.batching import largest_divisor, nearest_multiple, solve_batching
 from launcher.config.entries import Entry, Layer
-from launcher.config.layers import merge
+from launcher.config.layers import merge_layers
 from launcher.config.resolved import Batching, Origin
 from tests.launcher.given import resolved
 
@@ -61,8 +61,8 @@ def test_a_part_that_a_person_gives_beats_a_global_batch_of_the_program():
             ("config", "train.micro_batch", 8),
         )
     ]
-    values, _ = merge("language", layers)
-    assert solve(values, 2) == Batching(32, 8, 2, 2)
+    values, _ = merge_layers("language", layers)
+    assert solve_batching(values, 2) == Batching(32, 8, 2, 2)
 
 
 def test_batch_size_sets_the_micro_batch():

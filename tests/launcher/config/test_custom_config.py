@@ -7,9 +7,9 @@ import torch
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import custom_task, editor_schema, presets, settings_text
-from launcher.config.leaves import leaves
+from launcher.config.leaves import setting_infos
 from launcher.config.resolved import CliArgs
-from launcher.config.unused_settings import Taken, unread_faults
+from launcher.config.unused_settings import TrackedSettings, unused_diagnostics
 from launcher.resume import find as resume
 from launcher.resume.decide import decide
 from tests.launcher.given import LAPTOP, SERVER, resolved
@@ -38,7 +38,7 @@ def here(tmp_path, monkeypatch):
     """A working directory, and a search path that is put back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    custom_task.search(str(EXAMPLES))
+    custom_task.add_search_folder(str(EXAMPLES))
     return tmp_path
 
 
@@ -69,7 +69,7 @@ def test_defaults_of_the_class_lie_above_those_of_all_tasks_with_their_line(line
 def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     run = resolved("model.width=9", model=line)
     assert run.settings.model.width == 9
-    assert "  width: 9\n" in settings_text.settings_yaml(run)
+    assert "  width: 9\n" in settings_text.render_settings(run)
     assert wrong(line, "model.width=wide").startswith(
         "error: model.width 'wide' is text, not a whole number\n  where         --set model.width=wide\n"
     )
@@ -84,7 +84,7 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
 
 def test_settings_of_a_run_fed_back_give_the_same_settings(sized, here):
     run = resolved("model.width=9", model=f"{sized}:large")
-    text = settings_text.settings_yaml(run)
+    text = settings_text.render_settings(run)
     (here / "again.yaml").write_text(text)
     again = resolved(model=None, configs=[here / "again.yaml"])
     assert again.settings == run.settings
@@ -93,7 +93,7 @@ def test_settings_of_a_run_fed_back_give_the_same_settings(sized, here):
 
 def test_what_the_program_itself_reads_of_a_task_is_not_told_as_unread(sized, here):
     run = resolved("model.folder=.", "model.width=7", model=f"{sized}:large")
-    assert [fault.key for fault in unread_faults(run, ())] == ["model.width"]
+    assert [fault.key for fault in unused_diagnostics(run, ())] == ["model.width"]
 
 
 def test_the_first_size_is_the_default_and_another_is_named_behind_the_class(sized):
@@ -179,9 +179,9 @@ def test_what_is_no_settings_class_or_mapping_is_told(here, old, new, said):
 
 def test_sections_within_the_settings_of_a_task_are_settings(here):
     name = write(here, HEAD + LINE + DEEP + BODY)
-    assert leaves(f"{name}:Line")["model.deep.rate"].default == 0.5
+    assert setting_infos(f"{name}:Line")["model.deep.rate"].default == 0.5
     run = resolved("model.deep.rate=0.25", model=f"{name}:Line")
-    assert Taken(run.settings).model.deep.rate == 0.25
+    assert TrackedSettings(run.settings).model.deep.rate == 0.25
 
 
 def test_editors_know_the_settings_of_the_task_where_it_is_named(line):

@@ -27,15 +27,15 @@ def told(model, *sets, **options):
 
 def test_a_module_in_the_working_directory_is_found(here):
     name = write(here, HEAD + LINE + BODY)
-    assert custom_task.load(f"{name}:Line").__name__ == "Line"
-    assert custom_task.folder_of(f"{name}:Line") == str(here)
+    assert custom_task.load_task_class(f"{name}:Line").__name__ == "Line"
+    assert custom_task.task_folder(f"{name}:Line") == str(here)
 
 
 def test_a_module_in_a_package_is_found_and_its_folder_is_that_of_the_package(here):
     (here / "packaged_tasks").mkdir()
     write(here / "packaged_tasks", HEAD + LINE + BODY, "inner")
-    assert custom_task.load("packaged_tasks.inner:Line")
-    assert custom_task.folder_of("packaged_tasks.inner:Line") == str(here)
+    assert custom_task.load_task_class("packaged_tasks.inner:Line")
+    assert custom_task.task_folder("packaged_tasks.inner:Line") == str(here)
 
 
 def test_a_named_folder_is_looked_into_first(here):
@@ -63,7 +63,7 @@ def test_two_tasks_of_one_name_in_one_process_are_told_apart(here):
 
 
 def test_an_installed_module_has_no_folder_of_its_own():
-    assert custom_task.folder_of("pytest:Line") is None
+    assert custom_task.task_folder("pytest:Line") is None
 
 
 def test_our_own_packages_are_not_looked_for_a_task(here):

@@ -164,7 +164,7 @@ def test_files_without_a_place_of_their_own_are_refused(here, files, said):
 def test_no_secret_reaches_settings_origins_and_messages(config):
     secret = "https://ann:hidden@example.org/set.zip?token=hidden"
     found = resolved(FETCH, f"download.files=[{secret}]", configs=config("train: {seed: 1}"))
-    for text in (settings_text.settings_yaml(found), settings_text.origins_json(found)):
+    for text in (settings_text.render_settings(found), settings_text.render_origins(found)):
         assert "https://***@example.org/set.zip?token=***" in text and "hidden" not in text
     assert found.settings.download.files[0].url.unredacted == secret
     with pytest.raises(SettingsError) as wrong:
@@ -174,5 +174,5 @@ def test_no_secret_reaches_settings_origins_and_messages(config):
 
 def test_settings_that_are_fed_back_come_to_the_same(here, config):
     found = resolved(FETCH, f"download.files=[{URL}, {{url: {URL}, name: b, unpack: no}}]")
-    again = resolved(configs=config(settings_text.settings_yaml(found)))
+    again = resolved(configs=config(settings_text.render_settings(found)))
     assert again.settings == found.settings

@@ -1,37 +1,37 @@
 """Who decided a value, and what it was before."""
 
 from launcher.config import history
-from launcher.config.resolved import Origin, Value
+from launcher.config.resolved import Origin, Setting
 from tests.launcher.given import resolved
 
 
 def value(*pairs):
     """A value from (value, layer) pairs, newest first."""
     (new, layer), *below = pairs
-    return Value(new, Origin(layer, layer), [(v, Origin(name, name)) for v, name in below])
+    return Setting(new, Origin(layer, layer), [(v, Origin(name, name)) for v, name in below])
 
 
 def test_saying_again_what_is_so_decides_nothing():
     told = value((2, "config"), (2, "family"), (1, "built-in"))
-    assert history.introduced(told).layer == "family"
-    assert not history.by_person(told)
+    assert history.first_origin(told).layer == "family"
+    assert not history.is_set_by_user(told)
 
 
 def test_a_person_who_changes_a_value_decides_it():
-    assert history.by_person(value((3, "command line"), (3, "config"), (2, "family")))
+    assert history.is_set_by_user(value((3, "command line"), (3, "config"), (2, "family")))
 
 
 def test_setting_a_value_back_is_a_decision_too():
     told = value((1, "config"), (2, "mode"), (1, "built-in"))
-    assert history.introduced(told).layer == "config"
+    assert history.first_origin(told).layer == "config"
 
 
 def test_the_default_is_the_value_without_mode_engine_machine_and_person():
     told = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
-    assert history.default(told) == 1e-4
-    assert history.shipped(told) == 5e-5
+    assert history.mode_default_value(told) == 1e-4
+    assert history.shipped_value(told) == 5e-5
 
 
 def test_a_value_laid_over_another_remembers_it():
-    told = history.over(value((2, "mode"), (1, "built-in")), 3, Origin("machine", "why"))
-    assert [pair[0] for pair in history.layers_of(told)] == [3, 2, 1]
+    told = history.overridden(value((2, "mode"), (1, "built-in")), 3, Origin("machine", "why"))
+    assert [pair[0] for pair in history.all_values(told)] == [3, 2, 1]

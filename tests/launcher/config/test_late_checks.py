@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.config import late_checks
-from launcher.config.unused_settings import Taken
+from launcher.config.unused_settings import TrackedSettings
 from models.base import DataError
 from tests.launcher.given import resolved
 from training.train_plan import TrainPlan
@@ -19,7 +19,7 @@ def task(train, val):
 def warned(capsys, steps_per_epoch, left_out):
     run = resolved(batch_size="8")
     train_plan = TrainPlan(30, steps_per_epoch, 8, 8, 1, 1, "tokens", left_out=left_out)
-    late_checks.check(run, train_plan, Taken(run.settings), speaks=True)
+    late_checks.check_before_training(run, train_plan, TrackedSettings(run.settings), speaks=True)
     return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from launcher.config.entries import Entry, Layer, file_layer, find, flat
-from launcher.config.layers import merge
-from launcher.config.nodes import plain
+from launcher.config.entries import Entry, Layer, file_layer, find_node, flatten
+from launcher.config.layers import merge_layers
+from launcher.config.nodes import node_value
 from launcher.config.resolved import Origin
-from launcher.config.yaml_source import parse
+from launcher.config.yaml_source import parse_yaml
 
 
 def layer(name, **values):
@@ -22,18 +22,20 @@ def test_a_change_is_of_the_default_and_not_of_the_general_mode():
         layer("size mode", train__micro_batch={"scale": 2}),
     ]
     for count, expected in ((2, 8), (3, 4), (4, 32)):
-        values, diagnostics = merge("language", layers[:count])
+        values, diagnostics = merge_layers("language", layers[:count])
         assert (values["train.micro_batch"].value, diagnostics) == (expected, [])
 
 
 @pytest.mark.parametrize("name", ["family", "config", "command line"])
 def test_only_modes_may_change_a_value_in_the_place_of_setting_it(name):
-    _, diagnostics = merge("language", [layer(name, train__micro_batch={"scale": 2})])
+    _, diagnostics = merge_layers("language", [layer(name, train__micro_batch={"scale": 2})])
     assert [fault.key for fault in diagnostics] == ["train.micro_batch"]
 
 
 def test_a_general_mode_may_speak_of_what_this_family_lacks():
-    values, diagnostics = merge("language", [layer("mode", data__downsample=2, model__widths=[1])])
+    values, diagnostics = merge_layers(
+        "language", [layer("mode", data__downsample=2, model__widths=[1])]
+    )
     assert diagnostics == []
     assert "data.downsample" not in values
 
@@ -42,12 +44,12 @@ def test_a_general_mode_may_speak_of_what_this_family_lacks():
     ("name", "key"), [("mode", "train.speed"), ("family mode", "data.downsample")]
 )
 def test_any_other_unknown_key_is_a_fault(name, key):
-    _, diagnostics = merge("language", [layer(name, **{key.replace(".", "__"): 2})])
+    _, diagnostics = merge_layers("language", [layer(name, **{key.replace(".", "__"): 2})])
     assert [fault.key for fault in diagnostics] == [key]
 
 
 def test_a_faulty_value_leaves_the_one_below():
-    values, diagnostics = merge(
+    values, diagnostics = merge_layers(
         "language", [layer("config", optim__lr="x"), layer("config", log__every=3)]
     )
     assert [fault.key for fault in diagnostics] == ["optim.lr"]
@@ -55,7 +57,7 @@ def test_a_faulty_value_leaves_the_one_below():
 
 
 def test_whole_numbers_become_floats_where_a_number_is_asked_for():
-    values, _ = merge("language", [layer("config", train__epochs=3)])
+    values, _ = merge_layers("language", [layer("config", train__epochs=3)])
     assert type(values["train.epochs"].value) is float
 
 
@@ -64,7 +66,7 @@ def test_promises_of_layers_add_up():
         layer("mode", promise={"step_time": {"at_most": 0.5}, "parameters": {"at_most": 1}}),
         layer("family mode", promise={"step_time": {"at_most": 0.4}}),
     ]
-    values, _ = merge("language", layers)
+    values, _ = merge_layers("language", layers)
     assert values["promise"].value == {
         "step_time": {"at_most": 0.4},
         "parameters": {"at_most": 1},
@@ -72,10 +74,12 @@ def test_promises_of_layers_add_up():
 
 
 def test_keys_are_flat_down_to_the_settings():
-    root = parse("limits:\n  critical: {ram: 1}\n  ram: 2\npromise: {parameters: {at_most: 1}}\n")
+    root = parse_yaml(
+        "limits:\n  critical: {ram: 1}\n  ram: 2\npromise: {parameters: {at_most: 1}}\n"
+    )
     found = {
-        key: (plain(node), node.line)
-        for key, node in flat(root, frozenset({"limits", "limits.critical"}))
+        key: (node_value(node), node.line)
+        for key, node in flatten(root, frozenset({"limits", "limits.critical"}))
     }
     assert found == {
         "limits.critical.ram": (1, 2),
@@ -88,17 +92,19 @@ def test_keys_are_flat_down_to_the_settings():
     "text", ["model: {size: tiny}", "model.size: tiny", "a: 1\nmodel:\n  size: tiny"]
 )
 def test_a_key_is_found_nested_or_dotted(text):
-    node = find(parse(text), "model.size")
+    node = find_node(parse_yaml(text), "model.size")
     assert node is not None
     assert node.value == "tiny"
 
 
 @pytest.mark.parametrize("text", ["model: tiny", "model: {family: x}", "size: tiny", "{}"])
 def test_a_key_that_is_not_there_is_not_found(text):
-    assert find(parse(text), "model.size") is None
+    assert find_node(parse_yaml(text), "model.size") is None
 
 
 def test_entries_of_a_file_keep_line_and_words():
-    [entry] = file_layer("config", parse("\noptim:\n  lr: 1e-3\n"), "x.yaml", "language", 4).entries
+    [entry] = file_layer(
+        "config", parse_yaml("\noptim:\n  lr: 1e-3\n"), "x.yaml", "language", 4
+    ).entries
     assert (entry.key, entry.text, entry.order) == ("optim.lr", "1e-3", (4, 3))
     assert entry.origin == Origin("config", "x.yaml:3")

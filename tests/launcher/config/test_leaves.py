@@ -4,11 +4,11 @@ import pytest
 
 from engines.catalog import ENGINES
 from launcher.config.errors import allowed
-from launcher.config.leaves import leaves, sections
+from launcher.config.leaves import sections, setting_infos
 from launcher.config.schema import config_of, get, settings_class
 from models.catalog import FAMILIES
 
-LEAVES = leaves("language")
+LEAVES = setting_infos("language")
 
 
 @pytest.mark.parametrize(

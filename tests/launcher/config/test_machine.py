@@ -21,7 +21,7 @@ def control_group(tmp_path):
 
 
 def test_looking_imports_no_torch_and_finds_at_least_one_core():
-    found = machine.look()
+    found = machine.detect_machine()
     assert found.cores >= 1
     assert found.ram_bytes is None or found.ram_bytes > 2**20
     assert (found.gpus > 0) == (found.device != "cpu")
@@ -42,12 +42,12 @@ def test_the_quota_of_a_container_counts_as_its_cores(control_group, tmp_path, f
     for name, text in files.items():
         control_group(name, text)
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert machine.look(tmp_path).cores == min(cores or mine, mine)
+    assert machine.detect_machine(tmp_path).cores == min(cores or mine, mine)
 
 
 def test_the_memory_limit_of_a_container_counts_as_its_memory(control_group):
-    assert machine.look(control_group("memory.max", "1073741824")).ram_bytes == 2**30
-    assert machine.look(control_group("memory.max", "max")).ram_bytes != 2**30
+    assert machine.detect_machine(control_group("memory.max", "1073741824")).ram_bytes == 2**30
+    assert machine.detect_machine(control_group("memory.max", "max")).ram_bytes != 2**30
 
 
 @pytest.mark.parametrize(

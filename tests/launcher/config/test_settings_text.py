@@ -5,8 +5,8 @@ import json
 import pytest
 
 from launcher.config import presets, yaml_source
-from launcher.config.settings_file import read
-from launcher.config.settings_text import origins_json, scalar, settings_yaml
+from launcher.config.settings_file import read_settings_file
+from launcher.config.settings_text import render_origins, render_scalar, render_settings
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 MODES = [mode for mode in presets.modes() if mode != "staged"]
@@ -19,7 +19,7 @@ def test_fed_back_it_gives_the_same_settings(tmp_path, mode, machine, world_size
     where = {"machine": machine, "world_size": world_size}
     first = resolved(model=f"language:{size}", mode=mode, **where)
     path = tmp_path / "settings.yaml"
-    path.write_text(settings_yaml(first))
+    path.write_text(render_settings(first))
     again = resolved(model=None, configs=[path], **where)
     assert again.settings == first.settings
     assert again.batching == first.batching
@@ -30,7 +30,7 @@ def test_fed_back_it_gives_the_same_settings(tmp_path, mode, machine, world_size
 def test_fed_back_for_another_number_of_processes_the_global_batch_stays(tmp_path):
     first = resolved(model="language", nproc="2")
     path = tmp_path / "settings.yaml"
-    path.write_text(settings_yaml(first))
+    path.write_text(render_settings(first))
     for nproc in ("1", "4"):
         again = resolved(model=None, configs=[path], machine=SERVER, nproc=nproc)
         assert again.batching.global_batch == 64
@@ -39,8 +39,8 @@ def test_fed_back_for_another_number_of_processes_the_global_batch_stays(tmp_pat
 def test_every_setting_but_accumulation_stands_in_it(tmp_path):
     run = resolved()
     path = tmp_path / "settings.yaml"
-    path.write_text(settings_yaml(run))
-    root = read(path).value
+    path.write_text(render_settings(run))
+    root = read_settings_file(path).value
     assert set(root) == {key.partition(".")[0] for key in run.values}
     assert "accumulation" not in root["train"].value
 
@@ -52,18 +52,18 @@ def test_every_setting_but_accumulation_stands_in_it(tmp_path):
      1e-4, 3e-05, 0.1, 1.0, 3, -2, None, True, [0.9, "x, y"], {"at_most": 0.5}],
 )  # fmt: skip
 def test_each_value_reads_back_as_itself(value):
-    assert yaml_source.value(f"{{k: {scalar(value)}}}") == {"k": value}
-    assert yaml_source.value(f"k: {scalar(value)}") == {"k": value}
+    assert yaml_source.parse_yaml_value(f"{{k: {render_scalar(value)}}}") == {"k": value}
+    assert yaml_source.parse_yaml_value(f"k: {render_scalar(value)}") == {"k": value}
 
 
 def test_origins_are_objects_of_value_origin_and_what_was_replaced():
-    told = json.loads(origins_json(resolved(lr="1e-3")))
+    told = json.loads(render_origins(resolved(lr="1e-3")))
     assert told["optim.lr"]["value"] == 1e-3
     assert told["optim.lr"]["origin"] == "--lr 1e-3"
     assert [old["layer"] for old in told["optim.lr"]["replaced"]] == ["size", "family", "built-in"]
 
 
 def test_an_origin_tells_how_a_mode_made_the_value():
-    told = json.loads(origins_json(resolved(model="abr", mode="fast")))
+    told = json.loads(render_origins(resolved(model="abr", mode="fast")))
     assert told["optim.lr"]["how"] == "1e-4 × 2"
     assert "how" not in told["schedule.name"]

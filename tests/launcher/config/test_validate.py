@@ -3,8 +3,8 @@
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Origin, Value
-from launcher.config.validate import check_budget, contradictions
+from launcher.config.resolved import Origin, Setting
+from launcher.config.validate import check_settings, check_train_plan
 from tests.launcher.given import resolved
 
 
@@ -45,12 +45,12 @@ def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
     run = resolved(
         "eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2"
     )
-    found = check_budget(run, total_steps=20, steps_per_epoch=10)
+    found = check_train_plan(run, total_steps=20, steps_per_epoch=10)
     assert [(fault.key, fault.severity) for fault in found] == [
         ("eval.every", "warning"),
         ("schedule.warmup", "error"),
     ]
-    assert check_budget(run, total_steps=300, steps_per_epoch=10) == []
+    assert check_train_plan(run, total_steps=300, steps_per_epoch=10) == []
 
 
 def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_not():
@@ -66,8 +66,8 @@ def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide()
     values = dict(resolved(model="language", mode="conservative").values)
     halved = values["train.accumulation"]
     below = [(3, origin) for _, origin in halved.replaced]
-    values["train.accumulation"] = Value(2, halved.origin, below)  # the half of 3, rounded
-    [fault] = contradictions(values)
+    values["train.accumulation"] = Setting(2, halved.origin, below)  # the half of 3, rounded
+    [fault] = check_settings(values)
     assert (
         fault.message
         == "mode 'conservative' promises the global batch of 48, and its numbers give 64"
@@ -77,8 +77,8 @@ def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide()
 
 def test_a_mode_that_changes_nothing_is_told():
     values = dict(resolved().values)
-    values["mode"] = Value("fast", Origin("command line", "--mode fast"))
-    assert [fault.message for fault in contradictions(values)] == [
+    values["mode"] = Setting("fast", Origin("command line", "--mode fast"))
+    assert [fault.message for fault in check_settings(values)] == [
         "mode 'fast' changes nothing here"
     ]
 

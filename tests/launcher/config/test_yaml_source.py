@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.config import yaml_source
-from launcher.config.nodes import Unreadable, plain
+from launcher.config.nodes import Unreadable, node_value
 
 
 @pytest.mark.parametrize(
@@ -39,18 +39,20 @@ from launcher.config.nodes import Unreadable, plain
     ],
 )
 def test_words_mean_what_yaml_1_2_says(text, value):
-    read = yaml_source.value(text)
+    read = yaml_source.parse_yaml_value(text)
     assert read == value
     assert type(read) is type(value)
 
 
 def test_infinity_and_nan_are_numbers():
-    assert yaml_source.value("-.inf") == float("-inf")
-    assert yaml_source.value(".nan") != yaml_source.value(".nan")
+    assert yaml_source.parse_yaml_value("-.inf") == float("-inf")
+    assert yaml_source.parse_yaml_value(".nan") != yaml_source.parse_yaml_value(".nan")
 
 
 def test_each_key_has_its_line_and_each_item_its_own():
-    root = yaml_source.parse("# first\noptim:\n  lr: 1e-3\n\n  betas:\n    - 0.9\n    - 0.95\n")
+    root = yaml_source.parse_yaml(
+        "# first\noptim:\n  lr: 1e-3\n\n  betas:\n    - 0.9\n    - 0.95\n"
+    )
     optim = root.value["optim"]
     assert optim.line == 2
     assert optim.value["lr"].line == 3
@@ -59,8 +61,8 @@ def test_each_key_has_its_line_and_each_item_its_own():
 
 
 def test_an_alias_stands_for_what_it_names():
-    root = yaml_source.parse("train: &t {epochs: 3}\nother: *t\n")
-    assert plain(root) == {"train": {"epochs": 3}, "other": {"epochs": 3}}
+    root = yaml_source.parse_yaml("train: &t {epochs: 3}\nother: *t\n")
+    assert node_value(root) == {"train": {"epochs": 3}, "other": {"epochs": 3}}
 
 
 @pytest.mark.parametrize(
@@ -85,11 +87,11 @@ def test_an_alias_stands_for_what_it_names():
 )
 def test_what_breaks_the_rules_is_told_with_line_and_column(text, problem, place):
     with pytest.raises(Unreadable) as raised:
-        yaml_source.parse(text)
+        yaml_source.parse_yaml(text)
     assert (raised.value.line, raised.value.column) == place
     assert problem is None or raised.value.problem == problem
 
 
 def test_no_tag_makes_an_object():
     with pytest.raises(Unreadable, match="is not read here"):
-        yaml_source.parse("a: !!python/object/apply:os.getcwd []")
+        yaml_source.parse_yaml("a: !!python/object/apply:os.getcwd []")

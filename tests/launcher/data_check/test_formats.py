@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.base.diagnostics import SettingsError, render
-from launcher.config.leaves import leaves
+from launcher.config.leaves import setting_infos
 from launcher.data_check import formats
 from launcher.data_check.formats import Recognised, recognise, several
 from models.catalog import FAMILIES
@@ -81,7 +81,7 @@ def test_all_families_that_take_it_for_theirs_are_found(table, monkeypatch):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_embedded_data_that_a_family_speaks_of_is_among_its_names(family):
-    said = leaves(family)["data.path"].description
+    said = setting_infos(family)["data.path"].description
     named = set(importlib.import_module(FAMILIES[family].formats).EMBEDDED)
     assert named
     assert set(re.findall(r"embedded:[a-z0-9-]+", said)) <= named

@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.config import custom_task
-from launcher.config.leaves import leaves
+from launcher.config.leaves import setting_infos
 from launcher.resume import compatibility
 from launcher.resume.compatibility import PARTS, RULES, rule_of
 from models.catalog import FAMILIES
@@ -53,7 +53,7 @@ def test_what_a_change_means(key):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_setting_of_every_family_has_one_rule(family):
-    for key in leaves(family):
+    for key in setting_infos(family):
         fitting = [
             start
             for starts in RULES.values()
@@ -66,7 +66,7 @@ def test_every_setting_of_every_family_has_one_rule(family):
 
 
 def test_every_rule_is_about_a_setting_or_a_section():
-    keys = [key for family in FAMILIES for key in leaves(family)]
+    keys = [key for family in FAMILIES for key in setting_infos(family)]
     keys.append(custom_task.FOLDER)
     for starts in RULES.values():
         for start in starts:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from launcher.config.task_class import set_up, task_class
-from launcher.config.unused_settings import Taken
+from launcher.config.task_class import set_up_task, task_class
+from launcher.config.unused_settings import TrackedSettings
 from launcher.continual.loop import make_folder
 from launcher.run.experience import ExperienceSpec, resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
@@ -68,10 +68,10 @@ class ContinualRun:
         recorded |= {"lr_scale": 0.5, "warmup": "5%"}
         spec = ExperienceSpec(self.numbers - 1, folders, recorded)
         run = resolved(*self.sets, model=self.model, data=str(self.source))
-        view: Any = Taken(resolve_experience(run, spec).settings)
+        view: Any = TrackedSettings(resolve_experience(run, spec).settings)
         context = Context(0, self.share, self.folder, torch.device("cpu"))
         first = task_class(view.model.family)(view.model, view.data, context)
-        set_up(first, one_rank())
+        set_up_task(first, one_rank())
         return load_experience(spec, first, context, run.settings, one_rank())
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.config.resolved import Origin, Value
+from launcher.config.resolved import Origin, Setting
 from launcher.run import job_spec
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
@@ -153,7 +153,7 @@ def test_a_second_interrupt_ends_ranks_that_do_not_listen(run, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are bound on Linux only")
 def test_bound_ranks_share_the_cores(run, tmp_path, two_ranks):
-    bound = Value(True, Origin("command line", "--set engine.bind_cores=true"))
+    bound = Setting(True, Origin("command line", "--set engine.bind_cores=true"))
     values = {**two_ranks.values, "engine.bind_cores": bound}
     run("cores", resolved=replace(two_ranks, values=values))
     cores = sorted(os.sched_getaffinity(0))

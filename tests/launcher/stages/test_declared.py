@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.leaves import leaves
+from launcher.config.leaves import setting_infos
 from models.catalog import FAMILIES
 from tests.launcher.given import resolved
 from tests.launcher.own_tasks import write
@@ -58,4 +58,4 @@ def test_stages_of_a_family_load_the_weights_of_earlier_ones(family):
     for number, stage in enumerate(family.stages):
         assert set(stage.of) <= set(names[:number])
         assert (stage.loads is None) == (not stage.of)
-        assert stage.loads is None or stage.loads in leaves(family.name)
+        assert stage.loads is None or stage.loads in setting_infos(family.name)
