@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.continual.loop import train_continually
 from launcher.run import prepare as start
 from launcher.run.failures import Report

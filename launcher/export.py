@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import custom_task
+from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
-from launcher.config.task_class import task_class
 from launcher.resume.saved_run import SavedRun
 from launcher.run_folder import run_folder
 from models.base import Context, HuggingFace

@@ -10,13 +10,12 @@ from typing import Any
 from benchmarks import modes as measured
 from benchmarks.figures import listed, load_rows
 from launcher.base.diagnostics import plain
-from launcher.config import presets, transforms
-from launcher.config.entries import flatten
-from launcher.config.leaves import sections, setting_infos
+from launcher.config import presets
 from launcher.config.machine import Machine
-from launcher.config.nodes import node_value
+from launcher.config.provenance import CliArgs, Resolved, flatten
 from launcher.config.resolve import resolve
-from launcher.config.resolved import CliArgs, Resolved
+from launcher.config.schema import sections, setting_infos
+from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES, stages_of
 
 RESULTS = Path(measured.__file__).parent / "results" / "modes.json"
@@ -132,7 +131,7 @@ def _change(column: Mapping[str, Any], key: str) -> str:
     if key not in column:
         return ""
     value = column[key]
-    return transforms.change_text(value) if transforms.is_change(value) else plain(value)
+    return presets.change_text(value) if presets.is_change(value) else plain(value)
 
 
 def kept() -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from launcher.base.diagnostics import plain
-from launcher.config.leaves import SettingInfo, setting_infos
+from launcher.config.schema import SettingInfo, setting_infos
 
 
 def section(name: str) -> list[str]:

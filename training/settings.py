@@ -13,7 +13,7 @@ from training.duration import Cadence, Duration
 from training.evaluation.early_stopping import TARGET_FORMS, TARGET_PATTERN
 from training.trackers.settings import Tracking
 
-# What stands in json_schema_extra is read by launcher/config/leaves.py: `legal` (forms, for
+# What stands in json_schema_extra is read by launcher/config/schema.py: `legal` (forms, for
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]

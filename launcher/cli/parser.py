@@ -12,10 +12,10 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.commands.catalog import COMMANDS
 from launcher.config import presets
 from launcher.config.command_line import DEFAULT, Command, CommandLine, add_arguments, parse
-from launcher.config.leaves import setting_infos
 from launcher.config.names import choices, names
 from launcher.config.options import Option
 from launcher.config.resolve import PRECEDENCE
+from launcher.config.schema import setting_infos
 from launcher.config.selection import FIRST_RUN
 
 _WIDTH = 100

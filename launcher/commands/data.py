@@ -14,8 +14,8 @@ from launcher.commands import data_fetch
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.resolved import CliArgs, Resolved
 from launcher.config.schema import config_of
 from launcher.data_check import findings, folder, page
 from launcher.data_check.findings import Findings

@@ -12,8 +12,8 @@ from launcher.base.diagnostics import PROGRAM, SettingsError, as_json, render
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
+from launcher.config.provenance import Resolved
 from launcher.config.resolve import resolve
-from launcher.config.resolved import Resolved
 from launcher.download.console import console
 from launcher.download.errors import FetchError
 from launcher.download.fetch import Fetched, fetch

@@ -13,12 +13,12 @@ from launcher.base.diagnostics import (
     nearest_match,
     plain,
 )
-from launcher.config import editor_schema, machine, settings_text, tree_text
+from launcher.config import editor_schema, machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
-from launcher.config.leaves import SettingInfo, setting_infos
 from launcher.config.options import JSON, SCHEMA
-from launcher.config.resolved import Resolved, Setting
+from launcher.config.provenance import Resolved, Setting
+from launcher.config.schema import SettingInfo, setting_infos
 from launcher.resume.decide import decide
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection, summary
@@ -74,7 +74,7 @@ def _as_json(resolved: Resolved, word: str | None) -> dict[str, Any]:
     known = setting_infos(resolved.settings.model.family)
     if word is not None and word in known:
         return {word: _facts(known[word], resolved.values[word])}
-    return settings_text.origins_as_json(_section(resolved, word))
+    return render.origins_as_json(_section(resolved, word))
 
 
 def _print(resolved: Resolved, word: str | None) -> None:
@@ -82,7 +82,7 @@ def _print(resolved: Resolved, word: str | None) -> None:
     if word is not None and word in known:
         _print_key(known[word], resolved.values[word])
     else:
-        print(tree_text.render_tree(_section(resolved, word), history=True), end="")
+        print(render.render_tree(_section(resolved, word), history=True), end="")
 
 
 def _section(resolved: Resolved, word: str | None) -> dict[str, Setting]:
@@ -109,8 +109,8 @@ def _print_key(leaf: SettingInfo, value: Setting) -> None:
     print(f"{leaf.key} = {plain(value.value)}")
     if leaf.description:
         print(f"  {leaf.description}")
-    rows: list[tuple[str, str | None]] = [("where", tree_text.describe_origin(value.origin))]
-    rows += [("replaced", line) for line in tree_text.describe_overridden(value)]
+    rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
+    rows += [("replaced", line) for line in render.describe_overridden(value)]
     rows += [("allowed", allowed(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
     for name, text in rows:
         if text is not None:
@@ -119,7 +119,7 @@ def _print_key(leaf: SettingInfo, value: Setting) -> None:
 
 def _facts(leaf: SettingInfo, value: Setting) -> dict[str, Any]:
     return {
-        **settings_text.origins_as_json({leaf.key: value})[leaf.key],
+        **render.origins_as_json({leaf.key: value})[leaf.key],
         "description": leaf.description,
         "type": leaf.type,
         "allowed": leaf.allowed,

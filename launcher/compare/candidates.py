@@ -10,8 +10,7 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.command_line import CommandLine
-from launcher.config.entries import USER_LAYERS
-from launcher.config.resolved import CliArgs, Resolved
+from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Pipeline

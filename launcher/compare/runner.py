@@ -23,7 +23,7 @@ from launcher.compare.promises import check
 from launcher.compare.rows import Row
 from launcher.config import machine
 from launcher.config.options import BY_FLAG
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.run.signals import answered
 from launcher.run_folder import run_folder

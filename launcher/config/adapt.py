@@ -8,12 +8,11 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, plain, shown
-from launcher.config import errors, history
+from launcher.config import errors, provenance
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.entries import USER_LAYERS
-from launcher.config.leaves import setting_infos
 from launcher.config.machine import Machine
-from launcher.config.resolved import Batching, Origin, Setting
+from launcher.config.provenance import USER_LAYERS, Batching, Origin, Setting
+from launcher.config.schema import setting_infos
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Adaptation:
     def replace(self, key: str, new: Any, reason: str) -> None:
         """Lay `new` over what the program asked for, and say why."""
         old = self.values[key]
-        self.values[key] = history.overridden(old, new, Origin("machine", reason))
+        self.values[key] = provenance.overridden(old, new, Origin("machine", reason))
         self.notes.append(
             f"{key}: {plain(new)} in place of {plain(old.value)} of {old.origin.place}: {reason}"
         )
@@ -123,14 +122,14 @@ def write_batch_numbers(values: dict[str, Setting], solved: Batching) -> list[st
         (ACCUMULATION, solved.accumulation),
     ):
         if values[key].value != number:
-            values[key] = history.overridden(values[key], number, Origin("solved", reason))
+            values[key] = provenance.overridden(values[key], number, Origin("solved", reason))
     if asked not in (None, solved.micro_batch):
         notes.append(f"{MICRO}: {solved.micro_batch} in place of {asked}: {reason}")
     return notes
 
 
 def _fill(values: dict[str, Setting], key: str, new: Any, reason: str) -> None:
-    values[key] = history.overridden(values[key], new, Origin("machine", reason))
+    values[key] = provenance.overridden(values[key], new, Origin("machine", reason))
 
 
 def _check_nproc(

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
-from launcher.config.entries import USER_LAYERS
-from launcher.config.resolved import Batching, Setting
+from launcher.config.provenance import USER_LAYERS, Batching, Setting
 
 GLOBAL, MICRO, ACCUMULATION = "train.global_batch", "train.micro_batch", "train.accumulation"
 TRIO = (GLOBAL, MICRO, ACCUMULATION)

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.config.options import BY_FLAG, HELP, OPTIONS, RESUME, STAGE, Option
-from launcher.config.resolved import STAGED_MODE, CliArgs, ImpliedSetting
+from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from slurm.sbatch import option_of
 
 DEFAULT = "run"

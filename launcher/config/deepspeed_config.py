@@ -10,7 +10,7 @@ from engines.zero import config_file
 from engines.zero.config import ConfigConflict, Conflict, merge, told
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
 from launcher.config.errors import where
-from launcher.config.resolved import Resolved
+from launcher.config.provenance import Resolved
 
 _KEY = "engine.ds_config"
 

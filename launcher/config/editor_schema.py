@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from launcher.config import presets
-from launcher.config.leaves import SettingInfo, setting_infos
-from launcher.config.schema import Bounds, Measure, config_of
+from launcher.config.schema import Bounds, Measure, SettingInfo, config_of, setting_infos
 from models.catalog import FAMILIES, stages_of
 from training.settings import nested
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from launcher.base.diagnostics import Diagnostic
+from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.redaction import redact
+from launcher.config import errors, presets, settings_file
 from launcher.config import errors as refusals
-from launcher.config import items, transforms
-from launcher.config.entries import MODE_LAYERS, PROFILE_LAYER, Entry, Layer
-from launcher.config.leaves import setting_infos
-from launcher.config.resolved import Origin, Setting
-from launcher.config.schema import config_of, get, settings_class
+from launcher.config.custom_task import FOLDER
+from launcher.config.provenance import (
+    MODE_LAYERS,
+    PROFILE_LAYER,
+    CliArgs,
+    Entry,
+    Layer,
+    Origin,
+    Setting,
+    file_layer,
+    find_node,
+    typed_list,
+)
+from launcher.config.schema import SettingInfo, config_of, get, setting_infos, settings_class
+from launcher.config.settings_file import Node, Unreadable, node_value, read_settings_file
+from models.catalog import split_model_name
 from training.settings import nested
 
 
@@ -79,12 +93,12 @@ def _is_torn(first: Entry | None, entry: Entry) -> bool:
 
 
 def _changed(family: str, entry: Entry, default: Mapping[str, Setting]) -> Entry:
-    if not transforms.is_change(entry.value):
+    if not presets.is_change(entry.value):
         return entry
     sizes = tuple(config_of(family).SIZES)
     before = default[entry.key].value
-    value = transforms.apply_change(entry.value, before, sizes)
-    origin = replace(entry.origin, how=transforms.describe_change(entry.value, before, value))
+    value = presets.apply_change(entry.value, before, sizes)
+    origin = replace(entry.origin, how=presets.describe_change(entry.value, before, value))
     return Entry(entry.key, value, origin, entry.option, entry.order)
 
 
@@ -104,7 +118,7 @@ def _typed(
         for detail in error.errors(include_url=False):
             key = _key_of(detail["loc"], by_key)
             leaf, entry, beneath = setting_infos(family)[key], by_key[key], values[key]
-            fault = items.item_diagnostic(leaf, entry, detail) if leaf.items else None
+            fault = errors.item_diagnostic(leaf, entry, detail) if leaf.items else None
             fault = fault or refusals.bad_value(leaf, entry, detail["type"], beneath)
             wrong.add(key)
             diagnostics.setdefault(fault.key or key, fault)
@@ -140,3 +154,115 @@ def _plain(value: Any) -> Any:
             for key, item in value.items()
         }
     return value
+
+
+CHOICES = (
+    *("model.family", "model.size", FOLDER, "mode", "stages"),
+    *("limits.profile", "engine.name"),
+)
+"""What decides which shipped files are read, and where the person's own task is looked for."""
+COMMAND_LINE = 1000
+"""After all files, in the order of faults."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The person's settings files that could be read, each with its place in the order."""
+
+    roots: Sequence[tuple[int, Path, Node]]
+    diagnostics: Sequence[Diagnostic]
+
+
+def read_files(words: CliArgs) -> Files:
+    """The files of --config. Reads the disk."""
+    roots: list[tuple[int, Path, Node]] = []
+    diagnostics: list[Diagnostic] = []
+    for rank, path in enumerate(words.configs):
+        try:
+            roots.append((rank, path, read_settings_file(path)))
+        except SettingsError as error:
+            diagnostics += [_in_order(fault, rank) for fault in error.diagnostics]
+    return Files(roots, diagnostics)
+
+
+def chosen_entries(words: CliArgs, files: Files) -> dict[str, Entry]:
+    """What the person chose of CHOICES, the last word on each."""
+    entries = [
+        Entry(
+            key, node_value(node), Origin("config", f"{path}:{node.line}"), None, (rank, node.line)
+        )
+        for rank, path, root in files.roots
+        for key in CHOICES
+        if (node := find_node(root, key)) is not None
+    ]
+    entries += [e for e in _command_line_entries(words, {}, []) if e.key in CHOICES]
+    return {entry.key: entry for entry in entries}
+
+
+def user_layers(words: CliArgs, files: Files, family: str) -> tuple[list[Layer], list[Diagnostic]]:
+    """The person's layers, lowest first, and the words that are no settings at all."""
+    diagnostics: list[Diagnostic] = []
+    found = [
+        file_layer("config", root, str(path), family, rank) for rank, path, root in files.roots
+    ]
+    found.append(
+        Layer("command line", _command_line_entries(words, setting_infos(family), diagnostics))
+    )
+    return found, diagnostics
+
+
+def _command_line_entries(
+    words: CliArgs, known: dict[str, SettingInfo], diagnostics: list[Diagnostic]
+) -> list[Entry]:
+    """The settings on the command line; for one key the later entry counts."""
+    entries: list[Entry] = []
+
+    def add(key: str, text: str, option: str, place: str) -> None:
+        order, place = (COMMAND_LINE, len(entries)), redact(place)
+        try:
+            value = _meaning(known.get(key), text)
+        except Unreadable as error:
+            diagnostics.append(errors.unreadable(place, error, order))
+            return
+        entries.append(Entry(key, value, Origin("command line", place), option, order, text))
+
+    if words.model is not None:
+        family, size = split_model_name(words.model)
+        add("model.family", family, "--model", f"--model {words.model}")
+        if size:
+            add("model.size", size, f"--model {family}:", f"--model {words.model}")
+    if words.mode is not None:
+        typed = f"--mode {words.mode}" if words.mode_option == "--mode" else words.mode_option
+        add("mode", words.mode, "--mode", typed)
+    if words.engine is not None:
+        add("engine.name", words.engine, "--engine", f"--engine {words.engine}")
+    for key, (option, text) in words.options.items():
+        is_switch = text == "true" and key in known and known[key].type == "true or false"
+        add(key, text, option, option if is_switch else f"{option} {text}")
+    for text in words.sets:
+        key, equals, value = text.partition("=")
+        if equals and key.strip():
+            add(key.strip(), value, "--set", f"--set {text}")
+        else:
+            diagnostics.append(errors.no_assignment(text, (COMMAND_LINE, len(entries))))
+    for one in words.filled:
+        origin = Origin("command line", one.place)
+        entries.append(Entry(one.key, one.value, origin, one.option, (COMMAND_LINE, len(entries))))
+    return entries
+
+
+def _meaning(leaf: SettingInfo | None, text: str) -> object:
+    """A word of the command line: as typed where the setting is a text, else as YAML reads it.
+
+    Of a list of texts the brackets may be left out.
+    """
+    if leaf is None or leaf.type in ("text", "one of"):
+        nothing = leaf is not None and leaf.nullable and text in ("null", "~")
+        return None if nothing else text
+    if leaf.type == "list of texts" and not text.startswith("["):
+        return typed_list(text)
+    return settings_file.parse_yaml_value(text)
+
+
+def _in_order(fault: Diagnostic, rank: int) -> Diagnostic:
+    return replace(fault, order=(rank, fault.order[1] if fault.order else 0))

@@ -6,8 +6,7 @@ from typing import get_args
 
 from engines.catalog import ENGINES
 from launcher.config import presets
-from launcher.config.leaves import setting_infos
-from launcher.config.schema import config_of
+from launcher.config.schema import config_of, setting_infos
 from launcher.resume.resume_point import Part
 from models.catalog import FAMILIES, stages_of
 from training.trackers.settings import TRACKERS

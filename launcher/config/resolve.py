@@ -8,13 +8,23 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import adapt, batching, custom_task, declared_files, presets, validate
-from launcher.config import cli_args as typed
+from launcher.config import adapt, batching, custom_task, feature_checks, presets, validate
+from launcher.config import layers as typed
 from launcher.config.custom_task import FOLDER
-from launcher.config.entries import PROFILE_LAYER, RESUMED_LAYER, Entry, Layer, file_layer
 from launcher.config.layers import merge_layers
 from launcher.config.machine import Machine
-from launcher.config.resolved import Batching, CliArgs, Origin, Resolved, Setting
+from launcher.config.provenance import (
+    PROFILE_LAYER,
+    RESUMED_LAYER,
+    Batching,
+    CliArgs,
+    Entry,
+    Layer,
+    Origin,
+    Resolved,
+    Setting,
+    file_layer,
+)
 from launcher.config.schema import config_of, settings_class
 from launcher.config.selection import FIRST_RUN, Choice, choose, file_of
 from launcher.resume.resumed_settings import Base, typed_keys
@@ -61,7 +71,7 @@ def resolve(
     values, wrong = merge_layers(choice.family, [*shipped_layers, *personal])
     diagnostics = [*files.diagnostics, *diagnostics, *_told(choice, wrong)]
     _place_own(values)
-    pointed = declared_files.point_data_path(values)
+    pointed = feature_checks.point_data_path(values)
     world = adapt.decide_world(values, machine, world_size, diagnostics)
     notes = [*_first_notes(choice), *pointed]
     adapt.adapt_settings(adapt.Adaptation(values, machine, world, notes, diagnostics))

@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import cli_args as typed
-from launcher.config import custom_config, custom_task, errors, presets, transforms
+from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, shown
+from launcher.config import custom_task, errors, presets, settings_file
+from launcher.config import layers as typed
 from launcher.config.custom_task import FOLDER
-from launcher.config.entries import Entry, find_node
-from launcher.config.nodes import node_value
-from launcher.config.resolved import STAGED_MODE, CliArgs
+from launcher.config.provenance import STAGED_MODE, CliArgs, Entry, Setting, find_node, typed_list
 from launcher.config.schema import config_of
-from launcher.config.staging import declared_stages, requested_stages
+from launcher.config.settings_file import Unreadable, node_value
 from launcher.resume.resumed_settings import Base
-from models.catalog import FAMILIES, is_custom
+from models.catalog import FAMILIES, Stage, is_custom, stages_of
 
 _MAY_MOVE = ("engine.name", FOLDER)
 """Choices in which a run that goes on follows what is typed now."""
@@ -79,9 +77,9 @@ def _family(said: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
         return _one_of(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
     custom_task.add_search_folder(said[FOLDER].value if FOLDER in said else None)
     try:
-        sizes = custom_config.task_config(entry.value).SIZES
-        custom_config.task_family_file(entry.value)
-        custom_config.task_stages(entry.value)
+        sizes = custom_task.task_config(entry.value).SIZES
+        custom_task.task_family_file(entry.value)
+        custom_task.task_stages(entry.value)
     except SettingsError as error:
         found = errors.custom_task_errors(error, entry.origin)
         return FIRST_RUN[0], [replace(fault, order=entry.order) for fault in found]
@@ -109,7 +107,7 @@ def _of_own(name: str, has_sizes: bool, said: Mapping[str, Entry]) -> Iterator[D
 
 def file_of(family: str) -> presets.FamilyFile:
     """What the program, or the class of a task of one's own, says of a family. Reads the disk."""
-    return custom_config.task_family_file(family) if is_custom(family) else presets.family(family)
+    return custom_task.task_family_file(family) if is_custom(family) else presets.family(family)
 
 
 def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bool) -> str:
@@ -124,8 +122,8 @@ def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bo
     for block in blocks:
         if (node := find_node(block.settings, "model.size")) is not None:
             change = node_value(node)
-            is_change = transforms.is_change(change)
-            changed = transforms.apply_change(change, size, sizes) if is_change else change
+            is_change = presets.is_change(change)
+            changed = presets.apply_change(change, size, sizes) if is_change else change
     return changed
 
 
@@ -133,3 +131,117 @@ def _one_of(entry: Entry | None, options: Any, default: str | None) -> str | Non
     if entry is None:
         return default
     return entry.value if isinstance(entry.value, str) and entry.value in options else None
+
+
+KEY = "stages"
+
+
+def requested_stages(entry: Entry | None) -> tuple[str, ...]:
+    """The names in a setting `stages`, as far as it can be read."""
+    value = None if entry is None else entry.value
+    if isinstance(value, str):
+        try:
+            value = settings_file.parse_yaml_value(value)
+        except Unreadable:
+            return ()
+        value = typed_list(value) if isinstance(value, str) else value
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, list) else ()
+
+
+def declared_stages(family: str) -> tuple[Stage, ...]:
+    """The stages of a family, or of a task of the person's own. Raises SettingsError."""
+    return custom_task.task_stages(family) if is_custom(family) else stages_of(family)
+
+
+def select_stages(names: Sequence[str], known: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages called so, in their order; of no names those that are not optional."""
+    return tuple(one for one in known if (one.name in names if names else not one.optional))
+
+
+def check_stages(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
+    """What is wrong with mode staged, with the names in `stages`, and with where they begin."""
+    family, is_staged = values["model.family"].value, values["mode"].value == STAGED_MODE
+    names, known = values[KEY].value, declared_stages(family)
+    if not known:
+        wrong = [key for key, asks in (("mode", is_staged), (KEY, bool(names))) if asks]
+        yield from (_undeclared(values, key) for key in wrong)
+    elif names and not is_staged:
+        yield _fault(
+            values,
+            f"stages {shown(names)} counts only in mode staged, and it is {values['mode'].value}",
+            fix="--mode staged",
+        )
+    elif diagnostics := list(_misnamed(values, known)):
+        yield from diagnostics
+    elif len(names) == 1:
+        yield from _without_weights(values, select_stages(names, known)[0])
+
+
+def _undeclared(values: Mapping[str, Setting], key: str) -> Diagnostic:
+    staged = [name for name, entry in FAMILIES.items() if entry.stages]
+    value = values[key]
+    return Diagnostic(
+        f"{key} {shown(value.value)} needs stages, and {values['model.family'].value} declares "
+        "none",
+        key=key,
+        value=value.value,
+        where=errors.where(key, value.origin),
+        allowed=f"families that declare stages: {', '.join(staged)}",
+        fix="--mode resource-efficient  to lower the peak of memory in one run",
+    )
+
+
+def _misnamed(values: Mapping[str, Setting], stages: Sequence[Stage]) -> Iterator[Diagnostic]:
+    """Names that there are not; else their order, where it is not the declared one."""
+    names = values[KEY].value
+    known = [one.name for one in stages]
+    unknown = [name for name in names if name not in known]
+    for name in unknown:
+        near = nearest_match(name, known)
+        fix = near and f"--stage {near}"
+        if near and len(names) > 1:
+            mended = [near if one == name else one for one in names]
+            fix = errors.fix_line(KEY, values[KEY].origin, _line(mended))
+        yield _fault(values, f"unknown stage '{name}'", known, near, fix)
+    ordered = [name for name in known if name in names]
+    if not unknown and ordered != list(names):
+        told = "twice the same" if len(ordered) < len(names) else "not in their order"
+        near = _line(ordered)
+        fix = errors.fix_line(KEY, values[KEY].origin, near)
+        yield _fault(values, f"stages {shown(names)} are {told}", known, near, fix)
+
+
+def _without_weights(values: Mapping[str, Setting], stage: Stage) -> Iterator[Diagnostic]:
+    if stage.loads is None or values[stage.loads].value is not None:
+        return
+    whose = " or ".join(stage.of)
+    yield Diagnostic(
+        f"stage {stage.name} needs the weights of stage {whose}, and nothing says where they are",
+        key=stage.loads,
+        where=errors.where(KEY, values[KEY].origin),
+        allowed=f"--from RUN, a run of stage {whose}; or all stages, --mode staged",
+        fix="--from RUN",
+    )
+
+
+def _line(names: Sequence[str]) -> str:
+    """The names as one types them, without a blank that a shell would cut at."""
+    return f"[{','.join(names)}]"
+
+
+def _fault(
+    values: Mapping[str, Setting],
+    what: str,
+    allowed: Sequence[str] = (),
+    near: str | None = None,
+    fix: str | None = None,
+) -> Diagnostic:
+    return Diagnostic(
+        what,
+        key=KEY,
+        value=values[KEY].value,
+        where=errors.where(KEY, values[KEY].origin),
+        allowed=", ".join(allowed) or None,
+        did_you_mean=near,
+        fix=fix,
+    )

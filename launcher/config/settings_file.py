@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from json.decoder import scanstring
 from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
-from launcher.config import json_source, yaml_source
-from launcher.config.nodes import Node, Unreadable
 
 
 def read_settings_file(path: Path) -> Node:
@@ -16,9 +22,7 @@ def read_settings_file(path: Path) -> Node:
     """
     text = _text(path)
     try:
-        root = (
-            json_source.parse_json(text) if path.suffix == ".json" else yaml_source.parse_yaml(text)
-        )
+        root = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except Unreadable as broken:
         form = "JSON" if path.suffix == ".json" else "YAML"
         raise SettingsError(
@@ -73,3 +77,206 @@ def _text(path: Path) -> str:
             where=f"--config {path}",
         )
     raise SettingsError([fault])
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value of a file. `value` is a scalar, a list of nodes, or a dict of key to node."""
+
+    value: Any
+    line: int
+    """Where it begins, counted from 1; for the value of a key, the line of the key."""
+    text: str | None = None
+    """A plain word as it was typed; None for texts in quotes and for what holds other values."""
+
+
+class Unreadable(Exception):
+    """The text breaks the rules of its format; `line` and `column` count from 1."""
+
+    def __init__(self, problem: str, line: int, column: int) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.line = line
+        self.column = column
+
+
+def node_value(node: Node) -> Any:
+    """The value without its lines."""
+    if isinstance(node.value, dict):
+        return {key: node_value(child) for key, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [node_value(child) for child in node.value]
+    return node.value
+
+
+_INT = re.compile(r"^[-+]?[0-9]+$")
+_HEX = re.compile(r"^0x[0-9a-fA-F]+$")
+_OCTAL = re.compile(r"^0o[0-7]+$")
+_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_INFINITE = re.compile(r"^([-+]?)\.(inf|Inf|INF)$")
+_WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+_TEXT = "tag:yaml.org,2002:str"
+_TAGS = {_TEXT, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
+_TWO_READINGS = re.compile(r"^[-+]?0[0-9]+$")
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Leaves every plain word a text, so that YAML 1.1 decides nothing."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+def parse_yaml(text: str) -> Node:
+    """The document's root, None where it is empty. Raises Unreadable."""
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        assert mark is not None
+        problem = error.problem or error.context or "not understood"
+        raise Unreadable(problem, mark.line + 1, mark.column + 1) from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        column = len(before) - before.rfind("\n")
+        problem = "a control character is not allowed"
+        raise Unreadable(problem, before.count("\n") + 1, column) from None
+    return Node(None, 1) if root is None else _node(root, root.start_mark, ())
+
+
+def parse_yaml_value(text: str) -> Any:
+    """What `text` means as the value of a key, such as `1e-6`, `on`, `[0.9, 0.95]`.
+
+    Raises Unreadable.
+    """
+    return node_value(parse_yaml(text))
+
+
+def parse_yaml_scalar(text: str) -> Any:
+    """What one plain word means in YAML 1.2's core schema.
+
+    Raises ValueError for a number that YAML 1.1 and YAML 1.2 read differently.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if _TWO_READINGS.match(text) and text.lstrip("+-0"):
+        decimal = text[0].strip("0123456789") + text.lstrip("+-0")
+        raise ValueError(
+            f"{text} has two meanings, by its leading 0; write {decimal}, or as a text '{text}'"
+        )
+    if _INT.match(text):
+        return int(text)
+    if _HEX.match(text):
+        return int(text, 16)
+    if _OCTAL.match(text):
+        return int(text[2:], 8)
+    if _FLOAT.match(text):
+        return float(text)
+    if match := _INFINITE.match(text):
+        return float(f"{match[1]}inf")
+    return text
+
+
+def _node(node: Any, mark: Any, above: tuple[int, ...]) -> Node:
+    """Our node of a YAML node; `mark` is where it, or its key, begins."""
+    if node.tag not in _TAGS:
+        raise _at(f"the tag {node.tag} is not read here", node.start_mark)
+    if id(node) in above:
+        raise _at("an alias that holds itself", mark)
+    above = (*above, id(node))
+    if isinstance(node, yaml.MappingNode):
+        return Node(_mapping(node, above), mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        return Node([_node(item, item.start_mark, above) for item in node.value], mark.line + 1)
+    if node.style:  # quoted, or a block of text
+        return Node(node.value, mark.line + 1)
+    try:
+        return Node(parse_yaml_scalar(node.value), mark.line + 1, node.value)
+    except ValueError as error:
+        raise _at(str(error), node.start_mark) from None
+
+
+def _mapping(node: Any, above: tuple[int, ...]) -> dict[str, Node]:
+    found: dict[str, Node] = {}
+    for key, child in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _at("a key that is no word", key.start_mark)
+        if key.value in found:
+            first = found[key.value].line
+            raise _at(f"the key '{key.value}' stands twice, first in line {first}", key.start_mark)
+        found[key.value] = _node(child, key.start_mark, above)
+    return found
+
+
+def _at(problem: str, mark: Any) -> Unreadable:
+    return Unreadable(problem, mark.line + 1, mark.column + 1)
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_WORD = re.compile(r"[^ \t\n\r,\]}]+")
+
+
+def parse_json(text: str) -> Node:
+    """The document's root. Raises Unreadable."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Unreadable(error.msg.lower(), error.lineno, error.colno) from None
+    return _Walk(text).node(0)[0]
+
+
+class _Walk:
+    """Reads a text that is known to be JSON once more, for the lines."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.ends = [match.start() for match in re.finditer("\n", text)]
+
+    def node(self, at: int, key_at: int | None = None) -> tuple[Node, int]:
+        """The node at or after `at`, and where it ends."""
+        at = self.skip(at)
+        line = self.line(at if key_at is None else key_at)
+        value: Any
+        word: str | None = None
+        if self.text[at] == "{":
+            value, at = self.mapping(at + 1)
+        elif self.text[at] == "[":
+            value, at = self.sequence(at + 1)
+        elif self.text[at] == '"':
+            value, at = scanstring(self.text, at + 1)
+        else:
+            match = _WORD.match(self.text, at)
+            assert match is not None
+            word, at = match[0], match.end()
+            value = json.loads(word)
+        return Node(value, line, word), at
+
+    def mapping(self, at: int) -> tuple[dict[str, Node], int]:
+        found: dict[str, Node] = {}
+        while self.text[at := self.skip(at)] != "}":
+            key_at = self.skip(at + 1) if self.text[at] == "," else at
+            key, at = scanstring(self.text, key_at + 1)
+            if key in found:
+                column = key_at - self.text.rfind("\n", 0, key_at)
+                problem = f"the key '{key}' stands twice, first in line {found[key].line}"
+                raise Unreadable(problem, self.line(key_at), column)
+            found[key], at = self.node(self.skip(at) + 1, key_at)
+        return found, at + 1
+
+    def sequence(self, at: int) -> tuple[list[Node], int]:
+        found: list[Node] = []
+        while self.text[at := self.skip(at)] != "]":
+            item, at = self.node(at + 1 if self.text[at] == "," else at)
+            found.append(item)
+        return found, at + 1
+
+    def skip(self, at: int) -> int:
+        match = _SPACE.match(self.text, at)
+        return match.end() if match else at
+
+    def line(self, at: int) -> int:
+        return bisect_right(self.ends, at) + 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted
-from launcher.config import settings_text
+from launcher.config import render
 from launcher.continual.arrivals import Arrivals, list_files
 from launcher.continual.reporter import Reporter
 from launcher.continual.stop_conditions import Clock, Stop, StopConditions
@@ -203,9 +203,9 @@ class ContinualLoop:
             resolved = resolve_experience(self._job.resolved, spec)
             home = spec.folders[-1].data.parent
             with storage_errors(home):
-                text = settings_text.render_settings(resolved)
+                text = render.render_settings(resolved)
                 (home / run_folder.SETTINGS).write_text(text, encoding="utf-8")
-                origins = settings_text.render_origins(resolved)
+                origins = render.render_origins(resolved)
                 (home / run_folder.ORIGINS).write_text(origins, encoding="utf-8")
         resume = self._resume or (Resume(self._folder) if self._step is not None else None)
         return replace(self._job, experience=spec, resume=resume)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from launcher.base import exit_codes
-from launcher.config.continual_settings import Continual
+from launcher.config.feature_settings import Continual
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 

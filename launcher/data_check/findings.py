@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config.resolved import Resolved
+from launcher.config.custom_task import task_class
+from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
-from launcher.config.task_class import task_class
 from launcher.run import affinity
 from models.base import DataError, Picture
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from launcher.base import environment, redaction
-from launcher.config.download_settings import Download
+from launcher.config.feature_settings import Download
 from launcher.download import place, presence
 from launcher.download.errors import FetchError, refused
 from launcher.download.local import LocalSource

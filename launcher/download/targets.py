@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.base import redaction
-from launcher.config.download_settings import Download, File
+from launcher.config.feature_settings import Download, File
 from launcher.download import kinds, names
 from launcher.download.kinds import Kind
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain
-from launcher.config import errors, history, staging
+from launcher.config import errors, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.entries import USER_LAYERS
-from launcher.config.leaves import setting_infos
-from launcher.config.resolved import STAGED_MODE, Resolved, Setting
+from launcher.config.provenance import STAGED_MODE, USER_LAYERS, Resolved, Setting
+from launcher.config.schema import setting_infos
 from launcher.resume.resume_point import Part
 
 Rule = Literal["free", "never"] | Part
@@ -101,7 +100,7 @@ def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Differenc
     found = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
         value = resolved.values[key]
-        if key not in before and not history.is_set_by_user(value):
+        if key not in before and not provenance.is_set_by_user(value):
             continue
         old = before.get(key, leaf.default)
         if value.value != old:
@@ -161,7 +160,7 @@ def _first_weights(resolved: Resolved) -> set[str | None]:
     """The settings that name what stages begin with, in mode staged."""
     if resolved.values["mode"].value != STAGED_MODE:
         return set()
-    return {stage.loads for stage in staging.declared_stages(resolved.settings.model.family)}
+    return {stage.loads for stage in selection.declared_stages(resolved.settings.model.family)}
 
 
 def _refused(one: Difference, resolved: Resolved, run: str) -> Diagnostic:
@@ -193,5 +192,5 @@ def _place(key: str, values: Mapping[str, Setting]) -> str:
 
 def _typed(value: Setting) -> Any:
     """The newest origin of a value that is a person's; None: a person never set it."""
-    layers = history.all_values(value)
+    layers = provenance.all_values(value)
     return next((origin for _, origin in layers if origin.layer in USER_LAYERS), None)

@@ -10,8 +10,8 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.custom_task import FOLDER
 from launcher.config.machine import Machine
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.resolved import CliArgs, Resolved
 from launcher.config.schema import model_name
 from launcher.resume import compatibility, resumed_settings
 from launcher.resume import find as resume

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
-from launcher.config import cli_args as typed
-from launcher.config.entries import Entry, find_node
-from launcher.config.resolved import CliArgs
+from launcher.config import layers as typed
+from launcher.config.provenance import CliArgs, Entry, find_node
 from launcher.config.selection import choose
 from launcher.config.settings_file import read_settings_file
 from launcher.run_folder import run_folder

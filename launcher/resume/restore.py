@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config.resolved import Resolved
+from launcher.config.provenance import Resolved
 from launcher.resume.resume_point import Resume
 from launcher.run.job_spec import Job
 from launcher.run_folder import generations as lives

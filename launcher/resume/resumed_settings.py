@@ -12,11 +12,18 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import custom_task, errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.entries import RESUMED_LAYER, USER_LAYERS, Entry, Layer, file_layer, find_node
-from launcher.config.nodes import Node
-from launcher.config.resolved import Origin, Setting
+from launcher.config.provenance import (
+    RESUMED_LAYER,
+    USER_LAYERS,
+    Entry,
+    Layer,
+    Origin,
+    Setting,
+    file_layer,
+    find_node,
+)
 from launcher.config.schema import config_of
-from launcher.config.settings_file import read_settings_file
+from launcher.config.settings_file import Node, read_settings_file
 from launcher.run_folder import run_folder
 from models.catalog import FAMILIES, is_custom
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
-from launcher.config.nodes import node_value
-from launcher.config.settings_file import read_settings_file
+from launcher.config.settings_file import node_value, read_settings_file
 from launcher.resume.find import holds_run
 from launcher.resume.resume_point import Part
 from launcher.run_folder import run_folder

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import history
-from launcher.config.continual_settings import Continual
-from launcher.config.resolved import Origin, Resolved
+from launcher.config import provenance
+from launcher.config.feature_settings import Continual
+from launcher.config.provenance import Origin, Resolved
 from launcher.config.schema import settings_class
 from launcher.resume.resume_point import Resume
 from launcher.run_folder import experiences
@@ -87,7 +87,7 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec | None) -> Resol
     values = dict(resolved.values)
     for key, (value, origin) in changes.items():
         if values[key].value != value:
-            values[key] = history.overridden(values[key], value, origin)
+            values[key] = provenance.overridden(values[key], value, origin)
     tree = nested({key: value.value for key, value in values.items()})
     settings = settings_class(values["model.family"].value).model_validate(tree)
     return replace(resolved, settings=settings, values=values)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from launcher.config.task_class import set_up_task, task_class
-from launcher.config.unused_settings import TrackedSettings
+from launcher.config.custom_task import set_up_task, task_class
+from launcher.config.validate import TrackedSettings
 from launcher.run.experience import ExperienceSpec
 from launcher.run_folder.experiences import ExperienceFolder
 from models.base import Context, ContinualTask, DataError, Task

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.base import exit_codes
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.resume.find import AUTO, newest_step
 from launcher.run.failures import Kind
 from launcher.run_folder import claim, fence, lock, outcome, run_folder

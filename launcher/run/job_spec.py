@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import custom_task, schema
-from launcher.config.resolved import Batching, Origin, Resolved, Setting
+from launcher.config.provenance import Batching, Origin, Resolved, Setting
 from launcher.resume import resume_point
 from launcher.resume.resume_point import Resume
 from launcher.run import experience

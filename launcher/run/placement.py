@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from launcher.base.diagnostics import Diagnostic
 from launcher.config import errors
-from launcher.config.resolved import CliArgs, Resolved
+from launcher.config.provenance import CliArgs, Resolved
 from slurm.environment import InvalidEnvironment, RankEnvironment
 
 T = TypeVar("T")

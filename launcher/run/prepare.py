@@ -12,9 +12,9 @@ from pathlib import Path
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import continual_checks, deepspeed_config, machine
+from launcher.config import deepspeed_config, feature_checks, machine
 from launcher.config.machine import Machine
-from launcher.config.resolved import CliArgs, Resolved
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import model_name
 from launcher.download import before_training
 from launcher.download.errors import FetchError
@@ -120,7 +120,7 @@ def prepare_at(
         diagnostics += _wrong_out(out, words, decision)
     if place is not None and decision is not None:
         diagnostics += placement.wrong_restarts(decision.resolved, place)
-        diagnostics += continual_checks.check_launcher(place.source, decision.resolved.values)
+        diagnostics += feature_checks.check_launcher(place.source, decision.resolved.values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings = decision.resolved, decision.resolved.settings
@@ -141,7 +141,7 @@ def prepare_at(
         more_comes and decision.nothing_left is not None,
         generation=generation,
     )
-    if inside := list(continual_checks.check_run_folder(ready.folder, resolved.values)):
+    if inside := list(feature_checks.check_run_folder(ready.folder, resolved.values)):
         raise SettingsError(inside)
     return ready
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from launcher.config.resolved import Resolved
+from launcher.config.provenance import Resolved
 
 _OWN = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")
 """What a machine may have for itself: how many ranks, cores and how much memory."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.config import batching
-from launcher.config.resolved import Batching, Resolved
+from launcher.config.provenance import Batching, Resolved
 from launcher.resume import find
 from launcher.resume.resume_point import Resume
 from launcher.run import supervisor

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, as_json, counted
-from launcher.config import tree_text
-from launcher.config.resolved import Resolved
+from launcher.config import render
+from launcher.config.provenance import Resolved
 from launcher.config.schema import config_of, model_name
 from launcher.download.targets import Target, targets
 from launcher.resume import resume_point
@@ -67,7 +67,7 @@ def text(plan: Plan) -> str:
         for key, value in plan.resolved.values.items()
         if value.replaced and value.value != value.replaced[-1][0]
     }
-    settings = tree_text.render_tree(changed, history=False)
+    settings = render.render_tree(changed, history=False)
     title = f"settings that differ from the built-in ones; all of them: {PROGRAM} explain"
     return "\n".join([*_head(plan), "", title, settings])
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import settings_text
-from launcher.config.resolved import Resolved
+from launcher.config import render
+from launcher.config.provenance import Resolved
 from training.storage import Storage, storage_errors
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def make(
     """
 
     def write(folder: Path) -> None:
-        write_new(folder / SETTINGS, settings_text.render_settings(resolved))
-        write_new(folder / ORIGINS, settings_text.render_origins(resolved))
+        write_new(folder / SETTINGS, render.render_settings(resolved))
+        write_new(folder / ORIGINS, render.render_origins(resolved))
         fill(folder)
         (folder / LOG).touch()
 
@@ -173,8 +173,8 @@ def renew(folder: Path, resolved: Resolved, door: Path | None = None) -> None:
     replaced at once. Raises StorageError.
     """
     for name, text in (
-        (SETTINGS, settings_text.render_settings(resolved)),
-        (ORIGINS, settings_text.render_origins(resolved)),
+        (SETTINGS, render.render_settings(resolved)),
+        (ORIGINS, render.render_origins(resolved)),
     ):
         with storage_errors(folder / name):
             Storage(folder, door).atomic_write(name, text.encode())

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import cli_args as arguments
-from launcher.config import staging
-from launcher.config.entries import find_node
-from launcher.config.nodes import node_value
+from launcher.config import layers as arguments
 from launcher.config.options import FROM, STAGE
-from launcher.config.resolved import STAGED_MODE, CliArgs, ImpliedSetting, Resolved
-from launcher.config.selection import choose
-from launcher.config.settings_file import read_settings_file
+from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting, Resolved, find_node
+from launcher.config.selection import KEY as STAGES_KEY
+from launcher.config.selection import choose, declared_stages
+from launcher.config.settings_file import node_value, read_settings_file
 from launcher.config.validate import why_ineffective
 from launcher.resume import find as resume
 from launcher.resume.resume_point import Resume
@@ -135,8 +133,8 @@ def _args_of(
     stage: Stage, number: int, args: CliArgs, entries: Sequence[PipelineStage], count: int
 ) -> CliArgs:
     """The arguments of one stage of a new pipeline."""
-    sets = [text for text in args.sets if text.partition("=")[0].strip() != staging.KEY]
-    turn = ImpliedSetting(staging.KEY, [stage.name], STAGE.flag, f"stage {number} of {count}")
+    sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES_KEY]
+    turn = ImpliedSetting(STAGES_KEY, [stage.name], STAGE.flag, f"stage {number} of {count}")
     given = args.filled if number == 1 else ()
     return replace(args, sets=sets, filled=[*given, turn, *_weights(stage, entries)])
 
@@ -268,7 +266,7 @@ def stages(pipeline: Record) -> dict[str, Stage]:
     """The stages that the family of a pipeline declares, by name. Reads the disk."""
     try:
         family = find_node(read_settings_file(_first(pipeline)), "model.family")
-        declared = staging.declared_stages(family.value) if family is not None else ()
+        declared = declared_stages(family.value) if family is not None else ()
     except SettingsError:  # such as a custom task that was moved; preparing its run reports that
         return {}
     return {one.name: one for one in declared}

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import cli_args as arguments
-from launcher.config import staging
+from launcher.config import layers as arguments
+from launcher.config import selection
 from launcher.config.options import FROM
-from launcher.config.resolved import STAGED_MODE, CliArgs, ImpliedSetting
+from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from launcher.config.selection import choose
 from launcher.resume.find import AUTO, holds_run
 from launcher.stages import record
@@ -27,7 +27,7 @@ def stages(args: CliArgs) -> tuple[Stage, ...]:
     choice = choose(args, arguments.read_files(args))
     if choice.mode != STAGED_MODE or choice.diagnostics:
         return ()
-    found = staging.select_stages(choice.stages, staging.declared_stages(choice.family))
+    found = selection.select_stages(choice.stages, selection.declared_stages(choice.family))
     is_legal = not choice.stages or [one.name for one in found] == list(choice.stages)
     return found if is_legal and len(found) > 1 else ()
 
@@ -40,7 +40,7 @@ def with_weights(args: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
     if args.weights is None:
         return args, []
     choice = choose(args, arguments.read_files(args))
-    found = {one.name: one for one in staging.declared_stages(choice.family)}.get(
+    found = {one.name: one for one in selection.declared_stages(choice.family)}.get(
         choice.stage or ""
     )
     return from_of(args, found)

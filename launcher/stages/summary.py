@@ -10,9 +10,9 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM
-from launcher.config import history, staging
+from launcher.config import provenance, selection
 from launcher.config.options import FROM, STAGE
-from launcher.config.resolved import STAGED_MODE, Resolved
+from launcher.config.provenance import STAGED_MODE, Resolved
 from launcher.config.schema import model_name
 from launcher.run import start_plan
 from launcher.run_folder import run_folder
@@ -75,13 +75,13 @@ def next_stage(resolved: Resolved, folder: Path) -> str | None:
     if settings.mode != STAGED_MODE or len(settings.stages) != 1:
         return None
     [name] = settings.stages
-    declared = staging.declared_stages(settings.model.family)
+    declared = selection.declared_stages(settings.model.family)
     following = [one.name for one in declared if name in one.of and not one.optional]
     if not following:
         return None
     args = f"--model {model_name(settings.model)} --mode {STAGED_MODE}"
     data = resolved.values.get("data.path")
-    if data is not None and history.is_set_by_user(data):
+    if data is not None and provenance.is_set_by_user(data):
         args += f" --data {shlex.quote(data.value)}"
     arguments = f"{args} {STAGE.flag} {following[0]} {FROM.flag} {shlex.quote(str(folder))}"
     return f"run folder {folder}; next stage, here or elsewhere: {PROGRAM} {arguments}"

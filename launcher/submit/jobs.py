@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.resolved import STAGED_MODE, CliArgs
+from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.resume import find
 from launcher.run import prepare as start
 from launcher.run.prepare import Start

@@ -11,7 +11,7 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.options import BY_FLAG, STAGE
-from launcher.config.resolved import STAGED_MODE
+from launcher.config.provenance import STAGED_MODE
 from launcher.submit import options
 from launcher.submit.options import run_arguments
 

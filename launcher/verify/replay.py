@@ -19,8 +19,8 @@ from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.resolved import CliArgs, Resolved
 from launcher.resume.resume_point import Resume
 from launcher.run import affinity, experience, supervisor
 from launcher.run.failures import Report

@@ -12,7 +12,7 @@ from launcher.run_folder import run_folder
 from training.checkpoint import manifest, retention
 
 if TYPE_CHECKING:
-    from launcher.config.resolved import Resolved
+    from launcher.config.provenance import Resolved
     from launcher.verify.interval import Stretch
     from training.checkpoint import compare
     from training.checkpoint.compare import Tolerance

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from launcher.config import yaml_source
-from launcher.config.leaves import setting_infos
+from launcher.config import settings_file
+from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
 from tests.ds_configs.tables import FOLDER, cells, rows
 from tests.launcher.given import LAPTOP, ONE_GPU, resolved
@@ -74,14 +74,14 @@ def test_each_value_is_what_the_mode_makes_of_the_default(runs, family, mode, ke
     elif key == "memory.attention" and runs[family, mode][1]["precision"].value == "fp32":
         assert found == "auto"  # flash takes 16 bits
     else:
-        assert found == yaml_source.parse_yaml_value(written)
+        assert found == settings_file.parse_yaml_value(written)
 
 
 @pytest.mark.parametrize(("family", "mode", "key"), sorted(OTHERWISE))
 def test_an_exception_is_one(runs, family, mode, key):
     [written] = [w for m, k, w in cells(GENERAL) if (m, k) == (mode, key)]
     default, found = (values[key].value for values in runs[family, mode])
-    general = yaml_source.parse_yaml_value(written)
+    general = settings_file.parse_yaml_value(written)
     if written.startswith("× "):
         # Whole products: a batch that is scaled by 0.25 and rounded would not keep the product.
         factor = float(written.removeprefix("× "))

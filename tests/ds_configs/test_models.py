@@ -2,17 +2,16 @@
 
 import pytest
 
-from launcher.config import presets, yaml_source
-from launcher.config.entries import flatten
-from launcher.config.leaves import sections, setting_infos
-from launcher.config.schema import config_of
+from launcher.config import presets, settings_file
+from launcher.config.provenance import flatten
+from launcher.config.schema import config_of, sections, setting_infos
 from models.catalog import FAMILIES, stages_of
 from tests.ds_configs.tables import FOLDER, cells
 from tests.launcher.given import SERVER, resolved
 
 TABLES = {
     family: [
-        (mode, key, yaml_source.parse_yaml_value(written))
+        (mode, key, settings_file.parse_yaml_value(written))
         for mode, key, written in cells((FOLDER / f"{family}_table.md").read_text())
     ]
     for family in FAMILIES

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config import presets, transforms
-from launcher.config.entries import flatten
-from launcher.config.leaves import sections, setting_infos
-from launcher.config.nodes import node_value
-from launcher.config.schema import config_of
+from launcher.config import presets
+from launcher.config.provenance import flatten
+from launcher.config.schema import config_of, sections, setting_infos
+from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
@@ -63,7 +62,7 @@ def test_each_of_its_keys_exists_in_some_family(mode):
 def test_each_change_is_one_that_we_know(mode):
     for key, node in keys_of(mode).items():
         value = node_value(node)
-        assert key == "promise" or not isinstance(value, dict) or transforms.is_change(value)
+        assert key == "promise" or not isinstance(value, dict) or presets.is_change(value)
 
 
 @pytest.mark.parametrize("mode", sorted(EIGHT - {"default"}))

@@ -8,11 +8,9 @@ from typing import get_args
 import pytest
 
 from launcher.config import presets
-from launcher.config.entries import flatten
-from launcher.config.leaves import sections
-from launcher.config.nodes import node_value
-from launcher.config.schema import config_of
-from launcher.config.settings_file import read_settings_file
+from launcher.config.provenance import flatten
+from launcher.config.schema import config_of, sections
+from launcher.config.settings_file import node_value, read_settings_file
 from models.catalog import FAMILIES
 from tests.ds_configs.test_schemas import diagnostics
 from tests.launcher.given import LAPTOP, SERVER, resolved

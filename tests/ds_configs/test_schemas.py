@@ -5,9 +5,8 @@ import json
 import pytest
 
 from launcher.config import editor_schema, presets
-from launcher.config.leaves import setting_infos
-from launcher.config.nodes import node_value
-from launcher.config.settings_file import read_settings_file
+from launcher.config.schema import setting_infos
+from launcher.config.settings_file import node_value, read_settings_file
 from models.catalog import FAMILIES
 
 FILES = editor_schema.files()

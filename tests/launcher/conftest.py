@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.config import schema
-from launcher.config.resolved import Batching, Origin, Resolved, Setting
+from launcher.config.provenance import Batching, Origin, Resolved, Setting
 from training.settings import nested
 
 BUILT_IN = Origin("built-in", "built-in")

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.config.machine import Machine
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.resolved import CliArgs, Resolved
 
 LAPTOP = Machine(cores=2, ram_bytes=8 * 2**30, gpus=0, device="cpu", cpu_bf16=False, compiler=True)
 NEW_CPU = Machine(cores=8, ram_bytes=32 * 2**30, gpus=0, device="cpu", cpu_bf16=True, compiler=True)

@@ -7,7 +7,7 @@ import os
 import zlib
 from pathlib import Path
 
-from launcher.config.resolved import Resolved
+from launcher.config.provenance import Resolved
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, tensor_file
 from training.checkpoint.manifest import File, Manifest

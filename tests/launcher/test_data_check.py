@@ -7,7 +7,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.commands import data
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.data_check.formats import Recognised
 from models.language.formats import FORMATS
 from tests.launcher.own_tasks import HEAD, write

@@ -46,7 +46,7 @@ def test_a_key_is_told_with_its_sentence_range_and_unit(explain):
     assert told.splitlines()[:3] == [
         "limits.check_every_s = 5",
         "  Seconds between two readings.",
-        "  where           --set limits.check_every_s=5",
+        "  where      --set limits.check_every_s=5",
     ]
     assert "above 0" in told
     assert "  unit       seconds" in told
@@ -86,7 +86,7 @@ def test_a_whole_command_can_be_asked_about(explain):
 def test_unknown_words_and_settings_are_told_together(capsys):
     assert main(["explain", "--fsat", "--lr", "quick"]) == 2
     told = capsys.readouterr().err
-    assert "option '--fsat' is not known" in told
+    assert "unknown option '--fsat'" in told
     assert "optim.lr 'quick' is text" in told
 
 

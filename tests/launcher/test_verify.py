@@ -13,7 +13,7 @@ import torch
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.resume import saved_run
 from launcher.verify.interval import Stretch, choose
 from launcher.verify.replay import resolved_as

@@ -12,7 +12,7 @@ from launcher.cli.parser import read
 from launcher.compare import runner
 from launcher.compare.candidates import Candidate, Comparison, Limits
 from launcher.compare.runner import CandidateRuns
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
 from tests.launcher.given import resolved
 

@@ -4,9 +4,8 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.batching import largest_divisor, nearest_multiple, solve_batching
-from launcher.config.entries import Entry, Layer
 from launcher.config.layers import merge_layers
-from launcher.config.resolved import Batching, Origin
+from launcher.config.provenance import Batching, Entry, Layer, Origin
 from tests.launcher.given import resolved
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config import continual_checks
+from launcher.config import feature_checks
 from tests.launcher.given import resolved
 
 ON = "continual.enabled=true"
@@ -58,14 +58,14 @@ def test_settings_without_continual_learning_warn():
 
 
 def test_torchrun_is_refused(messages):
-    (error,) = continual_checks.check_launcher("torchrun", resolved(ON, data="texts").values)
+    (error,) = feature_checks.check_launcher("torchrun", resolved(ON, data="texts").values)
     assert "cannot run under torchrun" in error.message
-    assert not list(continual_checks.check_launcher("torchrun", resolved(data="texts").values))
+    assert not list(feature_checks.check_launcher("torchrun", resolved(data="texts").values))
 
 
 def test_a_run_folder_inside_the_watched_folder_is_refused(messages):
     values = resolved(ON, data="texts").values
     assert [
-        error.key for error in continual_checks.check_run_folder(Path("texts/runs/x"), values)
+        error.key for error in feature_checks.check_run_folder(Path("texts/runs/x"), values)
     ] == ["data.path"]
-    assert not list(continual_checks.check_run_folder(Path("runs/x"), values))
+    assert not list(feature_checks.check_run_folder(Path("runs/x"), values))

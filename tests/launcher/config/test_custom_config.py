@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config import custom_task, editor_schema, presets, settings_text
-from launcher.config.leaves import setting_infos
-from launcher.config.resolved import CliArgs
-from launcher.config.unused_settings import TrackedSettings, unused_diagnostics
+from launcher.config import custom_task, editor_schema, presets, render
+from launcher.config.provenance import CliArgs
+from launcher.config.schema import setting_infos
+from launcher.config.validate import TrackedSettings, unused_diagnostics
 from launcher.resume import find as resume
 from launcher.resume.decide import decide
 from tests.launcher.given import LAPTOP, SERVER, resolved
@@ -69,7 +69,7 @@ def test_defaults_of_the_class_lie_above_those_of_all_tasks_with_their_line(line
 def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     run = resolved("model.width=9", model=line)
     assert run.settings.model.width == 9
-    assert "  width: 9\n" in settings_text.render_settings(run)
+    assert "  width: 9\n" in render.render_settings(run)
     assert wrong(line, "model.width=wide").startswith(
         "error: model.width 'wide' is text, not a whole number\n  where         --set model.width=wide\n"
     )
@@ -84,7 +84,7 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
 
 def test_settings_of_a_run_fed_back_give_the_same_settings(sized, here):
     run = resolved("model.width=9", model=f"{sized}:large")
-    text = settings_text.render_settings(run)
+    text = render.render_settings(run)
     (here / "again.yaml").write_text(text)
     again = resolved(model=None, configs=[here / "again.yaml"])
     assert again.settings == run.settings

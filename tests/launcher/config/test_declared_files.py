@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError, as_json, render
-from launcher.config import settings_text
+from launcher.config import render as settings_text
 from tests.launcher.given import resolved
 from tests.launcher.own_tasks import HEAD, write
 

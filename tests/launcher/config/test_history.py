@@ -1,7 +1,7 @@
 """Who decided a value, and what it was before."""
 
-from launcher.config import history
-from launcher.config.resolved import Origin, Setting
+from launcher.config import provenance
+from launcher.config.provenance import Origin, Setting
 from tests.launcher.given import resolved
 
 
@@ -13,25 +13,25 @@ def value(*pairs):
 
 def test_saying_again_what_is_so_decides_nothing():
     told = value((2, "config"), (2, "family"), (1, "built-in"))
-    assert history.first_origin(told).layer == "family"
-    assert not history.is_set_by_user(told)
+    assert provenance.first_origin(told).layer == "family"
+    assert not provenance.is_set_by_user(told)
 
 
 def test_a_person_who_changes_a_value_decides_it():
-    assert history.is_set_by_user(value((3, "command line"), (3, "config"), (2, "family")))
+    assert provenance.is_set_by_user(value((3, "command line"), (3, "config"), (2, "family")))
 
 
 def test_setting_a_value_back_is_a_decision_too():
     told = value((1, "config"), (2, "mode"), (1, "built-in"))
-    assert history.first_origin(told).layer == "config"
+    assert provenance.first_origin(told).layer == "config"
 
 
 def test_the_default_is_the_value_without_mode_engine_machine_and_person():
     told = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
-    assert history.mode_default_value(told) == 1e-4
-    assert history.shipped_value(told) == 5e-5
+    assert provenance.mode_default_value(told) == 1e-4
+    assert provenance.shipped_value(told) == 5e-5
 
 
 def test_a_value_laid_over_another_remembers_it():
-    told = history.overridden(value((2, "mode"), (1, "built-in")), 3, Origin("machine", "why"))
-    assert [pair[0] for pair in history.all_values(told)] == [3, 2, 1]
+    told = provenance.overridden(value((2, "mode"), (1, "built-in")), 3, Origin("machine", "why"))
+    assert [pair[0] for pair in provenance.all_values(told)] == [3, 2, 1]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from launcher.config import json_source
-from launcher.config.nodes import Unreadable, node_value
+from launcher.config import settings_file
+from launcher.config.settings_file import Unreadable, node_value
 
 TEXT = """{
 \t"train": {"epochs": 3, "max_steps": null},
@@ -17,11 +17,11 @@ TEXT = """{
 
 
 def test_values_are_those_of_the_standard_library():
-    assert node_value(json_source.parse_json(TEXT)) == json.loads(TEXT)
+    assert node_value(settings_file.parse_json(TEXT)) == json.loads(TEXT)
 
 
 def test_each_key_has_its_line():
-    root = json_source.parse_json(TEXT)
+    root = settings_file.parse_json(TEXT)
     assert root.value["train"].line == 2
     optim = root.value["optim"]
     assert (optim.line, optim.value["betas"].line, optim.value["lr"].line) == (3, 4, 5)
@@ -40,6 +40,6 @@ def test_each_key_has_its_line():
 )
 def test_what_breaks_the_rules_is_told_with_line_and_column(text, problem, place):
     with pytest.raises(Unreadable) as raised:
-        json_source.parse_json(text)
+        settings_file.parse_json(text)
     assert raised.value.problem == problem
     assert (raised.value.line, raised.value.column) == place

@@ -2,11 +2,9 @@
 
 import pytest
 
-from launcher.config.entries import Entry, Layer, file_layer, find_node, flatten
 from launcher.config.layers import merge_layers
-from launcher.config.nodes import node_value
-from launcher.config.resolved import Origin
-from launcher.config.yaml_source import parse_yaml
+from launcher.config.provenance import Entry, Layer, Origin, file_layer, find_node, flatten
+from launcher.config.settings_file import node_value, parse_yaml
 
 
 def layer(name, **values):

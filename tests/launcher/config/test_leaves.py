@@ -4,8 +4,7 @@ import pytest
 
 from engines.catalog import ENGINES
 from launcher.config.errors import allowed
-from launcher.config.leaves import sections, setting_infos
-from launcher.config.schema import config_of, get, settings_class
+from launcher.config.schema import config_of, get, sections, setting_infos, settings_class
 from models.catalog import FAMILIES
 
 LEAVES = setting_infos("language")

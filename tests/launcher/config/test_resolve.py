@@ -5,9 +5,8 @@ import itertools
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.entries import Entry, Layer
+from launcher.config.provenance import CliArgs, Entry, Layer, Origin
 from launcher.config.resolve import PRECEDENCE, in_precedence, resolve
-from launcher.config.resolved import CliArgs, Origin
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
 

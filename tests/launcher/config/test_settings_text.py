@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from launcher.config import presets, yaml_source
+from launcher.config import presets, settings_file
+from launcher.config.render import render_origins, render_scalar, render_settings
 from launcher.config.settings_file import read_settings_file
-from launcher.config.settings_text import render_origins, render_scalar, render_settings
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 MODES = [mode for mode in presets.modes() if mode != "staged"]
@@ -52,8 +52,8 @@ def test_every_setting_but_accumulation_stands_in_it(tmp_path):
      1e-4, 3e-05, 0.1, 1.0, 3, -2, None, True, [0.9, "x, y"], {"at_most": 0.5}],
 )  # fmt: skip
 def test_each_value_reads_back_as_itself(value):
-    assert yaml_source.parse_yaml_value(f"{{k: {render_scalar(value)}}}") == {"k": value}
-    assert yaml_source.parse_yaml_value(f"k: {render_scalar(value)}") == {"k": value}
+    assert settings_file.parse_yaml_value(f"{{k: {render_scalar(value)}}}") == {"k": value}
+    assert settings_file.parse_yaml_value(f"k: {render_scalar(value)}") == {"k": value}
 
 
 def test_origins_are_objects_of_value_origin_and_what_was_replaced():

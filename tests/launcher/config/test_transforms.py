@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.config import transforms
+from launcher.config import presets
 
 SIZES = ("tiny", "small", "lite", "full")
 
@@ -34,16 +34,16 @@ SIZES = ("tiny", "small", "lite", "full")
     ],
 )
 def test_a_change_gives_its_value(change, default, value):
-    assert transforms.apply_change(change, default, SIZES) == value
+    assert presets.apply_change(change, default, SIZES) == value
 
 
 def test_whole_numbers_stay_whole():
-    assert type(transforms.apply_change({"scale": 0.3}, 10, SIZES)) is int
+    assert type(presets.apply_change({"scale": 0.3}, 10, SIZES)) is int
 
 
 @pytest.mark.parametrize("value", [{}, {"scale": 1, "other": 2}, "scale", 3, None])
 def test_other_values_are_no_change(value):
-    assert not transforms.is_change(value)
+    assert not presets.is_change(value)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,6 @@ def test_other_values_are_no_change(value):
     ],
 )
 def test_a_change_tells_a_person_what_it_did(change, default, how, shown):
-    value = transforms.apply_change(change, default, SIZES)
-    assert transforms.describe_change(change, default, value) == how
-    assert transforms.change_text(change) == shown
+    value = presets.apply_change(change, default, SIZES)
+    assert presets.describe_change(change, default, value) == how
+    assert presets.change_text(change) == shown

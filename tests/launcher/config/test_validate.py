@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Origin, Setting
+from launcher.config.provenance import Origin, Setting
 from launcher.config.validate import check_settings, check_train_plan
 from tests.launcher.given import resolved
 

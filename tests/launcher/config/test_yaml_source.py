@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.config import yaml_source
-from launcher.config.nodes import Unreadable, node_value
+from launcher.config import settings_file
+from launcher.config.settings_file import Unreadable, node_value
 
 
 @pytest.mark.parametrize(
@@ -39,18 +39,18 @@ from launcher.config.nodes import Unreadable, node_value
     ],
 )
 def test_words_mean_what_yaml_1_2_says(text, value):
-    read = yaml_source.parse_yaml_value(text)
+    read = settings_file.parse_yaml_value(text)
     assert read == value
     assert type(read) is type(value)
 
 
 def test_infinity_and_nan_are_numbers():
-    assert yaml_source.parse_yaml_value("-.inf") == float("-inf")
-    assert yaml_source.parse_yaml_value(".nan") != yaml_source.parse_yaml_value(".nan")
+    assert settings_file.parse_yaml_value("-.inf") == float("-inf")
+    assert settings_file.parse_yaml_value(".nan") != settings_file.parse_yaml_value(".nan")
 
 
 def test_each_key_has_its_line_and_each_item_its_own():
-    root = yaml_source.parse_yaml(
+    root = settings_file.parse_yaml(
         "# first\noptim:\n  lr: 1e-3\n\n  betas:\n    - 0.9\n    - 0.95\n"
     )
     optim = root.value["optim"]
@@ -61,7 +61,7 @@ def test_each_key_has_its_line_and_each_item_its_own():
 
 
 def test_an_alias_stands_for_what_it_names():
-    root = yaml_source.parse_yaml("train: &t {epochs: 3}\nother: *t\n")
+    root = settings_file.parse_yaml("train: &t {epochs: 3}\nother: *t\n")
     assert node_value(root) == {"train": {"epochs": 3}, "other": {"epochs": 3}}
 
 
@@ -87,11 +87,11 @@ def test_an_alias_stands_for_what_it_names():
 )
 def test_what_breaks_the_rules_is_told_with_line_and_column(text, problem, place):
     with pytest.raises(Unreadable) as raised:
-        yaml_source.parse_yaml(text)
+        settings_file.parse_yaml(text)
     assert (raised.value.line, raised.value.column) == place
     assert problem is None or raised.value.problem == problem
 
 
 def test_no_tag_makes_an_object():
     with pytest.raises(Unreadable, match="is not read here"):
-        yaml_source.parse_yaml("a: !!python/object/apply:os.getcwd []")
+        settings_file.parse_yaml("a: !!python/object/apply:os.getcwd []")

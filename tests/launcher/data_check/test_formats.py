@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.base.diagnostics import SettingsError, render
-from launcher.config.leaves import setting_infos
+from launcher.config.schema import setting_infos
 from launcher.data_check import formats
 from launcher.data_check.formats import Recognised, recognise, several
 from models.catalog import FAMILIES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.config.download_settings import Download
+from launcher.config.feature_settings import Download
 from launcher.download.fetch import fetch
 from tests.launcher.download.server import serving
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.download import before_training
 from launcher.run import prepare as start
 from launcher.run import start_plan

@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.config import custom_task
-from launcher.config.leaves import setting_infos
+from launcher.config.schema import setting_infos
 from launcher.resume import compatibility
 from launcher.resume.compatibility import PARTS, RULES, rule_of
 from models.catalog import FAMILIES

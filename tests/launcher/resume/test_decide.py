@@ -7,7 +7,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.resume.decide import decide
 from launcher.resume.resume_point import Resume
 from tests.launcher.given import LAPTOP, SHORT, resolved
@@ -214,7 +214,7 @@ def test_explain_shows_the_line_of_the_run_that_goes_on(capsys):
     assert main(["explain", "optim.lr", "--resume", "runs/x"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "optim.lr = 3e-4"
-    assert lines[2].startswith("  where           runs/x/settings.yaml:")
+    assert lines[2].startswith("  where      runs/x/settings.yaml:")
     assert main(["explain", "optim.lr", "--resume", "runs/x", "--lr", "1e-4"]) == 2
     assert "error: optim.lr 1e-4 is not 3e-4" in capsys.readouterr().err
 

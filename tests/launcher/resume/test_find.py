@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.resume import find as resume
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended, saved, trained

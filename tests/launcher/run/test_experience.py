@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import Origin
+from launcher.config.provenance import Origin
 from launcher.resume.resume_point import Resume
 from launcher.run import experience
 from launcher.run.experience import ExperienceSpec, resolve_experience

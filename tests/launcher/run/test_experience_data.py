@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from launcher.config.task_class import set_up_task, task_class
-from launcher.config.unused_settings import TrackedSettings
+from launcher.config.custom_task import set_up_task, task_class
+from launcher.config.validate import TrackedSettings
 from launcher.continual.loop import make_folder
 from launcher.run.experience import ExperienceSpec, resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience

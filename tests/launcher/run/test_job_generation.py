@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.run.job_generation import Life
 from launcher.run_folder import claim
 from launcher.run_folder import generations as lives

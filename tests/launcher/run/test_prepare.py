@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.resume.resume_point import Resume
 from launcher.run import prepare as start
 from launcher.run.failures import Report

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.config.resolved import Origin, Setting
+from launcher.config.provenance import Origin, Setting
 from launcher.run import job_spec
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import CliArgs, ImpliedSetting
+from launcher.config.provenance import CliArgs, ImpliedSetting
 from launcher.stages import pipeline
 from tests.launcher.stages.halves import halves
 

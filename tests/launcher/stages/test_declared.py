@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.leaves import setting_infos
+from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
 from tests.launcher.given import resolved
 from tests.launcher.own_tasks import write

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import launcher
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.stages import execute
 from launcher.stages import pipeline as chain_of
 from tests.launcher.stages.halves import halves

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from launcher.base.diagnostics import plain
-from launcher.config import yaml_source
+from launcher.config import settings_file
 from launcher.config.batching import ACCUMULATION
-from launcher.config.resolved import Origin, Resolved, Setting
+from launcher.config.provenance import Origin, Resolved, Setting
 from training.settings import nested
 
 _BARE = re.compile(r"[A-Za-z0-9_./](?:[A-Za-z0-9_./%+ -]|:(?! |$))*(?<! )")
@@ -61,7 +61,7 @@ def render_scalar(value: Any) -> str:
 
 def _reads_back(text: str) -> bool:
     try:
-        return yaml_source.parse_yaml_scalar(text) == text
+        return settings_file.parse_yaml_scalar(text) == text
     except ValueError:
         return False
 
@@ -78,3 +78,51 @@ def _lines(tree: Mapping[str, Any], indent: str) -> Iterator[str]:
             yield from _lines(value, f"{indent}  ")
         else:
             yield f"{indent}{name}: {render_scalar(value)}"
+
+
+_NAME = 27
+_VALUE = 20
+
+
+def render_tree(values: Mapping[str, Setting], history: bool) -> str:
+    """The settings by section; with `history` each value that a layer replaced, newest first."""
+    lines: list[str] = []
+    section: Sequence[str] = ()
+    for key, value in sorted(values.items(), key=lambda item: "." in item[0]):
+        *above, name = key.split(".")
+        if above != section:
+            lines += _opened(section, above)
+            section = above
+        lines += _tree_lines("  " * len(above), name, value, history)
+    return "\n".join(lines) + "\n"
+
+
+def describe_overridden(value: Setting) -> list[str]:
+    """What a value replaced, a line each, newest first."""
+    return [f"{plain(old)} of {describe_origin(origin)}" for old, origin in value.replaced]
+
+
+def describe_origin(origin: Origin) -> str:
+    """Where a value was written, by which layer where the place does not say it, and from what."""
+    how = f": {origin.how}" if origin.how else ""
+    if origin.layer in (origin.place, "config", "command line"):
+        return origin.place + how
+    return f"{origin.place} ({origin.layer}){how}"
+
+
+def _opened(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
+    common = 0
+    while common < min(len(before), len(now)) and before[common] == now[common]:
+        common += 1
+    for depth in range(common, len(now)):
+        if not depth:
+            yield ""
+        yield "  " * depth + now[depth]
+
+
+def _tree_lines(indent: str, name: str, value: Setting, history: bool) -> Iterator[str]:
+    left = f"{indent}{name}"
+    yield f"{left:<{_NAME}} {plain(value.value):<{_VALUE}} {describe_origin(value.origin)}"
+    if history:
+        for line in describe_overridden(value):
+            yield f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}"

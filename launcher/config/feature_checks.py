@@ -1,0 +1,185 @@
+"""Checks of continual learning that need no data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from launcher.base.diagnostics import Diagnostic, shown
+from launcher.config import errors, provenance
+from launcher.config.feature_settings import LEGAL, Download
+from launcher.config.provenance import USER_LAYERS, Origin, Setting
+from launcher.download.targets import Target, data_path, targets
+
+_ENABLED = "continual.enabled"
+_PATH = "data.path"
+
+
+def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
+    """Settings that contradict `continual.enabled`."""
+    if not values[_ENABLED].value:
+        return
+    path = values[_PATH].value if _PATH in values else None
+    if not isinstance(path, str) or not Path(path).expanduser().is_dir():
+        is_file = isinstance(path, str) and Path(path).expanduser().is_file()
+        yield _contradiction(
+            values,
+            _PATH,
+            "is not a folder: new files cannot arrive there",
+            "a folder; training starts with its files",
+            f"--data {Path(str(path)).parent}" if is_file else "--data FOLDER",
+        )
+    if not values["save.last"].value:
+        yield _contradiction(
+            values,
+            "save.last",
+            "saves no checkpoint that the next experience can start from",
+            "true",
+            errors.fix_line("save.last", values["save.last"].origin, "true"),
+        )
+    control = values.get("data.control")
+    if control is not None and control.value != "real":
+        why = "is a control run, which ends with its result"
+        yield _contradiction(values, "data.control", why, "real")
+    if values["mode"].value == "staged" or values["stages"].value:
+        key = "stages" if values["stages"].value else "mode"
+        why = "trains in stages, which continual learning does not support"
+        yield _contradiction(values, key, why, "another mode")
+
+
+def _contradiction(
+    values: Mapping[str, Setting], key: str, why: str, allowed: str, fix: str | None = None
+) -> Diagnostic:
+    value = values.get(key)
+    enabled_at = errors.where(_ENABLED, values[_ENABLED].origin)
+    return Diagnostic(
+        f"{key} {shown(value.value if value else None)} {why}",
+        key=key,
+        value=value.value if value else None,
+        where=errors.where(key, value.origin) if value else enabled_at,
+        allowed=f"{allowed}, with {enabled_at}",
+        fix=fix,
+    )
+
+
+def check_launcher(source: str, values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
+    """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
+    if values[_ENABLED].value:
+        yield Diagnostic(
+            f"{_ENABLED} true cannot run under {source}: the processes that it started end after "
+            "the first data",
+            key=_ENABLED,
+            value=True,
+            where=errors.where(_ENABLED, values[_ENABLED].origin),
+            allowed=f"without {source}: Gearshift starts the processes of one machine itself",
+            fix="--nproc N  instead",
+        )
+
+
+def check_run_folder(folder: Path, values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
+    """Refuse a run folder inside the watched folder: it would be read as data."""
+    path = values[_PATH].value if _PATH in values else None
+    if not values[_ENABLED].value or not isinstance(path, str):
+        return
+    source = Path(path).expanduser().resolve()
+    if source in folder.resolve().parents or source == folder.resolve():
+        yield Diagnostic(
+            f"the run folder {folder} is inside the watched folder {path}",
+            key=_PATH,
+            value=path,
+            where=errors.where(_PATH, values[_PATH].origin),
+            allowed="a run folder elsewhere",
+            fix="--out DIR  outside of it",
+        )
+
+
+Values = Mapping[str, Setting]
+OPTION = "--download-data"
+_EXAMPLE = "download: {files: [https://example.org/data.zip]}"
+
+
+def point_data_path(values: dict[str, Setting]) -> list[str]:
+    """Let `data.path` lead to what will be fetched, where no person says otherwise.
+
+    What is told of it, a line each.
+    """
+    found = _targets(values)
+    if not found or _PATH not in values or values[_PATH].origin.layer in USER_LAYERS:
+        return []
+    if not all(target.name for target in found):
+        return []  # told as a fault
+    path, origin = data_path(found), _asked(values)
+    values[_PATH] = provenance.overridden(values[_PATH], path, Origin("machine", origin))
+    return [f"{_PATH}: {path}, of {origin}"]
+
+
+def will_download(values: Values, path: str) -> bool:
+    """Whether `path` lies where files will be fetched to, so that it need not be there yet."""
+    wanted = Path(path)
+    return any(target.folder in (wanted, *wanted.parents) for target in _targets(values))
+
+
+def check_download(values: Values) -> Iterator[Diagnostic]:
+    """What is wrong with the declared files, beside each by itself."""
+    files = values["download.files"]
+    if values["download.fetch"].value and not files.value:
+        yield Diagnostic(
+            f"{_asked(values)}: download.files declares no URL",
+            key="download.files",
+            where=_asked(values),
+            allowed=LEGAL,
+            fix=f"write into a settings file  {_EXAMPLE}  and name it with  --config",
+        )
+    elif not values["download.fetch"].value:
+        yield from _unfetched(values)
+    yield from _unplaced(values)
+
+
+def _unfetched(values: Values) -> Iterator[Diagnostic]:
+    """Files that a person declares, on a run that would train on something else."""
+    files = values["download.files"]
+    if not provenance.is_set_by_user(files) or _PATH not in values:
+        return
+    if values[_PATH].origin.layer not in USER_LAYERS:
+        yield Diagnostic(
+            f"download.files is declared, and this run does not fetch it; it would train on "
+            f"{values[_PATH].value}",
+            key="download.files",
+            value=files.value,
+            where=errors.where("download.files", files.origin),
+            fix=f"{OPTION}  or name what is there with  --data PATH",
+            severity="warning",
+        )
+
+
+def _unplaced(values: Values) -> Iterator[Diagnostic]:
+    """Files without a name, and two that would lie in one place."""
+    origin = values["download.files"].origin
+    seen: dict[str, Target] = {}
+    for place, target in enumerate(_targets(values, even_unasked=True)):
+        what = None
+        if not target.name:
+            what = "does not end in the name of a file"
+        elif target.path.name.casefold() in seen:
+            what = f"would lie at {target.path}, where another one does"
+        if what is not None:
+            yield Diagnostic(
+                f"download.files[{place}].url '{target.file.url}' {what}",
+                key="download.files",
+                value=target.file.url,
+                where=errors.where("download.files", origin),
+                fix=f"give it a name: write  {{url: {target.file.url}, name: data-{place}.zip}}",
+            )
+        seen.setdefault(target.path.name.casefold(), target)
+
+
+def _targets(values: Values, even_unasked: bool = False) -> list[Target]:
+    if not (even_unasked or values["download.fetch"].value):
+        return []
+    told = {name: values[f"download.{name}"].value for name in Download.model_fields}
+    return targets(Download.model_validate(told))
+
+
+def _asked(values: Values) -> str:
+    """Who asked for it: the option, or the line of a file."""
+    return errors.where("download.fetch", values["download.fetch"].origin)
