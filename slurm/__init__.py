@@ -1,1 +1,1 @@
-"""Talks to the cluster, without torch."""
+"""Slurm: job files, job environment, sbatch and the queue; never imports torch."""

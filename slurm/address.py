@@ -1,4 +1,4 @@
-"""The address of rank 0, seen to before anybody waits for it: other nodes can reach it."""
+"""An address of rank 0 that other nodes can reach, checked before ranks wait for it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ _SCONTROL_S = 20.0
 _LOOPBACK = "127.0.0.1"
 
 Resolve = Callable[[str], list[str]]
-"""The addresses of a name; none where it has none."""
+"""Gives the addresses of a name; empty: it has none."""
 
 
 def resolve(name: str) -> list[str]:
-    """The addresses of `name` as this machine sees it. May ask a name server."""
+    """The addresses of `name` on this machine. May query a name server."""
     try:
-        return list(dict.fromkeys(str(one[4][0]) for one in socket.getaddrinfo(name, None)))
+        found = socket.getaddrinfo(name, None)
     except OSError:
         return []
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def node_address(name: str) -> str | None:
-    """The address that Slurm has of the node `name`; None: it does not tell. Runs scontrol."""
+    """Slurm's address of the node `name`; None: unknown. Runs scontrol."""
     if shutil.which("scontrol") is None:
         return None
-    words = ["scontrol", "show", "node", "-o", name]
+    command = ["scontrol", "show", "node", "-o", name]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_SCONTROL_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SCONTROL_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r"\bNodeAddr=(\S+)", done.stdout)
@@ -41,43 +42,43 @@ def node_address(name: str) -> str | None:
 
 
 def reachable(
-    place: RankEnvironment,
+    ranks: RankEnvironment,
     environ: Mapping[str, str],
     resolve: Resolve = resolve,
     node_address: Callable[[str], str | None] = node_address,
 ) -> RankEnvironment:
-    """`place` with an address of rank 0 that this node can reach it by.
+    """`ranks` with an address at which this node can reach rank 0.
 
-    Some systems call themselves 127.0.1.1, and some nodes know no names of others: what Slurm
-    knows is then taken. Raises EnvironmentFault where that does not help either.
+    Some systems resolve their own name to 127.0.1.1, and some nodes cannot resolve the names of
+    others: then Slurm's address is used. Raises InvalidEnvironment if that is missing too.
     """
-    given = place.master_addr
-    if not place.spans_nodes:
-        here = place.source == "srun" and not environ.get("MASTER_ADDR")
-        return replace(place, master_addr=_LOOPBACK) if here else place
+    given = ranks.master_addr
+    if not ranks.spans_nodes:
+        is_default = ranks.source == "srun" and not environ.get("MASTER_ADDR")
+        return replace(ranks, master_addr=_LOOPBACK) if is_default else ranks
     found = resolve(given)
     if any(not _is_loopback(address) for address in found):
-        return place
-    if found and place.node == 0 and given not in found and given != "localhost":
-        return place  # on its own node a name may mean the node itself
-    for address in _told_by_slurm(environ, node_address) if place.source == "srun" else []:
-        if any(not _is_loopback(one) for one in resolve(address)):
-            return replace(place, master_addr=address)
-    raise _unreachable(place, environ, found)
+        return ranks
+    if found and ranks.node == 0 and given not in found and given != "localhost":
+        return ranks  # on its own node a name may resolve to a loopback address
+    for address in _slurm_addresses(environ, node_address) if ranks.source == "srun" else []:
+        if not all(_is_loopback(resolved) for resolved in resolve(address)):
+            return replace(ranks, master_addr=address)
+    raise _unreachable(ranks, environ, found)
 
 
-def _told_by_slurm(
+def _slurm_addresses(
     environ: Mapping[str, str], node_address: Callable[[str], str | None]
 ) -> list[str]:
-    """Addresses of the first node of the step, from where nodes need not know names."""
+    """Slurm's addresses of the first node of the step."""
     of_step = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     first = first_host(of_step)
-    told = [node_address(first)] if first else []
-    # A batch script runs on the first node of its job, and so does the srun in it.
+    found = [node_address(first)] if first else []
+    # A batch script, and the srun in it, runs on the first node of its job.
     is_batch = environ.get("ENVIRONMENT") == "BATCH"
     if is_batch and first == first_host(environ.get("SLURM_JOB_NODELIST", "")):
-        told.append(environ.get("SLURM_LAUNCH_NODE_IPADDR"))
-    return [address for address in told if address]
+        found.append(environ.get("SLURM_LAUNCH_NODE_IPADDR"))
+    return [address for address in found if address]
 
 
 def _is_loopback(address: str) -> bool:
@@ -85,19 +86,18 @@ def _is_loopback(address: str) -> bool:
 
 
 def _unreachable(
-    place: RankEnvironment, environ: Mapping[str, str], found: list[str]
+    ranks: RankEnvironment, environ: Mapping[str, str], found: list[str]
 ) -> InvalidEnvironment:
-    given = place.master_addr
+    given = ranks.master_addr
     if given in found or given == "localhost":
-        wrong = "which other nodes cannot reach"
+        reason = "a loopback address, which other nodes cannot reach"
     elif found:
-        wrong = f"which is {found[0]} on {socket.gethostname()}, this node itself"
+        reason = f"which resolves to the loopback address {found[0]} on {socket.gethostname()}"
     else:
-        wrong = f"a name that {socket.gethostname()} does not know"
+        reason = f"which {socket.gethostname()} cannot resolve"
     name = "MASTER_ADDR" if environ.get("MASTER_ADDR") else "the host of rank 0"
     return InvalidEnvironment(
-        f"{name}={given}, {wrong}, for {place.world_size} ranks of which "
-        f"{place.local_size} are on this node",
-        "MASTER_ADDR as an address of rank 0's node that all nodes reach, such as the NodeAddr of "
+        f"{name}={given}, {reason}; {ranks.local_size} of {ranks.world_size} ranks are on this node",
+        "MASTER_ADDR: an address of rank 0's node that all nodes can reach, such as NodeAddr of "
         " scontrol show node",
     )

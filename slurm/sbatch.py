@@ -1,4 +1,4 @@
-"""Hands job scripts to sbatch, in an environment in which nothing steers it unseen."""
+"""Runs sbatch in a clean environment, and knows its options (versions 20 to 24)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ test-only thread-spec threads-per-core time time-min tmp tres-per-task uid verbo
 wait-all-nodes wckey wrap
 """
 SWITCHES = frozenset(_SWITCHES.split())
-"""Options that may stand without a value."""
+"""Options that need no value."""
 OPTIONS = SWITCHES | frozenset(_WITH_VALUE.split())
 """All long options, without their dashes."""
 SHORT = {
@@ -36,14 +36,14 @@ SHORT = {
     **{"q": "qos", "S": "core-spec", "s": "oversubscribe", "t": "time", "W": "wait"},
     **{"w": "nodelist", "x": "exclude"},
 }
-"""The letters of some of them."""
+"""Short options."""
 _KEPT = ("SLURM_CONF", "SLURM_JWT")
-"""Where the cluster is, and who we are: what clients need to reach it."""
-_OF_A_JOB = (
+"""What Slurm's programs need to reach the cluster."""
+_JOB_VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR"),
     *("MASTER_PORT", "GEARSHIFT_JOB", "GEARSHIFT_GENERATION", "GEARSHIFT_GENERATION_BASE"),
 )
-"""What a job of ours has set for its ranks: a job that is submitted from it is another one."""
+"""Set by a job for its ranks; a job that is submitted from it must not inherit them."""
 _PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "TORCHELASTIC_")
 _VARIABLE = "SBATCH_"
 _RENAMED = {
@@ -52,36 +52,36 @@ _RENAMED = {
     "CORE_SPEC": "core-spec",
     "GPUS": "gpus",
 }
-"""Variables whose option is not called like them; man sbatch, INPUT ENVIRONMENT VARIABLES."""
-_SAYS_YES = ("", "1", "yes", "true")
+"""Variables whose option has another name; man sbatch, INPUT ENVIRONMENT VARIABLES."""
+_TRUE = ("", "1", "yes", "true")
 _PREFIX = re.compile(r"^sbatch: (?:error: )?", re.MULTILINE)
 
 
 class SbatchError(Exception):
-    """sbatch did not take a job; the message is its own."""
+    """sbatch rejected a job; with the message of sbatch."""
 
 
 def is_available() -> bool:
-    """Whether jobs can be submitted here."""
+    """Whether this machine has sbatch."""
     return shutil.which("sbatch") is not None
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` without what would steer sbatch, or make the job believe that it is another one.
+    """`environ` without the variables of a job and without defaults for sbatch.
 
-    What Slurm sets in a job leaks into one that is submitted from it, even with --export=NONE.
+    Variables of a job leak into a job that is submitted from it, even with --export=NONE.
     """
     return {
         name: value
         for name, value in environ.items()
-        if name in _KEPT or not (name.startswith(_PREFIXES) or name in _OF_A_JOB)
+        if name in _KEPT or not (name.startswith(_PREFIXES) or name in _JOB_VARIABLES)
     }
 
 
 def header(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """The options that variables such as SBATCH_ACCOUNT stand for, without their dashes.
+    """The options that variables such as SBATCH_ACCOUNT set, without dashes.
 
-    None as value: the option stands alone. Those that no option is known for are left out.
+    The value None means an option without a value. Unknown variables are ignored.
     """
     found: dict[str, str | None] = {}
     for variable, value in sorted(environ.items()):
@@ -89,38 +89,35 @@ def header(environ: Mapping[str, str]) -> dict[str, str | None]:
             continue
         name = variable[len(_VARIABLE) :]
         option = _RENAMED.get(name, name.lower().replace("_", "-"))
-        if option in SWITCHES and value.lower() in _SAYS_YES:
+        if option in SWITCHES and value.lower() in _TRUE:
             found[option] = None
         elif option in OPTIONS and value:
             found[option] = value
     return found
 
 
-def option_of(word: str) -> str | None:
-    """The long option of sbatch that a word such as `-pdebug` or `--time=1` is; None: it is none.
-
-    Without its dashes.
-    """
-    if word.startswith("--"):
-        name = word[2:].partition("=")[0]
+def option_of(argument: str) -> str | None:
+    """The long option, without dashes, of an argument such as `-pdebug` or `--time=1`; or None."""
+    if argument.startswith("--"):
+        name = argument[2:].partition("=")[0]
         return name if name in OPTIONS else None
-    return SHORT.get(word[1:2]) if word.startswith("-") else None
+    return SHORT.get(argument[1:2]) if argument.startswith("-") else None
 
 
 def test_command(options: Sequence[str]) -> list[str]:
-    """What asks sbatch whether it would take the script on its standard input."""
+    """The command that tests whether sbatch would accept the script on standard input."""
     return ["sbatch", "--test-only", *options]
 
 
 def command(script: Path, options: Sequence[str]) -> list[str]:
-    """What submits the script in a file."""
+    """The command that submits the script in a file."""
     return ["sbatch", "--parsable", *options, str(script)]
 
 
 def test(script: str, options: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Ask whether a job could ever start, and nothing else; what sbatch says of it.
+    """Test whether a job can ever start; the answer of sbatch. Raises SbatchError.
 
-    Without it sbatch takes what can never start. Raises SbatchError.
+    Without this test, sbatch accepts jobs that can never start.
     """
     return _run(test_command(options), environ, script).stderr.strip()
 
@@ -131,21 +128,21 @@ def submit(script: Path, options: Sequence[str], environ: Mapping[str, str]) -> 
     last = (done.stdout.split() or [""])[-1].partition(";")[0]  # ID;CLUSTER with several clusters
     if not re.fullmatch(r"[0-9]+", last):
         raise SbatchError(
-            f"sbatch gave no job id but {done.stdout.strip()!r}\n{done.stderr}".strip()
+            f"sbatch printed no job id but {done.stdout.strip()!r}\n{done.stderr}".strip()
         )
     return last
 
 
 def _run(
-    words: Sequence[str], environ: Mapping[str, str], script: str = ""
+    command: Sequence[str], environ: Mapping[str, str], script: str = ""
 ) -> subprocess.CompletedProcess[str]:
     try:
         done = subprocess.run(
-            words, env=environment(environ), input=script, capture_output=True, text=True
+            command, env=environment(environ), input=script, capture_output=True, text=True
         )
-    except OSError as fault:
-        raise SbatchError(f"sbatch cannot be run: {fault.strerror or fault}") from fault
+    except OSError as error:
+        raise SbatchError(f"cannot run sbatch: {error.strerror or error}") from error
     if done.returncode:
-        said = _PREFIX.sub("", (done.stderr or done.stdout).strip())
-        raise SbatchError(said or f"sbatch ended with {done.returncode}, and said nothing")
+        message = _PREFIX.sub("", (done.stderr or done.stdout).strip())
+        raise SbatchError(message or f"sbatch failed with exit code {done.returncode}")
     return done

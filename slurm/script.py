@@ -1,4 +1,4 @@
-"""The text of a job script: a header for sbatch, and one call of what slurm/job.sh holds."""
+"""Job scripts: a header of sbatch options and one call of a function of slurm/job.sh."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 _SHELL = "#!/bin/bash"
 _BESIDE_THE_SUBMITTER = "${GEARSHIFT_SLURM:-$SLURM_SUBMIT_DIR/slurm}"
 _SOURCE = """\
-# What all job files share. GEARSHIFT_SLURM names its folder where it is not that of a clone in
-# which sbatch is typed.
+# The functions of all job files. Set GEARSHIFT_SLURM to their folder unless you run sbatch in a
+# clone.
 # shellcheck source-path=SCRIPTDIR source=job.sh
 . {file} || {{
-  echo "gearshift: no job.sh; type sbatch in the clone, or let GEARSHIFT_SLURM name slurm/" >&2
+  echo "gearshift: no job.sh; run sbatch in a clone, or set GEARSHIFT_SLURM to slurm/" >&2
   exit 2
 }}
 """
@@ -21,17 +21,17 @@ _ALWAYS = {
     "output": "%x-%j.out",
     "open-mode": "append",
     "requeue": None,
-    # 300 s before the limit, to the shell only: it hands the signal on to the ranks. Slurm looks
-    # every 30 s and may be 60 s early; below 60 s the signal may come too late.
+    # 300 s before the time limit, to the shell only, which forwards it to the ranks. Slurm checks
+    # every 30 s and may be 60 s early; with less than 60 s the signal may come too late.
     "signal": "B:USR1@300",
 }
-_ANSWERS = {"no-requeue": "requeue", "requeue": "no-requeue", "exclusive": "oversubscribe"}
-"""Options that take back another one."""
+_OPPOSITES = {"no-requeue": "requeue", "requeue": "no-requeue", "exclusive": "oversubscribe"}
+"""Options that cancel another one."""
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """A job file: what it is for, what it asks of Slurm, and which function of job.sh it calls."""
+    """A shipped job file: its purpose, its resources, and the function of job.sh that it calls."""
 
     sentence: str
     nodes: str
@@ -42,19 +42,19 @@ class Shipped:
 
 SHIPPED = {
     "default": Shipped(
-        "Trains, in the mode that the words name, or in the family's own.",
+        "Train in the mode of the arguments, or in the default mode.",
         "1-2",
         "04:00:00",
         'gearshift_job "$@"',
     ),
     "lite": Shipped(
-        "Sees within minutes that all works: a smaller model on a quarter of the data.",
+        "Check in minutes that everything works: a smaller model on a quarter of the data.",
         "1",
         "00:30:00",
         'gearshift_job --mode lite "$@"',
     ),
     "resource-efficient": Shipped(
-        "The same training in half the memory, beside other programs.",
+        "The same training in half the memory, next to other programs.",
         "1-2",
         "04:00:00",
         'gearshift_job --mode resource-efficient "$@"',
@@ -72,7 +72,7 @@ SHIPPED = {
         'gearshift_job --mode ultra-fast "$@"',
     ),
     "benchmark": Shipped(
-        "One epoch, to measure batches a second; on one node, so that two runs compare.",
+        "One epoch, to measure batches per second; on one node, so that runs are comparable.",
         "1",
         "01:00:00",
         'gearshift_job --mode benchmark "$@"',
@@ -84,37 +84,35 @@ SHIPPED = {
         'gearshift_job --mode conservative "$@"',
     ),
     "staged": Shipped(
-        "One part of the model after the other, each in a job that waits for the one before.",
+        "Staged training: one job per stage, each depends on the one before.",
         "1-2",
         "04:00:00",
         'gearshift_stages "$@"',
-        "# The stages in their order, of the family that the words name (python -m launcher list "
-        "models).\nexport GEARSHIFT_STAGES=${GEARSHIFT_STAGES:-encoder text}\n",
+        "# The stages of the model family, in order (python -m launcher list models).\nexport GEARSHIFT_STAGES=${GEARSHIFT_STAGES:-encoder text}\n",
     ),
     "sweep": Shipped(
-        "An array of runs: its first word is a file, whose line K holds the words of element K.",
+        "A job array: the first argument is a file whose line K holds the arguments of element K.",
         "1",
         "04:00:00",
         'gearshift_sweep "$@"',
-        "# sbatch --array=1-8%2 slurm/sweep.sbatch words.txt --model abr: lines 1 to 8, two at a "
+        "# sbatch --array=1-8%2 slurm/sweep.sbatch lines.txt --model abr: lines 1 to 8, two at a "
         "time.\n",
     ),
 }
-"""The job files that lie beside this one, NAME.sbatch, by name."""
+"""The job files NAME.sbatch in this folder, by name."""
 
 
 def render(
     name: str,
     header: Mapping[str, str | None],
-    words: Sequence[str],
+    arguments: Sequence[str],
     slurm_folder: str | None,
 ) -> str:
-    """The job file `name`, one of SHIPPED, with `words` for the launcher.
+    """The text of the job file `name`, one of SHIPPED, with `arguments` for the launcher.
 
-    `header` are options of sbatch without their dashes, over those of the shipped file; None as
-    value: the option takes none. `slurm_folder` holds job.sh; None: it is looked for where the
-    job was submitted, as in the shipped files, which are what no header and no words give.
-    Raises ValueError for what cannot stand in a header.
+    `header` holds sbatch options without dashes, which override those of the shipped file; None
+    means an option without a value. `slurm_folder` is the folder of job.sh; None: slurm/ where the
+    job is submitted, as in the shipped files. Raises ValueError for a value with a line break.
     """
     shipped = SHIPPED[name]
     options = _header(name, shipped, header)
@@ -124,8 +122,8 @@ def render(
     if slurm_folder is not None:
         file = shlex.quote(f"{slurm_folder}/job.sh")
     call = shipped.call
-    if words:
-        call = call.replace('"$@"', f'{shlex.join(words)} "$@"')
+    if arguments:
+        call = call.replace('"$@"', f'{shlex.join(arguments)} "$@"')
     return "\n".join([*lines, "", _SOURCE.format(file=file), shipped.notes + call, ""])
 
 
@@ -139,7 +137,7 @@ def _header(name: str, shipped: Shipped, given: Mapping[str, str | None]) -> dic
     if name == "sweep" or "array" in given:
         options["output"] = "%x-%A_%a.out"
     for key, value in given.items():
-        options.pop(_ANSWERS.get(key, ""), None)
+        options.pop(_OPPOSITES.get(key, ""), None)
         options[key] = value
     return options
 
@@ -147,12 +145,12 @@ def _header(name: str, shipped: Shipped, given: Mapping[str, str | None]) -> dic
 def _option(key: str, value: str | None) -> str:
     for part in (key, value or ""):
         if "\n" in part or "\r" in part or "\0" in part:
-            raise ValueError(f"--{key} {value!r} does not fit into one line of a job script")
+            raise ValueError(f"--{key} {value!r} contains a line break")
     if value is None:
         return f"#SBATCH --{key}"
-    # sbatch reads quotes as a shell does; what is plain stays as a person would write it.
+    # sbatch parses quotes as a shell does; quote only if necessary.
     return f"#SBATCH --{key}={shlex.quote(value) if _needs_quotes(value) else value}"
 
 
 def _needs_quotes(value: str) -> bool:
-    return any(one.isspace() or one in "\"'\\#" for one in value)
+    return any(letter.isspace() or letter in "\"'\\#" for letter in value)

@@ -1,4 +1,4 @@
-"""Reads a site's own file of shell settings, in a shell of its own."""
+"""The site file: shell settings of a cluster, read in a subshell."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 VARIABLE = "GEARSHIFT_SITE"
-"""Names the file; without it, it is the one beside job.sh, if there is one."""
+"""Names the file. Default: site.sh next to job.sh, if it exists."""
 NAME = "site.sh"
-# What the file prints, as `module load` does, is kept apart from the variables.
+# Output of the file, such as that of `module load`, goes to stderr.
 _CODE = """
 set -a
 . "$1" >&2
@@ -22,11 +22,11 @@ _MARK = re.compile(r"gearshift ([0-9]+)")
 
 
 class SiteError(Exception):
-    """The file cannot be read, or ended the shell; the message is the shell's own."""
+    """The file cannot be read, or it failed; with the message of the shell."""
 
 
 def find(environ: Mapping[str, str], folder: Path) -> Path | None:
-    """The file of this site; None: there is none. `folder` holds job.sh."""
+    """The site file; None: there is none. `folder` is that of job.sh."""
     if named := environ.get(VARIABLE):
         return Path(named).absolute()
     path = folder / NAME
@@ -34,7 +34,7 @@ def find(environ: Mapping[str, str], folder: Path) -> Path | None:
 
 
 def read(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment after bash has read the file, beginning with `environ`. Raises SiteError."""
+    """The environment after bash has sourced the file in `environ`. Raises SiteError."""
     try:
         path.open().close()
         done = subprocess.run(
@@ -45,12 +45,12 @@ def read(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
             text=True,
             errors="surrogateescape",
         )
-    except OSError as fault:
-        raise SiteError(f"{fault.strerror or fault}") from fault
-    told, *pairs = done.stdout.split("\0")
-    mark = _MARK.fullmatch(told)
+    except OSError as error:
+        raise SiteError(f"{error.strerror or error}") from error
+    status, *pairs = done.stdout.split("\0")
+    mark = _MARK.fullmatch(status)
     if mark is None or mark[1] != "0":
-        ended = f"its last command ended with {mark[1]}" if mark else "it ended the shell"
-        raise SiteError("\n".join(filter(None, (ended, done.stderr.strip()))))
+        reason = f"exit code {mark[1]} of its last command" if mark else "it exited the shell"
+        raise SiteError("\n".join(filter(None, (reason, done.stderr.strip()))))
     found = (pair.partition("=") for pair in pairs if "=" in pair)
     return {name: value for name, _, value in found}

@@ -6,19 +6,26 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, counted, render
+from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
+from launcher.config.resolved import CliArgs
 from launcher.config.schema import model_name
-from launcher.submit import allocation, jobs, queueing
+from launcher.run.prepare import Start
+from launcher.stages import execute, pipeline, selection
+from launcher.submit import allocation, jobs, queueing, sweep
 from launcher.submit.allocation import Allocation
 from launcher.submit.follow import follow
 from launcher.submit.jobs import Job, Run, Submission
 from launcher.submit.options import WAIT
+from launcher.submit.sweep import Element
 from slurm import sbatch
 
 _SHOWN = 3
@@ -33,7 +40,7 @@ def main(command_line: CommandLine) -> int:
     is_dry, as_json = "--dry-run" in command_line.flags, JSON.flag in command_line.flags
     diagnostics = [*command_line.diagnostics, *([] if is_dry else queueing.missing_sbatch())]
     requested = allocation.read(command_line, diagnostics)
-    submission = jobs.decide(command_line, requested, diagnostics)
+    submission = _decide(command_line, requested, diagnostics)
     if submission.warnings:
         print(render(submission.warnings), file=sys.stderr)
     if (line := _nothing_left(submission)) is not None:
@@ -58,6 +65,44 @@ def main(command_line: CommandLine) -> int:
         jobs_left = " ".join(ids)
         print(f"stopped following; the job continues; cancel: scancel {jobs_left}", file=sys.stderr)
         return exit_codes.INTERRUPTED
+
+
+def _decide(
+    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
+) -> Submission:
+    """Check the runs and choose their folders. Reads settings files and run folders.
+
+    Raises SettingsError with `diagnostics` and all further errors.
+    """
+    if requested.array is not None or sweep.file_of(command_line) is not None:
+        return jobs.array(command_line, requested, diagnostics, _select)
+
+    def prepare_stage(args: CliArgs, out: Path | None, found: list[Diagnostic]) -> Start:
+        # Each stage is a job of its own: this process is none of its ranks.
+        return replace(jobs.prepare(args, out, found, requested), place=None)
+
+    stages = pipeline.prepare_pipeline(
+        command_line.args, command_line.out, list(diagnostics), prepare_stage
+    )
+    if stages is None:
+        args, errors = selection.with_weights(command_line.args)
+        return jobs.single(command_line, requested, args, [*diagnostics, *errors])
+    folder = stages.folder.absolute()
+    runs = [Run(folder / stage.folder.name, begun, stage.name) for stage, begun in stages.left]
+    return replace(
+        jobs.staged(command_line, requested, folder, runs, stages.is_resumed),
+        warnings=stages.warnings,
+        lines=[stages.resume_line] if stages.resume_line else [],
+        make_folder=None if stages.is_resumed else partial(execute.make, stages),
+    )
+
+
+def _select(element: Element) -> tuple[CliArgs, list[Diagnostic]]:
+    """The arguments of an element's run, and the errors among them."""
+    args, errors = selection.with_weights(element.command_line.args)
+    if selection.stages(element.command_line.args):
+        errors.append(sweep.staged(element))
+    return args, errors
 
 
 def _nothing_left(submission: Submission) -> str | None:

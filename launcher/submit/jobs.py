@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
@@ -15,7 +15,7 @@ from launcher.resume import find
 from launcher.run import prepare as start
 from launcher.run.prepare import Start
 from launcher.run_folder import run_folder
-from launcher.stages import pipeline, selection
+from launcher.run_folder.run_folder import RunFolder
 from launcher.submit import sweep
 from launcher.submit.allocation import FOLDER, Allocation
 from launcher.submit.options import MODE_FLAGS, run_arguments
@@ -34,6 +34,8 @@ _MOST = 16
 """The most world sizes that are checked."""
 SLURM = "slurm"
 """Subfolder of a run folder for its jobs."""
+Select = Callable[[sweep.Element], tuple[CliArgs, list[Diagnostic]]]
+"""Gives the arguments of an element's run, and the errors among them."""
 
 
 @dataclass(frozen=True)
@@ -83,37 +85,41 @@ class Submission:
     folder: Path
     jobs: Sequence[Job]
     warnings: Sequence[Diagnostic] = ()
-    lines: Sequence[str] = field(default=())
+    lines: Sequence[str] = ()
     """Lines to print about runs that are resumed."""
-    stages: pipeline.Pipeline | None = None
-    """The staged run that they train."""
+    make_folder: Callable[[], RunFolder] | None = None
+    """Makes the folder of a new staged run."""
 
 
-def decide(
-    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
+def single(
+    command_line: CommandLine,
+    requested: Allocation,
+    args: CliArgs,
+    diagnostics: Sequence[Diagnostic],
 ) -> Submission:
-    """Check the runs and choose their folders. Reads settings files and run folders.
-
-    Raises SettingsError with `diagnostics` and all further errors.
-    """
-    if requested.array is not None or sweep.file_of(command_line) is not None:
-        return _array(command_line, requested, diagnostics)
-
-    def prepare_stage(args: CliArgs, out: Path | None, found: list[Diagnostic]) -> Start:
-        # Each stage is a job of its own: this process is none of its ranks.
-        return replace(_prepare(args, out, found, requested), place=None)
-
-    stages = pipeline.prepare_pipeline(
-        command_line.args, command_line.out, list(diagnostics), prepare_stage
-    )
-    if stages is not None:
-        return _stages(command_line, requested, stages)
-    args, errors = selection.with_weights(command_line.args)
-    begun = _prepare(args, command_line.out, [*diagnostics, *errors], requested)
+    """A job of one run. Raises SettingsError with `diagnostics` and all further errors."""
+    begun = prepare(args, command_line.out, diagnostics, requested)
     folder = _folder(begun).absolute()
     arguments = _resuming(command_line, begun)
     job = _job(command_line.args, arguments, requested, Run(folder, begun))
     return Submission(folder, [job], begun.resolved.warnings, [begun.line] if begun.line else [])
+
+
+def staged(
+    command_line: CommandLine,
+    requested: Allocation,
+    folder: Path,
+    stages: Sequence[Run],
+    is_resumed: bool,
+) -> Submission:
+    """A job for each remaining stage, which reads its settings from the folder of the stage."""
+    arguments = run_arguments(command_line.argv, ("--resume",)) if is_resumed else []
+    jobs = []
+    for run in stages:
+        header = {"job-name": f"gearshift-{STAGED_MODE}-{run.name}", **requested.header}
+        resumed = [*arguments, f"--resume={run.folder}"]
+        jobs.append(_job(CliArgs(), resumed, replace(requested, header=header), run))
+    return Submission(folder, jobs)
 
 
 def _folder(begun: Start) -> Path:
@@ -141,27 +147,16 @@ def _job(args: CliArgs, arguments: Sequence[str], requested: Allocation, run: Ru
     return Job(run.folder, text, [run])
 
 
-def _stages(
-    command_line: CommandLine, requested: Allocation, found: pipeline.Pipeline
+def array(
+    command_line: CommandLine,
+    requested: Allocation,
+    diagnostics: Sequence[Diagnostic],
+    select: Select,
 ) -> Submission:
-    """A job for each remaining stage. The job resumes the stage's folder, with its settings."""
-    arguments = run_arguments(command_line.argv, ("--resume",)) if found.is_resumed else []
-    folder = found.folder.absolute()
-    jobs = []
-    for stage, begun in found.left:
-        run = Run(folder / stage.folder.name, begun, stage.name)
-        header = {"job-name": f"gearshift-{STAGED_MODE}-{stage.name}", **requested.header}
-        resumed = [*arguments, f"--resume={run.folder}"]
-        jobs.append(_job(CliArgs(), resumed, replace(requested, header=header), run))
-    return Submission(
-        folder, jobs, found.warnings, [found.resume_line] if found.resume_line else [], found
-    )
+    """A job array: one run and one folder per element.
 
-
-def _array(
-    command_line: CommandLine, requested: Allocation, diagnostics: Sequence[Diagnostic]
-) -> Submission:
-    """A job array: one run and one folder per element."""
+    Reads the file of --sweep. Raises SettingsError with `diagnostics` and all further errors.
+    """
     elements, throttle = sweep.read(command_line, requested.array, list(diagnostics))
     folder = None if command_line.out is None else command_line.out.absolute()
     runs: list[Run] = []
@@ -170,7 +165,7 @@ def _array(
     texts: dict[int, str] = {}
     first = 0 if any(element.index == 0 for element in elements) else 1
     for element in elements:
-        begun = _element(element, requested, found)
+        begun = _element(element, requested, select, found)
         if begun is None:
             continue
         if folder is None:
@@ -193,15 +188,13 @@ def _array(
 
 
 def _element(
-    element: sweep.Element, requested: Allocation, found: list[Diagnostic]
+    element: sweep.Element, requested: Allocation, select: Select, found: list[Diagnostic]
 ) -> Start | None:
     """The run of an element; None: it has errors, which are added to `found`."""
-    args, errors = selection.with_weights(element.command_line.args)
+    args, errors = select(element)
     diagnostics = [*element.command_line.diagnostics, *errors]
-    if selection.stages(element.command_line.args):
-        diagnostics.append(sweep.staged(element))
     try:
-        return _prepare(args, element.command_line.out, diagnostics, requested)
+        return prepare(args, element.command_line.out, diagnostics, requested)
     except SettingsError as error:
         located = [sweep.located(diagnostic, element) for diagnostic in error.diagnostics]
         found += [diagnostic for diagnostic in located if diagnostic not in found]
@@ -230,7 +223,7 @@ def _pattern(logs: Path, name: str) -> str:
     return str(logs / name)
 
 
-def _prepare(
+def prepare(
     args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], requested: Allocation
 ) -> Start:
     """Prepare one run on a node of the cluster, in its largest world. Starts nothing.

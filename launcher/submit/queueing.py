@@ -9,7 +9,6 @@ from pathlib import Path
 from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run_folder.run_folder import RunFolder
-from launcher.stages import execute
 from launcher.submit.allocation import Allocation
 from launcher.submit.jobs import LINES, NEXT, Job, Submission
 from slurm import queue, sbatch
@@ -79,17 +78,16 @@ class _Files:
 
     def __init__(self) -> None:
         self._made: list[Path] = []
-        self._pipeline: RunFolder | None = None
+        self._folder_of_stages: RunFolder | None = None
 
     def make(self, submission: Submission) -> None:
         """Make all folders and write all scripts.
 
         Raises SettingsError; no file is left behind then. Disk access.
         """
-        stages = submission.stages
         try:
-            if stages is not None and not stages.is_resumed:
-                self._pipeline = execute.make(stages)
+            if submission.make_folder is not None:
+                self._folder_of_stages = submission.make_folder()
             for job in submission.jobs:
                 self._folder(job.logs)
                 self._write(job.script, job.text)
@@ -123,8 +121,8 @@ class _Files:
         for path in reversed(self._made):
             with suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
-        if self._pipeline is not None:
-            self._pipeline.discard()
+        if self._folder_of_stages is not None:
+            self._folder_of_stages.discard()
 
     def _folder(self, path: Path) -> None:
         for folder in [*reversed(path.parents), path]:
