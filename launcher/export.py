@@ -1,4 +1,4 @@
-"""The model of a checkpoint, in the forms that other programs load."""
+"""Export formats: the model of a checkpoint as other programs load it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
 
 _SHARD_BYTES = 5 * 10**9
-"""The largest file that Hugging Face's own tools write."""
+"""The default shard size of Hugging Face's tools."""
 _AVERAGE, _WEIGHT = "ema", "weight"
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported."""
+    """A run and the checkpoint to export."""
 
     run: SavedRun
     checkpoint: Checkpoint
 
     @property
     def kind(self) -> str:
-        """Which weights: the average where the run keeps one, as that is what was evaluated."""
+        """Which weights: the EMA if the run has one, since evaluation uses it."""
         return _AVERAGE if _AVERAGE in self.checkpoint.kinds else _WEIGHT
 
     @property
     def metrics(self) -> Mapping[str, Any] | None:
-        """What the evaluation at the checkpoint's step gave; None: there was none. Reads disk."""
+        """The metrics of the evaluation at the checkpoint's step; None: no evaluation. Reads disk."""
         if self.run.folder is None:
             return None
         found = None
@@ -50,47 +50,47 @@ class Source:
         lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
         for line in lines:
             if '"eval"' in line and line.endswith("}"):
-                told = json.loads(line)
-                if told["kind"] == "eval" and told["step"] == self.checkpoint.manifest.step:
-                    found = told["metrics"]
+                event = json.loads(line)
+                if event["kind"] == "eval" and event["step"] == self.checkpoint.manifest.step:
+                    found = event["metrics"]
         return found
 
 
-def check(form: str, source: Source) -> None:
-    """Whether `form` can be made of `source`, before anything is written. Raises SettingsError."""
-    if form == "hf":
+def check(format_name: str, source: Source) -> None:
+    """Check that `source` can be exported, before writing. Raises SettingsError."""
+    if format_name == "hf":
         _task(source)
 
 
 def plain(source: Source, folder: Path) -> None:
-    """model.safetensors under the model's own names, and config.json. Touches disk."""
+    """Write model.safetensors by parameter name, and config.json. Disk access."""
     from training.checkpoint.manifest import MODEL
     from training.checkpoint.weights import write_weights
 
     write_weights(source.checkpoint, folder / MODEL, source.kind)
-    written = source.checkpoint.manifest
+    manifest = source.checkpoint.manifest
     settings = source.run.settings(source.checkpoint) or {}
     model = settings.get("model", {})
-    told = {
+    config = {
         "family": model.get("family"),
         "size": model.get("size"),
         "model": model,
         "parameters": sum(prod(shape) for shape in source.checkpoint.shapes.values()),
         "weights": source.kind,
-        "step": written.step,
-        "samples": written.samples,
+        "step": manifest.step,
+        "samples": manifest.samples,
         "metrics": source.metrics,
-        "engine": written.engine,
-        "world_size": written.world_size,
-        "libraries": written.libraries,
+        "engine": manifest.engine,
+        "world_size": manifest.world_size,
+        "libraries": manifest.libraries,
     }
     path = folder / "config.json"
     with storage_errors(path):
-        path.write_text(encode(told, indent=2) + "\n", encoding="utf-8")
+        path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
 
 
 def hugging_face(source: Source, folder: Path) -> None:
-    """A folder that transformers loads. Touches disk. Raises DataError, SettingsError."""
+    """Write a folder that transformers loads. Disk access. Raises DataError, SettingsError."""
     from training.checkpoint.weights import write_sharded
 
     task = _task(source)
@@ -101,22 +101,22 @@ def hugging_face(source: Source, folder: Path) -> None:
     write_sharded(source.checkpoint, folder, source.kind, names, _SHARD_BYTES)
 
 
-FORMS: dict[str, Callable[[Source, Path], None]] = {"hf": hugging_face, "safetensors": plain}
-"""What writes each form into an empty folder."""
+FORMATS: dict[str, Callable[[Source, Path], None]] = {"hf": hugging_face, "safetensors": plain}
+"""The function that writes each format into an empty folder."""
 
 
 def _task(source: Source) -> HuggingFace:
-    """The task that the run trained, built without its data. Raises SettingsError."""
+    """The task of the run, built without its data. Raises SettingsError."""
     import torch
 
     settings = source.run.settings(source.checkpoint)
     if settings is None:
-        raise _impossible("this checkpoint lies outside of its run, and holds no settings")
+        raise _unsupported("the checkpoint is outside of its run folder and has no settings")
     family = settings["model"]["family"]
     if is_custom(family):
         custom_task.add_search_folder(settings["model"].get("folder"))
     elif family not in FAMILIES:
-        raise _impossible(f"model family '{family}' is not known")
+        raise _unsupported(f"unknown model family '{family}'")
     config = config_of(family)
     context = Context(
         seed=settings["train"]["seed"],
@@ -129,17 +129,17 @@ def _task(source: Source) -> HuggingFace:
     task = task_class(family)(model, data, context)
     if not isinstance(task, HuggingFace):
         kind = "task" if is_custom(family) else "family"
-        raise _impossible(f"transformers has no model of the {kind} '{family}'")
+        raise _unsupported(f"transformers has no model for the {kind} '{family}'")
     return task
 
 
-def _impossible(why: str) -> SettingsError:
+def _unsupported(reason: str) -> SettingsError:
     return SettingsError(
         [
             Diagnostic(
-                f"--format hf is not possible: {why}",
+                f"--format hf is not supported: {reason}",
                 value="hf",
-                where="--format hf",
+                where="command line: --format hf",
                 allowed="safetensors",
                 fix=f"{PROGRAM} export RUN --format safetensors",
             )

@@ -1,4 +1,4 @@
-"""Shows each setting: its value, where that comes from, what it replaced, and what it means."""
+"""The command `explain`: each setting with its value, origin, overridden values and meaning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from launcher.stages.pipeline import Pipeline
 
 
 def main(command_line: CommandLine) -> int:
-    """Print the tree, or one key of it; of each stage there is. Raises SettingsError."""
+    """Print the settings, a section or one setting, for each stage. Raises SettingsError."""
     stages = pipeline.prepare_pipeline(
         command_line.args, command_line.out, command_line.diagnostics
     )
@@ -43,25 +43,25 @@ def main(command_line: CommandLine) -> int:
 
 
 def _print_stages(stages: Pipeline, command_line: CommandLine) -> int:
-    """Each stage's settings; for machines by the name of the stage."""
-    runs = [(link, begun.resolved) for link, begun in stages.left]
+    """Print the settings of each stage."""
+    runs = [(stage, begun.resolved) for stage, begun in stages.left]
     if SCHEMA.flag in command_line.flags:
         print(json.dumps(editor_schema.settings(runs[0][1].settings.model.family), indent=2))
     elif JSON.flag in command_line.flags:
-        told = {link.name: _as_json(resolved, command_line.argument) for link, resolved in runs}
-        print(json.dumps(told, indent=2))
+        found = {stage.name: _as_json(resolved, command_line.argument) for stage, resolved in runs}
+        print(json.dumps(found, indent=2))
     else:
-        for number, (link, resolved) in enumerate(runs):
-            print("\n" * bool(number) + summary.title(stages, link), end="\n\n")
+        for number, (stage, resolved) in enumerate(runs):
+            print("\n" * bool(number) + summary.title(stages, stage), end="\n\n")
             _print(resolved, command_line.argument)
     return 0
 
 
 def _resolved(command_line: CommandLine) -> Resolved:
-    words, wrong = selection.with_weights(command_line.args)
-    diagnostics = [*command_line.diagnostics, *wrong]
+    args, errors = selection.with_weights(command_line.args)
+    diagnostics = [*command_line.diagnostics, *errors]
     try:
-        decision = decide(words, command_line.out, machine.detect_machine())
+        decision = decide(args, command_line.out, machine.detect_machine())
         resolved = resolve_next_start(decision.resolved, decision.resume)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
@@ -70,38 +70,38 @@ def _resolved(command_line: CommandLine) -> Resolved:
     return resolved
 
 
-def _as_json(resolved: Resolved, word: str | None) -> dict[str, Any]:
+def _as_json(resolved: Resolved, key: str | None) -> dict[str, Any]:
     known = setting_infos(resolved.settings.model.family)
-    if word is not None and word in known:
-        return {word: _facts(known[word], resolved.values[word])}
-    return render.origins_as_json(_section(resolved, word))
+    if key is not None and key in known:
+        return {key: _facts(known[key], resolved.values[key])}
+    return render.origins_as_json(_section(resolved, key))
 
 
-def _print(resolved: Resolved, word: str | None) -> None:
+def _print(resolved: Resolved, key: str | None) -> None:
     known = setting_infos(resolved.settings.model.family)
-    if word is not None and word in known:
-        _print_key(known[word], resolved.values[word])
+    if key is not None and key in known:
+        _print_key(known[key], resolved.values[key])
     else:
-        print(render.render_tree(_section(resolved, word), history=True), end="")
+        print(render.render_tree(_section(resolved, key), history=True), end="")
 
 
-def _section(resolved: Resolved, word: str | None) -> dict[str, Setting]:
-    """All settings, or those of the section `word`. Raises SettingsError where there is none."""
-    if word is None:
+def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
+    """All settings, or those of one section. Raises SettingsError if it does not exist."""
+    if key is None:
         return dict(resolved.values)
-    found = {key: value for key, value in resolved.values.items() if key.startswith(f"{word}.")}
+    found = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
     if not found:
-        sections = {key.rpartition(".")[0] for key in resolved.values} - {""}
-        near = nearest_match(word, [*resolved.values, *sections])
-        what = Diagnostic(
-            f"there is no setting '{word}'",
-            key=word,
-            where=f"the command line: explain {word}",
+        sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
+        near = nearest_match(key, [*resolved.values, *sections])
+        error = Diagnostic(
+            f"unknown setting '{key}'",
+            key=key,
+            where=f"command line: explain {key}",
             allowed=listed(list(resolved.values), "explain"),
             did_you_mean=near,
             fix=near and f"{PROGRAM} explain {near}",
         )
-        raise SettingsError([what])
+        raise SettingsError([error])
     return found
 
 

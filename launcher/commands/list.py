@@ -1,4 +1,4 @@
-"""Lists models, modes or engines, with what each one is and whether it can run here."""
+"""The command `list`: models, modes or engines, and whether an engine can run here."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def main(command_line: CommandLine) -> int:
             name = f"{row['name']}:{size['name']}"
             print(f"  {name:<23} {size['parameters']:>13,} parameters{context}")
         for stage in row.get("stages", []):
-            optional = ", where it is named" if stage["optional"] else ""
+            optional = " (optional)" if stage["optional"] else ""
             print(f"  {'stage ' + stage['name']:<23} {stage['sentence']}{optional}")
     return 0
 
 
 def models() -> list[dict[str, Any]]:
-    """The families with their sizes, each with its exact number of parameters; and stages."""
+    """The model families with their stages, and their sizes with the number of parameters."""
     return [
         {
             "name": family.name,
@@ -55,7 +55,7 @@ def models() -> list[dict[str, Any]]:
 
 
 def modes() -> list[dict[str, Any]]:
-    """The modes with what they promise, as ratios to mode default."""
+    """The modes with their promises, as ratios to mode default."""
     found = [presets.mode(name) for name in presets.modes()]
     return [
         {"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)}
@@ -64,17 +64,17 @@ def modes() -> list[dict[str, Any]]:
 
 
 def engines() -> list[dict[str, Any]]:
-    """The engines, and whether what they need is installed; imports none of it."""
+    """The engines, and whether their packages are installed; imports none."""
     return [_engine(entry) for entry in ENGINES.values()]
 
 
 def _engine(entry: Entry) -> dict[str, Any]:
     missing = [name for name in ("torch", *entry.needs) if importlib.util.find_spec(name) is None]
-    why = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
+    reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
     return {
         "name": entry.name,
         "sentence": entry.sentence,
         "needs": list(entry.needs),
         "runs_here": not missing,
-        "why_not": why if missing else None,
+        "why_not": reason if missing else None,
     }

@@ -1,4 +1,4 @@
-"""Sends to W&B what it lacks of a run that is over, or was broken off."""
+"""The command `track`: upload the missing metrics of a finished run to W&B."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ _WAIT_S = 600.0
 
 
 def main(command_line: CommandLine) -> int:
-    """Send; the exit code: 1 where the server does not take all of it. Raises SettingsError."""
+    """Upload; the exit code, 1 if the upload is incomplete. Raises SettingsError."""
     if command_line.diagnostics:
         raise SettingsError(command_line.diagnostics)
     assert command_line.argument is not None
     folder = Path(command_line.argument)
     if not holds_run(folder):
-        what, place = f"{folder} is no run folder", f"the command line: track {folder}"
+        message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError(
-            [Diagnostic(what, value=str(folder), where=place, allowed="a run folder")]
+            [Diagnostic(message, value=str(folder), where=where, allowed="a run folder")]
         )
     with lock.hold(folder):
-        url, fault = _send(folder)
-    if fault is not None:
-        print(f"error: W&B: {fault}", file=sys.stderr)
+        url, failure = _upload(folder)
+    if failure is not None:
+        print(f"error: W&B: {failure}", file=sys.stderr)
         return exit_codes.FAILURE
     print(url)
     return exit_codes.DONE
 
 
-def _send(folder: Path) -> tuple[str | None, str | None]:
-    """Where the W&B run is, and what kept it from being complete."""
+def _upload(folder: Path) -> tuple[str | None, str | None]:
+    """The URL of the W&B run, and why the upload is incomplete; None: it is complete."""
     result = _read(folder / run_folder.RESULT)
-    ended = result.get("status") == "completed"
-    companion = TrackerProcess(wandb_callback.WANDB_MODULE, ENVIRONMENT)
-    companion.send(_plan(folder, result))
+    is_completed = result.get("status") == "completed"
+    tracker = TrackerProcess(wandb_callback.WANDB_MODULE, ENVIRONMENT)
+    tracker.send(_start_message(folder, result))
     if lines := wandb_callback.lines_message(folder / run_folder.METRICS, {}):
-        companion.send(lines)
-    companion.send(
-        wandb_callback.end_message(result, exit_codes.DONE if ended else exit_codes.FAILURE)
+        tracker.send(lines)
+    tracker.send(
+        wandb_callback.end_message(result, exit_codes.DONE if is_completed else exit_codes.FAILURE)
     )
-    in_time = companion.end(_WAIT_S)
-    told: dict[str, Message] = {message["kind"]: message for message in companion.heard()}
-    url = told["open"]["url"] if "open" in told else None
-    if "done" in told:
+    in_time = tracker.end(_WAIT_S)
+    answers: dict[str, Message] = {message["kind"]: message for message in tracker.heard()}
+    url = answers["open"]["url"] if "open" in answers else None
+    if "done" in answers:
         return url, None
-    late = f"not all was sent within {_WAIT_S:g} s" if in_time is False else "its process has ended"
-    return url, told["failed"]["why"] if "failed" in told else late
+    reason = f"not finished within {_WAIT_S:g} s" if in_time is False else "its process has ended"
+    return url, answers["failed"]["why"] if "failed" in answers else reason
 
 
-def _plan(folder: Path, result: dict[str, Any]) -> Message:
+def _start_message(folder: Path, result: dict[str, Any]) -> Message:
     values = _read(folder / run_folder.ORIGINS)
     names = ("model", "mode", "engine", "parameters", "samples", "stage", "world_size")
     return wandb_callback.start_message(
         folder,
         wandb_callback.project_of(values.get("track", {}).get("value", ())),
-        {key: one["value"] for key, one in values.items()},
-        {key: f"{one['layer']}: {one['origin']}" for key, one in values.items()},
+        {key: setting["value"] for key, setting in values.items()},
+        {key: f"{setting['layer']}: {setting['origin']}" for key, setting in values.items()},
         run={name: result[name] for name in names if name in result},
         tags=None,
         first_step=0,
@@ -78,7 +78,7 @@ def _plan(folder: Path, result: dict[str, Any]) -> Message:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of the run, without what is secret here; nothing where there is none."""
+    """A JSON file of the run, with secrets redacted; empty if it does not exist."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

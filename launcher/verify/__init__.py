@@ -1,1 +1,1 @@
-"""Verification: replay the last steps of a run and compare every bit."""
+"""Replays the last checkpoint interval of a run and compares the results."""

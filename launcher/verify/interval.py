@@ -1,4 +1,4 @@
-"""Which steps of a run are taken again: from its last checkpoint but one to its last."""
+"""The steps of a run to replay: from its second-to-last checkpoint to its last."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """The steps from one checkpoint of a run to a later one."""
+class Interval:
+    """The steps between two checkpoints of a run."""
 
     source: Path | None
-    """The checkpoint to begin with; None: the very beginning."""
-    after: int
-    """Its step."""
-    upto: int
+    """The checkpoint to start from; None: the start of the run."""
+    start: int
+    """The step of `source`."""
+    end: int
     reset: tuple[Part, ...] = ()
-    """What the run began anew when it went on from `source`."""
+    """What the run reinitialized when it was resumed from `source`."""
 
 
-def choose(run: SavedRun) -> tuple[Checkpoint, Stretch, list[str]]:
-    """The last checkpoint, or the one that was named; the steps that led to it; what to know.
+def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
+    """The last or the named checkpoint, the interval that ends there, and notes about it.
 
-    They begin with the whole checkpoint before it, or where the run began. Every byte of both is
-    checked. Raises CheckpointError where the last one is damaged.
+    The interval starts at the last intact checkpoint before it, or at the start of the run. The
+    checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged.
     """
     from training.checkpoint.reader import open_checkpoint
 
     steps = list(run.checkpoints)
-    upto = steps[-1]
+    end = steps[-1]
     if (named := run.named) is not None:
-        upto = next(step for step in steps if run.checkpoints[step].samefile(named))
-    last = open_checkpoint(run.checkpoints[upto])
+        end = next(step for step in steps if run.checkpoints[step].samefile(named))
+    last = open_checkpoint(run.checkpoints[end])
     notes = []
-    for step in reversed(steps[: steps.index(upto)]):
+    for step in reversed(steps[: steps.index(end)]):
         try:
             open_checkpoint(run.checkpoints[step])
-        except CheckpointError as fault:
-            notes.append(f"passed over: {fault}")
+        except CheckpointError as error:
+            notes.append(f"skipped: {error}")
             continue
-        stretch = Stretch(run.checkpoints[step], step, upto, _reset(run, step, upto))
-        return last, stretch, [*notes, *_restarts(run, stretch, last.manifest)]
-    notes.append("there is no earlier checkpoint: replayed from the very beginning")
-    stretch = Stretch(None, 0, upto)
-    return last, stretch, [*notes, *_restarts(run, stretch, last.manifest)]
+        interval = Interval(run.checkpoints[step], step, end, _reset(run, step, end))
+        return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
+    notes.append("no earlier checkpoint: replayed from the start of the run")
+    interval = Interval(None, 0, end)
+    return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
 
 
-def _reset(run: SavedRun, step: int, upto: int) -> tuple[Part, ...]:
-    here = [restart for restart in run.restarts(step, upto) if restart.step == step]
+def _reset(run: SavedRun, step: int, end: int) -> tuple[Part, ...]:
+    here = [restart for restart in run.restarts(step, end) if restart.step == step]
     return here[-1].reset if here else ()
 
 
-def _restarts(run: SavedRun, stretch: Stretch, last: Manifest) -> Iterator[str]:
-    """Where the run went on otherwise than a replay does, which takes all steps in one go."""
-    for restart in run.restarts(stretch.after, stretch.upto):
-        if restart.step > stretch.after and (others := _others(restart, last)):
-            yield f"the run went on otherwise at step {restart.step}: {'; '.join(others)}"
+def _restarts(run: SavedRun, interval: Interval, last: Manifest) -> Iterator[str]:
+    """Notes on restarts within the interval that changed the run; a replay has none."""
+    for restart in run.restarts(interval.start, interval.end):
+        if restart.step > interval.start and (changes := _changes(restart, last)):
+            yield f"the run was resumed with changes at step {restart.step}: {'; '.join(changes)}"
 
 
-def _others(restart: Restart, last: Manifest) -> Sequence[str]:
+def _changes(restart: Restart, last: Manifest) -> Sequence[str]:
     engine, world_size = restart.writer
     has_changed = restart.writer != (last.engine, last.world_size)
     return [
-        *[f"before that {engine} on {world_size}"] * has_changed,
+        *[f"from engine {engine}, world size {world_size}"] * has_changed,
         *(f"--reset {part}" for part in restart.reset),
         *restart.changes,
     ]

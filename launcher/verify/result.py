@@ -1,4 +1,4 @@
-"""What a replay proves: whether the same steps came to the same state, and to the same lines."""
+"""The result of a replay: whether checkpoint and metrics equal those of the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.checkpoint import manifest, retention
 
 if TYPE_CHECKING:
     from launcher.config.provenance import Resolved
-    from launcher.verify.interval import Stretch
+    from launcher.verify.interval import Interval
     from training.checkpoint import compare
     from training.checkpoint.compare import Tolerance
     from training.checkpoint.manifest import Manifest
@@ -21,68 +21,68 @@ if TYPE_CHECKING:
     from training.logging import line_comparison
 
 _TOLERANCES = {"fp32": (1e-4, 1e-2)}
-_OF_SHORTER_NUMBERS = (2e-2, 0.5)
-"""Of weights and of moments; measured: docs/verify.md."""
+_LOW_PRECISION = (2e-2, 0.5)
+"""Relative tolerances of weights and of moments; measured: docs/verify.md."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How the steps were taken again."""
+    """The interval, engine, world size and precision of the replay."""
 
-    stretch: Stretch
+    interval: Interval
     engine: str
     world_size: int
     precision: str
 
     def tolerance(self, written: Manifest) -> Tolerance | None:
-        """How far two states may be apart; None: not at all, as what took the steps was the same.
+        """The largest allowed difference; None: every bit must be equal.
 
-        Another engine, or another number of processes, adds up the same numbers in another order.
+        Another engine or world size adds the same numbers in another order.
         """
         from training.checkpoint.compare import Tolerance
 
         if (self.engine, self.world_size) == (written.engine, written.world_size):
             return None
-        return Tolerance(*_TOLERANCES.get(self.precision, _OF_SHORTER_NUMBERS))
+        return Tolerance(*_TOLERANCES.get(self.precision, _LOW_PRECISION))
 
 
 @dataclass(frozen=True)
-class Proof:
-    """A stretch of a run beside its replay."""
+class VerifyResult:
+    """The comparison of an interval with its replay."""
 
     conditions: Conditions
     tolerance: Tolerance | None
     is_identical: bool
-    """No bit differs."""
+    """Whether every bit is equal."""
     state: compare.Comparison
     lines: line_comparison.Comparison
     notes: Sequence[str]
-    """What to know when judging a difference."""
+    """Possible causes of a difference."""
 
     @property
     def agrees(self) -> bool:
-        """Nothing differs by more than the tolerance; without one, nothing at all."""
+        """Whether all differences are within the tolerance; without one, whether none exists."""
         return self.state.first is None and self.lines.first is None
 
     @property
     def steps(self) -> int:
-        """How many were taken again."""
-        return self.conditions.stretch.upto - self.conditions.stretch.after
+        """The number of replayed steps."""
+        return self.conditions.interval.end - self.conditions.interval.start
 
 
-def prove(
+def compare_replay(
     conditions: Conditions, run: Path | None, last: Checkpoint, replay: Path, notes: Sequence[str]
-) -> Proof:
-    """Compare what a replay left in the folder `replay` with the `last` checkpoint of `run`.
+) -> VerifyResult:
+    """Compare the checkpoint and metrics in the folder `replay` with those of `run`.
 
-    Reads the disk. Raises CheckpointError where the replay left no such checkpoint.
+    Reads the disk. Raises CheckpointError if the replay wrote no checkpoint.
     """
     from training.checkpoint import compare, reader
     from training.logging import line_comparison
 
-    stretch = conditions.stretch
-    name = manifest.step_folder(stretch.upto)
-    again = reader.open_checkpoint(replay / retention.CHECKPOINTS / name, verify=False)
+    interval = conditions.interval
+    name = manifest.step_folder(interval.end)
+    replayed = reader.open_checkpoint(replay / retention.CHECKPOINTS / name, verify=False)
     tolerance = conditions.tolerance(last.manifest)
 
     def compared(
@@ -90,72 +90,72 @@ def prove(
     ) -> tuple[compare.Comparison, line_comparison.Comparison]:
         ours, theirs = (f / run_folder.METRICS if f else Path() for f in (run, replay))
         return (
-            compare.compare(last, again, within),
-            line_comparison.compare(ours, theirs, stretch.after, stretch.upto, within),
+            compare.compare(last, replayed, within),
+            line_comparison.compare(ours, theirs, interval.start, interval.end, within),
         )
 
     state, lines = compared(None)
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
-    told = [*notes, *_libraries(last.manifest, again.manifest)]
-    return Proof(conditions, tolerance, is_identical, state, lines, told)
+    all_notes = [*notes, *_libraries(last.manifest, replayed.manifest)]
+    return VerifyResult(conditions, tolerance, is_identical, state, lines, all_notes)
 
 
-def _libraries(written: Manifest, again: Manifest) -> Iterator[str]:
-    """Other versions of what computes, which may round differently."""
+def _libraries(written: Manifest, replayed: Manifest) -> Iterator[str]:
+    """Notes on libraries with other versions, which may round differently."""
     for name in ("torch", "deepspeed", "fairscale"):
-        before, now = written.libraries.get(name), again.libraries.get(name)
+        before, now = written.libraries.get(name), replayed.libraries.get(name)
         if before and now and before != now:
-            yield f"the checkpoint was written with {name} {before}, the replay with {now}"
+            yield f"{name} {before} wrote the checkpoint; the replay used {name} {now}"
 
 
-def text(proof: Proof) -> str:
-    """What a person is told of it."""
-    return "".join(f"{line}\n" for line in _lines(proof))
+def render(result: VerifyResult) -> str:
+    """The result as text."""
+    return "".join(f"{line}\n" for line in _lines(result))
 
 
-def _lines(proof: Proof) -> Iterator[str]:
-    count = f"{proof.state.tensors} tensors, {counted(proof.steps, 'step')}"
-    first = proof.state.first or proof.lines.first
-    if proof.is_identical:
+def _lines(result: VerifyResult) -> Iterator[str]:
+    count = f"{result.state.tensors} tensors, {counted(result.steps, 'step')}"
+    first = result.state.first or result.lines.first
+    if result.is_identical:
         yield f"identical: {count}"
     elif first is None:
-        yield f"equal {_within(proof.tolerance)}: {count}"
+        yield f"equal {_within(result.tolerance)}: {count}"
     else:
-        yield f"different: {_told(first)}"
-    if proof.state.differing:
+        yield f"different: {_describe(first)}"
+    if result.state.differing:
         yield (
-            f"  state    {proof.state.differing} of {proof.state.tensors} tensors differ, most "
-            f"{proof.state.largest_in}: by {proof.state.largest:.2g} of its norm"
+            f"  state    {result.state.differing} of {result.state.tensors} tensors differ, most "
+            f"{result.state.largest_in}: by {result.state.largest:.2g} of its norm"
         )
-    if proof.lines.first not in (None, first):
-        yield f"  line     {_told(proof.lines.first)}"
-    yield f"  replay   {_replay(proof)}"
-    for note in proof.notes:
+    if result.lines.first not in (None, first):
+        yield f"  metrics  {_describe(result.lines.first)}"
+    yield f"  replay   {_replay(result)}"
+    for note in result.notes:
         yield f"  note     {note}"
 
 
-def announced(conditions: Conditions) -> str:
-    """What is said while a person waits."""
-    return f"replaying {_how(conditions)}; the run folder is only read"
+def render_start(conditions: Conditions) -> str:
+    """The line printed before the replay."""
+    return f"replaying {_run_of(conditions)}; the run folder is not changed"
 
 
-def chance(resolved: Resolved) -> Iterator[str]:
-    """What may make equal steps differ, by the settings that they are taken with."""
+def nondeterminism(resolved: Resolved) -> Iterator[str]:
+    """Notes on settings that allow equal steps to differ."""
     if resolved.device != "cpu" and not resolved.settings.train.deterministic:
-        yield f"without train.deterministic, {resolved.device} adds up in any order"
+        yield f"train.deterministic is off: {resolved.device} may add numbers in any order"
 
 
-def _replay(proof: Proof) -> str:
-    lines = counted(proof.lines.lines, "logged line")
-    return f"{_how(proof.conditions)}, {_within(proof.tolerance)}; {lines}"
+def _replay(result: VerifyResult) -> str:
+    lines = counted(result.lines.lines, "logged line")
+    return f"{_run_of(result.conditions)}, {_within(result.tolerance)}; {lines}"
 
 
-def _how(conditions: Conditions) -> str:
-    stretch = conditions.stretch
+def _run_of(conditions: Conditions) -> str:
+    interval = conditions.interval
     processes = counted(conditions.world_size, "process")
-    return f"steps {stretch.after} to {stretch.upto}, {conditions.engine} on {processes}"
+    return f"steps {interval.start} to {interval.end}, {conditions.engine} on {processes}"
 
 
 def _within(tolerance: Tolerance | None) -> str:
@@ -164,31 +164,31 @@ def _within(tolerance: Tolerance | None) -> str:
     return f"within {tolerance.weights:g} (moments {tolerance.moments:g})"
 
 
-def _told(difference: compare.Difference) -> str:
+def _describe(difference: compare.Difference) -> str:
     return (
         f"{difference.place} is {difference.first} in the run and {difference.second} in the replay"
     )
 
 
-def as_json(proof: Proof) -> dict[str, Any]:
-    """The same for machines."""
-    conditions, state = proof.conditions, proof.state
+def as_json(result: VerifyResult) -> dict[str, Any]:
+    """The result for programs."""
+    conditions, state = result.conditions, result.state
     largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
     return {
-        "identical": proof.is_identical,
-        "agrees": proof.agrees,
-        "tolerance": proof.tolerance and asdict(proof.tolerance),
-        "steps": proof.steps,
+        "identical": result.is_identical,
+        "agrees": result.agrees,
+        "tolerance": result.tolerance and asdict(result.tolerance),
+        "steps": result.steps,
         "tensors": state.tensors,
-        "first_difference": _difference(state.first or proof.lines.first),
-        "from_step": conditions.stretch.after,
-        "to_step": conditions.stretch.upto,
+        "first_difference": _difference(state.first or result.lines.first),
+        "from_step": conditions.interval.start,
+        "to_step": conditions.interval.end,
         "engine": conditions.engine,
         "world_size": conditions.world_size,
-        "lines": proof.lines.lines,
+        "lines": result.lines.lines,
         "differing_tensors": state.differing,
         "largest_difference": largest,
-        "notes": list(proof.notes),
+        "notes": list(result.notes),
         "error": None,
     }
 
@@ -206,8 +206,8 @@ def _difference(found: compare.Difference | None) -> dict[str, Any] | None:
     }
 
 
-def failure(why: str) -> dict[str, Any]:
-    """What machines are told where nothing could be compared."""
+def failure_json(reason: str) -> dict[str, Any]:
+    """The result for programs if nothing could be compared."""
     return {
         "identical": False,
         "agrees": False,
@@ -215,5 +215,5 @@ def failure(why: str) -> dict[str, Any]:
         "steps": 0,
         "tensors": 0,
         "first_difference": None,
-        "error": why,
+        "error": reason,
     }

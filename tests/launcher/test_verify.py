@@ -15,7 +15,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.resume import saved_run
-from launcher.verify.interval import Stretch, choose
+from launcher.verify.interval import Interval, choose
 from launcher.verify.replay import resolved_as
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
 from training.checkpoint import manifest
@@ -74,7 +74,7 @@ def test_one_bit_of_the_last_checkpoint_is_named(run, temporary, capfd):
     assert list(temporary.iterdir()) == []
 
 
-def test_an_older_run_with_one_checkpoint_is_replayed_from_the_beginning(run, temporary, capfd):
+def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, temporary, capfd):
     """What older versions did not keep in a checkpoint, the run's settings.yaml tells."""
     for step in (2, 4):
         shutil.rmtree(checkpoint(run, step))
@@ -83,10 +83,10 @@ def test_an_older_run_with_one_checkpoint_is_replayed_from_the_beginning(run, te
     assert main(["verify", str(run)]) == 0
     out = capfd.readouterr().out
     assert out.startswith("identical: 80 tensors, 6 steps\n")
-    assert "replayed from the very beginning" in out
+    assert "replayed from the start of the run" in out
 
 
-def test_data_that_is_gone_is_told_as_wrong_words(run, temporary, capfd):
+def test_missing_data_is_an_input_error(run, temporary, capfd):
     settings = run / "settings.yaml"
     change_state(checkpoint(run, 6), lambda state: state["facts"].pop("settings"))
     settings.write_text(settings.read_text().replace("mine.jsonl", "gone.jsonl"))
@@ -106,13 +106,13 @@ def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, tempora
     assert f"{path} is damaged" in json.loads(capfd.readouterr().out)["error"]
 
 
-def test_a_damaged_one_before_it_is_passed_over(run):
+def test_a_damaged_earlier_checkpoint_is_skipped(run):
     path = checkpoint(run, 4) / "rank-00000.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    last, stretch, notes = choose(saved_run.find(str(run), "verify"))
+    last, interval, notes = choose(saved_run.find(str(run), "verify"))
     assert last.manifest.step == 6
-    assert stretch == Stretch(checkpoint(run, 2), 2, 6)
-    assert notes == [f"passed over: {path} is damaged: {path.stat().st_size} bytes where "
+    assert interval == Interval(checkpoint(run, 2), 2, 6)
+    assert notes == [f"skipped: {path} is damaged: {path.stat().st_size} bytes where "
                      f"{path.stat().st_size + 1} were written"]  # fmt: skip
 
 
@@ -120,9 +120,9 @@ def test_a_damaged_one_before_it_is_passed_over(run):
 def test_a_checkpoint_may_be_named_itself(run, name):
     if name == "best":
         (run / "best").symlink_to("checkpoints/step-00000002")
-    _, stretch, _ = choose(saved_run.find(str(run / name), "verify"))
+    _, interval, _ = choose(saved_run.find(str(run / name), "verify"))
     steps = {"best": (0, 2), "last": (4, 6)}.get(name, (2, 4))
-    assert (stretch.after, stretch.upto) == steps
+    assert (interval.start, interval.end) == steps
 
 
 def resumed(step, **facts):
@@ -130,22 +130,22 @@ def resumed(step, **facts):
     return json.dumps({"kind": "resumed", "step": step, "facts": told}) + "\n"
 
 
-def test_what_began_anew_at_the_first_checkpoint_does_so_again(run):
+def test_a_reset_at_the_first_checkpoint_is_replayed(run):
     with (run / "events.jsonl").open("a") as file:
         file.write(resumed(4, reset=["data"]) + resumed(4, reset=["optimizer"]) + '{"half')
-    _, stretch, notes = choose(saved_run.find(str(run), "verify"))
-    assert (stretch.reset, notes) == (("optimizer",), [])
+    _, interval, notes = choose(saved_run.find(str(run), "verify"))
+    assert (interval.reset, notes) == (("optimizer",), [])
 
 
-def test_a_run_that_went_on_otherwise_in_between_is_told(run):
+def test_a_changed_restart_within_the_interval_is_noted(run):
     shutil.rmtree(checkpoint(run, 4))
     with (run / "events.jsonl").open("a") as file:
         file.write(resumed(3) + resumed(4, written_by={"engine": "ddp", "world_size": 2}))
         file.write(resumed(5, reset=["schedule"], changes=["optim.lr 1 in place of 2"]))
     _, _, notes = choose(saved_run.find(str(run), "verify"))
     assert notes == [
-        "the run went on otherwise at step 4: before that ddp on 2",
-        "the run went on otherwise at step 5: --reset schedule; optim.lr 1 in place of 2",
+        "the run was resumed with changes at step 4: from engine ddp, world size 2",
+        "the run was resumed with changes at step 5: --reset schedule; optim.lr 1 in place of 2",
     ]
 
 
@@ -161,13 +161,13 @@ def tree(**engine):
     }
 
 
-def test_without_a_word_engine_and_processes_are_those_that_wrote_it():
+def test_engine_and_processes_default_to_those_of_the_checkpoint():
     resolved = resolved_as(tree(name="local", nproc=1), WRITTEN, CliArgs())
     assert (resolved.settings.engine.name, resolved.nproc) == ("zero3", 2)
     assert (resolved.batching.micro_batch, resolved.batching.accumulation) == (2, 2)
 
 
-def test_another_engine_keeps_the_batch_and_leaves_behind_what_was_for_the_first():
+def test_another_engine_keeps_the_batch_and_drops_settings_of_the_first():
     given = tree(name="zero3", nproc=2, ds_config="mine.json")
     resolved = resolved_as(given, WRITTEN, CliArgs(engine="local"))
     assert (resolved.settings.engine.name, resolved.nproc) == ("local", 1)
@@ -176,18 +176,18 @@ def test_another_engine_keeps_the_batch_and_leaves_behind_what_was_for_the_first
     assert given["engine"]["ds_config"] == "mine.json"
 
 
-def test_an_engine_decides_what_it_always_decides():
+def test_an_engine_keeps_its_fixed_settings():
     given = {**tree(name="local", nproc=1), "compile": "on"}
     written = manifest.Manifest(6, 24, "local", 1, True, {}, ())
     assert resolved_as(given, written, CliArgs(engine="zero3")).settings.compile == "off"
 
 
-def test_an_engine_that_there_is_not_is_refused(trained):
+def test_an_unknown_engine_is_an_error(trained):
     with pytest.raises(SettingsError, match="unknown engine 'zreo3'"):
         resolved_as(tree(), WRITTEN, CliArgs(engine="zreo3"))
 
 
-def test_processes_that_do_not_fit_here_are_told_with_what_does():
+def test_too_many_processes_are_an_error_with_the_largest_number():
     written = replace(WRITTEN, world_size=100_000)
     with pytest.raises(SettingsError) as refused:
         resolved_as(tree(), written, CliArgs())
@@ -200,7 +200,7 @@ def test_processes_that_do_not_fit_here_are_told_with_what_does():
         resolved_as(tree(), WRITTEN, CliArgs(options={"engine.nproc": ("--nproc", "100000")}))
 
 
-def test_what_is_no_run_is_refused(run, tmp_path, capsys):
+def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
     shutil.rmtree(run / "checkpoints")
     (tmp_path / "empty").mkdir()
     for word, told in (
@@ -215,10 +215,10 @@ def test_what_is_no_run_is_refused(run, tmp_path, capsys):
         "  did you mean  copy\n  fix           python -m launcher verify" in capsys.readouterr().err
     )
     assert main(["verify"]) == 2
-    assert "error: verify needs to know what" in capsys.readouterr().err
+    assert "error: verify requires RUN" in capsys.readouterr().err
 
 
-def test_a_checkpoint_without_its_run_is_refused(run, tmp_path, capsys):
+def test_a_checkpoint_outside_of_its_run_is_an_error(run, tmp_path, capsys):
     alone = shutil.copytree(checkpoint(run, 6), tmp_path / "alone")
     assert main(["verify", str(alone)]) == 2
-    assert "is a checkpoint without its run" in capsys.readouterr().err
+    assert "is a checkpoint outside of its run folder" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What is told of a replay that came to the same, to nearly the same, or to something else."""
+"""The result of a replay that is identical, equal within the tolerance, or different."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from launcher.verify import result
-from launcher.verify.interval import Stretch
+from launcher.verify.interval import Interval
 from launcher.verify.result import Conditions
 from tests.launcher.given import SERVER, resolved
 from tests.launcher.saved_runs import change_tensor, checkpoint, train
@@ -37,12 +37,12 @@ def again(run, tmp_path):
 
 
 @pytest.fixture
-def prove(run):
+def compare(run):
     """Compares the run with a replay of its last two steps."""
 
     def compared(again, engine="local", world_size=1, precision="fp32", notes=()):
-        conditions = Conditions(Stretch(None, 4, 6), engine, world_size, precision)
-        return result.prove(conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes)
+        conditions = Conditions(Interval(None, 4, 6), engine, world_size, precision)
+        return result.compare_replay(conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes)
 
     return compared
 
@@ -57,89 +57,89 @@ def change_loss(folder, by):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_the_same_is_identical(prove, again):
-    found = prove(again, notes=["a note"])
+def test_an_equal_replay_is_identical(compare, again):
+    found = compare(again, notes=["a note"])
     assert found.is_identical and found.agrees
-    assert result.text(found) == (
+    assert result.render(found) == (
         "identical: 80 tensors, 2 steps\n"
         "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
         "  note     a note\n"
     )
 
 
-def test_a_tensor_that_differs_comes_before_a_line(prove, again):
+def test_a_different_tensor_comes_before_a_metrics_line(compare, again):
     change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t[5:7].fill_(2.0))
     change_loss(again, 1.0)
-    found = prove(again)
+    found = compare(again)
     assert not found.is_identical and not found.agrees
-    first, state, line, _ = result.text(found).splitlines()
+    first, state, line, _ = result.render(found).splitlines()
     assert first.startswith(f"different: weight of {NORM}[5] is ")
     assert first.endswith(" in the run and 2.0 in the replay")
     assert state.startswith(f"  state    1 of 80 tensors differ, most weight of {NORM}: by 0.1")
-    assert line.startswith("  line     loss of step 6 is ")
-    told = json.loads(encode(result.as_json(found)))
-    assert told["first_difference"]["index"] == [5]
-    assert told["largest_difference"]["of"] == f"weight of {NORM}"
+    assert line.startswith("  metrics  loss of step 6 is ")
+    facts = json.loads(encode(result.as_json(found)))
+    assert facts["first_difference"]["index"] == [5]
+    assert facts["largest_difference"]["of"] == f"weight of {NORM}"
 
 
-def test_a_line_alone_is_a_difference(prove, again):
+def test_a_metrics_line_alone_is_a_difference(compare, again):
     change_loss(again, 1e-12)
-    found = prove(again)
+    found = compare(again)
     assert not found.agrees
-    assert result.text(found).startswith("different: loss of step 6 is ")
+    assert result.render(found).startswith("different: loss of step 6 is ")
     assert result.as_json(found)["first_difference"]["step"] == 6
 
 
 @pytest.mark.parametrize("other", [{"engine": "ddp"}, {"world_size": 2}])
-def test_another_engine_or_number_of_processes_is_held_to_a_tolerance(prove, again, other):
+def test_another_engine_or_world_size_is_compared_with_a_tolerance(compare, again, other):
     change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t.mul_(1 + 5e-5))
     change_loss(again, 1e-4)
-    found = prove(again, **other)
+    found = compare(again, **other)
     assert (found.is_identical, found.agrees) == (False, True)
     assert found.tolerance == Tolerance(1e-4, 1e-2)
-    first, state, _ = result.text(found).splitlines()
+    first, state, _ = result.render(found).splitlines()
     assert first == "equal within 0.0001 (moments 0.01): 80 tensors, 2 steps"
     assert (
         state == f"  state    1 of 80 tensors differ, most weight of {NORM}: by 5e-05 of its norm"
     )
-    assert not prove(again).agrees
+    assert not compare(again).agrees
 
 
-def test_beyond_the_tolerance_is_a_difference(prove, again):
+def test_beyond_the_tolerance_is_a_difference(compare, again):
     change_tensor(checkpoint(again, 6), f"weight|{NORM}|0", lambda t: t.mul_(1 + 1e-3))
-    assert not prove(again, engine="ddp").agrees
-    assert prove(again, engine="ddp", precision="bf16").agrees
+    assert not compare(again, engine="ddp").agrees
+    assert compare(again, engine="ddp", precision="bf16").agrees
 
 
-def test_moments_may_be_farther_apart_than_the_weights_that_they_sum_up_to(prove, again):
+def test_moments_have_a_larger_tolerance_than_weights(compare, again):
     change_tensor(checkpoint(again, 6), f"exp_avg|{NORM}|0", lambda t: t.mul_(1 + 1e-3))
-    assert prove(again, engine="ddp").agrees
+    assert compare(again, engine="ddp").agrees
     change_tensor(checkpoint(again, 6), f"exp_avg|{NORM}|0", lambda t: t.mul_(1 + 1e-1))
-    assert not prove(again, engine="ddp").agrees
+    assert not compare(again, engine="ddp").agrees
 
 
-def test_what_another_engine_gives_to_the_bit_is_identical(prove, again):
-    found = prove(again, engine="ddp")
+def test_an_equal_replay_under_another_engine_is_identical(compare, again):
+    found = compare(again, engine="ddp")
     assert found.is_identical
-    assert result.text(found).startswith("identical: 80 tensors, 2 steps\n")
+    assert result.render(found).startswith("identical: 80 tensors, 2 steps\n")
 
 
-def test_other_versions_of_libraries_are_told(run, again):
+def test_other_versions_of_libraries_are_noted(run, again):
     last = open_checkpoint(checkpoint(run, 6))
     last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
-    found = result.prove(Conditions(Stretch(None, 4, 6), "local", 1, "fp32"), run, last, again, [])
+    found = result.compare_replay(Conditions(Interval(None, 4, 6), "local", 1, "fp32"), run, last, again, [])
     version = torch.__version__
-    assert found.notes == [f"the checkpoint was written with torch 1.0, the replay with {version}"]
+    assert found.notes == [f"torch 1.0 wrote the checkpoint; the replay used torch {version}"]
 
 
-def test_a_gpu_that_may_add_up_in_any_order_is_told():
+def test_a_nondeterministic_gpu_is_noted():
     for machine, sets, count in ((SERVER, (), 1), (SERVER, ("train.deterministic=true",), 0)):
-        assert len(list(result.chance(resolved(*sets, machine=machine)))) == count
-    assert list(result.chance(resolved())) == []
-    told = "without train.deterministic, cuda adds up in any order"
-    assert list(result.chance(resolved(machine=SERVER))) == [told]
+        assert len(list(result.nondeterminism(resolved(*sets, machine=machine)))) == count
+    assert list(result.nondeterminism(resolved())) == []
+    note = "train.deterministic is off: cuda may add numbers in any order"
+    assert list(result.nondeterminism(resolved(machine=SERVER))) == [note]
 
 
-def test_a_person_who_waits_is_told_for_what():
-    told = result.announced(Conditions(Stretch(None, 4, 6), "ddp", 2, "fp32"))
-    assert told == "replaying steps 4 to 6, ddp on 2 processes; the run folder is only read"
+def test_the_start_of_a_replay_is_announced():
+    line = result.render_start(Conditions(Interval(None, 4, 6), "ddp", 2, "fp32"))
+    assert line == "replaying steps 4 to 6, ddp on 2 processes; the run folder is not changed"
