@@ -16,7 +16,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
-from launcher.config.resolved import CliArgs
+from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.run.prepare import Start
 from launcher.stages import execute, pipeline, selection
