@@ -140,7 +140,9 @@ def _threads(resolved: Resolved) -> int:
     if affinity.are_left_to_torch(resolved.settings, resolved.nproc):
         return affinity.of_torch()
     asked = resolved.settings.engine.threads
-    return affinity.threads(asked, machine.detect_machine().cores, resolved.nproc, environment.variables())
+    return affinity.threads(
+        asked, machine.detect_machine().cores, resolved.nproc, environment.variables()
+    )
 
 
 @contextmanager

@@ -42,7 +42,9 @@ def compare(run):
 
     def compared(again, engine="local", world_size=1, precision="fp32", notes=()):
         conditions = Conditions(Interval(None, 4, 6), engine, world_size, precision)
-        return result.compare_replay(conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes)
+        return result.compare_replay(
+            conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes
+        )
 
     return compared
 
@@ -127,7 +129,9 @@ def test_an_equal_replay_under_another_engine_is_identical(compare, again):
 def test_other_versions_of_libraries_are_noted(run, again):
     last = open_checkpoint(checkpoint(run, 6))
     last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
-    found = result.compare_replay(Conditions(Interval(None, 4, 6), "local", 1, "fp32"), run, last, again, [])
+    found = result.compare_replay(
+        Conditions(Interval(None, 4, 6), "local", 1, "fp32"), run, last, again, []
+    )
     version = torch.__version__
     assert found.notes == [f"torch 1.0 wrote the checkpoint; the replay used torch {version}"]
 
