@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from launcher.base import environment, exit_codes
-from launcher.run import early_signals
+from launcher.run import signals
 from slurm.environment import InvalidEnvironment, read_rank_environment
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def _local_rank() -> int:
 
 def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
-    early_signals.listen(sys.argv, environment.variables())
+    signals.listen(sys.argv, environment.variables())
     code = main()
-    early_signals.end()
+    signals.end()
     if code == exit_codes.INTERRUPTED:
         # A handled Ctrl-C that interrupted generated code (such as a data class during import)
         # stays pending in the interpreter, which would then exit by SIGINT, not with the code.

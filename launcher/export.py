@@ -13,7 +13,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import custom_task
 from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
-from launcher.resume.saved_run import SavedRun
+from launcher.resume.find import SavedRun
 from launcher.run_folder import run_folder
 from models.base import Context, HuggingFace
 from models.catalog import FAMILIES, is_custom

@@ -12,8 +12,8 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.export import FORMATS
-from launcher.resume import saved_run
-from launcher.resume.saved_run import SavedRun
+from launcher.resume import find
+from launcher.resume.find import SavedRun
 from launcher.run import affinity
 from launcher.run_folder import run_folder
 from models.base import DataError
@@ -30,7 +30,7 @@ def main(command_line: CommandLine) -> int:
     if diagnostics := [*command_line.diagnostics, *_invalid_format(format_name)]:
         raise SettingsError(diagnostics)
     assert format_name is not None and command_line.argument is not None
-    run = saved_run.find(command_line.argument, "export")
+    run = find.find_saved(command_line.argument, "export")
     path = _chosen(run, command_line.values.get("--checkpoint"))
     folder = command_line.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
     _check_free(folder, command_line.out)

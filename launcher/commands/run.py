@@ -11,10 +11,10 @@ from launcher.base.diagnostics import render
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.continual.loop import train_continually
-from launcher.run import early_signals, hard_exit, job_generation, start_plan
+from launcher.run import failures, restart, signals, start_plan
 from launcher.run import prepare as start
 from launcher.run.failures import Kind, Report, failed
-from launcher.run.job_generation import Life
+from launcher.run.restart import JobGeneration
 from launcher.stages import execute, pipeline
 from launcher.stages import summary as telling
 from launcher.stages.pipeline import Pipeline, PipelineStage
@@ -23,21 +23,18 @@ from training.logging.strict_json import encode
 
 def main(command_line: CommandLine) -> int:
     """Decide, show, and train; the exit code. Raises SettingsError."""
-    if (
-        "--dry-run" in command_line.flags
-        or (lived := job_generation.read(command_line.out)) is None
-    ):
+    if "--dry-run" in command_line.flags or (lived := restart.read(command_line.out)) is None:
         return _train(command_line, None)
     try:
         return _train(command_line, lived)
     except BaseException as fault:  # however it ends, the job script is told
-        early_signals.over()
+        signals.over()
         told = failed(fault, lived.rank)
         lived.end(told.kind, told.exit_code, told.text)
         raise
 
 
-def _train(command_line: CommandLine, lived: Life | None) -> int:
+def _train(command_line: CommandLine, lived: JobGeneration | None) -> int:
     words = command_line.args if lived is None else lived.begin(command_line.args)
     ready = pipeline.prepare(words, command_line.out, list(command_line.diagnostics))
     is_left = bool(ready.left) if isinstance(ready, Pipeline) else ready.nothing_left is None
@@ -48,7 +45,7 @@ def _train(command_line: CommandLine, lived: Life | None) -> int:
     return _run(ready, command_line.flags, lived)
 
 
-def _run(ready: start.Start, flags: Collection[str], lived: Life | None) -> int:
+def _run(ready: start.Start, flags: Collection[str], lived: JobGeneration | None) -> int:
     """Train what one run comes to."""
     for_machines = JSON.flag in flags
     if ready.resolved.warnings and ready.speaks:
@@ -73,18 +70,18 @@ def _run(ready: start.Start, flags: Collection[str], lived: Life | None) -> int:
     report = finished.report
     code = _ended(lived, report.kind, report.exit_code, report.text)
     if ready.place is not None and report.kind != "ended":
-        hard_exit.end_hard(code)
+        failures.exit_now(code)
     return code
 
 
-def _ended(lived: Life | None, kind: Kind, code: int, text: str) -> int:
+def _ended(lived: JobGeneration | None, kind: Kind, code: int, text: str) -> int:
     """The exit code of the process, once the job script can know how it ended."""
     if lived is not None:
         lived.end(kind, code, text)
-    return job_generation.exit_code(lived, kind, code)
+    return restart.exit_code(lived, kind, code)
 
 
-def _stages(ready: Pipeline, flags: Collection[str], lived: Life | None) -> int:
+def _stages(ready: Pipeline, flags: Collection[str], lived: JobGeneration | None) -> int:
     """Train what is left of a chain of stages."""
     for_machines = JSON.flag in flags
     if ready.warnings:

@@ -9,8 +9,8 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
-from launcher.resume import saved_run
-from launcher.resume.saved_run import SavedRun
+from launcher.resume import find
+from launcher.resume.find import SavedRun
 from launcher.run import affinity
 from launcher.verify import result
 from launcher.verify.interval import choose
@@ -70,7 +70,7 @@ def _verify(command_line: CommandLine, quiet: bool) -> VerifyResult:
 
 def _run(argument: str) -> SavedRun:
     """The run to verify. Raises SettingsError."""
-    run = saved_run.find(argument, "verify")
+    run = find.find_saved(argument, "verify")
     if run.folder is None or not run.checkpoints:
         message = f"'{argument}' is a checkpoint outside of its run folder"
         where = f"command line: verify {argument}"

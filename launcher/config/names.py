@@ -6,8 +6,8 @@ from typing import get_args
 
 from engines.catalog import ENGINES
 from launcher.config import presets
+from launcher.config.provenance import ResetPart
 from launcher.config.schema import config_of, setting_infos
-from launcher.resume.resume_point import Part
 from models.catalog import FAMILIES, stages_of
 from training.trackers.settings import TRACKERS
 
@@ -27,7 +27,7 @@ def names(kind: str) -> list[str]:
     if kind == "trackers":
         return list(TRACKERS)
     if kind == "parts":
-        return list(get_args(Part))
+        return list(get_args(ResetPart))
     return sorted({key for family in FAMILIES for key in setting_infos(family)})
 
 

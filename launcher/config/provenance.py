@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from launcher.base.diagnostics import Diagnostic
 from launcher.config.schema import sections
 from launcher.config.settings_file import Node, node_value
 
+ResetPart = Literal["optimizer", "schedule", "data"]
+"""State that --reset reinitializes instead of restoring it."""
 STAGED_MODE = "staged"
 """The mode that trains stages."""
 
@@ -67,7 +69,7 @@ class CliArgs:
     resume_option: str = "--resume"
     """As typed, for messages: `--resume`, or `resume` of the command."""
     reset: Sequence[str] = ()
-    """What begins anew all the same, of launcher.resume.resume_point.Part."""
+    """What begins anew all the same, of ResetPart."""
     filled: Sequence[ImpliedSetting] = ()
     """What follows from --stage and --from."""
     weights: str | None = None

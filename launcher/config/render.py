@@ -13,6 +13,8 @@ from launcher.config.batching import ACCUMULATION
 from launcher.config.provenance import Origin, Resolved, Setting
 from training.settings import nested
 
+SETTINGS = "settings.yaml"
+ORIGINS = "origins.json"
 _BARE = re.compile(r"[A-Za-z0-9_./](?:[A-Za-z0-9_./%+ -]|:(?! |$))*(?<! )")
 
 

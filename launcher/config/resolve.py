@@ -25,9 +25,9 @@ from launcher.config.provenance import (
     Setting,
     file_layer,
 )
+from launcher.config.resumed_settings import Base, typed_keys
 from launcher.config.schema import config_of, settings_class
 from launcher.config.selection import FIRST_RUN, Choice, choose, file_of
-from launcher.resume.resumed_settings import Base, typed_keys
 from models.catalog import is_custom
 from training.settings import nested
 

@@ -12,9 +12,9 @@ from launcher.config import custom_task, errors, presets, settings_file
 from launcher.config import layers as typed
 from launcher.config.custom_task import FOLDER
 from launcher.config.provenance import STAGED_MODE, CliArgs, Entry, Setting, find_node, typed_list
+from launcher.config.resumed_settings import Base
 from launcher.config.schema import config_of
 from launcher.config.settings_file import Unreadable, node_value
-from launcher.resume.resumed_settings import Base
 from models.catalog import FAMILIES, Stage, is_custom, stages_of
 
 _MAY_MOVE = ("engine.name", FOLDER)

@@ -17,7 +17,7 @@ from launcher.continual.arrivals import Arrivals, list_files
 from launcher.continual.reporter import Reporter
 from launcher.continual.stop_conditions import Clock, Stop, StopConditions
 from launcher.resume import find
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import failures, restart
 from launcher.run.experience import recorded_settings, resolve_experience, spec_of
 from launcher.run.failures import Report, Stopped
@@ -51,7 +51,7 @@ def train_continually(
                 reported.append(ending)
                 report(ending)
 
-        ending = restart.supervise(job, threads, show, signals=passed_on)
+        ending = restart.supervise(job, threads, show, forwarded=passed_on)
         if signals is not None:
             signals.update(passed_on)
         return ending
@@ -207,7 +207,7 @@ class ContinualLoop:
                 (home / run_folder.SETTINGS).write_text(text, encoding="utf-8")
                 origins = render.render_origins(resolved)
                 (home / run_folder.ORIGINS).write_text(origins, encoding="utf-8")
-        resume = self._resume or (Resume(self._folder) if self._step is not None else None)
+        resume = self._resume or (ResumeRequest(self._folder) if self._step is not None else None)
         return replace(self._job, experience=spec, resume=resume)
 
     def _postpone(self, experience: Experience, reason: str) -> None:

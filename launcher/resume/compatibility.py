@@ -10,14 +10,13 @@ from typing import Any, Literal, get_args
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain
 from launcher.config import errors, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.provenance import STAGED_MODE, USER_LAYERS, Resolved, Setting
+from launcher.config.provenance import STAGED_MODE, USER_LAYERS, ResetPart, Resolved, Setting
 from launcher.config.schema import setting_infos
-from launcher.resume.resume_point import Part
 
-Rule = Literal["free", "never"] | Part
+Rule = Literal["free", "never"] | ResetPart
 """free: it may change; a part: it may where that part begins anew; never: it is another run."""
 
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS: tuple[ResetPart, ...] = get_args(ResetPart)
 ANEW: Mapping[str, str] = {
     "optimizer": "the optimizer's state and the average of the weights begin anew",
     "schedule": "the schedule of the learning rate begins anew",

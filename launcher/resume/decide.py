@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.config import resumed_settings
 from launcher.config.custom_task import FOLDER
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
+from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name
-from launcher.resume import compatibility, resumed_settings
+from launcher.resume import compatibility
 from launcher.resume import find as resume
 from launcher.resume.compatibility import Difference
-from launcher.resume.find import Found
-from launcher.resume.resume_point import Resume
-from launcher.resume.resumed_settings import Base
+from launcher.resume.find import Found, ResumeRequest
 from training.callbacks.base import Outcome
 
 
@@ -37,7 +37,7 @@ class Decision:
     """What a start comes to; nothing has been written."""
 
     resolved: Resolved
-    resume: Resume | None = None
+    resume: ResumeRequest | None = None
     """What the ranks are told to go on from."""
     found: Found | None = None
     """The run that goes on; None: a new one begins."""
@@ -113,7 +113,7 @@ def _new(words: CliArgs, out: Path | None, resolved: Resolved) -> Decision:
     if out is not None:
         # Told to all ranks alike, for of torchrun's some look before the first made the folder.
         line = f"{option}: {out} has no checkpoint yet; a run begins there"
-        return Decision(resolved, Resume(out), None, line)
+        return Decision(resolved, ResumeRequest(out), None, line)
     settings = resolved.settings
     model = model_name(settings.model)
     line = f"{option}: no run of {model}, mode {settings.mode}, to go on with; a new one begins"
@@ -138,12 +138,12 @@ def _going_on(
     if diagnostics:
         raise SettingsError(diagnostics)
     parts = [part for part in compatibility.PARTS if part in words.reset]
-    told = Resume(found.folder, found.asked, parts, [one.line for one in changed])
+    told = ResumeRequest(found.folder, found.asked, parts, [one.line for one in changed])
     nothing_left = _nothing_left(found, changed, resolved, words.reset)
     return Decision(resolved, told, found, _line(found, out, told), nothing_left)
 
 
-def _line(found: Found, out: Path | None, told: Resume) -> str:
+def _line(found: Found, out: Path | None, told: ResumeRequest) -> str:
     if found.kept is None:
         return f"{found.folder} has no checkpoint yet; it begins again"
     line = f"going on with {found.folder} after step {found.kept.step}"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
 from launcher.config import layers as typed
-from launcher.config.provenance import CliArgs, Entry, find_node
+from launcher.config.provenance import CliArgs, Entry, ResetPart, find_node
 from launcher.config.selection import choose
-from launcher.config.settings_file import read_settings_file
+from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run_folder import run_folder
-from training.checkpoint import checksums, manifest
+from training.checkpoint import checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError
+from training.settings import nested
+
+if TYPE_CHECKING:
+    from training.checkpoint.reader import Checkpoint
 
 AUTO = "auto"
 _LEGAL = "auto, a run folder, one of its checkpoints, or the number of a step"
@@ -239,3 +243,172 @@ def _refusal(what: str, value: Any, place: str, near: str | None = None) -> Sett
 def typed_choices(words: CliArgs) -> dict[str, Entry]:
     """What is named now of the model and where it is found, whatever the run had."""
     return typed.chosen_entries(words, typed.read_files(words))
+
+
+@dataclass(frozen=True)
+class ResumeRequest:
+    """What the ranks of a run that goes on are told."""
+
+    source: Path
+    """The run folder whose checkpoints are looked through; mostly the one that is written to."""
+    step: int | None = None
+    """The checkpoint of this step and no other; None: the newest whole one, or none at all."""
+    reset: Sequence[ResetPart] = ()
+    """What begins anew in spite of the checkpoint."""
+    changes: Sequence[str] = ()
+    """What differs from the settings that the checkpoint was made with, a line each."""
+    until: int | None = None
+    """Go no further than this step: the end of a replay."""
+
+    def goes_back(self, folder: Path) -> bool:
+        """Whether a person may let the run in `folder` take steps again in another way."""
+        asked = self.step is not None or bool(self.reset)
+        return asked and self.source.resolve() == folder.resolve()
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON."""
+        return {**asdict(self), "source": str(self.source)}
+
+
+_ALLOWED_SAVED = "a run folder, or one of its checkpoints"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What a person named: a run folder, or one checkpoint."""
+
+    folder: Path | None
+    """The run folder; None: a checkpoint that lies outside of one."""
+    named: Path | None
+    """The checkpoint that was named itself."""
+    checkpoints: Mapping[int, Path]
+    """All there are, whole or not, by step, earliest first."""
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint of the best evaluation; None: none was kept. Reads the disk."""
+        link = None if self.folder is None else self.folder / retention.BEST
+        return link if link is not None and link.is_dir() else None
+
+    def settings(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
+        """The settings that `checkpoint` was made with, as a tree; None: nobody knows them.
+
+        Older checkpoints do not hold them; then they are those of the run folder. Reads the disk.
+        Raises SettingsError.
+        """
+        kept = checkpoint.facts.get("settings")
+        if isinstance(kept, dict):
+            return nested(kept)
+        if self.folder is None:
+            return None
+        return dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
+
+    def restarts(self, after: int, upto: int) -> list[Restart]:
+        """Where the run went on from a checkpoint of the steps [`after`, `upto`). Reads the disk.
+
+        Of several at one step the last counts: its predecessors came to nothing that stayed.
+        """
+        path = None if self.folder is None else self.folder / run_folder.EVENTS
+        if path is None or not path.is_file():
+            return []
+        found = {}
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                event = json.loads(line)
+                if event["kind"] == "resumed" and after <= event["step"] < upto:
+                    found[event["step"]] = _restart(event["step"], event["facts"])
+            except (ValueError, KeyError, TypeError):  # half a line of a process that was killed
+                continue
+        return [found[step] for step in sorted(found)]
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The run went on from a checkpoint, in another process."""
+
+    step: int
+    writer: tuple[str, int]
+    """Engine and number of processes that had made the checkpoint."""
+    reset: tuple[ResetPart, ...]
+    """What began anew."""
+    changes: tuple[str, ...]
+
+
+def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
+    writer = facts["written_by"]
+    return Restart(
+        step=step,
+        writer=(writer["engine"], writer["world_size"]),
+        reset=tuple(facts["reset"]),
+        changes=tuple(facts["changes"]),
+    )
+
+
+def find_saved(word: str, command: str) -> SavedRun:
+    """What `word`, typed after `command`, names. Reads the disk.
+
+    Raises SettingsError where there is no run or checkpoint, or none was saved.
+    """
+    path = Path(word)
+    place = f"the command line: {command} {word}"
+    named = path if (path / manifest.NAME).is_file() else None
+    folder: Path | None = path if named is None else _run_of(path)
+    if folder is not None and not holds_run(folder):
+        folder = None
+    if folder is None and named is None:
+        raise SettingsError([_no_run(path, place, command)])
+    checkpoints = _checkpoints(folder) if folder is not None else {}
+    if not checkpoints and named is None:
+        what = f"{path} has no checkpoint"
+        allowed = "a run that has saved; see save.every, save.last"
+        raise SettingsError([Diagnostic(what, value=word, where=place, allowed=allowed)])
+    return SavedRun(folder, named, checkpoints)
+
+
+def _run_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in; it may be named by the links last and best."""
+    if checkpoint.is_symlink():
+        return checkpoint.parent
+    return checkpoint.absolute().parent.parent
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """The folders named for a step; what is half made or set aside has other names."""
+    found = {}
+    for entry in _entries(folder / run_folder.CHECKPOINTS):
+        step = manifest.step_of(entry.name)
+        if step is not None and entry.is_dir():
+            found[step] = entry
+    return dict(sorted(found.items()))
+
+
+def _no_run(path: Path, place: str, command: str) -> Diagnostic:
+    runs = [entry.name for entry in _entries(path.parent) if holds_run(entry)]
+    near = nearest_match(path.name, runs)
+    fix = near and f"{PROGRAM} {command} {path.parent / near}"
+    if not path.exists():
+        what = f"there is no run folder '{path}'"
+    else:
+        what = f"'{path}' holds no run: there is no {run_folder.SETTINGS} in it"
+    if stages := _stage_folders(path):
+        what = f"'{path}' holds several runs, one for each stage"
+        near, fix = None, f"{PROGRAM} {command} {stages[-1]}"
+    return Diagnostic(
+        what, value=str(path), where=place, allowed=_ALLOWED_SAVED, did_you_mean=near, fix=fix
+    )
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(folder.iterdir())
+    except OSError:
+        return
+
+
+def _stage_folders(folder: Path) -> list[Path]:
+    """The run folders of the stages in `folder`; empty if there are none."""
+    try:
+        stages = json.loads((folder / run_folder.STAGES).read_bytes())["stages"]
+        return [folder / stage["folder"] for stage in stages]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import Resolved
-from launcher.resume.resume_point import Resume
-from launcher.run.job_spec import Job
-from launcher.run_folder import generations as lives
-from launcher.run_folder import run_folder
+from launcher.resume.find import ResumeRequest
+from launcher.run_folder import generations, run_folder
+from slurm.environment import Generation
 from training.checkpoint import resume_point, retention
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.resume_point import ResumePoint
@@ -43,7 +42,7 @@ def kept(
     }
 
 
-def find(resume: Resume | None, kept: Mapping[str, Any], world: World) -> ResumePoint | None:
+def find(resume: ResumeRequest | None, kept: Mapping[str, Any], world: World) -> ResumePoint | None:
     """The checkpoint to go on from, every byte of it checked; None: there is none. Collective.
 
     Raises SettingsError where the one that the person named is damaged or missing, or all are, and
@@ -79,18 +78,23 @@ def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Diagnostic:
 
 
 def settle(
-    job: Job, folder: Path, before: ResumePoint | None, world: World, door: Path | None = None
+    resume: ResumeRequest | None,
+    resolved: Resolved,
+    generation: Generation | None,
+    folder: Path,
+    before: ResumePoint | None,
+    world: World,
+    door: Path | None = None,
 ) -> None:
     """Make the folder that of the run that goes on: its settings, no lines and no checkpoints later
     than where it begins. Rank 0's; touches disk.
     """
-    resume = job.resume
     step = before.step if before else 0
-    if world.rank == 0 and job.generation is not None:
-        lives.begin(folder, job.generation, step, world.size, door)
+    if world.rank == 0 and generation is not None:
+        generations.begin(folder, generation, step, world.size, door)
     if world.rank != 0 or resume is None:
         return
-    run_folder.renew(folder, job.resolved, door)
+    run_folder.renew(folder, resolved, door)
     metrics.cut(folder, step, before.fact("evaluated_at") if before else None, door)
     if resume.source.resolve() == folder.resolve():
         for damaged in before.damaged if before else ():

@@ -19,10 +19,10 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config.schema import model_name
-from launcher.run import early_signals
+from launcher.run import signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
-from launcher.run_folder import generations as lives
+from launcher.run_folder import generations
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Preemption, Tell
 from training.inspection import Architecture
@@ -139,7 +139,7 @@ class Listeners:
     def _account(self) -> JobSummary:
         if self.job.generation is None:
             return single_process
-        return partial(lives.account, self.folder, self.job.generation)
+        return partial(generations.account, self.folder, self.job.generation)
 
     def _voices(self) -> list[ConsoleOutput]:
         voices: list[ConsoleOutput] = [LogFileOutput(self.folder, door=self.door)]
@@ -154,7 +154,7 @@ class _EarlyNoMore(Callback):
     """Ends the time before training, in which a signal meant that nothing was done yet."""
 
     def __init__(self) -> None:
-        self._early = early_signals.current()
+        self._early = signals.current()
 
     def start(self, train_plan: TrainPlan) -> None:
         if self._early is not None:

@@ -12,7 +12,7 @@ from launcher.config import provenance
 from launcher.config.feature_settings import Continual
 from launcher.config.provenance import Origin, Resolved
 from launcher.config.schema import settings_class
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run_folder import experiences
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
 from training.settings import nested
@@ -93,7 +93,7 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec | None) -> Resol
     return replace(resolved, settings=settings, values=values)
 
 
-def resolve_next_start(resolved: Resolved, resume: Resume | None) -> Resolved:
+def resolve_next_start(resolved: Resolved, resume: ResumeRequest | None) -> Resolved:
     """The settings of the next start: those of the unfinished experience, if there is one.
 
     Reads the disk. Raises SettingsError if the list of experiences cannot be read.
@@ -105,7 +105,7 @@ def resolve_next_start(resolved: Resolved, resume: Resume | None) -> Resolved:
     return resolve_experience(resolved, spec_of(resume.source, experience))
 
 
-def is_continual(resolved: Resolved, resume: Resume | None) -> bool:
+def is_continual(resolved: Resolved, resume: ResumeRequest | None) -> bool:
     """Whether more than the first data may be trained on: a folder is watched, or an experience
     is unfinished.
 
@@ -119,7 +119,7 @@ def is_continual(resolved: Resolved, resume: Resume | None) -> bool:
     return ledger.unfinished is not None or resume.step is not None
 
 
-def _ledger_of(resume: Resume | None) -> Ledger | None:
+def _ledger_of(resume: ResumeRequest | None) -> Ledger | None:
     if resume is None:
         return None
     try:

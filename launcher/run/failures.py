@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -12,18 +14,23 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from engines.base import EngineError, PeersMissing
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.redaction import redact_variables
 from launcher.download.errors import FetchError
-from launcher.run_folder.fenced_exit import FencedOff
+from launcher.run.job_spec import Job
+from launcher.run_folder import run_folder
+from launcher.run_folder.fence import FencedOff
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
 from training.resources.oom import OutOfMemory
 from training.storage import StorageError, atomic_write
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing import SubprocessContext
 
 Kind = Literal[
     "ended", "stopped", "words", "fault", "out of memory", "killed", "fenced", "peer lost"
@@ -164,3 +171,107 @@ def _report(
 
 def _path(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.json"
+
+
+_LAST_BYTES = 4000
+_TURN = {
+    "killed": 0,
+    "words": 1,
+    "fault": 1,
+    "out of memory": 1,
+    "stopped": 2,
+    "fenced": 2,
+    "peer lost": 3,
+}
+_CAUSES = {"SIGKILL": "often the machine's memory had run out"}
+
+
+def first(
+    codes: Mapping[int, int | None],
+    context: SubprocessContext,
+    folder: Path,
+    passed_on: set[int],
+) -> Report | None:
+    """The report of the rank that failed first; None: none did. `codes` are their exit codes.
+
+    A rank that was killed wrote no report and goes first, for its peers notice only afterwards;
+    then the earliest report of a failure; then of a stop; then ranks that merely lost a peer.
+    `passed_on` holds the signals that we sent ourselves: who died of one before it could listen
+    was stopped, not broken.
+    """
+    found = []
+    for rank, code in codes.items():
+        written = load(folder, rank)
+        if written is not None and written.kind != "ended":
+            found.append((_TURN[written.kind], written.at, written))
+        elif written is None and code is not None:
+            found.append(_died(rank, code, context, passed_on))
+    return min(found, key=lambda one: one[:2])[2] if found else None
+
+
+def keep_last_words(
+    context: SubprocessContext, folder: Path, ending: Report, run: Path | None
+) -> None:
+    """Append to the run's log what ranks other than 0 printed, and their tracebacks.
+
+    Where words were wrong nothing is written, least of all beside a run that goes on.
+    """
+    if run is None or not run.is_dir() or ending.kind == "words":
+        return
+    for rank in context.pids():
+        written = load(folder, rank)
+        texts = [_output(context, rank)]
+        if written is not None and written.rank != ending.rank:
+            texts += [written.text, written.trace]
+        for text in filter(None, (text.strip() for text in texts)):
+            run_folder.log(run, f"[rank {rank}]\n{text}")
+
+
+def _died(
+    rank: int, code: int, context: SubprocessContext, passed_on: set[int]
+) -> tuple[int, float, Report]:
+    if -code in passed_on or (code == exit_codes.INTERRUPTED and signal.SIGINT in passed_on):
+        stop = KeyboardInterrupt() if signal.SIGINT in passed_on else Stopped("a signal")
+        return _TURN["stopped"], 0.0, failed(stop, rank)
+    # Aborting is what communication libraries do when another rank has gone.
+    turn = _TURN["peer lost" if code == -signal.SIGABRT else "killed"]
+    return turn, 0.0, died(rank, _status(code), _output(context, rank))
+
+
+def _status(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}, without a word"
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (f" ({_CAUSES[name]})" if name in _CAUSES else "")
+
+
+def _output(context: SubprocessContext, rank: int) -> str:
+    """What a rank other than 0 printed last; rank 0 prints on the terminal."""
+    texts = []
+    for path in (context.stdouts[rank], context.stderrs[rank]):
+        if path:
+            texts.append(Path(path).read_bytes()[-_LAST_BYTES:].decode(errors="replace"))
+    return "\n".join(texts).strip()
+
+
+def exit_now(code: int) -> NoReturn:
+    """Leave at once, so that peers see the connection close and never wait for a time-out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def give_up(job: Job, rank: int, reason: str) -> NoReturn:
+    """End this rank at once and from any thread, blamed for what its main thread hangs in.
+
+    `reason` reads on after `rank 1 on HOST`: such as `waited 600 s for its data`. The supervisor
+    shows it before what the others say; where there is none, it is told here.
+    """
+    ending = given_up(reason, rank)
+    if job.reports is not None:
+        ending.save(job.reports)
+    else:
+        print(f"{ending.text}\n{ending.trace}", file=sys.stderr)
+        if job.folder is not None:
+            run_folder.log(job.folder, f"{ending.text}\n{ending.trace}")
+    exit_now(exit_codes.FAILURE)

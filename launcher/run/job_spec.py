@@ -10,8 +10,7 @@ from typing import Any
 
 from launcher.config import custom_task, schema
 from launcher.config.provenance import Batching, Origin, Resolved, Setting
-from launcher.resume import resume_point
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import experience
 from launcher.run.experience import ExperienceSpec
 from slurm.environment import Generation, parse_generation
@@ -31,7 +30,7 @@ class Job:
     """The run folder, made already."""
     console: bool
     """Whether this rank shows its progress; of the job of many: whether rank 0 does."""
-    resume: Resume | None = None
+    resume: ResumeRequest | None = None
     """What the run goes on from; None: it begins."""
     experience: ExperienceSpec | None = None
     """What a continual run trains on now; None: the data of the settings."""
@@ -56,7 +55,7 @@ def save(job: Job, folder: Path) -> None:
         "device": resolved.device,
         "folder": None if job.folder is None else str(job.folder),
         "console": job.console,
-        "resume": None if job.resume is None else resume_point.plain(job.resume),
+        "resume": None if job.resume is None else job.resume.as_json(),
         "experience": None if job.experience is None else experience.to_json(job.experience),
         "generation": None if job.generation is None else str(job.generation),
     }
@@ -84,7 +83,7 @@ def load(folder: Path) -> Job:
         resolved=resolved,
         folder=Path(told["folder"]) if told["folder"] else None,
         console=told["console"],
-        resume=resume and Resume(**{**resume, "source": Path(resume["source"])}),
+        resume=resume and ResumeRequest(**{**resume, "source": Path(resume["source"])}),
         experience=told["experience"] and experience.from_json(told["experience"]),
         generation=parse_generation(told["generation"]) if told["generation"] else None,
         reports=folder,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import deepspeed_config, feature_checks, machine
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.config import deepspeed_config, errors, feature_checks, machine
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import model_name
@@ -20,15 +22,21 @@ from launcher.download import before_training
 from launcher.download.errors import FetchError
 from launcher.resume import find, fork
 from launcher.resume.decide import Decision, NothingLeft, decide
-from launcher.resume.resume_point import Resume
-from launcher.run import affinity, early_signals, failures, last_line, placement, rank, restart
+from launcher.resume.find import ResumeRequest
+from launcher.run import affinity, failures, rank, restart, signals
 from launcher.run.experience import is_continual
 from launcher.run.failures import Report, Stopped
 from launcher.run.job_spec import Job
 from launcher.run.start_plan import Plan
-from launcher.run_folder import claim, run_folder
+from launcher.run_folder import experiences, generations, run_folder
 from slurm.address import reachable
-from slurm.environment import Generation, RankEnvironment, read_generation, read_rank_environment
+from slurm.environment import (
+    Generation,
+    InvalidEnvironment,
+    RankEnvironment,
+    read_generation,
+    read_rank_environment,
+)
 
 PEER_S = 3.0
 """How long a rank that only lost another one holds its tongue."""
@@ -49,7 +57,7 @@ class Start:
     name: str
     """Of the run folder, where the person named none."""
     threads: int | None
-    resume: Resume | None = None
+    resume: ResumeRequest | None = None
     """What it goes on from."""
     line: str | None = None
     """What is told of that; None: nobody asked to go on."""
@@ -88,8 +96,8 @@ def prepare(words: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> 
     Raises SettingsError with `faults` and all others that can be found.
     """
     diagnostics = list(diagnostics)
-    place = placement.told_by(_read_place, diagnostics)
-    generation = placement.told_by(read_generation, diagnostics)
+    place = told_by(_read_place, diagnostics)
+    generation = told_by(read_generation, diagnostics)
     here = (
         machine.detect_machine().for_ranks(place.local_size, place.cpus)
         if place
@@ -109,7 +117,7 @@ def prepare_at(
     """As `prepare`, on a machine and at a place that may be elsewhere, such as on a cluster."""
     diagnostics = list(diagnostics)
     if place is not None:
-        diagnostics += placement.wrong_nproc(words, place)
+        diagnostics += wrong_nproc(words, place)
     decision = None
     try:
         decision = decide(words, out, here, place.world_size if place else None)
@@ -119,7 +127,7 @@ def prepare_at(
     if out is not None and _speaks(place):
         diagnostics += _wrong_out(out, words, decision)
     if place is not None and decision is not None:
-        diagnostics += placement.wrong_restarts(decision.resolved, place)
+        diagnostics += wrong_restarts(decision.resolved, place)
         diagnostics += feature_checks.check_launcher(place.source, decision.resolved.values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
@@ -157,7 +165,7 @@ class Finished:
         """Where the run folder is, and what to type next; `embedded`: no data was named."""
         if self.folder is None:
             return ""
-        return last_line.text(self.report.exit_code, self.folder, embedded)
+        return text(self.report.exit_code, self.folder, embedded)
 
 
 def carry_out(
@@ -165,13 +173,13 @@ def carry_out(
     console: bool,
     tell: Callable[[Report], None],
     load_work: Callable[[], rank.Work] = rank.worker,
-    signals: set[int] | None = None,
+    forwarded: set[int] | None = None,
     continual: ContinualTraining | None = None,
 ) -> Finished:
     """Make the run folder and run to the end, in this process or in those started for it.
 
     `tell` is given the report of a failure as soon as there is one; `load_work` gives what a rank
-    in this process does; `signals` collects those that were handed on to other processes;
+    in this process does; `forwarded` collects those that were handed on to other processes;
     `continual` starts the ranks of a run that trains on new files as they arrive. A folder
     in which nothing was trained, because the data is wrong, is taken away again; that of a run
     which goes on stays as it was. Raises SettingsError.
@@ -183,15 +191,15 @@ def carry_out(
     if not start.speaks:
         job = Job(start.resolved, None, False, start.resume, generation=start.generation)
         return Finished(_in_this_process(start, job, tell, load_work), None)
-    with early_signals.put_off():
+    with signals.put_off():
         folder = _folder(start)
     job = Job(start.resolved, folder.path, console, start.resume, generation=start.generation)
     is_watched = start.place is None and is_continual(start.resolved, start.resume)
     if continual is not None and is_watched:
-        ending = continual(job, start.threads or 1, start.is_trained, tell, signals)
+        ending = continual(job, start.threads or 1, start.is_trained, tell, forwarded)
     elif start.place is None and (start.apart or restart.is_supervised(start.resolved)):
         threads = start.threads or affinity.of_torch()
-        ending = restart.supervise(job, threads, tell, signals=signals)
+        ending = restart.supervise(job, threads, tell, forwarded=forwarded)
     else:
         ending = _in_this_process(start, job, tell, load_work)
     if ending.kind == "ended" and ending.text:
@@ -201,7 +209,7 @@ def carry_out(
 
 def _finished(start: Start, folder: run_folder.RunFolder, ending: Report) -> Finished:
     """What is left of a run that came to its `ending`."""
-    if start.generation is not None and not claim.is_latest(folder.path, start.generation):
+    if start.generation is not None and not generations.is_latest(folder.path, start.generation):
         return Finished(ending, None)  # another life of the job writes there now
     nothing_done = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if nothing_done and folder.discard():
@@ -247,9 +255,9 @@ def _in_this_process(
     ending = rank.run(job, number, load_work)
     if ending.kind == "peer lost" and start.place is not None:
         # Who failed speaks first; srun and torchrun then end this rank while it waits.
-        early_signals.over(ending.exit_code)
+        signals.over(ending.exit_code)
         time.sleep(PEER_S)
-    early_signals.over()
+    signals.over()
     if ending.kind != "ended":
         tell(ending)
     return ending
@@ -277,3 +285,74 @@ def _wrong_out(out: Path, words: CliArgs, decision: Decision | None) -> list[Dia
     except SettingsError as error:
         return list(error.diagnostics)
     return []
+
+
+T = TypeVar("T")
+
+
+def told_by(
+    read: Callable[[Mapping[str, str]], T | None], diagnostics: list[Diagnostic]
+) -> T | None:
+    """What the environment tells; None: nothing, or what is wrong."""
+    try:
+        return read(os.environ)
+    except InvalidEnvironment as fault:
+        diagnostics.append(
+            Diagnostic(fault.message, where="the environment", allowed=fault.allowed)
+        )
+        return None
+
+
+def wrong_nproc(words: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
+    """Another number of processes than those that were started."""
+    option, text = words.options.get("engine.nproc", ("", str(place.local_size)))
+    if text == str(place.local_size):
+        return []
+    return [
+        Diagnostic(
+            f"{option} {text}, but {place.source} has started {place.local_size} on this machine",
+            key="engine.nproc",
+            value=text,
+            where=f"{option} {text}",
+            allowed=f"no {option} under {place.source}, which decides it",
+        )
+    ]
+
+
+def wrong_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnostic]:
+    """Restarts, of processes that only others can start."""
+    key = "engine.max_restarts"
+    value = resolved.values[key]
+    if not value.value:
+        return []
+    return [
+        Diagnostic(
+            f"{key} {value.value}, but {place.source} has started the processes, and it alone can "
+            "start them again",
+            key=key,
+            value=value.value,
+            where=errors.where(key, value.origin),
+            allowed=f"0 under {place.source}; with  --resume auto  a second start goes on",
+        )
+    ]
+
+
+def text(exit_code: int, folder: Path, embedded: bool) -> str:
+    """What a person reads last; `embedded`: no data was named. Reads the folder."""
+    where = f"run folder {folder}"
+    failed = exit_code == exit_codes.FAILURE
+    if failed:
+        where += f"; what happened: {folder / run_folder.LOG}"
+    if exit_code != exit_codes.DONE and find.newest_step(folder) is not None:
+        return f"{where}; go on: {PROGRAM} resume {_typed(folder)}"
+    if failed:
+        return where
+    if exit_code == exit_codes.DONE and (folder / experiences.NAME).exists():
+        return f"{where}; continue: {PROGRAM} resume {_typed(folder)}"
+    if exit_code == exit_codes.DONE and embedded:
+        return f"{where}; next, text of your own: {PROGRAM} --data FOLDER"
+    return f"{where}; run it again: {PROGRAM} --config {_typed(folder / run_folder.SETTINGS)}"
+
+
+def _typed(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from launcher.base import exit_codes
-from launcher.run import affinity, early_signals, failures, job_spec
-from launcher.run.failures import Report, Stopped
-from launcher.run.hard_exit import end_hard
+from launcher.run import affinity, failures, job_spec, signals
+from launcher.run.failures import Report, Stopped, exit_now
 from launcher.run.job_spec import Job
 from launcher.run.signals import answered
 
@@ -51,10 +50,7 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """While nothing listens to signals yet, a scheduler's signal raises Stopped."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or early_signals.current() is not None
-    ):
+    if threading.current_thread() is not threading.main_thread() or signals.current() is not None:
         yield
         return
     numbers = [getattr(signal, name) for name in _STOPPERS if hasattr(signal, name)]
@@ -80,7 +76,7 @@ def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
         ending = run(replace(told, console=told.console and rank == 0), rank, load_work)
     ending.save(folder)
     # Also after a good end: threads of gloo now and then abort an interpreter that shuts down.
-    end_hard(exit_codes.DONE if ending.kind == "ended" else ending.exit_code)
+    exit_now(exit_codes.DONE if ending.kind == "ended" else ending.exit_code)
 
 
 def _stop(number: int, frame: object) -> NoReturn:

@@ -12,8 +12,7 @@ from launcher.config import render
 from launcher.config.provenance import Resolved
 from launcher.config.schema import config_of, model_name
 from launcher.download.targets import Target, targets
-from launcher.resume import resume_point
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import restart
 from training.settings import nested
 
@@ -28,7 +27,7 @@ class Plan:
     """CPU threads a process; None: what torch takes by itself."""
     place: str | None
     """Who started this process as one of many: torchrun or srun; None: nobody."""
-    resume: Resume | None = None
+    resume: ResumeRequest | None = None
     """What it goes on from."""
     line: str | None = None
     """What is told of that; None: nobody asked to go on."""
@@ -81,7 +80,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "device": resolved.device,
         "parameters": parameters(resolved),
         "folder": str(plan.folder),
-        "resume": None if plan.resume is None else resume_point.plain(plan.resume),
+        "resume": None if plan.resume is None else plan.resume.as_json(),
         "processes": _processes(plan),
         "fetch": [
             {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
-from launcher.run import failures, first_failure, job_spec
+from launcher.run import failures, job_spec
 from launcher.run.failures import Report, Stopped
 from launcher.run.signals import held_back
 
@@ -69,12 +69,12 @@ def supervise(
     threads: int,
     tell: Callable[[Report], None],
     module: str = "launcher.run.rank",
-    signals: set[int] | None = None,
+    forwarded: set[int] | None = None,
 ) -> Report:
     """Run `job` as `job.resolved.nproc` processes of `module`; the report that decides its end.
 
     `threads` is how many a rank computes with on the CPU. `tell` is given a failing rank's report
-    at once, before the others are ended; `signals` collects those that were handed on. The
+    at once, before the others are ended; `forwarded` collects those that were handed on. The
     processes are started by torch's elastic launcher, below its agent: after a signal the agent
     kills ranks within 30 s, too soon for a checkpoint, and after a failure it waits as long for the
     others, too long for a person. Touches the disk (a temporary folder), opens a port on this
@@ -87,12 +87,12 @@ def supervise(
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
         job_spec.save(job, folder)
         with _start(folder, job.resolved.nproc, threads, module) as ranks:
-            ranks.passed_on = signals if signals is not None else set()
+            ranks.passed_on = forwarded if forwarded is not None else set()
             ending = _watch(ranks)
             if ending.kind != "ended":
                 tell(ending)
                 _wait_until(lambda: None not in ranks.codes().values(), GRACE_S)
-        first_failure.keep_last_words(ranks.context, folder, ending, job.folder)
+        failures.keep_last_words(ranks.context, folder, ending, job.folder)
         return ending
     except (KeyboardInterrupt, Stopped) as fault:
         return failures.failed(fault, 0)
@@ -105,7 +105,7 @@ def _watch(ranks: Ranks) -> Report:
     lost_since: float | None = None
     while ranks.interrupts < 2:
         codes = ranks.codes()
-        failure = first_failure.first(codes, ranks.context, ranks.job_folder, ranks.passed_on)
+        failure = failures.first(codes, ranks.context, ranks.job_folder, ranks.passed_on)
         all_gone = None not in codes.values()
         if failure is not None and (all_gone or failure.kind != "peer lost"):
             return failure

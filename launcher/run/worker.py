@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
@@ -19,12 +22,11 @@ from launcher.config.errors import where
 from launcher.config.provenance import Resolved
 from launcher.config.validate import TrackedSettings
 from launcher.resume import restore as continuation
-from launcher.run import affinity, hard_exit, rank_consistency
+from launcher.run import affinity, failures, rank_consistency
 from launcher.run.callbacks import Listeners
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run.job_spec import Job
-from launcher.run.torch_flags import modes
 from launcher.run_folder import fence, lock, run_folder
 from models.base import Context, Task
 from models.common import cache
@@ -101,7 +103,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     saver = _saver(settings, train_plan, folder, world, door)
     run = Run(settings, train_plan, callbacks, judged, saver, kept, before, peaks, forgetting)
     validate.check_before_training(resolved, train_plan, settings, speaks=world.rank == 0)
-    continuation.settle(job, folder, before, world, door)
+    continuation.settle(job.resume, resolved, job.generation, folder, before, world, door)
     batches = Batches(samples, order, train_plan, world, settings.loader, watch)
     return train(task, engine, module, batches, run)
 
@@ -120,7 +122,7 @@ def _world(resolved: Resolved, settings: Any, undo: ExitStack) -> World:
 
 
 def _watch(job: Job, settings: Any, world: World, undo: ExitStack) -> DataWatchdog:
-    watch = DataWatchdog(settings.engine.timeout_s, partial(hard_exit.give_up, job, world.rank))
+    watch = DataWatchdog(settings.engine.timeout_s, partial(failures.give_up, job, world.rank))
     undo.callback(watch.close)
     return watch
 
@@ -240,3 +242,28 @@ def _fault(error: SettingError, resolved: Resolved) -> Diagnostic:
         allowed=error.allowed,
         fix=error.write,
     )
+
+
+@contextmanager
+def modes(*, deterministic: bool, debug: bool) -> Iterator[None]:
+    """Deterministic algorithms, and the search for the source of a NaN, while it is open.
+
+    A run from Python leaves torch as it found it.
+    """
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+        torch.is_anomaly_enabled(),
+    )
+    if deterministic:
+        seeds.make_deterministic()
+    if debug:
+        seeds.detect_anomalies()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[2:4]
+        torch.autograd.set_detect_anomaly(before[4])

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from launcher.run_folder import claim, run_folder
-from launcher.run_folder.fenced_exit import FencedOff
+from launcher.run_folder import generations, run_folder
 from slurm.environment import Generation, parse_generation
 from training.checkpoint import retention
 from training.storage import Storage, storage_errors
@@ -32,13 +31,13 @@ def taken_over(run: Path, generation: Generation) -> Iterator[Path]:
     door before it looks, so that the later one always wins. Raises FencedOff, StorageError.
     Touches the disk.
     """
-    if not claim.is_latest(run, generation):
+    if not generations.is_latest(run, generation):
         raise FencedOff(run, generation)
-    claim.claim(run, generation)
+    generations.claim(run, generation)
     with storage_errors(run / DOOR):
         door = _made(run, generation)
         try:
-            if not claim.is_latest(run, generation):
+            if not generations.is_latest(run, generation):
                 raise FencedOff(run, generation)
             if _close_earlier(run, generation, door):
                 _replace_lines(run, door)
@@ -56,7 +55,7 @@ def told(run: Path, generation: Generation, door: Path) -> Iterator[None]:
     try:
         yield
     except Exception as fault:
-        if not door.is_dir() and not claim.is_latest(run, generation):
+        if not door.is_dir() and not generations.is_latest(run, generation):
             raise FencedOff(run, generation) from fault
         raise
 
@@ -70,7 +69,7 @@ def _made(run: Path, generation: Generation) -> Path:
 
 def _close_earlier(run: Path, generation: Generation, own: Path) -> bool:
     """Move the doors of earlier ones away, give back what was on its way out, and clear them."""
-    known = claim.claimed(run)
+    known = generations.claimed(run)
     # Who was held up here may itself be fenced off by now: what was claimed later stays open.
     later = {one for one in known if one.follows(generation)}
     later.update(known[known.index(generation) + 1 :])
@@ -110,3 +109,18 @@ def _replace_lines(run: Path, door: Path) -> None:
         content = path.read_bytes()
         # A line that was not finished never will be.
         Storage(run, door).atomic_write(path.name, content[: content.rfind(b"\n") + 1])
+
+
+class FencedOff(Exception):
+    """A later generation has taken the run over: this one may write nothing any more."""
+
+    def __init__(self, run: Path, generation: Generation) -> None:
+        later = generations.latest(run)
+        by = (
+            "another run"
+            if later is None or later == generation
+            else later.description_for(generation)
+        )
+        super().__init__(
+            f"{generation.description} is fenced off by {by}, which has taken over {run}"
+        )

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
+from launcher.config.render import ORIGINS, SETTINGS
 from training.storage import Storage, storage_errors
 
 if TYPE_CHECKING:
     from engines.base import World
 
-SETTINGS = "settings.yaml"
-ORIGINS = "origins.json"
 LOG = "log.txt"
 RESULT = "result.json"
 STAGES = "stages.json"

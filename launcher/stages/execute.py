@@ -76,7 +76,7 @@ def _train(ready: Start, console: bool, tell: Callable[[Report], None]) -> Repor
     Raises Stopped, or KeyboardInterrupt, where a signal came too late for this stage to stop.
     """
     signals: set[int] = set()
-    ending = prepare.carry_out(ready, console, tell, signals=signals).report
+    ending = prepare.carry_out(ready, console, tell, forwarded=signals).report
     if ending.exit_code == exit_codes.DONE and signals:
         if signal.SIGINT in signals:
             raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.config.validate import why_ineffective
 from launcher.resume import find as resume
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import prepare as start
 from launcher.run.prepare import Start
 from launcher.run_folder import run_folder
@@ -121,7 +121,7 @@ def _new(
             folder = run_folder.free(made.name)
         inner = folder / record.child(number, stage.name)
         if made is not None:
-            made = replace(made, out=inner, resume=Resume(inner), apart=True)
+            made = replace(made, out=inner, resume=ResumeRequest(inner), apart=True)
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     found += _wrong_folder(folder, out)
     if found:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.resume.resume_point import Part
-from launcher.resume.saved_run import Restart, SavedRun
+from launcher.config.provenance import ResetPart
+from launcher.resume.find import Restart, SavedRun
 from training.checkpoint.manifest import CheckpointError, Manifest
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Interval:
     start: int
     """The step of `source`."""
     end: int
-    reset: tuple[Part, ...] = ()
+    reset: tuple[ResetPart, ...] = ()
     """What the run reinitialized when it was resumed from `source`."""
 
 
@@ -55,7 +55,7 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
     return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
 
 
-def _reset(run: SavedRun, step: int, end: int) -> tuple[Part, ...]:
+def _reset(run: SavedRun, step: int, end: int) -> tuple[ResetPart, ...]:
     here = [restart for restart in run.restarts(step, end) if restart.step == step]
     return here[-1].reset if here else ()
 

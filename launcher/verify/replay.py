@@ -21,7 +21,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, experience, supervisor
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
@@ -117,13 +117,13 @@ def replay(interval: Interval, run: Path, resolved: Resolved) -> Iterator[Replay
         folder = run_folder.make(resolved, home / "replay", "").path
         _copy_task_files(run, folder)
         step = None if interval.source is None else interval.start
-        resume = Resume(source, step=step, reset=interval.reset, until=interval.end)
+        resume = ResumeRequest(source, step=step, reset=interval.reset, until=interval.end)
         spec = experience.spec_at(run, interval.start, interval.end)
         job = Job(resolved, folder, console=False, resume=resume, experience=spec)
         signals: set[int] = set()
         with _output_to(home / "printed.txt"):
             threads = _threads(resolved)
-            report = supervisor.supervise(job, threads, lambda report: None, signals=signals)
+            report = supervisor.supervise(job, threads, lambda report: None, forwarded=signals)
         yield Replay(report, folder, frozenset(signals))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from launcher.run import hard_exit, rank
+from launcher.run import failures, rank
 from models.base import DataError
 from tests.launcher.runs import saved
 from training.callbacks.base import Outcome, Status
@@ -105,7 +105,7 @@ def give_up_on_main(job) -> None:
         traceback.format_stack(sys._current_frames()[main])
     ):
         time.sleep(0.01)
-    hard_exit.give_up(job, ME, "waited 1 s for its data")
+    failures.give_up(job, ME, "waited 1 s for its data")
 
 
 def tried(job) -> None:

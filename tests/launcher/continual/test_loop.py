@@ -14,7 +14,7 @@ import yaml
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.continual.loop import ContinualLoop
 from launcher.continual.reporter import Reporter
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import failures
 from launcher.run.job_spec import Job
 from launcher.run_folder import experiences
@@ -133,7 +133,7 @@ def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
         },
     )
     assert ranks.trained == [(0, ["a.txt"]), (1, ["b.txt"]), (2, ["c.txt", "d.txt"])]
-    assert [job.resume for job in ranks.jobs] == [None, *[Resume(start.folder)] * 2]
+    assert [job.resume for job in ranks.jobs] == [None, *[ResumeRequest(start.folder)] * 2]
     assert [len(job.experience.folders) for job in ranks.jobs] == [1, 2, 3]
     assert (ending.exit_code, ending.outcome["reason"]) == (0, "no new files for 60 s")
     assert 110 <= clock.now() <= 115
@@ -165,7 +165,7 @@ def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start
     assert ranks.jobs[1].experience.deadline == 5000 + 3600
     assert (ending.exit_code, ending.outcome["status"]) == (0, "stopped")
     assert states(start) == ["trained", "training"]
-    again, ranks, _ = start("continual.quiet_s=5", resume=Resume(start.folder))
+    again, ranks, _ = start("continual.quiet_s=5", resume=ResumeRequest(start.folder))
     assert [number for number, _ in ranks.trained] == [1]
     assert states(start) == ["trained", "trained"] and again.exit_code == 0
 
@@ -211,7 +211,7 @@ def test_a_failure_ends_the_run_and_the_experience_is_resumed_later(start):
     ending, _, _ = start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     assert ending.exit_code == 1
     assert states(start) == ["trained", "training"]
-    _, ranks, _ = start("continual.quiet_s=5", resume=Resume(start.folder))
+    _, ranks, _ = start("continual.quiet_s=5", resume=ResumeRequest(start.folder))
     assert ranks.trained == [(1, ["b.txt"])]
 
 
@@ -237,7 +237,7 @@ def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(star
     first = {"time": "1970-01-01T00:30:00.000Z", "kind": "started", "step": 0, "facts": {}}
     (start.folder / "events.jsonl").write_text(json.dumps(first) + "\n")
     (start.data / "b.txt").write_text("came later")
-    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder), is_trained=True)
+    _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder), is_trained=True)
     assert ranks.trained == [(1, ["b.txt"])]
     assert [sorted(one.files) for one in experiences.load(start.folder).experiences] == [
         ["a.txt"],
@@ -251,7 +251,7 @@ def test_disabling_finishes_the_current_experience_and_ends(start):
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
     start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     add(start.data, "c.txt")
-    ending, ranks, clock = start("continual.enabled=false", resume=Resume(start.folder))
+    ending, ranks, clock = start("continual.enabled=false", resume=ResumeRequest(start.folder))
     assert ranks.trained == [(1, ["b.txt"])]
     assert (ending.exit_code, clock.now()) == (0, 0.0)
 
@@ -262,7 +262,7 @@ def test_an_experience_whose_files_changed_is_postponed(start):
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
     start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     (start.data / "b.txt").write_text("another text, and a longer one")
-    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder))
+    _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder))
     assert ranks.trained == [(2, ["b.txt"])]
     assert states(start) == ["trained", "postponed", "trained"]
     assert events(start, "experience_postponed")[0]["reason"] == "b.txt changed or is gone"
@@ -285,16 +285,16 @@ def test_an_experience_keeps_the_settings_of_its_start(start):
     ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
     start("continual.replay=0.25", scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     _, ranks, _ = start(
-        *("continual.quiet_s=9", "continual.replay=0.75"), resume=Resume(start.folder)
+        *("continual.quiet_s=9", "continual.replay=0.75"), resume=ResumeRequest(start.folder)
     )
     assert ranks.jobs[0].experience.settings["replay"] == 0.25
 
 
 def test_resuming_from_an_earlier_step_drops_later_experiences(start):
     start("continual.quiet_s=9", scheduled={5: lambda: add(start.data, "b.txt")})
-    _, ranks, _ = start("continual.quiet_s=9", resume=Resume(start.folder, step=10))
+    _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder, step=10))
     assert ranks.trained == [(1, ["b.txt"])]
-    assert ranks.jobs[0].resume == Resume(start.folder, step=10)
+    assert ranks.jobs[0].resume == ResumeRequest(start.folder, step=10)
 
 
 def test_the_settings_of_an_experience_are_in_its_folder_with_their_origins(start):

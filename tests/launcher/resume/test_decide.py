@@ -9,7 +9,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.resume.decide import decide
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from tests.launcher.given import LAPTOP, SHORT, resolved
 from tests.launcher.runs import begun, ended, trained
 
@@ -41,7 +41,7 @@ def refused(*args, out=None, **options) -> list[str]:
 def test_a_run_goes_on_with_what_has_changed():
     trained(X, resolved(), 10, 20)
     told = decided(engine="zero2", nproc="2", reset=["schedule"])
-    assert told.resume == Resume(
+    assert told.resume == ResumeRequest(
         X,
         None,
         ["schedule"],
@@ -56,7 +56,10 @@ def test_a_run_goes_on_with_what_has_changed():
 def test_a_named_checkpoint_is_handed_on_by_its_step():
     trained(X, resolved(), 10, 20)
     told = decided("runs/x/checkpoints/step-00000010")
-    assert (told.resume, told.line) == (Resume(X, 10, [], []), "going on with runs/x after step 10")
+    assert (told.resume, told.line) == (
+        ResumeRequest(X, 10, [], []),
+        "going on with runs/x after step 10",
+    )
 
 
 def test_another_folder_is_told():
@@ -68,7 +71,7 @@ def test_another_folder_is_told():
 def test_a_run_without_a_checkpoint_begins_again_with_any_words():
     begun(X, resolved())
     told = decided(lr="1e-4", mode="fast")
-    assert told.resume == Resume(X, None, [], [])
+    assert told.resume == ResumeRequest(X, None, [], [])
     assert told.line == "runs/x has no checkpoint yet; it begins again"
 
 
@@ -79,7 +82,7 @@ def test_auto_begins_a_run_where_there_is_none():
         "resume auto: no run of language:small, mode default, to go on with; a new one begins"
     )
     told = decided("auto", out="y")
-    assert told.resume == Resume(Path("y"))
+    assert told.resume == ResumeRequest(Path("y"))
     assert told.line == "resume auto: y has no checkpoint yet; a run begins there"
 
 

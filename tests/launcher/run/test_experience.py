@@ -7,7 +7,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Origin
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import experience
 from launcher.run.experience import ExperienceSpec, resolve_experience
 from launcher.run.experience_data import data_settings
@@ -70,11 +70,11 @@ def test_resuming_an_unfinished_experience_resolves_its_settings(tmp_path):
     run = resolved("optim.lr=0.01")
     unfinished = Experience(1, {}, "training", 10, settings={**RECORDED, "lr_scale": 0.5})
     Ledger([Experience(0, {}, "trained", 0, 10), unfinished]).save(tmp_path)
-    found = experience.resolve_next_start(run, Resume(tmp_path))
+    found = experience.resolve_next_start(run, ResumeRequest(tmp_path))
     assert found.settings.optim.lr == 0.005
     assert experience.resolve_next_start(run, None) is run
     Ledger([Experience(0, {}, "trained", 0, 10)]).save(tmp_path)
-    assert experience.resolve_next_start(run, Resume(tmp_path)) is run
+    assert experience.resolve_next_start(run, ResumeRequest(tmp_path)) is run
 
 
 def test_an_experience_reads_its_own_folder_and_skips_bad_files():

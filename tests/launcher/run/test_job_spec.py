@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import job_spec
 from tests.launcher.given import resolved
 
@@ -27,7 +27,7 @@ def test_settings_origins_and_numbers_arrive_unchanged(tmp_path):
 
 
 def test_what_a_run_goes_on_from_arrives_unchanged(tmp_path):
-    resume = Resume(Path("runs/x"), 100, ("schedule",), ("engine.name ddp → zero2",), 200)
+    resume = ResumeRequest(Path("runs/x"), 100, ("schedule",), ("engine.name ddp → zero2",), 200)
     job_spec.save(job_spec.Job(resolved(), None, False, resume), tmp_path)
     read = job_spec.load(tmp_path).resume
     assert (read.source, read.step, read.until) == (resume.source, 100, 200)

@@ -1,13 +1,15 @@
 """A run in this process from its words to its last line, with a few lines in place of training."""
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import CliArgs
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
+from launcher.run import prepare
 from launcher.run import prepare as start
 from launcher.run.failures import Report
 from models.base import DataError
@@ -230,7 +232,7 @@ def test_a_run_goes_on_in_its_folder(go_on, here):
     trained(Path("old"), resolved(nproc="1"), 10)
     job, finished = go_on(ends(0))
     assert (job.folder, finished.folder) == (Path("old"), Path("old"))
-    assert job.resume == Resume(Path("old"), None, [], [])
+    assert job.resume == ResumeRequest(Path("old"), None, [], [])
     assert [path.name for path in here.iterdir()] == ["old"]
 
 
@@ -247,7 +249,7 @@ def test_a_run_goes_on_in_another_folder(go_on, here):
     (trained(Path("old"), resolved(nproc="1"), 10, 20) / "metrics.jsonl").write_text("{}\n")
     job, finished = go_on(ends(0), word="old/checkpoints/step-00000010", out="new")
     assert (job.folder, finished.folder) == (Path("new"), Path("new"))
-    assert job.resume == Resume(Path("old"), 10, [], [])
+    assert job.resume == ResumeRequest(Path("old"), 10, [], [])
 
 
 def test_another_folder_in_which_nothing_came_of_it_is_taken_away(go_on, here):
@@ -270,7 +272,7 @@ def test_auto_begins_in_a_folder_and_goes_on_there_later(go_on, unsaved):
         begun(Path("mine"), resolved(nproc="1"))
     words = {"model": "language:tiny", "options": {"engine.nproc": ("--nproc", "1")}}
     job, _ = go_on(ends(0), word="auto", out="mine", **words)
-    assert (job.folder, job.resume) == (Path("mine"), Resume(Path("mine")))
+    assert (job.folder, job.resume) == (Path("mine"), ResumeRequest(Path("mine")))
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -282,7 +284,34 @@ def test_ranks_of_torchrun_agree_on_what_goes_on_however_late_they_look(here, mo
     for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
         monkeypatch.setenv(name, value)
     ready = start.prepare(CliArgs(model="language:tiny", resume="auto"), Path("mine"), [])
-    assert ready.resume == Resume(Path("mine"))
+    assert ready.resume == ResumeRequest(Path("mine"))
     assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
     ready = start.prepare(CliArgs(model="language:tiny"), Path("mine"), [])
     assert ready.resume is None
+
+
+@pytest.mark.parametrize("code", [75, 130])
+def test_a_stopped_run_goes_on(code):
+    folder = trained(Path("runs/x"), resolved(), 10)
+    line = prepare.text(code, folder, embedded=True)
+    assert line == "run folder runs/x; go on: python -m launcher resume runs/x"
+
+
+def test_a_run_that_failed_goes_on_from_what_it_saved():
+    folder = trained(Path("runs/x"), resolved(), 10)
+    assert prepare.text(1, folder, embedded=True) == (
+        "run folder runs/x; what happened: runs/x/log.txt; go on: python -m launcher resume runs/x"
+    )
+
+
+def test_a_run_that_saved_nothing_can_only_be_run_again():
+    folder = begun(Path("runs/x"), resolved())
+    again = "run it again: python -m launcher --config runs/x/settings.yaml"
+    assert prepare.text(75, folder, embedded=True) == f"run folder runs/x; {again}"
+    assert prepare.text(1, folder, embedded=True).endswith("; what happened: runs/x/log.txt")
+
+
+def test_a_folder_with_a_space_can_be_typed_as_it_is_told():
+    folder = trained(Path("my runs/x"), resolved(), 10)
+    line = prepare.text(75, folder, embedded=True)
+    assert shlex.split(line.partition("resume ")[2]) == ["my runs/x"]

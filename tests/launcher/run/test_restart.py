@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from launcher.base import exit_codes
+from launcher.config.provenance import CliArgs
 from launcher.resume import find
-from launcher.resume.resume_point import Resume
+from launcher.resume.find import ResumeRequest
 from launcher.run import restart
 from launcher.run.job_spec import Job
+from launcher.run.restart import JobGeneration
+from launcher.run_folder import generations
+from slurm.environment import Generation
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved, trained
 
@@ -27,7 +31,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     begun(Path("x"), SETTINGS)
 
-    def run_scene(scene: str, resolved=SETTINGS, resumed: Resume | None = None):
+    def run_scene(scene: str, resolved=SETTINGS, resumed: ResumeRequest | None = None):
         monkeypatch.setenv("SCENE", scene)
         told = []
         job = Job(resolved, Path("x").absolute(), True, resumed)
@@ -122,14 +126,14 @@ RESET = ("schedule",)
 
 @pytest.mark.parametrize(
     ("later", "expected"),
-    [([], Resume(Path("x"), 10, RESET)), ([20], Resume(Path("x")))],
+    [([], ResumeRequest(Path("x"), 10, RESET)), ([20], ResumeRequest(Path("x")))],
 )
 def test_what_begins_anew_does_so_again_unless_it_was_saved_since(
     tmp_path, monkeypatch, later, expected
 ):
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10)
-    first = restart.First(Job(SETTINGS, Path("x"), True, Resume(Path("x"), 10, RESET)))
+    first = restart.First(Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10, RESET)))
     for step in later:
         saved(Path("x"), step, SETTINGS)
     job, step = first.again(SETTINGS.batching)
@@ -140,16 +144,98 @@ def test_a_copy_that_saved_nothing_goes_on_from_the_old_run_again(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     trained(Path("old"), SETTINGS, 10)
     begun(Path("new"), SETTINGS)
-    job = Job(SETTINGS, Path("new"), True, Resume(Path("old")))
+    job = Job(SETTINGS, Path("new"), True, ResumeRequest(Path("old")))
     first = restart.First(job)
     assert first.again(SETTINGS.batching) == (job, 10)
     saved(Path("new"), 15, SETTINGS)
-    assert first.again(SETTINGS.batching) == (replace(job, resume=Resume(Path("new"))), 15)
+    assert first.again(SETTINGS.batching) == (replace(job, resume=ResumeRequest(Path("new"))), 15)
 
 
 def test_later_checkpoints_of_another_past_are_no_progress(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10, 20)
-    job = Job(SETTINGS, Path("x"), True, Resume(Path("x"), 10))
+    job = Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10))
     assert restart.First(job).again(SETTINGS.batching) == (job, 10)
     assert find.newest_step(Path("x")) == 20
+
+
+FIRST, SECOND = Generation("12", 0), Generation("12", 1)
+
+
+def left_by(run, from_step=0, step=None, generation=FIRST):
+    """What a life leaves that began at `from_step` and saved at `step`."""
+    generations.claim(run, generation)
+    generations.begin(run, generation, from_step, 1, None)
+    (run / "settings.yaml").touch()
+    if step is not None:
+        saved(run, step, resolved())
+
+
+def args_of(run, words: CliArgs, generation: Generation = SECOND) -> CliArgs:
+    return JobGeneration(generation, run, 0).begin(words)
+
+
+def test_the_first_life_does_what_was_typed(tmp_path):
+    words = CliArgs(resume="other", reset=("data",))
+    JobGeneration(FIRST, tmp_path, 0).claim()
+    assert args_of(tmp_path, words, FIRST) is words
+
+
+def test_a_later_life_goes_on_whatever_was_typed(tmp_path):
+    left_by(tmp_path, 0, 5)
+    for typed in (CliArgs(), CliArgs(resume="other"), CliArgs(resume="auto", reset=("data",))):
+        words = args_of(tmp_path, typed)
+        assert (words.resume, tuple(words.reset)) == ("auto", ())
+
+
+def test_without_a_checkpoint_of_the_job_the_words_still_count(tmp_path):
+    saved(tmp_path, 5, resolved())
+    left_by(tmp_path, from_step=5)
+    words = CliArgs(resume=str(tmp_path), reset=("schedule",))
+    assert args_of(tmp_path, words) is words
+    saved(tmp_path, 6, resolved())
+    assert args_of(tmp_path, words).resume == "auto"
+
+
+def test_a_copy_that_saved_nothing_is_made_again(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    left_by(run)
+    words = CliArgs(resume=str(tmp_path / "other"))
+    assert args_of(run, words) is words
+    assert [path.name for path in run.iterdir()] == ["slurm"]
+
+
+def test_another_job_has_no_part_in_the_run(tmp_path):
+    left_by(tmp_path, 0, 5)
+    words = CliArgs()
+    assert args_of(tmp_path, words, Generation("13", 1)) is words
+    assert not generations.belongs(tmp_path, FIRST)  # nor its own claim alone
+
+
+def test_a_folder_that_holds_a_run_is_not_claimed_before_its_lock_is_held(tmp_path):
+    (tmp_path / "settings.yaml").touch()
+    JobGeneration(FIRST, tmp_path, 0).claim()
+    assert generations.lines(tmp_path) == []
+
+
+@pytest.mark.parametrize("line", ["", "{", '{"kind": "claimed"}', "[1]", "3"])
+def test_half_a_line_of_a_kill_is_left_out(tmp_path, line):
+    generations.claim(tmp_path, FIRST)
+    with (tmp_path / "slurm" / generations.NAME).open("a") as file:
+        file.write(line)
+    assert generations.claimed(tmp_path) == [FIRST]
+    generations.claim(tmp_path, SECOND)
+    assert generations.claimed(tmp_path) == [FIRST, SECOND]
+
+
+def test_lost_steps_and_the_share_of_time_are_counted_over_all_lives(tmp_path):
+    logged = [{"kind": "train", "step": step, "step_time_s": 0.5} for step in (1, 4, 7)]
+    left_by(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in logged))
+    left_by(tmp_path, from_step=5, generation=SECOND)
+    found = generations.account(tmp_path, SECOND)
+    assert (found["requeues"], found["lost_steps"]) == (1, 2)
+    assert found["effective_training_share"] > 0
+    told = (tmp_path / "events.jsonl").read_text()
+    assert '"requeued"' in told and '"lost_steps": 2' in told

@@ -1,11 +1,21 @@
 """Signals that are answered otherwise for a while."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from launcher.run import signals
 from launcher.run.signals import answered, held_back
+from tests.launcher import own_tasks
+from tests.runs.conftest import REQUESTS, environment
 
 
 def test_a_handler_is_put_back():
@@ -24,3 +34,187 @@ def test_a_signal_that_is_held_back_is_answered_on_leaving():
         lines.append("came to its end")
     assert lines == ["came to its end"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+TEXT = ["--model", "language:tiny", "--data", "mine.jsonl"]
+WORDS = [
+    "--out",
+    "mine",
+    "--epochs",
+    "1000",
+    "--set",
+    "log.every=1",
+    "--set",
+    "train.preview=false",
+    "--set",
+    "save.every=5",
+]
+JOB = {"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "0"}
+HELD_BACK = {signal.SIGUSR1, signal.SIGTERM}
+
+
+@contextmanager
+def starting(
+    folder: Path, *words: str, trains: Sequence[str] = TEXT, **variables: str
+) -> Iterator[subprocess.Popen]:
+    """A job's run, as the job script starts it; each import is a line on its stderr."""
+    (folder / "mine.jsonl").write_text(REQUESTS)
+    (folder / "mine" / "slurm").mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "launcher", *trains, *WORDS, *words],
+        cwd=folder,
+        env={**environment(), **JOB, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK),
+    )
+    watch = threading.Timer(120, process.kill)
+    watch.start()
+    try:
+        yield process
+    finally:
+        watch.cancel()
+        process.kill()
+        process.communicate()
+
+
+def outcome(folder: Path, generation: int = 0) -> list[str]:
+    path = folder / "mine" / "slurm" / f"outcome.12.{generation}"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def read(process: subprocess.Popen, imports: int) -> None:
+    for _ in range(imports):
+        process.stderr.readline()
+
+
+SOME = [0, 40, 700]
+ALL = [*range(0, 400, 40), *range(400, 2000, 160)]
+MOMENTS = [*SOME, *(pytest.param(n, marks=pytest.mark.slow) for n in ALL if n not in SOME)]
+
+
+@pytest.mark.parametrize("imports", MOMENTS)
+def test_a_signal_after_so_many_imports_is_answered(tmp_path, imports):
+    with starting(tmp_path) as process:
+        read(process, imports)
+        number = signal.SIGUSR1 if imports % 40 else signal.SIGTERM
+        process.send_signal(number)
+        process.communicate()
+    assert outcome(tmp_path)[0] == "again 75"
+    assert process.returncode in (75, 0)  # 0: it was training by then, and has saved
+    assert process.returncode == 75 or (tmp_path / "mine" / "last").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_while_it_trains_saves_and_the_next_life_goes_on(tmp_path):
+    with starting(tmp_path) as process:
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        while not process.stdout.readline().startswith("saved"):
+            pass
+        process.send_signal(signal.SIGUSR1)
+        process.wait()
+    assert (process.returncode, outcome(tmp_path)[0]) == (0, "again 75")
+    saved = (tmp_path / "mine" / "last").resolve().name
+
+    with starting(tmp_path, GEARSHIFT_GENERATION="1") as process:
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        while not process.stdout.readline().startswith("saved"):
+            pass
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    assert (process.returncode, outcome(tmp_path, 1)[0]) == (0, "again 75")
+    lines = (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines if '"train"' in line]
+    assert steps == list(range(1, len(steps) + 1))
+    told = (tmp_path / "mine" / "events.jsonl").read_text().splitlines()
+    requeued = [one for one in map(json.loads, told) if one["kind"] == "requeued"]
+    assert [f"step-{one['step']:08}" for one in requeued] == [saved]
+    assert requeued[0]["facts"]["lost_steps"] == 0
+
+
+def test_wrong_words_are_told_to_the_job_script(tmp_path):
+    with starting(tmp_path, "--lr", "fast") as process:
+        process.communicate()
+    told = outcome(tmp_path)
+    assert (process.returncode, told[0]) == (2, "words 2")
+    assert "fast" in told[1]
+    assert os.listdir(tmp_path / "mine") == ["slurm"]
+
+
+def test_outside_a_job_signals_do_what_they_did(tmp_path):
+    before = [signal.getsignal(number) for number in HELD_BACK]
+    signals.listen(["--out", "mine"], {})
+    assert [signal.getsignal(number) for number in HELD_BACK] == before
+    assert signals.current() is None
+    with signals.put_off():
+        signals.over()
+
+
+LOST = f"""\
+import os
+import signal
+import time
+
+{own_tasks.HEAD}
+from training.data.loader import Batches
+
+class Lost(CustomTask):
+    defaults = {{"train": {{"micro_batch": 4}}}}
+    steps = 0
+
+    class Model(BaseModel):
+        width: int = 4
+
+    def samples(self, split):
+        return [(torch.full((2,), float(i)), float(i % 2)) for i in range(8)]
+
+    def build(self):
+        return nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+
+    def measure(self, model, batch):
+        self.steps += 1
+        if self.steps == 9:
+            Batches.close = close
+            raise RuntimeError("Connection reset by peer")
+        error = model(batch["input"]).squeeze(1) - batch["target"].float()
+        return {{"loss": error.square().sum()}}
+
+def close(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+"""
+
+
+def test_a_rank_that_lost_another_and_is_ended_for_it_leaves_a_crash(tmp_path):
+    """What srun sends then finds a training that has ended, and not one still to begin."""
+    module = own_tasks.write(tmp_path, LOST, "lost")
+    with starting(tmp_path, trains=["--model", f"{module}:Lost"]) as process:
+        told = process.communicate()[1]
+    assert (process.returncode, outcome(tmp_path)) == (1, [])
+    assert "run me again" not in told
+
+
+LAST = f"""\
+import os
+import signal
+
+{own_tasks.HEAD}
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGUSR1):
+        kill(process, number)
+
+late = Late()
+
+{own_tasks.LINE}
+{own_tasks.BODY}
+"""
+
+
+def test_a_signal_while_the_interpreter_ends_changes_nothing(tmp_path):
+    """What keeps one until the last modules go is gone long after all handlers are."""
+    module = own_tasks.write(tmp_path, LAST, "last")
+    trains = ["--model", f"{module}:Line", "--max-steps", "3"]
+    with starting(tmp_path, trains=trains) as process:
+        process.communicate()
+    assert (process.returncode, outcome(tmp_path)[0]) == (0, "done 0")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engines.world import ProcessWorld, open_world
-from launcher.run_folder import claim, fence
-from launcher.run_folder.fenced_exit import FencedOff
+from launcher.run_folder import fence, generations
+from launcher.run_folder.fence import FencedOff
 from slurm.environment import Generation
 from tests.launcher.run_folder.paused import content, paused
 from tests.training.checkpoint.killed import killed_at
@@ -90,7 +90,7 @@ def test_a_life_held_up_at_any_moment_changes_nothing_once_another_has_taken_ove
                 break
             life(run, alone, THIRD)
             left = content(run)
-        late = {f"slurm/{claim.NAME}"}  # a claim that comes late is noted, and refused
+        late = {f"slurm/{generations.NAME}"}  # a claim that comes late is noted, and refused
         after = content(run)
         assert [name for name in left | after if left.get(name) != after.get(name)] in ([], [*late])
         check(run, THIRD)
@@ -191,7 +191,7 @@ def test_a_checkpoint_on_its_way_out_through_a_door_is_given_back(tmp_path, alon
 
 
 def test_who_was_held_up_before_it_closed_doors_leaves_a_later_one_open(tmp_path):
-    claim.claim(tmp_path, FIRST)
+    generations.claim(tmp_path, FIRST)
     earlier = tmp_path / f"{fence.DOOR}{Generation('11', 4)}-dead"
     earlier.mkdir()
     own = fence._made(tmp_path, FIRST)

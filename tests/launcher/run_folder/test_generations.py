@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.run.job_generation import Life
-from launcher.run_folder import outcome
+from launcher.run.restart import JobGeneration
+from launcher.run_folder import generations
 from slurm.environment import Generation
 
 FIRST = Generation("12", 0)
@@ -16,7 +16,7 @@ def run(tmp_path):
 
 
 def told(run, generation: Generation = FIRST) -> list[str] | None:
-    path = outcome.path(run, generation)
+    path = generations.path(run, generation)
     return path.read_text().splitlines() if path.exists() else None
 
 
@@ -25,54 +25,54 @@ def told(run, generation: Generation = FIRST) -> list[str] | None:
     [(0, "done 0"), (1, "failed 1"), (2, "words 2"), (75, "again 75"), (130, "again 130")],
 )
 def test_each_exit_code_has_its_word(run, code, line):
-    assert outcome.publish(run, FIRST, code, "for people\nto read")
+    assert generations.publish_outcome(run, FIRST, code, "for people\nto read")
     assert told(run) == [line, "for people", "to read"]
     assert [path.name for path in (run / "slurm").iterdir()] == ["outcome.12.0"]
 
 
 def test_the_first_word_stands_but_for_work_that_is_done(run):
-    assert outcome.publish(run, FIRST, 1, "a rank broke")
-    assert not outcome.publish(run, FIRST, 75)
+    assert generations.publish_outcome(run, FIRST, 1, "a rank broke")
+    assert not generations.publish_outcome(run, FIRST, 75)
     assert told(run) == ["failed 1", "a rank broke"]
-    assert outcome.publish(run, FIRST, 0)
+    assert generations.publish_outcome(run, FIRST, 0)
     assert told(run) == ["done 0"]
 
 
 def test_each_job_and_generation_has_a_file_of_its_own(run):
-    outcome.publish(run, FIRST, 75)
-    outcome.publish(run, Generation("12", 1), 0)
-    outcome.publish(run, Generation("13", 0), 2)
+    generations.publish_outcome(run, FIRST, 75)
+    generations.publish_outcome(run, Generation("12", 1), 0)
+    generations.publish_outcome(run, Generation("13", 0), 2)
     assert told(run) == ["again 75"]
     assert told(run, Generation("12", 1)) == ["done 0"]
     assert told(run, Generation("13", 0)) == ["words 2"]
 
 
 def test_without_the_folder_there_is_no_outcome_and_no_fault(tmp_path):
-    assert not outcome.publish(tmp_path, FIRST, 0)
+    assert not generations.publish_outcome(tmp_path, FIRST, 0)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("kind", ["peer lost", "killed", "fenced"])
 def test_what_another_rank_did_is_no_outcome_of_ones_own(run, rank, kind):
-    Life(FIRST, run, rank).end(kind, 1, "error: rank 0 lost another rank")
+    JobGeneration(FIRST, run, rank).end(kind, 1, "error: rank 0 lost another rank")
     assert told(run) is None
 
 
 @pytest.mark.parametrize("kind, code", [("ended", 0), ("ended", 75), ("stopped", 75)])
 def test_an_agreed_end_is_told_by_rank_0_alone(run, kind, code):
-    Life(FIRST, run, 1).end(kind, code, "")
+    JobGeneration(FIRST, run, 1).end(kind, code, "")
     assert told(run) is None
-    Life(FIRST, run, 0).end(kind, code, "")
+    JobGeneration(FIRST, run, 0).end(kind, code, "")
     assert told(run) is not None
 
 
 def test_a_rank_that_broke_by_itself_says_so(run):
-    Life(FIRST, run, 1).end("fault", 1, "error: rank 1 on node2 failed")
+    JobGeneration(FIRST, run, 1).end("fault", 1, "error: rank 1 on node2 failed")
     assert told(run) == ["failed 1", "error: rank 1 on node2 failed"]
 
 
 def test_a_rank_with_wrong_words_lets_rank_0_speak(run):
-    Life(FIRST, run, 0).end("words", 2, "all of them")
-    Life(FIRST, run, 1).end("words", 2, "its own")
+    JobGeneration(FIRST, run, 0).end("words", 2, "all of them")
+    JobGeneration(FIRST, run, 1).end("words", 2, "its own")
     assert told(run) == ["words 2", "all of them"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import SettingsError
+from launcher.config import resumed_settings
 from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
-from launcher.resume import resumed_settings
 from launcher.run_folder import run_folder
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, SHORT, resolved
 from tests.launcher.runs import begun

@@ -22,9 +22,9 @@ from launcher.config.provenance import (
     file_layer,
     find_node,
 )
+from launcher.config.render import ORIGINS, SETTINGS
 from launcher.config.schema import config_of
 from launcher.config.settings_file import Node, read_settings_file
-from launcher.run_folder import run_folder
 from models.catalog import FAMILIES, is_custom
 
 _FITTED = ("machine", "engine", "solved")
@@ -117,7 +117,7 @@ def read(folder: Path, task_folder: object = None) -> Base:
 
     `task_folder`: where a task of the person's own is now, if they say so.
     """
-    path = folder / run_folder.SETTINGS
+    path = folder / SETTINGS
     root = read_settings_file(path)
     family = find_node(root, "model.family")
     if family is not None and is_custom(family.value):
@@ -129,7 +129,7 @@ def read(folder: Path, task_folder: object = None) -> Base:
     entries = {}
     for entry in layer.entries:
         entries[entry.key] = replace(entry, option="--set")
-    return Base(entries, _origins(folder / run_folder.ORIGINS))
+    return Base(entries, _origins(folder / ORIGINS))
 
 
 def _find_own(path: Path, root: Node, family: Node, task_folder: object) -> None:
