@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import wrap
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from launcher.commands import data_fetch
+from launcher.base.diagnostics import (
+    PROGRAM,
+    Diagnostic,
+    SettingsError,
+    as_json,
+    counted,
+    render,
+)
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
@@ -20,6 +28,9 @@ from launcher.config.schema import config_of
 from launcher.data_check import findings, folder, page
 from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Recognised, recognise, several
+from launcher.download.console import console, draw_nothing, print_nothing
+from launcher.download.fetch import Fetched, fetch
+from launcher.download.transfer import FetchError
 from models.catalog import split_model_name
 from training.logging.strict_json import encode
 
@@ -29,7 +40,7 @@ _LABEL, _WIDTH = 18, 78
 def main(command_line: CommandLine) -> int:
     """Look, tell, and write the page; or fetch. The exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
-        return data_fetch.main(command_line)
+        return fetch_files(command_line)
     if command_line.diagnostics or command_line.operand is None:
         raise SettingsError(command_line.diagnostics)
     path, out = command_line.operand, command_line.out or folder.DEFAULT
@@ -131,3 +142,59 @@ def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:
         "pictures": [{"name": one.name, "caption": one.caption} for one in found.pictures],
         "files": [str(file) for file in written],
     }
+
+
+def fetch_files(command_line: CommandLine) -> int:
+    """Download the declared files; gives the exit code. Raises SettingsError."""
+    resolved = _resolved_for_fetch(command_line)
+    as_json_text = JSON.flag in command_line.flags
+    silent = nullcontext((print_nothing, draw_nothing))
+    try:
+        with silent if as_json_text else console(sys.stdout) as (show, draw):
+            found = fetch(resolved.settings.download, show, draw)
+            for fetched in found:
+                if not fetched.is_new:
+                    show(fetched.line)
+    except FetchError as error:
+        if as_json_text:
+            print(encode({"diagnostics": as_json([error.diagnostic])}, indent=2))
+        else:
+            print(render([error.diagnostic]), file=sys.stderr)
+        return exit_codes.FAILURE
+    if as_json_text:
+        print(encode([_fetched_json(fetched) for fetched in found], indent=2))
+    else:
+        print(_next_command(command_line, resolved))
+    return exit_codes.DONE
+
+
+def _resolved_for_fetch(command_line: CommandLine) -> Resolved:
+    """The settings of a run that downloads. Raises SettingsError."""
+    options = {**command_line.args.options, "download.fetch": ("data fetch", "true")}
+    if command_line.out is not None:
+        options["download.folder"] = ("--out", str(command_line.out))
+    diagnostics = list(command_line.diagnostics)
+    try:
+        resolved = resolve(
+            replace(command_line.args, options=options), machine.detect_machine(), world_size=1
+        )
+    except SettingsError as error:
+        diagnostics += error.diagnostics
+    if diagnostics:
+        raise SettingsError(diagnostics)
+    return resolved
+
+
+def _next_command(command_line: CommandLine, resolved: Resolved) -> str:
+    """The command that trains on the files."""
+    words = command_line.args
+    typed = ["--model", words.model] if words.model else []
+    path = getattr(resolved.settings.data, "path", None)
+    for config in words.configs:
+        typed += ["--config", str(config)]
+    typed += ["--download-data"] if path is None else ["--data", str(path)]
+    return f"train on it:  {PROGRAM} {shlex.join(typed)}"
+
+
+def _fetched_json(fetched: Fetched) -> dict[str, object]:
+    return {**asdict(fetched), "path": str(fetched.path)}

@@ -1,4 +1,4 @@
-"""Checks of continual learning that need no data."""
+"""Checks of the settings of continual learning and of downloads that need no data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from launcher.base.diagnostics import Diagnostic, shown
 from launcher.config import errors, provenance
-from launcher.config.feature_settings import LEGAL, Download
+from launcher.config.declared_files import Target, data_path, targets
+from launcher.config.feature_settings import ALLOWED_FILES, Download
 from launcher.config.provenance import USER_LAYERS, Origin, Setting
-from launcher.download.targets import Target, data_path, targets
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
@@ -99,87 +99,84 @@ _EXAMPLE = "download: {files: [https://example.org/data.zip]}"
 
 
 def point_data_path(values: dict[str, Setting]) -> list[str]:
-    """Let `data.path` lead to what will be fetched, where no person says otherwise.
-
-    What is told of it, a line each.
-    """
+    """Set `data.path` to the downloaded files, unless the user set it; gives lines to announce."""
     found = _targets(values)
     if not found or _PATH not in values or values[_PATH].origin.layer in USER_LAYERS:
         return []
     if not all(target.name for target in found):
-        return []  # told as a fault
-    path, origin = data_path(found), _asked(values)
+        return []  # reported as an error
+    path, origin = data_path(found), _fetch_origin(values)
     values[_PATH] = provenance.overridden(values[_PATH], path, Origin("machine", origin))
-    return [f"{_PATH}: {path}, of {origin}"]
+    return [f"{_PATH}: {path}, from {origin}"]
 
 
 def will_download(values: Values, path: str) -> bool:
-    """Whether `path` lies where files will be fetched to, so that it need not be there yet."""
+    """Whether `path` is in the download folder, so that it need not exist yet."""
     wanted = Path(path)
     return any(target.folder in (wanted, *wanted.parents) for target in _targets(values))
 
 
 def check_download(values: Values) -> Iterator[Diagnostic]:
-    """What is wrong with the declared files, beside each by itself."""
+    """Problems of the declared files beyond those of single values."""
     files = values["download.files"]
     if values["download.fetch"].value and not files.value:
         yield Diagnostic(
-            f"{_asked(values)}: download.files declares no URL",
+            f"{_fetch_origin(values)}: download.files declares no URL",
             key="download.files",
-            where=_asked(values),
-            allowed=LEGAL,
-            fix=f"write into a settings file  {_EXAMPLE}  and name it with  --config",
+            where=_fetch_origin(values),
+            allowed=ALLOWED_FILES,
+            fix=f"put into a settings file  {_EXAMPLE}  and name it with  --config",
         )
     elif not values["download.fetch"].value:
-        yield from _unfetched(values)
-    yield from _unplaced(values)
+        yield from _not_downloaded(values)
+    yield from _name_clashes(values)
 
 
-def _unfetched(values: Values) -> Iterator[Diagnostic]:
-    """Files that a person declares, on a run that would train on something else."""
+def _not_downloaded(values: Values) -> Iterator[Diagnostic]:
+    """Warn if the user declares files, and the run would train on other data."""
     files = values["download.files"]
     if not provenance.is_set_by_user(files) or _PATH not in values:
         return
     if values[_PATH].origin.layer not in USER_LAYERS:
         yield Diagnostic(
-            f"download.files is declared, and this run does not fetch it; it would train on "
+            "download.files is declared but not downloaded: the run would train on "
             f"{values[_PATH].value}",
             key="download.files",
             value=files.value,
             where=errors.where("download.files", files.origin),
-            fix=f"{OPTION}  or name what is there with  --data PATH",
+            fix=f"{OPTION}  or name existing data with  --data PATH",
             severity="warning",
         )
 
 
-def _unplaced(values: Values) -> Iterator[Diagnostic]:
-    """Files without a name, and two that would lie in one place."""
+def _name_clashes(values: Values) -> Iterator[Diagnostic]:
+    """Files without a name, and files with the same local path."""
     origin = values["download.files"].origin
-    seen: dict[str, Target] = {}
-    for place, target in enumerate(_targets(values, even_unasked=True)):
-        what = None
+    seen: set[str] = set()
+    for index, target in enumerate(_targets(values, even_if_not_fetched=True)):
+        problem, path = None, target.path.name.casefold()
         if not target.name:
-            what = "does not end in the name of a file"
-        elif target.path.name.casefold() in seen:
-            what = f"would lie at {target.path}, where another one does"
-        if what is not None:
+            problem = "does not end with a file name"
+        elif path in seen:
+            problem = f"has the local path {target.path}, like another file"
+        if problem is not None:
             yield Diagnostic(
-                f"download.files[{place}].url '{target.file.url}' {what}",
+                f"download.files[{index}].url '{target.file.url}' {problem}",
                 key="download.files",
                 value=target.file.url,
                 where=errors.where("download.files", origin),
-                fix=f"give it a name: write  {{url: {target.file.url}, name: data-{place}.zip}}",
+                fix=f"give it a name: write  {{url: {target.file.url}, name: data-{index}.zip}}",
             )
-        seen.setdefault(target.path.name.casefold(), target)
+        seen.add(path)
 
 
-def _targets(values: Values, even_unasked: bool = False) -> list[Target]:
-    if not (even_unasked or values["download.fetch"].value):
+def _targets(values: Values, even_if_not_fetched: bool = False) -> list[Target]:
+    if not (even_if_not_fetched or values["download.fetch"].value):
         return []
-    told = {name: values[f"download.{name}"].value for name in Download.model_fields}
-    return targets(Download.model_validate(told))
+    section = {name: values[f"download.{name}"].value for name in Download.model_fields}
+    return targets(Download.model_validate(section))
 
 
-def _asked(values: Values) -> str:
-    """Who asked for it: the option, or the line of a file."""
+def _fetch_origin(values: Values) -> str:
+    """The option, or the line of a file, that requests the download."""
     return errors.where("download.fetch", values["download.fetch"].origin)

@@ -1,7 +1,9 @@
-"""The settings of continual learning."""
+"""The settings of continual learning and of downloads."""
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,7 +17,6 @@ from pydantic import (
 
 from launcher.base import redaction
 from launcher.base.redaction import Url
-from launcher.download import names
 from training.duration import Duration
 from training.settings import Samples, Steps
 
@@ -96,38 +97,58 @@ class Continual(BaseModel, extra="forbid", frozen=True):
     ] = None
 
 
-LEGAL = (
-    "URLs (http, https, file), such as  [https://example.org/data.zip]; or with more to say, "
+ALLOWED_FILES = (
+    "URLs (http, https, file), such as  [https://example.org/data.zip]; or with more keys, "
     "[{url: https://…, sha256: …, name: data.zip, unpack: no, size: 1000}]"
 )
 
 
+_UNSAFE = re.compile(r'[<>:"/\\|?*]+')
+_MAX_NAME_BYTES = 200
+"""File systems take 255; the rest is for what we append to a name."""
+
+
+def safe_name(name: str) -> str:
+    """`name` with unsafe characters replaced by `-`; may be empty."""
+    printable = "".join(letter if letter.isprintable() else "-" for letter in name)
+    return _UNSAFE.sub("-", printable).strip(" .-")[-_MAX_NAME_BYTES:]
+
+
+def name_error(name: str) -> str | None:
+    """Why a downloaded file cannot have this name; None if it can."""
+    if _UNSAFE.search(name) or not name.isprintable():
+        return 'contains one of  < > : " / \\ | ? *  or a control character'
+    if not name or name != name.strip(" .") or name[0] == "-":
+        return "is empty, starts with a dot or -, or ends with a dot or a blank"
+    return "is too long" if len(os.fsencode(name)) > _MAX_NAME_BYTES else None
+
+
 def _as_url(value: Any, check: ValidatorFunctionWrapHandler) -> Url:
     url = value if isinstance(value, Url) else Url(check(value))
-    if (wrong := redaction.url_problem(url.unredacted)) is not None:
-        raise ValueError(wrong)
+    if (error := redaction.url_problem(url.unredacted)) is not None:
+        raise ValueError(error)
     return url
 
 
 def _as_name(value: str) -> str:
-    if (wrong := names.fault(value)) is not None:
-        raise ValueError(wrong)
+    if (error := name_error(value)) is not None:
+        raise ValueError(error)
     return value
 
 
 def _as_mapping(value: Any) -> Any:
-    """The short form, a URL alone, in the long one."""
+    """A URL alone as the mapping that it stands for."""
     return {"url": value} if isinstance(value, str) else value
 
 
 class File(BaseModel, extra="forbid", frozen=True):
-    """One file to fetch."""
+    """One file to download."""
 
     url: Annotated[
         str,
         WrapValidator(_as_url),
         Field(
-            description="http, https or file; ${NAME} stands for a variable of the environment.",
+            description="http, https or file; ${NAME} is replaced by that environment variable.",
             json_schema_extra={
                 "allowed": "http, https and file, such as  https://example.org/data.zip  or "
                 "file:///mnt/data.zip"
@@ -138,7 +159,7 @@ class File(BaseModel, extra="forbid", frozen=True):
         str | None,
         Field(
             pattern=r"^[0-9a-fA-F]{64}$",
-            description="The checksum of the file as it is fetched.",
+            description="Checksum of the downloaded file, before it is unpacked.",
             json_schema_extra={"allowed": "64 hexadecimal digits, as sha256sum prints them"},
         ),
     ] = None
@@ -146,8 +167,8 @@ class File(BaseModel, extra="forbid", frozen=True):
         str | None,
         AfterValidator(_as_name),
         Field(
-            description="What the file is called here. Default: as the URL ends.",
-            json_schema_extra={"allowed": "a file name that every system takes, without a folder"},
+            description="File name; default: the last part of the URL.",
+            json_schema_extra={"allowed": "a file name without a folder"},
         ),
     ] = None
     unpack: Annotated[
@@ -156,41 +177,43 @@ class File(BaseModel, extra="forbid", frozen=True):
     ] = "auto"
     size: Annotated[
         int | None,
-        Field(ge=0, description="Bytes of the file.", json_schema_extra={"unit": "bytes"}),
+        Field(ge=0, description="Size of the file.", json_schema_extra={"unit": "bytes"}),
     ] = None
 
 
 class Download(BaseModel, extra="forbid", frozen=True):
-    """What is fetched before training."""
+    """Files to download before training."""
 
     fetch: Annotated[
         bool,
-        Field(description="Fetch download.files before training; data.path then leads to them."),
+        Field(description="Download download.files before training; sets data.path."),
     ] = False
     files: Annotated[
         list[Annotated[File, BeforeValidator(_as_mapping)]],
         Field(
-            description="URLs of data, each as it is or with checksum, name and size.",
-            json_schema_extra={"allowed": LEGAL},
+            description="URLs of data; each alone, or with checksum, name and size.",
+            json_schema_extra={"allowed": ALLOWED_FILES},
         ),
     ] = []
     folder: Annotated[
         str | None,
         Field(
-            description="Where to. Default: downloads/; for several files a folder of their own "
-            "in there."
+            description="Folder for the files; default: downloads/, several files in a "
+            "subfolder of it."
         ),
     ] = None
     max_gb: Annotated[
         float,
         Field(
             gt=0,
-            description="The most that one file may have, as it is fetched and unpacked.",
+            description="Maximum size of a file, downloaded and unpacked.",
             json_schema_extra={"unit": "10^9 bytes"},
         ),
     ] = 100.0
     retries: Annotated[
         int,
-        Field(ge=0, description="How often a connection that broke is tried again, in a row."),
+        Field(ge=0, description="Retries in a row after a broken connection."),
     ] = 5
-    timeout_s: Annotated[float, Field(gt=0, description="How long a server may be silent.")] = 30.0
+    timeout_s: Annotated[float, Field(gt=0, description="Seconds without data before a retry.")] = (
+        30.0
+    )

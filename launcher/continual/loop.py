@@ -189,11 +189,12 @@ class ContinualLoop:
         """Why an experience cannot be trained on as planned; None if it can."""
         numbers = (*experience.replayed, experience.number)
         for needed in self._ledger.experiences:
-            if needed.number in numbers:
-                if missing := experiences.missing_file(self._folder, needed):
-                    is_own = needed.number == experience.number
-                    of = "" if is_own else f" of experience {needed.number}"
-                    return f"{missing}{of} changed or is gone"
+            if needed.number not in numbers:
+                continue
+            if missing := experiences.missing_file(self._folder, needed):
+                is_own = needed.number == experience.number
+                of = "" if is_own else f" of experience {needed.number}"
+                return f"{missing}{of} changed or is gone"
         return None
 
     def _job_of(self, experience: Experience) -> Job:

@@ -1,166 +1,335 @@
-"""Fetches the files that the settings declare, as far as they are not there already."""
+"""Download of the files that settings declare, unless they exist already."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from launcher.base import environment, redaction
+from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.config.declared_files import Target, targets
 from launcher.config.feature_settings import Download
-from launcher.download import place, presence
-from launcher.download.errors import FetchError, refused
-from launcher.download.local import LocalSource
-from launcher.download.part import Part
-from launcher.download.progress import Draw, Tell, undrawn
-from launcher.download.record import Finished
-from launcher.download.source import Source
-from launcher.download.targets import Target, targets
-from launcher.download.terms import Terms
-from launcher.download.transfer import transfer
+from launcher.download.archive import ArchiveError, unpack
+from launcher.download.console import Draw, Print, Progress, console, draw_nothing, print_nothing
+from launcher.download.transfer import (
+    FetchError,
+    Options,
+    Part,
+    Source,
+    local_source,
+    read_json,
+    settings_error,
+    transfer,
+    write_json,
+)
 from launcher.run_folder import lock
+from slurm.environment import RankEnvironment
 from training.logging.quantities import size
 from training.storage import StorageError
 
-_GB = 10**9
+_MACOS_METADATA = "__MACOSX"
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A declared file that is there now."""
+    """A declared file that exists now."""
 
     name: str
     url: str
     """Without secrets."""
     path: Path
-    """The file, or the folder that its archive was unpacked into."""
+    """The file, or the folder that its archive was unpacked to."""
     sha256: str
-    """Of what was fetched, before it was unpacked."""
+    """Of the downloaded file, before it was unpacked."""
     size: int
-    """The bytes that were fetched, before they were unpacked."""
+    """Bytes of the downloaded file."""
     is_new: bool
-    """Whether it was fetched by this call."""
+    """Whether this call downloaded it."""
 
     @property
     def line(self) -> str:
-        """What is told of one that was there."""
-        return f"{self.path} is there already, as declared"
+        """The line about a file that existed before."""
+        return f"{self.path} exists already, as declared"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is stored about a downloaded file."""
+
+    url: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    """Of the local file; 0 for a folder."""
 
 
 def fetch(
     settings: Download,
-    tell: Tell,
-    draw: Draw = undrawn,
-    again: bool = False,
-    pause: Callable[[float], None] = time.sleep,
+    print: Print = print_nothing,
+    draw: Draw = draw_nothing,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> list[Fetched]:
-    """Fetch all of `settings.files` that are not there yet; what is there now, as declared.
+    """Download all of `settings.files` that do not exist yet; gives all of them.
 
-    Each file is whole and in its place, or not there: it comes under another name, is proved,
-    unpacked, and moved. What came before a fault or Ctrl-C is kept, and the next call goes on from
-    it. Of several processes that fetch one file, one does, and the others wait.
+    A file is complete at its path, or does not exist there: it is downloaded under another name,
+    checked, unpacked and moved. After a failure or Ctrl-C the next call resumes. Of several
+    processes that download one file, one does, and the others wait.
 
-    `tell` is told what is done, and nothing of what is there; `draw` sees, often, how far a file
-    has come; `again`: ask the servers of files without a checksum whether there is a newer one,
-    which then replaces what is there; `pause` waits so many seconds between retries.
-
-    Raises SettingsError for what the person can mend (a URL, a checksum, an archive that is not
-    safe), FetchError where network, server or disk fail. Touches the network and the disk.
+    Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError
+    if network, server or disk fail. Touches the network and the disk.
     """
-    terms = Terms(settings.retries, int(settings.max_gb * _GB), tell, draw, pause)
-    return [_one(target, settings.timeout_s, terms, again) for target in targets(settings)]
+    options = Options(settings.retries, int(settings.max_gb * 10**9), print, draw, sleep)
+    return [_fetch(target, settings.timeout_s, options) for target in targets(settings)]
 
 
-def _one(target: Target, timeout_s: float, terms: Terms, again: bool) -> Fetched:
-    asks = again and target.file.sha256 is None
+def fetch_for_run(
+    settings: Any, place: RankEnvironment | None, is_shown: bool, is_main: bool
+) -> None:
+    """Download the files of a run, if it requests that; `is_shown`: with progress on stdout.
+
+    Of the processes that torchrun or srun started on one machine, one downloads; `is_main` marks
+    the one that reports existing files. On several machines the files must exist, because the
+    machines may share no disk. Raises SettingsError and FetchError.
+    """
+    if not settings.download.fetch:
+        return
+    if place is not None and place.world_size > place.local_size:
+        _require_files(settings.download, place)
+    if not is_shown:
+        fetch(settings.download)
+        return
+    with console(sys.stdout) as (print, draw):
+        for fetched in fetch(settings.download, print, draw):
+            if is_main and not fetched.is_new:
+                print(fetched.line)
+
+
+def _require_files(download: Download, place: RankEnvironment) -> None:
+    for target in targets(download):
+        if not target.path.exists():
+            raise settings_error(
+                f"{target.path} does not exist; on several machines of {place.source} the files "
+                "are not downloaded",
+                str(target.file.url),
+                allowed="--download-data on one machine, or existing files",
+                fix=f"{PROGRAM} data fetch  with the same settings first, on each disk",
+            )
+
+
+def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
     try:
-        if not asks and (known := presence.find(target)) is not None:  # also where nobody may write
-            return _fetched(target, known, is_new=False)
+        if (record := _find(target)) is not None:  # also in a read-only folder
+            return _fetched(target, record, is_new=False)
         target.state.mkdir(parents=True, exist_ok=True)
         with lock.hold(target.state, math.inf, f"{target.name}.lock"):
-            known = presence.find(target)
-            if known is not None and not asks:  # another process was first
-                return _fetched(target, known, is_new=False)
+            if (record := _find(target)) is not None:  # another process was first
+                return _fetched(target, record, is_new=False)
             with _source(target, timeout_s) as source, Part(target) as part:
-                return _bring(target, source, terms, part, known)
+                return _download(target, source, options, part)
     except StorageError as error:
-        raise _unwritable(target, error.fault) from error
+        raise _unwritable(target, error.error) from error
     except OSError as error:
         raise _unwritable(target, error) from error
 
 
 def _unwritable(target: Target, error: OSError) -> FetchError:
-    what = f"{error.filename or target.folder} cannot be written: {error.strerror or error}"
-    fix = "make room or mend its permissions, or write  download.folder: DIR"
-    return FetchError(what, str(target.file.url), fix)
+    message = f"cannot write {error.filename or target.folder}: {error.strerror or error}"
+    fix = "free disk space or change the permissions, or set  download.folder: DIR"
+    return FetchError(message, str(target.file.url), fix)
 
 
-def _bring(
-    target: Target, source: Source, terms: Terms, part: Part, known: Finished | None
-) -> Fetched:
-    """Transfer, unpack, move into place. `known`: what is there, and may be the newest."""
-    if known is None:
-        begun = f", going on after {size(part.size)}" if part.size else ""
-        terms.tell(f"{target.path}: fetching {target.file.url}{begun}")
+def _download(target: Target, source: Source, options: Options, part: Part) -> Fetched:
+    resumed = f", resuming after {size(part.size)}" if part.size else ""
+    options.print(f"{target.path}: downloading {target.file.url}{resumed}")
     try:
-        is_new = transfer(target, source, terms, part, known.stamp if known else None)
+        transfer(target, source, options, part)
     except KeyboardInterrupt:
         if part.size:
-            terms.tell(
-                f"{target.name}: {size(part.size)} are kept; the same words go on from there"
-            )
+            kept = f"{size(part.size)} are kept; the same command resumes"
+            options.print(f"{target.name}: {kept}")
         raise
-    if known is not None and (not is_new or part.sha256 == known.sha256):
-        part.discard()
-        return _fetched(target, known, is_new=False)
-    now = place.put(target, part, terms)
-    terms.tell(f"{target.path}: {size(part.size)} fetched{_checked(target, part)}")
-    return _fetched(target, now, is_new=True)
-
-
-def _checked(target: Target, part: Part) -> str:
+    record = _move_into_place(target, part, options)
+    checked = f"; to check it the next time, write  sha256: {part.sha256}"
     if target.file.sha256 is not None:
-        return ", its checksum is right"
-    return f"; to have it checked the next time, write  sha256: {part.sha256}"
+        checked = ", checksum correct"
+    options.print(f"{target.path}: {size(part.size)} downloaded{checked}")
+    return _fetched(target, record, is_new=True)
 
 
-def _fetched(target: Target, known: Finished, is_new: bool) -> Fetched:
-    url, path = str(target.file.url), target.path
-    return Fetched(target.name, url, path, known.sha256, known.size, is_new)
+def _fetched(target: Target, record: _Record, is_new: bool) -> Fetched:
+    url = str(target.file.url)
+    return Fetched(target.name, url, target.path, record.sha256, record.size, is_new)
 
 
 @contextmanager
 def _source(target: Target, timeout_s: float) -> Iterator[Source]:
-    """What the file comes from; its URL with all secrets."""
-    shown, whole = str(target.file.url), _whole(target)
-    source: Source
-    if urlsplit(whole).scheme == "file":
-        source = LocalSource(whole)
-    else:
-        # Only here, for it takes a third of a second, and most starts fetch nothing.
-        from launcher.download.http import HttpSource
+    """The source of a file, from its URL with all secrets."""
+    url = _url_with_secrets(target)
+    if urlsplit(url).scheme == "file":
+        yield local_source(url)
+        return
+    # Imported here: requests takes a third of a second, and most starts download nothing.
+    from launcher.download.web import WebSource
 
-        source = HttpSource(whole, shown, timeout_s)
-    with closing(source):
+    with closing(WebSource(url, str(target.file.url), timeout_s)) as source:
         yield source
 
 
-def _whole(target: Target) -> str:
+def _url_with_secrets(target: Target) -> str:
     url = target.file.url
     text = url.unredacted if isinstance(url, redaction.Url) else url
     if redaction.MASK in text:
-        raise refused(
-            "the secrets of this URL were cut out when the settings were saved",
+        raise settings_error(
+            "the secrets of this URL were removed when the settings were saved",
             url,
-            fix="write the URL again, put user and password into ~/.netrc, or name a variable of "
-            "the environment, ${NAME}, in the URL",
+            fix="the URL with its secrets again; or put user and password into ~/.netrc, or name an environment "
+            "variable, ${NAME}, in the URL",
         )
     try:
         return redaction.expand_variables(text, environment.variables())
     except KeyError as missing:
-        what = f"the URL names the variable {missing.args[0]}, which is not set"
-        raise refused(what, url) from None
+        message = f"the URL uses the environment variable {missing.args[0]}, which is not set"
+        raise settings_error(message, url) from None
+
+
+def _find(target: Target) -> _Record | None:
+    """The record of the file at the target's path; None if it has to be downloaded.
+
+    Raises SettingsError if another file is there: files of the user are never replaced. Reads the
+    disk.
+    """
+    if not target.path.exists():
+        return None
+    declared = (target.file.sha256 or "").lower()
+    record = _read_record(target)
+    if record is None:
+        return _adopt(target, declared)
+    if _mtime_ns(target.path) != record.mtime_ns:
+        if target.kind is not None or _sha256(target.path) != record.sha256:
+            raise _occupied(target, "was changed after it was downloaded")
+        record = _remember(target, replace(record, mtime_ns=_mtime_ns(target.path)))
+    if declared == record.sha256:
+        return record
+    if record.url != target.file.url:
+        raise _occupied(target, f"was downloaded from {record.url}")
+    return None if declared else record
+
+
+def _adopt(target: Target, declared: str) -> _Record:
+    """The record of a file that the user put there, if it has the declared checksum."""
+    if target.kind is not None or not declared or not target.path.is_file():
+        raise _occupied(target, "exists, and was not downloaded by this program")
+    if (found := _sha256(target.path)) != declared:
+        raise _occupied(target, f"exists, with the checksum {found}")
+    about = target.path.stat()
+    record = _Record(str(target.file.url), found, about.st_size, about.st_mtime_ns)
+    return _remember(target, record)
+
+
+def _remember(target: Target, record: _Record) -> _Record:
+    with suppress(OSError):  # a read-only folder: the file is read again the next time
+        target.state.mkdir(exist_ok=True)
+        write_json(_record_path(target), asdict(record))
+    return record
+
+
+def _occupied(target: Target, problem: str) -> SettingsError:
+    return settings_error(
+        f"{target.path} {problem}",
+        target.file.url,
+        fix=f"download.folder: DIR  for another folder, or remove {target.path}",
+    )
+
+
+def _record_path(target: Target) -> Path:
+    return target.state / f"{target.path.name}.record.json"
+
+
+def _read_record(target: Target) -> _Record | None:
+    found = read_json(_record_path(target))
+    types = {"url": str, "sha256": str, "size": int, "mtime_ns": int}
+    if any(type(found.get(name)) is not kind for name, kind in types.items()):
+        return None
+    return _Record(**{name: found[name] for name in types})  # type: ignore[arg-type]
+
+
+def _mtime_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _move_into_place(target: Target, part: Part, options: Options) -> _Record:
+    """Move or unpack `part` to `target.path`, completely or not at all. Touches the disk.
+
+    Raises SettingsError if the archive is broken or unsafe; nothing of it stays.
+    """
+    new = part.path
+    if target.kind is not None:
+        new = target.state / f"{target.name}.unpacking"
+        _remove(new)  # of a start that was killed
+
+    def progress(count: int) -> None:
+        options.draw(Progress(target.name, count, None, count, is_unpacking=True))
+
+    try:
+        if target.kind is not None:
+            unpack(part.path, target.kind, new, options.max_bytes, progress)
+        record = _replace(target, part, _content(new))
+    except ArchiveError as error:
+        part.discard()
+        fix = "unpack: no  to keep it as it is"
+        raise settings_error(f"{target.name} {error}", str(target.file.url), fix=fix) from None
+    finally:
+        if target.kind is not None:
+            _remove(new)
+    part.discard()
+    return record
+
+
+def _content(new: Path) -> Path:
+    """`new`, or its only subfolder."""
+    if not new.is_dir():
+        return new
+    found = [path for path in new.iterdir() if path.name != _MACOS_METADATA]
+    is_one = len(found) == 1 and found[0].is_dir() and not found[0].is_symlink()
+    return found[0] if is_one else new
+
+
+def _replace(target: Target, part: Part, new: Path) -> _Record:
+    """Move `new` to the target's path; after a kill at any line the next start recognizes it."""
+    record = _Record(str(target.file.url), part.sha256, part.size, _mtime_ns(new))
+    if not target.path.exists():
+        write_json(_record_path(target), asdict(record))
+        new.replace(target.path)
+        return record
+    old = target.state / f"{target.name}.old"
+    _remove(old)
+    if target.path.is_dir():  # no system replaces a folder atomically
+        target.path.replace(old)
+    new.replace(target.path)
+    write_json(_record_path(target), asdict(record))
+    _remove(old)
+    return record
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,119 +1,311 @@
-"""Brings a file here, however often the connection breaks, and proves that it is whole."""
+"""Transfer of one file: resume after broken connections, retries, size and checksum."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from launcher.download.errors import FetchError, StartOver, Transient, refused
-from launcher.download.part import Part
-from launcher.download.progress import Progress
-from launcher.download.record import Stamp
-from launcher.download.source import Body, Source
-from launcher.download.targets import Target
-from launcher.download.terms import Terms
+from launcher.base.diagnostics import Diagnostic, SettingsError, render
+from launcher.config.declared_files import Target
+from launcher.download.console import Draw, Print, Progress
 from training.logging.quantities import duration, size
 
+_PIECE_BYTES = 1 << 20
 _PROGRESS_BYTES = 1 << 20
-"""An attempt that brought so much counts as a new first one."""
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
-_PATIENCE_S = 600.0
-"""A server that asks for a longer wait is not waited for."""
+"""An attempt that transfers this much resets the count of failures."""
+_FIRST_WAIT_S, _MAX_WAIT_S = 1.0, 60.0
+_MAX_RETRY_AFTER_S = 600.0
+"""If the server asks for a longer wait, the download fails."""
 
 
-def transfer(
-    target: Target, source: Source, terms: Terms, part: Part, unless: Stamp | None
-) -> bool:
-    """Bring all of the file into `part`; whether there was anything new since `unless`.
+class FetchError(Exception):
+    """The network, a server or the disk failed in spite of all retries (exit code 1)."""
 
-    Raises SettingsError where what comes is not what was declared, FetchError where it does not
-    come. Touches the network and the disk.
+    def __init__(self, message: str, url: str, fix: str) -> None:
+        self.diagnostic = Diagnostic(message, where=url, fix=fix)
+        super().__init__(render([self.diagnostic]).removeprefix("error: "))
+
+
+class Transient(Exception):
+    """One attempt failed; a retry may succeed."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait_s = wait_s
+        """The wait that the server asks for."""
+
+
+class Mismatch(Exception):
+    """The part on disk does not belong to the file on the server: it starts from byte 0."""
+
+
+def settings_error(
+    message: str, url: str, allowed: str | None = None, fix: str | None = None
+) -> SettingsError:
+    """An error that the user can fix: wrong URL, file or checksum.
+
+    Control characters of `message`, from names of a server or an archive, are replaced.
     """
-    if not _fetch(target, source, terms, part, unless):
-        return False
+    printable = "".join(letter if letter.isprintable() else "?" for letter in message)
+    return SettingsError([Diagnostic(printable, value=url, where=url, allowed=allowed, fix=fix)])
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The version of a file, as the server states it; both may be None."""
+
+    etag: str | None = None
+    modified: str | None = None
+
+    @property
+    def strong(self) -> str | None:
+        """The value for If-Range; None if versions cannot be told apart byte by byte.
+
+        Source: RFC 9110, section 13.1.5: no weak entity tag.
+        """
+        if self.etag is not None and not self.etag.startswith("W/"):
+            return self.etag
+        return self.modified
+
+
+@dataclass(frozen=True)
+class Body:
+    """The bytes of a file from `start` on."""
+
+    start: int
+    total: int | None
+    """Bytes of the whole file; None: unknown."""
+    stamp: Stamp
+    pieces: Iterator[bytes]
+    """Raises Transient if the connection breaks."""
+
+
+Source = Callable[[int, Stamp], Body]
+"""The bytes of a file from a position on, if it still has the version; else from 0.
+
+Raises Transient, Mismatch, and SettingsError if a retry cannot help.
+"""
+
+
+def local_source(url: str) -> Source:
+    """The source of a file: URL; always read from byte 0. Reads the disk."""
+    path = Path(url2pathname(urlsplit(url).path))
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
+        except OSError as error:
+            raise settings_error(f"cannot read the file: {error.strerror or error}", url) from None
+
+    def open_file(start: int, stamp: Stamp) -> Body:
+        if not path.is_file():
+            raise settings_error("not a file", url, fix="--data PATH  for a folder")
+        return Body(0, path.stat().st_size, Stamp(), pieces())
+
+    return open_file
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of all transfers of one call."""
+
+    retries: int
+    """In a row, after broken connections."""
+    max_bytes: int
+    """Of one file, downloaded and unpacked."""
+    print: Print
+    draw: Draw
+    sleep: Callable[[float], None]
+
+
+class Part:
+    """The unfinished file of a target, with its checksum and version. Touches the disk.
+
+    A part of another URL is discarded.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.path = target.state / f"{target.name}.part"
+        self._record = target.state / f"{target.name}.part.json"
+        self._url = str(target.file.url)
+        self._file: BinaryIO | None = None
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.stamp = Stamp()
+        self.was_resumed = False
+        """Whether the bytes are from more than one response."""
+
+    def __enter__(self) -> Part:
+        stamp = self._read_record()
+        self._file = self.path.open("a+b", buffering=0)  # no byte is lost if we are killed
+        if stamp is None:
+            self.clear()
+            return self
+        self.stamp = stamp
+        self._file.seek(0)
+        while piece := self._file.read(_PIECE_BYTES):
+            self._hash.update(piece)
+            self.size += len(piece)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._file is not None
+        self._file.close()
+        if not self.size:
+            self.discard()
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of the bytes so far."""
+        return self._hash.hexdigest()
+
+    def clear(self) -> None:
+        """Start from byte 0."""
+        assert self._file is not None
+        self._file.truncate(0)
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.stamp = Stamp()
+        self.was_resumed = False
+        self._record.unlink(missing_ok=True)
+
+    def set_version(self, stamp: Stamp) -> None:
+        """Record the version of the file that this is a part of."""
+        self.stamp = stamp
+        write_json(self._record, {"url": self._url, **asdict(stamp)})
+
+    def write(self, piece: bytes) -> None:
+        """Append `piece`."""
+        assert self._file is not None
+        left = memoryview(piece)
+        while left:  # an unbuffered write may be short
+            left = left[self._file.write(left) :]
+        self._hash.update(piece)
+        self.size += len(piece)
+
+    def sync(self) -> None:
+        """Flush the bytes to the disk, before the file is renamed."""
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+
+    def discard(self) -> None:
+        """Remove the part and its record."""
+        self.path.unlink(missing_ok=True)
+        self._record.unlink(missing_ok=True)
+
+    def _read_record(self) -> Stamp | None:
+        found = read_json(self._record)
+        etag, modified = found.get("etag"), found.get("modified")
+        if found.get("url") != self._url:
+            return None
+        if not all(isinstance(value, str | None) for value in (etag, modified)):
+            return None
+        return Stamp(etag, modified)
+
+
+def write_json(path: Path, content: dict[str, object]) -> None:
+    """Write a record, atomically. Touches the disk."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The record that `write_json` wrote; empty if it cannot be read. Reads the disk."""
     try:
-        _prove(target, part)
-    except StartOver:
-        # Resumed, and wrong: the file may have changed without its server saying so.
-        terms.tell(f"{target.name}: its checksum is wrong; from the beginning")
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def transfer(target: Target, source: Source, options: Options, part: Part) -> None:
+    """Transfer all of a file into `part`, and check its size and checksum.
+
+    Raises SettingsError if the file is not the declared one, FetchError if the transfer fails.
+    Touches the network and the disk.
+    """
+    _with_retries(target, source, options, part)
+    try:
+        _check_content(target, part)
+    except Mismatch:
+        # The file may have changed between two attempts without a new version.
+        options.print(f"{target.name}: wrong checksum; restarting from byte 0")
         part.clear()
-        _fetch(target, source, terms, part, None)
-        _prove(target, part)
+        _with_retries(target, source, options, part)
+        _check_content(target, part)
     part.sync()
-    return True
 
 
 def backoff(failures: int, draw: Callable[[], float] = random.random) -> float:
-    """Seconds to wait after so many failures in a row: twice as long each time, up to a minute.
-
-    Half of it is left to chance, so that many who lost one server do not return as one.
-    """
-    longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
+    """Seconds to wait after `failures` in a row: exponential, at most a minute, half random."""
+    longest = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
     return longest * (0.5 + draw() / 2)
 
 
-def _fetch(target: Target, source: Source, terms: Terms, part: Part, unless: Stamp | None) -> bool:
+def _with_retries(target: Target, source: Source, options: Options, part: Part) -> None:
     failures = 0
     if target.file.sha256 is not None and part.sha256 == target.file.sha256.lower():
-        return True  # all of it came, and something else failed
+        return  # complete, but a later step failed
     while True:
         before = part.size
         try:
-            return _attempt(target, source, terms, part, unless)
-        except StartOver:
+            return _attempt(target, source, options, part)
+        except Mismatch:
             part.clear()
-            fault = Transient("what had come is not a part of what is there now")
-        except Transient as error:
-            fault = error
+            error = Transient("the file on the server is another version")
+        except Transient as transient:
+            error = transient
         failures = 1 if part.size - before >= _PROGRESS_BYTES else failures + 1
-        if failures > terms.retries or fault.wait_s > _PATIENCE_S:
-            raise _given_up(target, part, fault, failures)
-        wait_s = max(backoff(failures), fault.wait_s)
-        often = f"try {failures + 1} of {terms.retries + 1}"
-        terms.tell(f"{target.name}: {fault.reason}; {often} in {duration(wait_s)}")
-        terms.pause(wait_s)
+        if failures > options.retries or error.wait_s > _MAX_RETRY_AFTER_S:
+            raise _failed(target, part, error, failures)
+        wait_s = max(backoff(failures), error.wait_s)
+        attempt = f"attempt {failures + 1} of {options.retries + 1}"
+        options.print(f"{target.name}: {error.reason}; {attempt} in {duration(wait_s)}")
+        options.sleep(wait_s)
 
 
-def _attempt(
-    target: Target, source: Source, terms: Terms, part: Part, unless: Stamp | None
-) -> bool:
-    """Fetch what is missing; False: nothing is newer than `unless`."""
+def _attempt(target: Target, source: Source, options: Options, part: Part) -> None:
     if part.size and part.stamp.strong is None and target.file.sha256 is None:
-        part.clear()  # nothing would tell whether the rest belongs to it
-    body = source.open(part.size, part.stamp, unless)
-    if body is None:
-        return False
+        part.clear()  # nothing can tell whether the rest belongs to it
+    body = source(part.size, part.stamp)
     if body.start != part.size:
         part.clear()
     part.was_resumed |= body.start > 0
     expected = body.total if body.total is not None else target.file.size
-    _check_size(target, expected, terms.most_bytes)
-    _check_room(target, (expected or 0) - part.size)
-    part.belongs_to(body.stamp, body.total)
-    _receive(target, body, part, terms)
-    if body.total is not None and part.size < body.total:
-        raise Transient(f"only {part.size} of {body.total} bytes came")
-    return True
-
-
-def _receive(target: Target, body: Body, part: Part, terms: Terms) -> None:
-    most = body.total if body.total is not None else terms.most_bytes
-    begun = part.size
+    _check_size(target, expected, options.max_bytes)
+    _check_free_disk(target, (expected or 0) - part.size)
+    part.set_version(body.stamp)
+    most = body.total if body.total is not None else options.max_bytes
+    resumed_at = part.size
     for piece in body.pieces:
         if part.size + len(piece) > most:
             part.discard()
-            announced = body.total is not None
-            what = f"more came than the {most} bytes that the server announced"
-            raise refused(what, target.file.url) if announced else _too_large(target, most)
+            if body.total is None:
+                raise _too_large(target, most)
+            raise settings_error(f"more than the announced {most} bytes arrived", target.file.url)
         part.write(piece)
-        terms.draw(Progress(target.name, part.size, body.total, part.size - begun))
+        options.draw(Progress(target.name, part.size, body.total, part.size - resumed_at))
+    if body.total is not None and part.size < body.total:
+        raise Transient(f"only {part.size} of {body.total} bytes arrived")
 
 
-def _prove(target: Target, part: Part) -> None:
-    """See that the part is what was declared, and leave nothing of it where it is not.
+def _check_content(target: Target, part: Part) -> None:
+    """Check the declared size and checksum.
 
-    Raises StartOver where it was put together from several attempts, else SettingsError.
+    Raises Mismatch if the part is from several attempts; else SettingsError, and discards it.
     """
     file = target.file
     wrong = []
@@ -124,56 +316,57 @@ def _prove(target: Target, part: Part) -> None:
     if not wrong:
         return
     if part.was_resumed:
-        raise StartOver
+        raise Mismatch
     part.discard()
-    name, came, declared = wrong[-1]
-    raise refused(
-        f"{target.name} has the {name} {came}, not the one that is declared",
+    key, actual, declared = wrong[-1]
+    raise settings_error(
+        f"{target.name} has {key} {actual}: not the declared one",
         file.url,
         allowed=declared,
-        fix=f"another file lies there now: look at the URL, or write  {name}: {came.split()[0]}",
+        fix=f"check the URL; if the file changed, set  {key}: {actual.split()[0]}",
     )
 
 
-def _check_size(target: Target, total: int | None, most_bytes: int) -> None:
+def _check_size(target: Target, total: int | None, max_bytes: int) -> None:
     if total is None:
         return
     declared = target.file.size
     if declared is not None and total != declared:
-        raise refused(
-            f"{target.name} has {total} bytes, not those that are declared",
+        raise settings_error(
+            f"{target.name} has {total} bytes: not the declared size",
             target.file.url,
             allowed=f"{declared} bytes",
-            fix=f"another file lies there now: look at the URL, or write  size: {total}",
+            fix=f"check the URL; if the file changed, set  size: {total}",
         )
-    if total > most_bytes:
-        raise _too_large(target, most_bytes, total)
+    if total > max_bytes:
+        raise _too_large(target, max_bytes, total)
 
 
-def _too_large(target: Target, most_bytes: int, total: int | None = None) -> Exception:
-    told = size(total) if total is not None else f"more than {size(most_bytes)}"
-    return refused(
-        f"{target.name} has {told}",
+def _too_large(target: Target, max_bytes: int, total: int | None = None) -> SettingsError:
+    found = size(total) if total is not None else f"more than {size(max_bytes)}"
+    return settings_error(
+        f"{target.name} has {found}",
         target.file.url,
-        allowed=f"at most {most_bytes / 1e9:g} GB, as download.max_gb says",
-        fix="download.max_gb: N  if that is meant",
+        allowed=f"at most {max_bytes / 1e9:g} GB (download.max_gb)",
+        fix="download.max_gb: N  for a higher limit",
     )
 
 
-def _check_room(target: Target, needed: int) -> None:
+def _check_free_disk(target: Target, needed: int) -> None:
     free = shutil.disk_usage(target.state).free
     if needed > free:
-        raise refused(
-            f"{target.name} needs {size(needed)} more, and the disk of {target.folder} has "
-            f"{size(free)}",
+        raise settings_error(
+            f"{target.name} needs {size(needed)} more; the disk of {target.folder} has "
+            f"{size(free)} free",
             target.file.url,
             fix="download.folder: DIR  on another disk",
         )
 
 
-def _given_up(target: Target, part: Part, fault: Transient, failures: int) -> FetchError:
-    waits = f", and asks to wait {duration(fault.wait_s)}" if fault.wait_s > _PATIENCE_S else ""
+def _failed(target: Target, part: Part, error: Transient, failures: int) -> FetchError:
+    too_long = error.wait_s > _MAX_RETRY_AFTER_S
+    waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
     tried = "" if waits or failures == 1 else f", {failures} times in a row"
     kept = f"; {size(part.size)} are kept" if part.size else ""
-    what = f"{target.name} was not fetched: {fault.reason}{waits}{tried}{kept}"
-    return FetchError(what, target.file.url, "run the same again later: it goes on from there")
+    message = f"cannot download {target.name}: {error.reason}{waits}{tried}{kept}"
+    return FetchError(message, target.file.url, "run the same command again later: it resumes")

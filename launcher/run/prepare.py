@@ -18,8 +18,8 @@ from launcher.config import deepspeed_config, errors, feature_checks, machine
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import model_name
-from launcher.download import before_training
-from launcher.download.errors import FetchError
+from launcher.download.fetch import fetch_for_run
+from launcher.download.transfer import FetchError
 from launcher.resume import find, fork
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.find import ResumeRequest
@@ -225,7 +225,7 @@ def _fetched(start: Start, console: bool) -> Report | None:
     """Bring the data that is declared, if asked to; how that failed. Raises SettingsError."""
     try:
         with rank.stoppable():
-            before_training.bring(start.resolved.settings, start.place, console, start.speaks)
+            fetch_for_run(start.resolved.settings, start.place, console, start.speaks)
     except (FetchError, Stopped, KeyboardInterrupt) as fault:
         return failures.failed(fault, start.place.rank if start.place else 0)
     return None

@@ -9,9 +9,9 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, as_json, counted
 from launcher.config import render
+from launcher.config.declared_files import Target, targets
 from launcher.config.provenance import Resolved
 from launcher.config.schema import config_of, model_name
-from launcher.download.targets import Target, targets
 from launcher.resume.find import ResumeRequest
 from launcher.run import restart
 from training.settings import nested

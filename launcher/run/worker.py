@@ -167,7 +167,7 @@ def _encoded(settings: Any, task: Task, model: Module, module: Module, engine: E
         "compile": settings.compile,
         "attention": settings.memory.attention,
     }
-    place = feature_cache.RankEnvironment(cache.folder(), computed)
+    place = feature_cache.Place(cache.folder(), computed)
     speaks = engine.world.rank == 0
     tell = partial(print, file=sys.stderr, flush=True) if speaks else _nothing
     return feature_cache.use(task, model, module, engine, settings.feature_cache, place, tell)

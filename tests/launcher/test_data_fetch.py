@@ -24,7 +24,7 @@ def test_it_tells_what_it_does_and_how_to_train_on_it(server, capsys):
     declare(server.on("/data.csv"))
     assert fetch("--model", "language:tiny") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"downloads/data.csv: fetching {server.url}/data.csv"
+    assert lines[0] == f"downloads/data.csv: downloading {server.url}/data.csv"
     assert lines[-1] == (
         "train on it:  python -m launcher --model language:tiny --config mine.yaml "
         "--data downloads/data.csv"
@@ -45,7 +45,7 @@ def test_machines_are_told_the_same(server, capsys):
 def test_what_cannot_be_fetched_is_told(server, capsys, answer, code):
     declare(server.on("/data.csv", answer))
     assert fetch() == code
-    assert f"the server answers {answer.status}" in capsys.readouterr().err
+    assert f"the server responds {answer.status}" in capsys.readouterr().err
     assert fetch("--json") == code
     assert json.loads(capsys.readouterr().out)["diagnostics"][0]["severity"] == "error"
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_fetched_is_told(server, capsys, answer, code):
     ("words", "said"),
     [
         ([], "error: data fetch: download.files declares no URL"),
-        (["mine.csv"], "error: 'mine.csv' is no option"),
+        (["mine.csv"], "error: unexpected argument 'mine.csv'"),
         (["--config", "none.yaml"], "error: there is no file none.yaml"),
         (["--set", "download.retries=-1"], "error: download.retries -1 is out of range"),
     ],

@@ -1,4 +1,4 @@
-"""A run on data that is fetched before, from its words to its result."""
+"""A run on data that it downloads first, from the command line to its result."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from tests.launcher.download.server import Answer, serving
 from tests.runs.conftest import REQUESTS
 
 
-def test_a_run_fetches_its_data_and_trains_on_it(program):
+def test_a_run_downloads_its_data_and_trains_on_it(program):
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         archive.writestr("requests/mine.jsonl", REQUESTS)
@@ -18,7 +18,7 @@ def test_a_run_fetches_its_data_and_trains_on_it(program):
         words = ("--model", "language:tiny", "--download-data", "--config", "mine.yaml")
         done = program(*words, "--max-steps", "2", "--out", "run")
         assert done.returncode == 0, done.stderr
-    assert "downloads/set: fetching http://***@127.0.0.1" in done.stdout
+    assert "downloads/set: downloading http://***@127.0.0.1" in done.stdout
     assert "source downloads/set" in done.stdout
     assert json.loads((program.folder / "run" / "result.json").read_text())["steps"] == 2
     assert len(server.asked) == 1

@@ -1,4 +1,4 @@
-"""Declared files are checked with the line they stand on, and `data.path` leads to them."""
+"""Declared files are checked, with their line, and `data.path` is set to them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError, as_json, render
 from launcher.config import render as settings_text
+from launcher.config.feature_settings import name_error, safe_name
 from tests.launcher.given import resolved
 from tests.launcher.own_tasks import HEAD, write
 
 URL = "https://example.org/set.zip"
 FETCH = "download.fetch=true"
 METHODS = ("samples", "build", "measure")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -42,19 +50,19 @@ def path_of(*sets, **words):
         (f"{URL}, https://example.org/b.csv", "downloads/set-and-1-more"),
     ],
 )
-def test_data_path_leads_to_what_is_fetched(here, files, path):
+def test_data_path_is_set_to_the_downloaded_files(here, files, path):
     value = path_of(FETCH, f"download.files=[{files}]")
     assert value.value == path
     assert value.origin.layer == "machine" and value.origin.place == f"--set {FETCH}"
 
 
-def test_a_folder_of_the_persons_own_is_taken(here):
+def test_download_folder_is_used(here):
     files = f"download.files=[{URL}, https://example.org/b.csv]"
     assert path_of(FETCH, files, "download.folder=mine").value == "mine"
     assert path_of(FETCH, f"download.files=[{URL}]", "download.folder=mine").value == "mine/set"
 
 
-def test_a_data_path_of_the_persons_own_stays_and_need_not_be_there_yet(here):
+def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
     files = f"download.files=[{URL}]"
     assert path_of(FETCH, files, data="downloads/set/part").value == "downloads/set/part"
     with pytest.raises(SettingsError, match=r"data\.path 'elsewhere/x' is not there"):
@@ -63,42 +71,42 @@ def test_a_data_path_of_the_persons_own_stays_and_need_not_be_there_yet(here):
         path_of(files, data="downloads/set")
 
 
-def test_that_data_path_was_filled_in_is_announced(here):
+def test_the_change_of_data_path_is_announced(here):
     assert (
-        f"data.path: downloads/set, of --set {FETCH}"
+        f"data.path: downloads/set, from --set {FETCH}"
         in resolved(FETCH, f"download.files=[{URL}]").notes
     )
 
 
-def test_nothing_is_fetched_for_a_task_without_a_path_that_could_lead_there(here):
+def test_a_task_without_data_path_gets_none(here):
     methods = "".join(f"    def {name}(self, *given): ...\n" for name in METHODS)
     module = write(here, f"{HEAD}class Own(CustomTask):\n{methods}")
     found = resolved(FETCH, f"download.files=[{URL}]", model=f"{module}:Own")
     assert "data.path" not in found.values
 
 
-def test_files_that_are_not_fetched_are_warned_of(config):
+def test_files_that_are_not_downloaded_warn(config):
     found = resolved(configs=config(f"download:\n  files: [{URL}]\n"))
     [warning] = found.warnings
     assert render([warning]) == (
-        "warning: download.files is declared, and this run does not fetch it; it would train on "
+        "warning: download.files is declared but not downloaded: the run would train on "
         "embedded:python\n"
         "  where         mine.yaml:2 download.files\n"
-        "  fix           --download-data  or name what is there with  --data PATH"
+        "  fix           --download-data  or name existing data with  --data PATH"
     )
     there = resolved(configs=config(f"download:\n  files: [{URL}]\n"), data="embedded:python")
     assert there.warnings == []
 
 
-def test_no_url_at_all_is_told_with_an_example(here):
+def test_no_url_at_all_is_an_error_with_an_example(here):
     with pytest.raises(SettingsError) as wrong:
         resolved(FETCH)
     assert str(wrong.value).splitlines() == [
         f"error: --set {FETCH}: download.files declares no URL",
         f"  where         --set {FETCH}",
         "  allowed       URLs (http, https, file), such as  [https://example.org/data.zip]; or with "
-        "more to say, [{url: https://…, sha256: …, name: data.zip, unpack: no, size: 1000}]",
-        "  fix           write into a settings file  download: {files: "
+        "more keys, [{url: https://…, sha256: …, name: data.zip, unpack: no, size: 1000}]",
+        "  fix           put into a settings file  download: {files: "
         "[https://example.org/data.zip]}  and name it with  --config",
     ]
 
@@ -114,7 +122,7 @@ download:
     - 7
     - {url: https://example.org/c, unpack: never, size: -1, name: ../c}
 """
-TOLD = """\
+MESSAGES = """\
 error: download.files[0].url 'ftp://example.org/a.zip' has the scheme 'ftp'
   where         mine.yaml:3 download.files[0].url
 error: download.files[1].sha256 '12ab' is not understood
@@ -129,7 +137,7 @@ error: download.files[3].sha256 '12ab' is not understood
   where         mine.yaml:7 download.files[3].sha256
 error: download.files[4] 7 is not understood
   where         mine.yaml:8 download.files[4]
-error: download.files[5].name '../c' holds one of  < > : " / \\ | ? *  or a control character
+error: download.files[5].name '../c' contains one of  < > : " / \\ | ? *  or a control character
   where         mine.yaml:9 download.files[5].name
 error: unknown download.files[5].unpack 'never'
   where         mine.yaml:9 download.files[5].unpack
@@ -140,25 +148,28 @@ error: download.files[5].size -1 is out of range
 """
 
 
-def test_each_wrong_file_is_told_with_its_line(config):
+def test_each_wrong_file_is_reported_with_its_line(config):
     with pytest.raises(SettingsError) as wrong:
         resolved(configs=config(WRONG))
     lines = str(wrong.value).splitlines()
-    assert [line for line in lines if not line.startswith("  allowed")] == TOLD.splitlines()
+    assert [line for line in lines if not line.startswith("  allowed")] == MESSAGES.splitlines()
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
-        ("https://example.org/", "does not end in the name of a file"),
-        (f"{URL}, https://example.org/other/set.zip", "would lie at downloads/set-and-1-more/set"),
-        ("https://example.org/a.gz, https://example.org/A.xz", "where another one does"),
+        ("https://example.org/", "does not end with a file name"),
+        (
+            f"{URL}, https://example.org/other/set.zip",
+            "has the local path downloads/set-and-1-more/set",
+        ),
+        ("https://example.org/a.gz, https://example.org/A.xz", "like another file"),
     ],
 )
-def test_files_without_a_place_of_their_own_are_refused(here, files, said):
+def test_files_without_a_path_of_their_own_are_refused(here, files, message):
     with pytest.raises(SettingsError) as wrong:
         resolved(FETCH, f"download.files=[{files}]")
-    assert said in str(wrong.value)
+    assert message in str(wrong.value)
 
 
 def test_no_secret_reaches_settings_origins_and_messages(config):
@@ -172,7 +183,35 @@ def test_no_secret_reaches_settings_origins_and_messages(config):
     assert "hidden" not in str(wrong.value) + str(as_json(wrong.value.diagnostics))
 
 
-def test_settings_that_are_fed_back_come_to_the_same(here, config):
+def test_settings_that_are_fed_back_resolve_to_the_same(here, config):
     found = resolved(FETCH, f"download.files=[{URL}, {{url: {URL}, name: b, unpack: no}}]")
     again = resolved(configs=config(settings_text.render_settings(found)))
     assert again.settings == found.settings
+
+
+@pytest.mark.parametrize(
+    ("url_end", "name"),
+    [
+        ("data.zip", "data.zip"),
+        ('a/b\\c:"d"?.zip', "a-b-c-d-.zip"),
+        ("..", ""),
+        (".hidden", "hidden"),
+        ("-rf", "rf"),
+        ("x" * 300 + ".tar.gz", "x" * 193 + ".tar.gz"),
+        ("データ.zip", "データ.zip"),
+    ],
+)
+def test_the_end_of_a_url_becomes_a_safe_name(url_end, name):
+    assert safe_name(url_end) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "a\\b", "..", ".a", "-a", "a.", "a ", "a:b", "\x07", "x" * 201]
+)
+def test_an_unsafe_name_is_refused(name):
+    assert name_error(name) is not None
+
+
+@pytest.mark.parametrize("name", ["a", "a b.tar.gz", "データ", "a-b_c.1", "aux.c"])
+def test_a_safe_name_is_accepted(name):
+    assert name_error(name) is None

@@ -1,4 +1,4 @@
-"""What the tests of fetching share."""
+"""A web server and a downloader for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.launcher.download.server import serving
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working directory, and no proxy between us and the server."""
+    """A working directory, without proxies in the environment."""
     monkeypatch.chdir(tmp_path)
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
@@ -26,18 +26,18 @@ def server(here):
 
 
 class Fetcher:
-    """Fetches at once, without a wait, and keeps what was told."""
+    """Downloads without waits, and records what is printed and drawn."""
 
     def __init__(self):
-        self.told = []
+        self.printed = []
         self.waited = []
         self.drawn = []
 
-    def __call__(self, *files, again=False, **settings):
+    def __call__(self, *files, **settings):
         declared = Download.model_validate({"files": list(files), **settings}, strict=True)
-        self.told.clear()
+        self.printed.clear()
         self.waited.clear()
-        return fetch(declared, self.told.append, self.drawn.append, again, self.waited.append)
+        return fetch(declared, self.printed.append, self.drawn.append, self.waited.append)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A web server of this machine that does what it is told, and much of it wrong."""
+"""A local web server with scripted responses, many of them faulty."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ BODY = bytes(range(256)) * 1024
 
 @dataclass
 class Answer:
-    """What the server does with one request."""
+    """The response to one request."""
 
     status: int = 200
     body: bytes = BODY
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
-    """Hang up after so many bytes of the body."""
+    """Close the connection after this many bytes of the body."""
     length: int | None = None
-    """The Content-Length to tell in the place of the true one; 0: none."""
+    """The Content-Length to send instead of the true one; 0: none."""
     ranges: bool = True
-    """Whether it answers a request for a part with that part."""
+    """Whether it supports ranges."""
     silent: bool = False
-    """Sends nothing at all until the client has gone."""
+    """Sends nothing."""
     chunked: bool = False
     holds: bool = False
-    """Sends its body, and then nothing more, until the client has gone."""
+    """Sends its body, and keeps the connection open."""
 
 
 class Server:
-    """The answers to come, by the path that is asked for; the last one of a path stays."""
+    """The responses to come by path; the last one of a path repeats."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.answers: dict[str, list[Answer]] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
-        """Each request: its path, and its headers in small letters."""
+        """Each request: its path, and its headers in lower case."""
         self.gone = threading.Event()
 
     def on(self, path: str, *answers: Answer) -> str:
-        """Answer so when `path` is asked for; its URL."""
+        """Set the responses to `path`; gives its URL."""
         self.answers[path] = list(answers) or [Answer()]
         return self.url + path
 
@@ -53,7 +53,7 @@ class Server:
         return [headers.get("range") for _, headers in self.asked]
 
     def next(self, path: str) -> Answer:
-        """The answer to a request."""
+        """The response to a request."""
         answers = self.answers.get(path.partition("?")[0])
         if not answers:
             return Answer(404, b"nothing here")
@@ -62,10 +62,10 @@ class Server:
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server that runs meanwhile."""
+    """A running server."""
     listener = ThreadingHTTPServer(("127.0.0.1", 0), _Requests)
     listener.daemon_threads = True
-    listener.told = server = Server(listener.server_port)
+    listener.script = server = Server(listener.server_port)
     thread = threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -81,7 +81,7 @@ class _Requests(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        server: Server = self.server.told
+        server: Server = self.server.script
         headers = {name.lower(): value for name, value in self.headers.items()}
         server.asked.append((self.path, headers))
         answer = server.next(self.path)
@@ -89,15 +89,12 @@ class _Requests(BaseHTTPRequestHandler):
         if answer.silent:
             server.gone.wait(20)
             return
-        etag = answer.headers.get("ETag")
-        if answer.status == 200 and etag is not None and headers.get("if-none-match") == etag:
-            answer = Answer(304, b"", answer.headers)
         start = self._start(answer, headers)
         self._head(answer, start)
         self._send(answer, answer.body[start or 0 :])
 
     def _start(self, answer: Answer, headers: dict[str, str]) -> int | None:
-        """Where the answer begins; None: it is the whole."""
+        """The first byte of the response; None: the whole file."""
         wanted = headers.get("range", "")
         if answer.status != 200 or not answer.ranges or not wanted.startswith("bytes="):
             return None
@@ -135,9 +132,9 @@ class _Requests(BaseHTTPRequestHandler):
             else:
                 self.wfile.write(sent)
             if answer.holds:
-                self.server.told.gone.wait(20)
+                self.server.script.gone.wait(20)
         except OSError:
-            pass  # the client has seen enough
+            pass  # the client closed the connection
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""

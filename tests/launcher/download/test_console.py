@@ -1,11 +1,10 @@
-"""What is seen while data comes: bytes, rate and the time that is left."""
+"""Progress of downloads: bytes, rate and ETA."""
 
 import io
 
 import pytest
 
-from launcher.download.console import Pace, console, words
-from launcher.download.progress import Progress
+from launcher.download.console import Progress, TransferRate, console, describe
 
 MIB = 1 << 20
 
@@ -27,33 +26,36 @@ def at(done, total=100 * MIB, new=None, **more):
     return Progress("set.zip", done, total, done if new is None else new, **more)
 
 
-def test_the_rate_is_that_of_this_attempt(clock):
-    pace = Pace(clock)
-    assert pace.rate(at(50 * MIB, new=MIB)) is None
+def test_the_rate_is_of_the_current_attempt(clock):
+    rate = TransferRate(clock)
+    assert rate.update(at(50 * MIB, new=MIB)) is None
     clock.s = 2
-    assert pace.rate(at(60 * MIB, new=11 * MIB)) == 5 * MIB
+    assert rate.update(at(60 * MIB, new=11 * MIB)) == 5 * MIB
     clock.s = 10
-    assert pace.rate(at(61 * MIB, new=MIB)) is None  # another attempt
+    assert rate.update(at(61 * MIB, new=MIB)) is None  # another attempt
     clock.s = 11
-    assert pace.rate(at(63 * MIB, new=3 * MIB)) == 2 * MIB
-    assert pace.rate(at(3 * MIB, is_unpacking=True)) is None
+    assert rate.update(at(63 * MIB, new=3 * MIB)) == 2 * MIB
+    assert rate.update(at(3 * MIB, is_unpacking=True)) is None
 
 
-def test_what_is_not_known_is_not_told():
-    assert words(at(5 * MIB), 1 * MIB) == ["5.0 MiB of 100.0 MiB", "1.0 MiB/s", "1m35s left"]
-    assert words(at(5 * MIB, None), None) == ["5.0 MiB so far"]
-    assert words(at(5 * MIB, None, is_unpacking=True), 1 * MIB) == ["5.0 MiB unpacked", "1.0 MiB/s"]
+def test_unknown_values_are_left_out():
+    assert describe(at(5 * MIB), 1 * MIB) == ["5.0 MiB of 100.0 MiB", "1.0 MiB/s", "ETA 1m35s"]
+    assert describe(at(5 * MIB, None), None) == ["5.0 MiB so far"]
+    assert describe(at(5 * MIB, None, is_unpacking=True), 1 * MIB) == [
+        "5.0 MiB unpacked",
+        "1.0 MiB/s",
+    ]
 
 
-def test_a_file_gets_a_line_now_and_then(clock):
+def test_a_file_gets_a_line_every_ten_seconds(clock):
     out = io.StringIO()
-    with console(out, clock) as (tell, draw):
-        tell("set: fetching")
+    with console(out, clock) as (print, draw):
+        print("set: downloading")
         for second in range(31):
             clock.s = second
             draw(at(second * MIB))
     lines = out.getvalue().splitlines()
-    assert lines[:2] == ["set: fetching", "set.zip: 10.0 MiB of 100.0 MiB, 1.0 MiB/s, 1m30s left"]
+    assert lines[:2] == ["set: downloading", "set.zip: 10.0 MiB of 100.0 MiB, 1.0 MiB/s, ETA 1m30s"]
     assert len(lines) == 4
 
 
@@ -62,15 +64,15 @@ class Screen(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_bar_that_is_taken_away(clock, monkeypatch):
+def test_a_terminal_gets_a_bar_that_is_removed_at_the_end(clock, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     out = Screen()
-    with console(out, clock) as (tell, draw):
+    with console(out, clock) as (print, draw):
         draw(at(0))
         clock.s = 10
         draw(at(10 * MIB))
-        tell("set: fetched")
+        print("set: downloaded")
     text = out.getvalue()
-    assert "━" in text and "10.0 MiB of 100.0 MiB" in text and "1m30s left" in text
-    assert "set: fetched\n" in text and text.endswith("\x1b[2K")
+    assert "━" in text and "10.0 MiB of 100.0 MiB" in text and "ETA 1m30s" in text
+    assert "set: downloaded\n" in text and text.endswith("\x1b[2K")

@@ -1,4 +1,4 @@
-"""A run begins when its data is there; a dry run and another machine's rank fetch nothing."""
+"""A run downloads its data first; a dry run and ranks of other machines download nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
-from launcher.download import before_training
+from launcher.download.fetch import fetch_for_run
 from launcher.run import prepare as start
 from launcher.run import start_plan
 from slurm.environment import RankEnvironment
@@ -23,7 +23,7 @@ def words(*files):
 
 
 def begun(*files):
-    """How a run ends that has nothing to do but to see its data; and what it told."""
+    """The report of a run that stops after its download; and what it reported."""
     told = []
 
     def work(job):
@@ -34,26 +34,26 @@ def begun(*files):
     return finished.report, told
 
 
-def test_a_run_begins_when_its_data_is_there(server):
+def test_a_run_downloads_its_data_first(server):
     ending, _ = begun(server.on("/data.jsonl"))
     assert ending.kind == "words" and Path("downloads/data.jsonl").read_bytes() == BODY
 
 
-def test_what_will_not_come_ends_the_start_and_leaves_no_run(server, here):
+def test_a_failed_download_leaves_no_run_folder(server, here):
     with pytest.raises(SettingsError):
         begun(server.on("/data.jsonl", Answer(404)))
     assert not (here / "runs").exists()
 
 
-def test_a_server_that_fails_is_exit_code_1(server, here):
+def test_a_server_error_exits_with_1(server, here):
     url = server.on("/data.jsonl", Answer(503, headers={"Retry-After": "9999"}))
     ending, told = begun(url)
     assert (ending.exit_code, told) == (1, [ending])
-    assert ending.text.startswith("error: data.jsonl was not fetched: the server answers 503 ")
+    assert ending.text.startswith("error: cannot download data.jsonl: the server responds 503 ")
     assert not (here / "runs").exists()
 
 
-def test_a_schedulers_signal_keeps_what_has_come(server):
+def test_a_signal_of_the_scheduler_keeps_the_part(server):
     url = server.on("/data.jsonl", Answer(length=1 << 20, headers={"ETag": '"x"'}, holds=True))
     part = Path("downloads/.fetch/data.jsonl.part")
 
@@ -70,7 +70,7 @@ def test_a_schedulers_signal_keeps_what_has_come(server):
     assert part.stat().st_size > 0
 
 
-def test_a_dry_run_shows_what_would_be_fetched_and_fetches_nothing(server, here):
+def test_a_dry_run_shows_the_downloads_and_downloads_nothing(server, here):
     url = server.on("/data.jsonl")
     ready = start.prepare(words(url), None, [])
     assert f"fetch    {url} as downloads/data.jsonl\n" in start_plan.text(ready.plan)
@@ -85,12 +85,10 @@ def place(rank, machines):
     )
 
 
-def test_of_ranks_on_one_machine_one_fetches_and_the_others_wait(server, capfd):
+def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd):
     settings = start.prepare(words(server.on("/data.jsonl")), None, []).resolved.settings
     ranks = [
-        threading.Thread(
-            target=before_training.bring, args=(settings, place(rank, 1), True, rank == 0)
-        )
+        threading.Thread(target=fetch_for_run, args=(settings, place(rank, 1), True, rank == 0))
         for rank in range(2)
     ]
     for rank in ranks:
@@ -98,14 +96,14 @@ def test_of_ranks_on_one_machine_one_fetches_and_the_others_wait(server, capfd):
     for rank in ranks:
         rank.join()
     assert len(server.asked) == 1 and Path("downloads/data.jsonl").read_bytes() == BODY
-    assert capfd.readouterr().out.count(": fetching ") == 1
+    assert capfd.readouterr().out.count(": downloading ") == 1
 
 
-def test_ranks_on_several_machines_want_their_data_to_be_there(server):
+def test_ranks_on_several_machines_need_existing_files(server):
     settings = start.prepare(words(server.on("/data.jsonl")), None, []).resolved.settings
     with pytest.raises(SettingsError) as wrong:
-        before_training.bring(settings, place(0, 2), True, True)
-    assert "data fetch  with the same settings before" in str(wrong.value)
-    before_training.bring(settings, None, False, True)
-    before_training.bring(settings, place(1, 2), True, False)
+        fetch_for_run(settings, place(0, 2), True, True)
+    assert "data fetch  with the same settings first" in str(wrong.value)
+    fetch_for_run(settings, None, False, True)
+    fetch_for_run(settings, place(1, 2), True, False)
     assert len(server.asked) == 1

@@ -1,0 +1,246 @@
+"""Unpacking of untrusted archives: nothing is written outside the folder or above the limits."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import posixpath
+import re
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from launcher.config.declared_files import Kind
+from training.logging.quantities import size
+
+MAX_MEMBERS = 2_000_000
+_MAX_READ_BYTES = 1 << 26
+"""At once; tarfile reads a header into memory as a whole."""
+_MAX_LINK_BYTES = 4096
+_MAX_LINKS = 40
+"""Links in a row, as on Linux."""
+_PIECE_BYTES = 1 << 20
+_INVALID = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    RuntimeError,  # zipfile: an unknown compression; tarfile: headers without end
+)
+_DECOMPRESSORS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+
+
+class ArchiveError(Exception):
+    """An archive is broken, unsafe or too large; the message follows its name."""
+
+
+def unpack(
+    archive: Path, kind: Kind, out: Path, max_bytes: int, progress: Callable[[int], None]
+) -> None:
+    """Unpack `archive` to the new file or folder `out`.
+
+    Symbolic links are made last, so that no path leads through one. Raises ArchiveError; `out` may
+    then exist. Touches the disk. `progress` is called with the bytes so far.
+    """
+    unpacker = _Unpacker(out, max_bytes, progress)
+    try:
+        if kind == "zip":
+            unpacker.unpack_zip(archive)
+        elif kind == "tar":
+            unpacker.unpack_tar(archive)
+        else:
+            unpacker.unpack_file(archive)
+    except _INVALID as error:
+        raise _invalid(archive, error) from None
+    except OSError as error:
+        if error.errno is not None:
+            raise  # of the disk
+        raise _invalid(archive, error) from None
+
+
+class _Unpacker:
+    """Writes the members of one archive, and counts them and their bytes."""
+
+    def __init__(self, out: Path, max_bytes: int, progress: Callable[[int], None]) -> None:
+        self._out, self._max_bytes, self._progress = out, max_bytes, progress
+        self._bytes = 0
+        self._members = 0
+        self._is_folder: dict[str, bool] = {".": True}
+        self._links: dict[str, str] = {}
+
+    def unpack_zip(self, archive: Path) -> None:
+        """zipfile never gives more bytes than a header states: the headers are counted."""
+        with zipfile.ZipFile(archive) as opened:
+            total = sum(info.file_size for info in opened.infolist())
+            if total > (free := shutil.disk_usage(archive.parent).free):
+                raise ArchiveError(f"needs {size(total)} unpacked; the disk has {size(free)} free")
+            self._out.mkdir()
+            for info in opened.infolist():
+                self._zip_member(opened, info)
+        self._make_links()
+
+    def _zip_member(self, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        info.filename = info.filename.replace("\\", "/")  # written so by some programs of Windows
+        mode = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0  # 3: Unix
+        if info.flag_bits & 1:
+            raise ArchiveError(f"needs a password, for '{info.filename}'")
+        if mode not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+            raise ArchiveError(f"contains the special file '{info.filename}'")
+        path = self._add_member(info.filename, info.is_dir(), info.file_size)
+        if mode == stat.S_IFLNK:
+            with opened.open(info) as content:
+                target = content.read(_MAX_LINK_BYTES).decode(errors="surrogateescape")
+            self._links[path] = target
+        elif path != ".":
+            written = Path(opened.extract(info, self._out))
+            if not info.is_dir() and written.stat().st_size != info.file_size:
+                raise ArchiveError(f"contains '{path}' with another size than {info.file_size}")
+
+    def unpack_tar(self, archive: Path) -> None:
+        """The filter `data` of tarfile is the second check of each member."""
+        with _decompressed(archive, may_be_plain=True) as inner:
+            stream = _BoundedReader(inner)
+            with tarfile.open(fileobj=stream, mode="r:") as opened:  # type: ignore[call-overload]
+                self._out.mkdir()
+                for info in opened:
+                    self._tar_member(opened, info)
+                # tarfile takes a broken header for the end; a real end is zeros.
+                if not stream.last or any(stream.last):
+                    raise ArchiveError(f"is broken after {self._members} members")
+            while piece := stream.read(_PIECE_BYTES):  # up to the checksum of the compressed stream
+                self._add_bytes(len(piece))
+        self._make_links()
+
+    def _tar_member(self, opened: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        if not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
+            raise ArchiveError(f"contains the special file '{info.name}'")
+        path = self._add_member(info.name, info.isdir(), info.size if info.isreg() else 0)
+        if info.issym():
+            self._links[path] = info.linkname
+        elif info.islnk() and not (self._out / _safe_path(info.linkname)).is_file():
+            raise ArchiveError(f"contains '{path}', a hard link to a file that is not before it")
+        elif path != ".":
+            opened.extract(info, self._out, set_attrs=False, filter="data")
+
+    def unpack_file(self, archive: Path) -> None:
+        """One compressed file; its size is not known before."""
+        with _decompressed(archive) as stream, self._out.open("xb") as file:
+            while piece := stream.read(_PIECE_BYTES):
+                self._add_bytes(len(piece))
+                file.write(piece)
+
+    def _add_bytes(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes > self._max_bytes:
+            limit = f"{self._max_bytes / 1e9:g} GB"
+            raise ArchiveError(f"unpacks to more than {limit} (download.max_gb)")
+        self._progress(self._bytes)
+
+    def _add_member(self, name: str, is_folder: bool, count: int) -> str:
+        """Check and count a member before it is written; gives its normalized path."""
+        self._members += 1
+        if self._members > MAX_MEMBERS:
+            raise ArchiveError(f"contains more than {MAX_MEMBERS:,} files")
+        self._add_bytes(count)
+        path = _safe_path(name)
+        above = posixpath.dirname(path)
+        while above:
+            if not self._is_folder.setdefault(above, True):
+                raise ArchiveError(f"contains '{path}' inside '{above}', which is not a folder")
+            above = posixpath.dirname(above)
+        if path in self._is_folder and not (is_folder and self._is_folder[path]):
+            raise ArchiveError(f"contains '{path}' twice")
+        self._is_folder[path] = is_folder
+        return path
+
+    def _make_links(self) -> None:
+        """Make the symbolic links, each directly to the file or folder at its end."""
+        ends = {path: self._end_of(path) for path in self._links}
+        for path, end in ends.items():
+            link = self._out / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(posixpath.relpath(end, posixpath.dirname(path) or "."))
+
+    def _end_of(self, path: str) -> str:
+        end = path
+        for _ in range(_MAX_LINKS):
+            if end not in self._links:
+                break
+            target = self._links[end]
+            end = posixpath.normpath(posixpath.join(posixpath.dirname(end), target))
+            if not target or posixpath.isabs(end) or end.startswith(".."):
+                raise ArchiveError(f"contains '{path}', a link that leads out of the folder")
+        if end in self._links or not (self._out / end).exists():
+            raise ArchiveError(f"contains '{path}', a link to a missing file")
+        if end == "." or path.startswith(f"{end}/"):
+            raise ArchiveError(f"contains '{path}', a link to a folder that contains it")
+        return end
+
+
+class _BoundedReader:
+    """A decompressed stream for tarfile, which reads a header as a whole, of whatever length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+        self.last = b""
+        """The bytes of the last read."""
+
+    def read(self, count: int = -1) -> bytes:
+        if count < 0 or count > _MAX_READ_BYTES:
+            raise ArchiveError("contains a header that is too long")
+        self.last = self._stream.read(count)
+        return self.last
+
+
+def _safe_path(name: str) -> str:
+    """The normalized path of a member. Raises ArchiveError if it is unsafe."""
+    parts = name.split("/")
+    problem = None
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        problem = "is an absolute path"
+    elif ".." in parts:
+        problem = "leads out of the folder"
+    elif "\\" in name or any(ord(letter) < 32 or letter == "\x7f" for letter in name):
+        problem = "contains a backslash or a control character"
+    elif any(len(os.fsencode(part)) > 255 for part in parts):
+        problem = "has a part longer than 255 bytes"
+    if problem is not None:
+        raise ArchiveError(f"contains '{name}', which {problem}")
+    return posixpath.normpath(name)
+
+
+def _decompressed(archive: Path, may_be_plain: bool = False) -> IO[bytes]:
+    """The content of a compressed file, by its first bytes: a suffix may be wrong."""
+    with archive.open("rb") as file:
+        head = file.read(6)
+    for magic, opened in _DECOMPRESSORS.items():
+        if head.startswith(magic):
+            stream: IO[bytes] = opened(archive)
+            return stream
+    if not may_be_plain:
+        raise EOFError("unknown first bytes")
+    return archive.open("rb")
+
+
+def _invalid(archive: Path, error: BaseException) -> ArchiveError:
+    with archive.open("rb") as file:
+        head = file.read(64).lstrip()
+    if head.startswith(b"<"):
+        return ArchiveError("is a web page, not an archive; its server may require a login")
+    return ArchiveError(f"is broken, or not an archive of this kind: {error}")

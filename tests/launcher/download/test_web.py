@@ -1,0 +1,45 @@
+"""Redirects stay on http and https, and never leave https."""
+
+import pytest
+import requests
+
+from launcher.base.diagnostics import SettingsError
+from launcher.download.web import WebSource
+
+
+def redirect(url, location):
+    """Where a redirect of `url` leads."""
+    source = WebSource(url, "https://shown", 1.0)
+    response = requests.Response()
+    response.status_code, response.url = 302, url
+    response.headers["Location"] = location
+    return source._session.get_redirect_target(response)
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("https://h/a/b", "c"),
+        ("http://h/a", "https://h/b"),
+        ("http://h/a", "//other/b"),
+        ("https://ann:p@h/a", "/b"),
+        ("https://ann:p@h/a", "https://h.example/b"),
+    ],
+)
+def test_a_redirect_to_the_web_is_followed(url, location):
+    assert redirect(url, location) == location
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("http://h/b", "the server redirects from https to http, at h"),
+        ("file:///etc/passwd", "redirects to file:, not to a web address"),
+        ("data:,x", "redirects to data:, not to a web address"),
+        ("https://[::1/b", "not to a web address"),
+    ],
+)
+def test_an_unsafe_redirect_is_refused(location, message):
+    with pytest.raises(SettingsError) as error:
+        redirect("https://ann:hidden@h/a", location)
+    assert message in str(error.value) and "hidden" not in str(error.value)
