@@ -1,4 +1,4 @@
-"""The families there are, where each one lives, and how a task of one's own is named."""
+"""The catalogue of model families, and how models and custom tasks are named."""
 
 from __future__ import annotations
 
@@ -7,41 +7,39 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a training that is a run of its own, in mode `staged`.
+    """One stage of mode `staged`, trained in its own run.
 
-    What it builds, trains and freezes, and what it promises, say its settings: the block of its
-    name under `stages` in the family's YAML.
+    The block of its name under `stages` in the family's YAML holds its settings and promises.
     """
 
     name: str
     sentence: str
-    """What is trained, beginning small."""
+    """What is trained, without an initial capital."""
     loads: str | None = None
-    """The setting that names its first weights: a run folder, the best checkpoint of which is
-    taken, or else the last; a checkpoint, an export or a safetensors file. None: it has random
-    weights."""
+    """The setting that names its initial weights: a run folder (its best checkpoint, else its
+    last), a checkpoint, an export or a safetensors file. None: random weights."""
     of: tuple[str, ...] = ()
-    """The stages whose weights those are: of several, the one that was trained last."""
+    """The stages that these weights come from; of several, the one trained last."""
     optional: bool = False
-    """Trained only where `stages` names it."""
+    """Trained only if `stages` names it."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family's settings and task live; nothing is imported by naming it."""
+    """Where a family's settings and task are defined; creating the record imports nothing."""
 
     name: str
     sentence: str
     config: str
-    """Module with classes Model and Data and the table SIZES, from small to large, each size with
-    its exact number of `parameters`; imports no torch."""
+    """Module with the classes Model and Data and the table SIZES, from small to large, each size
+    with its exact number of `parameters`; imports no torch."""
     task: str
     """`module:Class`, built as Class(model, data, context)."""
     formats: str
-    """Module with FORMATS, what it reads in words, recognise(path) -> str | None, the format of a
-    file or folder, and EMBEDDED, the names of the data that needs no file; imports no torch."""
+    """Module with FORMATS, one description per format, recognise(path) -> str | None, the format
+    of a file or folder, and EMBEDDED, the names of built-in data; imports no torch."""
     stages: tuple[Stage, ...] = ()
-    """What the mode `staged` trains one after the other, in this order; none: not staged."""
+    """What mode `staged` trains, in this order; empty: not staged."""
 
 
 FAMILIES = {
@@ -80,23 +78,23 @@ FAMILIES = {
         "models.eeg_text.task:EegTextTask",
         "models.eeg_text.formats",
         (
-            Stage("encoder", "the encoder learns to fill in masked EEG, without any text"),
+            Stage("encoder", "the encoder is pre-trained on masked EEG, without any text"),
             Stage(
                 "text",
-                "the text decoder learns to write from what the encoder tells",
+                "the text decoder is trained on the outputs of the frozen encoder",
                 loads="model.encoder",
                 of=("encoder",),
             ),
             Stage(
                 "top",
-                "the text decoder and what joins the ten regions of the encoder learn together",
+                "the text decoder and the encoder's global transformer are trained together",
                 loads="model.start",
                 of=("text",),
                 optional=True,
             ),
             Stage(
                 "whole",
-                "all of encoder and text decoder learns together",
+                "encoder and text decoder are trained together",
                 loads="model.start",
                 of=("text", "top"),
                 optional=True,
@@ -106,23 +104,23 @@ FAMILIES = {
 }
 
 
-def split_model_name(word: str) -> tuple[str, str]:
-    """The model and the size of `FAMILY[:SIZE]` or `package.module:Class[:SIZE]`; no size: empty.
+def split_model_name(name: str) -> tuple[str, str]:
+    """Model and size of `FAMILY[:SIZE]` or `package.module:Class[:SIZE]`; without a size: "".
 
-    A class is told from a size by the dot or slash before it, or by its capital letter.
+    A class differs from a size by the dot or slash before it, or by its capital letter.
     """
-    first, _, rest = word.partition(":")
+    first, _, rest = name.partition(":")
     if first in FAMILIES or not rest or not ({".", "/"} & set(first) or rest[0].isupper()):
         return first, rest
-    name, _, size = rest.partition(":")
-    return f"{first}:{name}", size
+    class_name, _, size = rest.partition(":")
+    return f"{first}:{class_name}", size
 
 
 def is_custom(name: str) -> bool:
-    """Whether a model is a person's own task, `package.module:Class`, and not of a family."""
+    """Whether a model is a custom task, `package.module:Class`, rather than a family."""
     return ":" in name and split_model_name(name) == (name, "")
 
 
 def stages_of(name: str) -> tuple[Stage, ...]:
-    """The stages that a family declares, in their order; none for what is no family."""
+    """The stages that a family declares, in order; empty for other names."""
     return FAMILIES[name].stages if name in FAMILIES else ()

@@ -1,4 +1,4 @@
-"""What a task of your own need not say: all of `models.base.Task` but three methods."""
+"""The base class of custom tasks: all of `models.base.Task` except three methods."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from models.common.means import Means
 from models.common.split import SPLITS
 
 Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
-"""By name a sum over the units of the batch, or a sum and what it is counted over."""
+"""By name, a sum over the units of the batch, or a sum and its count."""
 Pairs = dict[str, tuple[Tensor, Tensor | int]]
 _CONTAINERS = (Sequential, ModuleList, ModuleDict)
 
 
 class CustomTask(ABC):
-    """A task whose class says what is built, what is learnt from, and what is measured.
+    """A custom task: your class builds the model, returns the samples and measures a batch.
 
-    Settings of its own stand in classes `Model` and `Data` within it, pydantic models whose fields
-    have defaults: `--set model.width=64` then reaches `self.model_settings.width`. Each of the
-    other methods may be written anew, too; models/base.py: Task tells what it owes the loop.
+    Its settings are the nested classes `Model` and `Data`, pydantic models whose fields have
+    defaults: `--set model.width=64` sets `self.model_settings.width`. Any other method can be
+    overridden; models/base.py: Task documents what the training loop expects of it.
     """
 
     goal = Goal("val_loss", "min")
     units = "samples"
     channels_last = False
     fields: Sequence[str] = ("input", "target")
-    """What the parts of a sample are called in a batch, where a sample is a tuple."""
+    """Names of the parts of a sample in a batch, where a sample is a tuple."""
     defaults: Mapping[str, Any] = {}
     """Settings of any section, nested or dotted: `{"optim": {"lr": 1e-3}}`."""
     sizes: Mapping[str, Mapping[str, Any]] = {}
-    """For each size, from small to large, the settings it changes; the first is the default."""
+    """The settings that each size changes, from small to large; the first is the default."""
     stages: Sequence[Stage] = ()
-    """What mode `staged` trains one after the other, each as a run of its own."""
+    """What mode `staged` trains, in this order, each in its own run."""
     stage_settings: Mapping[str, Mapping[str, Any]] = {}
-    """For each of these stages the settings it changes: what it builds, trains and freezes."""
+    """The settings that each stage changes: what it builds, trains and freezes."""
 
     def __init__(self, model: Any, data: Any, context: Context) -> None:
-        """Keeps the settings of the sections `model` and `data`, and what the run is like."""
+        """Keep the settings of the sections `model` and `data`, and the context of the run."""
         self.model_settings, self.data_settings, self.context = model, data, context
         self._splits: dict[SplitName, Split] = {}
 
@@ -54,30 +54,30 @@ class CustomTask(ABC):
 
     @abstractmethod
     def samples(self, split: SplitName) -> Sequence[Any] | Split:
-        """The samples of `train`, `val` or `test`, called once each.
+        """The samples of `train`, `val` or `test`; called once for each.
 
-        Anything with a length and an index: a list, a torch Dataset. A sample is a mapping of name
-        to tensor, array or number, or a tuple whose parts are called as `fields` says. With a
-        method `sample(index, draws)` in the place of an index it may be drawn anew each epoch.
+        Anything with a length and an index: a list, a torch Dataset. A sample is a mapping of names
+        to tensors, arrays or numbers, or a tuple whose parts `fields` names. An object with a
+        method `sample(index, draws)` instead of an index can draw new samples in each epoch.
         """
 
     @abstractmethod
     def measure(self, model: Module, batch: Batch) -> Measured:
-        """`loss` and whatever else is to be known of `batch`, each as a sum over its units.
+        """`loss` and any other metrics of `batch`, each as a sum over its units.
 
-        The same names for every batch. Where something counts other things than units, a pair: the
-        sum and the count. Evaluation gives their means as val_loss, val_accuracy and so on.
+        The names are the same for every batch. A metric that is not a mean over units is a pair:
+        sum and count. Evaluation reports the means as val_loss, val_accuracy and so on.
         """
 
     def setup(self) -> None:
-        """Make the splits. Raises DataError where one is empty."""
+        """Read the samples of each split. Raises DataError if a split is empty."""
         for split in SPLITS:
-            found = self.samples(split)
-            made: Any = found if hasattr(found, "sample") else _Listed(found)
+            samples = self.samples(split)
+            made: Any = samples if hasattr(samples, "sample") else _FixedSamples(samples)
             if not len(made):
                 raise DataError(
                     f"{type(self).__name__} has no samples for {split}",
-                    where=f"what samples({split!r}) gives",
+                    where=f"{type(self).__name__}.samples({split!r})",
                     allowed="at least one sample each for train, val and test",
                 )
             self._splits[split] = made
@@ -87,9 +87,9 @@ class CustomTask(ABC):
         return self._splits[split]
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """A mapping of name to what torch makes of that part of all samples.
+        """A mapping of names to the collated parts of all samples (torch's default_collate).
 
-        Raises DataError where a sample is no mapping, and no tuple of as many parts as `fields`.
+        Raises DataError if a sample is neither a mapping nor a tuple as long as `fields`.
         """
         batch: Batch = default_collate([self._named(sample) for sample in samples])
         return batch
@@ -101,76 +101,76 @@ class CustomTask(ABC):
             return dict(zip(self.fields, sample, strict=True))
         raise DataError(
             f"a sample of {type(self).__name__} is a {type(sample).__name__}",
-            where="what samples() gives",
+            where=f"{type(self).__name__}.samples()",
             allowed=f"a mapping, or a tuple of {', '.join(self.fields)} (fields of the class)",
         )
 
     def num_units(self, batch: Batch) -> int:
-        """Samples in `batch`."""
+        """The number of samples in `batch`."""
         return _length(batch)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """The sum that `measure` calls loss. Raises ValueError where it gives none."""
+        """The sum `loss` of `measure`. Raises ValueError if there is none."""
         return Loss(self._pairs(model, batch)["val_loss"][0], {})
 
     def metric(self) -> CustomMetric:
-        """The means of all that `measure` gives."""
+        """The means of all that `measure` returns."""
         return CustomMetric(self._pairs)
 
     def _pairs(self, model: Module, batch: Batch) -> Pairs:
-        found, units = self.measure(model, batch), self.num_units(batch)
-        if "loss" not in found:
-            given = ", ".join(found) or "nothing"
-            raise ValueError(f"{type(self).__name__}.measure gives {given}, and no 'loss'")
+        measured, num_units = self.measure(model, batch), self.num_units(batch)
+        if "loss" not in measured:
+            names = ", ".join(measured) or "nothing"
+            raise ValueError(f"{type(self).__name__}.measure returned {names}, but no 'loss'")
         return {
-            f"val_{name}": value if isinstance(value, tuple) else (value, units)
-            for name, value in found.items()
+            f"val_{name}": value if isinstance(value, tuple) else (value, num_units)
+            for name, value in measured.items()
         }
 
     def blocks(self, model: Module) -> list[Module]:
-        """The children that have weights, in order; in the place of containers, their members."""
+        """The children with parameters, in order; containers are replaced by their members."""
         found: list[Module] = []
         for child in model.children():
             found += self.blocks(child) if isinstance(child, _CONTAINERS) else [child]
         return [block for block in found if any(True for _ in block.parameters())]
 
     def preview(self, model: Module) -> str | None:
-        """None: nothing to read."""
+        """None: no preview."""
         return None
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """None: not known."""
+        """None: unknown."""
         return None
 
     def facts(self) -> Mapping[str, Any]:
-        """How many samples each split has."""
+        """The number of samples of each split."""
         return {"samples": {split: len(found) for split, found in self._splits.items()}}
 
 
 class CustomMetric:
-    """Sum and count of each thing that a task measures."""
+    """Sum and count of each metric that a custom task measures."""
 
     def __init__(self, measure: Callable[[Module, Batch], Pairs]) -> None:
         self._measure = measure
         self._means: Means | None = None
 
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """See Means. Raises ValueError where other things are measured than before."""
+        """See Means. Raises ValueError if the names differ from those of an earlier batch."""
         found = self._measure(model, batch)
         if self._means is not None and self._means.names != tuple(found):
             before, now = (", ".join(names) for names in (self._means.names, found))
-            raise ValueError(f"measure gave {before} of one batch and {now} of another")
+            raise ValueError(f"measure returned {before} for one batch and {now} for another")
         self._means = Means(tuple(found), lambda model, batch: found)
         return self._means.update(model, batch)
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """The means by name; known once a batch was measured."""
+        """The means by name; at least one batch was measured before."""
         assert self._means is not None, "a split holds at least one batch"
         return self._means.result(counts)
 
 
-class _Listed:
-    """A sequence as a split: samples that are the same in each epoch."""
+class _FixedSamples:
+    """A sequence as a split: the samples are the same in every epoch."""
 
     def __init__(self, samples: Sequence[Any]) -> None:
         self._samples = samples
@@ -183,7 +183,7 @@ class _Listed:
 
 
 def _length(value: Any) -> int:
-    """Along the first axis of the first tensor; texts stand in a list, one each."""
+    """Length of the first axis of the first tensor; texts are a list with one entry per sample."""
     if isinstance(value, Tensor):
         return value.shape[0]
     inner = list(value.values()) if isinstance(value, Mapping) else value

@@ -34,8 +34,8 @@ from models.common import attention_kernels
 from models.common.data_files import unknown_embedded
 from models.common.split import save_split, split_groups
 
-PATIENTS_OR_FILES = "abr has {} groups (patients or files)"
-LEVELS = "abr has {} groups (levels of one recording)"
+PATIENTS_OR_FILES = "patients or files"
+LEVELS = "levels of the only recording"
 BY_CLASS = Goal("val_macro_f1", "max")
 BY_SIGNAL = Goal("val_signal_mse", "min")
 

@@ -1,1 +1,1 @@
-"""What several families read and draw by: splits, files, caches, means and pictures."""
+"""What several families share: splits, data files, caches, metric means and fixed samples."""

@@ -1,4 +1,4 @@
-"""The attention kernels that a value of memory.attention allows."""
+"""The attention kernels for each value of memory.attention."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models.base import DataError
 
 KERNELS = {
-    # On CUDA flash takes no mask and no fp32: what has those goes to the efficient kernel, and
-    # what that cannot do either to the plain one.
+    # On CUDA, flash supports neither masks nor fp32: such calls fall back to the efficient
+    # kernel, and where that cannot run either, to the plain one.
     "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
     "efficient": [SDPBackend.EFFICIENT_ATTENTION],
     "math": [SDPBackend.MATH],
@@ -19,14 +19,14 @@ KERNELS = {
 """By value of memory.attention; `auto` leaves the choice to torch."""
 
 
-def attention_kernel(kernel: str) -> AbstractContextManager[None]:
-    """Attention inside uses `kernel`, a value of memory.attention."""
-    return nullcontext() if kernel == "auto" else sdpa_kernel(KERNELS[kernel])
+def attention_kernel(name: str) -> AbstractContextManager[None]:
+    """Restrict attention inside the context to the kernel `name`, a value of memory.attention."""
+    return nullcontext() if name == "auto" else sdpa_kernel(KERNELS[name])
 
 
-def check_kernel(kernel: str, device: torch.device) -> None:
-    """Raises DataError if `device` has no kernel of that name."""
-    if kernel == "efficient" and device.type != "cuda":
+def check_kernel(name: str, device: torch.device) -> None:
+    """Raise DataError if `device` has no kernel of that name."""
+    if name == "efficient" and device.type != "cuda":
         raise DataError(
             f"memory.attention 'efficient' has no kernel on {device.type}",
             where="memory.attention",

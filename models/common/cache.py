@@ -1,4 +1,4 @@
-"""Arrays that are made once and read from disk thereafter, mapped into memory."""
+"""Cached arrays: computed once, then mapped from disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Open = Callable[[str], BinaryIO]
 
 
 def folder() -> Path:
-    """Where made data is kept: $GEARSHIFT_CACHE, or the system's place for caches."""
+    """The cache folder: $GEARSHIFT_CACHE, or the cache folder of the system."""
     if own := os.environ.get(VARIABLE):
         return Path(own).expanduser()
     if sys.platform == "darwin":
@@ -35,14 +35,14 @@ def folder() -> Path:
 def arrays(
     name: str, made_from: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """What `make` gives, read-only; mapped from disk where it was made before.
+    """The arrays that `make` returns, read-only; mapped from disk if they were cached before.
 
-    `made_from` is all that it depends on, as JSON: the version of the maker, seed, sizes. A cache
-    that cannot be written is done without. Reads and writes the disk.
+    `made_from` holds all that they depend on, as JSON: version of the code, seed, sizes. If the
+    cache cannot be written, the arrays stay in memory. Reads and writes the disk.
     """
-    place, facts = _place(name, made_from)
-    if (found := _read(place, facts)) is not None:
-        return found
+    entry, facts = _entry(name, made_from)
+    if (cached := _read(entry, facts)) is not None:
+        return cached
     made = {key: np.ascontiguousarray(array) for key, array in make().items()}
 
     def write(new: Open) -> None:
@@ -50,30 +50,30 @@ def arrays(
             np.save(new(key), array, allow_pickle=False)
 
     try:
-        _write(place, facts, write)
+        _write(entry, facts, write)
     except OSError:
         return made
-    return _read(place, facts) or made
+    return _read(entry, facts) or made
 
 
 def streamed(
     name: str, made_from: Mapping[str, Any], write: Callable[[Open], None]
 ) -> dict[str, np.ndarray]:
-    """As `arrays`, for what is too large to stand in memory: `write` makes it piece by piece.
+    """As `arrays`, for arrays too large for memory: `write` writes them piece by piece.
 
-    See models/common/cache.py. Raises OSError where the cache cannot be written.
+    See ArrayFile. Raises OSError if the cache cannot be written.
     """
-    place, facts = _place(name, made_from)
-    if (found := _read(place, facts)) is None:
-        _write(place, facts, write)
-        found = _read(place, facts)
-    if found is None:
-        raise OSError(f"what was written to '{place}' cannot be read again")
-    return found
+    entry, facts = _entry(name, made_from)
+    if (cached := _read(entry, facts)) is None:
+        _write(entry, facts, write)
+        cached = _read(entry, facts)
+    if cached is None:
+        raise OSError(f"the cache entry '{entry}' cannot be read back")
+    return cached
 
 
 def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
-    """What `write` gives to `streamed`, where it is too small to be worth a file."""
+    """The arrays of `streamed`, for those too small to be worth a file."""
     files: dict[str, BytesIO] = {}
 
     def new(key: str) -> BytesIO:
@@ -85,61 +85,61 @@ def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
     }
 
 
-def _place(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
-    """Where the data is kept, and the text that tells what it was made from."""
+def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
+    """The folder of a cache entry, and the text of what it was made from."""
     facts = json.dumps({"name": name, **made_from}, sort_keys=True)
     return folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}", facts
 
 
-def _read(place: Path, facts: str) -> dict[str, np.ndarray] | None:
-    """What lies at `place`; None if nothing whole lies there."""
+def _read(entry: Path, facts: str) -> dict[str, np.ndarray] | None:
+    """The arrays of `entry`; None if it is absent or incomplete."""
     try:
-        if (place / _FACTS).read_text(encoding="utf-8") != facts:
+        if (entry / _FACTS).read_text(encoding="utf-8") != facts:
             return None
         return {
             path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
-            for path in sorted(place.glob("*.npy"))
+            for path in sorted(entry.glob("*.npy"))
         }
     except (OSError, ValueError):
         return None
 
 
-def _write(place: Path, facts: str, write: Callable[[Open], None]) -> None:
-    """Written beside its place and moved there: other processes see all of it or nothing."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+def _write(entry: Path, facts: str, write: Callable[[Open], None]) -> None:
+    """Write to a temporary folder and rename it: other processes see all of it or nothing."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         with ExitStack() as opened:
             write(lambda key: opened.enter_context((partial / f"{key}.npy").open("wb")))
         (partial / _FACTS).write_text(facts, encoding="utf-8")
-        if place.exists() and _read(place, facts) is None:
-            shutil.rmtree(place, ignore_errors=True)
-        partial.replace(place)
+        if entry.exists() and _read(entry, facts) is None:
+            shutil.rmtree(entry, ignore_errors=True)
+        partial.replace(entry)
     except OSError:
-        if _read(place, facts) is None:  # else another process was first
+        if _read(entry, facts) is None:  # otherwise another process was first
             raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)  # nothing is there once it was moved
+        shutil.rmtree(partial, ignore_errors=True)  # absent once it was renamed
 
 
 class ArrayFile:
-    """Appends to a file; what numpy then loads is the whole vector.
+    """A vector in the .npy format that grows at its end while it is written.
 
-    The file is whole only after `finish`: the header that tells the length is written again there.
+    The file is valid only after `finish`, which writes the header again with the final length.
     """
 
     def __init__(self, file: BinaryIO, dtype: np.dtype | type) -> None:
-        """`file` is open for writing and empty, and stays the caller's to close."""
+        """`file` is open for writing and empty; the caller closes it."""
         self._file, self._dtype, self.length = file, np.dtype(dtype), 0
         self._header = self._write_header()
 
     def append(self, array: np.ndarray) -> None:
-        """Add a vector to the end."""
+        """Append a vector."""
         self._file.write(np.ascontiguousarray(array, dtype=self._dtype).tobytes())
         self.length += len(array)
 
     def finish(self) -> None:
-        """Write down how long the vector became."""
+        """Write the final length into the header."""
         end = self._file.tell()
         self._file.seek(0)
         # The format leaves room in the header for a shape that grows.

@@ -1,4 +1,4 @@
-"""Settings of data that mean the same in every family."""
+"""Data settings that mean the same in every family."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ Control = Annotated[
 ]
 OnBad = Annotated[
     Literal["stop", "skip"],
-    Field(description="A recording, file or row that cannot be used: stop, or count it and go on."),
+    Field(description="A recording, file or row that cannot be used: stop, or skip and count it."),
 ]
-Fraction = Annotated[
-    float, Field(gt=0, le=1, description="Share of the data's groups that is used.")
-]
+Fraction = Annotated[float, Field(gt=0, le=1, description="Share of the data's groups to use.")]

@@ -1,4 +1,4 @@
-"""The file or folder that `data.path` names."""
+"""Data files: finding them, errors for what cannot be read, and bad records reported together."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Literal
 
 from models.base import DataError
 
+OnBad = Literal["stop", "skip"]
+MAX_EXAMPLES = 3
+
 
 def existing_path(path: str, allowed: str) -> Path:
-    """The file or folder at `path`. Raises DataError, with `legal` as what may stand there."""
+    """The file or folder that `data.path` names. Raises DataError, which lists `allowed`."""
     found = Path(path).expanduser()
     try:
         if found.exists():
@@ -28,9 +31,9 @@ def existing_path(path: str, allowed: str) -> Path:
 
 
 def files(path: Path) -> list[Path]:
-    """The file itself, or all files of a folder at any depth, hidden ones left out, by name.
+    """The file itself, or all files of a folder at any depth, without hidden ones, by name.
 
-    Raises DataError where one may not be looked at.
+    Raises DataError where a folder cannot be read.
     """
     if not path.is_dir():
         return [path]
@@ -46,7 +49,7 @@ def files(path: Path) -> list[Path]:
 
 
 def unreadable_file(path: Path, error: OSError) -> DataError:
-    """What to tell of a file that the system does not open."""
+    """The error for a file that the system does not open."""
     return DataError(
         f"'{error.filename or path}' cannot be read: {error.strerror or error}",
         where="data.path",
@@ -55,10 +58,10 @@ def unreadable_file(path: Path, error: OSError) -> DataError:
 
 
 def unknown_embedded(path: str, names: Collection[str]) -> DataError:
-    """What to tell of an `embedded:` name that there is not."""
+    """The error for an `embedded:` name that does not exist."""
     near = get_close_matches(path, list(names), n=1, cutoff=0.0)[0]
     return DataError(
-        f"data.path '{path}' is not known",
+        f"unknown data.path '{path}'",
         allowed=", ".join(names),
         did_you_mean=near,
         fix=f"--data {near}",
@@ -66,54 +69,45 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
 
 
 def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
-    """What to tell of data in no format that the family reads."""
+    """The error for data in no format that the family reads."""
     return DataError(
-        f"'{path}' is in no format that is known here",
-        where="data.path",
-        allowed="; ".join(formats),
+        f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats)
     )
-
-
-OnBad = Literal["stop", "skip"]
-SHOWN = 3
 
 
 @dataclass
 class BadRecords:
-    """Rows, files or windows that cannot be used; `noun` names them in the plural."""
+    """Rows, files or windows that cannot be used; `noun` is their plural."""
 
     noun: str = "rows"
     count: int = 0
     rows: list[tuple[str, str]] = field(default_factory=list)
-    """The first few: a file of another kind may have millions."""
+    """Place and problem of the first few: a file of another kind may have millions."""
 
-    def add(self, where: str, what: str) -> None:
-        """One more, at `where` (file and line)."""
+    def add(self, where: str, problem: str) -> None:
+        """Count one more, at `where` (file and line)."""
         self.count += 1
-        if len(self.rows) < SHOWN:
-            self.rows.append((where, what))
+        if len(self.rows) < MAX_EXAMPLES:
+            self.rows.append((where, problem))
 
     def truncate(self, count: int) -> None:
         """Forget all but the first `count`."""
         self.count = count
         del self.rows[count:]
 
-    def finish(self, on_bad: OnBad, read: int) -> int:
-        """How many were left out. Raises DataError if there are any and `on_bad` is stop.
-
-        `read` counts those that can be used.
-        """
+    def finish(self, on_bad: OnBad, num_good: int) -> int:
+        """The number of skipped records. Raises DataError if there are any and `on_bad` is stop."""
         if self.count and on_bad == "stop":
             examples = self.examples()
-            if self.count > SHOWN:
-                examples.append(f"and {self.count - SHOWN} more")
+            if self.count > MAX_EXAMPLES:
+                examples.append(f"and {self.count - MAX_EXAMPLES} more")
             raise DataError(
-                f"{self.count} of {self.count + read} {self.noun} cannot be used",
-                where="\n           ".join(examples),
-                fix="repair them, or leave them out with  --set data.on_bad=skip",
+                f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
+                where="\n                ".join(examples),
+                fix="repair them, or skip them with  --set data.on_bad=skip",
             )
         return self.count
 
     def examples(self) -> list[str]:
         """The first few, for the facts of the data."""
-        return [f"{where}: {what}" for where, what in self.rows]
+        return [f"{where}: {problem}" for where, problem in self.rows]

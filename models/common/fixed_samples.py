@@ -1,4 +1,4 @@
-"""A few samples of a split, always the same ones."""
+"""The few samples of a split that previews and predictions show, the same in every evaluation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class FixedDraws:
 
 
 def spread_positions(count: int, most: int) -> list[int]:
-    """At most so many positions of `count`, at even distances, the first and the last with them."""
+    """At most `most` evenly spaced positions below `count`, including the first and the last."""
     return sorted(set(np.linspace(0, count - 1, most).astype(int).tolist()))
 
 
 def few_samples(split: Split, most: int) -> list[Any]:
-    """At most so many samples, spread over the split. May read from disk; raises DataError."""
-    return [split.sample(place, FixedDraws()) for place in spread_positions(len(split), most)]
+    """At most `most` samples, spread over the split. May read from disk; raises DataError."""
+    return [split.sample(index, FixedDraws()) for index in spread_positions(len(split), most)]

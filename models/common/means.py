@@ -1,4 +1,4 @@
-"""Metrics that are means: a sum and a count each, which add up exactly over batches and ranks."""
+"""Metrics that are means: sums and counts that add up exactly over batches and ranks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Measure = Callable[[Module, Batch], Mapping[str, tuple[Tensor, Tensor | int]]]
 
 
 class Means:
-    """Each metric is the sum of its numerators over that of its denominators."""
+    """A metric for each name: the sum of its numerators divided by the sum of its counts."""
 
     def __init__(self, names: Sequence[str], measure: Measure):
-        """`measure` gives for each of `names` what a batch adds to its sum, and to its count."""
+        """`measure` returns for each name what a batch adds to its sum and to its count."""
         self.names, self.measure = tuple(names), measure
 
     @torch.no_grad()
@@ -26,16 +26,15 @@ class Means:
 
         Raises KeyError where a metric was not measured.
         """
-        found = self.measure(model, batch)
-        pairs = [pair for name in self.names for pair in found[name]]
-        device = next((x.device for x in pairs if isinstance(x, Tensor)), None)
+        measured = self.measure(model, batch)
+        values = [value for name in self.names for value in measured[name]]
+        device = next((x.device for x in values if isinstance(x, Tensor)), None)
         if device is not None and device.type == "mps":  # has no float64
             device = torch.device("cpu")
         return torch.stack(
-            [torch.as_tensor(x).detach().to(device=device).to(torch.float64) for x in pairs]
+            [torch.as_tensor(x).detach().to(device=device).to(torch.float64) for x in values]
         )
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """The means by name; NaN where nothing was counted."""
-        sums, weights = counts[0::2], counts[1::2]
-        return dict(zip(self.names, (sums / weights).tolist(), strict=True))
+        """The means by name; NaN where the count is 0."""
+        return dict(zip(self.names, (counts[0::2] / counts[1::2]).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Which groups train, which validate and which test."""
+"""The split of data by group: which groups train, validate and test."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ def split_groups(
     fraction: float,
     share: float,
     seed: int,
-    what: str,
+    noun: str,
     earlier: Mapping[str, SplitName] | None = None,
 ) -> dict[SplitName, list[str]]:
     """Each split's groups, sorted: a pure function of the set of groups, the shares and the seed.
 
-    Of the `fraction` of groups that is used, `share` goes to val and as much again to test,
-    rounded down. Groups with an `earlier` side stay on it; of the others, where there is such a
-    side for any, at least one each is held out. Raises DataError if one of the three would be
-    empty; `what` tells the family and what its groups are, such as "abr has {} groups (patients)".
+    `fraction` of the groups is used; `share` of those goes to val and as much to test, rounded
+    down. Groups with an `earlier` split stay in it; if `earlier` is given, at least one new group
+    goes to val and one to test. Raises DataError if a split would be empty; `noun` is the plural
+    of a group, such as "patients".
     """
     ids = sorted(set(groups))
-    if earlier is not None:
-        return _joined(ids, fraction, share, seed, what, earlier)
     order = np.random.default_rng(seed).permutation(len(ids))
     used = [ids[i] for i in order[: max(1, round(fraction * len(ids)))]]
+    if earlier is not None:
+        return _extend(used, share, noun, earlier)
     held = int(share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     if held == 0 or len(used) - 2 * held < 1:
         side = "val and test" if held == 0 else "train"
         raise DataError(
-            f"{side} would be empty: {what.format(len(used))}, and eval.share {share:g} of them "
-            f"is {held}, held out twice",
+            f"{side} would be empty: of {len(used)} {noun}, eval.share={share:g} puts {held} "
+            "into val and as many into test",
             where="eval.share, data.fraction, data.path",
             allowed="at least one group each for train, val and test",
-            fix=_mend(len(used)),
+            fix=_enough(len(used)),
         )
     return {
         "val": sorted(used[:held]),
@@ -53,95 +53,89 @@ def split_groups(
     }
 
 
-def _joined(
-    ids: Sequence[str],
-    fraction: float,
-    share: float,
-    seed: int,
-    what: str,
-    earlier: Mapping[str, SplitName],
+def _extend(
+    used: Sequence[str], share: float, noun: str, earlier: Mapping[str, SplitName]
 ) -> dict[SplitName, list[str]]:
-    """The split of data that joins: few groups may come at a time, and none changes its side."""
-    order = np.random.default_rng(seed).permutation(len(ids))
-    used = [ids[i] for i in order[: max(1, round(fraction * len(ids)))]]
+    """The split of an experience: few groups may arrive at a time, and none changes its split."""
     fresh = [group for group in used if group not in earlier]
     held = max(1, int(share * len(fresh) + 1e-9))
-    by_split: dict[SplitName, list[str]] = {
+    splits: dict[SplitName, list[str]] = {
         "val": fresh[:held],
         "test": fresh[held : 2 * held],
         "train": fresh[2 * held :],
     }
     for group in used:
         if group in earlier:
-            by_split[earlier[group]].append(group)
-    if empty := [name for name in SPLITS if not by_split[name]]:
+            splits[earlier[group]].append(group)
+    if empty := [name for name in SPLITS if not splits[name]]:
         raise DataError(
-            f"{' and '.join(empty)} would be empty: {what.format(len(used))}, of which "
-            f"{len(fresh)} are new",
+            f"{' and '.join(empty)} would be empty: {len(fresh)} of {len(used)} {noun} are new",
             where="data.path",
             allowed="at least one new group each for train, val and test",
-            fix="more data, which joins what is there",
+            fix="add more data",
         )
-    return {name: sorted(by_split[name]) for name in ("val", "test", "train")}
+    return {name: sorted(splits[name]) for name in ("val", "test", "train")}
 
 
-def load_sides(folder: Path) -> dict[str, SplitName]:
-    """The side of each group of a split that was kept in `folder`; none where none was kept."""
-    path = folder / SPLIT_FILE
-    if not path.exists():
-        return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return {group: name for name in SPLITS for group in kept[name]}
-
-
-def _mend(groups: int) -> str:
+def _enough(groups: int) -> str:
     if groups < 3:
-        return f"give more data: {groups} groups cannot be three parts"
-    return f"--set eval.share={max(0.1, np.ceil(100 / groups) / 100):g}, or more data"
+        return "add data: three splits need at least 3 groups"
+    return f"--set eval.share={max(0.1, np.ceil(100 / groups) / 100):g}, or add data"
 
 
-def digest(splits: dict[SplitName, list[str]]) -> str:
-    """One short word for the groups of all splits."""
+def digest(splits: Mapping[SplitName, Sequence[str]]) -> str:
+    """A short hash of the groups of all splits."""
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def save_split(splits: dict[SplitName, list[str]], folder: Path, anew: bool = False) -> None:
-    """Write the split to the run folder, or find there that it is the same.
+def save_split(
+    splits: Mapping[SplitName, Sequence[str]], folder: Path, replace: bool = False
+) -> None:
+    """Write the split to the run folder, or check that it is the one saved there.
 
-    Raises DataError if the run folder holds another split: the data is no longer what it was. With
-    `anew` that is meant, and the split is replaced.
+    Raises DataError if the run folder holds another split, because the data has changed; with
+    `replace` the saved split is replaced instead.
     """
     path = folder / SPLIT_FILE
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8"))["digest"] == digest(splits):
             return
-        if not anew:
+        if not replace:
             raise DataError(
-                "the data is not what this run began with: its groups split differently",
+                "the data has changed since this run started: its groups split differently",
                 where=str(path),
                 allowed="the data, eval.share and train.seed of the first start",
-                fix="begin a new run with  --out DIR  or go on with other data:  --reset data",
+                fix="start a new run with  --out DIR , or accept the new data with  --reset data",
             )
     counts = {name: len(groups) for name, groups in splits.items()}
-    text = json.dumps({"digest": digest(splits), "counts": counts, **splits}, indent=1)
-    atomic_write(path, text)
+    saved = {"digest": digest(splits), "counts": counts, **splits}
+    atomic_write(path, json.dumps(saved, indent=1))
+
+
+def load_sides(folder: Path) -> dict[str, SplitName]:
+    """The split of each group that is saved in `folder`; empty if none is. Reads the disk."""
+    path = folder / SPLIT_FILE
+    if not path.exists():
+        return {}
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    return {group: name for name in SPLITS for group in saved[name]}
 
 
 def overlapping_groups(folder: Path) -> list[str] | None:
-    """The groups that stand in two splits of a run folder; None: no split is kept there.
+    """The groups in more than one split of a run folder; None if no split is saved there.
 
     Reads the disk.
     """
     path = folder / SPLIT_FILE
     if not path.is_file():
         return None
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    groups = [set(kept[name]) for name in SPLITS if name in kept]
-    return sorted({one for a, b in combinations(groups, 2) for one in a & b})
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    groups = [set(saved[name]) for name in SPLITS if name in saved]
+    return sorted({group for a, b in combinations(groups, 2) for group in a & b})
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a file that is either not there or complete."""
+    """Write a file that is either absent or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")

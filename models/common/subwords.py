@@ -1,4 +1,4 @@
-"""Subwords of the tokenizers library: fitted on texts, or read from a tokenizer.json."""
+"""Subword tokenizers of the tokenizers library: trained on texts, or loaded from a file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TOKENIZER_FILE = "tokenizer.json"
 def train_byte_bpe(
     texts: Iterable[str], size: int, specials: Sequence[str]
 ) -> tokenizers.Tokenizer:
-    """Byte-level BPE of at most `size` entries; equal texts give an equal one.
+    """Byte-level BPE of at most `size` entries; equal texts give an equal tokenizer.
 
     Source: Sennrich, Haddow and Birch, Neural Machine Translation of Rare Words with Subword
     Units, 2016; on bytes as in Radford et al., 2019.
     """
-    found = tokenizers.Tokenizer(models.BPE())
-    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    found.decoder = decoders.ByteLevel()
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=2,
@@ -33,17 +33,17 @@ def train_byte_bpe(
         special_tokens=list(specials),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    found.train_from_iterator(texts, trainer)
-    return found
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tokenizer:
-    """That of a tokenizer.json. Reads from disk; raises DataError if it is none."""
+    """The tokenizer of a tokenizer.json. Reads the disk; raises DataError if it is not one."""
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises plain Exception for every fault of a file
+    except Exception as error:  # the library raises plain Exception for a malformed file
         raise DataError(
-            f"'{path}' is no tokenizer: {error}",
+            f"'{path}' is not a tokenizer: {error}",
             where=where,
             allowed="the tokenizer.json of the tokenizers library",
         ) from None
@@ -52,11 +52,11 @@ def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tok
 def load_or_fit(
     folder: Path | None, fit: Callable[[], tokenizers.Tokenizer]
 ) -> tokenizers.Tokenizer:
-    """That of the run folder; fitted and kept there if it holds none yet. Touches disk."""
+    """The tokenizer saved in the run folder; if there is none, it is fitted and saved there."""
     path = folder / TOKENIZER_FILE if folder else None
     if path is not None and path.exists():
         return load_tokenizer(path)
-    found = fit()
+    tokenizer = fit()
     if path is not None:
-        atomic_write(path, found.to_str(pretty=True))
-    return found
+        atomic_write(path, tokenizer.to_str(pretty=True))
+    return tokenizer

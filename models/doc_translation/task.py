@@ -34,7 +34,7 @@ from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.readers.pairs import Layout
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
-GROUPS = "doc_translation has {} groups (documents)"
+GROUPS = "documents"
 LEFT_OUT = "left_out.json"
 """Pages that were left out, and why, in the run folder."""
 

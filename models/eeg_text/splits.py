@@ -10,8 +10,8 @@ from models.base import DataError, SplitName
 from models.common.split import SPLITS, save_split, split_groups
 from models.eeg_text.recordings import Item
 
-GROUPS = "eeg_text has {} groups (sentences, or blocks of recordings)"
-READERS = "eeg_text has {} groups (readers)"
+GROUPS = "sentences or blocks of recordings"
+READERS = "readers"
 _READER = "reader "
 
 

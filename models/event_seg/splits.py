@@ -11,7 +11,7 @@ from models.base import DataError, SplitName
 from models.common.split import SPLITS, split_groups
 from models.event_seg.readers.recording import Recording
 
-GROUPS = "event_seg has {} groups (recordings)"
+GROUPS = "recordings"
 GAP_S = 1.0
 """Seconds of a recording between two parts that learn and judge."""
 _LONG = 20

@@ -33,7 +33,7 @@ from models.language.rows import Dialogues, Row, Windows, collate
 from models.language.tokens import bpe, external_tokenizer
 from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
 
-GROUPS = "language has {} groups (files, documents or requests)"
+GROUPS = "files, documents or requests"
 
 
 class LanguageTask:

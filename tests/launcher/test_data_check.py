@@ -147,7 +147,7 @@ def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
     assert check("mine.jsonl") == 2
     err = capsys.readouterr().err
     assert err.startswith("error: 1 of 81 rows cannot be used\n  where         mine.jsonl:81: ")
-    assert "  fix           repair them, or leave them out with  --set data.on_bad=skip\n" in err
+    assert "  fix           repair them, or skip them with  --set data.on_bad=skip\n" in err
     assert names(here) == ["mine.jsonl"]
 
 

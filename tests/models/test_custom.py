@@ -40,18 +40,18 @@ def batch_of(task, *indices):
     return task.collate([task.data("train").sample(i, None) for i in indices])
 
 
-def test_it_has_all_that_a_task_has():
+def test_a_custom_task_has_all_that_a_task_has():
     names = [name for name in (*vars(Task), *Task.__annotations__) if name[0] != "_"]
     assert [name for name in names if not hasattr(made(), name)] == []
 
 
-def test_the_parts_of_a_tuple_get_their_names():
+def test_the_parts_of_a_tuple_get_the_names_of_fields():
     batch = batch_of(made(), 0, 5)
     assert batch["input"].tolist() == [[0, 0], [5, 5]]
     assert batch["target"].tolist() == [0, 2]
 
 
-def test_mappings_keep_theirs_and_other_samples_are_refused():
+def test_mappings_keep_their_names_and_other_samples_are_refused():
     task = made()
     assert task.collate([{"x": 1}, {"x": 2}])["x"].tolist() == [1, 2]
     with pytest.raises(DataError, match="a sample of Line is a Tensor") as wrong:
@@ -68,7 +68,7 @@ def test_a_torch_dataset_is_a_split():
     assert made(Points).facts() == {"samples": {"train": 5, "val": 5, "test": 5}}
 
 
-def test_a_split_of_its_own_draws_its_samples_anew():
+def test_a_split_with_a_method_sample_draws_its_samples():
     class Drawn:
         def __len__(self):
             return 2
@@ -96,7 +96,7 @@ def test_an_empty_split_is_refused():
     "batch",
     [{"x": torch.zeros(3, 2)}, {"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}],
 )
-def test_the_weight_is_the_number_of_samples(batch):
+def test_num_units_is_the_number_of_samples(batch):
     assert made().num_units(batch) == 3
 
 
@@ -116,7 +116,7 @@ def test_the_metric_adds_up_over_batches_to_that_of_all_samples():
     assert loss.item() / 6 == pytest.approx(whole["val_loss"], rel=1e-6)
 
 
-def test_a_pair_is_counted_over_what_it_says():
+def test_a_pair_is_averaged_over_its_own_count():
     class Pairs(Line):
         def measure(self, model, batch):
             found = super().measure(model, batch)
@@ -129,12 +129,12 @@ def test_a_pair_is_counted_over_what_it_says():
     assert metric.result(metric.update(model, batch_of(task, *range(6))))["val_right"] == 1.0
 
 
-def test_a_measure_without_a_loss_and_one_that_changes_are_told():
+def test_a_measure_without_a_loss_or_with_changing_names_is_an_error():
     class Silent(Line):
         def measure(self, model, batch):
             return {"accuracy": torch.tensor(1)}
 
-    with pytest.raises(ValueError, match=r"Silent\.measure gives accuracy, and no 'loss'"):
+    with pytest.raises(ValueError, match=r"Silent\.measure returned accuracy, but no 'loss'"):
         made(Silent).loss(nn.Linear(2, 3), batch_of(made(), 0))
 
     class Fickle(Line):
@@ -144,11 +144,11 @@ def test_a_measure_without_a_loss_and_one_that_changes_are_told():
 
     metric = made(Fickle).metric()
     metric.update(nn.Linear(2, 3), batch_of(made(), 0, 1))
-    with pytest.raises(ValueError, match="val_loss, val_right, val_thirds of one batch and"):
+    with pytest.raises(ValueError, match="val_loss, val_right, val_thirds for one batch and"):
         metric.update(nn.Linear(2, 3), batch_of(made(), 0))
 
 
-def test_blocks_are_the_children_that_have_weights_and_the_members_of_containers():
+def test_blocks_are_the_children_with_parameters_and_the_members_of_containers():
     a, b, c, d = (nn.Linear(2, 2) for _ in range(4))
     inner = nn.Sequential(nn.Sequential(a, nn.ReLU()), nn.ModuleList([b]))
 

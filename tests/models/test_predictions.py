@@ -1,4 +1,4 @@
-"""What every family shows of a few samples."""
+"""The predictions of every family on a few samples."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def predicted(task: Any, model: torch.nn.Module) -> Predictions:
     return found
 
 
-def learn(task: Task, model: torch.nn.Module) -> None:
-    """A few steps on one batch, far too large: what the model gives is another thing then."""
+def train_a_little(task: Task, model: torch.nn.Module) -> None:
+    """A few far too large steps on one batch, which change the outputs of the model."""
     model.train()
     batch = task.collate(few_samples(task.data("train"), 4))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
@@ -65,7 +65,7 @@ def learn(task: Task, model: torch.nn.Module) -> None:
         optimizer.step()
 
 
-def test_a_few_samples_are_shown_and_what_is_shown_is_what_the_model_gives_now(case):
+def test_predictions_show_a_few_fixed_samples_with_the_current_outputs_of_the_model(case):
     task, pictures = case
     assert isinstance(task, Predicts)
     model = built(task)
@@ -79,7 +79,7 @@ def test_a_few_samples_are_shown_and_what_is_shown_is_what_the_model_gives_now(c
     for picture in first.pictures:
         image = Image.open(io.BytesIO(picture.png))
         assert image.width >= 64 and len(picture.png) < 200_000
-    learn(task, model)
+    train_a_little(task, model)
     then = predicted(task, model)
     assert then.columns == first.columns and then.rows != first.rows
     assert [row[0] for row in then.rows] == [row[0] for row in first.rows]
@@ -88,7 +88,7 @@ def test_a_few_samples_are_shown_and_what_is_shown_is_what_the_model_gives_now(c
     assert not changed or any(changed)
 
 
-def test_samples_are_spread_over_a_split_however_small_it_is():
+def test_positions_are_spread_over_a_split_of_any_size():
     assert spread_positions(1, 4) == [0]
     assert spread_positions(3, 4) == [0, 1, 2]
     assert spread_positions(101, 3) == [0, 50, 100]

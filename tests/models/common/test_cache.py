@@ -29,7 +29,7 @@ class Maker:
         return {"events": np.arange(12).reshape(3, 4), "labels": np.ones(3, bool)}
 
 
-def test_what_was_made_once_is_mapped_from_disk_the_second_time():
+def test_cached_arrays_are_mapped_from_disk_the_second_time():
     make = Maker()
     first = cache.arrays("clips", MADE_FROM, make)
     second = cache.arrays("clips", MADE_FROM, make)
@@ -40,7 +40,7 @@ def test_what_was_made_once_is_mapped_from_disk_the_second_time():
 
 
 @pytest.mark.parametrize("other", [{"version": 2, "seed": 0}, {"version": 1, "seed": 1}])
-def test_what_is_made_from_something_else_is_made_anew(other):
+def test_arrays_with_other_inputs_are_computed_again(other):
     make = Maker()
     cache.arrays("clips", MADE_FROM, make)
     cache.arrays("clips", other, make)
@@ -49,7 +49,7 @@ def test_what_is_made_from_something_else_is_made_anew(other):
 
 
 @pytest.mark.parametrize("damage", ["facts", "array", "folder"])
-def test_what_is_not_whole_is_made_anew(damage):
+def test_an_incomplete_entry_is_computed_again(damage):
     make = Maker()
     cache.arrays("clips", MADE_FROM, make)
     [place] = cache.folder().iterdir()
@@ -65,7 +65,7 @@ def test_what_is_not_whole_is_made_anew(damage):
     assert make.calls == 3  # the second one for this test itself
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+def test_arrays_stay_in_memory_if_the_cache_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
     make = Maker()
@@ -75,7 +75,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the place of caches on Linux")
-def test_the_place_is_that_of_the_system_unless_a_variable_names_it(tmp_path, monkeypatch):
+def test_the_cache_folder_is_that_of_the_system_unless_a_variable_names_it(tmp_path, monkeypatch):
     assert cache.folder() == tmp_path / "cache"
     monkeypatch.delenv(cache.VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
@@ -101,7 +101,7 @@ class Writer:
         empty.finish()
 
 
-def test_what_was_streamed_once_is_mapped_the_second_time_and_equals_that_in_memory():
+def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
     write = Writer()
     first = cache.streamed("rows", MADE_FROM, write)
     second = cache.streamed("rows", MADE_FROM, write)
@@ -113,14 +113,14 @@ def test_what_was_streamed_once_is_mapped_the_second_time_and_equals_that_in_mem
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_what_was_streamed_in_part_leaves_nothing(fault):
+def test_an_interrupted_stream_leaves_nothing(fault):
     with pytest.raises(type(fault)):
         cache.streamed("rows", MADE_FROM, Writer(fault))
     assert list(cache.folder().iterdir()) == []
     assert len(cache.streamed("rows", MADE_FROM, Writer())["counts"]) == 10
 
 
-def test_a_stream_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+def test_a_stream_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
     with pytest.raises(OSError, match="Not a directory"):
@@ -129,7 +129,7 @@ def test_a_stream_that_cannot_be_written_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32])
 @pytest.mark.parametrize("lengths", [(), (0,), (3, 0, 70_000), range(40)])
-def test_numpy_loads_what_was_appended(dtype, lengths):
+def test_numpy_loads_appended_vectors(dtype, lengths):
     file, parts = io.BytesIO(), [np.arange(n).astype(dtype) for n in lengths]
     array = ArrayFile(file, dtype)
     for part in parts:
@@ -140,7 +140,7 @@ def test_numpy_loads_what_was_appended(dtype, lengths):
     assert loaded.tolist() == np.concatenate([*parts, np.empty(0, dtype)]).tolist()
 
 
-def test_a_file_that_was_not_finished_holds_nothing():
+def test_an_unfinished_array_file_is_empty():
     file = io.BytesIO()
     ArrayFile(file, np.int64).append(np.arange(5))
     assert np.load(io.BytesIO(file.getvalue())).tolist() == []

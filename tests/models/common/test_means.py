@@ -32,10 +32,10 @@ def test_counts_are_float64_and_hold_no_graph():
     assert counts.dtype == torch.float64 and not counts.requires_grad
 
 
-def test_a_metric_that_was_not_measured_is_told():
+def test_a_metric_that_was_not_measured_is_an_error():
     with pytest.raises(KeyError, match="recall"):
         Means(["recall"], measure).update(torch.nn.Identity(), BATCH)
 
 
-def test_where_nothing_was_counted_the_mean_is_no_number():
+def test_a_mean_over_nothing_is_nan():
     assert math.isnan(Means(["loss"], measure).result(torch.zeros(2))["loss"])

@@ -12,18 +12,18 @@ def fitted():
     return subwords.train_byte_bpe(TEXTS, 300, ["<pad>", "</s>"])
 
 
-def test_any_text_comes_back_as_it_was():
+def test_any_text_survives_encoding_and_decoding():
     found = fitted()
     for text in (*TEXTS, "öde Straße 中文\t\n", " leading"):
         assert found.decode(found.encode(text).ids, skip_special_tokens=False) == text
 
 
-def test_equal_texts_give_an_equal_one_with_the_special_tokens_first():
+def test_equal_texts_give_an_equal_tokenizer_with_the_special_tokens_first():
     assert fitted().to_str() == fitted().to_str()
     assert [fitted().token_to_id(token) for token in ("<pad>", "</s>")] == [0, 1]
 
 
-def test_the_run_folder_keeps_it(tmp_path):
+def test_the_run_folder_keeps_the_tokenizer(tmp_path):
     first = subwords.load_or_fit(tmp_path, fitted)
 
     def fail():
@@ -34,9 +34,9 @@ def test_the_run_folder_keeps_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"model": 3}'])
-def test_a_file_that_is_none_is_told(tmp_path, content):
+def test_a_file_that_is_not_a_tokenizer_is_an_error(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
     with pytest.raises(DataError) as error:
         subwords.load_tokenizer(path)
-    assert error.value.message.startswith(f"'{path}' is no tokenizer: ")
+    assert error.value.message.startswith(f"'{path}' is not a tokenizer: ")

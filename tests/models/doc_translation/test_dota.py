@@ -82,7 +82,7 @@ def test_an_image_that_is_no_whole_png_is_told_or_skipped(dota, content, what):
     assert str(error.value) == (
         "1 of 20 pages cannot be used\n"
         f"  where         imgs/2101.00002_1.png: {what.format(len(content))}\n"
-        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
     found = read(dota, "zh", "file", "skip")
     assert len(found.pages) == 19 and found.counts["skipped_pages"] == 1

@@ -246,7 +246,7 @@ def test_data_that_is_not_known_is_told(make_task, tmp_path):
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DataError) as error:
         make_task(path=path).setup()
-    assert error.value.message == f"'{path}' is in no format that is known here"
+    assert error.value.message == f"'{path}' has an unknown format"
     with pytest.raises(DataError, match="does not exist"):
         make_task(path=tmp_path / "nothing").setup()
 

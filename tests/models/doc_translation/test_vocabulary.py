@@ -50,6 +50,6 @@ def test_equal_texts_give_an_equal_vocabulary_which_the_run_folder_keeps(tmp_pat
 def test_a_file_that_is_no_tokenizer_is_told(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text("{}")
-    with pytest.raises(DataError, match=r"is no tokenizer") as error:
+    with pytest.raises(DataError, match=r"is not a tokenizer") as error:
         load(path)
     assert error.value.allowed == "the tokenizer.json of the tokenizers library"

@@ -41,9 +41,9 @@ def test_one_that_is_too_large_is_told(tmp_path):
 
 def test_what_is_no_tokenizer_is_told(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match="is no tokenizer"):
+    with pytest.raises(DataError, match="is not a tokenizer"):
         fit(str(tmp_path), [], 272, None)
-    with pytest.raises(DataError, match="is no tokenizer"):
+    with pytest.raises(DataError, match="is not a tokenizer"):
         fit(str(tmp_path / "none.json"), [], 272, None)
 
 

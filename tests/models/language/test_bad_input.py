@@ -78,12 +78,12 @@ def test_broken_json_lines_are_told_together_with_their_lines(tmp_path):
         "5 of 6 rows cannot be used\n"
         "  where         a.jsonl:2: no JSON: Expecting property name enclosed in double quotes at "
         "column 17\n"
-        "           a.jsonl:3: no usable text under the keys question; legal  text; input, "
+        "                a.jsonl:3: no usable text under the keys question; legal  text; input, "
         "output; prompt, response; user, assistant; messages: [{role, content}]\n"
-        "           a.jsonl:4: list, not an object; legal keys  text; input, output; prompt, "
+        "                a.jsonl:4: list, not an object; legal keys  text; input, output; prompt, "
         "response; user, assistant; messages: [{role, content}]\n"
-        "           and 2 more\n"
-        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
+        "                and 2 more\n"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
     corpus = read(path, "skip")
     assert len(corpus) == 1 and corpus.left_out["skipped_rows"] == 5
@@ -101,8 +101,8 @@ def test_conversations_without_an_answer_are_told(tmp_path):
     assert told(text) == (
         "2 of 3 rows cannot be used\n"
         "  where         a.txt:1: Assistant: says nothing\n"
-        "           a.txt:4: no request with an answer\n"
-        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
+        "                a.txt:4: no request with an answer\n"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
     assert pairs(read(text, "skip")) == [("c", "d")]
 
@@ -121,8 +121,8 @@ def test_csv_with_short_rows_and_empty_answers(tmp_path):
     assert told(path) == (
         "2 of 3 rows cannot be used\n"
         "  where         a.csv:4: 1 of 2 columns\n"
-        "           a.csv:6: the answer is empty\n"
-        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
+        "                a.csv:6: the answer is empty\n"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
 
 

@@ -123,7 +123,7 @@ def test_no_request_and_no_text_is_on_two_sides_of_a_split(tmp_path):
         write(folder / f"{i}.txt", f"text {i % 30}")
     for path in (write(tmp_path / "a.csv", content), folder):
         corpus = read(path)
-        splits = split_groups(groups(corpus), 1.0, 0.2, seed=0, what="{} groups")
+        splits = split_groups(groups(corpus), 1.0, 0.2, seed=0, noun="groups")
         side = {group: name for name, ids in splits.items() for group in ids}
         if corpus.is_text:
             told = [(text, side[group]) for group, text in documents(corpus)]

@@ -58,7 +58,7 @@ def test_an_answer_that_does_not_fit_is_told_with_its_place():
     assert str(error.value) == (
         "1 of 2 rows cannot be used\n"
         "  where         x.csv:2: the answer has 21 tokens; data.seq_len 16 fits 16\n"
-        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
     left = dialogues(pairs, 16, "skip")
     assert (len(left), left.skipped) == (1, 1)

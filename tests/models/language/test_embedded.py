@@ -59,7 +59,7 @@ def test_a_correction_never_equals_what_it_corrects():
 
 def test_slots_of_validation_never_occur_in_training_and_all_intents_do():
     corpus = from_records("embedded:commands", commands.read_conversations())
-    splits = split_groups(corpus.index.groups, 1.0, 0.1, seed=0, what="{} groups")
+    splits = split_groups(corpus.index.groups, 1.0, 0.1, seed=0, noun="groups")
     exchanges = [exchange for _, exchange in corpus.exchanges()]
     sides = {name: [e for e in exchanges if e.group in set(g)] for name, g in splits.items()}
     seen = {(e.label, e.answer) for e in sides["train"]}

@@ -87,7 +87,7 @@ def test_binary_data_is_told_with_all_formats(tmp_path):
     with pytest.raises(DataError) as error:
         read_corpus(tmp_path / "a.h5", None, "stop")
     assert str(error.value).replace(str(tmp_path), "FOLDER") == (
-        "'FOLDER/a.h5' is in no format that is known here\n"
+        "'FOLDER/a.h5' has an unknown format\n"
         "  where         data.path\n"
         f"  allowed       {CSV}; {JSONL}; {TEXT}"
     )

@@ -162,7 +162,7 @@ def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
     with pytest.raises(DataError) as error:
         make_task(path="embedded:comands").setup()
     assert str(error.value) == (
-        "data.path 'embedded:comands' is not known\n"
+        "unknown data.path 'embedded:comands'\n"
         "  allowed       embedded:python, embedded:commands\n"
         "  did you mean  embedded:commands\n"
         "  fix           --data embedded:commands"

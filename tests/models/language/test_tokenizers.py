@@ -78,7 +78,7 @@ def test_a_tokenizer_json_is_read(tmp_path, trained):
 def test_what_is_no_tokenizer_is_told(tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match="is no tokenizer"):
+    with pytest.raises(DataError, match="is not a tokenizer"):
         load(broken)
     with pytest.raises(DataError, match="holds no tokenizer that transformers can load"):
         load(tmp_path)

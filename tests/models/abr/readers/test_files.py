@@ -93,7 +93,7 @@ def test_what_cannot_be_used_stops_the_start_or_is_counted(tmp_path, series):
     assert str(error.value) == (
         "1 of 4 files and levels cannot be used\n"
         f"  where         {broken}: the header has no :LEVELS:\n"
-        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
     found = read(tmp_path, "skip")
     assert len(found) == 3 and found.left_out["skipped"] == 1

@@ -167,7 +167,7 @@ def test_an_empty_file_and_a_folder_of_none_are_in_no_format(tmp_path):
     (tmp_path / "a.edf").touch()
     (tmp_path / "notes.txt").write_text("0       ")
     for path in (tmp_path, tmp_path / "a.edf", tmp_path / "notes.txt"):
-        with pytest.raises(DataError, match="is in no format that is known here"):
+        with pytest.raises(DataError, match="has an unknown format"):
             files.read(str(path), Reading())
 
 

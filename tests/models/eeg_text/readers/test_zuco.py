@@ -71,8 +71,8 @@ def test_bad_eeg_is_told_or_left_out(path, kind):
     assert str(error.value) == (
         "2 of 3 sentences cannot be used\n"
         "  where         resultsYAC_NR.mat, sentence 2: rawData holds values that are no numbers\n"
-        f"           resultsYAC_NR.mat, sentence 4: rawData is {shape}, none of them 105 channels\n"
-        "  fix           repair them, or leave them out with  --set data.on_bad=skip"
+        f"                resultsYAC_NR.mat, sentence 4: rawData is {shape}, none of them 105 channels\n"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
     assert zuco.read(path, "skip").left_out["bad"] == 2
 
