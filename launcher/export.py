@@ -15,7 +15,7 @@ from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
 from launcher.resume.find import SavedRun
 from launcher.run_folder import run_folder
-from models.base import Context, HuggingFace
+from models.base import Context, HasHuggingFaceFormat
 from models.catalog import FAMILIES, is_custom
 from training.logging.strict_json import encode
 from training.storage import storage_errors
@@ -105,7 +105,7 @@ FORMATS: dict[str, Callable[[Source, Path], None]] = {"hf": hugging_face, "safet
 """The function that writes each format into an empty folder."""
 
 
-def _task(source: Source) -> HuggingFace:
+def _task(source: Source) -> HasHuggingFaceFormat:
     """The task of the run, built without its data. Raises SettingsError."""
     import torch
 
@@ -127,7 +127,7 @@ def _task(source: Source) -> HuggingFace:
     model = config.Model.model_validate(settings["model"])
     data = config.Data.model_validate(settings["data"])
     task = task_class(family)(model, data, context)
-    if not isinstance(task, HuggingFace):
+    if not isinstance(task, HasHuggingFaceFormat):
         kind = "task" if is_custom(family) else "family"
         raise _unsupported(f"transformers has no model for the {kind} '{family}'")
     return task

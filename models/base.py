@@ -1,4 +1,4 @@
-"""The contract between the training loop and what is learnt, and nothing else."""
+"""The contract between the training loop and tasks, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, Any]
 NumUnits = int | Mapping[str, int]
-"""Units; or units by term, where a loss is a sum of means over units of different kinds."""
+"""Units; or units by term, where a loss is a sum of means over different units."""
 SplitName = Literal["train", "val", "test"]
 
 
@@ -50,7 +50,7 @@ class Draws(Protocol):
     """Randomness of one sample: the same for the same seed, epoch and index, in any worker."""
 
     def rng(self) -> np.random.Generator:
-        """A generator that starts anew at each call."""
+        """A generator; each call returns one in the same initial state."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +66,29 @@ class Loss:
     """A loss summed over its units, and the parts that are logged with it (also sums)."""
 
     sum: Tensor | Mapping[str, Tensor]
-    """Or one sum a term, in the names of `Task.weight`: the loss is then the sum of their means."""
+    """Or a sum for each term of `Task.num_units`: the loss is then the sum of their means."""
     parts: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a task is told about the run it serves."""
+    """What a task knows about its run."""
 
     seed: int
     eval_share: float
     folder: Path | None
-    """The run folder: a tokenizer or a split may be kept here; None: keep nothing."""
+    """The run folder, where a tokenizer or a split may be saved; None: save nothing."""
     device: torch.device
     attention: str = "auto"
     reset_data: bool = False
-    """The data may be other than what the run folder keeps of it, which is then replaced."""
+    """The data may differ from the split saved in the run folder, which is then replaced."""
     earlier_splits: Mapping[str, SplitName] | None = None
-    """Of data that joins a run which learnt before: the side that groups were on until now, where
-    they stay; None: this is the data that a run begins with."""
+    """Of an experience of continual learning: the splits of groups so far, which they keep. None:
+    the first data of a run."""
 
 
 class Split(Protocol):
-    """Samples by position; the same position gives the same sample but for what `draws` decides."""
+    """Samples by index; an index always returns the same sample, except for what `draws` decides."""
 
     def __len__(self) -> int: ...
 
@@ -99,23 +99,23 @@ class Metric(Protocol):
     """Counts over a split that add up exactly over ranks."""
 
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """What `batch` adds to the counts: a float64 vector, always of the same length."""
+        """What `batch` adds to the counts: a float64 vector of constant length."""
 
     def result(self, counts: Tensor) -> dict[str, float]:
         """The metrics of the summed counts, by name."""
 
 
 class Task(Protocol):
-    """One kind of learning: data, model, loss and what is measured. Knows no engine."""
+    """What is trained: data, model, loss and metrics. Knows no engine."""
 
     goal: Goal
     units: str
     """What the loss sums over: "tokens", "pixels", "samples"."""
     channels_last: bool
-    """Whether the model is laid out as [batch, height, width, channel] in memory: convolutions."""
+    """Whether the memory layout is [batch, height, width, channel], as for convolutions."""
 
     def setup(self) -> None:
-        """Read the data and fit what is fitted on it; rank 0 first, then the others.
+        """Read the data and fit tokenizers and statistics; rank 0 first, then the others.
 
         Raises DataError.
         """
@@ -127,58 +127,58 @@ class Task(Protocol):
         """The samples of a split."""
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """One batch from samples; never empty."""
+        """One batch from samples; `samples` is never empty."""
 
     def num_units(self, batch: Batch) -> NumUnits:
         """How many units `batch` holds; known before the forward pass, may be 0.
 
-        By term always the same names in one order; the first one counts the run's units.
+        If by term: always the same names in one order; the first counts the units of the run.
         """
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         """The loss summed over the units of `batch`; 0 with gradients where it has none."""
 
     def metric(self) -> Metric:
-        """A fresh way to measure a split."""
+        """A new metric for one evaluation of a split."""
 
     def blocks(self, model: Module) -> list[Module]:
         """The layers in order: units of sharding and of activation checkpointing."""
 
     def preview(self, model: Module) -> str | None:
-        """A sample of what the model gives now, for a person to read. Collective under sharding."""
+        """A sample of the current outputs as text; None: no preview. Collective under sharding."""
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Floating point operations of forward and backward for one sample; None: not known."""
+        """Floating point operations of forward and backward for one sample; None: unknown."""
 
     def facts(self) -> Mapping[str, Any]:
-        """What the person should know of the data: counts, splits, what was left out.
+        """Facts of the data for the user: counts, splits, what was left out.
 
-        `control`, where the data is a noise control: for each metric that must be at chance
-        {"min", "max", "chance"}, each of them where it is known.
+        In a noise control also `control`: for each metric that must be at chance, those of
+        "min", "max" and "chance" that are known.
         """
 
 
 @runtime_checkable
 class TracksProgress(Protocol):
-    """What a task has beside the rest of Task, whose loss changes as the run goes on."""
+    """A task whose loss depends on the progress of the run, such as a curriculum."""
 
     def set_progress(self, epoch: float, epochs: float) -> None:
-        """The next step begins after `epoch` of `epochs` passes over the data."""
+        """Set the loss for the next step, which starts after `epoch` of `epochs` epochs."""
 
 
 @runtime_checkable
 class ContinualTask(Protocol):
-    """What a task has beside the rest of Task, whose data may join what a run learnt before."""
+    """A task that continual learning can train on further experiences."""
 
     def continue_from(self, first: Any) -> None:
-        """After setup: learn and judge as `first` does, the task that the model was built by.
+        """After setup: use the loss and the goal of `first`, the task that built the model.
 
-        Raises DataError where the data is of another kind than that of `first`.
+        Raises DataError if the data is of another kind than that of `first`.
         """
 
 
 class EncoderInputs(Protocol):
-    """What a frozen encoder is given over one split, each input once."""
+    """The inputs of a frozen encoder over one split, each once."""
 
     made_from: Mapping[str, Any]
     """What they depend on, as JSON: files with size and time, preprocessing, seed."""
@@ -186,94 +186,91 @@ class EncoderInputs(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """The inputs of these numbers, put together. Raises DataError."""
+        """The batch of these inputs. Raises DataError."""
 
 
 class CachedFeatures(Protocol):
-    """What the encoder made of the inputs of a split; can be sent to other processes."""
+    """The cached outputs of the encoder over one split; can be pickled for other processes."""
 
     def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
-        """A row of each tensor that `HasFrozenEncoder.encode` gives. Touches disk."""
+        """The row of input `number` in each tensor of `HasFrozenEncoder.encode`. Reads the disk."""
 
 
 @runtime_checkable
 class HasFrozenEncoder(Protocol):
-    """What a task has beside the rest of Task, whose model may have a frozen encoder.
-
-    What that makes of an input is always the same, and need be computed once only.
-    """
+    """A task whose model may have a frozen encoder, whose outputs can be cached."""
 
     def frozen_encoder(self, model: Module) -> str | None:
-        """The name within `model` of the encoder; None: it learns."""
+        """The name of the frozen encoder within `model`; None: the encoder is trained."""
 
     def varying_inputs(self) -> str | None:
-        """What makes an input of the encoder another one in each pass, for a person to read."""
+        """What changes the inputs of the encoder in each epoch, as text; None: nothing."""
 
     def encoder_inputs(self, split: SplitName) -> EncoderInputs:
-        """What the encoder is given over a split, in training and in evaluation."""
+        """The inputs of the encoder over a split, in training and in evaluation."""
 
     def encode(self, model: Module, batch: Batch) -> Mapping[str, Tensor]:
-        """What it makes of a batch of inputs: by name, a row an input, all of one shape.
+        """The outputs of the encoder for a batch of inputs: by name, one row per input.
 
-        Collective where the model is sharded.
+        All inputs give rows of one shape. Collective if the model is sharded.
         """
 
-    def use_features(self, encodings: Mapping[SplitName, CachedFeatures]) -> None:
-        """From now on give samples with what was computed, in place of what the encoder is given.
+    def use_features(self, features: Mapping[SplitName, CachedFeatures]) -> None:
+        """From now on, return samples with cached features instead of encoder inputs.
 
-        The numbers are those of `encoder_inputs`.
+        The features are numbered as `encoder_inputs`.
         """
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the data, for a person to look at."""
+    """A picture of a sample or a prediction."""
 
     name: str
-    """What its file is called, without a suffix."""
+    """The name of its file, without a suffix."""
     caption: str
     png: bytes
 
 
 @runtime_checkable
-class Pictured(Protocol):
-    """What a task has beside the rest of Task, whose data can be looked at."""
+class HasPictures(Protocol):
+    """A task that can draw its data."""
 
     def pictures(self) -> Sequence[Picture]:
-        """One or a few samples of the training data with what is to be learnt of them."""
+        """One or a few samples of the training data with their targets."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model makes of a few samples, for a person to look at."""
+    """A table and pictures of the predictions for a few samples."""
 
     columns: tuple[str, ...]
-    """Of the table: what is given, what is wanted, what the model gives."""
+    """Headings of the table: input, target, prediction."""
     rows: Sequence[Sequence[str | float]]
     pictures: Sequence[Picture] = ()
-    """One name means one sample, the same in all evaluations."""
+    """A name belongs to one sample, the same in all evaluations."""
 
 
 @runtime_checkable
-class Predicts(Protocol):
-    """What a task has beside the rest of Task, whose predictions can be looked at."""
+class HasPredictions(Protocol):
+    """A task that can show the predictions of its model."""
 
     def predictions(self, model: Module) -> Predictions:
-        """What `model` makes of a few validation samples, always the same ones.
+        """The predictions of `model` for a few fixed validation samples.
 
-        `model` is in evaluation mode, and no gradients are kept. Collective where it is sharded.
+        `model` is in evaluation mode and keeps no gradients. Collective if it is sharded.
         """
 
 
 @runtime_checkable
-class HuggingFace(Protocol):
-    """What a task has beside the rest of Task, whose model transformers can load, too."""
+class HasHuggingFaceFormat(Protocol):
+    """A task whose model transformers can load."""
 
     def write_hugging_face(self, folder: Path) -> None:
-        """Write into `folder` what transformers needs beside the weights. Touches disk.
+        """Write configuration and tokenizer for transformers into `folder`, without weights.
 
-        Configuration and tokenizer; no data is read for it. Raises DataError.
+        Reads no data. Writes the disk; raises DataError.
         """
 
     def hugging_face_name(self, name: str) -> str:
-        """What transformers calls the parameter or stored buffer `name`."""
+        """The name in transformers of the parameter or persistent buffer `name`."""

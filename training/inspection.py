@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from models.base import Predicts
+from models.base import HasPredictions
 from training.trackers.predictions import predict_on_all_ranks
 
 if TYPE_CHECKING:
@@ -107,7 +107,11 @@ class Preview:
         What goes wrong there is a warning, and the end of the showing: the run goes on.
         """
         task = self._task
-        if not self._has_predictions or not isinstance(task, Predicts) or self.shown_at == step:
+        if (
+            not self._has_predictions
+            or not isinstance(task, HasPredictions)
+            or self.shown_at == step
+        ):
             return
         self.shown_at = step
         with torch.no_grad(), self._averaged():

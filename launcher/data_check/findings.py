@@ -62,7 +62,7 @@ def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Find
     affinity.share_politely(os.environ)  # before torch is imported
     import torch
 
-    from models.base import Context, Pictured
+    from models.base import Context, HasPictures
     from models.common.split import overlapping_groups
     from training.data.samples import Samples
     from training.inspection import shapes
@@ -82,5 +82,5 @@ def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Find
         facts=task.facts(),
         overlapping_groups=overlapping_groups(folder),
         sample={name: told for name, told in shapes(first.batch).items() if "[" in str(told)},
-        pictures=task.pictures() if isinstance(task, Pictured) else (),
+        pictures=task.pictures() if isinstance(task, HasPictures) else (),
     )

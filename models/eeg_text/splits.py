@@ -24,7 +24,7 @@ class Parts:
     """Empty where readers are not held out."""
     numbers: dict[SplitName, list[int]]
 
-    def save(self, folder: Path | None, anew: bool) -> None:
+    def save(self, folder: Path | None, replace: bool) -> None:
         """Write the split to the run folder, or find that it is the same. Raises DataError."""
         if folder is None:
             return
@@ -32,7 +32,7 @@ class Parts:
             name: [*self.groups[name], *(_READER + r for r in self.readers.get(name, ()))]
             for name in SPLITS
         }
-        save_split(named, folder, anew)
+        save_split(named, folder, replace)
 
 
 def divide(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
-from models.base import Context, Predicts
+from models.base import Context, HasPredictions
 from tests.docs.pages import ROOT, read
 
 EXAMPLE, *PARTS = [
@@ -35,7 +35,7 @@ def test_what_else_it_shows_makes_predictions_of_the_example(tmp_path):
         Context(0, 0.1, None, torch.device("cpu")),
     )
     task.setup()
-    assert isinstance(task, Predicts)
+    assert isinstance(task, HasPredictions)
     told = task.predictions(task.build().eval())
     assert told.columns == ("wanted", "told")
     assert [len(row) for row in told.rows] == [2] * 4

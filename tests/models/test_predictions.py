@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from launcher.config.custom_task import task_class
-from models.base import Context, Predictions, Predicts, Task
+from models.base import Context, Predictions, HasPredictions, Task
 from models.common.fixed_samples import FixedDraws, few_samples, spread_positions
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
@@ -67,7 +67,7 @@ def train_a_little(task: Task, model: torch.nn.Module) -> None:
 
 def test_predictions_show_a_few_fixed_samples_with_the_current_outputs_of_the_model(case):
     task, pictures = case
-    assert isinstance(task, Predicts)
+    assert isinstance(task, HasPredictions)
     model = built(task)
     state = torch.get_rng_state()
     first, again = predicted(task, model), predicted(task, model)

@@ -11,13 +11,13 @@ from models.base import Predictions
 
 if TYPE_CHECKING:
     from engines.base import World
-    from models.base import Predictions, Predicts
+    from models.base import Predictions, HasPredictions
 
 ELSEWHERE = "another rank could not make them"
 
 
 def predict_on_all_ranks(
-    task: Predicts, module: Module, world: World
+    task: HasPredictions, module: Module, world: World
 ) -> tuple[Predictions | None, str]:
     """What the task predicts on every rank; or None on every rank, and the fault.
 

@@ -9,7 +9,7 @@ import torch
 from models.abr.config import Data, Model
 from models.abr.loss import TERMS
 from models.abr.task import ResponseTask
-from models.base import Context, DataError, Goal, Pictured, TracksProgress
+from models.base import Context, DataError, Goal, HasPictures, TracksProgress
 
 SPLITS = ("train", "val", "test")
 HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
@@ -169,7 +169,7 @@ def test_one_recording_is_split_by_level_and_says_so(make_task, series):
 
 
 def test_one_recording_split_by_patient_is_too_little(make_task, series):
-    with pytest.raises(DataError, match=r"abr has 1 groups \(patients or files\)"):
+    with pytest.raises(DataError, match="of 1 patients or files"):
         make_task(path=str(series()), split="patient").setup()
 
 
@@ -234,7 +234,7 @@ def test_a_noise_control_gives_each_response_what_is_anothers(make_task, control
 
 
 def test_pictures_show_responses_of_training_with_their_class(task):
-    assert isinstance(task, Pictured)
+    assert isinstance(task, HasPictures)
     pictures = task.pictures()
     trained = set(task.dataset.responses.patient[task.data("train").index])
     assert len(pictures) == 2 and len({p.name for p in pictures}) == 2

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from models.base import DataError, Goal, Pictured
+from models.base import DataError, Goal, HasPictures
 from models.doc_translation.config import SIZES
 
 
@@ -84,7 +84,7 @@ def test_a_side_without_pages_is_told(make_task, dota):
 
 def test_too_few_documents_are_told_by_the_name_of_the_family(make_task, pairs):
     rows = [{"id": f"a{i}-1", "en": f"x {i}", "zh": "y"} for i in range(2)]
-    with pytest.raises(DataError, match=r"doc_translation has 2 groups \(documents\)"):
+    with pytest.raises(DataError, match="of 2 documents"):
         make_task(path=pairs(rows)).setup()
 
 
@@ -191,7 +191,7 @@ def test_pictures_are_pages_beside_their_translations(make_task, dota):
     for settings in ({}, {"path": dota}):
         task = make_task(**settings)
         task.setup()
-        assert isinstance(task, Pictured)
+        assert isinstance(task, HasPictures)
         found = task.pictures()
         assert len(found) == 3
         assert all(picture.png.startswith(b"\x89PNG") for picture in found)

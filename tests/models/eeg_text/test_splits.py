@@ -49,18 +49,18 @@ def test_a_split_is_a_function_of_the_data_and_the_seed():
 
 def test_the_split_stands_in_the_run_folder_with_its_readers(tmp_path):
     parts = divide(items(), "subject+sentence", 1.0, 0.2, 0)
-    parts.save(tmp_path, anew=False)
+    parts.save(tmp_path, replace=False)
     told = json.loads((tmp_path / "split.json").read_text())
     assert sum(name.startswith("reader ") for name in told["val"]) == 1
-    parts.save(tmp_path, anew=False)
-    with pytest.raises(DataError, match="not what this run began with"):
-        divide(items(), "sentence", 1.0, 0.2, 0).save(tmp_path, anew=False)
+    parts.save(tmp_path, replace=False)
+    with pytest.raises(DataError, match="has changed since this run started"):
+        divide(items(), "sentence", 1.0, 0.2, 0).save(tmp_path, replace=False)
 
 
 def test_too_few_sentences_and_too_few_readers_are_told():
-    with pytest.raises(DataError, match=r"eeg_text has 2 groups \(sentences"):
+    with pytest.raises(DataError, match="of 2 sentences"):
         divide(items()[:2], "sentence", 1.0, 0.2, 0)
-    with pytest.raises(DataError, match=r"eeg_text has 1 groups \(readers\)"):
+    with pytest.raises(DataError, match="of 1 readers"):
         divide(items()[:30], "subject+sentence", 1.0, 0.2, 0)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.base import DataError, Goal, Pictured
+from models.base import DataError, Goal, HasPictures
 from models.event_seg.config import SIZES
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
@@ -162,7 +162,7 @@ def test_skipped_recordings_are_counted(make_task, recording):
 def test_pictures_are_of_windows_that_train(make_task, recording):
     task = make_task(path=recording, size="lite")
     task.setup()
-    assert isinstance(task, Pictured)
+    assert isinstance(task, HasPictures)
     pictures = task.pictures()
     assert [picture.name for picture in pictures] == ["window_1", "window_2"]
     assert pictures[0].caption.startswith("a.raw, window 5: ")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.base import DataError, HuggingFace
+from models.base import DataError, HasHuggingFaceFormat
 from models.language.hugging_face import write_tokenizer
 from models.language.tokens import bpe
 from models.language.tokens.tokenizer import TAGS, ByteTokenizer
@@ -190,4 +190,4 @@ def test_a_pretrained_folder_that_is_gone_is_told(make_task, tmp_path, downloade
 
 
 def test_the_task_answers_the_contract(make_task):
-    assert isinstance(make_task(), HuggingFace)
+    assert isinstance(make_task(), HasHuggingFaceFormat)

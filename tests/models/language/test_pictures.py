@@ -3,7 +3,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from models.base import Pictured
+from models.base import HasPictures
 from models.language.preview import GIVEN, LEARNT, runs
 
 
@@ -18,7 +18,7 @@ def colours(picture):
 @pytest.mark.parametrize("control", ["real", "noise"])
 def test_rows_and_lengths_are_drawn(make_task, path, control):
     task = make_task(path=path, control=control)
-    assert isinstance(task, Pictured)
+    assert isinstance(task, HasPictures)
     task.setup()
     rows, lengths = task.pictures()
     assert (rows.name, lengths.name) == ("rows", "lengths")

@@ -74,7 +74,7 @@ def test_animals_and_people_are_not_mixed(tmp_path, series):
 
 def test_no_known_format_is_told_with_those_that_are(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(DataError, match="in no format that is known here") as error:
+    with pytest.raises(DataError, match="has an unknown format") as error:
         read(tmp_path)
     assert error.value.allowed == "; ".join(FORMATS)
 
