@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from launcher.config.custom_task import task_class
-from models.base import Context, Predictions, HasPredictions, Task
+from models.base import Context, HasPredictions, Predictions, Task
 from models.common.fixed_samples import FixedDraws, few_samples, spread_positions
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {

@@ -11,7 +11,7 @@ from models.base import Predictions
 
 if TYPE_CHECKING:
     from engines.base import World
-    from models.base import Predictions, HasPredictions
+    from models.base import HasPredictions, Predictions
 
 ELSEWHERE = "another rank could not make them"
 
