@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from training.callbacks.base import RUNGS, Action, Outcome
+from training.accumulate import accumulate
 from training.resources.oom import OomFallback, OutOfMemory, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
     """
     try:
         run.start(task, engine, module, batches)
-        oom_fallback = OomFallback(run, batches)
+        oom_fallback = OomFallback(engine, batches, run.throttle)
         while not run.is_over:
             micro_batches = batches.take()
             units, asked = run.agree(micro_batches)  # what hooks asked since the last step
@@ -34,7 +36,10 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
             if run.is_over:
                 break
             run.updater.prepare(task, engine, run.step)
-            window = oom_fallback.accumulate(task, engine, module, micro_batches, units)
+            forward = run.stragglers.own
+            window = oom_fallback.run(
+                partial(accumulate, task, engine, module, micro_batches, units, forward), run.step
+            )
             if window is None:
                 continue
             update = run.updater.take(engine, window, run.step + 1)

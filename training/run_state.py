@@ -176,7 +176,7 @@ class Run:
 
     def relieve(self, asked: Action) -> bool:
         """Give back what can be given back; true: batches that were taken are to be taken again."""
-        asks, began_anew = self.throttle.climb(asked & RUNGS, self.step)
+        asks, began_anew = self.throttle.run(asked & RUNGS, self.step)
         self._asks |= asks
         return began_anew or bool(asks)
 
@@ -216,7 +216,7 @@ class Run:
             self._complete()
         self._saves.settle()
         how = self._ending or stop_reason.reached(self.step, self._budget.total_steps)
-        return self._end(how, self._peaks.agreed(self._engine.world))
+        return self._end(how, self._peaks.maximum(self._engine.world))
 
     def _complete(self) -> None:
         if self._record.is_behind:
@@ -241,7 +241,7 @@ class Run:
         """Tell the hooks that `fault` ends the run, unless they know of an end. Not collective."""
         self._saves.abandon()
         how = stop_reason.failed(f"{type(fault).__name__}: {fault}")
-        self._end(how, self._peaks.own(self._engine.world.device))
+        self._end(how, self._peaks.local(self._engine.world.device))
 
     def _resume(self, before: ResumePoint) -> None:
         self._record.resume(before.fact("record", {"units": before.fact("units")}))

@@ -15,7 +15,6 @@ from launcher.resume.find import holds_run
 from launcher.run_folder import lock, run_folder
 from training.trackers import wandb_callback
 from training.trackers.tracker_process import Message, TrackerProcess
-from training.trackers.wandb_session import ENVIRONMENT
 
 _WAIT_S = 600.0
 
@@ -44,7 +43,7 @@ def _upload(folder: Path) -> tuple[str | None, str | None]:
     """The URL of the W&B run, and why the upload is incomplete; None: it is complete."""
     result = _read(folder / run_folder.RESULT)
     is_completed = result.get("status") == "completed"
-    tracker = TrackerProcess(wandb_callback.WANDB_MODULE, ENVIRONMENT)
+    tracker = TrackerProcess(wandb_callback.WANDB_MODULE)
     tracker.send(_start_message(folder, result))
     if lines := wandb_callback.lines_message(folder / run_folder.METRICS, {}):
         tracker.send(lines)
@@ -52,7 +51,7 @@ def _upload(folder: Path) -> tuple[str | None, str | None]:
         wandb_callback.end_message(result, exit_codes.DONE if is_completed else exit_codes.FAILURE)
     )
     in_time = tracker.end(_WAIT_S)
-    answers: dict[str, Message] = {message["kind"]: message for message in tracker.heard()}
+    answers: dict[str, Message] = {message["kind"]: message for message in tracker.received()}
     url = answers["open"]["url"] if "open" in answers else None
     if "done" in answers:
         return url, None
@@ -72,7 +71,7 @@ def _start_message(folder: Path, result: dict[str, Any]) -> Message:
         tags=None,
         first_step=0,
         went_back=False,
-        send=f"{PROGRAM} track {folder}",
+        sync_command=f"{PROGRAM} track {folder}",
         mode="online",
     )
 

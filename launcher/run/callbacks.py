@@ -119,10 +119,10 @@ class Listeners:
             origins=_without_secrets(origins),
             about=about,
             tracking=tracking,
-            tell=tell,
-            say=self._say,
+            emit=tell,
+            report=self._say,
             went_back=resume is not None and resume.goes_back(self.folder),
-            send=f"{PROGRAM} track {shlex.quote(str(self.folder))}",
+            sync_command=f"{PROGRAM} track {shlex.quote(str(self.folder))}",
         )
         return build_trackers(typed, tracked)
 

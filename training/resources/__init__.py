@@ -1,1 +1,1 @@
-"""Resource monitor, limits, throttling steps and out-of-memory recovery."""
+"""The resources of the machine: monitoring, limits, throttling and running out of memory."""

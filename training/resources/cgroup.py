@@ -1,4 +1,4 @@
-"""The memory that a container grants this process: limit and use, from Linux control groups."""
+"""Memory limit and use of a container, from Linux control groups."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 
 MOUNT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
-# Version 1 says "no limit" by the largest number of whole pages.
+# Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
 
 
 @dataclass(frozen=True)
 class Share:
-    """What may be used and what is, in bytes."""
+    """A limit and the use that counts against it, in bytes."""
 
     limit: int
     used: int
@@ -27,14 +27,14 @@ class Share:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where one version of control groups keeps its numbers."""
+    """File names of one version of control groups."""
 
     limit: str
     used: str
     swap_limit: str
     swap_used: str
     stat: tuple[str, ...]
-    """Keys of memory.stat that count memory the kernel takes back before anyone is killed."""
+    """Keys of memory.stat that count memory the kernel takes back before it kills a process."""
     swap_counts_memory: bool
 
 
@@ -58,7 +58,7 @@ _LAYOUTS = {1: _V1, 2: _V2}
 
 
 def memory(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
-    """The tightest memory limit on this process, and what counts against it; None: no limit.
+    """The tightest memory limit on this process, and the use of it; None: no limit.
 
     File pages that can be dropped are not counted as used, as in the kernel's MemAvailable.
     Source: Linux, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
@@ -68,7 +68,7 @@ def memory(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
 
 
 def swap(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
-    """The tightest swap limit on this process, and what counts against it; None: no limit."""
+    """The tightest swap limit on this process, and the use of it; None: no limit."""
     shares = (_swap(folder, _LAYOUTS[v]) for folder, v in folders("memory", mount, membership))
     return min((s for s in shares if s is not None), key=lambda s: s.limit, default=None)
 
@@ -126,7 +126,7 @@ def _droppable(folder: Path, layout: _Layout) -> int:
 
 
 def number(file: Path) -> int | None:
-    """What `file` says; None where it is not there or means "no limit"."""
+    """The number in `file`; None if it does not exist or means "no limit"."""
     try:
         text = file.read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""How busy the processors are that this process may use, by affinity or a container's quota."""
+"""CPU use, in percent of the cores of the affinity mask or of a container's quota."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import psutil
 from training.resources import cgroup
 
 _LEAST_S = 0.5
-"""Shorter stretches say nothing: the kernel counts in hundredths of a second."""
+"""Shorter intervals are too coarse: the kernel counts in hundredths of a second."""
 
 
 @dataclass(frozen=True)
 class Busy:
-    """A count that only grows."""
+    """CPU time used until a moment; it only grows."""
 
     at_s: float
     busy_s: float
-    """Seconds of processor time that were used, over all of `cores`."""
+    """Seconds of CPU time used, over all of `cores`."""
     cores: float
-    """As many as may be used at once; a quota may be less than one."""
+    """Cores that may be used at once; a quota may be less than one."""
 
 
 def count() -> Busy:
-    """What was used until now: against the quota where there is one, else of the cores at hand.
+    """CPU time used until now: of the quota if there is one, else of the affinity mask.
 
-    Against a quota counts what is in its group; on the cores at hand, everybody.
+    A quota counts the processes of its group, the affinity mask all processes.
     """
     return of_quota() or _of_cores()
 
 
 def of_quota(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -> Busy | None:
-    """What a control group allows, where that is less than the cores at hand; None: all of them.
+    """The use of a control group's quota; None if that allows all cores of the affinity mask.
 
     Source: Linux, Documentation/scheduler/sched-bwc.rst and admin-guide/cgroup-v2.rst.
     """
@@ -50,7 +50,7 @@ def of_quota(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -
 
 
 class CpuUse:
-    """Use of the processors in percent, from one call to the next."""
+    """CPU use in percent, from one call to the next."""
 
     def __init__(self, count: Callable[[], Busy] = count) -> None:
         self._count = count
@@ -58,7 +58,7 @@ class CpuUse:
         self._percent: float | None = None
 
     def percent(self) -> float | None:
-        """Since the call before, or since one that is half a second old; None: the first call."""
+        """Since the last call that is at least half a second old; None: the first call."""
         now, before = self._count(), self._before
         if before is None or before.cores != now.cores:
             self._before = now
@@ -80,7 +80,7 @@ def _of_cores() -> Busy:
 
 
 def _counted_twice(times: object) -> float:
-    """Time of guests is in the time of users already."""
+    """Guest time is included in user time."""
     return float(getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0))
 
 
@@ -103,11 +103,11 @@ def _version_2(folder: Path) -> Busy | None:
 
 
 def _version_1(folder: Path) -> Busy | None:
-    quota = cgroup.number(folder / "cpu.cfs_quota_us")  # -1, no number of ours: no limit
+    quota = cgroup.number(folder / "cpu.cfs_quota_us")  # -1: no limit
     period = cgroup.number(folder / "cpu.cfs_period_us")
     if not quota or not period:
         return None
-    # The use is counted by a controller of its own, mostly in the same folder by another name.
+    # Another controller counts the use, mostly in the folder of the same name.
     beside = Path(*("cpuacct" if part == "cpu" else part for part in folder.parts))
     used = cgroup.number(folder / "cpuacct.usage") or cgroup.number(beside / "cpuacct.usage")
     return None if used is None else Busy(time.monotonic(), used / 1e9, quota / period)

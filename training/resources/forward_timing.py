@@ -1,4 +1,4 @@
-"""How long a rank computes by itself in a forward pass, without what it waits for others."""
+"""The time a rank computes in forward passes, without waiting for other ranks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from engines.base import Engine
 
 MOST_SPANS = 2048
-"""Of one line: more passes than that are not timed, so that events of a device stay few."""
+"""Timed passes per logged step at most, which bounds the events of a device."""
 
 
 class Clock(Protocol):
-    """Marks moments, and tells afterwards how far apart they were."""
+    """Marks moments, and measures later how far apart they were."""
 
     def mark(self) -> Any: ...
 
@@ -26,7 +26,7 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """The time of a device that computes while the host waits."""
+    """For a device that computes while the host waits."""
 
     def mark(self) -> float:
         return time.perf_counter()
@@ -36,7 +36,7 @@ class HostClock:
 
 
 class DeviceClock:
-    """The time of a device that computes by itself; nobody waits for it until it is asked."""
+    """For an asynchronous device: waits for it only when a time is read."""
 
     def __init__(self, device: torch.device):
         self._event = torch.get_device_module(device).Event
@@ -48,18 +48,17 @@ class DeviceClock:
         return event
 
     def seconds(self, begin: Any, end: Any) -> float:
-        end.synchronize()  # of a pass long past
+        end.synchronize()  # of a pass that has long ended
         self._free += [begin, end]
         return begin.elapsed_time(end) / 1000
 
 
 class ForwardTimer:
-    """Times each forward pass of training that is done within it, as a context.
+    """A context that times the forward passes of training within it.
 
-    Backward passes are left out: gradients travel in them, and a rank waits there for the slowest.
+    Backward passes are left out: they exchange gradients, and a rank waits there for the slowest.
     A slow processor, device or memory is slow in forward passes, too. Under an engine that gathers
-    weights, the modules that hold weights of their own are timed, one by one, and not what comes
-    between them.
+    weights, the modules with weights of their own are timed one by one, without what comes between.
     """
 
     def __init__(self) -> None:
@@ -70,7 +69,7 @@ class ForwardTimer:
         self._begin: Any = None
 
     def start(self, engine: Engine, module: Module) -> None:
-        """Time passes of `module` from now on, where that can be told apart."""
+        """Time the passes of `module` from now on, if its own time can be separated."""
         device = engine.world.device
         if device.type in ("cuda", "xpu"):
             self._clock = DeviceClock(device)
@@ -78,14 +77,14 @@ class ForwardTimer:
         self._is_on = True
         if not self._by_module:
             return
-        if any(one._compiled_call_impl is not None for one in module.modules()):
+        if any(part._compiled_call_impl is not None for part in module.modules()):
             self._is_on = False  # hooks would cut its graph
             return
-        for one in module.modules():
-            if not any(one.children()) and any(True for _ in one.parameters(recurse=False)):
-                # Behind the hooks that gather, and before those that give back.
-                one.register_forward_pre_hook(self._enter_module)
-                one.register_forward_hook(self._leave_module, prepend=True)
+        for part in module.modules():
+            if not any(part.children()) and any(True for _ in part.parameters(recurse=False)):
+                # After the hooks that gather weights, and before those that free them.
+                part.register_forward_pre_hook(self._enter_module)
+                part.register_forward_hook(self._leave_module, prepend=True)
 
     def __enter__(self) -> None:
         if not self._is_on or len(self._spans) >= MOST_SPANS:
@@ -97,7 +96,7 @@ class ForwardTimer:
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        fault: BaseException | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         if self._is_open:
@@ -107,7 +106,7 @@ class ForwardTimer:
                 self._spans.append((self._begin, self._clock.mark()))
 
     def take(self) -> float | None:
-        """Mean seconds of a pass since the last time; None: nothing was timed."""
+        """Mean seconds of a pass since the last call; None: nothing was timed."""
         spans, passes = self._spans, self._passes
         self._spans, self._passes = [], 0
         if not spans:

@@ -1,4 +1,4 @@
-"""Keeps a run from starving its machine: warns, asks for relief rung by rung, ends it at last."""
+"""Resource limits: warns, requests throttling step by step, and ends the run as a last resort."""
 
 from __future__ import annotations
 
@@ -14,190 +14,190 @@ if TYPE_CHECKING:
     from training.resources.settings import Limits
 
 WARNINGS = 3
-"""Readings over a limit, one after the other, that are as bad as a critical one."""
+"""Readings in a row over a limit that count as a critical one."""
 SETTLING_STEPS = 2
-"""After so many steps with smaller micro-batches it is known what they take."""
-REMEMBERED = 10
-"""Readings after which a limit that is exceeded again is a new matter."""
-_RUNGS: Mapping[Action, frozenset[str]] = {
+"""Steps with smaller micro-batches before their memory is measured."""
+MEMORY_READINGS = 10
+"""Readings after which a limit that is exceeded again is a new incident."""
+_HELPS: Mapping[Action, frozenset[str]] = {
     Action.FEWER_WORKERS: frozenset({"ram", "swap", "cpu"}),
     Action.SMALLER_BATCH: frozenset({"ram", "swap", "gpu"}),
 }
-"""What helps which resource, in this order; nothing that a run can do frees a disk."""
-_NO_REASON_TO_END = ("cpu",)
-"""A run that computes as much as it can is as it should be."""
+"""Throttling steps in order, with the resources they help; no step frees a disk."""
+_NEVER_FATAL = ("cpu",)
+"""A run that uses all of its CPU time is healthy."""
 
-Tell = Callable[[str, Mapping[str, object]], None]
+Emit = Callable[[str, Mapping[str, object]], None]
 
 
 class LimitEnforcer(Callback):
-    """Compares readings of the machine with limits; one a rank, each for its own machine.
+    """Compares readings of the machine with limits; one per rank, each for its own machine.
 
-    A reading over a limit is a warning; one with all values under their limits starts the count
-    anew. Three warnings in a row or one critical value ask for relief, after which the machine is
-    measured again at once. Where it is still over what made it act, the next rung is asked for:
-    fewer workers, smaller micro-batches (measured after two steps; once, where a value is
-    critical), and at last the run saves and ends.
+    A reading over a limit is a warning; a reading with all values under their limits resets the
+    count. Three warnings in a row, or one critical value, request relief, after which the machine
+    is measured again at once. If it is still over the limit, the next throttling step is requested:
+    fewer workers, smaller micro-batches (measured after two steps; once, if a value is critical),
+    and at last the run saves and ends.
 
-    Between two steps a machine may look calm that is not within one. So where a limit is exceeded
-    again soon after relief, the next rung is taken whatever that measurement says.
+    Between two steps a machine may look calm that is not calm within one. So if a limit is exceeded
+    again soon after relief, the next step is requested whatever that measurement shows.
 
-    A limit that is exceeded before the first step cannot judge the run: that is said once, and from
-    then on only the critical value of that resource counts. A disk over its critical value already
-    is not watched: on a shared file system that is everyday. `tell` is given each event.
+    A limit that is exceeded before the first step cannot be the run's doing: it is reported once,
+    and only the critical value of that resource counts from then on. A disk that is over its
+    critical value already is not watched: that is common on shared file systems. `emit` gets each
+    event.
     """
 
-    def __init__(self, limits: Limits, monitor: ResourceMonitor, tell: Tell) -> None:
+    def __init__(self, limits: Limits, monitor: ResourceMonitor, emit: Emit) -> None:
         critical = limits.critical
-        self._limits = _given(limits.ram, limits.swap, limits.gpu, limits.cpu, None)
-        self._critical = _given(critical.ram, critical.swap, critical.gpu, None, critical.disk)
+        self._limits = _by_resource(limits.ram, limits.swap, limits.gpu, limits.cpu, None)
+        self._critical = _by_resource(critical.ram, critical.swap, critical.gpu, None, critical.disk)
         self._disk: float | None = limits.disk
-        """Said once; None: said already."""
+        """Reported once; None: reported already."""
         self._monitor = monitor
-        self._tell = tell
+        self._emit = emit
         self._warnings = 0
-        self._matter: _Matter | None = None
-        self._since_relief = REMEMBERED
+        self._incident: _Incident | None = None
+        self._since_relief = MEMORY_READINGS
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Take the first reading and begin to watch."""
+        """Take the first reading and start the monitor."""
         reading = self._monitor.read()
         exceeded = _over(reading, self._limits)
         if "disk" in _over(reading, self._critical):
-            self._give_up_on(["disk"], reading)
+            self._stop_watching(["disk"], reading)
         elif _exceeds(reading.disk, self._disk):
             exceeded.append("disk")
         if exceeded:
-            self._forget(exceeded)
-            self._tell("limit_exceeded_at_start", {"over": exceeded, **reading.facts()})
+            self._use_critical_only(exceeded)
+            self._emit("limit_exceeded_at_start", {"over": exceeded, **reading.facts()})
         self._monitor.start()
 
     def step(self, step: Step) -> Action:
-        """Judge a reading, where there is a new one; after smaller micro-batches, take one."""
-        if self._matter is not None and self._matter.settling:
-            self._matter.settling -= 1
-            return Action.NOTHING if self._matter.settling else self._settled()
+        """Check a new reading; after smaller micro-batches, take one."""
+        if self._incident is not None and self._incident.settling:
+            self._incident.settling -= 1
+            return Action.NOTHING if self._incident.settling else self._check_settled()
         reading = self._monitor.take()
-        return Action.NOTHING if reading is None else self._judge(reading)
+        return Action.NOTHING if reading is None else self._check(reading)
 
     def relieved(self, left: Action) -> Action:
-        """Measure again at once, where this rank was one that asked."""
-        matter = self._matter
-        if matter is None or matter.settling:
+        """Measure again at once, if this rank requested relief."""
+        incident = self._incident
+        if incident is None or incident.settling:
             return Action.NOTHING
-        if matter.rung is Action.SMALLER_BATCH:
-            matter.rung, matter.settling = Action.RELIEF, SETTLING_STEPS
+        if incident.requested is Action.SMALLER_BATCH:
+            incident.requested, incident.settling = Action.RELIEF, SETTLING_STEPS
             return Action.NOTHING
         reading = self._measure()
-        over = matter.still_over(reading) or _over(reading, self._critical)
-        self._tell("relieved", {"still_over": over, **reading.facts()})
-        if matter.insists:
-            matter.insists, over = False, over or matter.over
+        over = incident.still_over(reading) or _over(reading, self._critical)
+        self._emit("relieved", {"still_over": over, **reading.facts()})
+        if incident.is_repeated:
+            incident.is_repeated, over = False, over or incident.over
         if not over:
             self._close()
             return Action.NOTHING
-        matter.rung = matter.next(over, left)
-        return matter.rung or self._give_up(over, reading)
+        incident.requested = incident.next_step(over, left)
+        return incident.requested or self._give_up(over, reading)
 
     def end(self, outcome: Outcome) -> None:
-        """Stop watching."""
+        """Stop the monitor."""
         self._monitor.stop()
 
-    def _judge(self, reading: Reading) -> Action:
+    def _check(self, reading: Reading) -> Action:
         self._since_relief += 1
         critical = _over(reading, self._critical)
         over = _over(reading, self._limits)
         if _exceeds(reading.disk, self._disk):
             self._disk = None
-            self._tell("disk_filling", {"over": ["disk"], **reading.facts()})
+            self._emit("disk_filling", {"over": ["disk"], **reading.facts()})
         self._warnings = self._warnings + 1 if over or critical else 0
         if self._warnings:
             facts = {"over": over or critical, "warnings": self._warnings, **reading.facts()}
-            self._tell("limit_warning", facts)
+            self._emit("limit_warning", facts)
         if "disk" in critical:
             return self._give_up(critical, reading)
         if not critical and self._warnings < WARNINGS:
             return Action.NOTHING
         limits = self._critical if critical else self._limits
-        insists = self._since_relief < REMEMBERED
-        self._matter = _Matter(limits, over or critical, bool(critical), insists)
-        self._tell("throttled", {"critical": critical, "over": over, **reading.facts()})
+        is_repeated = self._since_relief < MEMORY_READINGS
+        self._incident = _Incident(limits, over or critical, bool(critical), is_repeated)
+        self._emit("throttled", {"critical": critical, "over": over, **reading.facts()})
         return Action.RELIEF
 
-    def _settled(self) -> Action:
-        assert self._matter is not None
+    def _check_settled(self) -> Action:
+        assert self._incident is not None
         reading = self._measure()
-        over = self._matter.still_over(reading)
-        self._tell("settled", {"still_over": over, **reading.facts()})
+        over = self._incident.still_over(reading)
+        self._emit("settled", {"still_over": over, **reading.facts()})
         if over:
             return Action.RELIEF
         self._close()
         return Action.NOTHING
 
     def _give_up(self, over: Sequence[str], reading: Reading) -> Action:
-        reasons = [name for name in over if name not in _NO_REASON_TO_END]
-        if not reasons:
-            self._give_up_on(over, reading)
+        fatal = [name for name in over if name not in _NEVER_FATAL]
+        if not fatal:
+            self._stop_watching(over, reading)
             self._close()
             return Action.NOTHING
-        limits = self._matter.limits if self._matter else self._critical
-        self._tell("pressure", {"over": reasons, "limits": dict(limits), **reading.facts()})
-        self._matter = None
+        limits = self._incident.limits if self._incident else self._critical
+        self._emit("pressure", {"over": fatal, "limits": dict(limits), **reading.facts()})
+        self._incident = None
         return Action.PRESSURE | Action.SAVE
 
-    def _give_up_on(self, names: Sequence[str], reading: Reading) -> None:
-        """Watch these no longer: nothing that a run does helps."""
-        self._forget(names)
+    def _stop_watching(self, names: Sequence[str], reading: Reading) -> None:
+        """Ignore these from now on: nothing that a run does helps."""
+        self._use_critical_only(names)
         self._critical = _without(self._critical, names)
-        self._tell("limit_given_up", {"over": list(names), **reading.facts()})
+        self._emit("limit_given_up", {"over": list(names), **reading.facts()})
 
-    def _forget(self, names: Sequence[str]) -> None:
-        """From now on only the critical values of these count."""
+    def _use_critical_only(self, names: Sequence[str]) -> None:
         self._limits = _without(self._limits, names)
         self._disk = None if "disk" in names else self._disk
 
     def _measure(self) -> Reading:
-        self._monitor.take()  # A reading from before the relief says nothing any more.
+        self._monitor.take()  # A reading from before the relief is out of date.
         return self._monitor.read()
 
     def _close(self) -> None:
-        self._matter = None
+        self._incident = None
         self._warnings = self._since_relief = 0
 
 
-class _Matter:
-    """A limit that was exceeded, from the first ask for relief until all is well or at its end."""
+class _Incident:
+    """An exceeded limit, from the first request for relief until it is kept again or given up."""
 
     def __init__(
-        self, limits: Mapping[str, float], over: Sequence[str], is_critical: bool, insists: bool
+        self, limits: Mapping[str, float], over: Sequence[str], is_critical: bool, is_repeated: bool
     ) -> None:
         self.limits = limits
-        """What made the run act, and has to be kept again."""
+        """The limits that were exceeded, and have to be kept again."""
         self.over = list(over)
-        self.insists = insists
-        """The last relief did not last: a rung is taken without looking."""
-        self.rung = Action.RELIEF
-        """What was asked for last."""
+        self.is_repeated = is_repeated
+        """The last relief did not last: request a throttling step without measuring first."""
+        self.requested = Action.RELIEF
+        """The last request."""
         self.settling = 0
         """Steps until the machine is measured."""
         self._is_critical = is_critical
-        self._has_shrunk = False
+        self._has_halved = False
 
     def still_over(self, reading: Reading) -> list[str]:
-        """What exceeds the limits that made the run act."""
+        """The resources that still exceed their limits."""
         return _over(reading, self.limits)
 
-    def next(self, over: Sequence[str], left: Action) -> Action:
-        """The next rung that helps what is `over`, of those `left`; NOTHING: there is none."""
-        for rung, helps in _RUNGS.items():
-            again = rung is Action.SMALLER_BATCH and self._has_shrunk and self._is_critical
-            if rung in left and helps.intersection(over) and not again:
-                self._has_shrunk |= rung is Action.SMALLER_BATCH
-                return rung
+    def next_step(self, over: Sequence[str], left: Action) -> Action:
+        """The next throttling step in `left` that helps what is `over`; NOTHING: there is none."""
+        for step, helps in _HELPS.items():
+            again = step is Action.SMALLER_BATCH and self._has_halved and self._is_critical
+            if step in left and helps.intersection(over) and not again:
+                self._has_halved |= step is Action.SMALLER_BATCH
+                return step
         return Action.NOTHING
 
 
-def _given(
+def _by_resource(
     ram: float | None,
     swap: float | None,
     gpu: float | None,

@@ -1,88 +1,90 @@
-"""Memory that ran out: how it is known, and what a person is told of it."""
+"""Out of memory: how it is detected, and the fallback to smaller micro-batches within a step."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from training.accumulate import Accumulated, accumulate
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from engines.base import Engine
-    from models.base import Task
-    from training.accumulate import Units
-    from training.data.loader import Batches
-    from training.data.samples import MicroBatch
-    from training.run_state import Run
+    from training.resources.throttle import Throttle
 
-HALVINGS = 3
+MAX_HALVINGS = 3
 """How often a run halves its micro-batch because memory ran out."""
-_ON_A_CPU = re.compile(r"can't allocate memory|MPS backend out of memory", re.IGNORECASE)
+_CPU_OR_MPS = re.compile(r"can't allocate memory|MPS backend out of memory", re.IGNORECASE)
+T = TypeVar("T")
+
+
+class BatchSizes(Protocol):
+    """The batch numbers of the training batches."""
+
+    @property
+    def global_batch(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...
+    @property
+    def smaller(self) -> int | None:
+        """The next smaller micro-batch; None: there is none."""
 
 
 class OutOfMemory(RuntimeError):
-    """Memory ran out, and this process alone cannot go on; the text says what to write."""
+    """Memory ran out and this process alone cannot continue; the message has the fix."""
 
-    def __init__(self, fault: BaseException, batches: Batches):
-        said = str(fault).partition("\n")[0] or type(fault).__name__
+    def __init__(self, error: BaseException, batches: BatchSizes):
         size, smaller = batches.micro_batch, batches.smaller
         fix = "a smaller model, shorter samples, or  --resource-efficient"
         if smaller is not None:
             fix = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
         super().__init__(
-            f"ran out of memory with micro-batches of {size}: {said}\n  fix           {fix}"
+            f"out of memory with a micro-batch of {size}: {_first_line(error)}\n"
+            f"  fix           {fix}"
         )
 
 
-def is_out_of_memory(fault: BaseException) -> bool:
-    """Whether `fault` tells of memory that could not be had, of the host or of a device.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is a failed allocation, on the host or on a device.
 
-    The allocators of the CPU and of mps tell so in words alone.
+    The allocators of the CPU and of mps only say so in their message.
     """
     import torch
 
-    if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(fault, RuntimeError) and bool(_ON_A_CPU.search(str(fault)))
+    return isinstance(error, RuntimeError) and bool(_CPU_OR_MPS.search(str(error)))
 
 
 class OomFallback:
-    """Takes windows, and where memory runs out lets the step be taken again in smaller portions.
+    """Halves the micro-batch when a forward or backward pass runs out of memory.
 
-    The micro-batch is halved and accumulation grows with it, so that the global batch stays. Only
-    where the engine can: other ranks wait within a collective for one that failed.
+    Accumulation grows with it, so that the global batch stays. Only if the engine can retry a step:
+    other ranks would wait in a collective for a rank that failed.
     """
 
-    def __init__(self, run: Run, batches: Batches):
-        self._run = run
+    def __init__(self, engine: Engine, batches: BatchSizes, throttle: Throttle):
+        self._engine = engine
         self._batches = batches
-        self._times = 0
+        self._throttle = throttle
+        self._halvings = 0
 
-    def accumulate(
-        self,
-        task: Task,
-        engine: Engine,
-        module: Module,
-        micro_batches: Sequence[MicroBatch],
-        units: Units,
-    ) -> Accumulated | None:
-        """As training.accumulate; None: the batches of this step are to be taken again. Collective.
+    def run(self, accumulate: Callable[[], T], step: int) -> T | None:
+        """Call `accumulate`; None: out of memory, take the batches of this step again. Collective.
 
-        Raises what the forward or backward pass raised, where that cannot be mended here.
+        `step` updates are done. Raises what `accumulate` raises if there is no fallback.
         """
         try:
-            forward = self._run.stragglers.own
-            return accumulate(task, engine, module, micro_batches, units, forward)
-        except (MemoryError, RuntimeError) as fault:
-            possible = engine.can_retry_step and self._batches.smaller is not None
-            if not is_out_of_memory(fault) or not possible or self._times == HALVINGS:
+            return accumulate()
+        except (MemoryError, RuntimeError) as error:
+            possible = self._engine.can_retry_step and self._batches.smaller is not None
+            if not is_out_of_memory(error) or not possible or self._halvings == MAX_HALVINGS:
                 raise
-            text = str(fault).partition("\n")[0] or type(fault).__name__
-        # Behind the handler: until here the fault held the frames of the pass, and their tensors.
-        self._times += 1
-        engine.discard()
-        self._run.throttle.shrink_for(text, self._run.step)
+            reason = _first_line(error)
+        # After the handler: until here the error held the frames of the pass, and their tensors.
+        self._halvings += 1
+        self._engine.discard()
+        self._throttle.halve_for_oom(reason, step)
         return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

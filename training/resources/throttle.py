@@ -1,91 +1,115 @@
-"""What all ranks do, rung by rung, so that a run need not end at a limit of one rank's machine."""
+"""Throttling steps: what all ranks do at a resource limit, so that a run need not end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 from training.callbacks.base import RUNGS, Action
 from training.resources import memory
+from training.resources.oom import BatchSizes
 
 if TYPE_CHECKING:
     from engines.base import Engine
     from training.callbacks.callback_list import CallbackList
-    from training.data.loader import Batches, EvaluationBatches
-    from training.step_metrics import RunMetrics
+
+
+class TrainingBatches(BatchSizes, Protocol):
+    """The batches of the training data, which can start again at a step with other numbers."""
+
+    @property
+    def accumulation(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    def begin(
+        self, step: int, *, workers: int | None = None, micro_batch: int | None = None
+    ) -> None: ...
+
+
+class ValidationBatches(Protocol):
+    """The batches of evaluations."""
+
+    @property
+    def workers(self) -> int: ...
+    def use_workers(self, workers: int) -> None: ...
+
+
+class Recorder(Protocol):
+    """The step metrics, whose clock stops while a run is throttled."""
+
+    def paused(self) -> AbstractContextManager[None]: ...
 
 
 class Throttle:
-    """Carries out what was agreed on, lets every rank measure, and goes on until none asks.
+    """Carries out the agreed throttling steps, lets every rank measure, and repeats. Collective.
 
-    Collective. Losses stay what they are: the order of the data is cut into global batches, and
-    the randomness of a sample comes from its index, so that neither knows of workers or
-    micro-batches. What a model draws itself, such as dropout, is drawn a micro-batch at a time.
+    Losses do not change: the order of the data is cut into global batches, and the randomness of a
+    sample comes from its index, so neither depends on workers or micro-batches. Random numbers of
+    the model itself, such as dropout, are drawn per micro-batch.
     """
 
     def __init__(
         self,
         engine: Engine,
-        audience: CallbackList,
-        record: RunMetrics,
-        batches: Batches,
-        judged: EvaluationBatches,
+        callbacks: CallbackList,
+        record: Recorder,
+        batches: TrainingBatches,
+        validation: ValidationBatches,
     ) -> None:
         self._engine = engine
-        self._audience = audience
+        self._callbacks = callbacks
         self._record = record
         self._batches = batches
-        self._judged = judged
+        self._validation = validation
 
-    def climb(self, asked: Action, step: int) -> tuple[Action, bool]:
-        """Do what is `asked` of RUNGS after `step` updates, and what that leads to.
+    def run(self, actions: Action, step: int) -> tuple[Action, bool]:
+        """Carry out the throttling steps in `actions` after `step` updates, and their followers.
 
-        Gives what is asked at last, no rung any more, and whether batches were begun anew: those
-        that were taken for the next step are then to be taken again.
+        Returns the remaining actions, without throttling steps, and whether batches were restarted:
+        those already taken for the next step must then be taken again.
         """
-        began_anew = False
+        restarted = False
         with self._record.paused():
-            while rungs := asked & RUNGS:
-                began_anew |= self._carry_out(rungs & self._left(), step)
+            while steps := actions & RUNGS:
+                restarted |= self._carry_out(steps & self._available(), step)
                 memory.release_unused(self._engine.world.device)
-                own = self._audience.relieved(self._left())
-                asked = asked & ~RUNGS | Action(self._engine.world.agree(int(own)))
-        return asked, began_anew
+                own = self._callbacks.relieved(self._available())
+                actions = actions & ~RUNGS | Action(self._engine.world.agree(int(own)))
+        return actions, restarted
 
-    def shrink_for(self, reason: str, step: int) -> None:
-        """Halve the micro-batch, as memory ran out in the step after `step` updates."""
-        self._audience.event("out_of_memory", {"at": step + 1, "text": reason})
+    def halve_for_oom(self, reason: str, step: int) -> None:
+        """Halve the micro-batch: memory ran out in the step after `step` updates."""
+        self._callbacks.event("out_of_memory", {"at": step + 1, "text": reason})
         with self._record.paused():
             memory.release_unused(self._engine.world.device)
-            self._shrink(step)
+            self._halve_micro_batch(step)
 
-    def _shrink(self, step: int) -> None:
+    def _halve_micro_batch(self, step: int) -> None:
         smaller = self._batches.smaller
-        assert smaller is not None, "nobody asks for what is not left"
+        assert smaller is not None, "only requested while available"
         facts = {"from": self._batches.micro_batch, "to": smaller}
         self._batches.begin(step, micro_batch=smaller)
         accumulation = self._batches.accumulation
         self._engine.resize(smaller, accumulation)
-        self._audience.event("smaller_micro_batch", {**facts, "accumulation": accumulation})
+        self._callbacks.event("smaller_micro_batch", {**facts, "accumulation": accumulation})
 
-    def _carry_out(self, rungs: Action, step: int) -> bool:
-        if Action.FEWER_WORKERS in rungs:
-            before = max(one.workers for one in self._preparing)
-            self._audience.event("fewer_workers", {"from": before, "to": before // 2})
+    def _carry_out(self, steps: Action, step: int) -> bool:
+        if Action.FEWER_WORKERS in steps:
+            before = self._max_workers()
+            self._callbacks.event("fewer_workers", {"from": before, "to": before // 2})
             self._batches.begin(step, workers=self._batches.workers // 2)
-            self._judged.use_workers(self._judged.workers // 2)
-        if Action.SMALLER_BATCH in rungs:
-            self._shrink(step)
-        return bool(rungs & (Action.FEWER_WORKERS | Action.SMALLER_BATCH))
+            self._validation.use_workers(self._validation.workers // 2)
+        if Action.SMALLER_BATCH in steps:
+            self._halve_micro_batch(step)
+        return bool(steps & (Action.FEWER_WORKERS | Action.SMALLER_BATCH))
 
-    @property
-    def _preparing(self) -> Sequence[Batches | EvaluationBatches]:
-        return self._batches, self._judged
+    def _max_workers(self) -> int:
+        return max(self._batches.workers, self._validation.workers)
 
-    def _left(self) -> Action:
-        """The same on every rank: all began alike and changed alike."""
+    def _available(self) -> Action:
+        """The steps that are left; the same on every rank, as all start and change together."""
         left = Action.RELIEF
-        if any(one.workers for one in self._preparing):
+        if self._max_workers():
             left |= Action.FEWER_WORKERS
         if self._batches.smaller is not None:
             left |= Action.SMALLER_BATCH

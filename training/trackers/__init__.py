@@ -1,1 +1,1 @@
-"""Dashboards that show a run while it goes on; none of them can end, block or slow it."""
+"""Trackers that show a run while it trains: W&B and TensorBoard; none can end, block or slow it."""

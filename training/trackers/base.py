@@ -1,4 +1,4 @@
-"""What a tracker is told of the run that it shows."""
+"""The contract of a tracker: the run it shows, how it is built, and how its failures are caught."""
 
 from __future__ import annotations
 
@@ -14,30 +14,49 @@ from training.trackers.settings import TRACKERS, Tracking
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run, before it begins."""
+    """A run as trackers see it before its first step."""
 
     folder: Path
     settings: Mapping[str, Any]
     """Each value by its dotted key."""
     origins: Mapping[str, str]
-    """Where each of them comes from: "config, mine.yaml:3"."""
+    """The origin of each setting: "config, mine.yaml:3"."""
     about: RunInfo
     tracking: Tracking
-    tell: Callable[[str, Mapping[str, object]], None]
-    """Gives an event to all hooks, while the run goes on."""
-    say: Callable[[Literal["notice", "warning"], str], None]
-    """Tells the person something after its end."""
-    send: str
-    """What a person types to have W&B sent what it lacks of the run."""
+    emit: Callable[[str, Mapping[str, object]], None]
+    """Send an event (kind, facts) to all callbacks while the run trains."""
+    report: Callable[[Literal["notice", "warning"], str], None]
+    """Print a line after the run has ended."""
+    sync_command: str
+    """The command that sends W&B what it lacks of the run."""
     went_back: bool = False
-    """A person let it go on in its own folder from an earlier step, or with other settings."""
+    """The run was resumed in its own folder from an earlier step, or with other settings."""
 
 
-def build_trackers(typed: Sequence[str], tracked: TrackedRun) -> list[Callback]:
-    """A hook for each of `typed`, such as "wandb:my-project"; for rank 0."""
+def build_trackers(names: Sequence[str], run: TrackedRun) -> list[Callback]:
+    """The callbacks of trackers, for rank 0; a name can have a detail: "wandb:my-project"."""
     found: list[Callback] = []
-    for text in typed:
+    for text in names:
         name, _, detail = text.partition(":")
         module: Any = importlib.import_module(TRACKERS[name].module)
-        found.append(module.tracker(tracked, detail or None))
+        found.append(module.tracker(run, detail or None))
     return found
+
+
+def failure_of(action: Callable[[], object]) -> str | None:
+    """Run `action`; None if it succeeded, else its exception in one line.
+
+    The border of the trackers: an error of W&B, TensorBoard or a task's predictions becomes a
+    warning, and the run continues.
+    """
+    try:
+        action()
+    except Exception as error:
+        return describe(error)
+    return None
+
+
+def describe(error: BaseException) -> str:
+    """The type of `error` and the first line of its message."""
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__

@@ -1,133 +1,137 @@
-"""Shows a run in TensorBoard: RUN/tensorboard holds curves, pictures, texts and settings."""
+"""TensorBoard: a thread writes RUN/tensorboard with curves, pictures, texts and settings."""
 
 from __future__ import annotations
 
+import json
+import struct
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.metrics import NAME as METRICS
-from training.trackers.metrics_reader import STEP, MetricsReader, row
+from training.trackers.base import TrackedRun, failure_of
+from training.trackers.metrics_reader import STEP, MetricsReader, chart_values
 from training.trackers.predictions import predictions_table, settings_table
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
     from models.base import Picture, Predictions
-    from training.trackers.base import TrackedRun
-    from training.trackers.event_file import EventFile
 
 FOLDER = "tensorboard"
-_BRIEF_S = 3.0
-"""How long a run that is to end now waits for what is left to be written."""
+QUEUE_SIZE = 4096
+"""Writes that wait; with more, the disk is so slow that new ones are dropped."""
+_STOPPED_WAIT_S = 3.0
+"""How long a run that was stopped waits for the rest to be written."""
+_PREFIX = "events.out.tfevents."
 
 
-def tracker(tracked: TrackedRun, detail: str | None) -> Callback:
-    """The hook; nothing is imported or written before the run starts. There is no `detail`."""
-    return TensorBoard(tracked)
+def tracker(run: TrackedRun, detail: str | None) -> Callback:
+    """The callback; imports and writes nothing before the run starts. There is no `detail`."""
+    return TensorBoard(run)
 
 
 class TensorBoard(Callback):
-    """Writes a file of events for each life of a run, by a thread. Touches disk; never raises."""
+    """Writes one event file per generation of a run, in a thread. Touches disk; never raises."""
 
-    def __init__(self, tracked: TrackedRun) -> None:
-        self._tracked, self._wait_s = tracked, tracked.tracking.wait_s
+    def __init__(self, run: TrackedRun) -> None:
+        self._run, self._wait_s = run, run.tracking.wait_s
         self._file: EventFile | None = None
-        self._errands: WriteQueue | None = None
-        self._metrics = tracked.folder / METRICS
+        self._queue: WriteQueue | None = None
+        self._metrics = run.folder / METRICS
         self._lines: MetricsReader | None = None
         self._has_ended = self._has_warned = False
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Begin a file that goes on where the run does."""
+        """Start a file that continues at the first step of this process."""
         first, before = train_plan.first_step, _size(self._metrics)
-        self._errands = WriteQueue("tensorboard", self._flush)
-        # At step 0 nothing of an earlier life counts, not even what it told before its first step.
-        self._errands.add(lambda: self._open(first + 1 if first else 0, before))
-        tracked = self._tracked
-        table = settings_table(tracked.settings, tracked.origins)
-        self._add(lambda file: file.settings(tracked.settings))
-        self._add(lambda file: file.text("run/settings", table, first))
+        self._queue = WriteQueue("tensorboard", self._flush)
+        # At step 0 all earlier files are void, with what they hold of before the first step.
+        self._queue.add(lambda: self._open(first + 1 if first else 0, before))
+        run = self._run
+        table = settings_table(run.settings, run.origins)
+        self._add(lambda file: file.add_settings(run.settings))
+        self._add(lambda file: file.add_text("run/settings", table, first))
 
     def logged(self, line: StepMetrics) -> None:
-        """A point of each curve, as the new line of metrics.jsonl has it."""
-        self._add(self._draw)
+        """A point of each curve, as in the new line of metrics.jsonl."""
+        self._add(self._add_curves)
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """A point for each metric, and one for how long it took."""
-        self._add(self._draw)
+        """A point per metric, and one for the duration."""
+        self._add(self._add_curves)
         if evaluation.split == "val":
-            spent = {"time/eval_s": evaluation.seconds}
-            self._add(lambda file: file.scalars(spent, evaluation.step))
+            duration = {"time/eval_s": evaluation.seconds}
+            self._add(lambda file: file.add_scalars(duration, evaluation.step))
         return Action.NOTHING
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Pictures, and the table as text."""
         for picture in predictions.pictures:
-            self._picture(picture, step)
+            self._add_picture(picture, step)
         table = predictions_table(predictions)
-        self._add(lambda file: file.text("samples/table", table, step))
+        self._add(lambda file: file.add_text("samples/table", table, step))
 
     def end(self, outcome: Outcome) -> None:
-        """Wait for what is left to be written, a completed run longer than one that was stopped."""
-        if self._errands is None:
+        """Wait for the rest to be written; longer for a completed run than for a stopped one."""
+        if self._queue is None:
             return
-        is_over = outcome.exit_code not in (75, 130)
         completed = outcome.status == "completed"
-        if is_over:
-            self._add(lambda file: file.ended(completed))
-        within_s = self._wait_s if completed else min(self._wait_s, _BRIEF_S)
-        is_done = self._errands.finish(self._close, within_s)
+        if outcome.exit_code not in (75, 130):
+            self._add(lambda file: file.add_end(completed))
+        wait_s = self._wait_s if completed else min(self._wait_s, _STOPPED_WAIT_S)
+        is_done = self._queue.finish(self._close, wait_s)
         self._has_ended = True
         if not is_done:
-            self._warn(f"not all was written within {within_s:g} s")
-        self._look()
+            self._warn(f"writing took longer than {wait_s:g} s")
+        self._check()
 
-    def _picture(self, picture: Picture, step: int) -> None:
-        self._add(lambda file: file.picture(f"samples/{picture.name}", picture.png, step))
+    def _add_picture(self, picture: Picture, step: int) -> None:
+        self._add(lambda file: file.add_png(f"samples/{picture.name}", picture.png, step))
 
-    def _add(self, write: Callable[[EventFile], Any]) -> None:
-        """Let the thread do it; and tell what went wrong there since the last time."""
-        if self._errands is not None:
-            self._errands.add(lambda: self._write(write))
-            self._look()
+    def _add(self, write: Callable[[EventFile], object]) -> None:
+        """Queue a write, and report failures of earlier ones."""
+        if self._queue is not None:
+            self._queue.add(lambda: self._write(write))
+            self._check()
 
-    def _look(self) -> None:
-        assert self._errands is not None
-        if self._errands.fault is not None:
-            self._warn(self._errands.fault)
-        elif self._errands.dropped:
-            self._warn("writing is so slow that parts are left out")
+    def _check(self) -> None:
+        assert self._queue is not None
+        if self._queue.error is not None:
+            self._warn(self._queue.error)
+        elif self._queue.dropped:
+            self._warn("writing is too slow, and parts are left out")
 
-    def _warn(self, fault: str) -> None:
+    def _warn(self, error: str) -> None:
         if self._has_warned:
             return
         self._has_warned = True
-        text = f"TensorBoard does not show all of this run: {fault}"
+        text = f"TensorBoard does not show all of this run: {error}"
         if self._has_ended:
-            self._tracked.say("warning", text)
+            self._run.report("warning", text)
         else:
-            self._tracked.tell("warning", {"text": text})
+            self._run.emit("warning", {"text": text})
 
-    # What follows runs in the thread.
+    # The thread calls the methods below.
 
-    def _open(self, goes_on_at: int, drawn: int) -> None:
-        from training.trackers.event_file import EventFile  # takes a fifth of a second
-
-        self._file = EventFile(self._tracked.folder / FOLDER, goes_on_at)
+    def _open(self, purge_step: int, metrics_size: int) -> None:
+        self._file = EventFile(self._run.folder / FOLDER, purge_step)
         self._lines = MetricsReader(self._metrics)
-        self._lines.lines(drawn)
+        self._lines.lines(metrics_size)
 
-    def _draw(self, file: EventFile) -> None:
-        """Every new line of the metrics file, as far as it has come by now."""
+    def _add_curves(self, file: EventFile) -> None:
+        """The points of all new lines of the metrics file."""
         assert self._lines is not None
         for line in self._lines.lines(_size(self._metrics)):
-            points = row(line)
-            file.scalars(points, int(points.pop(STEP)))
+            points = chart_values(line)
+            file.add_scalars(points, int(points.pop(STEP)))
 
-    def _write(self, write: Callable[[EventFile], Any]) -> None:
+    def _write(self, write: Callable[[EventFile], object]) -> None:
         assert self._file is not None, "it was opened first"
         write(self._file)
 
@@ -141,73 +145,162 @@ class TensorBoard(Callback):
             self._file = None
 
 
-def _size(path: Path) -> int:
-    """In bytes; 0 where there is no such file: the run will say so itself."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+class EventFile:
+    """A new event file in a folder, by torch's SummaryWriter. Touches disk; raises OSError."""
 
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """Events of earlier files from `purge_step` on are void."""
+        from torch.utils.tensorboard import SummaryWriter  # takes most of a second
 
-Errand = Callable[[], None]
-MOST = 4096
-"""Errands that wait; beyond, the disk or server is so slow that new ones are dropped."""
+        folder.mkdir(exist_ok=True)
+        _rename_future_files(folder)
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self.flush, self.close = self._writer.flush, self._writer.close
+
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        """One point per curve."""
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, step)
+
+    def add_png(self, tag: str, png: bytes, step: int) -> None:
+        """A picture; SummaryWriter.add_image would decode and encode it again."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        width, height = struct.unpack(">II", png[16:24])  # of the PNG header
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+        self._add(Summary.Value(tag=tag, image=image), step)
+
+    def add_text(self, tag: str, markdown: str, step: int) -> None:
+        """Markdown; SummaryWriter.add_text would append "/text_summary" to the tag."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+        tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()])
+        self._add(Summary.Value(tag=tag, metadata=_metadata("text", b""), tensor=tensor), step)
+
+    def add_settings(self, values: Mapping[str, Any]) -> None:
+        """The settings of the run; SummaryWriter.add_hparams would write them as another run."""
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        for key, value in values.items():
+            if isinstance(value, bool):
+                start.hparams[key].bool_value = value
+            elif isinstance(value, int | float):
+                start.hparams[key].number_value = value
+            elif value is not None:
+                text = value if isinstance(value, str) else json.dumps(value, default=str)
+                start.hparams[key].string_value = text
+        self._add_hparams(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+
+    def add_end(self, completed: bool) -> None:
+        """The status of a run that has ended for good."""
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        status = api_pb2.STATUS_SUCCESS if completed else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._add_hparams(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+
+    def _add_hparams(self, tag: str, **content: Any) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+        version = metadata.PLUGIN_DATA_VERSION
+        data = plugin_data_pb2.HParamsPluginData(version=version, **content).SerializeToString()
+        named = _metadata(metadata.PLUGIN_NAME, data)
+        self._add(Summary.Value(tag=tag, metadata=named, tensor=metadata.NULL_TENSOR), 0)
+
+    def _add(self, value: Summary.Value, step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        writer: Any = self._writer.file_writer
+        writer.add_summary(Summary(value=[value]), step)
 
 
 class WriteQueue:
-    """Does errands in a thread until one fails; neither `add` nor the thread ever raises."""
+    """Runs writes in a thread, in order, until one fails; no method raises."""
 
-    def __init__(self, name: str, idle: Errand) -> None:
-        """`idle` is done whenever nothing is left to do, such as writing to disk."""
+    def __init__(self, name: str, idle: Callable[[], object]) -> None:
+        """`idle` runs whenever the queue is empty: a flush."""
         self._idle = idle
-        self._waiting: deque[Errand] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
         self._changed = threading.Condition()
         self._is_last = False
-        self.fault: str | None = None
-        """Why nothing is done any more."""
+        self.error: str | None = None
+        """Why nothing is written any more."""
         self.dropped = 0
-        """Errands that there was no room for."""
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        """Writes that found no room."""
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def add(self, errand: Errand) -> None:
-        """To be done after all others."""
+    def add(self, write: Callable[[], object]) -> None:
+        """Queue `write` after all others."""
         with self._changed:
-            if self.fault is not None or self._is_last:
+            if self.error is not None or self._is_last:
                 return
-            if len(self._waiting) >= MOST:
+            if len(self._waiting) >= QUEUE_SIZE:
                 self.dropped += 1
                 return
-            self._waiting.append(errand)
+            self._waiting.append(write)
             self._changed.notify()
 
-    def finish(self, last: Errand, within_s: float) -> bool:
-        """Do `last` and end; whether all was done within so many seconds."""
+    def finish(self, last: Callable[[], object], wait_s: float) -> bool:
+        """Run `last` and end the thread; whether all was written within `wait_s`."""
         with self._changed:
             self._waiting.append(last)
             self._is_last = True
             self._changed.notify()
-        self._thread.join(within_s)
+        self._thread.join(wait_s)
         return not self._thread.is_alive()
 
-    def _work(self) -> None:
-        try:
-            while self._take():
-                pass
-        except Exception as fault:  # whatever a tracker does must not end a run
-            with self._changed:
-                self.fault = f"{type(fault).__name__}: {fault}"
-                self._waiting.clear()
+    def _run(self) -> None:
+        error = failure_of(self._run_all)
+        with self._changed:
+            self.error = error
+            self._waiting.clear()
 
-    def _take(self) -> bool:
-        """Do the next errand; False after the last."""
+    def _run_all(self) -> None:
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Run the next write; False after the last."""
         with self._changed:
             while not self._waiting:
                 if self._is_last:
                     return False
                 self._changed.wait()
-            errand, is_idle = self._waiting.popleft(), not self._waiting
-        errand()
+            write, is_idle = self._waiting.popleft(), not self._waiting
+        write()
         if is_idle:
             self._idle()
         return True
+
+
+def _metadata(plugin: str, content: bytes) -> SummaryMetadata:
+    from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
+
+    data = SummaryMetadata.PluginData(plugin_name=plugin, content=content)
+    return SummaryMetadata(plugin_data=data)
+
+
+def _rename_future_files(folder: Path) -> None:
+    """Date files of earlier processes into the past, if their clock was ahead of this one.
+
+    TensorBoard reads the files of a folder in the order of their names, which begin with the time.
+    """
+    files = sorted(folder.glob(f"{_PREFIX}*"))
+    now = int(time.time())
+    for index, path in enumerate(reversed(files), start=1):
+        stamp, dot, rest = path.name.removeprefix(_PREFIX).partition(".")
+        if stamp.isdigit() and int(stamp) > now - index:
+            path.rename(path.with_name(f"{_PREFIX}{now - index:010d}{dot}{rest}"))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if it does not exist, which the metrics writer reports itself."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,4 +1,4 @@
-"""W&B as a run sees it: told what happens, waited for at the end and not for ever."""
+"""W&B as a callback: sends what happens to the W&B process, and waits at the end, not forever."""
 
 from __future__ import annotations
 
@@ -16,225 +16,201 @@ from training.settings import nested
 from training.trackers.base import TrackedRun
 from training.trackers.tracker_process import Message, TrackerProcess
 from training.trackers.wandb_process import ALERTS, METRICS
-from training.trackers.wandb_session import ENVIRONMENT
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from models.base import Predictions
 
-_STOPPED_S = 5.0
-"""A run that is stopped is waited for: its grace may be short, and what is left is sent later."""
-_COMPLETING_S = 20.0
+WANDB_MODULE = "training.trackers.wandb_process"
+_STOPPED_WAIT_S = 5.0
+"""A stopped run waits this long: its grace period may be short, and the rest is sent later."""
+_COMPLETE_WAIT_S = 20.0
+_REQUEUE_EXIT_CODE = 75
 _LABEL = "W&B"
 
 
-def tracker(tracked: TrackedRun, detail: str | None) -> Wandb:
-    """What shows the run in the project `detail`; None: in the one that W&B is set to."""
-    return Wandb(tracked, detail)
+def tracker(run: TrackedRun, detail: str | None) -> Wandb:
+    """The callback for the project `detail`; None: the project that W&B is configured for."""
+    return Wandb(run, detail)
 
 
 class Wandb(Callback):
-    """Hands what happens to the process that W&B lives in.
+    """Sends what happens to the process that runs W&B.
 
-    Whatever goes wrong there is one warning, and the run goes on: after a first fault with W&B's
-    files alone, after a second without it.
+    Every failure there is one warning, and the run continues: after the first one with W&B's files
+    only, after the second one without W&B.
     """
 
-    def __init__(self, tracked: TrackedRun, project: str | None) -> None:
-        # Settings are read here, where the run is built.
-        self._checkpoints, self._wait_s = tracked.tracking.checkpoints, tracked.tracking.wait_s
-        self._tracked, self._project = tracked, project
-        self._metrics = tracked.folder / METRICS
-        self._companion: TrackerProcess | None = None
-        self._plan: Message = {}
-        self._place: Message | None = None
-        """Where the W&B run is, once that is known."""
-        self._fault: str | None = None
+    def __init__(self, run: TrackedRun, project: str | None) -> None:
+        # Settings are read here, while the run is built.
+        self._checkpoints, self._wait_s = run.tracking.checkpoints, run.tracking.wait_s
+        self._run, self._project = run, project
+        self._metrics = run.folder / METRICS
+        self._process: TrackerProcess | None = None
+        self._start_message: Message = {}
+        self._opened: Message | None = None
+        """Address and sync command of the W&B run, once they are known."""
+        self._error: str | None = None
         self._is_second = self._is_done = self._is_over = self._has_warned = False
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._eval_s, self._since, self._step = 0.0, 0.0, 0
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Start the process, which takes its time while training begins."""
-        self._plan = _plan(self._tracked, self._project, train_plan)
+        """Start the process; training begins meanwhile."""
+        self._start_message = _start_message(self._run, self._project, train_plan)
         self._since, self._step = time.perf_counter(), train_plan.first_step
-        self._begin()
+        self._start_process()
 
     def logged(self, line: StepMetrics) -> None:
-        """Have the new line of metrics.jsonl sent, with where the time went since the last one."""
+        """Send the new line of metrics.jsonl, with the time split since the last one."""
         now = time.perf_counter()
         steps_s = line.step_time_s * (line.step - self._step)
         rest_s = max(now - self._since - steps_s - self._eval_s, 0.0)
         self._send_lines({"eval_s": self._eval_s, "rest_s": rest_s})
         self._eval_s, self._since, self._step = 0.0, now, line.step
-        self._hear()
+        self._check_process()
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """Have its line sent."""
+        """Send its line."""
         self._eval_s += evaluation.seconds
         self._send_lines({})
         return Action.NOTHING
 
     def predicted(self, predictions: Predictions, step: int) -> None:
-        """Have a table and pictures shown."""
+        """Send a table and pictures."""
         pictures = [
             {**asdict(picture), "png": b64encode(picture.png).decode()}
             for picture in predictions.pictures
         ]
-        rows = [list(row) for row in predictions.rows]
-        columns = list(predictions.columns)
-        shown = {"columns": columns, "rows": rows, "pictures": pictures}
-        self._send({"kind": "predictions", "step": step, **shown})
+        rows, columns = [list(row) for row in predictions.rows], list(predictions.columns)
+        table = {"columns": columns, "rows": rows, "pictures": pictures}
+        self._send({"kind": "predictions", "step": step, **table})
 
     def saved(self, folder: Path, step: int) -> None:
-        """Have the checkpoint uploaded, where the settings want it."""
-        best = self._tracked.folder / "best"
+        """Upload the checkpoint, if the settings ask for it."""
+        best = self._run.folder / "best"
         is_best = best.exists() and best.resolve() == folder.resolve()
-        whole = self._checkpoints == "all"
-        if whole or (self._checkpoints == "best" and is_best):
-            said = {"folder": str(folder.absolute()), "whole": whole, "is_best": is_best}
-            self._send({"kind": "saved", "step": step, **said})
+        full = self._checkpoints == "all"
+        if full or (self._checkpoints == "best" and is_best):
+            facts = {"folder": str(folder.absolute()), "full": full, "is_best": is_best}
+            self._send({"kind": "saved", "step": step, **facts})
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Pass on what somebody may want to be called for."""
+        """Send an alert for events that may need a user's attention."""
         if kind in ALERTS:
             text = ", ".join(f"{name} {value}" for name, value in facts.items())
             self._send({"kind": "event", "title": kind.replace("_", " "), "text": text})
 
     def end(self, outcome: Outcome) -> None:
-        """Have the rest sent, and wait for that as long as the settings allow."""
+        """Send the rest, and wait for it as long as the settings allow."""
         self._is_over = True
-        if self._companion is None:
+        if self._process is None:
             return
         message = end_message(vars(outcome), outcome.exit_code)
-        wait_s = self._wait_s if outcome.status == "completed" else min(self._wait_s, _STOPPED_S)
-        if not self._finish(message, wait_s) and not self._is_second and self._place is None:
-            self._begin(completes=True)  # its server never answered: there are no files yet
-            if self._companion is not None:
-                self._finish(message, _COMPLETING_S)
-        self._tell_place()
+        completed = outcome.status == "completed"
+        wait_s = self._wait_s if completed else min(self._wait_s, _STOPPED_WAIT_S)
+        if not self._finish(message, wait_s) and not self._is_second and self._opened is None:
+            self._start_process(completes=True)  # the server never answered: there are no files yet
+            if self._process is not None:
+                self._finish(message, _COMPLETE_WAIT_S)
+        self._report_address()
 
-    def _begin(self, completes: bool = False) -> None:
-        """Start the process: after a fault with files alone; `completes`: with what they lack."""
-        self._is_second, self._is_done = self._fault is not None, False
+    def _start_process(self, completes: bool = False) -> None:
+        """Start the process: offline after a failure; `completes`: only add what files lack."""
+        self._is_second, self._is_done = self._error is not None, False
         try:
-            self._companion = TrackerProcess(WANDB_MODULE, ENVIRONMENT)
-        except OSError as fault:
-            self._fault = f"its process cannot be started: {fault}"
+            self._process = TrackerProcess(WANDB_MODULE)
+        except OSError as error:
+            self._error = f"its process cannot be started: {error}"
             self._give_up()
             return
         forced = {"mode": "offline"} if self._is_second else {}
-        self._companion.send({**self._plan, **forced, "completes": completes})
+        self._process.send({**self._start_message, **forced, "completes": completes})
         self._send_lines({})
 
     def _finish(self, end: Message, wait_s: float) -> bool:
-        """Have the process come to its end, for so long at most; whether all went well."""
-        assert self._companion is not None
+        """Let the process end within `wait_s`; whether it has sent everything."""
+        assert self._process is not None
         self._send_lines({})
         self._send(end)
-        in_time = self._companion.end(wait_s)
-        self._listen(self._companion)
+        in_time = self._process.end(wait_s)
+        self._receive(self._process)
         if not self._is_done:
-            late = f"not all was sent within {wait_s:g} s"
-            self._fault = self._fault or ("its process has ended" if in_time else late)
+            late = f"sending took longer than {wait_s:g} s"
+            self._error = self._error or ("its process has ended" if in_time else late)
         return self._is_done
 
-    def _hear(self) -> None:
-        """Take note of what the process says, and begin another where it came to grief."""
-        companion = self._companion
-        if companion is None:
+    def _check_process(self) -> None:
+        """Handle the messages of the process, and start another one if it has failed."""
+        process = self._process
+        if process is None:
             return
-        was_alive = companion.is_alive  # before its last words are listened to
-        self._listen(companion)
+        was_alive = process.is_alive  # asked before its last messages are read
+        self._receive(process)
         if was_alive:
-            if self._place is not None:
-                self._tell_place()
+            if self._opened is not None:
+                self._report_address()
             return
-        companion.end(0.0)
-        self._fault = self._fault or "its process has ended"
+        process.end(0.0)
+        self._error = self._error or "its process has ended"
         if self._is_second:
             self._give_up()
         else:
-            self._place = None
-            self._begin()
+            self._opened = None
+            self._start_process()
 
-    def _listen(self, companion: TrackerProcess) -> None:
-        for message in companion.heard():
+    def _receive(self, process: TrackerProcess) -> None:
+        for message in process.received():
             if message["kind"] == "failed":
-                self._fault = message["why"]
+                self._error = message["why"]
             elif message["kind"] == "done":
                 self._is_done = True
-            elif message["kind"] == "lacks":
+            elif message["kind"] == "incomplete":
                 if not self._has_warned:
-                    self._tell("warning", message["why"])
+                    self._report("warning", message["why"])
             else:
-                self._place = message
+                self._opened = message
 
     def _give_up(self) -> None:
-        self._companion = self._place = None
-        self._tell("warning", f"{self._fault}; the run goes on without it")
+        self._process = self._opened = None
+        self._report("warning", f"{self._error}; the run continues without it")
 
-    def _tell_place(self) -> None:
-        """Where the W&B run is; of one in files what sends them, once more when all is over."""
-        place = self._place
-        if place is None:
-            if self._fault:
-                self._tell("warning", f"{self._fault}; nothing is kept for it")
-        elif place["url"] and not self._fault:
-            self._tell("notice", place["url"])
+    def _report_address(self) -> None:
+        """The address of the W&B run, or the command that sends its files; again at the end."""
+        opened = self._opened
+        if opened is None:
+            if self._error:
+                self._report("warning", f"{self._error}; nothing was recorded for it")
+        elif opened["url"] and not self._error:
+            self._report("notice", opened["url"])
         else:
-            why = self._fault or place["why"]
-            text = f"kept in files ({why}); to send them:  {place['command']}"
-            first = self._fault and not self._has_warned
-            self._tell("warning" if first else "notice", text, again=self._is_over)
+            why = self._error or opened["why"]
+            text = f"recorded offline ({why}); to send it:  {opened['command']}"
+            first = self._error and not self._has_warned
+            self._report("warning" if first else "notice", text, repeat=self._is_over)
 
-    def _tell(self, kind: Literal["notice", "warning"], text: str, again: bool = False) -> None:
-        """Tell the person something of W&B, once; `again`: also where they know it."""
-        if text in self._told and not again:
+    def _report(self, kind: Literal["notice", "warning"], text: str, repeat: bool = False) -> None:
+        """Print a line about W&B once; `repeat`: also if it was printed before."""
+        if text in self._reported and not repeat:
             return
-        self._told.add(text)
+        self._reported.add(text)
         self._has_warned |= kind == "warning"
-        told = f"{_LABEL}: {text}" if kind == "warning" else render_row(_LABEL, text)
+        line = f"{_LABEL}: {text}" if kind == "warning" else render_row(_LABEL, text)
         if self._is_over:
-            self._tracked.say(kind, told)
+            self._run.report(kind, line)
         elif kind == "warning":
-            self._tracked.tell("warning", {"text": told})
+            self._run.emit("warning", {"text": line})
         else:
-            self._tracked.tell("tracked", {"by": _LABEL, "text": text})
+            self._run.emit("tracked", {"by": _LABEL, "text": text})
 
     def _send(self, message: Message) -> None:
-        if self._companion is not None:
-            self._companion.send(message)
+        if self._process is not None:
+            self._process.send(message)
 
-    def _send_lines(self, spent: Mapping[str, float]) -> None:
-        """Have the lines that metrics.jsonl has now sent; `spent` belongs to the newest."""
-        if message := lines_message(self._metrics, spent):
+    def _send_lines(self, times: Mapping[str, float]) -> None:
+        """Send the new lines of metrics.jsonl; `times` belong to the newest one."""
+        if message := lines_message(self._metrics, times):
             self._send(message)
-
-
-def _plan(tracked: TrackedRun, project: str | None, train_plan: TrainPlan) -> Message:
-    about = tracked.about
-    names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
-    run = {name: getattr(about, name) for name in names}
-    run |= {
-        name: getattr(train_plan, name) for name in ("world_size", "global_batch", "total_steps")
-    }
-    return start_message(
-        tracked.folder,
-        project,
-        tracked.settings,
-        tracked.origins,
-        run=run,
-        tags=[about.model, about.mode, about.engine],
-        first_step=train_plan.first_step,
-        went_back=tracked.went_back,
-        send=tracked.send,
-    )
-
-
-WANDB_MODULE = "training.trackers.wandb_process"
-_AGAIN = 75
-"""The exit code of a run that is to be run again."""
 
 
 def start_message(
@@ -244,13 +220,13 @@ def start_message(
     origins: Mapping[str, str],
     **more: Any,
 ) -> Message:
-    """The plan: which W&B run it is, and its config; settings and origins by dotted key.
+    """The first message: W&B run and config, from settings and origins by dotted key.
 
-    `more`: `run` (facts for the config), `tags`, `first_step`, `went_back`, `send`, `mode`.
+    `more`: `run` (facts for the config), `tags`, `first_step`, `went_back`, `sync_command`, `mode`.
     """
     config = {**nested(settings), "origins": nested(origins), "run": more.pop("run")}
     return {
-        "kind": "plan",
+        "kind": "start",
         "folder": str(folder.absolute()),
         "name": folder.absolute().name,
         "project": project,
@@ -262,19 +238,19 @@ def start_message(
     }
 
 
-def lines_message(metrics: Path, spent: Mapping[str, float]) -> Message | None:
-    """That `metrics` has grown to what it is now; `spent` belongs to its newest line. Reads disk.
+def lines_message(metrics: Path, times: Mapping[str, float]) -> Message | None:
+    """The size of `metrics` now; `times` belong to its newest line. Reads disk.
 
-    None: there is no such file.
+    None: the file does not exist.
     """
     try:
-        return {"kind": "lines", "upto": metrics.stat().st_size, "spent": spent}
-    except OSError:  # the run will say so itself
+        return {"kind": "lines", "end": metrics.stat().st_size, "times": times}
+    except OSError:  # the metrics writer reports it
         return None
 
 
 def end_message(result: Mapping[str, Any], exit_code: int) -> Message:
-    """The end, with what result.json tells of it."""
+    """The last message, with the summary of result.json."""
     names = ("status", "reason", "steps", "epochs", "wall_s", "samples_per_s")
     summary = {f"result/{name}": result.get(name) for name in names}
     peaks = (result.get("peak_memory_bytes") or {}).items()
@@ -283,12 +259,31 @@ def end_message(result: Mapping[str, Any], exit_code: int) -> Message:
     return {
         "kind": "end",
         "exit_code": exit_code,
-        "goes_on": exit_code == _AGAIN,
+        "will_resume": exit_code == _REQUEUE_EXIT_CODE,
         "summary": {name: value for name, value in summary.items() if value is not None},
     }
 
 
-def project_of(typed: Sequence[str]) -> str | None:
-    """The project that a setting `track` names for W&B; None: none, or no W&B."""
-    found = (text.partition(":") for text in typed)
+def project_of(track: Sequence[str]) -> str | None:
+    """The W&B project in the setting `track`; None: no project, or no W&B."""
+    found = (text.partition(":") for text in track)
     return next((detail for name, _, detail in found if name == "wandb" and detail), None)
+
+
+def _start_message(run: TrackedRun, project: str | None, train_plan: TrainPlan) -> Message:
+    about = run.about
+    names = ("model", "mode", "engine", "device", "precision", "parameters", "samples", "stage")
+    facts = {name: getattr(about, name) for name in names}
+    planned = ("world_size", "global_batch", "total_steps")
+    facts |= {name: getattr(train_plan, name) for name in planned}
+    return start_message(
+        run.folder,
+        project,
+        run.settings,
+        run.origins,
+        run=facts,
+        tags=[about.model, about.mode, about.engine],
+        first_step=train_plan.first_step,
+        went_back=run.went_back,
+        sync_command=run.sync_command,
+    )

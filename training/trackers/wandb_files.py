@@ -1,4 +1,4 @@
-"""What W&B left in a run folder: its files of one run, and the last step in them."""
+"""W&B's offline files in a run folder: which there are, their last step, and how they are sent."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# A .wandb file: blocks of 32 KiB, the first behind a head of 7 bytes; in each block records with a
-# checksum, a length and a type. Source: LevelDB, doc/log_format.md, and W&B's transaction log.
+# A .wandb file: blocks of 32 KiB, the first one after a header of 7 bytes; each block has records
+# with a checksum, a length and a type. Source: LevelDB, doc/log_format.md, and W&B's transaction
+# log.
 _BLOCK, _RECORD_HEAD = 32768, struct.Struct("<IHB")
 _FILE_HEAD = 7
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_SYNC_S = 120.0
 
 
 def files(folder: Path, run_id: str) -> list[Path]:
@@ -31,23 +33,23 @@ def is_offline(path: Path) -> bool:
 
 
 def unsent(paths: Sequence[Path]) -> list[Path]:
-    """Those that are not known to be on the server. Touches disk."""
+    """The files that are not known to be on the server. Touches disk."""
     return [path for path in paths if not _marker(path).exists()]
 
 
 def mark_sent(paths: Sequence[Path]) -> None:
-    """Have `wandb sync` leave these out. Touches disk; raises OSError."""
+    """Let `wandb sync` skip these files. Touches disk; raises OSError."""
     for path in paths:
         _marker(path).touch()
 
 
 def last_step(paths: Sequence[Path]) -> int:
-    """The last step of the rows in these files; 0: there are none. Touches disk."""
+    """The last step in these files; 0: they have no rows. Touches disk."""
     return max((row["_step"] for path in paths for row in rows(path)), default=0)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of the history in a .wandb file, as far as it is whole. Imports W&B's protocol."""
+    """The complete rows of the history in a .wandb file. Imports W&B's protocol."""
     import wandb.proto.wandb_internal_pb2 as generated
 
     protocol: Any = generated  # its classes are made when it is imported
@@ -62,8 +64,43 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
             }
 
 
+def sync_command(paths: Sequence[Path], own_command: str) -> str:
+    """The command that sends these files. Imports W&B.
+
+    It is `own_command` unless all are offline: `wandb sync` would send once more what the server
+    has of a file that was written online.
+    """
+    if not all(map(is_offline, paths)):
+        return own_command
+    return shlex.join(["wandb", *_sync_arguments(paths)])
+
+
+def sync(paths: Sequence[Path]) -> None:
+    """Send offline files, with tables and pictures, for at most two minutes. Uses the network.
+
+    Sends nothing unless all files are offline: the order of rows could break.
+    """
+    if paths and all(map(is_offline, paths)):
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [sys.executable, "-m", "wandb", *_sync_arguments(paths)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_SYNC_S,
+            )
+
+
+def _sync_arguments(paths: Sequence[Path]) -> list[str]:
+    from wandb.cli.cli import cli
+
+    # Older versions need --append for several files of one run; newer ones detect it.
+    has_append = any(option.name == "append" for option in cli.commands["sync"].params)
+    more = ["--append"] if has_append and len(paths) > 1 else []
+    return ["sync", *more, *(str(path.parent) for path in paths)]
+
+
 def _records(data: bytes) -> Iterator[bytes]:
-    """Each record of a file; a last one that is cut off is left out."""
+    """Each record of a file, without a last one that is cut off."""
     at, parts = _FILE_HEAD, b""
     while at + _RECORD_HEAD.size <= len(data):
         left = _BLOCK - at % _BLOCK
@@ -83,40 +120,3 @@ def _records(data: bytes) -> Iterator[bytes]:
 
 def _marker(path: Path) -> Path:
     return path.with_name(f"{path.name}.synced")
-
-
-_SYNC_S = 120.0
-
-
-def sync_command(paths: Sequence[Path], send: str) -> str:
-    """What a person types to send these files; `send` is our own way. Imports W&B.
-
-    `wandb sync` would send once more what the server has of a file that was written online.
-    """
-    if not all(map(is_offline, paths)):
-        return send
-    return shlex.join(["wandb", *_words(paths)])
-
-
-def sync(paths: Sequence[Path]) -> None:
-    """Send offline files, tables and pictures too, as far as that can be done in two minutes.
-
-    Only where all are offline; else the order of rows could be broken. Talks to the network.
-    """
-    if paths and all(map(is_offline, paths)):
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                [sys.executable, "-m", "wandb", *_words(paths)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_SYNC_S,
-            )
-
-
-def _words(paths: Sequence[Path]) -> list[str]:
-    from wandb.cli.cli import cli
-
-    # Older versions must be told that files are parts of one run; newer ones see it.
-    knows = any(option.name == "append" for option in cli.commands["sync"].params)
-    more = ["--append"] if knows and len(paths) > 1 else []
-    return ["sync", *more, *(str(path.parent) for path in paths)]

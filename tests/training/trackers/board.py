@@ -1,4 +1,4 @@
-"""A real TensorBoard over a folder, asked through its web interface."""
+"""A real TensorBoard on a folder, queried through its HTTP interface."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ PLUGIN = "/data/plugin/"
 
 
 class Board:
-    """What TensorBoard gives of the runs it has read."""
+    """The data of a running TensorBoard."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def ask(self, path: str, body: Any = None, **query: Any) -> bytes:
-        """The answer to a request; with a `body` it is sent as JSON."""
+    def get(self, path: str, body: Any = None, **query: Any) -> bytes:
+        """The response to a request; a `body` is sent as JSON."""
         url = f"{self._address}{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=WITHIN_S) as answer:
-            return answer.read()
+        with urllib.request.urlopen(request, timeout=WITHIN_S) as response:
+            return response.read()
 
-    def told(self, path: str, body: Any = None, **query: Any) -> Any:
-        """The same, read as JSON."""
-        return json.loads(self.ask(path, body, **query))
+    def json(self, path: str, body: Any = None, **query: Any) -> Any:
+        """The response, parsed as JSON."""
+        return json.loads(self.get(path, body, **query))
 
     def tags(self, plugin: str, run: str) -> set[str]:
-        """What a run has of a kind."""
-        return set(self.told(f"{PLUGIN}{plugin}/tags").get(run, ()))
+        """The tags of a run in a plugin."""
+        return set(self.json(f"{PLUGIN}{plugin}/tags").get(run, ()))
 
     def points(self, run: str, tag: str) -> list[tuple[int, float]]:
         """A curve: step and value."""
-        found = self.told(f"{PLUGIN}scalars/scalars", run=run, tag=tag)
+        found = self.json(f"{PLUGIN}scalars/scalars", run=run, tag=tag)
         return [(step, value) for _, step, value in found]
 
     def pictures(self, run: str, tag: str) -> dict[int, bytes]:
         """The PNG of each step."""
-        found = self.told(f"{PLUGIN}images/images", run=run, tag=tag, sample=0)
+        found = self.json(f"{PLUGIN}images/images", run=run, tag=tag, sample=0)
         get = f"{PLUGIN}images/individualImage"
         queries = {one["step"]: dict(urllib.parse.parse_qsl(one["query"])) for one in found}
-        return {step: self.ask(get, **query) for step, query in queries.items()}
+        return {step: self.get(get, **query) for step, query in queries.items()}
 
 
 @contextmanager
-def opened(folder: Path, *words: str) -> Iterator[Board]:
+def opened(folder: Path, *options: str) -> Iterator[Board]:
     """TensorBoard on a free port, once it has read all runs of `folder`."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", "0", *words]
+    command += ["--host", "127.0.0.1", "--port", "0", *options]
     errors = folder / "stderr.txt"
     with errors.open("w") as file, subprocess.Popen(command, stderr=file) as process:
         try:
@@ -65,7 +65,7 @@ def opened(folder: Path, *words: str) -> Iterator[Board]:
             while not (found := re.search(r"http://[\d.]+:\d+", errors.read_text())):
                 assert process.poll() is None and time.monotonic() < until, errors.read_text()
             board, runs = Board(found[0]), len(list(folder.rglob("tensorboard")))
-            while len(board.told("/data/runs")) < runs:
+            while len(board.json("/data/runs")) < runs:
                 assert time.monotonic() < until
             yield board
         finally:

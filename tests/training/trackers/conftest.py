@@ -1,4 +1,4 @@
-"""A W&B server of our own, and a home in which nobody is logged in."""
+"""A local W&B server, and a home directory without a login."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ KEY = "secret0123456789" + "a" * 24
 
 
 @pytest.fixture(autouse=True)
-def nobody(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, no settings, and no server but our own."""
+def no_login(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no settings, and no server except the local one."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_NAME", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path_factory.mktemp("home")
@@ -25,7 +25,7 @@ def nobody(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server that we are logged in to."""
+    """A local server with a login."""
     with serving() as running:
         monkeypatch.setenv("WANDB_BASE_URL", running.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)

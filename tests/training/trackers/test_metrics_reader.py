@@ -1,16 +1,16 @@
-"""The names on a dashboard, and the layouts that speak of them."""
+"""The chart names of a tracker, and the layouts that use them."""
 
 import ast
 from pathlib import Path
 
 from models.catalog import FAMILIES
-from training.trackers.metrics_reader import NAMES, STEP, row
+from training.trackers.metrics_reader import NAMES, STEP, chart_values
 
 LAYOUT = Path(__file__).parents[3] / "docs" / "examples" / "wandb_layout.py"
 
 
-def told():
-    """What the layout assigns at its top."""
+def layout_names():
+    """The assignments of the layout example."""
     tree = ast.parse(LAYOUT.read_text(encoding="utf-8"))
     found = [node for node in tree.body if isinstance(node, ast.Assign)]
     return {node.targets[0].id: ast.literal_eval(node.value) for node in found}
@@ -18,19 +18,19 @@ def told():
 
 def test_an_evaluation_of_another_split_than_validation_stands_apart():
     line = {"kind": "eval", "step": 7, "split": "val", "metrics": {"val_loss": 2}}
-    assert row(line) == {STEP: 7, "eval/val_loss": 2.0}
-    assert row(line | {"split": "earlier"}) == {STEP: 7, "eval_earlier/val_loss": 2.0}
+    assert chart_values(line) == {STEP: 7, "eval/val_loss": 2.0}
+    assert chart_values(line | {"split": "earlier"}) == {STEP: 7, "eval_earlier/val_loss": 2.0}
 
 
 def test_what_is_not_known_is_left_out_and_what_is_no_number_stays_one():
     line = {"kind": "train", "step": 3, "loss": "NaN", "mfu": None, "ram_percent": 41.5}
-    found = row(line)
+    found = chart_values(line)
     assert set(found) == {STEP, "train/loss", "machine/ram_percent"}
     assert found["train/loss"] != found["train/loss"]
 
 
 def test_the_layout_speaks_of_names_and_families_that_there_are():
-    layout = told()
+    layout = layout_names()
     assert layout["STEP"] == STEP and set(layout["GOALS"]) == set(FAMILIES)
     plotted = {y for panels in layout["SECTIONS"].values() for ys in panels.values() for y in ys}
     groups = ("eval/", "machine/")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import json
-import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,26 @@ from training.callbacks.callback_list import CallbackList
 from training.logging.metrics import NAME, MetricsWriter, cut
 from training.trackers.base import TrackedRun
 from training.trackers.settings import Tracking
-from training.trackers.tensorboard import FOLDER, tracker
+from training.trackers.tensorboard import FOLDER, QUEUE_SIZE, WriteQueue, tracker
 
 
-class Person:
-    """What a person is told, during the run and after it."""
+class Console:
+    """The lines for the user, during the run and after it."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, Any]] = []
-        self.said: list[tuple[str, str]] = []
+        self.events: list[tuple[str, Any]] = []
+        self.printed: list[tuple[str, str]] = []
 
-    def tracked(self, folder: Path, **settings: Any) -> TrackedRun:
+    def tracked_run(self, folder: Path, **settings: Any) -> TrackedRun:
         return TrackedRun(
             folder=folder,
             settings={"optim.lr": 1e-3, "train.debug": False, "model.size": "tiny"} | settings,
             origins={"optim.lr": "config: mine.yaml"},
             about=facts.about(folder),
             tracking=Tracking(),
-            tell=lambda kind, told: self.told.append((kind, told)),
-            say=lambda kind, text: self.said.append((kind, text)),
-            send="send it",
+            emit=lambda kind, facts: self.events.append((kind, facts)),
+            report=lambda kind, text: self.printed.append((kind, text)),
+            sync_command="send it",
         )
 
 
@@ -48,10 +48,15 @@ def png(shade: int) -> bytes:
     return file.getvalue()
 
 
-def live(folder: Path, first: int, last: int, person: Person | None = None, **ended: Any) -> None:
-    """A life of a run: a line a step, an evaluation and predictions every second step."""
+def train_generation(
+    folder: Path, first: int, last: int, console: Console | None = None, **ended: Any
+) -> None:
+    """A generation of a run: a line per step; evaluation and predictions every second step."""
     cut(folder, first, first)
-    metrics, shown = MetricsWriter(folder), tracker((person or Person()).tracked(folder), None)
+    metrics, shown = (
+        MetricsWriter(folder),
+        tracker((console or Console()).tracked_run(folder), None),
+    )
     callback = CallbackList([metrics, shown])
     callback.start(facts.train_plan(first_step=first))
     for step in range(first + 1, last + 1):
@@ -66,8 +71,7 @@ def live(folder: Path, first: int, last: int, person: Person | None = None, **en
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """A real run; one that was killed after step 9 and goes on from step 6; and one that was
-    killed before it had saved."""
+    """A real run; one killed after step 9 and resumed from step 6; one killed before a save."""
     root = tmp_path_factory.mktemp("runs")
     data = tmp_path_factory.mktemp("data") / "mine.jsonl"
     data.write_text("".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80)))
@@ -79,14 +83,14 @@ def runs(tmp_path_factory) -> Path:
     )
     for name, kept in (("killed", 6), ("early", 0)):
         (root / name).mkdir()
-        live(root / name, 0, 9, status="stopped", exit_code=75)
-        live(root / name, kept, 12)
+        train_generation(root / name, 0, 9, status="stopped", exit_code=75)
+        train_generation(root / name, kept, 12)
     return root
 
 
 @pytest.fixture(scope="module", params=["--load_fast=false", "--load_fast=true"])
 def board(runs, request):
-    """Both readers that TensorBoard has."""
+    """Both readers of TensorBoard."""
     if request.param.endswith("true"):
         pytest.importorskip("tensorboard_data_server")
     with opened(runs, request.param) as found:
@@ -99,7 +103,7 @@ def lines(runs) -> list[dict[str, Any]]:
 
 
 def curve(lines, kind, name):
-    """The points of metrics.jsonl, with as many digits as TensorBoard keeps."""
+    """The points of metrics.jsonl, in the precision of TensorBoard."""
     lines = [line for line in lines if line["kind"] == kind]
     values = (line["metrics"][name] if kind == "eval" else line[name] for line in lines)
     return [(line["step"], float(np.float32(v))) for line, v in zip(lines, values, strict=True)]
@@ -119,11 +123,11 @@ def test_curves_are_those_of_the_metrics_file(board, lines):
     assert groups - {"machine"} == {"train", "eval", "optim", "perf", "memory", "time"}
 
 
-def test_settings_stand_in_the_table_of_runs_beside_the_last_metrics(board, runs, lines):
+def test_settings_are_in_the_table_of_runs_beside_the_last_metrics(board, runs, lines):
     asked = {"colParams": [], "startIndex": 0, "sliceSize": 10, "allowedStatuses": ALL}
     metric = {"metric": {"group": "", "tag": "eval/val_loss"}}
     asked["colParams"] = [metric, {"hparam": "optim.lr"}]
-    groups = board.told(f"{PLUGIN}hparams/session_groups", {"experimentName": "", **asked})
+    groups = board.json(f"{PLUGIN}hparams/session_groups", {"experimentName": "", **asked})
     of = {group["sessions"][0]["name"]: group for group in groups["sessionGroups"]}
     real = of[f"real/{FOLDER}"]
     resolved = json.loads((runs / "real" / "origins.json").read_text())
@@ -131,15 +135,15 @@ def test_settings_stand_in_the_table_of_runs_beside_the_last_metrics(board, runs
     assert real["hparams"]["train.max_steps"] == 6
     assert real["hparams"]["train.preview"] is False
     assert real["hparams"]["engine.name"] == "local"
-    told = {one["name"]["tag"]: one["value"] for one in real["metricValues"]}
-    assert told["eval/val_loss"] == curve(lines, "eval", "val_loss")[-1][1]
+    values = {one["name"]["tag"]: one["value"] for one in real["metricValues"]}
+    assert values["eval/val_loss"] == curve(lines, "eval", "val_loss")[-1][1]
     assert real["sessions"][0]["status"] == "STATUS_SUCCESS"
 
 
 ALL = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
 
 
-def test_a_run_that_goes_on_leaves_no_gap_and_repeats_no_step(board):
+def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(board):
     for name in ("killed", "early"):
         run = f"{name}/{FOLDER}"
         assert [step for step, _ in board.points(run, "train/loss")] == list(range(1, 13))
@@ -149,39 +153,93 @@ def test_a_run_that_goes_on_leaves_no_gap_and_repeats_no_step(board):
         assert all(found[step] == png(step) for step in found)
 
 
-def test_tables_of_predictions_are_shown_as_they_were_written(board):
+def test_tables_of_predictions_are_shown_literally(board):
     run = f"killed/{FOLDER}"
     assert board.tags("text", run) == {"samples/table", "run/settings"}
-    found = board.told(f"{PLUGIN}text/text", run=run, tag="samples/table")
+    found = board.json(f"{PLUGIN}text/text", run=run, tag="samples/table")
     assert [one["step"] for one in found] == [2, 4, 6, 8, 10, 12]
     for cell in ("<td>&#60;b&#62;&#124;x&#124;&#60;", "<td>0.1235</td>", "a &#42;page&#42;"):
         assert cell in found[0]["text"]
     asked = {"run": f"real/{FOLDER}", "tag": "samples/table"}
-    (last,) = [one["text"] for one in board.told(f"{PLUGIN}text/text", **asked)][-1:]
+    (last,) = [one["text"] for one in board.json(f"{PLUGIN}text/text", **asked)][-1:]
     assert "<th>wanted</th>" in last and "what is" in last
 
 
 def test_nothing_is_written_before_the_run_starts(tmp_path):
     (tmp_path / "run").mkdir()
-    tracker(Person().tracked(tmp_path / "run"), None).end(facts.outcome())
+    tracker(Console().tracked_run(tmp_path / "run"), None).end(facts.outcome())
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path):
+def test_a_folder_that_cannot_be_created_is_one_warning(tmp_path):
     (tmp_path / FOLDER).write_text("in the way")
-    person = Person()
-    live(tmp_path, 0, 50, person)
-    told = [found["text"] for kind, found in person.told if kind == "warning"]
-    told += [text for kind, text in person.said if kind == "warning"]
-    assert len(told) == 1
+    console = Console()
+    train_generation(tmp_path, 0, 50, console)
+    warnings = [found["text"] for kind, found in console.events if kind == "warning"]
+    warnings += [text for kind, text in console.printed if kind == "warning"]
+    assert len(warnings) == 1
     assert told[0].startswith("TensorBoard does not show all of this run: FileExistsError: ")
 
 
-def test_files_of_a_folder_are_in_the_order_of_their_lives_whatever_the_clock_says(tmp_path):
-    live(tmp_path, 0, 2)
+def test_files_are_in_the_order_of_generations_even_if_a_clock_was_ahead(tmp_path):
+    train_generation(tmp_path, 0, 2)
     (first,) = (tmp_path / FOLDER).iterdir()
-    ahead = first.with_name(first.name.replace(first.name.split(".")[3], "4000000000"))
-    first.rename(ahead)
-    live(tmp_path, 2, 4)
-    assert sorted((tmp_path / FOLDER).iterdir())[0] == ahead
-    assert struct.unpack("<Q", ahead.read_bytes()[:8])[0] < 100  # a record, and no text
+    content = first.read_bytes()
+    first.rename(first.with_name(first.name.replace(first.name.split(".")[3], "4000000000")))
+    train_generation(tmp_path, 2, 4)
+    earlier, later = sorted((tmp_path / FOLDER).iterdir())
+    assert earlier.read_bytes() == content != later.read_bytes()
+
+
+def nothing() -> None:
+    """A write without effect."""
+
+
+def test_writes_run_in_order_and_the_last_one_last():
+    done: list[int] = []
+    queue = WriteQueue("test", nothing)
+    for number in range(100):
+        queue.add(lambda number=number: done.append(number))
+    assert queue.finish(lambda: done.append(-1), wait_s=60)
+    assert done == [*range(100), -1]
+
+
+def test_after_an_error_nothing_more_runs_and_nothing_is_raised():
+    done: list[int] = []
+    queue = WriteQueue("test", nothing)
+
+    def fail():
+        raise OSError("no space left")
+
+    queue.add(fail)
+    queue.add(lambda: done.append(1))
+    assert queue.finish(lambda: done.append(2), wait_s=60)
+    queue.add(lambda: done.append(3))
+    assert queue.error == "OSError: no space left"
+    assert not done
+
+
+def test_a_hanging_disk_blocks_no_caller_and_the_queue_is_bounded():
+    hangs = threading.Event()
+    begun = threading.Event()
+    queue = WriteQueue("test", nothing)
+
+    def hang():
+        begun.set()
+        hangs.wait()
+
+    queue.add(hang)
+    begun.wait()
+    for _ in range(QUEUE_SIZE + 7):
+        queue.add(nothing)
+    assert queue.dropped == 7
+    assert not queue.finish(nothing, wait_s=0)
+    hangs.set()
+
+
+def test_an_idle_queue_is_flushed():
+    flushed = threading.Event()
+    queue = WriteQueue("test", flushed.set)
+    queue.add(nothing)
+    assert flushed.wait(60)
+    queue.finish(nothing, 60)

@@ -1,4 +1,4 @@
-"""A server, a service or an account that fails in some way is one warning, and no more."""
+"""Every failure of a server, service or account is one warning."""
 
 import os
 import time
@@ -7,17 +7,17 @@ import psutil
 import pytest
 
 from tests.training.trackers.test_wandb_offline import rows
-from tests.training.trackers.tracked_run import Course
+from tests.training.trackers.tracked_run import Generation
 from training.trackers.metrics_reader import STEP
 
 DEADLINE_S = 60
-"""Far above what an end may take; a server that hangs does so for ten minutes."""
+"""Far above the duration of any end; a server that hangs does so for ten minutes."""
 
 
-def wholly_kept(course, folder):
-    (warning,) = course.warnings
+def recorded_completely(generation, folder):
+    (warning,) = generation.warnings
     assert [row[STEP] for row in rows(folder)] == [1, 2, 3]
-    assert "to send them:  " in warning
+    assert "to send it:  " in warning
     assert len((folder / "metrics.jsonl").read_bytes().splitlines()) == 3
     return warning
 
@@ -35,50 +35,50 @@ def wholly_kept(course, folder):
 def test_a_server_that_fails_from_the_start(server, tmp_path, how):
     server.fails = how
     began = time.monotonic()
-    course = Course(tmp_path, tracking={"wait_s": 2}).begin().log(1, 2, 3).end()
+    generation = Generation(tmp_path, tracking={"wait_s": 2}).begin().log(1, 2, 3).end()
     assert time.monotonic() - began < DEADLINE_S
-    assert "wandb sync" in wholly_kept(course, tmp_path)
+    assert "wandb sync" in recorded_completely(generation, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_server_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)  # the port of nobody
-    course = Course(tmp_path, tracking={"wait_s": 2}).begin().log(1, 2, 3).end()
-    wholly_kept(course, tmp_path)
+def test_an_unreachable_server(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)  # no server listens at the port
+    generation = Generation(tmp_path, tracking={"wait_s": 2}).begin().log(1, 2, 3).end()
+    recorded_completely(generation, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [403, 500, "hang", "drop", "gone"])
 def test_a_server_that_fails_in_mid_run(server, tmp_path, how):
-    course = Course(tmp_path, tracking={"wait_s": 2}).begin().log(1).until_open()
+    generation = Generation(tmp_path, tracking={"wait_s": 2}).begin().log(1).until_open()
     if how == "gone":
         server.close()
     else:
         server.fails, server.fails_streams_only = how, True
     began = time.monotonic()
-    course.log(2, 3).end()
+    generation.log(2, 3).end()
     assert time.monotonic() - began < DEADLINE_S
-    assert f"send {tmp_path}" in wholly_kept(course, tmp_path)
+    assert f"send {tmp_path}" in recorded_completely(generation, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_service_that_is_killed(server, tmp_path):
-    course = Course(tmp_path).begin().log(1).until_open()
-    (process,) = [callback._companion._process.pid for callback in course.callbacks]
+def test_a_killed_service(server, tmp_path):
+    generation = Generation(tmp_path).begin().log(1).until_open()
+    (process,) = [callback._process._process.pid for callback in generation.callbacks]
     for child in psutil.Process(process).children(recursive=True):
         child.kill()
-    course.log(2).log(3).end()
-    (warning,) = course.warnings
+    generation.log(2).log(3).end()
+    (warning,) = generation.warnings
     assert f"send {tmp_path}" in warning  # W&B's files may lack what it had not written yet
 
 
-def test_a_process_that_is_killed_leaves_the_run_as_it_is(server, tmp_path):
-    course = Course(tmp_path).begin().log(1)
-    for callback in course.callbacks:
-        callback._companion._process.kill()
-        callback._companion._process.wait()
-    course.log(2).log(3).end()
-    wholly_kept(course, tmp_path)
+def test_a_killed_process_does_not_affect_the_run(server, tmp_path):
+    generation = Generation(tmp_path).begin().log(1)
+    for callback in generation.callbacks:
+        callback._process._process.kill()
+        callback._process._process.wait()
+    generation.log(2).log(3).end()
+    recorded_completely(generation, tmp_path)
 
 
 def test_without_wandb_there_is_one_warning(tmp_path, monkeypatch):
@@ -88,16 +88,16 @@ def test_without_wandb_there_is_one_warning(tmp_path, monkeypatch):
     monkeypatch.setenv(
         "PYTHONPATH", f"{broken.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     )
-    course = Course(tmp_path).begin().log(1).end()
-    assert [("no W&B here" in text) for text in course.warnings] == [True]
+    generation = Generation(tmp_path).begin().log(1).end()
+    assert [("no W&B here" in text) for text in generation.warnings] == [True]
 
 
-def test_nothing_waits_for_a_process_that_is_stopped(server, tmp_path):
-    course = Course(tmp_path, tracking={"wait_s": 1}).begin()
-    (process,) = [callback._companion._process for callback in course.callbacks]
+def test_the_run_never_waits_for_a_suspended_process(server, tmp_path):
+    generation = Generation(tmp_path, tracking={"wait_s": 1}).begin()
+    (process,) = [callback._process._process for callback in generation.callbacks]
     psutil.Process(process.pid).suspend()
     began = time.monotonic()
-    course.log(*range(1, 3000))  # more than a pipe holds
+    generation.log(*range(1, 3000))  # more than a pipe holds
     assert time.monotonic() - began < DEADLINE_S
-    course.end()
+    generation.end()
     assert len(rows(tmp_path)) == 2999

@@ -1,4 +1,4 @@
-"""Runs that are kept in W&B's own files, which are read back."""
+"""Offline runs: W&B's own files are read back."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 
 from models.base import Picture, Predictions
-from tests.training.trackers.tracked_run import Course
+from tests.training.trackers.tracked_run import Generation
 from training.trackers import wandb_files
 from training.trackers.metrics_reader import STEP
 
@@ -26,13 +26,13 @@ def rows(folder):
     return [row for path in files(folder) for row in wandb_files.rows(path)]
 
 
-def test_nobody_logged_in_is_told_how_to_send_what_is_kept(tmp_path):
-    course = Course(tmp_path).begin().log(1, loss=0.1 + 0.2).log(2, loss=math.nan).end()
+def test_without_a_login_the_run_prints_the_command_that_sends_its_files(tmp_path):
+    generation = Generation(tmp_path).begin().log(1, loss=0.1 + 0.2).log(2, loss=math.nan).end()
     (file,) = files(tmp_path)
-    assert course.said == [
+    assert generation.printed == [
         (
             "notice",
-            f"W&B        kept in files (not logged in); to send them:  wandb sync {file.parent}",
+            f"W&B        recorded offline (not logged in); to send it:  wandb sync {file.parent}",
         )
     ]
     first, second = rows(tmp_path)
@@ -40,37 +40,37 @@ def test_nobody_logged_in_is_told_how_to_send_what_is_kept(tmp_path):
     assert [row[STEP] for row in (first, second)] == [1, 2]
 
 
-def test_lives_of_a_training_leave_each_step_once_and_one_command(tmp_path):
-    Course(tmp_path).begin().log(1, 2, 3).die()
-    course = Course(tmp_path).begin(first_step=1).log(2, 3, 4).end()
+def test_generations_leave_each_step_once_and_one_command(tmp_path):
+    Generation(tmp_path).begin().log(1, 2, 3).die()
+    generation = Generation(tmp_path).begin(first_step=1).log(2, 3, 4).end()
     assert [row[STEP] for row in rows(tmp_path)] == [1, 2, 3, 4]
-    assert all(str(path.parent) in course.said[-1][1] for path in files(tmp_path))
+    assert all(str(path.parent) in generation.printed[-1][1] for path in files(tmp_path))
 
 
 @pytest.mark.slow
-def test_rows_that_a_kill_took_are_made_up_for(tmp_path):
-    Course(tmp_path).begin().log(1, 2, 3).stop()
+def test_rows_that_a_kill_lost_are_written_again(tmp_path):
+    Generation(tmp_path).begin().log(1, 2, 3).stop()
     (file,) = files(tmp_path)
     file.write_bytes(file.read_bytes()[:-1500])
     lost = 3 - len(rows(tmp_path))
     assert lost > 0
-    Course(tmp_path).begin(first_step=3).log(4).end()
+    Generation(tmp_path).begin(first_step=3).log(4).end()
     assert [row[STEP] for row in rows(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_predictions_and_checkpoints_go_with_the_row_of_their_evaluation(tmp_path):
-    course = Course(tmp_path, tracking={"checkpoints": "best"}).begin().log(2).evaluate(2)
+def test_predictions_and_checkpoints_belong_to_the_row_of_their_evaluation(tmp_path):
+    generation = Generation(tmp_path, tracking={"checkpoints": "best"}).begin().log(2).evaluate(2)
     shown = Predictions(("given", "gives"), [["a", 1.0]], [Picture("page", "one page", PNG)])
     folder = tmp_path / "checkpoints" / "step-00000002"
     folder.mkdir(parents=True)
     for name in ("model.safetensors", "manifest.json", "rank-00000.safetensors"):
         (folder / name).write_text(name)
     (tmp_path / "best").symlink_to(folder)
-    for callback in course.callbacks:
+    for callback in generation.callbacks:
         callback.predicted(shown, 2)
         callback.saved(folder, 2)
-    course.log(4).end()
-    assert course.warnings == []
+    generation.log(4).end()
+    assert generation.warnings == []
     first, second = rows(tmp_path)
     assert (first[STEP], second[STEP]) == (2, 4) and "samples/page" not in json.dumps(second)
     assert (

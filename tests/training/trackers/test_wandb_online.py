@@ -1,4 +1,4 @@
-"""Runs on a W&B server: one run for all lives of a training, each step once."""
+"""Runs on a W&B server: one W&B run for all generations, each step once."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 
 from launcher.base.diagnostics import PROGRAM
 from tests.training.trackers.conftest import KEY
-from tests.training.trackers.tracked_run import Course
+from tests.training.trackers.tracked_run import Generation
 from training.trackers.metrics_reader import STEP
 
 
@@ -23,9 +23,9 @@ def steps(server):
     return [row[STEP] for row in only(server).rows]
 
 
-def test_a_run_has_its_settings_its_rows_and_its_end(server, tmp_path):
-    course = Course(tmp_path / "mine").begin().until_open()
-    course.log(1, parts={"ce": 2.0}, loss=float("inf")).log(2).evaluate(2).end()
+def test_a_run_has_settings_rows_and_an_end(server, tmp_path):
+    generation = Generation(tmp_path / "mine").begin().until_open()
+    generation.log(1, parts={"ce": 2.0}, loss=float("inf")).log(2).evaluate(2).end()
     run = only(server)
     assert (run.project, run.title, run.exit_code) == ("try", "mine", 0)
     assert run.config["optim"]["value"] == {"lr": 1e-3}
@@ -36,81 +36,81 @@ def test_a_run_has_its_settings_its_rows_and_its_end(server, tmp_path):
     assert {"optim/grad_norm", "memory/host_bytes", "time/data_s", "time/step_s"} <= set(second)
     assert second["eval/loss"] == 2.25 and second[STEP] == second["_step"] == 2
     assert run.summary["best/value"] == 2.25 and run.summary["result/status"] == "completed"
-    assert course.said == [("tracked", f"{server.url}/someone/try/runs/{run.id}")]
+    assert generation.printed == [("tracked", f"{server.url}/someone/try/runs/{run.id}")]
 
 
-def test_lives_of_a_training_make_one_run_without_repeated_steps_or_gaps(server, tmp_path):
-    Course(tmp_path).begin().log(1, 2, 3).stop()
+def test_generations_make_one_run_without_repeated_steps_or_gaps(server, tmp_path):
+    Generation(tmp_path).begin().log(1, 2, 3).stop()
     assert only(server).exit_code == 75
-    Course(tmp_path).begin(first_step=2).log(3, 4).evaluate(4).die()  # by kill -9, after step 4
-    Course(tmp_path).begin(first_step=3).log(4, 5).evaluate(5).end()
+    Generation(tmp_path).begin(first_step=2).log(3, 4).evaluate(4).die()  # by kill -9, after step 4
+    Generation(tmp_path).begin(first_step=3).log(4, 5).evaluate(5).end()
     assert steps(server) == [1, 2, 3, 4, 5]
     assert only(server).exit_code == 0
 
 
 @pytest.mark.slow
-def test_what_a_server_lost_is_made_up_for_from_the_metrics(server, tmp_path):
-    Course(tmp_path).begin().log(1, 2, 3, 4).stop()
+def test_rows_that_a_server_lost_are_sent_again_from_the_metrics(server, tmp_path):
+    Generation(tmp_path).begin().log(1, 2, 3, 4).stop()
     only(server).lose(after=2)  # the process was lost with its node before it had sent these
-    Course(tmp_path).begin(first_step=4).log(5).end()
+    Generation(tmp_path).begin(first_step=4).log(5).end()
     assert steps(server) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.slow
-def test_what_a_preemption_kept_from_wandb_is_made_up_for_by_the_next_life(server, tmp_path):
-    course = Course(tmp_path).begin().log(1).until_open()
-    (process,) = [callback._companion._process.pid for callback in course.callbacks]
+def test_rows_that_a_preemption_lost_are_sent_by_the_next_generation(server, tmp_path):
+    generation = Generation(tmp_path).begin().log(1).until_open()
+    (process,) = [callback._process._process.pid for callback in generation.callbacks]
     for child in psutil.Process(process).children(recursive=True):
         child.terminate()  # as Slurm does to all processes of a step
-    course.log(2).log(3).stop()
-    Course(tmp_path).begin(first_step=3).log(4).end()
+    generation.log(2).log(3).stop()
+    Generation(tmp_path).begin(first_step=3).log(4).end()
     assert steps(server) == [1, 2, 3, 4]
     assert only(server).exit_code == 0
 
 
 @pytest.mark.slow
-def test_offline_lives_are_sent_by_the_next_one_that_is_online(server, tmp_path, monkeypatch):
+def test_offline_generations_are_sent_by_the_next_online_one(server, tmp_path, monkeypatch):
     run, here = tmp_path / "run", tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    Course(run).begin().log(1, 2).stop()
-    Course(run).begin(first_step=2).log(3).stop()
+    Generation(run).begin().log(1, 2).stop()
+    Generation(run).begin(first_step=2).log(3).stop()
     assert not server.runs
     monkeypatch.delenv("WANDB_MODE")
-    Course(run).begin(first_step=3).log(4).end()
+    Generation(run).begin(first_step=3).log(4).end()
     assert steps(server) == [1, 2, 3, 4]
     assert not list(here.iterdir()), "W&B's commands log in the run folder"
 
 
 @pytest.mark.slow
-def test_a_run_that_was_led_back_is_another_one_with_the_lines_before(server, tmp_path):
-    Course(tmp_path).begin().log(1, 2, 3).end()
+def test_going_back_in_a_run_starts_another_one_with_the_earlier_lines(server, tmp_path):
+    Generation(tmp_path).begin().log(1, 2, 3).end()
     first = only(server)
-    Course(tmp_path, went_back=True).begin(first_step=1).log(2, 3, loss=9.0).end()
+    Generation(tmp_path, went_back=True).begin(first_step=1).log(2, 3, loss=9.0).end()
     second = next(run for run in server.runs.values() if run is not first)
     assert [row["train/loss"] for row in second.rows] == [1.0, 9.0, 9.0]
     assert len(first.rows) == 3
 
 
 @pytest.mark.slow
-def test_events_that_somebody_should_know_of_are_alerts(server, tmp_path):
-    course = Course(tmp_path).begin()
+def test_events_that_need_attention_are_alerts(server, tmp_path):
+    generation = Generation(tmp_path).begin()
     for kind in ("throttled", "preview"):
-        for callback in course.callbacks:
+        for callback in generation.callbacks:
             callback.event(kind, {"text": "ram 97"})
-    course.log(1).end()
+    generation.log(1).end()
     assert server.alerts == ["throttled"]
 
 
 @pytest.mark.slow
-def test_the_command_track_sends_the_rest(server, tmp_path):
-    Course(tmp_path).begin().log(1, 2).end()
+def test_the_command_track_sends_missing_lines(server, tmp_path):
+    Generation(tmp_path).begin().log(1, 2).end()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "train", "step": 3, "loss": 0.5}) + "\n")
     (tmp_path / "settings.yaml").write_text("mode: lite\n")
-    words = [sys.executable, *PROGRAM.split()[1:], "track", str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, *PROGRAM.split()[1:], "track", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert steps(server) == [1, 2, 3]
 
@@ -118,7 +118,7 @@ def test_the_command_track_sends_the_rest(server, tmp_path):
 def test_no_secret_reaches_the_run_folder_or_the_server(server, tmp_path, monkeypatch):
     monkeypatch.setenv("OTHER_TOKEN", "hunter2hunter2")
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--password=opensesame"])
-    Course(tmp_path / "run").begin().log(1).evaluate(1).end()
+    Generation(tmp_path / "run").begin().log(1).evaluate(1).end()
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     for content in [bytes(server.bytes), *(path.read_bytes() for path in files)]:

@@ -1,4 +1,4 @@
-"""A run as trackers see it, without training: files that grow, and hooks that are told."""
+"""Generations of a run as trackers see them, without training: growing files and callbacks."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from training.trackers.settings import Tracking
 
 
 @dataclass
-class Course:
-    """One life of the run in `folder`; what the person is told stands in `said`."""
+class Generation:
+    """One generation of the run in `folder`; lines for the user are in `printed`."""
 
     folder: Path
-    typed: Sequence[str] = ("wandb:try",)
+    names: Sequence[str] = ("wandb:try",)
     tracking: Mapping[str, Any] = field(default_factory=dict)
     went_back: bool = False
-    said: list[tuple[str, str]] = field(default_factory=list)
+    printed: list[tuple[str, str]] = field(default_factory=list)
 
-    def begin(self, first_step: int = 0) -> Course:
-        """Start the hooks, after `first_step` updates; later lines are cut as a resume does."""
+    def begin(self, first_step: int = 0) -> Generation:
+        """Start the callbacks after `first_step` updates; a resume removes later lines."""
         self.folder.mkdir(exist_ok=True)
         metrics.cut(self.folder, first_step, first_step)
         self.metrics = MetricsWriter(self.folder)
-        self.callbacks = build_trackers(self.typed, self._tracked())
+        self.callbacks = build_trackers(self.names, self._tracked_run())
         for callback in (self.metrics, *self.callbacks):
             callback.start(facts.train_plan(first_step=first_step))
         return self
 
-    def log(self, *steps: int, **changes: Any) -> Course:
+    def log(self, *steps: int, **changes: Any) -> Generation:
         """Log each of `steps`, with the loss 1/step."""
         for step in steps:
             line = facts.logged(step, **{"loss": 1 / step, **changes})
@@ -44,47 +44,47 @@ class Course:
                 callback.logged(line)
         return self
 
-    def evaluate(self, step: int) -> Course:
+    def evaluate(self, step: int) -> Generation:
         """Evaluate after `step`."""
         for callback in (self.metrics, *self.callbacks):
             callback.evaluated(facts.evaluation(step))
         return self
 
-    def end(self, **changes: Any) -> Course:
+    def end(self, **changes: Any) -> Generation:
         """End, all steps taken."""
         for callback in (self.metrics, *self.callbacks):
             callback.end(facts.outcome(**changes))
         return self
 
-    def stop(self) -> Course:
-        """End as a signal ends a run, to be run again."""
+    def stop(self) -> Generation:
+        """End as after a signal, with exit code 75."""
         return self.end(status="stopped", exit_code=75, reason="SIGTERM")
 
     def die(self) -> None:
-        """End as kill -9 ends a run: its pipes are closed, and nobody says goodbye."""
+        """End as after kill -9: pipes are closed without an end message."""
         self.metrics.end(facts.outcome())
         for callback in self.callbacks:
-            process = callback._companion._process
+            process = callback._process._process
             os.close(os.dup(process.stdin.fileno()))
-            callback._companion._to_send.put(None)
+            callback._process._outgoing.put(None)
             process.wait(60)
 
-    def until_open(self) -> Course:
-        """Wait until the tracker has told where it is; logs nothing."""
+    def until_open(self) -> Generation:
+        """Wait until the tracker has reported its address; logs nothing."""
         until = time.monotonic() + 60
-        while not self.said and time.monotonic() < until:
+        while not self.printed and time.monotonic() < until:
             for callback in self.callbacks:
-                callback._hear()
+                callback._check_process()
             time.sleep(0.02)
         return self
 
     @property
     def warnings(self) -> list[str]:
-        return [text for kind, text in self.said if kind == "warning"]
+        return [text for kind, text in self.printed if kind == "warning"]
 
-    def _tracked(self) -> TrackedRun:
-        def tell(kind: str, told: Mapping[str, object]) -> None:
-            self.said.append((kind, str(told["text"])))
+    def _tracked_run(self) -> TrackedRun:
+        def emit(kind: str, facts: Mapping[str, object]) -> None:
+            self.printed.append((kind, str(facts["text"])))
 
         return TrackedRun(
             folder=self.folder,
@@ -92,8 +92,8 @@ class Course:
             origins={"optim.lr": "config: mine.yaml:3", "mode": "command line: --lite"},
             about=facts.about(self.folder),
             tracking=Tracking(**self.tracking),
-            tell=tell,
-            say=lambda kind, text: self.said.append((kind, text)),
-            send=f"send {self.folder}",
+            emit=emit,
+            report=lambda kind, text: self.printed.append((kind, text)),
+            sync_command=f"send {self.folder}",
             went_back=self.went_back,
         )
