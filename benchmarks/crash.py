@@ -28,9 +28,9 @@ import psutil
 
 from benchmarks.figures import command, machine
 from benchmarks.tally import Tally, save, table
+from training.checkpoint import metrics_comparison
 from training.checkpoint.compare import compare
 from training.checkpoint.reader import open_checkpoint
-from training.logging import line_comparison
 
 PACKAGES = ("torch", "deepspeed", "fairscale")
 PROCESSES = {"local": 1, "ddp": 2, "fsdp": 2, "zero2": 2, "oss": 2, "zero3": 2}
@@ -195,7 +195,7 @@ def differences(reference: Path, out: Path) -> Iterator[str]:
     logged = [[(line["kind"], line["step"]) for line in _lines(path)] for path in (one, other)]
     if logged[0] != logged[1]:
         yield f"{out.name}: logged {logged[1]}, not {logged[0]}"
-    lines = line_comparison.compare(one, other, 0, logged[0][-1][1])
+    lines = metrics_comparison.compare(one, other, 0, logged[0][-1][1])
     if lines.first is not None:
         yield f"{out.name}: {lines.first.place} is {lines.first.second}, not {lines.first.first}"
 

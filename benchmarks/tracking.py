@@ -20,6 +20,7 @@ from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.startup import seconds_until_line
 from training.callbacks.base import Callback, Outcome, RunInfo, StepMetrics
 from training.logging.metrics import MetricsWriter
+from training.storage import Storage
 from training.trackers.base import TrackedRun, build_trackers
 from training.trackers.settings import Tracking
 from training.train_plan import TrainPlan
@@ -46,7 +47,7 @@ def logged_step(folder: Path, track: bool) -> float:
         folder, {}, {}, about, Tracking(), lambda kind, facts: None, lambda kind, text: None, ""
     )
     told: Sequence[Callback] = [
-        MetricsWriter(folder),
+        MetricsWriter(Storage(folder)),
         *build_trackers(["wandb"] if track else [], tracked),
     ]
     train_plan = TrainPlan(STEPS, STEPS, 1, 1, 1, 1, "tokens")

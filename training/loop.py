@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from training.callbacks.base import RUNGS, Action, Outcome
 from training.accumulate import accumulate
+from training.callbacks.base import RUNGS, Action, Outcome
 from training.resources.oom import OomFallback, OutOfMemory, is_out_of_memory
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 from launcher.run_folder import run_folder
 from launcher.run_folder.experiences import Ledger
 from training.callbacks.base import Outcome
-from training.logging.events import EventsWriter
+from training.logging.events import append_event
 from training.logging.strict_json import encode_bytes
-from training.storage import atomic_write, storage_errors
+from training.storage import Storage, atomic_write, storage_errors
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,7 @@ class Reporter:
 
     def event(self, kind: str, facts: Mapping[str, Any], step: int) -> None:
         """A line of events.jsonl. Raises StorageError."""
-        events = EventsWriter(self.folder, step=step)
-        events.tell(kind, facts)
-        events.close()
+        append_event(Storage(self.folder), kind, step, facts)
 
     def result(self) -> dict[str, Any] | None:
         """The content of result.json; None if it cannot be read."""

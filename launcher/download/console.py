@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from launcher.base import environment
 from training.logging.quantities import duration, size
 
 if TYPE_CHECKING:
@@ -82,14 +83,15 @@ def console(
 ) -> Iterator[tuple[Print, Draw]]:
     """Functions that print and draw on `stream`; on exit the bar is removed."""
     from training.logging.outputs import PlainOutput  # with rich, which most starts need only later
-    from training.logging.terminal import TerminalOutput, is_capable
+    from training.logging.terminal import TerminalOutput, can_redraw
 
-    output = TerminalOutput(stream) if is_capable(stream) else PlainOutput(stream)
-    every_s = _REDRAW_S if output.draws else _LINE_S
+    redraws = can_redraw(stream, environment.variables().get("TERM"))
+    output = TerminalOutput(stream) if redraws else PlainOutput(stream)
+    every_s = _REDRAW_S if output.is_live else _LINE_S
     transfer_rate, drawn_at = TransferRate(now), now()
 
     def print(text: str) -> None:
-        output.say("notice", text)
+        output.write("notice", text)
 
     def draw(progress: Progress) -> None:
         nonlocal drawn_at
@@ -99,7 +101,7 @@ def console(
         drawn_at = now()
         texts = describe(progress, rate)
         if isinstance(output, TerminalOutput):
-            output.put(_bar(progress, texts))
+            output.draw_renderable(_bar(progress, texts))
         else:
             print(f"{progress.name}: {', '.join(texts)}")
 

@@ -16,6 +16,7 @@ from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.resume_point import ResumePoint
 from training.data.fingerprint import fingerprint
 from training.logging import metrics
+from training.storage import Storage
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -95,7 +96,8 @@ def settle(
     if world.rank != 0 or resume is None:
         return
     run_folder.renew(folder, resolved, door)
-    metrics.cut(folder, step, before.fact("evaluated_at") if before else None, door)
+    evaluated_at = before.fact("evaluated_at") if before else None
+    metrics.truncate(Storage(folder, door), step, evaluated_at)
     if resume.source.resolve() == folder.resolve():
         for damaged in before.damaged if before else ():
             retention.mark_damaged(folder, damaged, door)

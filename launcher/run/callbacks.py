@@ -28,14 +28,14 @@ from training.callbacks.preemption import Deadline, Preemption, Tell
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
-from training.logging.metrics import MetricsWriter
+from training.logging.metrics import MetricsWriter, ResourceUsage
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
 from training.logging.result import JobSummary, ResultWriter, single_process
-from training.logging.terminal import TerminalOutput, is_capable
+from training.logging.terminal import TerminalOutput, can_redraw
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
-from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReader, ResourceUsage
-from training.storage import StorageError
+from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReader
+from training.storage import Storage, StorageError
 from training.trackers.base import TrackedRun, build_trackers
 from training.train_plan import TrainPlan
 
@@ -50,28 +50,33 @@ class Listeners:
     door: Path | None = None
     """What its files are written through; see training/storage.py."""
 
+    @property
+    def storage(self) -> Storage:
+        """The run folder, for files."""
+        return Storage(self.folder, self.door)
+
     def callbacks(self, settings: Any, about: RunInfo) -> list[Callback]:
         """All hooks of this rank; files and the console are rank 0's."""
         limits = settings.limits
         reader = ResourceReader(self.world.device, self.folder)
-        monitor = ResourceMonitor(reader.read, limits.check_every_s)
-        gauges = ResourceUsage(monitor, {name: getattr(limits, name) for name in RESOURCES})
-        events = EventsWriter(self.folder, self.world.rank, door=self.door)
+        usage = ResourceUsage({name: getattr(limits, name) for name in RESOURCES})
+        monitor = ResourceMonitor(reader.read, limits.check_every_s, usage)
+        events = EventsWriter(self.storage, self.world.rank)
         found: list[Callback] = [events]
 
         def tell(kind: str, facts: Mapping[str, object]) -> None:
             """What this rank alone saw: on rank 0 the console and the log are told, too."""
             if self.world.rank != 0:
-                events.tell(kind, facts)
+                events.rank_event(kind, facts)
                 return
             for callback in found:
                 callback.event(kind, facts)
 
         if self.world.rank == 0:
             found += [
-                MetricsWriter(self.folder, gauges, self.door),
-                ConsoleReporter(about, self._voices(), gauges=gauges),
-                ResultWriter(about, gauges, self._account, self.door),
+                MetricsWriter(self.storage, usage),
+                ConsoleReporter(about, self._voices(), usage=usage),
+                ResultWriter(about, self.storage, usage, self._account),
             ]
         found += self._trackers(settings, about, tell)
         found += [
@@ -129,10 +134,10 @@ class Listeners:
     def _say(self, kind: Literal["notice", "warning"], text: str) -> None:
         """Say something after the voices of the run were closed."""
         if self.job.console:
-            PlainOutput(sys.stdout).say(kind, text)
+            PlainOutput(sys.stdout).write(kind, text)
         with suppress(StorageError):  # a full disk, or a successor: no fault of this run's end
-            log = LogFileOutput(self.folder, door=self.door)
-            log.say(kind, text)
+            log = LogFileOutput(self.storage)
+            log.write(kind, text)
             log.close()
 
     @property
@@ -142,11 +147,10 @@ class Listeners:
         return partial(generations.account, self.folder, self.job.generation)
 
     def _voices(self) -> list[ConsoleOutput]:
-        voices: list[ConsoleOutput] = [LogFileOutput(self.folder, door=self.door)]
+        voices: list[ConsoleOutput] = [LogFileOutput(self.storage)]
         if self.job.console:
-            voices.append(
-                TerminalOutput(sys.stdout) if is_capable(sys.stdout) else PlainOutput(sys.stdout)
-            )
+            redraws = can_redraw(sys.stdout, environment.variables().get("TERM"))
+            voices.append(TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout))
         return voices
 
 

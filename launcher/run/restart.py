@@ -26,8 +26,9 @@ from slurm.environment import (
     read_generation,
     read_rank_environment,
 )
-from training.logging.events import append
-from training.resources.oom import HALVINGS
+from training.logging.events import append_event
+from training.resources.oom import MAX_HALVINGS
+from training.storage import Storage
 
 _AGAIN = ("fault", "killed", "peer lost")
 """How ranks end that may do better the next time. Words stay wrong; a signal wants an end; and
@@ -63,7 +64,7 @@ def supervise(
         if forwarded or not first.folder.is_dir():
             return ending
         smaller = batching.halved(tried.resolved.batching)
-        if ending.kind == "out of memory" and halved < HALVINGS and smaller is not None:
+        if ending.kind == "out of memory" and halved < MAX_HALVINGS and smaller is not None:
             halved += 1
             tried, step = first.again(smaller)
             line = f"restart with micro-batches of {smaller.micro_batch}"
@@ -86,7 +87,7 @@ def _tell_event(folder: Path, ending: Report, smaller: Batching, step: int | Non
         "accumulation": smaller.accumulation,
         "from_step": step,
     }
-    append(folder, "out_of_memory", step or 0, facts)
+    append_event(Storage(folder), "out_of_memory", step or 0, facts)
 
 
 class First:

@@ -15,7 +15,7 @@ from launcher.run_folder import run_folder
 from slurm.environment import SLURM_FOLDER, Generation
 from training.logging import events
 from training.logging.strict_json import encode_bytes
-from training.storage import LineFile, storage_errors
+from training.storage import LineFile, Storage, storage_errors
 
 
 def begin(run: Path, generation: Generation, step: int, ranks: int, door: Path | None) -> None:
@@ -39,7 +39,7 @@ def begin(run: Path, generation: Generation, step: int, ranks: int, door: Path |
             "restart": generation.restart,
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
         }
-        events.append(run, "requeued", step, {**told, **facts}, door=door)
+        events.append_event(Storage(run, door), "requeued", step, {**told, **facts})
 
 
 def account(run: Path, generation: Generation) -> Mapping[str, Any]:

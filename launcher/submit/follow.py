@@ -114,7 +114,7 @@ class _RunOutput:
             return console_text.render_saved(folder, facts["step"], self._end_step)
         if kind == "stopped":
             reason = f"; {facts['reason']}" if facts["reason"] else ""
-            return render_row(str(facts["status"]), f"{facts['steps']} steps{reason}")
+            return console_text.render_end(str(facts["status"]), f"{facts['steps']} steps{reason}")
         urgent = console_text.render_urgent(kind, facts)
         return None if urgent is None else render_row("warning", console_text.printable(urgent))
 

@@ -14,11 +14,10 @@ from training.checkpoint import manifest, retention
 if TYPE_CHECKING:
     from launcher.config.provenance import Resolved
     from launcher.verify.interval import Interval
-    from training.checkpoint import compare
+    from training.checkpoint import compare, metrics_comparison
     from training.checkpoint.compare import Tolerance
     from training.checkpoint.manifest import Manifest
     from training.checkpoint.reader import Checkpoint
-    from training.logging import line_comparison
 
 _TOLERANCES = {"fp32": (1e-4, 1e-2)}
 _LOW_PRECISION = (2e-2, 0.5)
@@ -55,7 +54,7 @@ class VerifyResult:
     is_identical: bool
     """Whether every bit is equal."""
     state: compare.Comparison
-    lines: line_comparison.Comparison
+    lines: metrics_comparison.Comparison
     notes: Sequence[str]
     """Possible causes of a difference."""
 
@@ -77,8 +76,7 @@ def compare_replay(
 
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint.
     """
-    from training.checkpoint import compare, reader
-    from training.logging import line_comparison
+    from training.checkpoint import compare, metrics_comparison, reader
 
     interval = conditions.interval
     name = manifest.step_folder(interval.end)
@@ -87,11 +85,11 @@ def compare_replay(
 
     def compared(
         within: Tolerance | None,
-    ) -> tuple[compare.Comparison, line_comparison.Comparison]:
+    ) -> tuple[compare.Comparison, metrics_comparison.Comparison]:
         ours, theirs = (f / run_folder.METRICS if f else Path() for f in (run, replay))
         return (
             compare.compare(last, replayed, within),
-            line_comparison.compare(ours, theirs, interval.start, interval.end, within),
+            metrics_comparison.compare(ours, theirs, interval.start, interval.end, within),
         )
 
     state, lines = compared(None)

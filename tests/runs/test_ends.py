@@ -88,7 +88,7 @@ def test_a_run_that_is_not_to_save_on_a_signal_says_so(tmp_path):
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
     assert process.returncode == 75, rest
-    assert "SIGTERM: ending, without saving, after this step" in rest
+    assert "SIGTERM: stopping without saving after this step" in rest
 
 
 @pytest.mark.slow

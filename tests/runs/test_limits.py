@@ -55,8 +55,8 @@ def test_memory_that_cannot_be_had_halves_the_micro_batch_and_changes_no_loss(hu
     assert done.returncode == 0, done.stderr
     (told,) = events(hungry, "run", "out_of_memory")
     assert "can't allocate memory" in told["text"]
-    assert "memory ran out in step 1" in done.stdout
-    assert "micro-batch 8 → 4 × 4 accumulated" in done.stdout
+    assert "out of memory in step 1" in done.stdout
+    assert "micro-batch 8 → 4, accumulation 4" in done.stdout
     assert losses(hungry, "run") == pytest.approx(undisturbed(hungry), rel=ROUNDING)
 
 
@@ -66,7 +66,7 @@ def test_what_fits_in_no_portion_is_told_with_what_to_write(hungry: Program):
 
     assert done.returncode == 1
     assert len(events(hungry, "run", "out_of_memory")) == 3
-    assert "ran out of memory with micro-batches of 1: " in done.stderr
+    assert "out of memory with a micro-batch of 1: " in done.stderr
     assert "a smaller model" in done.stderr
 
 

@@ -1,1 +1,1 @@
-"""What a run writes and prints: metrics, events, result, log and console."""
+"""The records of a run and its console: metrics.jsonl, events.jsonl, result.json, log.txt."""

@@ -1,4 +1,4 @@
-"""Tells people what happens in a run, through one voice or several."""
+"""The console reporter: turns the moments of a run into text for one or several outputs."""
 
 from __future__ import annotations
 
@@ -17,122 +17,114 @@ from training.callbacks.base import (
     StepMetrics,
 )
 from training.logging import console_text
+from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.progress import Progress
-from training.resources.monitor import ResourceUsage
 from training.storage import StorageError
 from training.train_plan import TrainPlan
 
 _REDRAW_S = 0.25
 _DRAWING_SHARE = 0.002
-"""Of the training thread's time; a drawing takes about a millisecond."""
+"""Of the training thread's time; drawing once takes about a millisecond."""
 
 
 class ConsoleReporter(Callback):
-    """Turns what the loop tells into texts; for rank 0."""
+    """Reports the run to `outputs`; for rank 0."""
 
     def __init__(
         self,
         about: RunInfo,
-        voices: Sequence[ConsoleOutput],
+        outputs: Sequence[ConsoleOutput],
         now: Callable[[], float] = time.monotonic,
-        gauges: ResourceUsage | None = None,
+        usage: ResourceUsage | None = None,
     ) -> None:
-        """`gauges` tell how full the machine is."""
-        self._gauges = gauges or ResourceUsage()
+        self._usage = usage or ResourceUsage()
         self._about = about
-        self._voices = voices
+        self._outputs = outputs
         self._now = now
-        self._drawing = [voice for voice in voices if voice.draws]
+        self._live = [output for output in outputs if output.is_live]
         self._draw_at = now()
-        self._budget: TrainPlan
+        self._train_plan: TrainPlan
         self._progress: Progress | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Say what begins."""
-        self._budget = train_plan
+        """Write the header."""
+        self._train_plan = train_plan
         self._progress = Progress(train_plan, self._now)
-        self._say("head", "\n".join(console_text.render_header(self._about, train_plan)))
+        self._write("head", "\n".join(console_text.render_header(self._about, train_plan)))
 
     def step(self, step: Step) -> Action:
-        """Count the step, and draw where the last drawing is old."""
+        """Count the step, and redraw the progress if it is out of date."""
         assert self._progress is not None
         self._progress.stepped(step.step)
-        if self._drawing and self._now() >= self._draw_at:
+        if self._live and self._now() >= self._draw_at:
             self._draw()
         return Action.NOTHING
 
     def logged(self, line: StepMetrics) -> None:
-        """Say the numbers of a logged step."""
+        """Write the numbers of a logged step."""
         assert self._progress is not None
         self._progress.last = line
-        use = console_text.render_usage(self._gauges.newest)
-        text = console_text.render_step(line, self._progress.position(), self._budget.units, use)
-        self._say("train", text)
+        usage = console_text.render_usage(self._usage.newest)
+        position = self._progress.position()
+        self._write(
+            "train", console_text.render_step(line, position, self._train_plan.units, usage)
+        )
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """Say the metrics of a split."""
+        """Write the metrics of a split."""
         assert self._progress is not None
         self._progress.evaluated()
         kind: Kind = "best" if evaluation.is_best else "evaluated"
-        self._say(kind, console_text.render_evaluation(evaluation, self._budget.end_step))
+        self._write(kind, console_text.render_evaluation(evaluation, self._train_plan.end_step))
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
-        """Say which checkpoint is on disk."""
+        """Write the name of a checkpoint that is on disk."""
         assert self._progress is not None
         self._progress.saved(step)
         name = f"{folder.parent.name}/{folder.name}"
-        self._say("saved", console_text.render_saved(name, step, self._budget.end_step))
+        self._write("saved", console_text.render_saved(name, step, self._train_plan.end_step))
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Show a preview, say what cannot wait, and leave the rest to the log."""
+        """Write a preview or an urgent event to all outputs, other events to the log only."""
         if kind == "preview":
-            for voice in self._voices:
-                voice.show(f"{facts['when']} training", console_text.printable(str(facts["text"])))
+            text = console_text.printable(str(facts["text"]))
+            for output in self._outputs:
+                output.write_block(f"{facts['when']} training", text)
         elif kind == "resumed":
-            self._say("head", console_text.render_resumed(facts))
-        elif kind == "experience_trained":
-            self._say("notice", console_text.render_experience(facts))
-        elif kind == "best_loaded":
-            self._say(
-                "notice",
-                console_text.render_row("weights", f"those of step {facts['step']}, the best"),
-            )
-        elif kind == "control":
-            self._say("notice", console_text.render_row("control", str(facts["text"])))
-        elif kind == "tracked":
-            self._say("notice", console_text.render_row(str(facts["by"]), str(facts["text"])))
+            self._write("head", console_text.render_resumed(facts))
+        elif (notice := console_text.render_notice(kind, facts)) is not None:
+            self._write("notice", notice)
         elif (text := console_text.render_urgent(kind, facts)) is not None:
-            self._say("warning", text)
+            self._write("warning", text)
         else:
-            self._say("log", console_text.render_event(kind, facts))
+            self._write("log", console_text.render_event(kind, facts))
 
     def end(self, outcome: Outcome) -> None:
-        """Say how it ended, and close every voice, also when one of them fails."""
+        """Write the summary, and close every output, also if one of them fails."""
         try:
-            # Of a failed run the fault is told already; a full disk must not hide it.
+            # A failed run has reported its error; a full disk must not hide it.
             with suppress(*([StorageError] if outcome.status == "failed" else [])):
                 if self._progress is not None:
-                    # Which rank failed first is known to the supervisor alone, who will say it.
+                    # Only the supervisor knows which rank failed first, and reports it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
-                    lines = console_text.render_summary(outcome) + console_text.render_near_limits(
-                        self._gauges.near_limits()
-                    )
-                    self._say(kind, "\n".join(lines))
+                    near = console_text.render_near_limits(self._usage.near_limits())
+                    self._write(kind, "\n".join(console_text.render_summary(outcome) + near))
         finally:
-            for voice in self._voices:
-                voice.close()
+            for output in self._outputs:
+                output.close()
 
-    def _say(self, kind: Kind, text: str) -> None:
-        for voice in self._voices:
-            voice.say(kind, text)
+    def _write(self, kind: Kind, text: str) -> None:
+        for output in self._outputs:
+            output.write(kind, text)
 
     def _draw(self) -> None:
         assert self._progress is not None
         began = self._now()
         position = self._progress.position()
-        for voice in self._drawing:
-            voice.draw(position, self._budget.units, console_text.render_usage(self._gauges.newest))
+        usage = console_text.render_usage(self._usage.newest)
+        for output in self._live:
+            output.draw(position, self._train_plan.units, usage)
         now = self._now()
         self._draw_at = now + max(_REDRAW_S, (now - began) / _DRAWING_SHARE)

@@ -1,4 +1,4 @@
-"""The lines a run prints, made from its facts; the same on a terminal, in a file and in the log."""
+"""The lines a run prints: the same on a terminal, in a pipe and in log.txt."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from textwrap import wrap
 from typing import Any
 
 from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
+from training.logging.metrics import NearLimit
 from training.logging.progress import Position
-from training.logging.quantities import amount, duration, real, size
-from training.resources.monitor import Near
+from training.logging.quantities import amount, counted, duration, real, size
 from training.train_plan import TrainPlan
 
+Facts = Mapping[str, Any]
 _LABEL = 9
 _WIDTH = 88
-"""Of text behind a label, where it is wrapped."""
+"""Width at which text after a label is wrapped."""
 
 
 def render_row(label: str, text: str) -> str:
-    """A line that begins with its label; further lines of `text` stand below the first."""
+    """A line that starts with its label; further lines of `text` are indented below the first."""
     return f"{label:<{_LABEL}}  " + text.replace("\n", "\n" + " " * (_LABEL + 2))
 
 
 def render_header(about: RunInfo, train_plan: TrainPlan) -> list[str]:
-    """What is trained, on what, in what portions."""
-    processes = f"{train_plan.world_size} process{'es' if train_plan.world_size > 1 else ''}"
+    """The model, the machine, the batch and the length of a run."""
+    processes = counted(train_plan.world_size, "process")
     batch = (
-        f"{train_plan.global_batch} samples = {train_plan.micro_batch} a micro-batch"
-        f" × {train_plan.accumulation} accumulated × {processes}"
+        f"{counted(train_plan.global_batch, 'sample')} = micro-batch {train_plan.micro_batch}"
+        f" × accumulation {train_plan.accumulation} × {processes}"
     )
-    epochs = train_plan.epoch(train_plan.total_steps)
-    run = f"{train_plan.total_steps} steps = {epochs:.4g} epochs of {train_plan.steps_per_epoch} steps"
+    epochs = counted(train_plan.epoch(train_plan.total_steps), "epoch")
+    of_steps = counted(train_plan.steps_per_epoch, "step")
+    run = f"{counted(train_plan.total_steps, 'step')} = {epochs} of {of_steps}"
     if train_plan.end_step < train_plan.total_steps:
-        run += f", ends after step {train_plan.end_step}"
+        run += f", stops after step {train_plan.end_step}"
     if train_plan.first_step:
         run += f", {train_plan.first_step} done before"
     lines = [
@@ -49,46 +51,45 @@ def render_header(about: RunInfo, train_plan: TrainPlan) -> list[str]:
     return lines
 
 
-def render_step(line: StepMetrics, position: Position, units: str, use: str = "") -> str:
-    """A logged step; `use` is what `use` gave."""
+def render_step(line: StepMetrics, position: Position, units: str, usage: str = "") -> str:
+    """A logged step; `usage` is the result of `render_usage`."""
     texts = [f"{_step(line.step, position.total_steps)}", *_numbers(line, units)]
-    if use:
-        texts.append(use)
-    texts.append(f"{render_eta(position):>8} left")
+    if usage:
+        texts.append(usage)
+    texts.append(render_eta(position))
     return render_row("step", "  ".join(texts))
 
 
-def render_status(position: Position, units: str, use: str = "") -> str:
-    """The newest numbers, for the line under a progress bar."""
+def render_status(position: Position, units: str, usage: str = "") -> str:
+    """The newest numbers, for the line below a progress bar."""
     if position.last is None:
         return "waiting for the first logged step"
-    texts = [*(text.strip() for text in _numbers(position.last, units)), use]
+    texts = [*(text.strip() for text in _numbers(position.last, units)), usage]
     return "  ".join(filter(None, texts))
 
 
 def render_usage(percents: Mapping[str, float]) -> str:
-    """How full the machine's memory is: `ram 63%  gpu 71%`; nothing where nobody looked."""
+    """Memory in use: `ram 63%  gpu 71%`; empty without a reading."""
     return "  ".join(f"{k} {percents[k]:.0f}%" for k in ("ram", "gpu") if k in percents)
 
 
-def render_near_limits(near: Sequence[Near]) -> list[str]:
-    """What came near to a limit, or went over it, as lines of a summary."""
+def render_near_limits(near: Sequence[NearLimit]) -> list[str]:
+    """The resources that came near a limit or exceeded it, as lines of a summary."""
     texts = [
-        f"{one.name} at most {one.highest:.0f}%, {'over' if one.is_over else 'near'} "
-        f"its limit of {one.limit:g}%"
-        for one in near
+        f"{found.name} at most {found.highest:.0f}%, {'over' if found.is_over else 'near'} "
+        f"its limit of {found.limit:g}%"
+        for found in near
     ]
     return [render_row("machine", "; ".join(texts))] if texts else []
 
 
-def render_evaluation(found: EvalResult, total_steps: int) -> str:
-    """The metrics of a split, with a mark where they are the best so far."""
-    metrics = "  ".join(f"{name} {real(value)}" for name, value in found.metrics.items())
-    best = "  ← best" if found.is_best else ""
-    step = _step(found.step, total_steps)
-    return render_row(
-        "eval", f"{step}  {found.split}  {metrics}  ({duration(found.seconds)}){best}"
-    )
+def render_evaluation(result: EvalResult, total_steps: int) -> str:
+    """The metrics of a split, with a mark if they are the best so far."""
+    metrics = "  ".join(f"{name} {real(value)}" for name, value in result.metrics.items())
+    best = "  ← best" if result.is_best else ""
+    step = _step(result.step, total_steps)
+    text = f"{step}  {result.split}  {metrics}  ({duration(result.seconds)}){best}"
+    return render_row("eval", text)
 
 
 def render_saved(name: str, step: int, total_steps: int) -> str:
@@ -96,32 +97,47 @@ def render_saved(name: str, step: int, total_steps: int) -> str:
     return render_row("saved", f"{_step(step, total_steps)}  {name}")
 
 
-def render_resumed(facts: Mapping[str, Any]) -> str:
-    """Where a run goes on, and what has changed since."""
+def render_resumed(facts: Facts) -> str:
+    """The checkpoint a run resumes from, and what has changed since."""
     by = facts["written_by"]
-    processes = f"{by['world_size']} process{'es' if by['world_size'] > 1 else ''}"
+    processes = counted(by["world_size"], "process")
     lines = [f"from {facts['checkpoint']}, written by {by['engine']} on {processes}"]
-    lines += [f"{part} begins anew" for part in facts["reset"]]
+    lines += [f"{part} is reinitialized" for part in facts["reset"]]
     return render_row("resumed", "\n".join([*lines, *facts["changes"]]))
 
 
-def render_experience(facts: Mapping[str, Any]) -> str:
-    """What an experience made of old and new data, by the metric that is judged by."""
-    name = facts["metric"]
+def render_notice(kind: str, facts: Facts) -> str | None:
+    """An event that every user wants to see; None: another kind."""
+    if kind == "experience_trained":
+        return _experience(facts)
+    if kind == "best_loaded":
+        return render_row("weights", f"loaded from the best step, {facts['step']}")
+    if kind == "control":
+        return render_row("control", str(facts["text"]))
+    if kind == "tracked":
+        return render_row(str(facts["by"]), str(facts["text"]))
+    return None
 
-    def moved(side: str) -> str:
-        before, after = (facts[side][when].get(name, math.nan) for when in ("before", "after"))
-        return f"{side} data {real(before)} → {real(after)}"
 
-    return render_row(
-        "experience", f"{facts['number']} learnt: {name} on {moved('old')}, {moved('new')}"
-    )
+def render_urgent(kind: str, facts: Facts) -> str | None:
+    """The warning for an event that needs attention; None: the event is for the log only."""
+    found = _URGENT.get(kind)
+    if found is None:
+        return None
+    return found(facts) if callable(found) else found.format_map({**facts, "use": _use(facts)})
+
+
+def render_end(status: str, text: str) -> str:
+    """The status of a run that has ended: finished, stopped or failed."""
+    return render_row("finished" if status == "completed" else status, text)
 
 
 def render_summary(outcome: Outcome) -> list[str]:
-    """How the run ended."""
-    done = f"{outcome.steps} steps, {outcome.epochs:.4g} epochs in {duration(outcome.wall_s)}"
-    lines = [render_row(outcome.status, f"{done}; {outcome.reason}" if outcome.reason else done)]
+    """The end of a run, with its best evaluation, speed and memory."""
+    length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
+    done = f"{length} in {duration(outcome.wall_s)}"
+    text = f"{done}; {outcome.reason}" if outcome.reason else done
+    lines = [render_end(outcome.status, text)]
     if outcome.best is not None:
         best = outcome.best
         value = best["value"]
@@ -132,36 +148,46 @@ def render_summary(outcome: Outcome) -> list[str]:
     if outcome.timing is not None:
         lines.append(render_row("timing", _timing(outcome.timing)))
     peaks = [
-        f"{place} {size(count)}"
-        for place in ("device", "host")
-        if (count := outcome.peak_memory_bytes.get(place)) is not None
+        f"{side} {size(count)}"
+        for side in ("device", "host")
+        if (count := outcome.peak_memory_bytes.get(side)) is not None
     ]
     if peaks:
         lines.append(render_row("memory", "at most " + ", ".join(peaks)))
     return lines
 
 
-def render_event(kind: str, facts: Mapping[str, Any]) -> str:
+def render_event(kind: str, facts: Facts) -> str:
     """Any event, for the log."""
     return render_row("event", f"{kind}  {_facts(facts)}".rstrip())
 
 
-def printable(text: str) -> str:
-    """`text` without what would steer a terminal: an untrained model writes escape codes too."""
-    return "".join(map(_visible, text))
-
-
 def render_eta(position: Position) -> str:
-    """Time to the end; `>` where something still to come has never been measured."""
+    """Time to the end; `≥` if a coming evaluation or save was never measured."""
     if position.remaining_s is None:
-        return "–"
-    return (">" if position.remaining_is_least else "") + duration(position.remaining_s)
+        return "ETA –"
+    return f"ETA {'≥ ' if position.remaining_is_least else ''}{duration(position.remaining_s)}"
+
+
+def printable(text: str) -> str:
+    """`text` without terminal control codes: an untrained model writes escape codes too."""
+    return "".join(map(_printable, text))
 
 
 def _wrapped(label: str, text: str) -> str:
-    return render_row(
-        label, "\n".join(wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
-    )
+    lines = wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return render_row(label, "\n".join(lines))
+
+
+def _experience(facts: Facts) -> str:
+    name = facts["metric"]
+
+    def change(side: str) -> str:
+        before, after = (facts[side][when].get(name, math.nan) for when in ("before", "after"))
+        return f"{side} data {real(before)} → {real(after)}"
+
+    text = f"{facts['number']} trained: {name} on {change('old')}, {change('new')}"
+    return render_row("experience", text)
 
 
 def _numbers(line: StepMetrics, units: str) -> list[str]:
@@ -182,11 +208,11 @@ def _numbers(line: StepMetrics, units: str) -> list[str]:
 
 
 def _timing(found: Mapping[str, float]) -> str:
-    steps, left_out = int(found["steps"]), int(found["warmup_steps"])
+    steps, warmup = int(found["steps"]), int(found["warmup_steps"])
     median, low, high = (1000 * found[key] for key in ("median_s", "p10_s", "p90_s"))
     return (
-        f"{median:.4g} ms a step, four in five from {low:.4g} to {high:.4g}, of {steps} steps"
-        f" after {left_out}\n{found['batches_per_s']:.4g} batches/s,"
+        f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms, over {steps} steps"
+        f" after {warmup}\n{found['batches_per_s']:.4g} batches/s,"
         f" {found['samples_per_s']:.4g} samples/s"
     )
 
@@ -195,13 +221,13 @@ def _step(step: int, total: int) -> str:
     return f"{step:>{len(str(total))}}/{total}"
 
 
-def _visible(letter: str) -> str:
-    if letter.isprintable() or letter in "\n\t":
-        return letter
-    return " " if letter.isspace() else "�"
+def _printable(character: str) -> str:
+    if character.isprintable() or character in "\n\t":
+        return character
+    return " " if character.isspace() else "�"
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
+def _facts(facts: Facts) -> str:
     return ", ".join(
         f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items()
     )
@@ -221,28 +247,19 @@ def _value(value: Any) -> str:
     return printable(str(value))
 
 
-Facts = Mapping[str, Any]
-
-
-def render_urgent(kind: str, facts: Facts) -> str | None:
-    """The text of an event of that kind; None: it can wait for the log."""
-    found = _TEXTS.get(kind)
-    if found is None:
-        return None
-    return found(facts) if callable(found) else found.format_map({**facts, "use": _use(facts)})
-
-
 def _signal(facts: Facts) -> str:
     names = " and ".join(facts["names"])
-    again = "; Ctrl-C once more ends at once" if "SIGINT" in facts["names"] else ""
-    ending = "saving and ending" if facts["saves"] else "ending, without saving,"
-    return f"{names}: {ending} after this step{again}"
+    again = "; press Ctrl-C again to stop at once" if "SIGINT" in facts["names"] else ""
+    action = "saving and stopping" if facts["saves"] else "stopping without saving"
+    return f"{names}: {action} after this step{again}"
 
 
 def _straggler(facts: Facts) -> str:
-    took, others = _short(facts["seconds"]), _short(facts["median_seconds"])
-    does = "computes" if facts["what"] == "step" else "waits for its data"
-    return f"rank {facts['rank']} on {facts['host']} {does} {took} a step, the others {others}"
+    own, others = _short(facts["seconds"]), _short(facts["median_seconds"])
+    rank = f"rank {facts['rank']} on {facts['host']}"
+    if facts["what"] == "step":
+        return f"{rank} computes {own} per step, the others {others}"
+    return f"{rank} waits {own} per step for its data, the others {others}"
 
 
 def _short(seconds: float) -> str:
@@ -250,30 +267,28 @@ def _short(seconds: float) -> str:
 
 
 def _use(facts: Facts) -> str:
-    """How much of what is over its limit is in use."""
+    """Use of the resources that are over their limit."""
     over = facts.get("over") or facts.get("critical") or []
     return ", ".join(f"{name} {facts[name]:.0f}%" for name in over)
 
 
-_TEXTS: Mapping[str, str | Callable[[Facts], str]] = {
+_URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "warning": "{text}",
     "signal": _signal,
-    "deadline": "the hours of --max-hours have passed: saving and ending after this step",
+    "deadline": "--max-hours reached: saving and stopping after this step",
     "limit_exceeded_at_start": (
-        "{use} over its limit before the run began; only limits.critical counts"
+        "{use} over its limit before the run: only limits.critical applies to it"
     ),
-    "throttled": "{use} over its limit: giving back what can be given back",
-    "pressure": "{use} still over its limit: saving and ending; see limits.*",
-    "limit_given_up": (
-        "{use} over its limit, and nothing a run can do helps: not watched any more"
-    ),
-    "disk_filling": "{use} over its limit: free some, or saving will fail",
+    "throttled": "{use} over its limit: releasing unused memory",
+    "pressure": "{use} still over its limit: saving and stopping; see limits.*",
+    "limit_given_up": "{use} over its limit, and throttling does not help: no longer watched",
+    "disk_filling": "{use} over its limit: free some space, or saving will fail",
     "straggler": _straggler,
-    "straggler_gone": "rank {rank} on {host} keeps up again",
-    "fewer_workers": "loader workers {from} → {to}, to take less",
-    "out_of_memory": "memory ran out in step {at}: {text}",
+    "straggler_gone": "rank {rank} on {host} is as fast as the others again",
+    "fewer_workers": "loader workers {from} → {to}, to use less of the machine",
+    "out_of_memory": "out of memory in step {at}: {text}",
     "smaller_micro_batch": (
-        "micro-batch {from} → {to} × {accumulation} accumulated: the global batch stays"
+        "micro-batch {from} → {to}, accumulation {accumulation}: the global batch stays"
     ),
 }
-"""Braces hold a fact, or `use`; a function makes what is more than that."""
+"""Text by kind of event. Braces hold a fact, or `use`; a function renders more than that."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step
 from training.logging.strict_json import encode_bytes
-from training.storage import LineFile, StorageError
+from training.storage import LineFile, Storage, StorageError
 from training.train_plan import TrainPlan
 
 NAME = "events.jsonl"
@@ -20,20 +20,15 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def append(
-    folder: Path,
+def append_event(
+    storage: Storage,
     kind: str,
     step: int,
     facts: Mapping[str, object],
     now: Callable[[], datetime] = _now,
-    door: Path | None = None,
 ) -> None:
-    """Add one line to `folder`/events.jsonl, of which no rank is writing now. Touches the disk."""
-    file = LineFile(folder / NAME, door)
-    try:
-        file.write(_line(now(), kind, step, facts))
-    finally:
-        file.close()
+    """Add one line to events.jsonl while no rank writes to it. Raises StorageError."""
+    storage.append_line(NAME, _line(now(), kind, step, facts))
 
 
 def _line(time: datetime, kind: str, step: int, facts: Mapping[str, object]) -> bytes:
@@ -44,74 +39,68 @@ def _line(time: datetime, kind: str, step: int, facts: Mapping[str, object]) -> 
 class EventsWriter(Callback):
     """Writes {"time", "kind", "step", "facts"} lines; one on every rank. Raises StorageError.
 
-    What all ranks see alike is written by rank 0 alone, into events.jsonl. What one rank alone saw
-    comes through `tell`; other ranks write that into events-rankN.jsonl, as two machines cannot
-    safely append to one file.
+    Rank 0 writes the events that all ranks see into events.jsonl. Events of a single rank come
+    through `rank_event`; the other ranks write them into events-rankN.jsonl, because two machines
+    cannot safely append to one file.
     """
 
     def __init__(
         self,
-        folder: Path,
+        storage: Storage,
         rank: int = 0,
         now: Callable[[], datetime] = _now,
-        step: int = 0,
-        door: Path | None = None,
     ) -> None:
-        """`step` is the one that lines tell before a run has started."""
-        self._path = folder / (NAME if rank == 0 else f"events-rank{rank}.jsonl")
-        self._door = door
-        self._speaks = rank == 0
+        self._storage = storage
+        self._name = NAME if rank == 0 else f"events-rank{rank}.jsonl"
+        self._is_rank_zero = rank == 0
         self._now = now
-        self._step = step
+        self._step = 0
         self._file: LineFile | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
-        """A "started" line."""
+        """Write a "started" line."""
         self._step = train_plan.first_step
         self.event("started", asdict(train_plan))
 
     def step(self, step: Step) -> Action:
-        """Keep the step."""
+        """Note the step."""
         self._step = step.step
         return Action.NOTHING
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """An "evaluated" line."""
+        """Write an "evaluated" line."""
         self.event("evaluated", asdict(evaluation))
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
-        """A "saved" line."""
+        """Write a "saved" line."""
         self.event("saved", {"folder": folder.name, "step": step})
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """A line of an event that every rank is told of."""
-        if self._speaks:
-            self.tell(kind, facts)
+        """Write an event that every rank sees; rank 0 only."""
+        if self._is_rank_zero:
+            self.rank_event(kind, facts)
 
-    def tell(self, kind: str, facts: Mapping[str, object]) -> None:
-        """A line of an event of this rank."""
+    def rank_event(self, kind: str, facts: Mapping[str, object]) -> None:
+        """Write an event of this rank."""
         if self._file is None:
-            self._file = LineFile(self._path, self._door)
+            self._file = self._storage.open_lines(self._name)
         self._file.write(_line(self._now(), kind, self._step, facts))
 
     def end(self, outcome: Outcome) -> None:
-        """A "stopped" line, unless the fault of a failed run keeps it from being written."""
+        """Write a "stopped" line; a failed run ignores an error of the disk here."""
         facts = {
             "status": outcome.status,
             "reason": outcome.reason,
             "exit_code": outcome.exit_code,
             "steps": outcome.steps,
         }
-        if outcome.status == "failed":
-            with suppress(StorageError):
-                self.event("stopped", facts)
-        else:
+        with suppress(*([StorageError] if outcome.status == "failed" else [])):
             self.event("stopped", facts)
         self.close()
 
     def close(self) -> None:
-        """Give back the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

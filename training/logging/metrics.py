@@ -1,48 +1,92 @@
-"""metrics.jsonl: a line for each logged step and each evaluation."""
+"""metrics.jsonl: one line per logged step and per evaluation, with the use of the machine."""
 
 from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
-from training.resources.monitor import ResourceUsage, named
 from training.storage import LineFile, Storage, storage_errors
 from training.train_plan import TrainPlan
 
 NAME = "metrics.jsonl"
+_NEAR = 5.0
+"""Percent below a limit from which a summary mentions it."""
+
+
+@dataclass(frozen=True)
+class NearLimit:
+    """A resource that came near its limit, or exceeded it; in percent."""
+
+    name: str
+    highest: float
+    limit: float
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the limit was exceeded."""
+        return self.highest > self.limit
+
+
+class ResourceUsage:
+    """Use of the machine in percent by resource: newest and highest; empty without a monitor."""
+
+    def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
+        self._limits = limits or {}
+        self.newest: Mapping[str, float] = {}
+        self.highest: Mapping[str, float] = {}
+
+    def add(self, percents: Mapping[str, float]) -> None:
+        """Add a reading; called in the thread of the monitor."""
+        highest = {
+            name: max(value, self.highest.get(name, 0.0)) for name, value in percents.items()
+        }
+        self.newest, self.highest = percents, {**self.highest, **highest}
+
+    def near_limits(self) -> list[NearLimit]:
+        """The resources whose highest use came within five percent of their limit."""
+        found = [(name, value, self._limits.get(name)) for name, value in self.highest.items()]
+        return [
+            NearLimit(name, value, limit)
+            for name, value, limit in found
+            if limit is not None and value > limit - _NEAR
+        ]
+
+
+def percent_fields(percents: Mapping[str, float]) -> dict[str, float]:
+    """Percents under their keys in files: `ram_percent`."""
+    return {f"{name}_percent": round(value, 1) for name, value in percents.items()}
 
 
 class MetricsWriter(Callback):
-    """Writes `folder`/metrics.jsonl; for rank 0. Raises StorageError."""
+    """Writes metrics.jsonl into the run folder; for rank 0. Raises StorageError."""
 
-    def __init__(
-        self, folder: Path, gauges: ResourceUsage | None = None, door: Path | None = None
-    ) -> None:
-        self._path, self._door = folder / NAME, door
+    def __init__(self, storage: Storage, usage: ResourceUsage | None = None) -> None:
+        self._storage = storage
         self._file: LineFile | None = None
-        self._gauges = gauges or ResourceUsage()
+        self._usage = usage or ResourceUsage()
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Open the file, from which `cut` has taken what comes again."""
-        self._lines()
+        """Open the file; `truncate` has removed the lines that will be written again."""
+        self._open()
 
     def logged(self, line: StepMetrics) -> None:
-        """A "train" line."""
-        self._lines().write(encode_bytes(_train(line) | named(self._gauges.newest)))
+        """Write a "train" line."""
+        self._open().write(encode_bytes(_train(line) | percent_fields(self._usage.newest)))
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        """An "eval" line."""
+        """Write an "eval" line."""
         line = {
             "kind": "eval",
             "step": evaluation.step,
             "split": evaluation.split,
             "metrics": evaluation.metrics,
         }
-        self._lines().write(encode_bytes(line))
+        self._open().write(encode_bytes(line))
         return Action.NOTHING
 
     def end(self, outcome: Outcome) -> None:
@@ -51,14 +95,35 @@ class MetricsWriter(Callback):
             self._file.close()
             self._file = None
 
-    def _lines(self) -> LineFile:
+    def _open(self) -> LineFile:
         if self._file is None:
-            self._file = LineFile(self._path, self._door)
+            self._file = self._storage.open_lines(NAME)
         return self._file
 
 
+def truncate(storage: Storage, step: int, evaluated_at: int | None) -> None:
+    """Remove the lines that a run resumed from `step` will write again. Touches disk.
+
+    These are the lines of later steps, an evaluation after `step` that its checkpoint does not know
+    (`evaluated_at` is the last one it knows), and an incomplete line. Raises StorageError.
+    """
+    path = storage.path / NAME
+    if not path.exists():
+        return
+    with storage_errors(path):
+        content, end = path.read_bytes(), 0
+        for line in content.splitlines(keepends=True):
+            if not _remains(line, step, evaluated_at):
+                break  # steps only grow from line to line
+            end += len(line)
+        if storage.fence is not None:
+            storage.atomic_write(NAME, content[:end])
+        else:
+            os.truncate(path, end)  # in place: another process may be following it
+
+
 def _train(line: StepMetrics) -> dict[str, Any]:
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "kind": "train",
         "step": line.step,
         "epoch": line.epoch,
@@ -76,37 +141,15 @@ def _train(line: StepMetrics) -> dict[str, Any]:
         "skipped": line.skipped,
     }
     if line.parts:
-        known["parts"] = line.parts
+        fields["parts"] = line.parts
     if line.loss_scale is not None:
-        known["loss_scale"] = line.loss_scale
+        fields["loss_scale"] = line.loss_scale
     if line.mfu is not None:
-        known["mfu"] = line.mfu
-    return known
+        fields["mfu"] = line.mfu
+    return fields
 
 
-def cut(folder: Path, step: int, evaluated_at: int | None, door: Path | None = None) -> None:
-    """Take out the lines that a run which goes on from `step` will write again. Touches disk.
-
-    Those are all of later steps, an evaluation after `step` that its checkpoint knows nothing of
-    (`evaluated_at` is the last that it knows), and a line that a kill left unfinished.
-    Raises StorageError.
-    """
-    path = folder / NAME
-    if not path.exists():
-        return
-    with storage_errors(path):
-        content, end = path.read_bytes(), 0
-        for line in content.splitlines(keepends=True):
-            if not _stays(line, step, evaluated_at):
-                break  # steps only grow from line to line
-            end += len(line)
-        if door is not None:
-            Storage(folder, door).atomic_write(NAME, content[:end])
-        else:
-            os.truncate(path, end)  # in place: somebody may be following it
-
-
-def _stays(line: bytes, step: int, evaluated_at: int | None) -> bool:
+def _remains(line: bytes, step: int, evaluated_at: int | None) -> bool:
     if not line.endswith(b"\n"):
         return False
     found = json.loads(line)

@@ -1,98 +1,92 @@
-"""What tells a person how a run goes: the contract of the plain, the terminal and the log voice."""
+"""Outputs of the console reporter: their contract, plain lines, and log.txt."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Literal, Protocol, TextIO
 
 from training.logging.console_text import render_row
 from training.logging.progress import Position
-from training.storage import LineFile
+from training.storage import Storage
 
 Kind = Literal["head", "train", "evaluated", "best", "saved", "notice", "warning", "summary", "log"]
-"""What a text is about; "log" is for the log file only."""
+"""The subject of a text; "log" is for the log file only."""
 
 
 class ConsoleOutput(Protocol):
-    """One place that texts go to."""
+    """A terminal, a stream or a file that shows a run."""
 
-    draws: bool
-    """Whether `draw` shows anything, so that nobody works out positions for nothing."""
+    is_live: bool
+    """Whether `draw` shows anything; otherwise positions need not be computed."""
 
-    def say(self, kind: Kind, text: str) -> None:
+    def write(self, kind: Kind, text: str) -> None:
         """Add `text`, one line or more."""
 
-    def show(self, title: str, text: str) -> None:
-        """Add a longer `text` under its title, such as what the model wrote."""
+    def write_block(self, title: str, text: str) -> None:
+        """Add a longer `text` below its title, such as output of the model."""
 
-    def draw(self, position: Position, units: str, use: str) -> None:
-        """Show where the run stands, in place of what was shown before; `use` is the machine's."""
+    def draw(self, position: Position, units: str, usage: str) -> None:
+        """Show the progress instead of the last one; `usage` is the machine's."""
 
     def close(self) -> None:
-        """Leave the place as it was found; nothing is said afterwards."""
+        """Restore the output as it was; nothing is written afterwards."""
 
 
 class PlainOutput:
-    """Writes each text as it is; one that nobody reads any more (`| head`) is left alone."""
+    """Plain lines for files, pipes and schedulers; a closed pipe (`| head`) is ignored."""
 
-    draws = False
+    is_live = False
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
 
-    def say(self, kind: Kind, text: str) -> None:
+    def write(self, kind: Kind, text: str) -> None:
         """Write `text` and a line break."""
         if kind == "log" or self._stream is None:
             return
         if kind == "warning":
             text = render_row("warning", text)
         encoding = self._stream.encoding or "utf-8"
-        # A file may be in an encoding that lacks × or the model's letters.
+        # A file may have an encoding without × or the model's characters.
         text = text.encode(encoding, "replace").decode(encoding)
         try:
             self._stream.write(text + "\n")
             self._stream.flush()
         except OSError:
-            self._fall_silent(self._stream)
+            self._discard(self._stream)
 
-    def show(self, title: str, text: str) -> None:
-        """Write `text` below its title, each line behind a bar."""
+    def write_block(self, title: str, text: str) -> None:
+        """Write `text` below its title, each line after a bar."""
         bars = "\n".join(f"| {line}" for line in text.splitlines())
-        self.say("notice", f"{title}\n{bars}")
+        self.write("notice", f"{title}\n{bars}")
 
-    def draw(self, position: Position, units: str, use: str) -> None:
-        """Nothing: the logged steps say it."""
+    def draw(self, position: Position, units: str, usage: str) -> None:
+        """Nothing: the logged steps show the progress."""
 
     def close(self) -> None:
-        """Nothing to put back."""
+        """Nothing to restore."""
 
-    def _fall_silent(self, stream: TextIO) -> None:
+    def _discard(self, stream: TextIO) -> None:
         self._stream = None
-        # What the stream still holds would fail once more when the interpreter ends, and change
+        # Text in the stream's buffer would fail once more when the interpreter exits, and change
         # its exit code. Source: Python, library reference, "Note on SIGPIPE".
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 class LogFileOutput:
-    """Writes `folder`/log.txt in local time. Raises StorageError."""
+    """log.txt: all texts and events, in local time. Raises StorageError."""
 
-    draws = False
+    is_live = False
 
-    def __init__(
-        self,
-        folder: Path,
-        now: Callable[[], datetime] = datetime.now,
-        door: Path | None = None,
-    ) -> None:
-        self._file = LineFile(folder / "log.txt", door)
+    def __init__(self, storage: Storage, now: Callable[[], datetime] = datetime.now) -> None:
+        self._file = storage.open_lines("log.txt")
         self._now = now
 
-    def say(self, kind: Kind, text: str) -> None:
+    def write(self, kind: Kind, text: str) -> None:
         """Append each line of `text` with the time."""
         if kind == "warning":
             text = render_row("warning", text)
@@ -100,13 +94,13 @@ class LogFileOutput:
         for line in text.splitlines():
             self._file.write(f"{time}  {line}".encode("utf-8", "backslashreplace"))
 
-    def show(self, title: str, text: str) -> None:
-        """Append `text` below its title, each line behind a bar."""
-        self.say("notice", "\n".join([title, *(f"| {line}" for line in text.splitlines())]))
+    def write_block(self, title: str, text: str) -> None:
+        """Append `text` below its title, each line after a bar."""
+        self.write("notice", "\n".join([title, *(f"| {line}" for line in text.splitlines())]))
 
-    def draw(self, position: Position, units: str, use: str) -> None:
-        """Nothing: a log does not change what it said."""
+    def draw(self, position: Position, units: str, usage: str) -> None:
+        """Nothing: a log only grows."""
 
     def close(self) -> None:
-        """Give back the file."""
+        """Close the file."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""Numbers with their units, short, for people."""
+"""Short texts of numbers with their units: durations, bytes, counts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def duration(seconds: float) -> str:
-    """`0.8s`, `45s`, `3m12s`, `2h05m`, `1d03h`."""
+    """`0.8 s`, `45 s`, `3m12s`, `2h05m`, `1d03h`."""
     if seconds < 10:
-        return f"{seconds:.1f}s"
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
-        return f"{rest}s"
+        return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     if not hours:
         return f"{minutes}m{rest:02d}s"
     days, hours = divmod(hours, 24)
     return f"{days}d{hours:02d}h" if days else f"{hours}h{minutes:02d}m"
+
+
+def counted(number: float, noun: str) -> str:
+    """A number with its noun: `1 epoch`, `0.19 epochs`, `2 processes`."""
+    text = f"{number:.4g}" if isinstance(number, float) else str(number)
+    ending = "" if text == "1" else "es" if noun.endswith("s") else "s"
+    return f"{text} {noun}{ending}"
 
 
 def size(count: float) -> str:
@@ -33,7 +40,7 @@ def size(count: float) -> str:
 def amount(number: float) -> str:
     """Three digits and a letter: `12.3k`, `3.20M`; below a thousand `8.51`, `85.1`, `851`."""
     for factor, letter in _SI:
-        # From 999.5 on, three digits would read 1000.
+        # From 999.5, three digits would read 1000.
         if number >= 0.9995 * factor:
             return _three(number / factor) + letter
     return _three(number)

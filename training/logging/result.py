@@ -1,22 +1,22 @@
-"""result.json: how a run ended, for programs."""
+"""result.json: the end of a run, for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Callback, Outcome, RunInfo
+from training.logging.metrics import ResourceUsage, percent_fields
 from training.logging.strict_json import encode_bytes
-from training.resources.monitor import ResourceUsage, named
 from training.storage import Storage, StorageError
 from training.train_plan import TrainPlan
 
+NAME = "result.json"
 JobSummary = Callable[[], Mapping[str, Any]]
 
 
 def single_process() -> Mapping[str, Any]:
-    """The account of a run of which nobody knows that it took more than one process."""
+    """The job summary of a run without requeues."""
     return {"requeues": 0, "lost_steps": None, "effective_training_share": None}
 
 
@@ -26,32 +26,31 @@ class ResultWriter(Callback):
     def __init__(
         self,
         about: RunInfo,
-        gauges: ResourceUsage | None = None,
-        account: JobSummary = single_process,
-        door: Path | None = None,
+        storage: Storage,
+        usage: ResourceUsage | None = None,
+        job_summary: JobSummary = single_process,
     ) -> None:
-        """`account` tells, at the end, of the processes that the run took one after the other."""
+        """`job_summary` gives, at the end, the numbers of all generations of the job."""
         self._about = about
-        self._account, self._door = account, door
-        self._gauges = gauges or ResourceUsage()
+        self._storage = storage
+        self._usage = usage or ResourceUsage()
+        self._job_summary = job_summary
         self._world_size = 1
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Keep how many processes train."""
+        """Note the number of processes."""
         self._world_size = train_plan.world_size
 
     def end(self, outcome: Outcome) -> None:
-        """Write the file. Raises StorageError, but not over the fault of a failed run."""
-        path = self._about.folder / "result.json"
+        """Write the file. Raises StorageError, unless the run has failed already."""
         try:
             content = _content(self._about, self._world_size, outcome)
-            content["machine"] = named(self._gauges.highest)
-            content |= self._account()
-            content_bytes = encode_bytes(content, indent=2) + b"\n"
-            Storage(path.parent, self._door).atomic_write(path.name, content_bytes)
-        except OSError as fault:
+            content["machine"] = percent_fields(self._usage.highest)
+            content |= self._job_summary()
+            self._storage.atomic_write(NAME, encode_bytes(content, indent=2) + b"\n")
+        except OSError as error:
             if outcome.status != "failed":
-                raise StorageError(path, fault) from fault
+                raise StorageError(self._storage.path / NAME, error) from error
 
 
 def _content(about: RunInfo, world_size: int, outcome: Outcome) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""JSON that every reader accepts: no NaN, no infinity, floats at full precision."""
+"""Strict JSON, which every parser accepts: no NaN, no infinity, floats at full precision."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 def encode(value: Any, indent: int | None = None) -> str:
     """`value` as JSON; numbers that JSON lacks as "NaN", "Infinity" and "-Infinity".
 
-    So null keeps its one meaning, not known. `float()` reads the three words back. Source: the JSON
-    mapping of Protocol Buffers. Paths become text, and numbers of numpy and torch plain numbers;
-    other objects raise TypeError.
+    So null only means unknown. `float()` parses the three strings. Source: the JSON mapping of
+    Protocol Buffers. Paths become text, and numbers of numpy and torch plain numbers; other objects
+    raise TypeError.
     """
     return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def encode_bytes(value: Any, indent: int | None = None) -> bytes:
-    """`encode` in UTF-8; text that is no Unicode (lone surrogates) as JSON escapes."""
+    """`encode` in UTF-8; lone surrogates become JSON escapes."""
     return encode(value, indent).encode("utf-8", "backslashreplace")
 
 

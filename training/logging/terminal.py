@@ -1,8 +1,7 @@
-"""A terminal: a progress bar with the newest numbers, and above it what is worth keeping."""
+"""The terminal output: a progress bar with the newest numbers, and lasting lines above it."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import TextIO
@@ -20,29 +19,29 @@ from training.logging.progress import Position
 from training.logging.quantities import duration
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
-_SILENT = ("train", "log")  # the bar shows the one, the log file keeps the other
+_HIDDEN = ("train", "log")  # the bar shows one, the log file has the other
 _LABELLED = ("head", "summary")
 
 
 class TerminalOutput:
-    """Draws with rich, in the training thread and only when told to.
+    """Draws with rich, in the training thread and only in `draw`.
 
-    The cursor stays visible and nothing on the terminal is switched, so that a process that dies
-    without a word leaves it usable. A terminal that has gone is not an error.
+    The cursor stays visible and no terminal mode changes, so that a process that is killed leaves
+    the terminal usable. A terminal that has gone is not an error.
     """
 
-    draws = True
+    is_live = True
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(
             file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
         )
         self._live: Live | None = None
-        self._gone = False
+        self._has_gone = False
 
-    def say(self, kind: Kind, text: str) -> None:
+    def write(self, kind: Kind, text: str) -> None:
         """Print `text` above the bar."""
-        if kind in _SILENT:
+        if kind in _HIDDEN:
             return
         if kind == "warning":
             text = console_text.render_row("warning", text)
@@ -51,65 +50,63 @@ class TerminalOutput:
             styled.highlight_regex(r"(?m)^\S+", "bold cyan")
         self._try(lambda: self._console.print(styled))
 
-    def show(self, title: str, text: str) -> None:
+    def write_block(self, title: str, text: str) -> None:
         """Print `text` in a small panel above the bar."""
         panel = Panel(Text(text), title=title, title_align="left", expand=False)
         self._try(lambda: self._console.print(panel))
 
-    def draw(self, position: Position, units: str, use: str) -> None:
-        """Draw the bar anew."""
-        self.put(_picture(position, units, use))
+    def draw(self, position: Position, units: str, usage: str) -> None:
+        """Redraw the bar."""
+        self.draw_renderable(_progress(position, units, usage))
 
-    def put(self, picture: RenderableType) -> None:
-        """Show anything of rich in the bar's place."""
-        self._try(lambda: self._update(picture))
+    def draw_renderable(self, renderable: RenderableType) -> None:
+        """Show any object of rich instead of the bar."""
+        self._try(lambda: self._update(renderable))
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._live is not None:
             self._try(self._live.stop)
 
-    def _update(self, picture: RenderableType) -> None:
+    def _update(self, renderable: RenderableType) -> None:
         if self._live is None:
             self._live = Live(
                 console=self._console,
                 auto_refresh=False,
                 transient=True,
-                # What goes to a file must not come out on the terminal.
+                # Output that goes to a file must not appear on the terminal.
                 redirect_stdout=_is_terminal(sys.stdout),
                 redirect_stderr=_is_terminal(sys.stderr),
             )
             self._live.start()
             self._console.show_cursor(True)
-        self._live.update(picture, refresh=True)
+        self._live.update(renderable, refresh=True)
 
     def _try(self, action: Callable[[], object]) -> None:
-        if self._gone:
+        if self._has_gone:
             return
         try:
             action()
         except OSError:
-            self._gone = True
+            self._has_gone = True
 
 
-def is_capable(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that can redraw a line."""
-    return _is_terminal(stream) and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+def can_redraw(stream: TextIO, term: str | None) -> bool:
+    """Whether `stream` is a terminal that can redraw a line; `term` is the variable TERM."""
+    return _is_terminal(stream) and term not in (None, "", "dumb", "unknown")
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def _picture(position: Position, units: str, use: str) -> Group:
+def _progress(position: Position, units: str, usage: str) -> Group:
     line = Table.grid(padding=(0, 2))
     line.add_row(
         ProgressBar(total=position.total_steps, completed=position.step, width=30),
         Text(f"step {position.step}/{position.total_steps}"),
-        Text(f"{duration(position.elapsed_s)} so far"),
-        Text(f"{console_text.render_eta(position)} left"),
+        Text(f"{duration(position.elapsed_s)} elapsed"),
+        Text(console_text.render_eta(position)),
     )
-    return Group(
-        line,
-        Text(console_text.render_status(position, units, use), no_wrap=True, overflow="ellipsis"),
-    )
+    status = console_text.render_status(position, units, usage)
+    return Group(line, Text(status, no_wrap=True, overflow="ellipsis"))

@@ -51,7 +51,9 @@ class LimitEnforcer(Callback):
     def __init__(self, limits: Limits, monitor: ResourceMonitor, emit: Emit) -> None:
         critical = limits.critical
         self._limits = _by_resource(limits.ram, limits.swap, limits.gpu, limits.cpu, None)
-        self._critical = _by_resource(critical.ram, critical.swap, critical.gpu, None, critical.disk)
+        self._critical = _by_resource(
+            critical.ram, critical.swap, critical.gpu, None, critical.disk
+        )
         self._disk: float | None = limits.disk
         """Reported once; None: reported already."""
         self._monitor = monitor

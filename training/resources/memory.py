@@ -110,7 +110,7 @@ def _process(pid: int) -> psutil.Process:
 
 
 class PeakMemory:
-    """Peak memory of a run; created before data and model, so that later growth is the run's own."""
+    """Peak memory of a run; created before data and model, so that all later growth counts."""
 
     def __init__(self) -> None:
         self._before = host_bytes()

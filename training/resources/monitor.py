@@ -23,7 +23,7 @@ RESOURCES = ("ram", "swap", "gpu", "cpu", "disk")
 
 @dataclass(frozen=True)
 class Reading:
-    """Use of the machine in percent, None if there is no such resource, and this process's share."""
+    """Use of the machine in percent (None: no such resource), and memory of this process."""
 
     ram: float
     """Of main memory; in a container, of its limit."""

@@ -82,7 +82,7 @@ def test_where_memory_ran_out_the_ranks_begin_again_with_smaller_micro_batches(r
 def test_memory_that_runs_out_a_fourth_time_ends_the_run(run):
     ending, told = run("fits 0", resolved("train.micro_batch=32", nproc="2"))
     assert (ending.kind, ending.exit_code, len(told)) == ("out of memory", exit_codes.FAILURE, 4)
-    assert "ran out of memory with micro-batches of 2: there is none left" in ending.text
+    assert "out of memory with a micro-batch of 2: there is none left" in ending.text
 
 
 @pytest.mark.parametrize("scene", ["data", "nonfinite"])

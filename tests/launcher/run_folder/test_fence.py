@@ -47,9 +47,9 @@ def life(run: Path, world: ProcessWorld, generation: Generation) -> None:
     """All that a generation does to a run folder, from its take-over to its result."""
     with fence.taken_over(run, generation) as door, fence.told(run, generation, door):
         begin = min(steps(run), default=0)  # one that is not the newest: that is set aside
-        metrics.cut(run, begin, None, door)
+        metrics.truncate(Storage(run, door), begin, None)
         retention.set_aside(run, begin, door)
-        events.append(run, "requeued", begin, {}, door=door)
+        events.append_event(Storage(run, door), "requeued", begin, {})
         lines = LineFile(run / "metrics.jsonl", door)
         for step in range(begin + 1, begin + 4):
             lines.write(b'{"kind": "train", "step": %d}' % step)

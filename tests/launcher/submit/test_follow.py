@@ -106,12 +106,12 @@ def test_what_a_run_writes_is_told_as_its_console_would(cluster):
     assert told.splitlines() == [
         "run        40 steps",
         "job        41 running on node1",
-        "step       10/40  loss   2.5000  lr 1.00e-03  norm   1.0000    160 tokens/s    1.0 GiB  "
-        "    >15s left",
-        "eval       10/40  val  val_loss 2.0000  (0.1s)  ← best",
+        "step       10/40  loss   2.5000  lr 1.00e-03  norm   1.0000    160 tokens/s    1.0 GiB"
+        "  ETA ≥ 15 s",
+        "eval       10/40  val  val_loss 2.0000  (0.1 s)  ← best",
         "saved      10/40  checkpoints/step-00000010",
-        "warning    SIGUSR1: saving and ending after this step",
-        "completed  40 steps",
+        "warning    SIGUSR1: saving and stopping after this step",
+        "finished   40 steps",
         "job        41 completed",
     ]
 

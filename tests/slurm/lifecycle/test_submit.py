@@ -71,7 +71,7 @@ def test_a_submitted_run_is_followed_through_a_requeue_to_its_end(login, unbroke
         job.signal()
         told, _ = process.communicate(timeout=200)
     assert process.returncode == 0, told
-    assert "requeued 1×" in told and "completed  300 steps" in told
+    assert "requeued 1×" in told and "finished   300 steps" in told
     assert re.findall(r"^step +(\d+)/300", told, re.MULTILINE) == [str(one) for one in job.steps]
     assert differences(job, unbroken) == []
 

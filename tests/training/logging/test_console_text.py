@@ -1,29 +1,32 @@
-"""The lines that people read, to the letter."""
+"""The console lines of a run, to the letter."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.training.facts import about, evaluation, logged, outcome, train_plan
 from training.logging import console_text
+from training.logging.metrics import NearLimit
 from training.logging.progress import Position
-from training.resources.monitor import Near
+from training.logging.quantities import counted
 
 HALF = Position(50, 100, 5.0, 65.0, False, None)
 
 
-def test_the_head_tells_what_is_trained_on_what_in_what_portions():
-    told = about(
+def test_the_header_names_model_machine_batch_and_length():
+    facts = about(
         Path("runs/x"),
         data={"train": 5120, "left_out": {"empty": 3}, "share": 0.125, "from": ["a", "b"]},
         notes=["micro_batch 16 fits"],
     )
 
-    assert console_text.render_header(told, train_plan()) == [
+    assert console_text.render_header(facts, train_plan()) == [
         "model      language:tiny, 1.23M parameters",
         "mode       lite",
         "engine     ddp on 2 processes, cpu, fp32",
-        "batch      64 samples = 16 a micro-batch × 2 accumulated × 2 processes",
+        "batch      64 samples = micro-batch 16 × accumulation 2 × 2 processes",
         "run        100 steps = 2 epochs of 50 steps",
         "data       train 5,120, left out (empty 3), share 0.125, from a b",
         "note       micro_batch 16 fits",
@@ -31,14 +34,14 @@ def test_the_head_tells_what_is_trained_on_what_in_what_portions():
 
 
 def test_many_facts_of_the_data_are_wrapped():
-    told = about(Path("runs/x"), data={f"split {i}": 10**i for i in range(8)})
+    facts = about(Path("runs/x"), data={f"split {i}": 10**i for i in range(8)})
 
-    *_, first, second = "\n".join(console_text.render_header(told, train_plan())).splitlines()
+    *_, first, second = "\n".join(console_text.render_header(facts, train_plan())).splitlines()
     assert first.startswith("data       split 0 1, ") and len(first) < 100
     assert second.startswith("           split")
 
 
-def test_the_head_of_a_run_that_goes_on_says_so():
+def test_the_header_of_a_resumed_run_counts_the_steps_before():
     assert "100 steps = 2 epochs of 50 steps, 40 done before" in "\n".join(
         console_text.render_header(about(Path("runs/x")), train_plan(first_step=40, world_size=1))
     )
@@ -47,7 +50,7 @@ def test_the_head_of_a_run_that_goes_on_says_so():
 def test_a_logged_step_is_one_line():
     assert console_text.render_step(logged(5), HALF, "tokens") == (
         "step         5/100  loss   2.5000  lr 1.00e-03  norm   0.7500  41.0k tokens/s"
-        "  300.0 MiB     1m05s left"
+        "  300.0 MiB  ETA 1m05s"
     )
 
 
@@ -63,7 +66,7 @@ def test_lines_of_logged_steps_are_aligned():
     ]
 
 
-def test_what_is_not_known_is_not_shown():
+def test_unknown_numbers_are_not_shown():
     known = logged(5, mfu=0.4321, skipped=2, parts={"ce": 2.0}, device_memory_bytes=2**33)
     line = console_text.render_step(known, HALF, "tokens")
 
@@ -72,37 +75,37 @@ def test_what_is_not_known_is_not_shown():
     assert "mfu" not in console_text.render_step(logged(5), HALF, "tokens")
 
 
-def test_the_time_left_says_how_sure_it_is():
-    assert console_text.render_eta(Position(1, 9, 0.0, None, True, None)) == "–"
-    assert console_text.render_eta(Position(2, 9, 0.0, 192.0, True, None)) == ">3m12s"
-    assert console_text.render_eta(Position(2, 9, 0.0, 192.0, False, None)) == "3m12s"
+def test_the_eta_marks_a_lower_bound():
+    assert console_text.render_eta(Position(1, 9, 0.0, None, True, None)) == "ETA –"
+    assert console_text.render_eta(Position(2, 9, 0.0, 192.0, True, None)) == "ETA ≥ 3m12s"
+    assert console_text.render_eta(Position(2, 9, 0.0, 192.0, False, None)) == "ETA 3m12s"
 
 
 def test_an_evaluation_marks_the_best():
     assert console_text.render_evaluation(evaluation(50), 100) == (
-        "eval        50/100  val  loss 2.2500  (1.5s)  ← best"
+        "eval        50/100  val  loss 2.2500  (1.5 s)  ← best"
     )
-    assert console_text.render_evaluation(evaluation(50, is_best=False), 100).endswith("(1.5s)")
+    assert console_text.render_evaluation(evaluation(50, is_best=False), 100).endswith("(1.5 s)")
 
 
-def test_the_summary_tells_how_it_ended():
+def test_the_summary_shows_the_end():
     ended = outcome(peak_memory_bytes={"device": 2**33, "host": 300 * 2**20})
 
     assert console_text.render_summary(ended) == [
-        "completed  100 steps, 2 epochs in 12s; all steps taken",
+        "finished   100 steps, 2 epochs in 12 s; all steps taken",
         "best       loss 2.2500 at step 50",
         "speed      640 samples/s",
         "memory     at most device 8.0 GiB, host 300.0 MiB",
     ]
 
 
-def test_a_run_without_best_or_speed_says_nothing_of_them():
+def test_a_run_without_best_or_speed_does_not_mention_them():
     ended = outcome(status="failed", best=None, samples_per_s=None, peak_memory_bytes={})
 
     assert [line.split()[0] for line in console_text.render_summary(ended)] == ["failed"]
 
 
-def test_a_line_tells_how_full_the_memory_is_and_nothing_where_nobody_looked():
+def test_a_line_shows_memory_in_use_if_there_was_a_reading():
     assert (
         console_text.render_usage({"ram": 63.4, "swap": 1.0, "gpu": 70.6, "cpu": 99.0})
         == "ram 63%  gpu 71%"
@@ -110,8 +113,8 @@ def test_a_line_tells_how_full_the_memory_is_and_nothing_where_nobody_looked():
     assert console_text.render_usage({}) == ""
 
 
-def test_the_summary_tells_what_came_near_to_a_limit():
-    near = [Near("ram", 83.0, 85), Near("swap", 61.2, 50.0)]
+def test_the_summary_lists_resources_near_a_limit():
+    near = [NearLimit("ram", 83.0, 85), NearLimit("swap", 61.2, 50.0)]
 
     assert console_text.render_near_limits(near) == [
         "machine    ram at most 83%, near its limit of 85%; swap at most 61%, over its limit of 50%"
@@ -125,13 +128,13 @@ def test_any_event_has_a_line_for_the_log():
     )
 
 
-def test_what_a_model_writes_cannot_steer_the_terminal():
+def test_output_of_a_model_cannot_control_the_terminal():
     wild = "a\x1b[31mb\x07c\rd\xa0e\udc80f\u202eg\n\th é 漢"
 
     assert console_text.printable(wild) == "a�[31mb�c d e�f�g\n\th é 漢"
 
 
-def test_steps_that_were_timed_are_told_with_their_spread():
+def test_timed_steps_are_summarized_with_their_spread():
     timing = {
         "steps": 90,
         "warmup_steps": 10,
@@ -142,11 +145,93 @@ def test_steps_that_were_timed_are_told_with_their_spread():
         "samples_per_s": 256.0,
     }
     lines = console_text.render_summary(outcome(timing=timing))
-    [told] = [line for line in lines if line.startswith("timing")]
-    assert told == (
-        "timing     250 ms a step, four in five from 200 to 400, of 90 steps after 10\n"
+    [text] = [line for line in lines if line.startswith("timing")]
+    assert text == (
+        "timing     median 250 ms per step, 80% from 200 to 400 ms, over 90 steps after 10\n"
         "           16 batches/s, 256 samples/s"
     )
     assert not [
         line for line in console_text.render_summary(outcome()) if line.startswith("timing")
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "text"),
+    [
+        ("warning", {"text": "careful"}, "careful"),
+        (
+            "signal",
+            {"names": ["SIGTERM"], "saves": True},
+            "SIGTERM: saving and stopping after this step",
+        ),
+        (
+            "signal",
+            {"names": ["SIGTERM"], "saves": False},
+            "SIGTERM: stopping without saving after this step",
+        ),
+        (
+            "signal",
+            {"names": ["SIGINT"], "saves": True},
+            "SIGINT: saving and stopping after this step; press Ctrl-C again to stop at once",
+        ),
+        (
+            "limit_exceeded_at_start",
+            {"over": ["swap"], "swap": 60.0},
+            "swap 60% over its limit before the run: only limits.critical applies to it",
+        ),
+        (
+            "throttled",
+            {"critical": ["ram"], "over": ["ram"], "ram": 97.2},
+            "ram 97% over its limit: releasing unused memory",
+        ),
+        (
+            "pressure",
+            {"over": ["gpu", "swap"], "gpu": 96.0, "swap": 81.0},
+            "gpu 96%, swap 81% still over its limit: saving and stopping; see limits.*",
+        ),
+        (
+            "limit_given_up",
+            {"over": ["cpu"], "cpu": 99.0},
+            "cpu 99% over its limit, and throttling does not help: no longer watched",
+        ),
+        (
+            "disk_filling",
+            {"over": ["disk"], "disk": 96.2},
+            "disk 96% over its limit: free some space, or saving will fail",
+        ),
+        ("fewer_workers", {"from": 4, "to": 2}, "loader workers 4 → 2, to use less of the machine"),
+        (
+            "smaller_micro_batch",
+            {"from": 16, "to": 8, "accumulation": 4},
+            "micro-batch 16 → 8, accumulation 4: the global batch stays",
+        ),
+        (
+            "out_of_memory",
+            {"at": 7, "text": "CUDA out of memory."},
+            "out of memory in step 7: CUDA out of memory.",
+        ),
+        (
+            "straggler",
+            {"rank": 5, "host": "n2", "what": "data", "seconds": 0.31, "median_seconds": 0.002},
+            "rank 5 on n2 waits 310 ms per step for its data, the others 2 ms",
+        ),
+        (
+            "straggler",
+            {"rank": 5, "host": "n2", "what": "step", "seconds": 2.31, "median_seconds": 1.2},
+            "rank 5 on n2 computes 2.3 s per step, the others 1.2 s",
+        ),
+        (
+            "straggler_gone",
+            {"rank": 5, "host": "n2", "what": "step", "at": 40},
+            "rank 5 on n2 is as fast as the others again",
+        ),
+        ("evaluated", {"step": 3}, None),
+    ],
+)
+def test_urgent_events_are_rendered(kind: str, facts: dict[str, object], text: str | None):
+    assert console_text.render_urgent(kind, facts) == text
+
+
+def test_numbers_agree_with_their_nouns():
+    assert counted(1, "epoch") == "1 epoch" and counted(0.18765, "epoch") == "0.1877 epochs"
+    assert counted(2, "process") == "2 processes"

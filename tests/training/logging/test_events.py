@@ -1,4 +1,4 @@
-"""events.jsonl: one file for what all ranks see, one a rank for what it alone saw."""
+"""events.jsonl: one file for events of all ranks, one per rank for its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.training.facts import evaluation, outcome, step, train_plan
 from training.logging.events import EventsWriter
-from training.storage import StorageError
+from training.storage import Storage, StorageError
 
 NOON = datetime(2025, 1, 2, 12, 0, 0, 123456, tzinfo=timezone.utc)
 
@@ -22,8 +22,8 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_the_moments_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
-    events = EventsWriter(tmp_path, now=lambda: NOON)
+def test_events_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
+    events = EventsWriter(Storage(tmp_path), now=lambda: NOON)
     events.start(train_plan())
     events.step(step(50))
     events.evaluated(evaluation(50))
@@ -46,24 +46,24 @@ def test_the_moments_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
     assert found[4]["facts"]["exit_code"] == 0
 
 
-def test_another_rank_writes_only_what_it_alone_saw(tmp_path: Path):
-    events = EventsWriter(tmp_path, rank=3)
+def test_another_rank_writes_only_its_own_events(tmp_path: Path):
+    events = EventsWriter(Storage(tmp_path), rank=3)
     events.start(train_plan())
     events.event("warning", {"text": "seen by all"})
     assert os.listdir(tmp_path) == []
 
     events.step(step(7))
-    events.tell("throttled", {"ram": 97.0})
+    events.rank_event("throttled", {"ram": 97.0})
     events.end(outcome())
     assert os.listdir(tmp_path) == ["events-rank3.jsonl"]
     (line,) = lines(tmp_path / "events-rank3.jsonl")
     assert (line["kind"], line["step"], line["facts"]) == ("throttled", 7, {"ram": 97.0})
 
 
-def test_a_folder_that_has_gone_hides_no_earlier_fault(tmp_path: Path):
+def test_a_deleted_folder_hides_no_earlier_error(tmp_path: Path):
     run = tmp_path / "run"
     run.mkdir()
-    events = EventsWriter(run)
+    events = EventsWriter(Storage(run))
     events.start(train_plan())
     shutil.rmtree(run)
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.training.facts import evaluation, logged, outcome
+from tests.training.readings import CALM
 from training.callbacks.base import StepMetrics
-from training.logging.metrics import MetricsWriter, cut
+from training.logging.metrics import (
+    MetricsWriter,
+    NearLimit,
+    ResourceUsage,
+    percent_fields,
+    truncate,
+)
+from training.resources.monitor import ResourceMonitor
+from training.storage import Storage
 
 ALWAYS = {
     "kind",
@@ -30,7 +40,7 @@ ALWAYS = {
 
 
 def written(folder: Path, *lines: StepMetrics) -> list[dict[str, Any]]:
-    metrics = MetricsWriter(folder)
+    metrics = MetricsWriter(Storage(folder))
     for line in lines:
         metrics.logged(line)
     metrics.end(outcome())
@@ -51,7 +61,7 @@ def test_a_train_line_has_its_keys_and_full_precision(tmp_path: Path):
     assert line["device_memory_bytes"] is None
 
 
-def test_what_is_not_known_has_no_key(tmp_path: Path):
+def test_unknown_numbers_have_no_key(tmp_path: Path):
     known = logged(10, mfu=0.4, loss_scale=65536.0, parts={"ce": 2.0})
     without, line = written(tmp_path, logged(5), known)
 
@@ -59,14 +69,14 @@ def test_what_is_not_known_has_no_key(tmp_path: Path):
     assert (line["mfu"], line["loss_scale"], line["parts"]) == (0.4, 65536.0, {"ce": 2.0})
 
 
-def test_a_loss_that_is_no_number_is_written_as_a_word(tmp_path: Path):
+def test_a_nan_loss_is_written_as_a_string(tmp_path: Path):
     (line,) = written(tmp_path, logged(1, loss=float("nan"), grad_norm=float("inf")))
 
     assert (line["loss"], line["grad_norm"]) == ("NaN", "Infinity")
 
 
 def test_an_eval_line_has_its_keys(tmp_path: Path):
-    metrics = MetricsWriter(tmp_path)
+    metrics = MetricsWriter(Storage(tmp_path))
     metrics.evaluated(evaluation(50))
     metrics.end(outcome())
 
@@ -80,7 +90,7 @@ def _steps(folder: Path) -> list[tuple[str, int]]:
 
 
 def _history(folder: Path) -> MetricsWriter:
-    metrics = MetricsWriter(folder)
+    metrics = MetricsWriter(Storage(folder))
     for number in (1, 2, 3, 4):
         metrics.logged(logged(number))
         if number % 2 == 0:
@@ -88,37 +98,71 @@ def _history(folder: Path) -> MetricsWriter:
     return metrics
 
 
-def test_lines_that_will_be_written_again_are_cut(tmp_path: Path):
+def test_lines_that_will_be_written_again_are_removed(tmp_path: Path):
     _history(tmp_path)
-    cut(tmp_path, 3, evaluated_at=2)
+    truncate(Storage(tmp_path), 3, evaluated_at=2)
     assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2), ("train", 3)]
-    cut(tmp_path, 2, evaluated_at=2)
+    truncate(Storage(tmp_path), 2, evaluated_at=2)
     assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2)]
-    cut(tmp_path, 0, evaluated_at=None)
+    truncate(Storage(tmp_path), 0, evaluated_at=None)
     assert _steps(tmp_path) == []
 
 
-def test_an_evaluation_that_the_checkpoint_does_not_know_is_cut(tmp_path: Path):
+def test_an_evaluation_that_the_checkpoint_does_not_know_is_removed(tmp_path: Path):
     _history(tmp_path)
-    cut(tmp_path, 2, evaluated_at=None)
+    truncate(Storage(tmp_path), 2, evaluated_at=None)
     assert _steps(tmp_path) == [("train", 1), ("train", 2)]
 
 
-def test_an_unfinished_line_is_cut(tmp_path: Path):
+def test_an_incomplete_line_is_removed(tmp_path: Path):
     _history(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')
-    cut(tmp_path, 4, evaluated_at=4)
+    truncate(Storage(tmp_path), 4, evaluated_at=4)
     assert len(_steps(tmp_path)) == 6
 
 
-def test_who_has_the_file_open_goes_on_behind_the_cut(tmp_path: Path):
+def test_a_process_with_the_file_open_continues_after_the_truncation(tmp_path: Path):
     metrics = _history(tmp_path)
-    cut(tmp_path, 1, evaluated_at=None)
+    truncate(Storage(tmp_path), 1, evaluated_at=None)
     metrics.logged(logged(2))
     assert _steps(tmp_path) == [("train", 1), ("train", 2)]
 
 
-def test_there_may_be_nothing_to_cut(tmp_path: Path):
-    cut(tmp_path, 5, evaluated_at=None)
+def test_a_missing_file_is_not_truncated(tmp_path: Path):
+    truncate(Storage(tmp_path), 5, evaluated_at=None)
     assert not list(tmp_path.iterdir())
+
+
+def usage(*percents: float, **limits: float | None) -> ResourceUsage:
+    left, found = list(percents), ResourceUsage(limits)
+    monitor = ResourceMonitor(lambda: replace(CALM, swap=None, ram=left.pop(0)), 3600, found)
+    for _ in percents:
+        monitor.read()
+    return found
+
+
+def test_the_newest_reading_and_the_highest_are_kept():
+    found = usage(40.0, 88.0, 61.5)
+
+    assert found.newest == {"ram": 61.5, "gpu": 50.0}
+    assert found.highest == {"ram": 88.0, "gpu": 50.0}
+
+
+def test_resources_near_their_limit_are_listed():
+    assert usage(79.0, ram=85, gpu=None).near_limits() == []
+    assert usage(82.0, ram=85, gpu=90).near_limits() == [NearLimit("ram", 82.0, 85)]
+    (over,) = usage(91.0, ram=85).near_limits()
+    assert over.is_over
+
+
+def test_usage_is_empty_without_a_monitor():
+    assert (ResourceUsage().newest, ResourceUsage().highest, ResourceUsage().near_limits()) == (
+        {},
+        {},
+        [],
+    )
+
+
+def test_keys_of_percents_name_the_unit():
+    assert percent_fields({"ram": 61.54}) == {"ram_percent": 61.5}

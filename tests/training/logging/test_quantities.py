@@ -12,9 +12,9 @@ from training.logging.quantities import amount, duration, real, size
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.04, "0.0s"),
-        (9.94, "9.9s"),
-        (59.4, "59s"),
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (59.4, "59 s"),
         (59.6, "1m00s"),
         (192, "3m12s"),
         (7500, "2h05m"),

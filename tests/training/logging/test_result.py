@@ -10,11 +10,11 @@ import pytest
 
 from tests.training.facts import about, outcome, train_plan
 from training.logging.result import ResultWriter
-from training.storage import StorageError
+from training.storage import Storage, StorageError
 
 
 def test_the_result_has_its_keys(tmp_path: Path):
-    result = ResultWriter(about(tmp_path))
+    result = ResultWriter(about(tmp_path), Storage(tmp_path))
     result.start(train_plan())
     result.end(outcome())
 
@@ -46,9 +46,9 @@ def test_the_result_has_its_keys(tmp_path: Path):
     }
 
 
-def test_a_folder_that_has_gone_is_an_error_but_hides_no_earlier_one(tmp_path: Path):
+def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path: Path):
     gone = tmp_path / "gone"
 
     with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
-        ResultWriter(about(gone)).end(outcome())
-    ResultWriter(about(gone)).end(outcome(status="failed"))
+        ResultWriter(about(gone), Storage(gone)).end(outcome())
+    ResultWriter(about(gone), Storage(gone)).end(outcome(status="failed"))

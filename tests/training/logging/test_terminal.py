@@ -20,12 +20,12 @@ HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 
 def on_terminal(ending: str, term: str = "xterm-256color") -> tuple[str, int]:
-    """What a terminal receives from the run, and the exit code."""
+    """The output of the run on a terminal, and its exit code."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     before = termios.tcgetattr(slave)
     running = subprocess.Popen(
-        [sys.executable, "-m", "tests.training.logging.narrate", ending],
+        [sys.executable, "-m", "tests.training.logging.reported_run", ending],
         cwd=ROOT,
         stdin=slave,
         stdout=slave,
@@ -47,7 +47,7 @@ def _is_ready(handle: int) -> bool:
 
 
 class Screen:
-    """What stands on a terminal after the codes that rich uses: up, erase line, return."""
+    """The lines of a terminal after the control codes that rich uses: up, erase line, return."""
 
     def __init__(self, received: str) -> None:
         self.lines = [""]
@@ -61,13 +61,13 @@ class Screen:
             end = next(i for i, c in enumerate(rest[2:], 2) if c.isalpha())
             self._control(rest[2:end], rest[end])
             return rest[end + 1 :]
-        letter = rest[0]
-        if letter == "\n":
+        character = rest[0]
+        if character == "\n":
             self.row += 1
             if self.row == len(self.lines):
                 self.lines.append("")
-        elif letter != "\r":
-            self.lines[self.row] += letter
+        elif character != "\r":
+            self.lines[self.row] += character
         return rest[1:]
 
     def _control(self, argument: str, code: str) -> None:
@@ -88,7 +88,7 @@ def test_the_bar_goes_and_what_is_worth_keeping_stays():
     assert code == 0
     assert "step 20/100" in received and "━" in received and "loss   2.5000" in received
     kept = "\n".join(screen.lines)
-    assert "━━" not in kept and "so far" not in kept
+    assert "━━" not in kept and "elapsed" not in kept
     for text in (
         "model      language:tiny",
         "eval        10/100",
@@ -100,14 +100,14 @@ def test_the_bar_goes_and_what_is_worth_keeping_stays():
     assert screen.cursor_is_visible
 
 
-def test_what_others_print_stands_above_the_bar():
+def test_output_of_libraries_is_above_the_bar():
     received, _ = on_terminal("")
 
     lines = Screen(received).lines
     assert "printed by a library" in lines and "warned by a library" in lines
 
 
-def test_what_a_model_writes_is_shown_as_text():
+def test_output_of_a_model_is_shown_literally():
     received, _ = on_terminal("")
 
     assert "a �[31mred [bold]preview" in received
@@ -123,11 +123,11 @@ def test_a_run_that_fails_leaves_the_cursor_and_the_lines(ending: str, code: int
     if ending == "raised":
         kept = "\n".join(screen.lines)
         assert "━━" not in kept
-        assert "failed" not in kept[: kept.index("Traceback")]  # the supervisor tells the fault
+        assert "failed" not in kept[: kept.index("Traceback")]  # the supervisor reports the error
         assert kept.index("Traceback") < kept.rindex("out of luck")
 
 
-def test_the_cursor_is_hidden_for_no_moment_that_outlives_a_kill():
+def test_the_cursor_is_never_hidden_for_long():
     received, _ = on_terminal("killed")
 
     assert received.count(HIDE) == received.count(SHOW) == 1

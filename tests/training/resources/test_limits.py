@@ -1,4 +1,4 @@
-"""The governor warns, asks for relief, measures at once, and ends the run only when it must."""
+"""Limits: warnings, relief, a measurement at once, and the end of the run as a last resort."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ STOP = Action.PRESSURE | Action.SAVE
 
 
 class Machine:
-    """A machine that is read as told: one reading at the start, one a step, one after relief."""
+    """A machine with given readings: one at the start, one per step, one after relief."""
 
     def __init__(self, at_start: Reading = CALM, limits: Limits = LIMITS) -> None:
         self.now = at_start
         self.events: list[tuple[str, Mapping[str, object]]] = []
         monitor = ResourceMonitor(lambda: self.now, every_s=3600)
-        # The interval passes when a test says so.
+        # Tests decide when the interval passes.
         monitor.take = self._take  # type: ignore[method-assign]
         self._new: Reading | None = None
-        self.governor = LimitEnforcer(limits, monitor, self._tell)
-        self.governor.start(train_plan())
+        self.enforcer = LimitEnforcer(limits, monitor, self._emit)
+        self.enforcer.start(train_plan())
 
     def step(self, reading: Reading | None) -> Action:
-        """What is asked after a step, with a new reading since the last one or without."""
+        """The actions after a step, with or without a new reading."""
         self._new = reading
         if reading is not None:
             self.now = reading
-        return self.governor.step(step(1))
+        return self.enforcer.step(step(1))
 
     def relieved(self, reading: Reading, left: Action = Action.RELIEF) -> Action:
-        """What is asked when the machine is read so after relief, with these rungs left."""
+        """The actions when the machine reads so after relief, with these throttling steps left."""
         self.now = reading
-        return self.governor.relieved(left)
+        return self.enforcer.relieved(left)
 
     @property
     def kinds(self) -> list[str]:
@@ -53,7 +53,7 @@ class Machine:
         new, self._new = self._new, None
         return new
 
-    def _tell(self, kind: str, facts: Mapping[str, object]) -> None:
+    def _emit(self, kind: str, facts: Mapping[str, object]) -> None:
         self.events.append((kind, facts))
 
 
@@ -61,15 +61,15 @@ class Machine:
 def machine():
     machine = Machine()
     yield machine
-    machine.governor.end(outcome())
+    machine.enforcer.end(outcome())
 
 
-def test_a_calm_machine_asks_nothing(machine: Machine):
+def test_a_calm_machine_requests_nothing(machine: Machine):
     assert [machine.step(CALM), machine.step(None), machine.relieved(CALM)] == [Action.NOTHING] * 3
     assert machine.events == []
 
 
-def test_three_warnings_in_a_row_ask_for_relief(machine: Machine):
+def test_three_warnings_in_a_row_request_relief(machine: Machine):
     asked = [machine.step(BUSY), machine.step(None), machine.step(BUSY), machine.step(BUSY)]
 
     assert asked == [Action.NOTHING, Action.NOTHING, Action.NOTHING, Action.RELIEF]
@@ -77,7 +77,7 @@ def test_three_warnings_in_a_row_ask_for_relief(machine: Machine):
     assert [facts.get("warnings") for _, facts in machine.events[:3]] == [1, 2, 3]
 
 
-def test_a_calm_reading_starts_the_count_anew(machine: Machine):
+def test_a_calm_reading_resets_the_count(machine: Machine):
     asked = [machine.step(r) for r in (BUSY, BUSY, CALM, BUSY, BUSY)]
 
     assert asked == [Action.NOTHING] * 5
@@ -86,7 +86,7 @@ def test_a_calm_reading_starts_the_count_anew(machine: Machine):
 @pytest.mark.parametrize(
     "reading", [replace(CALM, ram=96.0), replace(CALM, gpu=96.0), replace(CALM, swap=81.0)]
 )
-def test_one_critical_reading_asks_for_relief_at_once(machine: Machine, reading: Reading):
+def test_one_critical_reading_requests_relief_at_once(machine: Machine, reading: Reading):
     assert machine.step(reading) == Action.RELIEF
 
 
@@ -98,7 +98,7 @@ def test_a_machine_still_critical_after_relief_saves_and_ends(machine: Machine):
     assert all(facts["ram"] == 99.0 for _, facts in machine.events)
 
 
-def test_a_machine_no_longer_critical_goes_on_and_counts_anew(machine: Machine):
+def test_a_machine_no_longer_critical_continues_and_resets_the_count(machine: Machine):
     machine.step(FULL)
 
     assert machine.relieved(BUSY) == Action.NOTHING
@@ -109,33 +109,33 @@ def test_a_machine_no_longer_critical_goes_on_and_counts_anew(machine: Machine):
     ]
 
 
-def test_after_three_warnings_what_is_still_over_its_limit_ends_the_run(machine: Machine):
+def test_after_three_warnings_a_resource_still_over_its_limit_ends_the_run(machine: Machine):
     for _ in range(3):
         machine.step(BUSY)
     assert machine.relieved(BUSY) == STOP
 
 
-def test_after_three_warnings_relief_that_helped_lets_the_run_go_on(machine: Machine):
+def test_after_three_warnings_successful_relief_lets_the_run_continue(machine: Machine):
     for _ in range(3):
         machine.step(BUSY)
     assert machine.relieved(CALM) == Action.NOTHING
     assert machine.step(BUSY) == Action.NOTHING
 
 
-def test_relief_that_another_rank_asked_for_is_not_measured_here(machine: Machine):
+def test_relief_requested_by_another_rank_is_not_measured_here(machine: Machine):
     assert machine.relieved(FULL) == Action.NOTHING
     assert machine.events == []
 
 
-def test_a_reading_from_before_the_relief_counts_no_more(machine: Machine):
+def test_a_reading_from_before_the_relief_is_ignored(machine: Machine):
     machine.step(FULL)
     machine._new = FULL
     machine.relieved(CALM)
 
-    assert machine.governor.step(step(2)) == Action.NOTHING
+    assert machine.enforcer.step(step(2)) == Action.NOTHING
 
 
-def test_what_was_over_its_limit_before_the_run_cannot_end_it_but_critical_can():
+def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can():
     machine = Machine(at_start=BUSY)
     assert machine.kinds == ["limit_exceeded_at_start"]
     assert machine.events[0][1]["over"] == ["ram"]
@@ -143,27 +143,27 @@ def test_what_was_over_its_limit_before_the_run_cannot_end_it_but_critical_can()
     assert [machine.step(BUSY) for _ in range(6)] == [Action.NOTHING] * 6
     assert machine.step(FULL) == Action.RELIEF
     assert machine.relieved(FULL) == STOP
-    machine.governor.end(outcome())
+    machine.enforcer.end(outcome())
 
 
-def test_what_became_critical_during_relief_ends_the_run_whatever_was_asked_for():
+def test_a_value_that_becomes_critical_during_relief_ends_the_run():
     machine = Machine(at_start=BUSY)
     for _ in range(3):
         machine.step(replace(BUSY, swap=60.0))
 
     assert machine.relieved(replace(FULL, swap=0.0)) == STOP
-    machine.governor.end(outcome())
+    machine.enforcer.end(outcome())
 
 
-def test_a_machine_full_from_the_start_is_left_within_one_interval():
+def test_a_run_on_a_full_machine_ends_within_one_interval():
     machine = Machine(at_start=FULL)
 
     assert machine.step(FULL) == Action.RELIEF
     assert machine.relieved(FULL) == STOP
-    machine.governor.end(outcome())
+    machine.enforcer.end(outcome())
 
 
-def test_what_a_machine_has_not_is_no_reason(machine: Machine):
+def test_missing_resources_are_ignored(machine: Machine):
     bare = replace(CALM, gpu=None, swap=None)
 
     assert machine.step(bare) == Action.NOTHING
@@ -173,7 +173,7 @@ def test_a_limit_of_one_hundred_is_no_limit():
     machine = Machine(limits=Limits(ram=100, critical=Critical(ram=100)))
 
     assert machine.step(replace(CALM, ram=100.0)) == Action.NOTHING
-    machine.governor.end(outcome())
+    machine.enforcer.end(outcome())
 
 
 ALL = Action.RELIEF | Action.FEWER_WORKERS | Action.SMALLER_BATCH
@@ -185,7 +185,7 @@ def settle(machine: Machine, reading: Reading) -> list[Action]:
     return [machine.step(None), machine.step(None)]
 
 
-def test_a_critical_reading_that_stays_climbs_every_rung_and_ends_without_another_interval(
+def test_a_lasting_critical_reading_takes_every_step_and_ends_without_another_interval(
     machine: Machine,
 ):
     assert machine.step(FULL) == Action.RELIEF
@@ -210,7 +210,7 @@ def test_after_warnings_the_micro_batch_is_halved_as_often_as_it_can_be(machine:
     assert [machine.step(BUSY), machine.step(BUSY)] == [Action.NOTHING] * 2
 
 
-def test_relief_that_does_not_last_leads_to_the_next_rung_though_the_machine_looks_calm(
+def test_relief_that_does_not_last_leads_to_the_next_step_though_the_machine_looks_calm(
     machine: Machine,
 ):
     machine.step(FULL)
@@ -222,7 +222,7 @@ def test_relief_that_does_not_last_leads_to_the_next_rung_though_the_machine_loo
     assert machine.relieved(CALM, ALL) == Action.NOTHING
 
 
-def test_long_after_relief_a_limit_is_a_new_matter(machine: Machine):
+def test_long_after_relief_a_limit_is_a_new_incident(machine: Machine):
     machine.step(FULL)
     machine.relieved(CALM, ALL)
     for _ in range(10):
@@ -232,7 +232,7 @@ def test_long_after_relief_a_limit_is_a_new_matter(machine: Machine):
     assert machine.relieved(CALM, ALL) == Action.NOTHING
 
 
-def test_fewer_workers_are_no_help_to_a_full_device(machine: Machine):
+def test_fewer_workers_do_not_help_a_full_device(machine: Machine):
     machine.step(replace(CALM, gpu=99.0))
 
     assert machine.relieved(replace(CALM, gpu=99.0), ALL) == Action.SMALLER_BATCH
@@ -248,14 +248,14 @@ def test_a_busy_processor_costs_workers_and_never_the_run():
     assert machine.relieved(busy, Action.RELIEF | Action.SMALLER_BATCH) == Action.NOTHING
     assert machine.kinds[-1] == "limit_given_up"
     assert [machine.step(busy) for _ in range(4)] == [Action.NOTHING] * 4
-    machine.governor.end(outcome())
+    machine.enforcer.end(outcome())
 
 
 def test_processors_are_not_watched_unless_a_limit_is_set(machine: Machine):
     assert [machine.step(replace(CALM, cpu=100.0)) for _ in range(3)] == [Action.NOTHING] * 3
 
 
-def test_a_filling_disk_is_told_once_and_a_full_one_ends_the_run_while_it_can_save(
+def test_a_filling_disk_is_reported_once_and_a_full_one_ends_the_run_while_it_can_save(
     machine: Machine,
 ):
     asked = [machine.step(replace(CALM, disk=96.0)) for _ in range(4)]
@@ -266,14 +266,14 @@ def test_a_filling_disk_is_told_once_and_a_full_one_ends_the_run_while_it_can_sa
     assert machine.events[-1][1]["over"] == ["disk"]
 
 
-def test_a_disk_that_was_full_before_the_run_is_no_reason():
+def test_a_disk_that_was_full_before_the_run_is_ignored():
     machine = Machine(at_start=replace(CALM, disk=99.5))
 
     assert [(kind, facts["over"]) for kind, facts in machine.events] == [
         ("limit_given_up", ["disk"])
     ]
     assert machine.step(replace(CALM, disk=99.6)) == Action.NOTHING
-    machine.governor.end(outcome())
+    machine.enforcer.end(outcome())
 
 
 def test_a_disk_that_was_filling_before_the_run_ends_it_when_it_is_full():
@@ -282,4 +282,4 @@ def test_a_disk_that_was_filling_before_the_run_ends_it_when_it_is_full():
     assert machine.kinds == ["limit_exceeded_at_start"]
     assert machine.step(replace(CALM, disk=97.0)) == Action.NOTHING
     assert machine.step(replace(CALM, disk=99.6)) == STOP
-    machine.governor.end(outcome())
+    machine.enforcer.end(outcome())

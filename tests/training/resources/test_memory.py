@@ -10,7 +10,16 @@ import sys
 import pytest
 import torch
 
-from training.resources.memory import device_bytes, host_bytes, peaks, release_unused
+from tests.training.tiny import Listener, one_rank, run_tiny
+from training.callbacks.base import Action
+from training.resources.memory import (
+    CacheClearing,
+    PeakMemory,
+    device_bytes,
+    host_bytes,
+    peaks,
+    release_unused,
+)
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -76,3 +85,79 @@ def test_relief_gives_garbage_and_the_allocators_reserve_back_to_the_system():
 
 def test_relief_can_be_asked_for_at_any_time():
     release_unused(CPU)
+
+
+CPU = torch.device("cpu")
+MIB = 2**20
+OWN = """
+import torch
+from training.resources.memory import PeakMemory
+peaks = PeakMemory()
+taken = torch.ones(64 * 2**20 // 4)
+del taken
+print(peaks.local(torch.device("cpu"))["host_growth"])
+"""
+
+
+def test_only_memory_taken_after_creation_counts_at_its_peak():
+    # Started from a process that holds much memory itself.
+    mine = torch.ones(300 * MIB // 4)
+    done = subprocess.run(
+        [sys.executable, "-c", OWN], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert mine[0] == 1
+    assert 60 * MIB < int(done.stdout) < 90 * MIB
+
+
+def test_a_cpu_has_no_device_peak():
+    largest = PeakMemory().maximum(one_rank())
+    assert largest["device"] is None
+    assert largest["host"] >= largest["host_growth"] >= 0
+
+
+class TwoRanks:
+    """A world in which the other rank took more memory on the host, and none on the device."""
+
+    device = CPU
+
+    def maximum(self, value):
+        return torch.maximum(value, torch.tensor([-1, 2**50, 5]))
+
+
+def test_the_maximum_over_ranks_counts():
+    largest = PeakMemory().maximum(TwoRanks())
+    assert largest["host"] == 2**50
+    assert largest["device"] is None
+
+
+CPU = torch.device("cpu")
+
+
+class Counting(Listener):
+    """Replaces the callback in a run, and forwards every call."""
+
+    def __init__(self, every):
+        super().__init__()
+        self.clearing = CacheClearing(every, CPU)
+
+    def start(self, train_plan):
+        super().start(train_plan)
+        self.clearing.start(train_plan)
+
+    def step(self, step):
+        super().step(step)
+        action = self.clearing.step(step)
+        assert action == Action.NOTHING
+        return action
+
+
+@pytest.mark.parametrize(
+    ("every", "times"),
+    # 6 steps of 4 micro-batches; in the middle of a step it waits for its end.
+    [(None, 0), (1, 6), (4, 6), (5, 4), (8, 3), (9, 2), (10, 2), (24, 1), (25, 0)],
+)
+def test_the_cache_is_emptied_after_so_many_micro_batches(every, times):
+    callback = Counting(every)
+    run_tiny(one_rank(), callback=callback, train={"epochs": 2})
+    assert len(callback.steps) == 6
+    assert callback.clearing.times == times

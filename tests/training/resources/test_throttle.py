@@ -1,4 +1,4 @@
-"""Throttled runs learn what undisturbed ones learn; those that cannot stay save and end."""
+"""Throttled runs have the losses of undisturbed ones; as a last resort they save and end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from engines.catalog import ENGINES, missing
-from tests.training.resources.pressed import LONG, Pressed, pressed_run, throttled_run, told
+from tests.training.resources.simulated_load import (
+    LONG,
+    SimulatedLoad,
+    loaded_run,
+    summary,
+    throttled_run,
+)
 from tests.training.tiny import one_rank, run_tiny
 from training.callbacks.base import Action
 
@@ -22,16 +28,16 @@ ROUNDING = 1e-12
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    return told(run_tiny(one_rank(), **LONG | BATCH))
+    return summary(run_tiny(one_rank(), **LONG | BATCH))
 
 
-def test_pressure_that_stays_climbs_every_rung_and_ends_with_75_within_one_interval():
+def test_lasting_pressure_takes_every_throttling_step_and_ends_with_75_within_one_interval():
     before = set(multiprocessing.active_children())
-    callback = Pressed(FULL)
-    run = told(run_tiny(one_rank(), callback=callback, **LONG | HELPED))
+    callback = SimulatedLoad(FULL)
+    run = summary(run_tiny(one_rank(), callback=callback, **LONG | HELPED))
 
-    rungs = [kind for kind in run["kinds"] if kind in ("fewer_workers", "smaller_micro_batch")]
-    assert rungs == ["fewer_workers", "fewer_workers", "smaller_micro_batch"]
+    steps = [kind for kind in run["kinds"] if kind in ("fewer_workers", "smaller_micro_batch")]
+    assert steps == ["fewer_workers", "fewer_workers", "smaller_micro_batch"]
     # Two steps, and two more to see what smaller micro-batches take; all of one reading.
     assert (run["steps"], run["exit_code"], run["saved"]) == (4, 75, [4])
     assert run["kinds"].count("limit_warning") == 1
@@ -39,9 +45,11 @@ def test_pressure_that_stays_climbs_every_rung_and_ends_with_75_within_one_inter
 
 
 @pytest.mark.slow
-def test_a_run_that_was_throttled_goes_on_with_the_losses_of_an_undisturbed_one(undisturbed):
-    # Full at step 2; calm once it has climbed as far as smaller micro-batches.
-    run = told(run_tiny(one_rank(), callback=Pressed([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED))
+def test_a_throttled_run_has_the_losses_of_an_undisturbed_one(undisturbed):
+    # Full at step 2; calm after the step to smaller micro-batches.
+    run = summary(
+        run_tiny(one_rank(), callback=SimulatedLoad([40.0, 99, 99, 99, 99, 40]), **LONG | HELPED)
+    )
 
     assert run["exit_code"] == 0
     assert "smaller_micro_batch" in run["kinds"] and "pressure" not in run["kinds"]
@@ -59,13 +67,13 @@ def test_fewer_workers_change_no_bit(undisturbed):
 def test_smaller_micro_batches_change_losses_by_rounding_only(undisturbed):
     run = throttled_run(one_rank(), {}, {1: SMALLER, 4: SMALLER, 6: SMALLER}, BATCH)
 
-    assert run["kinds"].count("smaller_micro_batch") == 2  # 4, 2, 1: then nothing is left
+    assert run["kinds"].count("smaller_micro_batch") == 2  # 4, 2, 1: then no smaller one is left
     assert run["losses"] == pytest.approx(undisturbed["losses"], rel=ROUNDING)
 
 
 @pytest.mark.slow
-def test_a_run_that_pressure_ended_goes_on_as_if_nothing_had_been(undisturbed):
-    callback = Pressed(FULL)
+def test_a_run_ended_by_pressure_resumes_with_the_losses_of_an_undisturbed_one(undisturbed):
+    callback = SimulatedLoad(FULL)
     stopped = run_tiny(one_rank(), callback=callback, **LONG | HELPED)
     rest = run_tiny(one_rank(), before=stopped.shelf.before(4), **LONG | BATCH)
 
@@ -74,7 +82,7 @@ def test_a_run_that_pressure_ended_goes_on_as_if_nothing_had_been(undisturbed):
 
 
 def test_pressure_on_one_rank_throttles_and_ends_both(two_ranks):
-    both = two_ranks.run(pressed_run, {1: FULL}, {"global_batch": 8, "micro_batch": 2})
+    both = two_ranks.run(loaded_run, {1: FULL}, {"global_batch": 8, "micro_batch": 2})
 
     for run in both:
         assert (run["steps"], run["exit_code"], run["saved"]) == (4, 75, [4])
@@ -86,7 +94,7 @@ def test_pressure_on_one_rank_throttles_and_ends_both(two_ranks):
 SINGLE = {"dtype": torch.float32}
 
 
-QUICK = ("local", "zero2-offload")  # plain, and the one that has to be told
+QUICK = ("local", "zero2-offload")  # plain PyTorch, and the one that counts passes
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from tests.launcher.saved_runs import SETTINGS
 from tests.training import facts
 from tests.training.trackers.board import PLUGIN, opened
 from training.callbacks.callback_list import CallbackList
-from training.logging.metrics import NAME, MetricsWriter, cut
+from training.logging.metrics import NAME, MetricsWriter, truncate
+from training.storage import Storage
 from training.trackers.base import TrackedRun
 from training.trackers.settings import Tracking
 from training.trackers.tensorboard import FOLDER, QUEUE_SIZE, WriteQueue, tracker
@@ -52,9 +53,9 @@ def train_generation(
     folder: Path, first: int, last: int, console: Console | None = None, **ended: Any
 ) -> None:
     """A generation of a run: a line per step; evaluation and predictions every second step."""
-    cut(folder, first, first)
+    truncate(Storage(folder), first, first)
     metrics, shown = (
-        MetricsWriter(folder),
+        MetricsWriter(Storage(folder)),
         tracker((console or Console()).tracked_run(folder), None),
     )
     callback = CallbackList([metrics, shown])
@@ -178,7 +179,7 @@ def test_a_folder_that_cannot_be_created_is_one_warning(tmp_path):
     warnings = [found["text"] for kind, found in console.events if kind == "warning"]
     warnings += [text for kind, text in console.printed if kind == "warning"]
     assert len(warnings) == 1
-    assert told[0].startswith("TensorBoard does not show all of this run: FileExistsError: ")
+    assert warnings[0].startswith("TensorBoard does not show all of this run: FileExistsError: ")
 
 
 def test_files_are_in_the_order_of_generations_even_if_a_clock_was_ahead(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 from tests.training import facts
 from training.logging import metrics
 from training.logging.metrics import MetricsWriter
+from training.storage import Storage
 from training.trackers.base import TrackedRun, build_trackers
 from training.trackers.settings import Tracking
 
@@ -29,8 +30,8 @@ class Generation:
     def begin(self, first_step: int = 0) -> Generation:
         """Start the callbacks after `first_step` updates; a resume removes later lines."""
         self.folder.mkdir(exist_ok=True)
-        metrics.cut(self.folder, first_step, first_step)
-        self.metrics = MetricsWriter(self.folder)
+        metrics.truncate(Storage(self.folder), first_step, first_step)
+        self.metrics = MetricsWriter(Storage(self.folder))
         self.callbacks = build_trackers(self.names, self._tracked_run())
         for callback in (self.metrics, *self.callbacks):
             callback.start(facts.train_plan(first_step=first_step))

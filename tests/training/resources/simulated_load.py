@@ -1,4 +1,4 @@
-"""Runs on a machine that is read as a test says, for one process and for each of several."""
+"""Runs on a machine with simulated readings, for one process and for several."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from training.resources.limits import LimitEnforcer
 from training.resources.monitor import Reading, ResourceMonitor
 from training.resources.settings import Limits
 
-# 24 samples in steps of 8, for as long as it takes to climb every rung.
+# 24 samples in steps of 8, long enough for every throttling step.
 LONG = {"train": {"epochs": 6}, "eval": {"every": None}, "log": {"every": 1}}
 
 
-class Pressed(Listener):
-    """A listener beside a real governor; the machine is read as `percents` say, one a reading.
+class SimulatedLoad(Listener):
+    """A listener with a real LimitEnforcer; readings have the `percents`, in order.
 
-    The first is read at the start, the last for good. An interval passes after the steps in `at`.
+    The first one is read at the start, the last one repeats. An interval passes after the steps in
+    `at`.
     """
 
     def __init__(self, percents: Sequence[float], at: Sequence[int] = (2,)) -> None:
@@ -30,23 +31,23 @@ class Pressed(Listener):
         monitor = ResourceMonitor(lambda: _read(left), every_s=3600)
         monitor.take = self._take  # type: ignore[method-assign]
         self._monitor, self._at, self._new = monitor, at, False
-        self._governor = LimitEnforcer(Limits(), monitor, self.event)
+        self._enforcer = LimitEnforcer(Limits(), monitor, self.event)
 
     def start(self, train_plan) -> None:
         super().start(train_plan)
-        self._governor.start(train_plan)
+        self._enforcer.start(train_plan)
 
     def step(self, step: Step) -> Action:
         self._new = step.step in self._at
-        return super().step(step) | self._governor.step(step)
+        return super().step(step) | self._enforcer.step(step)
 
     def relieved(self, left: Action) -> Action:
         super().relieved(left)
-        return self._governor.relieved(left)
+        return self._enforcer.relieved(left)
 
     def end(self, outcome) -> None:
         super().end(outcome)
-        self._governor.end(outcome)
+        self._enforcer.end(outcome)
 
     def _take(self) -> Reading | None:
         was_new, self._new = self._new, False
@@ -57,19 +58,19 @@ def _read(left: list[float]) -> Reading:
     return replace(CALM, ram=left.pop(0) if len(left) > 1 else left[0])
 
 
-def pressed_run(world: World, percents: Mapping[int, Sequence[float]], changes: dict) -> dict:
-    """A run in which each rank's machine is read as `percents` say, calm where they do not."""
-    callback = Pressed(percents.get(world.rank, [40.0]))
-    return told(run_tiny(world, callback=callback, **LONG | changes))
+def loaded_run(world: World, percents: Mapping[int, Sequence[float]], changes: dict) -> dict:
+    """A run in which each rank reads its `percents`; ranks without them are calm."""
+    callback = SimulatedLoad(percents.get(world.rank, [40.0]))
+    return summary(run_tiny(world, callback=callback, **LONG | changes))
 
 
-def throttled_run(world: World, task: dict, asks: dict[int, Action], changes: dict) -> dict:
-    """A run in which rungs are carried out as asked, whatever the machine says."""
-    return told(run_tiny(world, TinyTask(**task), Listener(asks), **LONG | changes))
+def throttled_run(world: World, task: dict, requests: dict[int, Action], changes: dict) -> dict:
+    """A run with throttling steps at given steps, whatever the machine reads."""
+    return summary(run_tiny(world, TinyTask(**task), Listener(requests), **LONG | changes))
 
 
-def told(run) -> dict[str, Any]:
-    """What a run gave, as plain numbers."""
+def summary(run) -> dict[str, Any]:
+    """The results of a run as plain numbers."""
     return {
         "losses": [line.loss for line in run.listener.lines],
         "kinds": run.listener.kinds(),

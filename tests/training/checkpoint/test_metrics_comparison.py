@@ -3,7 +3,7 @@ import json
 import pytest
 
 from training.checkpoint.compare import Difference, Tolerance
-from training.logging.line_comparison import compare
+from training.checkpoint.metrics_comparison import compare
 
 TRAIN = {
     "kind": "train",

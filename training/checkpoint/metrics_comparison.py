@@ -1,4 +1,4 @@
-"""Compares what two runs logged of the same steps."""
+"""Comparison of the metrics that two runs logged for the same steps."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from typing import Any
 from training.checkpoint.compare import Difference, Tolerance, number_differs
 
 _TRAIN = ("loss", "grad_norm", "lr", "samples", "tokens", "epoch", "parts", "loss_scale")
-"""What is the same wherever and whenever a step is taken; times and memory are not."""
+"""Numbers that do not depend on machine and time."""
 _NEAR = ("loss", "grad_norm", "lr", "samples", "tokens")
-"""What another engine gives to rounding: its loss scale and its parts may be its own."""
+"""Numbers that other engines reproduce to rounding; loss scale and parts may differ."""
 
 Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What comparing the lines of two runs gave."""
+    """The result of comparing the lines of two runs."""
 
     lines: int
-    """Lines that both have, and that were compared."""
+    """Lines that both runs have, and that were compared."""
     first: Difference | None
 
 
 def compare(
     one: Path, other: Path, after: int, upto: int, tolerance: Tolerance | None = None
 ) -> Comparison:
-    """Compare the lines of two metrics.jsonl that both have of the steps (`after`, `upto`].
+    """Compare the common lines of two metrics.jsonl in the steps (`after`, `upto`]. Reads the disk.
 
-    Without `tolerance` every number of them is compared bit by bit, but for times, memory and
-    throughput. With one, numbers of training lines may differ by it, relative to themselves, and
-    evaluations are left out: they count such things as right answers, which a last bit may turn.
-    A run also logs the first step after a start, so that either may have lines of its own.
-    Reads the disk; no file, or one without such lines, gives 0 lines.
+    Without `tolerance` all numbers except times, memory and throughput are compared bit by bit.
+    With one, numbers of training lines may differ by it, relatively, and evaluations are left out:
+    a last bit may change a count of right answers. A run also logs the first step after a start, so
+    each run may have lines that the other lacks. A missing file counts as 0 lines.
     """
     ours, theirs = (_lines(path, after, upto, tolerance is None) for path in (one, other))
     both = [key for key in sorted(ours) if key in theirs]
@@ -49,7 +48,7 @@ def compare(
 def _lines(
     path: Path, after: int, upto: int, with_evaluations: bool
 ) -> dict[tuple[int, str, str], Line]:
-    """The lines of those steps; of two of one step the later: the run had gone back."""
+    """The lines of those steps; the later of two lines of one step: the run had gone back."""
     kinds = ("train", "eval") if with_evaluations else ("train",)
     found: dict[tuple[int, str, str], Line] = {}
     for line in _read(path):
@@ -61,7 +60,7 @@ def _lines(
 
 
 def _read(path: Path) -> Iterator[Line]:
-    """Each line that is whole: a process that was killed may have left half of the last one."""
+    """Each complete line: a killed process may have left half of the last one."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Memory that runs out in a step: the step is taken again in smaller portions, or told of."""
+"""Out of memory in a step: the step is repeated with smaller micro-batches, or the run fails."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ CHANGES: dict[str, Any] = {
 class HungryTask(TinyTask):
     """Runs out of memory in the backward pass of the last micro-batch that is too large."""
 
-    def __init__(self, fits: int, fault: BaseException) -> None:
+    def __init__(self, fits: int, error: BaseException) -> None:
         super().__init__(dtype=torch.float32)
-        self.fits, self.fault = fits, fault
+        self.fits, self.error = fits, error
 
     def loss(self, model, batch):
         found = super().loss(model, batch)
@@ -35,15 +35,15 @@ class HungryTask(TinyTask):
         return found
 
     def _run_out(self, _gradient):
-        raise self.fault
+        raise self.error
 
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand much more")
 
 
-def run(fits: int, fault: BaseException = FULL, **changes):
+def run(fits: int, error: BaseException = FULL, **changes):
     callback = Listener()
-    return run_tiny(one_rank(), HungryTask(fits, fault), callback, **CHANGES | changes)
+    return run_tiny(one_rank(), HungryTask(fits, error), callback, **CHANGES | changes)
 
 
 def losses(found) -> list[float]:
@@ -60,7 +60,7 @@ def test_halving_the_micro_batch_changes_losses_by_rounding_only(fits):
     assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)  # sums of float32
 
 
-def test_what_a_pass_left_behind_before_it_failed_is_no_part_of_the_step():
+def test_gradients_of_a_failed_pass_are_dropped():
     class Late(HungryTask):
         passes = 0
 
@@ -75,45 +75,45 @@ def test_what_a_pass_left_behind_before_it_failed_is_no_part_of_the_step():
 
 
 @pytest.mark.slow
-def test_it_is_halved_three_times_at_most_and_then_told_with_what_to_write():
-    with pytest.raises(OutOfMemory) as told:
+def test_after_three_halvings_the_run_fails_with_a_fix():
+    with pytest.raises(OutOfMemory) as raised:
         run(0, global_batch=16, micro_batch=16)
-    assert str(told.value) == (
-        "ran out of memory with micro-batches of 2: CUDA out of memory. Tried to allocate 2 GiB.\n"
+    assert str(raised.value) == (
+        "out of memory with a micro-batch of 2: CUDA out of memory. Tried to allocate 2 GiB.\n"
         "  fix           --batch-size 1 --set train.global_batch=16"
     )
 
 
-def test_one_sample_that_does_not_fit_is_told_so():
+def test_one_sample_that_does_not_fit_fails():
     with pytest.raises(OutOfMemory, match="a smaller model, shorter samples"):
         run(0)
 
 
 def full_run(world: World) -> tuple[str, list[str]]:
-    """What a rank raises whose micro-batches do not fit, and the events before."""
+    """The message and events of a rank whose micro-batches do not fit."""
     callback = Listener()
-    with pytest.raises(OutOfMemory) as told:
+    with pytest.raises(OutOfMemory) as raised:
         run_tiny(world, HungryTask(2, FULL), callback, **CHANGES | {"micro_batch": 4})
-    return str(told.value), callback.kinds()
+    return str(raised.value), callback.kinds()
 
 
-def test_beside_other_ranks_a_step_is_not_taken_again_but_told_of(two_ranks):
-    for told, kinds in two_ranks.run(full_run):
-        assert told.endswith("--batch-size 2 --set train.global_batch=8")
+def test_with_other_ranks_a_step_is_not_repeated(two_ranks):
+    for message, kinds in two_ranks.run(full_run):
+        assert message.endswith("--batch-size 2 --set train.global_batch=8")
         assert "smaller_micro_batch" not in kinds
 
 
-def test_other_faults_are_not_taken_for_it():
-    with pytest.raises(RuntimeError, match="shapes differ") as told:
+def test_other_errors_are_raised():
+    with pytest.raises(RuntimeError, match="shapes differ") as raised:
         run(4, RuntimeError("shapes differ"))
-    assert not isinstance(told.value, OutOfMemory)
+    assert not isinstance(raised.value, OutOfMemory)
 
 
-ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you"
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DeerrorCPUAllocator: can't allocate memory: you"
 
 
 @pytest.mark.parametrize(
-    ("fault", "expected"),
+    ("error", "expected"),
     [
         (FULL, True),
         (MemoryError(), True),
@@ -123,16 +123,16 @@ ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't al
         (ValueError("can't allocate memory"), False),
     ],
 )
-def test_faults_of_memory_are_known_by_class_or_by_the_words_of_allocators(fault, expected):
-    assert is_out_of_memory(fault) is expected
+def test_allocation_errors_are_recognized_by_class_or_message(error, expected):
+    assert is_out_of_memory(error) is expected
 
 
-def test_the_allocator_of_the_cpu_says_what_is_looked_for():
-    with pytest.raises(RuntimeError) as told:
+def test_the_error_of_the_cpu_allocator_is_recognized():
+    with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(told.value)
+    assert is_out_of_memory(raised.value)
 
 
-def test_a_fault_without_words_is_told_by_its_class():
+def test_an_error_without_message_is_shown_by_its_class():
     batches: Any = SimpleNamespace(micro_batch=2, smaller=1, global_batch=8)
-    assert "micro-batches of 2: MemoryError\n" in str(OutOfMemory(MemoryError(), batches))
+    assert "micro-batch of 2: MemoryError\n" in str(OutOfMemory(MemoryError(), batches))

@@ -1,4 +1,4 @@
-"""A program: a short run told on standard output, which ends as the word after its name says."""
+"""A program: a short run reported on standard output; its argument decides how it ends."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from tests.training.facts import about, evaluation, logged, outcome, step, train
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.outputs import ConsoleOutput, PlainOutput
-from training.logging.terminal import TerminalOutput, is_capable
+from training.logging.terminal import TerminalOutput, can_redraw
 
 
 def main(ending: str) -> None:
-    voice: ConsoleOutput = (
-        TerminalOutput(sys.stdout) if is_capable(sys.stdout) else PlainOutput(sys.stdout)
-    )
+    redraws = can_redraw(sys.stdout, os.environ.get("TERM"))
+    output: ConsoleOutput = TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout)
     clock = Clock()
-    narrator = ConsoleReporter(about(Path("runs/x")), [voice], clock)
-    narrator.start(train_plan(eval_every=10))
-    narrator.event("preview", {"when": "before", "text": "a \x1b[31mred [bold]preview"})
+    reporter = ConsoleReporter(about(Path("runs/x")), [output], clock)
+    reporter.start(train_plan(eval_every=10))
+    reporter.event("preview", {"when": "before", "text": "a \x1b[31mred [bold]preview"})
     try:
         for number in range(1, 21):
             clock.seconds += 1.0
-            narrator.step(step(number))
+            reporter.step(step(number))
             if number % 5 == 0:
-                narrator.logged(logged(number))
+                reporter.logged(logged(number))
             if number == 10:
-                narrator.evaluated(evaluation(number))
+                reporter.evaluated(evaluation(number))
                 print("printed by a library")
                 print("warned by a library", file=sys.stderr)
             if number == 15 and ending == "killed":
@@ -36,9 +35,9 @@ def main(ending: str) -> None:
             if number == 15 and ending == "raised":
                 raise RuntimeError("out of luck")
     except RuntimeError:
-        narrator.end(outcome(status="failed", reason="out of luck"))
+        reporter.end(outcome(status="failed", reason="out of luck"))
         raise
-    narrator.end(outcome())
+    reporter.end(outcome())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""Plain lines in a real pipe and in files; log.txt."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from training.logging.outputs import LogFileOutput, PlainOutput
+from training.storage import Storage
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = [sys.executable, "-m", "tests.training.logging.reported_run"]
+
+
+def test_a_pipe_gets_plain_lines():
+    done = subprocess.run(PROGRAM, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "\x1b" not in done.stdout and "\r" not in done.stdout
+    labels = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith("|")]
+    assert labels == [
+        *("model", "mode", "engine", "batch", "run", "before"),
+        *("step", "step", "eval", "printed", "step", "step"),
+        *("finished", "best", "speed", "memory"),
+    ]
+    assert "| a �[31mred [bold]preview" in done.stdout
+    assert done.stderr == "warned by a library\n"
+
+
+def test_a_closed_pipe_does_not_end_the_run():
+    running = subprocess.Popen(PROGRAM, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stdout is not None
+    running.stdout.close()  # as `| head` does, here before the first line
+    _, errors = running.communicate(timeout=60)
+
+    assert running.returncode == 0, errors
+
+
+def test_characters_outside_the_encoding_are_replaced():
+    buffer = io.BytesIO()
+    stream = io.TextIOWrapper(buffer, encoding="ascii")
+    PlainOutput(stream).write("best", "16 × 2  ← best")
+
+    assert buffer.getvalue() == b"16 ? 2  ? best\n"
+
+
+def test_log_only_text_is_not_shown():
+    stream = io.StringIO()
+    output = PlainOutput(stream)
+    output.write("log", "event")
+    output.write("warning", "careful")
+
+    assert stream.getvalue() == "warning    careful\n"
+
+
+def test_each_line_has_its_time(tmp_path: Path):
+    log = LogFileOutput(Storage(tmp_path), now=lambda: datetime(2025, 1, 2, 3, 4, 5, 6))
+    log.write("head", "model  tiny\nmode   lite")
+    log.write("warning", "careful")
+    log.write("log", "event  \udc80")
+    log.write_block("before training", "Once\nupon")
+    log.close()
+
+    assert (tmp_path / "log.txt").read_text().splitlines() == [
+        "2025-01-02 03:04:05  model  tiny",
+        "2025-01-02 03:04:05  mode   lite",
+        "2025-01-02 03:04:05  warning    careful",
+        "2025-01-02 03:04:05  event  \\udc80",
+        "2025-01-02 03:04:05  before training",
+        "2025-01-02 03:04:05  | Once",
+        "2025-01-02 03:04:05  | upon",
+    ]
