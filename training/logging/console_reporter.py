@@ -89,9 +89,9 @@ class ConsoleReporter(Callback):
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Write a preview or an urgent event to all outputs, other events to the log only."""
         if kind == "preview":
-            text = console_text.printable(str(facts["text"]))
+            preview = console_text.printable(str(facts["text"]))
             for output in self._outputs:
-                output.write_block(f"{facts['when']} training", text)
+                output.write_block(f"{facts['when']} training", preview)
         elif kind == "resumed":
             self._write("head", console_text.render_resumed(facts))
         elif (notice := console_text.render_notice(kind, facts)) is not None:
