@@ -1,4 +1,4 @@
-"""Tells what is in a file or folder of data: format, counts, splits and their overlap, pictures."""
+"""The command `data`: check a file or folder of data, or download the declared files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from launcher.config.options import JSON
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
-from launcher.data_check import findings, folder, page
+from launcher.data_check import findings, page
 from launcher.data_check.findings import Findings
-from launcher.data_check.formats import Recognised, recognise, several
+from launcher.data_check.formats import Match, find_families, several
 from launcher.download.console import console, draw_nothing, print_nothing
 from launcher.download.fetch import Fetched, fetch
 from launcher.download.transfer import FetchError
@@ -38,90 +38,89 @@ _LABEL, _WIDTH = 18, 78
 
 
 def main(command_line: CommandLine) -> int:
-    """Look, tell, and write the page; or fetch. The exit code. Raises SettingsError."""
+    """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
         return fetch_files(command_line)
     if command_line.diagnostics or command_line.operand is None:
         raise SettingsError(command_line.diagnostics)
-    path, out = command_line.operand, command_line.out or folder.DEFAULT
-    place = f"the command line: data check {path}"
-    folder.check(out, f"--out {out}" if command_line.out else "no --out was given")
+    path, out = command_line.operand, command_line.out or page.DEFAULT_FOLDER
+    origin = f"command line: data check {path}"
+    page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
     family, resolved = None, None
-    if command_line.args.model is not None:  # a model that is not there is told as for a run
+    if command_line.args.model is not None:
         resolved = _resolved(command_line.args, path)
         family = resolved.settings.model.family
-    found = recognise(path, family, place)
+    matches = find_families(path, family, origin)
     if resolved is not None and split_model_name(command_line.args.model or "")[1]:
-        told = findings.look(path, found[0].format, resolved)
+        found = findings.inspect(path, matches[0].format, resolved)
     else:
-        told = only(path, place, found, command_line.args)
-    written = folder.write(told, out)
+        found = inspect_matches(path, origin, matches, command_line.args)
+    written = page.write(found, out)
     if JSON.flag in command_line.flags:
-        print(encode(_as_json(told, written), indent=2))
+        print(encode(_as_json(found, written), indent=2))
     else:
-        print("\n".join(_lines(told, written)))
-    return exit_codes.FAILURE if told.shared_groups else exit_codes.DONE
+        print("\n".join(_lines(found, written)))
+    return exit_codes.FAILURE if found.overlapping_groups else exit_codes.DONE
 
 
-def only(path: str, place: str, found: Sequence[Recognised], words: CliArgs) -> Findings:
-    """What the one family finds that can use the data.
+def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliArgs) -> Findings:
+    """The findings of the only family that can use the data.
 
-    Raises SettingsError where several can, and where none can with what each of them says.
+    Raises SettingsError if several can, or none; then with the errors of each.
     """
-    looked: list[tuple[Recognised, Findings]] = []
+    usable: list[tuple[Match, Findings]] = []
     diagnostics: list[Diagnostic] = []
-    candidates = _candidates(path, found, words)
-    for one, resolved in candidates:
+    candidates = _candidates(path, matches, args)
+    for match, resolved in candidates:
         try:
-            looked.append((one, findings.look(path, one.format, resolved)))
+            usable.append((match, findings.inspect(path, match.format, resolved)))
         except SettingsError as error:
-            said = f"as {one.family}: " if candidates[1:] else ""
+            prefix = f"as {match.family}: " if candidates[1:] else ""
             diagnostics += [
-                replace(fault, message=said + fault.message) for fault in error.diagnostics
+                replace(diagnostic, message=prefix + diagnostic.message)
+                for diagnostic in error.diagnostics
             ]
-    if len(looked) == 1:
-        return looked[0][1]
-    raise SettingsError(
-        diagnostics if not looked else [several(path, place, [a for a, _ in looked])]
-    )
+    if len(usable) == 1:
+        return usable[0][1]
+    if usable:
+        diagnostics = [several(path, origin, [match for match, _ in usable])]
+    raise SettingsError(diagnostics)
 
 
-def _candidates(
-    path: str, found: Sequence[Recognised], words: CliArgs
-) -> list[tuple[Recognised, Resolved]]:
-    """Those of `found` that know all settings in `words`. Raises SettingsError where none does."""
-    candidates: list[tuple[Recognised, Resolved]] = []
-    wrong: SettingsError | None = None
-    for one in found:
+def _candidates(path: str, matches: Sequence[Match], args: CliArgs) -> list[tuple[Match, Resolved]]:
+    """The matches whose family has all settings of `args`. Raises SettingsError if none has."""
+    candidates: list[tuple[Match, Resolved]] = []
+    first_error: SettingsError | None = None
+    for match in matches:
         try:
-            model = _smallest(one.family)
-            candidates.append((one, _resolved(replace(words, model=model), path)))
+            model = _smallest(match.family)
+            candidates.append((match, _resolved(replace(args, model=model), path)))
         except SettingsError as error:
-            wrong = wrong or error
-    if wrong is not None and not candidates:
-        raise wrong
+            first_error = first_error or error
+    if first_error is not None and not candidates:
+        raise first_error
     return candidates
 
 
-def _resolved(words: CliArgs, path: str) -> Resolved:
+def _resolved(args: CliArgs, path: str) -> Resolved:
     """The settings of a run on the data. Raises SettingsError."""
-    options = {**words.options, "data.path": ("data check", path)}
-    return resolve(replace(words, options=options), machine.detect_machine(), world_size=1)
+    options = {**args.options, "data.path": ("data check", path)}
+    return resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
 
 
 def _smallest(family: str) -> str:
-    """The model by its smallest size: what is told of data hardly depends on it."""
+    """The family in its smallest size: facts about data hardly depend on the size."""
     sizes = config_of(family).SIZES
     return f"{family}:{next(iter(sizes))}" if sizes else family
 
 
 def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
     is_file = not found.path.startswith("embedded:")
-    kind = found.format or ("in no format that is known by itself" if is_file else "embedded data")
+    kind = found.format or ("format known only to the model" if is_file else "embedded data")
     yield f"{found.path}: {kind}"
     shapes = [(f"a batch, {name}", text) for name, text in page.rows(found.sample)]
-    told = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]
-    for name, text in (*told, *shapes):
+    facts = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]
+    for name, text in (*facts, *shapes):
         first, *more = wrap(text, _WIDTH) or [""]
         yield f"  {name:<{_LABEL}} {first}"
         yield from (f"  {'':<{_LABEL}} {line}" for line in more)
@@ -137,9 +136,11 @@ def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:
         "model": found.model,
         "format": found.format,
         "facts": found.facts,
-        "shared_groups": found.shared_groups,
+        "overlapping_groups": found.overlapping_groups,
         "sample": found.sample,
-        "pictures": [{"name": one.name, "caption": one.caption} for one in found.pictures],
+        "pictures": [
+            {"name": picture.name, "caption": picture.caption} for picture in found.pictures
+        ],
         "files": [str(file) for file in written],
     }
 
@@ -187,13 +188,13 @@ def _resolved_for_fetch(command_line: CommandLine) -> Resolved:
 
 def _next_command(command_line: CommandLine, resolved: Resolved) -> str:
     """The command that trains on the files."""
-    words = command_line.args
-    typed = ["--model", words.model] if words.model else []
+    args = command_line.args
+    options = ["--model", args.model] if args.model else []
     path = getattr(resolved.settings.data, "path", None)
-    for config in words.configs:
-        typed += ["--config", str(config)]
-    typed += ["--download-data"] if path is None else ["--data", str(path)]
-    return f"train on it:  {PROGRAM} {shlex.join(typed)}"
+    for config in args.configs:
+        options += ["--config", str(config)]
+    options += ["--download-data"] if path is None else ["--data", str(path)]
+    return f"train on it:  {PROGRAM} {shlex.join(options)}"
 
 
 def _fetched_json(fetched: Fetched) -> dict[str, object]:

@@ -1,14 +1,14 @@
-"""What a task makes of data: facts, splits and whether they overlap, a sample, pictures."""
+"""Inspection of data by a task: facts, splits and their overlap, a sample, pictures."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.custom_task import task_class
 from launcher.config.provenance import Resolved
@@ -19,47 +19,46 @@ from models.base import DataError, Picture
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found."""
+    """The result of an inspection."""
 
     path: str
     model: str
-    """The family and size that read it, or the task."""
+    """The family and size, or the custom task, that read the data."""
     format: str | None
     facts: Mapping[str, Any]
-    """What the task tells of its data."""
+    """Facts that the task reports about its data."""
     overlapping_groups: Sequence[str] | None
-    """Groups that lie in two splits; none is good. None: the task has no groups to compare."""
+    """Groups in two splits: an error. None: the task has no groups to compare."""
     sample: Mapping[str, Any]
     """Axes and type of each tensor in a batch of one sample."""
     pictures: Sequence[Picture]
 
 
-def look(path: str, form: str | None, resolved: Resolved) -> Findings:
-    """Set the task up and ask it; imports torch, and reads the data.
+def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
+    """Set up the task and inspect its data; imports torch, and reads the data.
 
-    What a task keeps of its data goes into a folder that is gone afterwards. Raises SettingsError
-    where the data cannot be used.
+    Files of the task go into a temporary folder. Raises SettingsError if the data cannot be used.
     """
-    with tempfile.TemporaryDirectory(prefix="gearshift-data-") as kept:
+    with tempfile.TemporaryDirectory(prefix="gearshift-data-") as folder:
         try:
-            return _look(path, form, resolved, Path(kept))
-        except DataError as fault:
-            raise SettingsError([_told(fault, path)]) from fault
+            return _inspect(path, format, resolved, Path(folder))
+        except DataError as error:
+            raise SettingsError([_diagnostic(error, path)]) from error
 
 
-def _told(fault: DataError, path: str) -> Diagnostic:
+def _diagnostic(error: DataError, path: str) -> Diagnostic:
     return Diagnostic(
-        fault.message,
+        error.message,
         value=path,
-        where=fault.where or None,
-        allowed=fault.allowed or None,
-        did_you_mean=fault.did_you_mean or None,
-        fix=fault.fix or None,
+        where=error.where or None,
+        allowed=error.allowed or None,
+        did_you_mean=error.did_you_mean or None,
+        fix=error.fix or None,
     )
 
 
-def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Findings:
-    affinity.share_politely(os.environ)  # before torch is imported
+def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:
+    affinity.share_politely(environment.variables())  # before torch is imported
     import torch
 
     from models.base import Context, HasPictures
@@ -78,9 +77,9 @@ def _look(path: str, form: str | None, resolved: Resolved, folder: Path) -> Find
     return Findings(
         path=path,
         model=model_name(settings.model),
-        format=form,
+        format=format,
         facts=task.facts(),
         overlapping_groups=overlapping_groups(folder),
-        sample={name: told for name, told in shapes(first.batch).items() if "[" in str(told)},
+        sample={name: text for name, text in shapes(first.batch).items() if "[" in str(text)},
         pictures=task.pictures() if isinstance(task, HasPictures) else (),
     )

@@ -1,4 +1,4 @@
-"""Which families read a file, a folder or an embedded set, and in which format that is."""
+"""The families that read a file, a folder or an embedded data set, and its format."""
 
 from __future__ import annotations
 
@@ -16,54 +16,53 @@ _EMBEDDED = "embedded:"
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """Data that a family reads."""
+class Match:
+    """A family that reads the data."""
 
     family: str
     format: str | None
-    """One of the family's FORMATS; None: it needs no file, or the family was named, or a task."""
+    """One of the family's FORMATS; None: embedded data, or the user named the family."""
 
 
-def recognise(path: str, family: str | None, place: str) -> list[Recognised]:
-    """Who may read what lies at `path`: of all families, or `family` in any case. Reads the disk.
+def find_families(path: str, family: str | None, origin: str) -> list[Match]:
+    """The families that may read the data at `path`; only `family`, if it is given. Reads the disk.
 
-    A format is known by a name or a few bytes, so that several families may take the data for
-    theirs. Raises SettingsError with all formats where none does; `place` is where the path was
-    typed.
+    A format is recognised by names or a few bytes, so several families may match. Raises
+    SettingsError if none does; `origin` is the command that names the path.
     """
-    asked = [*FAMILIES] if family is None else [family]
+    families = [*FAMILIES] if family is None else [family]
     if path.startswith(_EMBEDDED):
-        return [Recognised(_embedded(path, asked, place), None)]
-    if not _exists(path, place):
-        raise SettingsError([_missing(path, place)])
+        return [Match(_embedded(path, families, origin), None)]
+    if not _exists(path, origin):
+        raise SettingsError([_missing(path, origin)])
     if family is not None and is_custom(family):
-        return [Recognised(family, None)]
-    if family is not None:  # it says best itself what it misses
-        return [Recognised(family, _format(family, path, place))]
-    found = [Recognised(one, form) for one in asked if (form := _format(one, path, place))]
+        return [Match(family, None)]
+    if family is not None:  # its own error is more precise
+        return [Match(family, _format(family, path, origin))]
+    found = [Match(one, form) for one in families if (form := _format(one, path, origin))]
     if not found:
-        raise SettingsError([_nobody(path, place, asked)])
+        raise SettingsError([_unknown_format(path, origin, families)])
     return found
 
 
-def several(path: str, place: str, found: Sequence[Recognised]) -> Diagnostic:
-    """What to tell where all of `found` can use the data."""
+def several(path: str, origin: str, found: Sequence[Match]) -> Diagnostic:
+    """The error if several families can use the data."""
     known = [f"{one.family}: {one.format}" for one in found]
     return Diagnostic(
-        f"'{path}' is data of several families",
+        f"'{path}' can be read by several families",
         value=path,
-        where=place,
+        where=origin,
         allowed="\n           ".join(known),
         fix=f"{PROGRAM} data check {path} --model {found[0].family}",
     )
 
 
-def _format(family: str, path: str, place: str) -> str | None:
+def _format(family: str, path: str, origin: str) -> str | None:
     try:
         found: str | None = _formats(family).recognise(Path(path).expanduser())
-    except OSError as fault:
-        what = f"'{fault.filename or path}' cannot be read: {fault.strerror or fault}"
-        raise SettingsError([Diagnostic(what, value=path, where=place)]) from fault
+    except OSError as error:
+        message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
+        raise SettingsError([Diagnostic(message, value=path, where=origin)]) from error
     return found
 
 
@@ -71,8 +70,8 @@ def _formats(family: str) -> Any:
     return importlib.import_module(FAMILIES[family].formats)
 
 
-def _embedded(path: str, families: Collection[str], place: str) -> str:
-    """The family that has a set of that name."""
+def _embedded(path: str, families: Collection[str], origin: str) -> str:
+    """The family with the embedded data set of that name."""
     sets = {name: family for family in families for name in _sets(family)}
     if path in sets:
         return sets[path]
@@ -80,9 +79,9 @@ def _embedded(path: str, families: Collection[str], place: str) -> str:
     raise SettingsError(
         [
             Diagnostic(
-                f"there is no embedded data '{path}'",
+                f"unknown embedded data '{path}'",
                 value=path,
-                where=place,
+                where=origin,
                 allowed=", ".join(sets) or "a file or a folder",
                 did_you_mean=near,
                 fix=near and f"{PROGRAM} data check {near}",
@@ -92,7 +91,7 @@ def _embedded(path: str, families: Collection[str], place: str) -> str:
 
 
 def _sets(family: str) -> Collection[str]:
-    """The names of a family's data that needs no file; of a task of one's own its default alone."""
+    """The embedded data sets of a family; of a custom task, only its default."""
     default = getattr(config_of(family).Data(), "path", None)
     own = [default] if isinstance(default, str) and default.startswith(_EMBEDDED) else []
     if is_custom(family):
@@ -100,33 +99,33 @@ def _sets(family: str) -> Collection[str]:
     return dict.fromkeys((*own, *_formats(family).EMBEDDED))
 
 
-def _exists(path: str, place: str) -> bool:
+def _exists(path: str, origin: str) -> bool:
     try:
         return Path(path).expanduser().exists()
-    except OSError as fault:
-        what = f"'{path}' cannot be looked at: {fault.strerror or fault}"
-        raise SettingsError([Diagnostic(what, value=path, where=place)]) from fault
+    except OSError as error:
+        message = f"'{path}' cannot be accessed: {error.strerror or error}"
+        raise SettingsError([Diagnostic(message, value=path, where=origin)]) from error
 
 
-def _missing(path: str, place: str) -> Diagnostic:
+def _missing(path: str, origin: str) -> Diagnostic:
     folder = Path(path).expanduser().parent
     there = [one.name for one in folder.iterdir()] if folder.is_dir() else []
     near = nearest_match(Path(path).name, there)
     near = near and str(Path(path).parent / near)
     return Diagnostic(
-        f"there is no file or folder '{path}'",
+        f"file or folder '{path}' does not exist",
         value=path,
-        where=place,
+        where=origin,
         did_you_mean=near,
         fix=near and f"{PROGRAM} data check {near}",
     )
 
 
-def _nobody(path: str, place: str, families: Collection[str]) -> Diagnostic:
+def _unknown_format(path: str, origin: str, families: Collection[str]) -> Diagnostic:
     known = [f"{family}: {'; '.join(_formats(family).FORMATS)}" for family in families]
     return Diagnostic(
-        f"'{path}' is in no format that is known here",
+        f"unknown data format: '{path}'",
         value=path,
-        where=place,
+        where=origin,
         allowed="\n           ".join(known),
     )

@@ -1,4 +1,4 @@
-"""One page of HTML on what data holds: facts as tables, pictures within it, no script."""
+"""The HTML page of a data check, and the folder with the page and its pictures."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.data_check.findings import Findings
 from models.base import Picture
 
+DEFAULT_FOLDER = Path("data-check")
+PAGE = "data.html"
 MARK = '<meta name="generator" content="gearshift data check">'
-"""By this line a page is known for ours."""
+"""Marks a page as written by `data check`."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _FIGURE = re.compile(r'<figure id="([A-Za-z0-9_-]+)">')
 _STYLE = """
@@ -34,7 +38,7 @@ figcaption, .quiet { color: var(--quiet); }
 
 
 def render(found: Findings) -> str:
-    """The page; it opens without a network."""
+    """The page: tables and pictures in one file, without scripts or links to the network."""
     title = escape(f"Data: {found.path}")
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -45,22 +49,22 @@ def render(found: Findings) -> str:
 
 
 def file_name(picture: Picture) -> str:
-    """The picture's name in letters that any system takes."""
+    """A safe file name for a picture."""
     return _UNSAFE.sub("-", picture.name).strip("-") or "picture"
 
 
 def files_of(html: str) -> list[str]:
-    """The names of the pictures on a page that was rendered before."""
+    """The file names of the pictures of a rendered page."""
     return _FIGURE.findall(html) if MARK in html else []
 
 
 def rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Each fact in a name and a line: numbers in groups of three digits, mappings in a row."""
+    """Name and text of each fact."""
     return [(name.replace("_", " "), text(value)) for name, value in facts.items()]
 
 
 def text(value: Any) -> str:
-    """A fact as a person reads it."""
+    """A fact as text: numbers in groups of three digits, mappings in a row."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_within(inner)}" for name, inner in value.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -77,23 +81,29 @@ def _within(value: Any) -> str:
 
 
 def overlap(found: Findings) -> str:
-    """What is to be said of groups in two splits."""
-    if found.shared_groups is None:
-        return "not known: the task keeps no groups"
-    if not found.shared_groups:
+    """The line about groups in two splits."""
+    if found.overlapping_groups is None:
+        return "unknown: the task has no groups"
+    if not found.overlapping_groups:
         return "none: no group is in two splits"
-    count = len(found.shared_groups)
-    told = "1 group is" if count == 1 else f"{count} groups are"
-    return f"{told} in two splits: {text(found.shared_groups[:10])}"
+    count = len(found.overlapping_groups)
+    groups = "1 group is" if count == 1 else f"{count} groups are"
+    return f"{groups} in two splits: {text(found.overlapping_groups[:10])}"
 
 
 def _body(found: Findings) -> Iterator[str]:
     yield f"<h1>{escape(found.path)}</h1>"
-    said = f"{found.format}; read by {found.model}" if found.format else f"read by {found.model}"
-    yield f'<p class="quiet">{escape(said)}</p>'
-    yield from _table("What was found", rows(found.facts))
+    line = f"{found.format}; read by {found.model}" if found.format else f"read by {found.model}"
+    yield f'<p class="quiet">{escape(line)}</p>'
+    yield from _table("Facts", rows(found.facts))
     yield from _table("A batch of one sample", rows(found.sample))
-    state = "bad" if found.shared_groups else "good" if found.shared_groups is not None else "quiet"
+    state = (
+        "bad"
+        if found.overlapping_groups
+        else "good"
+        if found.overlapping_groups is not None
+        else "quiet"
+    )
     yield f'<p class="{state}"><strong>Overlap:</strong> {escape(overlap(found))}</p>'
     if found.pictures:
         yield "<h2>Pictures</h2>"
@@ -104,10 +114,55 @@ def _body(found: Findings) -> Iterator[str]:
         yield f"<figcaption>{caption}</figcaption></figure>"
 
 
-def _table(caption: str, told: Sequence[tuple[str, str]]) -> Iterator[str]:
-    if not told:
+def _table(caption: str, lines: Sequence[tuple[str, str]]) -> Iterator[str]:
+    if not lines:
         return
     yield f"<table>\n<caption>{escape(caption)}</caption>\n<tbody>"
-    for name, line in told:
+    for name, line in lines:
         yield f'<tr><th scope="row">{escape(name)}</th><td>{escape(line)}</td></tr>'
     yield "</tbody>\n</table>"
+
+
+def check_folder(folder: Path, origin: str) -> None:
+    """Refuse a folder with other content; `origin` is the option. Reads the disk.
+
+    Raises SettingsError.
+    """
+    try:
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            message = f"{folder} is a file"
+        elif not any(folder.iterdir()) or MARK in _old_page(folder):
+            return
+        else:
+            message = f"{folder} contains other files"
+    except OSError as error:
+        message = f"cannot open {folder}: {error.strerror or error}"
+    allowed = "a new or empty folder, or the folder of an earlier check"
+    raise SettingsError([Diagnostic(message, value=str(folder), where=origin, allowed=allowed)])
+
+
+def write(found: Findings, folder: Path) -> list[Path]:
+    """Write the page and a file for each picture, and remove those of an earlier check.
+
+    Touches the disk. Raises SettingsError.
+    """
+    pictures = {f"{file_name(picture)}.png": picture.png for picture in found.pictures}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in files_of(_old_page(folder)):
+            (folder / f"{name}.png").unlink(missing_ok=True)
+        (folder / PAGE).write_text(render(found), encoding="utf-8")
+        for name, png in pictures.items():
+            (folder / name).write_bytes(png)
+    except OSError as error:
+        message = f"cannot write {error.filename or folder}: {error.strerror or error}"
+        diagnostic = Diagnostic(message, value=str(folder), where=f"--out {folder}")
+        raise SettingsError([diagnostic]) from error
+    return [folder / PAGE, *(folder / name for name in pictures)]
+
+
+def _old_page(folder: Path) -> str:
+    path = folder / PAGE
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

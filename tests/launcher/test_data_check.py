@@ -1,4 +1,4 @@
-"""`data check` tells and draws what lies there, in a folder of its own; wrong data is exit 2."""
+"""`data check` prints findings and writes a page with pictures; wrong data exits with 2."""
 
 import json
 
@@ -8,7 +8,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.commands import data
 from launcher.config.provenance import CliArgs
-from launcher.data_check.formats import Recognised
+from launcher.data_check.formats import Match
 from models.language.formats import FORMATS
 from tests.launcher.own_tasks import HEAD, write
 from tests.runs.conftest import REQUESTS
@@ -16,7 +16,7 @@ from tests.runs.conftest import REQUESTS
 DRAWN = """\
 import json
 from models.base import Picture
-from models.common.split import keep
+from models.common.split import save_split
 
 class Line(CustomTask):
     class Data(BaseModel):
@@ -26,7 +26,7 @@ class Line(CustomTask):
     def setup(self):
         super().setup()
         val = ["a"] if self.data_settings.shared else ["b"]
-        keep({"train": ["a"], "val": val, "test": ["c"]}, self.context.folder)
+        save_split({"train": ["a"], "val": val, "test": ["c"]}, self.context.folder)
 
     def samples(self, split):
         return [{"x": torch.zeros(3)}] * 4
@@ -41,7 +41,7 @@ class Line(CustomTask):
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """A working directory with 80 requests to learn from."""
+    """A working directory with 80 requests."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     return tmp_path
@@ -60,30 +60,30 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
 
 
-def test_what_was_found_is_told_and_how_to_train_on_it(here, capsys):
+def test_the_findings_and_the_command_to_train_are_printed(here, capsys):
     assert check("mine.jsonl") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"mine.jsonl: {FORMATS[1]}"
-    told = {line[2:20].strip(): line[21:] for line in out if line.startswith("  ")}
-    assert told["read by"] == "language:tiny"
-    assert told["groups"] == "train 64, val 8, test 8"
-    assert told["overlap"] == "none: no group is in two splits"
-    assert told["a batch, input ids"].endswith("int64")
+    facts = {line[2:20].strip(): line[21:] for line in out if line.startswith("  ")}
+    assert facts["read by"] == "language:tiny"
+    assert facts["groups"] == "train 64, val 8, test 8"
+    assert facts["overlap"] == "none: no group is in two splits"
+    assert facts["a batch, input ids"].endswith("int64")
     assert out[-2].startswith("wrote data-check/data.html")
     assert out[-1] == "train on it:  python -m launcher --model language --data mine.jsonl"
     assert names(here) == ["data-check", "mine.jsonl"]
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 
 
-def test_machines_are_told_the_same(here, capsys):
+def test_json_has_the_findings(here, capsys):
     assert check("embedded:commands", "--json", "--model", "language:small", "--out", "there") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["model"], told["format"]) == ("language:small", None)
-    assert told["shared_groups"] == []
-    assert told["facts"]["source"] == "embedded:commands"
-    assert told["facts"]["seq_len"] == 256
-    pictures = [f"there/{picture['name']}.png" for picture in told["pictures"]]
-    assert told["files"] == ["there/data.html", *pictures]
+    found = json.loads(capsys.readouterr().out)
+    assert (found["model"], found["format"]) == ("language:small", None)
+    assert found["overlapping_groups"] == []
+    assert found["facts"]["source"] == "embedded:commands"
+    assert found["facts"]["seq_len"] == 256
+    pictures = [f"there/{picture['name']}.png" for picture in found["pictures"]]
+    assert found["files"] == ["there/data.html", *pictures]
 
 
 def test_settings_reach_the_task(here, capsys):
@@ -91,9 +91,7 @@ def test_settings_reach_the_task(here, capsys):
     assert json.loads(capsys.readouterr().out)["facts"]["groups"]["val"] == 20
 
 
-def test_pictures_become_files_and_part_of_the_page_and_those_of_before_are_gone(
-    here, drawn, capsys
-):
+def test_pictures_are_files_and_in_the_page_and_replace_older_ones(here, drawn, capsys):
     assert check("mine.jsonl", "--model", drawn) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-2:] == [
@@ -109,26 +107,26 @@ def test_pictures_become_files_and_part_of_the_page_and_those_of_before_are_gone
     assert {"data.html", "mine.txt"} <= set(now) and "wave.png" not in now
 
 
-def test_of_several_families_the_one_that_can_use_it_reads_it(here, drawn):
+def test_of_several_families_the_one_that_can_use_the_data_reads_it(here, drawn):
     picky = HEAD + DRAWN.replace("super().setup()", "raise DataError('no waves in it')")
     picky = f"{write(here, picky.replace('Picture', 'DataError, Picture', 1))}:Line"
-    found = [Recognised(picky, "waves"), Recognised(drawn, "lines")]
-    assert data.only("mine.jsonl", "typed", found, CliArgs()).format == "lines"
+    found = [Match(picky, "waves"), Match(drawn, "lines")]
+    assert data.inspect_matches("mine.jsonl", "typed", found, CliArgs()).format == "lines"
     with pytest.raises(SettingsError) as wrong:
-        data.only("mine.jsonl", "typed", [found[0], found[0]], CliArgs())
+        data.inspect_matches("mine.jsonl", "typed", [found[0], found[0]], CliArgs())
     assert str(wrong.value).splitlines() == [f"error: as {picky}: no waves in it"] * 2
     with pytest.raises(SettingsError) as wrong:
-        data.only("mine.jsonl", "typed", [found[1], found[1]], CliArgs())
-    assert "error: 'mine.jsonl' is data of several families\n" in str(wrong.value)
+        data.inspect_matches("mine.jsonl", "typed", [found[1], found[1]], CliArgs())
+    assert "error: 'mine.jsonl' can be read by several families\n" in str(wrong.value)
     assert f"  allowed       {drawn}: lines\n           {drawn}: lines\n" in str(wrong.value)
 
 
-def test_groups_in_two_splits_are_told_and_end_with_one(here, drawn, capsys):
+def test_groups_in_two_splits_exit_with_1(here, drawn, capsys):
     assert check("mine.jsonl", "--model", drawn, "--set", "data.shared=true") == 1
     assert "  overlap            1 group is in two splits: a\n" in capsys.readouterr().out
 
 
-def test_a_task_of_ones_own_with_sizes_is_named_without_its_smallest(here, capsys):
+def test_a_custom_task_with_sizes_is_named_without_its_smallest(here, capsys):
     sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
     model = f"{write(here, HEAD + sized)}:Line"
     assert check("mine.jsonl", "--model", model) == 0
@@ -137,12 +135,12 @@ def test_a_task_of_ones_own_with_sizes_is_named_without_its_smallest(here, capsy
     assert out.endswith(f"--model {model} --data mine.jsonl\n")
 
 
-def test_a_task_of_ones_own_may_have_embedded_data(here, drawn, capsys):
+def test_a_custom_task_may_have_embedded_data(here, drawn, capsys):
     assert check("embedded:line", "--model", drawn, "--json") == 0
     assert json.loads(capsys.readouterr().out)["sample"] == {"x": "[1, 3] float32"}
 
 
-def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
+def test_unusable_data_is_an_error_and_nothing_is_written(here, capsys):
     (here / "mine.jsonl").write_text(REQUESTS + '{"prompt": 3}\n')
     assert check("mine.jsonl") == 2
     err = capsys.readouterr().err
@@ -151,7 +149,7 @@ def test_data_that_cannot_be_used_is_told_and_nothing_is_written(here, capsys):
     assert names(here) == ["mine.jsonl"]
 
 
-def test_a_family_that_is_named_says_itself_what_it_misses(here, capsys):
+def test_a_named_family_reports_its_own_error(here, capsys):
     (here / "mine.jsonl").write_text('{"prompt": 3}\n')
     assert check("mine.jsonl", "--model", "language") == 2
     assert "error: 1 of 1 rows cannot be used\n  where         mine.jsonl:1: " in (
@@ -160,23 +158,23 @@ def test_a_family_that_is_named_says_itself_what_it_misses(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["mine.jsonl", "--model", "langage"], "error: unknown model 'langage'"),
         (["mine.jsonl", "--set", "data.on_bda=skip"], "error: unknown setting 'data.on_bda'"),
-        (["mine.json"], "error: there is no file or folder 'mine.json'"),
-        ([], "error: data check needs a PATH"),
+        (["mine.json"], "error: file or folder 'mine.json' does not exist"),
+        ([], "error: data check requires PATH"),
         (["mine.jsonl", "--out", "mine.jsonl"], "error: mine.jsonl is a file"),
-        (["mine.jsonl", "--out", "."], "error: . holds something else"),
-        (["mine.jsonl", "more"], "error: 'more' is no option"),
+        (["mine.jsonl", "--out", "."], "error: . contains other files"),
+        (["mine.jsonl", "more"], "error: unexpected argument 'more'"),
     ],
 )
-def test_wrong_words_are_told_and_nothing_is_written(here, capsys, words, said):
-    assert check(*words) == 2
-    assert said in capsys.readouterr().err
+def test_wrong_arguments_are_errors_and_nothing_is_written(here, capsys, arguments, message):
+    assert check(*arguments) == 2
+    assert message in capsys.readouterr().err
     assert names(here) == ["mine.jsonl"]
 
 
-def test_what_is_to_be_checked_is_part_of_the_words(capsys):
+def test_a_misspelt_subcommand_is_an_error(capsys):
     assert main(["data", "chekc", "mine.jsonl"]) == 2
-    assert "nearest  check; write  python -m launcher data check" in capsys.readouterr().err
+    assert "  fix           python -m launcher data check\n" in capsys.readouterr().err

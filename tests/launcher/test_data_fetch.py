@@ -1,4 +1,4 @@
-"""`data fetch` fetches what settings declare, and trains nothing."""
+"""`data fetch` downloads the declared files, and trains nothing."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def fetch(*words):
     return main(["data", "fetch", "--config", "mine.yaml", *words])
 
 
-def test_it_tells_what_it_does_and_how_to_train_on_it(server, capsys):
+def test_downloads_and_the_command_to_train_are_printed(server, capsys):
     declare(server.on("/data.csv"))
     assert fetch("--model", "language:tiny") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -32,17 +32,17 @@ def test_it_tells_what_it_does_and_how_to_train_on_it(server, capsys):
     assert sorted(p.name for p in Path().iterdir()) == ["downloads", "mine.yaml"]
 
 
-def test_machines_are_told_the_same(server, capsys):
+def test_json_lists_the_files(server, capsys):
     declare(server.on("/data.csv"))
     assert fetch("--json", "--out", "there") == 0
-    [told] = json.loads(capsys.readouterr().out)
-    assert (told["path"], told["size"], told["is_new"]) == ("there/data.csv", len(BODY), True)
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["path"], found["size"], found["is_new"]) == ("there/data.csv", len(BODY), True)
 
 
 @pytest.mark.parametrize(
     ("answer", "code"), [(Answer(404), 2), (Answer(503, headers={"Retry-After": "9999"}), 1)]
 )
-def test_what_cannot_be_fetched_is_told(server, capsys, answer, code):
+def test_a_failed_download_is_an_error(server, capsys, answer, code):
     declare(server.on("/data.csv", answer))
     assert fetch() == code
     assert f"the server responds {answer.status}" in capsys.readouterr().err
@@ -51,7 +51,7 @@ def test_what_cannot_be_fetched_is_told(server, capsys, answer, code):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         ([], "error: data fetch: download.files declares no URL"),
         (["mine.csv"], "error: unexpected argument 'mine.csv'"),
@@ -59,7 +59,7 @@ def test_what_cannot_be_fetched_is_told(server, capsys, answer, code):
         (["--set", "download.retries=-1"], "error: download.retries -1 is out of range"),
     ],
 )
-def test_wrong_words_are_told(here, capsys, words, said):
-    assert main(["data", "fetch", *words]) == 2
-    assert said in capsys.readouterr().err
+def test_wrong_arguments_are_errors(here, capsys, arguments, message):
+    assert main(["data", "fetch", *arguments]) == 2
+    assert message in capsys.readouterr().err
     assert list(here.iterdir()) == []

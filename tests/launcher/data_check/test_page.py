@@ -1,4 +1,4 @@
-"""One page tells all that was found, holds its pictures, and needs no network and no script."""
+"""The page shows all findings in one file, without network or script."""
 
 import re
 from html.parser import HTMLParser
@@ -15,14 +15,14 @@ FOUND = Findings(
     model="language:tiny",
     format="plain text",
     facts={"groups": {"train": 12345, "val": 2}, "rate_hz": 0.1, "left_out": ["a", "b"], "x": None},
-    shared_groups=[],
+    overlapping_groups=[],
     sample={"input": "[1, 8] int64"},
     pictures=[Picture("page one", 'a "page" of it', PNG)],
 )
 
 
 class Outline(HTMLParser):
-    """Opens and closes; keeps what a reader of the page meets."""
+    """The tags of a page, and those left open."""
 
     def __init__(self, text):
         super().__init__()
@@ -44,7 +44,7 @@ def html():
     return page.render(FOUND)
 
 
-def test_what_is_opened_is_closed_and_nothing_comes_from_elsewhere(html):
+def test_the_page_is_well_formed_and_loads_nothing(html):
     outline = Outline(html)
     assert outline.open == []
     assert not {"script", "link", "iframe"} & set(outline.seen)
@@ -53,14 +53,14 @@ def test_what_is_opened_is_closed_and_nothing_comes_from_elsewhere(html):
     assert not re.search(r"https?:|url\(|@import", html)
 
 
-def test_names_of_the_person_are_text_and_never_markup(html):
+def test_names_of_the_user_are_escaped(html):
     assert "&lt;notes&gt; &amp; more" in html
     assert "<notes>" not in html
     (image,) = [a for tag, a in Outline(html).attributes if tag == "img"]
     assert image["alt"] == 'a "page" of it'
 
 
-def test_it_can_be_heard_and_read_in_the_dark(html):
+def test_the_page_is_accessible_and_has_a_dark_mode(html):
     outline = Outline(html)
     assert dict(outline.attributes)["html"] == {"lang": "en"}
     assert {"main", "h1", "caption", "figcaption", "title"} <= set(outline.seen)
@@ -70,7 +70,7 @@ def test_it_can_be_heard_and_read_in_the_dark(html):
     assert "color-scheme: light dark" in html
 
 
-def test_facts_are_lines_that_a_person_reads():
+def test_facts_are_readable_lines():
     assert page.rows(FOUND.facts) == [
         ("groups", "train 12,345, val 2"),
         ("rate hz", "0.1"),
@@ -82,19 +82,19 @@ def test_facts_are_lines_that_a_person_reads():
 
 
 @pytest.mark.parametrize(
-    ("shared", "said", "look"),
+    ("groups", "line", "look"),
     [
         ([], "none: no group is in two splits", "good"),
         (["a", "b"], "2 groups are in two splits: a; b", "bad"),
-        (None, "not known: the task keeps no groups", "quiet"),
+        (None, "unknown: the task has no groups", "quiet"),
     ],
 )
-def test_overlap_is_told_as_it_is(shared, said, look):
-    found = Findings("x", "y", None, {}, shared, {}, [])
-    assert page.overlap(found) == said
-    assert f'<p class="{look}"><strong>Overlap:</strong> {said}' in page.render(found)
+def test_overlap_is_reported(groups, line, look):
+    found = Findings("x", "y", None, {}, groups, {}, [])
+    assert page.overlap(found) == line
+    assert f'<p class="{look}"><strong>Overlap:</strong> {line}' in page.render(found)
 
 
-def test_the_pictures_of_a_page_are_known_by_their_names(html):
+def test_files_of_a_page_are_its_pictures(html):
     assert page.files_of(html) == ["page-one"]
     assert page.files_of('<figure id="mine">') == []  # not a page of ours
