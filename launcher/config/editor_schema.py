@@ -1,14 +1,14 @@
-"""JSON schemas, by which editors complete and check settings files, and the shipped YAML."""
+"""JSON schemas with which editors complete and check settings files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from launcher.config import presets
-from launcher.config.schema import Bounds, Measure, SettingInfo, config_of, setting_infos
-from models.catalog import FAMILIES, stages_of
+from launcher.config.schema import Bounds, Measure, SettingInfo, setting_infos
+from models.catalog import FAMILIES
 from training.settings import nested
 
 Schema = dict[str, Any]
@@ -19,7 +19,12 @@ _TYPES = {
     "text": "string",
     "true or false": "boolean",
 }
-_SCHEMA_WORDS = ("type", "anyOf", "$ref", "description")
+FILE = "settings.schema.json"
+"""The file in ds_configs that editors read in a clone."""
+_CHOICES = {"mode", "model/properties/family", "engine/properties/name", "engine/properties/nproc"}
+"""Settings that decide which shipped files are read, and so cannot be in one."""
+_NESTED = {"properties", "definitions", "if"}
+_SCHEMA_KEYS = ("type", "anyOf", "$ref", "description")
 _CHANGE: Schema = {
     "type": "object",
     "description": "A change to the family's default.",
@@ -38,14 +43,14 @@ _CHANGE: Schema = {
 }
 
 
-def settings(own: str | None = None) -> Schema:
-    """The schema of a person's settings file, for all families, and a task of their `own`."""
+def settings(custom: str | None = None) -> Schema:
+    """The schema of a user's settings file, for all families and a `custom` task."""
     merged: dict[str, list[Schema]] = {}
-    families = [*FAMILIES] if own is None else [*dict.fromkeys((*FAMILIES, own))]
+    families = [*FAMILIES] if custom is None else [*dict.fromkeys((*FAMILIES, custom))]
     for family in families:
-        for key, leaf in setting_infos(family).items():
+        for key, info in setting_infos(family).items():
             known = merged.setdefault(key, [])
-            if (schema := _leaf(leaf)) not in known:
+            if (schema := _setting(info)) not in known:
                 known.append(schema)
     tree = {key: found[0] if len(found) == 1 else {"anyOf": found} for key, found in merged.items()}
     schema = _object(nested(tree))
@@ -54,101 +59,108 @@ def settings(own: str | None = None) -> Schema:
     return {"$schema": _DRAFT, "title": "Settings", **schema}
 
 
-def mode() -> Schema:
-    """The schema of a file in ds_configs/modes."""
-    merged: dict[str, Schema] = {}
-    for family in FAMILIES:
-        merged |= _blocks_of(family, _changeable)  # of one name in two families, the later stands
-    schema = _object(nested(merged))
-    schema["properties"]["sentence"] = {"type": "string", "description": "What `list modes` says."}
-    return {
-        "$schema": _DRAFT,
-        "title": "A mode",
-        **schema,
-        "required": ["sentence"],
-        "definitions": {"change": _CHANGE},
+def repository_schema() -> Schema:
+    """One schema for settings files, and for the shipped files of modes and models.
+
+    A file with `sentence` is a mode or a limits profile; one with `default` is a model's file.
+    """
+    of_settings = settings()
+    del of_settings["$schema"], of_settings["title"]
+    changes = _changes(of_settings, "#/definitions/settings")
+    block = {"$ref": "#/definitions/changes"}
+    by_name = {"type": "object", "additionalProperties": block}
+    inner = {"modes": _object(dict.fromkeys(presets.modes(), block)), "stages": by_name}
+    sections = {
+        name: {"$ref": f"#/definitions/changes/properties/{name}"} for name in changes["properties"]
     }
-
-
-def family(name: str) -> Schema:
-    """The schema of a family's file in ds_configs/models."""
-    block = _object(nested(_blocks_of(name, _leaf)))
-    by_mode = _object({key: {"$ref": "#/definitions/mode"} for key in presets.modes()})
-    inner = {"modes": by_mode}
-    if stages := stages_of(name):
-        inner["stages"] = _object({one.name: {"$ref": "#/definitions/mode"} for one in stages})
-    size = {**block, "properties": {**block["properties"], **inner}}
-    sizes = _object({key: {"$ref": "#/definitions/size"} for key in config_of(name).SIZES})
+    sentence = {"type": "string", "description": "The line of `list modes`."}
+    size = _object({**sections, **inner})
+    sizes = {"type": "object", "additionalProperties": {"$ref": "#/definitions/size"}}
     return {
         "$schema": _DRAFT,
-        "title": f"The family {name}",
-        **_object({"default": block, "sizes": sizes, **inner}),
-        "required": ["default"],
+        "title": "Settings, modes and model files",
+        "if": {"required": ["sentence"]},
+        "then": {"$ref": "#/definitions/mode"},
+        "else": {
+            "if": {"required": ["default"]},
+            "then": {"$ref": "#/definitions/model_file"},
+            "else": {"$ref": "#/definitions/settings"},
+        },
         "definitions": {
-            "mode": _object(nested(_blocks_of(name, _changeable))),
-            "size": size,
+            "settings": of_settings,
             "change": _CHANGE,
+            "changes": changes,
+            "size": size,
+            "mode": _object({"sentence": sentence, **sections}) | {"required": ["sentence"]},
+            "model_file": _object({"default": block, "sizes": sizes, **inner}),
         },
     }
 
 
-def own() -> Schema:
-    """The schema of the file that holds for every task of a person's own."""
-    schema = family(next(iter(FAMILIES)))
-    for block in (schema["properties"]["default"], schema["definitions"]["mode"]):
-        for section in ("model", "data"):
-            del block["properties"][section]
-    del schema["properties"]["sizes"], schema["definitions"]["size"]
-    return {**schema, "title": "A task of a person's own"}
-
-
-def files() -> dict[str, str]:
-    """The text of every schema file by its path in ds_configs."""
-    schemas = {"settings.schema.json": settings(), "mode.schema.json": mode()}
-    schemas["own.schema.json"] = own()
-    schemas |= {f"models/{name}.schema.json": family(name) for name in FAMILIES}
-    return {path: json.dumps(schema, indent=1) + "\n" for path, schema in schemas.items()}
+def render(schema: Schema) -> str:
+    """`schema` as JSON with one setting a line."""
+    return "".join(f"{line}\n" for line in _lines(schema, "", "", ""))
 
 
 def write() -> None:
-    """Bring the schema files in ds_configs up to date. Writes to the disk."""
-    for path, text in files().items():
-        (presets.FOLDER / path).write_text(text, encoding="utf-8")
+    """Write ds_configs/settings.schema.json."""
+    (presets.FOLDER / FILE).write_text(render(repository_schema()), encoding="utf-8")
 
 
-def _blocks_of(name: str, schema_of: Callable[[SettingInfo], Schema]) -> dict[str, Schema]:
-    """The settings that a shipped file may hold: all but the choice of files itself."""
-    chosen = ("mode", "model.family", "engine.name", "engine.nproc")
-    return {key: schema_of(leaf) for key, leaf in setting_infos(name).items() if key not in chosen}
+def _lines(node: Schema, name: str, indent: str, end: str) -> Iterator[str]:
+    head = f"{indent}{json.dumps(name)}: " if name else indent
+    if not _NESTED & node.keys() and not any(_is_nested(child) for child in node.values()):
+        yield head + json.dumps(node, ensure_ascii=False) + end
+        return
+    yield head + "{"
+    for number, (key, child) in enumerate(node.items(), start=1):
+        comma = "," if number < len(node) else ""
+        if isinstance(child, dict):
+            yield from _lines(child, key, f"{indent} ", comma)
+        else:
+            yield f"{indent} {json.dumps(key)}: {json.dumps(child, ensure_ascii=False)}{comma}"
+    yield f"{indent}}}{end}"
 
 
-def _changeable(leaf: SettingInfo) -> Schema:
-    return (
-        _leaf(leaf)
-        if leaf.key == "promise"
-        else {"anyOf": [_leaf(leaf), {"$ref": "#/definitions/change"}]}
-    )
+def _is_nested(child: object) -> bool:
+    return isinstance(child, dict) and bool(_NESTED & child.keys())
 
 
-def _leaf(leaf: SettingInfo) -> Schema:
-    schema: Schema = {"description": leaf.description, "default": leaf.default}
-    if leaf.key == "model.family":
+def _changes(tree: Schema, path: str) -> Schema:
+    """The settings of a shipped file: each a value, or a change to the default."""
+    properties: Schema = {}
+    for name, child in tree["properties"].items():
+        place = f"{path}/properties/{name}"
+        if place.removeprefix("#/definitions/settings/properties/") in _CHOICES:
+            continue
+        if name == "promise":
+            properties[name] = {"$ref": place}
+        elif child.get("additionalProperties") is False:
+            properties[name] = _changes(child, place)
+        else:
+            properties[name] = {"anyOf": [{"$ref": place}, {"$ref": "#/definitions/change"}]}
+    return _object(properties)
+
+
+def _setting(info: SettingInfo) -> Schema:
+    schema: Schema = {"description": info.description, "default": info.default}
+    if info.key == "model.family":
         return schema | {"anyOf": [{"enum": list(FAMILIES)}, {"type": "string", "pattern": ":"}]}
-    if isinstance(leaf.allowed, tuple):
-        return schema | {"enum": [*leaf.allowed, None] if leaf.nullable else list(leaf.allowed)}
-    if leaf.key == "promise":
+    if isinstance(info.allowed, tuple):
+        return schema | {"enum": [*info.allowed, None] if info.nullable else list(info.allowed)}
+    if info.key == "promise":
         bounds = {
-            name: {"type": "number", "description": info.description}
-            for name, info in Bounds.model_fields.items()
+            name: {"type": "number", "description": field.description}
+            for name, field in Bounds.model_fields.items()
         }
         return schema | _object(dict.fromkeys(get_args(Measure), _object(bounds)))
-    if leaf.key == "download.files":
-        return schema | {"type": "array", "items": {"anyOf": [{"type": "string"}, _file(leaf)]}}
-    if leaf.type.startswith("list of "):
-        item = leaf.type.removeprefix("list of ").removesuffix("s")
+    if info.key == "download.files":
+        return schema | {"type": "array", "items": {"anyOf": [{"type": "string"}, _file(info)]}}
+    if info.type.startswith("list of "):
+        item = info.type.removeprefix("list of ").removesuffix("s")
         return schema | {"type": "array", "items": {"type": _TYPES[item]}}
-    types = ["integer", "string"] if leaf.type == "length" else [_TYPES[leaf.type]]
-    types += ["null"] if leaf.nullable else []
+    types = ["integer", "string"] if info.type == "length" else [_TYPES[info.type]]
+    types += ["null"] if info.nullable else []
     schema["type"] = types if len(types) > 1 else types[0]
     names = {
         "ge": "minimum",
@@ -156,12 +168,12 @@ def _leaf(leaf: SettingInfo) -> Schema:
         "le": "maximum",
         "lt": "exclusiveMaximum",
     }
-    return schema | {names[name]: bound for name, bound in leaf.bounds.items()}
+    return schema | {names[name]: bound for name, bound in info.bounds.items()}
 
 
 def _file(files: SettingInfo) -> Schema:
     """One file to fetch, in its long form."""
-    keys = {name: _leaf(leaf) for name, leaf in files.items.items()}
+    keys = {name: _setting(info) for name, info in files.items.items()}
     del keys["url"]["default"]
     return _object(keys) | {"required": ["url"]}
 
@@ -179,7 +191,7 @@ def _object(properties: Mapping[str, Any]) -> Schema:
 
 
 def _is_schema(child: Mapping[str, Any]) -> bool:
-    return any(isinstance(child.get(word), str | list) for word in _SCHEMA_WORDS)
+    return any(isinstance(child.get(word), str | list) for word in _SCHEMA_KEYS)
 
 
 if __name__ == "__main__":

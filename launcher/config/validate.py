@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, plain, render, shown
+from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
 from launcher.config import errors, feature_checks, provenance, selection
-from launcher.config import errors as refusals
-from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
-from launcher.config.feature_settings import Continual, Download
+from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import MODE_LAYERS, PROFILE_LAYER, USER_LAYERS, Resolved, Setting
 from launcher.config.schema import setting_infos
-from models.base import DataError, Task
-from models.common.split import SPLIT_FILE, overlapping_groups
 from training import duration
-from training.train_plan import TrainPlan
+
+if TYPE_CHECKING:
+    pass
 
 Values = Mapping[str, Setting]
 
@@ -247,169 +242,3 @@ CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     feature_checks.check_continual,
     feature_checks.check_download,
 )
-
-
-MOST_LEFT_OUT = 0.1
-"""Share of an epoch that may go unseen without a word."""
-_NAMED = 3
-
-
-def check_before_training(
-    resolved: Resolved, train_plan: TrainPlan, settings: TrackedSettings, speaks: bool
-) -> None:
-    """Refuse or warn of what only now can be told: lengths that never come, settings nobody read.
-
-    All that reads settings has to be built by now. Raises SettingsError; warnings go to stderr
-    where this rank `speaks`.
-    """
-    diagnostics: list[Diagnostic] = []
-    if not train_plan.experience:  # which has a length and a schedule of its own
-        diagnostics += check_train_plan(
-            resolved, train_plan.total_steps, train_plan.steps_per_epoch
-        )
-    diagnostics += _left_out(resolved, train_plan)
-    diagnostics += unused_diagnostics(resolved, settings_read(settings))
-    if errors := [fault for fault in diagnostics if fault.severity == "error"]:
-        raise SettingsError(errors)
-    if diagnostics and speaks:
-        print(render(diagnostics), file=sys.stderr)
-
-
-def check_splits(task: Task, folder: Path) -> None:
-    """Refuse data on which training and validation would see the same. Reads the run folder.
-
-    Raises DataError where two splits are one object, or share groups.
-    """
-    fix = "split by what a sample belongs to: recording, patient, document"
-    if task.data("train") is task.data("val"):
-        raise DataError(
-            "the task gives the same samples to train and to validate on",
-            where="data('train') and data('val') of the task",
-            allowed="splits that share no sample",
-            fix=fix,
-        )
-    if shared := overlapping_groups(folder):
-        more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
-        raise DataError(
-            f"{len(shared)} groups are in two splits: {', '.join(shared[:_NAMED])}{more}",
-            where=str(folder / SPLIT_FILE),
-            allowed="each group in one of train, val and test",
-            fix=fix,
-        )
-
-
-def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
-    """That much of the data fills no global batch, in each epoch another part."""
-    length = train_plan.steps_per_epoch * train_plan.global_batch + train_plan.left_out
-    if train_plan.left_out <= MOST_LEFT_OUT * length:
-        return []
-    whole = -(-length // train_plan.global_batch)
-    near = largest_divisor(length, length // whole)
-    origin = resolved.values[GLOBAL].origin
-    return [
-        Diagnostic(
-            f"{train_plan.left_out} of {length} samples fill no global batch of {train_plan.global_batch}: "
-            f"each epoch leaves out as many, other ones each time",
-            key=GLOBAL,
-            value=train_plan.global_batch,
-            where=refusals.where(GLOBAL, origin),
-            fix=f"--set {GLOBAL}={near}",
-            severity="warning",
-        )
-    ]
-
-
-BY_THE_LAUNCHER = frozenset(
-    {
-        "mode",
-        "promise",
-        "stages",
-        "unread_settings",
-        "model.family",
-        "model.size",
-        "engine.name",
-        "engine.nproc",
-        "engine.max_restarts",
-        "limits.profile",
-        "train.global_batch",
-        "train.micro_batch",
-        "train.accumulation",
-        *(f"continual.{name}" for name in Continual.model_fields),
-        *(f"download.{name}" for name in Download.model_fields),
-    }
-)
-"""What is acted on before the run begins; the rest has to be read by the run."""
-
-
-class TrackedSettings:
-    """The settings, or a section of them, by attribute; each leaf that is read is remembered.
-
-    Sections share one memory. Nothing can be written.
-    """
-
-    __slots__ = ("_prefix", "_seen", "_settings")
-
-    def __init__(self, settings: BaseModel, prefix: str = "", seen: set[str] | None = None) -> None:
-        object.__setattr__(self, "_settings", settings)
-        object.__setattr__(self, "_prefix", prefix)
-        object.__setattr__(self, "_seen", set() if seen is None else seen)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # copying and pickling ask for names that settings never have
-            raise AttributeError(name)
-        value = getattr(self._settings, name)
-        key = self._prefix + name.rstrip("_")  # `async` needs one, being a word of Python
-        if isinstance(value, BaseModel):
-            return TrackedSettings(value, f"{key}.", self._seen)
-        self._seen.add(key)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"settings stay as they were resolved: {self._prefix}{name}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TrackedSettings, (self._settings, self._prefix, self._seen)
-
-    def __repr__(self) -> str:
-        return f"Taken({self._settings!r})"
-
-
-def settings_read(view: TrackedSettings) -> frozenset[str]:
-    """The dotted keys that were read through a view, or through any section taken from it."""
-    return frozenset(object.__getattribute__(view, "_seen"))
-
-
-def unused_keys(values: Mapping[str, Setting], taken: Collection[str]) -> list[str]:
-    """The settings that some layer above built-in decided, that count, and that nobody read.
-
-    A setting does not count where another makes it meaningless (`only_if`, `unless` beside its
-    declaration).
-    """
-    return [
-        key
-        for key, value in values.items()
-        if key not in taken
-        and key not in BY_THE_LAUNCHER
-        and provenance.first_origin(value).layer != "built-in"
-        and why_ineffective(values, key) is None
-    ]
-
-
-def unused_diagnostics(resolved: Resolved, taken: Collection[str]) -> list[Diagnostic]:
-    """What to tell a person of their own settings that nobody read."""
-    found = []
-    for key in unused_keys(resolved.values, taken):
-        value = resolved.values[key]
-        if provenance.first_origin(value).layer not in USER_LAYERS:
-            continue
-        found.append(
-            Diagnostic(
-                f"{key} {shown(value.value)} was set, and nothing in this run reads it",
-                key=key,
-                value=value.value,
-                where=errors.where(key, value.origin),
-                fix="leave it out",
-                severity="error" if resolved.settings.unread_settings == "error" else "warning",
-            )
-        )
-    return found

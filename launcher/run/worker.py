@@ -16,11 +16,11 @@ from engines.catalog import build_engine, find
 from engines.device import return_freed
 from engines.world import open_world
 from launcher.base.diagnostics import Diagnostic, SettingsError, shown
-from launcher.config import deepspeed_config, validate
+from launcher.config import deepspeed_config, late_checks
 from launcher.config.custom_task import set_up_task, task_class
 from launcher.config.errors import where
+from launcher.config.late_checks import TrackedSettings
 from launcher.config.provenance import Resolved
-from launcher.config.validate import TrackedSettings
 from launcher.resume import restore as continuation
 from launcher.run import affinity, failures, rank_consistency
 from launcher.run.callbacks import Listeners
@@ -102,7 +102,7 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
     callbacks = listeners.callbacks(settings, listeners.about(parts, built, len(samples)))
     saver = _saver(settings, train_plan, folder, world, door)
     run = Run(settings, train_plan, callbacks, judged, saver, kept, before, peaks, forgetting)
-    validate.check_before_training(resolved, train_plan, settings, speaks=world.rank == 0)
+    late_checks.check_before_training(resolved, train_plan, settings, speaks=world.rank == 0)
     continuation.settle(job.resume, resolved, job.generation, folder, before, world, door)
     batches = Batches(samples, order, train_plan, world, settings.loader, watch)
     return train(task, engine, module, batches, run)
@@ -202,7 +202,7 @@ def _parts(job: Job, settings: Any, folder: Path, world: World) -> ExperienceDat
     )
     task = task_class(settings.model.family)(settings.model, settings.data, context)
     set_up_task(task, world)
-    validate.check_splits(task, folder)
+    late_checks.check_splits(task, folder)
     return load_experience(job.experience, task, context, job.resolved.settings, world)
 
 

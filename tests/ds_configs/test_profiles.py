@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import get_args
 
 import pytest
@@ -12,7 +11,6 @@ from launcher.config.provenance import flatten
 from launcher.config.schema import config_of, sections
 from launcher.config.settings_file import node_value, read_settings_file
 from models.catalog import FAMILIES
-from tests.ds_configs.test_schemas import diagnostics
 from tests.launcher.given import LAPTOP, SERVER, resolved
 from training.resources.settings import Profile
 
@@ -96,8 +94,6 @@ def test_it_resolves_for_every_size_and_leaves_out_what_a_family_has_not(profile
 
 
 @pytest.mark.parametrize("profile", TABLE)
-def test_every_profile_fits_the_schema_of_modes(profile):
-    schema = json.loads((presets.FOLDER / "mode.schema.json").read_text())
+def test_every_profile_has_a_short_sentence(profile):
     text = node_value(read_settings_file(presets.FOLDER / "profiles" / f"{profile}.yaml"))
-    assert diagnostics(schema, text, schema) == []
     assert 20 < len(text["sentence"]) < 90

@@ -9,21 +9,25 @@ from launcher.config.schema import setting_infos
 from launcher.config.settings_file import node_value, read_settings_file
 from models.catalog import FAMILIES
 
-FILES = editor_schema.files()
+SCHEMA = editor_schema.repository_schema()
+SHIPPED = sorted(path for path in presets.FOLDER.rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_the_file_in_the_tree_is_what_the_settings_give(path):
-    there = (presets.FOLDER / path).read_text(encoding="utf-8")
-    assert there == FILES[path], "run: python -m launcher.config.editor_schema"
+def test_the_file_in_the_tree_is_what_the_settings_give():
+    written = (presets.FOLDER / editor_schema.FILE).read_text(encoding="utf-8")
+    assert written == editor_schema.render(SCHEMA), "run: python -m launcher.config.editor_schema"
+    assert json.loads(written) == SCHEMA and len(written.splitlines()) < 1500
 
 
-def diagnostics(schema, value, root, place=""):
-    """Where `value` breaks `schema`, of the words that our schemas use."""
+def errors(value, schema=SCHEMA, place=""):
+    """Where `value` breaks `schema`, as far as the schema's keywords go."""
     if "$ref" in schema:
-        return diagnostics(root["definitions"][schema["$ref"].split("/")[-1]], value, root, place)
+        return errors(value, at(schema["$ref"]), place)
+    if "if" in schema:
+        is_met = not errors(value, {"type": "object", "properties": {}, **schema["if"]}, place)
+        return errors(value, schema["then" if is_met else "else"], place)
     if "anyOf" in schema:
-        found = [diagnostics(option, value, root, place) for option in schema["anyOf"]]
+        found = [errors(value, option, place) for option in schema["anyOf"]]
         return [] if [] in found else found[0]
     if "enum" in schema:
         return [] if value in schema["enum"] else [place]
@@ -31,21 +35,25 @@ def diagnostics(schema, value, root, place=""):
     if not any(is_a(value, kind) for kind in types):
         return [place]
     if isinstance(value, dict):
-        known = schema["properties"]
-        inner = [
-            f
-            for k in known
-            if k in value
-            for f in diagnostics(known[k], value[k], root, f"{place}.{k}")
-        ]
-        missing = [f"{place}.{k}" for k in schema.get("required", ()) if k not in value]
-        return inner + missing + [f"{place}.{k}" for k in value if k not in known]
+        known, other = schema.get("properties", {}), schema.get("additionalProperties", True)
+        found = [f"{place}.{key}" for key in schema.get("required", ()) if key not in value]
+        for key, child in value.items():
+            if key in known or isinstance(other, dict):
+                found += errors(child, known.get(key, other), f"{place}.{key}")
+            elif other is False:
+                found.append(f"{place}.{key}")
+        return found
     low, high = schema.get("minimum", value), schema.get("maximum", value)
-    return (
-        []
-        if value is None or isinstance(value, str | list | bool) or low <= value <= high
-        else [place]
-    )
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return [place] if is_number and not low <= value <= high else []
+
+
+def at(reference):
+    """The part of the schema that a $ref names."""
+    found = SCHEMA
+    for part in reference.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
 
 
 def is_a(value, kind):
@@ -55,39 +63,12 @@ def is_a(value, kind):
     return isinstance(value, types[kind])
 
 
-@pytest.mark.parametrize("mode", presets.modes())
-def test_every_mode_fits_the_schema_of_modes(mode):
-    schema = editor_schema.mode()
-    assert (
-        diagnostics(
-            schema,
-            node_value(read_settings_file(presets.FOLDER / "modes" / f"{mode}.yaml")),
-            schema,
-        )
-        == []
-    )
-
-
-def test_what_holds_for_tasks_of_ones_own_fits_its_schema():
-    schema = editor_schema.own()
-    assert (
-        diagnostics(schema, node_value(read_settings_file(presets.FOLDER / "own.yaml")), schema)
-        == []
-    )
-    assert diagnostics(schema, {"default": {"model": {"size": "tiny"}}}, schema)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_fits_its_schema(family):
-    schema = editor_schema.family(family)
-    assert (
-        diagnostics(
-            schema,
-            node_value(read_settings_file(presets.FOLDER / "models" / f"{family}.yaml")),
-            schema,
-        )
-        == []
-    )
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_file_fits_the_schema_and_names_it(path):
+    assert errors(node_value(read_settings_file(path))) == []
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    named = first.removeprefix("# yaml-language-server: $schema=")
+    assert (path.parent / named).resolve() == presets.FOLDER / editor_schema.FILE
 
 
 @pytest.mark.parametrize(
@@ -98,19 +79,25 @@ def test_every_family_fits_its_schema(family):
         {"sentence": "x", "train": {"epochs": {"times": 2}}},
         {"sentence": "x", "precision": "bf61"},
         {"sentence": "x", "promise": {"speed": {"at_most": 1}}},
-        {"optim": {"lr": 1}},
+        {"sentence": "x", "engine": {"name": "ddp"}},
+        {"default": {"optim": {"rate": 1}}},
+        {"default": {}, "sizes": {"tiny": {"modes": {"fast": {"optim": {"rate": 1}}}}}},
+        {"optim": {"rate": 1}},
+        {"optim": {"lr": {"scale": 2}}},
     ],
 )
-def test_what_a_mode_may_not_say_does_not_fit(wrong):
-    schema = editor_schema.mode()
-    assert diagnostics(schema, wrong, schema)
+def test_what_a_file_cannot_hold_does_not_fit(wrong):
+    assert errors(wrong)
+
+
+def test_a_settings_file_of_a_user_fits():
+    assert errors({"mode": "fast", "engine": {"name": "ddp"}, "optim": {"lr": 1e-3}}) == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_schema_for_people_knows_every_setting_with_its_sentence(family):
-    schema = editor_schema.settings()
-    for key, leaf in setting_infos(family).items():
-        node = schema
+def test_the_schema_knows_every_setting_with_its_description(family):
+    for key, info in setting_infos(family).items():
+        node = SCHEMA["definitions"]["settings"]
         for part in key.split("."):
             node = node["properties"][part]
-        assert leaf.description in json.dumps(node, ensure_ascii=False).replace('\\"', '"')
+        assert info.description in json.dumps(node, ensure_ascii=False).replace('\\"', '"')

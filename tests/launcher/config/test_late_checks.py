@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.config import validate
-from launcher.config.validate import TrackedSettings
+from launcher.config import late_checks, late_checks
+from launcher.config.late_checks import TrackedSettings
 from models.base import DataError
 from tests.launcher.given import resolved
 from training.train_plan import TrainPlan
@@ -19,7 +19,7 @@ def task(train, val):
 def warned(capsys, steps_per_epoch, left_out):
     run = resolved(batch_size="8")
     train_plan = TrainPlan(30, steps_per_epoch, 8, 8, 1, 1, "tokens", left_out=left_out)
-    validate.check_before_training(run, train_plan, TrackedSettings(run.settings), speaks=True)
+    late_checks.check_before_training(run, train_plan, TrackedSettings(run.settings), speaks=True)
     return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
 
 
@@ -35,7 +35,7 @@ def test_samples_that_fill_no_batch_are_told_where_they_are_many(capsys):
 def test_the_mend_leaves_nothing_out():
     run = resolved()
     train_plan = TrainPlan(30, 2, 8, 8, 1, 1, "tokens", left_out=4)
-    [fault] = validate._left_out(run, train_plan)
+    [fault] = late_checks._left_out(run, train_plan)
     assert fault.fix == "--set train.global_batch=5"
     assert (2 * 8 + 4) % 5 == 0
 
@@ -43,15 +43,15 @@ def test_the_mend_leaves_nothing_out():
 def test_one_split_for_training_and_validation_is_refused(tmp_path):
     same = [1, 2, 3]
     with pytest.raises(DataError, match="the same samples to train and to validate on"):
-        validate.check_splits(task(same, same), tmp_path)
-    validate.check_splits(task(same, [4]), tmp_path)
+        late_checks.check_splits(task(same, same), tmp_path)
+    late_checks.check_splits(task(same, [4]), tmp_path)
 
 
 def test_groups_that_stand_in_two_splits_are_refused(tmp_path):
     groups = {"train": ["a", "b", "c"], "val": ["d"], "test": ["e"]}
     (tmp_path / "split.json").write_text(json.dumps(groups))
-    validate.check_splits(task([1], [2]), tmp_path)
+    late_checks.check_splits(task([1], [2]), tmp_path)
     groups["val"] = ["b", "d"]
     (tmp_path / "split.json").write_text(json.dumps(groups))
     with pytest.raises(DataError, match="1 groups are in two splits: b"):
-        validate.check_splits(task([1], [2]), tmp_path)
+        late_checks.check_splits(task([1], [2]), tmp_path)

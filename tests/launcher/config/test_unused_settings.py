@@ -5,26 +5,26 @@ import pickle
 
 import pytest
 
-from launcher.config import validate
+from launcher.config import late_checks, late_checks
+from launcher.config.late_checks import TrackedSettings
 from launcher.config.schema import get, setting_infos
-from launcher.config.validate import TrackedSettings
 from tests.launcher.given import resolved
 
 
 def read(view, keys):
     for key in keys:
         get(view, key)
-    return validate.settings_read(view)
+    return late_checks.settings_read(view)
 
 
 def test_only_the_leaves_that_were_read_are_remembered():
     view = TrackedSettings(resolved().settings)
     critical = view.limits.critical
-    assert validate.settings_read(view) == frozenset()
+    assert late_checks.settings_read(view) == frozenset()
     assert critical.ram == 95
     assert view.train.epochs == 100
-    assert validate.settings_read(view) == {"limits.critical.ram", "train.epochs"}
-    assert validate.settings_read(view.train) == validate.settings_read(view)
+    assert late_checks.settings_read(view) == {"limits.critical.ram", "train.epochs"}
+    assert late_checks.settings_read(view.train) == late_checks.settings_read(view)
 
 
 def test_a_view_is_as_strict_as_the_settings():
@@ -44,14 +44,14 @@ def test_a_section_can_be_copied_and_sent_to_another_process():
 def test_a_setting_that_nobody_read_is_found_with_its_origin():
     run = resolved("train.ema=0.99", "unread_settings=error", lr="1e-3")
     every = set(setting_infos("language"))
-    [fault] = validate.unused_diagnostics(run, every - {"train.ema", "optim.weight_decay"})
+    [fault] = late_checks.unused_diagnostics(run, every - {"train.ema", "optim.weight_decay"})
     assert fault.message == "train.ema 0.99 was set, and nothing in this run reads it"
     assert (fault.where, fault.severity) == ("--set train.ema=0.99", "error")
-    assert validate.unused_diagnostics(run, every) == []
+    assert late_checks.unused_diagnostics(run, every) == []
 
 
 def test_for_a_person_it_is_a_warning_unless_they_ask_for_more():
-    [fault] = validate.unused_diagnostics(
+    [fault] = late_checks.unused_diagnostics(
         resolved("train.ema=0.99"), set(setting_infos("language")) - {"train.ema"}
     )
     assert fault.severity == "warning"
@@ -60,10 +60,10 @@ def test_for_a_person_it_is_a_warning_unless_they_ask_for_more():
 def test_what_the_program_itself_sets_and_nobody_reads_is_found_by_tests_only():
     run = resolved(model="language")
     every = set(setting_infos("language"))
-    assert validate.unused_keys(run.values, every - {"schedule.warmup", "optim.eps"}) == [
+    assert late_checks.unused_keys(run.values, every - {"schedule.warmup", "optim.eps"}) == [
         "schedule.warmup"
     ]
-    assert validate.unused_diagnostics(run, every - {"schedule.warmup"}) == []
+    assert late_checks.unused_diagnostics(run, every - {"schedule.warmup"}) == []
 
 
 def test_what_another_setting_makes_meaningless_need_not_be_read():
@@ -71,10 +71,10 @@ def test_what_another_setting_makes_meaningless_need_not_be_read():
     mute = {"schedule.cycle", "schedule.t_mult"}
     run = resolved("schedule.name=linear", mode="fast")
     assert run.values["schedule.cycle"].origin.layer == "family mode"
-    assert validate.unused_keys(run.values, every - mute) == []
-    assert set(validate.unused_keys(resolved(mode="fast").values, every - mute)) == mute
+    assert late_checks.unused_keys(run.values, every - mute) == []
+    assert set(late_checks.unused_keys(resolved(mode="fast").values, every - mute)) == mute
 
 
 def test_what_resolve_acts_on_need_not_be_read_again():
     run = resolved("train.global_batch=16", mode="lite", engine="ddp", nproc="2")
-    assert not set(validate.unused_keys(run.values, ())) & validate.BY_THE_LAUNCHER
+    assert not set(late_checks.unused_keys(run.values, ())) & late_checks.BY_THE_LAUNCHER
