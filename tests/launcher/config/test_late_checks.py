@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.config import late_checks, late_checks
+from launcher.config import late_checks
 from launcher.config.late_checks import TrackedSettings
 from models.base import DataError
 from tests.launcher.given import resolved

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from launcher.config import late_checks, late_checks
+from launcher.config import late_checks
 from launcher.config.late_checks import TrackedSettings
 from launcher.config.schema import get, setting_infos
 from tests.launcher.given import resolved
