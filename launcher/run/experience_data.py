@@ -71,7 +71,7 @@ def load_experience(
     assert context.folder is not None, "a continual run has a folder"
     tasks, known = [first], load_sides(context.folder)
     for folder in spec.folders[1:]:
-        own = replace(context, folder=folder.task_files, earlier=dict(known))
+        own = replace(context, folder=folder.task_files, earlier_splits=dict(known))
         task = _task(folder, settings, own)
         _join(task, first, world, is_new=folder is spec.folders[-1])
         tasks.append(task)

@@ -1,4 +1,4 @@
-"""A run that learns on: new files, a kill between experiences and inside one, and its ends."""
+"""Continual learning end to end: new files, kills between and within experiences, signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACE = (
     *("--set", "continual.settle_s=0.2", "--set", "continual.check_every_s=0.1"),
     *("--set", f"continual.max_steps={EXPERIENCE}", "--set", "continual.epochs=100"),
 )
-WORDS = (
+ARGUMENTS = (
     *("--model", "language:tiny", "--data", "texts", "--out", "run", "--continuous-learning"),
     *(
         "--max-steps",
@@ -40,16 +40,16 @@ WORDS = (
 )
 
 
-def write(folder: Path, names: range, words: str, letter: str) -> None:
+def write(folder: Path, names: range, vocabulary: str, letter: str) -> None:
     draws = random.Random(names.start)
     for number in names:
-        text = " ".join(draws.choice(words.split()) for _ in range(200))
+        text = " ".join(draws.choice(vocabulary.split()) for _ in range(200))
         (folder / f"{letter}{number}.txt").write_text(text)
 
 
-def begin(folder: Path, *words: str) -> psutil.Popen:
+def start(folder: Path, *arguments: str) -> psutil.Popen:
     return psutil.Popen(
-        [sys.executable, "-m", "launcher", *words],
+        [sys.executable, "-m", "launcher", *arguments],
         cwd=folder,
         env=environment() | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -59,17 +59,17 @@ def begin(folder: Path, *words: str) -> psutil.Popen:
 
 
 def kill(process: psutil.Popen) -> None:
-    """End it and its ranks as a power cut would, though not at one moment."""
-    for one in [process, *process.children(recursive=True)]:
-        one.kill()
-        one.wait()
+    """Kill a process and its ranks."""
+    for member in [process, *process.children(recursive=True)]:
+        member.kill()
+        member.wait()
 
 
 def until(happened, process: psutil.Popen) -> None:
     end = time.monotonic() + 60
     while not happened():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "it never happened"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.005)
 
 
@@ -84,13 +84,13 @@ def kinds(run: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory):
-    """A folder with a run that was killed while it waited, and new files that came since."""
+def waiting_run(tmp_path_factory):
+    """A folder with a run that was killed while it waited, and new files."""
     folder = tmp_path_factory.mktemp("continual")
     texts = folder / "texts"
     texts.mkdir()
     write(texts, range(12), "alpha beta gamma delta", "a")
-    process = begin(folder, *WORDS)
+    process = start(folder, *ARGUMENTS)
     try:
         until(lambda: "waiting_for_data" in kinds(folder / "run"), process)
     finally:
@@ -102,12 +102,12 @@ def learnt(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(learnt):
-    """The experience in one go, until it is quiet."""
-    shutil.copytree(learnt / "run", learnt / "whole", symlinks=True)
+def uninterrupted(waiting_run):
+    """The experience without interruption, until quiet_s."""
+    shutil.copytree(waiting_run / "run", waiting_run / "whole", symlinks=True)
     done = subprocess.run(
         [sys.executable, "-m", "launcher", "resume", "whole", "--set", "continual.quiet_s=1"],
-        cwd=learnt,
+        cwd=waiting_run,
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -122,11 +122,11 @@ def last(run: Path):
 
 
 @pytest.mark.slow
-def test_new_files_are_learnt_and_what_it_cost_the_old_is_told(undisturbed, learnt):
-    run = learnt / "whole"
-    book = json.loads((run / "experiences.json").read_text())["experiences"]
-    assert [one["state"] for one in book] == ["learnt", "learnt"]
-    assert sorted(book[1]["files"]) == [
+def test_new_files_are_trained_on_and_forgetting_is_reported(uninterrupted, waiting_run):
+    run = waiting_run / "whole"
+    ledger = json.loads((run / "experiences.json").read_text())["experiences"]
+    assert [one["state"] for one in ledger] == ["trained", "trained"]
+    assert sorted(ledger[1]["files"]) == [
         "b0.txt",
         "b1.txt",
         "b2.txt",
@@ -135,14 +135,14 @@ def test_new_files_are_learnt_and_what_it_cost_the_old_is_told(undisturbed, lear
         "b5.txt",
         "bad.txt",
     ]
-    assert (book[1]["begun_at"], book[1]["ended_at"]) == (FIRST, FIRST + EXPERIENCE)
-    told = next(
+    assert (ledger[1]["start_step"], ledger[1]["end_step"]) == (FIRST, FIRST + EXPERIENCE)
+    forgetting = next(
         line["facts"]
         for line in lines(run / "events.jsonl")
         if line["kind"] == "experience_trained"
     )
-    assert told["new"]["after"]["val_loss"] < told["new"]["before"]["val_loss"]
-    assert "experience     1 learnt: val_loss on old data" in undisturbed.stdout
+    assert forgetting["new"]["after"]["val_loss"] < forgetting["new"]["before"]["val_loss"]
+    assert "experience     1 learnt: val_loss on old data" in uninterrupted.stdout
     found = [line for line in lines(run / "metrics.jsonl") if line["kind"] == "eval"]
     assert [line["split"] for line in found if line["step"] == FIRST + EXPERIENCE] == [
         "val_old",
@@ -151,13 +151,13 @@ def test_new_files_are_learnt_and_what_it_cost_the_old_is_told(undisturbed, lear
     ]
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "completed"
-    assert result["experiences"][0]["old"] == told["old"]
-    assert "no new file came for 1 s" in undisturbed.stdout
+    assert result["experiences"][0]["old"] == forgetting["old"]
+    assert "no new files for 1 s" in uninterrupted.stdout
 
 
 @pytest.mark.slow
-def test_an_experience_warms_up_to_its_own_lower_peak_and_comes_down(undisturbed, learnt):
-    found = [one for one in lines(learnt / "whole/metrics.jsonl") if one["kind"] == "train"]
+def test_an_experience_warms_up_to_its_own_lower_peak_and_decays(uninterrupted, waiting_run):
+    found = [one for one in lines(waiting_run / "whole/metrics.jsonl") if one["kind"] == "train"]
     rates = [line["lr"] for line in found if line["step"] > FIRST]
     peak = 0.3 * 1e-3
     assert max(rates) == pytest.approx(peak)
@@ -166,36 +166,36 @@ def test_an_experience_warms_up_to_its_own_lower_peak_and_comes_down(undisturbed
 
 
 @pytest.mark.slow
-def test_a_kill_inside_an_experience_changes_nothing_of_what_it_comes_to(undisturbed, learnt):
-    shutil.copytree(learnt / "run", learnt / "killed", symlinks=True)
-    words = ("resume", "killed", "--set", "continual.quiet_s=1")
-    process = begin(learnt, *words)
-    metrics = learnt / "killed/metrics.jsonl"
+def test_a_killed_experience_resumes_to_the_same_weights(uninterrupted, waiting_run):
+    shutil.copytree(waiting_run / "run", waiting_run / "killed", symlinks=True)
+    arguments = ("resume", "killed", "--set", "continual.quiet_s=1")
+    process = start(waiting_run, *arguments)
+    metrics = waiting_run / "killed/metrics.jsonl"
     try:
         until(lambda: any(line["step"] >= FIRST + 12 for line in lines(metrics)), process)
     finally:
         kill(process)
     assert (
-        json.loads((learnt / "killed/experiences.json").read_text())["experiences"][1]["state"]
+        json.loads((waiting_run / "killed/experiences.json").read_text())["experiences"][1]["state"]
         == "training"
     )
-    again = begin(learnt, *words)
+    again = start(waiting_run, *arguments)
     assert again.wait(120) == 0, again.communicate()
-    first, second = (last(learnt / name) for name in ("whole", "killed"))
+    first, second = (last(waiting_run / name) for name in ("whole", "killed"))
     assert first.manifest.step == second.manifest.step == FIRST + EXPERIENCE
     assert compare.compare(first, second, None).first is None
     steps = [(line["step"], line["kind"], line.get("split")) for line in lines(metrics)]
     assert steps == [
         (line["step"], line["kind"], line.get("split"))
-        for line in lines(learnt / "whole/metrics.jsonl")
+        for line in lines(waiting_run / "whole/metrics.jsonl")
     ]
 
 
 @pytest.mark.slow
-def test_an_experience_can_be_taken_again_bit_by_bit(undisturbed, learnt):
+def test_verify_replays_an_experience_bit_by_bit(uninterrupted, waiting_run):
     done = subprocess.run(
         [sys.executable, "-m", "launcher", "verify", "whole"],
-        cwd=learnt,
+        cwd=waiting_run,
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -206,15 +206,15 @@ def test_an_experience_can_be_taken_again_bit_by_bit(undisturbed, learnt):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_wait(learnt, number, code):
+def test_a_signal_ends_the_wait(waiting_run, number, code):
     name = f"signalled-{code}"
-    shutil.copytree(learnt / "run", learnt / name, symlinks=True)
-    for entry in (learnt / "texts").iterdir():
+    shutil.copytree(waiting_run / "run", waiting_run / name, symlinks=True)
+    for entry in (waiting_run / "texts").iterdir():
         os.utime(entry)  # other times, the same content: nothing new
-    words = ("resume", name, "--set", "continual.min_files=100")
-    process = begin(learnt, *words)
-    before = kinds(learnt / name).count("waiting_for_data")
-    until(lambda: kinds(learnt / name).count("waiting_for_data") > before, process)
+    arguments = ("resume", name, "--set", "continual.min_files=100")
+    process = start(waiting_run, *arguments)
+    before = kinds(waiting_run / name).count("waiting_for_data")
+    until(lambda: kinds(waiting_run / name).count("waiting_for_data") > before, process)
     process.send_signal(number)
     assert process.wait(20) == code
-    assert json.loads((learnt / name / "result.json").read_text())["status"] == "stopped"
+    assert json.loads((waiting_run / name / "result.json").read_text())["status"] == "stopped"
