@@ -109,8 +109,8 @@ class ContinualLoop:
         restarts_data = resume is not None and "data" in resume.reset
         found = None if restarts_data else experiences.load(self._folder)
         if found is not None:
-            at_step = resume is not None and resume.step is not None
-            return found.rewound_to(resume.step) if at_step else found
+            step = None if resume is None else resume.step
+            return found if step is None else found.rewound_to(step)
         if restarts_data or resume is None or self._step is None:
             return Ledger()
         return self._ledger_of_plain_run()

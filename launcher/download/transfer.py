@@ -208,11 +208,9 @@ class Part:
     def _read_record(self) -> Stamp | None:
         found = read_json(self._record)
         etag, modified = found.get("etag"), found.get("modified")
-        if found.get("url") != self._url:
+        if not isinstance(etag, str | None) or not isinstance(modified, str | None):
             return None
-        if not all(isinstance(value, str | None) for value in (etag, modified)):
-            return None
-        return Stamp(etag, modified)
+        return Stamp(etag, modified) if found.get("url") == self._url else None
 
 
 def write_json(path: Path, content: dict[str, object]) -> None:

@@ -142,7 +142,7 @@ def test_new_files_are_trained_on_and_forgetting_is_reported(uninterrupted, wait
         if line["kind"] == "experience_trained"
     )
     assert forgetting["new"]["after"]["val_loss"] < forgetting["new"]["before"]["val_loss"]
-    assert "experience     1 learnt: val_loss on old data" in uninterrupted.stdout
+    assert "1 trained: val_loss on old data" in uninterrupted.stdout
     found = [line for line in lines(run / "metrics.jsonl") if line["kind"] == "eval"]
     assert [line["split"] for line in found if line["step"] == FIRST + EXPERIENCE] == [
         "val_old",
