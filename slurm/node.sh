@@ -1,23 +1,23 @@
 #!/bin/bash
-# One node's ranks under torchrun, started by job.sh as one task of srun a node:
-# node.sh NODES RANKS COMMAND... -- WORD...: torchrun by COMMAND, the words for the launcher.
+# Starts the ranks of one node with torchrun; job.sh runs it as one srun task per node:
+# node.sh NODES RANKS COMMAND... -- ARGUMENT...: COMMAND is Python, ARGUMENT is for the launcher.
 set -uo pipefail
 
-# Python's torchrun would die of USR1, and leave its ranks behind: they are handed it here.
+# USR1 would end torchrun and leave its ranks running: forward it to the ranks instead.
 torchrun=
-trap '[ -z "$torchrun" ] || hand_on "$torchrun"' USR1
+trap '[ -z "$torchrun" ] || forward "$torchrun"' USR1
 trap '[ -z "$torchrun" ] || kill -TERM "$torchrun"' TERM
 
-# The ranks among the processes below PROCESS, be they in a container: what has a rank's variables.
-# shellcheck disable=SC2317,SC2329 # by the trap
-hand_on() {
+# forward PROCESS: signal its descendants that have a rank's variables, also in a container.
+# shellcheck disable=SC2317,SC2329 # called by the trap
+forward() {
   local child
   for child in $(ps -o pid= --ppid "$1"); do
-    # A rank may have ended meanwhile.
+    # The rank may have ended already.
     if grep -qz '^LOCAL_RANK=' "/proc/$child/environ" 2>/dev/null; then
       kill -USR1 "$child" 2>/dev/null
     else
-      hand_on "$child"
+      forward "$child"
     fi
   done
 }
@@ -34,7 +34,7 @@ if env --block-signal=USR1 true 2>/dev/null; then # since coreutils 8.32
   hold=(env --block-signal=USR1) block=(env --block-signal=USR1 --block-signal=TERM)
 fi
 
-# static: rank 0 is on the first node, where MASTER_ADDR is; c10d would choose another one.
+# static: rank 0 is on the first node, as MASTER_ADDR is; c10d may choose another one.
 ${hold[@]+"${hold[@]}"} "${command[@]}" -m torch.distributed.run --rdzv-backend=static \
   --nnodes="$nodes" --node-rank="$SLURM_NODEID" --nproc-per-node="$ranks" \
   --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \

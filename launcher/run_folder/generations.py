@@ -167,7 +167,7 @@ def _generation(line: Mapping[str, Any]) -> Generation:
     return Generation(str(line["job"]), int(line["generation"]), int(line["restart"]))
 
 
-WORDS = {0: "done", 1: "failed", 2: "words", 75: "again", 130: "again"}
+WORDS = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
 """What the script reads first in the file, by exit code."""
 
 
