@@ -13,6 +13,29 @@ from launcher.config.names import choices, names
 from launcher.config.options import Option
 
 _TOOL = "gearshift"
+_BASH = """
+# Readline splits words at ':' and '=': pass whole words to shtab, and remove the part that readline
+# keeps from the results.
+_gearshift() {
+  local line=${COMP_LINE:0:COMP_POINT} word kept breaks=
+  local -a COMP_WORDS
+  local -i COMP_CWORD
+  word=${line##*[[:space:]]}
+  read -ra COMP_WORDS <<<"${line%"$word"}"
+  case $word in --*=*) COMP_WORDS+=("${word%%=*}") word=${word#*=} ;; esac
+  COMP_CWORD=${#COMP_WORDS[@]}
+  COMP_WORDS+=("$word")
+  _shtab_gearshift
+  [[ $COMP_WORDBREAKS == *:* ]] && breaks+=:
+  [[ $COMP_WORDBREAKS == *=* ]] && breaks+==
+  [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace 2>/dev/null
+  if [[ -n $breaks && $word == *[$breaks]* ]]; then
+    kept=${word%"${word##*[$breaks]}"}
+    COMPREPLY=("${COMPREPLY[@]#"$kept"}")
+  fi
+}
+complete -o bashdefault -F _gearshift gearshift
+"""
 
 
 def main(command_line: CommandLine) -> int:
@@ -35,7 +58,7 @@ def script(shell: str) -> str:
         parser.prog = f"{_TOOL} {name}"
         _add_values(parser, COMMANDS[name])
     text: str = shtab.complete(root, shell)
-    return text
+    return text + _BASH if shell == "bash" else text
 
 
 def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
@@ -53,12 +76,14 @@ def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
             elif values := _values(option):
                 action.choices = values
         elif action.dest == "argument":
+            action.nargs, action.help = None, command.argument
             if command.argument == "RUN":
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             else:
                 keys = names("keys") if command.argument == "KEY" else []
                 action.choices = [*command.choices, *keys] or None
         elif action.dest == "operand":
+            action.nargs, action.help = None, command.operand
             action.complete = shtab.FILE  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""The completion scripts, tried in the shells they are for."""
+"""The completion scripts, in their shells."""
 
 import shutil
 import subprocess
@@ -11,18 +11,16 @@ from launcher.commands.catalog import COMMANDS
 
 BASH = """
 source "$1"
-read -ra COMP_WORDS <<<"$2"
-[[ $2 != *" " ]] || COMP_WORDS+=("")
-COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE=$2 COMP_POINT=${#2}
-_shtab_gearshift
+COMP_LINE=$2 COMP_POINT=${#2}
+_gearshift
 printf '%s\\n' "${COMPREPLY[@]}"
 """
-ZSH = """
+ZSH = r"""
 zmodload zsh/zpty
 zpty shell zsh -f -i
-zpty -w shell "autoload -U compinit; compinit -u -D; source $1; PS1=; echo re''ady"
+zpty -w shell "autoload -U compinit; compinit -u -D; eval \"\$(<$1)\"; PS1=; echo re''ady"
 zpty -r shell output '*ready*'
-zpty -n -w shell "$2"$'\\t'
+zpty -n -w shell "$2"$'\t'
 zpty -r shell output "*$3*"
 print -r -- "$output"
 zpty -d shell
@@ -72,7 +70,7 @@ LINES = [
     ("line", "found"),
     [
         *LINES,
-        # Readline has cut the word at the colon or the equals sign already.
+        # Readline keeps the part before the last colon or equals sign.
         ("gearshift --model language:ti", ["tiny"]),
         ("gearshift --model=language:ti", ["tiny"]),
         ("gearshift --mode=ul", ["ultra-fast"]),
@@ -104,7 +102,7 @@ def test_bash_completes_run_folders(script, tmp_path):
 
 @needs("bash")
 @needs("fish")
-def test_files_of_data_are_completed_behind_check(script, tmp_path):
+def test_files_are_completed_after_data_check(script, tmp_path):
     (tmp_path / "mine.jsonl").touch()
     line = f"gearshift data check {tmp_path}/mi"
     found = ask("bash", "-c", BASH, "bash", str(script("bash")), line)

@@ -19,7 +19,7 @@ def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_is_written_learns_as_it_is(here):
+def test_the_template_trains_unchanged(here):
     program = Program(here)
     done = program("new-task", "my_images")
     assert done.returncode == 0, done.stderr
@@ -33,13 +33,13 @@ def test_what_is_written_learns_as_it_is(here):
     assert evaluations[-1]["val_accuracy"] > 0.75  # of two kinds of points, near half each
 
 
-def test_it_is_shorter_than_sixty_lines_and_of_our_width():
+def test_the_template_has_less_than_sixty_lines_and_our_width():
     lines = template("MyImages").splitlines()
     assert len(lines) < 60
     assert max(map(len, lines)) <= 100
 
 
-def test_another_folder_is_named_in_the_command_that_trains_it(here, capsys):
+def test_another_folder_is_part_of_the_command_that_trains_it(here, capsys):
     assert main(["new-task", "Rings", "--out", "two words", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {
@@ -59,19 +59,19 @@ def test_another_folder_is_named_in_the_command_that_trains_it(here, capsys):
         ("x1", "x1", "X1"),
     ],
 )
-def test_a_file_and_its_class_are_called_as_python_people_do(here, capsys, word, module, model):
+def test_file_and_class_follow_pythons_naming(here, capsys, word, module, model):
     assert main(["new-task", word]) == 0
     assert capsys.readouterr().out.split()[1] == f"{module}.py"
     assert f"class {model}(CustomTask):" in (here / f"{module}.py").read_text()
 
 
-def test_nothing_is_written_over(here, capsys):
+def test_an_existing_file_is_not_overwritten(here, capsys):
     (here / "mine_too.py").write_text("precious")
     assert main(["new-task", "mine_too"]) == 2
     assert capsys.readouterr().err == (
-        "error: mine_too.py is there already\n"
-        "  where         the command line: new-task mine_too\n"
-        "  allowed       a name that is not taken in that folder\n"
+        "error: mine_too.py already exists\n"
+        "  where         command line: new-task mine_too\n"
+        "  allowed       a name that is not used in that folder\n"
     )
     assert (here / "mine_too.py").read_text() == "precious"
 
@@ -83,33 +83,36 @@ def test_nothing_is_written_over(here, capsys):
             "my-images",
             "  did you mean  my_images\n  fix           python -m launcher new-task my_images",
         ),
-        ("1st", "error: '1st' cannot be the name of a task"),
-        ("class", "error: 'class' is a word of Python"),
-        ("bücher", "  allowed       letters, digits and _, a letter first, such as my_images"),
-        ("json", "error: there is a module 'json' already"),
+        ("1st", "error: '1st' is not a valid task name"),
+        ("class", "error: 'class' is a Python keyword"),
+        (
+            "bücher",
+            "  allowed       letters, digits and _, starting with a letter, such as my_images",
+        ),
+        ("json", "error: Python would import another module 'json' instead of this file"),
         (
             "models",
             "  did you mean  my_models\n  fix           python -m launcher new-task my_models",
         ),
     ],
 )
-def test_a_name_that_python_would_not_find_is_refused(here, capsys, word, said):
+def test_a_name_that_python_cannot_import_is_an_error(here, capsys, word, said):
     assert main(["new-task", word]) == 2
     assert said in capsys.readouterr().err
     assert names(here) == []
 
 
-def test_without_a_name_it_says_what_one_is(capsys):
+def test_a_missing_name_is_an_error_with_an_example(capsys):
     assert main(["new-task"]) == 2
     assert capsys.readouterr().err == (
-        "error: new-task needs to know what\n"
-        "  where         the command line: new-task\n"
-        "  allowed       a name in letters, digits and _, such as my_images\n"
+        "error: new-task requires NAME\n"
+        "  where         command line: new-task\n"
+        "  allowed       a name of letters, digits and _, such as my_images\n"
         "  fix           python -m launcher new-task my_task\n"
     )
 
 
-def test_a_folder_that_cannot_be_written_is_told(here, capsys):
+def test_a_folder_that_cannot_be_written_is_an_error(here, capsys):
     (here / "file").touch()
     assert main(["new-task", "my_images", "--out", "file/there"]) == 2
     err = capsys.readouterr().err

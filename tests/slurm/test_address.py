@@ -32,11 +32,11 @@ def test_one_node_of_srun_needs_no_name_at_all():
     assert address(replace(alone, master_addr="good"), {"MASTER_ADDR": "good"}) == "good"
 
 
-def test_a_node_that_takes_the_name_for_itself_asks_slurm():
+def test_a_node_that_resolves_the_name_to_itself_asks_slurm():
     assert address(TWO_NODES, STEP, "10.0.0.1") == "10.0.0.1"
 
 
-def test_on_its_own_node_the_name_may_mean_the_node_itself():
+def test_rank_0_may_resolve_its_own_name_to_loopback():
     assert address(replace(TWO_NODES, rank=0, node=0), STEP, "10.0.0.1") == "node1"
 
 
@@ -44,37 +44,37 @@ def test_an_unknown_name_is_looked_up_by_slurm():
     assert address(replace(TWO_NODES, master_addr="node7"), STEP, "10.0.0.1") == "10.0.0.1"
 
 
-def test_without_scontrol_the_node_of_the_batch_script_serves():
+def test_without_scontrol_the_node_of_the_batch_script_is_used():
     launched = {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "ENVIRONMENT": "BATCH"}
     assert address(TWO_NODES, STEP | launched) == "10.0.0.1"
 
 
 @pytest.mark.parametrize(
-    ("place", "environ", "said"),
+    ("ranks", "environ", "message"),
     [
-        # Of srun typed on a login node, where no rank is.
+        # srun was run on a login node, which has no ranks.
         (TWO_NODES, STEP | {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1"}, "host of rank 0=node1"),
         (
             replace(TWO_NODES, master_addr="127.0.0.1"),
             {"MASTER_ADDR": "127.0.0.1"},
-            "MASTER_ADDR=127.0.0.1, which other nodes cannot reach",
+            "MASTER_ADDR=127.0.0.1, a loopback address, which other nodes cannot reach",
         ),
         (
             replace(TWO_NODES, node=0, master_addr="localhost"),
             {"MASTER_ADDR": "localhost"},
-            "MASTER_ADDR=localhost, which other nodes cannot reach",
+            "MASTER_ADDR=localhost, a loopback address, which other nodes cannot reach",
         ),
         (
             replace(TWO_NODES, master_addr="nowhere", source="torchrun"),
             {"MASTER_ADDR": "nowhere"},
-            "MASTER_ADDR=nowhere, a name that",
+            "MASTER_ADDR=nowhere, which .* cannot resolve",
         ),
     ],
 )
-def test_an_address_that_no_other_node_reaches_is_refused(place, environ, said):
-    with pytest.raises(InvalidEnvironment, match=said) as fault:
-        address(place, environ)
-    assert "scontrol show node" in fault.value.allowed
+def test_an_address_that_other_nodes_cannot_reach_is_an_error(ranks, environ, message):
+    with pytest.raises(InvalidEnvironment, match=message) as error:
+        address(ranks, environ)
+    assert "scontrol show node" in error.value.allowed
 
 
 def test_names_are_resolved_by_the_system():

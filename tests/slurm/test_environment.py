@@ -1,4 +1,4 @@
-"""A rank's place as torchrun and srun tell it, and what is said when they half tell it."""
+"""Ranks and generations from the variables of torchrun, srun and job.sh."""
 
 import subprocess
 import sys
@@ -41,32 +41,32 @@ def without(variables: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in names}
 
 
-def test_a_process_started_by_hand_has_no_place():
+def test_a_process_without_torchrun_or_srun_is_no_rank():
     assert read_rank_environment({"PATH": "/bin", "MASTER_ADDR": "node1"}) is None
 
 
-def test_torchrun_gives_a_place():
+def test_torchrun_variables_are_read():
     assert read_rank_environment(TORCHRUN) == RankEnvironment(
         5, 8, 1, 4, 1, "node1", 29500, "torchrun"
     )
 
 
-def test_srun_gives_a_place_from_the_steps_own_numbers():
-    place = read_rank_environment(SRUN)
-    assert place == RankEnvironment(
+def test_srun_variables_of_the_step_are_read():
+    ranks = read_rank_environment(SRUN)
+    assert ranks == RankEnvironment(
         *(5, 7, 1, 3, 1, "node01", 20000 + 41234 % 12000, "srun"), rendezvous="41234.0.0"
     )
 
 
-def test_torchrun_inside_srun_goes_first():
+def test_torchrun_inside_srun_overrides_srun():
     assert read_rank_environment({**SRUN, **TORCHRUN}).source == "torchrun"
 
 
-def test_a_place_survives_being_handed_to_torch():
-    place = read_rank_environment(SRUN)
-    again = read_rank_environment(place.variables())
+def test_the_variables_for_torch_give_the_same_rank():
+    ranks = read_rank_environment(SRUN)
+    again = read_rank_environment(ranks.variables())
     assert (again.rank, again.world_size, again.local_size) == (5, 7, 3)
-    assert (again.master_addr, again.master_port) == ("node01", place.master_port)
+    assert (again.master_addr, again.master_port) == ("node01", ranks.master_port)
 
 
 def test_the_batch_script_of_a_job_is_no_rank():
@@ -79,13 +79,13 @@ def test_a_step_of_one_task_is_no_world():
     assert read_rank_environment({**SRUN, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) is None
 
 
-def test_the_address_a_person_exports_goes_before_the_node_list():
-    place = read_rank_environment({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4321"})
-    assert (place.master_addr, place.master_port) == ("10.0.0.7", 4321)
+def test_master_addr_overrides_the_node_list():
+    ranks = read_rank_environment({**SRUN, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4321"})
+    assert (ranks.master_addr, ranks.master_port) == ("10.0.0.7", 4321)
 
 
 @pytest.mark.parametrize(
-    ("told", "cpus"),
+    ("variables", "cpus"),
     [
         ({}, None),
         ({"SLURM_CPUS_PER_TASK": "12"}, 12),
@@ -94,23 +94,23 @@ def test_the_address_a_person_exports_goes_before_the_node_list():
         ({"SLURM_CPUS_ON_NODE": "2"}, 1),
     ],
 )
-def test_the_cpus_of_a_rank_are_those_that_slurm_gave_it(told, cpus):
-    assert read_rank_environment(SRUN | told).cpus == cpus
+def test_the_cpus_of_a_rank_are_those_of_slurm(variables, cpus):
+    assert read_rank_environment(SRUN | variables).cpus == cpus
 
 
 @pytest.mark.parametrize("other", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"])
-def test_two_jobs_two_steps_and_two_lives_of_a_job_meet_apart(other):
+def test_jobs_steps_and_generations_have_different_rendezvous_ids(other):
     assert (
         read_rank_environment(SRUN).rendezvous
         != read_rank_environment({**SRUN, other: "3"}).rendezvous
     )
 
 
-def test_a_port_is_below_those_that_systems_give_away():
-    places = [
+def test_a_port_is_below_the_ephemeral_ports():
+    found = [
         read_rank_environment({**SRUN, "SLURM_JOB_ID": str(job)}) for job in range(0, 90000, 977)
     ]
-    assert all(20000 <= place.master_port < 32768 - 8 for place in places)
+    assert all(20000 <= rank.master_port < 32768 - 8 for rank in found)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_the_first_host_of_a_node_list(nodes, first):
     ("counts", "node", "size"), [("4", 0, 4), ("4(x2),3", 1, 4), ("4(x2),3", 2, 3), ("1,4", 1, 4)]
 )
 def test_the_tasks_of_a_node(counts, node, size):
-    place = read_rank_environment(
+    ranks = read_rank_environment(
         {**SRUN, "SLURM_STEP_TASKS_PER_NODE": counts, "SLURM_NODEID": str(node)}
     )
-    assert place.local_size == size
+    assert ranks.local_size == size
 
 
 def test_two_steps_of_a_job_get_two_ports():
@@ -169,13 +169,13 @@ def test_two_steps_of_a_job_get_two_ports():
         ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4(y)"}, "SLURM_STEP_TASKS_PER_NODE=4(y)"),
     ],
 )
-def test_half_set_or_contradictory_variables_are_named(variables, named):
-    with pytest.raises(InvalidEnvironment) as fault:
+def test_missing_or_contradictory_variables_are_named(variables, named):
+    with pytest.raises(InvalidEnvironment) as error:
         read_rank_environment(variables)
-    assert named in str(fault.value)
+    assert named in str(error.value)
 
 
-def test_reading_the_place_needs_the_standard_library_only():
+def test_reading_the_environment_needs_the_standard_library_only():
     code = "import sys; import slurm.environment; print(sorted(sys.modules))"
     root = Path(__file__).resolve().parents[2]
     loaded = subprocess.run(
@@ -223,13 +223,13 @@ def test_job_number_and_restart_are_read_and_survive_as_text(variables, expected
         ),
     ],
 )
-def test_half_set_and_malformed_variables_are_named(variables, message):
+def test_missing_and_malformed_job_variables_are_named(variables, message):
     with pytest.raises(InvalidEnvironment) as error:
         read_generation(variables)
     assert error.value.message == message
 
 
-def test_a_later_life_follows_an_earlier_one_of_the_same_job_only():
+def test_a_generation_follows_earlier_ones_of_the_same_job_only():
     first, second, restarted = Generation("12", 0), Generation("12", 1), Generation("12", 0, 1)
     assert second.follows(first) and restarted.follows(first) and second.follows(restarted)
     assert not first.follows(second) and not first.follows(first)

@@ -40,9 +40,9 @@ def test_a_header_asks_for_what_any_site_has_and_can_be_requeued(path):
     assert "requeue" in asked
     assert asked["open-mode"] == "append"
     assert asked["signal"] == "B:USR1@300"
-    # Slurm makes no folder for a log, and starts no job that has none.
+    # Slurm does not make the folder of a log, and does not start a job without it.
     assert "/" not in asked["output"]
-    # sbatch reads no line of the header behind the first command.
+    # sbatch ignores header lines after the first command.
     text = path.read_text()
     assert text.rindex("#SBATCH") < text.index("\n. ")
 
@@ -56,7 +56,7 @@ def test_a_shell_file_is_clean(path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_job_file_without_what_all_share_says_so_and_ends_with_two(tmp_path):
+def test_a_job_file_without_job_sh_exits_with_two(tmp_path):
     done = subprocess.run(
         ["bash", str(FOLDER / "fast.sbatch")],
         env={"PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(tmp_path)},
@@ -64,4 +64,4 @@ def test_a_job_file_without_what_all_share_says_so_and_ends_with_two(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert "no job.sh; type sbatch in the clone, or let GEARSHIFT_SLURM name" in done.stderr
+    assert "no job.sh; run sbatch in a clone, or set GEARSHIFT_SLURM to" in done.stderr

@@ -1,4 +1,4 @@
-"""What all job files share, on a cluster of small programs that keep what they were asked."""
+"""The functions of the job files, with small programs in place of Slurm that record their calls."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PUBLISH = 'echo "%s" > run/slurm/outcome.$GEARSHIFT_JOB.$GEARSHIFT_GENERATION'
 
 
 class Cluster:
-    """Programs of Slurm in a folder, the calls that they were given, and one job's environment."""
+    """Programs of Slurm in a folder, their calls, and the environment of one job."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,13 +71,13 @@ class Cluster:
         )
 
     def train(self, ranks: str, **environ: str) -> tuple[int, str]:
-        """Exit code and log of a job whose ranks carry out `ranks`."""
+        """Exit code and log of a job whose ranks run the shell code `ranks`."""
         job = self.start("--out", "run", RANKS=ranks, **environ)
         log, _ = job.communicate(timeout=60)
         return job.returncode, log
 
-    def ask(self, text: str, **environ: str) -> str:
-        """What bash prints of `text`, with all that job.sh holds."""
+    def run(self, text: str, **environ: str) -> str:
+        """The output of the shell code `text` after sourcing job.sh."""
         done = subprocess.run(
             ["bash", "-c", f". {FOLDER}/job.sh; {text}"],
             cwd=self.folder,
@@ -109,12 +109,12 @@ def cluster(tmp_path: Path) -> Cluster:
         ({"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_CPUS_PER_NODE": "2"}, "4", "0"),
     ],
 )
-def test_ranks_and_processors_follow_from_what_the_job_was_given(cluster, environ, ranks, cpus):
+def test_ranks_and_cpus_follow_from_the_allocation(cluster, environ, ranks, cpus):
     text = 'gearshift_measure 2>/dev/null; echo "$gearshift_per_node $gearshift_cpus"'
-    assert cluster.ask(text, **environ) == f"{ranks} {cpus}"
+    assert cluster.run(text, **environ) == f"{ranks} {cpus}"
 
 
-def test_srun_is_told_the_sizes_of_the_allocation_and_not_what_was_asked_for(cluster):
+def test_srun_gets_the_sizes_of_the_allocation_not_of_the_request(cluster):
     stale = {"SLURM_NTASKS": "77", "SLURM_CPUS_PER_TASK": "3", "SLURM_TRES_PER_TASK": "cpu=3"}
     cluster.train(PUBLISH % "done 0" + "; env >env", SLURM_GPUS_ON_NODE="2", **stale)
     (call,) = cluster.calls("srun")
@@ -126,7 +126,7 @@ def test_srun_is_told_the_sizes_of_the_allocation_and_not_what_was_asked_for(clu
     assert "OMP_NUM_THREADS=4" in left
 
 
-def test_torchrun_is_one_task_a_node_with_all_its_processors(cluster):
+def test_torchrun_is_one_task_per_node_with_all_its_cpus(cluster):
     environ = {"SLURM_GPUS_ON_NODE": "2", "GEARSHIFT_LAUNCH": "torchrun"}
     cluster.train(PUBLISH % "done 0", **environ)
     (call,) = cluster.calls("srun")
@@ -134,7 +134,7 @@ def test_torchrun_is_one_task_a_node_with_all_its_processors(cluster):
     assert f"bash {FOLDER}/node.sh 2 2 python -- --out run" in call
 
 
-def test_a_container_and_a_python_of_the_site_stand_before_the_launcher(cluster):
+def test_container_and_python_of_the_site_precede_the_launcher(cluster):
     site = cluster.folder / "site.sh"
     site.write_text("echo $undefined; GEARSHIFT_CONTAINER='box exec' GEARSHIFT_PYTHON=py\n")
     cluster.train(PUBLISH % "done 0", GEARSHIFT_SITE=str(site))
@@ -142,30 +142,30 @@ def test_a_container_and_a_python_of_the_site_stand_before_the_launcher(cluster)
     assert call.endswith(" box exec py -m launcher --out run")
 
 
-def test_a_node_that_calls_itself_127_is_known_by_its_address(cluster):
+def test_a_node_that_resolves_to_127_is_reached_by_its_slurm_address(cluster):
     text = 'gearshift_begin 2>/dev/null; gearshift_find_master; echo "$MASTER_ADDR $MASTER_PORT"'
-    assert cluster.ask(text, MASTER_ADDR="elsewhere", MASTER_PORT="1") == "10.0.0.7 20007"
+    assert cluster.run(text, MASTER_ADDR="elsewhere", MASTER_PORT="1") == "10.0.0.7 20007"
 
 
-def test_each_life_and_each_job_has_a_port_of_its_own_below_those_of_the_system(cluster):
+def test_each_generation_and_job_has_its_own_port_below_ephemeral_ports(cluster):
     text = 'gearshift_find_master; echo "$MASTER_PORT"'
     ports = {
-        int(cluster.ask(text, SLURM_JOB_ID=job, GEARSHIFT_GENERATION=life))
+        int(cluster.run(text, SLURM_JOB_ID=job, GEARSHIFT_GENERATION=generation))
         for job in ("7", "8", "31999")
-        for life in ("0", "1", "50")
+        for generation in ("0", "1", "50")
     }
     assert len(ports) == 9
     assert all(20000 <= port < 32768 for port in ports)
 
 
-def test_a_life_is_told_by_the_first_job_and_what_slurm_says_of_restarts(cluster):
+def test_a_generation_is_the_first_job_and_the_number_of_restarts(cluster):
     text = 'gearshift_begin 2>/dev/null; echo "$GEARSHIFT_JOB.$GEARSHIFT_GENERATION"'
     leaked = {"SLURM_RESTART_COUNT": "5", "GEARSHIFT_JOB": "3", "GEARSHIFT_GENERATION": "9"}
-    assert cluster.ask(text, **leaked) == "7.0"
+    assert cluster.run(text, **leaked) == "7.0"
     array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
-    assert cluster.ask(text, **array) == "7_2.0"
+    assert cluster.run(text, **array) == "7_2.0"
     assert "show job -o 7_2" in cluster.calls("scontrol")[-1]
-    assert cluster.ask(text, GEARSHIFT_JOB="3", GEARSHIFT_GENERATION_BASE="4") == "3.4"
+    assert cluster.run(text, GEARSHIFT_JOB="3", GEARSHIFT_GENERATION_BASE="4") == "3.4"
 
 
 @pytest.mark.parametrize(
@@ -176,74 +176,74 @@ def test_a_life_is_told_by_the_first_job_and_what_slurm_says_of_restarts(cluster
         ("--lr 1 --out=c", "c", "--lr 1"),
     ],
 )
-def test_the_run_folder_is_that_of_the_words_or_that_of_the_job(cluster, words, out, rest):
+def test_the_run_folder_is_that_of_the_arguments_or_of_the_job(cluster, words, out, rest):
     text = (
         f"GEARSHIFT_JOB=7; gearshift_choose_out {words}; "
         'echo "$gearshift_out|${gearshift_rest[*]}"'
     )
-    assert cluster.ask(text) == f"{out}|{rest}"
+    assert cluster.run(text) == f"{out}|{rest}"
 
 
 @pytest.mark.parametrize(("published", "code"), [("done 0", 0), ("failed 1", 1)])
-def test_what_rank_0_published_decides_and_not_the_code_of_srun(cluster, published, code):
+def test_the_outcome_of_rank_0_decides_not_the_exit_code_of_srun(cluster, published, code):
     assert cluster.train(PUBLISH % published + "; exit 143")[0] == code
     assert not cluster.calls("scontrol requeue")
 
 
-def test_wrong_words_leave_no_folder_that_the_job_has_made(cluster):
+def test_an_input_error_leaves_no_folder_of_the_job(cluster):
     (cluster.folder / "mine").mkdir()
-    publish = (PUBLISH % "words 2").replace("run/", "mine/deep/run/")
+    publish = (PUBLISH % "invalid 2").replace("run/", "mine/deep/run/")
     job = cluster.start("--out", "mine/deep/run", RANKS=publish)
     job.communicate(timeout=60)
     assert job.returncode == 2
     assert list((cluster.folder / "mine").iterdir()) == []
 
 
-def test_another_jobs_folder_is_left_as_it_was_where_the_words_are_wrong(cluster):
+def test_an_input_error_leaves_the_folder_of_another_job_unchanged(cluster):
     (cluster.folder / "run" / "slurm").mkdir(parents=True)
     (cluster.folder / "run" / "slurm" / "outcome.6.0").write_text("done 0\n")
-    assert cluster.train(PUBLISH % "words 2")[0] == 2
+    assert cluster.train(PUBLISH % "invalid 2")[0] == 2
     assert (cluster.folder / "run" / "slurm" / "outcome.6.0").exists()
 
 
 def test_again_requeues_the_element_and_not_the_array(cluster):
     array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
     code, _ = cluster.train(PUBLISH % "again 75", **array)
-    assert code == 143  # by the TERM with which Slurm ends a job that it requeues
+    assert code == 143  # Slurm ends a requeued job by TERM
     assert cluster.calls("scontrol requeue") == ["scontrol requeue 7_2"]
 
 
-def test_a_crash_is_begun_again_as_often_as_allowed_and_then_failed(cluster):
+def test_a_crashed_job_restarts_up_to_the_limit_and_then_fails(cluster):
     for crash in (1, 2, 3):
         code, log = cluster.train("exit 137", GEARSHIFT_MAX_CRASHES="2")
         assert code == (143 if crash < 3 else 1)
-    assert "crashed 3 times, and GEARSHIFT_MAX_CRASHES is 2; what was saved stays in run" in log
+    assert "crashed 3 times, GEARSHIFT_MAX_CRASHES is 2; checkpoints remain in run" in log
     assert len(cluster.calls("scontrol requeue")) == 2
 
 
 @pytest.mark.parametrize("meanwhile", ["s/RUNNING/PENDING/", "s/Restarts=0/Restarts=1/"])
-def test_a_life_on_a_node_that_slurm_has_given_up_leaves_the_job_alone(cluster, meanwhile):
+def test_a_generation_on_a_node_that_slurm_considers_down_leaves_the_job_alone(cluster, meanwhile):
     code, log = cluster.train(f"sed -i '{meanwhile}' {cluster.folder}/record; exit 1")
     assert code == 143
-    assert "Slurm has given up this node and begins job 7 anew by itself" in log
+    assert "Slurm considers this node down and has requeued job 7" in log
     assert not cluster.calls("scontrol requeue") and not cluster.calls("sbatch")
     assert not (cluster.folder / "run" / "slurm" / "crashes").exists()
 
 
-def test_lives_that_save_nothing_new_come_to_an_end(cluster):
+def test_requeues_without_a_new_checkpoint_end(cluster):
     (cluster.folder / "run" / "slurm").mkdir(parents=True)
     (cluster.folder / "run" / "slurm" / "saved").write_text("7 nothing\n" * 10)
     code, log = cluster.train(PUBLISH % "again 75")
     assert code == 1
-    assert "10 lives have come no further than nothing" in log
+    assert "no new checkpoint in 10 requeues" in log
     assert not cluster.calls("scontrol requeue")
 
 
-def test_a_job_that_may_not_be_requeued_goes_on_in_one_like_it(cluster):
+def test_a_job_that_cannot_be_requeued_continues_in_an_equal_one(cluster):
     (cluster.folder / "record").write_text(RECORD.format(requeue=0))
     code, log = cluster.train(PUBLISH % "again 75", SBATCH_ACCOUNT="physics")
     assert code == 0
-    assert "goes on in job 8" in log
+    assert "continues as job 8" in log
     (call,) = cluster.calls("sbatch")
     for option in (
         "--account=physics --partition=gpu --time=04:00:00 --cpus-per-task=8 --mem=64G "
@@ -252,57 +252,57 @@ def test_a_job_that_may_not_be_requeued_goes_on_in_one_like_it(cluster):
         "job.sbatch --out run",
     ):
         assert option in call
-    assert "--nodes" not in call  # two nodes are what the header's range allows
+    assert "--nodes" not in call  # the range of the header allows two nodes
     assert "7 1 " in (cluster.folder / "calls").read_text().splitlines()
 
 
-def _begun(cluster: Cluster) -> None:
-    while not (cluster.folder / "begun").exists():
+def _wait_until_started(cluster: Cluster) -> None:
+    while not (cluster.folder / "started").exists():
         time.sleep(0.01)
 
 
-TOLD = """\
+WAITING = """\
 import os, pathlib, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-pathlib.Path("begun").touch()
+pathlib.Path("started").touch()
 for _ in range({times}):
     signal.sigwait([signal.SIGUSR1])
-life = "{GEARSHIFT_JOB}.{GEARSHIFT_GENERATION}".format_map(os.environ)
-pathlib.Path("run/slurm/outcome." + life).write_text("done 0")
+generation = "{GEARSHIFT_JOB}.{GEARSHIFT_GENERATION}".format_map(os.environ)
+pathlib.Path("run/slurm/outcome." + generation).write_text("done 0")
 """
-"""What waits until it was told so many times; a shell would not listen to what it once ignored."""
+"""Waits for a number of signals; in Python, as a shell cannot trap a signal that it ignored."""
 
 
-def _told(cluster: Cluster, times: int) -> str:
-    (cluster.folder / "told.py").write_text(TOLD.replace("{times}", str(times)))
-    return "exec python3 told.py"
+def _waiting(cluster: Cluster, times: int) -> str:
+    (cluster.folder / "waiting.py").write_text(WAITING.replace("{times}", str(times)))
+    return "exec python3 waiting.py"
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_usr1_is_handed_to_the_ranks_again_and_again_and_the_shell_waits_for_them(cluster, times):
-    job = cluster.start("--out", "run", RANKS=_told(cluster, times))
-    _begun(cluster)
+def test_usr1_is_forwarded_to_the_ranks_repeatedly_and_the_shell_waits_for_them(cluster, times):
+    job = cluster.start("--out", "run", RANKS=_waiting(cluster, times))
+    _wait_until_started(cluster)
     job.send_signal(signal.SIGUSR1)
     job.communicate(timeout=60)
     assert job.returncode == 0
 
 
-def test_usr1_in_the_instant_in_which_the_ranks_are_started_reaches_them(cluster):
+def test_usr1_during_the_start_of_the_ranks_reaches_them(cluster):
     line = "trap '[[ $BASH_COMMAND != gearshift_ranks=* ]] || kill -USR1 $$' DEBUG"
     (cluster.folder / "job.sbatch").write_text(
         f'. {FOLDER}/job.sh\nset -T\n{line}\ngearshift_job "$@"\n'
     )
-    code, log = cluster.train(_told(cluster, 1))
+    code, log = cluster.train(_waiting(cluster, 1))
     assert code == 0, log
 
 
-def test_usr1_while_the_job_prepares_is_neither_lost_nor_lethal(cluster):
+def test_usr1_before_the_ranks_start_is_neither_lost_nor_fatal(cluster):
     (cluster.folder / "site.sh").write_text(
-        'touch begun; until [ -e go ]; do one="$(true)"; two=$(true); done\n'
+        'touch started; until [ -e go ]; do one="$(true)"; two=$(true); done\n'
     )
     site = str(cluster.folder / "site.sh")
-    job = cluster.start("--out", "run", RANKS=_told(cluster, 1), GEARSHIFT_SITE=site)
-    _begun(cluster)
+    job = cluster.start("--out", "run", RANKS=_waiting(cluster, 1), GEARSHIFT_SITE=site)
+    _wait_until_started(cluster)
     for _ in range(300):
         job.send_signal(signal.SIGUSR1)
         time.sleep(0.005)
@@ -312,22 +312,22 @@ def test_usr1_while_the_job_prepares_is_neither_lost_nor_lethal(cluster):
     assert "unexpected" not in log
 
 
-def test_term_while_the_job_prepares_ends_it(cluster):
-    (cluster.folder / "site.sh").write_text("touch begun; while :; do sleep 0.1; done\n")
+def test_term_before_the_ranks_start_ends_the_job(cluster):
+    (cluster.folder / "site.sh").write_text("touch started; while :; do sleep 0.1; done\n")
     site = str(cluster.folder / "site.sh")
     job = cluster.start("--out", "run", GEARSHIFT_SITE=site)
-    _begun(cluster)
+    _wait_until_started(cluster)
     job.send_signal(signal.SIGTERM)
     job.wait(timeout=5)
     assert job.returncode == 143
     assert not cluster.calls("srun")
 
 
-def test_what_slurm_ends_is_left_to_slurm(cluster):
+def test_a_job_that_slurm_ends_is_not_requeued(cluster):
     publish = PUBLISH % "again 75"
-    ranks = f"touch begun; while [ ! -e stop ]; do sleep 0.02; done; {publish}"
+    ranks = f"touch started; while [ ! -e stop ]; do sleep 0.02; done; {publish}"
     job = cluster.start("--out", "run", RANKS=ranks)
-    _begun(cluster)
+    _wait_until_started(cluster)
     job.send_signal(signal.SIGTERM)
     (cluster.folder / "stop").touch()
     log, _ = job.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""Scripts handed to an sbatch that keeps what it was told."""
+"""Scripts handed to an sbatch that keeps what it was found."""
 
 import os
 
@@ -15,7 +15,7 @@ def programs(tmp_path, monkeypatch):
 
 
 def test_what_a_job_has_set_does_not_reach_one_that_is_submitted_from_it():
-    told = sbatch.environment(
+    found = sbatch.environment(
         {
             "SLURM_NTASKS": "77",
             "SBATCH_PARTITION": "short",
@@ -29,15 +29,15 @@ def test_what_a_job_has_set_does_not_reach_one_that_is_submitted_from_it():
             "HOME": "/home/me",
         }
     )
-    assert told == {
+    assert found == {
         "SLURM_CONF": "/etc/slurm.conf",
         "GEARSHIFT_CACHE": "/data",
         "HOME": "/home/me",
     }
 
 
-def test_variables_of_a_site_become_options():
-    told = sbatch.header(
+def test_sbatch_variables_become_options():
+    found = sbatch.header(
         {
             "SBATCH_ACCOUNT": "me",
             "SBATCH_TIMELIMIT": "60",
@@ -50,7 +50,7 @@ def test_variables_of_a_site_become_options():
             "HOME": "/home/me",
         }
     )
-    assert told == {
+    assert found == {
         "account": "me",
         "time": "60",
         "mem": "64G",
@@ -61,7 +61,7 @@ def test_variables_of_a_site_become_options():
 
 
 @pytest.mark.parametrize(
-    ("word", "option"),
+    ("argument", "option"),
     [
         ("--mail-type=END", "mail-type"),
         ("-pdebug", "partition"),
@@ -71,8 +71,8 @@ def test_variables_of_a_site_become_options():
         ("END", None),
     ],
 )
-def test_words_of_sbatch_are_known(word, option):
-    assert option_of(word) == option
+def test_options_of_sbatch_are_known(argument, option):
+    assert option_of(argument) == option
 
 
 def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_path):
@@ -96,19 +96,19 @@ def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_
             (1, "", "sbatch: error: no such partition\nsbatch: error: none\n"),
             "no such partition\nnone",
         ),
-        ((3, "", ""), "sbatch ended with 3, and said nothing"),
-        ((0, "Submitted\n", ""), "sbatch gave no job id but 'Submitted'"),
+        ((3, "", ""), "sbatch failed with exit code 3"),
+        ((0, "Submitted\n", ""), "sbatch printed no job id but 'Submitted'"),
     ],
 )
-def test_what_sbatch_does_not_take_is_told_in_its_words(programs, tmp_path, answer, message):
+def test_a_rejected_job_raises_the_message_of_sbatch(programs, tmp_path, answer, message):
     programs.add("sbatch", answer)
     with pytest.raises(SbatchError) as caught:
         sbatch.submit(tmp_path / "job.sbatch", [], os.environ)
     assert str(caught.value) == message
 
 
-def test_nothing_is_submitted_where_there_is_no_sbatch(tmp_path, monkeypatch):
+def test_without_sbatch_nothing_is_submitted(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not sbatch.is_available()
-    with pytest.raises(SbatchError, match="cannot be run: No such file"):
+    with pytest.raises(SbatchError, match="cannot run sbatch: No such file"):
         sbatch.test("", [], os.environ)

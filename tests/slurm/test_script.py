@@ -9,7 +9,7 @@ import pytest
 
 from slurm.script import render
 
-WORDS = ["--set", "optim.betas=[0.9, 0.99]", "--out", "it's $HOME", "--data", '"a" `b`', ""]
+ARGUMENTS = ["--set", "optim.betas=[0.9, 0.99]", "--out", "it's $HOME", "--data", '"a" `b`', ""]
 
 
 def _header(text: str) -> list[str]:
@@ -41,14 +41,14 @@ def test_an_array_keeps_a_log_for_each_element():
     assert "--output=%a.log" in _header(named)
 
 
-def test_words_reach_the_launcher_as_they_were_typed(tmp_path):
+def test_arguments_reach_the_launcher_unchanged(tmp_path):
     (tmp_path / "it's slurm").mkdir()
     shared = tmp_path / "it's slurm" / "job.sh"
     shared.write_text("gearshift_job() { printf '%s\\0' \"$@\"; }\n")
     script = tmp_path / "job.sbatch"
-    script.write_text(render("fast", {}, WORDS, str(shared.parent)))
+    script.write_text(render("fast", {}, ARGUMENTS, str(shared.parent)))
     done = subprocess.run(["bash", str(script), "more"], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\0") == ["--mode", "fast", *WORDS, "more", ""]
+    assert done.stdout.split("\0") == ["--mode", "fast", *ARGUMENTS, "more", ""]
 
 
 def test_a_value_with_blanks_is_quoted_as_sbatch_reads_it():
@@ -57,6 +57,6 @@ def test_a_value_with_blanks_is_quoted_as_sbatch_reads_it():
 
 
 @pytest.mark.parametrize("header", [{"comment": "a\n#SBATCH --wrap=b"}, {"a\nb": None}])
-def test_what_would_begin_another_line_is_refused(header):
-    with pytest.raises(ValueError, match="does not fit into one line"):
+def test_a_value_with_a_line_break_is_an_error(header):
+    with pytest.raises(ValueError, match="contains a line break"):
         render("fast", header, (), None)

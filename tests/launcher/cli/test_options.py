@@ -1,4 +1,4 @@
-"""The surface that people and scripts rely on: it changes only on purpose, here too."""
+"""The public interface: commands, options, exit codes and files of a run folder."""
 
 import importlib
 

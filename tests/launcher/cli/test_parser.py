@@ -1,4 +1,4 @@
-"""What a command line is understood as."""
+"""Parsing of command lines, their errors, and help."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from launcher.cli.parser import read
 from launcher.config.options import OPTIONS
 
 
-def words(line: str):
+def args(line: str):
     command_line = read(line.split())
     assert render(command_line.diagnostics) == ""
     return command_line.args
@@ -20,13 +20,13 @@ def diagnostics(line: str) -> str:
     return render(read(line.split()).diagnostics)
 
 
-def test_run_is_the_command_that_need_not_be_typed():
+def test_run_is_the_default_command():
     assert read([]).command.name == "run"
     assert read(["--lite"]) == read(["run", "--lite"])
 
 
 def test_short_options_are_settings_with_the_text_as_typed():
-    assert words("--lr 1e-3 --batch-size 8 --data notes --nproc 2 --precision bf16").options == {
+    assert args("--lr 1e-3 --batch-size 8 --data notes --nproc 2 --precision bf16").options == {
         "data.path": ("--data", "notes"),
         "train.micro_batch": ("--batch-size", "8"),
         "optim.lr": ("--lr", "1e-3"),
@@ -40,32 +40,32 @@ def test_every_setting_option_reaches_its_setting():
         if option.key is None or option.key in ("mode", "engine.name"):
             continue
         line = f"{option.flag} 3" if option.metavar else option.flag
-        assert words(line).options == {option.key: (option.flag, "3" if option.metavar else "true")}
+        assert args(line).options == {option.key: (option.flag, "3" if option.metavar else "true")}
 
 
 @pytest.mark.parametrize("mode", ["lite", "resource-efficient", "fast", "ultra-fast", "benchmark"])
 def test_a_mode_has_an_option_of_its_name(mode):
-    assert (words(f"--{mode}").mode, words(f"--{mode}").mode_option) == (mode, f"--{mode}")
+    assert (args(f"--{mode}").mode, args(f"--{mode}").mode_option) == (mode, f"--{mode}")
 
 
 def test_the_later_of_two_same_options_wins():
-    assert words("--lr 1 --lr 2").options["optim.lr"] == ("--lr", "2")
-    assert words("--fast --mode lite").mode == "lite"
-    assert words("--mode lite --fast").mode == "fast"
+    assert args("--lr 1 --lr 2").options["optim.lr"] == ("--lr", "2")
+    assert args("--fast --mode lite").mode == "lite"
+    assert args("--mode lite --fast").mode == "fast"
 
 
 def test_files_and_single_settings_keep_their_order():
-    found = words("--config a.yaml --set x=1 --config b.json --set y=2")
+    found = args("--config a.yaml --set x=1 --config b.json --set y=2")
     assert found.configs == [Path("a.yaml"), Path("b.json")]
     assert found.sets == ["x=1", "y=2"]
 
 
 def test_a_value_may_follow_an_equals_sign_or_be_negative():
-    assert words("--lr=1e-3").options == words("--lr 1e-3").options
-    assert words("--lr -1e-3").options["optim.lr"] == ("--lr", "-1e-3")
+    assert args("--lr=1e-3").options == args("--lr 1e-3").options
+    assert args("--lr -1e-3").options["optim.lr"] == ("--lr", "-1e-3")
 
 
-def test_flags_that_are_no_settings():
+def test_flags_without_a_setting():
     command_line = read(["--dry-run", "--json", "--out", "here"])
     assert command_line.flags == {"--dry-run", "--json"}
     assert command_line.out == Path("here")
@@ -81,53 +81,53 @@ def test_explain_takes_a_key_among_the_options_of_run():
     )
 
 
-def test_an_unknown_option_is_told_with_its_nearest():
+def test_an_unknown_option_is_an_error_with_the_nearest_match():
     assert diagnostics("--epohcs 3").splitlines() == [
-        "error: option '--epohcs' is not known",
-        "  where         the command line: --epohcs",
+        "error: unknown option '--epohcs'",
+        "  where         command line: --epohcs",
         f"  allowed       {len(OPTIONS) + 1} options; see  python -m launcher --help",
         "  did you mean  --epochs",
         "  fix           --epochs",
     ]
 
 
-def test_the_value_of_an_unknown_option_is_no_fault_of_its_own():
+def test_the_value_of_an_unknown_option_is_no_further_error():
     assert diagnostics("--epohcs 3").count("error:") == 1
     assert "--lr=3" in diagnostics("--lrr=3")
 
 
-def test_all_unknown_words_are_told_together_in_their_order():
-    told = [
+def test_all_unknown_options_are_reported_together_in_order():
+    found = [
         line for line in diagnostics("--aaa --lite --bbb 1 --ccc").splitlines() if "error" in line
     ]
-    assert [line.split("'")[1] for line in told] == ["--aaa", "--bbb", "--ccc"]
+    assert [line.split("'")[1] for line in found] == ["--aaa", "--bbb", "--ccc"]
 
 
-def test_an_abbreviation_is_no_option():
-    assert "option '--prec' is not known" in diagnostics("--prec fp32")
+def test_an_abbreviation_is_an_error():
+    assert "unknown option '--prec'" in diagnostics("--prec fp32")
 
 
-def test_an_unknown_command_is_told_with_its_nearest():
+def test_an_unknown_command_is_an_error_with_the_nearest_match():
     assert diagnostics("exlpain").splitlines() == [
-        "error: command 'exlpain' is not known",
-        "  where         the command line, first word",
+        "error: unknown command 'exlpain'",
+        "  where         command line, first argument",
         "  allowed       run, resume, explain, list, verify, compare, submit, export, track, new-task, "
-        "data, completion; or options, for run",
+        "data, completion; or options of run",
         "  did you mean  explain",
         "  fix           python -m launcher explain",
     ]
 
 
-def test_a_model_mode_or_engine_without_its_option_is_told_the_option():
+def test_a_model_mode_or_engine_without_its_option_suggests_the_option():
     assert "  did you mean  --engine zero2" in diagnostics("--lite zero2")
     assert "  did you mean  --mode fast" in diagnostics("--lr 1 fast")
     assert "  did you mean  --model language:tiny" in diagnostics("--lite language:tiny")
 
 
-def test_a_list_needs_to_know_what():
+def test_a_missing_argument_is_an_error_with_an_example():
     assert diagnostics("list").splitlines() == [
-        "error: list needs to know what",
-        "  where         the command line: list",
+        "error: list requires WHAT",
+        "  where         command line: list",
         "  allowed       models, modes, engines",
         "  fix           python -m launcher list models",
     ]
@@ -142,7 +142,7 @@ def test_help_is_printed(line, capsys):
     assert max(map(len, printed.splitlines())) <= 100
 
 
-def test_help_tells_commands_options_modes_precedence_and_exit_codes(capsys):
+def test_help_lists_commands_options_modes_layers_and_exit_codes(capsys):
     main(["--help"])
     printed = " ".join(capsys.readouterr().out.split())
     for option in OPTIONS:
@@ -154,9 +154,9 @@ def test_help_tells_commands_options_modes_precedence_and_exit_codes(capsys):
     assert "ultra-fast" in printed
 
 
-def test_help_of_a_wrong_command_is_the_fault(capsys):
+def test_help_of_an_unknown_command_is_an_error(capsys):
     assert main(["lits", "--help"]) == 2
-    assert "command 'lits' is not known" in capsys.readouterr().err
+    assert "unknown command 'lits'" in capsys.readouterr().err
 
 
 def test_a_command_has_some_options_of_run_and_some_of_its_own():

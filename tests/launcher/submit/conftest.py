@@ -1,4 +1,4 @@
-"""A login node: a folder of one's own, and an sbatch that keeps what it was told."""
+"""A login node: an empty folder, and an sbatch that records its calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CLEAN = ("GEARSHIFT_SITE", "GEARSHIFT_PYTHON", "GEARSHIFT_RANKS_PER_NODE", "SLUR
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The folder in which a person types."""
+    """The current folder of the user."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def programs(tmp_path, here, monkeypatch):
-    """Slurm's programs; sbatch takes every job, the first as 41."""
+    """Slurm's programs; sbatch accepts every job, the first one as 41."""
     made = programs_in_path(tmp_path / "bin", monkeypatch)
     made.add("sbatch", *((0, f"{40 + n}\n", "") for n in range(9)))
     made.add("scancel")

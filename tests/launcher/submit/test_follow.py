@@ -1,4 +1,4 @@
-"""Jobs followed to their end: what Slurm says of them, and what they write."""
+"""Jobs followed to their end by the answers of Slurm and the files of their runs."""
 
 import io
 import json
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from launcher.submit import follow as following
+from launcher.submit.follow import follow
 from launcher.submit.jobs import Job, Run, Submission
 from tests.slurm.programs import programs_in_path
 from training.callbacks.base import EvalResult
@@ -37,7 +37,7 @@ def ended(state: str, restarts: int = 0, nodes: str = "node1", job: str = "41") 
 
 
 class Cluster:
-    """A run folder, whose job does something between two looks at it."""
+    """A run folder and a job that changes between two polls."""
 
     def __init__(self, programs, folder) -> None:
         self.programs = programs
@@ -45,21 +45,21 @@ class Cluster:
         self.seconds = 0.0
         (folder / "slurm" / "log").mkdir(parents=True)
 
-    def says(self, *answers: tuple) -> None:
+    def answer(self, *answers: tuple) -> None:
         self.programs.add("scontrol", *answers)
 
     def train(self, *steps: int, step_s: float = 0.5) -> None:
-        told = {**TRAINED, "step_time_s": step_s}
-        self._append("metrics.jsonl", *({**told, "step": step} for step in steps))
+        output = {**TRAINED, "step_time_s": step_s}
+        self._append("metrics.jsonl", *({**output, "step": step} for step in steps))
 
-    def tell(self, kind: str, step: int, facts: dict) -> None:
+    def event(self, kind: str, step: int, facts: dict) -> None:
         self._append("events.jsonl", {"kind": kind, "step": step, "facts": facts})
 
     def outcome(self, text: str, generation: int = 0) -> None:
         (self.folder / "slurm" / f"outcome.41.{generation}").write_text(f"{text}\n")
 
     def follow(self, *happens: Callable[[], object], runs: int = 1) -> tuple[int, str]:
-        """The exit code and what was told; one thing happens between two looks."""
+        """The exit code and the output; one of `happens` is called per poll."""
         left: Iterator[Callable[[], object]] = iter(happens)
 
         def sleep(seconds: float) -> None:
@@ -71,7 +71,7 @@ class Cluster:
         made = [Run(self.folder, None, "" if n is None else str(n), n) for n in names]
         submission = Submission(self.folder, [Job(self.folder, "", made)])
         stream = io.StringIO()
-        code = following.follow(submission, ["41"], stream, sleep, lambda: self.seconds)
+        code = follow(submission, ["41"], stream, sleep, lambda: self.seconds)
         return code, stream.getvalue()
 
     def _append(self, name: str, *lines: dict) -> None:
@@ -85,25 +85,25 @@ def cluster(tmp_path, monkeypatch):
     return Cluster(programs, tmp_path / "run")
 
 
-def test_what_a_run_writes_is_told_as_its_console_would(cluster):
-    cluster.says((0, RUNNING.format(0), ""))
-    cluster.tell("started", 0, vars(BUDGET))
+def test_the_files_of_a_run_are_printed_as_by_its_console(cluster):
+    cluster.answer((0, RUNNING.format(0), ""))
+    cluster.event("started", 0, vars(BUDGET))
 
     def step() -> None:
         cluster.train(10)
         evaluation = EvalResult(10, "val", {"val_loss": 2.0}, True, 0.1)
-        cluster.tell("evaluated", 10, vars(evaluation))
-        cluster.tell("saved", 10, {"folder": "step-00000010", "step": 10})
-        cluster.tell("signal", 10, {"names": ["SIGUSR1"], "saves": True})
+        cluster.event("evaluated", 10, vars(evaluation))
+        cluster.event("saved", 10, {"folder": "step-00000010", "step": 10})
+        cluster.event("signal", 10, {"names": ["SIGUSR1"], "saves": True})
 
     def end() -> None:
-        cluster.tell("stopped", 40, {"status": "completed", "steps": 40, "reason": ""})
+        cluster.event("stopped", 40, {"status": "completed", "steps": 40, "reason": ""})
         cluster.outcome("done 0")
-        cluster.says(ended("COMPLETED"))
+        cluster.answer(ended("COMPLETED"))
 
-    code, told = cluster.follow(step, end)
+    code, output = cluster.follow(step, end)
     assert code == 0
-    assert told.splitlines() == [
+    assert output.splitlines() == [
         "run        40 steps",
         "job        41 running on node1",
         "step       10/40  loss   2.5000  lr 1.00e-03  norm   1.0000    160 tokens/s    1.0 GiB"
@@ -116,15 +116,15 @@ def test_what_a_run_writes_is_told_as_its_console_would(cluster):
     ]
 
 
-def test_a_requeued_job_is_followed_and_steps_that_are_taken_again_are_told_again(cluster):
-    cluster.says((0, RUNNING.format(0), ""))
+def test_a_requeued_job_is_followed_and_repeated_steps_are_printed_again(cluster):
+    cluster.answer((0, RUNNING.format(0), ""))
     cluster.train(10, 20)
 
     def requeue() -> None:
-        cluster.says((0, "JobId=41 JobState=PENDING Reason=BeginTime Restarts=1 NodeList=\n", ""))
+        cluster.answer((0, "JobId=41 JobState=PENDING Reason=BeginTime Restarts=1 NodeList=\n", ""))
 
     def again() -> None:
-        cluster.says((0, RUNNING.format(1), ""))
+        cluster.answer((0, RUNNING.format(1), ""))
         kept = (cluster.folder / "metrics.jsonl").read_text().splitlines(keepends=True)[:1]
         (cluster.folder / "new").write_text("".join(kept))
         (cluster.folder / "new").replace(cluster.folder / "metrics.jsonl")
@@ -133,30 +133,30 @@ def test_a_requeued_job_is_followed_and_steps_that_are_taken_again_are_told_agai
     def end() -> None:
         cluster.outcome("again 75", 0)
         cluster.outcome("done 0", 1)
-        cluster.says(ended("COMPLETED", 1))
+        cluster.answer(ended("COMPLETED", 1))
 
-    code, told = cluster.follow(requeue, lambda: None, again, lambda: None, end)
+    code, output = cluster.follow(requeue, lambda: None, again, lambda: None, end)
     assert code == 0
-    assert [line.split("/")[0].split()[-1] for line in told.splitlines() if "step" in line] == [
+    assert [line.split("/")[0].split()[-1] for line in output.splitlines() if "step" in line] == [
         *("10", "20", "20", "30"),
     ]
-    assert "job        41 pending (BeginTime) requeued 1×" in told
+    assert "job        41 pending (BeginTime) requeued 1×" in output
 
 
-def test_a_job_that_goes_on_for_another_is_followed(cluster):
+def test_a_successor_job_is_followed(cluster):
     log = cluster.folder / "slurm" / "log" / "41.out"
-    log.write_text("step\ngearshift: goes on in job 57\n")
+    log.write_text("step\ngearshift: continues as job 57\n")
     cluster.outcome("again 75")
-    cluster.says(ended("COMPLETED"), ended("RUNNING", job="57"))
+    cluster.answer(ended("COMPLETED"), ended("RUNNING", job="57"))
 
     def end() -> None:
         cluster.outcome("failed 1", 1)
-        cluster.says(ended("FAILED", job="57"))
+        cluster.answer(ended("FAILED", job="57"))
 
-    code, told = cluster.follow(*[lambda: None] * 3, end)
+    code, output = cluster.follow(*[lambda: None] * 3, end)
     assert code == 1
-    assert "job        goes on in job 57" in told
-    assert told.splitlines()[-1].endswith(f"what happened: {log.with_name('57.out')}")
+    assert "job        continues as job 57" in output
+    assert output.splitlines()[-1].endswith(f"see {log.with_name('57.out')}")
     assert cluster.programs.calls("scontrol")[-1]["words"][-1] == "57"
 
 
@@ -164,7 +164,7 @@ def test_a_job_that_goes_on_for_another_is_followed(cluster):
     ("outcome", "answer", "code"),
     [
         ("done 0", ended("COMPLETED"), 0),
-        ("words 2\nno such file", ended("FAILED"), 2),
+        ("invalid 2\nno such file", ended("FAILED"), 2),
         ("again 75", ended("CANCELLED"), 75),
         ("again 75", ended("FAILED", 1), 1),
         (None, ended("FAILED"), 1),
@@ -175,40 +175,40 @@ def test_a_job_that_goes_on_for_another_is_followed(cluster):
 def test_the_exit_code_is_that_of_the_run(cluster, outcome, answer, code):
     if outcome is not None:
         cluster.outcome(outcome)
-    cluster.says(answer)
+    cluster.answer(answer)
     cluster.programs.add("sacct", (1, "", "disabled"))
     assert cluster.follow()[0] == code
 
 
 def test_an_outcome_may_be_late(cluster):
-    cluster.says(ended("COMPLETED"))
+    cluster.answer(ended("COMPLETED"))
     assert cluster.follow(*[lambda: None] * 9, lambda: cluster.outcome("done 0"))[0] == 0
 
 
-def test_a_controller_that_is_away_for_a_while_ends_nothing(cluster):
-    cluster.says((1, "", "Unable to contact slurm controller"))
+def test_an_unreachable_controller_is_retried(cluster):
+    cluster.answer((1, "", "Unable to contact slurm controller"))
 
     def back() -> None:
         cluster.outcome("done 0")
-        cluster.says(ended("COMPLETED"))
+        cluster.answer(ended("COMPLETED"))
 
-    code, told = cluster.follow(back)
+    code, output = cluster.follow(back)
     assert code == 0
-    assert "job        41: Unable to contact slurm controller" in told
+    assert "job        41: Unable to contact slurm controller" in output
 
 
-def test_the_worst_run_of_an_array_decides(cluster):
+def test_the_worst_run_of_an_array_gives_the_exit_code(cluster):
     (cluster.folder / "slurm" / "outcome.41_0.0").write_text("done 0\n")
     (cluster.folder / "slurm" / "outcome.41_1.0").write_text("failed 1\n")
-    cluster.says(ended("COMPLETED"), ended("FAILED"))
-    code, told = cluster.follow(runs=2)
+    cluster.answer(ended("COMPLETED"), ended("FAILED"))
+    code, output = cluster.follow(runs=2)
     assert code == 1
-    assert told.startswith("0: job        41_0 completed\n1: job        41_1 failed\n")
+    assert output.startswith("0: job        41_0 completed\n1: job        41_1 failed\n")
 
 
-def test_a_line_that_nobody_understands_is_passed_over(cluster):
+def test_an_invalid_line_is_skipped(cluster):
     (cluster.folder / "metrics.jsonl").write_text('{"kind": "train"}\n[1]\nhalf')
-    cluster.tell("evaluated", 1, {"strange": 1})
+    cluster.event("evaluated", 1, {"strange": 1})
     cluster.outcome("done 0")
-    cluster.says(ended("COMPLETED"))
+    cluster.answer(ended("COMPLETED"))
     assert cluster.follow() == (0, "job        41 completed\n")

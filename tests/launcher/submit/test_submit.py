@@ -1,4 +1,4 @@
-"""The command submit, with an sbatch that keeps what it was told."""
+"""The command `submit`, with an sbatch that records its calls."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def submit(*words: str) -> int:
     return main(["submit", *TINY, *words])
 
 
-def test_a_run_is_tested_then_put_into_a_folder_then_queued(programs, here, capsys):
+def test_a_run_is_tested_then_written_to_a_folder_then_submitted(programs, here, capsys):
     assert submit("--out", "a run", "--time", "10", "--lr", "1e-3", "--", "--mail-type=END") == 0
     test, queued = programs.calls("sbatch")
     script = here / "a run" / "slurm" / "job.sbatch"
@@ -31,12 +31,12 @@ def test_a_run_is_tested_then_put_into_a_folder_then_queued(programs, here, caps
         f"folder   {here / 'a run'}",
         f"log      {log}",
         f"follow   tail -F '{log}'",
-        "stop     scancel 41",
-        f"go on    python -m launcher submit --resume '{here / 'a run'}'",
+        "cancel   scancel 41",
+        f"resume   python -m launcher submit --resume '{here / 'a run'}'",
     ]
 
 
-def test_the_script_holds_what_was_asked_and_what_was_typed(programs, here):
+def test_the_script_contains_the_resources_and_the_arguments(programs, here):
     assert submit("--fast", "--nodes", "2", "--time=10", "--out=run", "--lr", "1e-3") == 0
     text = (here / "run" / "slurm" / "job.sbatch").read_text()
     header = [line[8:] for line in text.splitlines() if line.startswith("#SBATCH ")]
@@ -57,17 +57,17 @@ def test_the_script_holds_what_was_asked_and_what_was_typed(programs, here):
     )
 
 
-def test_what_slurm_refuses_leaves_nothing(programs, here, capsys):
+def test_a_rejected_job_leaves_no_files(programs, here, capsys):
     programs.add("sbatch", (1, "", "sbatch: error: invalid partition specified: nope\n"))
     assert submit("--partition", "nope") == 2
     assert os.listdir(here) == []
     assert capsys.readouterr().err.splitlines() == [
-        "error: Slurm does not take the job: invalid partition specified: nope",
+        "error: Slurm rejected the job: invalid partition specified: nope",
         "  where         sbatch",
     ]
 
 
-def test_what_slurm_takes_in_test_and_then_refuses_leaves_nothing(programs, here):
+def test_a_job_rejected_after_the_test_leaves_no_files(programs, here):
     programs.add("sbatch", (0, "", ""), (1, "", "sbatch: error: QOSMaxSubmitJobPerUserLimit\n"))
     (here / "run").mkdir()
     assert submit("--out", "run") == 2
@@ -77,7 +77,7 @@ def test_what_slurm_takes_in_test_and_then_refuses_leaves_nothing(programs, here
 @pytest.mark.parametrize(
     ("nodes", "processes"), [("3", 3), ("2-3", 3), ("1-4", 3)], ids=["one", "range", "between"]
 )
-def test_a_batch_that_no_world_of_the_job_can_share_is_told_now(
+def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(
     programs, here, capsys, nodes, processes
 ):
     assert submit("--nodes", nodes, "--set", "train.global_batch=8") == 2
@@ -86,7 +86,7 @@ def test_a_batch_that_no_world_of_the_job_can_share_is_told_now(
     assert programs.calls("sbatch") == [] and os.listdir(here) == []
 
 
-def test_what_needs_a_gpu_is_checked_by_the_gpus_that_are_asked_for(here, capsys):
+def test_a_run_that_needs_a_gpu_is_checked_with_the_requested_gpus(here, capsys):
     assert submit("--dry-run", "--precision", "fp16") == 2
     assert "needs a GPU, and this run is on the CPU" in capsys.readouterr().err
     for asked in (["--gpus-per-node", "a100:2"], ["--", "--gres=gpu:2"], ["--", "--gres", "gpu:2"]):
@@ -94,7 +94,7 @@ def test_what_needs_a_gpu_is_checked_by_the_gpus_that_are_asked_for(here, capsys
         assert "ddp on 1 node × 2 processes" in capsys.readouterr().out
 
 
-def test_a_rank_has_a_processor_and_more_where_they_are_asked_for(here, capsys):
+def test_a_rank_has_one_cpu_or_the_requested_number(here, capsys):
     def header(*words: str) -> list[str]:
         assert submit("--dry-run", *words) == 0
         return [line.strip() for line in capsys.readouterr().out.splitlines() if "SBATCH" in line]
@@ -113,10 +113,10 @@ def test_a_dry_run_needs_no_slurm_and_writes_nothing(here, tmp_path, monkeypatch
     assert told.splitlines()[-1] == f"  sbatch --parsable {here}/run/slurm/job.sbatch"
     assert os.listdir(here) == []
     assert submit() == 2
-    assert capsys.readouterr().err.startswith("error: sbatch is not in PATH")
+    assert capsys.readouterr().err.startswith("error: sbatch is not on PATH")
 
 
-def test_what_is_wrong_with_words_and_settings_is_told_together(
+def test_all_errors_of_options_and_settings_are_printed_together(
     here, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -133,17 +133,17 @@ def test_what_is_wrong_with_words_and_settings_is_told_together(
     )
     assert submit(*words) == 2
     assert [line for line in capsys.readouterr().err.splitlines() if line[0] != " "] == [
-        "error: sbatch is not in PATH: from this machine nothing can be queued",
-        "error: --nodes 'two' is not legal",
-        "error: -N2 behind --: submit needs to know of it",
-        "error: --wrap=x is submit's own",
-        "error: option '-pdebug' is not known",
-        "error: option '--mail-type' is one of sbatch, and none of submit",
+        "error: sbatch is not on PATH: this machine cannot submit jobs",
+        "error: invalid --nodes 'two'",
+        "error: -N2 must precede -- : submit reads it",
+        "error: submit sets --wrap=x itself",
+        "error: unknown option '-pdebug'",
+        "error: option '--mail-type' belongs to sbatch, not to submit",
         "error: optim.lr 'fast' is text, not a number",
     ]
 
 
-def test_the_sites_file_fills_the_header_in_a_shell_of_its_own(programs, here, monkeypatch):
+def test_the_site_file_sets_the_header_and_runs_in_a_subshell(programs, here, monkeypatch):
     (here / "site.sh").write_text(
         "SBATCH_ACCOUNT=ours\nSBATCH_TIMELIMIT=30\nGEARSHIFT_RANKS_PER_NODE=2\nexport MORE=1\n"
     )
@@ -160,9 +160,7 @@ def test_the_sites_file_fills_the_header_in_a_shell_of_its_own(programs, here, m
     assert not names & set(environment)
 
 
-def test_what_a_job_was_given_is_not_asked_for_by_one_that_is_submitted_from_it(
-    programs, here, monkeypatch
-):
+def test_a_job_submitted_from_a_job_does_not_inherit_its_variables(programs, here, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SBATCH_PARTITION", "short")
     monkeypatch.setenv("GEARSHIFT_JOB", "12")
@@ -171,17 +169,17 @@ def test_what_a_job_was_given_is_not_asked_for_by_one_that_is_submitted_from_it(
     assert "GEARSHIFT_JOB" not in programs.calls("sbatch")[1]["environment"]
 
 
-def test_a_sites_file_that_fails_is_told_with_its_words(programs, here, monkeypatch, capsys):
+def test_a_failing_site_file_is_an_error_with_its_output(programs, here, monkeypatch, capsys):
     (here / "site.sh").write_text("echo no such project >&2; exit 3\n")
     monkeypatch.setenv("GEARSHIFT_SITE", str(here / "site.sh"))
     assert submit() == 2
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == f"error: the site file {here}/site.sh cannot be used: it ended the shell"
+    assert told[0] == f"error: site file {here}/site.sh failed: it exited the shell"
     assert told[1] == "no such project"
     assert programs.calls("sbatch") == []
 
 
-def test_a_run_that_goes_on_does_so_in_its_folder(programs, here, capsys):
+def test_a_resumed_run_uses_its_folder(programs, here, capsys):
     trained(here / "runs" / "mine", resolved(model="language:tiny"), 100, 200)
     before = set(os.listdir(here / "runs" / "mine"))
     assert main(["submit", "--model", "language:tiny", "--resume", "auto"]) == 0
@@ -194,28 +192,28 @@ def test_a_run_that_goes_on_does_so_in_its_folder(programs, here, capsys):
     assert set(os.listdir(here / "runs" / "mine")) == {*before, "slurm"}
 
 
-def test_a_folder_that_holds_another_run_is_refused(programs, here, capsys):
+def test_a_folder_of_another_run_is_an_error(programs, here, capsys):
     trained(here / "run", resolved(model="language:tiny"), 100, 200)
     assert submit("--out", "run") == 2
     assert "holds another run" in capsys.readouterr().err
     assert programs.calls("sbatch") == []
 
 
-def test_a_folder_whose_log_would_lie_elsewhere_is_told(programs, here, capsys):
+def test_a_folder_with_an_sbatch_pattern_is_an_error(programs, here, capsys):
     assert submit("--out", "100%j") == 2
-    assert "sbatch would read a mark such as %j" in capsys.readouterr().err
+    assert "contains a pattern of sbatch, such as %j" in capsys.readouterr().err
     assert submit("--out", "100%") == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_to_is_told(programs, here):
+def test_a_folder_without_write_permission_is_an_error(programs, here):
     here.chmod(0o500)
     assert submit("--out", "run") == 2
     here.chmod(0o700)
     assert len(programs.calls("sbatch")) == 0
 
 
-def test_machines_are_told_in_json(programs, here, capsys):
+def test_json_describes_the_submitted_jobs(programs, here, capsys):
     assert submit("--json", "--out", "run", "--nodes", "2") == 0
     told = json.loads(capsys.readouterr().out)
     [job] = told["jobs"]
@@ -227,7 +225,7 @@ def test_machines_are_told_in_json(programs, here, capsys):
 STAGED = ("submit", "--model", "eeg_text:tiny", "--mode", "staged", "--out", "all")
 
 
-def test_each_stage_is_a_job_that_waits_for_the_one_before(programs, here, capsys):
+def test_each_stage_is_a_job_that_depends_on_the_one_before(programs, here, capsys):
     programs.add("sbatch", (0, "", ""), (0, "", ""), (0, "51\n", ""), (0, "52\n", ""))
     assert main(list(STAGED)) == 0
     first, second = (call["words"] for call in programs.calls("sbatch")[2:])
@@ -238,10 +236,10 @@ def test_each_stage_is_a_job_that_waits_for_the_one_before(programs, here, capsy
         f'gearshift_job --resume={here}/all/2-text --out={here}/all/2-text "$@"'
     )
     assert (here / "all" / "1-encoder" / "slurm" / "next").read_text() == "52\n"
-    assert "stop     scancel 52 51" in capsys.readouterr().out
+    assert "cancel   scancel 52 51" in capsys.readouterr().out
 
 
-def test_stages_that_are_not_all_taken_are_taken_back(programs, here):
+def test_submitted_stages_are_cancelled_if_a_later_one_is_rejected(programs, here):
     programs.add("sbatch", (0, "", ""), (0, "", ""), (0, "51\n", ""), (1, "", "limit\n"))
     assert main(list(STAGED)) == 2
     assert programs.calls("scancel")[0]["words"] == ["51"]

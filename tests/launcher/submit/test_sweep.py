@@ -1,4 +1,4 @@
-"""Arrays of runs, a line of words each."""
+"""Job arrays: one run per line of options."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ def lines(here):
     (here / "lines.txt").write_text(LINES)
 
 
-def test_each_line_is_a_run_in_a_folder_of_its_own(programs, here, lines, capsys):
+def test_each_line_is_a_run_in_its_own_folder(programs, here, lines, capsys):
     assert main([*TINY, "--sweep", "lines.txt", "--out", "all", "--array", "1-4:3%2"]) == 0
     text = (here / "all" / "slurm" / "job.sbatch").read_text()
     assert "#SBATCH --array=1,4%2\n" in text
@@ -38,43 +38,43 @@ def test_each_line_is_a_run_in_a_folder_of_its_own(programs, here, lines, capsys
     assert f"log      4: {here}/all/slurm/log/41_4.out" in capsys.readouterr().out
 
 
-def test_elements_may_begin_at_0_and_differ_in_their_folder_alone(programs, here, capsys):
+def test_elements_may_start_at_0_and_differ_by_folder_only(programs, here, capsys):
     assert main([*TINY, "--array", "0-2", "--out", "all"]) == 0
     text = (here / "all" / "slurm" / "job.sbatch").read_text()
     assert "#SBATCH --array=0-2\n" in text and "GEARSHIFT_SWEEP_FIRST=0" in text
     told = (here / "all" / "slurm" / "lines.txt").read_text().splitlines()
     assert told == [f"--out={here}/all/{number}" for number in range(3)]
-    assert "3 runs with the same words" in capsys.readouterr().err
+    assert "all 3 runs have the same arguments" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "told"),
+    ("text", "arguments", "message"),
     [
         ("--lr 1\n--lr fast\n", [], "s.txt:2: --lr fast"),
-        ("--lr 1\n--epohcs 2\n", [], "s.txt:2: the command line: --epohcs"),
-        ("--lr 1\n--nodes 2\n", [], "--nodes is for all runs of an array, and not for one of them"),
-        ("--lr 'a\n", [], "a line of words cannot be read: no closing quotation"),
-        ("\n# nothing\n", [], "s.txt holds no line of words"),
-        ("--lr 1\n", ["--array", "2"], "s.txt has no words for element 2"),
-        ("--lr 1\n", ["--array", "5-2"], "--array '5-2' is not legal"),
-        ("--mode staged --model eeg_text:tiny\n", [], "mode staged is a job for each stage"),
+        ("--lr 1\n--epohcs 2\n", [], "s.txt:2: command line: --epohcs"),
+        ("--lr 1\n--nodes 2\n", [], "--nodes applies to all runs of an array, not to one line"),
+        ("--lr 'a\n", [], "cannot parse a line of options: no closing quotation"),
+        ("\n# nothing\n", [], "s.txt is empty"),
+        ("--lr 1\n", ["--array", "2"], "s.txt has no line for element 2"),
+        ("--lr 1\n", ["--array", "5-2"], "invalid --array '5-2'"),
+        ("--mode staged --model eeg_text:tiny\n", [], "mode staged needs one job per stage"),
     ],
 )
-def test_what_is_wrong_with_a_line_is_told_before_anything_is_queued(
-    programs, here, capsys, text, words, told
+def test_an_invalid_line_is_an_error_before_any_job_is_submitted(
+    programs, here, capsys, text, arguments, message
 ):
     (here / "s.txt").write_text(text)
-    assert main([*TINY, "--sweep", "s.txt", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert main([*TINY, "--sweep", "s.txt", *arguments]) == 2
+    assert message in capsys.readouterr().err
     assert programs.calls("sbatch") == [] and os.listdir(here) == ["s.txt"]
 
 
-def test_a_file_that_is_not_there_is_told(programs, here, capsys):
+def test_a_missing_file_is_an_error(programs, here, capsys):
     assert main([*TINY, "--sweep", "s.txt"]) == 2
-    assert "s.txt cannot be read: No such file or directory" in capsys.readouterr().err
+    assert "cannot read s.txt: No such file or directory" in capsys.readouterr().err
 
 
-def test_a_line_is_read_by_the_job_as_it_was_written():
+def test_the_job_parses_a_line_as_it_was_written():
     words = ["--set", 'a="b c"', "it's", "--lr", "1e-3", "$HOME", "back\\slash"]
     done = subprocess.run(
         ["xargs", "-r", "printf", "%s\\n"],
@@ -86,5 +86,5 @@ def test_a_line_is_read_by_the_job_as_it_was_written():
     assert done.stdout.splitlines() == words
 
 
-def test_numbers_in_a_row_are_a_range():
+def test_consecutive_indices_are_a_range():
     assert sweep.indices([1, 2, 3, 7, 9, 10], "%2") == "1-3,7,9-10%2"

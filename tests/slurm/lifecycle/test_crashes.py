@@ -46,14 +46,14 @@ def test_a_job_whose_rank_is_killed_goes_on_from_its_newest_checkpoint(login, un
     assert job.result["lost_steps"] == lost - 100
 
 
-def test_a_job_whose_rank_is_killed_in_each_life_fails_at_last(login):
+def test_a_job_whose_rank_is_killed_in_each_generation_fails(login):
     few = {"GEARSHIFT_MAX_CRASHES": "1"}
     job = login.sbatch("fast", "often", options=["--nodes=2"], environment=few)
-    for life in range(2):
-        job.wait_for_line(f"life {life}")
-        job.wait_for_step(50 + 100 * life)
+    for generation in range(2):
+        job.wait_for_line(f"generation {generation}")
+        job.wait_for_step(50 + 100 * generation)
         job.ranks()[1].kill()
-        if life == 0:
+        if generation == 0:
             job.wait_for_restart()
     job.wait("FAILED")
     assert (job.facts["ExitCode"], job.facts["Restarts"]) == ("1:0", "1")

@@ -20,7 +20,7 @@ def preempted(login: Login) -> Job:
     job.wait_for_step(150)
     with occupied(login, "node2"):
         job.wait_for_restart()
-        job.wait_for_line("life 1")
+        job.wait_for_line("generation 1")
     return job
 
 

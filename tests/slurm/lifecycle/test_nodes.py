@@ -52,7 +52,7 @@ def test_a_job_whose_node_lost_its_power_goes_on_with_the_other(
 
 
 def test_ranks_of_a_node_that_is_called_down_are_fenced_off(fragile, login):
-    """Only slurmd dies: the node's rank trains on, beside the life that comes after it."""
+    """Only slurmd dies: the node's rank trains on, beside the next generation."""
     long = {"steps": 20000, "settings": {"save.every": "500"}}
     job = login.sbatch("fast", "down", options=["--nodes=1"], **long)
     job.wait_for_step(10)
@@ -60,7 +60,7 @@ def test_ranks_of_a_node_that_is_called_down_are_fenced_off(fragile, login):
     [stale] = job.ranks()
     fragile.machines.kill_slurmd(1)
     try:
-        job.wait_for_line("life 1", seconds=90)
+        job.wait_for_line("generation 1", seconds=90)
         assert stale.is_running()
         # Nobody reads what it prints: Slurm has ended the srun that did.
         assert wait_until(lambda: not stale.is_running(), seconds=60)

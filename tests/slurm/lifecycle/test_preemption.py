@@ -35,7 +35,7 @@ def test_a_job_goes_on_with_more_nodes_where_there_are_more(login, unbroken):
 def test_a_warning_before_the_ranks_began_requeues(login, unbroken):
     """It comes into the seconds in which they import; none is lost, none ends a rank."""
     job = login.sbatch("fast", "early", options=["--nodes=2"])
-    job.wait_for_line("life 0")
+    job.wait_for_line("generation 0")
     job.signal()
     job.wait_for_restart()
     job.wait("COMPLETED")

@@ -85,7 +85,7 @@ def test_ctrl_c_leaves_the_job_and_what_was_cancelled_goes_on_where_submit_says(
         process.send_signal(signal.SIGINT)
         told, _ = process.communicate(timeout=30)
     assert process.returncode == 130, told
-    assert f"the job goes on; stop it: scancel {job.id}" in told
+    assert f"the job continues; cancel: scancel {job.id}" in told
     assert job.state == "RUNNING"
     job.cancel()
     job.wait("CANCELLED")

@@ -1,4 +1,4 @@
-"""Sites where a job may not be requeued: another job goes on with its training."""
+"""Sites where a job may not be requeued: a successor job continues its run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_job_that_may_not_be_requeued_goes_on_in_another_one(login, unbroken):
     job.wait_for_step(100)
     job.signal()
     job.wait("COMPLETED")
-    next_one = re.search(r"goes on in job (\d+)", job.log)
+    next_one = re.search(r"continues as job (\d+)", job.log)
     assert next_one, job.told
     name = f"gearshift-fast-{next_one[1]}.out"
     successor = login.job(next_one[1], "successor", name)
