@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.figures import command, machine, rows, save, table
 from models.event_seg.config import BINS
 from models.event_seg.readers.recording import Events
-from models.event_seg.voxel import voxelise
+from models.event_seg.windows import voxelise
 
 PACKAGES = ("numpy", "tonic")
 SENSOR = 260, 346

@@ -1,1 +1,1 @@
-"""The doc_translation family: a page image in, its translation as Markdown out."""
+"""doc_translation family: page images to their translation as Markdown."""

@@ -1,4 +1,4 @@
-"""The doc_translation family's sizes and settings."""
+"""Sizes and settings of the doc_translation family."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.common.config import Control, Fraction, OnBad
 
 @dataclass(frozen=True)
 class GlobalEncoder:
-    """A DiT: a small picture of the whole page."""
+    """Dimensions of a DiT over the whole page at low resolution."""
 
     pixels: int
     patch: int
@@ -24,27 +24,27 @@ class GlobalEncoder:
 
 @dataclass(frozen=True)
 class LocalEncoder:
-    """A Swin transformer: the page without its margins, legible."""
+    """Dimensions of a Swin transformer over the page without margins at high resolution."""
 
     pixels: tuple[int, int]
     """Height and width."""
     width: int
-    """Of the first stage; each further one has twice as much."""
+    """Width of the first stage; it doubles in each further stage."""
     depths: tuple[int, ...]
     heads: tuple[int, ...]
     window: int
     ratio: int
-    """Width of the hidden layer, in widths."""
+    """Width of the hidden layer as a multiple of the stage width."""
 
     @property
     def output_width(self) -> int:
-        """Width of what the last stage gives."""
+        """Width of the last stage."""
         return self.width * 2 ** (len(self.depths) - 1)
 
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers of one model."""
+    """Dimensions of a model."""
 
     whole: GlobalEncoder
     local: LocalEncoder
@@ -57,7 +57,7 @@ class Size:
     vocabulary: int
     positions: int
     parameters: int
-    """The exact number of weights of the built model, the frozen mask token among them."""
+    """Exact number of parameters, including the frozen mask token."""
 
 
 SIZES = {
@@ -93,16 +93,16 @@ SIZES = {
 
 
 class Model(BaseModel, extra="forbid", frozen=True):
-    """Two image encoders, query transformers that gather what they see, and a text decoder."""
+    """Two image encoders with query transformers, and a text decoder."""
 
-    family: Annotated[str, Field(description="The model family.")] = "doc_translation"
-    size: Annotated[str, Field(description="The size; see `list models`.")] = "full"
+    family: Annotated[str, Field(description="Model family.")] = "doc_translation"
+    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
     pretrained: Annotated[
         str | None,
         Field(
-            description="A local folder with subfolders `global` (a DiT or BEiT), `local` (a Donut "
-            "or Nougat encoder) and `decoder` (a BERT), each as transformers saves it; those that "
-            "are there are loaded."
+            description="Local folder with one or more of the subfolders `global` (DiT or BEiT), "
+            "`local` (Donut or Nougat encoder) and `decoder` (BERT), each in the layout of "
+            "transformers."
         ),
     ] = None
     partial: Annotated[
@@ -116,84 +116,84 @@ class Model(BaseModel, extra="forbid", frozen=True):
         ),
     ] = []
     decoder_layers: Annotated[
-        int | None, Field(ge=1, description="Layers of the decoder. Default: the size's own.")
+        int | None, Field(ge=1, description="Decoder layers. Default: that of the size.")
     ] = None
     take_layers: Annotated[
         list[Annotated[int, Field(ge=0)]] | None,
         Field(
-            description="Which layers of the pretrained decoder are taken, from 0 on; the others "
-            "are dropped. Default: the first ones.",
+            description="Layers of the pretrained decoder to load, numbered from 0; the others are "
+            "dropped. Default: the first ones.",
             json_schema_extra={
                 "unless": {"model.pretrained": [None]},
-                "allowed": "layer numbers such as [0, 2, 4]",
+                "allowed": "layer numbers, for example [0, 2, 4]",
             },
         ),
     ] = None
     queries: Annotated[
         int | None,
-        Field(ge=2, description="Query tokens of each encoder. Default: the size's own."),
+        Field(ge=2, description="Query tokens per encoder. Default: that of the size."),
     ] = None
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share of the decoder's activations left out.")
+        float, Field(ge=0, lt=1, description="Dropout probability in the decoder.")
     ] = 0.1
 
 
 class Data(BaseModel, extra="forbid", frozen=True):
-    """Pages and their translations to learn from."""
+    """Pages and their translations."""
 
     path: Annotated[
         str,
         Field(
-            description="A folder in the DoTA layout, a JSONL file of paragraph pairs that are "
-            "drawn as pages; or embedded:pages, embedded:cards."
+            description="Folder in the DoTA layout, or JSONL file of paragraph pairs (rendered as "
+            "pages); or embedded:pages, embedded:cards."
         ),
     ] = "embedded:pages"
     source: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z][A-Za-z_-]*$",
-            json_schema_extra={"allowed": "a language such as en"},
-            description="The language of paragraphs that are drawn: their key.",
+            json_schema_extra={"allowed": "a language code, for example en"},
+            description="Key of the source paragraphs in a JSONL file.",
         ),
     ] = "en"
     target: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z][A-Za-z_-]*$",
-            json_schema_extra={"allowed": "a language such as zh"},
-            description="The language to translate into: folder `zh_mmd`, key `zh`; decides how "
-            "BLEU cuts words.",
+            json_schema_extra={"allowed": "a language code, for example zh"},
+            description="Target language: folder `zh_mmd`, key `zh`; selects the tokenizer of "
+            "BLEU.",
         ),
     ] = "zh"
     split: Annotated[
         Literal["file", "article"],
         Field(
-            description="How a DoTA folder is split: as its split_dataset.json says, or anew, "
-            "article by article."
+            description="Split of a DoTA folder: file (its split_dataset.json), or article (a new "
+            "split by article)."
         ),
     ] = "file"
     font: Annotated[
         str | None,
         Field(
-            description="A font file that paragraphs are drawn with. Default: Pillow's own, which "
-            "has Latin letters."
+            description="Font file for rendering paragraphs. Default: the font of Pillow (Latin "
+            "letters only)."
         ),
     ] = None
     paragraphs: Annotated[
-        int, Field(ge=1, description="Paragraphs that are drawn on one page, at most.")
+        int, Field(ge=1, description="Maximum number of paragraphs rendered on one page.")
     ] = 4
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
     seq_len: Annotated[
         int | None,
-        Field(ge=8, description="Tokens of a translation. Default: the positions of the size."),
+        Field(ge=8, description="Tokens per translation. Default: the positions of the size."),
     ] = None
     max_new_tokens: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Tokens that are written for a page in evaluation: always so many, so that "
-            "ranks stay in step. Default: data.seq_len.",
+            description="Tokens generated per page in evaluation, always exactly this many. "
+            "Default: data.seq_len.",
         ),
     ] = None

@@ -1,4 +1,4 @@
-"""From pages to samples and batches."""
+"""Samples and batches of pages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from models.doc_translation.vocabulary import Vocabulary
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 MULTIPLE = 8
-"""Rows are padded to a multiple of this: the tile of tensor cores."""
+"""Rows are padded to a multiple of this, the tile of tensor cores."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One page. Views uint8 [channel, height, width], tokens int64 [time]."""
+    """One page: views uint8 [channel, height, width], tokens int64 [time]."""
 
     whole: np.ndarray
     near: np.ndarray
@@ -38,9 +38,9 @@ class Sample:
 
 
 class Pages:
-    """The pages of one split as samples; images are read and drawn when they are asked for.
+    """Samples of one split; images are read or rendered on access.
 
-    `shown` tells whose image each page is shown, where that is not its own.
+    `shown`: in a noise control, the page whose image replaces the own image; None: own images.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Pages:
         return len(self.pages)
 
     def sample(self, index: int, draws: Draws | None) -> Sample:
-        """The page at `index`; nothing in it is drawn. May read from disk; raises DataError."""
+        """Sample `index`; `draws` is unused. May read from disk; raises DataError."""
         page = self.pages[index]
         image = self.pages[index if self.shown is None else int(self.shown[index])].image()
         text = page.target()
         tokens = self._tokens(text)[: self.length]
         return Sample(
-            images.whole_view(image, self.size.whole.pixels),
-            images.near_view(image, *self.size.local.pixels),
+            images.global_view(image, self.size.whole.pixels),
+            images.local_view(image, *self.size.local.pixels),
             np.concatenate(([self.vocabulary.start], tokens[:-1])),
             tokens,
             text,
@@ -74,7 +74,7 @@ class Pages:
         )
 
     def count_tokens(self, index: int) -> int:
-        """Tokens of a whole translation with its end, also those that there is no room for."""
+        """Tokens of a whole translation with the end token, without truncation."""
         return len(self._tokens(self.pages[index].target()))
 
     def _tokens(self, text: str) -> np.ndarray:
@@ -82,11 +82,11 @@ class Pages:
 
 
 def collate(samples: Sequence[Sample], pad: int) -> dict[str, Any]:
-    """A batch, padded at the end to the longest translation, in multiples of 8.
+    """Collate samples, padded at the end to the longest translation in multiples of 8.
 
     `page_global` [batch, 3, pixels, pixels] and `page_local` [batch, 3, height, width] float32;
     `decoder_ids`, `labels` int64 [batch, time]; `units`, the number of labels; `references`, the
-    whole translations; `meta`, the document and the page.
+    whole translations; `meta`, document and page names.
     """
     longest = max(len(sample.inputs) for sample in samples)
     shape = (len(samples), -(-longest // MULTIPLE) * MULTIPLE)
@@ -107,16 +107,16 @@ def collate(samples: Sequence[Sample], pad: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What of a path is to be read, and how."""
+class ReadSettings:
+    """Settings for reading `data.path`."""
 
     layout: pairs.Layout
     split: dota.Split
     on_bad: OnBad
 
 
-def read(path: str, wanted: Wanted) -> Collection:
-    """The pages that `data.path` names. Reads from disk; raises DataError."""
+def read(path: str, settings: ReadSettings) -> Collection:
+    """Read the pages at `data.path`. Disk access; raises DataError."""
     if path == "embedded:cards":
         from models.doc_translation.embedded import cards
 
@@ -128,13 +128,13 @@ def read(path: str, wanted: Wanted) -> Collection:
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
     found = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
-    return _read_found(found, wanted)
+    return _read_found(found, settings)
 
 
-def _read_found(path: Path, wanted: Wanted) -> Collection:
-    form = formats.recognise(path)
-    if form == formats.DOTA:
-        return dota.read(path, wanted.layout.target, wanted.split, wanted.on_bad)
-    if form == formats.PAIRS:
-        return pairs.read(path, wanted.layout, wanted.on_bad)
+def _read_found(path: Path, settings: ReadSettings) -> Collection:
+    found_format = formats.recognise(path)
+    if found_format == formats.DOTA:
+        return dota.read(path, settings.layout.target, settings.split, settings.on_bad)
+    if found_format == formats.PAIRS:
+        return pairs.read(path, settings.layout, settings.on_bad)
     raise unknown_format(path, formats.FORMATS)

@@ -1,4 +1,4 @@
-"""What is measured on a split, on translations that the model wrote by itself."""
+"""Metrics of generated translations: BLEU and structure similarity (STEDS)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from models.doc_translation.vocabulary import Vocabulary
 
 ORDER = 4
 SIZE = 2 * ORDER + 2
-"""Numbers that BLEU needs of a corpus: matches and n-grams of each order, and two lengths."""
+"""Counts of corpus BLEU: matches and n-grams of each order, and two lengths."""
 
-_NO_PLAIN_TEXT = re.compile(
+_TABLE_OR_FORMULA = re.compile(
     r"\\begin\{(table|tabular)(\*?)\}.*?\\end\{\1\2\}|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL
 )
 
 
 def plain_text(markdown: str) -> str:
-    """`markdown` without tables and formulas: what BLEU-PT compares."""
-    return _NO_PLAIN_TEXT.sub("", markdown)
+    """`markdown` without tables and formulas, for BLEU-PT."""
+    return _TABLE_OR_FORMULA.sub("", markdown)
 
 
 class Bleu:
-    """Corpus BLEU as sacrebleu counts it.
+    """Corpus BLEU of sacrebleu, from counts that add up over batches and ranks.
 
     Sources: Papineni et al., BLEU, 2002; Post, A Call for Clarity in Reporting BLEU Scores, 2018.
     """
@@ -40,23 +40,23 @@ class Bleu:
     def __init__(self, tokenize: str) -> None:
         from sacrebleu.metrics import BLEU
 
-        # Not to be told that the texts look tokenized: they are as the model wrote them.
+        # force: no warning about tokenized text, because it is model output.
         self._inner: Any = BLEU(tokenize=tokenize, force=True)
 
     def counts(self, written: Sequence[str], references: Sequence[str]) -> list[float]:
-        """What pages add to the corpus: SIZE numbers. `written` is not empty."""
+        """Counts of non-empty `written` against `references`: SIZE numbers."""
         found = self._inner.corpus_score(list(written), [list(references)])
         return [*found.counts, *found.totals, found.sys_len, found.ref_len]
 
     def score(self, counts: Sequence[float]) -> float:
         """BLEU of summed `counts`, in [0, 100]."""
-        whole = [round(count) for count in counts]
+        integers = [round(count) for count in counts]
         return float(
             self._inner.compute_bleu(
-                correct=whole[:ORDER],
-                total=whole[ORDER : 2 * ORDER],
-                sys_len=whole[2 * ORDER],
-                ref_len=whole[2 * ORDER + 1],
+                correct=integers[:ORDER],
+                total=integers[ORDER : 2 * ORDER],
+                sys_len=integers[2 * ORDER],
+                ref_len=integers[2 * ORDER + 1],
                 smooth_method="exp",
                 max_ngram_order=ORDER,
             ).score
@@ -64,8 +64,8 @@ class Bleu:
 
     @property
     def signature(self) -> str:
-        """How BLEU was computed, to be quoted with it."""
-        self._inner.corpus_score(["a"], [["a"]])  # it must have seen how many references there are
+        """sacrebleu signature, to be reported with the score."""
+        self._inner.corpus_score(["a"], [["a"]])  # sets the number of references
         return str(self._inner.get_signature())
 
 
@@ -75,7 +75,7 @@ _BLANK = re.compile(r"\n\s*\n")
 
 @dataclass
 class Node:
-    """A heading with what stands below it, or a paragraph."""
+    """A heading with its subtree, or a paragraph."""
 
     kind: str
     has_text: bool
@@ -84,7 +84,7 @@ class Node:
 
 
 def tree(text: str) -> Node:
-    """The headings and paragraphs of Markdown, below a root; blank lines and headings part them."""
+    """Tree of the headings and paragraphs of Markdown, separated by blank lines and headings."""
     root = Node("root", True, 0)
     path = [root]
     for block in _blocks(text):
@@ -101,7 +101,7 @@ def tree(text: str) -> Node:
 
 
 def _blocks(text: str) -> list[str]:
-    """Paragraphs, and headings, which need no blank line after them."""
+    """Paragraphs and headings; a heading needs no blank line after it."""
     found: list[str] = []
     for part in _BLANK.split(text):
         lines: list[str] = []
@@ -119,55 +119,55 @@ def _count(node: Node) -> int:
     return 1 + sum(map(_count, node.children))
 
 
-def _relabel(one: Node | None, other: Node | None) -> int:
-    """1 for what is inserted or removed; 0 for nodes of one kind that both say something."""
-    if one is None or other is None:
+def _update_cost(first: Node | None, second: Node | None) -> int:
+    """0 for nodes of one kind with text, otherwise 1."""
+    if first is None or second is None:
         return 1
-    return int(one.kind != other.kind or not (one.has_text and other.has_text))
+    return int(first.kind != second.kind or not (first.has_text and second.has_text))
 
 
 def steds(written: str, reference: str) -> float:
-    """100 · (1 − TED / nodes of the larger tree), the roots not counted; in [0, 100].
+    """Structure similarity 100 · (1 − TED / nodes of the larger tree), without roots; in [0, 100].
 
     TED is the ordered tree edit distance with unit costs. Source: Zhang and Shasha, Simple Fast
     Algorithms for the Editing Distance between Trees and Related Problems, 1989.
     """
     import zss
 
-    one, other = tree(written), tree(reference)
-    most = max(_count(one), _count(other)) - 1
+    first, second = tree(written), tree(reference)
+    most = max(_count(first), _count(second)) - 1
     if most == 0:
         return 100.0
     distance = zss.distance(
-        one,
-        other,
+        first,
+        second,
         get_children=lambda node: node.children,
         insert_cost=lambda node: 1,
         remove_cost=lambda node: 1,
-        update_cost=_relabel,
+        update_cost=_update_cost,
     )
     return 100.0 * (1 - float(distance) / most)
 
 
 class TranslationMetric:
-    """val_bleu, val_bleu_pt, val_steds, and for information the teacher-forced val_loss.
+    """val_bleu, val_bleu_pt, val_steds and the teacher-forced val_loss.
 
-    With `against_blank`, `val_bleu_gain`, too: how much better BLEU is than that of blank pages.
+    With `against_blank` also `val_bleu_gain`: BLEU minus BLEU of blank pages.
     """
 
     def __init__(
         self, vocabulary: Vocabulary, tokenize: str, count: int, against_blank: bool
     ) -> None:
-        """`count` tokens are written for each page."""
+        """`count`: tokens generated per page."""
         self.vocabulary, self.count = vocabulary, count
         self.against_blank = against_blank
         self.bleu = Bleu(tokenize)
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """Loss, tokens, STEDS, pages, and the counts of three BLEUs; float64.
+        """Loss, tokens, STEDS, pages and the counts of three BLEUs; float64.
 
-        Always the same number of calls of `model`. Collective where the model is sharded.
+        Always the same number of model calls. Collective if the model is sharded.
         """
         views = batch["page_global"], batch["page_local"]
         memory = model(*views)
@@ -194,7 +194,7 @@ class TranslationMetric:
         return self.bleu.counts(written, references)
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of the summed counts."""
+        """Metrics of the summed counts."""
         loss, tokens, similarity, pages, *rest = counts.tolist()
         bleu, plain, blank = (
             self.bleu.score(rest[start : start + SIZE]) for start in range(0, 3 * SIZE, SIZE)

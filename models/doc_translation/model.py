@@ -1,4 +1,4 @@
-"""Two views of a page, gathered by queries and mixed by a gate, and a decoder that writes."""
+"""Model: two image encoders, query transformers, gate and text decoder; greedy decoding."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from models.doc_translation.config import GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.vocabulary import Vocabulary
 
 LAYERS = ("BeitLayer", "DonutSwinLayer", "BertLayer")
-"""The classes of the layers of the three. By name: where they stand differs between versions."""
+"""Class names of the layers; their modules differ between versions of transformers."""
 
 
 def _deviation(width: int) -> float:
-    """Of first weights: as narrow layers need it, and near BERT's 0.02 for wide ones.
+    """Standard deviation of initial weights; near BERT's 0.02 for wide layers.
 
     Source: Nguyen and Salazar, Transformers without Tears, 2019.
     """
@@ -28,7 +28,7 @@ def _deviation(width: int) -> float:
 
 
 def global_encoder(size: GlobalEncoder) -> Any:
-    """A DiT, which is a BEiT with learned absolute positions.
+    """DiT: a BEiT with learned absolute positions.
 
     Its mask token belongs to masked pre-training and is frozen. Source: Li et al., DiT, 2022.
     """
@@ -44,20 +44,20 @@ def global_encoder(size: GlobalEncoder) -> Any:
         use_mask_token=True,
         use_absolute_position_embeddings=True,
         use_relative_position_bias=False,
-        use_mean_pooling=False,  # else there is no final norm
+        use_mean_pooling=False,  # required for the final norm
         layer_scale_init_value=0.1,
         drop_path_rate=0.0,
         initializer_range=_deviation(size.width),
     )
     encoder: Any = BeitModel(config, add_pooling_layer=False)
-    # transformers begins with zeros: positions would be learnt late.
+    # transformers initializes zeros, which delays the training of positions.
     nn.init.normal_(encoder.embeddings.position_embeddings, std=0.02)
     encoder.embeddings.mask_token.requires_grad_(False)
     return encoder
 
 
 def local_encoder(size: LocalEncoder) -> Any:
-    """A Swin transformer as Donut and Nougat have it: without a norm at its end.
+    """Swin transformer of Donut and Nougat, without a final norm.
 
     Source: Blecher et al., Nougat, 2023.
     """
@@ -78,7 +78,7 @@ def local_encoder(size: LocalEncoder) -> Any:
 
 
 def decoder(size: Size, dropout: float) -> Any:
-    """A BERT that looks at a memory and only at earlier tokens, its output tied to its input."""
+    """Causal BERT decoder with cross-attention and tied input and output embeddings."""
     from transformers import BertConfig, BertLMHeadModel
 
     config = BertConfig(
@@ -100,19 +100,19 @@ def decoder(size: Size, dropout: float) -> Any:
 
 
 EPSILON = 1e-12
-"""Of layer norms, as in BERT."""
+"""Epsilon of layer norms, as in BERT."""
 
 SHARPNESS, GAIN = 3.0, 4.0
-"""First weights of queries and keys, and of the values of an image, in 1/√(inputs).
+"""Initial weights of queries and keys, and of image values, in units of 1/√(inputs).
 
-With torch's own, near 0.6, a query sees the mean of all tokens, and 98 % of the memory is the same
-for every page: tiny did not learn to read embedded:cards in 600 steps. With these 40 % differs, and
-it reads them after 300.
+With torch's default, near 0.6, a query averages all tokens and 98 % of the memory is equal for all
+pages; tiny does not read embedded:cards after 600 steps. With these values 40 % differs, and it
+reads them after 300.
 """
 
 
 class Attention(nn.Module):
-    """Attention of queries to keys, added to what came in, then normalised."""
+    """Attention of queries to keys with residual connection and post-norm."""
 
     def __init__(self, width: int, key_width: int, heads: int, gain: float = 1.0) -> None:
         super().__init__()
@@ -128,10 +128,10 @@ class Attention(nn.Module):
             nn.init.normal_(layer.weight, std=scale / math.sqrt(layer.in_features))
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """`x` [batch, queries, width] looks at `seen` [batch, tokens, key width]."""
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """`x` [batch, queries, width] attends to `image` [batch, tokens, key width]."""
         mixed = F.scaled_dot_product_attention(
-            self._split(self.query(x)), self._split(self.key(seen)), self._split(self.value(seen))
+            self._split(self.query(x)), self._split(self.key(image)), self._split(self.value(image))
         )
         return self.norm(x + self.output(mixed.transpose(1, 2).flatten(2)))
 
@@ -140,38 +140,38 @@ class Attention(nn.Module):
 
 
 class QueryTransformer(nn.Module):
-    """One layer: queries look at each other, at the image, and think.
+    """One layer: self-attention of queries, cross-attention to the image, feed-forward.
 
-    transformers' Blip2QFormerModel has the same parts, and with them weights for text that stay
-    unused here. Source: Li et al., BLIP-2, 2023, section 3.1.
+    transformers' Blip2QFormerModel has the same parts and unused text weights. Source: Li et al.,
+    BLIP-2, 2023, section 3.1.
     """
 
-    def __init__(self, width: int, seen_width: int, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, image_width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.entry_norm = nn.LayerNorm(width, eps=EPSILON)
         self.self_attention = Attention(width, width, heads)
-        self.cross_attention = Attention(width, seen_width, heads, GAIN)
+        self.cross_attention = Attention(width, image_width, heads, GAIN)
         self.widen = nn.Linear(width, hidden)
         self.narrow = nn.Linear(hidden, width)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
-    def forward(self, queries: Tensor, seen: Tensor) -> Tensor:
-        """`queries` [batch, queries, width], `seen` [batch, tokens, width of the image]."""
+    def forward(self, queries: Tensor, image: Tensor) -> Tensor:
+        """`queries` [batch, queries, width], `image` [batch, tokens, image width]."""
         x = self.entry_norm(queries)
         x = self.self_attention(x, x)
-        x = self.cross_attention(x, seen)
+        x = self.cross_attention(x, image)
         return self.norm(x + self.narrow(F.gelu(self.widen(x))))
 
 
 IGNORE = -100
-"""The label that is left out of the loss."""
+"""Label excluded from the loss."""
 
 CHUNK = 2**26
-"""Logits that exist at one time: 256 MiB in float32."""
+"""Logits in memory at one time: 256 MiB in float32."""
 
 
 class DocTranslator(nn.Module):
-    """The model.
+    """Page image to translation.
 
     Source: Liang et al., Document Image Machine Translation with Dynamic Multi-pre-trained Models
     Assembling, 2024, section 3.
@@ -180,13 +180,15 @@ class DocTranslator(nn.Module):
     def __init__(self, size: Size, dropout: float = 0.0, kernel: str = "auto") -> None:
         super().__init__()
         self.kernel = kernel
-        seen = size.local.output_width
+        image_width = size.local.output_width
         self.global_encoder = global_encoder(size.whole)
         self.local_encoder = local_encoder(size.local)
-        self.expand = nn.Linear(size.whole.width, seen)
+        self.expand = nn.Linear(size.whole.width, image_width)
         self.queries = nn.Parameter(torch.randn(2, size.queries, size.width) * 0.02)
-        self.global_gather = QueryTransformer(size.width, seen, size.heads, size.query_hidden)
-        self.local_gather = QueryTransformer(size.width, seen, size.heads, size.query_hidden)
+        self.global_gather = QueryTransformer(
+            size.width, image_width, size.heads, size.query_hidden
+        )
+        self.local_gather = QueryTransformer(size.width, image_width, size.heads, size.query_hidden)
         self.gate = nn.Linear(2 * size.width, 1)
         self.project = nn.Linear(size.width, size.width)
         self.decoder: Any = decoder(size, dropout)
@@ -201,17 +203,17 @@ class DocTranslator(nn.Module):
         labels: Tensor | None = None,
         at: int | None = None,
     ) -> Tensor:
-        """One of three: the memory of pages, the loss of `labels`, or logits.
+        """Encoder memory, logits, or the loss of `labels`.
 
-        Of pages alone the memory, [batch, queries, width]. With `decoder_ids` [batch, time] the
-        logits [batch, time, vocabulary], or those of position `at` alone, [batch, vocabulary];
-        with `labels` [batch, time] (-100: left out), too, the cross-entropy in nats, summed over
-        tokens. The pages, or their `memory`, must be given; all of a batch's pages have one size:
-        `page_global` [batch, 3, pixels, pixels], `page_local` [batch, 3, height, width].
+        Pages alone: the memory [batch, queries, width]. With `decoder_ids` [batch, time]: logits
+        [batch, time, vocabulary], or those of position `at`, [batch, vocabulary]. With `labels`
+        [batch, time] as well (-100: excluded): cross-entropy in nats, summed over tokens. Requires
+        `page_global` [batch, 3, pixels, pixels] and `page_local` [batch, 3, height, width], or
+        their `memory`.
         """
         with attention_kernel(self.kernel):
             if memory is None:
-                memory = self._look(page_global, page_local)
+                memory = self._encode(page_global, page_local)
             if decoder_ids is None:
                 return memory
             hidden = self.decoder.bert(
@@ -221,7 +223,7 @@ class DocTranslator(nn.Module):
             return self._loss(hidden.flatten(0, 1), labels.flatten())
         return self.decoder.cls(hidden if at is None else hidden[:, at])
 
-    def _look(self, page_global: Tensor | None, page_local: Tensor | None) -> Tensor:
+    def _encode(self, page_global: Tensor | None, page_local: Tensor | None) -> Tensor:
         whole = self.global_encoder(page_global).last_hidden_state
         near = self.local_encoder(page_local).last_hidden_state
         queries = self.queries[:, None].expand(-1, near.shape[0], -1, -1)
@@ -231,7 +233,7 @@ class DocTranslator(nn.Module):
         return self.project(share * near + (1 - share) * whole)
 
     def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """A chunk of logits at a time: those of a whole page are 319 MB in the full size."""
+        """Loss by chunks: the logits of one page take 319 MB in the full size."""
         if len(labels) <= self.rows:
             return self._chunk_loss(hidden, labels)
         chunks = zip(hidden.split(self.rows), labels.split(self.rows), strict=True)
@@ -244,43 +246,44 @@ class DocTranslator(nn.Module):
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
-    """The layers of encoders, query transformers and decoder, in order."""
+    """Layers of encoders, query transformers and decoder, in order."""
     names = (*LAYERS, QueryTransformer.__name__)
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
 STRIDE = 64
-"""Lengths that the decoder sees are multiples of this: a compiled model knows few shapes."""
+"""Decoder lengths are multiples of this, so that a compiled model has few shapes."""
 
 
 @torch.no_grad()
 def greedy(model: Module, memory: Tensor, count: int, vocabulary: Vocabulary) -> Tensor:
-    """The likeliest next token, `count` times, for each page of `memory`; int64 [batch, count].
+    """Greedy decoding of `count` tokens for each page of `memory`; int64 [batch, count].
 
-    Always `count` calls of `model`, so that ranks that hold parts of it stay in step; what stands
-    behind an end token means nothing. Collective where the model is sharded.
+    Always `count` model calls, so that ranks of a sharded model stay in step; tokens after an end
+    token are meaningless. Collective if the model is sharded.
     """
     tokens = torch.full((memory.shape[0], count), vocabulary.pad, device=memory.device)
     before = torch.full_like(tokens, vocabulary.pad)
     before[:, 0] = vocabulary.start
     for at in range(count):
-        # What stands behind `at` does not matter: attention is causal.
-        seen = before[:, : min(count, (at // STRIDE + 1) * STRIDE)]
-        tokens[:, at] = model(memory=memory, decoder_ids=seen, at=at).argmax(-1)
+        # Causal attention ignores positions after `at`.
+        prefix = before[:, : min(count, (at // STRIDE + 1) * STRIDE)]
+        tokens[:, at] = model(memory=memory, decoder_ids=prefix, at=at).argmax(-1)
         if at + 1 < count:
             before[:, at + 1] = tokens[:, at]
     return tokens
 
 
 def texts(tokens: Tensor, vocabulary: Vocabulary) -> list[str]:
-    """What `tokens` [batch, count] say, each up to its end token."""
+    """Texts of `tokens` [batch, count], each up to its end token."""
     return [vocabulary.decode(row) for row in tokens.tolist()]
 
 
 def flops_per_sample(size: Size, time: int) -> float:
-    """Forward and backward over one page and `time` tokens; backward is twice forward.
+    """Floating point operations of forward and backward for one page and `time` tokens.
 
-    Matrix products, convolutions and attention are counted, in the shapes that they have.
+    torch counts matrix products, convolutions and attention of the forward pass; backward counts
+    as twice that.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,4 +1,4 @@
-"""The noise control: every page is shown the image of a page from another document."""
+"""Noise control: every page gets the image of a page of another document."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import numpy as np
 
 from models.base import DataError
 
-MOST_GAIN = 1.0
-"""BLEU that images of other documents may be better than blank pages."""
+MAX_GAIN = 1.0
+"""Maximum BLEU gain of images of other documents over blank pages."""
 
 
-def strangers(documents: Sequence[str], seed: int) -> np.ndarray:
-    """For each page, the page whose image it is shown: one of another document, each once.
+def permute_images(documents: Sequence[str], seed: int) -> np.ndarray:
+    """Random permutation of images that gives each page an image of another document.
 
-    `documents` names the document of each page. Raises DataError if more than half of the pages
-    are of one document.
+    `documents`: document of each page. Raises DataError if one document has more than half of the
+    pages.
     """
     _, owner, counts = np.unique(documents, return_inverse=True, return_counts=True)
     most = int(counts.max())
     if 2 * most > len(owner):
         raise DataError(
-            f"the noise control cannot exchange the images of {len(owner)} pages: {most} of them "
-            "are of one document",
+            f"the noise control cannot permute the images of {len(owner)} pages: {most} of them "
+            "belong to one document",
             where="data.control=noise",
-            allowed="no document with more than half of a split's pages",
+            allowed="at most half of a split's pages per document",
         )
     rng = np.random.default_rng(seed)
-    # Documents in a random order, their pages together: so many places further is another document.
+    # Sorted by document in random order; a shift by the largest count always changes the document.
     rank = rng.permutation(len(counts))[owner]
     order = np.lexsort((rng.random(len(owner)), rank))
     shown = np.empty(len(owner), dtype=np.int64)

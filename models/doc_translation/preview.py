@@ -1,4 +1,4 @@
-"""Samples for a person to look at: what the model writes, and what it is to learn from."""
+"""Previews: generated translations, and pictures of pages beside texts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LONGEST = 1200
 """Characters of a translation that fit beside its page."""
 
 
-def show(model: Module, pages: Pages, count: int, device: torch.device) -> str:
-    """The translation of the first page, a bar, and what the model writes. Collective."""
+def preview_text(model: Module, pages: Pages, count: int, device: torch.device) -> str:
+    """Reference translation of the first page, "│" and the generated one. Collective."""
     batch = collate([pages.sample(0, None)], pages.vocabulary.pad)
     was_training = model.training
     model.eval()
@@ -32,79 +32,91 @@ def show(model: Module, pages: Pages, count: int, device: torch.device) -> str:
         memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
         written = texts(greedy(model, memory, count, pages.vocabulary), pages.vocabulary)
     model.train(was_training)
-    return f"{legible(batch['references'][0])}│{legible(written[0])}"
+    return f"{printable(batch['references'][0])}│{printable(written[0])}"
 
 
-def legible(text: str) -> str:
-    """`text` without what could steer a terminal."""
+def printable(text: str) -> str:
+    """`text` without control characters."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
 
 
 def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
-    """A few pages, each beside the beginning of its translation. May read from disk."""
+    """Pictures of a few pages beside the beginning of their translations. May read from disk."""
     found = []
     for number in range(min(PICTURES, len(pages))):
         sample = pages.sample(number, None)
         buffer = io.BytesIO()
-        beside(sample, [sample.reference], font).save(buffer, "png")
-        caption = f"{sample.name} of {sample.document}, as the local encoder sees it"
-        if lacking := "".join(drawing.missing(font, sorted(set(sample.reference)))):
-            caption += f"; the font lacks {len(lacking)} letters of its translation"
+        page_beside_texts(sample, [sample.reference], font).save(buffer, "png")
+        caption = f"{sample.name} of {sample.document}, input of the local encoder"
+        if missing := "".join(drawing.missing_characters(font, sorted(set(sample.reference)))):
+            caption += f"; the font lacks {len(missing)} characters of its translation"
         found.append(Picture(f"page-{number}", caption, buffer.getvalue()))
     return found
 
 
-def beside(sample: Sample, texts: Sequence[str], font: str | None) -> Image.Image:
-    """The view of the local encoder, and right of it `texts`, each as on a page."""
+def page_beside_texts(sample: Sample, texts: Sequence[str], font: str | None) -> Image.Image:
+    """Input of the local encoder, and to its right `texts`, each rendered as a page."""
     view = sample.near
-    dots = view[0] if view.shape[0] == 1 else view.transpose(1, 2, 0)
-    page = Image.fromarray(np.ascontiguousarray(dots)).convert("RGB").resize((_WIDTH, _HEIGHT))
+    pixels = view[0] if view.shape[0] == 1 else view.transpose(1, 2, 0)
+    page = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB").resize((_WIDTH, _HEIGHT))
     width = _WIDTH + _GAP
     whole = Image.new("RGB", (len(texts) * width + _WIDTH, _HEIGHT), (128, 128, 128))
     whole.paste(page, (0, 0))
     for number, text in enumerate(texts, start=1):
         lines = text[:_LONGEST].split("\n")
         blocks = [drawing.Block("paragraph", line) for line in lines if line.strip()]
-        drawn = drawing.draw(blocks, drawing.Sheet(_HEIGHT, _WIDTH, margin=16), font)
-        if drawn is not None:
-            whole.paste(drawn.convert("RGB"), (number * width, 0))
+        rendered = drawing.draw(blocks, drawing.Sheet(_HEIGHT, _WIDTH, margin=16), font)
+        if rendered is not None:
+            whole.paste(rendered.convert("RGB"), (number * width, 0))
     return whole
 
 
 SHOWN = 3
 TOKENS = 96
-"""At most, of a translation: each one costs a forward pass."""
+"""Maximum tokens per translation; each costs a forward pass."""
 _PICTURE_WIDTH = 960
-"""Of a picture, in dots."""
+"""Width of a picture in pixels."""
 
 
 def predict(
     model: Module, pages: Pages, count: int, bleu: Bleu, font: str | None, device: torch.device
 ) -> Predictions:
-    """Pages spread over a split, of each the first `count` tokens at most, or TOKENS. Collective.
+    """Translate pages spread over a split, up to `count` or TOKENS tokens each. Collective.
 
-    What is wanted is cut to as many tokens, so that BLEU and STEDS compare like with like.
+    References are cut to the same number of tokens for BLEU and STEDS.
     """
     vocabulary, count = pages.vocabulary, min(count, TOKENS)
     samples: list[Sample] = few_samples(pages, SHOWN)
     batch = collate(samples, vocabulary.pad)
     memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
     written = texts(greedy(model, memory, count, vocabulary), vocabulary)
-    wanted = [vocabulary.decode(sample.labels[:count].tolist()) for sample in samples]
+    references = [vocabulary.decode(sample.labels[:count].tolist()) for sample in samples]
     rows, pictures = [], []
-    for number, (sample, want, own) in enumerate(zip(samples, wanted, written, strict=True), 1):
+    for number, (sample, reference, translation) in enumerate(
+        zip(samples, references, written, strict=True), 1
+    ):
         name = f"{sample.name} of {sample.document}"
-        score = bleu.score(bleu.counts([own], [want]))
-        rows.append((name, legible(want), legible(own), score, steds(own, want)))
-        caption = f"{name}: the page, what is wanted, what is written"
-        pictures.append(Picture(f"page_{number}", caption, _drawn(sample, want, own, font)))
-    return Predictions(("page", "wanted", "written", "bleu", "steds"), rows, pictures)
+        score = bleu.score(bleu.counts([translation], [reference]))
+        rows.append(
+            (
+                name,
+                printable(reference),
+                printable(translation),
+                score,
+                steds(translation, reference),
+            )
+        )
+        caption = f"{name}: page, reference, translation"
+        pictures.append(
+            Picture(f"page_{number}", caption, _drawn(sample, reference, translation, font))
+        )
+    return Predictions(("page", "reference", "translation", "bleu", "steds"), rows, pictures)
 
 
-def _drawn(sample: Sample, wanted: str, written: str, font: str | None) -> bytes:
-    image = beside(sample, [legible(wanted), legible(written)], font)
+def _drawn(sample: Sample, reference: str, written: str, font: str | None) -> bytes:
+    image = page_beside_texts(sample, [printable(reference), printable(written)], font)
     buffer = io.BytesIO()
     image.resize((_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))).save(
         buffer, "png"

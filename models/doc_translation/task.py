@@ -1,4 +1,4 @@
-"""The doc_translation family: a page image in, its translation as Markdown out."""
+"""Task of the doc_translation family: page image to translation as Markdown."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from models.common.split import atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model, Size
-from models.doc_translation.dataset import SPLITS, Pages, Sample, Wanted, collate, read
+from models.doc_translation.dataset import SPLITS, Pages, ReadSettings, Sample, collate, read
 from models.doc_translation.metric import Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
-from models.doc_translation.noise_control import MOST_GAIN, strangers
+from models.doc_translation.noise_control import MAX_GAIN, permute_images
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.readers.pairs import Layout
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 
 GROUPS = "documents"
-LEFT_OUT = "left_out.json"
-"""Pages that were left out, and why, in the run folder."""
+SKIPPED_FILE = "left_out.json"
+"""File of skipped pages and reasons in the run folder."""
 
 PROBES = 200
-"""Training pages by which the lengths of all translations are judged."""
+"""Training pages sampled to estimate the lengths of translations."""
 
 
 class DocTranslationTask:
-    """See models/base.py: Task."""
+    """Translation of page images; implements models.base.Task."""
 
     goal = Goal("val_bleu", "max")
     units = "tokens"
     channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
-        """Reads the settings; touches no file. Raises DataError for sizes that cannot be."""
+        """Read the settings without disk access. Raises DataError for invalid sizes."""
         attention_kernels.check_kernel(context.attention, context.device)
         self.context = context
         self.size = _sized(SIZES[model.size], model)
@@ -59,13 +59,13 @@ class DocTranslationTask:
         if self.pretrained is not None:
             self.partial, self.take_layers = model.partial, model.take_layers
         self.path, self.control, self.fraction = data.path, data.control, data.fraction
-        self.wanted = Wanted(
+        self.read_settings = ReadSettings(
             Layout(data.source, data.target, data.paragraphs, data.font), data.split, data.on_bad
         )
         self.length = data.seq_len or self.size.positions
         if self.length > self.size.positions:
             raise DataError(
-                f"data.seq_len {self.length} is longer than the decoder of this size can write",
+                f"data.seq_len {self.length} exceeds the positions of this size",
                 where="data.seq_len",
                 allowed=f"at most {self.size.positions}",
                 fix=f"--set data.seq_len={self.size.positions}",
@@ -77,22 +77,22 @@ class DocTranslationTask:
         self._reports: dict[str, pretrained.Report] = {}
 
     def setup(self) -> None:
-        """Read the data, split it, fit or load the vocabulary; the run folder keeps all three.
+        """Read and split the data, train or load the vocabulary; store both in the run folder.
 
-        Reads and writes the disk: rank 0 first, then the others. Raises DataError.
+        Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
-        collection = read(self.path, self.wanted)
+        collection = read(self.path, self.read_settings)
         self.splits = self._split(collection)
         folder = self.context.folder
         if folder is not None:
             save_split(self.splits, folder, self.context.reset_data)
-            _keep_left_out(collection.left_out, folder)
+            _write_skipped(collection.skipped, folder)
         by_split = {name: _of(collection.pages, set(self.splits[name])) for name in SPLITS}
         self._vocabulary = self._fit_vocabulary(by_split["train"])
         for number, name in enumerate(SPLITS):
             pages, shown = by_split[name], None
             if self.control == "noise":
-                shown = strangers([p.document for p in pages], self.context.seed + number)
+                shown = permute_images([p.document for p in pages], self.context.seed + number)
             self._pages[name] = Pages(pages, self._vocabulary, self.size, self.length, shown)
         self._collection = collection
 
@@ -108,7 +108,7 @@ class DocTranslationTask:
         }
 
     def _fit_vocabulary(self, pages: Sequence[Page]) -> Vocabulary:
-        """That of the pretrained decoder, where it brings one along."""
+        """Vocabulary of the pretrained decoder if it has one; otherwise trained on `pages`."""
         if self.pretrained is not None:
             path = self.pretrained / "decoder" / TOKENIZER_FILE
             if path.is_file():
@@ -119,28 +119,28 @@ class DocTranslationTask:
         return load_or_train(texts, self.size.vocabulary, self.context.folder)
 
     def build(self) -> Module:
-        """The model on the CPU, its weights drawn from torch's global generator, or loaded."""
+        """Build the model on the CPU with random or pretrained weights."""
         model = DocTranslator(self.size, self.dropout, self.context.attention)
         if self.pretrained is not None:
             self._reports = pretrained.load(model, self.pretrained, self.partial, self.take_layers)
         return model
 
     def data(self, split: SplitName) -> Pages:
-        """The pages of a split."""
+        """Pages of a split."""
         return self._pages[split]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """See dataset.collate."""
+        """Collate pages; see dataset.collate."""
         return collate(samples, self.vocabulary.pad)
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What setup fitted or loaded."""
-        assert self._vocabulary is not None, "setup() comes first"
+        """The vocabulary of the run, available after setup."""
+        assert self._vocabulary is not None, "call setup() first"
         return self._vocabulary
 
     def num_units(self, batch: Batch) -> int:
-        """Labels in `batch`."""
+        """Number of labels in `batch`."""
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
@@ -149,46 +149,46 @@ class DocTranslationTask:
         return Loss(model(**{name: batch[name] for name in names}), {})
 
     def metric(self) -> TranslationMetric:
-        """See models/doc_translation/metric.py."""
-        assert self._collection is not None, "setup() comes first"
+        """Scores of generated translations; see TranslationMetric."""
+        assert self._collection is not None, "call setup() first"
         is_noise = self.control == "noise"
         return TranslationMetric(
             self.vocabulary, self._collection.tokenize, self.count, against_blank=is_noise
         )
 
     def blocks(self, model: Module) -> list[Module]:
-        """The layers of encoders, query transformers and decoder."""
+        """Layers of encoders, query transformers and decoder."""
         return layers(model)
 
     def preview(self, model: Module) -> str | None:
-        """What the model writes for the first validation page. Collective."""
-        return preview.show(model, self.data("val"), self.count, self.context.device)
+        """The model's translation of the first validation page. Collective."""
+        return preview.preview_text(model, self.data("val"), self.count, self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        """A few training pages, each beside its translation."""
-        return preview.pictures(self.data("train"), self.wanted.layout.font)
+        """Pictures of a few training pages beside their translations."""
+        return preview.pictures(self.data("train"), self.read_settings.layout.font)
 
     def predictions(self, model: Module) -> Predictions:
-        """See preview.predict. Collective."""
-        assert self._collection is not None, "setup() comes first"
-        bleu, font = Bleu(self._collection.tokenize), self.wanted.layout.font
+        """Translations of a few validation pages; see preview.predict. Collective."""
+        assert self._collection is not None, "call setup() first"
+        bleu, font = Bleu(self._collection.tokenize), self.read_settings.layout.font
         device = self.context.device
         return preview.predict(model, self.data("val"), self.count, bleu, font, device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See flops_per_sample; of a page with the mean number of tokens."""
+        """Operations for one page with the mean number of tokens."""
         counts = np.minimum(self._token_counts(), self.length)
         return flops_per_sample(self.size, round(float(counts.mean())))
 
     def _token_counts(self) -> np.ndarray:
-        """Of a few translations, at even distances over the training pages."""
+        """Token counts of translations at even distances over the training pages."""
         pages = self.data("train")
         probes = sorted({int(i) for i in np.linspace(0, len(pages) - 1, PROBES)})
         return np.array([pages.count_tokens(i) for i in probes])
 
     def facts(self) -> Mapping[str, Any]:
-        """What a person should know: counts, splits, what was left out, how BLEU is computed."""
-        assert self._collection is not None, "setup() comes first"
+        """Counts, splits, skipped pages and the BLEU signature."""
+        assert self._collection is not None, "call setup() first"
         facts: dict[str, Any] = {
             "source": self._collection.source,
             "groups": {name: len(self.splits[name]) for name in SPLITS},
@@ -203,7 +203,7 @@ class DocTranslationTask:
         if self._reports:
             facts["pretrained"] = {name: r.counts() for name, r in self._reports.items()}
         if self.control == "noise":
-            facts["control"] = {"val_bleu_gain": {"max": MOST_GAIN}}
+            facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts
 
 
@@ -222,10 +222,10 @@ def _of(pages: Sequence[Page], documents: set[str]) -> list[Page]:
 def _part(
     documents: Sequence[str], fraction: float, seed: int, side: SplitName, source: str
 ) -> list[str]:
-    """A `fraction` of the documents that the data gives to a side. Raises DataError if empty."""
+    """Select a `fraction` of the documents of a split. Raises DataError if there are none."""
     if not documents:
         raise DataError(
-            f"{side} would be empty: no page of its list is there",
+            f"the {side} split is empty: none of its pages exists",
             where=source,
             allowed="pages for train, val and test",
             fix="--set data.split=article",
@@ -234,8 +234,8 @@ def _part(
     return sorted(documents[i] for i in order[: max(1, round(fraction * len(documents)))])
 
 
-def _keep_left_out(left_out: Sequence[tuple[str, str]], folder: Path) -> None:
-    """Write what was left out into the run folder, once."""
-    if left_out and not (folder / LEFT_OUT).exists():
-        rows = [{"page": page, "why": why} for page, why in left_out]
-        atomic_write(folder / LEFT_OUT, json.dumps(rows, indent=1, ensure_ascii=False))
+def _write_skipped(skipped: Sequence[tuple[str, str]], folder: Path) -> None:
+    """Write skipped pages and reasons into the run folder, once."""
+    if skipped and not (folder / SKIPPED_FILE).exists():
+        rows = [{"page": page, "why": why} for page, why in skipped]
+        atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))

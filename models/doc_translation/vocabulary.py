@@ -1,4 +1,4 @@
-"""Subwords of the translations: BPE on characters, with bytes for those it does not know."""
+"""Subword vocabulary of the translations: BPE on characters with byte fallback."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from models.common import subwords
 
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-SMALLEST = 3 + len(BYTES)
-"""Entries without which not every text could be written."""
+MIN_SIZE = 3 + len(BYTES)
+"""Entries required to encode every text."""
 
 TRAINED_ON = 50_000_000
-"""Characters that subwords are fitted on, at most: with more they hardly change."""
+"""Maximum characters of training text; more hardly changes the subwords."""
 
 _PIECES = Regex(r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+")
 _PADS = (PAD, "[PAD]", "<pad>")
@@ -27,15 +27,15 @@ _ENDS = (END, "</s>", "[SEP]", "<eos>")
 
 
 class Vocabulary:
-    """Text to numbers and back, without loss."""
+    """Converts text to token ids and back without loss."""
 
     def __init__(self, inner: tokenizers.Tokenizer, where: str) -> None:
         """Raises DataError if `inner` has no tokens for padding, start and end."""
-        # Else a text that speaks of <|end|> would end there, and one of <0x0A> lose it.
+        # Otherwise "<|end|>" inside a text would end it, and "<0x0A>" would be decoded.
         inner.encode_special_tokens = True
         self.inner = inner
         self.size = max(inner.get_vocab().values()) + 1
-        """Every token is below."""
+        """Number of token ids; every id is below it."""
         self.pad, self.start, self.end = (
             self._first(names, where) for names in (_PADS, _STARTS, _ENDS)
         )
@@ -45,18 +45,18 @@ class Vocabulary:
         number = next((number for number in found if number is not None), None)
         if number is None:
             raise DataError(
-                f"the tokenizer has none of the tokens {' '.join(names)}",
+                f"the tokenizer has none of the tokens {', '.join(names)}",
                 where=where,
                 allowed="a tokenizer with tokens for padding, start and end",
             )
         return number
 
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of `text`, int64; none is added."""
+        """Tokens of `text`, int64, without special tokens."""
         return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens` up to the first end token."""
+        """Text of `tokens` up to the first end token."""
         kept = list(map(int, tokens))
         if self.end in kept:
             kept = kept[: kept.index(self.end)]
@@ -65,13 +65,12 @@ class Vocabulary:
 
 
 def train(texts: Iterable[str], size: int) -> Vocabulary:
-    """At most `size` subwords fitted on `texts`; equal texts give equal ones.
+    """Train at most `size` (above MIN_SIZE) subwords; equal texts give equal vocabularies.
 
-    `size` is above SMALLEST. Sources: Sennrich, Haddow and Birch,
-    Neural Machine Translation of Rare Words with Subword Units, 2016; bytes for unknown characters
-    as in Kudo and Richardson, SentencePiece, 2018.
+    Sources: Sennrich, Haddow and Birch, Neural Machine Translation of Rare Words with Subword
+    Units, 2016; byte fallback as in Kudo and Richardson, SentencePiece, 2018.
     """
-    assert size > SMALLEST
+    assert size > MIN_SIZE
     inner = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
     inner.pre_tokenizer = pre_tokenizers.Split(_PIECES, "isolated")
     inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
@@ -80,7 +79,7 @@ def train(texts: Iterable[str], size: int) -> Vocabulary:
         min_frequency=2,
         show_progress=False,
         special_tokens=[PAD, START, END, *BYTES],
-        limit_alphabet=(size - SMALLEST) // 2,
+        limit_alphabet=(size - MIN_SIZE) // 2,
     )
     inner.train_from_iterator(_at_most(texts, TRAINED_ON), trainer)
     return Vocabulary(inner, "model.vocabulary")
@@ -95,11 +94,11 @@ def _at_most(texts: Iterable[str], characters: int) -> Iterator[str]:
 
 
 def load(path: Path) -> Vocabulary:
-    """The vocabulary of a tokenizer.json. Reads from disk; raises DataError if it is none."""
+    """Load a tokenizer.json. Disk access; raises DataError if it is invalid."""
     return Vocabulary(subwords.load_tokenizer(path, str(path)), str(path))
 
 
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> Vocabulary:
-    """The vocabulary of the run folder; trained and kept there if it holds none yet."""
+    """Load the vocabulary of the run folder; if there is none, train and store it there."""
     inner = subwords.load_or_fit(folder, lambda: train(texts, size).inner)
     return Vocabulary(inner, "model.vocabulary")

@@ -1,1 +1,1 @@
-"""The event_seg family: object edges from the events of an event camera."""
+"""event_seg family: object edges from the events of an event camera."""

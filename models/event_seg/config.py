@@ -1,4 +1,4 @@
-"""The event_seg family's sizes and settings."""
+"""Sizes and settings of the event_seg family."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pydantic import BaseModel, Field
 from models.common.config import Fraction, OnBad
 
 BINS = 10
-"""Time bins of a voxel grid: the channels that come in."""
+"""Time bins of a voxel grid: input channels."""
 CLASSES = 2
-"""Channels that go out."""
+"""Output channels."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """One encoder and decoder of convolutions."""
+    """Dimensions of a convolutional encoder and decoder."""
 
     widths: tuple[int, ...]
     """Channels after each convolution of the encoder; the decoder mirrors them."""
@@ -27,11 +27,11 @@ class Size:
     sensor: tuple[int, int]
     """Height and width of the embedded recordings."""
     crop: tuple[int, int] | None = None
-    """Height and width of a sample, cut out of a frame; None: whole frames."""
+    """Height and width of a random crop; None: whole frames."""
 
     @property
     def parameters(self) -> int:
-        """The exact number of weights of the built model."""
+        """Exact number of parameters."""
         ins = (BINS, *self.widths)
         down = sum(9 * a * b + 3 * b for a, b in zip(ins[:-1], self.widths, strict=True))
         back = self.widths[::-1]
@@ -50,15 +50,15 @@ _RAW = "of a recording without frames and masks"
 
 
 class Model(BaseModel, extra="forbid", frozen=True):
-    """An encoder and decoder of convolutions over voxel grids of events."""
+    """Convolutional encoder and decoder over voxel grids of events."""
 
-    family: Annotated[str, Field(description="The model family.")] = "event_seg"
-    size: Annotated[str, Field(description="The size; see `list models`.")] = "full"
+    family: Annotated[str, Field(description="Model family.")] = "event_seg"
+    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
     objective: Annotated[
         Literal["auto", "edges", "masked-voxels"],
         Field(
-            description="What is learnt: the labels, or, where there are none, the events on "
-            "hidden pixels. auto: edges where there are labels."
+            description="Training target: edges (labels) or masked-voxels (events on hidden "
+            "pixels). auto: edges if the recordings have labels."
         ),
     ] = "auto"
 
@@ -69,29 +69,29 @@ class Data(BaseModel, extra="forbid", frozen=True):
     path: Annotated[
         str,
         Field(
-            description="A file or folder of MVSEC HDF5 or Prophesee RAW and DAT recordings; or "
+            description="File or folder of MVSEC HDF5 or Prophesee RAW and DAT recordings; or "
             "embedded:shapes."
         ),
     ] = "embedded:shapes"
     control: Annotated[
         Literal["real", "noise", "shuffle"],
         Field(
-            description="noise: as many events, anywhere; shuffle: labels of another time. The "
-            "score must fall to chance."
+            description="noise: events at random pixels and times; shuffle: labels of another "
+            "window. The score must fall to chance."
         ),
     ] = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
     downsample: Annotated[
-        int, Field(ge=1, le=8, description="Sensor pixels along an edge of a pixel of the sample.")
+        int, Field(ge=1, le=8, description="Sensor pixels per sample pixel, along each axis.")
     ] = 1
     window_ms: Annotated[
         float | None,
         Field(
             gt=0,
             json_schema_extra={"unit": "milliseconds"},
-            description=f"Length of the windows {_RAW}. Default: 1000/30, or a thirtieth of a "
-            "recording that is shorter than a second.",
+            description=f"Window length {_RAW}. Default: 1000/30, or 1/30 of a recording "
+            "shorter than one second.",
         ),
     ] = None
     sensor: Annotated[
@@ -99,8 +99,8 @@ class Data(BaseModel, extra="forbid", frozen=True):
         Field(
             min_length=2,
             max_length=2,
-            json_schema_extra={"allowed": "height and width, such as [480, 640]"},
-            description="Height and width of the sensor, where a RAW file does not tell. Default: "
-            "what the events reach.",
+            json_schema_extra={"allowed": "height and width, for example [480, 640]"},
+            description="Height and width of the sensor, if a RAW file lacks them. Default: the "
+            "extent of the events.",
         ),
     ] = None

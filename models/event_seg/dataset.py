@@ -1,4 +1,4 @@
-"""From settings to samples: recordings, their splits, the balance of classes, and what to tell."""
+"""Dataset of a run: recordings, splits, samples and facts."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from models.base import DataError, SplitName
 from models.common import data_files
 from models.common.data_files import BadRecords, OnBad, existing_path, unknown_embedded
 from models.common.split import SPLITS
-from models.event_seg.formats import ASIDE, EMBEDDED, FORMATS, recognise
-from models.event_seg.readers.hdf5 import LEGAL, SUFFIX
+from models.event_seg.formats import COMPANION_SUFFIXES, EMBEDDED, FORMATS, recognise
+from models.event_seg.readers.hdf5 import ALLOWED, SUFFIX
 from models.event_seg.readers.mvsec import MvsecRecording
-from models.event_seg.readers.prophesee import RawRecording, Told
+from models.event_seg.readers.prophesee import RawRecording, RecordingSettings
 from models.event_seg.readers.recording import Recording
-from models.event_seg.splits import Parts
+from models.event_seg.splits import WindowSplit
 from models.event_seg.windows import Rules, Windows
 
 
-def recordings(path: Path, told: Told, faults: BadRecords) -> tuple[list[Recording], int]:
-    """The recordings in a file or folder, by name, and how many files are none.
+def find_recordings(
+    path: Path, settings: RecordingSettings, bad_records: BadRecords
+) -> tuple[list[Recording], int]:
+    """Recordings in a file or folder, sorted by name, and the number of other files.
 
-    A recording of a folder that cannot be used goes to `faults`. Raises DataError where there is
-    none, and where sensors differ.
+    Invalid recordings of a folder are added to `bad_records`. Raises DataError if there is no
+    recording or if sensors differ.
     """
     files = data_files.files(path)
     chosen = [file for file in files if recognise(file)]
@@ -35,20 +37,22 @@ def recordings(path: Path, told: Told, faults: BadRecords) -> tuple[list[Recordi
     for file in chosen:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
-            found.append(_open(file, name, told))
+            found.append(_open(file, name, settings))
         except DataError as error:
             if len(chosen) == 1:
                 raise
-            faults.add(f"{name} ({error.where})", error.message)
+            bad_records.add(f"{name} ({error.where})", error.message)
     _check_sensors(found, path)
-    others = len([file for file in files if not file.name.endswith(ASIDE)]) - len(chosen)
+    others = len([file for file in files if not file.name.endswith(COMPANION_SUFFIXES)]) - len(
+        chosen
+    )
     return found, others
 
 
-def _open(file: Path, name: str, told: Told) -> Recording:
+def _open(file: Path, name: str, settings: RecordingSettings) -> Recording:
     if recognise(file) == FORMATS[0]:
         return MvsecRecording(file, name)
-    return RawRecording(file, name, told)
+    return RawRecording(file, name, settings)
 
 
 def _check_sensors(found: Sequence[Recording], path: Path) -> None:
@@ -56,103 +60,105 @@ def _check_sensors(found: Sequence[Recording], path: Path) -> None:
     if len(sensors) > 1:
         sizes = ", ".join(f"{h}×{w} ({name})" for (h, w), name in sorted(sensors.items())[:3])
         raise DataError(
-            f"recordings of different sensors: {sizes}",
+            f"recordings have different sensor sizes: {sizes}",
             where=str(path),
-            allowed="recordings of one size",
-            fix="one folder a camera, or  --set data.sensor=[HEIGHT,WIDTH]  for RAW files",
+            allowed="recordings of one sensor size",
+            fix="use one folder per camera, or --set data.sensor=[HEIGHT,WIDTH] for RAW files",
         )
 
 
-HEAVIEST = 10.0
-"""The weight of the foreground in the loss, at most."""
+MAX_FOREGROUND_WEIGHT = 10.0
+"""Maximum weight of the foreground in the loss."""
 MARGIN = 0.03
-"""How far a noise control may lie above chance."""
+"""Maximum excess of a noise control over chance."""
 
 
 def is_embedded(path: str) -> bool:
-    """Whether `data.path` names an embedded set. Raises DataError for one that is not known."""
+    """Whether `data.path` is built-in data. Raises DataError for an unknown name."""
     if path.startswith("embedded:") and path not in EMBEDDED:
         raise unknown_embedded(path, EMBEDDED)
     return path in EMBEDDED
 
 
-def read_files(path: str, told: Told, on_bad: OnBad) -> tuple[Sequence[Recording], dict[str, Any]]:
-    """The recordings that `data.path` names, and what was left out. Raises DataError."""
-    from models.event_seg.dataset import recordings
-
-    faults = BadRecords("recordings")
-    found, others = recordings(existing_path(path, "; ".join(FORMATS)), told, faults)
-    skipped = faults.finish(on_bad, len(found))
+def read_files(
+    path: str, settings: RecordingSettings, on_bad: OnBad
+) -> tuple[Sequence[Recording], dict[str, Any]]:
+    """Read the recordings at `data.path`, and facts of skipped files. Raises DataError."""
+    bad_records = BadRecords("recordings")
+    found, others = find_recordings(existing_path(path, "; ".join(FORMATS)), settings, bad_records)
+    skipped = bad_records.finish(on_bad, len(found))
     if not found:
         raise DataError(
-            f"'{path}' holds no recording that can be used",
-            where=f"data.path, {skipped} left out",
+            f"'{path}' has no usable recording",
+            where=f"data.path, skipped: {skipped}",
             allowed="; ".join(FORMATS),
         )
-    left_out: dict[str, Any] = {"skipped_recordings": skipped, "ignored_files": others}
-    return found, left_out | ({"skipped": faults.examples()} if skipped else {})
+    facts: dict[str, Any] = {"skipped_recordings": skipped, "ignored_files": others}
+    return found, facts | ({"skipped": bad_records.examples()} if skipped else {})
 
 
 def is_labelled(recordings: Sequence[Recording], path: str, objective: str) -> bool:
-    """Whether labels are learnt. Raises DataError if `objective` wants some that are not there."""
+    """Whether to train on labels. Raises DataError if `objective` requires missing labels."""
     missing = [recording.name for recording in recordings if not recording.labels]
     if objective == "masked-voxels" or (objective == "auto" and len(missing) == len(recordings)):
         return False
     if missing:
-        told = f"{len(missing)} of {len(recordings)} recordings have no labels: {missing[0]}"
+        message = f"{len(missing)} of {len(recordings)} recordings have no labels: {missing[0]}"
         raise DataError(
-            told + (", ..." if missing[1:] else ""),
+            message + (", ..." if missing[1:] else ""),
             where=f"data.path '{path}'",
-            allowed=f"frames (MVSEC), or NAME{SUFFIX} beside NAME.raw: {LEGAL}",
-            fix="learn without labels:  --set model.objective=masked-voxels",
+            allowed=f"frames (MVSEC), or NAME{SUFFIX} next to NAME.raw: {ALLOWED}",
+            fix="train without labels: --set model.objective=masked-voxels",
         )
     return True
 
 
 class Dataset:
-    """The samples of each split."""
+    """Samples of each split."""
 
     def __init__(
         self,
         recordings: Sequence[Recording],
-        parts: Parts,
+        split: WindowSplit,
         rules: Rules,
         source: dict[str, Any],
     ) -> None:
-        """`source` goes first into the facts. Reads labels, to count their pixels.
+        """`source`: the first facts. Reads labels to count their pixels.
 
-        Raises DataError if the labels for training are of one class.
+        Raises DataError if the training labels have one class only.
         """
-        self.rules, self._source, self._parts = rules, source, parts
+        self.rules, self._source, self._split = rules, source, split
         self.recordings = recordings
         self.splits: dict[SplitName, Windows] = {
-            name: Windows(recordings, parts.windows[name], rules, number or None)
+            name: Windows(recordings, split.windows[name], rules, number or None)
             for number, name in enumerate(SPLITS)
         }
         self.foreground: dict[str, float] = {}
         if not rules.is_masked:
-            self.foreground = {name: _share(self.splits[name]) for name in ("train", "val")}
+            self.foreground = {
+                name: _foreground_share(self.splits[name]) for name in ("train", "val")
+            }
             _check_classes(self.foreground["train"])
 
     @property
     def foreground_weight(self) -> float:
-        """Of class 1 in the loss: pixels of the background for one of the foreground."""
+        """Weight of class 1 in the loss: background pixels per foreground pixel."""
         if self.rules.is_masked:
             return 1.0
         share = self.foreground["train"]
-        return min(HEAVIEST, (1 - share) / share)
+        return min(MAX_FOREGROUND_WEIGHT, (1 - share) / share)
 
     def facts(self) -> dict[str, Any]:
-        """What a person should know: source, splits, rates, balance, what was left out."""
+        """Source, splits, event rate, class balance and skipped data."""
         first = self.recordings[0]
         height, width = self.splits["val"].shape
         facts = self._source | {
             "sensor": f"{first.sensor[0]}×{first.sensor[1]} (from {first.sensor_source}), "
             f"downsampled by {self.rules.downsample}, samples of {height}×{width}",
             "events": _rate(self.recordings),
-            "groups": {name: len(self._parts.groups[name]) for name in SPLITS},
+            "groups": {name: len(self._split.groups[name]) for name in SPLITS},
             "samples": {name: len(self.splits[name]) for name in SPLITS},
-            "split": self._parts.told,
+            "split": self._split.method,
             "windows": _lengths(self.recordings),
             "time_unit": first.unit,
             "labels": self._labels(),
@@ -166,19 +172,21 @@ class Dataset:
 
     def _labels(self) -> str:
         if self.rules.is_masked:
-            why = "" if any(r.labels for r in self.recordings) else ", for there are no labels"
-            return f"none: learns the events on hidden pixels{why}"
+            why = (
+                "" if any(r.labels for r in self.recordings) else "; the recordings have no labels"
+            )
+            return f"none: trains on the events on hidden pixels{why}"
         return "; ".join(sorted({recording.labels for recording in self.recordings})[:3])
 
     def _control(self) -> dict[str, dict[str, float]]:
-        """The band of the goal outside which a control tells a leak."""
+        """Band of the goal metric; a noise control outside it indicates a leak."""
         if self.rules.is_masked:
             return {"val_masked_r2": {"max": MARGIN, "chance": 0.0}}
         chance = self.foreground["val"]
         return {"val_iou": {"max": chance + MARGIN, "chance": chance}}
 
 
-def _share(windows: Windows) -> float:
+def _foreground_share(windows: Windows) -> float:
     foreground, both = windows.foreground()
     return foreground / both if both else 0.0
 
@@ -186,7 +194,7 @@ def _share(windows: Windows) -> float:
 def _check_classes(share: float) -> None:
     if not 0 < share < 1:
         raise DataError(
-            f"the labels for training are all {'foreground' if share else 'background'}",
+            f"all training labels are {'foreground' if share else 'background'}",
             where="data.path",
             allowed="pixels of both classes",
         )
@@ -202,4 +210,4 @@ def _lengths(recordings: Sequence[Recording]) -> str:
     seconds = np.concatenate(
         [np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings if len(r.windows)]
     )
-    return f"{1e3 * np.median(seconds):.3g} ms, {len(seconds)} in all"
+    return f"{1e3 * np.median(seconds):.3g} ms, {len(seconds)} windows"

@@ -1,4 +1,4 @@
-"""The forms of recordings that this family reads, and how one is recognised."""
+"""Formats of recordings that the event_seg family reads, and their detection."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ FORMATS = (
     "Prophesee DAT",
 )
 EMBEDDED = ("embedded:shapes",)
-ASIDE = ("_gt.hdf5", "_gt.h5", "_masks.h5")
-"""Ends of the names of files that accompany a recording."""
+COMPANION_SUFFIXES = ("_gt.hdf5", "_gt.h5", "_masks.h5")
+"""Name endings of files that accompany a recording."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def recognise(path: Path) -> str | None:
-    """The form of a file, or of the first recording of a folder; None where none is known.
+    """Format of a file, or of the first recording of a folder; None if unknown.
 
     Reads the first bytes of files.
     """
     if path.is_dir():
         found = (recognise(file) for file in sorted(path.rglob("*")) if file.is_file())
-        return next((form for form in found if form is not None), None)
-    if path.name.endswith(ASIDE):
+        return next((name for name in found if name is not None), None)
+    if path.name.endswith(COMPANION_SUFFIXES):
         return None
     try:
         with path.open("rb") as file:

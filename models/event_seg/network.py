@@ -1,4 +1,4 @@
-"""The network: convolutions down, transposed convolutions back up, and the loss at the end."""
+"""Network: convolutional encoder, transposed convolutional decoder and loss."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from torch.nn import functional as F
 from models.event_seg.config import BINS, CLASSES, Size
 
 IGNORE = -100
-"""The label of a pixel that does not count."""
+"""Label of a pixel excluded from the loss."""
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch normalisation by float32 scales and shifts, as its statistics are, also of weights that
-    are kept in bfloat16."""
+    """Batch normalization with float32 scales and shifts, also for weights in bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, channel, height, width]."""
@@ -30,10 +29,10 @@ class Norm(nn.BatchNorm2d):
 
 
 class Layer(nn.Sequential):
-    """A convolution with batch normalisation and ReLU; either a 3×3 one or a transposed 4×4 one."""
+    """3×3 convolution, or transposed 4×4 convolution, with batch normalization and ReLU."""
 
     def __init__(self, ins: int, outs: int, stride: int, *, up: bool) -> None:
-        """`up` doubles the resolution, otherwise `stride` divides it."""
+        """`up` doubles the resolution; otherwise `stride` divides it."""
         super().__init__(
             _up(ins, outs) if up else nn.Conv2d(ins, outs, 3, stride, 1),
             Norm(outs),
@@ -46,19 +45,19 @@ def _up(ins: int, outs: int) -> nn.ConvTranspose2d:
 
 
 class Network(nn.Module):
-    """Voxel grids to two maps of the same height and width.
+    """Maps voxel grids to two maps of the same height and width.
 
-    Weights are drawn as He et al., Delving Deep into Rectifiers, 2015, biases are 0. Statistics of
-    batch normalisation are those of a rank's micro-batch.
+    Weights are initialized as in He et al., Delving Deep into Rectifiers, 2015; biases are 0.
+    Batch normalization uses the statistics of a rank's micro-batch.
     """
 
     class_weights: Tensor
     recipe: Tensor
 
     def __init__(self, size: Size, foreground_weight: float, recipe: tuple[int, ...]) -> None:
-        """`foreground_weight` is that of class 1 in the loss; `recipe` tells how labels came to be.
+        """`foreground_weight`: weight of class 1 in the loss; `recipe`: parameters of the labels.
 
-        Both are buffers, so that a checkpoint tells them.
+        Both are buffers, so that checkpoints contain them.
         """
         super().__init__()
         first = 1 if size.is_deep else 2
@@ -77,7 +76,7 @@ class Network(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The layers in order."""
+        """Layers in order."""
         return [*self.down, *self.up, self.head]
 
     def forward(
@@ -89,10 +88,10 @@ class Network(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Maps [batch, 2, height, width] of `events` [batch, bin, height, width].
 
-        With `labels` the loss, summed over pixels: cross-entropy where they are classes [batch,
-        height, width], -100 to leave a pixel out. With `hidden`, bool [batch, height, width], its
-        pixels are not seen, `labels` are two maps, and the loss is their squared error there, its
-        mean over both. With `measure` the loss and the maps, float32.
+        With `labels` the loss, summed over pixels: cross-entropy for classes [batch, height,
+        width], with -100 to exclude a pixel. With `hidden`, bool [batch, height, width], the input
+        is masked at these pixels, `labels` are two maps, and the loss is the squared error there,
+        averaged over both maps. With `measure`: loss and maps, float32.
         """
         if hidden is not None:
             events = events * ~hidden[:, None]
@@ -113,7 +112,7 @@ class Network(nn.Module):
 
 
 def _draw(layer: nn.Conv2d | nn.ConvTranspose2d, gain: str) -> None:
-    # The weight of a transposed convolution is [in, out, ...]: what flows in is torch's fan_out.
+    # The weight of a transposed convolution is [in, out, ...], so its fan-in is torch's fan_out.
     mode = "fan_out" if isinstance(layer, nn.ConvTranspose2d) else "fan_in"
     nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity=gain)  # type: ignore[arg-type]
     assert layer.bias is not None
@@ -121,16 +120,16 @@ def _draw(layer: nn.Conv2d | nn.ConvTranspose2d, gain: str) -> None:
 
 
 def flops_per_sample(size: Size, height: int, width: int) -> float:
-    """Floating point operations of forward and backward for one sample of that shape.
+    """Floating point operations of forward and backward for one sample of this shape.
 
-    A multiplication and an addition count two, backward counts twice the forward; normalisation
-    and activations are left out.
+    A multiplication and an addition count as two, backward as twice forward; normalization and
+    activations are excluded.
     """
     return 6.0 * sum(taps * area for taps, area in _work(size, height, width))
 
 
 def _work(size: Size, height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Of each convolution: weights that meet each place, and places."""
+    """Per convolution: number of weights per position, and number of positions."""
     ins = BINS
     for i, outs in enumerate(size.widths):
         if i or not size.is_deep:
@@ -139,7 +138,7 @@ def _work(size: Size, height: int, width: int) -> Iterator[tuple[int, int]]:
         ins = outs
     back = size.widths[-2::-1] if size.is_deep else (*size.widths[-2::-1], CLASSES)
     for outs in back:
-        yield 16 * ins * outs, height * width  # each pixel that comes in meets every weight
+        yield 16 * ins * outs, height * width  # every input pixel is multiplied by every weight
         height, width, ins = 2 * height, 2 * width, outs
     if size.is_deep:
         yield ins * CLASSES, height * width

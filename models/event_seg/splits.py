@@ -1,4 +1,4 @@
-"""Which windows train, validate and test: other recordings, or other times of few recordings."""
+"""Splits of windows by recording, or by time if there are few recordings."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from models.event_seg.readers.recording import Recording
 
 GROUPS = "recordings"
 GAP_S = 1.0
-"""Seconds of a recording between two parts that learn and judge."""
+"""Seconds between two splits of one recording."""
 _LONG = 20
-"""A recording of so many gaps gives them up; a shorter one gives a window each."""
+"""Gaps that a recording must contain to use GAP_S; a shorter one uses a gap of one window."""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The windows of each split."""
+class WindowSplit:
+    """Windows of each split."""
 
     groups: dict[SplitName, list[str]]
-    """Recordings, or pieces of them."""
+    """Recordings, or time ranges of them."""
     windows: dict[SplitName, np.ndarray]
     """[window, 2]: number of the recording, number of its window."""
-    told: str
-    """How it was split, for the person."""
+    method: str
+    """Description of how the data was split."""
 
 
 def split_recordings(
@@ -36,10 +36,10 @@ def split_recordings(
     share: float,
     seed: int,
     earlier: Mapping[str, SplitName] | None = None,
-) -> Parts:
-    """By recording; where fewer than three are used, each of them by time. Raises DataError.
+) -> WindowSplit:
+    """Split by recording; if fewer than three are used, split each by time. Raises DataError.
 
-    `earlier` as for split_groups.
+    `earlier` as in split_groups.
     """
     used = max(1, round(fraction * len(recordings)))
     if used < 3:
@@ -50,59 +50,60 @@ def split_recordings(
     numbers = {name: number for number, name in enumerate(names)}
     windows = {
         name: _joined(
-            (numbers[group], np.arange(len(recordings[numbers[group]].windows))) for group in held
+            (numbers[group], np.arange(len(recordings[numbers[group]].windows)))
+            for group in held_out
         )
-        for name, held in groups.items()
+        for name, held_out in groups.items()
     }
-    return Parts(groups, windows, "by recording")
+    return WindowSplit(groups, windows, "by recording")
 
 
-def _by_time(recordings: Sequence[Recording], used: list[int], share: float) -> Parts:
-    """The first windows train, then come those that validate, then those that test."""
+def _by_time(recordings: Sequence[Recording], used: list[int], share: float) -> WindowSplit:
+    """Split each recording by time, in the order train, val, test."""
     groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
     pieces: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
-    told = []
+    gaps = []
     for number in used:
         recording = recordings[number]
         blocks, gap = _blocks(recording, share)
-        told.append(f"gap of {gap}")
+        gaps.append(f"gap of {gap}")
         for name, block in blocks.items():
             start, stop = recording.windows[block[0], 0], recording.windows[block[-1], 1]
             groups[name].append(f"{recording.name} from {start} to {stop}")
             pieces[name].append((number, block))
     windows = {name: _joined(pieces[name]) for name in SPLITS}
-    return Parts(groups, windows, f"by time, for there are fewer than 3 recordings; {told[0]}")
+    return WindowSplit(groups, windows, f"by time (fewer than 3 recordings); {gaps[0]}")
 
 
 def _blocks(recording: Recording, share: float) -> tuple[dict[SplitName, np.ndarray], str]:
-    """Three blocks of windows and what lies between them."""
+    """Three blocks of windows, and a description of the gap between them."""
     starts, stops = recording.windows.T
     count, duration = len(starts), (stops[-1] - starts[0]) / recording.second
-    held = max(1, int(share * count + 1e-9))
-    first_test = count - held
-    gap, told = 0.0, "1 window"
+    held_out = max(1, int(share * count + 1e-9))
+    first_test = count - held_out
+    gap, gap_text = 0.0, "1 window"
     if duration >= _LONG * GAP_S:
-        gap, told = GAP_S * recording.second, f"{GAP_S:g} s"
+        gap, gap_text = GAP_S * recording.second, f"{GAP_S:g} s"
     last_val = _before(stops, starts[first_test], gap)
-    first_val = last_val - held + 1
+    first_val = last_val - held_out + 1
     last_train = _before(stops, starts[max(0, first_val)], gap) if first_val > 0 else -1
     if last_train < 0:
         raise DataError(
-            f"'{recording.name}' is too short to be split by time: {count} windows in "
-            f"{duration:.3g} s, of which eval.share {share:g} is held out twice",
+            f"'{recording.name}' is too short to split by time: {count} windows in "
+            f"{duration:.3g} s with eval.share={share:g}",
             where="data.path, data.window_ms, eval.share",
-            allowed="a window each for train, val and test, and one between them",
-            fix="more recordings, shorter windows, or a smaller eval.share",
+            allowed="at least one window each for train, val and test, and one between them",
+            fix="add recordings, or use shorter windows or a smaller eval.share",
         )
     return {
         "train": np.arange(last_train + 1),
         "val": np.arange(first_val, last_val + 1),
         "test": np.arange(first_test, count),
-    }, told
+    }, gap_text
 
 
 def _before(stops: np.ndarray, start: float, gap: float) -> int:
-    """The last window that ends `gap` before `start`, with a window between them at least."""
+    """Last window that ends `gap` before `start`, with at least one window between them."""
     by_time = int(np.searchsorted(stops, start - gap, side="right")) - 1
     return min(by_time, int(np.searchsorted(stops, start, side="right")) - 2)
 

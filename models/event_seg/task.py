@@ -1,4 +1,4 @@
-"""The event_seg family: events since the last frame in, the edges of this frame out."""
+"""Task of the event_seg family: edges of a frame from the events since the previous frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import Network, flops_per_sample
-from models.event_seg.preview import draw, predict
+from models.event_seg.preview import draw_sample, predict
 from models.event_seg.readers import labels
 from models.event_seg.readers.recording import Recording
 from models.event_seg.splits import split_recordings
@@ -34,35 +34,35 @@ PICTURES = 2
 
 
 class EventSegTask:
-    """See models/base.py: Task."""
+    """Edge segmentation of event windows; implements models.base.Task."""
 
     goal = Goal("val_iou", "max")
     units = "pixels"
     channels_last = True
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
-        """Reads the settings; touches no file."""
+        """Read the settings without disk access."""
         self.context = context
         self.size, self.objective = SIZES[model.size], model.objective
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
         self.fraction, self.downsample = data.fraction, data.downsample
-        # A setting is read only where it means something: what nobody read is told to the person.
+        # Read a setting only where it applies: unused settings are reported.
         self._data = data
         self._dataset: Dataset | None = None
 
     @property
     def dataset(self) -> Dataset:
-        """What setup read."""
-        assert self._dataset is not None, "setup() comes first"
+        """The data that setup read."""
+        assert self._dataset is not None, "call setup() first"
         return self._dataset
 
     def setup(self) -> None:
-        """Find the recordings, split them, count the pixels of both classes.
+        """Find and split the recordings, and count the pixels of both classes.
 
-        Reads the disk, writes the split to the run folder and indices to the cache: rank 0 first,
-        then the others. Raises DataError.
+        Disk access: writes the split to the run folder and indices to the cache; rank 0 first, then
+        the other ranks. Raises DataError.
         """
-        recordings, left_out = self._recordings()
+        recordings, skipped = self._recordings()
         is_labelled = dataset.is_labelled(recordings, self.path, self.objective)
         if not is_labelled:
             self.goal = Goal("val_masked_r2", "max")
@@ -74,18 +74,18 @@ class EventSegTask:
             save_split(split.groups, self.context.folder, self.context.reset_data)
         rules = Rules(self.downsample, self.size.crop, self.control, seed, not is_labelled)
         formats = sorted({recording.format for recording in recordings})
-        source = {"source": self.path, "format": ", ".join(formats), **left_out}
+        source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = Dataset(recordings, split, rules, source)
 
     def continue_from(self, first: EventSegTask) -> None:
-        """See models/base.py: ContinualTask. Raises DataError for other labels or another sensor."""
+        """Check that labels and sensor are those of `first`. Raises DataError."""
         for old, new, what in (
             (first.dataset.rules.is_masked, self.dataset.rules.is_masked, "without labels"),
             (first.data("train").shape, self.data("train").shape, "height and width"),
         ):
             if old != new:
                 raise DataError(
-                    f"{what} is {new} of the data, and {old} of what the run learns",
+                    f"{what} is {new} in the new data and {old} in the run",
                     where="data.path",
                     allowed=f"{what}: {old}",
                 )
@@ -98,56 +98,59 @@ class EventSegTask:
         return dataset.read_files(self.path, self._data, self.on_bad)
 
     def build(self) -> Module:
-        """The model on the CPU, its weights drawn from torch's global generator."""
+        """Build the model on the CPU with random weights."""
         weight = 1.0 if self._dataset is None else self.dataset.foreground_weight
         recipe = (self.downsample, labels.LOW, labels.HIGH, labels.DILATION)
         return Network(self.size, weight, recipe)
 
     def data(self, split: SplitName) -> Windows:
-        """The samples of a split."""
+        """Samples of a split."""
         return self.dataset.splits[split]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """See windows.collate."""
+        """Collate samples; see windows.collate."""
         return windows.collate(samples)
 
     def num_units(self, batch: Batch) -> int:
-        """Pixels that count."""
+        """Number of pixels in the loss."""
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """See Network.forward: summed over the pixels that count."""
+        """Loss summed over pixels; see Network.forward."""
         if "hidden" in batch:
             return Loss(model(batch["events"], batch["mass"], batch["hidden"]), {})
         return Loss(model(batch["events"], batch["mask"]), {})
 
     def metric(self) -> EdgeMetric | MassMetric:
-        """See models/event_seg/metric.py."""
+        """EdgeMetric, or MassMetric if pixels are hidden."""
         return MassMetric() if self.dataset.rules.is_masked else EdgeMetric()
 
     def blocks(self, model: Module) -> list[Module]:
-        """The layers, from the voxel grid to the maps."""
+        """Layers in order."""
         assert isinstance(model, Network)
         return model.blocks
 
     def preview(self, model: Module) -> str | None:
-        """None: there is no text to show."""
+        """None: the family has no text preview."""
         return None
 
     def predictions(self, model: Module) -> Predictions:
-        """See predictions.predict. Collective."""
+        """Predictions for a few validation windows. Collective."""
         return predict(model, self.data("val"), self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See network.flops_per_sample."""
+        """Operations for one sample; see network.flops_per_sample."""
         return flops_per_sample(self.size, *self.data("train").shape)
 
     def facts(self) -> Mapping[str, Any]:
-        """See Dataset.facts."""
+        """Counts, splits and skipped data; see Dataset.facts."""
         return self.dataset.facts()
 
     def pictures(self) -> Sequence[Picture]:
-        """Windows from within the training data. Reads them; raises DataError."""
+        """Pictures of training windows. Disk access; raises DataError."""
         samples, rng = self.data("train"), np.random.default_rng(self.context.seed)
-        places = {len(samples) * i // (PICTURES + 1) for i in range(1, PICTURES + 1)}
-        return [draw(samples.drawn(i, rng), n) for n, i in enumerate(sorted(places), start=1)]
+        indices = {len(samples) * i // (PICTURES + 1) for i in range(1, PICTURES + 1)}
+        return [
+            draw_sample(samples.random_sample(i, rng), n)
+            for n, i in enumerate(sorted(indices), start=1)
+        ]

@@ -1,4 +1,4 @@
-"""One split: windows of recordings, read and made into samples one by one."""
+"""Samples of one split: event windows as voxel grids, with labels or hidden pixels."""
 
 from __future__ import annotations
 
@@ -13,44 +13,45 @@ from models.base import Draws
 from models.event_seg.config import BINS
 from models.event_seg.network import IGNORE
 from models.event_seg.readers.recording import IGNORED, Events, Recording
-from models.event_seg.voxel import normalise, voxelise
 
 PATCH = 8
-"""Edge in pixels of the squares that are hidden."""
+"""Edge of a hidden square in pixels."""
 HIDDEN = 0.5
-"""Share of the squares."""
+"""Share of hidden squares."""
 MEASURED = 1000
-"""Windows that the share of the foreground is measured on, at most."""
+"""Maximum number of windows for measuring the foreground share."""
 Control = Literal["real", "noise", "shuffle"]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How windows become samples."""
+    """Settings that turn windows into samples."""
 
     downsample: int
     crop: tuple[int, int] | None
     control: Control
     seed: int
     is_masked: bool
-    """What is learnt are the events on hidden pixels."""
+    """Train on the events on hidden pixels instead of labels."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One window; arrays of [.., height, width]."""
+    """One window; arrays [..., height, width]."""
 
     events: np.ndarray
     """[bin, height, width], float32: the normalised voxel grid."""
     labels: np.ndarray
-    """Classes, int64; or [2, height, width], float32, where pixels are hidden."""
+    """Classes, int64; or, if pixels are hidden, mass by polarity [2, height, width], float32."""
     hidden: np.ndarray | None
     meta: dict[str, Any]
 
 
 class Windows:
-    """The samples of a split. In training, crops and hidden pixels differ from epoch to epoch;
-    elsewhere they are those of the index."""
+    """Samples of a split.
+
+    Crops and hidden pixels change from epoch to epoch in training and are fixed elsewhere.
+    """
 
     def __init__(
         self,
@@ -59,8 +60,7 @@ class Windows:
         rules: Rules,
         fixed: int | None,
     ) -> None:
-        """`windows` [window, 2] are numbers of recordings and of their windows; `fixed` numbers a
-        split whose samples never change."""
+        """`windows` [window, 2]: recording and window; `fixed`: number of a fixed split."""
         self.recordings, self.windows, self.rules, self.fixed = recordings, windows, rules, fixed
         height, width = (n // rules.downsample for n in recordings[0].sensor)
         crop = rules.crop or (height, width)
@@ -72,32 +72,34 @@ class Windows:
         return len(self.windows)
 
     def sample(self, index: int, draws: Draws) -> Sample:
-        """The sample at `index`. Reads its window and no more; raises DataError."""
-        return self.drawn(index, draws.rng() if self.fixed is None else self._rng(index))
+        """Sample `index`. Reads its window only; raises DataError."""
+        return self.random_sample(index, draws.rng() if self.fixed is None else self._rng(index))
 
-    def drawn(self, index: int, rng: np.random.Generator) -> Sample:
+    def random_sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample at `index`, with everything in it that is random drawn from `rng`."""
-        seen = self._events(index)
-        place = self._place(seen, rng) if self.is_cropped else (0, 0)
+        events = self._events(index)
+        corner = self._place(events, rng) if self.is_cropped else (0, 0)
         partner = self._partner(index, rng)
         if self.rules.control == "noise":
-            # Not as many as there were: how much moves tells how much foreground there is.
-            count = len(self._events(self._elsewhere(index, rng)))
-            seen = _poisson(count, *self._span(index), self.grid, rng)
-        seen = self._cropped(seen, place)
-        grid = self._voxels(seen, index)
+            # The count of another window: the own count would reveal the share of foreground.
+            count = len(self._events(self._other_window(index, rng)))
+            events = _poisson(count, *self._span(index), self.grid, rng)
+        events = self._cropped(events, corner)
+        grid = self._voxels(events, index)
         if not self.rules.is_masked:
-            return Sample(grid, self._classes(partner, place), None, self._meta(index, len(seen)))
-        hidden, told = self._hidden(rng), grid
+            return Sample(
+                grid, self._classes(partner, corner), None, self._meta(index, len(events))
+            )
+        hidden, target = self._hidden(rng), grid
         if partner != index:
-            told = self._voxels(self._cropped(self._events(partner), place), partner)
-        return Sample(grid, _mass(told), hidden, self._meta(index, len(seen)))
+            target = self._voxels(self._cropped(self._events(partner), corner), partner)
+        return Sample(grid, _mass(target), hidden, self._meta(index, len(events)))
 
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))
 
     def _place(self, events: Events, rng: np.random.Generator) -> tuple[int, int]:
-        """The upper left corner of a crop around an event: elsewhere there is nothing to see."""
+        """Upper left corner of a crop around a random event, to avoid empty crops."""
         (height, width), (rows, columns) = self.grid, self.shape
         top, left = rng.integers(0, rows), rng.integers(0, columns)
         middle = int(rng.integers(0, max(1, len(events))))
@@ -105,11 +107,11 @@ class Windows:
         return int(np.clip(y - top, 0, height - rows)), int(np.clip(x - left, 0, width - columns))
 
     def _partner(self, index: int, rng: np.random.Generator) -> int:
-        """The window whose label is shown."""
-        return self._elsewhere(index, rng) if self.rules.control == "shuffle" else index
+        """Window of the label; another one if the control is shuffle."""
+        return self._other_window(index, rng) if self.rules.control == "shuffle" else index
 
-    def _elsewhere(self, index: int, rng: np.random.Generator) -> int:
-        """A window of another recording, or, where there is none, of another time."""
+    def _other_window(self, index: int, rng: np.random.Generator) -> int:
+        """A window of another recording, or of another time if there is one recording."""
         recording, window = self.windows[index]
         far = self.windows[:, 0] != recording
         if not far.any():
@@ -122,10 +124,10 @@ class Windows:
         recording, window = self._at(index)
         return recording.events(window).downsampled(self.rules.downsample, *self.grid)
 
-    def _cropped(self, events: Events, place: tuple[int, int]) -> Events:
+    def _cropped(self, events: Events, corner: tuple[int, int]) -> Events:
         if not self.is_cropped:
             return events
-        moved = Events(events.t, events.x - place[1], events.y - place[0], events.p)
+        moved = Events(events.t, events.x - corner[1], events.y - corner[0], events.p)
         return moved.downsampled(1, *self.shape)
 
     def _voxels(self, events: Events, index: int) -> np.ndarray:
@@ -141,10 +143,10 @@ class Windows:
         number, window = self.windows[index].tolist()
         return self.recordings[number], window
 
-    def _classes(self, index: int, place: tuple[int, int]) -> np.ndarray:
+    def _classes(self, index: int, corner: tuple[int, int]) -> np.ndarray:
         recording, window = self._at(index)
         label = recording.label(window, self.rules.downsample)
-        top, left = place
+        top, left = corner
         label = label[top : top + self.shape[0], left : left + self.shape[1]].astype(np.int64)
         label[label == IGNORED] = IGNORE
         return label
@@ -161,14 +163,13 @@ class Windows:
         return {"recording": name, "frame": window, "t0": start, "t1": stop, "events": count}
 
     def foreground(self) -> tuple[int, int]:
-        """Pixels of the foreground and of both classes, over at most MEASURED windows evenly
-        spaced; in the crops of an evaluation."""
+        """Foreground pixels and labelled pixels of at most MEASURED evenly spaced windows."""
         chosen = np.unique(np.linspace(0, len(self) - 1, MEASURED).astype(int)).tolist()
         foreground = both = 0
         for index in chosen:
             rng = self._rng(index)
-            place = self._place(self._events(index), rng) if self.is_cropped else (0, 0)
-            label = self._classes(self._partner(index, rng), place)
+            corner = self._place(self._events(index), rng) if self.is_cropped else (0, 0)
+            label = self._classes(self._partner(index, rng), corner)
             foreground += int((label == 1).sum())
             both += int((label != IGNORE).sum())
         return foreground, both
@@ -177,9 +178,9 @@ class Windows:
 def _poisson(
     count: int, start: float, stop: float, grid: tuple[int, int], rng: np.random.Generator
 ) -> Events:
-    """As many events, at any time of the window and on any pixel."""
+    """`count` events at random times and pixels of the window."""
     since = np.sort(rng.uniform(0, float(stop - start), count))
-    # Added to what has the dtype of the recording, which may be whole microseconds.
+    # Keep the dtype of the recording, which may be integer microseconds.
     t = start + since.astype(np.asarray(start).dtype)
     t = t[t < stop]  # the sum may be rounded up
     count = len(t)
@@ -188,16 +189,52 @@ def _poisson(
 
 
 def _mass(grid: np.ndarray) -> np.ndarray:
-    """How much of each polarity a pixel of `grid` has: log(1 + mass), [2, height, width]."""
+    """log(1 + mass) of each polarity per pixel of `grid`, [2, height, width]."""
     return np.log1p(np.stack((np.maximum(grid, 0).sum(0), np.maximum(-grid, 0).sum(0))))
 
 
+def voxelise(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> np.ndarray:
+    """Voxel grid of `shape` (bins, height, width) for the window [start, stop), float32.
+
+    With s = (bins-1)·(t-start)/(stop-start) an event adds p·max(0, 1-|b-s|) to bin b of its pixel.
+    Times keep their dtype until `start` is subtracted. Raises ValueError if an event lies outside
+    the window or the grid. Source: Zhu et al., Unsupervised Event-based Learning of
+    Optical Flow, Depth, and Egomotion, 2019, section 3.1.
+    """
+    bins, height, width = shape
+    grid = np.zeros((bins, height * width), np.float32)
+    length = (stop - start) / (bins - 1)
+    edges = start + np.arange(bins) * length
+    edges[-1] = stop  # the sum may differ in the last bit
+    cuts = np.searchsorted(events.t, edges)
+    if cuts[0] > 0 or cuts[-1] < len(events):
+        raise ValueError(f"events outside the window [{start}, {stop})")
+    # One pair of bins at a time stays in the processor's cache: 51 million events/s instead of 17
+    # for a million events, and 10 with np.add.at (one core of an AMD EPYC, 260×346).
+    for early in range(bins - 1):
+        part = events[cuts[early] : cuts[early + 1]]
+        share = (part.t - events.t.dtype.type(start)) / length - early
+        late_mass = share.astype(np.float32) * part.p
+        cell = part.y.astype(np.intp) * width + part.x
+        grid[early] += np.bincount(cell, part.p - late_mass, height * width)
+        grid[early + 1] += np.bincount(cell, late_mass, height * width)
+    return grid.reshape(shape)
+
+
+def normalise(grid: np.ndarray) -> np.ndarray:
+    """`grid` divided by the standard deviation of its non-zero cells, unless that is 0."""
+    filled = grid[grid != 0]
+    deviation = filled.std() if filled.size else 0.0
+    return grid / deviation if deviation > 0 else grid
+
+
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A batch.
+    """Collate samples into a batch.
 
     `events` [batch, bin, height, width] float32. Either `mask` [batch, height, width] int64 with
-    `valid`, bool, which pixels count; or `mass` [batch, 2, height, width] float32 with `hidden`,
-    bool, which pixels are hidden and count. `units`, how many of them; `meta`, a mapping each.
+    `valid`, bool, the pixels in the loss; or `mass` [batch, 2, height, width] float32 with
+    `hidden`, bool, the hidden pixels. `units`, the number of pixels in the loss; `meta`, one
+    mapping per sample.
     """
     labels = torch.from_numpy(np.stack([sample.labels for sample in samples]))
     batch: dict[str, Any] = {

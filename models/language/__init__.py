@@ -1,1 +1,1 @@
-"""The language family: a decoder-only transformer in the Llama layout."""
+"""Language family: a decoder-only transformer in the Llama layout."""

@@ -1,4 +1,4 @@
-"""The language family's sizes and settings."""
+"""Sizes and settings of the language family."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.common.config import Control, Fraction, OnBad
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers of one Llama-layout transformer."""
+    """Dimensions of a transformer in the Llama layout."""
 
     width: int
     layers: int
@@ -23,7 +23,7 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """The exact number of weights of the built model; the output is tied to the embedding."""
+        """Exact number of parameters; the output layer shares the token embedding."""
         layer = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
         return self.vocabulary * self.width + self.layers * layer + self.width
 
@@ -42,58 +42,64 @@ SIZES = {
 class Model(BaseModel, extra="forbid", frozen=True):
     """A decoder-only transformer in the Llama layout, or one from a local folder."""
 
-    family: Annotated[str, Field(description="The model family.")] = "language"
-    size: Annotated[str, Field(description="The size; see `list models`.")] = "full"
+    family: Annotated[str, Field(description="Model family.")] = "language"
+    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
     pretrained: Annotated[
         str | None,
         Field(
-            description="A local folder of a causal language model that transformers can load; "
-            "its size and tokenizer replace ours."
+            description="Local folder of a causal language model that transformers can load; "
+            "its size and tokenizer replace the built-in ones."
         ),
     ] = None
     tokenizer: Annotated[
         str,
         Field(
-            description="bytes, bpe (trained on the data, kept in the run folder), or a local "
-            "folder or tokenizer.json."
+            description="bytes, bpe (trained on the data, stored in the run folder), or the path "
+            "of a Hugging Face folder or tokenizer.json."
         ),
     ] = "bytes"
     vocabulary: Annotated[
         int | None,
         Field(
-            ge=300, description="Entries of a bpe tokenizer. Default: the size's own, at least 512."
+            ge=300,
+            description="Entries of a bpe tokenizer. Default: that of the size, at least 512.",
         ),
     ] = None
     kv_heads: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Key and value heads, shared by groups of query heads. Default: as many "
-            "as heads.",
+            description="Key and value heads, shared by groups of query heads. Default: the "
+            "number of query heads.",
         ),
     ] = None
     label_smoothing: Annotated[
-        float, Field(ge=0, lt=1, description="Share of each target spread over the vocabulary.")
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Label smoothing: share of each target spread over the vocabulary.",
+        ),
     ] = 0.0
 
 
 class Data(BaseModel, extra="forbid", frozen=True):
-    """Text to learn from."""
+    """Training text."""
 
     path: Annotated[
         str,
         Field(
-            description="A file or folder of text, JSONL or CSV; or embedded:python, "
+            description="File or folder of text, JSONL or CSV; or embedded:python, "
             "embedded:commands."
         ),
     ] = "embedded:python"
     answers: Annotated[
         str | None,
-        Field(description="A second file: its line N answers line N of `path`. Default: none."),
+        Field(description="File whose line N answers line N of `path`. Default: none."),
     ] = None
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
     seq_len: Annotated[
-        int | None, Field(ge=8, description="Tokens a sample. Default: the context of the size.")
+        int | None, Field(ge=8, description="Tokens per sample. Default: the context of the size.")
     ] = None

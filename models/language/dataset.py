@@ -1,4 +1,4 @@
-"""From settings to samples: the corpus, its splits, the tokenizer, and what to tell about them."""
+"""Dataset of a run: corpus, splits, samples and facts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ import numpy as np
 from models.base import DataError, SplitName
 from models.common.data_files import OnBad, unknown_embedded
 from models.language.formats import EMBEDDED
-from models.language.noise_control import dialogue_chance, permuted, text_chance, with_true_answers
+from models.language.noise_control import (
+    dialogue_chance,
+    permute_answers,
+    text_chance,
+    with_true_answers,
+)
 from models.language.readers.corpus import Corpus, from_records, read_corpus
-from models.language.rows import Dialogues, Windows, as_they_are
+from models.language.rows import Dialogues, Windows, true_pairing
 from models.language.tokens.encoded import encode
 from models.language.tokens.tokenizer import Tokenizer
 
@@ -22,7 +27,7 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 def read(path: str, answers: str | None, on_bad: OnBad) -> Corpus:
-    """The corpus that `data.path` names. Raises DataError."""
+    """Read the corpus at `data.path`. Raises DataError."""
     if path == "embedded:python":
         from models.language.embedded.python import read_documents
 
@@ -39,45 +44,45 @@ def read(path: str, answers: str | None, on_bad: OnBad) -> Corpus:
 
 
 @dataclass(frozen=True)
-class Members:
-    """The documents or exchanges of each split by number, and of how many groups they are."""
+class SplitMembers:
+    """Documents or exchanges of each split by number, and the number of groups."""
 
     numbers: dict[SplitName, np.ndarray]
     groups: dict[SplitName, int]
 
 
-def members(corpus: Corpus, splits: dict[SplitName, list[str]]) -> Members:
-    """What belongs to each split, in the order of the corpus."""
+def assign_splits(corpus: Corpus, splits: dict[SplitName, list[str]]) -> SplitMembers:
+    """Documents or exchanges of each split, in corpus order."""
     sides = {group: side for side, name in enumerate(SPLITS) for group in splits[name]}
     found = (sides.get(group, len(SPLITS)) for group in corpus.index.groups)
     side_of = np.fromiter(found, dtype=np.int8, count=len(corpus))
     numbers = {name: np.flatnonzero(side_of == side) for side, name in enumerate(SPLITS)}
-    return Members(numbers, {name: len(splits[name]) for name in SPLITS})
+    return SplitMembers(numbers, {name: len(splits[name]) for name in SPLITS})
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How records become samples."""
+    """Settings that turn records into samples."""
 
     length: int
     on_bad: OnBad
     control: Literal["real", "noise"]
     seed: int
-    whole: bool
+    single_document: bool
     """A row of text holds one document only."""
 
 
 class Dataset:
-    """The samples of each split. Holds neither text nor, of a large corpus, tokens."""
+    """Samples of each split. Neither text nor, for a large corpus, tokens are in memory."""
 
     def __init__(
-        self, corpus: Corpus, members: Members, tokenizer: Tokenizer, rules: Rules
+        self, corpus: Corpus, members: SplitMembers, tokenizer: Tokenizer, rules: Rules
     ) -> None:
-        """Raises DataError if a split gives no sample or the training text is too short."""
+        """Raises DataError if the training text is shorter than one sample."""
         self.tokenizer, self.rules = tokenizer, rules
         self._encoded, self._index = encode(corpus, tokenizer), corpus.index
         self._groups, self._left_out = members.groups, corpus.left_out
-        self._source = self._told(corpus)
+        self._source = self._describe_corpus(corpus)
         self.text: dict[SplitName, Windows] = {}
         self.dialogues: dict[SplitName, Dialogues] = {}
         for side, name in enumerate(SPLITS):
@@ -87,36 +92,41 @@ class Dataset:
                 self.dialogues[name] = self._dialogues(members.numbers[name], side)
         if self.text and self.text["train"].tokens < rules.length:
             raise DataError(
-                f"the data is too short: the training split has {self.text['train'].tokens} "
-                f"tokens, one sample has {rules.length}",
+                f"the training split has {self.text['train'].tokens} tokens, less than one sample "
+                f"of {rules.length}",
                 where="data.path, data.seq_len",
                 allowed="at least one sample",
-                fix=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}, or more data",
+                fix=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}, or add data",
             )
 
     def _windows(self, documents: np.ndarray, side: int) -> Windows:
         rules = self.rules
         noise = (rules.seed, side) if rules.control == "noise" else None
-        of, names = self._encoded, self._index.names
         return Windows(
-            of, names, documents, self.tokenizer, rules.length, whole=rules.whole, noise=noise
+            self._encoded,
+            self._index.names,
+            documents,
+            self.tokenizer,
+            rules.length,
+            single_document=rules.single_document,
+            noise=noise,
         )
 
     def _dialogues(self, exchanges: np.ndarray, side: int) -> Dialogues:
         rules, index = self.rules, self._index
-        pairing = as_they_are(exchanges)
+        pairing = true_pairing(exchanges)
         if rules.control == "noise":
-            pairing = permuted(exchanges, index.labels[exchanges], rules.seed + side)
+            pairing = permute_answers(exchanges, index.labels[exchanges], rules.seed + side)
             pairing = pairing if SPLITS[side] == "train" else with_true_answers(pairing)
         return Dialogues(self._encoded, index.names, pairing, rules.length, rules.on_bad)
 
     def split(self, name: SplitName) -> Windows | Dialogues:
-        """The samples of a split."""
+        """Samples of a split."""
         return self.text[name] if self.text else self.dialogues[name]
 
     @property
     def mean_length(self) -> float:
-        """Mean over the training samples of their tokens."""
+        """Mean number of tokens of a training sample."""
         if self.text:
             return float(self.rules.length)
         rows = self.dialogues["train"]
@@ -124,11 +134,11 @@ class Dataset:
 
     @property
     def lengths(self) -> np.ndarray:
-        """The tokens of each document, or of each answer."""
+        """Number of tokens of each document, or of each answer."""
         return self._encoded.sizes if self.text else self._encoded.sizes[1::2]
 
     def facts(self) -> dict[str, Any]:
-        """What a person should know: counts, splits, what was left out."""
+        """Counts, splits, skipped data and, in a noise control, the expected band."""
         truncated = sum(d.truncated for d in self.dialogues.values())
         too_long = sum(d.skipped for d in self.dialogues.values())
         facts: dict[str, Any] = {
@@ -146,8 +156,8 @@ class Dataset:
             facts["control"] = self._control
         return facts
 
-    def _told(self, corpus: Corpus) -> dict[str, Any]:
-        """What is the same for every split of the corpus."""
+    def _describe_corpus(self, corpus: Corpus) -> dict[str, Any]:
+        """Facts of the corpus as a whole."""
         kind = "documents" if corpus.is_text else "exchanges"
         return {
             "source": corpus.source.name,
@@ -160,7 +170,7 @@ class Dataset:
 
     @cached_property
     def _control(self) -> dict[str, dict[str, float]]:
-        """The band of each metric outside which the noise control tells a leak."""
+        """Band of each metric; a noise control outside it indicates a leak."""
         if self.text:
             chance = text_chance(self.text["train"], self.text["val"], self.tokenizer.size)
             return {"val_loss": {"min": chance["floor"], "chance": chance["chance"]}}

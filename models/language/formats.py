@@ -1,4 +1,4 @@
-"""The forms of text that this family reads, and how one is recognised."""
+"""Formats of text that the language family reads, and their detection."""
 
 from __future__ import annotations
 
@@ -17,43 +17,40 @@ from models.language.readers.text_file import CSV, FORMATS, JSONL, TEXT, TextFil
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _TEXT = FORMATS
 
-LOOKED_AT = 300
-"""Files of a folder that are looked at."""
+FILES_CHECKED = 300
+"""Files of a folder that are checked."""
 _HEAD = 1 << 16
-"""Bytes of a file that are looked at."""
+"""Bytes of a file that are checked."""
 _FIRST_KEY = re.compile(r'\s*\{\s*"(text|messages|input|prompt|user)"\s*:')
 
 
 def recognise(path: Path) -> str | None:
-    """The form of a file, or the first form in a folder; None where there is none.
+    """Format of a file, or first format found in a folder; None if unknown.
 
-    Of a folder, where at least half of the files have one. Reads names and the first bytes of the
-    first few hundred files: a table or JSONL with other columns is not ours, nor is text that is
-    mostly numbers.
+    A folder needs a known format in at least half of its files. Reads names and the first bytes of
+    the first few hundred files. Tables and JSONL with other columns, and text that is mostly
+    numbers, are not recognised.
     """
     if not path.is_dir():
-        return _form(path) if path.is_file() else None
-    files = list(islice(_files(path), LOOKED_AT))
-    found = [form for file in files if (form := _known_form(file))]
+        return _format(path) if path.is_file() else None
+    files = list(islice(_files(path), FILES_CHECKED))
+    found = [found_format for file in files if (found_format := _format_by_suffix(file))]
     return found[0] if found and 2 * len(found) >= len(files) else None
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files that are not hidden, as the system lists them: a large folder is not gone through.
-
-    In the order of names within each folder.
-    """
+    """Visible files, sorted within each folder; lazy, so that a large folder is not walked."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _known_form(file: Path) -> str | None:
-    """As _form; None where the suffix is not known: a folder gives known ones alone."""
-    return _form(file) if file.suffix.lower() in TEXT | JSONL | CSV else None
+def _format_by_suffix(file: Path) -> str | None:
+    """Format of a file with a known suffix; None for other suffixes."""
+    return _format(file) if file.suffix.lower() in TEXT | JSONL | CSV else None
 
 
-def _form(file: Path) -> str | None:
+def _format(file: Path) -> str | None:
     try:
         head = next(TextFile(file).chunks(_HEAD))
     except (DataError, OSError):
@@ -76,7 +73,7 @@ def _has_columns(line: str) -> bool:
 
 
 def _has_keys(line: str, is_cut: bool) -> bool:
-    """Whether a line is an object with keys that we read; one that `is_cut` shows its first key."""
+    """Whether a line is an object with known keys; if `is_cut`, whether its first key is known."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -87,6 +84,6 @@ def _has_keys(line: str, is_cut: bool) -> bool:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether half of what is not blank are letters."""
-    seen = "".join(text.split())
-    return seen.isprintable() and 0 < len(seen) <= 2 * sum(map(str.isalpha, seen))
+    """Whether at least half of the visible characters are letters."""
+    visible = "".join(text.split())
+    return visible.isprintable() and 0 < len(visible) <= 2 * sum(map(str.isalpha, visible))

@@ -1,4 +1,4 @@
-"""The output layer: logits, or the loss of labels without the logits of the whole batch."""
+"""Output layer: logits, or the loss computed chunk by chunk without all logits in memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORE = -100
-"""The label that is left out of the loss."""
+"""Label excluded from the loss."""
 
 CHUNK = 2**26
-"""Logits that exist at one time: 256 MiB in float32."""
+"""Logits in memory at one time: 256 MiB in float32."""
 
 
 def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each token in nats (0 where ignored), and whether the argmax is right.
+    """Cross-entropy of each token in nats (0 where ignored), and whether the argmax is correct.
 
     `logits` [tokens, vocabulary], `labels` [tokens]; float32 and bool, [tokens].
     """
@@ -25,11 +25,11 @@ def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Cross-entropy of a linear layer's output, summed, with gradients made on the way forward.
+    """Summed cross-entropy of a linear layer's output; computes its gradients in the forward pass.
 
-    As the loss is a scalar, its gradients only need the incoming scalar as a factor, so a chunk of
-    logits can be dropped before the next is made and nothing is computed twice. Source: Hsu et
-    al., Liger Kernel: Efficient Triton Kernels for LLM Training, 2024, section 3.2.
+    The loss is a scalar, so backward only multiplies the gradients by the incoming scalar. Each
+    chunk of logits is freed before the next one and nothing is computed twice. Source: Hsu et al.,
+    Liger Kernel: Efficient Triton Kernels for LLM Training, 2024, section 3.2.
     """
 
     @staticmethod
@@ -63,7 +63,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _loss_and_gradient(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """The summed loss of a chunk and its gradient with respect to the logits, float32."""
+    """Summed loss of a chunk and its gradient with respect to the logits, float32."""
     logp = logits.float().log_softmax(-1)
     valid = (labels != IGNORE)[:, None]
     index = labels.clamp(min=0)[:, None]
@@ -78,7 +78,7 @@ def _loss_and_gradient(logits: Tensor, labels: Tensor, smoothing: float) -> tupl
 
 
 class Head(nn.Module):
-    """A linear layer without bias to the vocabulary; one module, so that engines gather it once."""
+    """Linear layer without bias to the vocabulary; one module, so that engines gather it once."""
 
     def __init__(self, weight: nn.Parameter, smoothing: float, chunk: int = CHUNK) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Head(nn.Module):
     def forward(
         self, hidden: Tensor, labels: Tensor | None, measure: bool
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """What Transformer.forward gives, from `hidden` [batch, time, width]."""
+        """Output of Transformer.forward from `hidden` [batch, time, width]."""
         if labels is None:
             return F.linear(hidden, self.weight)
         flat, targets = hidden.flatten(0, 1), labels.flatten()
@@ -106,5 +106,5 @@ class Head(nn.Module):
             token_scores(F.linear(h, self.weight), y)
             for h, y in zip(hidden.split(self.rows), labels.split(self.rows), strict=True)
         ]
-        nats, right = (torch.cat(parts).view(shape) for parts in zip(*scores, strict=True))
-        return nats, right
+        nats, correct = (torch.cat(parts).view(shape) for parts in zip(*scores, strict=True))
+        return nats, correct

@@ -1,4 +1,4 @@
-"""A folder that transformers loads: configuration and tokenizer beside the weights."""
+"""Export to Hugging Face: configuration and tokenizer files for transformers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG = "config.json"
 _GENERATION = "generation_config.json"
 _TOKENIZER = "tokenizer.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-_CARRIED = (
+_TOKENIZER_FILES = (
     _TOKENIZER,
     _TOKENIZER_CONFIG,
     "special_tokens_map.json",
@@ -38,24 +38,24 @@ _CARRIED = (
     "chat_template.jinja",
     "chat_template.json",
 )
-"""Files that tokenizers of transformers consist of."""
+"""Tokenizer files of transformers."""
 
 
 @dataclass(frozen=True)
-class Form:
-    """The numbers of one of our own models, of which the weights alone do not tell all."""
+class OwnModel:
+    """Dimensions of a Transformer."""
 
     size: Size
     """With the vocabulary of the weights."""
     kv_heads: int
     length: int
-    """Tokens of the longest sample that it was trained on."""
+    """Tokens of the longest training sample."""
 
 
-def write_ours(folder: Path, form: Form, tokenizer: Tokenizer) -> None:
-    """Write the configuration of LlamaForCausalLM into `folder`. Touches disk."""
-    size = form.size
-    marks = {
+def write_config(folder: Path, model: OwnModel, tokenizer: Tokenizer) -> None:
+    """Write the configuration of LlamaForCausalLM into `folder`. Disk access."""
+    size = model.size
+    special_tokens = {
         "bos_token_id": tokenizer.start,
         "eos_token_id": tokenizer.end,
         "pad_token_id": tokenizer.pad,
@@ -68,10 +68,10 @@ def write_ours(folder: Path, form: Form, tokenizer: Tokenizer) -> None:
         "intermediate_size": size.hidden,
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
-        "num_key_value_heads": form.kv_heads,
+        "num_key_value_heads": model.kv_heads,
         "head_dim": size.width // size.heads,
         "hidden_act": "silu",
-        "max_position_embeddings": form.length,
+        "max_position_embeddings": model.length,
         "rms_norm_eps": NORM_EPSILON,
         "rope_theta": ROTARY_BASE,
         "attention_bias": False,
@@ -79,24 +79,24 @@ def write_ours(folder: Path, form: Form, tokenizer: Tokenizer) -> None:
         "attention_dropout": 0.0,
         "tie_word_embeddings": True,
         "torch_dtype": "float32",
-        **marks,
+        **special_tokens,
     }
     _write(folder / CONFIG, config)
-    _write(folder / _GENERATION, marks)
+    _write(folder / _GENERATION, special_tokens)
 
 
-def carry_along(source: Path, folder: Path) -> None:
-    """Copy what the model in `source` was, but for its weights, into `folder`. Touches disk.
+def copy_config(source: Path, folder: Path) -> None:
+    """Copy the configuration of the model in `source` into `folder`, with dtype float32.
 
-    Ours are float32, whatever its own were. Raises DataError where it is gone.
+    Disk access. Raises DataError if the source no longer exists.
     """
     try:
         config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"model.pretrained '{source}' has no configuration any more: {fault}",
+            f"cannot read the configuration of model.pretrained '{source}': {error}",
             where=str(source / CONFIG),
-            allowed="the folder that the run was trained from",
+            allowed="the model folder that the run started from",
         ) from None
     config.pop("dtype", None)
     _write(folder / CONFIG, {**config, "torch_dtype": "float32"})
@@ -105,40 +105,40 @@ def carry_along(source: Path, folder: Path) -> None:
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int) -> None:
-    """Write files from which transformers loads a tokenizer with the same tokens. Touches disk."""
+    """Write tokenizer files for transformers that give the same tokens. Disk access."""
     if isinstance(tokenizer, ExternalTokenizer):
-        for name in _CARRIED:
+        for name in _TOKENIZER_FILES:
             if (tokenizer.folder / name).is_file():
                 shutil.copyfile(tokenizer.folder / name, folder / name)
         return
-    inner = _in_library(tokenizer)
+    inner = _as_library_tokenizer(tokenizer)
     numbers = {
         "bos_token": tokenizer.start,
         "eos_token": tokenizer.end,
         "pad_token": tokenizer.pad,
     }
     atomic_write(folder / _TOKENIZER, inner.to_str(pretty=True))
-    told = {
+    tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{name: inner.id_to_token(n) for name, n in numbers.items() if n is not None},
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
-        # As ours: a text that speaks of <|end|> does not end there.
+        # As in BpeTokenizer: "<|end|>" inside a text is plain text.
         "split_special_tokens": True,
     }
-    _write(folder / _TOKENIZER_CONFIG, told)
+    _write(folder / _TOKENIZER_CONFIG, tokenizer_config)
 
 
-def _in_library(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     if isinstance(tokenizer, BpeTokenizer):
         return tokenizer.inner
     assert isinstance(tokenizer, ByteTokenizer)
-    return tokenizers.Tokenizer.from_str(json.dumps(_bytes()))
+    return tokenizers.Tokenizer.from_str(json.dumps(_byte_tokenizer_json()))
 
 
-def _bytes() -> dict[str, Any]:
-    """ByteTokenizer as the tokenizers library has it: BPE on bytes, without any merge."""
-    ours = ByteTokenizer()
+def _byte_tokenizer_json() -> dict[str, Any]:
+    """ByteTokenizer in the format of the tokenizers library: byte-level BPE without merges."""
+    byte_tokenizer = ByteTokenizer()
     special = [bpe.PAD, bpe.START, bpe.END]
     reserved = [text for text in bpe.SPECIALS if text not in (*special, *TAGS)]
     added = [*special, *TAGS, *reserved]
@@ -147,7 +147,9 @@ def _bytes() -> dict[str, Any]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added(ours.pad + i, text) for i, text in enumerate(added)],
+        "added_tokens": [
+            _added_token(byte_tokenizer.pad + i, text) for i, text in enumerate(added)
+        ],
         "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", **by_byte},
         "post_processor": None,
@@ -160,13 +162,13 @@ def _bytes() -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "vocab": {letter: byte for byte, letter in enumerate(_letters())},
+            "vocab": {letter: byte for byte, letter in enumerate(_byte_letters())},
             "merges": [],
         },
     }
 
 
-def _added(number: int, text: str) -> dict[str, Any]:
+def _added_token(number: int, text: str) -> dict[str, Any]:
     return {
         "id": number,
         "content": text,
@@ -178,10 +180,10 @@ def _added(number: int, text: str) -> dict[str, Any]:
     }
 
 
-def _letters() -> list[str]:
-    """The letter that stands for each byte in the vocabulary of a byte-level tokenizer.
+def _byte_letters() -> list[str]:
+    """The letter of each byte in the vocabulary of a byte-level tokenizer.
 
-    Printable bytes of Latin-1 stand for themselves, the others follow from U+0100 on. Source:
+    Printable bytes of Latin-1 map to themselves, the others to U+0100 and up. Source:
     bytes_to_unicode of Radford et al., Language Models are Unsupervised Multitask Learners, 2019.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}

@@ -1,4 +1,4 @@
-"""A decoder-only transformer in the Llama layout, with Hugging Face's parameter names."""
+"""Decoder-only transformer in the Llama layout with Hugging Face's parameter names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.language.head import Head
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer without bias whose weights nobody has drawn yet."""
+    """Linear layer without bias and without initialized weights."""
     device = torch.get_default_device()
     return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False, device=device)
 
@@ -23,27 +23,27 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 def rotary(time: int, width: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles, each [time, 1, width], float32.
 
-    Computed in each forward, not kept in a buffer: engines that cast a module to bfloat16 would
-    round a buffer. Both halves of the last axis hold the same angles, as Hugging Face orders
-    them. Source: Su et al., RoFormer, 2021.
+    Computed in each forward pass, not stored in a buffer: engines that cast a module to bfloat16
+    would round a buffer. Both halves of the last axis hold the same angles, in Hugging Face's
+    order. Source: Su et al., RoFormer, 2021.
     """
     exponents = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
     positions = torch.arange(time, device=device, dtype=torch.float32)
-    # Not base**-exponents: the last bit is then another than transformers has.
+    # base**-exponents would differ from transformers in the last bit.
     angles = positions[:, None] * (1.0 / base**exponents)
     angles = torch.cat((angles, angles), dim=-1)[:, None]
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """`x` [batch, time, heads, width] turned by its position, in float32, given in its dtype."""
+    """`x` [batch, time, heads, width] rotated by position in float32, returned in its dtype."""
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return (x * cosine + turned * sine).to(x.dtype)
 
 
 def document_mask(documents: Tensor) -> Tensor:
-    """Which key each query may see, [batch, 1, time, time]: earlier ones of its own document.
+    """Attention mask [batch, 1, time, time]: a query sees earlier keys of its own document.
 
     `documents` [batch, time] numbers the document of each token.
     """
@@ -54,7 +54,7 @@ def document_mask(documents: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention; key and value heads may be shared by groups of query heads."""
+    """Causal self-attention; groups of query heads may share key and value heads."""
 
     def __init__(self, width: int, heads: int, kv_heads: int, kernel: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Attention(nn.Module):
         self.o_proj = linear(width, width)
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, mask: Tensor | None) -> Tensor:
-        """`x` [batch, time, width]; `mask` as document_mask gives it; None: causal."""
+        """`x` [batch, time, width]; `mask` from document_mask; None: causal."""
         batch, time, width = x.shape
         q = self.q_proj(x).view(batch, time, self.heads, self.head_width)
         k = self.k_proj(x).view(batch, time, self.kv_heads, self.head_width)
@@ -75,7 +75,7 @@ class Attention(nn.Module):
         k = rotate(k, cosine, sine).transpose(1, 2)
         v = v.transpose(1, 2)
         if self.kv_heads < self.heads:
-            # Not `enable_gqa`: on the CPU it falls back to the kernel that keeps all scores.
+            # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
         with attention_kernels.attention_kernel(self.kernel):
@@ -88,7 +88,7 @@ NORM_EPSILON = 1e-5
 
 
 class FeedForward(nn.Module):
-    """SwiGLU. Source: Shazeer, GLU Variants Improve Transformer, 2020."""
+    """SwiGLU feed-forward layer. Source: Shazeer, GLU Variants Improve Transformer, 2020."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then the feed-forward part, each added to what came in."""
+    """One layer: attention, then feed-forward, each with a residual connection."""
 
     def __init__(self, size: Size, kv_heads: int, kernel: str) -> None:
         super().__init__()
@@ -140,12 +140,12 @@ class Decoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The model; its output layer is the token embedding.
+    """Transformer whose output layer shares the token embedding.
 
-    Weights are drawn from N(0, s²) with s² = 2/5d for width d, those that add to the residual
-    stream from N(0, s²/2L). s is 0.02 near 124M and 350M; narrow models learn much slower with
-    0.02 (embedded:commands, tiny, 400 steps: validation loss 0.93 against 0.54). Sources: Nguyen
-    and Salazar, Transformers without Tears, 2019; Radford et al., Language Models are
+    Weights are drawn from N(0, s²) with s² = 2/5d for width d; projections that add to the
+    residual stream from N(0, s²/2L). s is 0.02 near 124M and 350M; narrow models train much slower
+    with 0.02 (embedded:commands, tiny, 400 steps: validation loss 0.93 against 0.54). Sources:
+    Nguyen and Salazar, Transformers without Tears, 2019; Radford et al., Language Models are
     Unsupervised Multitask Learners, 2019, section 2.3.
     """
 
@@ -172,10 +172,10 @@ class Transformer(nn.Module):
         """Logits [batch, time, vocabulary]; with `labels` the loss in nats, summed over tokens.
 
         `input_ids`, `labels`, `documents` [batch, time], int64. `labels` holds the token that
-        follows each input, or -100 to leave it out; a batch without any gives 0, with gradients.
-        `documents` numbers the document of each token: none sees another's. Positions need no
-        restart, as rotary attention only knows differences. With `measure`, in place of the sum,
-        the loss of each token without label smoothing and whether it was the likeliest one,
+        follows each input, or -100 to exclude it; without any label the loss is 0 with gradients.
+        `documents` numbers the document of each token; attention stays within a document. Rotary
+        positions are relative, so documents need no restart. With `measure`: instead of the sum,
+        the loss of each token without label smoothing and whether it was the likeliest token,
         [batch, time].
         """
         return self.lm_head(self.model(input_ids, documents), labels, measure)
@@ -183,19 +183,19 @@ class Transformer(nn.Module):
 
 @dataclass(frozen=True)
 class Shape:
-    """What the count of operations depends on."""
+    """Model dimensions that determine the floating point operations."""
 
     elements: int
-    """See matrix_elements."""
+    """From matrix_elements."""
     layers: int
     width: int
 
 
 def matrix_elements(model: nn.Module) -> int:
-    """Elements of all weights that are multiplied with each token, counted once each.
+    """Number of weights in matrix products with each token, each counted once.
 
-    An embedding is looked up, not multiplied, and is left out; where the output layer shares its
-    weight, that weight is counted for the output layer. Scales of norms are left out.
+    Embedding lookups and norm scales are excluded. A weight shared with the output layer counts
+    for the output layer.
     """
     weights = {
         id(weight): weight.numel()
@@ -208,10 +208,10 @@ def matrix_elements(model: nn.Module) -> int:
 
 
 def flops_per_sample(shape: Shape, time: float) -> float:
-    """Operations of forward and backward over `time` tokens: 6·N·T + 12·L·d·T².
+    """Floating point operations of forward and backward over `time` tokens: 6·N·T + 12·L·d·T².
 
-    Each weight takes a multiplication and an addition forward and twice that backward; attention
-    takes 12·L·d·T a token, counted over the whole square although half of it is masked. Source:
+    Each weight takes a multiplication and an addition forward and twice that backward. Attention
+    takes 12·L·d·T per token, counted without the causal mask. Source:
     Chowdhery et al., PaLM, 2022, appendix B.
     """
     return 6.0 * shape.elements * time + 12.0 * shape.layers * shape.width * time * time

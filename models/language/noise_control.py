@@ -1,4 +1,4 @@
-"""The noise control: what is learnt once the input says nothing, and what chance then gives."""
+"""Noise control: data without information in the input, and the chance level of each metric."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from models.base import DataError
 from models.language.rows import Pairing, Windows
 
 
-def mismatched(labels: np.ndarray, seed: int) -> np.ndarray:
-    """For each request the position of an answer to one of another label, drawn at random.
+def permutation_across_labels(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Random permutation that gives each request the answer of a request with another label.
 
-    Each answer is taken once. Random and not shifted by a constant: from a constant shift the model
-    could learn which label answers which. Raises DataError if more than half of `labels` are one.
+    Random, not shifted by a constant: a model could learn which label answers which from a
+    constant shift. Raises DataError if more than half of `labels` are equal.
     """
     counts = np.bincount(labels)
     if 2 * counts.max() > len(labels):
         raise DataError(
             f"the noise control cannot permute {len(labels)} answers: {counts.max()} of them "
-            "are to one kind of request",
+            "answer one kind of request",
             where="data.control=noise",
-            allowed="no kind of request with more than half of a split's exchanges",
+            allowed="at most half of a split's exchanges per kind of request",
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
     for i in range(len(order)):
         while labels[order[i]] == labels[i]:
-            # Swapping with j mends i and must not break j. As no label has more than half, some
-            # j does; the draw ends with probability one.
+            # A swap with j fixes i and must not break j. No label has more than half, so such a j
+            # exists and the loop ends with probability one.
             j = int(rng.integers(len(order)))
             if labels[order[j]] != labels[i] and labels[order[i]] != labels[j]:
                 order[i], order[j] = order[j], order[i]
     return order
 
 
-def permuted(exchanges: np.ndarray, labels: np.ndarray, seed: int) -> Pairing:
-    """Each of `exchanges`, of kind `labels`, with the answer to one of another kind."""
-    answers = exchanges[mismatched(labels, seed)]
+def permute_answers(exchanges: np.ndarray, labels: np.ndarray, seed: int) -> Pairing:
+    """Pair each of `exchanges` with the answer to a request of another label."""
+    answers = exchanges[permutation_across_labels(labels, seed)]
     return Pairing(exchanges, answers, np.zeros(len(exchanges), dtype=bool))
 
 
 def with_true_answers(permuted: Pairing) -> Pairing:
-    """`permuted`, and the true pairs marked as measured for comparison only."""
+    """`permuted` followed by the true pairs, which are marked `matched`."""
     requests = permuted.requests
     return Pairing(
         np.concatenate((requests, requests)),
@@ -53,14 +53,14 @@ def with_true_answers(permuted: Pairing) -> Pairing:
 
 
 def text_chance(train: Windows, val: Windows, size: int) -> dict[str, float]:
-    """What shuffled rows of `val` cost in nats per token, from the counts of tokens alone.
+    """Expected loss on shuffled rows of `val` in nats per token, from token counts alone.
 
-    `chance`: by the token frequencies of `train` (one added to each of the `size` counts).
-    `floor`: by each row's own frequencies, were they known beforehand; the logarithm of the number
-    of its orders. A loss below the floor has seen what it should not.
+    `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
+    `floor`: under each row's own frequencies, that is the logarithm of the number of its orders.
+    A loss below the floor indicates a leak.
     """
-    seen = train.label_counts(size) + 1
-    logp = np.log(seen / seen.sum())
+    frequencies = train.label_counts(size) + 1
+    logp = np.log(frequencies / frequencies.sum())
     chance = orders = 0.0
     for i in range(len(val)):
         counts = np.bincount(val.row(i).labels, minlength=size)
@@ -70,5 +70,5 @@ def text_chance(train: Windows, val: Windows, size: int) -> dict[str, float]:
 
 
 def dialogue_chance(labels: int) -> float:
-    """The upper bound of exact answers: twice the share that guessing one of `labels` gives."""
+    """Upper bound of exact_match: twice the share of guessing one of `labels`."""
     return 2 / labels

@@ -1,4 +1,4 @@
-"""A causal language model from a local Hugging Face folder, with our model's way to be called."""
+"""Causal language model of a local Hugging Face folder with the interface of Transformer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from models.common import attention_kernels
 from models.language.head import CHUNK, IGNORE, token_scores
 from models.language.model import Shape, matrix_elements
 
-LEGAL = "a folder with config.json and *.safetensors of a causal language model"
+ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 
 
 class Pretrained(nn.Module):
-    """A model that transformers loaded; weights that it ties stay tied."""
+    """Wraps a model loaded by transformers; tied weights stay tied."""
 
     def __init__(self, inner: Any, smoothing: float, kernel: str) -> None:
         super().__init__()
@@ -34,19 +34,19 @@ class Pretrained(nn.Module):
         attention_mask: Tensor | None = None,
         measure: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """As Transformer.forward; `attention_mask` [batch, time] is True where a token stands."""
+        """As Transformer.forward; `attention_mask` [batch, time] is False at padding."""
         with attention_kernels.attention_kernel(self.kernel):
             output = self.inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         if labels is None:
             return output.logits
         logits, targets = output.logits.flatten(0, 1), labels.flatten()
-        # Logits exist as the model gave them; only their float32 copies are made chunk by chunk.
+        # The logits are in memory as a whole; only their float32 copies are made chunk by chunk.
         rows = max(1, CHUNK // logits.shape[-1])
         chunks = list(zip(logits.split(rows), targets.split(rows), strict=True))
         if measure:
             scores = zip(*(token_scores(z, y) for z, y in chunks), strict=True)
-            nats, right = (torch.cat(parts).view(labels.shape) for parts in scores)
-            return nats, right
+            nats, correct = (torch.cat(parts).view(labels.shape) for parts in scores)
+            return nats, correct
         parts = [checkpoint(self._sum, z, y, use_reentrant=False) for z, y in chunks]
         return torch.stack(parts).sum()
 
@@ -61,34 +61,33 @@ class Pretrained(nn.Module):
 
 
 def read_config(folder: Path) -> Any:
-    """The configuration of the model in `folder`.
+    """Read the configuration of the model in `folder`.
 
-    Reads from disk, downloads nothing, runs no code of the folder. Raises DataError.
+    Disk access; no download, no code of the folder is run. Raises DataError.
     """
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
         raise DataError(
-            f"model.pretrained '{folder}' holds no config.json"
+            f"model.pretrained '{folder}' has no config.json"
             if folder.is_dir()
-            else f"model.pretrained '{folder}' is no folder",
-            where=f"looked in {folder.absolute()}",
-            allowed=LEGAL,
-            fix="download the model first; nothing is fetched from a name",
+            else f"model.pretrained '{folder}' is not a folder",
+            where=str(folder.absolute()),
+            allowed=ALLOWED,
+            fix="download the model first; models are not downloaded by name",
         )
     try:
         return AutoConfig.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # by kind of fault OSError, ValueError, KeyError, TypeError
-        raise _unusable(folder, error) from None
+    except Exception as error:  # OSError, ValueError, KeyError, TypeError and others
+        raise _not_loadable(folder, error) from None
 
 
 def load(folder: Path, smoothing: float, kernel: str) -> Pretrained:
-    """The model in `folder` in float32, on the CPU.
+    """Load the model in `folder` in float32 on the CPU.
 
-    Reads from disk, downloads nothing, runs no code of the folder, reads no pickle. Raises
-    DataError.
+    Disk access; no download, no pickle, no code of the folder is run. Raises DataError.
     """
     from transformers import AutoModelForCausalLM
 
@@ -97,18 +96,16 @@ def load(folder: Path, smoothing: float, kernel: str) -> Pretrained:
         inner = AutoModelForCausalLM.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
-    except (
-        Exception
-    ) as error:  # by kind of fault OSError, ValueError, RuntimeError, SafetensorError
-        raise _unusable(folder, error) from None
+    except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError and others
+        raise _not_loadable(folder, error) from None
     return Pretrained(inner.float(), smoothing, kernel)
 
 
-def _unusable(folder: Path, error: Exception) -> DataError:
+def _not_loadable(folder: Path, error: Exception) -> DataError:
     return DataError(
         f"model.pretrained '{folder}' cannot be loaded: " + str(error).strip().split("\n")[0],
         where=str(folder / "config.json"),
-        allowed=LEGAL,
+        allowed=ALLOWED,
     )
 
 
@@ -117,14 +114,14 @@ def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:
     rows = model.inner.get_input_embeddings().weight.shape[0]
     if tokens > rows:
         raise DataError(
-            f"the tokenizer has {tokens} tokens, model.pretrained '{folder}' knows {rows}",
+            f"the tokenizer has {tokens} tokens, model.pretrained '{folder}' has {rows} embeddings",
             where="model.tokenizer, model.pretrained",
-            allowed="the tokenizer that the model was trained with",
+            allowed="the tokenizer of the pretrained model",
         )
 
 
 def shape(model: Pretrained) -> Shape | None:
-    """What the count of operations depends on; None if the configuration does not tell."""
+    """Dimensions for the operation count; None if the configuration lacks them."""
     config: Any = model.inner.config
     layers = getattr(config, "num_hidden_layers", None)
     width = getattr(config, "hidden_size", None)
@@ -134,10 +131,10 @@ def shape(model: Pretrained) -> Shape | None:
 
 
 def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
-    """The layers of a decoder in order.
+    """Layers of a decoder in order.
 
-    The outermost list of `count` modules; if there is none, the longest of modules of one class.
-    By length alone the experts of a layer could be taken for layers.
+    The first list of `count` modules; otherwise the longest list of modules of one class. By length
+    alone, the experts of a layer could be taken for layers.
     """
     lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
     for layers in lists:

@@ -1,4 +1,4 @@
-"""A sample of what the model writes, for a person to read."""
+"""Previews: generated text, predictions of a few samples and pictures of the data."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def continue_tokens(
     device: torch.device,
     seed: int | None,
 ) -> list[list[int]]:
-    """`count` tokens after each of `prompts`: the likeliest each time, or with `seed` drawn.
+    """Generate `count` tokens after each of `prompts`: greedy, or sampled if `seed` is given.
 
-    Always `count` forward passes over one shape, so that ranks that hold parts of the model stay in
-    step and a compiled model is compiled once. Collective where the model is sharded.
+    Always `count` forward passes of one shape: ranks of a sharded model stay in step, and a
+    compiled model compiles once. Collective if the model is sharded.
     """
     starts = torch.tensor([len(prompt) for prompt in prompts])
     shape = (len(prompts), int(starts.max()) + count)
@@ -46,14 +46,14 @@ def continue_tokens(
     was_training = model.training
     model.eval()
     for at in range(count):
-        # What stands behind does not matter: attention is causal.
+        # Causal attention ignores the padding at later positions.
         logits = model(tokens)[rows, starts + at - 1].float().cpu()
         if generator is None:
-            found = logits.argmax(-1)
+            chosen = logits.argmax(-1)
         else:
-            shares = (logits / TEMPERATURE).softmax(-1)
-            found = torch.multinomial(shares, 1, generator=generator)[:, 0]
-        tokens[rows, starts + at] = found.to(device)
+            probabilities = (logits / TEMPERATURE).softmax(-1)
+            chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        tokens[rows, starts + at] = chosen.to(device)
     model.train(was_training)
     ends = zip(tokens.tolist(), starts.tolist(), strict=True)
     return [row[start : start + count] for row, start in ends]
@@ -64,11 +64,11 @@ PREVIEW_TOKENS = 96
 SEED = 0
 
 
-def show(model: Module, dataset: Dataset, device: torch.device) -> str:
-    """A fixed prompt, a bar, and how the model goes on. Collective where it is sharded.
+def preview_text(model: Module, dataset: Dataset, device: torch.device) -> str:
+    """A fixed prompt, "│" and the model's continuation. Collective if the model is sharded.
 
-    The prompt is the start of the first validation document, continued by a seeded draw, or the
-    first validation request, answered greedily. Half of a short row is prompt.
+    The prompt is the start of the first validation document, continued by seeded sampling, or the
+    first validation request, answered greedily. At most half of a row is prompt.
     """
     length, tokenizer = dataset.rules.length, dataset.tokenizer
     if dataset.text:
@@ -84,14 +84,14 @@ def show(model: Module, dataset: Dataset, device: torch.device) -> str:
 
 
 def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
-    """What `tokens` say up to their end token."""
+    """Printable text of `tokens` up to the end token."""
     if tokenizer.end in tokens:
         tokens = tokens[: tokens.index(tokenizer.end)]
-    return legible(tokenizer.decode(tokens))
+    return printable(tokenizer.decode(tokens))
 
 
-def legible(text: str) -> str:
-    """`text` without what could steer a terminal."""
+def printable(text: str) -> str:
+    """`text` without control characters."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
@@ -99,36 +99,36 @@ def legible(text: str) -> str:
 
 SHOWN = 3
 PREDICTED_TOKENS = 48
-COLUMNS = ("source", "prompt", "wanted", "written", "tokens right")
+COLUMNS = ("source", "prompt", "target", "generated", "token accuracy")
 
 
 def predict(model: Module, dataset: Dataset, device: torch.device) -> Predictions:
-    """Rows spread over the validation split, the likeliest tokens written after their prompts.
+    """Greedy completions of rows spread over the validation split, beside the targets.
 
-    As many forward passes as the longest text that is wanted has tokens. Collective.
+    One forward pass per token of the longest target. Collective.
     """
     samples, tokenizer = dataset.split("val"), dataset.tokenizer
-    rows = [_cut(dataset, place) for place in spread_positions(len(samples), SHOWN)]
-    count = max(len(wanted) for _, _, wanted in rows)
-    written = continue_tokens(
+    rows = [_prompt_and_target(dataset, index) for index in spread_positions(len(samples), SHOWN)]
+    count = max(len(target) for _, _, target in rows)
+    generated = continue_tokens(
         model, [prompt for _, prompt, _ in rows], count, pad=tokenizer.pad, device=device, seed=None
     )
     table: list[tuple[str | float, ...]] = []
-    for (name, prompt, wanted), own in zip(rows, written, strict=True):
-        own = own[: len(wanted)]
-        texts = [readable(tokens, tokenizer) for tokens in (prompt, wanted, own)]
-        table.append((name, *texts, float(np.mean(np.array(wanted) == np.array(own)))))
+    for (name, prompt, target), tokens in zip(rows, generated, strict=True):
+        written = tokens[: len(target)]
+        texts = [readable(part, tokenizer) for part in (prompt, target, written)]
+        table.append((name, *texts, float(np.mean(np.array(target) == np.array(written)))))
     return Predictions(COLUMNS, table)
 
 
-def _cut(dataset: Dataset, place: int) -> tuple[str, list[int], list[int]]:
-    """Where a row is from, the end of its prompt, and the beginning of what follows.
+def _prompt_and_target(dataset: Dataset, index: int) -> tuple[str, list[int], list[int]]:
+    """Name of a row, its prompt (cut at the start) and its target (cut at the end).
 
-    Half of a row of text is prompt; of a request the answer follows.
+    At most half of a text row is prompt; the target of a request is its answer.
     """
     length = dataset.rules.length
     if dataset.text:
-        row = dataset.text["val"].row(place)
+        row = dataset.text["val"].row(index)
         tokens = [*row.inputs.tolist(), int(row.labels[-1])]
         prompt = min(PROMPT_TOKENS, length // 2, len(tokens) - 1)
         return (
@@ -137,100 +137,102 @@ def _cut(dataset: Dataset, place: int) -> tuple[str, list[int], list[int]]:
             tokens[prompt : prompt + min(PREDICTED_TOKENS, length - prompt)],
         )
     rows = dataset.dialogues["val"]
-    wanted = rows.answer(place)[: min(PREDICTED_TOKENS, length // 2)].tolist()
-    most = min(PROMPT_TOKENS, length - len(wanted))
-    return rows.row(place).name, rows.prompt(place)[-most:].tolist(), wanted
+    target = rows.answer(index)[: min(PREDICTED_TOKENS, length // 2)].tolist()
+    most = min(PROMPT_TOKENS, length - len(target))
+    return rows.row(index).name, rows.prompt(index)[-most:].tolist(), target
 
 
 ROWS, LINES = 4, 8
-"""Rows that are shown, and lines of each."""
+"""Rows of a picture, and lines of each."""
 BINS = 40
 WIDTH, MARGIN, LETTER, STEP = 960, 24, 15, 20
-BACK, GIVEN, LEARNT, PALE = "#ffffff", "#6b7280", "#047857", "#b6bcc6"
+BACKGROUND, CONTEXT_COLOR, TRAINED_COLOR, RULE_COLOR = "#ffffff", "#6b7280", "#047857", "#b6bcc6"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-Run = tuple[str, str]
-"""Text and its colour."""
+ColoredText = tuple[str, str]
+"""Text and its color."""
 
 
 def pictures(dataset: Dataset) -> list[Picture]:
-    """A few training rows with what is learnt of them, and a histogram of lengths."""
+    """A few training rows with their labels in color, and a histogram of lengths."""
     samples = dataset.split("train")
     chosen = sorted(set(np.linspace(0, len(samples) - 1, ROWS).astype(int).tolist()))
     rows = [samples.row(i) for i in chosen]
     kind = "documents" if dataset.text else "answers"
-    told = f"{len(rows)} training rows: green is learnt, grey is given"
+    caption = f"{len(rows)} training rows: labels are green, context is grey"
     return [
-        Picture("rows", told, _rows(dataset, rows)),
+        Picture("rows", caption, _rows(dataset, rows)),
         Picture("lengths", f"tokens of {len(dataset.lengths):,} {kind}", _lengths(dataset, kind)),
     ]
 
 
-def runs(dataset: Dataset, row: Row) -> list[Run]:
-    """The text of a row in pieces of one colour, such as a prompt and its answer."""
+def colored_spans(dataset: Dataset, row: Row) -> list[ColoredText]:
+    """Text of a row in spans of one color, for example a prompt and its answer."""
     tokens = np.append(row.inputs, row.labels[-1])
-    # What stands first is given: a label is the token after its input.
-    is_learnt = np.concatenate(([False], row.labels != IGNORE))
-    edges = [0, *(np.flatnonzero(np.diff(is_learnt)) + 1).tolist(), len(tokens)]
+    # The first token is context: a label is the token after its input.
+    is_label = np.concatenate(([False], row.labels != IGNORE))
+    edges = [0, *(np.flatnonzero(np.diff(is_label)) + 1).tolist(), len(tokens)]
     texts = (dataset.tokenizer.decode(tokens[a:b].tolist()) for a, b in pairwise(edges))
-    colours = (LEARNT if is_learnt[a] else GIVEN for a in edges[:-1])
-    return [(legible(text), colour) for text, colour in zip(texts, colours, strict=True)]
+    colors = (TRAINED_COLOR if is_label[a] else CONTEXT_COLOR for a in edges[:-1])
+    return [(printable(text), color) for text, color in zip(texts, colors, strict=True)]
 
 
 def _rows(dataset: Dataset, rows: Sequence[Row]) -> bytes:
     font = ImageFont.load_default(LETTER)
-    laid = [_lines(runs(dataset, row), font) for row in rows]
-    height = STEP * (1 + sum(len(lines) + 2 for lines in laid))
-    image = Image.new("RGB", (WIDTH, height), BACK)
+    lines_by_row = [_lines(colored_spans(dataset, row), font) for row in rows]
+    height = STEP * (1 + sum(len(lines) + 2 for lines in lines_by_row))
+    image = Image.new("RGB", (WIDTH, height), BACKGROUND)
     pen, y = ImageDraw.Draw(image), STEP
-    for row, lines in zip(rows, laid, strict=True):
-        pen.text((MARGIN, y), row.name, PALE, font)
+    for row, lines in zip(rows, lines_by_row, strict=True):
+        pen.text((MARGIN, y), row.name, RULE_COLOR, font)
         for line in lines:
             x, y = float(MARGIN), y + STEP
-            for text, colour in line:
-                pen.text((x, y), text, colour, font)
+            for text, color in line:
+                pen.text((x, y), text, color, font)
                 x += font.getlength(text)
-        pen.line((MARGIN, y + 1.5 * STEP, WIDTH - MARGIN, y + 1.5 * STEP), PALE)
+        pen.line((MARGIN, y + 1.5 * STEP, WIDTH - MARGIN, y + 1.5 * STEP), RULE_COLOR)
         y += 2 * STEP
     return _png(image)
 
 
-def _lines(pieces: Sequence[Run], font: Font) -> list[list[Run]]:
-    """`pieces` broken at line ends and at the right edge, as far as LINES go."""
-    lines: list[list[Run]] = [[]]
+def _lines(pieces: Sequence[ColoredText], font: Font) -> list[list[ColoredText]]:
+    """Break `pieces` at line ends and at the right edge, up to LINES lines."""
+    lines: list[list[ColoredText]] = [[]]
     x = 0.0
-    for text, colour in pieces:
+    for text, color in pieces:
         for letter in text.replace("\t", "    "):
             width = font.getlength(letter) if letter != "\n" else 0.0
             if letter == "\n" or x + width > WIDTH - 2 * MARGIN:
                 lines, x = [*lines, []], 0.0
                 if len(lines) > LINES:
-                    return [*lines[: LINES - 1], [*lines[LINES - 1], (" …", GIVEN)]]
+                    return [*lines[: LINES - 1], [*lines[LINES - 1], (" …", CONTEXT_COLOR)]]
             if letter != "\n":
-                lines[-1].append((letter, colour))
+                lines[-1].append((letter, color))
                 x += width
     return lines
 
 
 def _lengths(dataset: Dataset, kind: str) -> bytes:
-    """How many texts have how many tokens: bins of equal ratio, as lengths differ by far."""
+    """Histogram of text lengths in tokens, with logarithmic bins."""
     height, font, lengths = 320, ImageFont.load_default(LETTER), dataset.lengths
     low, high = max(1, int(lengths.min())), int(lengths.max()) + 1
     edges = np.geomspace(low, high, min(BINS, high - low) + 1)
     counts = np.histogram(lengths, edges)[0]
-    image = Image.new("RGB", (WIDTH, height), BACK)
+    image = Image.new("RGB", (WIDTH, height), BACKGROUND)
     pen, base = ImageDraw.Draw(image), height - 2 * STEP
     width = (WIDTH - 2 * MARGIN) / len(counts)
     for i, count in enumerate(counts):
         top = base - (base - 2 * STEP) * count / counts.max()
-        pen.rectangle((MARGIN + i * width + 1, top, MARGIN + (i + 1) * width - 1, base), LEARNT)
-    pen.line((MARGIN, base, WIDTH - MARGIN, base), GIVEN)
-    pen.text((MARGIN, 8), f"up to {counts.max():,} {kind}", GIVEN, font)
+        pen.rectangle(
+            (MARGIN + i * width + 1, top, MARGIN + (i + 1) * width - 1, base), TRAINED_COLOR
+        )
+    pen.line((MARGIN, base, WIDTH - MARGIN, base), CONTEXT_COLOR)
+    pen.text((MARGIN, 8), f"up to {counts.max():,} {kind}", CONTEXT_COLOR, font)
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = MARGIN + share * (WIDTH - 2 * MARGIN)
         anchor = "la" if share == 0 else "ra" if share == 1 else "ma"
-        told = f"{low * (high / low) ** share:,.0f}" + (" tokens" if share == 1 else "")
-        pen.text((x, base + 8), told, GIVEN, font, anchor=anchor)
+        label = f"{low * (high / low) ** share:,.0f}" + (" tokens" if share == 1 else "")
+        pen.text((x, base + 8), label, CONTEXT_COLOR, font, anchor=anchor)
     return _png(image)
 
 

@@ -1,4 +1,4 @@
-"""What a sample is, and how samples become a batch."""
+"""Samples: rows of packed text or of one conversation, and their collation into batches."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from models.language.tokens.encoded import Encoded
 from models.language.tokens.tokenizer import Tokenizer
 
 MULTIPLE = 8
-"""Rows of unequal length are padded to a multiple of this: the tile of tensor cores."""
+"""Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sample: tokens, and after each the token to predict or IGNORE; both int64 [time]."""
+    """One sample: `inputs` and, for each, the next token or IGNORE in `labels`; int64 [time]."""
 
     inputs: np.ndarray
     labels: np.ndarray
     text_bytes: int
-    """UTF-8 bytes of the text that the labels stand for."""
+    """UTF-8 bytes of the text of the labels."""
     name: str
-    """The document or conversation it is from."""
+    """Name of the document or conversation."""
     documents: np.ndarray | None = None
-    """The number of each token's document within the row; None: they are all of one."""
+    """Index of each token's document within the row; None: one document."""
     matched: bool = False
-    """In a noise control: the true answer, only measured for comparison."""
+    """In a noise control: the answer is the true one, evaluated for comparison only."""
 
 
 def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]:
-    """A batch of `rows`, padded at the end to `length`, or to the longest, in multiples of 8.
+    """Collate `rows`, padded at the end to `length`, or to the longest in multiples of 8.
 
-    `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `documents` likewise,
-    or None if no row holds more than one; `text_bytes` int64 and `matched` bool, [batch]; `units`,
-    the number of labels; `meta`, the name of each row's source.
+    `input_ids`, `labels`, `documents` int64 and `attention_mask` bool, each [batch, time];
+    `documents` is None if every row holds one document; `text_bytes` int64 and `matched` bool,
+    [batch]; `units`, the number of labels; `meta`, the name of each row's source.
     """
     longest = max(len(row.inputs) for row in rows)
     time = length or -(-longest // MULTIPLE) * MULTIPLE
@@ -67,17 +67,17 @@ def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]
     }
 
 
-_AT_ONCE = 1 << 20
-"""Tokens that are counted together."""
+_COUNT_CHUNK = 1 << 20
+"""Tokens counted at one time."""
 
 
 class Windows:
-    """Rows of `length` tokens that hold each token of each document once, as input and as label.
+    """Rows of `length` tokens from documents laid end to end; each token is an input and a label.
 
-    A document is its start token and its text; its labels are its text and the end token. A row
-    may hold the end of one document and the start of the next; with `whole` it never does, and
-    the last row of a document is short. With `noise`, seeds, the labels of each row are shuffled:
-    only how often each token occurs is left.
+    The inputs of a document are the start token and its text, its labels are the text and the end
+    token. A row may hold the end of one document and the start of the next; with
+    `single_document` it never does, and the last row of a document is short. With `noise` (seeds)
+    the labels of each row are shuffled, which leaves only token frequencies.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Windows:
         tokenizer: Tokenizer,
         length: int,
         *,
-        whole: bool = False,
+        single_document: bool = False,
         noise: Sequence[int] | None = None,
     ) -> None:
-        """`documents` numbers those of `encoded` that are laid end to end, and their `names`."""
+        """`documents` selects documents of `encoded`; `names` holds the name of each."""
         self.length, self.noise = length, noise
         self.end = tokenizer.end
         self.start = tokenizer.end if tokenizer.start is None else tokenizer.start
@@ -99,20 +99,20 @@ class Windows:
         sizes = encoded.sizes[documents]
         self.starts = np.concatenate(([0], sizes.cumsum()))
         self.text_bytes = encoded.text_bytes[documents]
-        # Rows before each document, where a row holds one document only.
+        # Rows before each document if a row holds a single document.
         rows = -(-sizes // length)
-        self._rows_before = np.concatenate(([0], rows.cumsum())) if whole else None
+        self._rows_before = np.concatenate(([0], rows.cumsum())) if single_document else None
 
     @property
     def tokens(self) -> int:
-        """Labels of all rows."""
+        """Number of labels in all rows."""
         return int(self.starts[-1])
 
     def label_counts(self, size: int) -> np.ndarray:
-        """How often each of `size` tokens is a label, over all rows."""
+        """How often each of `size` token ids is a label, over all rows."""
         counts = np.zeros(size, dtype=np.int64)
-        for low in range(0, self.tokens, _AT_ONCE):
-            tokens = self._tokens(low, min(low + _AT_ONCE, self.tokens))
+        for low in range(0, self.tokens, _COUNT_CHUNK):
+            tokens = self._tokens(low, min(low + _COUNT_CHUNK, self.tokens))
             counts += np.bincount(tokens, minlength=size)
         counts[self.start] -= len(self._documents)
         counts[self.end] += len(self._documents)
@@ -123,8 +123,8 @@ class Windows:
             return int(self._rows_before[-1])
         return -(-self.tokens // self.length)
 
-    def _edges(self, index: int) -> tuple[int, int]:
-        """The positions between which a row lies."""
+    def _row_range(self, index: int) -> tuple[int, int]:
+        """First and last (exclusive) stream position of a row."""
         begin, stop, row = 0, self.tokens, index
         if self._rows_before is not None:
             document = np.searchsorted(self._rows_before, index, side="right") - 1
@@ -134,28 +134,28 @@ class Windows:
         return low, min(low + self.length, stop)
 
     def _tokens(self, low: int, high: int) -> np.ndarray:
-        """The tokens at positions low to high, int64."""
+        """Tokens at stream positions low to high, int64."""
         return np.concatenate(list(self._pieces(low, high))).astype(np.int64)
 
     def _pieces(self, low: int, high: int) -> Iterator[np.ndarray]:
         first, last = np.searchsorted(self.starts, (low, high - 1), side="right") - 1
         for i in range(first, last + 1):
             begin, stop = max(low, int(self.starts[i])), min(high, int(self.starts[i + 1]))
-            shift = int(self._encoded.places[self._documents[i]]) - int(self.starts[i])
+            shift = int(self._encoded.offsets[self._documents[i]]) - int(self.starts[i])
             yield self._encoded.stream.read(begin + shift, stop + shift)
 
     def sample(self, index: int, draws: Draws) -> Row:
-        """The row at `index`; nothing in it is drawn."""
+        """Row `index`; `draws` is unused."""
         return self.row(index)
 
     def row(self, index: int) -> Row:
-        """The row at `index`."""
+        """Row `index`."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        low, high = self._edges(index)
+        low, high = self._row_range(index)
         first, last = np.searchsorted(self.starts, (low, high - 1), side="right") - 1
         inner = self.starts[first + 1 : last + 1] - low
-        # One more than the row: the last label, unless a document ends there.
+        # One token more than the row holds, for its last label, unless a document ends there.
         ends = high == self.starts[last + 1]
         tokens = self._tokens(low, high if ends else high + 1)
         inputs, labels = tokens[: high - low], tokens[1:]
@@ -173,100 +173,100 @@ class Windows:
         return Row(inputs, labels, text_bytes, self._names[self._documents[first]], documents)
 
     def _bytes(self, low: int, high: int, first: int, last: int) -> int:
-        """The bytes of stream positions low to high.
+        """UTF-8 bytes of stream positions low to high.
 
-        A document's bytes are laid evenly over its tokens and rounded down where it is cut, so that
-        the rows of a split add up to the bytes of its documents exactly, whatever the tokenizer.
+        A document's bytes are spread evenly over its tokens and rounded down at cuts, so that the
+        rows of a split add up to the exact bytes of its documents for any tokenizer.
         """
         begin, stop = self.starts[first : last + 1], self.starts[first + 1 : last + 2]
-        size, held = stop - begin, self.text_bytes[first : last + 1]
-        until = (np.minimum(high, stop) - begin) * held // size
-        before = (np.maximum(low, begin) - begin) * held // size
+        size, total = stop - begin, self.text_bytes[first : last + 1]
+        until = (np.minimum(high, stop) - begin) * total // size
+        before = (np.maximum(low, begin) - begin) * total // size
         return int((until - before).sum())
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which request is followed by which answer: numbers of exchanges, one entry a row."""
+    """Request and answer of each row, as exchange numbers."""
 
     requests: np.ndarray
     answers: np.ndarray
     matched: np.ndarray
-    """Whether, in a noise control, the answer is the true one, measured only for comparison."""
+    """In a noise control: whether the answer is the true one, evaluated for comparison only."""
 
 
-def as_they_are(exchanges: np.ndarray) -> Pairing:
-    """Each request with its own answer."""
+def true_pairing(exchanges: np.ndarray) -> Pairing:
+    """Pair each request with its own answer."""
     return Pairing(exchanges, exchanges, np.zeros(len(exchanges), dtype=bool))
 
 
 class Dialogues:
-    """One row for each pair; the loss sees the answer and the end token only.
+    """One row for each pair of request and answer; labels are the answer and the end token.
 
-    A prompt that is too long loses its oldest tokens but for the first one; an answer is never
-    cut: a pair whose answer does not fit in `length` is a bad row.
+    A long prompt keeps its first token and loses the oldest others. An answer is never cut: a pair
+    with an answer longer than `length` is a bad row.
     """
 
     def __init__(
         self, encoded: Encoded, names: Texts, pairing: Pairing, length: int, on_bad: OnBad
     ) -> None:
-        """`names` tells where each request is from.
+        """`names` holds the source of each request.
 
         Raises DataError if an answer does not fit and `on_bad` is stop.
         """
         self._encoded, self._names = encoded, names
         sizes = encoded.sizes
-        prompts, said = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
-        # The last token is only predicted; at least one of the prompt must remain.
-        room = length + 1 - said
-        faults = BadRecords()
+        prompts, answers = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
+        # The last token is only a label; at least one prompt token must remain.
+        room = length + 1 - answers
+        bad_records = BadRecords()
         for i in np.flatnonzero(room < 1):
-            faults.add(
+            bad_records.add(
                 names[pairing.requests[i]],
-                f"the answer has {said[i]} tokens; data.seq_len {length} fits {length}",
+                f"the answer has {answers[i]} tokens; data.seq_len is {length}",
             )
         fits = room >= 1
-        self.skipped = faults.finish(on_bad, int(fits.sum()))
+        self.skipped = bad_records.finish(on_bad, int(fits.sum()))
         if len(fits) and not fits.any():
             raise DataError(
-                f"no answer fits in data.seq_len {length}",
+                f"every answer is longer than data.seq_len {length}",
                 where="data.seq_len",
-                fix="--set data.seq_len=N with a larger N",
+                fix=f"--set data.seq_len={int(answers.min())}",
             )
         self.truncated = int((fits & (prompts > room) & ~pairing.matched).sum())
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]
         self._matched = pairing.matched[fits]
         self.prompt_sizes = np.minimum(prompts, room)[fits]
-        """Tokens of each row before its answer."""
-        self.answer_sizes = said[fits]
-        """Tokens of each answer, its end token among them."""
+        """Prompt tokens of each row."""
+        self.answer_sizes = answers[fits]
+        """Answer tokens of each row, including the end token."""
 
     @property
     def tokens(self) -> int:
-        """Labels of all rows."""
+        """Number of labels in all rows."""
         return int(self.answer_sizes.sum())
 
     def __len__(self) -> int:
         return len(self._requests)
 
     def prompt(self, index: int) -> np.ndarray:
-        """The tokens of a row before its answer."""
+        """Prompt tokens of a row."""
         whole = self._encoded.piece(2 * self._requests[index])
-        left = int(self.prompt_sizes[index])
-        return np.concatenate((whole[:1], whole[len(whole) - left + 1 :]))
+        count = int(self.prompt_sizes[index])
+        return np.concatenate((whole[:1], whole[len(whole) - count + 1 :]))
 
     def answer(self, index: int) -> np.ndarray:
-        """The tokens of the answer of a row, with the end token."""
+        """Answer tokens of a row, including the end token."""
         return self._encoded.piece(2 * self._answers[index] + 1)
 
     def sample(self, index: int, draws: Draws) -> Row:
-        """The row at `index`; nothing in it is drawn."""
+        """Row `index`; `draws` is unused."""
         return self.row(index)
 
     def row(self, index: int) -> Row:
-        """The row at `index`."""
-        prompt, said = self.prompt(index), self.answer(index)
-        tokens = np.concatenate((prompt, said)).astype(np.int64)
+        """Row `index`."""
+        prompt, answer = self.prompt(index), self.answer(index)
+        tokens = np.concatenate((prompt, answer)).astype(np.int64)
         labels = tokens[1:].copy()
         labels[: len(prompt) - 1] = IGNORE
         return Row(

@@ -1,4 +1,4 @@
-"""The language family: text in, the next token out."""
+"""Task of the language family: next-token prediction on text and conversations."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from models.common import attention_kernels
 from models.common.split import save_split, split_groups
 from models.language import hugging_face, pretrained
 from models.language.config import SIZES, Data, Model, Size
-from models.language.dataset import Dataset, Rules, members, read
+from models.language.dataset import Dataset, Rules, assign_splits, read
 from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
-from models.language.preview import pictures, predict, show
+from models.language.preview import pictures, predict, preview_text
 from models.language.readers.corpus import Corpus
 from models.language.rows import Dialogues, Row, Windows, collate
 from models.language.tokens import bpe, external_tokenizer
@@ -37,24 +37,24 @@ GROUPS = "files, documents or requests"
 
 
 class LanguageTask:
-    """See models/base.py: Task."""
+    """Next-token prediction; implements models.base.Task."""
 
     goal = Goal("val_loss", "min")
     units = "tokens"
     channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
-        """Reads the settings; touches no file. Raises DataError for sizes that cannot be."""
+        """Read the settings without disk access. Raises DataError for an invalid kv_heads."""
         self.context = context
         self.size = SIZES[model.size]
         self.smoothing = model.label_smoothing
         self.pretrained = None if model.pretrained is None else Path(model.pretrained).expanduser()
-        # A setting is read only where it means something: what nobody read is told to the person.
+        # Read a setting only where it applies: unused settings are reported.
         self.kv_heads = self.size.heads
         if self.pretrained is None:
             self.kv_heads = _divisor(model.kv_heads or self.size.heads, self.size.heads)
-        self.tokenizer_word = model.tokenizer
-        if self.tokenizer_word == "bpe" and self.pretrained is None:
+        self.tokenizer_name = model.tokenizer
+        if self.tokenizer_name == "bpe" and self.pretrained is None:
             entries = model.vocabulary or max(512, self.size.vocabulary)
             self.size = replace(self.size, vocabulary=entries)
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
@@ -67,14 +67,14 @@ class LanguageTask:
 
     @property
     def dataset(self) -> Dataset:
-        """What setup read."""
-        assert self._dataset is not None, "setup() comes first"
+        """The data that setup read."""
+        assert self._dataset is not None, "call setup() first"
         return self._dataset
 
     def setup(self) -> None:
-        """Read the data, split it, fit or load the tokenizer; the run folder keeps both.
+        """Read and split the data, train or load the tokenizer; store both in the run folder.
 
-        Reads and writes the disk: rank 0 first, then the others. Raises DataError.
+        Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad)
@@ -83,38 +83,41 @@ class LanguageTask:
         splits = split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data)
-        chosen = members(corpus, splits)
-        del splits  # a text for each group
+        chosen = assign_splits(corpus, splits)
+        del splits  # holds one string per group
         tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])
-        whole = self.pretrained is not None  # not every architecture takes a mask of documents
-        rules = Rules(length, self.on_bad, self.control, seed, whole)
+        # Not every pretrained architecture accepts a document mask.
+        single_document = self.pretrained is not None
+        rules = Rules(length, self.on_bad, self.control, seed, single_document)
         self._dataset = Dataset(corpus, chosen, tokenizer, rules)
 
     def continue_from(self, first: LanguageTask) -> None:
-        """See models/base.py: ContinualTask. Raises DataError."""
+        """Check that the data is of the same kind as that of `first`. Raises DataError."""
         if bool(self.dataset.text) != bool(first.dataset.text):
             kinds = ("conversations", "text")
-            old, new = (kinds[bool(one.dataset.text)] for one in (first, self))
+            old, new = (kinds[bool(task.dataset.text)] for task in (first, self))
             raise DataError(
-                f"the data is {new}, and the run learns {old}", where="data.path", allowed=old
+                f"the new data is {new}, but the run trains on {old}",
+                where="data.path",
+                allowed=old,
             )
 
     def _fit_tokenizer(self, corpus: Corpus, train: np.ndarray) -> Tokenizer:
         if local := self._local_tokenizer():
             return local
-        if self.tokenizer_word == "bytes":
+        if self.tokenizer_name == "bytes":
             return ByteTokenizer()
-        # The library holds about as much memory as the text is long.
+        # The library uses about as much memory as the text has bytes.
         every = -(-corpus.source.size // bpe.TRAINED_ON) or 1
         return bpe.load_or_train(
             corpus.texts(train[::every]), self.size.vocabulary, self.context.folder
         )
 
     def _local_tokenizer(self) -> Tokenizer | None:
-        """That of a local file or folder; None if the tokenizer is one of our own."""
-        is_ours = self.tokenizer_word in ("bytes", "bpe")
-        if self._local is None and not (is_ours and self.pretrained is None):
-            path = self.pretrained if is_ours else Path(self.tokenizer_word).expanduser()
+        """Tokenizer of a local file or folder; None: a built-in tokenizer."""
+        is_built_in = self.tokenizer_name in ("bytes", "bpe")
+        if self._local is None and not (is_built_in and self.pretrained is None):
+            path = self.pretrained if is_built_in else Path(self.tokenizer_name).expanduser()
             assert path is not None
             self._local = external_tokenizer.load(path)
         return self._local
@@ -125,7 +128,7 @@ class LanguageTask:
         limit = getattr(pretrained.read_config(self.pretrained), "max_position_embeddings", None)
         if limit is not None and self.length is not None and self.length > limit:
             raise DataError(
-                f"data.seq_len {self.length} is longer than model.pretrained can read",
+                f"data.seq_len {self.length} exceeds the positions of model.pretrained",
                 where=str(self.pretrained / "config.json"),
                 allowed=f"at most {limit}",
                 fix=f"--set data.seq_len={limit}",
@@ -133,7 +136,7 @@ class LanguageTask:
         return self.length or min(self.size.context, limit or self.size.context)
 
     def build(self) -> Module:
-        """The model on the CPU, its weights drawn from torch's global generator, or loaded."""
+        """Build the model on the CPU with random weights, or load it."""
         kernel = self.context.attention
         if self.pretrained is not None:
             model = pretrained.load(self.pretrained, self.smoothing, kernel)
@@ -142,22 +145,22 @@ class LanguageTask:
             pretrained.check_vocabulary(model, local.size, self.pretrained)
             self._shape = pretrained.shape(model)
             return model
-        size = self._fitting_size()
-        ours = Transformer(size, self.kv_heads, self.smoothing, kernel)
-        self._shape = Shape(matrix_elements(ours), size.layers, size.width)
-        return ours
+        size = self._size_for_tokenizer()
+        transformer = Transformer(size, self.kv_heads, self.smoothing, kernel)
+        self._shape = Shape(matrix_elements(transformer), size.layers, size.width)
+        return transformer
 
     def data(self, split: SplitName) -> Windows | Dialogues:
-        """The samples of a split."""
+        """Samples of a split."""
         return self.dataset.split(split)
 
     def collate(self, samples: Sequence[Row]) -> Batch:
-        """See rows.collate; rows of text have one length, answers that of the longest."""
+        """Collate rows: text to one length, conversations to that of the longest row."""
         length = self.dataset.rules.length if self.dataset.text else None
         return collate(samples, self.dataset.tokenizer.pad, length)
 
     def num_units(self, batch: Batch) -> int:
-        """Labels in `batch`."""
+        """Number of labels in `batch`."""
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
@@ -170,7 +173,7 @@ class LanguageTask:
         return ("documents",) if self.pretrained is None else ("attention_mask",)
 
     def metric(self) -> LanguageMetric:
-        """See models/language/metric.py."""
+        """Metric of this run's data; see LanguageMetric."""
         return LanguageMetric(
             self._inputs,
             answers=bool(self.dataset.dialogues),
@@ -178,59 +181,59 @@ class LanguageTask:
         )
 
     def blocks(self, model: Module) -> list[Module]:
-        """The decoder's layers."""
+        """Decoder layers in order."""
         return pretrained.decoder_layers(model, self._shape.layers if self._shape else None)
 
     def preview(self, model: Module) -> str | None:
-        """How the model goes on from the start of the first validation text. Collective."""
-        return show(model, self.dataset, self.context.device)
+        """The model's continuation of the first validation sample. Collective."""
+        return preview_text(model, self.dataset, self.context.device)
 
     def predictions(self, model: Module) -> Predictions:
-        """See predictions.predict. Collective."""
+        """Completions of a few validation samples; see preview.predict. Collective."""
         return predict(model, self.dataset, self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See model.flops_per_sample; of the mean length where samples differ."""
-        # Kept from build(): an engine may have cut the weights into shards since.
+        """Operations for one sample, of the mean length where lengths differ."""
+        # Stored by build(), because an engine may have sharded the weights since.
         if self._shape is None:
             return None
         return flops_per_sample(self._shape, self.dataset.mean_length)
 
     def facts(self) -> Mapping[str, Any]:
-        """See Dataset.facts."""
+        """Counts, splits and skipped data; see Dataset.facts."""
         return self.dataset.facts()
 
     def pictures(self) -> Sequence[Picture]:
-        """See preview.pictures."""
+        """Pictures of a few training rows and of text lengths."""
         return pictures(self.dataset)
 
     def write_hugging_face(self, folder: Path) -> None:
-        """Configuration and tokenizer, ours or those of `model.pretrained`. Touches disk.
+        """Write configuration and tokenizer for transformers into `folder`.
 
-        Raises DataError.
+        Disk access. Raises DataError.
         """
-        tokenizer, length = self._known_tokenizer(), self._row_length()
+        tokenizer, length = self._tokenizer_without_data(), self._row_length()
         if self.pretrained is None:
-            form = hugging_face.Form(self._fitting_size(), self.kv_heads, length)
-            hugging_face.write_ours(folder, form, tokenizer)
+            own = hugging_face.OwnModel(self._size_for_tokenizer(), self.kv_heads, length)
+            hugging_face.write_config(folder, own, tokenizer)
         else:
-            hugging_face.carry_along(self.pretrained, folder)
+            hugging_face.copy_config(self.pretrained, folder)
         hugging_face.write_tokenizer(folder, tokenizer, length)
 
     def hugging_face_name(self, name: str) -> str:
-        """Ours are theirs; those of a model that transformers loaded stand below `inner`."""
+        """Name in transformers; a pretrained model is the submodule `inner`."""
         return name.removeprefix("inner.")
 
-    def _known_tokenizer(self) -> Tokenizer:
-        """The tokenizer where no data need be read for it."""
+    def _tokenizer_without_data(self) -> Tokenizer:
+        """The tokenizer, without reading data."""
         if local := self._local_tokenizer():
             return local
-        if self.tokenizer_word == "bytes":
+        if self.tokenizer_name == "bytes":
             return ByteTokenizer()
-        return bpe.load_kept(self.context.folder)
+        return bpe.load_from_run(self.context.folder)
 
-    def _fitting_size(self) -> Size:
-        """The size, with a vocabulary for a tokenizer that came from elsewhere."""
+    def _size_for_tokenizer(self) -> Size:
+        """The size, with the vocabulary of a local tokenizer rounded up to a multiple of 8."""
         if local := self._local_tokenizer():
             return replace(self.size, vocabulary=-(-local.size // 8) * 8)
         return self.size

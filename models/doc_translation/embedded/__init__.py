@@ -1,1 +1,1 @@
-"""Pages that are drawn from an artificial language, and what they say in another."""
+"""Built-in data: rendered pages in an artificial language with their translations."""

@@ -1,4 +1,4 @@
-"""An artificial language to read, and the one to write: words, sentences and how they agree."""
+"""Artificial source and target language: words, phrases and their agreement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 SUFFIXES = ("a", "o", "e")
-"""What an adjective ends in, by the kind of heading it stands below."""
+"""Endings of adjectives in the target language, by kind of heading."""
 
 _SOURCE = ("bcdfghjklmnprstvwz", "aeiou", "bdfgklmnprstvxz")
 _TARGET = ("ptkmnlrsh", "aeiou", "nlrsmk")
@@ -17,7 +17,7 @@ _TARGET = ("ptkmnlrsh", "aeiou", "nlrsmk")
 
 @dataclass(frozen=True)
 class Word:
-    """A word and its translation, an adjective's without its ending."""
+    """A word and its translation; that of an adjective lacks its ending."""
 
     read: str
     written: str
@@ -25,7 +25,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Sentence:
-    """What stands on the page, and what it means below each kind of heading."""
+    """Source text, and its translation under each kind of heading."""
 
     read: str
     written: tuple[str, ...]
@@ -33,7 +33,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """All words, by kind."""
+    """All words by kind."""
 
     nouns: tuple[Word, ...]
     adjectives: tuple[Word, ...]
@@ -42,7 +42,7 @@ class Lexicon:
 
 
 def lexicon(rng: np.random.Generator, counts: tuple[int, int, int, int]) -> Lexicon:
-    """So many nouns, adjectives, verbs and words between them; no two are alike."""
+    """Generate distinct nouns, adjectives, verbs and joints in these `counts`."""
     total = sum(counts)
     read = _distinct(rng, total, _SOURCE, (1, 2))
     written = _distinct(rng, total, _TARGET, (2, 3))
@@ -69,20 +69,20 @@ def _pick(rng: np.random.Generator, letters: str) -> str:
 
 
 def phrase(noun: Word, adjective: Word) -> Sentence:
-    """Adjective before noun, to be written the other way round, with the ending that agrees."""
+    """Adjective and noun; the translation has noun first and an agreeing ending."""
     written = tuple(f"{noun.written} {adjective.written}{suffix}" for suffix in SUFFIXES)
     return Sentence(f"{adjective.read} {noun.read}", written)
 
 
 def joined(parts: Sequence[Sentence | Word], end: str) -> Sentence:
-    """Parts word by word; the first letter is large in both languages."""
+    """Join `parts` into a sentence that starts with a capital letter in both languages."""
     read = " ".join(part.read for part in parts)
     written = [
         " ".join(part.written if isinstance(part, Word) else part.written[kind] for part in parts)
         for kind in range(len(SUFFIXES))
     ]
-    return Sentence(_begun(read) + end, tuple(_begun(text) + end for text in written))
+    return Sentence(_capitalized(read) + end, tuple(_capitalized(text) + end for text in written))
 
 
-def _begun(text: str) -> str:
+def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]

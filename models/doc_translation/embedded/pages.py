@@ -1,4 +1,4 @@
-"""Documents in the artificial language: headings, paragraphs, lists, tables and formulas."""
+"""embedded:pages: artificial documents rendered as scanned pages."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from models.doc_translation.readers.drawing import Block, Kind, Sheet, draw
 from models.doc_translation.readers.page import Collection
 
 COUNTS = (90, 60, 40, 10)
-"""Nouns, adjectives, verbs and words between them: 200 in all."""
+"""Numbers of nouns, adjectives, verbs and joints."""
 
 SHARED = 1500
-"""Sentences that documents have in common."""
+"""Sentences shared by all documents."""
 
 OWN = 0.1
-"""Share of the sentences that only one document has."""
+"""Share of sentences that occur in one document only."""
 
 HEADINGS: tuple[Kind, ...] = ("centred", "ruled", "numbered")
-"""How headings look, in the order of lexicon.SUFFIXES, which they decide."""
+"""Styles of headings, in the order of lexicon.SUFFIXES, which they select."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A page as it is read, and as it is written in the other language."""
+    """A page as blocks, and its translation."""
 
     document: int
     blocks: tuple[Block, ...]
@@ -37,7 +37,7 @@ class Text:
 
 
 class Author:
-    """Writes documents, the same ones for the same generator."""
+    """Generates documents; equal generators give equal documents."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -46,7 +46,7 @@ class Author:
         self.shared = [self._new() for _ in range(SHARED)]
 
     def document(self, number: int) -> list[Text]:
-        """Two to four pages, one kind of heading for all of them."""
+        """Two to four pages with one kind of heading."""
         kind = int(self.rng.integers(len(HEADINGS)))
         pages = int(self.rng.integers(2, 5))
         return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
@@ -69,9 +69,9 @@ class Author:
         return Block(HEADINGS[kind], read), f"## {name.written[kind]}"
 
     def _paragraph(self, kind: int) -> tuple[Block, str]:
-        said = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
-        read = " ".join(sentence.read for sentence in said)
-        return Block("paragraph", read), " ".join(sentence.written[kind] for sentence in said)
+        sentences = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
+        read = " ".join(sentence.read for sentence in sentences)
+        return Block("paragraph", read), " ".join(sentence.written[kind] for sentence in sentences)
 
     def _extra(self, kind: int) -> list[tuple[Block, str]]:
         """A list, a table, a formula, or nothing."""
@@ -100,14 +100,14 @@ class Author:
         return self.shared[int(self.rng.integers(len(self.shared)))]
 
     def _new(self) -> Sentence:
-        """One that was not said before: phrase, verb, phrase, and now and then a third."""
+        """New sentence: phrase, verb, phrase and sometimes a third phrase."""
         while True:
             verb = self.words.verbs[int(self.rng.integers(len(self.words.verbs)))]
-            said: list[Sentence | Word] = [self._phrase(), verb, self._phrase()]
+            parts: list[Sentence | Word] = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
                 joint = self.words.joints[int(self.rng.integers(len(self.words.joints)))]
-                said += [joint, self._phrase()]
-            sentence = joined(said, ".")
+                parts += [joint, self._phrase()]
+            sentence = joined(parts, ".")
             if sentence.read not in self.used:
                 self.used.add(sentence.read)
                 return sentence
@@ -120,17 +120,17 @@ class Author:
 
 NAME = "embedded:pages"
 SEED = 2024
-"""The set is one set: what a run's seed changes is its split and its order."""
+"""FixedDraws: the seed of a run changes the split and the order only."""
 
 VERSION = 1
-"""Of what is drawn: another one makes the cache anew."""
+"""Cache version; increase it when the rendering changes."""
 
 DOCUMENTS = 300
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A page as a PNG."""
+    """A scanned page as PNG."""
 
     png: np.ndarray
     text: Text
@@ -151,7 +151,7 @@ class Scan:
 
 
 def read() -> Collection:
-    """DOCUMENTS documents of two to four pages; drawn once, then read from the cache."""
+    """DOCUMENTS documents of two to four pages; rendered once, then read from the cache."""
     author = Author(np.random.default_rng(SEED))
     texts = [page for number in range(DOCUMENTS) for page in author.document(number)]
     made_from = {"version": VERSION, "seed": SEED, "documents": DOCUMENTS}
@@ -166,23 +166,23 @@ def read() -> Collection:
 
 
 def _scans(texts: list[Text]) -> dict[str, np.ndarray]:
-    """All pages as PNGs, end to end, and where each one ends: raw they would be ten times that."""
+    """All pages as concatenated PNGs with their ends, a tenth of the raw size."""
     rng = np.random.default_rng(SEED)
     found = [np.frombuffer(_png(scan(text, rng)), dtype=np.uint8) for text in texts]
     return {"png": np.concatenate(found), "ends": np.cumsum([len(png) for png in found])}
 
 
 def scan(text: Text, rng: np.random.Generator) -> Image.Image:
-    """A page with margins and columns of its own, a little turned, blurred and speckled."""
+    """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
     sheet = Sheet(margin=int(rng.integers(32, 72)), columns=columns)
     page = draw(text.blocks, sheet)
     assert page is not None, "an artificial page fits on its sheet"
-    turned = page.rotate(
+    rotated = page.rotate(
         float(rng.uniform(-1, 1)), resample=Image.Resampling.BILINEAR, fillcolor=255
     )
-    dots = np.asarray(turned.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))).copy()
-    # Few dots, and grey ones: speckle that cropping would take for ink moves no margin.
+    dots = np.asarray(rotated.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))).copy()
+    # Sparse and grey, so that cropping does not take speckle for ink.
     at = rng.integers(0, dots.size, dots.size // 500)
     dots.ravel()[at] = np.minimum(dots.ravel()[at], rng.integers(205, 250, len(at)))
     return Image.fromarray(dots)

@@ -1,1 +1,1 @@
-"""The forms in which pages and their translations are read."""
+"""Readers of pages and their translations, and the rendering of text as pages."""

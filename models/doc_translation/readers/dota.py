@@ -1,4 +1,4 @@
-"""A folder in the DoTA layout: images of pages, and their texts in two or more languages."""
+"""Reader of the DoTA layout: page images with texts in two or more languages."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Names = Mapping[SplitName, list[str]]
 
 
 def article(name: str) -> str:
-    """What a page is part of: its name without the number of the page at its end."""
+    """Article of a page: its name without the page number at the end."""
     match = _NUMBERED.fullmatch(name)
     return match[1] if match else name
 
 
 @dataclass(frozen=True)
 class DotaPage:
-    """A page of the folder `root`; both its files are read when they are asked for."""
+    """A page of the folder `root`; its files are read on access."""
 
     root: Path
     name: str
@@ -44,62 +44,62 @@ class DotaPage:
 
     @property
     def document(self) -> str:
-        """The article."""
+        """Article of the page."""
         return article(self.name)
 
     def image(self) -> Image.Image:
-        """See Page. Reads from disk."""
+        """See Page. Disk access."""
         path = self.root / IMAGES / f"{self.name}.png"
         try:
             with Image.open(path) as found:
                 found.load()
                 return found
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            # By kind of fault: cut off, no image, a broken chunk, an image of absurd size.
             raise DataError(
-                f"'{path}' is no image that can be read: {error}",
+                f"'{path}' is not a readable image: {error}",
                 where="data.path",
                 allowed="a PNG image",
-                fix=f"repair it, or take its name out of {SPLIT_FILE}",
+                fix=f"repair it, or remove its name from {SPLIT_FILE}",
             ) from None
 
     def target(self) -> str:
-        """See Page. Reads from disk."""
+        """See Page. Disk access."""
         path = self.root / f"{self.language}_mmd" / f"{self.name}.mmd"
         try:
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                f"'{path}' cannot be read: {error}", where="data.path", allowed="a UTF-8 text"
+                f"'{path}' cannot be read: {error}", where="data.path", allowed="UTF-8 text"
             ) from None
 
 
 def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
-    """The pages that the split file names and that have an image and a text.
+    """Read the pages of the split file that have an image and a text.
 
-    Pages without one of them, and those that no list names, are left out and listed; an image that
-    is no whole PNG is a fault. Reads from disk, of images their ends alone. Raises DataError.
+    Pages without one of them, or without an entry in the split file, are skipped and listed. An
+    image that is not a complete PNG is an invalid page. Reads only the two ends of images. Raises
+    DataError.
     """
     names = _names(root)
     if split == "file":
         _check_articles(names, root / SPLIT_FILE)
     _check_folders(root, language)
-    left_out, faults = _unnamed(root, names), BadRecords("pages")
+    skipped_pages, bad_records = _unnamed(root, names), BadRecords("pages")
     pages: list[DotaPage] = []
     for name in sorted({name for listed in names.values() for name in listed}):
         page = DotaPage(root, name, language)
-        if lacks := _lacks(page):
-            left_out.append((name, lacks))
-        elif fault := _broken(root / IMAGES / f"{name}.png"):
-            faults.add(f"{IMAGES}/{name}.png", fault)
+        if missing := _missing_file(page):
+            skipped_pages.append((name, missing))
+        elif problem := _png_error(root / IMAGES / f"{name}.png"):
+            bad_records.add(f"{IMAGES}/{name}.png", problem)
         else:
             pages.append(page)
-    skipped = faults.finish(on_bad, len(pages))
-    left_out += faults.rows
+    skipped = bad_records.finish(on_bad, len(pages))
+    skipped_pages += bad_records.rows
     if not pages:
         raise DataError(
-            f"'{root}' has no page with both an image and a text in '{language}'",
-            where=f"{len(left_out)} pages were left out, the first {left_out[:1]}",
+            f"'{root}' has no page with an image and a text in '{language}'",
+            where=f"{len(skipped_pages)} skipped pages, the first: {skipped_pages[:1]}",
             allowed=f"{IMAGES}/NAME.png and {language}_mmd/NAME.mmd for names in {SPLIT_FILE}",
         )
     given = None
@@ -109,12 +109,12 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
             side: sorted({article(name) for name in listed if name in kept})
             for side, listed in names.items()
         }
-    counts = {"skipped_pages": skipped, "left_out_pages": len(left_out) - skipped}
-    return Collection(str(root), pages, bleu_tokenizer(language), given, left_out, counts)
+    counts = {"skipped_pages": skipped, "left_out_pages": len(skipped_pages) - skipped}
+    return Collection(str(root), pages, bleu_tokenizer(language), given, skipped_pages, counts)
 
 
 def _names(root: Path) -> Names:
-    """The names of each split. Raises DataError where the file does not say them."""
+    """Page names of each split from the split file. Raises DataError."""
     path = root / SPLIT_FILE
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -128,19 +128,19 @@ def _names(root: Path) -> Names:
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise _bad_split(path, f"has no list of names under '{key}'")
         if unsafe := [name for name in listed if Path(name).name != name]:
-            raise _bad_split(path, f"has a name that is no file's: {unsafe[0]!r}")
+            raise _bad_split(path, f"has an invalid file name: {unsafe[0]!r}")
         names[side] = listed
     return names
 
 
-def _bad_split(path: Path, wrong: str) -> DataError:
+def _bad_split(path: Path, problem: str) -> DataError:
     return DataError(
-        f"'{path}' {wrong}", where="data.path", allowed=f"lists of names: {', '.join(LISTS)}"
+        f"'{path}' {problem}", where="data.path", allowed=f"lists of names: {', '.join(LISTS)}"
     )
 
 
 def _check_articles(names: Names, path: Path) -> None:
-    """Raises DataError where pages of one article are on two sides."""
+    """Raises DataError if pages of one article are in two splits."""
     sides: dict[str, set[str]] = {}
     for side, listed in names.items():
         for name in listed:
@@ -148,10 +148,10 @@ def _check_articles(names: Names, path: Path) -> None:
     shared = sorted(name for name, found in sides.items() if len(found) > 1)
     if shared:
         raise DataError(
-            f"{len(shared)} of {len(sides)} articles have pages on two sides of the split, such as "
+            f"{len(shared)} of {len(sides)} articles have pages in two splits, for example "
             f"'{shared[0]}' in {' and '.join(sorted(sides[shared[0]]))}",
             where=str(path),
-            allowed="each article in one list: a model that saw its other pages is not tested by it",
+            allowed="each article in one split, so that evaluation uses unseen articles only",
             fix="--set data.split=article",
         )
 
@@ -161,7 +161,7 @@ def _check_folders(root: Path, language: str) -> None:
     if f"{language}_mmd" not in there:
         raise DataError(
             f"'{root}' has no texts in '{language}'",
-            where=f"data.target, looked for {root / f'{language}_mmd'}",
+            where=f"data.target, {root / f'{language}_mmd'}",
             allowed=", ".join(name.removesuffix("_mmd") for name in there) or f"{language}_mmd",
         )
 
@@ -172,8 +172,8 @@ def _unnamed(root: Path, names: Names) -> list[tuple[str, str]]:
     return [(name, f"not in {SPLIT_FILE}") for name in there if name not in named]
 
 
-def _lacks(page: DotaPage) -> str | None:
-    """What a page is without; None: it has both."""
+def _missing_file(page: DotaPage) -> str | None:
+    """The missing or empty file of a page; None: it has both."""
     image = page.root / IMAGES / f"{page.name}.png"
     text = page.root / f"{page.language}_mmd" / f"{page.name}.mmd"
     for path in (image, text):
@@ -182,8 +182,8 @@ def _lacks(page: DotaPage) -> str | None:
     return f"{text.parent.name}/{text.name} is empty" if text.stat().st_size < 2 else None
 
 
-def _broken(path: Path) -> str | None:
-    """What is wrong with an image as far as its two ends tell; None: nothing."""
+def _png_error(path: Path) -> str | None:
+    """Problem of a PNG file according to its two ends; None: no problem."""
     try:
         with path.open("rb") as file:
             head = file.read(len(_HEAD))
@@ -193,5 +193,5 @@ def _broken(path: Path) -> str | None:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if head != _HEAD:
-        return "empty" if not size else "no PNG image"
-    return None if tail == _TAIL else f"cut off after {size} bytes"
+        return "empty" if not size else "not a PNG image"
+    return None if tail == _TAIL else f"truncated after {size} bytes"

@@ -1,4 +1,4 @@
-"""Text laid out on a page and drawn."""
+"""Rendering of text blocks as page images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 Kind = Literal["title", "centred", "ruled", "numbered", "paragraph", "bullet", "formula", "table"]
 SIZES = (22, 20, 18, 16, 14, 12, 11, 10, 9, 8)
-"""Heights of letters that are tried in turn, in dots, until all fits."""
+"""Letter heights in pixels, tried in turn until the page fits."""
 
 LEADING = 1.35
-"""Height of a line, in heights of its letters."""
+"""Line height as a multiple of the letter height."""
 
 _SCALE = {"title": 1.6, "centred": 1.25, "ruled": 1.25, "numbered": 1.25}
 _WORDS = re.compile(
@@ -25,7 +25,7 @@ _WORDS = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One thing on a page. Of a table `text` has a line a row and `|` between its cells."""
+    """One block of a page. A table has one line per row and `|` between cells."""
 
     kind: Kind
     text: str
@@ -33,7 +33,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The paper, in dots."""
+    """Page dimensions in pixels."""
 
     height: int = 896
     width: int = 672
@@ -49,7 +49,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of text within a column: what, how high, how far from the left, ruled below or not."""
+    """Line of text in a column: text, letter height, left offset, height and optional rule."""
 
     text: str
     size: int
@@ -60,9 +60,9 @@ class _Line:
 
 @lru_cache(maxsize=64)
 def font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
-    """The font file at `path`, or Pillow's own, with letters `size` dots high. Reads from disk.
+    """Font of the file `path`, or of Pillow, with letters `size` pixels high. Disk access.
 
-    Raises OSError where the file is no font.
+    Raises OSError if the file is not a font.
     """
     if path is not None:
         return ImageFont.truetype(path, size)
@@ -71,15 +71,15 @@ def font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
     return found
 
 
-def missing(path: str | None, characters: Sequence[str]) -> list[str]:
-    """Those of `characters` that the font draws as a box."""
-    drawn = font(path, SIZES[0])
-    box = bytes(drawn.getmask("\U0010ffff"))
-    return [c for c in characters if not c.isspace() and bytes(drawn.getmask(c)) == box]
+def missing_characters(path: str | None, characters: Sequence[str]) -> list[str]:
+    """Characters that the font lacks (it draws a box)."""
+    face = font(path, SIZES[0])
+    box = bytes(face.getmask("\U0010ffff"))
+    return [c for c in characters if not c.isspace() and bytes(face.getmask(c)) == box]
 
 
 def draw(blocks: Sequence[Block], sheet: Sheet, path: str | None = None) -> Image.Image | None:
-    """The page, grey; None where it is too much for one, even in the smallest letters."""
+    """Render a grey page; None if the blocks do not fit even in the smallest letters."""
     for size in SIZES:
         lines = (line for block in blocks for line in _lines(block, size, sheet, path))
         placed = _placed(lines, sheet)
@@ -97,7 +97,7 @@ def draw(blocks: Sequence[Block], sheet: Sheet, path: str | None = None) -> Imag
 
 
 def _placed(lines: Iterable[_Line], sheet: Sheet) -> list[tuple[_Line, float, float]] | None:
-    """Where each line begins, column by column; None as soon as they are too many."""
+    """Positions of all lines, column by column; None if they do not fit."""
     placed: list[tuple[_Line, float, float]] = []
     column, y = 0, float(sheet.margin)
     for line in lines:
@@ -111,7 +111,7 @@ def _placed(lines: Iterable[_Line], sheet: Sheet) -> list[tuple[_Line, float, fl
 
 
 def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[_Line]:
-    """The lines of a block; the last one is higher, for the gap to the next block."""
+    """Lines of a block; the last one includes the gap to the next block."""
     size = round(base * _SCALE.get(block.kind, 1.0))
     indent = base * 1.2 if block.kind == "bullet" else 0.0
     if block.kind == "table":
@@ -119,7 +119,7 @@ def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[
     else:
         wrapped = _wrapped(block.text, font(path, size), sheet.column_width - indent)
         found = (_Line(text, size, indent, size * LEADING) for text in wrapped)
-    for number, (line, is_last) in enumerate(_marked(found)):
+    for number, (line, is_last) in enumerate(_with_is_last(found)):
         left = line.left
         if block.kind in ("title", "centred", "formula"):
             left = (sheet.column_width - font(path, size).getlength(line.text)) / 2
@@ -130,8 +130,8 @@ def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[
         yield _Line(line.text, size, left, line.height + gap, is_ruled)
 
 
-def _marked(lines: Iterator[_Line]) -> Iterator[tuple[_Line, bool]]:
-    """Each line, and whether it is the last one."""
+def _with_is_last(lines: Iterator[_Line]) -> Iterator[tuple[_Line, bool]]:
+    """Lines, each with whether it is the last."""
     line = next(lines, None)
     while line is not None:
         following = next(lines, None)
@@ -140,7 +140,7 @@ def _marked(lines: Iterator[_Line]) -> Iterator[tuple[_Line, bool]]:
 
 
 def _rows(text: str, size: int, sheet: Sheet) -> Iterator[_Line]:
-    """Cells at even distances, each row with a rule below."""
+    """Table cells at even distances, with a rule below each row."""
     for row in text.split("\n"):
         cells = row.split("|")
         for number, cell in enumerate(cells):
@@ -149,23 +149,23 @@ def _rows(text: str, size: int, sheet: Sheet) -> Iterator[_Line]:
             yield _Line(cell.strip(), size, left, size * LEADING if is_last else 0.0, is_last)
 
 
-def _wrapped(text: str, drawn: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
-    """`text` in lines no wider than `width`; a longer word is cut."""
+def _wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+    """Wrap `text` to lines of at most `width`; longer words are cut."""
     line = ""
-    for word in _pieces(text, drawn, width):
-        if line and drawn.getlength((line + word).rstrip()) > width:
+    for word in _pieces(text, face, width):
+        if line and face.getlength((line + word).rstrip()) > width:
             yield line.rstrip()
             line = ""
         line += word
     yield line.rstrip()
 
 
-def _pieces(text: str, drawn: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
-    """Words with the blank after them, single characters of scripts that write none."""
+def _pieces(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+    """Words with their trailing space; single characters in scripts without spaces."""
     for found in _WORDS.finditer(text):
         word = found[0]
-        while drawn.getlength(word.rstrip()) > width and len(word) > 1:
-            fits = max(1, int(len(word) * width / drawn.getlength(word)) - 1)
+        while face.getlength(word.rstrip()) > width and len(word) > 1:
+            fits = max(1, int(len(word) * width / face.getlength(word)) - 1)
             yield word[:fits]
             word = word[fits:]
         yield word

@@ -1,4 +1,4 @@
-"""What a page is: an image to look at, and the translation to write."""
+"""Page protocol: an image and its translation; and collections of pages."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
 
 
 class Page(Protocol):
-    """One page; image and text are made or read only when they are asked for."""
+    """One page; image and text are read or rendered on access."""
 
     @property
     def document(self) -> str:
-        """What it is part of; a document is never on two sides of a split."""
+        """Document of the page; a document belongs to one split."""
 
     @property
     def name(self) -> str:
-        """Its own name, for a person to find it by."""
+        """Name of the page for messages."""
 
     def image(self) -> Image:
-        """The page as it looks, grey or in colours. Raises DataError."""
+        """Image of the page, grey or in color. Raises DataError."""
 
     def target(self) -> str:
-        """Its translation, Markdown. Raises DataError."""
+        """Translation of the page as Markdown. Raises DataError."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """All pages there are, and what was left out on the way."""
+    """All pages, and the skipped ones."""
 
     source: str
     pages: Sequence[Page]
     tokenize: str
-    """How BLEU cuts the translations into words: a tokenizer's name in sacrebleu."""
+    """Name of the sacrebleu tokenizer for the translations."""
     given: Mapping[SplitName, Sequence[str]] | None = None
-    """The documents of each split, where the data says so."""
-    left_out: Sequence[tuple[str, str]] = ()
-    """Pages that were left out, and why."""
+    """Documents of each split, if the data defines splits."""
+    skipped: Sequence[tuple[str, str]] = ()
+    """Skipped pages with reasons."""
     counts: Mapping[str, int] = field(default_factory=Counter)
-    """What else a person should know, such as duplicates."""
+    """Further counts for the facts, for example duplicates."""
 
 
 def bleu_tokenizer(language: str) -> str:

@@ -1,1 +1,1 @@
-"""Recordings that are drawn: moving shapes seen by a simulated event camera."""
+"""Built-in recordings: moving shapes seen by a simulated event camera."""

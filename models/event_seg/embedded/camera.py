@@ -1,4 +1,4 @@
-"""An event camera: log brightness that moves by a threshold gives an event."""
+"""Simulated event camera: a change of log brightness by a threshold gives an event."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy as np
 from models.event_seg.readers.recording import Events
 
 THRESHOLD, DEVIATION = 0.2, 0.03
-"""Of a pixel's contrast threshold: mean and deviation over the pixels, in log brightness."""
+"""Mean and standard deviation of the pixels' contrast thresholds, in log brightness."""
 REFRACTORY_S = 1e-3
 NOISE_HZ = 0.1
-"""Events of a pixel without a cause."""
+"""Noise events per pixel and second."""
 HOT_SHARE, HOT_HZ = 2e-4, 100.0
 
 
 class Camera:
-    """The pixels of one clip. Sources: Rebecq et al., ESIM, 2018; Hu et al., v2e, 2021."""
+    """Pixels of one clip. Sources: Rebecq et al., ESIM, 2018; Hu et al., v2e, 2021."""
 
     def __init__(self, rng: np.random.Generator, brightness: np.ndarray) -> None:
-        """`brightness` [height, width] is what it sees at time 0."""
+        """`brightness` [height, width] at time 0."""
         self._rng, self._width = rng, brightness.shape[1]
         self._before = np.log(brightness.ravel())
         self._level = self._before.copy()
@@ -26,8 +26,8 @@ class Camera:
         self._threshold = np.clip(thresholds, 0.1, 0.3).astype(np.float32)
         self._fired = np.full(brightness.size, -np.inf, np.float32)
 
-    def see(self, brightness: np.ndarray, start: float, stop: float) -> Events:
-        """The events of (start, stop], seconds, while brightness moves evenly to `brightness`."""
+    def observe(self, brightness: np.ndarray, start: float, stop: float) -> Events:
+        """Events of (start, stop], seconds, during a linear change to `brightness`."""
         after = np.log(brightness.ravel())
         crossings = np.trunc((after - self._level) / self._threshold)
         pixels = np.flatnonzero(crossings)
@@ -49,7 +49,7 @@ class Camera:
         return self._gathered(parts)
 
     def noise(self, duration: float) -> Events:
-        """Events of [0, duration) seconds that nothing in the scene gives; not in order."""
+        """Noise events of [0, duration) seconds, unsorted."""
         rng, pixels = self._rng, self._fired.size
         hot = rng.choice(pixels, max(1, round(HOT_SHARE * pixels)), replace=False)
         shots = rng.integers(0, pixels, rng.poisson(NOISE_HZ * pixels * duration))

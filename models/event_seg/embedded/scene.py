@@ -1,4 +1,4 @@
-"""A scene of moving shapes, drawn at any instant."""
+"""Scene of moving shapes, rendered at any time."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 SPEEDS = (20.0, 300.0)
-"""Pixels a second, the slowest and the fastest shape."""
+"""Speed range of shapes, pixels per second."""
 EGO_SPEEDS = (30.0, 150.0)
 TURNS = 2.0
-"""Radians a second, at most."""
+"""Maximum rotation, radians per second."""
 PERIMETER = (6e-4, 1.5e-3)
-"""Radius of a shape over the area of the sensor: so that edges are a tenth of it at any size."""
+"""Radius of a shape over the sensor area: edges are a tenth of the pixels at any size."""
 STRIPES = (30.0, 50.0)
-"""Pixels from a stripe to the next, of the shapes that have some."""
+"""Distance of stripes in pixels."""
 _WAVES = 2
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A textured polygon, or an ellipse, that moves and turns evenly and bounces at the border."""
+    """Textured polygon or ellipse with constant velocity and rotation, reflected at the border."""
 
     centre: np.ndarray
     """[2]: x, y at time 0, in pixels."""
@@ -29,23 +29,23 @@ class Shape:
     angle: float
     turn: float
     radii: np.ndarray
-    """Of an ellipse [2], or distances of a polygon's sides [side]."""
+    """Radii of an ellipse [2], or distances of a polygon's sides [side]."""
     is_ellipse: bool
     grey: float
     waves: np.ndarray
-    """[wave, 4]: frequency along x and y in radians a pixel, phase, height."""
+    """[wave, 4]: frequency along x and y in radians per pixel, phase, amplitude."""
     stripes: tuple[float, float]
-    """Radians a pixel, and height."""
+    """Frequency in radians per pixel, and amplitude."""
 
     @property
     def reach(self) -> float:
-        """How far from its centre it may reach."""
+        """Maximum distance of a point from the centre, pixels."""
         sides = len(self.radii)
         return float(self.radii.max() * (1 if self.is_ellipse else 1 / np.cos(np.pi / sides)))
 
 
 class Scene:
-    """Two to five shapes before a textured ground, half of the scenes seen by a moving camera."""
+    """Two to five shapes on a textured background; half of the scenes have a moving camera."""
 
     def __init__(self, rng: np.random.Generator, sensor: tuple[int, int]) -> None:
         """`sensor` is height and width."""
@@ -60,7 +60,7 @@ class Scene:
 
     @property
     def speed(self) -> float:
-        """The speed of the fastest point, pixels a second."""
+        """Speed of the fastest point, pixels per second."""
         ego = float(np.hypot(*self.ego))
         return ego + max(float(np.hypot(*s.velocity)) + abs(s.turn) * s.reach for s in self.shapes)
 
@@ -78,25 +78,25 @@ class Scene:
     def _add(self, picture: np.ndarray, shape: Shape, time: float) -> None:
         height, width = self.sensor
         extent = np.array([width, height])
-        centre = _bounced(shape.centre + (shape.velocity - self.ego) * time, extent)
+        centre = _reflect(shape.centre + (shape.velocity - self.ego) * time, extent)
         reach = shape.reach + 2
         low = np.clip(np.floor(centre - reach), 0, extent).astype(int)
         high = np.clip(np.ceil(centre + reach), 0, extent).astype(int)
         part = np.s_[low[1] : high[1], low[0] : high[0]]
-        # Plain floats, here and below: a float64 of numpy would make float64 of all pixels.
+        # Plain floats here and below: a numpy float64 would promote all pixels.
         x, y = self._columns[part] - float(centre[0]), self._rows[part] - float(centre[1])
         angle = shape.angle + shape.turn * time
         cosine, sine = math.cos(angle), math.sin(angle)
         x, y = cosine * x + sine * y, cosine * y - sine * x
-        cover = np.clip(0.5 - _distance(shape, x, y), 0, 1)  # a border one pixel wide
-        own = shape.grey + _texture(shape.waves, x, y)
+        cover = np.clip(0.5 - _distance(shape, x, y), 0, 1)  # border of one pixel
+        texture = shape.grey + _texture(shape.waves, x, y)
         if shape.stripes[1]:
-            own += shape.stripes[1] * np.clip(8 * np.sin(shape.stripes[0] * x), -1, 1)
-        picture[part] += cover * (own - picture[part])
+            texture += shape.stripes[1] * np.clip(8 * np.sin(shape.stripes[0] * x), -1, 1)
+        picture[part] += cover * (texture - picture[part])
 
 
 def _distance(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """About how many pixels each point is outside of the shape; negative inside."""
+    """Approximate distance of each point from the shape in pixels; negative inside."""
     if shape.is_ellipse:
         a, b = shape.radii.tolist()
         return (np.hypot(x / a, y / b) - 1) * min(a, b)
@@ -115,9 +115,9 @@ def _texture(waves: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return total
 
 
-def _bounced(place: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """`place` folded back into [0, extent]."""
-    around = np.mod(place, 2 * extent)
+def _reflect(position: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    """Reflect `position` into [0, extent]."""
+    around = np.mod(position, 2 * extent)
     return np.minimum(around, 2 * extent - around)
 
 
@@ -129,7 +129,7 @@ def _direction(rng: np.random.Generator) -> np.ndarray:
 def _waves(
     rng: np.random.Generator, count: int, height: float, sensor: tuple[int, int]
 ) -> np.ndarray:
-    """Waves whose lengths are a tenth of the sensor's height to all of it."""
+    """Waves with lengths from a tenth of the sensor height to all of it."""
     frequency = 2 * np.pi / (sensor[0] * rng.uniform(0.1, 1.0, count))
     angle = rng.uniform(0, 2 * np.pi, count)
     phase, heights = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.3, 1.0, count) * height

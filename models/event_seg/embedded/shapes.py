@@ -1,4 +1,4 @@
-"""The embedded recordings: clips of drawn scenes, made once and read from the cache."""
+"""embedded:shapes: clips of rendered scenes, generated once and read from the cache."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from models.event_seg.readers import labels
 from models.event_seg.readers.recording import Events, spans
 
 EPOCH = 1.5e9
-"""About when the clips begin, in seconds since 1970, as real recordings do: float32 has steps of
-128 s there."""
-FRAMES_A_SECOND = 30
+"""Start of the clips in seconds since 1970, as in real recordings; a float32 step is 128 s."""
+FRAMES_PER_SECOND = 30
 CLIPS = 24
 WINDOWS = 20
-"""Of a clip."""
+"""Windows per clip."""
 STEP = 1.5
-"""Pixels that a point moves between two pictures that are drawn, at most."""
+"""Maximum motion of a point between two rendered pictures, pixels."""
 _VERSION = 1
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Clip:
-    """See models/event_seg/readers/recording.py."""
+    """Rendered clip; implements Recording."""
 
     name: str
     sensor: tuple[int, int]
     windows: np.ndarray
-    held: Events
-    """All of them; x and y uint16."""
+    all_events: Events
+    """Events of all windows; x and y uint16."""
     frames: np.ndarray
     """[window + 1, height, width], uint8."""
-    format: str = "drawn"
+    format: str = "rendered"
     sensor_source: str = "model.size"
     second: float = 1.0
     unit: str = "s, by the generator"
@@ -44,25 +43,25 @@ class Clip:
 
     @property
     def count(self) -> int:
-        """How many events it holds."""
-        return len(self.held)
+        """Number of events."""
+        return len(self.all_events)
 
     def events(self, index: int) -> Events:
-        """The events of a window."""
-        found = self.held[slice(*np.searchsorted(self.held.t, self.windows[index]))]
+        """Events of a window."""
+        found = self.all_events[slice(*np.searchsorted(self.all_events.t, self.windows[index]))]
         return Events(found.t, found.x.astype(np.int32), found.y.astype(np.int32), found.p)
 
     def label(self, index: int, factor: int) -> np.ndarray:
-        """The edges of the frame that ends a window."""
+        """Edges of the frame at the end of a window."""
         return labels.edges(self.frames[index + 1], factor)
 
 
 def recordings(sensor: tuple[int, int]) -> list[Clip]:
-    """The clips for a sensor of that height and width. Reads and writes the cache."""
+    """Clips for a sensor of this height and width. Reads and writes the cache."""
     made_from = {"version": _VERSION, "sensor": sensor, "clips": CLIPS, "windows": WINDOWS}
-    held = cache.arrays("event-shapes", made_from, lambda: _make(sensor))
-    cuts = held["cuts"]
-    frames = held["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
+    arrays = cache.arrays("event-shapes", made_from, lambda: _make(sensor))
+    cuts = arrays["cuts"]
+    frames = arrays["frames"].reshape(CLIPS, WINDOWS + 1, *sensor)
     clips = []
     for number in range(CLIPS):
         at = slice(cuts[number], cuts[number + 1])
@@ -70,8 +69,8 @@ def recordings(sensor: tuple[int, int]) -> list[Clip]:
             Clip(
                 name=f"clip {number:02}",
                 sensor=sensor,
-                windows=spans(held["ends"][number]),
-                held=Events(*(held[key][at] for key in "txyp")),
+                windows=spans(arrays["ends"][number]),
+                all_events=Events(*(arrays[key][at] for key in "txyp")),
                 frames=frames[number],
             )
         )
@@ -92,10 +91,10 @@ def _make(sensor: tuple[int, int]) -> dict[str, np.ndarray]:
 def _clip(
     rng: np.random.Generator, sensor: tuple[int, int], number: int
 ) -> tuple[Events, np.ndarray, np.ndarray]:
-    """Events, frames and the instants of the frames."""
+    """Events, frames and times of the frames."""
     scene = Scene(rng, sensor)
-    steps = int(np.ceil(scene.speed / FRAMES_A_SECOND / STEP))
-    times = np.arange(WINDOWS * steps + 1) / (FRAMES_A_SECOND * steps)
+    steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
+    times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)
     frames = np.empty((WINDOWS + 1, *sensor), np.uint8)
     camera, found = None, []
     for i, time in enumerate(times):
@@ -106,7 +105,7 @@ def _clip(
             camera = Camera(rng, picture)
             found.append(camera.noise(times[-1]))
         else:
-            found.append(camera.see(picture, times[i - 1], time))
+            found.append(camera.observe(picture, times[i - 1], time))
     begin = EPOCH + 100 * number + rng.uniform(0, 1)
     t = begin + np.concatenate([e.t for e in found])
     order = np.argsort(t, kind="stable")

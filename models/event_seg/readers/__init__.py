@@ -1,1 +1,1 @@
-"""Recordings from files, read a window at a time."""
+"""Readers of recordings, one window at a time."""

@@ -1,4 +1,4 @@
-"""HDF5 files that are opened in whatever process reads them."""
+"""HDF5 files with per-process handles, and mask files of recordings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.event_seg.readers.recording import IGNORED, check_ascending
 
 
 class Hdf5:
-    """One file. A copy in another process, forked or sent there, opens it anew."""
+    """One file; every process opens its own handle, also after a fork."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,63 +33,62 @@ class Hdf5:
                 raise DataError(
                     f"'{self.path.name}' cannot be opened as HDF5: {error}",
                     where=str(self.path),
-                    allowed="a whole HDF5 file",
+                    allowed="a complete HDF5 file",
                 ) from None
         return self._opened[1]
 
     def dataset(self, name: str, allowed: str, axes: int) -> h5py.Dataset:
-        """One of its arrays. Raises DataError, with `legal` as what the file must hold."""
+        """Array `name`. Raises DataError if missing; `allowed` describes the file layout."""
         found = self.file.get(name)
         if not isinstance(found, h5py.Dataset) or found.ndim != axes:
-            told = "is not there" if found is None else f"is no array of {axes} axes"
+            problem = "does not exist" if found is None else f"does not have {axes} axes"
             raise DataError(
-                f"'{name}' {told} in '{self.path.name}'", where=str(self.path), allowed=allowed
+                f"'{name}' {problem} in '{self.path.name}'", where=str(self.path), allowed=allowed
             )
         return found
 
     def read(self, dataset: h5py.Dataset, chosen: Any) -> np.ndarray:
-        """A part of an array. Raises DataError where the file is broken there."""
+        """Part of an array. Raises DataError if the file is damaged."""
         try:
             return np.asarray(dataset[chosen])
         except OSError as error:
             raise DataError(
                 f"'{dataset.name}' of '{self.path.name}' cannot be read: {error}",
                 where=f"{self.path}, {chosen}",
-                allowed="a whole HDF5 file",
+                allowed="a complete HDF5 file",
             ) from None
 
 
 SUFFIX = "_masks.h5"
-LEGAL = (
+ALLOWED = (
     "`masks` [mask, height, width] uint8 of 0 background, 1 foreground, 255 ignored, and `t` "
     "[mask], microseconds of the recording, ascending"
 )
 
 
-def beside(path: Path) -> Path:
-    """Where the masks of the recording at `path` are looked for."""
+def mask_path(path: Path) -> Path:
+    """Path of the mask file for the recording at `path`."""
     return path.with_name(path.stem + SUFFIX)
 
 
 class Masks:
-    """The masks of one recording, read one by one."""
+    """Masks of one recording, read one by one."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the times. Raises DataError."""
+        """Read the times. Raises DataError."""
         self._hdf5 = Hdf5(path)
-        masks, times = self._masks, self._hdf5.dataset("t", LEGAL, 1)
+        masks, times = self._masks, self._hdf5.dataset("t", ALLOWED, 1)
         self.times = self._hdf5.read(times, slice(None))
         if self.times.dtype.kind not in "iu" or masks.dtype != np.uint8:
-            told = f"`t` is {self.times.dtype}, `masks` is {masks.dtype}"
+            types = f"`t` is {self.times.dtype}, `masks` is {masks.dtype}"
             raise DataError(
-                f"'{path.name}' is no file of masks: {told}", where=str(path), allowed=LEGAL
+                f"'{path.name}' is not a mask file: {types}", where=str(path), allowed=ALLOWED
             )
         if len(masks) != len(self.times) or len(masks) < 2:
-            told = f"{len(masks)} masks and {len(self.times)} times"
             raise DataError(
-                f"'{path.name}' has {told}",
+                f"'{path.name}' has {len(masks)} masks and {len(self.times)} times",
                 where=str(path),
-                allowed="at least 2, and as many times",
+                allowed="at least 2 masks, and one time per mask",
             )
         self.times = self.times.astype(np.int64)
         check_ascending(self.times, str(path), "times of masks")
@@ -97,14 +96,14 @@ class Masks:
 
     @property
     def _masks(self):  # type: ignore[no-untyped-def]  # h5py has no types
-        return self._hdf5.dataset("masks", LEGAL, 3)
+        return self._hdf5.dataset("masks", ALLOWED, 3)
 
     def read(self, number: int) -> np.ndarray:
-        """One mask, uint8 [height, width]. Raises DataError."""
+        """Mask `number`, uint8 [height, width]. Raises DataError."""
         mask = self._hdf5.read(self._masks, number)
         if not np.isin(mask, (0, 1, IGNORED)).all():
             raise DataError(
-                f"mask {number} holds {sorted(set(np.unique(mask)) - {0, 1, IGNORED})[0]}",
+                f"mask {number} contains {sorted(set(np.unique(mask)) - {0, 1, IGNORED})[0]}",
                 where=str(self._hdf5.path),
                 allowed=f"0, 1, {IGNORED}",
             )

@@ -1,4 +1,4 @@
-"""Labels: the edges of a camera frame, or a mask as it stands, at the resolution of the samples."""
+"""Labels: edges of a camera frame, or a downsampled mask."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 from models.event_seg.readers.recording import IGNORED
 
 LOW, HIGH, DILATION = 100, 200, 5
-"""Thresholds of Canny's method on 8-bit gradients, and the edge in pixels of what dilates."""
+"""Canny thresholds on 8-bit gradients, and size of the dilation in pixels."""
 RECIPE = f"Canny {LOW}/{HIGH} on the frame ending the window, dilated {DILATION}×{DILATION}"
 
 
 def edges(frame: np.ndarray, factor: int) -> np.ndarray:
-    """The edges of `frame` uint8 [height, width], after averaging `factor`² pixels: 0 or 1, uint8.
+    """Edges of `frame` uint8 [height, width], after averaging `factor`² pixels: 0 or 1, uint8.
 
     Source: Canny, A Computational Approach to Edge Detection, 1986.
     """
@@ -28,10 +28,10 @@ def edges(frame: np.ndarray, factor: int) -> np.ndarray:
     return (cv2.dilate(thin, np.ones((DILATION, DILATION), np.uint8)) > 0).view(np.uint8)
 
 
-def coarser(mask: np.ndarray, factor: int) -> np.ndarray:
-    """`mask` of 0, 1 and 255 with `factor`² pixels made one.
+def downsample_mask(mask: np.ndarray, factor: int) -> np.ndarray:
+    """`mask` of 0, 1 and 255 with `factor`² pixels merged into one.
 
-    It is foreground if any of them is, and otherwise ignored if any is.
+    The result is foreground if any pixel is, otherwise ignored if any pixel is.
     """
     if factor == 1:
         return np.ascontiguousarray(mask)

@@ -1,4 +1,4 @@
-"""MVSEC recordings: HDF5 files with the events and frames of a DAVIS camera."""
+"""MVSEC recordings: HDF5 files with events and frames of a DAVIS camera."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from models.event_seg.readers.hdf5 import Hdf5
 from models.event_seg.readers.recording import Events, check_ascending, spans
 
 GROUP = "davis/left"
-LEGAL = (
+ALLOWED = (
     f"{GROUP} with events [event, 4], image_raw [frame, height, width] uint8, image_raw_ts and "
     "image_raw_event_inds [frame]"
 )
 MARGIN = 1024
-"""Events that are read beyond those that the frame's own indices name, on either side."""
+"""Events read on either side of those that the frame indices name."""
 _SEEN = 2**18
-"""Events that polarity is told by."""
+"""Events checked for the encoding of polarity."""
 
 
 class MvsecRecording:
-    """See models/event_seg/readers/recording.py. Source: Zhu et al., The Multi Vehicle Stereo Event Camera
-    Dataset, 2018.
+    """MVSEC recording; implements Recording. Times are float64 seconds, usually since 1970.
 
-    Times are float64 seconds, mostly since 1970.
+    Source: Zhu et al., The Multi Vehicle Stereo Event Camera Dataset, 2018.
     """
 
     format = "MVSEC HDF5"
@@ -37,25 +36,25 @@ class MvsecRecording:
     labels = labels.RECIPE
 
     def __init__(self, path: Path, name: str) -> None:
-        """Reads times and indices of frames. Raises DataError."""
+        """Read times and event indices of frames. Raises DataError."""
         self.name = name
         self._hdf5 = Hdf5(path)
         events, frames = self._array("events", 2), self._array("image_raw", 3)
         times = self._hdf5.read(self._array("image_raw_ts", 1), slice(None)).astype(np.float64)
         self._at = self._hdf5.read(self._array("image_raw_event_inds", 1), slice(None))
         if events.shape[1] != 4 or events.dtype != np.float64 or frames.dtype != np.uint8:
-            told = f"events {events.dtype} {events.shape}, image_raw {frames.dtype}"
+            layout = f"events {events.dtype} {events.shape}, image_raw {frames.dtype}"
             raise DataError(
-                f"'{path.name}' is not laid out as MVSEC: {told}",
+                f"'{path.name}' does not have the MVSEC layout: {layout}",
                 where=str(path),
                 allowed="events float64 [event, 4] of x, y, t, polarity; image_raw uint8",
             )
         if not len(frames) == len(times) == len(self._at) >= 2 or not len(events):
-            told = f"{len(frames)} frames, {len(times)} times, {len(self._at)} indices"
+            counts = f"{len(frames)} frames, {len(times)} times, {len(self._at)} indices"
             raise DataError(
-                f"'{path.name}' holds {told}, {len(events)} events",
+                f"'{path.name}' has {counts}, {len(events)} events",
                 where=str(path),
-                allowed="events, and at least 2 frames with a time and an index each",
+                allowed="events, and at least 2 frames with one time and one index each",
             )
         check_ascending(times, f"{path}: image_raw_ts", "times of frames")
         self.sensor = int(frames.shape[1]), int(frames.shape[2])
@@ -63,21 +62,21 @@ class MvsecRecording:
         self._off = self._polarity(events)
 
     def _array(self, name: str, axes: int) -> h5py.Dataset:
-        return self._hdf5.dataset(f"{GROUP}/{name}", LEGAL, axes)
+        return self._hdf5.dataset(f"{GROUP}/{name}", ALLOWED, axes)
 
     def _polarity(self, events: h5py.Dataset) -> float:
-        """What stands for a darker pixel: -1, or 0."""
-        seen = set(np.unique(self._hdf5.read(events, np.s_[:_SEEN, 3])).tolist())
-        if not seen <= {-1.0, 1.0} and not seen <= {0.0, 1.0}:
+        """Value of a darker pixel: -1 or 0."""
+        values = set(np.unique(self._hdf5.read(events, np.s_[:_SEEN, 3])).tolist())
+        if not values <= {-1.0, 1.0} and not values <= {0.0, 1.0}:
             raise DataError(
-                f"polarities are {', '.join(f'{p:g}' for p in sorted(seen)[:5])}",
+                f"polarities are {', '.join(f'{p:g}' for p in sorted(values)[:5])}",
                 where=f"{self._hdf5.path}: {GROUP}/events",
                 allowed="-1 and 1, or 0 and 1",
             )
-        return 0.0 if 0.0 in seen else -1.0
+        return 0.0 if 0.0 in values else -1.0
 
     def events(self, index: int) -> Events:
-        """The events of a window. Reads them and a margin; raises DataError."""
+        """Events of a window. Reads them and a margin; raises DataError."""
         events = self._array("events", 2)
         start, stop = self.windows[index]
         margin, total = MARGIN, len(events)
@@ -90,16 +89,16 @@ class MvsecRecording:
             is_done = high == total or (len(times) and times[-1] >= stop)
             if is_begun and is_done:
                 break
-            margin *= 4  # the indices are those of a clock that is a little off
+            margin *= 4  # the indices may follow a clock with an offset
         check_ascending(times, f"{self._hdf5.path}: {GROUP}/events {low} to {high}")
         return self._checked(rows[slice(*np.searchsorted(times, (start, stop)))], low)
 
     def _checked(self, rows: np.ndarray, low: int) -> Events:
         x, y, t, p = rows.T
         if not np.isfinite(rows).all() or not ((p == 1) | (p == self._off)).all():
-            wrong = rows[~np.isfinite(rows).all(1) | ((p != 1) & (p != self._off))][0]
+            invalid = rows[~np.isfinite(rows).all(1) | ((p != 1) & (p != self._off))][0]
             raise DataError(
-                f"an event is {', '.join(f'{n:.10g}' for n in wrong)} (x, y, t, polarity)",
+                f"an event is {', '.join(f'{n:.10g}' for n in invalid)} (x, y, t, polarity)",
                 where=f"{self._hdf5.path}: {GROUP}/events, after event {low}",
                 allowed=f"finite numbers, polarity {self._off:g} or 1",
             )
@@ -107,6 +106,6 @@ class MvsecRecording:
         return Events(t, x, y, np.where(p == 1, 1, -1).astype(np.int8))
 
     def label(self, index: int, factor: int) -> np.ndarray:
-        """The edges of the frame that ends a window. Raises DataError."""
+        """Edges of the frame at the end of a window. Raises DataError."""
         frame = self._hdf5.read(self._array("image_raw", 3), index + 1)
         return labels.edges(frame, factor)

@@ -1,4 +1,4 @@
-"""Where in a Prophesee file which time is: found in one pass over it, a piece at a time."""
+"""Prophesee recordings (RAW EVT 2.0, EVT 3.0 and DAT), read through an index of times."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import numpy as np
 from models.base import DataError
 from models.common import cache
 from models.event_seg.readers import labels
-from models.event_seg.readers.hdf5 import Masks, beside
-from models.event_seg.readers.prophesee_format import BY_NAME, Header, State, read_header
+from models.event_seg.readers.hdf5 import Masks, mask_path
+from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, Header, State, read_header
 from models.event_seg.readers.recording import Events, check_ascending, spans
 
 PIECE = 2**17
-"""Words that are decoded together."""
+"""Words decoded together."""
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Index:
-    """The pieces of a file."""
+    """Pieces of a file with their decoder states and times."""
 
     states: np.ndarray
-    """[piece, number]: what decoding it begins from."""
+    """[piece, number]: decoder state at the start of the piece."""
     first: np.ndarray
-    """[piece]: the first time in it or after it, microseconds."""
+    """[piece]: first time in the piece or after it, microseconds."""
     last: np.ndarray
-    """[piece]: the last time in it or before it."""
+    """[piece]: last time in the piece or before it, microseconds."""
     sensor: tuple[int, int]
-    """Height and width that the events reach."""
+    """Height and width of the extent of the events."""
     events: int
     on: int
-    """Events of brighter pixels."""
+    """Number of events with positive polarity."""
 
 
 def build_index(path: Path, header: Header) -> Index:
-    """The index of a file; kept in the cache. Reads all of it once, raises DataError."""
+    """Index of a file, from the cache or from one pass over the file. Raises DataError."""
     stat = path.stat()
     made_from = {
         "version": _VERSION,
@@ -54,13 +54,13 @@ def build_index(path: Path, header: Header) -> Index:
 
 
 def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
-    encoding = BY_NAME[header.encoding]
-    spare = (path.stat().st_size - header.begin) % encoding.word.itemsize
-    if spare:
+    encoding = ENCODING_BY_NAME[header.encoding]
+    remainder = (path.stat().st_size - header.begin) % encoding.word.itemsize
+    if remainder:
         raise DataError(
-            f"'{path.name}' is truncated: it ends within an event word",
-            where=f"{path}, {spare} bytes left over",
-            allowed=f"whole words of {encoding.word.itemsize} bytes after the header",
+            f"'{path.name}' is truncated inside an event",
+            where=f"{path}, {remainder} extra bytes",
+            allowed=f"a multiple of {encoding.word.itemsize} bytes after the header",
         )
     state = encoding.begin
     states: list[State] = []
@@ -77,8 +77,10 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
             totals[:2] = np.maximum(totals[:2], (events.y.max() + 1, events.x.max() + 1))
             totals[2:] += (len(events), (events.p > 0).sum())
     if not totals[2]:
-        raise DataError(f"'{path.name}' holds no events", where=str(path), allowed="change events")
-    for at in range(len(first) - 1, -1, -1):  # a piece without events: the next one's
+        raise DataError(
+            f"'{path.name}' has no events", where=str(path), allowed="events of brightness changes"
+        )
+    for at in range(len(first) - 1, -1, -1):  # a piece without events takes the time of the next
         if first[at] < 0:
             first[at] = first[at + 1] if at + 1 < len(first) else last[-1] + 1
     named = {"states": states, "first": first, "last": last}
@@ -98,15 +100,15 @@ def _pieces(path: Path, header: Header) -> Iterator[np.ndarray]:
 
 
 def read_piece(path: Path, header: Header, number: int) -> np.ndarray:
-    """The words of one piece. Reads them, and no more."""
-    word = BY_NAME[header.encoding].word
+    """Words of one piece; reads nothing else."""
+    word = ENCODING_BY_NAME[header.encoding].word
     offset = header.begin + number * PIECE * word.itemsize
     return np.fromfile(path, word, PIECE, offset=offset)
 
 
 def read_events(path: Path, header: Header, index: Index, start: int, stop: int) -> Events:
-    """The events of [start, stop), microseconds. Reads the pieces that hold them."""
-    decode = BY_NAME[header.encoding].decode
+    """Events of [start, stop), microseconds; reads the pieces that contain them."""
+    decode = ENCODING_BY_NAME[header.encoding].decode
     low = int(np.searchsorted(index.last, start, side="left"))
     high = int(np.searchsorted(index.first, stop, side="left"))
     found = [
@@ -125,8 +127,8 @@ def _state(index: Index, number: int) -> State:
     return tuple(map(int, index.states[number]))
 
 
-SHORTEST = 30
-"""Windows that a recording under a second is cut into."""
+SHORT_WINDOWS = 30
+"""Number of windows of a recording shorter than one second."""
 _FORMATS = {
     "EVT2": "Prophesee RAW EVT 2.0",
     "EVT3": "Prophesee RAW EVT 3.0",
@@ -134,8 +136,8 @@ _FORMATS = {
 }
 
 
-class Told(Protocol):
-    """What a person may say of recordings that do not tell it themselves: settings."""
+class RecordingSettings(Protocol):
+    """Settings of recordings whose files lack them."""
 
     @property
     def window_ms(self) -> float | None: ...
@@ -145,73 +147,77 @@ class Told(Protocol):
 
 
 class RawRecording:
-    """See models/event_seg/readers/recording.py. Times are microseconds of the camera."""
+    """Prophesee recording; implements Recording. Times are microseconds of the camera clock."""
 
     second = 1e6
     unit = "µs, by the format"
 
-    def __init__(self, path: Path, name: str, told: Told) -> None:
-        """Reads the file once for its index, and the times of its masks. Raises DataError."""
+    def __init__(self, path: Path, name: str, settings: RecordingSettings) -> None:
+        """Read the index and the times of the masks. Raises DataError."""
         self.path, self.name = path, name
         self.header = read_header(path)
         self.format = _FORMATS[self.header.encoding]
         self.index = build_index(path, self.header)
         self.count = self.index.events
-        self.masks = Masks(beside(path)) if beside(path).exists() else None
-        self.labels = f"masks of {beside(path).name}" if self.masks else ""
-        self.sensor, self.sensor_source = self._sensor(told.sensor)
-        self.windows, self._first_mask = self._windows(told.window_ms)
+        self.masks = Masks(mask_path(path)) if mask_path(path).exists() else None
+        self.labels = f"masks of {mask_path(path).name}" if self.masks else ""
+        self.sensor, self.sensor_source = self._sensor(settings.sensor)
+        self.windows, self._first_mask = self._windows(settings.window_ms)
 
-    def _sensor(self, told: Sequence[int] | None) -> tuple[tuple[int, int], str]:
-        reached = self.index.sensor
+    def _sensor(self, given: Sequence[int] | None) -> tuple[tuple[int, int], str]:
+        extent = self.index.sensor
         from_masks = self.masks.sensor if self.masks else None
-        own = None if told is None else (told[0], told[1])
-        named = (own, "data.sensor"), (self.header.sensor, "header"), (from_masks, "masks")
-        sensor, source = next(((s, where) for s, where in named if s), (reached, "events"))
+        from_settings = None if given is None else (given[0], given[1])
+        sources = (
+            (from_settings, "data.sensor"),
+            (self.header.sensor, "header"),
+            (from_masks, "masks"),
+        )
+        sensor, source = next(((s, where) for s, where in sources if s), (extent, "events"))
         if self.masks and self.masks.sensor != sensor:
             raise DataError(
                 f"masks are {_size(self.masks.sensor)}, the sensor is {_size(sensor)} ({source})",
-                where=str(beside(self.path)),
-                allowed="masks as large as the sensor",
+                where=str(mask_path(self.path)),
+                allowed="masks of the sensor size",
             )
-        if reached[0] > sensor[0] or reached[1] > sensor[1]:
+        if extent[0] > sensor[0] or extent[1] > sensor[1]:
             raise DataError(
-                f"events reach {_size(reached)}, the sensor is {_size(sensor)} ({source})",
+                f"events extend to {_size(extent)}, the sensor is {_size(sensor)} ({source})",
                 where=str(self.path),
-                allowed="events on the sensor",
-                fix=f"--set data.sensor=[{reached[0]},{reached[1]}]",
+                allowed="events within the sensor",
+                fix=f"--set data.sensor=[{extent[0]},{extent[1]}]",
             )
         return sensor, source
 
     def _windows(self, window_ms: float | None) -> tuple[np.ndarray, int]:
-        """The windows, and the number of the mask that ends the first one."""
+        """Windows, and the number of the mask at the end of the first window."""
         first, last = int(self.index.first[0]), int(self.index.last[-1])
         if self.masks is None:
             length = 1e6 / 30 if window_ms is None else 1e3 * window_ms
             if window_ms is None:
-                length = min(length, (last - first) / SHORTEST)
+                length = min(length, (last - first) / SHORT_WINDOWS)
             length = max(1, int(length))
             return spans(np.arange(first, last + 2, length, dtype=np.int64)), 0
         times = self.masks.times
         if times[0] > last or times[-1] <= first:
             raise DataError(
-                f"masks lie at {times[0]} to {times[-1]} µs, events at {first} to {last} µs",
-                where=str(beside(self.path)),
-                allowed="times of the recording's own clock",
+                f"masks span {times[0]} to {times[-1]} µs, events span {first} to {last} µs",
+                where=str(mask_path(self.path)),
+                allowed="mask times in the clock of the recording",
             )
         if window_ms is None:
             return spans(times), 1
         return np.stack((times - max(1, int(1e3 * window_ms)), times), axis=1), 0
 
     def events(self, index: int) -> Events:
-        """The events of a window. Reads the pieces of the file that hold them."""
+        """Events of a window; reads the pieces that contain them."""
         start, stop = map(int, self.windows[index])
         return read_events(self.path, self.header, self.index, start, stop)
 
     def label(self, index: int, factor: int) -> np.ndarray:
-        """The mask that ends a window. Raises DataError."""
-        assert self.masks is not None, "a recording without labels is asked for none"
-        return labels.coarser(self.masks.read(index + self._first_mask), factor)
+        """Mask at the end of a window. Raises DataError."""
+        assert self.masks is not None, "the recording has labels"
+        return labels.downsample_mask(self.masks.read(index + self._first_mask), factor)
 
 
 def _size(sensor: tuple[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""The text that begins a Prophesee file: encoding, size of the sensor, and where events begin."""
+"""Prophesee file format: header, and decoding of EVT 2.0, EVT 3.0 and DAT words."""
 
 from __future__ import annotations
 
@@ -13,45 +13,43 @@ from models.base import DataError
 from models.common.data_files import unreadable_file
 from models.event_seg.readers.recording import Events
 
-LONGEST = 65536
-"""Bytes that are looked through for the end of the header."""
+MAX_HEADER_BYTES = 65536
+"""Maximum bytes of a header."""
 ENCODINGS = ("EVT2", "EVT3", "DAT")
-_LEGAL = "% evt 2.0, % evt 3.0, % format EVT2, % format EVT3, or the header of a DAT file"
+_ALLOWED = "% evt 2.0, % evt 3.0, % format EVT2, % format EVT3, or the header of a DAT file"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the first lines tell."""
+    """Header fields."""
 
     encoding: str
     """One of ENCODINGS."""
     begin: int
-    """Bytes before the first event."""
+    """Byte offset of the first event."""
     sensor: tuple[int, int] | None
-    """Height and width; None: not told."""
+    """Height and width; None: not in the header."""
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file. Reads its beginning; raises DataError if it is none that is known."""
+    """Read the header of a file. Raises DataError if it is unknown."""
     try:
         with path.open("rb") as file:
-            start = file.read(LONGEST)
+            start = file.read(MAX_HEADER_BYTES)
     except OSError as error:
         raise unreadable_file(path, error) from None
     found = parse_header(start, is_dat=path.suffix.lower() == ".dat")
     if found is None:
-        told = "no encoding that is known" if start.startswith(b"%") else "no header"
-        raise DataError(
-            f"'{path.name}' has {told} of a Prophesee recording", where=str(path), allowed=_LEGAL
-        )
+        problem = "an unknown encoding" if start.startswith(b"%") else "no Prophesee header"
+        raise DataError(f"'{path.name}' has {problem}", where=str(path), allowed=_ALLOWED)
     return found
 
 
 def parse_header(start: bytes, *, is_dat: bool) -> Header | None:
-    """The header in the first bytes of a file; None if there is none that is known.
+    """Parse the header in the first bytes of a file; None if it is unknown.
 
-    Lines begin with a per cent sign and a blank, the last one may be `% end`. In a DAT file two
-    bytes follow, the kind and the size of an event.
+    Lines begin with "% "; the last one may be `% end`. In a DAT file two bytes follow: kind and
+    size of an event.
     """
     lines, at = [], 0
     while start[at : at + 1] == b"%" and start[at + 1 : at + 2] in (b" ", b"\n", b"\r"):
@@ -68,7 +66,7 @@ def parse_header(start: bytes, *, is_dat: bool) -> Header | None:
     if encoding is None:
         return None
     if encoding == "DAT":
-        # Kind 0x00 or 0x0C are changes; each event has eight bytes.
+        # Kinds 0x00 and 0x0C are brightness changes; an event has eight bytes.
         if start[at : at + 1] not in (b"\x00", b"\x0c") or start[at + 1 : at + 2] != b"\x08":
             return None
         at += 2
@@ -91,25 +89,25 @@ def _sensor(text: str) -> tuple[int, int] | None:
 
 
 State = tuple[int, ...]
-"""What a piece needs to know of those before it."""
+"""Decoder state between pieces."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one encoding is read."""
+    """Word type and decoder of an encoding."""
 
     word: np.dtype
     begin: State
-    """The state before the first word."""
+    """State before the first word."""
     decode: Callable[[np.ndarray, State], tuple[Events, State]]
-    """Events of some words after a state, and the state after them."""
+    """Decode words after a state; gives the events and the new state."""
 
 
-def unwrapped(counts: np.ndarray, bits: int, before: int) -> np.ndarray:
-    """`counts` of so many bits as a count that does not start anew, int64.
+def unwrap(counts: np.ndarray, bits: int, before: int) -> np.ndarray:
+    """Unwrap counters of `bits` bits into a monotonic count, int64.
 
-    `before` is the last one of the words before, or -1. A step back of more than half the range is
-    a new start.
+    `before`: last unwrapped count of the previous words, or -1. A step back of more than half the
+    range is a wrap-around.
     """
     first = counts[:1].astype(np.int64) if before < 0 else np.array([before % 2**bits])
     counts = counts.astype(np.int64)
@@ -128,12 +126,12 @@ def _signed(bit: np.ndarray) -> np.ndarray:
 def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
     """Events of EVT 2.0 words; the state is the last time-high, -1 before the first one.
 
-    Times in microseconds. What precedes the first time-high has no time and is left out. Source:
+    Times in microseconds. Events before the first time-high have no time and are dropped. Source:
     Prophesee, EVT 2.0 Format.
     """
     kind = words >> 28
     is_high = kind == 0x8
-    highs = unwrapped(words[is_high] & 0x0FFFFFFF, 28, state[0])
+    highs = unwrap(words[is_high] & 0x0FFFFFFF, 28, state[0])
     known = np.concatenate((np.array(state, np.int64), highs))
     at = np.flatnonzero(kind <= 0x1)
     high = known[is_high.cumsum()[at]]
@@ -146,7 +144,7 @@ def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
 
 
 def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
-    """Events of EVT 3.0 words; the state is time (-1: not told yet), y, x of the next vector, sign.
+    """Events of EVT 3.0 words; the state is time (-1: unknown), y, x of the next vector, sign.
 
     Times in microseconds; a new time-high sets the lower bits to 0. Source: Prophesee, EVT 3.0
     Format.
@@ -158,7 +156,7 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
     times, seen = _times(kind, load, time)
     rows = np.concatenate(([y], load[is_y] & 0x7FF)).astype(np.int32)
     signs = np.concatenate(([sign], load[is_base] >> 11))
-    # A vector begins where the one before it ended: at the base and the lengths since.
+    # A vector begins where the previous one ended: at the base plus the lengths since.
     lengths = np.where(kind == 0x4, 12, np.where(kind == 0x5, 8, 0)).astype(np.int64)
     passed = lengths.cumsum() - lengths
     origins = np.concatenate(([x], (load[is_base] & 0x7FF).astype(np.int64) - passed[is_base]))
@@ -181,11 +179,10 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
 
 
 def _times(kind: np.ndarray, load: np.ndarray, before: int) -> tuple[np.ndarray, np.ndarray]:
-    """The time before the first word and after each one that sets it, and how many of those
-    came up to each word."""
+    """Time before the first word and after each time word; number of time words up to each word."""
     is_high = kind == 0x8
     sets = is_high | (kind == 0x6)
-    highs = unwrapped(load[is_high], 12, before >> 12)
+    highs = unwrap(load[is_high], 12, before >> 12)
     known = np.concatenate(([before >> 12], highs))  # -1 >> 12 is -1
     high = known[is_high.cumsum()[sets]]
     low = np.where(is_high[sets], 0, load[sets])
@@ -194,7 +191,7 @@ def _times(kind: np.ndarray, load: np.ndarray, before: int) -> tuple[np.ndarray,
 
 
 def _bits(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each bit that is set, lowest first: which mask it is of, and its place."""
+    """For each set bit, lowest first: index of its mask and position in it."""
     octets = masks.astype("<u2").view(np.uint8)
     found = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
     return found >> 4, found & 15
@@ -205,17 +202,17 @@ def decode_dat(words: np.ndarray, state: State) -> tuple[Events, State]:
 
     Source: Prophesee, DAT Format.
     """
-    t = unwrapped(words["t"], 32, state[0])
-    place = words["place"]
-    x, y = place & 0x3FFF, (place >> 14) & 0x3FFF
-    sign = _signed((place >> 28) & 1)
+    t = unwrap(words["t"], 32, state[0])
+    address = words["address"]
+    x, y = address & 0x3FFF, (address >> 14) & 0x3FFF
+    sign = _signed((address >> 28) & 1)
     events = Events(t, x.astype(np.int32), y.astype(np.int32), sign)
     return events, (int(t[-1]) if len(t) else state[0],)
 
 
-BY_NAME = {
+ENCODING_BY_NAME = {
     "EVT2": Encoding(np.dtype("<u4"), (-1,), decode_evt2),
     "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
-    "DAT": Encoding(np.dtype([("t", "<u4"), ("place", "<u4")]), (-1,), decode_dat),
+    "DAT": Encoding(np.dtype([("t", "<u4"), ("address", "<u4")]), (-1,), decode_dat),
 }
-"""By the word of header.ENCODINGS."""
+"""Encoding by name; see ENCODINGS."""

@@ -1,4 +1,4 @@
-"""What every reader gives: a recording, of which windows are read one by one."""
+"""Recording protocol of all readers, and its events."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from models.base import DataError
 
 IGNORED = 255
-"""The value of a mask where a pixel does not count."""
+"""Value of ignored pixels in a mask."""
 
 
 @dataclass(frozen=True)
 class Events:
-    """Events in order of time: vectors of one length."""
+    """Events in time order: vectors of one length."""
 
     t: np.ndarray
-    """In the unit and dtype of the recording: int64 microseconds or float64 seconds."""
+    """In the unit of the recording: int64 microseconds or float64 seconds."""
     x: np.ndarray
     y: np.ndarray
     p: np.ndarray
@@ -31,7 +31,7 @@ class Events:
         return Events(self.t[chosen], self.x[chosen], self.y[chosen], self.p[chosen])
 
     def downsampled(self, factor: int, height: int, width: int) -> Events:
-        """On a grid whose pixels are `factor` wide; what falls outside it is dropped."""
+        """Events on a grid `factor` times coarser, without those outside the grid."""
         x, y = self.x, self.y
         if factor > 1:
             x, y = x // factor, y // factor
@@ -42,7 +42,7 @@ class Events:
 
 
 class Recording(Protocol):
-    """One recording. Reads the disk, a window at a time; may be sent to another process."""
+    """One recording. Reads windows from disk; can be pickled to other processes."""
 
     @property
     def name(self) -> str: ...
@@ -56,45 +56,45 @@ class Recording(Protocol):
 
     @property
     def sensor_source(self) -> str:
-        """Where `sensor` is told."""
+        """Source of `sensor`."""
 
     @property
     def count(self) -> int:
-        """How many events it holds."""
+        """Number of events."""
 
     @property
     def second(self) -> float:
-        """How much of the unit of time a second is."""
+        """One second in the unit of time."""
 
     @property
     def unit(self) -> str:
-        """The unit of time, and where it is told."""
+        """Unit of time and its source."""
 
     @property
     def windows(self) -> np.ndarray:
-        """[window, 2]: start and stop of each, in the dtype of the times; half-open, in order."""
+        """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
 
     @property
     def labels(self) -> str:
-        """How `label` comes by what it gives; empty: there are no labels."""
+        """Description of the labels; empty: no labels."""
 
     def events(self, index: int) -> Events:
-        """The events of a window. Raises DataError."""
+        """Events of a window. Raises DataError."""
 
     def label(self, index: int, factor: int) -> np.ndarray:
-        """What a window ends with, `factor` sensor pixels a pixel: uint8, 0, 1 or 255 (ignored).
+        """Label at the end of a window, downsampled by `factor`: uint8, 0, 1 or 255 (ignored).
 
         Raises DataError.
         """
 
 
 def spans(ends: np.ndarray) -> np.ndarray:
-    """The windows between instants that follow one another, [window, 2]."""
+    """Windows between consecutive times, [window, 2]."""
     return np.stack((ends[:-1], ends[1:]), axis=1)
 
 
 def check_ascending(t: np.ndarray, where: str, what: str = "timestamps") -> None:
-    """Raises DataError if `t` is not finite or steps back; `where` names the file and the place."""
+    """Raises DataError if `t` is not finite or not ascending; `where` names the location."""
     if t.dtype.kind == "f" and not np.isfinite(t).all():
         raise DataError(
             f"{what} are not finite", where=where, allowed="numbers, in ascending order"

@@ -1,1 +1,1 @@
-"""The data sets that need no file: what every Python brings along, and a grammar of commands."""
+"""Built-in data: the text of the Python installation, and commands from a grammar."""

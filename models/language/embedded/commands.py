@@ -1,4 +1,4 @@
-"""Requests in plain words and the shell commands that answer them, made by a grammar."""
+"""embedded:commands: requests in English with shell commands as answers, from a grammar."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from models.language.readers.records import Conversation, Turn
 
 CONVERSATIONS = 4000
 MISSPELT = 10
-"""One request in so many asks to correct a command."""
+"""One in this many requests asks to correct a command."""
 
 SEED = 2024
-"""The set is one set: what a run's seed changes is its split and its order."""
+"""FixedDraws: the seed of a run changes the split and the order only."""
 
 INTENTS = {**FILES, **SYSTEM}
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -26,9 +26,9 @@ _CORRECT = (
 
 
 def read_conversations() -> list[Conversation]:
-    """4,000 conversations with distinct requests, as many of each intent; always the same ones.
+    """4,000 fixed conversations with distinct requests, equally many per intent.
 
-    `group` is the intent with all that fills its slots, `label` the intent.
+    `group` is the intent with its slot values, `label` the intent.
     """
     rng = np.random.default_rng(SEED)
     conversations: list[Conversation] = []
@@ -50,7 +50,7 @@ def _draw(intent: str, is_misspelt: bool, rng: np.random.Generator) -> Conversat
         request = _choose(_CORRECT, rng).format(misspelt(answer, rng))
     else:
         request = _choose(INTENTS[intent], rng)
-        request = request.format(**{name: said for name, (said, _) in values.items()})
+        request = request.format(**{name: spoken for name, (spoken, _) in values.items()})
     return Conversation(
         (Turn("user", request), Turn("assistant", answer)),
         where=f"embedded:commands, {intent}",
@@ -64,10 +64,7 @@ def _choose(options: Sequence[str] | Sequence[Value], rng: np.random.Generator):
 
 
 def misspelt(command: str, rng: np.random.Generator) -> str:
-    """`command` with one mistake in its first word, or in its second if that is too short.
-
-    Never `command` itself, so that there is always something to correct.
-    """
+    """`command` with one typo in its first word of two or more letters; never `command` itself."""
     words = command.split(" ")
     at = next(i for i, word in enumerate(words) if len(word) > 1 and word.isalpha())
     while True:
@@ -80,6 +77,6 @@ def misspelt(command: str, rng: np.random.Generator) -> str:
             letters.insert(i, letters[i])
         else:
             del letters[i + 1]
-        wrong = "".join(letters)
-        if wrong != words[at]:
-            return " ".join((*words[:at], wrong, *words[at + 1 :]))
+        typo = "".join(letters)
+        if typo != words[at]:
+            return " ".join((*words[:at], typo, *words[at + 1 :]))

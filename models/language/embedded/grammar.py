@@ -1,9 +1,9 @@
-"""What the blanks of a command are filled with: how it is said, and how it is written."""
+"""Grammar of embedded:commands: slot values, and forty commands with six requests each."""
 
 from __future__ import annotations
 
 Value = tuple[str, str]
-"""Said, written."""
+"""Value in the request, value in the command."""
 
 
 def _same(words: str) -> list[Value]:
@@ -11,8 +11,8 @@ def _same(words: str) -> list[Value]:
 
 
 def _pairs(*values: str) -> list[Value]:
-    """Values as "said=written"."""
-    return [(said, written) for said, _, written in (v.partition("=") for v in values)]
+    """Values as "request=command"."""
+    return [(spoken, written) for spoken, _, written in (v.partition("=") for v in values)]
 
 
 _FILES = _same("notes.txt app.log main.py todo.md data.csv run.sh users.json index.html")
@@ -20,7 +20,7 @@ _FOLDERS = _same("/var/log /tmp /etc /home ~/docs ~/music src tests build")
 _NUMBERS = [
     *_pairs("two=2", "three=3", "five=5", "ten=10", "fifty=50", "a hundred=100"),
     *_same("4 15 25 40 60"),
-    # Nobody can know how many a few are.
+    # "a few" is ambiguous by design.
     *_pairs("a few=3", "a few=5", "a few=10", "some=20"),
 ]
 
@@ -86,7 +86,7 @@ SLOTS: dict[str, list[Value]] = {
         "a while=20", "a while=90", "a while=300",
     ),
 }  # fmt: skip
-"""What each slot may hold. The same words with two meanings make a request ambiguous by design."""
+"""Values of each slot. Equal words with two meanings make a request ambiguous by design."""
 
 
 FILES: dict[str, tuple[str, ...]] = {
@@ -181,7 +181,7 @@ FILES: dict[str, tuple[str, ...]] = {
         "substitute {new} for {word} in {file}", "rename {word} as {new} in {file}",
     ),
 }  # fmt: skip
-"""The command, with its slots, and the ways to ask."""
+"""Command with slots, and six requests for it."""
 
 
 SYSTEM: dict[str, tuple[str, ...]] = {
@@ -279,4 +279,4 @@ SYSTEM: dict[str, tuple[str, ...]] = {
         "give {process} {time} and {level} priority", "with {level} priority, {process} for {time}",
     ),
 }  # fmt: skip
-"""The command, with its slots, and the ways to ask."""
+"""Command with slots, and six requests for it."""

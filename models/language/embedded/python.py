@@ -1,4 +1,4 @@
-"""English documentation and source text that every Python installation carries."""
+"""embedded:python: documentation and source text of the Python installation."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from models.base import DataError
 from models.language.readers.records import Document
 
 LARGEST = 64 * 1024
-"""Bytes of a source file that is taken: a longer one would be a split of its own."""
+"""Maximum bytes of a source file; a longer one would dominate a split."""
 
 SOURCE_BYTES = 3_000_000
-"""Source text that is taken in all."""
+"""Total bytes of source text."""
 
-_LEFT_OUT = {
-    # tests and bundled wheels are not on every installation, and tables are no prose
+_EXCLUDED = {
+    # Tests and bundled wheels are not on every installation; tables are not prose.
     "test", "tests", "idlelib", "turtledemo", "ensurepip", "lib2to3", "site-packages",
     "dist-packages", "encodings", "pydoc_data", "__pycache__", "__phello__",
 }  # fmt: skip
 
 
 def read_documents() -> list[Document]:
-    """The documentation topics and a fixed choice of standard library files, one document each.
+    """Documentation topics and a fixed selection of standard library files, one document each.
 
-    The same for the same Python version. Raises DataError if this Python came without them.
+    Equal for equal Python versions. Raises DataError if this Python lacks them.
     """
     documents = _topics() + _sources(Path(sysconfig.get_path("stdlib")))
     if len(documents) < 3:
         raise DataError(
-            "this Python came without its documentation topics and source files",
-            where=f"embedded:python, {sysconfig.get_path('stdlib')}",
+            "this Python installation has no documentation topics and source files",
+            where=f"data.path embedded:python, {sysconfig.get_path('stdlib')}",
             allowed="an installation with the standard library as .py files",
-            fix="--data PATH with text of your own, or --data embedded:commands",
+            fix="--data PATH with your own text, or --data embedded:commands",
         )
     return documents
 
@@ -49,10 +49,10 @@ def _topics() -> list[Document]:
 
 
 def _sources(library: Path) -> list[Document]:
-    """Files in an order that depends on their names alone, so that no package comes first."""
+    """Source files in the order of their hashed names, which mixes packages."""
     found = {}
     for root, folders, names in os.walk(library):
-        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        folders[:] = [name for name in folders if name not in _EXCLUDED]
         paths = (Path(root, name) for name in names if name.endswith(".py"))
         found.update({path.relative_to(library).as_posix(): path for path in paths})
     documents, total = [], 0

@@ -1,1 +1,1 @@
-"""The file formats that text and conversations are read from."""
+"""Text files and the corpus of documents or conversations read from them."""

@@ -1,4 +1,4 @@
-"""Where records come from: files, or a list; read again at each pass, never held."""
+"""Corpus of documents or exchanges, read from files in each pass, checked and deduplicated."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from models.language.readers.text_file import (
     TextFile,
     file_kind,
     find_files,
-    has_mark,
+    has_byte_order_mark,
 )
 
 
 class Source(Protocol):
-    """Records in parts, which are read one after the other and may each be unusable as a whole."""
+    """Records in consecutive parts; a part may be invalid as a whole."""
 
     name: str
-    """As the person wrote it."""
+    """The path as given."""
     format: str
-    """What its files are, in a few words."""
+    """Short description of the file formats."""
     size: int
-    """Bytes on disk; 0: the records are in memory."""
+    """Bytes on disk; 0: records are in memory."""
     stamp: str
-    """Another one where the files are other ones, or were changed."""
+    """Digest that changes with the set of files, their sizes and times."""
     ignored: int
-    """Files that are there and are not read."""
+    """Number of files that are not read."""
 
     @property
     def parts(self) -> int:
-        """How many parts there are."""
+        """Number of parts."""
 
     def part_name(self, part: int) -> str:
-        """What to call it."""
+        """Name of a part for messages."""
 
-    def read(self, part: int, faults: BadRecords) -> Iterator[Record]:
-        """The records of a part; rows that cannot be used go to `faults`. Raises DataError."""
+    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
+        """Read the records of a part; adds invalid rows to `bad_records`. Raises DataError."""
 
-    def stamp_now(self) -> str:
-        """`stamp` as it would be if the source were opened now. Raises DataError."""
+    def current_stamp(self) -> str:
+        """`stamp` of the files as they are now. Raises DataError."""
 
 
-class Files:
-    """The files of a path; with `answers`, line N of it answers line N of the path."""
+class FileSource:
+    """Files under a path; line N of `answers` answers line N of the path."""
 
     def __init__(self, path: Path, answers: Path | None) -> None:
         """Raises DataError if there is nothing to read."""
@@ -70,46 +70,46 @@ class Files:
                 raise unknown_format(path, FORMATS)
         else:
             self._files, self.ignored = _two_files(path, answers), 0
-        self.size, self.stamp = self._look()
+        self.size, self.stamp = self._stat_files()
         kinds = {file_kind(file) for file in self._files}
         self.format = "two files" if answers is not None else " and ".join(sorted(kinds))
 
     @property
     def parts(self) -> int:
-        """One a file; two parallel files are one."""
+        """One part per file; two parallel files are one part."""
         return len(self._files) if self._answers is None else 1
 
     def part_name(self, part: int) -> str:
-        """The file's path below the folder, or its name."""
+        """Path of the file below the folder, or its name."""
         file = self._files[part]
         return file.relative_to(self._path).as_posix() if self._in_folder else file.name
 
-    def read(self, part: int, faults: BadRecords) -> Iterator[Record]:
+    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
         """See Source."""
         if self._answers is not None:
-            return read_parallel(self._path, self._answers, faults)
+            return read_parallel(self._path, self._answers, bad_records)
         file, name = TextFile(self._files[part]), self.part_name(part)
         first, suffix = file.first_line(), file.path.suffix.lower()
         if suffix in JSONL:
-            return read_json_lines(file, name, faults)
+            return read_json_lines(file, name, bad_records)
         if suffix in CSV:
-            return read_csv(file, name, faults)
+            return read_csv(file, name, bad_records)
         if plain_text.is_dialogue(first):
-            return plain_text.read_conversations(file, name, faults)
+            return plain_text.read_conversations(file, name, bad_records)
         if self._in_folder:
             return plain_text.read_whole(file, name)
         return plain_text.read_documents(file, name)
 
-    def stamp_now(self) -> str:
+    def current_stamp(self) -> str:
         """See Source."""
-        return self._look()[1]
+        return self._stat_files()[1]
 
     @property
     def _in_folder(self) -> bool:
         return self._files[0] != self._path
 
-    def _look(self) -> tuple[int, str]:
-        """The bytes of all files, and a digest of their names, sizes and times."""
+    def _stat_files(self) -> tuple[int, str]:
+        """Bytes of all files, and a digest of their names, sizes and times."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
         for file in self._files:
             try:
@@ -126,15 +126,15 @@ def _two_files(path: Path, answers: Path) -> list[Path]:
     for key, file in (("data.path", path), ("data.answers", answers)):
         if not file.is_file():
             raise DataError(
-                f"{key} '{file}' is no file",
-                where=f"looked for {file.absolute()}",
+                f"{key} '{file}' is not a file",
+                where=str(file.absolute()),
                 allowed="two files: line N of data.answers answers line N of data.path",
             )
     return [path, answers]
 
 
 def _is_binary(file: Path) -> bool:
-    """Whether a file of no known suffix begins with bytes that are no text in any encoding."""
+    """Whether a file without a known suffix starts with bytes that are not text."""
     if file.suffix.lower() in SUFFIXES:
         return False
     try:
@@ -142,11 +142,11 @@ def _is_binary(file: Path) -> bool:
             head = opened.read(4096)
     except OSError as error:
         raise unreadable_file(file, error) from None
-    return b"\0" in head and not has_mark(head)
+    return b"\0" in head and not has_byte_order_mark(head)
 
 
-class Listed:
-    """Records that are in memory."""
+class RecordSource:
+    """Records in memory."""
 
     format, size, stamp, parts = "embedded", 0, "", 1
 
@@ -157,24 +157,24 @@ class Listed:
         """See Source."""
         return self.name
 
-    def read(self, part: int, faults: BadRecords) -> Iterator[Record]:
+    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
         """See Source."""
         return iter(self._records)
 
-    def stamp_now(self) -> str:
+    def current_stamp(self) -> str:
         """See Source."""
         return self.stamp
 
 
 SMALL = 8 * 2**20
-"""Bytes up to which files are read anew at each start, and nothing of them is kept in the cache."""
+"""Bytes of data up to which nothing is cached: the files are read at each start."""
 
 VERSION = 1
-"""Raise it when the same files give another index or other tokens: caches are then made anew."""
+"""Cache version; increase it when the same files give another index or other tokens."""
 
 
 class Corpus:
-    """Either documents or exchanges; equal ones are there once. Each pass reads the disk again."""
+    """Documents or exchanges without duplicates. Each pass reads from disk."""
 
     def __init__(self, source: Source, index: Index) -> None:
         self.source, self.index = source, index
@@ -185,7 +185,7 @@ class Corpus:
 
     @property
     def left_out(self) -> Counter[str]:
-        """Counts that are not 0: skipped rows, duplicates, ignored files."""
+        """Non-zero counts of skipped rows, duplicates and ignored files."""
         return +Counter(
             skipped_rows=self.index.skipped,
             ignored_files=self.source.ignored,
@@ -193,10 +193,10 @@ class Corpus:
         )
 
     def documents(self) -> Iterator[tuple[int, Document]]:
-        """The documents in order, each after its number; a long one comes in parts."""
+        """Documents in order with their numbers; a long one comes in parts."""
         last: str | None = None
         entry, number = -1, -1
-        is_kept = _Members(self.index.kept)
+        is_kept = _SortedMembership(self.index.kept)
         for record in self._records():
             if not isinstance(record, Document):
                 continue
@@ -207,9 +207,9 @@ class Corpus:
                 yield number, record
 
     def exchanges(self) -> Iterator[tuple[int, Exchange]]:
-        """The exchanges in order, each after its number."""
+        """Exchanges in order with their numbers."""
         entry, number = -1, -1
-        is_kept = _Members(self.index.kept)
+        is_kept = _SortedMembership(self.index.kept)
         for record in self._records():
             if not isinstance(record, Conversation):
                 continue
@@ -220,8 +220,8 @@ class Corpus:
                     yield number, exchange
 
     def texts(self, chosen: np.ndarray) -> Iterator[str]:
-        """The texts of the documents or exchanges that `chosen` numbers, ascending; in parts."""
-        is_chosen = _Members(chosen)
+        """Texts of the documents or exchanges with the ascending numbers `chosen`; in parts."""
+        is_chosen = _SortedMembership(chosen)
         if self.is_text:
             yield from (document.text for i, document in self.documents() if is_chosen(i))
             return
@@ -231,23 +231,23 @@ class Corpus:
                 yield exchange.answer
 
     def _records(self) -> Iterator[Record]:
-        faults = BadRecords()
+        bad_records = BadRecords()
         for part in range(self.source.parts):
             if part not in self.index.bad_parts:
-                yield from self.source.read(part, faults)
+                yield from self.source.read(part, bad_records)
 
     def check_unchanged(self) -> None:
-        """Raises DataError where the files are no longer those that the index is of."""
-        if self.source.stamp_now() != self.source.stamp:
+        """Raises DataError if the files changed since they were indexed."""
+        if self.source.current_stamp() != self.source.stamp:
             raise DataError(
                 f"'{self.source.name}' changed while it was read",
                 where="data.path",
-                allowed="files that stay as they are while a run starts",
+                allowed="files that do not change during the start of a run",
             )
 
 
-class _Members:
-    """Whether a number is in an ascending array, asked in ascending order."""
+class _SortedMembership:
+    """Membership test in an ascending array for ascending queries."""
 
     def __init__(self, numbers: np.ndarray) -> None:
         self._numbers, self._at = numbers, 0
@@ -260,11 +260,11 @@ class _Members:
 
 
 def read_corpus(path: Path, answers: Path | None, on_bad: OnBad) -> Corpus:
-    """What the files under `path` hold; with `answers`, line N of it answers line N of `path`.
+    """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 
-    Reads the files once, or of larger ones what the cache keeps. Raises DataError.
+    Reads the files once, or their cached index. Raises DataError.
     """
-    source = Files(path, answers)
+    source = FileSource(path, answers)
     if source.size <= SMALL:
         return Corpus(source, Index(_scan(source, on_bad)))
     made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}
@@ -273,48 +273,48 @@ def read_corpus(path: Path, answers: Path | None, on_bad: OnBad) -> Corpus:
 
 
 def from_records(name: str, records: Sequence[Record]) -> Corpus:
-    """A corpus of records that are in memory. Raises DataError."""
-    source = Listed(name, records)
+    """Corpus of records in memory. Raises DataError."""
+    source = RecordSource(name, records)
     return Corpus(source, Index(_scan(source, "stop")))
 
 
 def _scan(source: Source, on_bad: OnBad) -> dict[str, np.ndarray]:
-    """The arrays of the index of all records. Raises DataError."""
-    scan, faults = Scan(), BadRecords()
+    """Arrays of the index of all records. Raises DataError."""
+    scan, bad_records = Scan(), BadRecords()
     bad_parts: list[int] = []
     for part in range(source.parts):
-        mark, count = scan.mark(), faults.count
+        mark, count = scan.mark(), bad_records.count
         try:
-            for record in source.read(part, faults):
+            for record in source.read(part, bad_records):
                 if isinstance(record, Document):
                     scan.add_document(record)
                 elif not scan.add_conversation(record):
-                    faults.add(record.where, "no request with an answer")
+                    bad_records.add(record.where, "no request with an answer")
             scan.close()
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
                 raise
-            scan.back_to(mark)
-            faults.truncate(count)
-            faults.add(source.part_name(part), error.message)
+            scan.rollback(mark)
+            bad_records.truncate(count)
+            bad_records.add(source.part_name(part), error.message)
             bad_parts.append(part)
-    skipped = faults.finish(on_bad, scan.documents + scan.conversations)
-    _check_kind(source.name, scan.documents, scan.conversations, skipped)
+    skipped = bad_records.finish(on_bad, scan.documents + scan.conversations)
+    _check_one_kind(source.name, scan.documents, scan.conversations, skipped)
     return scan.arrays(skipped, bad_parts)
 
 
-def _check_kind(path: str, documents: int, conversations: int, skipped: int) -> None:
+def _check_one_kind(path: str, documents: int, conversations: int, skipped: int) -> None:
     if documents and conversations:
         raise DataError(
-            f"'{path}' holds both plain text ({documents} documents) and conversations "
+            f"'{path}' contains plain text (documents: {documents}) and conversations "
             f"({conversations})",
             where="data.path",
-            allowed="one kind at a time",
-            fix="move one kind to a folder of its own",
+            allowed="either plain text or conversations",
+            fix="move one of them to another folder",
         )
     if not documents and not conversations:
         raise DataError(
-            f"'{path}' holds nothing to learn from",
-            where=f"data.path, {skipped} rows left out",
+            f"'{path}' has no usable data",
+            where=f"data.path, skipped rows: {skipped}",
             allowed="text, or requests with answers",
         )

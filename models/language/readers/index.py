@@ -1,4 +1,4 @@
-"""Many short texts in two arrays, a tenth of what they take as objects."""
+"""Index of records: names, groups and labels in memory while the text stays on disk."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from models.language.readers.records import Conversation, Document, Exchange
 
-_AT_ONCE = 4096
+_CHUNK = 4096
 
 
 class Texts:
-    """A read-only sequence of texts."""
+    """Read-only sequence of short texts in two arrays, a tenth of their size as objects."""
 
     def __init__(self, letters: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
-        """`letters`, uint8, holds the UTF-8 of all; text i from `starts[i]` to `ends[i]`, int64."""
-        # A plain view of a mapped file: slices of np.memmap are slow to make.
+        """`letters`: UTF-8 of all texts, uint8; text i is `starts[i]` to `ends[i]`, int64."""
+        # A plain view of a mapped file: slicing np.memmap is slow.
         self._letters, self._starts, self._ends = letters.view(np.ndarray), starts, ends
 
     def __len__(self) -> int:
@@ -28,22 +28,22 @@ class Texts:
         return self._text(int(self._starts[index]), int(self._ends[index]))
 
     def _text(self, start: int, end: int) -> str:
-        # What the system names a file with need not be UTF-8.
+        # File names need not be UTF-8.
         return self._letters[start:end].tobytes().decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        for at in range(0, len(self), _AT_ONCE):
-            chosen = slice(at, at + _AT_ONCE)
+        for at in range(0, len(self), _CHUNK):
+            chosen = slice(at, at + _CHUNK)
             edges = zip(self._starts[chosen].tolist(), self._ends[chosen].tolist(), strict=True)
             yield from (self._text(start, end) for start, end in edges)
 
     def chosen(self, indices: np.ndarray) -> Texts:
-        """Those at `indices`; the letters are shared."""
+        """Texts at `indices`; shares the letters."""
         return Texts(self._letters, self._starts[indices], self._ends[indices])
 
 
 class TextsBuilder:
-    """Gathers texts for Texts."""
+    """Builds the arrays of Texts."""
 
     def __init__(self) -> None:
         self._letters, self._ends = bytearray(), array("q")
@@ -52,53 +52,53 @@ class TextsBuilder:
         return len(self._ends)
 
     def add(self, text: str) -> None:
-        """One more at the end."""
+        """Append a text."""
         self._letters += text.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._letters))
 
-    def back_to(self, count: int) -> None:
-        """Forget all but the first `count`."""
+    def rollback(self, count: int) -> None:
+        """Keep the first `count` texts only."""
         del self._ends[count:]
         del self._letters[self._ends[-1] if count else 0 :]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """The letters, and the ends of the texts in them. Nothing can be added any more."""
+        """Letters and ends of the texts. Nothing can be added afterwards."""
         return np.frombuffer(self._letters, np.uint8), np.frombuffer(self._ends, np.int64)
 
 
-def unpacked(letters: np.ndarray, ends: np.ndarray) -> Texts:
-    """The texts of TextsBuilder.arrays."""
+def unpack_texts(letters: np.ndarray, ends: np.ndarray) -> Texts:
+    """Texts from the arrays of TextsBuilder."""
     return Texts(letters, np.concatenate(([0], ends[:-1])).astype(np.int64)[: len(ends)], ends)
 
 
 DIGEST = 16
-"""Bytes of a digest: two of a billion texts share one by chance once in 10**20 data sets."""
+"""Bytes of a digest: a billion texts have a collision with probability 10**-20."""
 
 
 class Index:
-    """What is known of the documents or exchanges that are kept, in the order of reading.
+    """Documents or exchanges without duplicates, in reading order.
 
-    `kept` numbers them among all that were read, where an earlier one may have the same text or the
-    same request: there are `duplicates` of these. `names` tells where each one is from, `groups`
-    what is never on two sides of a split; `labels` numbers the kind of request.
+    `kept` holds their numbers among all that were read; the other `duplicates` have the same text
+    or request as an earlier one. `names` is the source of each, `groups` its split group, `labels`
+    the number of its kind of request.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """`arrays` are those of Scan.arrays, or the same read from a cache."""
+        """`arrays` from Scan.arrays, or from a cache."""
         self.is_text = bool(arrays["is_text"][0])
         self.skipped = int(arrays["skipped"][0])
         self.bad_parts = frozenset(arrays["bad_parts"].tolist())
         self.kept = arrays["kept"]
-        self.names = unpacked(arrays["names"], arrays["name_ends"]).chosen(self.kept)
+        self.names = unpack_texts(arrays["names"], arrays["name_ends"]).chosen(self.kept)
         self.groups, self.labels = self.names, arrays["labels"]
         if not self.is_text:
-            self.groups = unpacked(arrays["groups"], arrays["group_ends"]).chosen(self.kept)
+            self.groups = unpack_texts(arrays["groups"], arrays["group_ends"]).chosen(self.kept)
             self.labels = self.labels[self.kept]
         self.duplicates = len(arrays["name_ends"]) - len(self.kept)
 
 
 class Scan:
-    """Gathers an index from records as they are read."""
+    """Builds an index from records as they are read."""
 
     def __init__(self) -> None:
         self.documents = self.conversations = self.exchanges = 0
@@ -107,7 +107,7 @@ class Scan:
         self._open: tuple[str, _Fingerprint] | None = None
 
     def add_document(self, document: Document) -> None:
-        """A document, or the next part of the one before."""
+        """Add a document, or the next part of the last one."""
         if self._open is None or self._open[0] != document.group:
             self.close()
             self.documents += 1
@@ -116,7 +116,7 @@ class Scan:
         self._open[1].add(document.text)
 
     def add_conversation(self, conversation: Conversation) -> bool:
-        """The exchanges of a conversation; False if there are none."""
+        """Add the exchanges of a conversation; False if there are none."""
         found = exchanges_in(conversation)
         for exchange in found:
             self._names.add(exchange.where)
@@ -129,27 +129,27 @@ class Scan:
         return bool(found)
 
     def close(self) -> None:
-        """The last document has no more parts."""
+        """Finish the last document."""
         if self._open is not None:
             self._keys += self._open[1].digest()
             self._open = None
 
     def mark(self) -> tuple[int, int, int]:
-        """What `back_to` goes back to; after `close`."""
+        """Position for `rollback`; call after `close`."""
         return self.documents, self.conversations, self.exchanges
 
-    def back_to(self, mark: tuple[int, int, int]) -> None:
-        """Forget what came after `mark`."""
+    def rollback(self, mark: tuple[int, int, int]) -> None:
+        """Drop everything after `mark`."""
         self._open = None
         self.documents, self.conversations, self.exchanges = mark
         entries = self.documents + self.exchanges
-        self._names.back_to(entries)
-        self._groups.back_to(self.exchanges)
+        self._names.rollback(entries)
+        self._groups.rollback(self.exchanges)
         del self._keys[DIGEST * entries :]
         del self._labels[DIGEST * self.exchanges :]
 
     def arrays(self, skipped: int, bad_parts: list[int]) -> dict[str, np.ndarray]:
-        """The arrays of Index; nothing can be added any more."""
+        """Arrays of Index. Nothing can be added afterwards."""
         keys, labels = (np.frombuffer(d, f"S{DIGEST}") for d in (self._keys, self._labels))
         names, name_ends = self._names.arrays()
         groups, group_ends = self._groups.arrays()
@@ -157,7 +157,7 @@ class Scan:
             "is_text": np.array([self.documents > 0]),
             "skipped": np.array([skipped]),
             "bad_parts": np.array(bad_parts, dtype=np.int64),
-            "kept": np.sort(np.unique(keys, return_index=True)[1]),  # of equal ones the first
+            "kept": np.sort(np.unique(keys, return_index=True)[1]),  # first of equal ones
             "labels": np.unique(labels, return_inverse=True)[1].reshape(-1),
             "names": names,
             "name_ends": name_ends,
@@ -167,14 +167,14 @@ class Scan:
 
 
 class _Fingerprint:
-    """The digest of a normalised text that comes in parts."""
+    """Digest of a normalised text that comes in parts."""
 
     def __init__(self) -> None:
         self._hash, self._is_empty = hashlib.sha256(), True
 
     def add(self, text: str) -> None:
-        if words := normalised(text):
-            self._hash.update(words.encode() if self._is_empty else b" " + words.encode())
+        if normal := normalised(text):
+            self._hash.update(normal.encode() if self._is_empty else b" " + normal.encode())
             self._is_empty = False
 
     def digest(self) -> bytes:
@@ -186,7 +186,7 @@ def _digest(text: str) -> bytes:
 
 
 def exchanges_in(conversation: Conversation) -> list[Exchange]:
-    """One exchange for each answer, with all turns before it."""
+    """One exchange per answer, with all turns before it."""
     turns = conversation.turns
     opening = normalised(next((t.text for t in turns if t.role == "user"), ""))
     group = conversation.group or hashlib.sha256(opening.encode()).hexdigest()[:16]
@@ -199,5 +199,5 @@ def exchanges_in(conversation: Conversation) -> list[Exchange]:
 
 
 def normalised(text: str) -> str:
-    """`text` without case, and with single blanks: what counts as the same request."""
+    """`text` in lower case with single spaces, for comparing requests."""
     return " ".join(text.lower().split())

@@ -1,4 +1,4 @@
-"""Requests and answers as rows: the columns they go by, in CSV and in two parallel files."""
+"""Readers of JSON Lines, CSV and two parallel files."""
 
 from __future__ import annotations
 
@@ -20,29 +20,34 @@ COLUMN_PAIRS = " or ".join(f"{request},{answer}" for request, answer in COLUMNS)
 
 
 def columns_in(names: Mapping[str, object] | list[str]) -> tuple[str, str] | None:
-    """The pair of columns that `names` holds, the first of COLUMNS that is there."""
+    """First pair of COLUMNS that `names` contains; None if there is none."""
     return next((pair for pair in COLUMNS if pair[0] in names and pair[1] in names), None)
 
 
-def pair(request: object, answer: object, where: str, faults: BadRecords) -> Conversation | None:
-    """A conversation of one request and one answer; None and a fault if either is no text."""
+def pair(
+    request: object, answer: object, where: str, bad_records: BadRecords
+) -> Conversation | None:
+    """Conversation of one request and one answer; None and a reported row if either is invalid."""
     for name, value in (("request", request), ("answer", answer)):
         if not isinstance(value, str):
-            faults.add(where, f"the {name} is {type(value).__name__}, not text")
+            bad_records.add(
+                where,
+                f"the {name} is {'null' if value is None else type(value).__name__}, not text",
+            )
             return None
         if not value.strip():
-            faults.add(where, f"the {name} is empty")
+            bad_records.add(where, f"the {name} is empty")
             return None
     return Conversation((Turn("user", str(request)), Turn("assistant", str(answer))), where)
 
 
-def read_csv(file: TextFile, name: str, faults: BadRecords) -> Iterator[Conversation]:
-    """The pairs of a CSV file with a header; other columns are left alone.
+def read_csv(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Conversation]:
+    """Read the pairs of a CSV file with a header; other columns are ignored.
 
     Raises DataError if the header has no known pair of columns. Source: RFC 4180.
     """
-    # Not strict: after an error in the middle of a row the reader would go on inside it.
-    rows = csv.reader(_with_ends(file.lines()))
+    # Not strict: after an error in the middle of a row the reader would resume inside it.
+    rows = csv.reader(_with_line_ends(file.lines()))
     header = _header(rows, name)
     request, answer = (header.index(column) for column in columns_in(header) or ())
     while True:
@@ -50,20 +55,20 @@ def read_csv(file: TextFile, name: str, faults: BadRecords) -> Iterator[Conversa
         try:
             row = next(rows, None)
         except csv.Error as error:
-            faults.add(where, str(error))
+            bad_records.add(where, str(error))
             continue
         if row is None:
             return
         if not row:
             continue
         if len(row) != len(header):
-            faults.add(where, f"{len(row)} of {len(header)} columns")
-        elif conversation := pair(row[request], row[answer], where, faults):
+            bad_records.add(where, f"{len(row)} of {len(header)} columns")
+        elif conversation := pair(row[request], row[answer], where, bad_records):
             yield conversation
 
 
-def _with_ends(lines: Iterator[str]) -> Iterator[str]:
-    """Each line with the line end that it has in the file."""
+def _with_line_ends(lines: Iterator[str]) -> Iterator[str]:
+    """Lines with their line ends."""
     last = next(lines)
     for line in lines:
         yield f"{last}\n"
@@ -73,48 +78,48 @@ def _with_ends(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _header(rows: Iterator[list[str]], name: str) -> list[str]:
-    """The names of the columns, among them a known pair. Raises DataError."""
+    """Column names, including a known pair. Raises DataError."""
     try:
         header = [column.strip().lower() for column in next(rows)]
     except csv.Error as error:
-        raise _no_columns(name, str(error)) from None
+        raise _missing_columns(name, str(error)) from None
     if columns_in(header) is None:
-        raise _no_columns(name, ", ".join(header))
+        raise _missing_columns(name, ", ".join(header))
     return header
 
 
-def _no_columns(name: str, found: str) -> DataError:
+def _missing_columns(name: str, found: str) -> DataError:
     return DataError(
-        f"'{name}' has no pair of columns for request and answer: {found}",
+        f"'{name}' has no columns for request and answer: {found}",
         where=f"{name}:1",
         allowed=COLUMN_PAIRS,
         fix="rename the columns in the first line",
     )
 
 
-def read_parallel(requests: Path, answers: Path, faults: BadRecords) -> Iterator[Conversation]:
-    """Line N of `answers` answers line N of `requests`.
+def read_parallel(requests: Path, answers: Path, bad_records: BadRecords) -> Iterator[Conversation]:
+    """Read two files; line N of `answers` answers line N of `requests`.
 
-    Raises DataError if the files have different numbers of lines, after all lines they share.
+    Raises DataError at the end if the files have different numbers of lines.
     """
-    asked, answered = (_lines(TextFile(path)) for path in (requests, answers))
-    for line, (request, answer) in enumerate(zip_longest(asked, answered), start=1):
+    request_lines, answer_lines = (_lines(TextFile(path)) for path in (requests, answers))
+    for line, (request, answer) in enumerate(zip_longest(request_lines, answer_lines), start=1):
         if request is None or answer is None:
-            rest = 1 + sum(1 for _ in (asked if answer is None else answered))
+            rest = 1 + sum(1 for _ in (request_lines if answer is None else answer_lines))
             counts = [line - 1 + rest * (text is not None) for text in (request, answer)]
             raise DataError(
-                f"'{requests}' has {counts[0]} lines and '{answers}' has {counts[1]}",
+                f"'{requests}' has {counts[0]} lines, '{answers}' has {counts[1]}",
                 where="data.path and data.answers",
-                allowed="two files with as many lines: line N answers line N",
+                allowed="two files with the same number of lines",
             )
-        if conversation := pair(request, answer, f"{requests.name}:{line}", faults):
+        if conversation := pair(request, answer, f"{requests.name}:{line}", bad_records):
             yield conversation
 
 
 def _lines(file: TextFile) -> Iterator[str]:
-    """The lines; none after the last line end. Raises DataError if the file is empty."""
+    """Lines of a file, without an empty last one. Raises DataError if the file is empty."""
     file.first_line()
-    return (line.removesuffix("\n") for line in _with_ends(file.lines()))
+    return (line.removesuffix("\n") for line in _with_line_ends(file.lines()))
 
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -123,50 +128,50 @@ ALLOWED_KEYS = "; ".join(
 )
 
 
-def read_json_lines(file: TextFile, name: str, faults: BadRecords) -> Iterator[Record]:
-    """The documents and conversations of a file, one object a line; blank lines are passed."""
+def read_json_lines(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Record]:
+    """Read documents and conversations, one object per line; blank lines are skipped."""
     for line, raw in enumerate(file.lines(), start=1):
         if not raw.strip():
             continue
         where = f"{name}:{line}"
-        row = _object(raw, where, faults)
+        row = _object(raw, where, bad_records)
         if row is None:
             continue
         if "messages" in row:
-            if turns := _turns(row["messages"], where, faults):
+            if turns := _turns(row["messages"], where, bad_records):
                 yield Conversation(turns, where)
         elif found := columns_in(row):
-            if conversation := pair(row[found[0]], row[found[1]], where, faults):
+            if conversation := pair(row[found[0]], row[found[1]], where, bad_records):
                 yield conversation
         elif isinstance(row.get("text"), str) and row["text"].strip():
             yield from (Document(f"{name}#{line:09}", part) for part in split_text(row["text"]))
         else:
             keys = ", ".join(map(str, row)) or "none"
-            faults.add(where, f"no usable text under the keys {keys}; legal  {ALLOWED_KEYS}")
+            bad_records.add(where, f"no usable text under the keys {keys}; allowed: {ALLOWED_KEYS}")
 
 
-def _object(raw: str, where: str, faults: BadRecords) -> dict[str, Any] | None:
-    """The object of a line; None and a fault if it is none, or holds what is no text."""
+def _object(raw: str, where: str, bad_records: BadRecords) -> dict[str, Any] | None:
+    """Parse the object of a line; None and a reported row if it is invalid."""
     try:
         row = json.loads(raw)
         if "\\u" in raw:
             json.dumps(row, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        faults.add(where, f"no JSON: {error.msg} at column {error.colno}")
+        bad_records.add(where, f"not JSON: {error.msg} at column {error.colno}")
     except UnicodeEncodeError:
-        faults.add(where, "half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+        bad_records.add(where, "half of a surrogate pair (\\ud800 to \\udfff) is not a character")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
-        faults.add(where, f"no JSON: {error}")
+        bad_records.add(where, f"not JSON: {error}")
     else:
         if isinstance(row, dict):
             return row
-        faults.add(where, f"{type(row).__name__}, not an object; legal keys  {ALLOWED_KEYS}")
+        bad_records.add(where, f"{type(row).__name__}, not an object; allowed keys: {ALLOWED_KEYS}")
     return None
 
 
-def _turns(messages: Any, where: str, faults: BadRecords) -> tuple[Turn, ...] | None:
+def _turns(messages: Any, where: str, bad_records: BadRecords) -> tuple[Turn, ...] | None:
     if not isinstance(messages, list) or not messages:
-        faults.add(where, "messages is no list of {role, content}")
+        bad_records.add(where, "messages is not a list of {role, content}")
         return None
     turns = []
     for number, message in enumerate(messages, start=1):
@@ -174,11 +179,11 @@ def _turns(messages: Any, where: str, faults: BadRecords) -> tuple[Turn, ...] | 
         content = message.get("content") if isinstance(message, dict) else None
         if role not in ROLES:
             near = get_close_matches(str(role).lower(), ROLES, n=1)
-            hint = f"; nearest  {near[0]}" if near else f"; legal  {', '.join(ROLES)}"
-            faults.add(where, f"message {number}: {role!r} is no role{hint}")
+            hint = f"; did you mean {near[0]}" if near else f"; allowed: {', '.join(ROLES)}"
+            bad_records.add(where, f"message {number}: unknown role {role!r}{hint}")
             return None
         if not isinstance(content, str) or (role == "assistant" and not content.strip()):
-            faults.add(where, f"message {number}: the content is empty or no text")
+            bad_records.add(where, f"message {number}: content is empty or not text")
             return None
         turns.append(Turn(role, content))
     return tuple(turns)

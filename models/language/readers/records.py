@@ -1,4 +1,4 @@
-"""What reading gives: documents or conversations, and the exchanges in these."""
+"""Records of the readers: documents, conversations and their exchanges."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Document:
-    """A text that is learnt as it stands; `group` is never on two sides of a split.
+    """A text; each document is a group of its own and belongs to one split.
 
-    Each document is a group of its own. A long one comes in parts, one after the other.
+    A long document comes in consecutive parts of the same `group`.
     """
 
     group: str
@@ -18,7 +18,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side of a conversation said; `role` is system, user, assistant or tool."""
+    """One message of a conversation; `role` is system, user, assistant or tool."""
 
     role: str
     text: str
@@ -26,14 +26,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in order, read from `where`."""
+    """Turns in order; `where` is the file and line."""
 
     turns: tuple[Turn, ...]
     where: str
     group: str = ""
-    """Never on two sides of a split. Empty: the first request decides."""
+    """A group belongs to one split. Empty: the first request is the group."""
     label: str = ""
-    """The kind of request, between which the noise control permutes. Empty: the request itself."""
+    """Kind of request; the noise control permutes between kinds. Empty: the request itself."""
 
 
 Record = Document | Conversation
@@ -41,12 +41,10 @@ Record = Document | Conversation
 
 @dataclass(frozen=True)
 class Exchange:
-    """One answer and all that was said before it."""
+    """One answer and all turns before it."""
 
     before: tuple[Turn, ...]
     answer: str
     group: str
     label: str
     where: str
-    matched: bool = False
-    """In a noise control: the answer is the true one, kept only to be compared with."""

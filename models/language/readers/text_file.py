@@ -1,4 +1,4 @@
-"""The suffixes of files with text, by how they are read."""
+"""Text files: which ones a path names, and their text in chunks, lines and parts."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ FORMATS = (
 
 
 def file_kind(file: Path) -> str:
-    """How a file is read: as CSV, JSONL or text."""
+    """Kind of a file by its suffix: CSV, JSONL or text."""
     suffix = file.suffix.lower()
     return "CSV" if suffix in CSV else "JSONL" if suffix in JSONL else "text"
 
 
 def find_files(path: Path) -> tuple[list[Path], int]:
-    """The files to read under `path`, in the order of their names, and how many were ignored.
+    """Files to read under `path`, sorted, and the number of ignored files.
 
-    A file is itself, whatever its suffix; a folder gives those of a known suffix, at any depth,
-    hidden ones left out. Raises DataError if there is none or one may not be looked at.
+    A single file may have any suffix; a folder gives its visible files of a known suffix at any
+    depth. Raises DataError if there is none or a folder is not readable.
     """
     allowed = "a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
     if not data_files.existing_path(str(path), allowed).is_dir():
         if not path.is_file():
             raise DataError(
-                f"data.path '{path}' is no file that can be read more than once",
-                where=f"looked for {path.absolute()}",
+                f"data.path '{path}' is not a regular file",
+                where=str(path.absolute()),
                 allowed="a file on disk, not a pipe or a device",
             )
         return [path], 0
@@ -53,19 +53,19 @@ def find_files(path: Path) -> tuple[list[Path], int]:
     chosen = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not chosen:
         raise DataError(
-            f"data.path '{path}' holds no file of a known suffix ({len(files)} others)",
+            f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",
             allowed=" ".join(sorted(SUFFIXES)),
-            fix="name the file itself: a single file may have any suffix",
+            fix="give the path of one file: a single file may have any suffix",
         )
     return chosen, len(files) - len(chosen)
 
 
 CHUNK = 1 << 20
-"""Bytes that are read together."""
+"""Bytes per read."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    # The mark of UTF-32-LE begins with that of UTF-16-LE.
+    # The mark of UTF-32-LE begins with the mark of UTF-16-LE.
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -73,23 +73,23 @@ _MARKS = (
 )
 
 
-def has_mark(head: bytes) -> bool:
-    """Whether a file that begins so tells its encoding by a mark."""
+def has_byte_order_mark(head: bytes) -> bool:
+    """Whether a file with these first bytes has a byte order mark."""
     return any(head.startswith(mark) for mark, _ in _MARKS)
 
 
 class TextFile:
-    """UTF-8, or UTF-16 or UTF-32 as a mark says; line ends are `\\n`.
+    """Text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark; line ends become `\\n`.
 
-    What is held at once is a line. All methods read from disk and raise DataError if the file
-    cannot be opened, is no text, or, but for `chunks` and `lines`, is empty.
+    Holds one line in memory. Every method reads from disk and raises DataError if the file cannot
+    be opened or is not text; all but `chunks` and `lines` also if it is empty.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def chunks(self, size: int = CHUNK) -> Iterator[str]:
-        """The text in pieces of any length, of about `size` bytes."""
+        """The text in chunks of about `size` bytes."""
         try:
             with self.path.open("rb") as file:
                 yield from _decoded(file, self.path, size)
@@ -97,33 +97,33 @@ class TextFile:
             raise unreadable_file(self.path, error) from None
 
     def lines(self) -> Iterator[str]:
-        """The lines without their ends; after a last line end an empty one, as str.split gives."""
-        held: list[str] = []
+        """Lines without line ends; a final line end gives an empty line, as in str.split."""
+        buffer: list[str] = []
         for chunk in self.chunks():
             first, *others = chunk.split("\n")
-            held.append(first)
+            buffer.append(first)
             if others:
-                yield "".join(held)
-                held = [others.pop()]
+                yield "".join(buffer)
+                buffer = [others.pop()]
                 yield from others
-        yield "".join(held)
+        yield "".join(buffer)
 
     def numbered_blocks(self) -> Iterator[tuple[int, list[str]]]:
-        """Lines without a blank one between them, after the number of the first."""
+        """Blocks of lines between blank lines, each with the number of its first line."""
         start = 1
-        held: list[str] = []
+        buffer: list[str] = []
         for number, line in enumerate(self.lines(), start=1):
             if line.strip():
-                start = start if held else number
-                held.append(line)
-            elif held:
-                yield start, held
-                held = []
-        if held:
-            yield start, held
+                start = start if buffer else number
+                buffer.append(line)
+            elif buffer:
+                yield start, buffer
+                buffer = []
+        if buffer:
+            yield start, buffer
 
     def first_line(self) -> str:
-        """The first line that is not blank."""
+        """The first non-blank line."""
         found = next((line for line in self.lines() if line.strip()), None)
         if found is None:
             raise DataError(
@@ -134,7 +134,7 @@ class TextFile:
         return found
 
     def length(self, most: int) -> int:
-        """Characters in the file, as far as they are not more than `most`."""
+        """Number of characters in the file, at most `most`."""
         total = 0
         for chunk in self.chunks():
             total += len(chunk)
@@ -151,7 +151,7 @@ def _decoded(file: BinaryIO, path: Path, size: int) -> Iterator[str]:
     newlines = IncrementalNewlineDecoder(None, translate=True)
     line = 1
     while True:
-        # What is left of a character that the last chunk cut belongs to this one.
+        # The rest of a character that the previous chunk cut belongs to this chunk.
         left = decoder.getstate()[0]
         try:
             if encoding == "utf-8" and b"\0" in raw:
@@ -160,7 +160,7 @@ def _decoded(file: BinaryIO, path: Path, size: int) -> Iterator[str]:
             text = decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
             line += (left + raw).count(b"\n", 0, error.start) - left.count(b"\n")
-            raise _no_text(path, encoding, error, line, start - len(left)) from None
+            raise _not_text(path, encoding, error, line, start - len(left)) from None
         yield newlines.decode(text, final=not raw)
         if not raw:
             return
@@ -168,46 +168,46 @@ def _decoded(file: BinaryIO, path: Path, size: int) -> Iterator[str]:
         raw = file.read(size)
 
 
-def _no_text(
+def _not_text(
     path: Path, encoding: str, error: UnicodeDecodeError, line: int, start: int
 ) -> DataError:
-    """What to tell of bytes that are no text, in a piece that begins at byte `start`."""
+    """Error for bytes that are not text, in a chunk that starts at byte `start`."""
     return DataError(
-        f"'{path}' is no {encoding[:6].rstrip('-').upper()} text: {error.reason}",
+        f"'{path}' is not {encoding[:6].rstrip('-').upper()}: {error.reason}",
         where=f"{path}:{line}, byte {start + error.start}",
-        allowed="UTF-8; or UTF-16, UTF-32 with a byte order mark",
-        fix=f"convert it, such as  iconv -f LATIN1 -t UTF-8 '{path}'",
+        allowed="UTF-8; UTF-16 or UTF-32 with a byte order mark",
+        fix=f"convert it, for example: iconv -f LATIN1 -t UTF-8 '{path}'",
     )
 
 
 PART = 1 << 18
-"""Characters of a part: the tokenizers library takes some hundred bytes for each while it works."""
+"""Characters of a part: the tokenizers library takes some hundred bytes per character."""
 
 LONGEST = 4 * PART
-"""Characters after which a part ends at any line, be the cut a good one or not."""
+"""Characters after which a part ends at the next line in any case."""
 
 
 def split_pieces(pieces: Iterable[str]) -> Iterator[str]:
-    """`pieces` joined, in parts of about PART characters; a shorter text is one part.
+    """Join `pieces` into parts of about PART characters; a shorter text is one part.
 
-    A cut falls between two lines that end and begin with a visible character. There neither the
-    words of a byte-level tokenizer nor case nor blanks reach across: the parts give the tokens and
-    the fingerprint of the whole. `pieces` begin with their line ends: a cut falls before one.
+    A cut lies between two lines that end and begin with a visible character. No token, case rule or
+    whitespace run of a byte-level tokenizer crosses such a cut, so the parts give the tokens and
+    the fingerprint of the whole. `pieces` begin with their line ends; cuts lie before a piece.
     """
-    held: list[str] = []
+    buffer: list[str] = []
     size = 0
     for piece in pieces:
-        if size >= PART and (_is_seam(held[-1], piece) or size >= LONGEST):
-            yield "".join(held)
-            held, size = [], 0
-        held.append(piece)
+        if size >= PART and (_is_seam(buffer[-1], piece) or size >= LONGEST):
+            yield "".join(buffer)
+            buffer, size = [], 0
+        buffer.append(piece)
         size += len(piece)
-    if held:
-        yield "".join(held)
+    if buffer:
+        yield "".join(buffer)
 
 
 def split_text(text: str) -> Iterator[str]:
-    """`text` in parts."""
+    """Split `text` into parts; see split_pieces."""
     if len(text) < PART:
         yield text
     else:
@@ -215,7 +215,7 @@ def split_text(text: str) -> Iterator[str]:
 
 
 def with_line_ends(lines: Iterable[str]) -> Iterator[str]:
-    """Lines, each but the first after a line end."""
+    """Lines, each but the first preceded by a line end."""
     end = ""
     for line in lines:
         yield end + line

@@ -1,1 +1,1 @@
-"""Text as numbers: tokenizers, the form of a dialogue, and the tokens of a whole corpus."""
+"""Tokenizers, the text form of a conversation, and the tokens of a corpus."""

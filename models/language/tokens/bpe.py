@@ -1,4 +1,4 @@
-"""Byte-level BPE: trained on the run's own text, or read from a tokenizer.json."""
+"""Byte-level BPE tokenizer, trained on the training text or loaded from a tokenizer.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.language.readers.records import Turn
 from models.language.tokens.tokenizer import RESERVED, TAGS
 
 TRAINED_ON = 64 * 2**20
-"""Bytes of text that are enough: of longer data every so many documents are taken, all over it."""
+"""Bytes of training text; of longer data, documents at even distances are used."""
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 SPECIALS = (PAD, START, END, *TAGS, *(f"<|reserved_{i}|>" for i in range(RESERVED)))
 _ENDS = (END, "<|endoftext|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
@@ -28,22 +28,22 @@ _STARTS = (START, "<s>", "<bos>", "<|begin_of_text|>", "[CLS]")
 class BpeTokenizer:
     """A tokenizer of the tokenizers library."""
 
-    blank_leads = True
+    leading_space = True
 
     def __init__(self, inner: tokenizers.Tokenizer, name: str) -> None:
-        """Raises DataError if `inner` has no token that ends a text."""
+        """Raises DataError if `inner` has no end-of-text token."""
         self.inner, self.name = inner, name
-        # Else a text that speaks of <|end|> would end there.
+        # Otherwise "<|end|>" inside a text would end it.
         inner.encode_special_tokens = True
-        # The highest number decides: a file may leave some out.
+        # The highest id, because a file may skip ids.
         self.size = max(inner.get_vocab().values()) + 1
         self.start = self._first(_STARTS)
         end = self._first(_ENDS)
         if end is None:
             raise DataError(
-                f"tokenizer '{name}' has no token that ends a text",
+                f"tokenizer '{name}' has no end-of-text token",
                 where="model.tokenizer",
-                allowed=" ".join(_ENDS),
+                allowed=", ".join(_ENDS),
             )
         self.end = end
         pad = inner.token_to_id(PAD)
@@ -55,27 +55,27 @@ class BpeTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """See Tokenizer."""
+        """See Tokenizer.digest."""
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of `text`; one that looks like a special token in it is plain text."""
+        """Tokens of `text`; special tokens written in it are plain text."""
         numbers = self.inner.encode(text, add_special_tokens=False).ids
         return np.array(numbers, dtype=np.uint16 if self.size <= 2**16 else np.uint32)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`."""
+        """Text of `tokens`."""
         hidden = {self.pad, self.start, self.end}
         kept = [t for t in map(int, tokens) if t not in hidden]
         return self.inner.decode(kept, skip_special_tokens=False)
 
     def template(self, before: Sequence[Turn], answer: str) -> None:
-        """None: the family's own form."""
+        """None: no chat template."""
         return None
 
 
 def train(texts: Iterable[str], size: int) -> BpeTokenizer:
-    """A tokenizer of at most `size` entries; see subwords.train_byte_bpe."""
+    """Train a tokenizer of at most `size` entries; see subwords.train_byte_bpe."""
     inner = subwords.train_byte_bpe(texts, size, SPECIALS)
     state = json.loads(inner.to_str())
     for token in state["added_tokens"]:
@@ -84,23 +84,23 @@ def train(texts: Iterable[str], size: int) -> BpeTokenizer:
 
 
 def load(path: Path, name: str) -> BpeTokenizer:
-    """The tokenizer of a tokenizer.json. Reads from disk; raises DataError if it is none."""
+    """Load a tokenizer.json. Disk access; raises DataError if it is invalid."""
     return BpeTokenizer(subwords.load_tokenizer(path), name)
 
 
-def load_kept(folder: Path | None) -> BpeTokenizer:
-    """The tokenizer that a run was trained with. Reads from disk; raises DataError."""
+def load_from_run(folder: Path | None) -> BpeTokenizer:
+    """Load the tokenizer of a run folder. Disk access; raises DataError."""
     if folder is None or not (folder / TOKENIZER_FILE).exists():
         raise DataError(
-            "the tokenizer of the run is not there",
-            where=f"looked for {folder / TOKENIZER_FILE}"
+            "the tokenizer of the run does not exist",
+            where=str((folder / TOKENIZER_FILE).absolute())
             if folder
             else "a checkpoint without a run folder",
-            allowed=f"the run folder with its {TOKENIZER_FILE}",
+            allowed=f"a run folder with its {TOKENIZER_FILE}",
         )
     return load(folder / TOKENIZER_FILE, "bpe")
 
 
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> BpeTokenizer:
-    """The tokenizer of the run folder; trained and kept there if it holds none yet."""
+    """Load the tokenizer of the run folder; if there is none, train and store it there."""
     return BpeTokenizer(subwords.load_or_fit(folder, lambda: train(texts, size).inner), "bpe")

@@ -1,4 +1,4 @@
-"""The tokens of a whole corpus: made once, piece by piece, and read from the cache thereafter."""
+"""Tokens of a corpus: encoded once piece by piece, then read from the cache."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from models.language.tokens.tokenizer import Tokenizer, prompt_and_answer
 
 
 class TokenStream(Protocol):
-    """Tokens by position."""
+    """Long vector of tokens, read in short pieces."""
 
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The tokens from `start` to before `stop`."""
+        """Tokens from `start` to `stop` (exclusive)."""
 
 
 class TokenArray:
@@ -36,15 +36,15 @@ class TokenArray:
         return len(self._tokens)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """See TokenStream."""
+        """See TokenStream.read."""
         return self._tokens[start:stop]
 
 
 class TokenFile:
-    """Tokens on disk. Read and not mapped: pages of a map count as the memory of the process."""
+    """Tokens on disk. Read, not mapped: mapped pages count as memory of the process."""
 
     def __init__(self, mapped: np.memmap) -> None:
-        """`mapped` is a whole .npy file, as numpy maps it."""
+        """`mapped`: a whole .npy file, mapped by numpy."""
         assert mapped.filename is not None
         self._path, self._offset = os.fspath(mapped.filename), mapped.offset
         self._dtype, self._length = mapped.dtype, len(mapped)
@@ -57,20 +57,20 @@ class TokenFile:
         return self._length
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """See TokenStream. Raises DataError where the file is no longer whole."""
+        """See TokenStream.read. Raises DataError if the file was truncated."""
         size = self._dtype.itemsize
-        # One position for all that share the file, such as loader workers after a fork.
+        # pread: processes that share the file after a fork also share its position.
         raw = os.pread(self._file.fileno(), (stop - start) * size, self._offset + start * size)
         if len(raw) != (stop - start) * size:
             raise DataError(
-                "the tokens of the data are no longer whole",
+                "the cached tokens are truncated",
                 where=self._path,
-                fix="delete that folder; the next start makes it anew",
+                fix="delete this folder; the next start creates it again",
             )
         return np.frombuffer(raw, self._dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the open file, which another process opens for itself."""
+        """State without the open file; another process opens its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_file"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -79,40 +79,40 @@ class TokenFile:
 
 
 def stream_of(tokens: np.ndarray) -> TokenStream:
-    """`tokens` as they are, or, where they are mapped from a file, that file."""
+    """Token stream of `tokens`; on disk if they are mapped from a file."""
     if isinstance(tokens, np.memmap) and len(tokens) > 0:
         return TokenFile(tokens)
     return TokenArray(tokens)
 
 
 class Encoded:
-    """Pieces of tokens by number.
+    """Numbered pieces of tokens.
 
-    Of text piece i is document i, its start token first. Of exchanges piece 2i is all of exchange i
-    up to its answer, and piece 2i + 1 the answer with the end token.
+    Text: piece i is the start token and document i. Conversations: piece 2i is exchange i up to its
+    answer, piece 2i + 1 the answer with the end token.
     """
 
     def __init__(self, tokens: np.ndarray, ends: np.ndarray, text_bytes: np.ndarray) -> None:
-        """Piece i ends before position `ends[i]` and stands for `text_bytes[i]` bytes of UTF-8."""
+        """Piece i ends before position `ends[i]` and encodes `text_bytes[i]` bytes of UTF-8."""
         self.stream = stream_of(tokens)
-        self.places = np.concatenate(([0], ends)).astype(np.int64)
+        self.offsets = np.concatenate(([0], ends)).astype(np.int64)
         self.text_bytes = np.array(text_bytes)
 
     @property
     def sizes(self) -> np.ndarray:
-        """The tokens of each piece."""
-        return np.diff(self.places)
+        """Number of tokens of each piece."""
+        return np.diff(self.offsets)
 
     def piece(self, number: int) -> np.ndarray:
-        """The tokens of a piece."""
-        return self.stream.read(int(self.places[number]), int(self.places[number + 1]))
+        """Tokens of a piece."""
+        return self.stream.read(int(self.offsets[number]), int(self.offsets[number + 1]))
 
 
 def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
-    """The tokens of all of `corpus`.
+    """Encode all of `corpus`.
 
-    Reads the files once, or of larger ones what the cache keeps, and writes there. Raises DataError
-    if they changed since the index was made, or where the cache has no room.
+    Reads the files once, or their cached tokens; writes the cache. Raises DataError if the files
+    changed since they were indexed, or if the cache is not writable.
     """
     write = partial(_write, corpus, tokenizer)
     source = corpus.source
@@ -122,20 +122,20 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
     try:
         return Encoded(**cache.streamed("language-tokens", made_from, write))
     except OSError as error:
-        raise _no_room(source.size, error) from None
+        raise _cache_error(source.size, error) from None
 
 
-def _no_room(size: int, error: OSError) -> DataError:
+def _cache_error(size: int, error: OSError) -> DataError:
     return DataError(
-        f"the tokens of the data cannot be kept: {error.strerror or error}",
+        f"cannot write the token cache: {error.strerror or error}",
         where=str(cache.folder()),
-        allowed=f"a folder to write to, with room for about {2 * size / 1e9:.2g} GB",
-        fix=f"name another one:  export {cache.VARIABLE}=FOLDER",
+        allowed=f"a writable folder with about {2 * size / 1e9:.2g} GB of free space",
+        fix=f"export {cache.VARIABLE}=FOLDER",
     )
 
 
 def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
-    """Write the arrays of Encoded. Raises DataError if the files are no longer the same."""
+    """Write the arrays of Encoded. Raises DataError if the files changed."""
     kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
     tokens, ends, text_bytes = ArrayFile(new("tokens"), kind), array("q"), array("q")
     pieces = _documents(corpus, tokenizer) if corpus.is_text else _exchanges(corpus, tokenizer)
@@ -155,7 +155,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
 
 
 def _documents(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Piece, tokens and bytes of each document, or of each part of a long one."""
+    """Piece, tokens and bytes of each document, or of each part of a long document."""
     start = tokenizer.end if tokenizer.start is None else tokenizer.start
     last = -1
     for number, document in corpus.documents():
@@ -167,8 +167,8 @@ def _documents(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[int, np.n
 
 
 def _exchanges(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Piece, tokens and bytes of what stands before each answer, and of the answer."""
+    """Piece, tokens and bytes of each prompt and of each answer."""
     for number, exchange in corpus.exchanges():
-        prompt, said = prompt_and_answer(exchange.before, exchange.answer, tokenizer)
+        prompt, answer = prompt_and_answer(exchange.before, exchange.answer, tokenizer)
         yield 2 * number, prompt, 0
-        yield 2 * number + 1, said, len(exchange.answer.encode())
+        yield 2 * number + 1, answer, len(exchange.answer.encode())

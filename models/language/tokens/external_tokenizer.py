@@ -1,4 +1,4 @@
-"""The tokenizer of a local Hugging Face folder."""
+"""Tokenizer of a local Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from models.language.tokens import bpe
 from models.language.tokens.tokenizer import Tokenizer
 
 _LARGEST = 64 * 2**20
-"""Bytes of a file that may be part of a tokenizer; what is larger holds weights."""
+"""Maximum bytes of a tokenizer file; larger files hold weights."""
 
 
 class ExternalTokenizer:
-    """A tokenizer that transformers loads; nothing is downloaded and no code of the folder runs."""
+    """Tokenizer loaded by transformers; no download, no code of the folder is run."""
 
-    blank_leads = True
+    leading_space = True
 
     def __init__(self, folder: Path) -> None:
-        """Reads from disk; raises DataError if the folder holds no tokenizer."""
+        """Disk access; raises DataError if the folder has no usable tokenizer."""
         from transformers import AutoTokenizer
 
         try:
             inner: Any = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False
             )
-        except Exception as error:  # OSError, ValueError, KeyError, ImportError by kind of folder
+        except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
             raise DataError(
-                f"'{folder}' holds no tokenizer that transformers can load: "
+                f"transformers cannot load a tokenizer from '{folder}': "
                 + str(error).strip().split("\n")[0],
                 where="model.pretrained or model.tokenizer",
                 allowed="a folder with tokenizer.json or tokenizer_config.json",
             ) from None
         if inner.eos_token_id is None:
             raise DataError(
-                f"the tokenizer in '{folder}' names no token that ends a text",
+                f"the tokenizer in '{folder}' has no end-of-text token",
                 where=str(folder / "tokenizer_config.json"),
                 allowed="an eos_token",
             )
@@ -54,7 +54,7 @@ class ExternalTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """See Tokenizer: of the folder's files but the weights. Reads from disk."""
+        """Digest of the folder's files except weights. Disk access."""
         digest = hashlib.sha256(version("transformers").encode())
         for file in sorted(self.folder.iterdir()):
             if file.is_file() and file.stat().st_size < _LARGEST:
@@ -63,16 +63,16 @@ class ExternalTokenizer:
         return digest.hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of `text`; special tokens written out in it are recognised."""
+        """Tokens of `text`; special tokens written in it count as such."""
         numbers = self.inner(text, add_special_tokens=False, verbose=False)["input_ids"]
         return np.array(numbers, dtype=np.uint16 if self.size <= 2**16 else np.uint32)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`."""
+        """Text of `tokens`."""
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
 
     def template(self, before: Sequence[Turn], answer: str) -> tuple[str, str] | None:
-        """The folder's chat template, if it has one that ends in the answer."""
+        """The conversation in the folder's chat template; None if it has no template."""
         if not self.inner.chat_template:
             return None
         turns = [{"role": t.role, "content": t.text} for t in before]
@@ -86,11 +86,11 @@ class ExternalTokenizer:
 
 
 def load(path: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder or of a tokenizer.json. Raises DataError."""
+    """Load the tokenizer of a Hugging Face folder or tokenizer.json. Raises DataError."""
     if not path.exists():
         raise DataError(
             f"model.tokenizer '{path}' does not exist",
-            where=f"looked for {path.absolute()}",
-            allowed="bytes, bpe, a folder that transformers can load, or a tokenizer.json",
+            where=str(path.absolute()),
+            allowed="bytes, bpe, a Hugging Face folder or a tokenizer.json",
         )
     return ExternalTokenizer(path) if path.is_dir() else bpe.load(path, path.stem)

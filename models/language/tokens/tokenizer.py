@@ -1,4 +1,4 @@
-"""What the family asks of a tokenizer, and the special tokens of its own ones."""
+"""Tokenizer protocol, the byte tokenizer, and the text form of a conversation."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ TAGS = (
     "<system>", "</system>", "<command>", "</command>",
     "<file>", "</file>", "<output>", "</output>",
 )  # fmt: skip
-"""Marks that stand in texts and are one token each."""
+"""Tags in texts that are one token each."""
 
 RESERVED = 5
 
 
 class Tokenizer(Protocol):
-    """Text to numbers and back."""
+    """Converts text to token ids and back."""
 
     name: str
     size: int
-    """Numbers there are: every token is below."""
+    """Number of token ids; every id is below it."""
     start: int | None
-    """Stands before a dialogue; None: nothing does."""
+    """Token before a conversation; None: no token."""
     end: int
-    """Ends a document or an answer."""
+    """Token after a document or an answer."""
     pad: int
-    blank_leads: bool
-    """Whether the blank before a word belongs to the word's token."""
+    leading_space: bool
+    """Whether the space before a word belongs to the word's token."""
 
     @property
     def digest(self) -> str:
-        """Another one where texts would be encoded otherwise."""
+        """Digest that changes if texts would be encoded differently."""
 
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of `text`, an integer vector; none is added."""
+        """Tokens of `text`, an integer vector without special tokens."""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`, without start, end and padding."""
+        """Text of `tokens`, without start, end and padding."""
 
     def template(self, before: Sequence[Turn], answer: str) -> tuple[str, str] | None:
-        """A dialogue in the form the tokenizer brings along, cut before the answer; None: ours."""
+        """Conversation in the chat template, cut before the answer; None: no template."""
 
 
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")
 
 
 class ByteTokenizer:
-    """Numbers 0-255 are bytes, then padding, start, end, the eight tags and five in reserve."""
+    """Every UTF-8 byte is a token (0-255), then padding, start, end, eight tags, five reserved."""
 
     name = digest = "bytes"
     pad, end = 256, 258
     start: int | None = 257
     first_tag = 259
     size = first_tag + len(TAGS) + RESERVED
-    blank_leads = False
+    leading_space = False
 
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of `text`, uint16."""
+        """Tokens of `text`, uint16."""
         parts = _TAG.split(text)
         return np.concatenate(
             [
@@ -73,13 +73,13 @@ class ByteTokenizer:
         )
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`; bytes that are no UTF-8 become U+FFFD."""
+        """Text of `tokens`; bytes that are not UTF-8 become U+FFFD."""
         tags = {self.first_tag + i: tag.encode() for i, tag in enumerate(TAGS)}
         parts = (bytes([t]) if t < 256 else tags.get(t, b"") for t in map(int, tokens))
         return b"".join(parts).decode("utf-8", errors="replace")
 
     def template(self, before: Sequence[Turn], answer: str) -> None:
-        """None: the family's own form."""
+        """None: no chat template."""
         return None
 
 
@@ -94,20 +94,20 @@ _FORMS = {
 def prompt_and_answer(
     before: Sequence[Turn], answer: str, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens up to the answer, and those of the answer with the end token.
+    """Tokens up to the answer, and tokens of the answer with the end token.
 
-    The form is that of the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`.
+    Uses the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`.
     """
-    if form := tokenizer.template(before, answer):
-        prompt, said = map(tokenizer.encode, form)
+    if template := tokenizer.template(before, answer):
+        prompt, answer_tokens = map(tokenizer.encode, template)
     else:
         text = "".join(_FORMS[t.role].format(t.text.strip()) for t in before) + "Assistant:"
-        # A blank that is a token of its own belongs to the prompt: it is no part of the answer.
-        blank_first, blank_last = ("", " ") if tokenizer.blank_leads else (" ", "")
-        prompt = tokenizer.encode(text + blank_first)
-        said = tokenizer.encode(blank_last + answer)
+        # A space that is a token of its own belongs to the prompt, not to the answer.
+        prompt_end, answer_start = ("", " ") if tokenizer.leading_space else (" ", "")
+        prompt = tokenizer.encode(text + prompt_end)
+        answer_tokens = tokenizer.encode(answer_start + answer)
         if tokenizer.start is not None:
             prompt = np.concatenate(([tokenizer.start], prompt)).astype(prompt.dtype)
-    if len(said) == 0 or said[-1] != tokenizer.end:
-        said = np.append(said, np.array(tokenizer.end, dtype=prompt.dtype))
-    return prompt, said
+    if len(answer_tokens) == 0 or answer_tokens[-1] != tokenizer.end:
+        answer_tokens = np.append(answer_tokens, np.array(tokenizer.end, dtype=prompt.dtype))
+    return prompt, answer_tokens

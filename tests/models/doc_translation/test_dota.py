@@ -30,7 +30,7 @@ def test_an_article_is_a_name_without_the_number_of_its_page(name, document):
     assert article(name) == document
 
 
-def test_an_article_on_two_sides_of_the_given_split_is_told(dota):
+def test_an_article_in_two_splits_of_the_split_file_is_an_error(dota):
     path = dota / "split_dataset.json"
     split = json.loads(path.read_text())
     split["test_name_list"].append(split["train_name_list"].pop())
@@ -38,24 +38,22 @@ def test_an_article_on_two_sides_of_the_given_split_is_told(dota):
     with pytest.raises(DataError) as error:
         read(dota, "zh", "file", "stop")
     assert str(error.value) == (
-        "1 of 10 articles have pages on two sides of the split, such as '2101.00007' in "
-        "test and train\n"
+        "1 of 10 articles have pages in two splits, for example '2101.00007' in test and train\n"
         f"  where         {path}\n"
-        "  allowed       each article in one list: a model that saw its other pages is not tested by "
-        "it\n"
+        "  allowed       each article in one split, so that evaluation uses unseen articles only\n"
         "  fix           --set data.split=article"
     )
     assert read(dota, "zh", "article", "stop").given is None
 
 
-def test_pages_without_a_partner_and_those_that_no_list_names_are_left_out_and_listed(dota):
+def test_incomplete_and_unlisted_pages_are_skipped_and_listed(dota):
     (dota / "zh_mmd" / "2101.00000_1.mmd").unlink()
     (dota / "zh_mmd" / "2101.00000_2.mmd").write_text("")
     (dota / "imgs" / "2101.00001_1.png").unlink()
     Image.new("L", (9, 9)).save(dota / "imgs" / "2101.00099_1.png")
     found = read(dota, "zh", "file", "stop")
     assert len(found.pages) == 17
-    assert dict(found.left_out) == {
+    assert dict(found.skipped) == {
         "2101.00099_1": "not in split_dataset.json",
         "2101.00000_1": "no zh_mmd/2101.00000_1.mmd",
         "2101.00000_2": "zh_mmd/2101.00000_2.mmd is empty",
@@ -68,11 +66,11 @@ def test_pages_without_a_partner_and_those_that_no_list_names_are_left_out_and_l
     ("content", "what"),
     [
         (b"", "empty"),
-        (b"\xff\xd8\xff\xe0 a photograph", "no PNG image"),
-        ("half", "cut off after {} bytes"),
+        (b"\xff\xd8\xff\xe0 a photograph", "not a PNG image"),
+        ("half", "truncated after {} bytes"),
     ],
 )
-def test_an_image_that_is_no_whole_png_is_told_or_skipped(dota, content, what):
+def test_an_incomplete_png_is_an_error_or_skipped(dota, content, what):
     path = dota / "imgs" / "2101.00002_1.png"
     if content == "half":
         content = path.read_bytes()[:-20]
@@ -86,66 +84,66 @@ def test_an_image_that_is_no_whole_png_is_told_or_skipped(dota, content, what):
     )
     found = read(dota, "zh", "file", "skip")
     assert len(found.pages) == 19 and found.counts["skipped_pages"] == 1
-    assert found.left_out == [("imgs/2101.00002_1.png", what.format(len(content)))]
+    assert found.skipped == [("imgs/2101.00002_1.png", what.format(len(content)))]
 
 
-def test_an_image_that_is_broken_within_is_told_when_it_is_read(dota):
+def test_a_damaged_image_is_an_error_when_it_is_read(dota):
     path = dota / "imgs" / "2101.00002_1.png"
     raw = path.read_bytes()
     path.write_bytes(raw[:60] + b"\0" * 20 + raw[80:])
     page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
-    with pytest.raises(DataError, match="is no image that can be read") as error:
+    with pytest.raises(DataError, match="is not a readable image") as error:
         page.image()
-    assert error.value.fix == "repair it, or take its name out of split_dataset.json"
+    assert error.value.fix == "repair it, or remove its name from split_dataset.json"
 
 
-def test_a_text_that_is_no_utf8_is_told_when_it_is_read(dota):
+def test_a_text_that_is_not_utf8_is_an_error_when_it_is_read(dota):
     (dota / "zh_mmd" / "2101.00002_1.mmd").write_bytes("正文".encode("gb18030"))
     page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
     with pytest.raises(DataError, match=r"2101\.00002_1\.mmd' cannot be read") as error:
         page.target()
-    assert error.value.allowed == "a UTF-8 text"
+    assert error.value.allowed == "UTF-8 text"
 
 
 @pytest.mark.parametrize(
-    ("text", "wrong"),
+    ("text", "problem"),
     [
         ("{", "cannot be read"),
         ("[]", "is a list, not an object"),
         ('{"train_name_list": ["a_1"]}', "has no list of names under 'valid_name_list'"),
         (
             '{"train_name_list": ["../a"], "valid_name_list": [], "test_name_list": []}',
-            "has a name that is no file's: '../a'",
+            "has an invalid file name: '../a'",
         ),
     ],
 )
-def test_a_split_file_that_says_no_split_is_told(dota, text, wrong):
+def test_an_invalid_split_file_is_an_error(dota, text, problem):
     (dota / "split_dataset.json").write_text(text)
     with pytest.raises(DataError) as error:
         read(dota, "zh", "file", "stop")
-    assert wrong in error.value.message
+    assert problem in error.value.message
     assert error.value.allowed == "lists of names: train_name_list, valid_name_list, test_name_list"
 
 
-def test_a_language_that_is_not_there_is_told_with_those_that_are(dota):
+def test_a_missing_language_is_reported_with_those_that_exist(dota):
     with pytest.raises(DataError) as error:
         read(dota, "fr", "file", "stop")
     assert error.value.message == f"'{dota}' has no texts in 'fr'"
     assert error.value.allowed == "en, zh"
 
 
-def test_no_page_at_all_is_told(dota):
+def test_a_folder_without_pages_is_an_error(dota):
     for path in (dota / "zh_mmd").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="has no page with both an image and a text in 'zh'"):
+    with pytest.raises(DataError, match="has no page with an image and a text in 'zh'"):
         read(dota, "zh", "file", "stop")
 
 
-def test_formats_are_recognised_by_what_is_in_them(dota, pairs, tmp_path):
+def test_formats_are_recognised_by_content(dota, pairs, tmp_path):
     assert formats.recognise(dota) == formats.DOTA
     assert formats.recognise(pairs()) == formats.PAIRS
     broken = pairs(["{"])
-    assert formats.recognise(broken) == formats.PAIRS  # to be told with its line
+    assert formats.recognise(broken) == formats.PAIRS  # the reader reports its line
     other = tmp_path / "notes.txt"
     other.write_text("some text")
     assert formats.recognise(other) is None

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.doc_translation.readers.drawing import Block, Sheet, draw, font, missing
+from models.doc_translation.readers.drawing import Block, Sheet, draw, font, missing_characters
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 6
 
@@ -17,7 +17,7 @@ def test_text_stays_within_the_margins():
     assert len(rows) > 50
 
 
-def test_much_text_is_drawn_in_smaller_letters_and_too_much_not_at_all():
+def test_long_text_gets_smaller_letters_and_too_long_text_none():
     few, many = (draw([Block("paragraph", TEXT * n)], Sheet()) for n in (1, 12))
     assert np.flatnonzero(dark(many).any(1))[-1] > np.flatnonzero(dark(few).any(1))[-1]
     assert draw([Block("paragraph", TEXT * 60)], Sheet()) is None
@@ -42,19 +42,21 @@ def test_each_kind_looks_different_from_a_paragraph(kind):
     assert not np.array_equal(plain, other)
 
 
-def test_the_cells_of_a_row_stand_side_by_side():
+def test_the_cells_of_a_row_are_side_by_side():
     ink = dark(draw([Block("table", "one|two\nthree|four")], Sheet()))
     top = np.flatnonzero(ink.any(1))[0]
     columns = np.flatnonzero(ink[top : top + 18].any(0))
     assert columns[0] < 100 and columns[-1] > 336
 
 
-def test_letters_that_a_font_lacks_are_found():
-    assert missing(None, ["a", "é", "文", " ", "Ω"])[-1:] != []
-    assert "文" in missing(None, ["a", "文"]) and "a" not in missing(None, ["a", "文"])
+def test_characters_that_a_font_lacks_are_found():
+    assert missing_characters(None, ["a", "é", "文", " ", "Ω"])[-1:] != []
+    assert "文" in missing_characters(None, ["a", "文"]) and "a" not in missing_characters(
+        None, ["a", "文"]
+    )
 
 
-def test_a_file_that_is_no_font_raises(tmp_path):
+def test_an_invalid_font_file_raises(tmp_path):
     path = tmp_path / "a.ttf"
     path.write_bytes(b"no font")
     with pytest.raises(OSError):

@@ -18,21 +18,21 @@ def few():
     return author, [author.document(number) for number in range(12)]
 
 
-def test_cards_are_the_same_when_drawn_again_and_when_read_from_the_cache(monkeypatch, tmp_path):
+def test_cards_are_deterministic_and_read_from_the_cache(monkeypatch, tmp_path):
     first = cards.read().pages
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
     again = cards.read().pages
     assert len(first) == len(again) == cards.COUNT
     for i in (0, 17, cards.COUNT - 1):
-        assert np.array_equal(first[i].dots, again[i].dots)
+        assert np.array_equal(first[i].pixels, again[i].pixels)
         assert first[i].target() == again[i].target()
 
 
-def test_no_card_is_there_twice():
+def test_cards_are_distinct():
     assert len({card.target() for card in cards.read().pages}) == cards.COUNT
 
 
-def test_a_card_says_its_words_in_the_other_order_with_the_ending_of_its_heading():
+def test_a_translation_swaps_the_words_and_has_the_ending_of_its_heading():
     for card in cards.read().pages[:50]:
         kind, heading, adjective, noun, *_ = card.words
         first, blank, line, _ = card.target().split("\n")
@@ -41,7 +41,7 @@ def test_a_card_says_its_words_in_the_other_order_with_the_ending_of_its_heading
         assert tuple(line.split()) == ours
 
 
-def test_the_heading_of_a_card_stands_where_its_kind_says():
+def test_the_position_of_the_heading_follows_its_kind():
     for card in cards.read().pages[:20]:
         ink = np.asarray(card.image())[2:24, 1:-1] < 110
         left = np.flatnonzero(ink.any(0))[0] + 1
@@ -77,7 +77,7 @@ def test_the_kind_of_heading_decides_the_ending_of_all_adjectives_of_a_document(
 def test_about_a_tenth_of_the_sentences_is_of_one_document_alone(few):
     author, found = few
     shared = {sentence.read for sentence in author.shared}
-    said = [
+    sentences = [
         sentence + "."
         for pages in found
         for page in pages
@@ -85,7 +85,7 @@ def test_about_a_tenth_of_the_sentences_is_of_one_document_alone(few):
         if block.kind == "paragraph"
         for sentence in block.text.rstrip(".").split(". ")
     ]
-    assert 0.03 < sum(s not in shared for s in said) / len(said) < 0.2
+    assert 0.03 < sum(s not in shared for s in sentences) / len(sentences) < 0.2
 
 
 def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(few):
@@ -100,10 +100,10 @@ def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(fe
 
 
 @pytest.mark.slow
-def test_pages_come_back_from_the_cache_as_they_were_drawn():
+def test_pages_from_the_cache_equal_the_rendered_ones():
     drawn, kept = artificial.read(), artificial.read()
     assert len({page.document for page in drawn.pages}) == artificial.DOCUMENTS
     for i in (0, 400, len(drawn.pages) - 1):
-        one, other = drawn.pages[i], kept.pages[i]
-        assert np.array_equal(np.asarray(one.image()), np.asarray(other.image()))
-        assert one.target() == other.target() and one.image().size == (672, 896)
+        first, second = drawn.pages[i], kept.pages[i]
+        assert np.array_equal(np.asarray(first.image()), np.asarray(second.image()))
+        assert first.target() == second.target() and first.image().size == (672, 896)

@@ -12,11 +12,11 @@ def page(height=200, width=100, box=(30, 50, 60, 90), mode="L"):
     return Image.fromarray(dots).convert(mode)
 
 
-def test_margins_are_cut_to_the_print():
+def test_margins_are_cropped():
     assert images.without_margins(page()).size == (30, 40)
 
 
-def test_faded_ink_on_grey_paper_is_print():
+def test_faded_ink_on_grey_paper_is_ink():
     faded = Image.fromarray((np.asarray(page()) * 0.2 + 120).astype(np.uint8))
     assert images.without_margins(faded).size == (30, 40)
 
@@ -25,11 +25,11 @@ def test_faded_ink_on_grey_paper_is_print():
 def test_a_page_of_one_shade_stays_as_it_is(shade):
     blank = Image.new("L", (70, 90), shade)
     assert images.without_margins(blank).size == (70, 90)
-    assert images.near_view(blank, 96, 64).shape == (1, 96, 64)
+    assert images.local_view(blank, 96, 64).shape == (1, 96, 64)
 
 
-def test_the_near_view_keeps_proportions_and_is_white_around():
-    view = images.near_view(page(box=(10, 10, 40, 20)), 96, 64)[0]
+def test_the_local_view_keeps_the_aspect_ratio_and_is_padded_with_white():
+    view = images.local_view(page(box=(10, 10, 40, 20)), 96, 64)[0]
     rows, columns = np.flatnonzero((view < 128).any(1)), np.flatnonzero((view < 128).any(0))
     assert (len(columns), len(rows)) == (64, pytest.approx(64 / 3, abs=1))
     assert rows[0] == pytest.approx(96 - 1 - rows[-1], abs=1)
@@ -39,12 +39,12 @@ def test_the_near_view_keeps_proportions_and_is_white_around():
 def test_a_page_of_the_right_size_without_margins_is_left_alone():
     dots = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
     dots[(0, -1), :] = dots[:, (0, -1)] = 0
-    assert np.array_equal(images.near_view(Image.fromarray(dots), 96, 64)[0], dots)
+    assert np.array_equal(images.local_view(Image.fromarray(dots), 96, 64)[0], dots)
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("RGB", 3), ("P", 3)])
-def test_colours_are_kept_where_there_are_any(mode, channels):
-    assert images.whole_view(page(mode=mode), 64).shape == (channels, 64, 64)
+def test_colors_are_kept(mode, channels):
+    assert images.global_view(page(mode=mode), 64).shape == (channels, 64, 64)
 
 
 def test_batches_are_normalised_as_each_encoder_was_trained():
@@ -58,9 +58,9 @@ def test_batches_are_normalised_as_each_encoder_was_trained():
     assert near[1, :, 0, 0].tolist() == pytest.approx(expected)
 
 
-def test_blank_pages_are_what_a_white_image_gives():
+def test_blank_pages_equal_a_white_image():
     white = Image.new("L", (64, 96), 255)
-    whole = images.global_batch([images.whole_view(white, 64)])
-    near = images.local_batch([images.near_view(white, 96, 64)])
+    whole = images.global_batch([images.global_view(white, 64)])
+    near = images.local_batch([images.local_view(white, 96, 64)])
     blank = images.blank(torch.zeros_like(whole), torch.zeros_like(near))
     torch.testing.assert_close(blank, (whole, near))

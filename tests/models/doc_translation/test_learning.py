@@ -31,7 +31,7 @@ def run(tmp_path):
 
 
 @pytest.mark.slow
-def test_tiny_learns_to_translate_cards_that_it_has_not_seen(run):
+def test_tiny_translates_unseen_cards(run):
     result, metrics = run()
     assert result["parameters"] == 338_877
     # Blank pages, which say nothing, give less than 3.
@@ -40,7 +40,7 @@ def test_tiny_learns_to_translate_cards_that_it_has_not_seen(run):
 
 
 @pytest.mark.slow
-def test_from_the_pages_of_others_it_learns_nothing(run):
+def test_images_of_other_documents_give_no_gain(run):
     result, metrics = run("--set", "data.control=noise")
     band = result["data"]["control"]["val_bleu_gain"]
     assert metrics["val_bleu_gain"] <= band["max"] == 1.0

@@ -1,8 +1,10 @@
 import pytest
+import sacrebleu
 import torch
 
-from models.doc_translation.metric import Bleu, TranslationMetric, steds
+from models.doc_translation.metric import SIZE, Bleu, TranslationMetric, plain_text, steds, tree
 from models.doc_translation.model import greedy, texts
+from models.doc_translation.readers.page import bleu_tokenizer
 
 
 class Counted(torch.nn.Module):
@@ -47,9 +49,7 @@ def test_each_token_is_the_likeliest_one_after_those_before(cards, batch_of):
 
 
 @pytest.mark.parametrize(("against_blank", "calls"), [(False, 2 + 5), (True, 3 + 10)])
-def test_the_number_of_calls_does_not_depend_on_what_is_written(
-    cards, batch_of, against_blank, calls
-):
+def test_the_number_of_calls_is_independent_of_the_text(cards, batch_of, against_blank, calls):
     task, model = cards
     metric = TranslationMetric(task.vocabulary, "13a", 5, against_blank)
     for count in (1, 4):
@@ -67,7 +67,7 @@ def test_counts_of_parts_add_up_to_those_of_the_whole(cards):
     torch.testing.assert_close(whole, parts[0] + parts[1], rtol=1e-6, atol=0)
 
 
-def test_the_scores_are_those_of_the_texts_that_the_model_writes(cards, batch_of):
+def test_the_scores_are_those_of_generated_texts(cards, batch_of):
     task, model = cards
     metric, batch = task.metric(), batch_of(task, 4, "val")
     found = metric.result(metric.update(model, batch))
@@ -88,3 +88,91 @@ def test_only_a_noise_control_is_measured_against_blank_pages(make_task, batch_o
     task.setup()
     metric = task.metric()
     assert "val_bleu_gain" not in metric.result(metric.update(task.build(), batch_of(task, 2)))
+
+
+WRITTEN = ["the cat sat on a mat .", "dogs bark", "一只猫坐在垫子上。", ""]
+REFERENCES = ["the cat sat on the mat .", "the dogs bark", "一只猫坐在那个垫子上。", "rain"]
+
+
+@pytest.mark.parametrize("tokenize", ["zh", "13a"])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_counts_of_parts_give_the_bleu_of_the_whole(tokenize, cut):
+    bleu = Bleu(tokenize)
+    parts = [
+        bleu.counts(WRITTEN[:cut], REFERENCES[:cut]),
+        bleu.counts(WRITTEN[cut:], REFERENCES[cut:]),
+    ]
+    summed = [sum(pair) for pair in zip(*parts, strict=True)]
+    assert len(summed) == SIZE
+    whole = sacrebleu.corpus_bleu(WRITTEN, [REFERENCES], tokenize=tokenize, force=True).score
+    assert bleu.score(summed) == pytest.approx(whole, abs=1e-9)
+
+
+def test_empty_text_scores_0_and_equal_text_100():
+    bleu = Bleu("13a")
+    assert bleu.score(bleu.counts([""], ["a b c d e"])) == 0
+    assert bleu.score(bleu.counts(["a b c d e"], ["a b c d e"])) == pytest.approx(100)
+
+
+def test_the_signature_contains_the_tokenizer():
+    assert "tok:zh" in Bleu("zh").signature and "nrefs:1" in Bleu("13a").signature
+
+
+@pytest.mark.parametrize(
+    ("language", "tokenizer"),
+    [("zh", "zh"), ("ZH", "zh"), ("zh_TW", "zh"), ("zh-Hans", "zh"), ("de", "13a"), ("en", "13a")],
+)
+def test_chinese_is_tokenized_by_character(language, tokenizer):
+    assert bleu_tokenizer(language) == tokenizer
+
+
+@pytest.mark.parametrize(
+    ("markdown", "left"),
+    [
+        ("a \\(x+1\\) b", "a  b"),
+        ("a \\[x\n+1\\] b", "a  b"),
+        ("a\n\\begin{tabular}{ll} 1 & 2 \\\\\n3 & 4 \\end{tabular}\nb", "a\n\nb"),
+        ("\\begin{table*}\\begin{tabular}{l} 1 \\end{tabular} say \\end{table*}b", "b"),
+        ("(x) [y] z", "(x) [y] z"),
+    ],
+)
+def test_plain_text_has_no_tables_and_formulas(markdown, left):
+    assert plain_text(markdown) == left
+
+
+PAGE = "# Title\n\nFirst.\n\n## Part\n\nSecond.\n\nThird."
+
+
+def shape(node):
+    return (node.kind[0], [shape(child) for child in node.children])
+
+
+def test_paragraphs_are_children_of_their_heading():
+    assert shape(tree(PAGE)) == (
+        "r",
+        [("h", [("p", []), ("h", [("p", []), ("p", [])])])],
+    )
+
+
+def test_a_heading_needs_no_blank_line_after_it():
+    assert shape(tree("# A\ntext\nmore\n# B")) == ("r", [("h", [("p", [])]), ("h", [])])
+
+
+@pytest.mark.parametrize(
+    ("written", "score"),
+    [
+        (PAGE, 100),
+        ("# Another title\n\nOther words.\n\n## Part\n\nHere.\n\nAnd there.", 100),
+        (PAGE + "\n\nOne more.", 100 * (1 - 1 / 6)),
+        ("# Title\n\nFirst.", 100 * (1 - 3 / 5)),
+        ("", 0),
+        ("#\n\nFirst.\n\n## Part\n\nSecond.\n\nThird.", 100 * (1 - 1 / 5)),
+    ],
+)
+def test_steds_counts_inserted_removed_and_changed_nodes(written, score):
+    assert steds(written, PAGE) == pytest.approx(score)
+
+
+def test_steds_is_symmetric_and_100_for_two_empty_texts():
+    assert steds("# A\n\nb", PAGE) == pytest.approx(steds(PAGE, "# A\n\nb"))
+    assert steds("", "\n") == 100

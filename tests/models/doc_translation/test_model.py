@@ -37,7 +37,7 @@ def tiny():
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_each_block_has_the_parameters_of_the_specification(name):
+def test_each_block_has_the_specified_parameters(name):
     with torch.device("meta"):
         model = DocTranslator(SIZES[name])
     found = (
@@ -53,7 +53,7 @@ def test_each_block_has_the_parameters_of_the_specification(name):
     assert count(model) == sum(found) == SIZES[name].parameters
 
 
-def test_three_more_decoder_layers_and_another_query_cost_what_the_specification_says():
+def test_more_decoder_layers_and_queries_have_the_specified_parameters():
     full = SIZES["full"]
     with torch.device("meta"):
         six = DocTranslator(replace(full, decoder_layers=6))
@@ -97,7 +97,7 @@ def test_a_memory_gives_the_loss_and_logits_that_its_pages_give(tiny):
 
 
 @pytest.mark.parametrize(("bias", "seen"), [(-100.0, 0), (100.0, 1)])
-def test_the_gate_chooses_between_the_whole_page_and_the_near_view(bias, seen):
+def test_the_gate_mixes_the_global_and_the_local_view(bias, seen):
     torch.manual_seed(0)
     model = DocTranslator(TINY)
     given = views()
@@ -236,7 +236,7 @@ def test_it_runs_in_half_precision(tiny, dtype):
     torch.testing.assert_close(half, tiny(*views(), decoder_ids=ids, labels=ids), rtol=0.02, atol=0)
 
 
-def test_operations_grow_with_the_text_and_leave_the_generator_alone():
+def test_flops_grow_with_the_text_and_leave_the_generator_unchanged():
     before = torch.get_rng_state()
     short, long = flops_per_sample(TINY, 8), flops_per_sample(TINY, 64)
     assert torch.equal(before, torch.get_rng_state())

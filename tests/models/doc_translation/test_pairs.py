@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.doc_translation.readers.pairs import LONGEST, Layout, read
+from models.doc_translation.readers.pairs import MAX_PARAGRAPH, Layout, read
 
 EN_ZH = Layout("en", "zh", 3, None)
 
@@ -12,10 +12,10 @@ def row(number, chapter=0, en=None, zh="文"):
     return {"id": f"ch{chapter:02}-{number:04}", "en": text, "zh": zh}
 
 
-def test_neighbouring_paragraphs_of_a_chapter_make_a_page(pairs):
+def test_neighbouring_paragraphs_of_a_document_make_a_page(pairs):
     rows = [row(i, chapter=i // 5, zh=f"第{i}段") for i in range(8)]
     found = read(pairs(rows), EN_ZH, "stop")
-    assert [(p.document, p.name, len(p.places)) for p in found.pages] == [
+    assert [(p.document, p.name, len(p.spans)) for p in found.pages] == [
         ("ch00", "ch00 page 1", 3),
         ("ch00", "ch00 page 2", 2),
         ("ch01", "ch01 page 1", 3),
@@ -24,9 +24,9 @@ def test_neighbouring_paragraphs_of_a_chapter_make_a_page(pairs):
     assert found.given is None and found.tokenize == "zh"
 
 
-def test_a_page_ends_where_there_is_no_room_for_another_paragraph(pairs):
+def test_a_page_ends_if_the_next_paragraph_does_not_fit(pairs):
     long = [row(i, en=f"{i} " + "word " * 200) for i in range(4)]
-    assert [len(p.places) for p in read(pairs(long), EN_ZH, "stop").pages] == [1, 1, 1, 1]
+    assert [len(p.spans) for p in read(pairs(long), EN_ZH, "stop").pages] == [1, 1, 1, 1]
 
 
 def test_the_page_shows_the_source_and_the_other_way_round_with_other_keys(pairs):
@@ -39,7 +39,7 @@ def test_the_page_shows_the_source_and_the_other_way_round_with_other_keys(pairs
     assert read(path, Layout("zh", "en", 3, None), "stop").tokenize == "13a"
 
 
-def test_a_source_text_that_was_there_before_is_left_out(pairs):
+def test_a_duplicate_source_text_is_dropped(pairs):
     rows = [row(0), row(1, chapter=1, en="TEXT  number 0."), row(2)]
     found = read(pairs(rows), EN_ZH, "stop")
     assert found.counts == {"skipped_rows": 0, "duplicates": 1}
@@ -49,19 +49,22 @@ def test_a_source_text_that_was_there_before_is_left_out(pairs):
 @pytest.mark.parametrize(
     ("bad", "what"),
     [
-        ("{", "no JSON: Expecting property name enclosed in double quotes"),
-        ("[1]", "list, not an object; legal keys  id, en, zh"),
-        ({"id": "a-1", "en": "x"}, "'zh' is not there; legal keys  id, en, zh"),
-        ({"en": "x", "zh": "y"}, "'id' is not there; legal keys  id, en, zh"),
-        ({"id": "a-1", "en": " ", "zh": "y"}, "'en' is empty or no text; legal keys  id, en, zh"),
-        ({"id": "a-1", "en": 3, "zh": "y"}, "'en' is empty or no text; legal keys  id, en, zh"),
+        ("{", "not JSON: Expecting property name enclosed in double quotes"),
+        ("[1]", "list, not an object; allowed keys: id, en, zh"),
+        ({"id": "a-1", "en": "x"}, "'zh' is missing; allowed keys: id, en, zh"),
+        ({"en": "x", "zh": "y"}, "'id' is missing; allowed keys: id, en, zh"),
         (
-            {"id": "a-1", "en": "x" * (LONGEST + 1), "zh": "y"},
-            "'en' has 4001 characters; a page has 4000",
+            {"id": "a-1", "en": " ", "zh": "y"},
+            "'en' is empty or not text; allowed keys: id, en, zh",
+        ),
+        ({"id": "a-1", "en": 3, "zh": "y"}, "'en' is empty or not text; allowed keys: id, en, zh"),
+        (
+            {"id": "a-1", "en": "x" * (MAX_PARAGRAPH + 1), "zh": "y"},
+            "'en' has 4001 characters, more than 4000",
         ),
     ],
 )
-def test_a_row_that_cannot_be_used_is_told_with_its_line_or_skipped(pairs, bad, what):
+def test_an_invalid_row_is_reported_with_its_line_or_skipped(pairs, bad, what):
     path = pairs([row(0), bad, row(2)])
     with pytest.raises(DataError) as error:
         read(path, EN_ZH, "stop")
@@ -69,25 +72,25 @@ def test_a_row_that_cannot_be_used_is_told_with_its_line_or_skipped(pairs, bad, 
     assert first == "1 of 3 rows cannot be used"
     assert second.startswith(f"  where         pairs.jsonl:2: {what}")
     found = read(path, EN_ZH, "skip")
-    assert found.counts["skipped_rows"] == 1 and len(found.left_out) == 1
+    assert found.counts["skipped_rows"] == 1 and len(found.skipped) == 1
 
 
-def test_a_file_without_a_pair_is_told(pairs):
+def test_a_file_without_a_pair_is_an_error(pairs):
     with pytest.raises(DataError) as error:
         read(pairs([""]), EN_ZH, "stop")
-    assert str(error.value).split("\n")[0].endswith("pairs.jsonl' holds no pair of paragraphs")
+    assert str(error.value).split("\n")[0].endswith("pairs.jsonl' has no valid pair of paragraphs")
     assert error.value.allowed == "id, en, zh"
 
 
-def test_text_in_letters_that_the_font_lacks_is_told(pairs):
+def test_text_with_characters_that_the_font_lacks_is_an_error(pairs):
     path = pairs([row(i, zh="Text", en=f"这是第{i}段中文") for i in range(3)])
-    with pytest.raises(DataError, match=r"the font has no letters for \d+% of the text") as error:
+    with pytest.raises(DataError, match=r"the font lacks \d+% of the characters") as error:
         read(path, EN_ZH, "stop")
     assert error.value.fix.startswith("--set data.font=FILE")
 
 
-def test_a_font_that_is_none_is_told(pairs, tmp_path):
+def test_an_invalid_font_file_is_an_error(pairs, tmp_path):
     path = tmp_path / "font.ttf"
     path.write_bytes(b"none")
-    with pytest.raises(DataError, match=r"data\.font .* is no font that can be read"):
+    with pytest.raises(DataError, match=r"data\.font .* is not a readable font"):
         read(pairs([row(0)]), Layout("en", "zh", 3, str(path)), "stop")

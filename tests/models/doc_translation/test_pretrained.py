@@ -54,7 +54,7 @@ def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
     assert "pretrained global: 41 matched, 0 missing, 0 unexpected, 0 wrong_shape" in caplog.text
 
 
-def test_only_the_folders_that_are_there_are_read(make_task, saved, tmp_path):
+def test_only_existing_folders_are_read(make_task, saved, tmp_path):
     folder, made = saved
     (folder / "decoder").rename(tmp_path / "elsewhere")
     task, model = build(make_task, folder)
@@ -63,14 +63,14 @@ def test_only_the_folders_that_are_there_are_read(make_task, saved, tmp_path):
     assert not torch.equal(own, made["decoder"].bert.embeddings.word_embeddings.weight)
 
 
-def test_a_part_that_is_filled_too_little_is_told_unless_it_is_named(make_task, saved):
+def test_a_part_below_95_percent_is_an_error_unless_named(make_task, saved):
     folder, _ = saved
     edit(folder / "global", lambda t: {k: v for k, v in t.items() if "lambda" not in k})
     with pytest.raises(DataError) as error:
         build(make_task, folder)
     assert error.value.message.startswith(f"'{folder / 'global'}' fills 90% of the part 'global'")
     assert "matched: 37, missing: 4, unexpected: 0, wrong_shape: 0" in error.value.where
-    assert error.value.fix == "--set 'model.partial=[global]' if that is meant"
+    assert error.value.fix == "--set 'model.partial=[global]' to accept this"
     task, _ = build(make_task, folder, partial=["global"])
     assert task.facts()["pretrained"]["global"]["missing"] == 4
 
@@ -95,9 +95,7 @@ def test_wrong_shapes_and_unexpected_tensors_are_counted(saved):
     assert report.wrong_shape == [key] and report.unexpected == ["head.weight"]
 
 
-def test_named_layers_of_a_deeper_decoder_are_taken_and_the_others_dropped(
-    make_task, saved, caplog
-):
+def test_named_layers_of_a_deeper_decoder_are_used_and_the_others_dropped(make_task, saved, caplog):
     from dataclasses import replace
 
     folder, _ = saved
@@ -108,13 +106,13 @@ def test_named_layers_of_a_deeper_decoder_are_taken_and_the_others_dropped(
     weights = [d.bert.encoder.layer for d in (model.decoder, deep)]
     ours, theirs = weights[0][0].output.dense.weight, weights[1][2].output.dense.weight
     assert torch.equal(ours, theirs)
-    assert "takes layers [2], drops [0, 1]" in caplog.text
+    assert "uses layers [2], drops layers [0, 1]" in caplog.text
     with pytest.raises(DataError) as error:
         build(make_task, folder, take_layers=[5])
     assert error.value.allowed == "0, 1, 2"
 
 
-def test_the_tokenizer_of_a_pretrained_decoder_is_taken_over(make_task, saved, tmp_path):
+def test_the_tokenizer_of_a_pretrained_decoder_is_used(make_task, saved, tmp_path):
     folder, _ = saved
     first = make_task()
     first.setup()
@@ -126,9 +124,9 @@ def test_the_tokenizer_of_a_pretrained_decoder_is_taken_over(make_task, saved, t
 
 
 @pytest.mark.parametrize(
-    ("break_it", "what"),
+    ("damage", "message"),
     [
-        (lambda f: (f / "global/config.json").unlink(), "holds no config.json"),
+        (lambda f: (f / "global/config.json").unlink(), "has no config.json"),
         (lambda f: (f / "global/model.safetensors").write_bytes(b"no"), "cannot be loaded"),
         (
             lambda f: (f / "global/config.json").write_text(json.dumps({"model_type": "none"})),
@@ -136,18 +134,18 @@ def test_the_tokenizer_of_a_pretrained_decoder_is_taken_over(make_task, saved, t
         ),
     ],
 )
-def test_a_folder_that_cannot_be_loaded_is_told(make_task, saved, break_it, what):
+def test_a_folder_that_cannot_be_loaded_is_an_error(make_task, saved, damage, message):
     folder, _ = saved
-    break_it(folder)
-    with pytest.raises(DataError, match=what):
+    damage(folder)
+    with pytest.raises(DataError, match=message):
         build(make_task, folder)
 
 
-def test_a_folder_without_any_part_is_told(tmp_path):
+def test_a_folder_without_any_part_is_an_error(tmp_path):
     with pytest.raises(DataError) as error:
         load(torch.nn.Module(), tmp_path, [], None)
     assert error.value.message == (
-        f"model.pretrained '{tmp_path}' holds none of the folders global, local, decoder"
+        f"model.pretrained '{tmp_path}' has none of the folders global, local, decoder"
     )
 
 
@@ -168,7 +166,7 @@ def test_a_dit_that_was_trained_on_masked_patches_fills_the_global_encoder(make_
     from transformers import BeitConfig, BeitForMaskedImageModeling
 
     config = BeitConfig(**{**model_parts.global_encoder(TINY.whole).config.to_dict()})
-    config.use_mean_pooling = True  # as Microsoft saved it: without the final norm of the model
+    config.use_mean_pooling = True  # as in the published weights: without the final norm
     BeitForMaskedImageModeling(config).save_pretrained(tmp_path / "global")
     task, _ = build(make_task, tmp_path)
     assert task.facts()["pretrained"]["global"]["missing"] == 2

@@ -35,7 +35,7 @@ def sides_of(task):
 
 
 @pytest.mark.parametrize("kind", ["cards", "dota", "article", "pairs"])
-def test_no_document_is_on_two_sides(make_task, dota, pairs, kind):
+def test_no_document_is_in_two_splits(make_task, dota, pairs, kind):
     settings = {
         "cards": {},
         "dota": {"path": dota},
@@ -55,7 +55,7 @@ def test_no_document_is_on_two_sides(make_task, dota, pairs, kind):
     assert not references["train"] & references["val"]
 
 
-def test_the_split_of_the_folder_is_kept(make_task, dota):
+def test_the_split_of_the_folder_is_used(make_task, dota):
     task = make_task(path=dota)
     task.setup()
     assert task.facts()["groups"] == {"train": 8, "val": 1, "test": 1}
@@ -63,32 +63,32 @@ def test_the_split_of_the_folder_is_kept(make_task, dota):
     assert sides_of(task)["val"] == {"2101.00008"}
 
 
-def test_a_fraction_of_the_folder_takes_so_many_articles_of_each_side(make_task, dota):
+def test_a_fraction_of_the_folder_uses_this_share_of_each_split(make_task, dota):
     task = make_task(path=dota, fraction=0.5)
     task.setup()
     assert task.facts()["groups"] == {"train": 4, "val": 1, "test": 1}
 
 
-def test_a_side_without_pages_is_told(make_task, dota):
+def test_a_split_without_pages_is_an_error(make_task, dota):
     path = dota / "split_dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_name_list": []}))
     with pytest.raises(DataError) as error:
         make_task(path=dota).setup()
     assert str(error.value) == (
-        "test would be empty: no page of its list is there\n"
+        "the test split is empty: none of its pages exists\n"
         f"  where         {dota}\n"
         "  allowed       pages for train, val and test\n"
         "  fix           --set data.split=article"
     )
 
 
-def test_too_few_documents_are_told_by_the_name_of_the_family(make_task, pairs):
+def test_too_few_documents_are_an_error(make_task, pairs):
     rows = [{"id": f"a{i}-1", "en": f"x {i}", "zh": "y"} for i in range(2)]
     with pytest.raises(DataError, match="of 2 documents"):
         make_task(path=pairs(rows)).setup()
 
 
-def test_what_was_left_out_is_listed_in_the_run_folder(make_task, dota, tmp_path):
+def test_skipped_pages_are_listed_in_the_run_folder(make_task, dota, tmp_path):
     (dota / "zh_mmd" / "2101.00000_1.mmd").unlink()
     folder = tmp_path / "run"
     folder.mkdir()
@@ -114,7 +114,7 @@ def test_a_run_folder_gives_the_second_rank_the_vocabulary_and_split_of_the_firs
     assert tasks[0].facts() == tasks[1].facts()
 
 
-def test_the_vocabulary_is_fitted_on_training_pages_only(make_task, pairs):
+def test_the_vocabulary_is_trained_on_training_pages_only(make_task, pairs):
     letters = "abcdefghijklmnopqrst"
     rows = [
         {"id": f"{c}-{i}", "en": f"{c} {i}", "zh": f"mark{c} " * 9}
@@ -139,7 +139,7 @@ def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(make_task):
     assert task.vocabulary.decode(sample.labels) == sample.reference
 
 
-def test_a_long_translation_is_cut_and_its_end_is_not_taught(make_task, pairs):
+def test_a_long_translation_is_truncated_without_an_end_token(make_task, pairs):
     task = make_task(path=pairs(), seq_len=8)
     task.setup()
     sample = task.data("train").sample(0, None)
@@ -179,7 +179,7 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(mak
     assert "control" not in real.facts()
 
 
-def test_facts_are_few_and_plain(make_task):
+def test_facts_are_json_values(make_task):
     task = make_task(control="noise")
     task.setup()
     facts = task.facts()
@@ -195,11 +195,11 @@ def test_pictures_are_pages_beside_their_translations(make_task, dota):
         found = task.pictures()
         assert len(found) == 3
         assert all(picture.png.startswith(b"\x89PNG") for picture in found)
-        assert "as the local encoder sees it" in found[0].caption
+        assert "input of the local encoder" in found[0].caption
     assert "the font lacks" in found[0].caption  # Chinese, and Pillow's own font
 
 
-def test_a_preview_shows_a_translation_and_what_the_model_writes(make_task):
+def test_a_preview_shows_the_reference_and_the_generated_text(make_task):
     task = make_task(max_new_tokens=4)
     task.setup()
     torch.manual_seed(0)
@@ -222,7 +222,7 @@ def test_a_few_steps_lower_the_loss(make_task, batch_of, train):
     assert task.goal == Goal("val_bleu", "max")
 
 
-def test_settings_change_the_model_as_they_say(make_task):
+def test_settings_change_the_model(make_task):
     task = make_task(queries=5, decoder_layers=2)
     task.setup()
     model = task.build()
@@ -232,13 +232,13 @@ def test_settings_change_the_model_as_they_say(make_task):
     assert task.count == task.length == SIZES["tiny"].positions
 
 
-def test_a_text_longer_than_the_positions_is_told(make_task):
+def test_a_text_longer_than_the_positions_is_an_error(make_task):
     with pytest.raises(DataError) as error:
         make_task(seq_len=129)
     assert error.value.fix == "--set data.seq_len=128"
 
 
-def test_data_that_is_not_known_is_told(make_task, tmp_path):
+def test_unknown_data_is_an_error(make_task, tmp_path):
     with pytest.raises(DataError) as error:
         make_task(path="embedded:card").setup()
     assert error.value.allowed == "embedded:pages, embedded:cards"

@@ -1,4 +1,4 @@
-"""Memory does not grow with a recording: each is read in a process of its own, and watched."""
+"""Memory does not grow with a recording; each is read in its own process."""
 
 import subprocess
 import sys

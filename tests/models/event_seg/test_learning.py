@@ -1,4 +1,4 @@
-"""What tiny comes to: far above chance on the real data, at chance where it says nothing."""
+"""Scores of trained tiny: far above chance on real data, at chance in the controls."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_without_information_tiny_ends_at_chance(make_task, train, counts_of, co
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("control", "least", "most"), [("real", 0.15, 1), ("noise", -1, 0.03)])
-def test_hidden_events_are_told_from_those_around_and_from_nothing_else(
+def test_hidden_events_are_predicted_from_visible_events_only(
     make_task, train, counts_of, control, least, most
 ):
     task = make_task(control=control, objective="masked-voxels")

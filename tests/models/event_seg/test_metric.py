@@ -7,7 +7,7 @@ from models.event_seg.metric import EdgeMetric, MassMetric
 
 
 class Answers(torch.nn.Module):
-    """Says what it is told to."""
+    """Returns given maps."""
 
     def __init__(self, maps):
         super().__init__()
@@ -17,48 +17,48 @@ class Answers(torch.nn.Module):
         return self.maps.sum(), self.maps
 
 
-def counted(told, mask):
-    maps = torch.stack((1.0 - told, told), dim=1)
+def counted(predicted, mask):
+    maps = torch.stack((1.0 - predicted, predicted), dim=1)
     return EdgeMetric().update(Answers(maps), {"events": None, "mask": mask})
 
 
 def test_overlap_is_counted_over_all_pixels_that_count():
-    told = (torch.rand(3, 8, 9) < 0.4).float()
+    predicted = (torch.rand(3, 8, 9) < 0.4).float()
     mask = torch.randint(0, 2, (3, 8, 9))
     mask[0, :3] = -100
-    result = EdgeMetric().result(counted(told, mask))
+    result = EdgeMetric().result(counted(predicted, mask))
     seen = mask >= 0
-    true, said = (mask == 1) & seen, (told > 0.5) & seen
-    both = (true & said).sum().item()
-    assert result["val_iou"] == pytest.approx(both / (true | said).sum().item())
-    precision, recall = both / said.sum().item(), both / true.sum().item()
+    true, positive = (mask == 1) & seen, (predicted > 0.5) & seen
+    both = (true & positive).sum().item()
+    assert result["val_iou"] == pytest.approx(both / (true | positive).sum().item())
+    precision, recall = both / positive.sum().item(), both / true.sum().item()
     assert (result["precision"], result["recall"]) == pytest.approx((precision, recall))
     assert result["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
     assert result["all_foreground_iou"] == pytest.approx((true.sum() / seen.sum()).item())
 
 
 def test_counts_of_batches_add_up_to_those_of_the_whole():
-    told, mask = (torch.rand(4, 8, 9) < 0.4).float(), torch.randint(0, 2, (4, 8, 9))
-    parts = counted(told[:1], mask[:1]) + counted(told[1:], mask[1:])
-    torch.testing.assert_close(parts[1:], counted(told, mask)[1:], rtol=0, atol=0)
+    predicted, mask = (torch.rand(4, 8, 9) < 0.4).float(), torch.randint(0, 2, (4, 8, 9))
+    parts = counted(predicted[:1], mask[:1]) + counted(predicted[1:], mask[1:])
+    torch.testing.assert_close(parts[1:], counted(predicted, mask)[1:], rtol=0, atol=0)
     assert parts.dtype == torch.float64
     # No mean of the batches' means.
-    means = [EdgeMetric().result(counted(told[i : i + 1], mask[i : i + 1])) for i in range(4)]
+    means = [EdgeMetric().result(counted(predicted[i : i + 1], mask[i : i + 1])) for i in range(4)]
     mean = sum(m["val_iou"] for m in means) / 4
     assert EdgeMetric().result(parts)["val_iou"] != mean
 
 
 @pytest.mark.parametrize(
-    ("told", "true", "iou", "precision", "recall"),
+    ("predicted", "true", "iou", "precision", "recall"),
     [(0, 0, 1, 1, 1), (0, 1, 0, 0, 0), (1, 0, 0, 0, 0), (1, 1, 1, 1, 1)],
 )
-def test_nothing_told_where_nothing_is_is_right(told, true, iou, precision, recall):
+def test_an_empty_prediction_of_an_empty_label_scores_one(predicted, true, iou, precision, recall):
     ones = torch.ones(1, 4, 4)
-    result = EdgeMetric().result(counted(ones * told, (ones * true).long()))
+    result = EdgeMetric().result(counted(ones * predicted, (ones * true).long()))
     assert [result[n] for n in ("val_iou", "precision", "recall")] == [iou, precision, recall]
 
 
-def test_what_is_told_of_hidden_mass_is_compared_with_the_mean_of_what_is_seen():
+def test_hidden_mass_is_compared_with_the_mean_of_visible_pixels():
     mass, hidden = torch.rand(3, 2, 8, 8), torch.rand(3, 8, 8) < 0.5
     batch = {"events": None, "mass": mass, "hidden": hidden}
 

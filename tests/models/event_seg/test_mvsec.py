@@ -30,7 +30,7 @@ def test_windows_hold_each_event_once_also_where_the_indices_are_off(
     with h5py.File(path, "r+") as file:
         file["davis/left/image_raw_event_inds"][...] += off
     recording, events = opened(path), all_events(path)
-    # An event on the instant of a frame is of the window that begins there.
+    # An event at the time of a frame belongs to the window that begins there.
     assert len(recording.windows) == 11 and recording.windows.dtype == np.float64
     for index, (start, stop) in enumerate(recording.windows):
         found, inside = recording.events(index), (events[:, 2] >= start) & (events[:, 2] < stop)
@@ -38,7 +38,7 @@ def test_windows_hold_each_event_once_also_where_the_indices_are_off(
         assert (found.x == events[inside, 0]).all() and (found.p == events[inside, 3]).all()
 
 
-def test_an_event_on_the_instant_of_a_frame_is_in_one_window(tmp_path):
+def test_an_event_at_the_time_of_a_frame_is_in_one_window(tmp_path):
     times = 1.5e9 + np.arange(4) / 45
     events = np.stack((np.zeros(4), np.zeros(4), times, np.ones(4)), axis=1)
     path = write_mvsec(tmp_path / "a.hdf5", frames=4, events=events)
@@ -56,7 +56,7 @@ def test_a_window_reads_its_part_of_the_events(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("off", [-1.0, 0.0])
-def test_either_way_to_tell_polarity_gives_plus_and_minus_one(tmp_path, off):
+def test_both_encodings_of_polarity_give_plus_and_minus_one(tmp_path, off):
     path = write_mvsec(tmp_path / "a.hdf5")
     with h5py.File(path, "r+") as file:
         events = file["davis/left/events"][:]
@@ -79,13 +79,13 @@ def test_the_label_is_the_edges_of_the_frame_that_ends_the_window(tmp_path):
     assert recording.label(3, 2).shape == (26, 34)
 
 
-def test_it_is_read_in_another_process_too(tmp_path):
+def test_a_recording_can_be_pickled(tmp_path):
     recording = opened(write_mvsec(tmp_path / "a.hdf5"))
     copy = pickle.loads(pickle.dumps(recording))
     assert (copy.events(2).t == recording.events(2).t).all()
 
 
-def test_a_process_that_was_forked_opens_the_file_anew(tmp_path, monkeypatch):
+def test_a_forked_process_opens_its_own_handle(tmp_path, monkeypatch):
     recording = opened(write_mvsec(tmp_path / "a.hdf5"))
     before = recording._hdf5.file
     assert recording._hdf5.file is before
@@ -96,22 +96,25 @@ def test_a_process_that_was_forked_opens_the_file_anew(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"events": None}, "'davis/left/events' is not there in 'a.hdf5'"),
-        ({"image_raw": None}, "'davis/left/image_raw' is not there in 'a.hdf5'"),
-        ({"image_raw_ts": np.zeros((3, 3))}, "'davis/left/image_raw_ts' is no array of 1 axes"),
+        ({"events": None}, "'davis/left/events' does not exist in 'a.hdf5'"),
+        ({"image_raw": None}, "'davis/left/image_raw' does not exist in 'a.hdf5'"),
+        ({"image_raw_ts": np.zeros((3, 3))}, "'davis/left/image_raw_ts' does not have 1 axes"),
         (
             {"events": np.zeros((9, 3))},
-            "'a.hdf5' is not laid out as MVSEC: events float64 (9, 3), image_raw uint8",
+            "'a.hdf5' does not have the MVSEC layout: events float64 (9, 3), image_raw uint8",
         ),
-        ({"events": np.zeros((9, 4), "f4")}, "'a.hdf5' is not laid out as MVSEC: events float32"),
-        ({"events": np.zeros((0, 4))}, "'a.hdf5' holds 12 frames, 12 times, 12 indices, 0 events"),
-        ({"image_raw_ts": np.arange(3.0)}, "'a.hdf5' holds 12 frames, 3 times, 12 indices"),
+        (
+            {"events": np.zeros((9, 4), "f4")},
+            "'a.hdf5' does not have the MVSEC layout: events float32",
+        ),
+        ({"events": np.zeros((0, 4))}, "'a.hdf5' has 12 frames, 12 times, 12 indices, 0 events"),
+        ({"image_raw_ts": np.arange(3.0)}, "'a.hdf5' has 12 frames, 3 times, 12 indices"),
         ({"image_raw_ts": np.arange(12.0)[::-1]}, "times of frames are not sorted: 10.0 follows"),
         ({"image_raw_ts": np.full(12, np.nan)}, "times of frames are not finite"),
         ({"events": np.full((9, 4), 7.0)}, "polarities are 7"),
     ],
 )
-def test_what_is_not_laid_out_as_mvsec_is_told_at_the_start(tmp_path, change, text):
+def test_a_file_without_the_mvsec_layout_is_an_error(tmp_path, change, text):
     path = write_mvsec(tmp_path / "a.hdf5", **change)
     with pytest.raises(DataError) as error:
         opened(path)
@@ -128,10 +131,10 @@ def test_what_is_not_laid_out_as_mvsec_is_told_at_the_start(tmp_path, change, te
         (3, 0.5, "an event is"),
     ],
 )
-def test_a_broken_event_is_told_where_its_window_is_read(
+def test_an_invalid_event_is_an_error_when_its_window_is_read(
     tmp_path, monkeypatch, column, value, text
 ):
-    monkeypatch.setattr(mvsec, "_SEEN", 100)  # what opening looks at
+    monkeypatch.setattr(mvsec, "_SEEN", 100)  # events checked on opening
     path = write_mvsec(tmp_path / "a.hdf5")
     with h5py.File(path, "r+") as file:
         middle = int(file["davis/left/image_raw_event_inds"][6]) - 20
@@ -141,7 +144,7 @@ def test_a_broken_event_is_told_where_its_window_is_read(
         recording.events(5)
 
 
-def test_a_truncated_file_is_told(tmp_path):
+def test_a_truncated_file_is_an_error(tmp_path):
     path = write_mvsec(tmp_path / "a.hdf5")
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(DataError, match=r"'a\.hdf5' cannot be opened as HDF5"):

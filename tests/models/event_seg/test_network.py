@@ -121,7 +121,7 @@ def test_flops_are_those_that_torch_counts(name):
     assert flops_per_sample(SIZES[name], height, width) == counter.get_total_flops()
 
 
-def test_labels_of_another_making_are_told_by_the_checkpoint():
+def test_the_checkpoint_contains_the_label_recipe():
     state = build("tiny").state_dict()
     assert state["recipe"].tolist() == [1, 100, 200, 5]
     assert state["class_weights"].tolist() == [1, 5]

@@ -20,7 +20,7 @@ def recording(tmp_path, monkeypatch):
     return write_raw(tmp_path / "data" / "a.raw", random_events(6000, 600_000))
 
 
-def test_embedded_data_is_split_by_clip_and_told(make_task, tmp_path):
+def test_embedded_data_is_split_by_clip(make_task, tmp_path):
     task = make_task(tmp_path)
     task.setup()
     facts = task.facts()
@@ -28,7 +28,7 @@ def test_embedded_data_is_split_by_clip_and_told(make_task, tmp_path):
     assert facts["samples"] == {"train": 320, "val": 80, "test": 80}
     assert facts["split"] == "by recording"
     assert facts["labels"] == "Canny 100/200 on the frame ending the window, dilated 5×5"
-    assert "samples of 32×44" in facts["sensor"] and facts["windows"] == "33.3 ms, 480 in all"
+    assert "samples of 32×44" in facts["sensor"] and facts["windows"] == "33.3 ms, 480 windows"
     assert len(facts) <= 12 and "in 24 recordings of 16 s" in facts["events"]
     assert json.loads(json.dumps(facts)) == facts
     kept = json.loads((tmp_path / "split.json").read_text())
@@ -59,7 +59,7 @@ def test_each_pixel_counts_once_in_the_loss(make_task, draws):
     assert task.goal == Goal("val_iou", "max") and task.units == "pixels"
 
 
-def test_mvsec_is_learnt_from(make_task, tmp_path):
+def test_mvsec_trains(make_task, tmp_path):
     path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=60)
     task = make_task(path=path, downsample=2)
     task.setup()
@@ -68,11 +68,11 @@ def test_mvsec_is_learnt_from(make_task, tmp_path):
     assert facts["sensor"] == "52×69 (from frames), downsampled by 2, samples of 26×34"
     assert facts["split"].startswith("by time") and sum(facts["samples"].values()) == 57
     sample = task.data("val").sample(3, None)
-    assert np.abs(sample.events).sum((1, 2)).min() > 0  # some in each of the ten bins
+    assert np.abs(sample.events).sum((1, 2)).min() > 0  # events in each of the ten bins
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_size_trains_and_is_judged(make_task, tmp_path, train, counts_of, size):
+def test_every_size_trains_and_evaluates(make_task, tmp_path, train, counts_of, size):
     path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=30)
     task = make_task(path=path, size=size)
     task.setup()
@@ -85,7 +85,7 @@ def test_every_size_trains_and_is_judged(make_task, tmp_path, train, counts_of, 
     assert 0 <= metric.result(counts)["val_iou"] <= 1
 
 
-def test_a_recording_with_masks_is_learnt_from(make_task, recording, draws):
+def test_a_recording_with_masks_trains(make_task, recording, draws):
     write_masks(recording, np.arange(20_000, 600_000, 20_000))
     task = make_task(path=recording)
     task.setup()
@@ -98,13 +98,11 @@ def test_a_recording_with_masks_is_learnt_from(make_task, recording, draws):
     assert set(np.unique(batch["mask"])) == {0, 1}
 
 
-def test_a_recording_without_labels_is_learnt_from_by_hiding_events(
-    make_task, recording, draws, counts_of
-):
+def test_a_recording_without_labels_trains_on_hidden_events(make_task, recording, draws, counts_of):
     task = make_task(path=recording)
     task.setup()
-    told = "none: learns the events on hidden pixels, for there are no labels"
-    assert task.facts()["labels"] == told and "foreground" not in task.facts()
+    expected = "none: trains on the events on hidden pixels; the recordings have no labels"
+    assert task.facts()["labels"] == expected and "foreground" not in task.facts()
     assert task.goal == Goal("val_masked_r2", "max")
     model = task.build()
     assert sum(p.numel() for p in model.parameters()) == SIZES["tiny"].parameters
@@ -116,7 +114,7 @@ def test_a_recording_without_labels_is_learnt_from_by_hiding_events(
     assert set(metric.result(counts)) == {"val_loss", "val_masked_r2"}
 
 
-def test_labels_that_are_asked_for_and_not_there_are_told(make_task, recording):
+def test_missing_labels_are_an_error_if_required(make_task, recording):
     write_raw(recording.with_name("b.raw"), random_events(600, 60_000))
     write_masks(recording, [20_000, 50_000])
     with pytest.raises(DataError) as error:
@@ -124,23 +122,23 @@ def test_labels_that_are_asked_for_and_not_there_are_told(make_task, recording):
     assert str(error.value) == (
         "1 of 2 recordings have no labels: b.raw\n"
         f"  where         data.path '{recording.parent}'\n"
-        "  allowed       frames (MVSEC), or NAME_masks.h5 beside NAME.raw: `masks` [mask, height, "
+        "  allowed       frames (MVSEC), or NAME_masks.h5 next to NAME.raw: `masks` [mask, height, "
         "width] uint8 of 0 background, 1 foreground, 255 ignored, and `t` [mask], microseconds "
         "of the recording, ascending\n"
-        "  fix           learn without labels:  --set model.objective=masked-voxels"
+        "  fix           train without labels: --set model.objective=masked-voxels"
     )
     with pytest.raises(DataError, match=r"1 of 1 recordings have no labels: b\.raw"):
         make_task(path=recording.with_name("b.raw"), objective="edges").setup()
 
 
-def test_labels_of_one_class_are_told(make_task, tmp_path):
+def test_labels_of_one_class_are_an_error(make_task, tmp_path):
     images = np.zeros((40, 52, 69), np.uint8)
     path = write_mvsec(tmp_path / "a.hdf5", frames=40, image_raw=images)
-    with pytest.raises(DataError, match="the labels for training are all background"):
+    with pytest.raises(DataError, match="all training labels are background"):
         make_task(path=path).setup()
 
 
-def test_an_unknown_path_and_an_unknown_set_are_told(make_task, tmp_path):
+def test_an_unknown_path_and_an_unknown_set_are_errors(make_task, tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         make_task(path=tmp_path / "nowhere").setup()
     with pytest.raises(DataError) as error:

@@ -1,4 +1,4 @@
-"""Recordings in the formats of their makers, written word by word."""
+"""Writers of recordings in their file formats."""
 
 from __future__ import annotations
 

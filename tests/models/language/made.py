@@ -1,4 +1,4 @@
-"""Samples made from records in memory."""
+"""Samples from records in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from models.language.readers.corpus import from_records
 from models.language.readers.records import Conversation, Document, Turn
-from models.language.rows import Dialogues, Windows, as_they_are
+from models.language.rows import Dialogues, Windows, true_pairing
 from models.language.tokens.encoded import encode
 from models.language.tokens.tokenizer import ByteTokenizer
 
@@ -22,7 +22,7 @@ def windows(texts, length, **settings):
 
 
 def conversation(request="list all", answer="ls -a", history=()):
-    """One that ends in `answer`."""
+    """A conversation that ends in `answer`."""
     turns = (*history, Turn("user", request), Turn("assistant", answer))
     return Conversation(turns, "x.csv:2", "g", "l")
 
@@ -30,5 +30,5 @@ def conversation(request="list all", answer="ls -a", history=()):
 def dialogues(conversations, length, on_bad="stop"):
     """Rows of the exchanges of all conversations."""
     corpus = from_records("pairs", conversations)
-    pairing = as_they_are(np.arange(len(corpus)))
+    pairing = true_pairing(np.arange(len(corpus)))
     return Dialogues(encode(corpus, TOKENIZER), corpus.index.names, pairing, length, on_bad)

@@ -1,4 +1,4 @@
-"""A corpus read from files, and what tests look at in it."""
+"""Reads a corpus from files and extracts parts of it for tests."""
 
 from itertools import groupby
 
@@ -39,7 +39,7 @@ def pairs(corpus):
     return [(e.before[-1].text, e.answer) for e in exchanges(corpus)]
 
 
-def told(path, on_bad="stop"):
+def error_text(path, on_bad="stop"):
     with pytest.raises(DataError) as error:
         read(path, on_bad)
     return str(error.value).replace(str(path), "DATA").replace(str(path.parent), "FOLDER")

@@ -1,18 +1,29 @@
+"""Reading of corpora, and the exact messages for invalid data."""
+
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from models.base import DataError
 from models.common.split import split_groups
+from models.language.readers.corpus import read_corpus
 from models.language.readers.records import Turn
-from tests.models.language.reading import documents, exchanges, groups, pairs, read, texts, write
+from tests.models.language.reading import (
+    documents,
+    error_text,
+    exchanges,
+    groups,
+    pairs,
+    read,
+    texts,
+    write,
+)
 
 SAMPLE = Path(__file__).parents[4] / "shared/data/language"
-
-# --- what is read ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("header", ["input,output", "prompt,response", "user,assistant"])
@@ -46,9 +57,9 @@ def test_json_lines_of_pairs_and_messages(tmp_path):
     corpus = read(write(tmp_path / "a.jsonl", "\n\n".join(map(json.dumps, rows))))
     assert pairs(corpus) == [("a", "b"), ("c", "d"), ("e", "f")]
     assert [t.text for t in exchanges(corpus)[2].before] == ["brief", "c", "d", "e"]
-    # All answers of one conversation are on one side of a split.
-    asked = groups(corpus)
-    assert asked[1] == asked[2] != asked[0]
+    # All answers of one conversation are in one group.
+    found = groups(corpus)
+    assert found[1] == found[2] != found[0]
 
 
 def test_json_lines_of_texts(tmp_path):
@@ -74,7 +85,7 @@ def test_a_plain_text_file_becomes_documents_of_whole_blocks(tmp_path):
     assert all(text.startswith("block") for text in texts(corpus))
 
 
-def test_a_text_without_blank_lines_is_taken_line_by_line(tmp_path):
+def test_a_text_without_blank_lines_is_split_by_line(tmp_path):
     corpus = read(write(tmp_path / "a.txt", "\n".join(f"line number {i}" for i in range(90))))
     assert len(corpus) > 30
 
@@ -97,14 +108,11 @@ def test_a_folder_gives_a_document_for_each_file_in_the_order_of_names(tmp_path)
 
 
 def test_line_n_of_a_second_file_answers_line_n(tmp_path):
-    asked, answered = write(tmp_path / "a.nl", "a\nb\n"), write(tmp_path / "a.cm", "x\ny\n")
-    assert pairs(read(asked, answers=answered)) == [("a", "x"), ("b", "y")]
-    write(answered, "x\ny\nz\n")
-    with pytest.raises(DataError, match=r"has 2 lines and .* has 3"):
-        read(asked, answers=answered)
-
-
-# --- duplicates and leaks ----------------------------------------------------------------------
+    requests, answers = write(tmp_path / "a.nl", "a\nb\n"), write(tmp_path / "a.cm", "x\ny\n")
+    assert pairs(read(requests, answers=answers)) == [("a", "x"), ("b", "y")]
+    write(answers, "x\ny\nz\n")
+    with pytest.raises(DataError, match=r"has 2 lines, .* has 3"):
+        read(requests, answers=answers)
 
 
 def test_equal_requests_are_one_before_the_split_and_counted(tmp_path):
@@ -115,7 +123,7 @@ def test_equal_requests_are_one_before_the_split_and_counted(tmp_path):
     assert corpus.left_out["duplicates"] == 2
 
 
-def test_no_request_and_no_text_is_on_two_sides_of_a_split(tmp_path):
+def test_no_request_and_no_text_is_in_two_splits(tmp_path):
     content = "input,output\n" + "\n".join(f"ask {i % 30},{i}" for i in range(90))
     folder = tmp_path / "texts"
     folder.mkdir()
@@ -126,13 +134,13 @@ def test_no_request_and_no_text_is_on_two_sides_of_a_split(tmp_path):
         splits = split_groups(groups(corpus), 1.0, 0.2, seed=0, noun="groups")
         side = {group: name for name, ids in splits.items() for group in ids}
         if corpus.is_text:
-            told = [(text, side[group]) for group, text in documents(corpus)]
+            splits_by_text = [(text, side[group]) for group, text in documents(corpus)]
         else:
-            told = [(e.before[-1].text, side[e.group]) for e in exchanges(corpus)]
-        assert len(told) == len(dict(told)) == 30
+            splits_by_text = [(e.before[-1].text, side[e.group]) for e in exchanges(corpus)]
+        assert len(splits_by_text) == len(dict(splits_by_text)) == 30
 
 
-def test_conversations_that_begin_alike_are_on_one_side(tmp_path):
+def test_conversations_with_equal_first_request_are_in_one_split(tmp_path):
     def line(second):
         turns = [("user", "Hello"), ("assistant", "hi"), ("user", second), ("assistant", "ok")]
         return json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]})
@@ -143,13 +151,10 @@ def test_conversations_that_begin_alike_are_on_one_side(tmp_path):
     assert corpus.left_out["duplicates"] == 2
 
 
-# --- real files --------------------------------------------------------------------------------
-
-
 def test_a_real_csv_with_broken_rows():
     path = SAMPLE / "synthetic_system_assistant.csv"
     if not path.exists():
-        pytest.skip(f"the sample file {path.name} is not beside the checkout")
+        pytest.skip(f"the sample file {path.name} does not exist beside the checkout")
     with pytest.raises(DataError, match="52 of 298 rows cannot be used"):
         read(path)
     corpus = read(path, "skip")
@@ -161,7 +166,273 @@ def test_a_real_csv_with_broken_rows():
 
 def test_real_parallel_files():
     if not (SAMPLE / "all.nl").exists():
-        pytest.skip("the sample files all.nl and all.cm are not beside the checkout")
+        pytest.skip("the sample files all.nl and all.cm do not exist beside the checkout")
     corpus = read(SAMPLE / "all.nl", answers=SAMPLE / "all.cm")
     assert len(corpus) + corpus.left_out["duplicates"] == 12_606
     assert len({e.before[-1].text.lower() for e in exchanges(corpus)}) == len(corpus)
+
+
+def test_a_missing_path_is_an_error(tmp_path):
+    assert error_text(tmp_path / "none.txt") == (
+        "data.path 'DATA' does not exist\n"
+        "  where         looked for DATA\n"
+        "  allowed       a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
+    )
+
+
+def test_an_empty_file_is_an_error(tmp_path):
+    assert error_text(write(tmp_path / "a.txt", " \n\n")) == (
+        "'DATA' is empty\n  where         data.path, 3 bytes\n  allowed       a file with text"
+    )
+
+
+def test_a_folder_without_text_is_an_error(tmp_path):
+    write(tmp_path / "a.png", b"\x89PNG")
+    assert error_text(tmp_path).startswith(
+        "data.path 'DATA' has no file with a known suffix (1 other files)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b"ok\nsch\xf6n\n", "2, byte 6"), (b"ok\nno\0text", "2, byte 5")],
+)
+def test_text_that_is_not_utf8_is_an_error(tmp_path, content, place):
+    message = error_text(write(tmp_path / "a.txt", content))
+    assert message.startswith("'DATA' is not UTF-8: ")
+    assert f"  where         DATA:{place}\n" in message
+    assert message.endswith("iconv -f LATIN1 -t UTF-8 'DATA'")
+
+
+@pytest.fixture
+def without_privileges():
+    """Drop the privileges of root during a test."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_a_folder_without_permission_is_an_error(tmp_path, request):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    write(folder / "a.txt", "text")
+    folder.chmod(0)
+    request.getfixturevalue("without_privileges")
+    try:
+        message = error_text(folder)
+    finally:
+        if os.geteuid() == os.getuid():
+            folder.chmod(0o700)
+    assert "cannot be read: Permission denied\n  where         data.path\n" in message
+
+
+def test_invalid_json_lines_are_reported_together_with_their_lines(tmp_path):
+    lines = [
+        '{"prompt": "a", "response": "b"}',
+        '{"prompt": "a", ',
+        '{"question": "a"}',
+        "[1]",
+        '{"messages": [{"role": "usr", "content": "a"}]}',
+        '{"prompt": "a", "response": " "}',
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    assert error_text(path) == (
+        "5 of 6 rows cannot be used\n"
+        "  where         a.jsonl:2: not JSON: Expecting property name enclosed in double "
+        "quotes at column 17\n"
+        "                a.jsonl:3: no usable text under the keys question; allowed: text; input, "
+        "output; prompt, response; user, assistant; messages: [{role, content}]\n"
+        "                a.jsonl:4: list, not an object; allowed keys: text; input, output; "
+        "prompt, response; user, assistant; messages: [{role, content}]\n"
+        "                and 2 more\n"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+    )
+    corpus = read(path, "skip")
+    assert len(corpus) == 1 and corpus.left_out["skipped_rows"] == 5
+
+
+def test_a_misspelt_role_is_reported_with_the_nearest_match(tmp_path):
+    jsonl = write(tmp_path / "a.jsonl", '{"messages": [{"role": "usr", "content": "a"}]}')
+    assert "message 1: unknown role 'usr'; did you mean user" in error_text(jsonl)
+    text = write(tmp_path / "a.txt", "User: a\nAssistant: b\n\nUser: c\nAsistant: d\n")
+    assert "a.txt:4: unknown role 'Asistant:'; did you mean Assistant:" in error_text(text)
+
+
+def test_conversations_without_an_answer_are_reported(tmp_path):
+    text = write(tmp_path / "a.txt", "User: a\nAssistant:\n\nUser: b\n\nUser: c\nAssistant: d\n")
+    assert error_text(text) == (
+        "2 of 3 rows cannot be used\n"
+        "  where         a.txt:1: Assistant: is empty\n"
+        "                a.txt:4: no request with an answer\n"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+    )
+    assert pairs(read(text, "skip")) == [("c", "d")]
+
+
+def test_csv_without_known_columns_is_an_error(tmp_path):
+    assert error_text(write(tmp_path / "a.csv", "question,answer\na,b\n")) == (
+        "'a.csv' has no columns for request and answer: question, answer\n"
+        "  where         a.csv:1\n"
+        "  allowed       input,output or prompt,response or user,assistant\n"
+        "  fix           rename the columns in the first line"
+    )
+
+
+def test_csv_short_rows_and_empty_answers_are_reported(tmp_path):
+    path = write(tmp_path / "a.csv", 'input,output\n"a\na",b\nc\n\nd,\n')
+    assert error_text(path) == (
+        "2 of 3 rows cannot be used\n"
+        "  where         a.csv:4: 1 of 2 columns\n"
+        "                a.csv:6: the answer is empty\n"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+    )
+
+
+def test_no_row_left_after_skipping_is_an_error(tmp_path):
+    path = write(tmp_path / "a.csv", "input,output\na\n")
+    assert error_text(path, "skip").startswith("'DATA' has no usable data\n")
+
+
+def test_text_and_conversations_together_are_an_error(tmp_path):
+    write(tmp_path / "a.csv", "input,output\na,b\n")
+    write(tmp_path / "b.txt", "prose")
+    assert error_text(tmp_path).startswith(
+        "'DATA' contains plain text (documents: 1) and conversations (1)\n"
+    )
+
+
+def test_a_file_that_is_not_text_can_be_skipped_in_a_folder(tmp_path):
+    write(tmp_path / "a.txt", "fine")
+    write(tmp_path / "b.txt", b"\xff\xfe\xff")
+    assert "'DATA/b.txt' is not UTF-16" in error_text(tmp_path)
+    corpus = read(tmp_path, "skip")
+    assert len(corpus) == 1 and corpus.left_out["skipped_rows"] == 1
+
+
+def corpus_error(path, answers=None, on_bad="stop"):
+    with pytest.raises(DataError) as error:
+        read_corpus(path, answers, on_bad)
+    return str(error.value).replace(str(path.parent), "FOLDER")
+
+
+GOOD = json.dumps({"text": "fine"}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": NaN}', "no usable text under the keys text; allowed: text; input, output;"),
+        ('{"input": "a", "output": NaN}', "the answer is float, not text"),
+        ('{"input": null, "output": "b"}', "the request is null, not text"),
+        (
+            '{"text": "\\ud800"}',
+            "half of a surrogate pair (\\ud800 to \\udfff) is not a character",
+        ),
+        ('{"\\udc00": 1, "text": "x"}', "half of a surrogate pair"),
+        ("[" * 100_000, "not JSON: "),
+        ('{"text": ' + "9" * 5000 + "}", "no"),  # Python 3.10.0 reads it as a number
+        ('{"text": "cut', "not JSON: Unterminated string starting at at column 10"),
+        ('{"messages": {"role": "user"}}', "messages is not a list of {role, content}"),
+        (
+            '{"messages": [1]}',
+            "message 1: unknown role None; allowed: system, user, assistant, tool",
+        ),
+        ('"text"', "str, not an object; allowed keys: text;"),
+        ("\x00", "not JSON: Expecting value at column 1"),
+    ],
+)
+def test_an_invalid_line_is_reported_with_its_number(tmp_path, line, reason):
+    path = tmp_path / "a.jsonl"
+    path.write_text(GOOD + line + "\n", encoding="utf-16")  # in which a zero byte is valid
+    assert corpus_error(path).startswith(
+        f"1 of 2 rows cannot be used\n  where         a.jsonl:2: {reason}"
+    )
+    left = read_corpus(path, None, "skip")
+    assert len(left) == 1 and left.left_out == {"skipped_rows": 1}
+
+
+def test_both_halves_of_a_surrogate_pair_are_one_character(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "\\ud83d\\ude42"}\n')
+    [(_, document)] = read_corpus(path, None, "stop").documents()
+    assert document.text == "🙂"
+
+
+def test_a_header_that_csv_rejects_is_an_error(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("x" * 200_000 + ",output\n")
+    assert corpus_error(path).startswith(
+        "'a.csv' has no columns for request and answer: field larger than field limit"
+    )
+
+
+def test_a_field_that_csv_rejects_is_a_bad_row(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("input,output\na,b\nc," + "x" * 200_000 + "\ne,f\n")
+    assert "a.csv:3: field larger than field limit (131072)" in corpus_error(path)
+    assert len(read_corpus(path, None, "skip")) == 2
+
+
+def test_a_csv_cut_inside_a_quoted_field_is_a_bad_row(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('input,output\na,b\n"c,d\ne,f')
+    assert "1 of 2 rows cannot be used\n  where         a.csv:3: 1 of 2 columns" in corpus_error(
+        path
+    )
+
+
+def test_a_missing_answers_file_is_reported_with_its_key(tmp_path):
+    path = tmp_path / "a.nl"
+    path.write_text("a\n")
+    allowed = "two files: line N of data.answers answers line N of data.path"
+    assert corpus_error(path, tmp_path / "b") == (
+        "data.answers 'FOLDER/b' is not a file\n"
+        f"  where         FOLDER/b\n  allowed       {allowed}"
+    )
+    (tmp_path / "b").write_text("")
+    assert corpus_error(path, tmp_path / "b").startswith("'FOLDER/b' is empty\n")
+    (tmp_path / "folder").mkdir()
+    assert corpus_error(tmp_path / "folder", path).startswith(
+        "data.path 'FOLDER/folder' is not a file\n"
+    )
+
+
+@pytest.mark.parametrize(("request_lines", "answer_lines"), [(1, 3), (3, 1), (4, 5)])
+def test_parallel_files_of_different_length_are_an_error(tmp_path, request_lines, answer_lines):
+    (tmp_path / "a").write_text("x\n" * request_lines)
+    (tmp_path / "b").write_text("y\n" * answer_lines)
+    assert corpus_error(tmp_path / "a", tmp_path / "b").startswith(
+        f"'FOLDER/a' has {request_lines} lines, 'FOLDER/b' has {answer_lines}\n"
+    )
+
+
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert corpus_error(tmp_path / "pipe") == (
+        "data.path 'FOLDER/pipe' is not a regular file\n"
+        "  where         FOLDER/pipe\n"
+        "  allowed       a file on disk, not a pipe or a device"
+    )
+
+
+def test_a_file_that_turns_invalid_late_leaves_no_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("fine")
+    (tmp_path / "b.txt").write_bytes(b"good words\n" * 200_000 + b"\xff")
+    (tmp_path / "c.txt").write_text("fine, too")
+    left = read_corpus(tmp_path, None, "skip")
+    assert [document.text for _, document in left.documents()] == ["fine", "fine, too"]
+    assert list(left.index.groups) == ["a.txt", "c.txt"]
+    assert left.left_out == {"skipped_rows": 1}
+
+
+def test_bad_rows_of_a_file_that_turns_invalid_late_are_not_counted(tmp_path):
+    row = b'{"input": "a", "output": "b"}\n'
+    (tmp_path / "a.jsonl").write_bytes(row)
+    (tmp_path / "b.jsonl").write_bytes(b'{"input": "c", "output": "d"}\n[]\n\xff')
+    (tmp_path / "c.jsonl").write_bytes(row.replace(b"a", b"e"))
+    left = read_corpus(tmp_path, None, "skip")
+    assert [exchange.before[-1].text for _, exchange in left.exchanges()] == ["a", "e"]
+    assert left.left_out == {"skipped_rows": 1}

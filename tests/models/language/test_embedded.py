@@ -10,7 +10,7 @@ from models.language.readers.corpus import from_records
 from models.language.readers.index import normalised
 
 
-def test_python_text_is_the_same_at_each_reading_and_of_bounded_size():
+def test_python_text_is_deterministic_and_of_bounded_size():
     first, second = python.read_documents(), python.read_documents()
     assert first == second
     assert len({d.group for d in first}) == len(first) > 100
@@ -69,7 +69,7 @@ def test_slots_of_validation_never_occur_in_training_and_all_intents_do():
 
 
 def test_some_requests_have_no_single_right_answer():
-    said = Counter(word for values in SLOTS.values() for word, _ in set(values))
-    assert said["a few"] == 3
+    spoken = Counter(word for values in SLOTS.values() for word, _ in set(values))
+    assert spoken["a few"] == 3
     few = {c.turns[1].text for c in commands.read_conversations() if "a few" in c.turns[0].text}
     assert len({re.search(r"-[nc] (\d+)", answer)[1] for answer in few}) == 3

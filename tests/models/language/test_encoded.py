@@ -36,11 +36,11 @@ def tokens_of(path):
     return encoded, encoded.stream.read(0, len(encoded.stream))
 
 
-def test_a_second_start_reads_what_the_first_one_kept(large):
+def test_a_second_start_reads_the_cache_of_the_first(large):
     encoded, first = tokens_of(large)
     assert isinstance(encoded.stream, TokenFile)
     assert "first and more" in TOKENIZER.decode(first[:300])
-    # Another text that looks unchanged, so that it shows whether the file is read again.
+    # Another text with the same size and time shows whether the file is read again.
     seen = large.stat()
     write_blocks(large, "other", SMALL + 100_000)
     os.utime(large, ns=(seen.st_atime_ns, seen.st_mtime_ns))
@@ -49,7 +49,7 @@ def test_a_second_start_reads_what_the_first_one_kept(large):
     assert "other and more" in TOKENIZER.decode(tokens_of(large)[1][:300])
 
 
-def test_what_is_kept_is_what_is_made_in_memory(large, tmp_path):
+def test_cached_tokens_equal_tokens_encoded_in_memory(large, tmp_path):
     encoded, found = tokens_of(large)
     corpus = read_corpus(large, None, "stop")
     expected = []
@@ -60,27 +60,27 @@ def test_what_is_kept_is_what_is_made_in_memory(large, tmp_path):
     assert encoded.sizes.sum() == len(found)
 
 
-def test_of_small_files_nothing_is_kept(tmp_path):
+def test_small_files_are_not_cached(tmp_path):
     encoded, found = tokens_of(write_blocks(tmp_path / "a.txt", "first", 5000))
-    assert len(found) == encoded.places[-1] > 4000
+    assert len(found) == encoded.offsets[-1] > 4000
     assert not cache.folder().exists()
 
 
-def test_where_the_cache_has_no_room_the_mend_is_told(large, tmp_path, monkeypatch):
+def test_a_cache_that_is_not_writable_is_reported_with_a_fix(large, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
     with pytest.raises(DataError) as error:
         tokens_of(large)
     assert str(error.value).replace(str(tmp_path), "FOLDER") == (
-        "the tokens of the data cannot be kept: Not a directory\n"
+        "cannot write the token cache: Not a directory\n"
         "  where         FOLDER/file/below\n"
-        "  allowed       a folder to write to, with room for about 0.017 GB\n"
-        "  fix           name another one:  export GEARSHIFT_CACHE=FOLDER"
+        "  allowed       a writable folder with about 0.017 GB of free space\n"
+        "  fix           export GEARSHIFT_CACHE=FOLDER"
     )
 
 
 @pytest.mark.parametrize("size", [5000, SMALL + 100_000])
-def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, size):
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, size):
     path = write_blocks(tmp_path / "a.txt", "first", size)
     corpus = read_corpus(path, None, "stop")
     write_blocks(path, "other", size + 1000)
@@ -92,16 +92,16 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, size):
 def test_another_process_reads_the_same_tokens_from_disk(large):
     encoded, found = tokens_of(large)
     packed = pickle.dumps(encoded.stream)
-    assert len(packed) < 2000  # the place of the file, not what is in it
+    assert len(packed) < 2000  # the path of the file, not its content
     again = pickle.loads(packed)
     assert np.array_equal(again.read(10, 500), found[10:500])
     assert again.read(7, 7).tolist() == []
 
 
-def test_a_kept_file_that_was_cut_is_told(large):
+def test_a_truncated_cache_file_is_an_error(large):
     encoded, _ = tokens_of(large)
     [file] = cache.folder().glob("language-tokens*/tokens.npy")
     os.truncate(file, 1000)
-    with pytest.raises(DataError, match="no longer whole") as error:
+    with pytest.raises(DataError, match="cached tokens are truncated") as error:
         encoded.stream.read(600, 700)
     assert error.value.where == str(file)

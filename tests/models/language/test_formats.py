@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from models.base import DataError
-from models.language.formats import FORMATS, LOOKED_AT, recognise
+from models.language.formats import FILES_CHECKED, FORMATS, recognise
 from models.language.readers.corpus import read_corpus
 
 CSV, JSONL, TEXT = FORMATS
@@ -41,7 +41,7 @@ def line(**row):
         ("a.txt", "grün\n".encode("utf-16"), TEXT),
     ],
 )
-def test_a_file_is_recognised_by_what_it_begins_with(tmp_path, name, content, form):
+def test_a_file_is_recognised_by_its_first_bytes(tmp_path, name, content, form):
     raw = content if isinstance(content, bytes) else content.encode()
     (tmp_path / name).write_bytes(raw)
     assert recognise(tmp_path / name) == form
@@ -60,16 +60,16 @@ def test_a_folder_is_what_most_of_its_files_are(tmp_path):
     assert recognise(tmp_path) is None
 
 
-def test_of_a_large_folder_only_the_first_files_are_looked_at(tmp_path):
-    for i in range(LOOKED_AT):
+def test_only_the_first_files_of_a_large_folder_are_checked(tmp_path):
+    for i in range(FILES_CHECKED):
         (tmp_path / f"{i:05}.txt").write_text("prose")
-    for i in range(LOOKED_AT, 2 * LOOKED_AT + 5):
+    for i in range(FILES_CHECKED, 2 * FILES_CHECKED + 5):
         (tmp_path / f"{i:05}.bin").write_bytes(b"\0")
     assert recognise(tmp_path) == TEXT
 
 
 @pytest.mark.parametrize("name", ["none.txt", "pipe"])
-def test_what_is_no_file_is_not_recognised(tmp_path, name):
+def test_a_path_without_a_regular_file_is_not_recognised(tmp_path, name):
     import os
 
     os.mkfifo(tmp_path / "pipe")
@@ -82,7 +82,7 @@ def test_recognising_imports_neither_torch_nor_numpy():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_binary_data_is_told_with_all_formats(tmp_path):
+def test_binary_data_is_reported_with_all_formats(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n\0\0")
     with pytest.raises(DataError) as error:
         read_corpus(tmp_path / "a.h5", None, "stop")

@@ -1,4 +1,4 @@
-"""What transformers loads computes the very logits, and gives the very tokens."""
+"""Models and tokenizers loaded by transformers give equal logits and equal tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTS = [
 
 
 def drawn_text(seed):
-    """Letters from all of Unicode, and tags among them."""
+    """Random letters of Unicode, and tags."""
     draw = random.Random(seed)
     parts = [chr(draw.choice((draw.randrange(256), draw.randrange(0xD800)))) for _ in range(300)]
     parts += [draw.choice(TAGS) for _ in range(20)]
@@ -39,7 +39,7 @@ def drawn_text(seed):
 
 
 def export(task, model, folder):
-    """The folder as the launcher would leave it."""
+    """Export a model as the launcher does."""
     folder.mkdir()
     task.write_hugging_face(folder)
     tensors = {task.hugging_face_name(n): p.detach() for n, p in model.named_parameters()}
@@ -48,10 +48,12 @@ def export(task, model, folder):
 
 
 def load_model(folder):
-    model, told = transformers.AutoModelForCausalLM.from_pretrained(
+    model, loading_info = transformers.AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, output_loading_info=True
     )
-    assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert not any(
+        loading_info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    )
     return model.eval()
 
 
@@ -61,12 +63,12 @@ def load_tokenizer(folder):
 
 @pytest.mark.parametrize("kv_heads", [None, 2, 1])
 @pytest.mark.parametrize("size", ["tiny", "small"])
-def test_logits_are_equal_to_the_bit(make_task, tmp_path, size, kv_heads):
+def test_logits_are_bit_equal(make_task, tmp_path, size, kv_heads):
     torch.manual_seed(0)
     task = make_task(size=size, kv_heads=kv_heads, seq_len=96)
     model = task.build().eval()
     for parameter in model.parameters():
-        if parameter.dim() == 1:  # norms are drawn as ones, which hides a wrong place
+        if parameter.dim() == 1:  # norms are initialized with ones, which hides a swap
             torch.nn.init.normal_(parameter, 1.0, 0.1)
     theirs = load_model(export(task, model, tmp_path / "out"))
     tokens = torch.randint(0, task.size.vocabulary, (2, 96))
@@ -76,14 +78,14 @@ def test_logits_are_equal_to_the_bit(make_task, tmp_path, size, kv_heads):
     assert theirs.config.max_position_embeddings == 96
 
 
-def test_the_configuration_names_the_marks_of_the_tokenizer(make_task, tmp_path):
+def test_the_configuration_has_the_special_tokens_of_the_tokenizer(make_task, tmp_path):
     task = make_task()
     theirs = load_model(export(task, task.build(), tmp_path / "out"))
-    for told in (theirs.config, theirs.generation_config):
-        assert (told.pad_token_id, told.bos_token_id, told.eos_token_id) == (256, 257, 258)
+    for config in (theirs.config, theirs.generation_config):
+        assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (256, 257, 258)
 
 
-def test_what_was_exported_goes_on_writing(make_task, tmp_path):
+def test_an_exported_model_generates_text(make_task, tmp_path):
     task = make_task()
     folder = export(task, task.build(), tmp_path / "out")
     model, tokenizer = load_model(folder), load_tokenizer(folder)
@@ -102,14 +104,14 @@ def byte_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("text", [*TEXTS, *(drawn_text(seed) for seed in range(5))])
-def test_bytes_are_the_same_tokens_and_the_same_text(byte_folder, text):
+def test_byte_tokens_and_texts_are_equal(byte_folder, text):
     ours, theirs = ByteTokenizer(), load_tokenizer(byte_folder)
     tokens = theirs(text)["input_ids"]
     assert tokens == ours.encode(text).tolist()
     assert theirs.decode(tokens) == text
 
 
-def test_every_byte_has_its_number(byte_folder):
+def test_every_byte_has_its_token_id(byte_folder):
     theirs = load_tokenizer(byte_folder)
     vocabulary = theirs.get_vocab()
     assert sorted(vocabulary.values()) == list(range(ByteTokenizer.size))
@@ -117,7 +119,7 @@ def test_every_byte_has_its_number(byte_folder):
     assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id) == (256, 257, 258)
 
 
-def test_bytes_that_are_no_text_are_shown_and_special_ones_are_not(byte_folder):
+def test_invalid_utf8_is_shown_and_special_tokens_are_not(byte_folder):
     ours, theirs = ByteTokenizer(), load_tokenizer(byte_folder)
     tokens = [257, 0xC3, 104, 0xE2, 0x82, 105, 259, 0xF0, 258, 256, 270]
     assert theirs.decode(tokens, skip_special_tokens=True) == ours.decode(tokens)
@@ -138,9 +140,9 @@ def test_a_trained_tokenizer_gives_the_same_tokens(make_task, tmp_path, text):
 
 
 @pytest.mark.parametrize("folder", [None, "run"])
-def test_a_trained_tokenizer_that_is_gone_is_told(make_task, tmp_path, folder):
+def test_a_missing_trained_tokenizer_is_an_error(make_task, tmp_path, folder):
     task = make_task(folder and tmp_path / folder, tokenizer="bpe")
-    with pytest.raises(DataError, match="the tokenizer of the run is not there"):
+    with pytest.raises(DataError, match="the tokenizer of the run does not exist"):
         task.write_hugging_face(tmp_path)
 
 
@@ -159,7 +161,7 @@ def downloaded(tmp_path):
     return folder
 
 
-def test_a_pretrained_model_goes_back_with_its_own_files(make_task, tmp_path, downloaded):
+def test_a_pretrained_model_is_exported_with_its_own_files(make_task, tmp_path, downloaded):
     task = make_task(pretrained=str(downloaded))
     model = task.build().eval()
     with torch.no_grad():
@@ -173,7 +175,7 @@ def test_a_pretrained_model_goes_back_with_its_own_files(make_task, tmp_path, do
     assert load_tokenizer(folder)(TEXT) == load_tokenizer(downloaded)(TEXT)
 
 
-def test_another_tokenizer_than_the_pretrained_ones_is_carried(make_task, tmp_path, downloaded):
+def test_a_local_tokenizer_is_exported(make_task, tmp_path, downloaded):
     task = make_task(tokenizer=str(downloaded))
     model = task.build()
     folder = export(task, model, tmp_path / "out")
@@ -182,12 +184,12 @@ def test_another_tokenizer_than_the_pretrained_ones_is_carried(make_task, tmp_pa
     assert load_tokenizer(folder)(TEXT) == load_tokenizer(downloaded)(TEXT)
 
 
-def test_a_pretrained_folder_that_is_gone_is_told(make_task, tmp_path, downloaded):
+def test_a_missing_pretrained_folder_is_an_error(make_task, tmp_path, downloaded):
     task = make_task(pretrained=str(downloaded))
     downloaded.rename(tmp_path / "away")
     with pytest.raises(DataError):
         task.write_hugging_face(tmp_path)
 
 
-def test_the_task_answers_the_contract(make_task):
+def test_the_task_implements_the_protocol(make_task):
     assert isinstance(make_task(), HasHuggingFaceFormat)

@@ -1,4 +1,4 @@
-"""Host memory does not grow with the data: files many times larger than what may be held."""
+"""Host memory does not grow with the data."""
 
 import json
 import subprocess
@@ -59,7 +59,7 @@ def one_document(path):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A folder that goes away with all that is in it: tmp_path would be kept for a while."""
+    """Temporary folder removed after the test; tmp_path would remain for a while."""
     with TemporaryDirectory(prefix="gearshift-large-") as folder:
         monkeypatch.setenv("GEARSHIFT_CACHE", f"{folder}/cache")
         yield Path(folder)

@@ -53,13 +53,13 @@ def test_counts_add_up_however_rows_are_batched(prose, counts_of):
     _, one = counts_of(task, model, "val", 1)
     _, many = counts_of(task, model, "val", 7)
     assert one.dtype == torch.float64
-    torch.testing.assert_close(one[1:], many[1:], rtol=0, atol=0)  # what is counted is exact
+    torch.testing.assert_close(one[1:], many[1:], rtol=0, atol=0)  # counts are exact
     torch.testing.assert_close(one[0], many[0], rtol=1e-6, atol=0)
 
 
-def test_exact_match_is_what_greedy_decoding_gives(tmp_path, make_task, train, counts_of):
+def test_exact_match_equals_that_of_greedy_decoding(tmp_path, make_task, train, counts_of):
     path = tmp_path / "pairs.csv"
-    # Nothing tells which it is, so that about half of the answers are right.
+    # The answer is not predictable, so about half of the answers are correct.
     rows = [f"question {i},{'no' if i % 7 in (1, 4, 5) else 'yes'}" for i in range(60)]
     path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
     task = make_task(path=path, share=0.3)
@@ -71,15 +71,15 @@ def test_exact_match_is_what_greedy_decoding_gives(tmp_path, make_task, train, c
     exact = 0
     samples, tokenizer = task.data("val"), task.dataset.tokenizer
     for i in range(len(samples)):
-        said = samples.answer(i)
+        answer = samples.answer(i)
         (written,) = continue_tokens(
             model,
             [samples.prompt(i).tolist()],
-            len(said),
+            len(answer),
             pad=0,
             device=torch.device("cpu"),
             seed=None,
         )
-        exact += written == said.tolist() and written[-1] == tokenizer.end
+        exact += written == answer.tolist() and written[-1] == tokenizer.end
     assert metric.result(counts)["exact_match"] == exact / len(samples)
-    assert 0 < exact < len(samples)  # else the comparison says little
+    assert 0 < exact < len(samples)  # otherwise the comparison is trivial

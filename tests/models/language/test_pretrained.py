@@ -17,7 +17,7 @@ TEXT = "\n\n".join(
 
 
 def save(folder, config):
-    """A folder of a random model with a tokenizer, as a person would have downloaded it."""
+    """A folder of a random model with a tokenizer, as a user would have downloaded it."""
     inner = bpe.train([TEXT], 320).inner
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token=bpe.START, eos_token=bpe.END
@@ -64,7 +64,7 @@ def batch_of(task, count=4):
     return task.collate([samples.sample(i, None) for i in range(len(samples))[-count:]])
 
 
-def test_the_loss_is_what_the_model_itself_gives(task, folder):
+def test_the_loss_equals_that_of_the_wrapped_model(task, folder):
     model, batch = task.build(), batch_of(task)
     assert not batch["attention_mask"].all()  # the end of a document is a short row
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
@@ -134,49 +134,49 @@ def test_flops_count_the_matrices_once(task):
     assert task.flops_per_sample(model) == expected
 
 
-def test_a_preview_is_written(task):
+def test_a_preview_is_generated(task):
     assert "│" in task.preview(task.build())
 
 
-def test_what_is_no_model_is_told(tmp_path, make_task):
+def test_a_folder_without_a_usable_model_is_an_error(tmp_path, make_task):
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
 
-    def told(folder):
+    def error_text(folder):
         with pytest.raises(DataError) as error:
             task = make_task(path=text, pretrained=str(folder), seq_len=32)
             task.setup()
             task.build()
         return str(error.value)
 
-    assert told("gpt2").startswith("model.pretrained 'gpt2' is no folder\n")
+    assert error_text("gpt2").startswith("model.pretrained 'gpt2' is not a folder\n")
     alone = tmp_path / "alone"
     CONFIGS["llama"]().save_pretrained(alone)
-    assert "holds no tokenizer" in told(alone)
+    assert "transformers cannot load a tokenizer from" in error_text(alone)
     folder = save(tmp_path / "model", CONFIGS["llama"]())
     (folder / "model.safetensors").unlink()
-    assert "cannot be loaded: " in told(folder)
+    assert "cannot be loaded: " in error_text(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "none"}))
-    assert "cannot be loaded: " in told(folder)
+    assert "cannot be loaded: " in error_text(folder)
     (folder / "config.json").unlink()
-    assert "holds no config.json" in told(folder)
+    assert "has no config.json" in error_text(folder)
 
 
-def test_rows_longer_than_the_model_reads_are_refused(tmp_path, make_task):
+def test_rows_longer_than_the_positions_of_the_model_are_refused(tmp_path, make_task):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
     task = make_task(path=text, pretrained=str(folder), seq_len=65)
-    with pytest.raises(DataError, match=r"data\.seq_len 65 is longer") as error:
+    with pytest.raises(DataError, match=r"data\.seq_len 65 exceeds") as error:
         task.setup()
     assert error.value.allowed == "at most 64"
     assert make_task(path=text, pretrained=str(folder))._row_length() == 64
 
 
-def test_a_tokenizer_with_more_tokens_than_the_model_knows_is_refused(tmp_path, make_task):
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path, make_task):
     folder = save(tmp_path / "model", CONFIGS["llama"]())
     bigger = tmp_path / "bigger.json"
     bigger.write_text(bpe.train([TEXT * 2], 330).inner.to_str(), encoding="utf-8")
     task = make_task(path="embedded:commands", pretrained=str(folder), tokenizer=str(bigger))
-    with pytest.raises(DataError, match=r"the tokenizer has 330 tokens, .* knows 320"):
+    with pytest.raises(DataError, match=r"the tokenizer has 330 tokens, .* has 320 embeddings"):
         task.build()

@@ -32,7 +32,7 @@ def test_a_few_steps_lower_the_validation_loss(pairs, make_task, train, counts_o
     assert task.goal == Goal("val_loss", "min")
 
 
-def test_weight_is_the_number_of_labels(pairs, make_task):
+def test_num_units_is_the_number_of_labels(pairs, make_task):
     task = make_task(path=pairs)
     task.setup()
     batch = task.collate([task.data("train").sample(i, None) for i in range(5)])
@@ -53,7 +53,7 @@ def test_the_mean_over_a_split_does_not_depend_on_the_batch(make_task, pairs):
     torch.testing.assert_close(total, task.loss(model, one).sum)
 
 
-def test_facts_tell_counts_splits_and_what_was_left_out(tmp_path, make_task):
+def test_facts_contain_counts_splits_and_skipped_rows(tmp_path, make_task):
     path = tmp_path / "a.csv"
     rows = [f"{'long ' * 30 if i < 3 else ''}ask {i},answer {i}" for i in range(40)]
     rows += ["ask 5,again", "broken", f"ask,{'too long ' * 30}"]
@@ -68,7 +68,7 @@ def test_facts_tell_counts_splits_and_what_was_left_out(tmp_path, make_task):
     json.dumps(facts)
 
 
-def test_a_fraction_uses_so_many_groups(make_task):
+def test_a_fraction_uses_this_share_of_groups(make_task):
     task = make_task(path="embedded:commands", fraction=0.1)
     task.setup()
     whole = make_task(path="embedded:commands")
@@ -98,7 +98,7 @@ def test_the_vocabulary_follows_the_tokenizer(make_task, settings, rows):
     assert make_task(**settings).build().model.embed_tokens.weight.shape[0] == rows
 
 
-def test_bpe_is_fitted_on_training_text_only(tmp_path, make_task):
+def test_bpe_is_trained_on_training_text_only(tmp_path, make_task):
     for letter in "abcdefghijklmnopqrstuvwxyz":
         (tmp_path / f"{letter}.txt").write_text(f"mark{letter} " * 50, encoding="utf-8")
     task = make_task(path=tmp_path, tokenizer="bpe", seq_len=16)
@@ -110,7 +110,7 @@ def test_bpe_is_fitted_on_training_text_only(tmp_path, make_task):
             assert (f"mark{group[0]}" in known) == (name == "train")
 
 
-def test_a_preview_shows_a_prompt_and_how_the_model_goes_on(make_task, pairs):
+def test_a_preview_shows_a_prompt_and_a_continuation(make_task, pairs):
     for path in (pairs, "embedded:python"):
         task = make_task(path=path)
         task.setup()
@@ -145,20 +145,20 @@ def test_blocks_are_the_layers(make_task):
     assert task.blocks(model) == list(model.model.layers)
 
 
-def test_data_that_is_too_short_is_told(tmp_path, make_task):
+def test_data_shorter_than_one_sample_is_an_error(tmp_path, make_task):
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(f"line {i}" for i in range(10)), encoding="utf-8")
     with pytest.raises(DataError) as error:
         make_task(path=path).setup()
     assert str(error.value) == (
-        "the data is too short: the training split has 56 tokens, one sample has 128\n"
+        "the training split has 56 tokens, less than one sample of 128\n"
         "  where         data.path, data.seq_len\n"
         "  allowed       at least one sample\n"
-        "  fix           --set data.seq_len=8, or more data"
+        "  fix           --set data.seq_len=8, or add data"
     )
 
 
-def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
+def test_an_unknown_embedded_set_is_reported_with_the_nearest_match(make_task):
     with pytest.raises(DataError) as error:
         make_task(path="embedded:comands").setup()
     assert str(error.value) == (
@@ -169,13 +169,13 @@ def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
     )
 
 
-def test_heads_that_cannot_be_grouped_are_told(make_task):
+def test_kv_heads_that_do_not_divide_the_heads_are_an_error(make_task):
     with pytest.raises(DataError) as error:
         make_task(kv_heads=3)
     assert error.value.allowed == "1, 2, 4"
 
 
-def test_a_kernel_that_the_device_has_not_is_told(make_task, context):
+def test_a_kernel_that_the_device_lacks_is_an_error(make_task, context):
     from dataclasses import replace
 
     from models.language.config import Data, Model

@@ -21,12 +21,12 @@ def trained():
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_bytes_give_the_text_back(text):
+def test_bytes_round_trip(text):
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_bytes_have_the_numbers_of_the_specification():
+def test_byte_token_ids_are_fixed():
     tokenizer = ByteTokenizer()
     assert (tokenizer.pad, tokenizer.start, tokenizer.end) == (256, 257, 258)
     assert [int(tokenizer.encode(tag)[0]) for tag in TAGS] == list(range(259, 267))
@@ -35,13 +35,13 @@ def test_bytes_have_the_numbers_of_the_specification():
     assert tokenizer.encode("aé").tolist() == [97, 195, 169]
 
 
-def test_bytes_that_are_no_text_are_shown_and_special_ones_are_not():
+def test_invalid_utf8_is_shown_and_special_tokens_are_not():
     tokenizer = ByteTokenizer()
     assert tokenizer.decode([257, 0xC3, 104, 105, 258, 256, 270]) == "\N{REPLACEMENT CHARACTER}hi"
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_bpe_gives_the_text_back(trained, text):
+def test_bpe_round_trips(trained, text):
     assert trained.decode(trained.encode(text)) == text
 
 
@@ -60,7 +60,7 @@ def test_bpe_is_the_same_for_the_same_texts(trained):
     assert bpe.train(CORPUS, 400).inner.to_str() == trained.inner.to_str()
 
 
-def test_a_run_folder_keeps_its_bpe_whatever_the_data_becomes(tmp_path):
+def test_a_run_folder_keeps_its_bpe_for_other_data(tmp_path):
     first = bpe.load_or_train(CORPUS, 400, tmp_path)
     second = bpe.load_or_train(["other text"], 300, tmp_path)
     assert second.inner.to_str() == first.inner.to_str()
@@ -75,16 +75,16 @@ def test_a_tokenizer_json_is_read(tmp_path, trained):
     assert tokenizer.encode(TEXTS[1]).tolist() == trained.encode(TEXTS[1]).tolist()
 
 
-def test_what_is_no_tokenizer_is_told(tmp_path):
+def test_an_invalid_tokenizer_is_an_error(tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match="is not a tokenizer"):
         load(broken)
-    with pytest.raises(DataError, match="holds no tokenizer that transformers can load"):
+    with pytest.raises(DataError, match="transformers cannot load a tokenizer from"):
         load(tmp_path)
     with pytest.raises(DataError, match="does not exist") as error:
         load(tmp_path / "none")
-    assert "allowed       bytes, bpe, a folder" in str(error.value)
+    assert "allowed       bytes, bpe, a Hugging Face folder" in str(error.value)
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
-"""The decoders against others that go word by word, whatever the pieces."""
+"""Decoders against word-by-word decoders, for any piece length."""
 
 import numpy as np
 import pytest
 
 from models.event_seg.readers import prophesee_format
-from models.event_seg.readers.prophesee_format import BY_NAME, unwrapped
+from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, unwrap
 from tests.models.event_seg.writers import WORDS, random_events
 
 
 def in_pieces(name, words, length):
     """Events as a list of (t, x, y, p)."""
-    encoding, found = BY_NAME[name], []
+    encoding, found = ENCODING_BY_NAME[name], []
     words, state = words.view(encoding.word).ravel(), encoding.begin
     for at in range(0, len(words), length):
         events, state = encoding.decode(words[at : at + length], state)
@@ -20,7 +20,7 @@ def in_pieces(name, words, length):
 
 
 def evt3_by_hand(words):
-    """One word after the other, as the format is told."""
+    """Decode word by word."""
     found, loops, high, low, y, x, sign = [], 0, None, 0, 0, 0, 0
     for word in words.tolist():
         kind, load = word >> 12, word & 0xFFF
@@ -47,9 +47,9 @@ def evt3_by_hand(words):
 
 @pytest.mark.parametrize("length", [10**6, 1000, 7, 1])
 @pytest.mark.parametrize(("name", "last"), [("EVT2", 5 << 34), ("EVT3", 5 << 24), ("DAT", 9 << 32)])
-def test_what_was_written_is_read_also_where_clocks_start_anew(name, last, length):
+def test_written_events_are_read_also_after_a_clock_wraps(name, last, length):
     events = random_events(1500, last)
-    # Evenly, so that a clock does not stand still for half of its round.
+    # Even times: no gap exceeds half the range of a clock.
     events.t[:] = np.linspace(0, last, len(events)).astype(np.int64)
     events.t[700:710] = events.t[700]
     written = list(zip(*(v.tolist() for v in vars(events).values()), strict=True))
@@ -57,12 +57,12 @@ def test_what_was_written_is_read_also_where_clocks_start_anew(name, last, lengt
 
 
 @pytest.mark.parametrize("length", [10**6, 64, 5, 1])
-def test_any_stream_of_evt3_words_is_read_as_the_format_tells(length):
+def test_any_stream_of_evt3_words_is_decoded(length):
     rng = np.random.default_rng(3)
     kinds = rng.choice([0x0, 0x2, 0x3, 0x4, 0x4, 0x5, 0x6, 0x7, 0xA, 0xE, 0xF], 4000)
     words = (kinds << 12 | rng.integers(0, 4096, 4000)).astype("<u2")
     highs = np.sort(rng.choice(np.arange(200, 4000), 60, replace=False))
-    # A clock that goes round several times, in steps that go back a little now and then.
+    # A clock that wraps several times, with small steps back.
     counts = np.cumsum(rng.integers(-1, 400, 60)).clip(0) % 4096
     words[highs] = (0x8 << 12 | counts).astype("<u2")
     expected = evt3_by_hand(words)
@@ -70,7 +70,7 @@ def test_any_stream_of_evt3_words_is_read_as_the_format_tells(length):
     assert in_pieces("EVT3", words, length) == expected
 
 
-def test_events_before_the_first_time_are_left_out():
+def test_events_before_the_first_time_are_dropped():
     for name, high in (("EVT2", 0x8 << 28), ("EVT3", 0x8000)):
         words = WORDS[name](random_events(50, 40))
         early = words[words >> (28 if name == "EVT2" else 12) <= 2][:10]
@@ -79,23 +79,23 @@ def test_events_before_the_first_time_are_left_out():
         assert in_pieces(name, both, 10**6) == in_pieces(name, words, 10**6)
 
 
-def test_a_count_goes_on_where_it_starts_anew_and_not_where_it_steps_back_a_little():
+def test_unwrap_continues_after_a_wrap_and_keeps_small_steps_back():
     counts = np.array([10, 14, 13, 15, 0, 1, 0, 15, 2], np.uint16)
-    assert unwrapped(counts, 4, -1).tolist() == [10, 14, 13, 15, 16, 17, 16, 31, 34]
-    assert unwrapped(counts[4:], 4, 15).tolist() == [16, 17, 16, 31, 34]
-    assert unwrapped(counts[:0], 4, 15).tolist() == []
+    assert unwrap(counts, 4, -1).tolist() == [10, 14, 13, 15, 16, 17, 16, 31, 34]
+    assert unwrap(counts[4:], 4, 15).tolist() == [16, 17, 16, 31, 34]
+    assert unwrap(counts[:0], 4, 15).tolist() == []
 
 
-def test_it_reads_what_another_program_wrote_and_as_it_reads(tmp_path):
+def test_files_of_another_program_are_read(tmp_path):
     wizard = pytest.importorskip("expelliarmus").Wizard
     events = random_events(4000, 3000, sensor=(480, 640))
     table = np.zeros(4000, [("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", "u1")])
     table["t"], table["x"], table["y"], table["p"] = events.t, events.x, events.y, events.p > 0
-    for name in BY_NAME:
+    for name in ENCODING_BY_NAME:
         path = tmp_path / (name + (".dat" if name == "DAT" else ".raw"))
         wizard(name).save(path, table)
         words = np.fromfile(
-            path, BY_NAME[name].word, offset=prophesee_format.read_header(path).begin
+            path, ENCODING_BY_NAME[name].word, offset=prophesee_format.read_header(path).begin
         )
         read = wizard(name).read(path)
         theirs = [(t, x, y, 1 if p else -1) for t, x, y, p in read.tolist()]

@@ -12,12 +12,12 @@ from models.event_seg.readers.prophesee import RawRecording
 from tests.models.event_seg.writers import HEADERS, random_events, write_masks, write_raw
 
 
-def told(window_ms=None, sensor=None):
+def settings(window_ms=None, sensor=None):
     return SimpleNamespace(window_ms=window_ms, sensor=sensor)
 
 
-def opened(path, **said):
-    return RawRecording(path, path.name, told(**said))
+def opened(path, **given):
+    return RawRecording(path, path.name, settings(**given))
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +25,9 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
 
 
-def fault(path, **said):
+def error_text(path, **given):
     with pytest.raises(DataError) as error:
-        opened(path, **said)
+        opened(path, **given)
     return str(error.value).replace(str(path.parent) + "/", "")
 
 
@@ -74,7 +74,7 @@ def test_windows_are_a_thirtieth_of_a_second_or_of_a_shorter_recording(tmp_path)
     assert np.diff(short.windows, axis=1)[0, 0] in (2999, 3000) and len(short.windows) == 30
 
 
-def test_masks_end_windows_and_are_its_labels(tmp_path):
+def test_masks_end_windows_and_are_their_labels(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     with h5py.File(write_masks(path, [20_000, 50_000, 60_000])) as file:
         masks = file["masks"][:]
@@ -87,7 +87,7 @@ def test_masks_end_windows_and_are_its_labels(tmp_path):
     assert (recording.label(0, 1) == masks[0]).all()
 
 
-def test_a_recording_can_be_sent_to_another_process_after_it_was_read(tmp_path):
+def test_a_recording_can_be_pickled_after_reading(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     write_masks(path, [20_000, 50_000])
     recording = opened(path)
@@ -96,7 +96,7 @@ def test_a_recording_can_be_sent_to_another_process_after_it_was_read(tmp_path):
     assert (copy.label(0, 1) == label).all() and len(copy.events(0)) == len(events)
 
 
-def test_the_sensor_is_what_was_said_then_the_header_the_masks_and_the_events(tmp_path):
+def test_the_sensor_comes_from_settings_header_masks_or_events(tmp_path):
     path = tmp_path / "a.raw"
     words = write_raw(path, random_events(900, 90_000)).read_bytes()[len(HEADERS["EVT2"]) :]
     assert opened(path, sensor=[50, 70]).sensor == (50, 70)
@@ -109,55 +109,56 @@ def test_the_sensor_is_what_was_said_then_the_header_the_masks_and_the_events(tm
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "'a.raw' has no header of a Prophesee recording"),
-        (b"\x00" * 64, "'a.raw' has no header of a Prophesee recording"),
-        (b"% evt 4.0\n", "'a.raw' has no encoding that is known of a Prophesee recording"),
+        (b"", "'a.raw' has no Prophesee header"),
+        (b"\x00" * 64, "'a.raw' has no Prophesee header"),
+        (b"% evt 4.0\n", "'a.raw' has an unknown encoding"),
     ],
 )
-def test_a_file_without_a_known_header_is_told(tmp_path, content, text):
+def test_a_file_without_a_known_header_is_an_error(tmp_path, content, text):
     path = tmp_path / "a.raw"
     path.write_bytes(content)
-    assert fault(path) == (
-        f"{text}\n  where         a.raw\n  allowed       % evt 2.0, % evt 3.0, % format EVT2, % format "
+    assert error_text(path) == (
+        f"{text}\n  where         a.raw\n"
+        "  allowed       % evt 2.0, % evt 3.0, % format EVT2, % format "
         "EVT3, or the header of a DAT file"
     )
 
 
-def test_a_truncated_an_empty_and_an_unsorted_file_are_told(tmp_path):
+def test_a_truncated_an_empty_and_an_unsorted_file_are_errors(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
-    assert fault(path) == (
-        "'a.raw' is truncated: it ends within an event word\n"
-        "  where         a.raw, 1 bytes left over\n"
-        "  allowed       whole words of 4 bytes after the header"
+    assert error_text(path) == (
+        "'a.raw' is truncated inside an event\n"
+        "  where         a.raw, 1 extra bytes\n"
+        "  allowed       a multiple of 4 bytes after the header"
     )
     path.write_bytes(HEADERS["EVT2"])
-    assert fault(path) == (
-        "'a.raw' holds no events\n  where         a.raw\n  allowed       change events"
+    assert error_text(path) == (
+        "'a.raw' has no events\n  where         a.raw\n  allowed       events of brightness changes"
     )
     events = random_events(4, 400)
     events.t[:] = 100, 400, 300, 500
-    assert fault(write_raw(path, events)) == (
+    assert error_text(write_raw(path, events)) == (
         "timestamps are not sorted: 300 follows 400\n"
         "  where         a.raw, words from 0\n"
         "  allowed       numbers, in ascending order"
     )
 
 
-def test_timestamps_that_step_back_from_piece_to_piece_are_told(tmp_path, monkeypatch):
+def test_timestamps_that_step_back_between_pieces_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(prophesee, "PIECE", 2)
     events = random_events(4, 400)
     events.t[:] = 100, 300, 299, 500
-    assert "299 follows 300" in fault(write_raw(tmp_path / "a.dat", events, "DAT"))
+    assert "299 follows 300" in error_text(write_raw(tmp_path / "a.dat", events, "DAT"))
 
 
-def test_a_sensor_that_events_leave_is_told(tmp_path):
+def test_events_outside_the_sensor_are_an_error(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
-    assert fault(path, sensor=[48, 60]) == (
-        "events reach 48×64, the sensor is 48×60 (data.sensor)\n"
+    assert error_text(path, sensor=[48, 60]) == (
+        "events extend to 48×64, the sensor is 48×60 (data.sensor)\n"
         "  where         a.raw\n"
-        "  allowed       events on the sensor\n"
+        "  allowed       events within the sensor\n"
         "  fix           --set data.sensor=[48,64]"
     )
 
@@ -165,34 +166,34 @@ def test_a_sensor_that_events_leave_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"t": None}, "'t' is not there in 'a_masks.h5'"),
-        ({"t": [1.5, 2.5]}, "'a_masks.h5' is no file of masks: `t` is float64, `masks` is uint8"),
+        ({"t": None}, "'t' does not exist in 'a_masks.h5'"),
+        ({"t": [1.5, 2.5]}, "'a_masks.h5' is not a mask file: `t` is float64, `masks` is uint8"),
         ({"t": [1, 2, 3]}, "'a_masks.h5' has 2 masks and 3 times"),
         ({"t": [9, 2]}, "times of masks are not sorted: 2 follows 9"),
-        ({"t": [10**9, 2 * 10**9]}, "masks lie at 1000000000 to 2000000000 µs, events at"),
+        ({"t": [10**9, 2 * 10**9]}, "masks span 1000000000 to 2000000000 µs, events span"),
         ({"masks": np.zeros((2, 9, 9), np.uint8)}, "masks are 9×9, the sensor is 48×64 (header)"),
-        ({"masks": np.zeros((2, 9), np.uint8)}, "'masks' is no array of 3 axes in 'a_masks.h5'"),
+        ({"masks": np.zeros((2, 9), np.uint8)}, "'masks' does not have 3 axes in 'a_masks.h5'"),
     ],
 )
-def test_masks_that_do_not_fit_are_told(tmp_path, change, text):
+def test_invalid_mask_files_are_errors(tmp_path, change, text):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     with h5py.File(write_masks(path, [20_000, 50_000]), "r+") as file:
         for name, array in change.items():
             del file[name]
             if array is not None:
                 file[name] = array
-    assert fault(path).startswith(text)
+    assert error_text(path).startswith(text)
 
 
-def test_a_mask_of_other_values_is_told(tmp_path):
+def test_a_mask_with_other_values_is_an_error(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     with h5py.File(write_masks(path, [20_000, 50_000]), "r+") as file:
         file["masks"][1, 3, 4] = 7
-    with pytest.raises(DataError, match="mask 1 holds 7"):
+    with pytest.raises(DataError, match="mask 1 contains 7"):
         opened(path).label(0, 1)
 
 
-def test_a_file_of_masks_that_is_none_is_told(tmp_path):
+def test_a_damaged_mask_file_is_an_error(tmp_path):
     path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
     Path(tmp_path / "a_masks.h5").write_bytes(b"\x89HDF\r\n\x1a\n no more")
-    assert fault(path).startswith("'a_masks.h5' cannot be opened as HDF5")
+    assert error_text(path).startswith("'a_masks.h5' cannot be opened as HDF5")

@@ -4,11 +4,11 @@ import pytest
 
 from models.base import DataError
 from models.common.data_files import BadRecords
-from models.event_seg.dataset import recordings
+from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import FORMATS, recognise
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
-TOLD = SimpleNamespace(window_ms=None, sensor=None)
+SETTINGS = SimpleNamespace(window_ms=None, sensor=None)
 
 
 @pytest.fixture
@@ -18,11 +18,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "all"
 
 
-def found(path, faults=None):
-    return recordings(path, TOLD, faults or BadRecords("recordings"))
+def found(path, bad_records=None):
+    return find_recordings(path, SETTINGS, bad_records or BadRecords("recordings"))
 
 
-def test_each_format_is_recognised_by_how_it_begins(folder):
+def test_each_format_is_recognised_by_its_first_bytes(folder):
     events = random_events(50, 4000)
     assert recognise(write_mvsec(folder / "x.hdf5", frames=2)) == FORMATS[0]
     assert recognise(write_raw(folder / "a.bin", events, "EVT2")) == FORMATS[1]
@@ -33,7 +33,7 @@ def test_each_format_is_recognised_by_how_it_begins(folder):
     assert recognise(folder / "deep") is None
 
 
-def test_what_accompanies_a_recording_is_none(folder):
+def test_companion_files_are_not_recordings(folder):
     write_mvsec(folder / "outdoor_day1_data.hdf5", frames=3)
     write_mvsec(folder / "outdoor_day1_gt.hdf5", frames=3)
     (folder / "notes.txt").write_text("no recording")
@@ -46,40 +46,41 @@ def test_a_folder_gives_its_recordings_by_name_at_any_depth(folder):
     for name in ("b.raw", "deep/a.raw"):
         write_raw(folder / name, random_events(50, 4000))
     write_masks(folder / "b.raw", [1000, 2000])
-    held, others = found(folder)
-    assert [recording.name for recording in held] == ["b.raw", "deep/a.raw"] and others == 0
-    assert [bool(recording.labels) for recording in held] == [True, False]
+    recordings, others = found(folder)
+    assert [recording.name for recording in recordings] == ["b.raw", "deep/a.raw"] and others == 0
+    assert [bool(recording.labels) for recording in recordings] == [True, False]
 
 
-def test_one_that_cannot_be_used_is_counted_among_others_and_told_if_alone(folder):
+def test_an_invalid_recording_is_counted_in_a_folder_and_an_error_if_alone(folder):
     write_raw(folder / "good.raw", random_events(50, 4000))
     broken = write_raw(folder / "broken.raw", random_events(50, 4000))
     broken.write_bytes(broken.read_bytes()[:-1])
-    faults = BadRecords("recordings")
-    assert [recording.name for recording in found(folder, faults)[0]] == ["good.raw"]
-    assert faults.finish("skip", 1) == 1
+    bad_records = BadRecords("recordings")
+    assert [recording.name for recording in found(folder, bad_records)[0]] == ["good.raw"]
+    assert bad_records.finish("skip", 1) == 1
     with pytest.raises(DataError) as error:
-        faults.finish("stop", 1)
+        bad_records.finish("stop", 1)
     assert "1 of 2 recordings cannot be used" in str(error.value)
     assert "'broken.raw' is truncated" in str(error.value)
     with pytest.raises(DataError, match="truncated"):
         found(broken)
 
 
-def test_cameras_of_different_sizes_are_told(folder):
+def test_cameras_of_different_sizes_are_an_error(folder):
     write_raw(folder / "a.raw", random_events(50, 4000))
     write_mvsec(folder / "b.hdf5", frames=2)
     with pytest.raises(DataError) as error:
         found(folder)
     assert str(error.value) == (
-        "recordings of different sensors: 48×64 (a.raw), 52×69 (b.hdf5)\n"
+        "recordings have different sensor sizes: 48×64 (a.raw), 52×69 (b.hdf5)\n"
         f"  where         {folder}\n"
-        "  allowed       recordings of one size\n"
-        "  fix           one folder a camera, or  --set data.sensor=[HEIGHT,WIDTH]  for RAW files"
+        "  allowed       recordings of one sensor size\n"
+        "  fix           use one folder per camera, or --set data.sensor=[HEIGHT,WIDTH] for "
+        "RAW files"
     )
 
 
-def test_a_folder_without_a_recording_is_told_with_what_is_known(folder):
+def test_a_folder_without_a_recording_is_reported_with_all_formats(folder):
     (folder / "notes.txt").write_text("no recording")
     with pytest.raises(DataError) as error:
         found(folder)

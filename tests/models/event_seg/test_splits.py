@@ -21,10 +21,10 @@ def of(parts, recordings, name):
     ]
 
 
-def test_a_recording_is_never_on_two_sides():
+def test_a_recording_is_in_one_split():
     recordings = [recording(f"r{i}", windows=5 + i) for i in range(10)]
     parts = split_recordings(recordings, 1.0, 0.2, seed=0)
-    assert parts.told == "by recording"
+    assert parts.method == "by recording"
     numbers = {name: {n for n, *_ in of(parts, recordings, name)} for name in parts.windows}
     assert [len(numbers[name]) for name in ("train", "val", "test")] == [6, 2, 2]
     assert set.union(*numbers.values()) == set(range(10))
@@ -40,7 +40,7 @@ def test_one_recording_is_cut_into_blocks_of_time_a_second_apart():
     assert len(val) == len(test) == 120 and len(train) > 270
     for before, after in ((train, val), (val, test)):
         assert before[-1][2] + 1.0 <= after[0][1] < before[-1][2] + 1.1
-    assert "gap of 1 s" in parts.told and parts.groups["val"] == ["a from 11000000 to 15000000"]
+    assert "gap of 1 s" in parts.method and parts.groups["val"] == ["a from 11000000 to 15000000"]
 
 
 def test_a_short_recording_leaves_a_window_between_blocks():
@@ -51,7 +51,7 @@ def test_a_short_recording_leaves_a_window_between_blocks():
         [6],
         [8],
     ]
-    assert "gap of 1 window" in parts.told
+    assert "gap of 1 window" in parts.method
 
 
 def test_a_fraction_that_leaves_few_recordings_cuts_those_by_time():
@@ -70,15 +70,14 @@ def test_windows_that_overlap_are_a_gap_apart_too():
     assert train[-1][2] <= val[0][1]
 
 
-def test_too_few_windows_are_told():
+def test_too_few_windows_are_an_error():
     with pytest.raises(DataError) as error:
         split_recordings([recording(windows=4)], 1.0, 0.2, seed=0)
     assert str(error.value) == (
-        "'a' is too short to be split by time: 4 windows in 0.4 s, of which eval.share 0.2 is "
-        "held out twice\n"
+        "'a' is too short to split by time: 4 windows in 0.4 s with eval.share=0.2\n"
         "  where         data.path, data.window_ms, eval.share\n"
-        "  allowed       a window each for train, val and test, and one between them\n"
-        "  fix           more recordings, shorter windows, or a smaller eval.share"
+        "  allowed       at least one window each for train, val and test, and one between them\n"
+        "  fix           add recordings, or use shorter windows or a smaller eval.share"
     )
     with pytest.raises(DataError, match="of 3 recordings"):
         split_recordings([recording(f"r{i}") for i in range(3)], 1.0, 0.2, seed=0)

@@ -5,34 +5,39 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.language.noise_control import mismatched, permuted, text_chance, with_true_answers
+from models.language.noise_control import (
+    permutation_across_labels,
+    permute_answers,
+    text_chance,
+    with_true_answers,
+)
 from tests.models.language.made import TOKENIZER, windows
 
 
 @pytest.mark.parametrize("counts", [(5, 5), (6, 3, 3), (1, 1)])
-def test_each_answer_goes_to_another_kind_of_request_and_none_is_lost(counts):
+def test_each_answer_goes_to_another_kind_of_request(counts):
     labels = np.repeat(np.arange(len(counts)), counts)
     for seed in range(20):
-        order = mismatched(labels, seed)
+        order = permutation_across_labels(labels, seed)
         assert sorted(order) == list(range(len(labels)))
         assert (labels[order] != labels).all()
-        assert order.tolist() == mismatched(labels, seed).tolist()
+        assert order.tolist() == permutation_across_labels(labels, seed).tolist()
 
 
 def test_answers_of_one_kind_go_to_many_kinds():
     labels = np.repeat(np.arange(8), 20)
-    order = mismatched(labels, 0)
+    order = permutation_across_labels(labels, 0)
     assert all(len(set(labels[order[labels == kind]])) > 4 for kind in range(8))
 
 
 def test_one_kind_of_request_cannot_be_permuted():
     with pytest.raises(DataError, match="5 of them are to one kind of request"):
-        mismatched(np.repeat([0, 1], [5, 3]), 0)
+        permutation_across_labels(np.repeat([0, 1], [5, 3]), 0)
 
 
-def test_true_answers_are_marked_as_measured_only():
+def test_true_answers_are_marked_as_matched():
     exchanges = np.array([3, 5, 8, 9])
-    pairing = with_true_answers(permuted(exchanges, np.array([0, 0, 1, 1]), 0))
+    pairing = with_true_answers(permute_answers(exchanges, np.array([0, 0, 1, 1]), 0))
     assert pairing.matched.tolist() == [False] * 4 + [True] * 4
     assert pairing.requests.tolist() == [*exchanges, *exchanges]
     assert pairing.answers[4:].tolist() == exchanges.tolist()
@@ -40,13 +45,13 @@ def test_true_answers_are_marked_as_measured_only():
     assert not (pairing.answers[:4] == exchanges).any()
 
 
-def test_chance_and_floor_are_what_counting_gives():
+def test_chance_and_floor_equal_those_from_counting():
     samples = windows(["aab"], 8, noise=(0,))
-    told = text_chance(samples, samples, TOKENIZER.size)
+    expected = text_chance(samples, samples, TOKENIZER.size)
     # Labels a, a, b and the end: three, two and two of 276 after one is added to each count.
     chance = -(2 * math.log(3 / 276) + 2 * math.log(2 / 276)) / 4
-    assert told["chance"] == pytest.approx(chance)
-    assert told["floor"] == pytest.approx(math.log(12) / 4)  # 4! / 2! orders
+    assert expected["chance"] == pytest.approx(chance)
+    assert expected["floor"] == pytest.approx(math.log(12) / 4)  # 4! / 2! orders
 
 
 def words(folder):
@@ -62,7 +67,7 @@ def documentation(folder):
 
 
 @pytest.mark.parametrize("data", [words, documentation])
-def test_text_is_learnt_and_shuffled_text_ends_at_chance(
+def test_real_text_trains_and_shuffled_text_ends_at_chance(
     tmp_path, make_task, train, counts_of, data
 ):
     losses = {}
@@ -77,12 +82,12 @@ def test_text_is_learnt_and_shuffled_text_ends_at_chance(
     band = task.facts()["control"]["val_loss"]
     assert band["min"] < losses["noise"]
     assert losses["noise"] == pytest.approx(band["chance"], abs=0.15)
-    assert losses["real"] < band["chance"] - 0.5  # the same steps learn what there is to learn
+    assert losses["real"] < band["chance"] - 0.5  # the same steps train on real text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("control", "steps"), [("real", 600), ("noise", 200)])
-def test_answers_are_learnt_and_permuted_answers_end_at_chance(
+def test_real_answers_train_and_permuted_answers_end_at_chance(
     make_task, train, counts_of, control, steps
 ):
     task = make_task(path="embedded:commands", control=control)

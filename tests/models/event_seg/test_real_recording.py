@@ -1,4 +1,4 @@
-"""The real recording beside the project, where it is there."""
+"""A real recording next to the project, if it exists."""
 
 from pathlib import Path
 
@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 RECORDING = Path(__file__).parents[4] / "shared/data/event/evt2.raw"
-pytestmark = pytest.mark.skipif(not RECORDING.is_file(), reason=f"{RECORDING} is not there")
+pytestmark = pytest.mark.skipif(not RECORDING.is_file(), reason=f"{RECORDING} does not exist")
 
 
 @pytest.fixture
 def sample(tmp_path, monkeypatch):
-    """The recording in a folder of the test's own."""
+    """The recording in a temporary folder."""
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "evt2.raw"
     path.symlink_to(RECORDING)
     return path
 
 
-def test_its_events_are_those_that_are_known(make_task, sample):
+def test_counts_and_times_are_known(make_task, sample):
     task = make_task(path=sample, size="lite", window_ms=9.5871 / 2)
     task.setup()
     (recording,) = task.dataset.recordings
@@ -29,14 +29,14 @@ def test_its_events_are_those_that_are_known(make_task, sample):
     assert recording.sensor_source == "events"
 
 
-def test_it_is_learnt_from_without_labels(make_task, sample, train):
+def test_it_trains_without_labels(make_task, sample, train):
     task = make_task(path=sample)
     task.setup()
     assert task.facts()["samples"] == {"train": 16, "val": 6, "test": 6}
     train(task, task.build(), steps=3)
 
 
-def test_it_is_learnt_from_with_masks_that_a_test_made_up(make_task, sample, train, counts_of):
+def test_it_trains_with_generated_masks(make_task, sample, train, counts_of):
     times = np.arange(913_716_224, 913_812_095, 4000)
     masks = np.zeros((len(times), 480, 640), np.uint8)
     masks[:, 200:] = np.indices((280, 640)).sum(0) // 40 % 2

@@ -1,0 +1,88 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.common.fixed_samples import FixedDraws
+from models.event_seg.metric import MassMetric
+from models.event_seg.preview import draw_sample, predict
+from models.event_seg.windows import Sample
+from tests.models.event_seg.writers import random_events, write_raw
+
+META = {"recording": "night.raw", "frame": 7, "t0": 1.0, "t1": 1.0333, "events": 12345}
+
+
+def pixels(picture):
+    """Both halves, of the size of the window."""
+    image = np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))
+    times = len(image) // 20
+    image = image[::times, ::times]
+    return image[:, :30], image[:, 34:]
+
+
+@pytest.fixture
+def events():
+    grid = np.zeros((10, 20, 30), np.float32)
+    grid[:, 2:9, 5:12], grid[:, 12:18, 20:28] = 0.3, -0.3
+    return grid
+
+
+def test_brighter_is_red_and_darker_blue_with_the_label_beside(events):
+    labels = np.zeros((20, 30), np.int64)
+    labels[4:8], labels[15:] = 1, -100
+    picture = draw_sample(Sample(events, labels, None, META), 3)
+    left, right = pixels(picture)
+    assert left[5, 8].tolist() == [214, 39, 40] and left[15, 25].tolist() == [31, 119, 180]
+    assert (left[0] == 255).all()
+    assert (right[5] == 255).all() and (right[0] == 0).all() and (right[16] == 127).all()
+    assert picture.name == "window_3" and picture.caption == (
+        "night.raw, window 7: 12,345 events in 33.3 ms (red brighter, blue darker), and its label"
+    )
+
+
+def test_hidden_pixels_are_grey_beside_the_whole(events):
+    hidden = np.zeros((20, 30), bool)
+    hidden[:, 8:16] = True
+    left, right = pixels(draw_sample(Sample(events, np.zeros((2, 20, 30)), hidden, META), 1))
+    assert (right[:, 8:16] == 127).all()
+    assert (right[~hidden] == left[~hidden]).all() and (left[5, 10] == [214, 39, 40]).all()
+
+
+CPU = torch.device("cpu")
+
+
+def test_scores_of_a_window_are_those_of_its_own_mask(make_task):
+    task = make_task()
+    task.setup()
+    torch.manual_seed(0)
+    model, windows = task.build().eval(), task.data("val")
+    with torch.no_grad():
+        found = predict(model, windows, CPU)
+        sample = windows.sample(len(windows) - 1, FixedDraws())
+        maps = model(torch.from_numpy(sample.events)[None])[0]
+    predicted, true = (maps[1] > maps[0]).numpy(), sample.labels == 1
+    name, events, iou, precision, recall = found.rows[-1]
+    both, either = (predicted & true).sum(), (predicted | true).sum()
+    assert found.columns == ("window", "events", "iou", "precision", "recall")
+    assert iou == pytest.approx(both / either)
+    assert (precision, recall) == pytest.approx((both / predicted.sum(), both / true.sum()))
+    assert name.startswith(sample.meta["recording"]) and events == sample.meta["events"]
+
+
+def test_hidden_pixels_are_shown_where_there_are_no_labels(make_task, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
+    recording = write_raw(tmp_path / "a.raw", random_events(6000, 600_000))
+    task = make_task(path=recording, size="lite")
+    task.setup()
+    torch.manual_seed(0)
+    model, windows = task.build().eval(), task.data("val")
+    with torch.no_grad():
+        found = predict(model, windows, CPU)
+        alone = task.collate([windows.sample(0, FixedDraws())])
+        metric = MassMetric()
+        r2 = metric.result(metric.update(model, alone))["val_masked_r2"]
+    assert found.columns == ("window", "events", "masked_r2")
+    assert found.rows[0][2] == pytest.approx(r2, rel=1e-4)
+    assert np.isfinite([row[2] for row in found.rows]).all()

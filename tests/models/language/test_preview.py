@@ -1,0 +1,176 @@
+from io import BytesIO
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from models.base import HasPictures
+from models.language.config import SIZES
+from models.language.model import Transformer
+from models.language.preview import (
+    CONTEXT_COLOR,
+    PREDICTED_TOKENS,
+    TRAINED_COLOR,
+    colored_spans,
+    continue_tokens,
+    predict,
+)
+
+CPU = torch.device("cpu")
+
+
+class Counting(nn.Module):
+    """Records the shapes of forward passes."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.shapes = inner, []
+
+    def forward(self, tokens):
+        self.shapes.append(tuple(tokens.shape))
+        return self.inner(tokens)
+
+
+def model():
+    torch.manual_seed(0)
+    return Transformer(SIZES["tiny"])
+
+
+def test_greedy_decoding_takes_the_likeliest_token_each_time():
+    ours, prompt = model(), [257, 72, 105]
+    (written,) = continue_tokens(ours, [prompt], 5, pad=256, device=CPU, seed=None)
+    for token in written:
+        assert token == ours(torch.tensor([prompt]))[0, -1].argmax().item()
+        prompt.append(token)
+
+
+def test_prompts_of_unequal_length_are_continued_as_each_alone():
+    prompts = [[257, 72, 105], [257], [257, 9, 8, 7, 6]]
+    alone = [continue_tokens(model(), [p], 6, pad=256, device=CPU, seed=None)[0] for p in prompts]
+    assert continue_tokens(model(), prompts, 6, pad=256, device=CPU, seed=None) == alone
+
+
+def test_drawing_depends_on_the_seed_only():
+    def sampled(seed):
+        return continue_tokens(model(), [[257]], 12, pad=256, device=CPU, seed=seed)
+
+    torch.manual_seed(1)
+    first = sampled(5)
+    torch.manual_seed(2)
+    assert sampled(5) == first != sampled(6)
+
+
+def test_each_call_takes_as_many_forward_passes_over_one_shape():
+    counting = Counting(model())
+    continue_tokens(counting, [[257, 72]], 7, pad=256, device=CPU, seed=0)
+    assert counting.shapes == [(1, 9)] * 7
+
+
+def test_the_model_is_left_in_the_mode_it_was_in():
+    for training in (True, False):
+        ours = model().train(training)
+        continue_tokens(ours, [[257]], 1, pad=256, device=CPU, seed=0)
+        assert ours.training is training
+
+
+def test_an_answer_is_independent_of_the_other_rows(make_task, tmp_path):
+    path = tmp_path / "pairs.csv"
+    rows = [f"question {i},{'answer ' * (i % 4)}{i}" for i in range(60)]
+    path.write_text("input,output\n" + "\n".join(rows))
+    task = make_task(path=path)
+    task.setup()
+    torch.manual_seed(0)
+    model, rows = task.build().eval(), task.data("val")
+    found = predict(model, task.dataset, CPU)
+    tokenizer = task.dataset.tokenizer
+    for place, row in ((0, found.rows[0]), (len(rows) - 1, found.rows[-1])):
+        answer = rows.answer(place).tolist()
+        (generated,) = continue_tokens(
+            model,
+            [rows.prompt(place).tolist()],
+            len(answer),
+            pad=tokenizer.pad,
+            device=CPU,
+            seed=None,
+        )
+        assert row[2] == tokenizer.decode(answer[:-1])
+        assert row[4] == sum(a == b for a, b in zip(generated, answer, strict=True)) / len(answer)
+
+
+def test_a_text_row_is_split_into_prompt_and_target(make_task):
+    task = make_task(path="embedded:python", seq_len=64)
+    task.setup()
+    torch.manual_seed(0)
+    found = predict(task.build().eval(), task.dataset, CPU)
+    row = task.data("val").row(0)
+    tokenizer = task.dataset.tokenizer
+    name, prompt, target, written, accuracy = found.rows[0]
+    assert name == row.name
+    assert prompt + target == tokenizer.decode([*row.inputs, row.labels[-1]][: len(row.inputs)])
+    assert written and 0 <= accuracy <= 1
+    assert len(row.inputs) - len(row.inputs) // 2 <= PREDICTED_TOKENS
+
+
+def test_a_trained_model_has_full_token_accuracy(make_task, tmp_path, train):
+    path = tmp_path / "same.csv"
+    path.write_text("input,output\n" + "\n".join(f"say {i},yes" for i in range(40)))
+    task = make_task(path=path)
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build()
+    train(task, model, steps=30)
+    found = predict(model.eval(), task.dataset, CPU)
+    assert [(row[2], row[3], row[4]) for row in found.rows] == [("yes", "yes", 1.0)] * 3
+
+
+def colours(picture):
+    image = Image.open(BytesIO(picture.png))
+    image.load()
+    assert image.format == "PNG" and image.width > 600
+    return {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.getcolors(1 << 20)}
+
+
+@pytest.mark.parametrize("path", ["embedded:python", "embedded:commands"])
+@pytest.mark.parametrize("control", ["real", "noise"])
+def test_rows_and_lengths_are_drawn(make_task, path, control):
+    task = make_task(path=path, control=control)
+    assert isinstance(task, HasPictures)
+    task.setup()
+    rows, lengths = task.pictures()
+    assert (rows.name, lengths.name) == ("rows", "lengths")
+    assert {CONTEXT_COLOR, TRAINED_COLOR} <= colours(rows) & colours(lengths)
+    assert lengths.caption.endswith("documents" if path == "embedded:python" else "answers")
+
+
+def test_a_prompt_is_grey_and_its_answer_green(tmp_path, make_task):
+    path = tmp_path / "a.csv"
+    rows = [f"ask {i},answer {i}\x07" for i in range(20)]
+    path.write_text("input,output\n" + "\n".join(rows), encoding="utf-8")
+    task = make_task(path=path)
+    task.setup()
+    row = task.data("train").row(0)
+    (prompt, grey), (answer, green) = colored_spans(task.dataset, row)
+    assert (grey, green) == (CONTEXT_COLOR, TRAINED_COLOR)
+    number = prompt.split()[2]
+    assert prompt == f"User: ask {number}\nAssistant: "
+    assert answer == f"answer {number}\N{REPLACEMENT CHARACTER}"
+
+
+def test_all_text_but_the_first_token_is_green(tmp_path, make_task):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(f"line number {i}" for i in range(100)), encoding="utf-8")
+    task = make_task(path=path, seq_len=16)
+    task.setup()
+    assert [colour for _, colour in colored_spans(task.dataset, task.data("train").row(0))] == [
+        CONTEXT_COLOR,
+        TRAINED_COLOR,
+    ]
+
+
+def test_one_length_for_all_is_drawn_too(tmp_path, make_task):
+    path = tmp_path / "a.csv"
+    path.write_text("input,output\n" + "\n".join(f"{i},same" for i in range(20)))
+    task = make_task(path=path)
+    task.setup()
+    assert TRAINED_COLOR in colours(task.pictures()[1])

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+
+from models.base import DataError
+from models.language.config import SIZES
+from models.language.model import Transformer
+from models.language.readers.records import Turn
+from models.language.rows import collate
+from models.language.tokens.tokenizer import prompt_and_answer
+from tests.models.language.made import TOKENIZER, conversation, dialogues, windows
+
+TEXTS = ["one and two", "", "three is a longer text of its own", "four", "fünf"]
+
+
+def all_rows(samples):
+    return [samples.row(i) for i in range(len(samples))]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("length", [1, 5, 8, 12, 64, 1000])
+def test_each_document_is_predicted_once_from_its_start_to_its_end(length, whole):
+    rows = all_rows(windows(TEXTS, length, single_document=whole))
+    inputs = np.concatenate([row.inputs for row in rows])
+    labels = np.concatenate([row.labels for row in rows])
+    expected_inputs = [t for text in TEXTS for t in (TOKENIZER.start, *text.encode())]
+    expected_labels = [t for text in TEXTS for t in (*text.encode(), TOKENIZER.end)]
+    assert inputs.tolist() == expected_inputs
+    assert labels.tolist() == expected_labels
+    assert all(len(row.inputs) <= length for row in rows)
+
+
+@pytest.mark.parametrize("length", [3, 7, 20])
+def test_a_row_numbers_its_documents_at_each_start(length):
+    for row in all_rows(windows(TEXTS, length)):
+        starts = row.inputs == TOKENIZER.start
+        starts[0] = False  # the row may begin inside a document
+        expected = starts.cumsum()
+        if row.documents is None:
+            assert not expected.any()
+        else:
+            assert row.documents.tolist() == expected.tolist()
+
+
+def test_whole_rows_hold_one_document_each():
+    for row in all_rows(windows(TEXTS, 7, single_document=True)):
+        assert row.documents is None
+        assert not (row.inputs[1:] == TOKENIZER.start).any()
+
+
+@pytest.mark.parametrize("length", [1, 5, 8, 1000])
+def test_bytes_of_all_rows_add_up_to_the_bytes_of_the_text(length):
+    rows = all_rows(windows(TEXTS, length))
+    assert sum(row.text_bytes for row in rows) == sum(len(text.encode()) for text in TEXTS)
+
+
+def test_noise_keeps_how_often_each_label_occurs_and_nothing_else():
+    text = "the order of these letters is what there is to learn " * 20
+    real, noise, again = (windows([text], 256, noise=seed) for seed in (None, (1, 0), (1, 0)))
+    for a, b, c in zip(*map(all_rows, (real, noise, again)), strict=True):
+        assert sorted(a.labels) == sorted(b.labels)
+        assert a.labels.tolist() != b.labels.tolist()
+        assert b.inputs[1:].tolist() == b.labels[:-1].tolist()
+        assert b.labels.tolist() == c.labels.tolist()
+
+
+@pytest.mark.parametrize("noise", [None, (3,)])
+def test_labels_are_counted_as_the_rows_hold_them(noise):
+    samples = windows(TEXTS, 7, noise=noise)
+    labels = np.concatenate([row.labels for row in all_rows(samples)])
+    assert samples.label_counts(272).tolist() == np.bincount(labels, minlength=272).tolist()
+
+
+def test_rows_are_padded_to_one_length_with_ignored_labels():
+    samples = windows(TEXTS, 24)
+    batch = collate(all_rows(samples), TOKENIZER.pad, 24)
+    assert batch["input_ids"].shape == batch["labels"].shape == (len(samples), 24)
+    assert batch["units"] == samples.tokens == int(batch["attention_mask"].sum())
+    assert (batch["labels"][~batch["attention_mask"]] == -100).all()
+    assert batch["documents"] is not None
+
+
+def labelled(row):
+    return row.labels[row.labels != -100].tolist()
+
+
+def test_the_text_form_is_user_and_assistant_lines():
+    prompt, answer = prompt_and_answer((Turn("user", "list all"),), "ls -a", TOKENIZER)
+    assert prompt[0] == TOKENIZER.start
+    assert TOKENIZER.decode([*prompt, *answer]) == "User: list all\nAssistant: ls -a"
+    assert answer.tolist() == [*b"ls -a", TOKENIZER.end]
+
+
+def test_history_comes_before_the_request():
+    history = (Turn("system", "be brief"), Turn("user", "hi"), Turn("assistant", "hello"))
+    prompt, _ = prompt_and_answer((*history, Turn("user", "list all")), "ls -a", TOKENIZER)
+    assert TOKENIZER.decode(prompt) == (
+        "<system>be brief</system>\nUser: hi\nAssistant: hello\nUser: list all\nAssistant: "
+    )
+
+
+def test_labels_are_the_answer_and_the_end_token_only():
+    row = dialogues([conversation()], 64).sample(0, None)
+    assert labelled(row) == [*b"ls -a", TOKENIZER.end]
+    first = (row.labels != -100).argmax()
+    assert row.inputs[first] == ord(" ")  # the last prompt token predicts the first answer token
+    assert row.text_bytes == len("ls -a")
+
+
+@pytest.mark.parametrize("length", [6, 7, 12, 29, 30])
+def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_loses_none(length):
+    samples = dialogues([conversation()], length)
+    row = samples.sample(0, None)
+    assert len(row.inputs) <= length
+    assert labelled(row) == [*b"ls -a", TOKENIZER.end]
+    assert row.inputs[0] == TOKENIZER.start
+    whole = dialogues([conversation()], 64).sample(0, None)
+    assert (
+        row.inputs[1:].tolist() == whole.inputs[len(whole.inputs) - len(row.inputs) + 1 :].tolist()
+    )
+    assert samples.truncated == int(len(whole.inputs) > length)
+
+
+def test_an_answer_that_does_not_fit_is_reported_with_its_line():
+    pairs = [conversation("long", "a much longer answer"), conversation()]
+    with pytest.raises(DataError) as error:
+        dialogues(pairs, 16)
+    assert str(error.value) == (
+        "1 of 2 rows cannot be used\n"
+        "  where         x.csv:2: the answer has 21 tokens; data.seq_len is 16\n"
+        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+    )
+    left = dialogues(pairs, 16, "skip")
+    assert (len(left), left.skipped) == (1, 1)
+
+
+def test_rows_are_padded_to_the_longest_in_multiples_of_eight():
+    samples = dialogues([conversation(), conversation(request="l")], 64)
+    rows = [samples.sample(i, None) for i in range(2)]
+    batch = collate(rows, TOKENIZER.pad, None)
+    assert batch["input_ids"].shape == (2, 32)  # the longer one has 31
+    assert batch["documents"] is None
+    assert batch["units"] == 12
+
+
+def test_padding_does_not_change_the_loss():
+    model = Transformer(SIZES["tiny"])
+    samples = dialogues([conversation(), conversation(request="l")], 64)
+    rows = [samples.sample(i, None) for i in range(2)]
+    losses = []
+    for length in (None, 64, 120):
+        batch = collate(rows, TOKENIZER.pad, length)
+        losses.append(model(batch["input_ids"], labels=batch["labels"]).item())
+    for pad in (0, 65):
+        batch = collate(rows, pad, None)
+        losses.append(model(batch["input_ids"], labels=batch["labels"]).item())
+    torch.testing.assert_close(torch.tensor(losses), torch.full((5,), losses[0]))
