@@ -66,9 +66,9 @@ def _local_rank() -> int:
 
 def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
-    signals.listen(sys.argv, environment.variables())
+    signals.handle_startup_signals(sys.argv, environment.variables())
     code = main()
-    signals.end()
+    signals.ignore_until_exit()
     if code == exit_codes.INTERRUPTED:
         # A handled Ctrl-C that interrupted generated code (such as a data class during import)
         # stays pending in the interpreter, which would then exit by SIGINT, not with the code.

@@ -117,7 +117,7 @@ def _whole(told: Mapping[str, Any], reason: str, ready: Pipeline) -> Run:
 def _result(ending: Report, folder: Path | None) -> Run:
     if isinstance(ending.cause, SettingsError):
         raise ending.cause
-    if ending.kind == "words":
+    if ending.kind == "invalid input":
         raise SettingsError([Diagnostic(ending.text.removeprefix("error: "))]) from ending.cause
     if ending.kind == "stopped" and ending.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt

@@ -28,7 +28,7 @@ def main(command_line: CommandLine) -> int:
     try:
         return _train(command_line, lived)
     except BaseException as fault:  # however it ends, the job script is told
-        signals.over()
+        signals.finish_startup()
         told = failed(fault, lived.rank)
         lived.end(told.kind, told.exit_code, told.text)
         raise

@@ -239,7 +239,7 @@ def _folder(
         return folder
     position = f"--out {command_line.out}"
     try:
-        run_folder.check(command_line.out, position)
+        run_folder.check_writable(command_line.out, position)
         if command_line.out.is_dir() and any(command_line.out.iterdir()):
             allowed = "a new or empty folder"
             diagnostics.append(

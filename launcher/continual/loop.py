@@ -47,7 +47,11 @@ def train_continually(
 
     def train(job: Job, passed_on: set[int]) -> Report:
         def show(ending: Report) -> None:
-            if ending.kind != "words" or job.experience is None or not job.experience.number:
+            if (
+                ending.kind != "invalid input"
+                or job.experience is None
+                or not job.experience.number
+            ):
                 reported.append(ending)
                 report(ending)
 
@@ -155,7 +159,7 @@ class ContinualLoop:
         signals: set[int] = set()
         ending = self._train(self._job_of(experience), signals)
         self._clock.signals |= signals
-        if experience.number and ending.kind == "words":
+        if experience.number and ending.kind == "invalid input":
             self._postpone(experience, ending.text.removeprefix("error: "))
             return None
         outcome = ending.outcome or {}
@@ -310,7 +314,7 @@ def _copy_fitted_files(run: Path, task_files: Path) -> None:
     for entry in run.iterdir():
         if not entry.is_file() or entry.is_symlink() or entry.name.startswith("."):
             continue
-        if not run_folder.is_record(entry.name) and entry.name not in (
+        if not run_folder.is_run_file(entry.name) and entry.name not in (
             SPLIT_FILE,
             experiences.NAME,
         ):

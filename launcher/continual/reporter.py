@@ -28,7 +28,7 @@ class Reporter:
         """Print a line, and add it to the log."""
         if self.console:
             print(text, flush=True)
-        run_folder.log(self.folder, text)
+        run_folder.append_log(self.folder, text)
 
     def event(self, kind: str, facts: Mapping[str, Any], step: int) -> None:
         """A line of events.jsonl. Raises StorageError."""

@@ -260,7 +260,7 @@ class ResumeRequest:
     until: int | None = None
     """Go no further than this step: the end of a replay."""
 
-    def goes_back(self, folder: Path) -> bool:
+    def rewinds(self, folder: Path) -> bool:
         """Whether a person may let the run in `folder` take steps again in another way."""
         asked = self.step is not None or bool(self.reset)
         return asked and self.source.resolve() == folder.resolve()

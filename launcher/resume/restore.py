@@ -1,4 +1,4 @@
-"""What a rank does so that its run goes on from a checkpoint, and so that another can later."""
+"""Restore of a resumed run on its ranks: checkpoint facts, resume point, and the run folder."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from training.data.samples import Samples
 
 
-def kept(
+def checkpoint_facts(
     resolved: Resolved, samples: Samples, order: DataOrder, world: World, experience: int = 0
 ) -> dict[str, Any]:
-    """What every checkpoint of the run says of its settings and its data. Collective.
+    """Facts about settings and data for every checkpoint of the run. Collective.
 
-    `experience` is the number of the one that is learnt; 0: the data that the run began with.
+    `experience` is the number of the experience that is trained on; 0: the initial data.
     """
     return {
         "settings": {key: value.value for key, value in resolved.values.items()},
@@ -43,62 +43,64 @@ def kept(
     }
 
 
-def find(resume: ResumeRequest | None, kept: Mapping[str, Any], world: World) -> ResumePoint | None:
-    """The checkpoint to go on from, every byte of it checked; None: there is none. Collective.
+def load_resume_point(
+    resume: ResumeRequest | None, facts: Mapping[str, Any], world: World
+) -> ResumePoint | None:
+    """The checkpoint to resume from, verified byte by byte; None: there is none. Collective.
 
-    Raises SettingsError where the one that the person named is damaged or missing, or all are, and
-    DataError where the data in `kept` is not what it was made with.
+    Raises SettingsError if the requested checkpoint is damaged or missing, or all are damaged, and
+    DataError if the data in `facts` is not the data of the checkpoint.
     """
     if resume is None:
         return None
     try:
         found = resume_point.choose(resume.source, world, resume.step)
-    except CheckpointError as fault:
-        allowed = "another step, or auto for the newest whole one"
-        place = f"--resume {resume.step}"
-        raise SettingsError([Diagnostic(str(fault), where=place, allowed=allowed)]) from fault
+    except CheckpointError as error:
+        allowed = "another step, or auto for the newest intact checkpoint"
+        where = f"--resume {resume.step}"
+        raise SettingsError([Diagnostic(str(error), where=where, allowed=allowed)]) from error
     if found.checkpoint is None:
         if found.damaged:
-            raise SettingsError([_none_is_whole(resume.source, found.damaged)])
+            raise SettingsError([_all_damaged(resume.source, found.damaged)])
         return None
     reset = frozenset(resume.reset)
-    if found.checkpoint.facts.get("experience", 0) != kept["experience"]:
-        reset |= {"data", "schedule"}  # the checkpoint is of what was learnt before this experience
-    before = ResumePoint(found.checkpoint, reset, resume.changes, found.damaged)
-    before.check_data(kept["data"])
-    return before
+    if found.checkpoint.facts.get("experience", 0) != facts["experience"]:
+        reset |= {"data", "schedule"}  # the checkpoint was saved before this experience
+    point = ResumePoint(found.checkpoint, reset, resume.changes, found.damaged)
+    point.check_data(facts["data"])
+    return point
 
 
-def _none_is_whole(run: Path, damaged: Mapping[int, str]) -> Diagnostic:
-    return Diagnostic(
-        f"no checkpoint of {run} is whole: {'; '.join(damaged.values())}",
-        value=str(run),
-        where=f"--resume {run}",
-        allowed="a run folder with a whole checkpoint; or a new run, with another --out",
-    )
-
-
-def settle(
+def prepare_folder(
     resume: ResumeRequest | None,
     resolved: Resolved,
     generation: Generation | None,
-    folder: Path,
-    before: ResumePoint | None,
+    storage: Storage,
+    point: ResumePoint | None,
     world: World,
-    door: Path | None = None,
 ) -> None:
-    """Make the folder that of the run that goes on: its settings, no lines and no checkpoints later
-    than where it begins. Rank 0's; touches disk.
+    """Rewrite the settings, remove metrics after the resume point, set later checkpoints aside.
+
+    Rank 0 does it. Touches the disk.
     """
-    step = before.step if before else 0
+    step = point.step if point else 0
     if world.rank == 0 and generation is not None:
-        generations.begin(folder, generation, step, world.size, door)
+        generations.record_start(storage, generation, step, world.size)
     if world.rank != 0 or resume is None:
         return
-    run_folder.renew(folder, resolved, door)
-    evaluated_at = before.fact("evaluated_at") if before else None
-    metrics.truncate(Storage(folder, door), step, evaluated_at)
-    if resume.source.resolve() == folder.resolve():
-        for damaged in before.damaged if before else ():
-            retention.mark_damaged(folder, damaged, door)
-        retention.set_aside(folder, step, door)
+    run_folder.rewrite_settings(storage, resolved)
+    evaluated_at = point.fact("evaluated_at") if point else None
+    metrics.truncate(storage, step, evaluated_at)
+    if resume.source.resolve() == storage.path.resolve():
+        for damaged in point.damaged if point else ():
+            retention.mark_damaged(storage.path, damaged, storage.fence)
+        retention.set_aside(storage.path, step, storage.fence)
+
+
+def _all_damaged(run: Path, damaged: Mapping[int, str]) -> Diagnostic:
+    return Diagnostic(
+        f"all checkpoints of {run} are damaged: {'; '.join(damaged.values())}",
+        value=str(run),
+        where=f"--resume {run}",
+        allowed="a run folder with an intact checkpoint; or a new run, with another --out",
+    )

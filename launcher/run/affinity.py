@@ -1,74 +1,73 @@
-"""Which cores a rank computes on, and with how many threads."""
+"""CPU affinity and number of threads of a rank."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any
 
 from engines.base import EngineError
+from launcher.config.schema import Settings
 
 VARIABLE = "OMP_NUM_THREADS"
 _SPINS = "GOMP_SPINCOUNT"
 _POLICY = "OMP_WAIT_POLICY"
 
 
-def threads(asked: int | None, cores: int, ranks: int, environ: Mapping[str, str]) -> int:
-    """Threads of one of `ranks` ranks that share `cores`: what was asked for, or an even share.
+def threads(requested: int | None, cores: int, ranks: int, environ: Mapping[str, str]) -> int:
+    """Threads of each of `ranks` ranks on `cores`: `requested`, OMP_NUM_THREADS, or an even share.
 
-    A number of the person's own in OMP_NUM_THREADS is kept; 1 is not, for torchrun sets it
-    unasked, and an optimizer on the CPU is then about ten times slower.
+    OMP_NUM_THREADS=1 is ignored: torchrun sets it by default, and an optimizer on the CPU is then
+    about ten times slower.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     given = environ.get(VARIABLE, "")
     if given.isdigit() and int(given) > 1:
         return int(given)
     return max(1, cores // ranks)
 
 
-def are_left_to_torch(settings: Any, ranks: int) -> bool:
-    """Whether a run takes the threads that torch takes by itself: it runs in the first process."""
-    engine, goes_on = settings.engine, settings.continual.enabled
-    return ranks == 1 and engine.threads is None and not engine.max_restarts and not goes_on
+def uses_torch_default(settings: Settings, ranks: int) -> bool:
+    """Whether a run keeps the default threads of torch: it trains in the process of the launcher."""
+    engine, is_continual = settings.engine, settings.continual.enabled
+    return ranks == 1 and engine.threads is None and not engine.max_restarts and not is_continual
 
 
-def of_torch() -> int:
-    """The threads that torch takes by itself. Imports torch."""
+def torch_default() -> int:
+    """The default number of threads of torch. Imports torch."""
     import torch
 
     return torch.get_num_threads()
 
 
-def share_politely(environ: MutableMapping[str, str]) -> None:
-    """Let threads that wait for each other sleep soon, unless the person has said how they wait.
+def limit_spinning(environ: MutableMapping[str, str]) -> None:
+    """Let waiting OpenMP threads sleep soon, unless the user set how they wait.
 
-    GNU's OpenMP spins for milliseconds by itself. Beside one other busy program on two cores that
-    made a training step of language:small 3.6 s in place of 0.24 s; on an idle machine it is no
-    faster. To be called before torch is imported.
+    GNU OpenMP spins for milliseconds by default. With one other busy program on two cores a training
+    step of language:small took 3.6 s instead of 0.24 s; on an idle machine it is no faster. Call it
+    before torch is imported.
     """
     if _SPINS not in environ and _POLICY not in environ:
         environ[_SPINS] = "1000"
 
 
-def use(asked: int | None) -> Callable[[], None]:
-    """Let torch compute with `asked` threads, also where it was imported before; None: as it is.
+def set_torch_threads(count: int | None) -> Callable[[], None]:
+    """Let torch compute with `count` threads, also if it is imported already; None: no change.
 
-    Gives what puts the number back.
+    Returns a function that restores the previous number.
     """
     import torch
 
     before = torch.get_num_threads()
-    if asked is not None:
-        torch.set_num_threads(asked)
+    if count is not None:
+        torch.set_num_threads(count)
     return lambda: torch.set_num_threads(before)
 
 
-def bind(settings: Any, environ: Mapping[str, str]) -> None:
-    """Pin this process to its even share of the cores it may use, where settings want that.
+def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Pin this process to its even share of the available cores, if engine.bind_cores is set.
 
-    `environ` tells its place among the ranks of the machine. Raises EngineError where the system
-    cannot.
+    `environ` holds LOCAL_RANK and LOCAL_WORLD_SIZE. Raises EngineError if the system cannot.
     """
     if not settings.engine.bind_cores:
         return

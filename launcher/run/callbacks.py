@@ -1,4 +1,4 @@
-"""Who is told of a run: its files, the person at the console, signals and the machine's limits."""
+"""The callbacks of a rank: writers of files, console, trackers, signals, resource limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,7 +17,7 @@ from engines.base import World
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
-from launcher.config.schema import model_name
+from launcher.config.schema import Settings, model_name
 from launcher.run import signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
@@ -41,31 +40,25 @@ from training.train_plan import TrainPlan
 
 
 @dataclass(frozen=True)
-class Listeners:
-    """What the hooks of a rank are told of its run."""
+class RankCallbacks:
+    """Builds the callbacks of one rank."""
 
     job: Job
-    folder: Path
+    storage: Storage
+    """The run folder."""
     world: World
-    door: Path | None = None
-    """What its files are written through; see training/storage.py."""
 
-    @property
-    def storage(self) -> Storage:
-        """The run folder, for files."""
-        return Storage(self.folder, self.door)
-
-    def callbacks(self, settings: Any, about: RunInfo) -> list[Callback]:
-        """All hooks of this rank; files and the console are rank 0's."""
+    def build(self, settings: Settings, info: RunInfo) -> list[Callback]:
+        """All callbacks of this rank; rank 0 also writes files and to the console."""
         limits = settings.limits
-        reader = ResourceReader(self.world.device, self.folder)
+        reader = ResourceReader(self.world.device, self.storage.path)
         usage = ResourceUsage({name: getattr(limits, name) for name in RESOURCES})
         monitor = ResourceMonitor(reader.read, limits.check_every_s, usage)
         events = EventsWriter(self.storage, self.world.rank)
         found: list[Callback] = [events]
 
-        def tell(kind: str, facts: Mapping[str, object]) -> None:
-            """What this rank alone saw: on rank 0 the console and the log are told, too."""
+        def emit(kind: str, facts: Mapping[str, object]) -> None:
+            """Record an event of this rank; on rank 0 also in the console and the log."""
             if self.world.rank != 0:
                 events.rank_event(kind, facts)
                 return
@@ -75,26 +68,26 @@ class Listeners:
         if self.world.rank == 0:
             found += [
                 MetricsWriter(self.storage, usage),
-                ConsoleReporter(about, self._voices(), usage=usage),
-                ResultWriter(about, self.storage, usage, self._account),
+                ConsoleReporter(info, self._outputs(), usage=usage),
+                ResultWriter(info, self.storage, usage, self._job_summary),
             ]
-        found += self._trackers(settings, about, tell)
+        found += self._trackers(settings, info, emit)
         found += [
-            Preemption(tell, settings.save.on_signal),
-            _EarlyNoMore(),  # behind the one that listens from now on
-            LimitEnforcer(limits, monitor, tell),
+            Preemption(emit, settings.save.on_signal),
+            _FinishStartup(),  # after Preemption, which handles signals from now on
+            LimitEnforcer(limits, monitor, emit),
             CacheClearing(settings.memory.empty_cache_every, self.world.device),
         ]
         if self.job.experience is not None and self.job.experience.deadline is not None:
-            found.append(Deadline(self.job.experience.deadline, tell))
+            found.append(Deadline(self.job.experience.deadline, emit))
         return found
 
-    def about(self, material: ExperienceData, built: Architecture, samples: int) -> RunInfo:
+    def run_info(self, data: ExperienceData, built: Architecture, samples: int) -> RunInfo:
         """The names and numbers of the run that do not change."""
         settings = self.job.resolved.settings
-        facts, notes = material.tasks[-1].facts(), [*self.job.resolved.notes, *material.notes]
+        facts, notes = data.tasks[-1].facts(), [*self.job.resolved.notes, *data.notes]
         if self.job.experience is not None and "source" in facts:
-            facts = {**facts, "source": settings.data.path}  # and not the links to its files
+            facts = {**facts, "source": settings.data.path}  # not the folder of links to its files
         return RunInfo(
             model=model_name(settings.model),
             mode=settings.mode,
@@ -104,77 +97,76 @@ class Listeners:
             parameters=built.parameters,
             architecture=built.digest,
             samples=samples,
-            folder=self.folder,
+            folder=self.storage.path,
             data=facts,
             notes=notes,
             stage=settings.stages[0] if settings.stages else None,
         )
 
-    def _trackers(self, settings: Any, about: RunInfo, tell: Tell) -> list[Callback]:
-        """Dashboards are rank 0's, and no business of a replay."""
-        typed, tracking, resume = settings.track, settings.tracking, self.job.resume
+    def _trackers(self, settings: Settings, info: RunInfo, emit: Tell) -> list[Callback]:
+        """The trackers of rank 0; none for a replay."""
+        names, tracking, resume = settings.track, settings.tracking, self.job.resume
         if self.world.rank != 0 or (resume is not None and resume.until is not None):
             return []
-        values = self.job.resolved.values
-        origins = {key: f"{one.origin.layer}: {one.origin.place}" for key, one in values.items()}
-        plain = {key: value.value for key, value in values.items()}
+        found = self.job.resolved.values.items()
+        origins = {key: f"{item.origin.layer}: {item.origin.place}" for key, item in found}
+        folder = self.storage.path
         tracked = TrackedRun(
-            folder=self.folder,
-            settings=_without_secrets(plain),
+            folder=folder,
+            settings=_without_secrets({key: item.value for key, item in found}),
             origins=_without_secrets(origins),
-            about=about,
+            about=info,
             tracking=tracking,
-            emit=tell,
-            report=self._say,
-            went_back=resume is not None and resume.goes_back(self.folder),
-            sync_command=f"{PROGRAM} track {shlex.quote(str(self.folder))}",
+            emit=emit,
+            report=self._report,
+            went_back=resume is not None and resume.rewinds(folder),
+            sync_command=f"{PROGRAM} track {shlex.quote(str(folder))}",
         )
-        return build_trackers(typed, tracked)
+        return build_trackers(names, tracked)
 
-    def _say(self, kind: Literal["notice", "warning"], text: str) -> None:
-        """Say something after the voices of the run were closed."""
+    def _report(self, kind: Literal["notice", "warning"], text: str) -> None:
+        """Write a message after the outputs of the run were closed."""
         if self.job.console:
             PlainOutput(sys.stdout).write(kind, text)
-        with suppress(StorageError):  # a full disk, or a successor: no fault of this run's end
+        with suppress(StorageError):  # a full disk or a closed fence is no failure at this point
             log = LogFileOutput(self.storage)
             log.write(kind, text)
             log.close()
 
     @property
-    def _account(self) -> JobSummary:
+    def _job_summary(self) -> JobSummary:
         if self.job.generation is None:
             return single_process
-        return partial(generations.account, self.folder, self.job.generation)
+        return partial(generations.requeue_statistics, self.storage.path, self.job.generation)
 
-    def _voices(self) -> list[ConsoleOutput]:
-        voices: list[ConsoleOutput] = [LogFileOutput(self.storage)]
+    def _outputs(self) -> list[ConsoleOutput]:
+        outputs: list[ConsoleOutput] = [LogFileOutput(self.storage)]
         if self.job.console:
             redraws = can_redraw(sys.stdout, environment.variables().get("TERM"))
-            voices.append(TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout))
-        return voices
+            outputs.append(TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout))
+        return outputs
 
 
-class _EarlyNoMore(Callback):
-    """Ends the time before training, in which a signal meant that nothing was done yet."""
+class _FinishStartup(Callback):
+    """Ends the handling of startup signals when the training starts."""
 
     def __init__(self) -> None:
-        self._early = signals.current()
+        self._startup = signals.startup_signals()
 
     def start(self, train_plan: TrainPlan) -> None:
-        if self._early is not None:
-            self._early.over()
+        if self._startup is not None:
+            self._startup.finish()
 
 
 def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` as they may leave this machine."""
-    told: dict[str, Any] = json.loads(
-        redact_variables(redact(json.dumps(values)), environment.variables())
-    )
-    return told
+    """`values` without secrets, for trackers."""
+    text = redact_variables(redact(json.dumps(values)), environment.variables())
+    redacted: dict[str, Any] = json.loads(text)
+    return redacted
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
+    """The name of the device: of the GPU model, or its type."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return device.type

@@ -1,4 +1,4 @@
-"""How one rank of a run ended: what it tells its supervisor, and what a person reads of it."""
+"""Reports of how ranks ended, and the first failure among them."""
 
 from __future__ import annotations
 
@@ -33,21 +33,32 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import SubprocessContext
 
 Kind = Literal[
-    "ended", "stopped", "words", "fault", "out of memory", "killed", "fenced", "peer lost"
+    "ended", "stopped", "invalid input", "failed", "out of memory", "killed", "fenced", "peer lost"
 ]
-"""ended: in good order, as the ranks agreed; stopped: by a signal, before there was anything to
-save; words: the person's settings or data are wrong; fault: of the program or the run; out of
-memory: of the host or of a device, while it ran; killed: it died without a word; fenced: a later
-generation of its job has taken over; peer lost: this rank only saw that another one had gone."""
+"""How a rank ended. ended: normally, as all ranks agreed; stopped: by a signal before anything was
+saved; invalid input: settings or data; failed: an error of the program or the run; out of memory:
+on the host or a device; killed: without a report; fenced: a later generation of the job has claimed
+the run; peer lost: this rank only noticed that another rank was gone."""
 _LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"
     r"|nccl.*(abort|remote error)|store.*(closed|timed? ?out)",
     re.IGNORECASE,
 )
+_OUTPUT_BYTES = 4000
+_PRIORITY = {
+    "killed": 0,
+    "invalid input": 1,
+    "failed": 1,
+    "out of memory": 1,
+    "stopped": 2,
+    "fenced": 2,
+    "peer lost": 3,
+}
+_LIKELY_CAUSES = {"SIGKILL": "often because the machine was out of memory"}
 
 
 class Stopped(BaseException):
-    """A signal came before there was anything to save."""
+    """A signal arrived before anything was saved."""
 
     def __init__(self, signal_name: str) -> None:
         super().__init__(signal_name)
@@ -56,7 +67,7 @@ class Stopped(BaseException):
 
 @dataclass(frozen=True)
 class Report:
-    """The end of one rank."""
+    """How one rank ended."""
 
     kind: Kind
     exit_code: int
@@ -65,22 +76,22 @@ class Report:
     at: float
     """Seconds since the epoch."""
     text: str = ""
-    """What a person is told."""
+    """The message for the user."""
     trace: str = ""
     outcome: Mapping[str, Any] | None = None
     """The fields of training.callbacks.base.Outcome."""
     cause: BaseException | None = field(default=None, compare=False)
-    """What ended a rank of this very process; stays in it."""
+    """The exception that ended a rank of this process; not saved."""
 
     def save(self, folder: Path) -> None:
-        """Leave it in `folder` for the supervisor, whole or not at all. Touches the disk."""
-        path = _path(folder, self.rank)
-        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "cause"}
-        atomic_write(path, json.dumps(told).encode())
+        """Write the report to `folder` for the supervisor, atomically. Touches the disk."""
+        content = {item.name: getattr(self, item.name) for item in fields(self)}
+        del content["cause"]
+        atomic_write(_path(folder, self.rank), json.dumps(content).encode())
 
 
 def load(folder: Path, rank: int) -> Report | None:
-    """What `rank` left in `folder`; None: nothing yet, or it died before it could."""
+    """The report that `rank` saved in `folder`; None: it has not, or died before."""
     try:
         return Report(**json.loads(_path(folder, rank).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -88,65 +99,151 @@ def load(folder: Path, rank: int) -> Report | None:
 
 
 def ended(outcome: Mapping[str, Any], rank: int) -> Report:
-    """The report of a rank whose run came to its agreed end, of which the run itself has told."""
+    """The report of a rank that ended as all ranks agreed; the run has shown the outcome itself."""
     code = int(outcome["exit_code"])
     text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
     return _report("ended", code, rank, text, outcome=outcome)
 
 
-def failed(fault: BaseException, rank: int) -> Report:
-    """The report of a rank that `fault` ended; secrets of the environment are cut out."""
-    return replace(_failed(fault, rank), cause=fault)
+def failed(error: BaseException, rank: int) -> Report:
+    """The report of a rank that `error` ended, without secrets of the environment."""
+    return replace(_failed(error, rank), cause=error)
 
 
-def _failed(fault: BaseException, rank: int) -> Report:
-    if isinstance(fault, SettingsError):
-        return _report("words", exit_codes.INVALID_INPUT, rank, str(fault))
-    if isinstance(fault, DataError | EngineError):
-        return _report("words", exit_codes.INVALID_INPUT, rank, f"error: {fault}")
-    if isinstance(fault, StorageError | CheckpointError | FetchError):
-        return _report("fault", exit_codes.FAILURE, rank, f"error: {fault}")
-    if isinstance(fault, FencedOff):
-        return _report("fenced", exit_codes.FAILURE, rank, f"error: {fault}")
-    if isinstance(fault, KeyboardInterrupt):
-        text = "interrupted before there was anything to save"
+def _failed(error: BaseException, rank: int) -> Report:
+    where = f"rank {rank} on {socket.gethostname()}"
+    if isinstance(error, SettingsError):
+        return _report("invalid input", exit_codes.INVALID_INPUT, rank, str(error))
+    if isinstance(error, DataError | EngineError):
+        return _report("invalid input", exit_codes.INVALID_INPUT, rank, f"error: {error}")
+    if isinstance(error, StorageError | CheckpointError | FetchError):
+        return _report("failed", exit_codes.FAILURE, rank, f"error: {error}")
+    if isinstance(error, FencedOff):
+        return _report("fenced", exit_codes.FAILURE, rank, f"error: {error}")
+    if isinstance(error, KeyboardInterrupt):
+        text = "interrupted before anything was saved"
         return _report("stopped", exit_codes.INTERRUPTED, rank, text)
-    if isinstance(fault, Stopped):
-        text = f"stopped by {fault.signal_name} before there was anything to save; run me again"
+    if isinstance(error, Stopped):
+        text = f"stopped by {error.signal_name} before anything was saved; run again"
         return _report("stopped", exit_codes.RUN_AGAIN, rank, text)
-    if isinstance(fault, OutOfMemory):
-        text = f"error: rank {rank} on {socket.gethostname()} {fault}"
-        return _report("out of memory", exit_codes.FAILURE, rank, text)
-    trace = "".join(traceback.format_exception(fault))
-    said = "".join(traceback.format_exception_only(fault)).strip()
-    if isinstance(fault, PeersMissing):
-        return _report("peer lost", exit_codes.FAILURE, rank, f"error: {fault}", trace)
-    if isinstance(fault, RuntimeError | OSError) and _LOST_PEER.search(said):
-        text = f"error: rank {rank} on {socket.gethostname()} lost another rank"
+    if isinstance(error, OutOfMemory):
+        return _report("out of memory", exit_codes.FAILURE, rank, f"error: {where} {error}")
+    trace = "".join(traceback.format_exception(error))
+    message = "".join(traceback.format_exception_only(error)).strip()
+    if isinstance(error, PeersMissing):
+        return _report("peer lost", exit_codes.FAILURE, rank, f"error: {error}", trace)
+    if isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
+        text = f"error: {where} lost another rank"
         return _report("peer lost", exit_codes.FAILURE, rank, text, trace)
-    text = f"error: rank {rank} on {socket.gethostname()} failed: {said}"
-    return _report("fault", exit_codes.FAILURE, rank, text, trace)
+    return _report("failed", exit_codes.FAILURE, rank, f"error: {where} failed: {message}", trace)
 
 
-def cut_short() -> Report:
+def killed(rank: int, status: str, output: str) -> Report:
+    """The report for a rank that wrote none; `output` is what it printed last."""
+    text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
+    return _report("killed", exit_codes.FAILURE, rank, text, output)
+
+
+def interrupted_twice() -> Report:
     """The report of a run that a second Ctrl-C ended at once."""
-    text = "ended at once; what was saved before stays"
+    text = "ended at once; earlier checkpoints are kept"
     return _report("stopped", exit_codes.INTERRUPTED, 0, text)
 
 
-def given_up(reason: str, rank: int) -> Report:
-    """The report of a rank that hangs, by another of its threads; `reason` follows its name."""
+def exit_now(code: int) -> NoReturn:
+    """Exit at once, so that peers see the connection close and do not wait for a time-out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def exit_hung(job: Job, rank: int, reason: str) -> NoReturn:
+    """End this rank at once, from any thread, with the stack of its hanging main thread.
+
+    `reason` follows `rank 1 on HOST`, for example `waited 600 s for its data`. The supervisor shows
+    it before reports of other ranks; without a supervisor it is printed here.
+    """
     main = threading.main_thread().ident
     frame = None if main is None else sys._current_frames().get(main)
-    trace = "" if frame is None else "".join(traceback.format_stack(frame))
+    stack = "" if frame is None else "".join(traceback.format_stack(frame))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
-    return _report("fault", exit_codes.FAILURE, rank, text, f"its main thread was here:\n{trace}")
+    report = _report(
+        "failed", exit_codes.FAILURE, rank, text, f"stack of the main thread:\n{stack}"
+    )
+    if job.reports is not None:
+        report.save(job.reports)
+    else:
+        print(f"{report.text}\n{report.trace}", file=sys.stderr)
+        if job.folder is not None:
+            run_folder.append_log(job.folder, f"{report.text}\n{report.trace}")
+    exit_now(exit_codes.FAILURE)
 
 
-def died(rank: int, status: str, last_words: str) -> Report:
-    """The report that a rank could not write itself; `last_words` is what it printed last."""
-    text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
-    return _report("killed", exit_codes.FAILURE, rank, text, last_words)
+def first_failure(
+    codes: Mapping[int, int | None],
+    context: SubprocessContext,
+    folder: Path,
+    forwarded: set[int],
+) -> Report | None:
+    """The report of the rank that failed first; None: none has. `codes` are their exit codes.
+
+    A killed rank, which has no report, comes first, since its peers only notice later; then the
+    earliest failure, then stops, then ranks that lost a peer. `forwarded` holds the signals that
+    the supervisor sent: a rank that died of one during its start-up was stopped.
+    """
+    found = []
+    for rank, code in codes.items():
+        report = load(folder, rank)
+        if report is not None and report.kind != "ended":
+            found.append((_PRIORITY[report.kind], report.at, report))
+        elif report is None and code is not None:
+            found.append(_without_report(rank, code, context, forwarded))
+    return min(found, key=lambda entry: entry[:2])[2] if found else None
+
+
+def log_other_ranks(
+    context: SubprocessContext, folder: Path, shown: Report, run: Path | None
+) -> None:
+    """Append the output and tracebacks of ranks other than 0 to the log of the run.
+
+    Except for invalid input: then nothing is written, least of all to a resumed run.
+    """
+    if run is None or not run.is_dir() or shown.kind == "invalid input":
+        return
+    for rank in context.pids():
+        report = load(folder, rank)
+        texts = [_output(context, rank)]
+        if report is not None and report.rank != shown.rank:
+            texts += [report.text, report.trace]
+        for text in filter(None, (text.strip() for text in texts)):
+            run_folder.append_log(run, f"[rank {rank}]\n{text}")
+
+
+def _without_report(
+    rank: int, code: int, context: SubprocessContext, forwarded: set[int]
+) -> tuple[int, float, Report]:
+    if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
+        stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
+        return _PRIORITY["stopped"], 0.0, failed(stop, rank)
+    # Communication libraries abort when another rank is gone.
+    priority = _PRIORITY["peer lost" if code == -signal.SIGABRT else "killed"]
+    return priority, 0.0, killed(rank, _status(code), _output(context, rank))
+
+
+def _status(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code} without a report"
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (f" ({_LIKELY_CAUSES[name]})" if name in _LIKELY_CAUSES else "")
+
+
+def _output(context: SubprocessContext, rank: int) -> str:
+    """The last output of a rank other than 0; rank 0 prints to the terminal."""
+    texts = []
+    for path in (context.stdouts[rank], context.stderrs[rank]):
+        if path:
+            texts.append(Path(path).read_bytes()[-_OUTPUT_BYTES:].decode(errors="replace"))
+    return "\n".join(texts).strip()
 
 
 def _report(
@@ -171,107 +268,3 @@ def _report(
 
 def _path(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.json"
-
-
-_LAST_BYTES = 4000
-_TURN = {
-    "killed": 0,
-    "words": 1,
-    "fault": 1,
-    "out of memory": 1,
-    "stopped": 2,
-    "fenced": 2,
-    "peer lost": 3,
-}
-_CAUSES = {"SIGKILL": "often the machine's memory had run out"}
-
-
-def first(
-    codes: Mapping[int, int | None],
-    context: SubprocessContext,
-    folder: Path,
-    passed_on: set[int],
-) -> Report | None:
-    """The report of the rank that failed first; None: none did. `codes` are their exit codes.
-
-    A rank that was killed wrote no report and goes first, for its peers notice only afterwards;
-    then the earliest report of a failure; then of a stop; then ranks that merely lost a peer.
-    `passed_on` holds the signals that we sent ourselves: who died of one before it could listen
-    was stopped, not broken.
-    """
-    found = []
-    for rank, code in codes.items():
-        written = load(folder, rank)
-        if written is not None and written.kind != "ended":
-            found.append((_TURN[written.kind], written.at, written))
-        elif written is None and code is not None:
-            found.append(_died(rank, code, context, passed_on))
-    return min(found, key=lambda one: one[:2])[2] if found else None
-
-
-def keep_last_words(
-    context: SubprocessContext, folder: Path, ending: Report, run: Path | None
-) -> None:
-    """Append to the run's log what ranks other than 0 printed, and their tracebacks.
-
-    Where words were wrong nothing is written, least of all beside a run that goes on.
-    """
-    if run is None or not run.is_dir() or ending.kind == "words":
-        return
-    for rank in context.pids():
-        written = load(folder, rank)
-        texts = [_output(context, rank)]
-        if written is not None and written.rank != ending.rank:
-            texts += [written.text, written.trace]
-        for text in filter(None, (text.strip() for text in texts)):
-            run_folder.log(run, f"[rank {rank}]\n{text}")
-
-
-def _died(
-    rank: int, code: int, context: SubprocessContext, passed_on: set[int]
-) -> tuple[int, float, Report]:
-    if -code in passed_on or (code == exit_codes.INTERRUPTED and signal.SIGINT in passed_on):
-        stop = KeyboardInterrupt() if signal.SIGINT in passed_on else Stopped("a signal")
-        return _TURN["stopped"], 0.0, failed(stop, rank)
-    # Aborting is what communication libraries do when another rank has gone.
-    turn = _TURN["peer lost" if code == -signal.SIGABRT else "killed"]
-    return turn, 0.0, died(rank, _status(code), _output(context, rank))
-
-
-def _status(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}, without a word"
-    name = signal.Signals(-code).name
-    return f"killed by {name}" + (f" ({_CAUSES[name]})" if name in _CAUSES else "")
-
-
-def _output(context: SubprocessContext, rank: int) -> str:
-    """What a rank other than 0 printed last; rank 0 prints on the terminal."""
-    texts = []
-    for path in (context.stdouts[rank], context.stderrs[rank]):
-        if path:
-            texts.append(Path(path).read_bytes()[-_LAST_BYTES:].decode(errors="replace"))
-    return "\n".join(texts).strip()
-
-
-def exit_now(code: int) -> NoReturn:
-    """Leave at once, so that peers see the connection close and never wait for a time-out."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def give_up(job: Job, rank: int, reason: str) -> NoReturn:
-    """End this rank at once and from any thread, blamed for what its main thread hangs in.
-
-    `reason` reads on after `rank 1 on HOST`: such as `waited 600 s for its data`. The supervisor
-    shows it before what the others say; where there is none, it is told here.
-    """
-    ending = given_up(reason, rank)
-    if job.reports is not None:
-        ending.save(job.reports)
-    else:
-        print(f"{ending.text}\n{ending.trace}", file=sys.stderr)
-        if job.folder is not None:
-            run_folder.log(job.folder, f"{ending.text}\n{ending.trace}")
-    exit_now(exit_codes.FAILURE)

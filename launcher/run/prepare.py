@@ -135,9 +135,9 @@ def prepare_at(
     ranks = place.local_size if place else resolved.nproc
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, os.environ)
     more_comes = place is None and is_continual(resolved, decision.resume)
-    alone = affinity.are_left_to_torch(settings, ranks) and not more_comes
+    alone = affinity.uses_torch_default(settings, ranks) and not more_comes
     model, engine = model_name(settings.model), settings.engine.name
-    name = run_folder.name(model, settings.mode, engine, datetime.now())
+    name = run_folder.default_name(model, settings.mode, engine, datetime.now())
     ready = Start(
         resolved,
         place,
@@ -187,18 +187,18 @@ def carry_out(
     if (failure := _fetched(start, console)) is not None:
         tell(failure)
         return Finished(failure, None)
-    affinity.share_politely(os.environ)
+    affinity.limit_spinning(os.environ)
     if not start.speaks:
         job = Job(start.resolved, None, False, start.resume, generation=start.generation)
         return Finished(_in_this_process(start, job, tell, load_work), None)
-    with signals.put_off():
+    with signals.startup_deferred():
         folder = _folder(start)
     job = Job(start.resolved, folder.path, console, start.resume, generation=start.generation)
     is_watched = start.place is None and is_continual(start.resolved, start.resume)
     if continual is not None and is_watched:
         ending = continual(job, start.threads or 1, start.is_trained, tell, forwarded)
     elif start.place is None and (start.apart or restart.is_supervised(start.resolved)):
-        threads = start.threads or affinity.of_torch()
+        threads = start.threads or affinity.torch_default()
         ending = restart.supervise(job, threads, tell, forwarded=forwarded)
     else:
         ending = _in_this_process(start, job, tell, load_work)
@@ -214,10 +214,10 @@ def _finished(start: Start, folder: run_folder.RunFolder, ending: Report) -> Fin
     nothing_done = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if nothing_done and folder.discard():
         return Finished(ending, None)
-    if folder.goes_on and nothing_done:  # nothing was written, nor is it now
+    if folder.is_resumed and nothing_done:  # nothing was written, nor is it now
         return Finished(ending, folder.path if ending.kind == "stopped" else None)
     if ending.text:
-        run_folder.log(folder.path, f"{ending.text}\n{ending.trace}")
+        run_folder.append_log(folder.path, f"{ending.text}\n{ending.trace}")
     return Finished(ending, folder.path)
 
 
@@ -234,11 +234,11 @@ def _fetched(start: Start, console: bool) -> Report | None:
 def _folder(start: Start) -> run_folder.RunFolder:
     """The run folder: that of the run which goes on, a new one, or one that begins as a copy."""
     if start.resume is None or not find.holds_run(start.resume.source):
-        return run_folder.make(start.resolved, start.out, start.name)
+        return run_folder.create(start.resolved, start.out, start.name)
     if find.is_same(start.resume.source, start.folder):
-        return run_folder.reopen(start.folder)
+        return run_folder.open_existing(start.folder)
     fill = partial(fork.copy, start.resume.source)
-    return run_folder.make(start.resolved, start.out, start.name, fill)
+    return run_folder.create(start.resolved, start.out, start.name, fill)
 
 
 def _in_this_process(
@@ -255,9 +255,9 @@ def _in_this_process(
     ending = rank.run(job, number, load_work)
     if ending.kind == "peer lost" and start.place is not None:
         # Who failed speaks first; srun and torchrun then end this rank while it waits.
-        signals.over(ending.exit_code)
+        signals.finish_startup(ending.exit_code)
         time.sleep(PEER_S)
-    signals.over()
+    signals.finish_startup()
     if ending.kind != "ended":
         tell(ending)
     return ending
@@ -281,7 +281,7 @@ def _wrong_out(out: Path, words: CliArgs, decision: Decision | None) -> list[Dia
         if source is not None and find.holds_run(source) and find.is_same(source, out):
             return []
     try:
-        run_folder.check(out, f"--out {out}")
+        run_folder.check_writable(out, f"--out {out}")
     except SettingsError as error:
         return list(error.diagnostics)
     return []

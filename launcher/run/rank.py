@@ -17,7 +17,7 @@ from launcher.base import exit_codes
 from launcher.run import affinity, failures, job_spec, signals
 from launcher.run.failures import Report, Stopped, exit_now
 from launcher.run.job_spec import Job
-from launcher.run.signals import answered
+from launcher.run.signals import handling
 
 if TYPE_CHECKING:
     from training.callbacks.base import Outcome
@@ -40,7 +40,7 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
     """Do the rank's work in this process; its report, whatever happens."""
     try:
         with stoppable():
-            affinity.bind(job.resolved.settings, os.environ)
+            affinity.pin_to_cores(job.resolved.settings, os.environ)
             return failures.ended(asdict(load_work()(job)), rank)
     # The border at a rank's top: every end, Ctrl-C included, becomes a report for the person.
     except BaseException as fault:
@@ -50,11 +50,14 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """While nothing listens to signals yet, a scheduler's signal raises Stopped."""
-    if threading.current_thread() is not threading.main_thread() or signals.current() is not None:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signals.startup_signals() is not None
+    ):
         yield
         return
     numbers = [getattr(signal, name) for name in _STOPPERS if hasattr(signal, name)]
-    with answered(numbers, _stop):
+    with handling(numbers, _stop):
         yield
 
 

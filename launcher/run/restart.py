@@ -30,7 +30,7 @@ from training.logging.events import append_event
 from training.resources.oom import MAX_HALVINGS
 from training.storage import Storage
 
-_AGAIN = ("fault", "killed", "peer lost")
+_AGAIN = ("failed", "killed", "peer lost")
 """How ranks end that may do better the next time. Words stay wrong; a signal wants an end; and
 what the ranks agreed on, such as a loss that is not finite, would come again."""
 
@@ -118,7 +118,7 @@ class First:
 
 def _say(job: Job, line: str, ending: Report) -> None:
     assert job.folder is not None
-    run_folder.log(job.folder, f"{ending.text}\n{ending.trace}\n{line}")
+    run_folder.append_log(job.folder, f"{ending.text}\n{ending.trace}\n{line}")
     if job.console:
         print(line, file=sys.stderr, flush=True)
 
@@ -126,7 +126,7 @@ def _say(job: Job, line: str, ending: Report) -> None:
 FIRST_WORD_S = 10.0
 """How long a rank whose words are wrong lets rank 0 speak, whose words are the same."""
 _POLL_S = 0.05
-_SPEAKS_FOR_OTHERS: tuple[Kind, ...] = ("words", "fault", "out of memory")
+_SPEAKS_FOR_OTHERS: tuple[Kind, ...] = ("invalid input", "failed", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,13 @@ class JobGeneration:
         have done their work. Until then they say what they said to the first one; what that had
         copied from another run is taken away, to be copied again. Touches the disk.
         """
-        if not generations.belongs(self.run, self.generation):
+        if not generations.has_predecessor(self.run, self.generation):
             return words
         if words.resume is None or self._has_saved():
             return replace(words, resume=AUTO, resume_option="the next life of its job", reset=())
         if self.rank == 0 and not self._is_own(words.resume):
             kept = {one.name for one in self.run.iterdir() if one.name.startswith(fence.HIDDEN)}
-            run_folder.clear(self.run, {SLURM_FOLDER, lock.NAME, *kept})
+            run_folder.clear_except(self.run, {SLURM_FOLDER, lock.NAME, *kept})
         return words
 
     def claim(self) -> None:
@@ -158,12 +158,12 @@ class JobGeneration:
 
         Rank 0's. Raises StorageError. Touches the disk.
         """
-        if self.rank == 0 and run_folder.is_free(self.run):
+        if self.rank == 0 and run_folder.is_unused(self.run):
             generations.claim(self.run, self.generation)
 
     def _has_saved(self) -> bool:
         """Whether the job has a checkpoint of its own in the run folder."""
-        begun = generations.began(self.run, self.generation)
+        begun = generations.starts(self.run, self.generation)
         newest = newest_step(self.run)
         return bool(begun) and newest is not None and newest > begun[0]["from_step"]
 
@@ -186,13 +186,13 @@ class JobGeneration:
         if self.rank != 0:
             if kind not in _SPEAKS_FOR_OTHERS:
                 return
-            if kind == "words" and self.is_told(FIRST_WORD_S):
+            if kind == "invalid input" and self.is_told(FIRST_WORD_S):
                 return
         generations.publish_outcome(self.run, self.generation, code, text)
 
     def is_told(self, wait_s: float) -> bool:
         """Whether some rank has published an outcome; waits for one, `wait_s` at most."""
-        path = generations.path(self.run, self.generation)
+        path = generations.outcome_path(self.run, self.generation)
         end = time.monotonic() + wait_s
         while not path.exists():
             if time.monotonic() > end:

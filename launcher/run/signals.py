@@ -1,4 +1,4 @@
-"""Signals that are answered otherwise for a while."""
+"""Signal handlers: during start-up, deferred, and replaced for a while."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from launcher.base import exit_codes
@@ -15,10 +15,10 @@ from slurm.environment import JOB_VARIABLE, Generation, InvalidEnvironment, read
 
 
 @contextmanager
-def answered(numbers: Iterable[int], handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Meanwhile `handler` answers the signals `numbers`; afterwards who did before.
+def handling(numbers: Iterable[int], handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Handle the signals `numbers` with `handler`, and restore the earlier handlers at the end.
 
-    For the main thread, the only one that may ask for that.
+    For the main thread: only it may set handlers.
     """
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
@@ -29,18 +29,17 @@ def answered(numbers: Iterable[int], handler: Callable[[int, object], None]) -> 
 
 
 @contextmanager
-def held_back(names: Iterable[str]) -> Iterator[None]:
-    """Meanwhile the signals `names` wait; those that came are answered on leaving.
-
-    Outside the main thread, which alone answers signals, nothing need wait.
-    """
+def deferred(names: Iterable[str]) -> Iterator[None]:
+    """Defer the signals `names` until the end. Does nothing outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    with answered((getattr(signal, name) for name in names), lambda number, _: came.append(number)):
+    arrived: list[int] = []
+    with handling(
+        (getattr(signal, name) for name in names), lambda number, _: arrived.append(number)
+    ):
         yield
-    for number in came:
+    for number in arrived:
         signal.raise_signal(number)
 
 
@@ -48,13 +47,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (
 _OUT = "--out"
 
 
-class Early:
-    """Answers signals from the first line of the program until the training itself listens.
+class StartupSignals:
+    """Handles signals from the first line of the program until the training handles them.
 
-    It stands in the process's table of signals, where `current` finds it. The interpreter writes a
-    signal to a pipe as it arrives, and a thread reads it there: a handler in Python would have to
-    wait for the main thread, which may be in a long import, or in a rendezvous with a rank that
-    does not come. A raised exception could be lost in code that catches all.
+    It is the handler in the signal table of the process, where `startup_signals` finds it. The interpreter writes a
+    signal to a pipe when it arrives, and a thread reads it there: a handler in Python would wait
+    for the main thread, which may be in a long import or in a rendezvous. An exception raised in
+    a handler could be caught by other code.
     """
 
     def __init__(self, run: Path | None, generation: Generation | None) -> None:
@@ -63,47 +62,47 @@ class Early:
         self._process = os.getpid()
         self._critical = threading.Lock()
         self._decided: int | None = None
-        self._is_over = False
-        self._came_late = False
+        self._is_finished = False
+        self._arrived_late = False
 
     def __call__(self, number: int, frame: object) -> None:
-        """Nothing: the thread has the signal already. A forked worker ends by itself."""
+        """Do nothing: the thread reads the signal. A forked worker exits."""
         if os.getpid() != self._process:
             os._exit(exit_codes.RUN_AGAIN)
 
     def listen(self) -> None:
-        """Begin; signals that were held back since the process began are answered now."""
+        """Start; signals blocked since the start of the process are handled now."""
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        # A forked loader worker shares the pipe: its signals are not ours.
+        # A forked data-loader worker shares the pipe.
         os.register_at_fork(after_in_child=_forget)
         for number in _SIGNALS:
             signal.signal(number, self)
         threading.Thread(
-            target=self._answer, args=(read_end,), name="early signals", daemon=True
+            target=self._read, args=(read_end,), name="startup signals", daemon=True
         ).start()
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     @contextmanager
-    def put_off(self) -> Iterator[None]:
-        """Meanwhile a signal waits: what is being done must be done wholly or not at all."""
+    def deferred(self) -> Iterator[None]:
+        """Defer signals while something is done that must not be interrupted."""
         with self._critical:
             yield
 
-    def over(self, code: int | None = None) -> None:
-        """Signals decide nothing here any more: the training listens, or has come to its end.
+    def finish(self, code: int | None = None) -> None:
+        """Stop handling signals: the training handles them, or has ended.
 
-        With a `code` one ends this rank at once, with that, for it only waits for its turn to
-        speak; also one that came since the training listened.
+        With a `code`, a signal ends this process at once with that code, also a signal that arrived
+        since the training handles them: the process only waits for others to report first.
         """
         with self._critical:
-            self._decided, self._is_over = code, True
-            if self._came_late:
-                self._leave()
+            self._decided, self._is_finished = code, True
+            if self._arrived_late:
+                self._exit()
 
-    def _answer(self, read_end: int) -> None:
+    def _read(self, read_end: int) -> None:
         while arrived := os.read(read_end, 64):
             for number in arrived:
                 if number in _SIGNALS:
@@ -111,11 +110,11 @@ class Early:
                         self._end(signal.Signals(number).name)
 
     def _end(self, name: str) -> None:
-        if self._is_over:
-            self._came_late = True
-            self._leave()
+        if self._is_finished:
+            self._arrived_late = True
+            self._exit()
             return
-        text = f"stopped by {name} before there was anything to save; run me again"
+        text = f"stopped by {name} before anything was saved; run again"
         is_first = True
         if self._run is not None and self._generation is not None:
             is_first = generations.publish_outcome(
@@ -125,66 +124,57 @@ class Early:
             os.write(2, f"{text}\n".encode())
         os._exit(exit_codes.RUN_AGAIN)
 
-    def _leave(self) -> None:
+    def _exit(self) -> None:
         if self._decided is not None:
             os._exit(self._decided)
 
 
-def listen(argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """In a job's process, the one of a command line: answer signals from now on.
-
-    Elsewhere nothing changes: a signal does what it always did.
-    """
+def handle_startup_signals(argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Handle signals from now on, if this process belongs to a job of Slurm."""
     if not environ.get(JOB_VARIABLE):
         return
     try:
         generation = read_generation(environ)
-    except InvalidEnvironment:  # told where all words are read
+    except InvalidEnvironment:  # reported when all arguments are checked
         generation = None
-    Early(_out(argv), generation).listen()
+    StartupSignals(_out(argv), generation).listen()
 
 
-def current() -> Early | None:
-    """Who answers signals now, where that is an `Early`."""
+def startup_signals() -> StartupSignals | None:
+    """The StartupSignals that handles signals now."""
     found = signal.getsignal(signal.SIGTERM)
-    return found if isinstance(found, Early) else None
+    return found if isinstance(found, StartupSignals) else None
 
 
 @contextmanager
-def put_off() -> Iterator[None]:
-    """As `Early.put_off`, where one listens."""
-    listening = current()
-    if listening is None:
+def startup_deferred() -> Iterator[None]:
+    """Defer startup signals, as StartupSignals.deferred."""
+    handler = startup_signals()
+    with nullcontext() if handler is None else handler.deferred():
         yield
-    else:
-        with listening.put_off():
-            yield
 
 
-def over(code: int | None = None) -> None:
-    """As `Early.over`, where one listens."""
-    if (listening := current()) is not None:
-        listening.over(code)
+def finish_startup(code: int | None = None) -> None:
+    """Stop handling startup signals, as StartupSignals.finish."""
+    if (handler := startup_signals()) is not None:
+        handler.finish(code)
 
 
-def end() -> None:
-    """The process ends by itself, and its interpreter takes all handlers away before.
-
-    It is told again and again to save and end, and shall not die of that now.
-    """
-    if current() is not None:
+def ignore_until_exit() -> None:
+    """Ignore further signals: the process exits, and the interpreter removes handlers first."""
+    if startup_signals() is not None:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 
 def _out(argv: Sequence[str]) -> Path | None:
-    """The run folder, by the words alone: nothing has parsed them yet."""
+    """The run folder given by --out, before the arguments are parsed."""
     found = None
-    for place, word in enumerate(argv):
-        if word == _OUT and place + 1 < len(argv):
-            found = argv[place + 1]
-        elif word.startswith(f"{_OUT}="):
-            found = word.partition("=")[2]
+    for position, argument in enumerate(argv):
+        if argument == _OUT and position + 1 < len(argv):
+            found = argv[position + 1]
+        elif argument.startswith(f"{_OUT}="):
+            found = argument.partition("=")[2]
     return Path(found) if found else None
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.base import environment
 from launcher.run import failures, job_spec
 from launcher.run.failures import Report, Stopped
-from launcher.run.signals import held_back
+from launcher.run.signals import deferred
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -82,7 +82,7 @@ def supervise(
     """
     undo = ExitStack()
     try:
-        with held_back(_PASSED_ON):  # one that came between the two would leave the folder behind
+        with deferred(_PASSED_ON):  # one that came between the two would leave the folder behind
             folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
         job_spec.save(job, folder)
@@ -92,7 +92,7 @@ def supervise(
             if ending.kind != "ended":
                 tell(ending)
                 _wait_until(lambda: None not in ranks.codes().values(), GRACE_S)
-        failures.keep_last_words(ranks.context, folder, ending, job.folder)
+        failures.log_other_ranks(ranks.context, folder, ending, job.folder)
         return ending
     except (KeyboardInterrupt, Stopped) as fault:
         return failures.failed(fault, 0)
@@ -105,7 +105,7 @@ def _watch(ranks: Ranks) -> Report:
     lost_since: float | None = None
     while ranks.interrupts < 2:
         codes = ranks.codes()
-        failure = failures.first(codes, ranks.context, ranks.job_folder, ranks.passed_on)
+        failure = failures.first_failure(codes, ranks.context, ranks.job_folder, ranks.passed_on)
         all_gone = None not in codes.values()
         if failure is not None and (all_gone or failure.kind != "peer lost"):
             return failure
@@ -119,12 +119,12 @@ def _watch(ranks: Ranks) -> Report:
             assert ending is not None, "a rank that ended without a report has failed"
             return ending
         time.sleep(POLL_S)
-    return failures.cut_short()
+    return failures.interrupted_twice()
 
 
 @contextmanager
 def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Ranks]:
-    with held_back(_PASSED_ON):  # an import that is broken off may fail in a way of its own
+    with deferred(_PASSED_ON):  # an import that is broken off may fail in a way of its own
         from torch.distributed import TCPStore
         from torch.distributed.elastic.multiprocessing import (
             DefaultLogsSpecs,

@@ -1,4 +1,4 @@
-"""What one rank does: world, task, engine, loop; reads from top to bottom."""
+"""The training of one rank: world, data, model, engine, callbacks, loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -21,9 +21,10 @@ from launcher.config.custom_task import set_up_task, task_class
 from launcher.config.errors import where
 from launcher.config.late_checks import TrackedSettings
 from launcher.config.provenance import Resolved
-from launcher.resume import restore as continuation
+from launcher.config.schema import Settings
+from launcher.resume import restore as resumption
 from launcher.run import affinity, failures, rank_consistency
-from launcher.run.callbacks import Listeners
+from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run.job_spec import Job
@@ -33,7 +34,6 @@ from models.common import cache
 from training import seeds
 from training.callbacks.base import Outcome
 from training.checkpoint.restore import restore
-from training.checkpoint.resume_point import ResumePoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.data import feature_cache
@@ -41,7 +41,7 @@ from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
-from training.inspection import Architecture, architecture
+from training.inspection import architecture
 from training.loop import train
 from training.optim import optimizer
 from training.resources.memory import PeakMemory
@@ -54,36 +54,40 @@ if TYPE_CHECKING:
 
 
 def work(job: Job) -> Outcome:
-    """Train as `job` says, as one of its ranks. Collective.
+    """Train one rank of `job`. Collective.
 
-    Raises SettingsError, DataError and EngineError for what the person can mend.
+    Raises SettingsError, DataError and EngineError for invalid input, which the user can fix.
     """
-    with ExitStack() as undo:
+    with ExitStack() as cleanup:
         try:
-            return _work(job, undo)
+            return _work(job, cleanup)
         except SettingError as error:
-            raise SettingsError([_fault(error, job.resolved)]) from error
+            raise SettingsError([_diagnostic(error, job.resolved)]) from error
 
 
-def _work(job: Job, undo: ExitStack) -> Outcome:
+def _work(job: Job, cleanup: ExitStack) -> Outcome:
     resolved = job.resolved
-    settings: Any = TrackedSettings(resolve_experience(resolved, job.experience).settings)
-    world = _world(resolved, settings, undo)
-    folder, door = _folder(job, world, undo)
-    watch = _watch(job, settings, world, undo)
+    settings = _tracked(resolve_experience(resolved, job.experience).settings)
+    world = _open_world(resolved, settings, cleanup)
+    storage = _open_storage(job, world, cleanup)
+    watchdog = DataWatchdog(settings.engine.timeout_s, partial(failures.exit_hung, job, world.rank))
+    cleanup.callback(watchdog.close)
     seed = settings.train.seed
-    peaks = PeakMemory()  # data and model come now, and count
-    parts = _parts(job, settings, folder, world)
-    task, samples = parts.tasks[0], Samples(parts.tasks[0], parts.train, seed)
+    peaks = PeakMemory()  # before the data and the model, so that they count
+    data = _load_data(job, settings, storage.path, world)
+    task, samples = data.tasks[0], Samples(data.tasks[0], data.train, seed)
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    kept = continuation.kept(resolved, samples, order, world, parts.number)
-    before = continuation.find(job.resume, kept, world)
+    facts = resumption.checkpoint_facts(resolved, samples, order, world, data.number)
+    resumed = resumption.load_resume_point(job.resume, facts, world)
 
-    model, built = _model(task, seed)
-    engine, module = _engine(resolved, settings, task, model, world)
-    undo.callback(engine.close)
-    _take_over(before, engine)
-    if not parts.number and _encoded(settings, task, model, module, engine):
+    seeds.seed_weights(seed)
+    model = task.build()
+    built = architecture(model)
+    engine, module = _prepare_engine(resolved, settings, task, model, world)
+    cleanup.callback(engine.close)
+    if resumed is not None:
+        restore(resumed.checkpoint, engine, slots="optimizer" not in resumed.reset)
+    if not data.number and _uses_feature_cache(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
     train_plan = solve(
         settings,
@@ -92,106 +96,98 @@ def _work(job: Job, undo: ExitStack) -> Outcome:
         world_size=world.size,
         units=task.units,
         flops_per_sample=task.flops_per_sample(model),
-        before=before,
+        before=resumed,
         until=job.resume.until if job.resume else None,
-        experience=parts.number,
+        experience=data.number,
     )
-    judged, forgetting = parts.evaluation(seed, train_plan, world, settings.loader, watch)
+    evaluation, forgetting = data.evaluation(seed, train_plan, world, settings.loader, watchdog)
 
-    listeners = Listeners(job, folder, world, door)
-    callbacks = listeners.callbacks(settings, listeners.about(parts, built, len(samples)))
-    saver = _saver(settings, train_plan, folder, world, door)
-    run = Run(settings, train_plan, callbacks, judged, saver, kept, before, peaks, forgetting)
+    factory = RankCallbacks(job, storage, world)
+    callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
+    writer = _checkpoint_writer(settings, train_plan, storage, world)
+    run = Run(
+        settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting
+    )
     late_checks.check_before_training(resolved, train_plan, settings, speaks=world.rank == 0)
-    continuation.settle(job.resume, resolved, job.generation, folder, before, world, door)
-    batches = Batches(samples, order, train_plan, world, settings.loader, watch)
+    resumption.prepare_folder(job.resume, resolved, job.generation, storage, resumed, world)
+    batches = Batches(samples, order, train_plan, world, settings.loader, watchdog)
     return train(task, engine, module, batches, run)
 
 
-def _world(resolved: Resolved, settings: Any, undo: ExitStack) -> World:
+def _tracked(settings: Settings) -> Settings:
+    """A view of `settings` that records which of them are read."""
+    return cast(Settings, TrackedSettings(settings))
+
+
+def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:
     deterministic, debug = settings.train.deterministic, settings.train.debug
-    undo.enter_context(modes(deterministic=deterministic, debug=debug))
+    cleanup.enter_context(torch_flags(deterministic=deterministic, debug=debug))
     if settings.memory.return_freed:
         return_freed()
     always_group = find(resolved.settings.engine.name).always_group
-    timeout_s, told = settings.engine.timeout_s, rank_consistency.facts(resolved)
-    world = open_world(_device(settings, resolved), timeout_s, always_group, told)
-    undo.callback(world.close)
-    undo.callback(affinity.use(settings.engine.threads))
+    device = settings.device if settings.device != "auto" else resolved.device
+    facts = rank_consistency.facts(resolved)
+    world = open_world(device, settings.engine.timeout_s, always_group, facts)
+    cleanup.callback(world.close)
+    cleanup.callback(affinity.set_torch_threads(settings.engine.threads))
     return world
 
 
-def _watch(job: Job, settings: Any, world: World, undo: ExitStack) -> DataWatchdog:
-    watch = DataWatchdog(settings.engine.timeout_s, partial(failures.give_up, job, world.rank))
-    undo.callback(watch.close)
-    return watch
-
-
-def _folder(job: Job, world: World, undo: ExitStack) -> tuple[Path, Path | None]:
-    """The run folder, which is now ours alone; in a job also the door into it."""
-    shared = run_folder.share(job.folder, world)
-    assert shared is not None, "rank 0 made the run folder before the ranks began"
-    door, generation = None, job.generation
+def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
+    """The storage of the run folder, locked by rank 0, and fenced if the run belongs to a job."""
+    path = run_folder.broadcast_path(job.folder, world)
+    assert path is not None, "rank 0 created the run folder before the ranks started"
+    storage, generation = Storage(path), job.generation
     if world.rank == 0:
-        undo.enter_context(lock.hold(shared, generation=generation))
+        cleanup.enter_context(lock.hold(path, generation=generation))
         if generation is not None:
-            door = undo.enter_context(fence.taken_over(shared, generation))
+            storage = cleanup.enter_context(fence.fenced_storage(path, generation))
     if generation is not None:
-        door = run_folder.share(door, world)
-        assert door is not None, "rank 0 made the door"
-        undo.enter_context(fence.told(shared, generation, door))
-    world.barrier()  # nobody looks into it before
-    return shared, door
+        storage = Storage(path, run_folder.broadcast_path(storage.fence, world))
+        cleanup.enter_context(fence.fencing_errors(storage, generation))
+    world.barrier()  # no rank reads the folder before
+    return storage
 
 
-def _engine(
-    resolved: Resolved, settings: Any, task: Task, model: Module, world: World
+def _prepare_engine(
+    resolved: Resolved, settings: Settings, task: Task, model: Module, world: World
 ) -> tuple[Engine, Module]:
-    """The engine with `model` placed in it, and what the loop calls."""
+    """The engine, and the module that it prepared from `model`."""
     spec = optimizer.spec(settings, model, world)
-    name = resolved.settings.engine.name
-    engine = build_engine(name, world, _options(settings, resolved, task))
+    engine = build_engine(
+        resolved.settings.engine.name, world, _engine_options(settings, resolved, task)
+    )
     return engine, engine.prepare(model, spec, task.blocks(model))
 
 
-def _take_over(before: ResumePoint | None, engine: Engine) -> None:
-    """Give the engine the state that the run goes on from, where it does."""
-    if before is not None:
-        restore(before.checkpoint, engine, slots="optimizer" not in before.reset)
-
-
-def _encoded(settings: Any, task: Task, model: Module, module: Module, engine: Engine) -> bool:
-    """Whether the samples of `task` have from now on what a frozen encoder makes of them."""
+def _uses_feature_cache(
+    settings: Settings, task: Task, model: Module, module: Module, engine: Engine
+) -> bool:
+    """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
     computed = {
         "precision": settings.precision,
         "compile": settings.compile,
         "attention": settings.memory.attention,
     }
     place = feature_cache.Place(cache.folder(), computed)
-    speaks = engine.world.rank == 0
-    tell = partial(print, file=sys.stderr, flush=True) if speaks else _nothing
-    return feature_cache.use(task, model, module, engine, settings.feature_cache, place, tell)
+    show = partial(print, file=sys.stderr, flush=True) if engine.world.rank == 0 else _discard
+    return feature_cache.use(task, model, module, engine, settings.feature_cache, place, show)
 
 
-def _nothing(_text: str) -> None:
-    """Says nothing: another rank does."""
+def _discard(_text: str) -> None:
+    """Show nothing: only rank 0 does."""
 
 
-def _saver(
-    settings: Any, train_plan: TrainPlan, folder: Path, world: World, door: Path | None
+def _checkpoint_writer(
+    settings: Settings, train_plan: TrainPlan, storage: Storage, world: World
 ) -> CheckpointWriter:
     keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
     in_background, engine = settings.save.async_, settings.engine.name
-    return CheckpointWriter(folder, world, engine, keep, in_background, door)
+    return CheckpointWriter(storage.path, world, engine, keep, in_background, storage.fence)
 
 
-def _device(settings: Any, resolved: Resolved) -> str:
-    """What `device` came to where the settings were resolved."""
-    return settings.device if settings.device != "auto" else resolved.device
-
-
-def _parts(job: Job, settings: Any, folder: Path, world: World) -> ExperienceData:
-    """The data in its parts; the first one's task is the run's."""
+def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> ExperienceData:
+    """The data of the run, or of an experience and its replay; the first task is the run's."""
     context = Context(
         seed=settings.train.seed,
         eval_share=settings.eval.share,
@@ -206,18 +202,11 @@ def _parts(job: Job, settings: Any, folder: Path, world: World) -> ExperienceDat
     return load_experience(job.experience, task, context, job.resolved.settings, world)
 
 
-def _model(task: Task, seed: int) -> tuple[Module, Architecture]:
-    """The model with its first weights, and what it is made of."""
-    seeds.seed_weights(seed)
-    model = task.build()
-    return model, architecture(model)
-
-
-def _options(settings: Any, resolved: Resolved, task: Task) -> Options:
+def _engine_options(settings: Settings, resolved: Resolved, task: Task) -> Options:
     return Options(
         precision=settings.precision,
         compile=settings.compile == "on",
-        activation_checkpointing=_every(settings.memory.activation_checkpointing),
+        activation_checkpointing=_checkpoint_every(settings.memory.activation_checkpointing),
         channels_last=task.channels_last,
         ds_config=deepspeed_config.layout(resolved, settings.engine.ds_config),
         micro_batch=resolved.batching.micro_batch,
@@ -226,13 +215,13 @@ def _options(settings: Any, resolved: Resolved, task: Task) -> Options:
     )
 
 
-def _every(written: str) -> int:
-    """`none`, `full` or `every N` as a number: 0, 1, N."""
+def _checkpoint_every(setting: str) -> int:
+    """`none`, `full` or `every N` as a number: 0, 1 or N."""
     named = {"none": 0, "full": 1}
-    return named[written] if written in named else int(written.removeprefix("every "))
+    return named[setting] if setting in named else int(setting.removeprefix("every "))
 
 
-def _fault(error: SettingError, resolved: Resolved) -> Diagnostic:
+def _diagnostic(error: SettingError, resolved: Resolved) -> Diagnostic:
     value = resolved.values[error.key]
     return Diagnostic(
         f"{error.key} {shown(error.value)} {error.wrong}",
@@ -245,11 +234,8 @@ def _fault(error: SettingError, resolved: Resolved) -> Diagnostic:
 
 
 @contextmanager
-def modes(*, deterministic: bool, debug: bool) -> Iterator[None]:
-    """Deterministic algorithms, and the search for the source of a NaN, while it is open.
-
-    A run from Python leaves torch as it found it.
-    """
+def torch_flags(*, deterministic: bool, debug: bool) -> Iterator[None]:
+    """Enable deterministic algorithms and anomaly detection of torch, and restore them at the end."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

@@ -1,4 +1,4 @@
-"""Fences a run folder off from earlier processes of the run that may still be alive somewhere."""
+"""Fencing: only the latest generation of a job can write to its run folder."""
 
 from __future__ import annotations
 
@@ -14,113 +14,113 @@ from slurm.environment import Generation, parse_generation
 from training.checkpoint import retention
 from training.storage import Storage, storage_errors
 
-DOOR = ".door-"
+FENCE = ".fence-"
 _CLOSED = ".closed-"
-HIDDEN = (DOOR, _CLOSED)
-_LINES = re.compile(r"(metrics|events|events-rank[0-9]+)\.jsonl")
+HIDDEN = (FENCE, _CLOSED)
+_LINE_FILES = re.compile(r"(metrics|events|events-rank[0-9]+)\.jsonl")
+
+
+class FencedOff(Exception):
+    """A later generation has claimed the run: this one can no longer write to it."""
+
+    def __init__(self, run: Path, generation: Generation) -> None:
+        later = generations.latest(run)
+        is_other = later is None or later == generation
+        owner = "another run" if is_other else later.description_for(generation)
+        super().__init__(f"{generation.description} is fenced off: {owner} has claimed {run}")
 
 
 @contextmanager
-def taken_over(run: Path, generation: Generation) -> Iterator[Path]:
-    """Claim `run` and shut earlier generations out; the folder through which to write. Rank 0's.
+def fenced_storage(run: Path, generation: Generation) -> Iterator[Storage]:
+    """Claim `run` for `generation`, close the fences of earlier ones; storage under a new fence.
 
-    A node that Slurm calls DOWN may still compute, and a process that hung may wake up. Each
-    generation therefore makes its files in a door, a hidden folder of its own, and renames them
-    from there; its successor moves the door away, and clears it. Files that grow line by line are
-    replaced by copies, so that an open one is nobody's. Of two that begin at once each makes its
-    door before it looks, so that the later one always wins. Raises FencedOff, StorageError.
-    Touches the disk.
+    For rank 0. A node that Slurm considers DOWN may still compute, and a process that hung may
+    continue. Each generation therefore creates its files in a fence, a hidden folder, and renames
+    them out of it; the next generation renames that folder away and clears it. Files that grow by
+    lines are replaced by copies, so that lines of an earlier process go to an unlinked file. If two
+    generations start at once, each creates its fence before it checks: the later one always wins.
+    Raises FencedOff and StorageError. Touches the disk.
     """
     if not generations.is_latest(run, generation):
         raise FencedOff(run, generation)
     generations.claim(run, generation)
-    with storage_errors(run / DOOR):
-        door = _made(run, generation)
+    with storage_errors(run / FENCE):
+        storage = Storage(run, _create_fence(run, generation))
         try:
             if not generations.is_latest(run, generation):
                 raise FencedOff(run, generation)
-            if _close_earlier(run, generation, door):
-                _replace_lines(run, door)
+            if _close_earlier_fences(storage, generation):
+                _replace_line_files(storage)
         except BaseException:
-            shutil.rmtree(door, ignore_errors=True)
+            _remove_fence(storage)
             raise
-    yield door
-    # Not after a fault: an older save may still be on its way, and the successor clears it away.
-    shutil.rmtree(door, ignore_errors=True)
+    yield storage
+    # Not after an error: a save may still be running, and the next generation clears the fence.
+    _remove_fence(storage)
 
 
 @contextmanager
-def told(run: Path, generation: Generation, door: Path) -> Iterator[None]:
-    """A fault of this rank is told as FencedOff, where that is what lies behind it."""
+def fencing_errors(storage: Storage, generation: Generation) -> Iterator[None]:
+    """Raise FencedOff for an error of this rank if a closed fence is the reason."""
     try:
         yield
-    except Exception as fault:
-        if not door.is_dir() and not generations.is_latest(run, generation):
-            raise FencedOff(run, generation) from fault
+    except Exception as error:
+        is_closed = storage.fence is not None and not storage.fence.is_dir()
+        if is_closed and not generations.is_latest(storage.path, generation):
+            raise FencedOff(storage.path, generation) from error
         raise
 
 
-def _made(run: Path, generation: Generation) -> Path:
-    """A door that there never was before: a process that hangs may believe in an older one."""
-    path = run / f"{DOOR}{generation}-{secrets.token_hex(4)}"
+def _create_fence(run: Path, generation: Generation) -> Path:
+    """A fence with a token in its name: a process that hung may still use an older fence."""
+    path = run / f"{FENCE}{generation}-{secrets.token_hex(4)}"
     path.mkdir()
     return path
 
 
-def _close_earlier(run: Path, generation: Generation, own: Path) -> bool:
-    """Move the doors of earlier ones away, give back what was on its way out, and clear them."""
+def _remove_fence(storage: Storage) -> None:
+    assert storage.fence is not None
+    shutil.rmtree(storage.fence, ignore_errors=True)
+
+
+def _close_earlier_fences(storage: Storage, generation: Generation) -> bool:
+    """Rename the fences of earlier generations, recover their checkpoints; whether there were any."""
+    run = storage.path
     known = generations.claimed(run)
-    # Who was held up here may itself be fenced off by now: what was claimed later stays open.
-    later = {one for one in known if one.follows(generation)}
+    # A process delayed here may itself be fenced off by now: later claims keep their fences.
+    later = {claim for claim in known if claim.follows(generation)}
     later.update(known[known.index(generation) + 1 :])
     found = False
-    for door in [*run.glob(f"{DOOR}*"), *run.glob(f"{_CLOSED}*")]:
-        if door == own or _generation(door) in later:
+    for fence in [*run.glob(f"{FENCE}*"), *run.glob(f"{_CLOSED}*")]:
+        if fence == storage.fence or _generation_of(fence) in later:
             continue
         found = True
-        closed = door
-        if door.name.startswith(DOOR):
-            closed = door.with_name(f"{_CLOSED}{door.name.removeprefix(DOOR)}")
-            with suppress(FileNotFoundError):  # its process has just ended in good order
-                door.rename(closed)
+        closed = fence
+        if fence.name.startswith(FENCE):
+            closed = fence.with_name(f"{_CLOSED}{fence.name.removeprefix(FENCE)}")
+            with suppress(FileNotFoundError):  # its process has just ended normally
+                fence.rename(closed)
         retention.recover(run, closed)
         _clear(closed)
     return found
 
 
-def _generation(door: Path) -> Generation | None:
-    """Whose door it is; None: it was closed before."""
-    return parse_generation(door.name.removeprefix(DOOR).rpartition("-")[0])
+def _generation_of(fence: Path) -> Generation | None:
+    """The generation that created a fence; None: the fence is closed."""
+    return parse_generation(fence.name.removeprefix(FENCE).rpartition("-")[0])
 
 
 def _clear(closed: Path) -> None:
-    """Remove a closed door, also while a process still makes files in it that it had begun."""
+    """Remove a closed fence, even while a process still creates files in it."""
     for _ in range(100):
         shutil.rmtree(closed, ignore_errors=True)
         if not closed.exists():
             return
 
 
-def _replace_lines(run: Path, door: Path) -> None:
-    """Put a copy in the place of each file that an older generation may have open."""
-    for path in sorted(run.iterdir()):
-        if not _LINES.fullmatch(path.name) and path.name != run_folder.LOG:
-            continue
-        content = path.read_bytes()
-        # A line that was not finished never will be.
-        Storage(run, door).atomic_write(path.name, content[: content.rfind(b"\n") + 1])
-
-
-class FencedOff(Exception):
-    """A later generation has taken the run over: this one may write nothing any more."""
-
-    def __init__(self, run: Path, generation: Generation) -> None:
-        later = generations.latest(run)
-        by = (
-            "another run"
-            if later is None or later == generation
-            else later.description_for(generation)
-        )
-        super().__init__(
-            f"{generation.description} is fenced off by {by}, which has taken over {run}"
-        )
+def _replace_line_files(storage: Storage) -> None:
+    """Replace each file that an earlier generation may have open by a copy of its whole lines."""
+    for path in sorted(storage.path.iterdir()):
+        if _LINE_FILES.fullmatch(path.name) or path.name == run_folder.LOG:
+            content = path.read_bytes()
+            storage.atomic_write(path.name, content[: content.rfind(b"\n") + 1])

@@ -1,4 +1,4 @@
-"""The folder that a run leaves: chosen, made, and taken away again where nothing came of it."""
+"""The run folder: its layout, its creation, and its removal if the run did not train."""
 
 from __future__ import annotations
 
@@ -23,104 +23,103 @@ if TYPE_CHECKING:
 LOG = "log.txt"
 RESULT = "result.json"
 STAGES = "stages.json"
-"""In the folder of a chain of stages: which runs they are, and the folder of each."""
+"""In the folder of a staged run: the names of its stages and their run folders."""
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 EXPORT = "export-"
-"""What folders of an exported model begin with."""
+"""Prefix of folders with an exported model."""
 CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 REPORT = "report.html"
 PARENT = Path("runs")
-_OF_A_RUN = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, CHECKPOINTS)
+_RUN_FILES = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, CHECKPOINTS)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder, and what of it was there before the run."""
+    """The folder of a run, and what it contained before the run."""
 
     path: Path
-    parents: tuple[Path, ...]
-    """Folders above it that were made for it, the innermost first."""
-    before: frozenset[str] | None
-    """Names that lay in it before; None: it was made for the run."""
-    goes_on: bool = False
-    """The run in it began earlier: all of it stays."""
+    created_parents: tuple[Path, ...]
+    """Parent folders created for it, the innermost first."""
+    existing: frozenset[str] | None
+    """Names it contained before the run; None: it was created for the run."""
+    is_resumed: bool = False
+    """The run in it started earlier: nothing may be removed."""
     copied_bytes: int = 0
-    """Of metrics.jsonl, from the run that it goes on from."""
+    """Bytes of metrics.jsonl that were copied from the forked run."""
 
     def discard(self) -> bool:
-        """Take away all that the run wrote, unless it trained already; whether it is gone.
+        """Remove all files of the run unless it has trained; whether they were removed.
 
         Touches the disk.
         """
-        if self.goes_on or trained(self.path, self.copied_bytes):
+        if self.is_resumed or has_trained(self.path, self.copied_bytes):
             return False
-        if self.before is None:
+        if self.existing is None:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            clear(self.path, self.before)
-        for parent in self.parents:
+            clear_except(self.path, self.existing)
+        for parent in self.created_parents:
             try:
                 parent.rmdir()
-            except OSError:  # another run has moved in meanwhile
+            except OSError:  # another run uses it by now
                 break
         return True
 
 
-def name(model: str, mode: str, engine: str, now: datetime) -> str:
+def default_name(model: str, mode: str, engine: str, now: datetime) -> str:
     """`language-small-fast-zero2-20250131-142501`."""
     return "-".join((model.replace(":", "-"), mode, engine, now.strftime("%Y%m%d-%H%M%S")))
 
 
-def free(chosen_name: str) -> Path:
-    """The folder below `runs/` of that name, with a number behind it where that is taken."""
-    path, number = PARENT / chosen_name, 1
+def unused_path(name: str) -> Path:
+    """`runs/NAME`, with a number appended if that exists."""
+    path, number = PARENT / name, 1
     while path.exists():
         number += 1
-        path = PARENT / f"{chosen_name}-{number}"
+        path = PARENT / f"{name}-{number}"
     return path
 
 
-def check(out: Path, place: str) -> None:
-    """Whether a run may write into `out`, which `place` asked for; makes nothing.
+def check_writable(out: Path, where: str) -> None:
+    """Check that a run may write to `out`, which the user gave at `where`; creates nothing.
 
     Raises SettingsError.
     """
-    if _exists(out, place):
-        _check_existing(out, place)
+    if _exists(out, where):
+        _check_existing(out, where)
         return
-    above = next((one for one in out.absolute().parents if _exists(one, place)), Path("/"))
+    above = next((path for path in out.absolute().parents if _exists(path, where)), Path("/"))
     if not above.is_dir():
-        raise _refusal(out, place, f"the run folder {out} would lie in a file, {above}")
+        raise _error(out, where, f"cannot create the run folder {out}: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
-        what = f"the run folder {out} cannot be made: {above} may not be written to"
-        raise _refusal(out, place, what)
+        raise _error(out, where, f"cannot create the run folder {out}: {above} is not writable")
 
 
-def is_free(folder: Path) -> bool:
-    """Whether no run has left anything in `folder`, which need not be there. Reads the disk."""
-    return not any((folder / part).exists() for part in _OF_A_RUN)
+def is_unused(folder: Path) -> bool:
+    """Whether `folder`, which may be missing, has no files of a run. Reads the disk."""
+    return not any((folder / name).exists() for name in _RUN_FILES)
 
 
-def clear(folder: Path, but: Collection[str]) -> None:
-    """Take away what a run has left in `folder`, but for the names `but`. Touches the disk."""
+def clear_except(folder: Path, kept: Collection[str]) -> None:
+    """Remove everything in `folder` except the names in `kept`. Touches the disk."""
     for entry in folder.iterdir():
-        if entry.name not in but:
+        if entry.name not in kept:
             _remove(entry)
 
 
-def make(
+def create(
     resolved: Resolved,
     out: Path | None,
-    chosen_name: str,
+    name: str,
     fill: Callable[[Path], None] = lambda folder: None,
 ) -> RunFolder:
-    """Make the run's folder and write its settings and their origins into it.
+    """Create the run folder and write settings.yaml and origins.json to it.
 
-    `out` is what the person asked for; None: `runs/` and `chosen_name`, with a number behind it
-    where that is taken. `fill` lays what else the run begins with into it. Raises SettingsError,
-    and has left nothing behind then. Touches the disk.
+    `out` is the folder the user asked for; None: `runs/NAME`, with a number appended if that
+    exists. `fill` writes the other initial files. Raises SettingsError, and leaves nothing behind
+    then. Touches the disk.
     """
 
     def write(folder: Path) -> None:
@@ -129,97 +128,96 @@ def make(
         fill(folder)
         (folder / LOG).touch()
 
-    folder = begin(out, chosen_name, write)
+    folder = create_with(out, name, write)
     return replace(folder, copied_bytes=_size(folder.path / METRICS))
 
 
-def begin(out: Path | None, chosen_name: str, write: Callable[[Path], None]) -> RunFolder:
-    """Make a folder as `make` does, and let `write` begin what is to be in it.
+def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> RunFolder:
+    """Create a folder as `create` does; `write` writes its initial files.
 
-    Raises SettingsError, and has left nothing behind then. Touches the disk.
+    Raises SettingsError, and leaves nothing behind then. Touches the disk.
     """
-    place = f"--out {out}" if out is not None else "no --out was given"
-    wanted = PARENT / chosen_name if out is None else out
-    # Of a name of our own only the parent: the name may be taken while we look, and is then passed.
-    check(wanted.parent if out is None else wanted, place)
+    where = f"--out {out}" if out is not None else "no --out was given"
+    wanted = PARENT / name if out is None else out
+    # Without --out check only the parent: another run may take the name now, and we use the next.
+    check_writable(wanted.parent if out is None else wanted, where)
     folder: RunFolder | None = None
     try:
-        folder = _fresh(wanted) if out is None else _given(wanted)
+        folder = _create_numbered(wanted) if out is None else _open_or_create(wanted)
         write(folder.path)
-    except FileExistsError as fault:
-        # Another start was faster; what lies there is its own.
-        raise _taken(wanted, place) from fault
-    except OSError as fault:
+    except FileExistsError as error:
+        # Another run was faster; its files stay.
+        raise _in_use(wanted, where) from error
+    except OSError as error:
         if folder is not None:
             folder.discard()
-        reason = fault.strerror or str(fault)
-        what = f"the run folder {wanted} cannot be written: {reason}"
-        raise _refusal(wanted, place, what) from fault
+        reason = error.strerror or str(error)
+        raise _error(wanted, where, f"cannot write the run folder {wanted}: {reason}") from error
     return folder
 
 
-def reopen(folder: Path) -> RunFolder:
-    """The folder of a run that goes on in it; nothing is written. Raises SettingsError."""
+def open_existing(folder: Path) -> RunFolder:
+    """The folder of a run to resume; nothing is written. Raises SettingsError."""
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise _refusal(folder, f"the run in {folder}", f"{folder} may not be written to")
-    return RunFolder(folder, (), frozenset(), goes_on=True)
+        raise _error(folder, f"the run in {folder}", f"the run folder {folder} is not writable")
+    return RunFolder(folder, (), frozenset(), is_resumed=True)
 
 
-def renew(folder: Path, resolved: Resolved, door: Path | None = None) -> None:
-    """Put the settings of a run that goes on in the place of those it had. Touches the disk.
+def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
+    """Replace settings.yaml and origins.json of a resumed run, each atomically.
 
-    For rank 0, once the ranks have restored: until then the folder stays as it was. Each file is
-    replaced at once. Raises StorageError.
+    For rank 0 after all ranks have restored their state: until then the folder stays as it was.
+    Touches the disk. Raises StorageError.
     """
     for name, text in (
         (SETTINGS, render.render_settings(resolved)),
         (ORIGINS, render.render_origins(resolved)),
     ):
-        with storage_errors(folder / name):
-            Storage(folder, door).atomic_write(name, text.encode())
+        with storage_errors(storage.path / name):
+            storage.atomic_write(name, text.encode())
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that there is not yet. Raises OSError."""
+    """Write a file that does not exist yet. Raises OSError."""
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
 
 
-def trained(folder: Path, copied_bytes: int = 0) -> bool:
-    """Whether the run in `folder` came so far that something was logged, or saved.
+def has_trained(folder: Path, copied_bytes: int = 0) -> bool:
+    """Whether the run in `folder` has logged a step or saved a checkpoint. Reads the disk.
 
-    `copied_bytes` of its metrics come from another run. Reads the disk.
+    The first `copied_bytes` of its metrics belong to the forked run.
     """
     return _size(folder / METRICS) > copied_bytes or (folder / CHECKPOINTS).exists()
 
 
-def is_record(name: str) -> bool:
-    """Whether a file of that name in a run folder tells of the run, and not of its task."""
-    return name in (*_OF_A_RUN, LOG) or name.startswith("events")
+def is_run_file(name: str) -> bool:
+    """Whether a file of that name in a run folder is one of the launcher, not of the task."""
+    return name in (*_RUN_FILES, LOG) or name.startswith("events")
 
 
-def log(folder: Path, text: str) -> None:
-    """Append to the run's log what the console was told. Touches the disk.
+def append_log(folder: Path, text: str) -> None:
+    """Append console output to the log of the run. Touches the disk.
 
-    Where the folder has gone or the disk is full nothing is kept: that must not hide the fault.
+    Does nothing if the folder is missing or the disk is full: that must not hide the first error.
     """
     with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(text.rstrip() + "\n")
 
 
-def share(folder: Path | None, world: World) -> Path | None:
-    """Rank 0's run folder, on every rank. Collective.
+def broadcast_path(path: Path | None, world: World) -> Path | None:
+    """The path of rank 0, on every rank. Collective.
 
-    Only where torchrun or srun started the ranks need they be told: the name holds the time.
+    Ranks started by torchrun or srun need it: the name of the run folder contains the time.
     """
-    text = world.broadcast(b"" if folder is None else os.fsencode(folder.absolute()))
+    data = world.broadcast(b"" if path is None else os.fsencode(path.absolute()))
     if world.rank == 0:
-        return folder
-    return Path(os.fsdecode(text)) if text else None
+        return path
+    return Path(os.fsdecode(data)) if data else None
 
 
-def _fresh(wanted: Path) -> RunFolder:
-    parents = _make_parents(wanted)
+def _create_numbered(wanted: Path) -> RunFolder:
+    parents = _create_parents(wanted)
     number = 1
     while True:
         path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
@@ -231,45 +229,45 @@ def _fresh(wanted: Path) -> RunFolder:
             return RunFolder(path, parents, None)
 
 
-def _given(wanted: Path) -> RunFolder:
+def _open_or_create(wanted: Path) -> RunFolder:
     if wanted.exists():
         return RunFolder(wanted, (), frozenset(os.listdir(wanted)))
-    parents = _make_parents(wanted)
+    parents = _create_parents(wanted)
     wanted.mkdir()
     return RunFolder(wanted, parents, None)
 
 
-def _make_parents(path: Path) -> tuple[Path, ...]:
+def _create_parents(path: Path) -> tuple[Path, ...]:
     missing = [parent for parent in path.absolute().parents if not parent.exists()]
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     return tuple(missing)
 
 
-def _check_existing(out: Path, place: str) -> None:
+def _check_existing(out: Path, where: str) -> None:
     if not out.is_dir():
-        raise _refusal(out, place, f"the run folder {out} is a file")
+        raise _error(out, where, f"the run folder {out} is a file")
     if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
-        raise _refusal(out, place, f"the run folder {out} may not be written to")
-    if not is_free(out):
-        raise _taken(out, place)
+        raise _error(out, where, f"the run folder {out} is not writable")
+    if not is_unused(out):
+        raise _in_use(out, where)
 
 
-def _taken(out: Path, place: str) -> SettingsError:
-    fix = f"{PROGRAM} resume {out}  to go on with it"
-    return _refusal(out, place, f"the run folder {out} holds another run", fix)
+def _in_use(out: Path, where: str) -> SettingsError:
+    fix = f"{PROGRAM} resume {out}"
+    return _error(out, where, f"the run folder {out} contains another run", fix)
 
 
-def _refusal(out: Path, place: str, what: str, fix: str | None = None) -> SettingsError:
-    allowed = "a new or empty folder that you may write to; without --out, one below runs/"
-    return SettingsError([Diagnostic(what, value=str(out), where=place, allowed=allowed, fix=fix)])
+def _error(out: Path, where: str, what: str, fix: str | None = None) -> SettingsError:
+    allowed = "a new or empty writable folder; without --out, a new folder in runs/"
+    return SettingsError([Diagnostic(what, value=str(out), where=where, allowed=allowed, fix=fix)])
 
 
-def _exists(path: Path, place: str) -> bool:
+def _exists(path: Path, where: str) -> bool:
     try:
         return path.exists()
-    except OSError as fault:  # no permission to look, or a name that is too long
-        reason = fault.strerror or str(fault)
-        raise _refusal(path, place, f"{path} cannot be opened: {reason}") from fault
+    except OSError as error:  # no permission, or the name is too long
+        reason = error.strerror or str(error)
+        raise _error(path, where, f"cannot open {path}: {reason}") from error
 
 
 def _size(file: Path) -> int:

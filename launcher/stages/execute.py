@@ -67,7 +67,7 @@ def execute(
 
 
 def _has_trained(pipeline: Pipeline) -> bool:
-    return any(run_folder.trained(entry.folder) for entry in pipeline.entries)
+    return any(run_folder.has_trained(entry.folder) for entry in pipeline.entries)
 
 
 def _train(ready: Start, console: bool, tell: Callable[[Report], None]) -> Report:
@@ -90,10 +90,10 @@ def make(pipeline: Pipeline) -> RunFolder:
     Touches the disk. Raises SettingsError, and has left nothing behind then.
     """
     names = [entry.name for entry in pipeline.entries]
-    made = run_folder.begin(pipeline.folder, "", lambda folder: record.save(folder, names))
+    made = run_folder.create_with(pipeline.folder, "", lambda folder: record.save(folder, names))
     try:
         for entry, ready in pipeline.left:
-            run_folder.make(ready.resolved, entry.folder, "")
+            run_folder.create(ready.resolved, entry.folder, "")
     except SettingsError:
         made.discard()
         raise

@@ -118,7 +118,7 @@ def _new(
         content = _args_of(stage, number, args, entries, len(stages))
         made = _prepared(content, found, one)
         if out is None and number == 1 and made is not None:
-            folder = run_folder.free(made.name)
+            folder = run_folder.unused_path(made.name)
         inner = folder / record.child(number, stage.name)
         if made is not None:
             made = replace(made, out=inner, resume=ResumeRequest(inner), apart=True)
@@ -186,7 +186,7 @@ def _not_ours(source: str, args: CliArgs) -> Diagnostic:
 
 def _wrong_folder(folder: Path, out: Path | None) -> Sequence[Diagnostic]:
     try:
-        run_folder.check(folder, f"--out {folder}" if out else "no --out was given")
+        run_folder.check_writable(folder, f"--out {folder}" if out else "no --out was given")
     except SettingsError as error:
         return error.diagnostics
     return ()

@@ -125,7 +125,7 @@ def staged(
 def _folder(begun: Start) -> Path:
     """The run folder; a default name gets a free one."""
     is_new = begun.out is None and begun.resume is None
-    return run_folder.free(begun.name) if is_new else begun.folder
+    return run_folder.unused_path(begun.name) if is_new else begun.folder
 
 
 def _resuming(command_line: CommandLine, begun: Start) -> list[str]:
@@ -169,7 +169,7 @@ def array(
         if begun is None:
             continue
         if folder is None:
-            folder = run_folder.free(f"sweep-{begun.name}").absolute()
+            folder = run_folder.unused_path(f"sweep-{begun.name}").absolute()
         chosen = element.command_line.out
         out = chosen.absolute() if chosen else folder / str(element.index)
         runs.append(Run(out, begun, str(element.index), element.index))

@@ -114,7 +114,7 @@ def replay(interval: Interval, run: Path, resolved: Resolved) -> Iterator[Replay
             # Ranks repair the folder around a checkpoint; here they find only this link.
             link = checkpoints / manifest.step_folder(interval.start)
             link.symlink_to(interval.source.resolve(), target_is_directory=True)
-        folder = run_folder.make(resolved, home / "replay", "").path
+        folder = run_folder.create(resolved, home / "replay", "").path
         _copy_task_files(run, folder)
         step = None if interval.source is None else interval.start
         resume = ResumeRequest(source, step=step, reset=interval.reset, until=interval.end)
@@ -131,14 +131,14 @@ def _copy_task_files(run: Path, folder: Path) -> None:
     """Copy a task's files in the run folder, such as a tokenizer or the data split."""
     for entry in run.iterdir():
         is_hidden = entry.name.startswith(".")
-        if entry.is_file() and not is_hidden and not run_folder.is_record(entry.name):
+        if entry.is_file() and not is_hidden and not run_folder.is_run_file(entry.name):
             shutil.copyfile(entry, folder / entry.name)
 
 
 def _threads(resolved: Resolved) -> int:
     """Threads per process as in the run: the order of sums depends on them."""
-    if affinity.are_left_to_torch(resolved.settings, resolved.nproc):
-        return affinity.of_torch()
+    if affinity.uses_torch_default(resolved.settings, resolved.nproc):
+        return affinity.torch_default()
     asked = resolved.settings.engine.threads
     return affinity.threads(
         asked, machine.detect_machine().cores, resolved.nproc, environment.variables()

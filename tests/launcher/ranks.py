@@ -105,7 +105,7 @@ def give_up_on_main(job) -> None:
         traceback.format_stack(sys._current_frames()[main])
     ):
         time.sleep(0.01)
-    failures.give_up(job, ME, "waited 1 s for its data")
+    failures.exit_hung(job, ME, "waited 1 s for its data")
 
 
 def tried(job) -> None:

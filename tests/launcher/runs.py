@@ -18,7 +18,7 @@ NAME = "x"
 
 def begun(folder: Path, resolved: Resolved, at: int = 0) -> Path:
     """A run that was begun with `resolved`, `at` seconds after the epoch."""
-    run_folder.make(resolved, folder, NAME)
+    run_folder.create(resolved, folder, NAME)
     os.utime(folder / run_folder.SETTINGS, (at, at))
     return folder
 

@@ -103,7 +103,7 @@ def test_a_killed_rank_is_told_first_and_the_run_goes_on_from_its_last_checkpoin
         errors = [line for line in told if line.startswith("error")]
         assert errors == [
             f"error: rank 1 on {socket.gethostname()} died: killed by SIGKILL "
-            "(often the machine's memory had run out)"
+            "(often because the machine was out of memory)"
         ]
         again = [line for line in told if line.startswith("restart")]
         assert len(again) == 1 and again[0].startswith("restart 1 of 1 from step ")
@@ -145,5 +145,5 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
     assert process.returncode == 130
-    assert "ended at once; what was saved before stays" in rest
+    assert "ended at once; earlier checkpoints are kept" in rest
     assert rest.splitlines()[-1] == GO_ON

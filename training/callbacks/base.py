@@ -27,7 +27,7 @@ class Action(IntFlag):
     STOP = 4
     """End the run in good order: its aim is reached."""
     SIGNAL = 8
-    """Save and end: a signal asked for it; run me again (exit 75)."""
+    """Save and end: a signal asked for it; run again (exit 75)."""
     INTERRUPT = 16
     """Save and end: Ctrl-C (exit 130)."""
     RELIEF = 32

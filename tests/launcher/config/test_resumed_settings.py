@@ -12,6 +12,7 @@ from launcher.config.resolve import resolve
 from launcher.run_folder import run_folder
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, SHORT, resolved
 from tests.launcher.runs import begun
+from training.storage import Storage
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def test_settings_stay_when_it_goes_on_again_and_again(name):
     again = MANY[name]
     for _ in range(2):
         again = goes_on(again)
-        run_folder.renew(Path("x"), again)
+        run_folder.rewrite_settings(Storage(Path("x")), again)
     assert again.settings == MANY[name].settings
 
 

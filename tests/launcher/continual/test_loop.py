@@ -207,7 +207,7 @@ def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start)
 def test_a_failure_ends_the_run_and_the_experience_is_resumed_later(start):
     settings = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(settings)
-    ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
+    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
     ending, _, _ = start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     assert ending.exit_code == 1
     assert states(start) == ["trained", "training"]
@@ -248,7 +248,7 @@ def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(star
 def test_disabling_finishes_the_current_experience_and_ends(start):
     settings = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(settings)
-    ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
+    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
     start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     add(start.data, "c.txt")
     ending, ranks, clock = start("continual.enabled=false", resume=ResumeRequest(start.folder))
@@ -259,7 +259,7 @@ def test_disabling_finishes_the_current_experience_and_ends(start):
 def test_an_experience_whose_files_changed_is_postponed(start):
     settings = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(settings)
-    ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
+    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
     start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     (start.data / "b.txt").write_text("another text, and a longer one")
     _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder))
@@ -282,7 +282,7 @@ def test_an_experience_whose_files_are_gone_is_not_replayed(start):
 def test_an_experience_keeps_the_settings_of_its_start(start):
     settings = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(settings)
-    ranks.instead[2] = failures.died(0, "killed by SIGKILL", "")
+    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
     start("continual.replay=0.25", scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
     _, ranks, _ = start(
         *("continual.quiet_s=9", "continual.replay=0.75"), resume=ResumeRequest(start.folder)

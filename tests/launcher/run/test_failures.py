@@ -16,20 +16,20 @@ HOST = socket.gethostname()
 @pytest.mark.parametrize(
     ("fault", "kind", "code", "text"),
     [
-        (DataError("x.txt is empty"), "words", 2, "error: x.txt is empty"),
-        (EngineError("no GPU here"), "words", 2, "error: no GPU here"),
-        (SettingsError([Diagnostic("a key")]), "words", 2, "error: a key"),
+        (DataError("x.txt is empty"), "invalid input", 2, "error: x.txt is empty"),
+        (EngineError("no GPU here"), "invalid input", 2, "error: no GPU here"),
+        (SettingsError([Diagnostic("a key")]), "invalid input", 2, "error: a key"),
         # Trying again may do: a node that comes late is no fault of the words.
         (PeersMissing("rank 3 did not come"), "peer lost", 1, "error: rank 3 did not come"),
-        (KeyboardInterrupt(), "stopped", 130, "interrupted before there was anything to save"),
+        (KeyboardInterrupt(), "stopped", 130, "interrupted before anything was saved"),
         (
             failures.Stopped("SIGTERM"),
             "stopped",
             75,
-            "stopped by SIGTERM before there was anything to save; run me again",
+            "stopped by SIGTERM before anything was saved; run again",
         ),
-        (ValueError("odd"), "fault", 1, f"error: rank 3 on {HOST} failed: ValueError: odd"),
-        (SystemExit(4), "fault", 1, f"error: rank 3 on {HOST} failed: SystemExit: 4"),
+        (ValueError("odd"), "failed", 1, f"error: rank 3 on {HOST} failed: ValueError: odd"),
+        (SystemExit(4), "failed", 1, f"error: rank 3 on {HOST} failed: SystemExit: 4"),
         (
             RuntimeError("Connection reset by peer"),
             "peer lost",
@@ -46,7 +46,7 @@ def test_each_kind_of_end_has_its_code_and_text(fault, kind, code, text):
 
 def test_a_run_folder_that_fills_up_is_told_without_a_traceback(tmp_path):
     told = failures.failed(StorageError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
-    assert (told.kind, told.exit_code, told.trace) == ("fault", 1, "")
+    assert (told.kind, told.exit_code, told.trace) == ("failed", 1, "")
     assert told.text.startswith(f"error: cannot write {tmp_path}/log.txt: No space left")
 
 

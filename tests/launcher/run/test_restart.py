@@ -21,6 +21,7 @@ from launcher.run_folder import generations
 from slurm.environment import Generation
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved, trained
+from training.storage import Storage
 
 SETTINGS = resolved("engine.max_restarts=2", nproc="2")
 
@@ -49,8 +50,8 @@ def tries() -> list[str]:
 @pytest.mark.slow
 def test_faults_are_told_and_the_ranks_started_again(run, capfd):
     ending, told = run("faults")
-    assert [report.kind for report in told] == ["fault"] * 3
-    assert (ending.kind, ending.exit_code) == ("fault", exit_codes.FAILURE)
+    assert [report.kind for report in told] == ["failed"] * 3
+    assert (ending.kind, ending.exit_code) == ("failed", exit_codes.FAILURE)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
     assert lines == ["restart 1 of 2 from the beginning", "restart 2 of 2 from the beginning"]
     log = Path("x/log.txt").read_text()
@@ -100,13 +101,13 @@ def test_a_fault_after_a_signal_ends_the_run(run):
 
     threading.Thread(target=send, daemon=True).start()
     ending, told = run("breaks at a signal")
-    assert (ending.kind, len(told)) == ("fault", 1)
+    assert (ending.kind, len(told)) == ("failed", 1)
     assert "restart" not in Path("x/log.txt").read_text()
 
 
 def test_a_folder_that_was_deleted_is_no_place_to_start_again(run):
     ending, told = run("folder gone")
-    assert (told, ending.kind) == ([ending], "fault")
+    assert (told, ending.kind) == ([ending], "failed")
     assert "the run folder has gone" in ending.text
 
 
@@ -165,7 +166,7 @@ FIRST, SECOND = Generation("12", 0), Generation("12", 1)
 def left_by(run, from_step=0, step=None, generation=FIRST):
     """What a life leaves that began at `from_step` and saved at `step`."""
     generations.claim(run, generation)
-    generations.begin(run, generation, from_step, 1, None)
+    generations.record_start(Storage(run), generation, from_step, 1)
     (run / "settings.yaml").touch()
     if step is not None:
         saved(run, step, resolved())
@@ -210,7 +211,7 @@ def test_another_job_has_no_part_in_the_run(tmp_path):
     left_by(tmp_path, 0, 5)
     words = CliArgs()
     assert args_of(tmp_path, words, Generation("13", 1)) is words
-    assert not generations.belongs(tmp_path, FIRST)  # nor its own claim alone
+    assert not generations.has_predecessor(tmp_path, FIRST)  # nor its own claim alone
 
 
 def test_a_folder_that_holds_a_run_is_not_claimed_before_its_lock_is_held(tmp_path):
@@ -234,7 +235,7 @@ def test_lost_steps_and_the_share_of_time_are_counted_over_all_lives(tmp_path):
     left_by(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in logged))
     left_by(tmp_path, from_step=5, generation=SECOND)
-    found = generations.account(tmp_path, SECOND)
+    found = generations.requeue_statistics(tmp_path, SECOND)
     assert (found["requeues"], found["lost_steps"]) == (1, 2)
     assert found["effective_training_share"] > 0
     told = (tmp_path / "events.jsonl").read_text()

@@ -1,4 +1,4 @@
-"""Signals that are answered otherwise for a while."""
+"""Signals that are handling otherwise for a while."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.run import signals
-from launcher.run.signals import answered, held_back
+from launcher.run.signals import deferred, handling
 from tests.launcher import own_tasks
 from tests.runs.conftest import REQUESTS, environment
 
@@ -21,7 +21,7 @@ from tests.runs.conftest import REQUESTS, environment
 def test_a_handler_is_put_back():
     before = signal.getsignal(signal.SIGUSR1)
     seen = []
-    with answered([signal.SIGUSR1], lambda number, frame: seen.append(number)):
+    with handling([signal.SIGUSR1], lambda number, frame: seen.append(number)):
         signal.raise_signal(signal.SIGUSR1)
     assert seen == [signal.SIGUSR1]
     assert signal.getsignal(signal.SIGUSR1) is before
@@ -29,7 +29,7 @@ def test_a_handler_is_put_back():
 
 def test_a_signal_that_is_held_back_is_answered_on_leaving():
     lines = []
-    with pytest.raises(KeyboardInterrupt), held_back(["SIGINT", "SIGTERM"]):
+    with pytest.raises(KeyboardInterrupt), deferred(["SIGINT", "SIGTERM"]):
         os.kill(os.getpid(), signal.SIGINT)
         lines.append("came to its end")
     assert lines == ["came to its end"]
@@ -144,11 +144,11 @@ def test_wrong_words_are_told_to_the_job_script(tmp_path):
 
 def test_outside_a_job_signals_do_what_they_did(tmp_path):
     before = [signal.getsignal(number) for number in HELD_BACK]
-    signals.listen(["--out", "mine"], {})
+    signals.handle_startup_signals(["--out", "mine"], {})
     assert [signal.getsignal(number) for number in HELD_BACK] == before
-    assert signals.current() is None
-    with signals.put_off():
-        signals.over()
+    assert signals.startup_signals() is None
+    with signals.startup_deferred():
+        signals.finish_startup()
 
 
 LOST = f"""\
@@ -192,7 +192,7 @@ def test_a_rank_that_lost_another_and_is_ended_for_it_leaves_a_crash(tmp_path):
     with starting(tmp_path, trains=["--model", f"{module}:Lost"]) as process:
         told = process.communicate()[1]
     assert (process.returncode, outcome(tmp_path)) == (1, [])
-    assert "run me again" not in told
+    assert "run again" not in told
 
 
 LAST = f"""\

@@ -148,7 +148,7 @@ def test_a_second_interrupt_ends_ranks_that_do_not_listen(run, tmp_path):
     send_when_ready(tmp_path, signal.SIGINT, signal.SIGINT)
     ending, _ = run("stuck")
     assert ending.exit_code == 130
-    assert ending.text == "ended at once; what was saved before stays"
+    assert ending.text == "ended at once; earlier checkpoints are kept"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are bound on Linux only")

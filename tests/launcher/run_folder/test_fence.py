@@ -35,9 +35,11 @@ def alone():
     world.close()
 
 
-def save(run: Path, world: ProcessWorld, door: Path, step: int, samples: int = 0) -> None:
+def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> None:
     """A checkpoint of `step` in the foreground; of several, three and the best are kept."""
-    saver = CheckpointWriter(run, world, "local", Keep(3, 1, None), in_background=False, door=door)
+    saver = CheckpointWriter(
+        storage.path, world, "local", Keep(3, 1, None), in_background=False, door=storage.fence
+    )
     facts = {"samples": samples or step}
     saver.save(step, state(whole(step)), facts, True, Score("loss", 1 / step, "min"))
     saver.wait()
@@ -45,17 +47,20 @@ def save(run: Path, world: ProcessWorld, door: Path, step: int, samples: int = 0
 
 def life(run: Path, world: ProcessWorld, generation: Generation) -> None:
     """All that a generation does to a run folder, from its take-over to its result."""
-    with fence.taken_over(run, generation) as door, fence.told(run, generation, door):
+    with (
+        fence.fenced_storage(run, generation) as storage,
+        fence.fencing_errors(storage, generation),
+    ):
         begin = min(steps(run), default=0)  # one that is not the newest: that is set aside
-        metrics.truncate(Storage(run, door), begin, None)
-        retention.set_aside(run, begin, door)
-        events.append_event(Storage(run, door), "requeued", begin, {})
-        lines = LineFile(run / "metrics.jsonl", door)
+        metrics.truncate(storage, begin, None)
+        retention.set_aside(run, begin, storage.fence)
+        events.append_event(storage, "requeued", begin, {})
+        lines = LineFile(run / "metrics.jsonl", storage.fence)
         for step in range(begin + 1, begin + 4):
             lines.write(b'{"kind": "train", "step": %d}' % step)
-            save(run, world, door, step)
-        save(run, world, door, begin + 3, samples=100)  # of a step that is there
-        Storage(run, door).atomic_write("result.json", str(generation).encode())
+            save(storage, world, step)
+        save(storage, world, begin + 3, samples=100)  # of a step that is there
+        storage.atomic_write("result.json", str(generation).encode())
 
 
 def steps(run: Path) -> list[int]:
@@ -122,9 +127,9 @@ def check(run: Path, last: Generation) -> None:
 
 
 def test_a_save_on_its_way_when_the_door_closes_leaves_nothing(tmp_path, alone):
-    with fence.taken_over(tmp_path, FIRST) as door:
+    with fence.fenced_storage(tmp_path, FIRST) as storage:
         saver = CheckpointWriter(
-            tmp_path, alone, "local", Keep(1, 1, None), in_background=True, door=door
+            tmp_path, alone, "local", Keep(1, 1, None), in_background=True, door=storage.fence
         )
         saver.save(1, state(whole(1)), {"samples": 1}, True, None)
         life(tmp_path, alone, SECOND)
@@ -138,11 +143,11 @@ def test_a_save_on_its_way_when_the_door_closes_leaves_nothing(tmp_path, alone):
 def test_what_is_written_after_the_end_is_told_as_fenced_off(tmp_path, alone):
     with (
         pytest.raises(FencedOff) as end,
-        fence.taken_over(tmp_path, FIRST) as door,
-        fence.told(tmp_path, FIRST, door),
+        fence.fenced_storage(tmp_path, FIRST) as storage,
+        fence.fencing_errors(storage, FIRST),
     ):
         life(tmp_path, alone, SECOND)
-        save(tmp_path, alone, door, 9)
+        save(storage, alone, 9)
     assert str(end.value) == (
         "generation 0 of Slurm job 12 is fenced off by generation 1, which has taken over "
         f"{tmp_path}"
@@ -152,54 +157,54 @@ def test_what_is_written_after_the_end_is_told_as_fenced_off(tmp_path, alone):
 def test_a_fault_of_ones_own_stays_what_it_is(tmp_path):
     with (
         pytest.raises(ValueError, match="our own"),
-        fence.taken_over(tmp_path, FIRST) as door,
-        fence.told(tmp_path, FIRST, door),
+        fence.fenced_storage(tmp_path, FIRST) as storage,
+        fence.fencing_errors(storage, FIRST),
     ):
         raise ValueError("our own")
 
 
 def test_an_open_file_of_lines_is_nobodys_after_a_take_over(tmp_path):
-    with fence.taken_over(tmp_path, FIRST) as door:
-        stale = LineFile(tmp_path / "metrics.jsonl", door)
+    with fence.fenced_storage(tmp_path, FIRST) as storage:
+        stale = LineFile(tmp_path / "metrics.jsonl", storage.fence)
         stale.write(b"{}")
         os.write(stale._file, b'{"half')  # it was writing when it was lost
-        with fence.taken_over(tmp_path, SECOND):
+        with fence.fenced_storage(tmp_path, SECOND):
             with pytest.raises(StorageError):
                 stale.write(b"late")
             with pytest.raises(StorageError):
-                LineFile(tmp_path / "events.jsonl", door)
+                LineFile(tmp_path / "events.jsonl", storage.fence)
     assert (tmp_path / "metrics.jsonl").read_bytes() == b"{}\n"
     assert not (tmp_path / "events.jsonl").exists()
 
 
 def test_a_late_start_of_an_earlier_life_is_refused(tmp_path):
-    with fence.taken_over(tmp_path, SECOND):
-        with pytest.raises(FencedOff), fence.taken_over(tmp_path, FIRST):
+    with fence.fenced_storage(tmp_path, SECOND):
+        with pytest.raises(FencedOff), fence.fenced_storage(tmp_path, FIRST):
             pass
-        assert [path.name[:10] for path in tmp_path.glob(".*")] == [".door-12.1"]
+        assert [path.name[:11] for path in tmp_path.glob(".*")] == [".fence-12.1"]
 
 
 def test_a_checkpoint_on_its_way_out_through_a_door_is_given_back(tmp_path, alone):
     life(tmp_path, alone, FIRST)
-    lost = tmp_path / f"{fence.DOOR}{FIRST}-dead"
+    lost = tmp_path / f"{fence.FENCE}{FIRST}-dead"
     lost.mkdir()
     newest = tmp_path / "checkpoints" / "step-00000003"
     newest.rename(lost / ".replaced-step-00000003")
-    with fence.taken_over(tmp_path, SECOND):
+    with fence.fenced_storage(tmp_path, SECOND):
         assert open_checkpoint(newest).manifest.step == 3
         assert not lost.exists()
 
 
 def test_who_was_held_up_before_it_closed_doors_leaves_a_later_one_open(tmp_path):
     generations.claim(tmp_path, FIRST)
-    earlier = tmp_path / f"{fence.DOOR}{Generation('11', 4)}-dead"
+    earlier = tmp_path / f"{fence.FENCE}{Generation('11', 4)}-dead"
     earlier.mkdir()
     own = fence._made(tmp_path, FIRST)
-    with fence.taken_over(tmp_path, SECOND) as later:
+    with fence.fenced_storage(tmp_path, SECOND) as later_storage:
         assert not own.exists() and not earlier.exists()
         earlier.mkdir()
         fence._close_earlier(tmp_path, FIRST, own)
-        assert later.is_dir() and not earlier.exists()
+        assert later_storage.fence.is_dir() and not earlier.exists()
 
 
 def test_no_checkpoint_is_set_aside_without_the_door(tmp_path, alone):
@@ -208,5 +213,5 @@ def test_no_checkpoint_is_set_aside_without_the_door(tmp_path, alone):
         (tmp_path / link).unlink()
     left = content(tmp_path)
     with pytest.raises(FileNotFoundError):
-        retention.set_aside(tmp_path, 0, tmp_path / f"{fence.DOOR}{SECOND}-gone")
+        retention.set_aside(tmp_path, 0, tmp_path / f"{fence.FENCE}{SECOND}-gone")
     assert content(tmp_path) == left

@@ -16,7 +16,7 @@ def run(tmp_path):
 
 
 def told(run, generation: Generation = FIRST) -> list[str] | None:
-    path = generations.path(run, generation)
+    path = generations.outcome_path(run, generation)
     return path.read_text().splitlines() if path.exists() else None
 
 
@@ -68,11 +68,11 @@ def test_an_agreed_end_is_told_by_rank_0_alone(run, kind, code):
 
 
 def test_a_rank_that_broke_by_itself_says_so(run):
-    JobGeneration(FIRST, run, 1).end("fault", 1, "error: rank 1 on node2 failed")
+    JobGeneration(FIRST, run, 1).end("failed", 1, "error: rank 1 on node2 failed")
     assert told(run) == ["failed 1", "error: rank 1 on node2 failed"]
 
 
 def test_a_rank_with_wrong_words_lets_rank_0_speak(run):
-    JobGeneration(FIRST, run, 0).end("words", 2, "all of them")
-    JobGeneration(FIRST, run, 1).end("words", 2, "its own")
+    JobGeneration(FIRST, run, 0).end("invalid input", 2, "all of them")
+    JobGeneration(FIRST, run, 1).end("invalid input", 2, "its own")
     assert told(run) == ["words 2", "all of them"]

@@ -27,17 +27,17 @@ def names(folder):
 
 
 def test_the_name_tells_model_mode_engine_and_time():
-    assert run_folder.name("language:tiny", "fast", "zero2", NOW) == NAME
+    assert run_folder.default_name("language:tiny", "fast", "zero2", NOW) == NAME
 
 
 def test_a_run_without_a_folder_gets_one_below_runs(here):
-    made = run_folder.make(resolved(), None, NAME)
+    made = run_folder.create(resolved(), None, NAME)
     assert made.path == run_folder.PARENT / NAME
     assert names(here / "runs" / NAME) == ["log.txt", "origins.json", "settings.yaml"]
 
 
 def test_two_starts_in_one_second_get_two_folders(here):
-    made = [run_folder.make(resolved(), None, NAME).path.name for _ in range(3)]
+    made = [run_folder.create(resolved(), None, NAME).path.name for _ in range(3)]
     assert made == [NAME, f"{NAME}-2", f"{NAME}-3"]
 
 
@@ -50,7 +50,7 @@ def made_together(out, starts: int = 8):
     def start():
         together.wait()
         with suppress(SettingsError):
-            made.append(run_folder.make(settings, out, NAME).path)
+            made.append(run_folder.create(settings, out, NAME).path)
 
     threads = [threading.Thread(target=start) for _ in range(starts)]
     for thread in threads:
@@ -74,14 +74,14 @@ def test_one_of_the_starts_into_one_folder_gets_it(here, exists):
 
 def test_the_settings_fed_back_give_the_same_settings(here):
     first = resolved("optim.betas=[0.8, 0.9]", mode="fast", nproc="2", lr="3e-4")
-    made = run_folder.make(first, None, NAME)
+    made = run_folder.create(first, None, NAME)
     again = resolved(model=None, configs=[made.path / "settings.yaml"])
     assert again.settings == first.settings
     assert again.batching == first.batching
 
 
 def test_the_origins_are_kept_with_what_was_replaced(here):
-    made = run_folder.make(resolved(lr="3e-4"), None, NAME)
+    made = run_folder.create(resolved(lr="3e-4"), None, NAME)
     lr = json.loads((made.path / "origins.json").read_text())["optim.lr"]
     assert (lr["value"], lr["origin"]) == (3e-4, "--lr 3e-4")
     assert lr["replaced"]
@@ -94,7 +94,7 @@ def test_a_folder_that_was_asked_for_is_used(here, before):
         mine.mkdir()
         for name in before:
             (mine / name).touch()
-    made = run_folder.make(resolved(), mine, NAME)
+    made = run_folder.create(resolved(), mine, NAME)
     assert made.path == mine
     assert set(names(mine)) == {"log.txt", "origins.json", "settings.yaml", *(before or ())}
 
@@ -104,7 +104,7 @@ def test_a_folder_of_another_run_is_refused(here, part):
     (here / "mine").mkdir()
     (here / "mine" / part).touch()
     with pytest.raises(SettingsError) as refused:
-        run_folder.make(resolved(), here / "mine", NAME)
+        run_folder.create(resolved(), here / "mine", NAME)
     assert "holds another run" in str(refused.value)
     assert "without --out, one below runs/" in str(refused.value)
     assert f"python -m launcher resume {here}/mine  to go on" in str(refused.value)
@@ -112,16 +112,16 @@ def test_a_folder_of_another_run_is_refused(here, part):
 
 
 def test_the_slower_of_two_starts_into_one_folder_leaves_it_alone(here):
-    run_folder.make(resolved(), here / "mine", NAME)
+    run_folder.create(resolved(), here / "mine", NAME)
     before = (here / "mine" / "settings.yaml").read_text()
     with pytest.raises(SettingsError):
-        run_folder.make(resolved(mode="fast"), here / "mine", NAME)
+        run_folder.create(resolved(mode="fast"), here / "mine", NAME)
     assert (here / "mine" / "settings.yaml").read_text() == before
 
 
 def test_a_discarded_folder_takes_its_new_parents_along(here):
     (here / "old").mkdir()
-    made = run_folder.make(resolved(), here / "old" / "a" / "b", NAME)
+    made = run_folder.create(resolved(), here / "old" / "a" / "b", NAME)
     (made.path / "tokenizer").mkdir()
     (made.path / "tokenizer" / "merges.txt").touch()
     assert made.discard()
@@ -131,21 +131,21 @@ def test_a_discarded_folder_takes_its_new_parents_along(here):
 def test_a_discarded_folder_leaves_what_was_there_before(here):
     (here / "mine").mkdir()
     (here / "mine" / "notes.txt").touch()
-    made = run_folder.make(resolved(), here / "mine", NAME)
+    made = run_folder.create(resolved(), here / "mine", NAME)
     (made.path / "tokenizer").mkdir()
     assert made.discard()
     assert names(here) == ["mine", "mine/notes.txt"]
 
 
 def test_runs_of_others_stay_where_one_is_discarded(here):
-    run_folder.make(resolved(), None, "other")
-    assert run_folder.make(resolved(), None, NAME).discard()
+    run_folder.create(resolved(), None, "other")
+    assert run_folder.create(resolved(), None, NAME).discard()
     assert names(here / "runs")[0] == "other"
 
 
 @pytest.mark.parametrize("part", ["metrics.jsonl", "checkpoints/step-00000001"])
 def test_what_was_trained_is_never_discarded(here, part):
-    made = run_folder.make(resolved(), None, NAME)
+    made = run_folder.create(resolved(), None, NAME)
     (made.path / part).parent.mkdir(exist_ok=True)
     (made.path / part).write_text("{}\n")
     assert not made.discard()
@@ -157,33 +157,33 @@ def content(folder):
 
 
 def test_a_run_that_goes_on_is_reopened_and_never_discarded(here):
-    run_folder.make(resolved(), here / "mine", NAME)
+    run_folder.create(resolved(), here / "mine", NAME)
     before = content(here)
-    made = run_folder.reopen(here / "mine")
+    made = run_folder.open_existing(here / "mine")
     assert made.path == here / "mine"
     assert not made.discard()
     assert content(here) == before
 
 
 def test_a_log_that_cannot_be_written_hides_no_fault(here):
-    run_folder.log(here / "deleted", "error: it broke")
+    run_folder.append_log(here / "deleted", "error: it broke")
     assert names(here) == []
 
 
 def test_the_settings_of_a_run_that_goes_on_are_replaced_whole(here):
-    made = run_folder.make(resolved(), here / "mine", NAME).path
-    run_folder.renew(made, resolved(lr="3e-4"))
+    made = run_folder.create(resolved(), here / "mine", NAME).path
+    run_folder.rewrite_settings(Storage(made), resolved(lr="3e-4"))
     assert "  lr: 3e-4" in (made / "settings.yaml").read_text()
     assert json.loads((made / "origins.json").read_text())["optim.lr"]["value"] == 3e-4
     assert names(made) == ["log.txt", "origins.json", "settings.yaml"]
 
 
 def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
-    made = run_folder.make(resolved(), here / "mine", NAME).path
+    made = run_folder.create(resolved(), here / "mine", NAME).path
     before = (made / "settings.yaml").read_text()
     (made / ".settings.yaml.new").mkdir()
     with pytest.raises(StorageError, match=r"cannot write .*settings\.yaml"):
-        run_folder.renew(made, resolved(lr="3e-4"))
+        run_folder.rewrite_settings(Storage(made), resolved(lr="3e-4"))
     assert (made / "settings.yaml").read_text() == before
 
 
@@ -191,9 +191,9 @@ def test_a_run_that_began_as_a_copy_is_discarded_where_nothing_was_trained(here)
     def fill(folder):
         (folder / "metrics.jsonl").write_text("{}\n")
 
-    made = run_folder.make(resolved(), here / "mine", NAME, fill)
+    made = run_folder.create(resolved(), here / "mine", NAME, fill)
     assert made.discard()
     assert names(here) == []
-    made = run_folder.make(resolved(), here / "mine", NAME, fill)
+    made = run_folder.create(resolved(), here / "mine", NAME, fill)
     (made.path / "metrics.jsonl").write_text("{}\n{}\n")
     assert not made.discard()
