@@ -21,7 +21,7 @@ _cache = TemporaryDirectory(prefix="gearshift-tests-")
 os.environ["GEARSHIFT_CACHE"] = _cache.name
 
 # Before anything imports torch: tests share the cores with the processes they start.
-affinity.share_politely(os.environ)
+affinity.limit_spinning(os.environ)
 
 # What runs in the background of a script ignores Ctrl-C, and so do the processes it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

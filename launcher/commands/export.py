@@ -48,7 +48,7 @@ def main(command_line: CommandLine) -> int:
 
 def _export(run: SavedRun, path: Path, format_name: str, folder: Path) -> dict[str, object]:
     """Write `folder`, completely or not at all; the facts to print."""
-    affinity.share_politely(environment.variables())  # before torch is imported
+    affinity.limit_spinning(environment.variables())  # before torch is imported
     from training.checkpoint.reader import open_checkpoint
 
     source = export.Source(run, open_checkpoint(path))

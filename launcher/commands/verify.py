@@ -49,7 +49,7 @@ def _verify(command_line: CommandLine, quiet: bool) -> VerifyResult:
     assert command_line.argument is not None
     run = _run(command_line.argument)
     assert run.folder is not None
-    affinity.share_politely(environment.variables())  # before torch is imported
+    affinity.limit_spinning(environment.variables())  # before torch is imported
     last, interval, notes = choose(run)
     settings = run.settings(last)
     assert settings is not None

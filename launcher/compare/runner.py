@@ -25,7 +25,7 @@ from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
-from launcher.run.signals import answered
+from launcher.run.signals import handling
 from launcher.run_folder import run_folder
 from slurm.environment import JOB_VARIABLES
 
@@ -251,7 +251,7 @@ def signals_as_interrupts() -> Iterator[None]:
         is_key = number == signal.SIGINT
         raise Interrupted(exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
 
-    with answered((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), end):
+    with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), end):
         yield
 
 

@@ -58,7 +58,7 @@ def _diagnostic(error: DataError, path: str) -> Diagnostic:
 
 
 def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:
-    affinity.share_politely(environment.variables())  # before torch is imported
+    affinity.limit_spinning(environment.variables())  # before torch is imported
     import torch
 
     from models.base import Context, HasPictures

@@ -47,6 +47,7 @@ from training.optim import optimizer
 from training.resources.memory import PeakMemory
 from training.run_state import Run
 from training.settings import SettingError
+from training.storage import Storage
 from training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def work(job: Job) -> Outcome:
 
 def _work(job: Job, cleanup: ExitStack) -> Outcome:
     resolved = job.resolved
-    settings = _tracked(resolve_experience(resolved, job.experience).settings)
+    tracked = TrackedSettings(resolve_experience(resolved, job.experience).settings)
+    settings = cast(Settings, tracked)
     world = _open_world(resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
     watchdog = DataWatchdog(settings.engine.timeout_s, partial(failures.exit_hung, job, world.rank))
@@ -108,15 +110,10 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting
     )
-    late_checks.check_before_training(resolved, train_plan, settings, speaks=world.rank == 0)
+    late_checks.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
     resumption.prepare_folder(job.resume, resolved, job.generation, storage, resumed, world)
     batches = Batches(samples, order, train_plan, world, settings.loader, watchdog)
     return train(task, engine, module, batches, run)
-
-
-def _tracked(settings: Settings) -> Settings:
-    """A view of `settings` that records which of them are read."""
-    return cast(Settings, TrackedSettings(settings))
 
 
 def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:
@@ -196,7 +193,8 @@ def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> Expe
         attention=settings.memory.attention,
         reset_data=job.resume is not None and "data" in job.resume.reset,
     )
-    task = task_class(settings.model.family)(settings.model, settings.data, context)
+    model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
+    task = task_class(model.family)(model, data, context)
     set_up_task(task, world)
     late_checks.check_splits(task, folder)
     return load_experience(job.experience, task, context, job.resolved.settings, world)

@@ -25,8 +25,9 @@ class FencedOff(Exception):
 
     def __init__(self, run: Path, generation: Generation) -> None:
         later = generations.latest(run)
-        is_other = later is None or later == generation
-        owner = "another run" if is_other else later.description_for(generation)
+        owner = "another run"
+        if later is not None and later != generation:
+            owner = later.description_for(generation)
         super().__init__(f"{generation.description} is fenced off: {owner} has claimed {run}")
 
 

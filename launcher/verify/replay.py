@@ -25,7 +25,7 @@ from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, experience, supervisor
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
-from launcher.run.signals import answered
+from launcher.run.signals import handling
 from launcher.run_folder import run_folder
 from launcher.verify.interval import Interval
 from training.checkpoint import manifest
@@ -171,5 +171,5 @@ def _exit_on_signals() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         sys.exit(exit_codes.RUN_AGAIN)
 
-    with answered((signal.SIGTERM, signal.SIGHUP), end):
+    with handling((signal.SIGTERM, signal.SIGHUP), end):
         yield

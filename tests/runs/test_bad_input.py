@@ -95,7 +95,7 @@ BAD = {
     ),
     "run folder of another run": Bad(
         "--out old",
-        ("error: the run folder old holds another run", "  where         --out old"),
+        ("error: the run folder old contains another run", "  where         --out old"),
         {"old/settings.yaml": "mode: fast\n"},
     ),
     "run folder that is a file": Bad("--out old", ("the run folder old is a file",), {"old": ""}),

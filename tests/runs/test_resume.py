@@ -132,7 +132,7 @@ def test_a_run_goes_on_with_other_data_where_their_order_begins_anew(run, x):
         (["resume", "5", "--out", "x"], "error: x has no checkpoint of step 5"),
         (["resume", "z"], "error: there is no run folder 'z'"),
         (["resume"], "error: resume needs to know what"),
-        (["--out", "x"], "error: the run folder x holds another run"),
+        (["--out", "x"], "error: the run folder x contains another run"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(run, x, words, told):

@@ -262,7 +262,7 @@ def test_another_folder_in_which_nothing_came_of_it_is_taken_away(go_on, here):
 def test_another_folder_may_not_hold_a_run(here):
     for name in ("old", "new"):
         trained(Path(name), resolved(nproc="1"), 10)
-    with pytest.raises(SettingsError, match="the run folder new holds another run"):
+    with pytest.raises(SettingsError, match="the run folder new contains another run"):
         start.prepare(CliArgs(resume="old"), Path("new"), [])
 
 

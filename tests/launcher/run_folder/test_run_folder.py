@@ -10,7 +10,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
 from tests.launcher.given import resolved
-from training.storage import StorageError
+from training.storage import Storage, StorageError
 
 NOW = datetime(2025, 1, 31, 14, 25, 1)
 NAME = "language-tiny-fast-zero2-20250131-142501"
@@ -105,7 +105,7 @@ def test_a_folder_of_another_run_is_refused(here, part):
     (here / "mine" / part).touch()
     with pytest.raises(SettingsError) as refused:
         run_folder.create(resolved(), here / "mine", NAME)
-    assert "holds another run" in str(refused.value)
+    assert "contains another run" in str(refused.value)
     assert "without --out, one below runs/" in str(refused.value)
     assert f"python -m launcher resume {here}/mine  to go on" in str(refused.value)
     assert names(here) == ["mine", f"mine/{part}"]

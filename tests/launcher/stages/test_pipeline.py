@@ -139,7 +139,7 @@ def test_errors_are_printed_like_this_and_nothing_is_written(command, here, args
 def test_a_folder_with_another_run_is_refused(prepared, here):
     (here / "x").mkdir()
     (here / "x" / "settings.yaml").touch()
-    assert prepared(out="x") == ["the run folder x holds another run"]
+    assert prepared(out="x") == ["the run folder x contains another run"]
 
 
 def test_ranks_of_torchrun_train_one_stage_at_a_time(prepared, monkeypatch):

@@ -195,7 +195,7 @@ def test_a_resumed_run_uses_its_folder(programs, here, capsys):
 def test_a_folder_of_another_run_is_an_error(programs, here, capsys):
     trained(here / "run", resolved(model="language:tiny"), 100, 200)
     assert submit("--out", "run") == 2
-    assert "holds another run" in capsys.readouterr().err
+    assert "contains another run" in capsys.readouterr().err
     assert programs.calls("sbatch") == []
 
 
