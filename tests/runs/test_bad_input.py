@@ -99,7 +99,7 @@ BAD = {
         {"old/settings.yaml": "mode: fast\n"},
     ),
     "run folder that is a file": Bad("--out old", ("the run folder old is a file",), {"old": ""}),
-    "run folder below a file": Bad("--out old/new", ("would lie in a file",), {"old": ""}),
+    "run folder below a file": Bad("--out old/new", ("is a file",), {"old": ""}),
     "run folder with a name that is too long": Bad("--out " + "x" * 300, ("File name too long",)),
     "unknown list": Bad("list engine", ("  did you mean  engines",)),
     "unknown setting to explain": Bad("explain optim.ler", ("  did you mean  optim.lr",)),
@@ -198,7 +198,7 @@ def test_a_run_folder_that_may_not_be_written_is_refused(program, bound_by_permi
         done = program("--out", out, prefix=bound_by_permissions)
         assert done.returncode == 2, done.stderr
         assert f"error: the run folder {out}" in done.stderr
-        assert "may not be written to" in done.stderr
+        assert "is not writable" in done.stderr
     assert program.files() == ["mine"]
 
 
@@ -207,7 +207,7 @@ def test_a_working_directory_that_may_not_be_written_is_refused(program, bound_b
     done = program("--lite", prefix=bound_by_permissions)
     program.folder.chmod(0o700)
     assert done.returncode == 2, done.stderr
-    assert "may not be written to" in done.stderr
+    assert "is not writable" in done.stderr
     assert program.files() == []
 
 
