@@ -17,37 +17,40 @@ class Engine(BaseModel, extra="forbid", frozen=True):
     name: Annotated[
         str | None,
         Field(
-            description="The engine; see `list engines`. Default: local; ddp for more processes."
+            description="Engine; see `list engines`. Default: local, or ddp with more than "
+            "one process."
         ),
     ] = None
     nproc: Annotated[
         int | None,
-        Field(ge=1, description="Processes on this machine. Default: one a GPU, or one."),
+        Field(ge=1, description="Processes on this machine. Default: one per GPU, or one."),
     ] = None
     threads: Annotated[
         int | None,
         Field(
             ge=1,
-            description="CPU threads a process uses. Default: the cores there are, shared evenly.",
+            description="CPU threads per process. Default: an equal share of the cores.",
         ),
     ] = None
     bind_cores: Annotated[
-        bool, Field(description="Pin each process to its own share of the cores (Linux).")
+        bool, Field(description="Pin each process to its share of the cores (Linux).")
     ] = False
     timeout_s: Annotated[
-        float, Field(gt=0, description="Seconds a rank waits for another before the run fails.")
+        float,
+        Field(gt=0, description="Seconds that a rank waits for another rank before the run fails."),
     ] = 600.0
     max_restarts: Annotated[
         int,
         Field(
             ge=0,
-            description="How often the processes are started again after a fault, from the last "
-            "checkpoint.",
+            description="Restarts from the last checkpoint after a failure.",
         ),
     ] = 0
     ds_config: Annotated[
         str | None,
-        Field(description="DeepSpeed JSON of the person's own, over that of a zero engine."),
+        Field(
+            description="Your own DeepSpeed config (JSON); overrides the config of a zero engine."
+        ),
     ] = None
 
 
@@ -59,29 +62,35 @@ class Memory(BaseModel, extra="forbid", frozen=True):
         Field(
             pattern=r"^(none|full|every [1-9][0-9]*)$",
             json_schema_extra={"allowed": "none, full, or such as 'every 2'"},
-            description="Recompute activations in backward: none, full, or `every N` blocks one.",
+            description="Recompute activations in the backward pass: none, full, or `every "
+            "N` (one of N blocks).",
         ),
     ] = "none"
     attention: Annotated[
         Literal["auto", "flash", "efficient", "math"],
         Field(
-            description="The kernel of scaled dot-product attention; flash: where it can be, "
-            "else another."
+            description=(
+                "Kernel of scaled dot-product attention; flash falls back to "
+                "another if unavailable."
+            )
         ),
     ] = "auto"
     return_freed: Annotated[
         bool,
         Field(
-            description="Give freed main memory back to the system at once (Linux): on a CPU a "
-            "lower peak, for some time."
+            description=(
+                "Return freed host memory to the system at once (Linux): "
+                "lower peak on a CPU, slower steps."
+            )
         ),
     ] = False
     empty_cache_every: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Micro-batches between two times that the device's cache of free memory "
-            "is given back; null: never.",
+            description=(
+                "Micro-batches between two releases of cached device memory; null: never."
+            ),
             json_schema_extra={"unit": "micro-batches"},
         ),
     ] = None

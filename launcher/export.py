@@ -42,7 +42,8 @@ class Source:
 
     @property
     def metrics(self) -> Mapping[str, Any] | None:
-        """The metrics of the evaluation at the checkpoint's step; None: no evaluation. Reads disk."""
+        """The metrics of the evaluation at the checkpoint's step; None: no evaluation. "
+        "Reads disk."""
         if self.run.folder is None:
             return None
         found = None

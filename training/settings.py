@@ -28,36 +28,41 @@ class Train(BaseModel, extra="forbid", frozen=True):
         Samples | None,
         Field(
             ge=1,
-            description="Samples of one step over all ranks; or give micro_batch and accumulation.",
+            description="Samples per step over all ranks; or set micro_batch and accumulation.",
         ),
     ] = None
     micro_batch: Annotated[
         Samples | None,
-        Field(ge=1, description="Samples that one rank puts through one forward and backward."),
+        Field(ge=1, description="Samples per rank and forward and backward pass."),
     ] = None
     accumulation: Annotated[
         int | None,
-        Field(ge=1, description="Micro-batches a step on one process; with more, fewer each."),
+        Field(
+            ge=1,
+            description="Micro-batches per step with one process; more processes need fewer each.",
+        ),
     ] = None
-    epochs: Annotated[float, Field(gt=0, description="Passes over the training data.")] = 1.0
+    epochs: Annotated[float, Field(gt=0, description="Epochs: passes over the training data.")] = (
+        1.0
+    )
     max_steps: Annotated[
-        Steps | None, Field(ge=1, description="Stop after this many steps, whatever `epochs` says.")
+        Steps | None, Field(ge=1, description="Stop after N steps; overrides `epochs`.")
     ] = None
-    seed: Annotated[
-        int, Field(ge=0, lt=2**63, description="The seed that every purpose derives its own from.")
-    ] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Random seed.")] = 0
     deterministic: Annotated[
-        bool, Field(description="Only deterministic algorithms; slower on a GPU.")
+        bool, Field(description="Use deterministic algorithms only; slower on a GPU.")
     ] = False
     debug: Annotated[
-        bool, Field(description="Anomaly detection and the shapes of the first batch.")
+        bool,
+        Field(description="Detect anomalies in autograd and print the shapes of the first batch."),
     ] = False
     on_nonfinite: Annotated[
         str,
         Field(
             pattern=r"^(stop|skip [1-9][0-9]*)$",
             json_schema_extra={"allowed": "stop, or such as 'skip 3'"},
-            description="What a loss that is not finite leads to: stop, or `skip N` in a row.",
+            description="Action on a non-finite loss: stop, or `skip N` (at most N steps "
+            "in a row).",
         ),
     ] = "stop"
     ema: Annotated[
@@ -65,14 +70,14 @@ class Train(BaseModel, extra="forbid", frozen=True):
         Field(
             gt=0,
             lt=1,
-            description="Decay of the average of the weights that evaluation uses; null: off.",
+            description="Decay of the EMA of the weights, which evaluation uses; null: off.",
         ),
     ] = None
     preview: Annotated[
-        bool, Field(description="Show a sample of the model's output before and after training.")
+        bool, Field(description="Show a sample output of the model before and after training.")
     ] = True
     timing: Annotated[
-        bool, Field(description="Wait for each step to end, and tell how long steps take.")
+        bool, Field(description="Synchronize after each step and report step times.")
     ] = False
 
 
@@ -82,39 +87,45 @@ class Optim(BaseModel, extra="forbid", frozen=True):
     name: Annotated[
         Literal["adamw", "adafactor", "sgd"],
         Field(
-            description="The optimizer's name. adafactor keeps a number for each row and column of "
-            "a weight where adamw keeps two for each element."
+            description=(
+                "Optimizer. adafactor stores one value per row and column of "
+                "a weight; adamw two per element."
+            )
         ),
     ] = "adamw"
-    lr: Annotated[float, Field(gt=0, description="The peak learning rate.")] = 1e-3
+    lr: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-3
     betas: Annotated[
         list[Annotated[float, Field(ge=0, lt=1)]],
         Field(
             min_length=2,
             max_length=2,
-            description="AdamW's decay rates of the first and second moment.",
+            description="AdamW: decay rates of the first and second moments.",
             json_schema_extra=_ADAMW | {"allowed": "two numbers, each at least 0 and below 1"},
         ),
     ] = [0.9, 0.95]
     eps: Annotated[
         float,
-        Field(gt=0, description="AdamW's term against division by zero.", json_schema_extra=_ADAMW),
+        Field(
+            gt=0,
+            description="AdamW: term that prevents division by zero.",
+            json_schema_extra=_ADAMW,
+        ),
     ] = 1e-8
     momentum: Annotated[
         float,
         Field(
             ge=0,
             lt=1,
-            description="Momentum of sgd.",
+            description="SGD: momentum.",
             json_schema_extra={"only_if": {"optim.name": ["sgd"]}},
         ),
     ] = 0.9
     weight_decay: Annotated[
-        float, Field(ge=0, description="Decay of weights with two or more axes.")
+        float, Field(ge=0, description="Weight decay of parameters with two or more dimensions.")
     ] = 0.01
     clip_norm: Annotated[
         float | None,
-        Field(gt=0, description="Gradients are scaled down to this norm; null: never."),
+        Field(gt=0, description="Clip gradients to this norm; null: never."),
     ] = 1.0
 
 
@@ -123,25 +134,25 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
 
     name: Annotated[
         Literal["constant", "linear", "cosine", "cosine-restarts", "one-cycle"],
-        Field(description="The curve after warm-up."),
+        Field(description="Learning-rate schedule after warm-up."),
     ] = "cosine"
     warmup: Annotated[
         Duration,
-        Field(description="How long the learning rate rises to its peak."),
+        Field(description="Length of the learning-rate warm-up."),
     ] = 0
     final: Annotated[
         float,
         Field(
             ge=0,
             le=1,
-            description="The learning rate at the end, as a share of the peak.",
+            description="Final learning rate, as a share of the peak.",
             json_schema_extra={"unless": {"schedule.name": ["constant"]}},
         ),
     ] = 0.0
     cycle: Annotated[
         Cadence,
         Field(
-            description="Length of the first cycle of cosine-restarts.",
+            description="cosine-restarts: length of the first cycle.",
             json_schema_extra=_RESTARTS,
         ),
     ] = "10 epochs"
@@ -149,13 +160,13 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
         float,
         Field(
             ge=1,
-            description="Each cycle of cosine-restarts is so many times as long as the last.",
+            description="cosine-restarts: length of a cycle relative to the cycle before.",
             json_schema_extra=_RESTARTS,
         ),
     ] = 2.0
     warmup_cap: Annotated[
         Duration | None,
-        Field(description="A longer warm-up is cut to this, and a warning says so; null: never."),
+        Field(description="Shorten a longer warm-up to this, with a warning; null: never."),
     ] = None
 
 
@@ -164,20 +175,23 @@ class Eval(BaseModel, extra="forbid", frozen=True):
 
     every: Annotated[
         Cadence | None,
-        Field(description="How often to evaluate; null: at the end only."),
+        Field(description="Interval between evaluations; null: at the end only."),
     ] = "1 epoch"
-    each_epoch: Annotated[bool, Field(description="Evaluate at the end of each epoch, too.")] = (
+    each_epoch: Annotated[bool, Field(description="Evaluate also at the end of each epoch.")] = (
         False
     )
     last: Annotated[bool, Field(description="Evaluate when the run ends.")] = True
     share: Annotated[
-        float, Field(gt=0, lt=1, description="Share of the data's groups held out for validation.")
+        float,
+        Field(gt=0, lt=1, description="Share of the data's groups to hold out for validation."),
     ] = 0.1
     metric: Annotated[
         str | None,
         Field(
-            description="The metric that picks the best checkpoint, with which way is better: "
-            "'accuracy max'. Default: the family's goal."
+            description=(
+                "Metric of the best checkpoint and its direction: 'accuracy "
+                "max'. Default: the goal of the model family."
+            )
         ),
     ] = None
 
@@ -195,7 +209,7 @@ class Stop(BaseModel, extra="forbid", frozen=True):
         float,
         Field(
             ge=0,
-            description="The least change of the metric that counts as an improvement.",
+            description="Minimum change of the metric that counts as an improvement.",
             json_schema_extra={"unless": {"stop.patience": [None]}},
         ),
     ] = 0.0
@@ -204,15 +218,18 @@ class Stop(BaseModel, extra="forbid", frozen=True):
         Field(
             pattern=TARGET_PATTERN,
             json_schema_extra={"allowed": TARGET_FORMS},
-            description="End the run at the first evaluation that reaches this: "
-            "'val_loss <= 1.9'; null: never.",
+            description=(
+                "Stop at the first evaluation that reaches this: 'val_loss <= 1.9'; null: never."
+            ),
         ),
     ] = None
     after: Annotated[
         Cadence | None,
         Field(
-            description="End the run after so much of it, with the schedule of the whole; "
-            "null: go to its end."
+            description=(
+                "Stop early after this long, with the schedule of the full "
+                "run; null: run to the end."
+            )
         ),
     ] = None
 
@@ -221,14 +238,16 @@ class Log(BaseModel, extra="forbid", frozen=True):
     """What is written down."""
 
     every: Annotated[
-        Steps, Field(ge=1, description="Steps between two training lines of metrics.jsonl.")
+        Steps, Field(ge=1, description="Steps between two training lines in metrics.jsonl.")
     ] = 10
     stragglers: Annotated[
         float | None,
         Field(
             gt=1,
-            description="A rank that computes or waits for its data so many times as long as the "
-            "others, and keeps doing so, is named with its host; null: nobody looks.",
+            description=(
+                "Report a rank that is persistently this many times slower "
+                "than the others; null: never."
+            ),
         ),
     ] = 1.5
 

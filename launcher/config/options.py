@@ -151,7 +151,8 @@ COMPARE = (
         "--engines",
         COMPARISON,
         "A,B",
-        sentence="Engines to compare; each mode runs under each engine. Default: the engine of run.",
+        sentence="Engines to compare; each mode runs under each engine. Default: the "
+        "engine of run.",
         values="engines",
     ),
     Option(
@@ -170,7 +171,8 @@ COMPARE = (
         "--until",
         COMPARISON,
         "METRIC=X",
-        sentence="Train until an evaluation reaches the value, such as val_macro_f1=0.6, and compare "
+        sentence="Train until an evaluation reaches the value, such as val_macro_f1=0.6, "
+        "and compare "
         "the times. For metrics without a goal: 'METRIC>=X' or 'METRIC<=X'.",
     ),
     Option(

@@ -57,40 +57,36 @@ Measure = Literal[
 class Root(BaseModel, extra="forbid", frozen=True):
     """What belongs to no section."""
 
-    mode: Annotated[str, Field(description="How much the run may cost; see `list modes`.")] = (
-        "default"
+    mode: Annotated[str, Field(description="Training mode; see `list modes`.")] = "default"
+    device: Annotated[engines.Device, Field(description="Device; auto: the fastest available.")] = (
+        "auto"
     )
-    device: Annotated[
-        engines.Device, Field(description="What computes; auto: the fastest there is.")
-    ] = "auto"
     precision: Annotated[
         engines.Precision,
-        Field(description="What is computed in; weights and optimizer state stay fp32."),
+        Field(description="Compute precision; weights and optimizer state stay fp32."),
     ] = "fp32"
     compile: Annotated[
         engines.Compile,
-        Field(description="torch.compile; auto: on where a GPU and a compiler make it pay."),
+        Field(description="torch.compile; auto: on with a GPU and a C++ compiler."),
     ] = "auto"
     unread_settings: Annotated[
-        Literal["warn", "error"], Field(description="What a setting that nothing read amounts to.")
+        Literal["warn", "error"], Field(description="Severity of unused settings.")
     ] = "warn"
     promise: Annotated[
         dict[Measure, Bounds],
         Field(
-            description="What `mode` claims, as a ratio to mode default; bytes as they are.",
+            description="Promises of the mode, as ratios to mode default; memory in bytes.",
             json_schema_extra={"allowed": f"at_least, at_most of {', '.join(get_args(Measure))}"},
         ),
     ] = {}
     stages: Annotated[
         list[str],
-        Field(
-            description="Stages to train one after the other, of those that the family declares."
-        ),
+        Field(description="Stages of the model family to train, in order."),
     ] = []
     track: Annotated[
         list[Track],
         Field(
-            description="Dashboards that show the run while it goes on.",
+            description="Experiment trackers: wandb, tensorboard.",
             json_schema_extra={"allowed": f"some of {TRACKERS}"},
         ),
     ] = []

@@ -1,4 +1,6 @@
-"""Follows submitted runs through requeues and successor jobs, by their files and Slurm's answers."""
+"""Follows submitted runs through requeues and successor jobs, by their files and by Slurm."""
+
+"answers."
 
 from __future__ import annotations
 

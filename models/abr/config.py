@@ -52,17 +52,20 @@ class LossSettings(BaseModel, extra="forbid", frozen=True):
 
     regression: Annotated[
         Literal["mse", "huber"],
-        Field(description="Of signal, latency and amplitude; huber is linear beyond 1."),
+        Field(
+            description="Regression loss of signal, latency and amplitude; huber is linear "
+            "beyond 1."
+        ),
     ] = "mse"
-    signal: Annotated[Weight, Field(description="Weight of the reconstruction.")] = 1.0
-    exists: Annotated[Weight, Field(description="Weight of whether there is a wave V.")] = 0.5
-    latency: Annotated[Weight, Field(description="Weight of the latency of wave V.")] = 1.0
-    amplitude: Annotated[Weight, Field(description="Weight of the amplitude of wave V.")] = 1.0
+    signal: Annotated[Weight, Field(description="Loss weight of the reconstruction.")] = 1.0
+    exists: Annotated[Weight, Field(description="Loss weight of the existence of wave V.")] = 0.5
+    latency: Annotated[Weight, Field(description="Loss weight of the latency of wave V.")] = 1.0
+    amplitude: Annotated[Weight, Field(description="Loss weight of the amplitude of wave V.")] = 1.0
     # `class` is a word of Python, so that only the key can have that name.
     class_: Annotated[
-        Weight, Field(alias="class", description="Weight of the kind of hearing loss.")
+        Weight, Field(alias="class", description="Loss weight of the kind of hearing loss.")
     ] = 1.5
-    threshold: Annotated[Weight, Field(description="Weight of the threshold.")] = 0.8
+    threshold: Annotated[Weight, Field(description="Loss weight of the threshold.")] = 0.8
     label_smoothing: Annotated[
         float, Field(ge=0, lt=1, description="Share of each class label spread over all classes.")
     ] = 0.0
@@ -77,15 +80,15 @@ class Curriculum(BaseModel, extra="forbid", frozen=True):
     threshold: Annotated[Epochs, Field(description="Start of the threshold.")] = 10.0
     class_: Annotated[Epochs, Field(alias="class", description="Start of the hearing loss.")] = 3.0
     ramp: Annotated[
-        Epochs, Field(description="How long a term takes from nothing to its weight.")
+        Epochs, Field(description="Length of the ramp of a loss term from 0 to its weight.")
     ] = 5.0
 
 
 class Model(BaseModel, extra="forbid", frozen=True):
     """A convolutional encoder and decoder with state space layers, attention and four heads."""
 
-    family: Annotated[str, Field(description="The model family.")] = "abr"
-    size: Annotated[str, Field(description="The size; see `list models`.")] = "full"
+    family: Annotated[str, Field(description="Model family.")] = "abr"
+    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
     loss: LossSettings = LossSettings()
     curriculum: Curriculum = Curriculum()
 
@@ -103,8 +106,11 @@ class Data(BaseModel, extra="forbid", frozen=True):
     control: Annotated[
         Literal["real", "noise", "noise-signal"],
         Field(
-            description="noise: signal and examination facts go to other patients; the score must "
-            "fall to chance. noise-signal: the signal alone, which is only reported."
+            description=(
+                "Noise control. noise: exchange signal and examination facts "
+                "between patients; the score must fall to chance. "
+                "noise-signal: exchange the signal only; reported only."
+            )
         ),
     ] = "real"
     on_bad: OnBad = "stop"
@@ -112,28 +118,30 @@ class Data(BaseModel, extra="forbid", frozen=True):
     split: Annotated[
         Literal["auto", "patient", "level"],
         Field(
-            description="What keeps to one side of the split: a patient, or, of one recording "
-            "alone, a level. auto: the level where there is one recording only."
+            description=(
+                "Unit of the split: a patient, or a level of a single "
+                "recording. auto: the level if there is only one recording."
+            )
         ),
     ] = "auto"
     shares: Annotated[
         Literal["balanced", "clinical"],
-        Field(description="How often each hearing loss occurs among the embedded patients."),
+        Field(description="Frequency of each hearing loss among the embedded patients."),
     ] = "balanced"
     sweeps: Annotated[
-        int, Field(ge=2, description="Sweeps of a recording that are averaged to one response.")
+        int, Field(ge=2, description="Sweeps of a recording to average into one response.")
     ] = 1000
     reject_uv: Annotated[
         float,
         Field(
             gt=0,
-            description="A sweep that goes beyond is left out of the average.",
+            description="Exclude sweeps beyond this amplitude from the average.",
             json_schema_extra={"unit": "microvolts"},
         ),
     ] = 40.0
     channel: Annotated[
         str | None,
-        Field(description="The channel of a recording. Default: its first EEG channel."),
+        Field(description="Channel of a recording. Default: its first EEG channel."),
     ] = None
 
 

@@ -9,11 +9,12 @@ from pydantic import Field
 Control = Annotated[
     Literal["real", "noise"],
     Field(
-        description="noise: destroy the information in the input; the score must fall to chance."
+        description="Noise control. noise: destroy the information in the input; the score "
+        "must fall to chance."
     ),
 ]
 OnBad = Annotated[
     Literal["stop", "skip"],
-    Field(description="A recording, file or row that cannot be used: stop, or skip and count it."),
+    Field(description="Action on an unusable recording, file or row: stop, or skip and count it."),
 ]
 Fraction = Annotated[float, Field(gt=0, le=1, description="Share of the data's groups to use.")]

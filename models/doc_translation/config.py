@@ -108,7 +108,9 @@ class Model(BaseModel, extra="forbid", frozen=True):
     partial: Annotated[
         list[Annotated[str, Field(pattern="^(global|local|decoder)$")]],
         Field(
-            description="Subfolders of `pretrained` that may fill less than 95 % of the weights.",
+            description=(
+                "Subfolders of `pretrained` that may provide less than 95 % of the weights."
+            ),
             json_schema_extra={
                 "unless": {"model.pretrained": [None]},
                 "allowed": "some of global, local, decoder",

@@ -90,28 +90,34 @@ SIZES = {
 class Model(BaseModel, extra="forbid", frozen=True):
     """Ten regional encoders and a global one; with a text decoder, or the masked head."""
 
-    family: Annotated[str, Field(description="The model family.")] = "eeg_text"
-    size: Annotated[str, Field(description="The size; see `list models`.")] = "full"
+    family: Annotated[str, Field(description="Model family.")] = "eeg_text"
+    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
     stage: Annotated[
         Literal["text", "encoder"],
         Field(
-            description="text: encoder and text decoder, trained at once. encoder: the encoder "
-            "alone, which learns to fill in masked EEG; no text is needed."
+            description=(
+                "text: train encoder and text decoder. encoder: train the "
+                "encoder on masked EEG, without text."
+            )
         ),
     ] = "text"
     encoder: Annotated[
         str | None,
         Field(
-            description="The run folder of a stage encoder, or a safetensors file: the encoder "
-            "starts from its weights. Default: random weights.",
+            description=(
+                "Initial weights of the encoder: the run folder of a stage "
+                "encoder, or a safetensors file. Default: random."
+            ),
             json_schema_extra={"only_if": {"model.stage": ["text"]}},
         ),
     ] = None
     start: Annotated[
         str | None,
         Field(
-            description="The run folder of a stage text, or a safetensors file: the whole model "
-            "starts from its weights. Default: random weights.",
+            description=(
+                "Initial weights of the model: the run folder of a stage "
+                "text, or a safetensors file. Default: random."
+            ),
             json_schema_extra={"only_if": {"model.stage": ["text"]}},
         ),
     ] = None
@@ -125,8 +131,9 @@ class Model(BaseModel, extra="forbid", frozen=True):
     unfreeze: Annotated[
         Literal["none", "top"],
         Field(
-            description="What of a frozen encoder learns all the same. top: all that joins the ten "
-            "regions, and not the regions.",
+            description=(
+                "Parts of a frozen encoder to train. top: the layers that join the ten regions."
+            ),
             json_schema_extra={
                 "only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}
             },
@@ -135,15 +142,19 @@ class Model(BaseModel, extra="forbid", frozen=True):
     recompute_regions: Annotated[
         bool,
         Field(
-            description="Compute the layers of the ten regions again in the backward pass: they "
-            "are a tenth of the weights and most of what is kept for it."
+            description=(
+                "Recompute the layers of the ten regions in the backward "
+                "pass; they hold most activations."
+            )
         ),
     ] = False
     tokenizer: Annotated[
         str,
         Field(
-            description="bytes, bpe (trained on the training sentences, kept in the run folder), "
-            "or a local tokenizer.json or folder that has one.",
+            description=(
+                "bytes, bpe (trained on the training sentences, stored in the "
+                "run folder), or a local tokenizer.json or its folder."
+            ),
             json_schema_extra={"only_if": {"model.stage": ["text"]}},
         ),
     ] = "bpe"
@@ -153,7 +164,7 @@ class Model(BaseModel, extra="forbid", frozen=True):
         Field(
             ge=0,
             lt=1,
-            description="Share of the decoder's training inputs that are hidden from it.",
+            description="Share of the decoder's training inputs to mask.",
             json_schema_extra={"only_if": {"model.stage": ["text"]}},
         ),
     ] = 0.1
@@ -162,7 +173,7 @@ class Model(BaseModel, extra="forbid", frozen=True):
         Field(
             gt=0,
             lt=1,
-            description="Share of a recording's tokens to fill in.",
+            description="Share of a recording's tokens to mask.",
             json_schema_extra={"only_if": {"model.stage": ["encoder"]}},
         ),
     ] = 0.15
@@ -186,36 +197,39 @@ class Data(BaseModel, extra="forbid", frozen=True):
         Field(
             ge=64,
             multiple_of=TOKEN_SAMPLES,
-            description="Samples of EEG at 500 Hz; what is longer keeps its centre.",
+            description="EEG samples at 500 Hz; longer segments are cropped to their center.",
         ),
     ] = 800
     text_len: Annotated[
         int,
         Field(
             ge=4,
-            description="The most tokens of a sentence, its end counted; what is longer is cut.",
+            description="Maximum tokens per sentence, with the end token; longer sentences "
+            "are truncated.",
             json_schema_extra={"only_if": {"model.stage": ["text"]}},
         ),
     ] = 128
     split: Annotated[
         Literal["sentence", "subject+sentence"],
-        Field(
-            description="What validation has not seen in training: the sentences, or the readers, "
-            "too."
-        ),
+        Field(description="Unit of the split: sentences only, or readers too."),
     ] = "sentence"
     channels: Annotated[
         str | None,
         Field(
-            description="A JSON object or CSV that maps the names of a recording's channels to "
-            "regions or electrodes. Default: by the names of the 10-10 system and of EGI."
+            description=(
+                "JSON object or CSV that maps channel names to regions or "
+                "electrodes. Default: the names of the 10-10 system and of "
+                "EGI."
+            )
         ),
     ] = None
     texts: Annotated[
         str | None,
         Field(
-            description="A JSON object or CSV that maps the names of events to the sentences that "
-            "were read. Default: a file of the recording's name ending in .tsv or .csv."
+            description=(
+                "JSON object or CSV that maps event names to sentences. "
+                "Default: a .tsv or .csv file with the recording's name."
+            )
         ),
     ] = None
     line_hz: Annotated[
@@ -224,6 +238,6 @@ class Data(BaseModel, extra="forbid", frozen=True):
             ge=50,
             le=60,
             json_schema_extra={"unit": "Hz"},
-            description="The mains frequency, which is filtered out.",
+            description="Mains frequency to filter out.",
         ),
     ] = 50

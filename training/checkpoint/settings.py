@@ -14,43 +14,46 @@ class Save(BaseModel, extra="forbid", frozen=True):
 
     every: Annotated[
         Cadence | None,
-        Field(description="How often to save; null: best and last only."),
+        Field(description="Interval between checkpoints; null: best and last only."),
     ] = None
     keep_last: Annotated[
         int,
         Field(
             ge=1,
-            description="Periodic checkpoints kept; older ones are deleted.",
+            description="Periodic checkpoints to keep; older ones are deleted.",
             json_schema_extra={"unless": {"save.every": [None]}},
         ),
     ] = 2
     keep_every: Annotated[
         Cadence | None,
         Field(
-            description="Periodic checkpoints at such a distance stay for good; null: none does.",
+            description="Keep a periodic checkpoint permanently at this interval; null: never.",
             json_schema_extra={"unless": {"save.every": [None]}},
         ),
     ] = None
     keep_best: Annotated[
         int,
-        Field(ge=0, description="Checkpoints of the best evaluations that are saved and kept."),
+        Field(ge=0, description="Checkpoints of the best evaluations to keep."),
     ] = 1
     load_best: Annotated[
         bool,
         Field(
-            description="End with the weights of the best evaluation: the last preview is theirs.",
+            description="Load the weights of the best evaluation at the end, for the final "
+            "preview.",
             json_schema_extra={"unless": {"save.keep_best": [0]}},
         ),
     ] = False
-    last: Annotated[bool, Field(description="Save when the run ends.")] = True
+    last: Annotated[bool, Field(description="Save a checkpoint when the run ends.")] = True
     on_signal: Annotated[
-        bool, Field(description="Save when a signal or a limit of the machine ends the run.")
+        bool, Field(description="Save a checkpoint when a signal or a resource limit ends the run.")
     ] = True
     # `async` is a word of Python, so that only the key can have that name.
     async_: Annotated[
         bool,
-        Field(alias="async", description="Write while training goes on, from a copy in memory."),
+        Field(
+            alias="async", description="Write checkpoints in the background from a copy in memory."
+        ),
     ] = True
     required: Annotated[
-        bool, Field(description="A save that fails ends the run; else it is a warning.")
+        bool, Field(description="End the run if a checkpoint cannot be saved; off: warning only.")
     ] = True

@@ -17,27 +17,27 @@ class Loader(BaseModel, extra="forbid", frozen=True):
         int,
         Field(
             ge=0,
-            description="Processes a rank that prepare samples; 0: in the training process.",
+            description="Data-loader workers per rank (0: load in the main process).",
         ),
     ] = 0
     prefetch: Annotated[
         int,
         Field(
             ge=1,
-            description="Micro-batches each worker prepares ahead.",
+            description="Micro-batches that each worker loads ahead.",
             json_schema_extra=_WORKERS,
         ),
     ] = 2
     persistent: Annotated[
         bool,
         Field(
-            description="Keep the workers of evaluation alive between evaluations.",
+            description="Keep the workers of evaluation between evaluations.",
             json_schema_extra=_WORKERS,
         ),
     ] = True
-    pin_memory: Annotated[
-        bool, Field(description="Copy batches through page-locked memory (CUDA).")
-    ] = True
+    pin_memory: Annotated[bool, Field(description="Copy batches through pinned memory (CUDA).")] = (
+        True
+    )
 
 
 class FeatureCache(BaseModel, extra="forbid", frozen=True):
@@ -46,23 +46,27 @@ class FeatureCache(BaseModel, extra="forbid", frozen=True):
     mode: Annotated[
         Literal["auto", "on", "off"],
         Field(
-            description="Keep it on disk and read it in each step. auto: where it fits; on: or "
-            "refuse to train; off: compute it anew each time."
+            description=(
+                "Cache the outputs of the frozen encoder on disk. auto: if "
+                "they fit; on: or fail; off: recompute them in each step."
+            )
         ),
     ] = "auto"
     limit_gb: Annotated[
         float,
         Field(
             gt=0,
-            description="The most it may take on disk, in 10⁹ bytes.",
+            description="Maximum size of the cache, in 10⁹ bytes.",
             json_schema_extra=_KEPT | {"unit": "GB"},
         ),
     ] = 20.0
     folder: Annotated[
         str | None,
         Field(
-            description="Where it is kept, for all runs that can use it; of several nodes a folder "
-            "that they share. Default: the program's cache.",
+            description=(
+                "Folder of the cache, shared by runs and nodes. Default: the "
+                "program's cache folder."
+            ),
             json_schema_extra=_KEPT,
         ),
     ] = None

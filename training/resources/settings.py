@@ -13,12 +13,12 @@ Profile = Literal["default", "mac", "cpu-only"]
 class Critical(BaseModel, extra="forbid", frozen=True):
     """Use in percent at which one reading is enough to act."""
 
-    ram: Annotated[Percent, Field(description="Main memory, of what there is.")] = 95.0
-    gpu: Annotated[Percent, Field(description="Device memory, of what there is.")] = 95.0
-    swap: Annotated[Percent, Field(description="Swap, of what there is.")] = 80.0
-    disk: Annotated[
-        Percent, Field(description="The file system of the run folder: the run saves and ends.")
-    ] = 99.0
+    ram: Annotated[Percent, Field(description="Host memory, of the total.")] = 95.0
+    gpu: Annotated[Percent, Field(description="Device memory, of the total.")] = 95.0
+    swap: Annotated[Percent, Field(description="Swap, of the total.")] = 80.0
+    disk: Annotated[Percent, Field(description="File system of the run folder: save and stop.")] = (
+        99.0
+    )
 
 
 class Limits(BaseModel, extra="forbid", frozen=True):
@@ -26,19 +26,21 @@ class Limits(BaseModel, extra="forbid", frozen=True):
 
     profile: Annotated[
         Profile,
-        Field(description="Settings for a kind of machine, above those of the mode."),
+        Field(description="Limits profile of a kind of machine; overrides the mode."),
     ] = "default"
-    ram: Annotated[Percent, Field(description="Main memory; inside a container, of its limit.")] = (
-        85.0
-    )
-    gpu: Annotated[Percent, Field(description="Device memory, of what there is.")] = 90.0
-    swap: Annotated[Percent, Field(description="Swap, of what there is.")] = 50.0
+    ram: Annotated[
+        Percent, Field(description="Host memory; in a container, of the container's limit.")
+    ] = 85.0
+    gpu: Annotated[Percent, Field(description="Device memory, of the total.")] = 90.0
+    swap: Annotated[Percent, Field(description="Swap, of the total.")] = 50.0
     cpu: Annotated[
         Percent | None,
-        Field(description="Processors that may be used: fewer workers; null: not watched."),
+        Field(description="CPU use; at the limit, fewer workers; null: not monitored."),
     ] = None
-    disk: Annotated[
-        Percent, Field(description="The file system of the run folder: said, nothing more.")
-    ] = 95.0
+    disk: Annotated[Percent, Field(description="File system of the run folder: warning only.")] = (
+        95.0
+    )
     critical: Critical = Critical()
-    check_every_s: Annotated[float, Field(gt=0, description="Seconds between two readings.")] = 30.0
+    check_every_s: Annotated[
+        float, Field(gt=0, description="Seconds between two measurements.")
+    ] = 30.0

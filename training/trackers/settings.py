@@ -46,14 +46,14 @@ class Tracking(BaseModel, extra="forbid", frozen=True):
     checkpoints: Annotated[
         Literal["none", "best", "all"],
         Field(
-            description="Checkpoints that W&B keeps as artifacts, with their files.",
+            description="Checkpoints to upload to W&B as artifacts.",
             json_schema_extra=_TRACKED,
         ),
     ] = "none"
     samples: Annotated[
         bool,
         Field(
-            description="Show what the model makes of a few samples at each evaluation.",
+            description="Log predictions for a few samples at each evaluation.",
             json_schema_extra=_TRACKED,
         ),
     ] = True
@@ -61,7 +61,7 @@ class Tracking(BaseModel, extra="forbid", frozen=True):
         float,
         Field(
             ge=0,
-            description="How long a completed run waits for what is still to be sent.",
+            description="Seconds that a completed run waits for pending uploads.",
             json_schema_extra=_TRACKED,
         ),
     ] = 30.0

@@ -137,7 +137,7 @@ def test_wrong_words_are_told_to_the_job_script(tmp_path):
     with starting(tmp_path, "--lr", "fast") as process:
         process.communicate()
     told = outcome(tmp_path)
-    assert (process.returncode, told[0]) == (2, "words 2")
+    assert (process.returncode, told[0]) == (2, "invalid 2")
     assert "fast" in told[1]
     assert os.listdir(tmp_path / "mine") == ["slurm"]
 
