@@ -1,7 +1,5 @@
 """Follows submitted runs through requeues and successor jobs, by their files and by Slurm."""
 
-"answers."
-
 from __future__ import annotations
 
 import json

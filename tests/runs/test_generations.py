@@ -133,7 +133,7 @@ def test_another_job_is_refused_and_leaves_the_run_as_it_is(tmp_path):
     with life(tmp_path, 0, 1, GEARSHIFT_JOB="13") as ranks:
         assert ranks[0].wait() == 2
     told = (run / "slurm" / "outcome.13.0").read_text()
-    assert told.startswith("words 2\nerror: the run folder mine contains another run")
+    assert told.startswith("invalid 2\nerror: the run folder mine contains another run")
     (run / "slurm" / "outcome.13.0").unlink()
     os.rmdir(run / "slurm")
     assert content(run) == left

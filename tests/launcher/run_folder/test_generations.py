@@ -22,7 +22,7 @@ def told(run, generation: Generation = FIRST) -> list[str] | None:
 
 @pytest.mark.parametrize(
     "code, line",
-    [(0, "done 0"), (1, "failed 1"), (2, "words 2"), (75, "again 75"), (130, "again 130")],
+    [(0, "done 0"), (1, "failed 1"), (2, "invalid 2"), (75, "again 75"), (130, "again 130")],
 )
 def test_each_exit_code_has_its_word(run, code, line):
     assert generations.publish_outcome(run, FIRST, code, "for people\nto read")
@@ -44,7 +44,7 @@ def test_each_job_and_generation_has_a_file_of_its_own(run):
     generations.publish_outcome(run, Generation("13", 0), 2)
     assert told(run) == ["again 75"]
     assert told(run, Generation("12", 1)) == ["done 0"]
-    assert told(run, Generation("13", 0)) == ["words 2"]
+    assert told(run, Generation("13", 0)) == ["invalid 2"]
 
 
 def test_without_the_folder_there_is_no_outcome_and_no_fault(tmp_path):
@@ -75,4 +75,4 @@ def test_a_rank_that_broke_by_itself_says_so(run):
 def test_a_rank_with_wrong_words_lets_rank_0_speak(run):
     JobGeneration(FIRST, run, 0).end("invalid input", 2, "all of them")
     JobGeneration(FIRST, run, 1).end("invalid input", 2, "its own")
-    assert told(run) == ["words 2", "all of them"]
+    assert told(run) == ["invalid 2", "all of them"]
