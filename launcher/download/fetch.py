@@ -92,7 +92,7 @@ def fetch(
 
 
 def fetch_for_run(
-    settings: Any, place: RankEnvironment | None, is_shown: bool, is_main: bool
+    settings: Any, ranks: RankEnvironment | None, is_shown: bool, is_main: bool
 ) -> None:
     """Download the files of a run, if it requests that; `is_shown`: with progress on stdout.
 
@@ -102,8 +102,8 @@ def fetch_for_run(
     """
     if not settings.download.fetch:
         return
-    if place is not None and place.world_size > place.local_size:
-        _require_files(settings.download, place)
+    if ranks is not None and ranks.world_size > ranks.local_size:
+        _require_files(settings.download, ranks)
     if not is_shown:
         fetch(settings.download)
         return
@@ -113,11 +113,11 @@ def fetch_for_run(
                 print(fetched.line)
 
 
-def _require_files(download: Download, place: RankEnvironment) -> None:
+def _require_files(download: Download, ranks: RankEnvironment) -> None:
     for target in targets(download):
         if not target.path.exists():
             raise settings_error(
-                f"{target.path} does not exist; on several machines of {place.source} the files "
+                f"{target.path} does not exist; on several machines of {ranks.source} the files "
                 "are not downloaded",
                 str(target.file.url),
                 allowed="--download-data on one machine, or existing files",

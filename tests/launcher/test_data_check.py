@@ -52,8 +52,8 @@ def drawn(here):
     return f"{write(here, HEAD + DRAWN)}:Line"
 
 
-def check(*words):
-    return main(["data", "check", *words])
+def check(*arguments):
+    return main(["data", "check", *arguments])
 
 
 def names(folder):

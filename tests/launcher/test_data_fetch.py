@@ -16,8 +16,8 @@ def declare(*urls):
     Path("mine.yaml").write_text(f"download:\n  files: [{', '.join(urls)}]\n")
 
 
-def fetch(*words):
-    return main(["data", "fetch", "--config", "mine.yaml", *words])
+def fetch(*arguments):
+    return main(["data", "fetch", "--config", "mine.yaml", *arguments])
 
 
 def test_downloads_and_the_command_to_train_are_printed(server, capsys):

@@ -15,8 +15,8 @@ def test_a_run_downloads_its_data_and_trains_on_it(program):
     with serving() as server:
         url = server.on("/set.zip", Answer(body=made.getvalue())).replace("//", "//ann:hidden@")
         (program.folder / "mine.yaml").write_text(f"download:\n  files: ['{url}']\n")
-        words = ("--model", "language:tiny", "--download-data", "--config", "mine.yaml")
-        done = program(*words, "--max-steps", "2", "--out", "run")
+        arguments = ("--model", "language:tiny", "--download-data", "--config", "mine.yaml")
+        done = program(*arguments, "--max-steps", "2", "--out", "run")
         assert done.returncode == 0, done.stderr
     assert "downloads/set: downloading http://***@127.0.0.1" in done.stdout
     assert "source downloads/set" in done.stdout

@@ -18,9 +18,9 @@ def messages(tmp_path, monkeypatch):
     Path("texts").mkdir()
     Path("texts/a.txt").touch()
 
-    def lines(*sets: str, **words: str) -> str:
+    def lines(*sets: str, **options: str) -> str:
         with pytest.raises(SettingsError) as raised:
-            resolved(ON, *sets, **words)
+            resolved(ON, *sets, **options)
         return str(raised.value)
 
     return lines

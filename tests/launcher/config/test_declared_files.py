@@ -35,8 +35,8 @@ def config(here):
     return config
 
 
-def path_of(*sets, **words):
-    return resolved(*sets, **words).values["data.path"]
+def path_of(*sets, **options):
+    return resolved(*sets, **options).values["data.path"]
 
 
 @pytest.mark.parametrize(

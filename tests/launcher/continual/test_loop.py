@@ -50,7 +50,7 @@ class Clock:
 
 
 class Ranks:
-    """Trains by saving an empty checkpoint; what is in `instead` scheduled in place of it."""
+    """Trains by saving an empty checkpoint; `instead` replaces the ending of the n-th start."""
 
     def __init__(self, settings):
         self.jobs: list[Job] = []

@@ -63,14 +63,14 @@ def unpacked(here, get):
         (here / "far" / name).write_bytes(content)
         before = outside(here)
         try:
-            place = get((here / "far" / name).as_uri(), **settings)[0].path
+            out = get((here / "far" / name).as_uri(), **settings)[0].path
         finally:
             assert outside(here) == before, "something was written outside"
-        if place.is_file():
-            return place.read_bytes()
+        if out.is_file():
+            return out.read_bytes()
         return {
-            path.relative_to(place).as_posix(): path.read_bytes()
-            for path in place.rglob("*")
+            path.relative_to(out).as_posix(): path.read_bytes()
+            for path in out.rglob("*")
             if path.is_file()
         }
 
@@ -212,9 +212,9 @@ def test_links_within_are_kept_and_point_to_their_end(unpacked):
     links = [("in/up", SYM, "../a.txt"), ("chain", SYM, "in/up"), ("twin", LNK, "a.txt")]
     found = unpacked("set.tar", tar(*links, ("folder", SYM, "in"), ("./", DIR, "")))
     assert found["in/up"] == found["chain"] == found["twin"] == b"one"
-    place = Path("downloads/set")
-    assert os.readlink(place / "chain") == "a.txt" and os.readlink(place / "in/up") == "../a.txt"
-    assert (place / "folder" / "b.txt").is_file() and not (place / "twin").is_symlink()
+    out = Path("downloads/set")
+    assert os.readlink(out / "chain") == "a.txt" and os.readlink(out / "in/up") == "../a.txt"
+    assert (out / "folder" / "b.txt").is_file() and not (out / "twin").is_symlink()
 
 
 @pytest.mark.parametrize("beside", [{}, {"__MACOSX/in/._b.txt": b"junk"}])
@@ -238,7 +238,7 @@ def test_permissions_of_an_archive_are_ignored(unpacked):
 
 
 def bomb(size):
-    """A zip file whose headers say one byte of a content of `size` bytes."""
+    """A zip file that claims one byte for a content of `size` bytes."""
     content = zipped(("zeros", bytes(size)), files={})
     true = size.to_bytes(4, "little")
     return content.replace(true, (1).to_bytes(4, "little"))
@@ -346,7 +346,7 @@ def test_an_unknown_compression_is_reported(unpacked):
 
 
 def claiming(size):
-    """A zip file whose one member has three bytes, and is said to have `size`."""
+    """A zip file with a member of three bytes that claims `size`."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         archive.writestr("a.txt", b"one")

@@ -13,7 +13,7 @@ from launcher.download.transfer import FetchError
 from tests.launcher.download.server import BODY, Answer
 
 SHA256 = hashlib.sha256(BODY).hexdigest()
-PLACE = Path("downloads/data.bin")
+PATH = Path("downloads/data.bin")
 HALF = len(BODY) // 2
 KEPT = HALF - HALF % (1 << 14)
 """Bytes kept of half a body: whole pieces."""
@@ -27,8 +27,8 @@ def left() -> list[str]:
 
 def test_a_file_is_downloaded_and_its_checksum_printed(server, get):
     [found] = get(server.on("/set/data.bin"))
-    assert (found.path, found.sha256, found.size, found.is_new) == (PLACE, SHA256, len(BODY), True)
-    assert PLACE.read_bytes() == BODY
+    assert (found.path, found.sha256, found.size, found.is_new) == (PATH, SHA256, len(BODY), True)
+    assert PATH.read_bytes() == BODY
     assert get.printed[-1].endswith(f"to check it the next time, write  sha256: {SHA256}")
     assert left() == ["data.bin"]
 
@@ -38,15 +38,15 @@ def test_an_existing_file_is_not_downloaded_again(server, get):
     get({"url": url, "sha256": SHA256.upper()})
     [found] = get({"url": url, "sha256": SHA256})
     assert not found.is_new and get.printed == []
-    assert found.line == f"{PLACE} exists already, as declared"
+    assert found.line == f"{PATH} exists already, as declared"
     get(url)  # recognized by its URL
     get({"url": "https://elsewhere.invalid/data.bin", "sha256": SHA256})  # or by its checksum
     assert len(server.asked) == 1
 
 
 def test_a_file_copied_by_the_user_is_recognized_by_its_checksum(server, get):
-    PLACE.parent.mkdir()
-    PLACE.write_bytes(BODY)
+    PATH.parent.mkdir()
+    PATH.write_bytes(BODY)
     assert not get({"url": server.on("/data.bin"), "sha256": SHA256})[0].is_new
     assert server.asked == []
 
@@ -56,7 +56,7 @@ def test_a_broken_transfer_resumes(server, get, chunked):
     headers = {"ETag": '"one"'}
     first = Answer(cut=HALF, headers=headers, chunked=chunked)
     get(server.on("/data.bin", first, Answer(headers=headers)))
-    assert PLACE.read_bytes() == BODY
+    assert PATH.read_bytes() == BODY
     begun = int(server.ranges[1].removeprefix("bytes=").rstrip("-"))
     assert begun >= KEPT - (1 << 14)
     assert server.asked[1][1]["if-range"] == '"one"'
@@ -74,7 +74,7 @@ def test_a_range_shorter_than_requested_is_continued(server, get):
         for start in (quarter, 2 * quarter, 3 * quarter)
     ]
     get(server.on("/data.bin", Answer(cut=quarter, headers={"ETag": '"x"'}), *helpings))
-    assert PLACE.read_bytes() == BODY
+    assert PATH.read_bytes() == BODY
     assert any(f"only {2 * quarter} of {len(BODY)} bytes arrived" in line for line in get.printed)
 
 
@@ -86,14 +86,14 @@ def test_the_next_call_resumes_a_failed_download(server, get):
     assert "are kept" in str(failed.value) and left() == ["data.bin.part"]
     server.on("/data.bin", Answer(headers=headers))
     get(url)
-    assert PLACE.read_bytes() == BODY and server.ranges[1] is not None
+    assert PATH.read_bytes() == BODY and server.ranges[1] is not None
     assert "resuming after" in get.printed[0]
 
 
 def test_without_ranges_the_download_restarts(server, get):
     answers = [Answer(cut=HALF, headers={"ETag": '"x"'}, ranges=False)] * 2
     get(server.on("/data.bin", *answers, Answer(headers={"ETag": '"x"'}, ranges=False)))
-    assert PLACE.read_bytes() == BODY
+    assert PATH.read_bytes() == BODY
 
 
 def test_without_a_version_or_a_checksum_nothing_is_resumed(server, get):
@@ -103,7 +103,7 @@ def test_without_a_version_or_a_checksum_nothing_is_resumed(server, get):
 
 def test_with_a_checksum_a_download_is_resumed_and_checked(server, get):
     get({"url": server.on("/data.bin", Answer(cut=HALF), Answer()), "sha256": SHA256})
-    assert server.ranges[1] is not None and PLACE.read_bytes() == BODY
+    assert server.ranges[1] is not None and PATH.read_bytes() == BODY
 
 
 NEW = BODY[::-1]
@@ -116,14 +116,14 @@ def test_a_file_that_changed_between_attempts_restarts(server, get, supports_if_
     if not supports_if_range:  # a part of the new file, though the old one was requested
         second = Answer(206, NEW, {"ETag": '"new"', "Content-Range": f"bytes {KEPT}-9/10"})
     get(server.on("/data.bin", first, second, Answer(body=NEW, headers={"ETag": '"new"'})))
-    assert PLACE.read_bytes() == NEW
+    assert PATH.read_bytes() == NEW
 
 
 def test_parts_of_two_versions_fail_the_checksum_and_restart(server, get):
     mixed = Answer(body=bytes(len(BODY)), cut=HALF)
     url = server.on("/data.bin", mixed, Answer())
     get({"url": url, "sha256": SHA256})
-    assert PLACE.read_bytes() == BODY
+    assert PATH.read_bytes() == BODY
     assert any("wrong checksum; restarting from byte 0" in line for line in get.printed)
 
 
@@ -132,7 +132,7 @@ def test_a_part_of_another_url_is_not_resumed(server, get):
     with pytest.raises(FetchError):
         get(first, retries=0)
     get(server.on("/b/data.bin", Answer(body=NEW, headers={"ETag": '"x"'})))
-    assert server.ranges == [None, None] and PLACE.read_bytes() == NEW
+    assert server.ranges == [None, None] and PATH.read_bytes() == NEW
 
 
 def test_a_complete_part_needs_no_more_bytes(server, get):
@@ -142,7 +142,7 @@ def test_a_complete_part_needs_no_more_bytes(server, get):
     (state / "data.bin.part").write_bytes(BODY)
     (state / "data.bin.part.json").write_text(f'{{"url": "{url}", "etag": "\\"x\\""}}')
     get(url)
-    assert server.ranges == [f"bytes={len(BODY)}-"] and PLACE.read_bytes() == BODY
+    assert server.ranges == [f"bytes={len(BODY)}-"] and PATH.read_bytes() == BODY
 
 
 def test_a_range_beyond_the_file_restarts(server, get):
@@ -152,7 +152,7 @@ def test_a_range_beyond_the_file_restarts(server, get):
     (state / "data.bin.part").write_bytes(BODY + b"more")
     (state / "data.bin.part.json").write_text(f'{{"url": "{url}", "etag": "\\"x\\""}}')
     get(url)
-    assert server.ranges[1:] == [None] and PLACE.read_bytes() == BODY
+    assert server.ranges[1:] == [None] and PATH.read_bytes() == BODY
 
 
 def test_an_invalid_record_of_a_part_is_ignored(server, get):
@@ -162,15 +162,15 @@ def test_an_invalid_record_of_a_part_is_ignored(server, get):
     (state / "data.bin.part").write_bytes(b"something")
     for broken in ("[", "[]", '{"url": 3}', f'{{"url": "{url}", "etag": 3}}'):
         (state / "data.bin.part.json").write_text(broken)
-        PLACE.unlink(missing_ok=True)
+        PATH.unlink(missing_ok=True)
         get(url)
-        assert PLACE.read_bytes() == BODY
+        assert PATH.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408])
 def test_a_server_error_is_retried(server, get, status):
     get(server.on("/data.bin", Answer(status, b"later"), Answer()))
-    assert PLACE.read_bytes() == BODY and len(get.waited) == 1 and 0.5 <= get.waited[0] <= 1
+    assert PATH.read_bytes() == BODY and len(get.waited) == 1 and 0.5 <= get.waited[0] <= 1
 
 
 def test_retry_after_is_respected_up_to_a_limit(server, get):
@@ -204,7 +204,7 @@ def test_an_attempt_with_progress_resets_the_retries(server, get):
     big = BODY * 20
     parts = [Answer(body=big, cut=len(BODY) * 5, headers={"ETag": '"x"'})] * 4
     get(server.on("/data.bin", *parts, Answer(body=big, headers={"ETag": '"x"'})), retries=1)
-    assert PLACE.read_bytes() == big
+    assert PATH.read_bytes() == big
 
 
 def test_a_silent_server_times_out(server, get):
@@ -243,7 +243,7 @@ def test_a_body_without_a_length_must_have_the_declared_size(server, get):
         get({"url": url, "size": len(BODY) + 1})
     assert f"{len(BODY) + 1} bytes" in str(wrong.value)
     get({"url": url, "size": len(BODY)})
-    assert PLACE.read_bytes() == BODY
+    assert PATH.read_bytes() == BODY
 
 
 def test_a_wrong_size_is_refused_before_the_transfer(server, get):
@@ -272,7 +272,7 @@ def test_redirects_send_the_password_to_the_same_host_only(server, get):
     server.on("/b", Answer(307, headers={"Location": f"{other}/c"}))
     server.on("/c")
     get(server.url.replace("//", "//ann:pass@") + "/a/data.bin")
-    assert PLACE.read_bytes() == BODY
+    assert PATH.read_bytes() == BODY
     assert ["authorization" in headers for _, headers in server.asked] == [True, True, False]
 
 
@@ -298,28 +298,28 @@ def test_unrequested_compression_is_refused(server, get):
 
 def test_files_of_the_user_are_never_replaced(server, get):
     url = server.on("/data.bin")
-    PLACE.parent.mkdir()
-    PLACE.write_text("mine")
+    PATH.parent.mkdir()
+    PATH.write_text("mine")
     for declared in (url, {"url": url, "sha256": SHA256}):
         with pytest.raises(SettingsError):
             get(declared)
-    PLACE.unlink()
+    PATH.unlink()
     get(url)
     with pytest.raises(SettingsError) as wrong:
         get(server.on("/other/data.bin"))
-    assert f"{PLACE} was downloaded from {url}" in str(wrong.value)
-    PLACE.write_text("mine")
-    os.utime(PLACE, (1, 1))
+    assert f"{PATH} was downloaded from {url}" in str(wrong.value)
+    PATH.write_text("mine")
+    os.utime(PATH, (1, 1))
     with pytest.raises(SettingsError) as wrong:
         get(url)
-    assert f"{PLACE} was changed after it was downloaded" in str(wrong.value)
-    assert PLACE.read_text() == "mine"
+    assert f"{PATH} was changed after it was downloaded" in str(wrong.value)
+    assert PATH.read_text() == "mine"
 
 
 def test_a_new_modification_time_alone_is_not_a_change(server, get):
     url = server.on("/data.bin")
     get(url)
-    os.utime(PLACE, (1, 1))
+    os.utime(PATH, (1, 1))
     assert not get(url)[0].is_new and len(server.asked) == 1
 
 
@@ -327,7 +327,7 @@ def test_another_checksum_for_the_same_url_downloads_again(server, get):
     url = server.on("/data.bin", Answer(), Answer(body=NEW))
     get(url)
     get({"url": url, "sha256": hashlib.sha256(NEW).hexdigest()})
-    assert PLACE.read_bytes() == NEW
+    assert PATH.read_bytes() == NEW
 
 
 def test_secrets_reach_only_the_server(server, get, here, monkeypatch):
@@ -362,7 +362,7 @@ def test_a_file_url_is_copied(get, here):
     source.write_bytes(BODY)
     url = source.as_uri()
     get({"url": url, "sha256": SHA256})
-    assert PLACE.read_bytes() == BODY
+    assert PATH.read_bytes() == BODY
     for wrong in (here.as_uri() + "/none", here.as_uri()):
         with pytest.raises(SettingsError):
             get({"url": wrong, "name": "other"})
@@ -381,7 +381,7 @@ def test_ctrl_c_keeps_the_part(server, get, monkeypatch):
     assert get.printed[-1].endswith("are kept; the same command resumes")
     get.drawn = []
     get(url)
-    assert server.ranges[1] == f"bytes={HALF}-" and PLACE.read_bytes() == BODY
+    assert server.ranges[1] == f"bytes={HALF}-" and PATH.read_bytes() == BODY
 
 
 def test_an_unwritable_folder_is_an_error(server, get, here):
@@ -401,7 +401,7 @@ def test_progress_is_drawn(server, get):
 def test_a_record_without_its_file_downloads_again(server, get):
     url = server.on("/data.bin")
     get(url)
-    PLACE.rename("kept")
+    PATH.rename("kept")
     assert get(url)[0].is_new  # recorded but missing: killed before the move
     assert len(server.asked) == 2
 
@@ -410,7 +410,7 @@ def test_a_proxy_of_the_environment_is_used(server, get, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
     server.answers["http://data.invalid/data.bin"] = [Answer()]
     get("http://data.invalid/data.bin")
-    assert PLACE.read_bytes() == BODY
+    assert PATH.read_bytes() == BODY
 
 
 def test_user_and_password_of_netrc_are_used(server, get, here, monkeypatch):

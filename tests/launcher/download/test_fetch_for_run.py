@@ -17,21 +17,21 @@ from slurm.environment import RankEnvironment
 from tests.launcher.download.server import BODY, Answer
 
 
-def words(*files):
+def arguments(*files):
     options = {"download.fetch": ("--download-data", "true")}
     return CliArgs("language:tiny", sets=[f"download.files=[{', '.join(files)}]"], options=options)
 
 
 def begun(*files):
     """The report of a run that stops after its download; and what it reported."""
-    told = []
+    reports = []
 
     def work(job):
         raise SettingsError([])
 
-    ready = start.prepare(words(*files), None, [])
-    finished = start.carry_out(ready, False, told.append, load_work=lambda: work)
-    return finished.report, told
+    ready = start.prepare(arguments(*files), None, [])
+    finished = start.carry_out(ready, False, reports.append, load_work=lambda: work)
+    return finished.report, reports
 
 
 def test_a_run_downloads_its_data_first(server):
@@ -47,8 +47,8 @@ def test_a_failed_download_leaves_no_run_folder(server, here):
 
 def test_a_server_error_exits_with_1(server, here):
     url = server.on("/data.jsonl", Answer(503, headers={"Retry-After": "9999"}))
-    ending, told = begun(url)
-    assert (ending.exit_code, told) == (1, [ending])
+    ending, reports = begun(url)
+    assert (ending.exit_code, reports) == (1, [ending])
     assert ending.text.startswith("error: cannot download data.jsonl: the server responds 503 ")
     assert not (here / "runs").exists()
 
@@ -72,23 +72,25 @@ def test_a_signal_of_the_scheduler_keeps_the_part(server):
 
 def test_a_dry_run_shows_the_downloads_and_downloads_nothing(server, here):
     url = server.on("/data.jsonl")
-    ready = start.prepare(words(url), None, [])
+    ready = start.prepare(arguments(url), None, [])
     assert f"fetch    {url} as downloads/data.jsonl\n" in start_plan.text(ready.plan)
     one = {"url": url, "path": "downloads/data.jsonl", "is_there": False}
     assert start_plan.plan_json(ready.plan)["fetch"] == [one]
     assert server.asked == [] and list(here.iterdir()) == []
 
 
-def place(rank, machines):
+def rank_environment(rank, machines):
     return RankEnvironment(
         rank, 2, rank if machines == 1 else 0, 2 // machines, 0, "h", 1, "torchrun"
     )
 
 
 def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd):
-    settings = start.prepare(words(server.on("/data.jsonl")), None, []).resolved.settings
+    settings = start.prepare(arguments(server.on("/data.jsonl")), None, []).resolved.settings
     ranks = [
-        threading.Thread(target=fetch_for_run, args=(settings, place(rank, 1), True, rank == 0))
+        threading.Thread(
+            target=fetch_for_run, args=(settings, rank_environment(rank, 1), True, rank == 0)
+        )
         for rank in range(2)
     ]
     for rank in ranks:
@@ -100,10 +102,10 @@ def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd
 
 
 def test_ranks_on_several_machines_need_existing_files(server):
-    settings = start.prepare(words(server.on("/data.jsonl")), None, []).resolved.settings
+    settings = start.prepare(arguments(server.on("/data.jsonl")), None, []).resolved.settings
     with pytest.raises(SettingsError) as wrong:
-        fetch_for_run(settings, place(0, 2), True, True)
+        fetch_for_run(settings, rank_environment(0, 2), True, True)
     assert "data fetch  with the same settings first" in str(wrong.value)
     fetch_for_run(settings, None, False, True)
-    fetch_for_run(settings, place(1, 2), True, False)
+    fetch_for_run(settings, rank_environment(1, 2), True, False)
     assert len(server.asked) == 1

@@ -27,9 +27,9 @@ HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec)
 """Of a level series as the EPL test suite writes it."""
 
 
-def text(path: Path, words: str, seed: int) -> None:
+def text(path: Path, vocabulary: str, seed: int) -> None:
     draws = random.Random(seed)
-    path.write_text(" ".join(draws.choice(words.split()) for _ in range(400)))
+    path.write_text(" ".join(draws.choice(vocabulary.split()) for _ in range(400)))
 
 
 def request(path: Path, seed: int) -> None:
@@ -40,8 +40,8 @@ def request(path: Path, seed: int) -> None:
 def series(path: Path, scale: float, seed: int) -> None:
     data = scale * np.random.default_rng(seed).standard_normal((1000, 3))
     rows = ["\t".join(f"{value: .6f}" for value in row) for row in data]
-    told = f"{HEAD}:LEVELS:20;40;60;\t\r:DATA\r" + "\r\n".join(rows) + "\r\n\r"
-    path.write_bytes(told.encode("iso-8859-1"))
+    content = f"{HEAD}:LEVELS:20;40;60;\t\r:DATA\r" + "\r\n".join(rows) + "\r\n\r"
+    path.write_bytes(content.encode("iso-8859-1"))
 
 
 @dataclass
@@ -85,10 +85,10 @@ def new_run(tmp_path):
     return build
 
 
-def texts(run: ContinualRun, letter: str, words: str, count: int) -> list[str]:
+def texts(run: ContinualRun, letter: str, vocabulary: str, count: int) -> list[str]:
     names = [f"{letter}{i}.txt" for i in range(count)]
     for i, name in enumerate(names):
-        text(run.source / name, words, i)
+        text(run.source / name, vocabulary, i)
     return names
 
 
