@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import wrap
@@ -28,8 +27,7 @@ from launcher.config.schema import config_of
 from launcher.data_check import findings, page
 from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Match, find_families, several
-from launcher.download.console import console, draw_nothing, print_nothing
-from launcher.download.fetch import Fetched, fetch
+from launcher.download.fetch import Fetched, fetch, fetch_with_progress
 from launcher.download.transfer import FetchError
 from models.catalog import split_model_name
 from training.logging.strict_json import encode
@@ -148,21 +146,17 @@ def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:
 def fetch_files(command_line: CommandLine) -> int:
     """Download the declared files; gives the exit code. Raises SettingsError."""
     resolved = _resolved_for_fetch(command_line)
-    as_json_text = JSON.flag in command_line.flags
-    silent = nullcontext((print_nothing, draw_nothing))
+    is_json = JSON.flag in command_line.flags
+    download = resolved.settings.download
     try:
-        with silent if as_json_text else console(sys.stdout) as (show, draw):
-            found = fetch(resolved.settings.download, show, draw)
-            for fetched in found:
-                if not fetched.is_new:
-                    show(fetched.line)
+        found = fetch(download) if is_json else fetch_with_progress(download)
     except FetchError as error:
-        if as_json_text:
+        if is_json:
             print(encode({"diagnostics": as_json([error.diagnostic])}, indent=2))
         else:
             print(render([error.diagnostic]), file=sys.stderr)
         return exit_codes.FAILURE
-    if as_json_text:
+    if is_json:
         print(encode([_fetched_json(fetched) for fetched in found], indent=2))
     else:
         print(_next_command(command_line, resolved))

@@ -35,14 +35,6 @@ Print = Callable[[str], None]
 Draw = Callable[[Progress], None]
 
 
-def print_nothing(text: str) -> None:
-    """Ignore a line."""
-
-
-def draw_nothing(progress: Progress) -> None:
-    """Ignore progress."""
-
-
 class TransferRate:
     """Bytes per second of one file, from the start of an attempt."""
 

@@ -19,7 +19,7 @@ from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.declared_files import Target, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
-from launcher.download.console import Draw, Print, Progress, console, draw_nothing, print_nothing
+from launcher.download.console import Draw, Print, Progress, console
 from launcher.download.transfer import (
     FetchError,
     Options,
@@ -55,11 +55,6 @@ class Fetched:
     is_new: bool
     """Whether this call downloaded it."""
 
-    @property
-    def line(self) -> str:
-        """The line about a file that existed before."""
-        return f"{self.path} exists already, as declared"
-
 
 @dataclass(frozen=True)
 class _Record:
@@ -74,8 +69,8 @@ class _Record:
 
 def fetch(
     settings: Download,
-    print: Print = print_nothing,
-    draw: Draw = draw_nothing,
+    print: Print = lambda text: None,
+    draw: Draw = lambda progress: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Fetched]:
     """Download all of `settings.files` that do not exist yet; gives all of them.
@@ -104,13 +99,20 @@ def fetch_for_run(
         return
     if ranks is not None and ranks.world_size > ranks.local_size:
         _require_files(settings.download, ranks)
-    if not is_shown:
+    if is_shown:
+        fetch_with_progress(settings.download, is_main)
+    else:
         fetch(settings.download)
-        return
+
+
+def fetch_with_progress(settings: Download, show_existing: bool = True) -> list[Fetched]:
+    """`fetch` with progress on stdout, and a line for each existing file."""
     with console(sys.stdout) as (print, draw):
-        for fetched in fetch(settings.download, print, draw):
-            if is_main and not fetched.is_new:
-                print(fetched.line)
+        found = fetch(settings, print, draw)
+        for fetched in found:
+            if show_existing and not fetched.is_new:
+                print(f"{fetched.path} exists already, as declared")
+    return found
 
 
 def _require_files(download: Download, ranks: RankEnvironment) -> None:

@@ -247,12 +247,6 @@ def transfer(target: Target, source: Source, options: Options, part: Part) -> No
     part.sync()
 
 
-def backoff(failures: int, draw: Callable[[], float] = random.random) -> float:
-    """Seconds to wait after `failures` in a row: exponential, at most a minute, half random."""
-    longest = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
-    return longest * (0.5 + draw() / 2)
-
-
 def _with_retries(target: Target, source: Source, options: Options, part: Part) -> None:
     failures = 0
     if target.file.sha256 is not None and part.sha256 == target.file.sha256.lower():
@@ -269,7 +263,8 @@ def _with_retries(target: Target, source: Source, options: Options, part: Part) 
         failures = 1 if part.size - before >= _PROGRESS_BYTES else failures + 1
         if failures > options.retries or error.wait_s > _MAX_RETRY_AFTER_S:
             raise _failed(target, part, error, failures)
-        wait_s = max(backoff(failures), error.wait_s)
+        backoff_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
+        wait_s = max(backoff_s * random.uniform(0.5, 1), error.wait_s)
         attempt = f"attempt {failures + 1} of {options.retries + 1}"
         options.print(f"{target.name}: {error.reason}; {attempt} in {duration(wait_s)}")
         options.sleep(wait_s)
@@ -316,10 +311,13 @@ def _check_content(target: Target, part: Part) -> None:
     if part.was_resumed:
         raise Mismatch
     part.discard()
-    key, actual, declared = wrong[-1]
-    raise settings_error(
+    raise _not_declared(target, *wrong[-1])
+
+
+def _not_declared(target: Target, key: str, actual: str, declared: str) -> SettingsError:
+    return settings_error(
         f"{target.name} has {key} {actual}: not the declared one",
-        file.url,
+        target.file.url,
         allowed=declared,
         fix=f"check the URL; if the file changed, set  {key}: {actual.split()[0]}",
     )
@@ -330,12 +328,7 @@ def _check_size(target: Target, total: int | None, max_bytes: int) -> None:
         return
     declared = target.file.size
     if declared is not None and total != declared:
-        raise settings_error(
-            f"{target.name} has {total} bytes: not the declared size",
-            target.file.url,
-            allowed=f"{declared} bytes",
-            fix=f"check the URL; if the file changed, set  size: {total}",
-        )
+        raise _not_declared(target, "size", f"{total} bytes", f"{declared} bytes")
     if total > max_bytes:
         raise _too_large(target, max_bytes, total)
 

@@ -30,6 +30,10 @@ def test_downloads_and_the_command_to_train_are_printed(server, capsys):
         "--data downloads/data.csv"
     )
     assert sorted(p.name for p in Path().iterdir()) == ["downloads", "mine.yaml"]
+    assert fetch("--model", "language:tiny") == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "downloads/data.csv exists already, as declared"
+    )
 
 
 def test_json_lists_the_files(server, capsys):
