@@ -23,7 +23,10 @@ from training.logging.strict_json import encode
 
 def main(command_line: CommandLine) -> int:
     """Decide, show, and train; the exit code. Raises SettingsError."""
-    if "--dry-run" in command_line.flags or (lived := restart.read(command_line.out)) is None:
+    if (
+        "--dry-run" in command_line.flags
+        or (lived := restart.read_job_generation(command_line.out)) is None
+    ):
         return _train(command_line, None)
     try:
         return _train(command_line, lived)
@@ -78,7 +81,7 @@ def _ended(lived: JobGeneration | None, kind: Kind, code: int, text: str) -> int
     """The exit code of the process, once the job script can know how it ended."""
     if lived is not None:
         lived.end(kind, code, text)
-    return restart.exit_code(lived, kind, code)
+    return restart.process_exit_code(lived, kind, code)
 
 
 def _stages(ready: Pipeline, flags: Collection[str], lived: JobGeneration | None) -> int:

@@ -1,18 +1,16 @@
-"""Starts the ranks again where a fault ended them, or where memory ran out."""
+"""Restart of ranks after a failure or out of memory, and of a job as its next generation."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher.base import exit_codes
-from launcher.config import batching
-from launcher.config.provenance import Batching, CliArgs, Resolved
-from launcher.resume import find
+from launcher.base import environment, exit_codes
+from launcher.config import batching, provenance
+from launcher.config.provenance import CliArgs, Origin, Resolved
 from launcher.resume.find import AUTO, ResumeRequest, newest_step
 from launcher.run import supervisor
 from launcher.run.failures import Kind, Report
@@ -22,7 +20,6 @@ from slurm.environment import (
     SLURM_FOLDER,
     Generation,
     InvalidEnvironment,
-    RankEnvironment,
     read_generation,
     read_rank_environment,
 )
@@ -30,13 +27,16 @@ from training.logging.events import append_event
 from training.resources.oom import MAX_HALVINGS
 from training.storage import Storage
 
-_AGAIN = ("failed", "killed", "peer lost")
-"""How ranks end that may do better the next time. Words stay wrong; a signal wants an end; and
-what the ranks agreed on, such as a loss that is not finite, would come again."""
+RANK_0_WAIT_S = 10.0
+"""How long a rank with invalid input waits for rank 0, which has the same, to report it."""
+_RESTARTED = ("failed", "killed", "peer lost")
+"""Ends that a restart may avoid. Invalid input and a loss that is not finite would come again."""
+_PUBLISHED_BY_ANY = ("invalid input", "failed", "out of memory")
+_POLL_S = 0.05
 
 
 def is_supervised(resolved: Resolved) -> bool:
-    """Whether ranks run in processes of their own, watched by this one."""
+    """Whether ranks run in processes of their own under a supervisor."""
     settings = resolved.settings
     return resolved.nproc > 1 or settings.engine.max_restarts > 0 or settings.continual.enabled
 
@@ -48,150 +48,165 @@ def supervise(
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
 ) -> Report:
-    """Run `job` to its end, with as many restarts after faults as its settings allow.
+    """Run `job` to its end, with up to engine.max_restarts restarts after failures.
 
-    Where memory ran out, the ranks begin again with half the micro-batch and the same global batch,
-    three times at most: within a collective, where its peers are, a rank cannot take a step again.
-    The report is that of the last try. Each restart goes on from the newest checkpoint, and is
-    told on stderr and in the log. `forwarded` collects those that were handed on. Touches the disk.
+    After out of memory the ranks restart with half the micro-batch and the same global batch, three
+    times at most: a rank cannot retry a step while its peers wait in a collective. Each restart
+    resumes from the newest checkpoint and is printed and logged. Returns the report of the last
+    attempt. `forwarded` collects the signals sent to the ranks. Touches the disk.
     """
     forwarded = set() if forwarded is None else forwarded
-    most = job.resolved.settings.engine.max_restarts
-    first = First(job)
-    tried, diagnostics, halved = job, 0, 0
+    max_restarts = job.resolved.settings.engine.max_restarts
+    first = FirstAttempt(job)
+    resolved, attempt, restarts, halvings = job.resolved, job, 0, 0
     while True:
-        ending = supervisor.supervise(tried, threads, tell, module, forwarded)
+        report = supervisor.supervise(attempt, threads, tell, module, forwarded)
         if forwarded or not first.folder.is_dir():
-            return ending
-        smaller = batching.halved(tried.resolved.batching)
-        if ending.kind == "out of memory" and halved < MAX_HALVINGS and smaller is not None:
-            halved += 1
-            tried, step = first.again(smaller)
-            line = f"restart with micro-batches of {smaller.micro_batch}"
-            _tell_event(first.folder, ending, smaller, step)
-        elif ending.kind in _AGAIN and diagnostics < most:
-            diagnostics += 1
-            tried, step = first.again(tried.resolved.batching)
-            line = f"restart {diagnostics} of {most}"
+            return report
+        smaller = halve_micro_batch(resolved)
+        if report.kind == "out of memory" and halvings < MAX_HALVINGS and smaller is not None:
+            halvings, resolved = halvings + 1, smaller
+            line = f"restart with micro-batches of {resolved.batching.micro_batch}"
+            attempt, step = first.again(resolved)
+            _record_out_of_memory(first.folder, report, resolved, step)
+        elif report.kind in _RESTARTED and restarts < max_restarts:
+            restarts += 1
+            line = f"restart {restarts} of {max_restarts}"
+            attempt, step = first.again(resolved)
         else:
-            return ending
-        where = "from the beginning" if step is None else f"from step {step}"
-        _say(job, f"{line} {where}", ending)
+            return report
+        line += " from the beginning" if step is None else f" from step {step}"
+        run_folder.append_log(first.folder, f"{report.text}\n{report.trace}\n{line}")
+        if job.console:
+            print(line, file=sys.stderr, flush=True)
 
 
-def _tell_event(folder: Path, ending: Report, smaller: Batching, step: int | None) -> None:
+def halve_micro_batch(resolved: Resolved) -> Resolved | None:
+    """The settings with half the micro-batch and the same global batch; None: it is 1.
+
+    settings.yaml and origins.json of the restarted run show the new numbers and their origin.
+    """
+    smaller = batching.halved(resolved.batching)
+    if smaller is None:
+        return None
+    origin = Origin("machine", "halved after out of memory")
+    numbers = {
+        batching.MICRO: smaller.micro_batch,
+        batching.ACCUMULATION: smaller.accumulation,
+    }
+    values = dict(resolved.values)
+    for key, number in numbers.items():
+        values[key] = provenance.overridden(values[key], number, origin)
+    train = resolved.settings.train.model_copy(
+        update={"micro_batch": smaller.micro_batch, "accumulation": smaller.accumulation}
+    )
+    settings = resolved.settings.model_copy(update={"train": train})
+    return replace(resolved, settings=settings, values=values, batching=smaller)
+
+
+def _record_out_of_memory(
+    folder: Path, report: Report, resolved: Resolved, step: int | None
+) -> None:
     facts = {
-        "rank": ending.rank,
-        "text": ending.text,
-        "micro_batch": smaller.micro_batch,
-        "accumulation": smaller.accumulation,
+        "rank": report.rank,
+        "text": report.text,
+        "micro_batch": resolved.batching.micro_batch,
+        "accumulation": resolved.batching.accumulation,
         "from_step": step,
     }
     append_event(Storage(folder), "out_of_memory", step or 0, facts)
 
 
-class First:
-    """What the first try of a job began with."""
+class FirstAttempt:
+    """The job as it was started first, and its checkpoints at that time."""
 
     def __init__(self, job: Job) -> None:
-        assert job.folder is not None, "a supervised job has its folder"
+        assert job.folder is not None, "a supervised job has a run folder"
         self._job = job
         self.folder = job.folder
-        self._newest = find.newest_step(job.folder)
-        told = job.resume
+        self._newest = newest_step(job.folder)
         self._step = None
-        if told is not None:
-            self._step = find.newest_step(told.source) if told.step is None else told.step
+        if job.resume is not None:
+            requested = job.resume.step
+            self._step = newest_step(job.resume.source) if requested is None else requested
 
-    def again(self, numbers: Batching) -> tuple[Job, int | None]:
-        """The job of a restart, and the step it goes on from; None: from the beginning.
+    def again(self, resolved: Resolved) -> tuple[Job, int | None]:
+        """The job of a restart, and the step to resume from; None: from the beginning.
 
-        What began anew at first does so again, unless a checkpoint was saved since: that has it.
+        --reset applies again unless a checkpoint was saved since, which contains its effect.
         """
-        job = replace(self._job, resolved=replace(self._job.resolved, batching=numbers))
-        saved = find.newest_step(self.folder)
+        job = replace(self._job, resolved=resolved)
+        saved = newest_step(self.folder)
         is_new = saved is not None and saved != self._newest and saved > (self._step or 0)
         if is_new or self._job.resume is None:
             return replace(job, resume=ResumeRequest(self.folder)), saved
         return job, self._step
 
 
-def _say(job: Job, line: str, ending: Report) -> None:
-    assert job.folder is not None
-    run_folder.append_log(job.folder, f"{ending.text}\n{ending.trace}\n{line}")
-    if job.console:
-        print(line, file=sys.stderr, flush=True)
-
-
-FIRST_WORD_S = 10.0
-"""How long a rank whose words are wrong lets rank 0 speak, whose words are the same."""
-_POLL_S = 0.05
-_SPEAKS_FOR_OTHERS: tuple[Kind, ...] = ("invalid input", "failed", "out of memory")
-
-
 @dataclass(frozen=True)
 class JobGeneration:
-    """A generation of a job in its run folder, seen from one of its ranks."""
+    """A generation of a Slurm job in its run folder, seen from one of its ranks."""
 
     generation: Generation
     run: Path
     rank: int
 
-    def begin(self, words: CliArgs) -> CliArgs:
-        """The words of this generation, which are typed alike for all of the job.
+    def begin(self, args: CliArgs) -> CliArgs:
+        """The arguments of this generation; all generations of a job have the same command line.
 
-        Once one of them has saved a checkpoint, the next goes on from it, and --resume and --reset
-        have done their work. Until then they say what they said to the first one; what that had
-        copied from another run is taken away, to be copied again. Touches the disk.
+        Once a generation has saved a checkpoint, the next one resumes from it, without --reset.
+        Before that the arguments apply unchanged, and files copied from a forked run are removed,
+        to be copied again. Touches the disk.
         """
         if not generations.has_predecessor(self.run, self.generation):
-            return words
-        if words.resume is None or self._has_saved():
-            return replace(words, resume=AUTO, resume_option="the next life of its job", reset=())
-        if self.rank == 0 and not self._is_own(words.resume):
-            kept = {one.name for one in self.run.iterdir() if one.name.startswith(fence.HIDDEN)}
-            run_folder.clear_except(self.run, {SLURM_FOLDER, lock.NAME, *kept})
-        return words
+            return args
+        if args.resume is None or self._has_saved():
+            return replace(args, resume=AUTO, resume_option="the next generation", reset=())
+        if self.rank == 0 and not self._is_own(args.resume):
+            names = [entry.name for entry in self.run.iterdir()]
+            fences = {name for name in names if name.startswith(fence.HIDDEN)}
+            run_folder.clear_except(self.run, {SLURM_FOLDER, lock.NAME, *fences})
+        return args
 
     def claim(self) -> None:
-        """Make a run folder of which nobody has begun that of this job, before it is written.
+        """Claim an unused run folder for this job, before rank 0 writes to it.
 
-        Rank 0's. Raises StorageError. Touches the disk.
+        Touches the disk. Raises StorageError.
         """
         if self.rank == 0 and run_folder.is_unused(self.run):
             generations.claim(self.run, self.generation)
 
+    def end(self, kind: Kind, code: int, text: str) -> None:
+        """Publish how this rank ended, if that is the outcome of the generation.
+
+        Rank 0 publishes for all, except after a lost peer, a killed rank or a closed fence: without
+        an outcome the job script assumes a crash. Another rank publishes its own failure, if no
+        rank has published yet. Touches the disk.
+        """
+        if kind in ("peer lost", "killed", "fenced"):
+            return
+        if self.rank != 0:
+            if kind not in _PUBLISHED_BY_ANY:
+                return
+            if kind == "invalid input" and self._is_published(RANK_0_WAIT_S):
+                return
+        generations.publish_outcome(self.run, self.generation, code, text)
+
     def _has_saved(self) -> bool:
-        """Whether the job has a checkpoint of its own in the run folder."""
-        begun = generations.starts(self.run, self.generation)
+        """Whether this job has saved a checkpoint in the run folder."""
+        started = generations.starts(self.run, self.generation)
         newest = newest_step(self.run)
-        return bool(begun) and newest is not None and newest > begun[0]["from_step"]
+        return bool(started) and newest is not None and newest > started[0]["from_step"]
 
     def _is_own(self, resumed: str) -> bool:
-        """Whether what is typed behind --resume is the run in this job's own folder."""
+        """Whether --resume names the run in the folder of this job."""
         if resumed == AUTO or resumed.isdigit():
             return True
         own, other = self.run.resolve(), Path(resumed).resolve()
         return own == other or own in other.parents
 
-    def end(self, kind: Kind, code: int, text: str) -> None:
-        """Publish how this rank ended, where that decides how the generation did.
-
-        Rank 0 speaks for all, but not of a peer that it lost or a rank that was killed: no outcome
-        is a crash; nor where a later generation has taken over. Another rank speaks where it failed
-        by itself and nobody has spoken.
-        """
-        if kind in ("peer lost", "killed", "fenced"):
-            return
-        if self.rank != 0:
-            if kind not in _SPEAKS_FOR_OTHERS:
-                return
-            if kind == "invalid input" and self.is_told(FIRST_WORD_S):
-                return
-        generations.publish_outcome(self.run, self.generation, code, text)
-
-    def is_told(self, wait_s: float) -> bool:
-        """Whether some rank has published an outcome; waits for one, `wait_s` at most."""
+    def _is_published(self, wait_s: float) -> bool:
+        """Whether a rank has published an outcome; waits up to `wait_s` seconds."""
         path = generations.outcome_path(self.run, self.generation)
         end = time.monotonic() + wait_s
         while not path.exists():
@@ -201,26 +216,26 @@ class JobGeneration:
         return True
 
 
-def read(out: Path | None) -> JobGeneration | None:
-    """What the environment makes of a run in `out`; None: it is of no job.
+def read_job_generation(out: Path | None) -> JobGeneration | None:
+    """The generation of a Slurm job that this process belongs to; None: no job, or no --out.
 
-    What is wrong in the environment is told where all words are checked.
+    An invalid environment is reported when all arguments are checked.
     """
+    variables = environment.variables()
     try:
-        generation = read_generation(os.environ)
-        place: RankEnvironment | None = read_rank_environment(os.environ)
+        generation = read_generation(variables)
+        rank = read_rank_environment(variables)
     except InvalidEnvironment:
         return None
     if generation is None or out is None:
         return None
-    return JobGeneration(generation, out, place.rank if place else 0)
+    return JobGeneration(generation, out, rank.rank if rank else 0)
 
 
-def exit_code(life: JobGeneration | None, kind: Kind, code: int) -> int:
-    """What the process ends with.
+def process_exit_code(generation: JobGeneration | None, kind: Kind, code: int) -> int:
+    """The exit code of the process: 0 for every end that all ranks of a job agreed on.
 
-    The outcome tells the job script what comes next; to srun and torchrun any other code than 0 is
-    a rank that failed, whose peers are to be ended or started anew.
+    srun and torchrun treat any other code as a failed rank; the job script reads the outcome file.
     """
-    agreed = life is not None and kind == "ended" and code != exit_codes.FAILURE
-    return exit_codes.DONE if agreed else code
+    is_agreed = generation is not None and kind == "ended" and code != exit_codes.FAILURE
+    return exit_codes.DONE if is_agreed else code

@@ -17,7 +17,7 @@ from launcher.resume.find import ResumeRequest
 from launcher.run import restart
 from launcher.run.job_spec import Job
 from launcher.run.restart import JobGeneration
-from launcher.run_folder import generations
+from launcher.run_folder import generations, run_folder
 from slurm.environment import Generation
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved, trained
@@ -129,34 +129,36 @@ RESET = ("schedule",)
     ("later", "expected"),
     [([], ResumeRequest(Path("x"), 10, RESET)), ([20], ResumeRequest(Path("x")))],
 )
-def test_what_begins_anew_does_so_again_unless_it_was_saved_since(
+def test_a_restart_resets_again_unless_a_checkpoint_was_saved_since(
     tmp_path, monkeypatch, later, expected
 ):
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10)
-    first = restart.First(Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10, RESET)))
+    first = restart.FirstAttempt(
+        Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10, RESET))
+    )
     for step in later:
         saved(Path("x"), step, SETTINGS)
-    job, step = first.again(SETTINGS.batching)
+    job, step = first.again(SETTINGS)
     assert (job.resume, step) == (expected, max([10, *later]))
 
 
-def test_a_copy_that_saved_nothing_goes_on_from_the_old_run_again(tmp_path, monkeypatch):
+def test_a_fork_that_saved_nothing_resumes_from_the_old_run_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained(Path("old"), SETTINGS, 10)
     begun(Path("new"), SETTINGS)
     job = Job(SETTINGS, Path("new"), True, ResumeRequest(Path("old")))
-    first = restart.First(job)
-    assert first.again(SETTINGS.batching) == (job, 10)
+    first = restart.FirstAttempt(job)
+    assert first.again(SETTINGS) == (job, 10)
     saved(Path("new"), 15, SETTINGS)
-    assert first.again(SETTINGS.batching) == (replace(job, resume=ResumeRequest(Path("new"))), 15)
+    assert first.again(SETTINGS) == (replace(job, resume=ResumeRequest(Path("new"))), 15)
 
 
-def test_later_checkpoints_of_another_past_are_no_progress(tmp_path, monkeypatch):
+def test_later_checkpoints_of_the_run_before_are_no_progress(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10, 20)
     job = Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10))
-    assert restart.First(job).again(SETTINGS.batching) == (job, 10)
+    assert restart.FirstAttempt(job).again(SETTINGS) == (job, 10)
     assert find.newest_step(Path("x")) == 20
 
 
@@ -164,7 +166,7 @@ FIRST, SECOND = Generation("12", 0), Generation("12", 1)
 
 
 def left_by(run, from_step=0, step=None, generation=FIRST):
-    """What a life leaves that began at `from_step` and saved at `step`."""
+    """What a generation leaves that started at `from_step` and saved at `step`."""
     generations.claim(run, generation)
     generations.record_start(Storage(run), generation, from_step, 1)
     (run / "settings.yaml").touch()
@@ -176,20 +178,20 @@ def args_of(run, words: CliArgs, generation: Generation = SECOND) -> CliArgs:
     return JobGeneration(generation, run, 0).begin(words)
 
 
-def test_the_first_life_does_what_was_typed(tmp_path):
+def test_the_first_generation_keeps_its_arguments(tmp_path):
     words = CliArgs(resume="other", reset=("data",))
     JobGeneration(FIRST, tmp_path, 0).claim()
     assert args_of(tmp_path, words, FIRST) is words
 
 
-def test_a_later_life_goes_on_whatever_was_typed(tmp_path):
+def test_a_later_generation_resumes_whatever_the_arguments_are(tmp_path):
     left_by(tmp_path, 0, 5)
     for typed in (CliArgs(), CliArgs(resume="other"), CliArgs(resume="auto", reset=("data",))):
         words = args_of(tmp_path, typed)
         assert (words.resume, tuple(words.reset)) == ("auto", ())
 
 
-def test_without_a_checkpoint_of_the_job_the_words_still_count(tmp_path):
+def test_without_a_checkpoint_of_the_job_the_arguments_still_apply(tmp_path):
     saved(tmp_path, 5, resolved())
     left_by(tmp_path, from_step=5)
     words = CliArgs(resume=str(tmp_path), reset=("schedule",))
@@ -198,7 +200,7 @@ def test_without_a_checkpoint_of_the_job_the_words_still_count(tmp_path):
     assert args_of(tmp_path, words).resume == "auto"
 
 
-def test_a_copy_that_saved_nothing_is_made_again(tmp_path):
+def test_a_fork_that_saved_nothing_is_copied_again(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     left_by(run)
@@ -207,7 +209,7 @@ def test_a_copy_that_saved_nothing_is_made_again(tmp_path):
     assert [path.name for path in run.iterdir()] == ["slurm"]
 
 
-def test_another_job_has_no_part_in_the_run(tmp_path):
+def test_another_job_is_no_later_generation(tmp_path):
     left_by(tmp_path, 0, 5)
     words = CliArgs()
     assert args_of(tmp_path, words, Generation("13", 1)) is words
@@ -221,7 +223,7 @@ def test_a_folder_that_holds_a_run_is_not_claimed_before_its_lock_is_held(tmp_pa
 
 
 @pytest.mark.parametrize("line", ["", "{", '{"kind": "claimed"}', "[1]", "3"])
-def test_half_a_line_of_a_kill_is_left_out(tmp_path, line):
+def test_a_line_cut_off_by_a_kill_is_ignored(tmp_path, line):
     generations.claim(tmp_path, FIRST)
     with (tmp_path / "slurm" / generations.NAME).open("a") as file:
         file.write(line)
@@ -230,7 +232,7 @@ def test_half_a_line_of_a_kill_is_left_out(tmp_path, line):
     assert generations.claimed(tmp_path) == [FIRST, SECOND]
 
 
-def test_lost_steps_and_the_share_of_time_are_counted_over_all_lives(tmp_path):
+def test_lost_steps_and_the_share_of_time_are_counted_over_all_generations(tmp_path):
     logged = [{"kind": "train", "step": step, "step_time_s": 0.5} for step in (1, 4, 7)]
     left_by(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in logged))
@@ -240,3 +242,22 @@ def test_lost_steps_and_the_share_of_time_are_counted_over_all_lives(tmp_path):
     assert found["effective_training_share"] > 0
     told = (tmp_path / "events.jsonl").read_text()
     assert '"requeued"' in told and '"lost_steps": 2' in told
+
+
+def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_path):
+    first = resolved(batch_size="8")
+    smaller = restart.halve_micro_batch(first)
+    assert smaller is not None
+    numbers = (smaller.batching.micro_batch, smaller.batching.accumulation)
+    assert numbers == (4, 2 * first.batching.accumulation)
+    assert (smaller.settings.train.micro_batch, smaller.settings.train.accumulation) == numbers
+    run_folder.rewrite_settings(Storage(tmp_path), smaller)
+    assert "  micro_batch: 4" in (tmp_path / "settings.yaml").read_text()
+    origins = json.loads((tmp_path / "origins.json").read_text())
+    assert origins["train.micro_batch"]["value"] == 4
+    assert origins["train.micro_batch"]["origin"] == "halved after out of memory"
+    assert origins["train.micro_batch"]["replaced"][0]["value"] == 8
+
+
+def test_a_micro_batch_of_1_is_not_halved():
+    assert restart.halve_micro_batch(resolved(batch_size="1")) is None

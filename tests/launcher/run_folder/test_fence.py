@@ -103,7 +103,7 @@ def test_a_life_held_up_at_any_moment_changes_nothing_once_another_has_taken_ove
 
 
 @pytest.mark.parametrize("moments", MOMENTS)
-def test_a_life_killed_at_any_moment_leaves_what_the_next_goes_on_from(
+def test_a_generation_killed_at_any_moment_leaves_what_the_next_resumes_from(
     tmp_path, alone, begun, moments
 ):
     for operation in moments:
@@ -126,7 +126,7 @@ def check(run: Path, last: Generation) -> None:
     assert list(run.glob(".*")) == []
 
 
-def test_a_save_on_its_way_when_the_door_closes_leaves_nothing(tmp_path, alone):
+def test_a_save_that_runs_when_the_fence_closes_leaves_nothing(tmp_path, alone):
     with fence.fenced_storage(tmp_path, FIRST) as storage:
         saver = CheckpointWriter(
             tmp_path, alone, "local", Keep(1, 1, None), in_background=True, door=storage.fence
@@ -140,7 +140,7 @@ def test_a_save_on_its_way_when_the_door_closes_leaves_nothing(tmp_path, alone):
     assert content(tmp_path) == left
 
 
-def test_what_is_written_after_the_end_is_told_as_fenced_off(tmp_path, alone):
+def test_a_write_after_a_later_claim_raises_fenced_off(tmp_path, alone):
     with (
         pytest.raises(FencedOff) as end,
         fence.fenced_storage(tmp_path, FIRST) as storage,
@@ -149,8 +149,7 @@ def test_what_is_written_after_the_end_is_told_as_fenced_off(tmp_path, alone):
         life(tmp_path, alone, SECOND)
         save(storage, alone, 9)
     assert str(end.value) == (
-        "generation 0 of Slurm job 12 is fenced off by generation 1, which has taken over "
-        f"{tmp_path}"
+        f"generation 0 of Slurm job 12 is fenced off: generation 1 has claimed {tmp_path}"
     )
 
 
@@ -184,7 +183,7 @@ def test_a_late_start_of_an_earlier_life_is_refused(tmp_path):
         assert [path.name[:11] for path in tmp_path.glob(".*")] == [".fence-12.1"]
 
 
-def test_a_checkpoint_on_its_way_out_through_a_door_is_given_back(tmp_path, alone):
+def test_a_checkpoint_being_replaced_when_the_fence_closes_is_recovered(tmp_path, alone):
     life(tmp_path, alone, FIRST)
     lost = tmp_path / f"{fence.FENCE}{FIRST}-dead"
     lost.mkdir()
@@ -195,19 +194,19 @@ def test_a_checkpoint_on_its_way_out_through_a_door_is_given_back(tmp_path, alon
         assert not lost.exists()
 
 
-def test_who_was_held_up_before_it_closed_doors_leaves_a_later_one_open(tmp_path):
+def test_a_generation_delayed_before_it_closes_fences_leaves_a_later_one_open(tmp_path):
     generations.claim(tmp_path, FIRST)
     earlier = tmp_path / f"{fence.FENCE}{Generation('11', 4)}-dead"
     earlier.mkdir()
-    own = fence._made(tmp_path, FIRST)
+    own = fence._create_fence(tmp_path, FIRST)
     with fence.fenced_storage(tmp_path, SECOND) as later_storage:
         assert not own.exists() and not earlier.exists()
         earlier.mkdir()
-        fence._close_earlier(tmp_path, FIRST, own)
+        fence._close_earlier_fences(Storage(tmp_path, own), FIRST)
         assert later_storage.fence.is_dir() and not earlier.exists()
 
 
-def test_no_checkpoint_is_set_aside_without_the_door(tmp_path, alone):
+def test_no_checkpoint_is_set_aside_without_the_fence(tmp_path, alone):
     life(tmp_path, alone, FIRST)
     for link in ("last", "best"):  # these would be the first to fail
         (tmp_path / link).unlink()
