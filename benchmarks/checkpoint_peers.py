@@ -13,7 +13,8 @@ import torch.distributed as dist
 from benchmarks.workload import Work
 from engines.base import Engine, OptimizerSpec, Options
 from engines.catalog import build_engine
-from engines.world import ProcessWorld, RankInfo
+from engines.environment import RankInfo
+from engines.world import ProcessWorld
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep

@@ -1,1 +1,1 @@
-"""Carries out a step on the hardware, owns the world and the names of the state."""
+"""Engines: one optimizer step on the hardware, the process group and the layout of the state."""

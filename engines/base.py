@@ -17,14 +17,14 @@ Shape = tuple[int, ...]
 
 
 FACTORS = {"row_var": 1, "col_var": 2}
-"""Slots that have one element along an axis, counted from the last one."""
+"""Factored slots of Adafactor: the axis, counted from the last one, with one element."""
 
 
 def kind_shape(kind: str, shape: Shape) -> Shape:
-    """The shape of a piece of `kind` of a parameter of `shape`, flattened in C order.
+    """The shape of a tensor of `kind` for a parameter of `shape`, flattened in C order.
 
-    The parameter's own, but for FACTORS: the means of each row and of each column of the last two
-    axes, of which a second moment is made.
+    It is the parameter's own shape, except for FACTORS: the means of each row and of each column
+    of the last two axes, the factors of a second moment.
     """
     if len(shape) < 2 or kind not in FACTORS:
         return shape
@@ -33,11 +33,11 @@ def kind_shape(kind: str, shape: Shape) -> Shape:
 
 
 class EngineError(Exception):
-    """This engine cannot run here; the text says why, and what can."""
+    """This engine cannot run here; the message has the reason and an alternative."""
 
 
 class PeersMissing(Exception):
-    """Ranks did not come, or went, before all had met; the text names them. Trying again may do."""
+    """Ranks are missing at the rendezvous; the message names them. A retry may succeed."""
 
 
 class World(Protocol):
@@ -51,13 +51,13 @@ class World(Protocol):
     device: torch.device
 
     def sum(self, value: Tensor) -> Tensor:
-        """The elementwise sum of `value` over ranks, on its device; the input is unchanged."""
+        """The elementwise sum of `value` over ranks, on its device; the input stays unchanged."""
 
     def maximum(self, value: Tensor) -> Tensor:
-        """The elementwise maximum of `value` over ranks; the input is unchanged."""
+        """The elementwise maximum of `value` over ranks; the input stays unchanged."""
 
     def agree(self, flags: int) -> int:
-        """The bitwise or of every rank's `flags` (below 2**16)."""
+        """The bitwise or of the `flags` (below 2**16) of all ranks."""
 
     def broadcast(self, data: bytes | None, source: int = 0) -> bytes:
         """The `data` of rank `source`, on every rank; `data` of the other ranks is ignored."""
@@ -71,10 +71,10 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """How to build the optimizer once parameters are in their final place.
+    """The recipe of the optimizer, which is built once parameters are placed or sharded.
 
-    `groups` maps (name, parameter) to the number of its group in `options`; `build` makes a torch
-    optimizer from a list of group dicts (`params`, then the options of that group).
+    `group_of` maps (name, parameter) to the index of its group in `options`; `build` makes a torch
+    optimizer from a list of group dicts (`params` and the options of that group).
     """
 
     options: Sequence[Mapping[str, Any]]
@@ -85,24 +85,24 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class Options:
-    """What an engine is told about precision, memory and compilation."""
+    """The options of an engine: precision, memory, compilation and batch."""
 
     precision: Precision = "fp32"
     compile: bool = False
     activation_checkpointing: int = 0
-    """0: none; 1: every block; n: every n-th block."""
+    """0: no block; 1: every block; n: every n-th block."""
     channels_last: bool = False
     ds_config: Mapping[str, Any] = field(default_factory=dict)
-    """DeepSpeed's own JSON, already merged and checked; empty for other engines."""
+    """The DeepSpeed config, merged and validated; empty for other engines."""
     micro_batch: int = 1
     accumulation: int = 1
     offload_threads: int | None = None
-    """Threads a process may use for the optimizer on the CPU; None: from the cores there are."""
+    """CPU threads of an offloaded optimizer per process; None: an even share of the cores."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one optimizer update did: the gradient norm before clipping, and a skipped overflow."""
+    """The result of an optimizer update, with the gradient norm before clipping."""
 
     norm: Tensor
     """Scalar on the device, of the gradients of the whole global batch; not finite on overflow."""
@@ -112,11 +112,10 @@ class Update:
 
 @dataclass(frozen=True)
 class Piece:
-    """A flat interval of one tensor that this rank holds, as a live view that may be written to.
+    """A flat interval of one tensor that this rank holds, as a writable view.
 
     `kind` is "weight" or the name of an optimizer slot ("exp_avg", ...). `start` counts elements
-    of the flattened tensor, whose shape `kind_shape` tells. `replicated`: every rank holds the same
-    interval.
+    of the flattened tensor of shape `kind_shape`. `replicated`: every rank holds the same interval.
     """
 
     kind: str
@@ -128,10 +127,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class State:
-    """All that an engine trained, by the parameter's own name, fp32; live views, not copies.
+    """The training state of an engine by parameter name, in fp32; views, not copies.
 
-    Over all ranks the pieces of a kind cover every tensor exactly once (replicated ones on each).
-    Tied weights stand once, under the first name; frozen parameters have no slots.
+    Over all ranks the pieces of a kind cover every tensor exactly once (replicated ones on each
+    rank). Tied weights appear once, under the first name; frozen parameters have no slots.
     """
 
     shapes: Mapping[str, Shape]
@@ -139,50 +138,50 @@ class State:
     pieces: Sequence[Piece]
     buffers: Mapping[str, Tensor]
     steps: Mapping[str, float]
-    """Optimizer steps taken, by parameter name; those that this rank holds."""
+    """Optimizer steps taken, by the names of the parameters that this rank holds."""
     groups: Sequence[Mapping[str, Any]]
-    """Options of each parameter group, with "names", the parameters in it."""
+    """The options of each parameter group, with "names", its parameters."""
     loss_scale: Mapping[str, float]
 
 
 class Engine(Protocol):
-    """One way to lay a model on ranks. Collective: all ranks call all methods in one order."""
+    """A way to place a model on ranks. Collective: all ranks call all methods in one order."""
 
     world: World
 
     @property
     def without_gradient(self) -> Sequence[str]:
-        """Parameters that train but got no gradient before the first update; empty until then."""
+        """Trainable parameters without a gradient in the first update; empty until then."""
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
         """Place, shard and wrap `model` at its `blocks`, then build its optimizer."""
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """The optimizer's live parameter groups that are not empty, in the order of the spec.
+        """The optimizer's parameter groups that are not empty, in the order of the spec.
 
-        Write "lr" here.
+        Assign "lr" here.
         """
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """Hold gradients on their rank; on the `last` micro-batch average them over ranks."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`, a scalar the loop has normalised."""
+        """Add the gradients of `loss`, a scalar that the loop has normalized."""
 
     def step(self) -> Update:
-        """Clip, update, clear. All ranks skip together when the gradients overflowed in fp16."""
+        """Clip, update, clear. All ranks skip the update together if fp16 gradients overflowed."""
 
     def discard(self) -> None:
-        """Clear the gradients after the last micro-batch and take no update."""
+        """Clear the gradients after the last micro-batch, without an update."""
 
     @property
     def can_retry_step(self) -> bool:
-        """Whether the next pass finds everything in place where one raised, after `discard`."""
+        """Whether a step can be repeated, after `discard`, if its pass raised an exception."""
 
     @property
     def gathers_weights(self) -> bool:
-        """Whether a forward pass waits for other ranks, which hold parts of its weights."""
+        """Whether a forward pass gathers weights from other ranks."""
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
         """Expect `accumulation` micro-batches of `micro_batch` samples from the next step on.
@@ -191,18 +190,18 @@ class Engine(Protocol):
         """
 
     def state(self) -> State:
-        """Weights, slots, buffers and groups; slots that do not exist yet are made as zeros."""
+        """Weights, slots, buffers and groups; slots that do not exist yet are created as zeros."""
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
-        """Take over the counts of another state, after pieces and buffers were written to.
+        """Load the counts of another state, after its pieces and buffers were written.
 
-        `steps` and `loss_scale` are as in State, of all parameters; without a loss scale of its
-        own the engine ignores the latter, an empty one leaves what it has. The working weights
-        follow. Raises EngineError on every rank alike where this engine cannot hold `steps`.
+        `steps` and `loss_scale` are as in State, of all parameters; an engine without loss scaling
+        ignores the latter, an empty one changes nothing. Updates the working weights. Raises
+        EngineError on every rank if this engine cannot represent `steps`.
         """
 
     def refresh(self) -> None:
-        """Make the working weights follow the weight pieces after those were written to."""
+        """Update the working weights after the weight pieces were written."""
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release the resources of the engine."""

@@ -1,4 +1,4 @@
-"""The engines there are: where each one lives, what it needs, and one sentence on it."""
+"""The catalog of engines: module, requirements and a description of each."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from engines.base import Engine, EngineError, Options, World
 
 @dataclass(frozen=True)
 class Entry:
-    """One engine; nothing is imported by naming it."""
+    """One engine; importing this module imports no engine."""
 
     name: str
     sentence: str
     module: str
     builder: str
-    """What in the module gives the engine when called with a world and options."""
+    """The callable in the module that builds the engine from a world and options."""
     needs: tuple[str, ...] = ()
-    """Packages that must be there."""
+    """Required packages."""
     ds_config: str | None = None
-    """File in ds_configs/deepspeed that lays out partitioning and offload."""
+    """The file in ds_configs/deepspeed with partitioning and offload."""
     always_group: bool = True
-    """Whether it needs a process group for a single process too."""
+    """Whether it needs a process group for a single process, too."""
     processes: int | None = None
-    """How many are started where nobody says how many; None: one a GPU."""
+    """Default number of processes; None: one per GPU."""
     shards_parameters: bool = False
-    """Whether a rank updates parts of parameters, wherever they are cut."""
+    """Whether a rank updates shards of parameters instead of full ones."""
     settings: Mapping[str, object] = field(default_factory=dict)
-    """What it sets by dotted key: above the mode, below the person's files."""
+    """Settings by dotted key; they override the mode, and user settings override them."""
 
 
 # ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
@@ -129,29 +129,27 @@ ENGINES = {
 
 
 def find(name: str) -> Entry:
-    """The entry called `name`; case, `-` and `_` make no difference. Raises EngineError."""
+    """The entry `name`; case, `-` and `_` do not matter. Raises EngineError."""
     wanted = name.lower().replace("_", "-")
     if wanted not in ENGINES:
         near = get_close_matches(wanted, ENGINES, 1)
-        did_you_mean = f"; nearest: {near[0]}" if near else ""
-        raise EngineError(
-            f"engine '{name}' is not known; legal: {', '.join(ENGINES)}{did_you_mean}"
-        )
+        did_you_mean = f"; did you mean {near[0]}?" if near else ""
+        raise EngineError(f"unknown engine '{name}'; allowed: {', '.join(ENGINES)}{did_you_mean}")
     return ENGINES[wanted]
 
 
 def missing(entry: Entry) -> list[str]:
-    """The packages that `entry` needs and that are not installed; imports none of them."""
+    """The packages that `entry` requires and that are not installed; imports none of them."""
     return [package for package in entry.needs if find_spec(package) is None]
 
 
 def build_engine(name: str, world: World, options: Options) -> Engine:
-    """The engine called `name`. Raises EngineError where it cannot run here."""
+    """Build the engine `name`. Raises EngineError if it cannot run here."""
     entry = find(name)
     if absent := missing(entry):
         able = ", ".join(e.name for e in ENGINES.values() if not missing(e))
         raise EngineError(
-            f"engine '{entry.name}' needs the package {absent[0]}, which is not installed: "
-            f"pip install {absent[0]}; engines that can run without: {able}"
+            f"engine '{entry.name}' requires the package {absent[0]}, which is not installed: "
+            f"pip install {absent[0]}; engines without it: {able}"
         )
     return getattr(import_module(entry.module), entry.builder)(world, options)

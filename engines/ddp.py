@@ -17,12 +17,12 @@ from engines.replicated import Replicated
 
 
 def ddp(world: World, options: Options) -> Engine:
-    """The engine ddp. A world of one has nobody to average with: it is then local."""
+    """The engine ddp; with one process it is the same as local."""
     return Replicated(world, options, BucketedAveraging)
 
 
 class Replica(Module):
-    """What the loop calls: the model, by way of `averaged` once there is one.
+    """The module that the loop calls: the model, through `averaged` once that exists.
 
     Attributes are those of the model.
     """
@@ -33,6 +33,7 @@ class Replica(Module):
         self.averaged: list[DistributedDataParallel] = []  # a list: not a submodule
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model, or DDP around it."""
         return (self.averaged[0] if self.averaged else self.module)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -43,11 +44,11 @@ class Replica(Module):
 
 
 class BucketedAveraging:
-    """Averages gradients bucket by bucket as backward gives them.
+    """Averages gradients bucket by bucket during backward.
 
-    DDP wants to know beforehand whether a backward pass leaves parameters out; to search the graph
-    for them at each step took 3 to 20 % of a step of small models on a CPU. So the first update's
-    gradients are averaged by hand, which shows what is used; the search is on only where needed.
+    DDP must know beforehand whether a backward pass leaves parameters out; searching the graph for
+    them at each step took 3 to 20 % of a step of small models on a CPU. So the gradients of the
+    first update are averaged by hand, which shows the used parameters; DDP searches only if needed.
     """
 
     def __init__(self, model: Module, world: World, options: Options):
@@ -60,8 +61,8 @@ class BucketedAveraging:
         if world.size == 1:
             return
         if options.compile:
-            # The compiler cuts the graph where DDP has its buckets only if DDP calls the model from
-            # the first time on; and a compiled graph has few nodes to search.
+            # The compiler splits the graph at the buckets of DDP only if DDP makes the first call
+            # of the model; and a compiled graph has few nodes to search.
             self._wrap(search=True)
         else:
             self._hooks = [
@@ -70,6 +71,7 @@ class BucketedAveraging:
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
+        """As `Engine.accumulate`."""
         if self.module.averaged:
             with nullcontext() if last else self.module.averaged[0].no_sync():
                 yield
@@ -83,18 +85,18 @@ class BucketedAveraging:
             if last:
                 self._average_first()
 
-    def recall(self, steps: Mapping[str, float]) -> None:
-        """Of parameters that were updated less often than others a step made no use."""
+    def load_steps(self, steps: Mapping[str, float]) -> None:
+        """Parameters with fewer updates than others were unused in a step."""
         self._uses_all &= len(set(steps.values())) <= 1
 
     def _average_first(self) -> None:
-        """Average in the buckets that DDP has from now on.
+        """Average in the buckets that DDP uses from now on.
 
-        Where an element stands in its bucket decides in which order more than two ranks are added
-        up. A run that goes on begins here, where the run that was not stopped is under DDP.
+        The position of an element in its bucket decides the order in which more than two ranks are
+        summed. A resumed run starts here, while an uninterrupted run uses DDP.
         """
-        for callback in self._hooks:
-            callback.remove()
+        for hook in self._hooks:
+            hook.remove()
         self._wrap(search=bool(self._world.agree(int(not self._uses_all))))
         used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
         flags = zip(self._trained, self._world.maximum(used).tolist(), strict=True)
@@ -110,8 +112,8 @@ class BucketedAveraging:
 
     def _wrap(self, search: bool) -> None:
         known = signature(DistributedDataParallel).parameters
-        # Buffers are given from rank 0 to all after each update, under every engine alike.
-        renamed = "forward_sync_buffers" in known  # of late
+        # Rank 0 broadcasts buffers after each update, under every engine.
+        renamed = "forward_sync_buffers" in known  # in newer versions
         no_sync = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
         if "init_sync" in known:  # not in torch 2.6; the ranks are equal already
             no_sync["init_sync"] = False
@@ -126,10 +128,10 @@ class BucketedAveraging:
 
 
 class _FixedBuckets(DistributedDataParallel):
-    """DDP whose buckets are the same from its first step on: parameters in reverse order.
+    """DDP with the same buckets from its first step on: parameters in reverse order.
 
-    DDP itself forms them anew after its first step, in the order in which gradients came, unless
-    it searches the graph.
+    DDP itself rebuilds them after its first step, in the order of the gradients, unless it searches
+    the graph.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -143,11 +145,11 @@ class _FixedBuckets(DistributedDataParallel):
 
 
 def _check_averaged(averaged: DistributedDataParallel) -> None:
-    """DDP itself would notice at the next step only, after ranks had taken different updates."""
+    """Raise EngineError at once; DDP itself fails in the next step, after different updates."""
     try:
         averaged._check_reducer_finalized()
-    except RuntimeError as fault:
+    except RuntimeError as error:
         raise EngineError(
-            "a step left out parameters that the first step used, and gradients were not averaged; "
-            "engines that can train such a model: local, fsdp"
-        ) from fault
+            "a step left out parameters that the first step used, so gradients were not averaged; "
+            "use engine local or fsdp for such a model"
+        ) from error

@@ -1,4 +1,4 @@
-"""Which device a process computes on."""
+"""The hardware of a process: its device, its CPU threads and its host allocator."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from collections.abc import Callable
 
 import torch
 
+from engines import environment
 from engines.base import EngineError
 
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
-"""The variables that name the devices which a process sees."""
+"""The variables that restrict the devices of a process."""
+# Of malloc.h.
+_M_MMAP_THRESHOLD = -3
+_MAPPED_BYTES = 2**20
 
 
 def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
     """The device of the process `local_rank` of `local_size` on this machine.
 
-    `setting` is auto, cuda, xpu, mps or cpu; auto takes the first of that order that is there.
-    Raises EngineError where the device, or one for each process, is missing.
+    `setting` is auto, cuda, xpu, mps or cpu; auto takes the first available one in that order.
+    Raises EngineError if the device, or one for each process, is missing.
     """
     counts = devices()
     if setting == "auto":
@@ -31,27 +35,27 @@ def pick_device(setting: str, local_rank: int = 0, local_size: int = 1) -> torch
     elif setting in counts:
         wanted = setting
     else:
-        raise EngineError(f"device '{setting}' is not known; legal: auto, {', '.join(counts)}")
+        raise EngineError(f"unknown device '{setting}'; allowed: auto, {', '.join(counts)}")
     if wanted == "cpu":
         return torch.device("cpu")
-    there = counts[wanted]
-    if there == 0:
-        present = ", ".join(_describe(kind, count) for kind, count in counts.items() if count)
-        raise EngineError(f"device '{wanted}' is not here; this machine has: {present}")
-    if 0 < there < local_size and os.environ.get(_VISIBLE.get(wanted, ""), ""):
-        # Somebody gives each process devices of its own (srun --gpus-per-task, a wrapper script).
-        # Whether it is so, the ranks find out when they meet: engines/rendezvous.py.
+    count = counts[wanted]
+    if count == 0:
+        present = ", ".join(_describe(kind, number) for kind, number in counts.items() if number)
+        raise EngineError(f"device '{wanted}' does not exist; this machine has: {present}")
+    if 0 < count < local_size and environment.variables().get(_VISIBLE.get(wanted, ""), ""):
+        # Each process has devices of its own (srun --gpus-per-task, a wrapper script). Ranks check
+        # during the rendezvous that this is true: engines/rendezvous.py.
         return torch.device(wanted, 0)
-    if local_size > there or local_rank >= there:
+    if local_size > count or local_rank >= count:
         raise EngineError(
-            f"device '{wanted}' for {local_size} processes: this machine has {there}; "
-            f"start at most {there}, or choose device cpu"
+            f"device '{wanted}' for {local_size} processes: this machine has {count}; "
+            f"start at most {count}, or choose device cpu"
         )
     return torch.device("mps") if wanted == "mps" else torch.device(wanted, local_rank)
 
 
 def devices() -> dict[str, int]:
-    """How many devices of each kind this process can use, best kind first; there is one CPU."""
+    """The number of devices of each kind this process can use, best kind first; one CPU."""
     return {
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "xpu": torch.xpu.device_count() if torch.xpu.is_available() else 0,
@@ -61,60 +65,50 @@ def devices() -> dict[str, int]:
 
 
 def use(device: torch.device) -> None:
-    """Make `device` the one that allocations without an index go to."""
+    """Make `device` the default of allocations without an index."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif device.type == "xpu":
         torch.xpu.set_device(device)
 
 
-def identity(device: torch.device) -> str:
-    """What the very piece of hardware is called, whichever number it has; empty: not known."""
+def hardware_id(device: torch.device) -> str:
+    """The id of the hardware of `device`, independent of its index; empty: unknown."""
     if device.type != "cuda":
         return ""
-    entries = os.environ.get(_VISIBLE["cuda"], "").split(",")
+    entries = environment.variables().get(_VISIBLE["cuda"], "").split(",")
     own = entries[device.index or 0].strip() if (device.index or 0) < len(entries) else ""
     if own.startswith("MIG-"):  # several of them are parts of one GPU
         return own
     return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 
-def _describe(kind: str, count: int) -> str:
-    return kind if count == 1 else f"{count} {kind}"
+def use_threads(count: int | None, local_size: int) -> Callable[[], None]:
+    """Let torch compute on the CPU with `count` threads; returns a function that restores them.
 
-
-def use_threads(told: int | None, local_size: int) -> Callable[[], None]:
-    """Let torch compute on the CPU with `told` threads; what is returned puts the number back.
-
-    None: as many as OMP_NUM_THREADS says, for the launcher has looked; else an even share of the
-    cores that this process may use, for `local_size` processes on this machine. torchrun starts
-    workers with OMP_NUM_THREADS=1, which would leave the optimizer of an offloading engine on one
-    core.
+    None: the value of OMP_NUM_THREADS, which the launcher has set, else an even share of the cores
+    of this process for `local_size` processes on this machine. torchrun starts workers with
+    OMP_NUM_THREADS=1, which would leave the optimizer of an offloading engine on one core.
     """
     before = torch.get_num_threads()
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    shared = int(given) if given.isdigit() and int(given) > 1 else max(1, cores() // local_size)
-    torch.set_num_threads(told or shared)
+    text = environment.variables().get("OMP_NUM_THREADS", "")
+    share = int(text) if text.isdigit() and int(text) > 1 else max(1, cores() // local_size)
+    torch.set_num_threads(count or share)
     return lambda: torch.set_num_threads(before)
 
 
 def cores() -> int:
-    """The cores this process may use: those of its affinity mask, where the system has one."""
+    """The cores this process may use: those of its affinity mask, if the system has one."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-# Of malloc.h.
-_M_MMAP_THRESHOLD = -3
-_MAPPED_BYTES = 2**20
-
-
 def return_freed() -> bool:
-    """From now on give each freed block of 1 MiB or more back at once; whether that can be told.
+    """Return each freed block of 1 MiB or more to the system at once; whether that is possible.
 
     glibc raises the size from which it does so up to 32 MiB as blocks are freed, and keeps smaller
-    ones in a heap full of holes: in training the encoder of eeg_text 0.5 of 3.0 GiB. It holds to
+    ones in a heap full of holes: in training the encoder of eeg_text 0.5 of 3.0 GiB. Lasts until
     the end of the process. Source: mallopt(3), M_MMAP_THRESHOLD.
     """
     if sys.platform != "linux":
@@ -123,3 +117,7 @@ def return_freed() -> bool:
     if not hasattr(library, "gnu_get_libc_version"):
         return False  # another C library, with an allocator of its own
     return bool(library.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES))
+
+
+def _describe(kind: str, count: int) -> str:
+    return kind if count == 1 else f"{count} {kind}"

@@ -25,32 +25,32 @@ from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Upd
 from engines.device import use_threads
 from engines.optimizer_step import OptimizerStep
 from engines.precision import check_precision, set_matmul_precision
-from engines.preparation import build_optimizer, change_forward, place
+from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import check_cover, gather_state, load_steps, shapes_of
 
 log = logging.getLogger(__name__)
 
 
 def fsdp(world: World, options: Options) -> Engine:
-    """The engine fsdp: shards stay on the device."""
+    """The engine fsdp, with shards on the device."""
     return FSDP(world, options, offload=False)
 
 
 def fsdp_offload(world: World, options: Options) -> Engine:
-    """The engine fsdp-offload: shards wait in host memory, where the optimizer runs too.
+    """The engine fsdp-offload, with shards and optimizer in host memory.
 
-    Where the device is the CPU they are there already: it is then fsdp, and says so.
+    On a CPU it is the same as fsdp, and logs a warning.
     """
     if world.device.type == "cpu" and world.rank == 0:
-        log.warning("fsdp-offload on a CPU is fsdp: the shards are in host memory already")
+        log.warning("fsdp-offload on a CPU is the same as fsdp: shards are in host memory already")
     return FSDP(world, options, offload=True)
 
 
 class FSDP:
-    """Each rank keeps an even share of the rows of every tensor. Collective.
+    """Each rank holds an even shard of the rows of every tensor. Collective.
 
-    In one step all ranks must use the same parameters. `offload` reduces the gradients of each
-    micro-batch at once, for memory; otherwise whole gradients wait on the device for the last one.
+    In one step all ranks must use the same parameters. `offload` reduces the gradients after each
+    micro-batch, for memory; otherwise full gradients stay on the device until the last one.
     """
 
     def __init__(self, world: World, options: Options, *, offload: bool):
@@ -63,12 +63,13 @@ class FSDP:
         self._restore = [set_matmul_precision(options.precision)]
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
-        _refuse_scalars(model)
+        """As `Engine.prepare`."""
+        _reject_scalars(model)
         self._shapes = shapes_of(model)
         change_forward(model, blocks, self._options, self.world.device, compiled="blocks")
         self._shard(model, blocks)
         self._model = model
-        # Asked once: after an evaluation the modules may hold whole tensors in their place.
+        # Read once: after an evaluation the modules may hold full tensors instead.
         self._named = dict(model.named_parameters())
         if self._offloads:
             self._restore.append(use_threads(self._options.offload_threads, self.world.local_size))
@@ -93,47 +94,56 @@ class FSDP:
         outer = MixedPrecisionPolicy(
             param_dtype=in_bf16, reduce_dtype=reduced, output_dtype=reduced
         )
-        # One after the other, so that no device needs to hold more than one whole block.
-        for block in separate(model, blocks):
-            place(block, self.world)
+        # One by one, so that no device needs to hold more than one full block.
+        for block in independent_blocks(model, blocks):
+            move_to_device(block, self.world)
             fully_shard(block, mesh=mesh, mp_policy=inner, offload_policy=offload)
-        place(model, self.world)
+        move_to_device(model, self.world)
         fully_shard(model, mesh=mesh, mp_policy=outer, offload_policy=offload)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
+        """As `Engine.groups`."""
         return self._updates.optimizer.param_groups
 
     @property
     def without_gradient(self) -> Sequence[str]:
+        """As `Engine.without_gradient`."""
         return self._updates.without_gradient
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        """As `Engine.accumulate`."""
         assert isinstance(self._model, FSDPModule)
         self._model.set_requires_gradient_sync(last or not self._holds_gradients)
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
+        """As `Engine.backward`."""
         self._updates.backward(loss)
 
     def step(self) -> Update:
+        """As `Engine.step`."""
         return self._updates.step()
 
     def discard(self) -> None:
+        """As `Engine.discard`."""
         self._updates.discard()
 
     @property
     def can_retry_step(self) -> bool:
-        return False  # its modules stay gathered, in the middle of their pass
+        """As `Engine.can_retry_step`."""
+        return False  # a failed pass leaves its modules gathered
 
     @property
     def gathers_weights(self) -> bool:
+        """As `Engine.gathers_weights`."""
         return self.world.size > 1
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
-        """Nothing to do: windows are told of one by one."""
+        """Nothing to do: the loop passes each micro-batch."""
 
     def state(self) -> State:
+        """As `Engine.state`."""
         return gather_state(
             self._model,
             self._shapes,
@@ -147,7 +157,7 @@ class FSDP:
         )
 
     def _interval(self, tensor: Tensor) -> tuple[int, Tensor]:
-        """Rows as torch.chunk gives them: every rank the same number, the last ones fewer."""
+        """Rows as in torch.chunk: the same number on every rank, fewer on the last ones."""
         assert isinstance(tensor, DTensor)
         rows = ceil(tensor.shape[0] / self.world.size)
         first = min(self.world.rank * rows, tensor.shape[0])
@@ -155,25 +165,27 @@ class FSDP:
         return first * (tensor.numel() // tensor.shape[0]), local.view(-1)
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+        """As `Engine.load`."""
         load_steps(self._updates.optimizer, self._named, steps)
         self._updates.load_scale(loss_scale)
         self.refresh()
 
     def refresh(self) -> None:
-        """Drop whole tensors that an evaluation left behind; the next use gathers them anew."""
+        """Drop full tensors that an evaluation has gathered; the next use gathers them again."""
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
 
     def close(self) -> None:
+        """As `Engine.close`."""
         for restore in self._restore:
             restore()
 
 
-def separate(model: Module, blocks: Sequence[Module]) -> list[Module]:
-    """The blocks that share no parameter with another or with the rest of `model`.
+def independent_blocks(model: Module, blocks: Sequence[Module]) -> list[Module]:
+    """The blocks that share no parameter with another block or with the rest of `model`.
 
-    A parameter tied across a border would be sharded on one side and whole on the other.
+    A parameter tied across the border of a block would be sharded on one side only.
     """
     owners: dict[int, set[int]] = {}
     inside = {id(module): index for index, block in enumerate(blocks) for module in block.modules()}
@@ -190,15 +202,15 @@ def separate(model: Module, blocks: Sequence[Module]) -> list[Module]:
 def _check_device(device: torch.device) -> None:
     if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
         raise EngineError(
-            f"fsdp of torch {torch.__version__} runs on no CPU, a newer torch does; "
-            "local, ddp, oss and the zero engines can"
+            f"fsdp of torch {torch.__version__} does not run on a CPU; install a newer "
+            "torch, or use local, ddp, oss or a zero engine"
         )
 
 
-def _refuse_scalars(model: Module) -> None:
+def _reject_scalars(model: Module) -> None:
     scalars = [name for name, p in model.named_parameters() if p.dim() == 0 or p.numel() == 0]
     if scalars:
         raise EngineError(
-            f"fsdp cuts parameters along their first axis, and {', '.join(scalars)} has none to "
-            "cut; give it the shape [1], or use local, ddp, oss or a zero engine"
+            f"fsdp shards parameters along their first axis; {', '.join(scalars)} has no such "
+            "axis; give it the shape [1], or use local, ddp, oss or a zero engine"
         )

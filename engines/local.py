@@ -1,4 +1,4 @@
-"""Plain PyTorch in the process you started; the reference that other engines are held to."""
+"""Plain PyTorch in the process you started: the reference for all other engines."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from engines.replicated import Replicated
 
 
 def local(world: World, options: Options) -> Engine:
-    """The engine local; with more processes gradients are averaged in one piece after backward."""
+    """The engine local; more processes average all gradients at once after backward."""
     return Replicated(world, options, FlatAveraging)
 
 
 class FlatAveraging:
-    """Averages all gradients at once when the last backward pass is through."""
+    """Averages all gradients at once after the last backward pass."""
 
     def __init__(self, model: Module, world: World, options: Options):
         self.module = model
@@ -26,9 +26,10 @@ class FlatAveraging:
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
+        """As `Engine.accumulate`."""
         yield
         if last:
             average(self.module.parameters(), self._world)
 
-    def recall(self, steps: Mapping[str, float]) -> None:
-        """Nothing to remember: what is used is asked at each step."""
+    def load_steps(self, steps: Mapping[str, float]) -> None:
+        """Nothing to do: each step finds its used parameters itself."""

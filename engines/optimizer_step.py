@@ -1,4 +1,4 @@
-"""A placed model with its optimizer: one backward pass, one update."""
+"""The optimizer step: gradients averaged, measured, clipped and applied."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.optim import Optimizer
 
 from engines.base import Update, World
 from engines.precision import LossScale
-from engines.state import follow_rank_zero, stored_buffers
+from engines.state import broadcast_buffers, stored_buffers
 
 
 class OptimizerStep:
-    """Backward passes and updates of a model whose gradients the engine has averaged.
+    """Backward passes and updates of a model, with averaged gradients. Collective.
 
-    Collective. `sharded`: gradients are DTensors, of which each rank holds its own part.
+    `sharded`: gradients are DTensors, and each rank holds its own shard.
     """
 
     def __init__(
@@ -46,28 +46,32 @@ class OptimizerStep:
 
     @property
     def scale_state(self) -> dict[str, float]:
+        """The state of the loss scale; empty without one."""
         return self.loss_scale.state() if self.loss_scale else {}
 
     def load_scale(self, loss_scale: Mapping[str, float]) -> None:
+        """Load the state of a loss scale; ignored without one."""
         if self.loss_scale:
             self.loss_scale.load(loss_scale)
 
     def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`, scaled in fp16."""
         (self.loss_scale.scale(loss) if self.loss_scale else loss).backward()
 
     def step(self) -> Update:
         """Clip, update, clear; the host waits for the device in fp16 only."""
         if self._is_first:
-            self.without_gradient = self._unreached()
+            self.without_gradient = self._parameters_without_gradient()
             self._is_first = False
         gradients = self._gradients()
         norm = global_norm(gradients, self._world, self._sharded)
         update = self._fp16(gradients, norm) if self.loss_scale else self._plain(gradients, norm)
         self.optimizer.zero_grad()
-        follow_rank_zero(self._buffers, self._world)
+        broadcast_buffers(self._buffers, self._world)
         return update
 
     def discard(self) -> None:
+        """Clear the gradients without an update."""
         self.optimizer.zero_grad()
 
     def _plain(self, gradients: Sequence[Tensor], norm: Tensor) -> Update:
@@ -80,20 +84,20 @@ class OptimizerStep:
         assert self.loss_scale
         used = self.loss_scale.value
         norm = norm / used
-        # The norm is that of all ranks, to the bit the same on each: they skip together.
+        # The norm is that of all ranks and bit-equal on each: they skip together.
         overflow = not bool(torch.isfinite(norm))
         if not overflow:
             factor = 1.0 if self._clip_norm is None else clip_factor(norm, self._clip_norm)
             scale(gradients, torch.as_tensor(factor, device=norm.device) / used)
             self.optimizer.step()
-        self.loss_scale.told(overflow)
+        self.loss_scale.update(overflow)
         return Update(norm, overflow, used)
 
     def _gradients(self) -> list[Tensor]:
         gradients = (p.grad for p in self._named.values() if p.grad is not None)
         return [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
 
-    def _unreached(self) -> list[str]:
+    def _parameters_without_gradient(self) -> list[str]:
         return [
             name
             for name, parameter in self._named.items()
@@ -104,7 +108,8 @@ class OptimizerStep:
 def average(parameters: Iterable[Parameter], world: World) -> None:
     """Replace gradients by their mean over ranks. Collective.
 
-    A rank that did not use a parameter counts as zero; one that no rank used keeps no gradient.
+    The gradient of a rank that did not use a parameter counts as zero; a parameter that no rank
+    used keeps no gradient.
     """
     if world.size == 1:
         return
@@ -127,9 +132,9 @@ def _average_flat(parameters: Sequence[Parameter], world: World) -> None:
 
 
 def global_norm(gradients: Sequence[Tensor], world: World, sharded: bool) -> Tensor:
-    """The Euclidean norm over all gradients, a scalar on the world's device.
+    """The Euclidean norm of all gradients, a scalar on the world's device.
 
-    `sharded`: each rank holds another part of them. Collective then.
+    `sharded`: each rank holds another shard of them; collective then.
     """
     norm = get_total_norm(gradients).to(torch.float32)
     if sharded and world.size > 1:
@@ -144,5 +149,5 @@ def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:
 
 
 def clip_factor(norm: Tensor, clip_norm: float) -> Tensor:
-    """What brings gradients of `norm` down to `clip_norm`; as torch.nn.utils.clip_grad_norm_."""
+    """The factor that clips gradients of `norm` to `clip_norm`, as in clip_grad_norm_ of torch."""
     return (clip_norm / (norm + 1e-6)).clamp(max=1.0)

@@ -13,18 +13,20 @@ from engines.replicated import Replicated
 
 
 def oss(world: World, options: Options) -> Engine:
-    """The engine oss: each parameter is updated by one rank, which sends it to the others.
+    """The engine oss: one rank updates each parameter and broadcasts it to the others.
 
-    Gradients are averaged by torch's DDP; FairScale's own ShardedDDP is not kept up with torch.
+    torch's DDP averages the gradients; FairScale's own ShardedDDP is not maintained.
     """
-    return Replicated(world, options, BucketedAveraging, WholeParameters())
+    return Replicated(world, options, BucketedAveraging, FullParameters())
 
 
-class WholeParameters:
-    """Each parameter goes to the rank that has the fewest elements so far."""
+class FullParameters:
+    """Assigns each parameter to the rank with the fewest elements so far."""
 
     def build(self, spec: OptimizerSpec, groups: list[dict[str, Any]]) -> Optimizer:
+        """As `OptimizerSharding.build`."""
         return OSS(groups, optim=lambda own, **_: spec.build(own))
 
-    def own(self, optimizer: Any) -> Optimizer:
+    def local_optimizer(self, optimizer: Any) -> Optimizer:
+        """As `OptimizerSharding.local_optimizer`."""
         return optimizer.optim

@@ -1,4 +1,4 @@
-"""What a precision means, the same under every engine."""
+"""Mixed precision: autocast, TF32 and loss scaling, the same under every engine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def check_precision(
     precision: Precision, device: torch.device, *, holds_bf16_params: bool = False
 ) -> None:
-    """Raises EngineError where `precision` has no meaning on `device` or under the engine."""
+    """Raise EngineError if `device` or the engine does not support `precision`."""
     if precision == "bf16-params" and not holds_bf16_params:
         raise EngineError(
-            "precision 'bf16-params' keeps bf16 weights beside an fp32 master copy, which only "
-            "fsdp, fsdp-offload and the zero engines do; legal here: fp32, tf32, bf16, fp16"
+            "precision 'bf16-params' keeps bf16 weights with an fp32 master copy, which only "
+            "fsdp, fsdp-offload and the zero engines support; allowed: fp32, tf32, bf16, fp16"
         )
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -31,19 +31,19 @@ def check_precision(
         if needs_ampere and major < 8:
             raise EngineError(
                 f"precision '{precision}' needs a GPU of compute capability 8.0 or newer; "
-                f"{torch.cuda.get_device_name(device)} has {major}.{minor}; legal here: fp32, fp16"
+                f"{torch.cuda.get_device_name(device)} has {major}.{minor}; allowed: fp32, fp16"
             )
     elif precision == "tf32":
         raise EngineError(
-            f"precision 'tf32' is a format of NVIDIA GPUs; device {device.type} has "
-            "fp32, bf16 and fp16"
+            f"precision 'tf32' is a format of NVIDIA GPUs; allowed on {device.type}: "
+            "fp32, bf16, fp16"
         )
 
 
 def set_matmul_precision(precision: Precision) -> Callable[[], None]:
-    """Let matrix products and convolutions of fp32 tensors use TF32 for tf32, and nothing else.
+    """Let matrix products and convolutions of fp32 tensors use TF32 for tf32 only.
 
-    These are switches of the process; what is returned puts them back.
+    Sets flags of the process; returns a function that restores them.
     """
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
@@ -57,11 +57,10 @@ def set_matmul_precision(precision: Precision) -> Callable[[], None]:
 
 
 def autocast_inside(model: Module, precision: Precision, device: torch.device) -> None:
-    """Run `model`'s forward pass under autocast for bf16 and fp16, and give its outputs in fp32.
+    """Run the forward pass of `model` under autocast for bf16 and fp16, with outputs in fp32.
 
-    Weights, gradients and optimizer state stay fp32. Opened around an engine, autocast would be
-    disabled within some and differ between others. Only the instance's `forward` is replaced: no
-    module is put around it, no name changes.
+    Weights, gradients and optimizer state stay fp32. Only the instance's `forward` is replaced:
+    no module is added, no name changes.
     """
     dtype = AUTOCAST.get(precision)
     if dtype is not None:
@@ -78,31 +77,32 @@ def _autocast(
 
 
 def _widen(dtype: torch.dtype, value: Any) -> Any:
-    # Losses are taken outside: a cross-entropy of bf16 logits would be computed in bf16.
+    # Losses are computed outside: a cross-entropy of bf16 logits would be computed in bf16.
     return value.float() if isinstance(value, Tensor) and value.dtype == dtype else value
 
 
 class LossScale:
-    """Halves when gradients overflow, doubles after 2000 updates in a row without.
+    """The loss scale of fp16: halves on overflow, doubles after 2000 updates in a row without one.
 
     Source: Micikevicius et al., Mixed Precision Training, 2018, section 3.2; the numbers are those
-    of torch.amp.GradScaler. The state is the same on every rank as long as each is told the same.
+    of torch.amp.GradScaler. The state is equal on all ranks if all make the same calls.
     """
 
     GROWTH, BACKOFF, INTERVAL = 2.0, 0.5, 2000
-    LEAST = 1.0
+    MINIMUM = 1.0
 
     def __init__(self, value: float = 2.0**16):
         self.value = value
         self.good_updates = 0
 
     def scale(self, loss: Tensor) -> Tensor:
+        """`loss` times the scale."""
         return loss * self.value
 
-    def told(self, overflow: bool) -> None:
-        """Take note of an update that was taken, or skipped for an overflow."""
+    def update(self, overflow: bool) -> None:
+        """Adapt the scale after an update that was taken, or skipped for an overflow."""
         if overflow:
-            self.value = max(self.value * self.BACKOFF, self.LEAST)
+            self.value = max(self.value * self.BACKOFF, self.MINIMUM)
             self.good_updates = 0
             return
         self.good_updates += 1
@@ -111,10 +111,11 @@ class LossScale:
             self.good_updates = 0
 
     def state(self) -> dict[str, float]:
+        """The scale and the updates since the last overflow, for a checkpoint."""
         return {"value": self.value, "good_updates": float(self.good_updates)}
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Go on from what `state` gave; one that is empty changes nothing."""
+        """Load the result of `state`; an empty one changes nothing."""
         if not state:
             return
         self.value = state["value"]

@@ -1,4 +1,4 @@
-"""What every engine does to a model before it shards or wraps it."""
+"""Preparation of a model before an engine shards or wraps it: checkpointing, autocast, compile."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def change_forward(
     device: torch.device,
     compiled: Literal["model", "blocks"] = "model",
 ) -> None:
-    """Put checkpointing, memory format, autocast and compilation inside `model`, names unchanged.
+    """Add checkpointing, memory format, autocast and compilation to `model`; names stay unchanged.
 
-    The order matters: recomputation repeats what autocast did, and the compiler sees all of it.
+    The order matters: recomputation must repeat autocast, and the compiler must see all of it.
     """
     checkpoint_blocks(blocks, options.activation_checkpointing)
     if options.channels_last:
@@ -40,8 +40,8 @@ def change_forward(
 
 
 def _channels_last(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # Inputs alone decide the format of convolutions; weights stay contiguous, so that every
-    # engine can shard them and show them as flat views.
+    # The inputs decide the format of convolutions; weights stay contiguous, so that every
+    # engine can shard them and return them as flat views.
     args, kwargs = tree_map(_image_last, (args, kwargs))
     return forward(*args, **kwargs)
 
@@ -57,10 +57,10 @@ def build_optimizer(
     named: Mapping[str, Parameter],
     build: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
 ) -> torch.optim.Optimizer:
-    """What `build` makes of those parameters that train, grouped in the spec's order.
+    """The optimizer that `build` makes of the trainable parameters, grouped in the spec's order.
 
-    Groups without parameters are left out: sharded optimizers know none. Raises EngineError where
-    nothing trains.
+    Groups without parameters are left out: sharded optimizers reject them. Raises EngineError if
+    no parameter is trainable.
     """
     groups: list[dict[str, Any]] = [{"params": [], **options} for options in spec.options]
     for name, parameter in named.items():
@@ -68,12 +68,12 @@ def build_optimizer(
             groups[spec.group_of(name, parameter)]["params"].append(parameter)
     filled = [group for group in groups if group["params"]]
     if not filled:
-        raise EngineError("the model has no parameter that trains; all are frozen")
+        raise EngineError("the model has no trainable parameter; all are frozen")
     return build(filled)
 
 
-def place(model: Module, world: World) -> None:
-    """Move what is not sharded yet to the device, row-major, as rank 0 has it. Collective."""
+def move_to_device(model: Module, world: World) -> None:
+    """Move tensors that are not sharded yet to the device, with rank 0's values. Collective."""
     for tensor in [*model.parameters(), *model.buffers()]:
         if isinstance(tensor, DTensor):
             continue
@@ -83,9 +83,9 @@ def place(model: Module, world: World) -> None:
 
 
 def checkpoint_blocks(blocks: Sequence[Module], every: int) -> None:
-    """Recompute the activations of each `every`-th block; 0: of none.
+    """Activation checkpointing of each `every`-th block; 0: of none.
 
-    Only the instances' `forward` is replaced: no module is put around them, no name changes.
+    Only the instances' `forward` is replaced: no module is added, no name changes.
     """
     for block in blocks[every - 1 :: every] if every else ():
         block.forward = partial(_checkpointed, block, block.forward)
@@ -95,7 +95,7 @@ def _checkpointed(block: Module, forward: Callable[..., Any], *args: Any, **kwar
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     if torch.compiler.is_compiling() or not any(True for _ in block.buffers()):
-        # The compiler knows no contexts around the recomputation but its own.
+        # The compiler supports no contexts around the recomputation except its own.
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
     contexts = partial(_contexts, block)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
@@ -107,7 +107,7 @@ def _contexts(block: Module) -> tuple[AbstractContextManager[None], AbstractCont
 
 @contextmanager
 def _buffers_kept(block: Module) -> Iterator[None]:
-    """Statistics and counters moved in the forward pass; recomputing it is not a second one."""
+    """Restore statistics and counters: the recomputation is not a second forward pass."""
     before = [(buffer, buffer.clone()) for buffer in block.buffers()]
     try:
         yield

@@ -1,10 +1,9 @@
-"""Where ranks meet before they can talk: who has come, and whether all were told the same."""
+"""Rendezvous: how ranks find each other, and the rank consistency check before they train."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import socket
 import threading
 import time
@@ -18,89 +17,91 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from engines import environment
 from engines.base import EngineError, PeersMissing
 
 PORTS = 8
-"""How many ports in a row are tried, where another job may hold the first."""
+"""Ports in a row that are tried, because another job may use the first one."""
 NAME = "GEARSHIFT_RENDEZVOUS"
-"""The variable with what the ranks of one step of Slurm know each other by."""
-_KNOCK_S = 2.0
+"""The variable with the name of a Slurm step, by which its ranks recognize each other's store."""
+_CONNECT_S = 2.0
 _FOREIGN_S = 5.0
-_HEARD_S = 5.0
-_SHOWN = 8
+_RESULT_S = 5.0
+_MAX_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Guest:
-    """What a rank tells of itself when it comes."""
+class Peer:
+    """The registration of a rank."""
 
     host: str
     digest: str
-    """Of its facts, which ranks that were told the same have in common."""
+    """Of its facts; ranks with the same facts have the same digest."""
     device: str
-    """The hardware that no two ranks may share; empty: they may."""
+    """The id of hardware that two ranks must not share; empty: they may."""
 
 
 def check_ranks(
     store: dist.Store, rank: int, size: int, facts: Mapping[str, str], device: str, timeout_s: float
 ) -> None:
-    """Wait until every rank has come, and see that all have the same `facts`. Collective.
+    """Wait until all ranks have registered, and check that their `facts` are equal. Collective.
 
-    Rank 0 reads what all have left, in one request, and leaves its verdict: a few milliseconds for
-    a few ranks. Raises PeersMissing, which names the ranks that did not come within `timeout_s`,
-    and EngineError with the facts in which ranks differ, or the device that two of them share.
+    Rank 0 reads all registrations in one request and publishes the result: a few milliseconds for
+    a few ranks. Raises PeersMissing, which names the ranks that are missing after `timeout_s`, and
+    EngineError with the facts in which ranks differ, or the device that two of them share.
     """
-    told = json.dumps(dict(facts), sort_keys=True)
-    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-    store.set(f"facts/{digest}", told)
-    store.set(f"here/{rank}", json.dumps([socket.gethostname(), digest, device]))
+    text = json.dumps(dict(facts), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    store.set(f"facts/{digest}", text)
+    store.set(f"peer/{rank}", json.dumps([socket.gethostname(), digest, device]))
     if rank == 0:
-        verdict, missing = _judge(store, size, timeout_s)
-        store.set("verdict", json.dumps([verdict, missing]))
-        if verdict:
-            _wait_until_heard(store, size - 1 - len(missing))
+        problem, missing = _check_peers(store, size, timeout_s)
+        store.set("result", json.dumps([problem, missing]))
+        if problem:
+            _wait_for_readers(store, size - 1 - len(missing))
     else:
-        verdict, missing = _hear(store, rank, timeout_s)
-    if verdict:
-        raise PeersMissing(verdict) if missing else EngineError(verdict)
+        problem, missing = _read_result(store, rank, timeout_s)
+    if problem:
+        raise PeersMissing(problem) if missing else EngineError(problem)
 
 
 def open_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
-    """Where ranks leave each other their addresses; empty at each attempt of torchrun.
+    """The store through which ranks exchange addresses; empty at each attempt of torchrun.
 
-    Raises EngineError where the environment does not say where it is, or its port is taken, and
-    PeersMissing where rank 0 is not there within `timeout`.
+    Raises EngineError if the environment has no address or the port is in use, and PeersMissing if
+    rank 0 does not answer within `timeout`.
     """
     if size == 1:
         return dist.HashStore()
-    address, text = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    variables = environment.variables()
+    address, text = variables.get("MASTER_ADDR"), variables.get("MASTER_PORT")
     if not address or not text:
         raise EngineError(
-            f"{size} processes cannot find each other: MASTER_ADDR and MASTER_PORT are not in the "
-            "environment; torchrun sets both"
+            f"{size} processes cannot find each other: MASTER_ADDR and MASTER_PORT are not set; "
+            "torchrun sets both"
         )
     if not text.isdigit():
-        raise EngineError(f"MASTER_PORT={text} in the environment is not a whole number")
+        raise EngineError(f"MASTER_PORT={text} in the environment is not an integer")
     # torchrun's agent keeps one store through all restarts of the workers.
-    agent_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    name = "" if agent_has_store else os.environ.get(NAME, "")
-    place = _Place(address, int(text), name)
+    agent_has_store = variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    name = "" if agent_has_store else variables.get(NAME, "")
+    endpoint = _Endpoint(address, int(text), name)
     try:
         if rank == 0 and not agent_has_store:
-            store = place.open(timeout)
+            store = endpoint.open(timeout)
         else:
-            store = place.find(rank, timeout)
-    except (dist.DistError, RuntimeError) as fault:
+            store = endpoint.connect(rank, timeout)
+    except (dist.DistError, RuntimeError) as error:
         raise PeersMissing(
-            f"rank {rank} on {socket.gethostname()} could not reach {address}:{text}, where ranks "
-            f"meet: {fault}"
-        ) from fault
+            f"rank {rank} on {socket.gethostname()} could not reach the rendezvous at "
+            f"{address}:{text}: {error}"
+        ) from error
     # Restarted workers would find the addresses of the dead under the same keys and hang.
-    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return dist.PrefixStore(f"attempt-{variables.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Endpoint:
     """The address of the store; with a `name`, one of several ports from the first on."""
 
     address: str
@@ -112,36 +113,36 @@ class _Place:
         return range(self.port, min(self.port + (PORTS if self.name else 1), 65536))
 
     def open(self, timeout: timedelta) -> dist.TCPStore:
-        """The store, in this process, at the first port that is free."""
-        faults = []
+        """A store in this process, at the first free port."""
+        errors = []
         for port in self.ports:
             try:
                 store = dist.TCPStore(
                     self.address, port, is_master=True, timeout=timeout, wait_for_workers=False
                 )
-                store.set("meeting", self.name)
+                store.set("rendezvous", self.name)
                 return store
-            except (dist.DistError, RuntimeError) as fault:
-                faults.append(str(fault).partition("\n")[0])
+            except (dist.DistError, RuntimeError) as error:
+                errors.append(str(error).partition("\n")[0])
         raise EngineError(
-            f"rank 0 on {socket.gethostname()} cannot let ranks meet at {self}: {faults[-1]}; "
-            "MASTER_PORT in the environment may name another port"
+            f"rank 0 on {socket.gethostname()} cannot open the rendezvous at {self}: {errors[-1]}; "
+            "set MASTER_PORT to another port"
         )
 
-    def find(self, rank: int, timeout: timedelta) -> dist.TCPStore:
+    def connect(self, rank: int, timeout: timedelta) -> dist.TCPStore:
         """The store of rank 0, or of torchrun."""
         if not self.name:
             return dist.TCPStore(self.address, self.port, is_master=False, timeout=timeout)
         end = time.monotonic() + timeout.total_seconds()
         pause = 0.05
-        asked: dict[int, Future[dist.TCPStore | None]] = {}
+        pending: dict[int, Future[dist.TCPStore | None]] = {}
         while time.monotonic() < end:
             for port in self.ports:
-                if port not in asked and _answers(self.address, port):
-                    asked[port] = self._ask_beside(port)
-            futures.wait(asked.values(), pause, futures.FIRST_COMPLETED)
-            for port in [port for port, answer in asked.items() if answer.done()]:
-                store = asked.pop(port).result()
+                if port not in pending and _is_listening(self.address, port):
+                    pending[port] = self._connect_in_thread(port)
+            futures.wait(pending.values(), pause, futures.FIRST_COMPLETED)
+            for port in [port for port, result in pending.items() if result.done()]:
+                store = pending.pop(port).result()
                 if store is not None:
                     store.set_timeout(timeout)
                     return store
@@ -152,23 +153,24 @@ class _Place:
             f"{timeout.total_seconds():g} s"
         )
 
-    def _ask_beside(self, port: int) -> Future[dist.TCPStore | None]:
-        """What `_ask` comes to, in a thread of its own that no end of the process waits for.
+    def _connect_in_thread(self, port: int) -> Future[dist.TCPStore | None]:
+        """The result of `_connect`, in a daemon thread.
 
-        torch waits for ever for a program that lets it in and says nothing, whatever its time-out.
+        torch waits forever for a program that accepts the connection and never answers, whatever
+        its timeout.
         """
-        answer: Future[dist.TCPStore | None] = Future()
+        result: Future[dist.TCPStore | None] = Future()
         threading.Thread(
-            target=lambda: answer.set_result(self._ask(port)), name="meeting", daemon=True
+            target=lambda: result.set_result(self._connect(port)), name="rendezvous", daemon=True
         ).start()
-        return answer
+        return result
 
-    def _ask(self, port: int) -> dist.TCPStore | None:
-        """The store at `port`; None: it is another job's, or another program's."""
+    def _connect(self, port: int) -> dist.TCPStore | None:
+        """The store at `port`; None: it belongs to another job or program."""
         with suppress(dist.DistError, RuntimeError):
             wait = timedelta(seconds=_FOREIGN_S)
             store = dist.TCPStore(self.address, port, is_master=False, timeout=wait)
-            if store.get("meeting") == self.name.encode():
+            if store.get("rendezvous") == self.name.encode():
                 return store
         return None
 
@@ -177,81 +179,84 @@ class _Place:
         return f"{self.address}:{ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
 
 
-def _answers(address: str, port: int) -> bool:
-    """Whether anybody listens; to ask torch would take seconds where nobody does."""
+def _is_listening(address: str, port: int) -> bool:
+    """Whether a program listens at the port; torch would take seconds to find out."""
     try:
-        with socket.create_connection((address, port), _KNOCK_S) as knocking:
-            # From a port that nobody listens at, a system now and then reaches itself.
-            return knocking.getsockname() != knocking.getpeername()
+        with socket.create_connection((address, port), _CONNECT_S) as connection:
+            # If no program listens, a system now and then connects a port to itself.
+            return connection.getsockname() != connection.getpeername()
     except OSError:
         return False
 
 
-def _judge(store: dist.Store, size: int, timeout_s: float) -> tuple[str, list[int]]:
-    """What keeps the ranks from beginning, if anything, and the ranks that did not come."""
-    keys = [f"here/{rank}" for rank in range(size)]
+def _check_peers(store: dist.Store, size: int, timeout_s: float) -> tuple[str, list[int]]:
+    """The problem that keeps the ranks from training, or "", and the missing ranks."""
+    keys = [f"peer/{rank}" for rank in range(size)]
     try:
         store.wait(keys, timedelta(seconds=timeout_s))
     except (dist.DistError, RuntimeError):
         missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
-        came = _hosts(_guests(store, [k for r, k in enumerate(keys) if r not in set(missing)]))
+        present = _read_peers(store, [k for r, k in enumerate(keys) if r not in set(missing)])
         return (
-            f"{_ranks(missing)} of {size} did not come within {timeout_s:g} s; came: {came}",
+            f"{_ranks(missing)} of {size} did not register within {timeout_s:g} s; "
+            f"registered: {_hosts(present)}",
             missing,
         )
-    guests = _guests(store, keys)
-    return _sharing(guests) or _difference(store, guests), []
+    peers = _read_peers(store, keys)
+    return _shared_device(peers) or _difference(store, peers), []
 
 
-def _guests(store: dist.Store, keys: Sequence[str]) -> dict[int, Guest]:
-    told = store.multi_get(list(keys))
+def _read_peers(store: dist.Store, keys: Sequence[str]) -> dict[int, Peer]:
+    texts = store.multi_get(list(keys))
     return {
-        int(key.partition("/")[2]): Guest(*json.loads(text))
-        for key, text in zip(keys, told, strict=True)
+        int(key.partition("/")[2]): Peer(*json.loads(text))
+        for key, text in zip(keys, texts, strict=True)
     }
 
 
-def _sharing(guests: Mapping[int, Guest]) -> str:
-    """Which ranks have one device in common, if any."""
+def _shared_device(peers: Mapping[int, Peer]) -> str:
+    """The ranks that share a device, if there are any."""
     users = defaultdict(list)
-    for rank, guest in guests.items():
-        if guest.device:
-            users[guest.host, guest.device].append(rank)
+    for rank, peer in peers.items():
+        if peer.device:
+            users[peer.host, peer.device].append(rank)
     for (host, device), ranks in users.items():
         if len(ranks) > 1:
             return (
-                f"{_ranks(ranks)} on {host} were given one GPU, {device}; start at most one rank "
+                f"{_ranks(ranks)} on {host} use the same GPU, {device}; start at most one rank "
                 "for each GPU, and let each see its own or all of the node (CUDA_VISIBLE_DEVICES)"
             )
     return ""
 
 
-def _difference(store: dist.Store, guests: Mapping[int, Guest]) -> str:
-    """In which facts ranks differ from rank 0, if any do."""
+def _difference(store: dist.Store, peers: Mapping[int, Peer]) -> str:
+    """The facts in which ranks differ from rank 0, if there are any."""
     by_digest = defaultdict(list)
-    for rank, guest in guests.items():
-        by_digest[guest.digest].append(rank)
-    own = json.loads(store.get(f"facts/{guests[0].digest}"))
+    for rank, peer in peers.items():
+        by_digest[peer.digest].append(rank)
+    expected = json.loads(store.get(f"facts/{peers[0].digest}"))
     for digest, ranks in by_digest.items():
-        if digest == guests[0].digest:
+        if digest == peers[0].digest:
             continue
         other = json.loads(store.get(f"facts/{digest}"))
-        names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
-        lines = [f"{n} {other.get(n, 'unset')} in place of {own.get(n, 'unset')}" for n in names]
-        hosts = _hosts({rank: guests[rank] for rank in ranks})
+        names = [name for name in {**expected, **other} if expected.get(name) != other.get(name)]
+        lines = [
+            f"{n} {other.get(n, 'unset')} instead of {expected.get(n, 'unset')}" for n in names
+        ]
+        hosts = _hosts({rank: peers[rank] for rank in ranks})
         return (
-            f"ranks are not alike: {hosts}: {'; '.join(lines[:_SHOWN])}, which rank 0 on "
-            f"{guests[0].host} has; let all nodes have one environment and the same words"
+            f"ranks have different settings: {hosts}: {'; '.join(lines[:_MAX_SHOWN])} as on rank 0 "
+            f"({peers[0].host}); start every node with the same command and environment"
         )
     return ""
 
 
-def _hosts(guests: Mapping[int, Guest]) -> str:
+def _hosts(peers: Mapping[int, Peer]) -> str:
     """`node1 (ranks 0 to 3), node2 (rank 4)`."""
     by_host = defaultdict(list)
-    for rank, guest in guests.items():
-        by_host[guest.host].append(rank)
-    shown = [f"{host} ({_ranks(ranks)})" for host, ranks in list(by_host.items())[:_SHOWN]]
+    for rank, peer in peers.items():
+        by_host[peer.host].append(rank)
+    shown = [f"{host} ({_ranks(ranks)})" for host, ranks in list(by_host.items())[:_MAX_SHOWN]]
     more = len(by_host) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
@@ -262,26 +267,26 @@ def _ranks(ranks: Sequence[int]) -> str:
         return f"rank {ranks[0]}"
     if len(ranks) > 2 and ranks[-1] - ranks[0] == len(ranks) - 1:
         return f"ranks {ranks[0]} to {ranks[-1]}"
-    listed = ", ".join(map(str, ranks[: 4 * _SHOWN]))
-    return f"ranks {listed}" + (" and more" if len(ranks) > 4 * _SHOWN else "")
+    listed = ", ".join(map(str, ranks[: 4 * _MAX_SHOWN]))
+    return f"ranks {listed}" + (" and more" if len(ranks) > 4 * _MAX_SHOWN else "")
 
 
-def _hear(store: dist.Store, rank: int, timeout_s: float) -> tuple[str, list[int]]:
-    """The verdict of rank 0, which waits for a time-out of its own."""
+def _read_result(store: dist.Store, rank: int, timeout_s: float) -> tuple[str, list[int]]:
+    """The result of rank 0, which waits for a timeout of its own."""
     try:
-        store.wait(["verdict"], timedelta(seconds=timeout_s + _HEARD_S))
-        verdict, missing = json.loads(store.get("verdict"))
-    except (dist.DistError, RuntimeError) as fault:
+        store.wait(["result"], timedelta(seconds=timeout_s + _RESULT_S))
+        problem, missing = json.loads(store.get("result"))
+    except (dist.DistError, RuntimeError) as error:
         raise PeersMissing(
-            f"rank {rank} on {socket.gethostname()} lost rank 0 before all ranks had met: {fault}"
-        ) from fault
-    if verdict:
-        store.add("heard", 1)
-    return verdict, missing
+            f"rank {rank} on {socket.gethostname()} lost rank 0 during the rendezvous: {error}"
+        ) from error
+    if problem:
+        store.add("readers", 1)
+    return problem, missing
 
 
-def _wait_until_heard(store: dist.Store, listeners: int) -> None:
-    """The store ends with rank 0: let the others read why."""
-    end = time.monotonic() + _HEARD_S
-    while store.add("heard", 0) < listeners and time.monotonic() < end:
+def _wait_for_readers(store: dist.Store, readers: int) -> None:
+    """Keep the store, which ends with rank 0, until the other ranks have read the result."""
+    end = time.monotonic() + _RESULT_S
+    while store.add("readers", 0) < readers and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Engines that keep a full copy of the weights on each rank."""
+"""Engines with a full replica of the weights on each rank: local, ddp and oss."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from torch.optim import Optimizer
 from engines.base import OptimizerSpec, Options, State, Update, World
 from engines.optimizer_step import OptimizerStep
 from engines.precision import check_precision, set_matmul_precision
-from engines.preparation import build_optimizer, change_forward, place
+from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import check_cover, gather_state, load_steps, shapes_of
 
 
-class Averaging(Protocol):
-    """How the gradients of the copies become their mean."""
+class GradientAveraging(Protocol):
+    """A way to average gradients over the replicas."""
 
     @property
     def module(self) -> Module:
-        """What the loop calls."""
+        """The module that the loop calls."""
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
 
-    def recall(self, steps: Mapping[str, float]) -> None:
-        """Take note of how often each parameter was updated, before the first step here."""
+    def load_steps(self, steps: Mapping[str, float]) -> None:
+        """Load the updates of each parameter, before the first step."""
 
 
-class Sharding(Protocol):
-    """How an optimizer is shared out over ranks."""
+class OptimizerSharding(Protocol):
+    """A way to shard an optimizer over ranks."""
 
     def build(self, spec: OptimizerSpec, groups: list[dict[str, Any]]) -> Optimizer:
-        """An optimizer over `groups` that updates every parameter on every rank."""
+        """An optimizer of `groups` that updates every parameter on every rank."""
 
-    def own(self, optimizer: Any) -> Optimizer:
-        """The part of it that holds the slots of this rank."""
+    def local_optimizer(self, optimizer: Any) -> Optimizer:
+        """The optimizer with the slots of this rank."""
 
 
 class Replicated:
-    """Local, ddp and oss: they differ in how gradients are averaged and whether slots are sharded.
+    """An engine with full replicas; gradients are averaged, slots optionally sharded.
 
-    Ranks may use different parameters in a step; what a rank did not use counts as zero.
+    Ranks may use different parameters in a step; the gradient of an unused one counts as zero.
     """
 
     def __init__(
         self,
         world: World,
         options: Options,
-        averaging: Callable[[Module, World, Options], Averaging],
-        sharding: Sharding | None = None,
+        averaging: Callable[[Module, World, Options], GradientAveraging],
+        sharding: OptimizerSharding | None = None,
     ):
         check_precision(options.precision, world.device)
         self.world = world
@@ -63,7 +63,8 @@ class Replicated:
         self._restore_matmul = set_matmul_precision(options.precision)
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
-        place(model, self.world)
+        """As `Engine.prepare`."""
+        move_to_device(model, self.world)
         change_forward(model, blocks, self._options, self.world.device)
         self._model = model
         self._named = dict(model.named_parameters())
@@ -83,41 +84,50 @@ class Replicated:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
+        """As `Engine.groups`."""
         return self._updates.optimizer.param_groups
 
     @property
     def without_gradient(self) -> Sequence[str]:
+        """As `Engine.without_gradient`."""
         return self._updates.without_gradient
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        """As `Engine.accumulate`."""
         return self._averaged.accumulate(last)
 
     def backward(self, loss: Tensor) -> None:
+        """As `Engine.backward`."""
         self._updates.backward(loss)
 
     def step(self) -> Update:
+        """As `Engine.step`."""
         return self._updates.step()
 
     def discard(self) -> None:
+        """As `Engine.discard`."""
         self._updates.discard()
 
     @property
     def can_retry_step(self) -> bool:
+        """As `Engine.can_retry_step`."""
         return self.world.size == 1  # others would wait for this rank's gradients
 
     @property
     def gathers_weights(self) -> bool:
+        """As `Engine.gathers_weights`."""
         return False
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
-        """Nothing to do: windows are told of one by one."""
+        """Nothing to do: the loop passes each micro-batch."""
 
     def state(self) -> State:
+        """As `Engine.state`."""
         return gather_state(
             self._model,
             shapes_of(self._model),
             self._named,
-            self._own_optimizer(),
+            self._local_optimizer(),
             self.groups,
             self._updates.scale_state,
             weights_replicated=True,
@@ -125,18 +135,20 @@ class Replicated:
         )
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
-        load_steps(self._own_optimizer(), self._named, steps)
-        self._averaged.recall(steps)
+        """As `Engine.load`."""
+        load_steps(self._local_optimizer(), self._named, steps)
+        self._averaged.load_steps(steps)
         self._updates.load_scale(loss_scale)
         self.refresh()
 
-    def _own_optimizer(self) -> Optimizer:
-        """What holds the slots of this rank."""
+    def _local_optimizer(self) -> Optimizer:
+        """The optimizer with the slots of this rank."""
         optimizer = self._updates.optimizer
-        return self._sharding.own(optimizer) if self._sharding else optimizer
+        return self._sharding.local_optimizer(optimizer) if self._sharding else optimizer
 
     def refresh(self) -> None:
         """Nothing to do: the pieces are the working weights."""
 
     def close(self) -> None:
+        """As `Engine.close`."""
         self._restore_matmul()

@@ -1,4 +1,4 @@
-"""The settings that engines read: processes, device, precision, compilation and memory."""
+"""Settings of engines: processes, device, precision, compilation and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Compile = Literal["auto", "on", "off"]
 
 
 class Engine(BaseModel, extra="forbid", frozen=True):
-    """How the work is laid on the hardware."""
+    """The engine and its processes."""
 
     name: Annotated[
         str | None,
@@ -55,13 +55,13 @@ class Engine(BaseModel, extra="forbid", frozen=True):
 
 
 class Memory(BaseModel, extra="forbid", frozen=True):
-    """What is traded for memory."""
+    """Ways to save memory."""
 
     activation_checkpointing: Annotated[
         str,
         Field(
             pattern=r"^(none|full|every [1-9][0-9]*)$",
-            json_schema_extra={"allowed": "none, full, or such as 'every 2'"},
+            json_schema_extra={"allowed": "none, full, or for example 'every 2'"},
             description="Recompute activations in the backward pass: none, full, or `every "
             "N` (one of N blocks).",
         ),

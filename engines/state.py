@@ -1,4 +1,4 @@
-"""The state of a trained model by parameter name, and the proof that nothing of it is missing."""
+"""The state of a model by parameter name, and the check that every element is held once."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ ADAM = (Adam, AdamW)  # AdamW is an Adam from torch 2.7 on only
 SLOTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "variance", *FACTORS)
 
 IntervalOf = Callable[[Tensor], tuple[int, Tensor]]
-"""Gives the interval of a tensor that this rank holds: its start, and a flat live view."""
+"""Returns the interval of a tensor that this rank holds: its start, and a flat view."""
 
 
-def whole(tensor: Tensor) -> tuple[int, Tensor]:
-    """The interval of a tensor that this rank holds all of."""
+def full_interval(tensor: Tensor) -> tuple[int, Tensor]:
+    """The interval of a tensor that this rank holds completely."""
     return 0, tensor.detach().view(-1)
 
 
 def slot_names(
     optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor
 ) -> tuple[str, ...]:
-    """The tensors that `optimizer` keeps for `parameter` of `group`.
+    """The state tensors that `optimizer` keeps for `parameter` of `group`.
 
-    Raises EngineError for a kind of optimizer whose state is not known.
+    Raises EngineError for an unknown class of optimizer.
     """
     if isinstance(optimizer, ADAM):
         return SLOTS[:3] if group["amsgrad"] else SLOTS[:2]
@@ -41,13 +41,12 @@ def slot_names(
     if isinstance(optimizer, Adafactor):
         return tuple(FACTORS) if parameter.dim() > 1 else ("variance",)
     raise EngineError(
-        f"the state of optimizer {type(optimizer).__name__} is not known; "
-        "known: AdamW, Adam, SGD, Adafactor"
+        f"unknown optimizer {type(optimizer).__name__}; allowed: AdamW, Adam, SGD, Adafactor"
     )
 
 
 def fill_slots(optimizer: Optimizer) -> None:
-    """Make as zeros what `optimizer` would make at its first step; the update stays the same."""
+    """Create the state that `optimizer` would create at its first step, as zeros."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
@@ -69,7 +68,7 @@ def _zeros(kind: str, parameter: Parameter) -> Tensor:
 def load_steps(
     optimizer: Optimizer, named: Mapping[str, Parameter], steps: Mapping[str, float]
 ) -> None:
-    """Set the updates that `optimizer` counts for each of its parameters; KeyError without one."""
+    """Set the step count of each parameter in `optimizer`. Raises KeyError if one is missing."""
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
     for group in optimizer.param_groups:
@@ -83,16 +82,16 @@ def gather_state(
     shapes: Mapping[str, tuple[int, ...]],
     named: Mapping[str, Parameter],
     optimizer: Optimizer,
-    shown: Sequence[Mapping[str, Any]],
+    groups: Sequence[Mapping[str, Any]],
     loss_scale: Mapping[str, float],
-    interval_of: IntervalOf = whole,
+    interval_of: IntervalOf = full_interval,
     *,
     weights_replicated: bool,
     slots_replicated: bool,
 ) -> State:
-    """The state of the `named` parameters of `model`, as this rank holds it.
+    """The state of the `named` parameters of `model` on this rank.
 
-    `optimizer` holds the slots of this rank; `shown` are the groups of all parameters.
+    `optimizer` has the slots of this rank; `groups` are the groups of all parameters.
     """
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
@@ -115,7 +114,7 @@ def gather_state(
         pieces=pieces,
         buffers=read_buffers(stored_buffers(model)),
         steps=steps,
-        groups=[_named_group(group, names) for group in shown],
+        groups=[_named_group(group, names) for group in groups],
         loss_scale=loss_scale,
     )
 
@@ -126,22 +125,22 @@ def _named_group(group: Mapping[str, Any], names: Mapping[Parameter, str]) -> di
 
 
 def shapes_of(model: Module) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter; to be asked before an engine shards them."""
+    """The shape of each parameter, before an engine shards them."""
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def check_cover(state: State, world: World) -> None:
-    """Refuse a state that does not hold each tensor exactly once over all ranks. Collective.
+    """Check that all ranks together hold each tensor exactly once. Collective.
 
-    What an engine knows of a library's insides is checked here at every start, so that another
-    version of it cannot make a checkpoint with holes. Raises EngineError on every rank alike.
+    Engines rely on internals of their libraries. This check runs at every start, so that another
+    version cannot write a checkpoint with holes. Raises EngineError on every rank.
     """
     kinds = (WEIGHT, *SLOTS)
     names = list(state.shapes)
     row = {name: index for index, name in enumerate(names)}
     held = torch.zeros(len(names), len(kinds), dtype=torch.int64)
     for piece in state.pieces:
-        # What every rank holds is counted once, on rank 0.
+        # Replicas are counted once, on rank 0.
         if not piece.replicated or world.rank == 0:
             held[row[piece.name], kinds.index(piece.kind)] += piece.data.numel()
     counts = world.sum(held)
@@ -151,19 +150,19 @@ def check_cover(state: State, world: World) -> None:
             is_whole = count == size or (count == 0 and kind != WEIGHT)
             if not is_whole:
                 raise EngineError(
-                    f"the engine holds {count} of the {size} elements of {kind} of '{name}'; "
-                    "this version of its library is not understood, engine ddp needs none"
+                    f"the engine holds {count} of the {size} elements of {kind} of '{name}'; this "
+                    "version of its library is not supported; engine ddp does not need it"
                 )
 
 
 BufferOwner = tuple[Module, str]
-"""The module that holds a buffer, and its name there; the tensor itself may be replaced."""
+"""The module of a buffer, and its name there; the tensor itself may be replaced."""
 
 
 def stored_buffers(model: Module) -> dict[str, BufferOwner]:
-    """Where the buffers stand that belong to the state of `model`, by their full name.
+    """The owners of the persistent buffers of `model`, by full name.
 
-    Buffers that a model does not store (persistent=False: tables, masks) are constants.
+    Other buffers (persistent=False: tables, masks) are constants.
     """
     return {
         f"{prefix}.{name}" if prefix else name: (module, name)
@@ -174,12 +173,12 @@ def stored_buffers(model: Module) -> dict[str, BufferOwner]:
 
 
 def read_buffers(owners: Mapping[str, BufferOwner]) -> dict[str, Tensor]:
-    """The live tensors at `owners`."""
+    """The tensors of `owners`."""
     return {full: getattr(module, name) for full, (module, name) in owners.items()}
 
 
-def follow_rank_zero(owners: Mapping[str, BufferOwner], world: World) -> None:
-    """Give every rank the buffers of rank 0, as they are after an update. Collective.
+def broadcast_buffers(owners: Mapping[str, BufferOwner], world: World) -> None:
+    """Broadcast the buffers of rank 0 after an update. Collective.
 
     So evaluation is the same on every rank, under every engine.
     """

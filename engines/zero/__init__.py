@@ -1,1 +1,1 @@
-"""DeepSpeed's ZeRO as an engine: its configuration, its state, its gradients."""
+"""The zero engines: DeepSpeed's ZeRO with its config, state and gradients."""

@@ -1,4 +1,4 @@
-"""A person's DeepSpeed JSON beside the settings: where they differ, and what both give."""
+"""DeepSpeed config: validating a user's file against the settings, and merging it."""
 
 from __future__ import annotations
 
@@ -12,158 +12,162 @@ from typing import Any, Protocol
 from engines.zero import config_keys
 
 AUTO = "auto"
-"""Hugging Face's word for: taken from the settings."""
+"""Hugging Face's value for: taken from the settings."""
 
-MOST_SHOWN = 12
-"""Legal keys beyond this number are not listed."""
+MAX_SHOWN = 12
+"""More allowed keys than this are not listed."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What one setting says about one key of DeepSpeed's JSON."""
+class SettingValue:
+    """The value of one setting for one key of a DeepSpeed config."""
 
     key: str
     value: Any
-    """As in the settings."""
+    """The value of the setting."""
     means: tuple[Any, ...]
-    """The values of DeepSpeed's key that say the same."""
+    """The equivalent values of DeepSpeed's key."""
     follow: Callable[[Any], str | None]
-    """From DeepSpeed's value the option that makes the setting follow it; None: there is none."""
+    """The option that sets the setting to DeepSpeed's value; None: there is none."""
 
 
-Told = Mapping[str, Setting]
-"""What the settings say, by DeepSpeed's dotted key."""
+SettingValues = Mapping[str, SettingValue]
+"""Settings by DeepSpeed's dotted key."""
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """A key of a DeepSpeed JSON that cannot stand beside the settings."""
+    """A key of a DeepSpeed config that conflicts with the settings."""
 
     key: str
     """Dotted, as in `zero_optimization.stage`."""
     value: Any
     problem: str
-    """What is wrong with the value: `differs from optim.clip_norm`, `is not known`."""
+    """The problem with the value: `differs from optim.clip_norm`."""
     fix: str
     setting: str | None = None
-    """The setting that has the say; None: no setting speaks of it."""
-    told: Any = None
-    """The setting's value; None where `setting` is a section."""
+    """The setting that decides the key; None: there is none."""
+    setting_value: Any = None
+    """The value of the setting; None if `setting` is a section."""
     allowed: tuple[str, ...] = ()
     did_you_mean: str | None = None
 
 
 class ConfigConflict(ValueError):
-    """A DeepSpeed JSON contradicts the settings; `conflicts` has every case."""
+    """A DeepSpeed config conflicts with the settings; `conflicts` has every case."""
 
     def __init__(self, found: Sequence[Conflict]) -> None:
         self.conflicts = tuple(found)
         super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}: {c.fix}" for c in found))
 
 
-def merge(shipped: Mapping[str, Any], own: Mapping[str, Any], told: Told) -> dict[str, Any]:
-    """`own` over `shipped`, without what the settings say: the engine adds that when it starts.
+def merge(
+    shipped: Mapping[str, Any], own: Mapping[str, Any], settings: SettingValues
+) -> dict[str, Any]:
+    """`own` merged over `shipped`, without the keys that settings decide; the engine adds those.
 
     Raises ConfigConflict.
     """
-    if found := conflicts(own, told):
+    if found := conflicts(own, settings):
         raise ConfigConflict(found)
-    return _over(shipped, _said({k: v for k, v in own.items() if k in config_keys.FREE}))
+    return _merge(shipped, _without_auto({k: v for k, v in own.items() if k in config_keys.FREE}))
 
 
-def _said(block: Mapping[str, Any]) -> dict[str, Any]:
-    said = {k: _said(v) if isinstance(v, Mapping) else v for k, v in block.items()}
-    return {k: v for k, v in said.items() if v is not None and v != AUTO}
+def _without_auto(block: Mapping[str, Any]) -> dict[str, Any]:
+    values = {k: _without_auto(v) if isinstance(v, Mapping) else v for k, v in block.items()}
+    return {k: v for k, v in values.items() if v is not None and v != AUTO}
 
 
-def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    both = dict(under)
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
     for key, value in over.items():
-        below = both.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            both[key] = _over(below, value)
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            merged[key] = _merge(old, value)
         else:
-            both[key] = value
-    return both
+            merged[key] = value
+    return merged
 
 
-def conflicts(own: Mapping[str, Any], told: Told) -> list[Conflict]:
-    """All that is wrong with a person's DeepSpeed JSON beside the settings, in the file's order."""
-    return [conflict for key, value in own.items() for conflict in _top(key, value, told)]
+def conflicts(own: Mapping[str, Any], settings: SettingValues) -> list[Conflict]:
+    """All conflicts of a user's DeepSpeed config with the settings, in the order of the file."""
+    return [conflict for key, value in own.items() for conflict in _top(key, value, settings)]
 
 
-def _top(key: str, value: Any, told: Told) -> Iterator[Conflict]:
+def _top(key: str, value: Any, settings: SettingValues) -> Iterator[Conflict]:
     allowed = {
         *config_keys.FREE,
-        *config_keys.TOLD_BLOCKS,
-        *config_keys.TOLD_VALUES,
+        *config_keys.SETTINGS_BLOCKS,
+        *config_keys.SETTINGS_VALUES,
         *config_keys.FIXED,
     }
-    if key not in allowed and key not in config_keys.REFUSED:
+    if key not in allowed and key not in config_keys.UNSUPPORTED:
         yield _unknown(key, value, allowed)
-    elif _is_silent(value):
+    elif _is_auto(value):
         return
-    elif key in config_keys.REFUSED:
-        yield from _refused(key, value, config_keys.REFUSED[key])
+    elif key in config_keys.UNSUPPORTED:
+        yield from _unsupported(key, value, config_keys.UNSUPPORTED[key])
     elif key == "zero_optimization":
-        yield from _zero(value, told)
-    elif key in config_keys.TOLD_BLOCKS:
-        yield from _block(key, value, told)
-    elif key in config_keys.TOLD_VALUES:
-        yield from _differing(key, value, told[key])
+        yield from _zero(value, settings)
+    elif key in config_keys.SETTINGS_BLOCKS:
+        yield from _block(key, value, settings)
+    elif key in config_keys.SETTINGS_VALUES:
+        yield from _differing(key, value, settings[key])
     elif key in config_keys.FIXED:
         yield from _not_fixed(key, value, config_keys.FIXED[key])
 
 
-def _zero(block: Any, told: Told) -> Iterator[Conflict]:
+def _zero(block: Any, settings: SettingValues) -> Iterator[Conflict]:
     if not isinstance(block, Mapping):
         yield _no_object("zero_optimization", block)
         return
     for name, value in block.items():
         key = f"zero_optimization.{name}"
-        if name not in {*config_keys.ZERO, *config_keys.ZERO_FIXED, *config_keys.ZERO_REFUSED}:
+        if name not in {*config_keys.ZERO, *config_keys.ZERO_FIXED, *config_keys.ZERO_UNSUPPORTED}:
             yield _unknown(key, value, {f"zero_optimization.{k}" for k in config_keys.ZERO})
-        elif _is_silent(value):
+        elif _is_auto(value):
             continue
         elif name in config_keys.ZERO_FIXED:
             yield from _not_fixed(key, value, config_keys.ZERO_FIXED[name])
-        elif name in config_keys.ZERO_REFUSED:
-            yield from _refused(key, value, config_keys.ZERO_REFUSED[name])
+        elif name in config_keys.ZERO_UNSUPPORTED:
+            yield from _unsupported(key, value, config_keys.ZERO_UNSUPPORTED[name])
         elif name in config_keys.OFFLOAD:
-            yield from _offload(key, value, config_keys.OFFLOAD[name], told)
-        elif key in told:
-            yield from _differing(key, value, told[key])
+            yield from _offload(key, value, config_keys.OFFLOAD[name], settings)
+        elif key in settings:
+            yield from _differing(key, value, settings[key])
 
 
-def _offload(key: str, block: Any, allowed: Iterable[str], told: Told) -> Iterator[Conflict]:
+def _offload(
+    key: str, block: Any, allowed: Iterable[str], settings: SettingValues
+) -> Iterator[Conflict]:
     if not isinstance(block, Mapping):
         yield _no_object(key, block)
         return
     for name, value in block.items():
         leaf = f"{key}.{name}"
-        if leaf in told:
-            yield from _differing(leaf, value, told[leaf])
-        elif name in config_keys.OFFLOAD_REFUSED:
-            yield from _refused(leaf, value, None)
+        if leaf in settings:
+            yield from _differing(leaf, value, settings[leaf])
+        elif name in config_keys.OFFLOAD_UNSUPPORTED:
+            yield from _unsupported(leaf, value, None)
         elif name not in allowed:
             yield _unknown(leaf, value, {f"{key}.{k}" for k in allowed})
 
 
-def _block(key: str, block: Any, told: Told) -> Iterator[Conflict]:
-    """A block that repeats the settings: each leaf must be `auto` or say what they say."""
+def _block(key: str, block: Any, settings: SettingValues) -> Iterator[Conflict]:
+    """A block that repeats settings: each leaf must be `auto` or equal the setting."""
     if not isinstance(block, Mapping):
         yield _no_object(key, block)
         return
-    switch = told.get(f"{key}.enabled")
-    # Of a precision block that is off or follows the settings, the rest is without effect.
+    switch = settings.get(f"{key}.enabled")
+    # The rest of a precision block that is off has no effect.
     if switch and (enabled := block.get("enabled", False)) is not True:
         yield from _differing(f"{key}.enabled", enabled, switch)
         return
     for leaf, value in _leaves(key, block):
-        if leaf in told:
-            yield from _differing(leaf, value, told[leaf])
+        if leaf in settings:
+            yield from _differing(leaf, value, settings[leaf])
         else:
-            yield from _refused(leaf, value, config_keys.TOLD_BLOCKS[key])
+            yield from _unsupported(leaf, value, config_keys.SETTINGS_BLOCKS[key])
 
 
 def _leaves(prefix: str, block: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -174,8 +178,8 @@ def _leaves(prefix: str, block: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}.{name}", value
 
 
-def _differing(key: str, value: Any, setting: Setting) -> Iterator[Conflict]:
-    if _is_silent(value) or any(_equal(value, meant) for meant in setting.means):
+def _differing(key: str, value: Any, setting: SettingValue) -> Iterator[Conflict]:
+    if _is_auto(value) or any(_equal(value, meant) for meant in setting.means):
         return
     leave = f'leave it out or write "{AUTO}"'
     follow = setting.follow(value)
@@ -183,25 +187,25 @@ def _differing(key: str, value: Any, setting: Setting) -> Iterator[Conflict]:
         key,
         value,
         f"differs from {setting.key}",
-        f"{leave}; or type  {follow}" if follow else leave,
+        f"{leave}; or  {follow}" if follow else leave,
         setting.key,
         setting.value,
-        tuple(_word(meant) for meant in (*setting.means, AUTO)),
+        tuple(_as_text(meant) for meant in (*setting.means, AUTO)),
     )
 
 
 def _not_fixed(key: str, value: Any, needed: Any) -> Iterator[Conflict]:
     if not _equal(value, needed):
-        word = _word(needed)
-        problem = f"must be {word} under this engine"
-        yield Conflict(key, value, problem, "leave it out", allowed=(word,))
+        text = _as_text(needed)
+        problem = f"must be {text} under this engine"
+        yield Conflict(key, value, problem, "leave it out", allowed=(text,))
 
 
-def _refused(key: str, value: Any, setting: str | None) -> Iterator[Conflict]:
+def _unsupported(key: str, value: Any, setting: str | None) -> Iterator[Conflict]:
     switch = value.get("enabled") if isinstance(value, Mapping) else value
-    if _is_silent(value) or switch is False or value == {}:
+    if _is_auto(value) or switch is False or value == {}:
         return
-    problem = f"is for {setting} to say" if setting else "is not supported by this engine"
+    problem = f"is decided by {setting}" if setting else "is not supported by this engine"
     yield Conflict(key, value, problem, "leave it out", setting)
 
 
@@ -211,9 +215,9 @@ def _unknown(key: str, value: Any, allowed: Iterable[str]) -> Conflict:
     return Conflict(
         key,
         value,
-        "is no key of DeepSpeed that is of use here",
+        "is unknown",
         fix,
-        allowed=tuple(allowed) if len(allowed) <= MOST_SHOWN else (),
+        allowed=tuple(allowed) if len(allowed) <= MAX_SHOWN else (),
         did_you_mean=near[0] if near else None,
     )
 
@@ -222,11 +226,11 @@ def _no_object(key: str, value: Any) -> Conflict:
     return Conflict(key, value, "must be an object", f'"{key.rpartition(".")[2]}": {{…}}')
 
 
-def _word(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _is_silent(value: Any) -> bool:
+def _is_auto(value: Any) -> bool:
     return value is None or value == AUTO
 
 
@@ -240,7 +244,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 OPTIMIZERS = {"adamw": ("AdamW", "Adam"), "sgd": ("SGD",)}
-"""Our optimizers by DeepSpeed's names; its Adam decays weights as AdamW does."""
+"""DeepSpeed's names of our optimizers; its Adam decays weights as AdamW does."""
 
 SCHEDULES = {
     "constant": ("WarmupLR",),
@@ -249,7 +253,7 @@ SCHEDULES = {
     "cosine-restarts": (),
     "one-cycle": ("OneCycle",),
 }
-"""Our schedules by DeepSpeed's names."""
+"""DeepSpeed's names of our schedules."""
 
 ENGINES = {
     (1, False): "zero1",
@@ -258,11 +262,11 @@ ENGINES = {
     (2, True): "zero2-offload",
     (3, True): "zero3-offload",
 }
-"""Engines by stage and whether the optimizer is kept in host memory."""
+"""Engines by stage and optimizer offload."""
 
 
 class Batching(Protocol):
-    """The solved arithmetic of a step."""
+    """The batch numbers of a step."""
 
     @property
     def global_batch(self) -> int: ...
@@ -272,12 +276,12 @@ class Batching(Protocol):
     def accumulation(self) -> int: ...
 
 
-def told(
+def setting_values(
     engine: str, shipped: Mapping[str, Any], batching: Batching, settings: Any
-) -> dict[str, Setting]:
-    """What the settings say on each key that a DeepSpeed JSON may hold, too.
+) -> dict[str, SettingValue]:
+    """The setting for each key of a DeepSpeed config that repeats one.
 
-    `shipped` is the JSON of `engine`, which fixes stage and offload; of `settings` the sections
+    `shipped` is the config of `engine`, which fixes stage and offload; of `settings` the sections
     `optim` and `schedule` and the value `precision` are read.
     """
     return {
@@ -285,22 +289,22 @@ def told(
         **_optimizer(settings.optim),
         "scheduler.type": _named("schedule.name", settings.schedule.name, SCHEDULES),
         **_precision(settings.precision),
-        **_layout(engine, shipped["zero_optimization"]),
+        **_sharding(engine, shipped["zero_optimization"]),
     }
 
 
-def _batch(batching: Batching) -> dict[str, Setting]:
+def _batch(batching: Batching) -> dict[str, SettingValue]:
     return {
         "train_batch_size": _number("train.global_batch", batching.global_batch),
         "train_micro_batch_size_per_gpu": _number("train.micro_batch", batching.micro_batch),
-        # train.accumulation is meant for one process, DeepSpeed's for each of many: no mend.
-        "gradient_accumulation_steps": Setting(
-            "train.accumulation", batching.accumulation, (batching.accumulation,), _nothing
+        # train.accumulation is for one process, DeepSpeed's for each of many: no option follows it.
+        "gradient_accumulation_steps": SettingValue(
+            "train.accumulation", batching.accumulation, (batching.accumulation,), _no_option
         ),
     }
 
 
-def _optimizer(optim: Any) -> dict[str, Setting]:
+def _optimizer(optim: Any) -> dict[str, SettingValue]:
     params = {
         "lr": _number("optim.lr", optim.lr),
         "weight_decay": _number("optim.weight_decay", optim.weight_decay),
@@ -308,36 +312,36 @@ def _optimizer(optim: Any) -> dict[str, Setting]:
     if optim.name == "adamw":
         params["betas"] = _number("optim.betas", list(optim.betas))
         params["eps"] = _number("optim.eps", optim.eps)
-        params["adam_w_mode"] = Setting("optim.name", optim.name, (True,), _nothing)
-        params["torch_adam"] = Setting("optim.name", optim.name, (True, False), _nothing)
+        params["adam_w_mode"] = SettingValue("optim.name", optim.name, (True,), _no_option)
+        params["torch_adam"] = SettingValue("optim.name", optim.name, (True, False), _no_option)
     else:
         params["momentum"] = _number("optim.momentum", optim.momentum)
     clip = optim.clip_norm
     return {
-        "gradient_clipping": Setting("optim.clip_norm", clip, (clip or 0.0,), _clip),
+        "gradient_clipping": SettingValue("optim.clip_norm", clip, (clip or 0.0,), _clip),
         "optimizer.type": _named("optim.name", optim.name, OPTIMIZERS),
         **{f"optimizer.params.{name}": setting for name, setting in params.items()},
     }
 
 
-def _precision(precision: str) -> dict[str, Setting]:
-    # DeepSpeed's bf16 block is what we call bf16-params: weights in bf16 under an fp32 master. Our
-    # own bf16 and fp16 are autocast over fp32 weights, for which DeepSpeed has to run in fp32.
+def _precision(precision: str) -> dict[str, SettingValue]:
+    # DeepSpeed's bf16 block is our bf16-params: bf16 weights with an fp32 master copy. Our bf16 and
+    # fp16 are autocast over fp32 weights, for which DeepSpeed runs in fp32.
     params = precision == "bf16-params"
     blocks = {"bf16": params, "bfloat16": params, "fp16": False, "torch_autocast": False}
 
     def follow(block: str) -> Callable[[Any], str | None]:
         if block.startswith("bf"):
             return lambda on: f"--precision {'bf16-params' if on is True else 'bf16'}"
-        return _nothing
+        return _no_option
 
     return {
-        f"{block}.enabled": Setting("precision", precision, (on,), follow(block))
+        f"{block}.enabled": SettingValue("precision", precision, (on,), follow(block))
         for block, on in blocks.items()
     }
 
 
-def _layout(engine: str, zero: Mapping[str, Any]) -> dict[str, Setting]:
+def _sharding(engine: str, zero: Mapping[str, Any]) -> dict[str, SettingValue]:
     stage = zero["stage"]
     offload = zero.get("offload_optimizer", {}).get("device", "none")
     weights = zero.get("offload_param", {}).get("device", "none")
@@ -347,14 +351,14 @@ def _layout(engine: str, zero: Mapping[str, Any]) -> dict[str, Setting]:
         return f"--engine {found}" if found and found != engine else None
 
     return {
-        "zero_optimization.stage": Setting(
+        "zero_optimization.stage": SettingValue(
             "engine.name", engine, (stage,), lambda to: other(to, offload == "cpu")
         ),
-        "zero_optimization.offload_optimizer.device": Setting(
+        "zero_optimization.offload_optimizer.device": SettingValue(
             "engine.name", engine, (offload,), lambda to: other(stage, to == "cpu")
         ),
-        # An engine that keeps its weights in host memory may be told to leave them on the device.
-        "zero_optimization.offload_param.device": Setting(
+        # An engine with weights in host memory may leave them on the device.
+        "zero_optimization.offload_param.device": SettingValue(
             "engine.name",
             engine,
             (weights,) if weights == "none" else (weights, "none"),
@@ -363,15 +367,17 @@ def _layout(engine: str, zero: Mapping[str, Any]) -> dict[str, Setting]:
     }
 
 
-def _number(key: str, value: Any) -> Setting:
-    return Setting(key, value, (value,), lambda to: None if _odd(to) else _set(key, to))
+def _number(key: str, value: Any) -> SettingValue:
+    return SettingValue(
+        key, value, (value,), lambda to: None if _is_not_a_number(to) else _set(key, to)
+    )
 
 
 def _clip(value: Any) -> str | None:
-    return None if _odd(value) else _set("optim.clip_norm", value or None)
+    return None if _is_not_a_number(value) else _set("optim.clip_norm", value or None)
 
 
-def _odd(value: Any) -> bool:
+def _is_not_a_number(value: Any) -> bool:
     return isinstance(value, (bool, str, Mapping))
 
 
@@ -379,15 +385,15 @@ def _set(key: str, value: Any) -> str:
     return "--set " + shlex.quote(f"{key}={json.dumps(value)}")
 
 
-def _named(key: str, value: str, names: Mapping[str, tuple[str, ...]]) -> Setting:
+def _named(key: str, value: str, names: Mapping[str, tuple[str, ...]]) -> SettingValue:
     ours = {theirs.casefold(): name for name, all_ in names.items() for theirs in all_}
 
     def follow(to: Any) -> str | None:
         found = ours.get(str(to).casefold())
         return f"--set {key}={found}" if found else None
 
-    return Setting(key, value, names[value], follow)
+    return SettingValue(key, value, names[value], follow)
 
 
-def _nothing(_: Any) -> None:
+def _no_option(_: Any) -> None:
     return None

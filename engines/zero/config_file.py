@@ -1,4 +1,4 @@
-"""Reading DeepSpeed's JSON files: their values, and the line of each key."""
+"""DeepSpeed config files: their values, and the line of each key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
 
 class FileError(ValueError):
-    """A file is not DeepSpeed's JSON; `line` counts from 1, None: no single line is at fault."""
+    """A file is not a DeepSpeed config; `line` counts from 1, or is None."""
 
     def __init__(self, text: str, line: int | None = None) -> None:
         self.line = line
@@ -23,38 +23,38 @@ class FileError(ValueError):
 
 @dataclass(frozen=True)
 class DeepSpeedFile:
-    """The values of a file, and by dotted key the line on which each stands, from 1."""
+    """The values of a file, and the line of each dotted key, from 1."""
 
     values: Mapping[str, Any]
     lines: Mapping[str, int]
 
 
 def shipped(name: str) -> dict[str, Any]:
-    """The JSON of an engine, by the name in its catalogue line. Reads the disk."""
+    """The config of an engine, by the file name in the catalog. Reads the disk."""
     return json.loads((files("ds_configs") / "deepspeed" / name).read_text("utf-8"))
 
 
 def read(path: Path) -> DeepSpeedFile:
-    """A person's own file. Reads the disk. Raises FileError and OSError."""
+    """A user's config file. Reads the disk. Raises FileError and OSError."""
     try:
         return parse(path.read_text("utf-8-sig"))
     except UnicodeDecodeError:
-        raise FileError("is not UTF-8 text") from None
+        raise FileError("is not UTF-8") from None
 
 
 def parse(text: str) -> DeepSpeedFile:
     """The values and lines of a JSON object. Raises FileError."""
     try:
         values = json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as fault:
-        raise FileError(f"is not JSON: {fault.msg} (column {fault.colno})", fault.lineno) from None
+    except json.JSONDecodeError as error:
+        raise FileError(f"is not JSON: {error.msg} (column {error.colno})", error.lineno) from None
     if not isinstance(values, dict):
-        raise FileError("must hold a JSON object", 1)
+        raise FileError("must contain a JSON object", 1)
     return DeepSpeedFile(values, _lines(text))
 
 
 def _no_constant(name: str) -> None:
-    raise FileError(f"holds {name}, which is no JSON number")
+    raise FileError(f"contains {name}, which is not a JSON number")
 
 
 def _lines(text: str) -> dict[str, int]:
@@ -63,26 +63,26 @@ def _lines(text: str) -> dict[str, int]:
     path: list[str | None] = []  # the open objects by their key; None for an array
     key, before = "", ""
     for token in _TOKEN.finditer(text):
-        word = token.group()
-        if word == "{":
+        part = token.group()
+        if part == "{":
             path.append(key)
-        elif word == "[":
+        elif part == "[":
             path.append(None)
-        elif word in "}]":
+        elif part in "}]":
             path.pop()
-        elif word[0] == '"' and before in ("{", ",") and path[-1] is not None:
-            key = json.loads(word)
+        elif part[0] == '"' and before in ("{", ",") and path[-1] is not None:
+            key = json.loads(part)
             line = text.count("\n", 0, token.start()) + 1
-            _note(lines, path, key, line)
-        before = word
+            _add_line(lines, path, key, line)
+        before = part
     return lines
 
 
-def _note(lines: dict[str, int], path: list[str | None], key: str, line: int) -> None:
+def _add_line(lines: dict[str, int], path: list[str | None], key: str, line: int) -> None:
     names = [name for name in path[1:] if name is not None]
     if len(names) < len(path) - 1:
         return  # inside an array no key has a dotted name
     dotted = ".".join([*names, key])
     if dotted in lines:
-        raise FileError(f"holds '{dotted}' twice, first on line {lines[dotted]}", line)
+        raise FileError(f"contains '{dotted}' twice, first on line {lines[dotted]}", line)
     lines[dotted] = line

@@ -1,8 +1,8 @@
-"""The keys a DeepSpeed JSON may hold, and who has the say on each."""
+"""The keys of a DeepSpeed config, and which of them the settings decide."""
 
 from __future__ import annotations
 
-TOLD_BLOCKS = {
+SETTINGS_BLOCKS = {
     "bf16": "precision",
     "bfloat16": "precision",
     "fp16": "precision",
@@ -10,9 +10,9 @@ TOLD_BLOCKS = {
     "scheduler": "schedule",
     "torch_autocast": "precision",
 }
-"""Blocks that repeat what the settings say, with the setting; none goes to DeepSpeed as written."""
+"""Blocks that repeat a setting, by its key; they are checked, not passed to DeepSpeed."""
 
-TOLD_VALUES = frozenset(
+SETTINGS_VALUES = frozenset(
     {
         "train_batch_size",
         "train_micro_batch_size_per_gpu",
@@ -20,7 +20,7 @@ TOLD_VALUES = frozenset(
         "gradient_clipping",
     }
 )
-"""Single values that the settings decide."""
+"""Single values that repeat a setting."""
 
 FIXED = {
     "gradient_allreduce_op": "mean",
@@ -28,7 +28,7 @@ FIXED = {
     "zero_allow_untested_optimizer": True,
     "zero_force_ds_cpu_optimizer": False,
 }
-"""Values without which these engines do not work."""
+"""Values that these engines require."""
 
 FREE = frozenset(
     {
@@ -49,9 +49,9 @@ FREE = frozenset(
         "zero_optimization",
     }
 )
-"""Keys that go to DeepSpeed as the person wrote them."""
+"""Keys that are passed to DeepSpeed as written."""
 
-REFUSED = {
+UNSUPPORTED = {
     "activation_checkpointing": "memory.activation_checkpointing",
     "aio": None,
     "amp": "precision",
@@ -87,7 +87,7 @@ REFUSED = {
     "wandb": "track",
     "weight_quantization": None,
 }
-"""Keys that have no place in these engines, with the setting that has the say."""
+"""Keys that these engines do not support, with the setting to use instead."""
 
 ZERO = frozenset(
     {
@@ -127,12 +127,12 @@ ZERO = frozenset(
         "zero_quantized_weights",
     }
 )
-"""Keys of `zero_optimization` that go to DeepSpeed as the person wrote them."""
+"""Keys of `zero_optimization` that are passed to DeepSpeed as written."""
 
 ZERO_FIXED = {"compute_grad_norm": True}
-"""Values of `zero_optimization` without which these engines do not work."""
+"""Values of `zero_optimization` that these engines require."""
 
-ZERO_REFUSED = {
+ZERO_UNSUPPORTED = {
     "cpu_offload": "engine.name",
     "cpu_offload_param": "engine.name",
     "cpu_offload_use_pin_memory": "engine.name",
@@ -145,15 +145,15 @@ ZERO_REFUSED = {
     "zero_quantized_nontrainable_weights": None,
     "zeropp_loco_param": None,
 }
-"""Keys of `zero_optimization` under which a checkpoint could not name what DeepSpeed holds."""
+"""Keys of `zero_optimization` with a state that a checkpoint cannot represent."""
 
 OFFLOAD = {
     "offload_optimizer": frozenset({"device", "pin_memory"}),
     "offload_param": frozenset({"device", "pin_memory"}),
 }
-"""Keys of the two offload blocks that go to DeepSpeed as the person wrote them."""
+"""Keys of the two offload blocks that are passed to DeepSpeed as written."""
 
-OFFLOAD_REFUSED = frozenset(
+OFFLOAD_UNSUPPORTED = frozenset(
     {
         "buffer_count",
         "buffer_size",
@@ -167,4 +167,4 @@ OFFLOAD_REFUSED = frozenset(
         "super_offload",
     }
 )
-"""Keys of the offload blocks that only serve NVMe, partial offload or DeepSpeed's own Adam."""
+"""Keys of the offload blocks for NVMe, partial offload or DeepSpeed's own Adam only."""

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO, stages 1 to 3, with and without offload to host memory."""
+"""The zero engines: DeepSpeed's ZeRO stages 1 to 3, with and without offload."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_map
 from engines.base import EngineError, OptimizerSpec, Options, State, Update, World
 from engines.device import use_threads
 from engines.precision import LossScale, check_precision, set_matmul_precision
-from engines.preparation import build_optimizer, change_forward, place
-from engines.state import check_cover, follow_rank_zero, shapes_of, stored_buffers
+from engines.preparation import build_optimizer, change_forward, move_to_device
+from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
 from engines.zero import library
 from engines.zero.gradients import PassGradients, overflowed
 from engines.zero.state import ZeroState
@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 
 class Zero:
-    """Optimizer state, gradients and weights divided over ranks, as `ds_config` says. Collective.
+    """Optimizer state, gradients and weights sharded over ranks as in `ds_config`. Collective.
 
-    DeepSpeed is told of one micro-batch a step and of where a step ends, and gets torch's own
-    optimizer: so the update is that of the other engines, and nothing has to be compiled. On the
-    CPU its fused AdamW takes as long as DeepSpeed's own, which takes minutes to build: 0.11 s for
-    50M parameters on one core, and 0.82 s unfused (benchmarks/cpu_adam.py).
+    DeepSpeed is configured for one micro-batch per step, gets the end of each step from us, and
+    runs torch's optimizer: so the update equals that of other engines, and nothing is compiled. On
+    a CPU, torch's fused AdamW is as fast as DeepSpeed's own, which takes minutes to build: 0.11 s
+    for 50M parameters on one core, and 0.82 s unfused (benchmarks/cpu_adam.py).
 
-    A parameter that no micro-batch of a step reached is updated with a gradient of zero, where
-    other engines leave it alone: DeepSpeed's optimizer sees one flat tensor of all parameters.
+    A parameter without a gradient in a step is updated with a gradient of zero, while other engines
+    skip it: DeepSpeed's optimizer sees one flat tensor of all parameters.
     """
 
     def __init__(self, world: World, options: Options):
@@ -51,7 +51,8 @@ class Zero:
         self._undo.callback(set_matmul_precision(options.precision))
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
-        self._undo.enter_context(library.traces_removed(self.world.device))
+        """As `Engine.prepare`."""
+        self._undo.enter_context(library.side_effects_undone(self.world.device))
         self._set_threads()
         self._shapes = shapes_of(model)
         originals = _round(model) if self._options.precision == "bf16-params" else {}
@@ -59,33 +60,34 @@ class Zero:
         if originals:
             model.forward = partial(_in_bf16, model.forward)
         if self._layout["stage"] < 3:
-            place(model, self.world)
+            move_to_device(model, self.world)
         inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
         names = {parameter: name for name, parameter in model.named_parameters()}
         self._names = [[names[p] for p in group["params"]] for group in inner.param_groups]
         config = self._config(optimizer.clip_norm)
         with _buffers_kept(model, self.world.device):
             self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
-        self._undo.callback(library.forget, self._engine)
+        self._undo.callback(library.destroy, self._engine)
         self._buffers = stored_buffers(model)
-        follow_rank_zero(self._buffers, self.world)
-        self._understand(model, originals)
+        broadcast_buffers(self._buffers, self.world)
+        self._find_state(model, originals)
         return self._engine
 
     def _set_threads(self) -> None:
-        told = self._options.offload_threads
+        threads = self._options.offload_threads
         offloads = self._layout.get("offload_optimizer", {}).get("device") == "cpu"
-        # On a CPU the optimizer shares the threads of the forward pass, whose number is no matter
-        # of offloading.
-        if offloads and (told or self.world.device.type != "cpu"):
-            self._undo.callback(use_threads(told, self.world.local_size))
+        # On a CPU the optimizer uses the threads of the forward pass.
+        if offloads and (threads or self.world.device.type != "cpu"):
+            self._undo.callback(use_threads(threads, self.world.local_size))
 
     def _forward_options(self) -> Options:
         """Stage 3 is not compiled: its hooks break the graph before and after every layer."""
         if self._layout["stage"] < 3 or not self._options.compile:
             return self._options
         if self.world.rank == 0:
-            log.warning("stage 3 of ZeRO runs without torch.compile: it gathers layer by layer")
+            log.warning(
+                "ZeRO stage 3 runs without torch.compile: it gathers weights layer by layer"
+            )
         return replace(self._options, compile=False)
 
     def _config(self, clip_norm: float | None) -> dict[str, Any]:
@@ -103,49 +105,53 @@ class Zero:
             config["bf16"] = {"enabled": True}
         return config
 
-    def _understand(self, model: Module, originals: Mapping[str, Tensor]) -> None:
-        """Find what DeepSpeed made of the model, and prove that it was found.
+    def _find_state(self, model: Module, originals: Mapping[str, Tensor]) -> None:
+        """Find the tensors of DeepSpeed that hold the state, and check that they are complete.
 
-        The names within DeepSpeed are no interface: versions differ, and a checkpoint with holes
-        would be noticed too late. Raises EngineError on every rank alike.
+        The attributes of DeepSpeed are internal: versions differ, and a checkpoint with holes would
+        be noticed too late. Raises EngineError on every rank.
         """
         self._zero: Any = self._engine.optimizer
         self.resize(self._options.micro_batch, self._options.accumulation)
         try:
             self._state = ZeroState(self._zero, model, self.world, originals)
-            self._window = PassGradients(self._zero, model)
+            self._gradients = PassGradients(self._zero, model)
             self._state.check()
             check_cover(self.state(), self.world)
-        except (AttributeError, LookupError, TypeError, EngineError) as fault:
+        except (AttributeError, LookupError, TypeError, EngineError) as error:
             raise EngineError(
-                f"deepspeed {self._library.__version__} keeps its state in another way than the "
-                f"versions known here (0.17 to 0.19): {fault}; engine fsdp needs no deepspeed"
-            ) from fault
+                f"the state of deepspeed {self._library.__version__} is not supported "
+                f"(0.17 to 0.19 are): {error}; engine fsdp does not need deepspeed"
+            ) from error
 
     @property
     def groups(self) -> list[dict[str, Any]]:
+        """As `Engine.groups`."""
         return self._state.optimizer.param_groups
 
     @contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
+        """As `Engine.accumulate`."""
         self._engine.set_gradient_accumulation_boundary(last)
         yield
 
     def backward(self, loss: Tensor) -> None:
+        """As `Engine.backward`."""
         if self._loss_scale:
-            # DeepSpeed multiplies losses by it, and divides the norm and gradients again.
+            # DeepSpeed multiplies losses by it, and divides norm and gradients by it.
             self._zero.loss_scale = self._loss_scale.value
-        self._window.open_pass()
+        self._gradients.start_pass()
         self._engine.backward(loss)
-        self._window.close_pass()
+        self._gradients.end_pass()
 
     def step(self) -> Update:
+        """As `Engine.step`."""
         if self._is_first:
-            self.without_gradient = self._window.unreached()
+            self.without_gradient = self._gradients.never_reached()
             self._is_first = False
-        self._window.close()
+        self._gradients.finish()
         update = self._update()
-        follow_rank_zero(self._buffers, self.world)
+        broadcast_buffers(self._buffers, self.world)
         return update
 
     def _update(self) -> Update:
@@ -155,10 +161,10 @@ class Zero:
         used = self._loss_scale.value
         overflow = overflowed(self._zero, self.world)
         if overflow:
-            self._window.discard()
+            self._gradients.discard()
         else:
             self._engine.step()
-        self._loss_scale.told(overflow)
+        self._loss_scale.update(overflow)
         norm = torch.tensor(torch.inf, device=self.world.device) if overflow else self._norm()
         return Update(norm, overflow, used)
 
@@ -166,47 +172,57 @@ class Zero:
         norm = torch.as_tensor(
             self._zero._global_grad_norm, dtype=torch.float32, device=self.world.device
         )
-        return norm.masked_fill(norm < 0, torch.inf)  # -1 is DeepSpeed's word for not finite
+        return norm.masked_fill(
+            norm < 0, torch.inf
+        )  # DeepSpeed writes -1 for a norm that is not finite
 
     def discard(self) -> None:
-        self._window.discard()
+        """As `Engine.discard`."""
+        self._gradients.discard()
 
     @property
     def can_retry_step(self) -> bool:
-        return False  # its hooks count the gradients of a pass
+        """As `Engine.can_retry_step`."""
+        return False  # hooks of DeepSpeed count the gradients of a pass
 
     @property
     def gathers_weights(self) -> bool:
+        """As `Engine.gathers_weights`."""
         return self._layout["stage"] == 3 and self.world.size > 1
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
-        # Where it offloads, DeepSpeed before 0.19 adds nothing up if it knows of one pass only.
-        # The size of a micro-batch it uses for its own reports alone, which are off.
+        """As `Engine.resize`."""
+        # With offload, DeepSpeed before 0.19 accumulates nothing if it expects one pass only. It
+        # uses the micro-batch for its own reports only, which are off.
         self._zero.gradient_accumulation_steps = accumulation
 
     def state(self) -> State:
-        shown = [
+        """As `Engine.state`."""
+        groups = [
             {**{k: v for k, v in group.items() if k != "params"}, "names": names}
             for group, names in zip(self.groups, self._names, strict=True)
         ]
         scale = self._loss_scale.state() if self._loss_scale else {}
-        return self._state.gather(self._shapes, shown, scale)
+        return self._state.gather(self._shapes, groups, scale)
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
+        """As `Engine.load`."""
         self._state.load_steps(self._names, steps)
         if self._loss_scale:
             self._loss_scale.load(loss_scale)
         self.refresh()
 
     def refresh(self) -> None:
+        """As `Engine.refresh`."""
         self._state.refresh()
 
     def close(self) -> None:
+        """As `Engine.close`."""
         self._undo.close()
 
 
 def _round(model: Module) -> dict[str, Tensor]:
-    """Make the parameters bf16; gives the fp32 values they had."""
+    """Round the parameters to bf16; returns their fp32 values."""
     originals = {}
     for name, parameter in model.named_parameters():
         originals[name] = parameter.detach()
@@ -216,7 +232,7 @@ def _round(model: Module) -> dict[str, Tensor]:
 
 @contextmanager
 def _buffers_kept(model: Module, device: torch.device) -> Iterator[None]:
-    """Buffers keep their dtypes: DeepSpeed before 0.19 rounds them together with the weights."""
+    """Keep the dtypes of buffers: DeepSpeed before 0.19 rounds them together with the weights."""
     before = [
         (module, name, buffer.clone())
         for module in model.modules()
@@ -229,7 +245,7 @@ def _buffers_kept(model: Module, device: torch.device) -> Iterator[None]:
 
 
 def _in_bf16(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Inputs meet bf16 weights; losses are taken of fp32 outputs."""
+    """Cast inputs to bf16, like the weights, and outputs to fp32, for the losses."""
     args, kwargs = tree_map(partial(_cast, torch.float32, torch.bfloat16), (args, kwargs))
     return tree_map(partial(_cast, torch.bfloat16, torch.float32), forward(*args, **kwargs))
 

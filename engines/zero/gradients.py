@@ -1,4 +1,4 @@
-"""The gradients that DeepSpeed holds between backward passes and the update."""
+"""The gradients in DeepSpeed between backward passes and the update."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from engines.base import World
 
 
 class PassGradients:
-    """The backward passes of one update, and what each parameter got from them.
+    """The gradients of the backward passes of one update.
 
-    DeepSpeed does not clear what it gathers gradients in: it overwrites it in the first backward
-    pass of a window and, when offloading, fetches it in the last. A parameter that one of the two
-    did not reach would be updated with gradients of an earlier window. Seen with 0.19.8.
+    DeepSpeed does not clear its gradient buffers: it overwrites them in the first backward pass of
+    an update and, with offload, copies them in the last pass. A parameter that one of the two did
+    not reach would be updated with gradients of an earlier update. Seen with 0.19.8.
     """
 
     def __init__(self, zero: Any, model: Module):
         self._zero = zero
         self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-        self._reached: set[Parameter] = set()  # by the backward pass that runs
+        self._reached: set[Parameter] = set()  # by the current backward pass
         self._ever: set[Parameter] = set()
         self._is_first = True
         for parameter in self._names:
@@ -34,34 +34,34 @@ class PassGradients:
             self._reduce = zero.reduce_gradients
             zero.reduce_gradients = self._reduce_all
 
-    def open_pass(self) -> None:
-        """Before each backward pass."""
+    def start_pass(self) -> None:
+        """Call before each backward pass."""
         self._reached.clear()
 
-    def close_pass(self) -> None:
-        """After each backward pass."""
+    def end_pass(self) -> None:
+        """Call after each backward pass."""
         self._ever |= self._reached
         if self._is_first:
             for _, gathered in self._missed():
                 gathered.zero_()
         self._is_first = False
 
-    def close(self) -> None:
-        """Before the update."""
+    def finish(self) -> None:
+        """Call before the update."""
         if _offloads(self._zero):
             for parameter, gathered in self._missed():
                 _fetch(self._zero, parameter, gathered)
         self._is_first = True
 
-    def unreached(self) -> list[str]:
-        """Names of parameters that no backward pass reached so far."""
+    def never_reached(self) -> list[str]:
+        """Names of the parameters that no backward pass has reached."""
         return [name for p, name in self._names.items() if p not in self._ever]
 
     def discard(self) -> None:
-        """Forget the backward passes of this window, as DeepSpeed does upon an overflow."""
+        """Drop the gradients since the last update, as DeepSpeed does on overflow."""
         zero = self._zero
         zero.zero_grad(set_to_none=True)
-        # From here the next backward pass counts as the first and does not add.
+        # The next backward pass counts as the first one and does not accumulate.
         zero.micro_step_id = 0 if _is_stage3(zero) else -1
         if _offloads(zero):
             zero.reset_cpu_buffers()
@@ -74,7 +74,7 @@ class PassGradients:
         self._is_first = True
 
     def _reduce_all(self, *args: Any, **kwargs: Any) -> None:
-        """Stage 1 with overlap averages in the last pass, and only what that pass reached."""
+        """Average all gradients: stage 1 with overlap averages only those of the last pass."""
         for index, group in enumerate(self._zero.bit16_groups):
             for parameter in group:
                 if parameter.grad is not None and parameter not in self._reached:
@@ -82,22 +82,22 @@ class PassGradients:
         self._reduce(*args, **kwargs)
 
     def _missed(self) -> Iterator[tuple[Parameter, Tensor]]:
-        """Parameters the last backward pass did not reach, with what was gathered for them."""
+        """Parameters that the last backward pass did not reach, with their gradient buffers."""
         missed = self._names.keys() - self._reached
         return _gathered(self._zero, missed) if missed else iter(())
 
 
 def overflowed(zero: Any, world: World) -> bool:
-    """Whether any rank holds a gradient that is not finite, before an update. Collective.
+    """Whether any rank has a gradient that is not finite, before an update. Collective.
 
-    DeepSpeed itself looks for them only if told that it runs in fp16; since 0.19 in fp32, too.
+    DeepSpeed itself checks them only if configured for fp16; since 0.19 in fp32, too.
     """
-    wrong = ~torch.isfinite(get_total_norm(_averaged(zero)).to(world.device))
-    return bool(world.maximum(wrong.to(torch.uint8)))
+    is_bad = ~torch.isfinite(get_total_norm(_averaged(zero)).to(world.device))
+    return bool(world.maximum(is_bad.to(torch.uint8)))
 
 
 def _averaged(zero: Any) -> list[Tensor]:
-    """The gradients of what this rank updates, when a window of backward passes is over."""
+    """The gradients of the parameters this rank updates, after the last backward pass."""
     if not _offloads(zero):
         return [g for group in zero.averaged_gradients.values() for g in group]
     flats = (
@@ -109,7 +109,7 @@ def _averaged(zero: Any) -> list[Tensor]:
 
 
 def _gathered(zero: Any, parameters: Set[Parameter]) -> Iterator[tuple[Parameter, Tensor]]:
-    """What DeepSpeed adds the gradients of `parameters` up in from pass to pass, on this rank."""
+    """The buffers in which DeepSpeed accumulates the gradients of `parameters` on this rank."""
     if _is_stage3(zero):
         flats = zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
         for parameter in itertools.chain(*zero.fp16_groups):
@@ -119,12 +119,12 @@ def _gathered(zero: Any, parameters: Set[Parameter]) -> Iterator[tuple[Parameter
         for parameter in itertools.chain(*zero.params_in_partition):
             if parameter in parameters:
                 gathered = zero.accumulated_grads_in_cpu.get(zero.get_param_id(parameter))
-                # There is none before the first window of more than one pass.
+                # It does not exist before the first update with more than one pass.
                 yield parameter, torch.zeros(parameter.numel()) if gathered is None else gathered
 
 
 def _fetch(zero: Any, parameter: Parameter, gathered: Tensor) -> None:
-    """Give the offloaded optimizer what was gathered, as DeepSpeed does in the last pass."""
+    """Copy gradients to the offloaded optimizer, as DeepSpeed does in the last pass."""
     identity = zero.get_param_id(parameter)
     if _is_stage3(zero):
         group, offset, size = zero.grad_position[identity]

@@ -1,10 +1,9 @@
-"""DeepSpeed as a library: importing and starting it without noise, builds or traces left behind."""
+"""The DeepSpeed library: import and start without log output, builds or lasting side effects."""
 
 from __future__ import annotations
 
 import io
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -18,40 +17,42 @@ from pydantic import ValidationError
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from engines import environment
 from engines.base import EngineError, World
 
 ACCELERATORS = {"cpu": "cpu", "cuda": "cuda", "xpu": "xpu"}
-"""Devices these engines run on, by DeepSpeed's names."""
+"""DeepSpeed's names of the supported devices."""
 
 
 def load(kind: str) -> ModuleType:
-    """DeepSpeed for devices of `kind`. Raises EngineError where it cannot be imported for them."""
+    """Import DeepSpeed for devices of `kind`. Raises EngineError if that is impossible."""
     if kind not in ACCELERATORS:
         raise EngineError(
-            f"the zero engines do not run on device {kind}; legal: {', '.join(ACCELERATORS)}"
+            f"the zero engines do not run on device {kind}; allowed: {', '.join(ACCELERATORS)}"
         )
     # DeepSpeed reads it at import and takes the first device it finds otherwise.
-    os.environ["DS_ACCELERATOR"] = ACCELERATORS[kind]
-    clean_architectures(os.environ)
-    # No operator of DeepSpeed is built here: it need not look for nvcc, and some versions cannot be
-    # imported where torch finds a GPU and nobody finds nvcc (deepspeedai/DeepSpeed#7452).
-    os.environ.setdefault("DS_IGNORE_CUDA_DETECTION", "1")
+    variables = environment.variables()
+    variables["DS_ACCELERATOR"] = ACCELERATORS[kind]
+    clean_architectures(variables)
+    # No operator of DeepSpeed is built here, so it does not need nvcc; some versions cannot be
+    # imported on a machine with a GPU and without nvcc (deepspeedai/DeepSpeed#7452).
+    variables.setdefault("DS_IGNORE_CUDA_DETECTION", "1")
     with quiet():
         try:
             import deepspeed
 
-            # By name: an attribute of the same name is torch itself.
+            # By name: the attribute of that name is torch itself.
             collectives: Any = import_module("deepspeed.comm.torch")
-        except ImportError as fault:
-            raise EngineError(f"deepspeed cannot be imported: {fault}") from fault
+        except ImportError as error:
+            raise EngineError(f"deepspeed cannot be imported: {error}") from error
     log = logging.getLogger("DeepSpeed")
     log.setLevel(max(log.level, logging.WARNING))
-    log.addFilter(_is_news)
+    log.addFilter(_is_useful)
     _check_accelerator(deepspeed, kind)
-    # On a CPU DeepSpeed would compile an operator for collectives, a minute at the first start,
-    # which it then uses for inference only.
+    # On a CPU DeepSpeed would compile an operator for collectives, for a minute at the first
+    # start, which it uses for inference only.
     collectives.build_shm_op = lambda: None
-    # DeepSpeed calls torch by older names; nothing a person who trains could mend.
+    # DeepSpeed uses deprecated names of torch; a user cannot change that.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     return deepspeed
 
@@ -60,26 +61,26 @@ def _check_accelerator(deepspeed: ModuleType, kind: str) -> None:
     found = deepspeed.accelerator.get_accelerator().device_name()
     if found != kind:
         raise EngineError(
-            f"deepspeed was imported for device {found} before this run, which is on {kind}; "
+            f"deepspeed was imported for device {found} before this run on {kind}; "
             f"start a new process, or set DS_ACCELERATOR={ACCELERATORS[kind]} before the import"
         )
 
 
-def clean_architectures(environment: MutableMapping[str, str]) -> None:
-    """Write entries of TORCH_CUDA_ARCH_LIST such as `9.0a` or `10.0f` as DeepSpeed can read them.
+def clean_architectures(variables: MutableMapping[str, str]) -> None:
+    """Rewrite entries of TORCH_CUDA_ARCH_LIST like `9.0a` or `10.0f` so that DeepSpeed parses them.
 
-    The letter names a variant of the architecture, for which nothing is built here; DeepSpeed
-    splits entries at the dot and takes the rest for numbers.
+    The letter is a variant of the architecture, for which nothing is built here; DeepSpeed splits
+    entries at the dot and parses both parts as numbers.
     """
-    before = environment.get("TORCH_CUDA_ARCH_LIST")
+    before = variables.get("TORCH_CUDA_ARCH_LIST")
     if before is None:
         return
     entries = re.sub(r"(\d+\.\d+)[a-z]", r"\1", before).replace(";", " ").split()
     numbers = [e for e in dict.fromkeys(entries) if re.fullmatch(r"\d+\.\d+(\+PTX)?", e)]
     if numbers:
-        environment["TORCH_CUDA_ARCH_LIST"] = ";".join(numbers)
+        variables["TORCH_CUDA_ARCH_LIST"] = ";".join(numbers)
     else:
-        del environment["TORCH_CUDA_ARCH_LIST"]
+        del variables["TORCH_CUDA_ARCH_LIST"]
 
 
 def initialize(
@@ -89,29 +90,29 @@ def initialize(
     optimizer: Optimizer,
     config: Mapping[str, Any],
 ) -> Module:
-    """DeepSpeed's engine around `model`. Collective. Raises EngineError for a bad `config`."""
+    """DeepSpeed's engine around `model`. Collective. Raises EngineError for an invalid `config`."""
     # Versions before 0.18 print.
     with quiet(), redirect_stdout(io.StringIO()):
         try:
             deepspeed.init_distributed(dist_init_required=False)
             if config["zero_optimization"]["stage"] == 3:
-                # Here, not within DeepSpeed: that would first put the whole model on the device.
+                # Not by DeepSpeed, which would first move the full model to the device.
                 for buffer in model.buffers():
                     buffer.data = buffer.data.to(world.device)
                 deepspeed.zero.Init(module=model, config_dict_or_path=dict(config))
             engine, *_ = deepspeed.initialize(
                 model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
             )
-        except (ValueError, AssertionError) as fault:  # a bad value in the JSON shows as either
+        except (ValueError, AssertionError) as error:  # an invalid value in the JSON raises either
             raise EngineError(
-                f"deepspeed {deepspeed.__version__} refuses its configuration: {_words(fault)}"
-            ) from fault
+                f"deepspeed {deepspeed.__version__} rejects its config: {_describe(error)}"
+            ) from error
     return engine
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing below a warning from any logger; DeepSpeed tells its whole configuration."""
+    """Suppress log messages below a warning; DeepSpeed logs its complete config."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.INFO))
     try:
@@ -120,22 +121,21 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _words(fault: Exception) -> str:
-    if isinstance(fault, ValidationError):
-        places = (".".join(map(str, error["loc"])) for error in fault.errors())
-        return "; ".join(f"{p}: {e['msg']}" for p, e in zip(places, fault.errors(), strict=True))
-    return str(fault)
+def _describe(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return str(error)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    # torch's own optimizers are untested in DeepSpeed's words, and what is tested here.
+def _is_useful(record: logging.LogRecord) -> bool:
+    # DeepSpeed calls torch's optimizers untested; our tests cover them.
     return "untested optimizer" not in record.getMessage()
 
 
-def forget(engine: Module) -> None:
-    """Take DeepSpeed's hooks off the model, and let go of what it keeps for the whole process.
+def destroy(engine: Module) -> None:
+    """Remove DeepSpeed's hooks from the model and its global state from the process.
 
-    The next engine may stand in another process group.
+    The next engine may use another process group.
     """
     with quiet():
         engine.destroy()  # type: ignore[operator]
@@ -148,18 +148,19 @@ def forget(engine: Module) -> None:
 
 
 @contextmanager
-def traces_removed(device: torch.device) -> Iterator[None]:
-    """What DeepSpeed needs and leaves in the process, for as long as an engine of it lives."""
+def side_effects_undone(device: torch.device) -> Iterator[None]:
+    """Set the variable that DeepSpeed needs; on exit undo its changes to the process."""
     linear = torch.nn.functional.linear
-    local_rank = os.environ.get("LOCAL_RANK")
-    # DeepSpeed takes it for the index of the device; that is 0 everywhere if a scheduler shows
-    # each process a device of its own only.
-    os.environ["LOCAL_RANK"] = str(device.index or 0)
+    variables = environment.variables()
+    local_rank = variables.get("LOCAL_RANK")
+    # DeepSpeed uses it as the index of the device, which is 0 everywhere if a scheduler shows
+    # each process only its own device.
+    variables["LOCAL_RANK"] = str(device.index or 0)
     try:
         yield
     finally:
         torch.nn.functional.linear = linear
         if local_rank is None:
-            del os.environ["LOCAL_RANK"]
+            del variables["LOCAL_RANK"]
         else:
-            os.environ["LOCAL_RANK"] = local_rank
+            variables["LOCAL_RANK"] = local_rank

@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 from engines.base import EngineError, Piece, State, World
 from engines.state import WEIGHT, fill_slots, read_buffers, slot_names, stored_buffers
 
-_MOST_NAMED = 5
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The part of a trained tensor that this rank updates, inside a flat tensor of many parts."""
+    """The part of a parameter that this rank updates, within a flat tensor of many parts."""
 
     start: int
     """Elements of the tensor before it."""
@@ -31,15 +31,15 @@ class Interval:
     """Elements of `flat` before it."""
 
     def of(self, flat: Tensor) -> Tensor:
-        """The part within `flat`, which is laid out as the weights are; a live view."""
+        """The part within `flat`, which has the layout of the weights; a view."""
         return flat.detach().narrow(0, self.offset, self.size)
 
 
 class ZeroState:
-    """The state of a model under ZeRO by the parameters' own names; makes no copies.
+    """The state of a model under ZeRO by parameter name, without copies.
 
-    `zero` is DeepSpeed's optimizer. Where the working weights are bf16, `originals` has the fp32
-    values that frozen parameters came with; there is no fp32 copy of them in DeepSpeed.
+    `zero` is DeepSpeed's optimizer. With bf16 working weights, `originals` has the initial fp32
+    values; DeepSpeed keeps no fp32 copy of frozen parameters.
     """
 
     def __init__(self, zero: Any, model: Module, world: World, originals: Mapping[str, Tensor]):
@@ -54,13 +54,13 @@ class ZeroState:
         }
         for name, interval in self._intervals():
             if name in originals:
-                # DeepSpeed made its fp32 copy from weights that were already rounded.
+                # DeepSpeed copied its fp32 weights from rounded ones.
                 original = originals[name].view(-1)[interval.start :][: interval.size]
                 interval.of(interval.flat).copy_(original)
 
     @property
     def optimizer(self) -> Optimizer:
-        """The torch optimizer within, whose groups hold the learning rates."""
+        """The torch optimizer, with the learning rates in its groups."""
         return self._zero.optimizer
 
     def gather(
@@ -69,7 +69,7 @@ class ZeroState:
         groups: Sequence[Mapping[str, Any]],
         loss_scale: Mapping[str, float],
     ) -> State:
-        """The state as it is now, with `groups` as they are to be shown."""
+        """The current state, with the given `groups`."""
         with self._flat_parameters():
             fill_slots(self.optimizer)
             slots = {
@@ -97,11 +97,10 @@ class ZeroState:
         )
 
     def load_steps(self, groups: Sequence[Sequence[str]], steps: Mapping[str, float]) -> None:
-        """Set the updates that the optimizer counts; `groups` are the names in each of its groups.
+        """Set the step counts of the optimizer; `groups` are the names in each of its groups.
 
-        DeepSpeed has one count for a flat tensor of many parameters, and which ones these are
-        depends on the rank: so a group has one, and all ranks see alike where it cannot. Raises
-        EngineError then.
+        DeepSpeed has one count per flat tensor of many parameters, which differ between ranks. So
+        all parameters of a group need the same count; all ranks raise EngineError otherwise.
         """
         with self._flat_parameters():
             fill_slots(self.optimizer)
@@ -109,10 +108,10 @@ class ZeroState:
                 for flat in group["params"]:
                     held = self.optimizer.state[flat]
                     if "step" in held:
-                        held["step"].fill_(_common({name: steps[name] for name in names}))
+                        held["step"].fill_(_common_count({name: steps[name] for name in names}))
 
     def refresh(self) -> None:
-        """Make the working weights follow the fp32 weights. Collective."""
+        """Copy the fp32 weights to the working weights. Collective."""
         for name, parameter in self._model.named_parameters():
             if name in self._frozen:
                 self._working(parameter)[1].copy_(self._frozen[name][1])
@@ -121,36 +120,36 @@ class ZeroState:
             return
         for index in range(len(self._zero.fp32_partitioned_groups_flat)):
             self._zero._reassign_or_swap_out_partitioned_parameters(index)
-        # Small weights are kept whole between steps: let go of the old ones.
+        # Small weights stay gathered between steps: drop the old ones.
         self._zero.parameter_offload.partition_all_parameters()
         if kept := self._zero.persistent_parameters:
             kept[0].all_gather(kept)
 
     def check(self) -> None:
-        """Refuse a DeepSpeed whose working weights are not where we look for them. Collective.
+        """Check that the working weights equal the fp32 weights found here. Collective.
 
-        Raises EngineError on every rank alike.
+        Raises EngineError on every rank otherwise.
         """
-        wrong = torch.zeros(())
+        differing = torch.zeros(())
         parameters = dict(self._model.named_parameters())
         for name, interval in self._intervals():
             start, working = self._working(parameters[name])
             part = working.narrow(0, interval.start - start, interval.size)
             master = interval.of(interval.flat).to(part.device, part.dtype)
             if not torch.equal(part, master):
-                wrong += 1
-        if count := int(self._world.sum(wrong)):
+                differing += 1
+        if count := int(self._world.sum(differing)):
             raise EngineError(f"the fp32 copies of {count} parameters differ from their weights")
 
     def _intervals(self) -> Iterator[tuple[str, Interval]]:
-        """What this rank updates, by name; parameters of which it updates nothing are left out."""
-        place = self._place_in_stage3 if self._is_sharded else self._place_in_stage12
+        """The non-empty intervals that this rank updates, by parameter name."""
+        find = self._interval_stage3 if self._is_sharded else self._interval_stage12
         for name, parameter in self._model.named_parameters():
-            interval = place(parameter) if parameter.requires_grad else None
+            interval = find(parameter) if parameter.requires_grad else None
             if interval is not None and interval.size:
                 yield name, interval
 
-    def _place_in_stage12(self, parameter: Parameter) -> Interval | None:
+    def _interval_stage12(self, parameter: Parameter) -> Interval | None:
         mapping = parameter._hp_mapping  # type: ignore[attr-defined]
         if mapping is None:
             return None
@@ -158,7 +157,7 @@ class ZeroState:
         flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
         return Interval(low.start, low.numel, flat, high.start)
 
-    def _place_in_stage3(self, parameter: Parameter) -> Interval:
+    def _interval_stage3(self, parameter: Parameter) -> Interval:
         zero = self._zero
         group, offset, _ = zero.grad_position[zero.get_param_id(parameter)]
         start, part = self._working(parameter)
@@ -166,7 +165,7 @@ class ZeroState:
         return Interval(start, part.numel(), flat, offset)
 
     def _working(self, parameter: Parameter) -> tuple[int, Tensor]:
-        """Where the working weights held by this rank start in the tensor, and a live view."""
+        """The start of this rank's working weights in the tensor, and a view of them."""
         if not self._is_sharded:
             return 0, parameter.detach().view(-1)
         # Equal parts, the last ones padded.
@@ -175,9 +174,9 @@ class ZeroState:
         start = min(part.numel() * self._world.rank, size)
         return start, part.narrow(0, 0, min(part.numel(), size - start))
 
-    def _part(self, parameter: Parameter, whole: Tensor) -> tuple[int, Tensor]:
+    def _part(self, parameter: Parameter, full: Tensor) -> tuple[int, Tensor]:
         start, part = self._working(parameter)
-        return start, whole.view(-1)[start : start + part.numel()].clone()
+        return start, full.view(-1)[start : start + part.numel()].clone()
 
     def _frozen_pieces(self) -> Iterator[Piece]:
         for name, parameter in self._model.named_parameters():
@@ -188,7 +187,7 @@ class ZeroState:
 
     @contextmanager
     def _flat_parameters(self) -> Iterator[None]:
-        """Stage 3 puts its flat tensors into the optimizer for the time of a step only."""
+        """Put the flat tensors of stage 3 into the optimizer, as DeepSpeed does during a step."""
         if self._is_sharded:
             self._zero._set_fp32_optimizer_param_groups()
         try:
@@ -198,15 +197,15 @@ class ZeroState:
                 self._zero._clear_fp32_optimizer_param_groups()
 
 
-def _common(steps: Mapping[str, float]) -> float:
-    """The one count of all; raises EngineError naming the parameters that differ from most."""
+def _common_count(steps: Mapping[str, float]) -> float:
+    """The count that all share. Raises EngineError with the parameters that differ."""
     (count, _), *others = Counter(steps.values()).most_common()
     if others:
         odd = [f"'{name}' ({taken:g})" for name, taken in steps.items() if taken != count]
-        more = f" and {len(odd) - _MOST_NAMED} more" if len(odd) > _MOST_NAMED else ""
+        more = f" and {len(odd) - _MAX_SHOWN} more" if len(odd) > _MAX_SHOWN else ""
         raise EngineError(
-            "the zero engines count the updates of a parameter group as one; most parameters of "
-            f"one had {count:g}, but not {', '.join(odd[:_MOST_NAMED])}{more}; "
-            "local, ddp, oss and fsdp count each for itself"
+            "the zero engines have one step count per parameter group; most parameters of a group "
+            f"have {count:g}, but not {', '.join(odd[:_MAX_SHOWN])}{more}; "
+            "use local, ddp, oss or fsdp, which count each parameter"
         )
     return count

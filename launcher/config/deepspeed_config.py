@@ -7,7 +7,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from engines.zero import config_file
-from engines.zero.config import ConfigConflict, Conflict, merge, told
+from engines.zero.config import ConfigConflict, Conflict, merge, setting_values
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
 from launcher.config.errors import where
 from launcher.config.provenance import Resolved
@@ -29,7 +29,7 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
     if own_path is None:
         return shipped
     own = _read(Path(own_path).expanduser(), resolved)
-    says = told(settings.engine.name, shipped, resolved.batching, settings)
+    says = setting_values(settings.engine.name, shipped, resolved.batching, settings)
     try:
         return merge(shipped, own.values, says)
     except ConfigConflict as found:
@@ -54,8 +54,8 @@ def _fault(conflict: Conflict, own: config_file.DeepSpeedFile, resolved: Resolve
     line = own.lines.get(conflict.key)
     where = resolved.settings.engine.ds_config + (f":{line}" if line else "")
     what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
-    if conflict.setting is not None and conflict.told is not None:
-        what += f" {plain(conflict.told)}"
+    if conflict.setting is not None and conflict.setting_value is not None:
+        what += f" {plain(conflict.setting_value)}"
         where += f", against {_origin(conflict.setting, resolved)}"
     return Diagnostic(
         what,

@@ -204,7 +204,7 @@ def outcome(engine: Engine, taken: list[Taken]) -> Outcome:
 def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: int) -> Taken:
     """Step number `step` of `case`. Collective."""
     tokens, labels = sequences(step)
-    # A sequence stands in the same micro-batch for any world size: buffers move between them.
+    # A sequence is in the same micro-batch for any world size: buffers move between them.
     micro_batches = [
         (inputs.chunk(world.size)[world.rank], targets.chunk(world.size)[world.rank])
         for inputs, targets in zip(

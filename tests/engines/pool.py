@@ -62,7 +62,7 @@ class Pool:
         self._store = None
 
     def _start(self) -> None:
-        # As torchrun does: the store stands outside the workers, at a port that was free.
+        # As in torchrun: the store is outside the workers, at a free port.
         self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
         # A server that has imported torch once saves seconds a worker; macOS cannot fork after it.
         context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -109,5 +109,5 @@ def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
         try:
             pipe.send((None, work(world, *arguments)))
         except Exception:
-            # The border of the process: whatever it was, the test that asked is told.
+            # The border of the process: every error goes to the test.
             pipe.send((traceback.format_exc(), None))

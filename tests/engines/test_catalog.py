@@ -18,17 +18,21 @@ def test_case_and_underscores_make_no_difference() -> None:
 
 
 def test_an_unknown_name_is_answered_with_all_and_the_nearest() -> None:
-    with pytest.raises(EngineError, match=r"'zer2' is not known; legal: local.*nearest: zero2"):
+    with pytest.raises(
+        EngineError, match=r"unknown engine 'zer2'; allowed: local.*did you mean zero2"
+    ):
         find("zer2")
 
 
 def test_a_missing_package_is_named_with_engines_that_need_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    absent = Entry("absent", "needs what nobody has", "no", "no", ("no_such_package",))
+    absent = Entry("absent", "requires a missing package", "no", "no", ("no_such_package",))
     monkeypatch.setitem(catalog.ENGINES, "absent", absent)
     world = open_world("cpu", 5.0, always_group=False)
-    with pytest.raises(EngineError, match=r"package no_such_package.*can run without: local, ddp"):
+    with pytest.raises(
+        EngineError, match=r"package no_such_package.*engines without it: local, ddp"
+    ):
         build_engine("absent", world, Options())
 
 

@@ -14,7 +14,7 @@ from tests.engines.pool import Pool
 
 
 class Branches(nn.Module):
-    """Uses what it is told, and never `idle`."""
+    """Uses the given parameters, and never `idle`."""
 
     note = "seen from outside"
 
@@ -100,7 +100,7 @@ def gradients_of_three_steps(world: World, idle: bool) -> list[Tensor]:
 
 @pytest.mark.parametrize("idle", [False, True], ids=["all used", "one idle"])
 def test_the_first_step_adds_up_in_the_order_of_the_later_ones(idle: bool) -> None:
-    """Three addends have orders, unlike two; a run that goes on begins with such a first step."""
+    """A sum of three has several orders; a resumed run starts with such a first step."""
     pool = Pool(3)
     try:
         for first, second, third in pool.run(gradients_of_three_steps, idle):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from engines.base import EngineError, Options, World
 from engines.catalog import build_engine
-from engines.fsdp import separate
+from engines.fsdp import independent_blocks
 from tests.engines.parity import Net, spec
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able
@@ -30,9 +30,9 @@ class Pair(nn.Module):
 
 def test_only_blocks_that_share_nothing_are_sharded_alone() -> None:
     pair, net = Pair(), Net()
-    assert separate(pair, list(pair.blocks)) == [pair.blocks[1]]
-    assert separate(net, [net.embedding, *net.blocks, net.head]) == list(net.blocks)
-    assert separate(net, [net]) == []
+    assert independent_blocks(pair, list(pair.blocks)) == [pair.blocks[1]]
+    assert independent_blocks(net, [net.embedding, *net.blocks, net.head]) == list(net.blocks)
+    assert independent_blocks(net, [net]) == []
 
 
 def train_tied(world: World, engine_name: str) -> list[list[float]]:
@@ -104,10 +104,10 @@ def prepare_scalar(world: World, engine_name: str) -> str:
 
 
 @able("fsdp")
-def test_a_parameter_without_an_axis_is_refused_by_name(
+def test_a_parameter_without_an_axis_is_an_error_with_its_name(
     worlds: dict[int, Pool], engine: str
 ) -> None:
     assert (
-        "temperature has none to cut; give it the shape [1]"
+        "temperature has no such axis; give it the shape [1]"
         in worlds[1].run(prepare_scalar, engine)[0]
     )

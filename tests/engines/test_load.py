@@ -43,11 +43,11 @@ def test_parameters_may_differ_in_their_counts(worlds: Worlds, engine: str) -> N
 
 
 @able(*ZERO)
-def test_zero_refuses_counts_that_differ_within_a_group(worlds: Worlds, engine: str) -> None:
+def test_zero_rejects_counts_that_differ_within_a_group(worlds: Worlds, engine: str) -> None:
     odd = {"seven": 2.0, "norm.bias": 0.0}
     first, second = worlds[2].run(after_loading, Case(engine), odd)
     assert first == second
-    assert "had 9, but not 'seven' (2), 'norm.bias' (0); local, ddp, oss and fsdp count" in first
+    assert "have 9, but not 'seven' (2), 'norm.bias' (0); use local, ddp, oss or fsdp" in first
 
 
 def test_an_empty_loss_scale_changes_nothing(worlds: Worlds) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import random
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from engines.base import EngineError
-from engines.precision import autocast_inside, check_precision, set_matmul_precision
+from engines.precision import LossScale, autocast_inside, check_precision, set_matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -67,12 +68,48 @@ def test_switches_of_the_process_are_put_back() -> None:
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
 
 
-def test_tf32_is_refused_where_there_is_no_such_format() -> None:
-    with pytest.raises(EngineError, match="'tf32' is a format of NVIDIA GPUs; device cpu has"):
+def test_tf32_is_an_error_on_devices_without_it() -> None:
+    with pytest.raises(EngineError, match="'tf32' is a format of NVIDIA GPUs; allowed on cpu"):
         check_precision("tf32", CPU)
 
 
-def test_bf16_params_is_refused_with_the_engines_that_have_it() -> None:
-    with pytest.raises(EngineError, match="only fsdp, fsdp-offload and the zero engines do"):
+def test_bf16_params_is_an_error_with_the_engines_that_support_it() -> None:
+    with pytest.raises(EngineError, match="only fsdp, fsdp-offload and the zero engines support"):
         check_precision("bf16-params", CPU)
     check_precision("bf16-params", CPU, holds_bf16_params=True)
+
+
+def test_the_scale_follows_torchs_grad_scaler() -> None:
+    draw = random.Random(0)
+    scale = LossScale()
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    judge = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    seen = set()
+    for update in range(4100):
+        overflow = update in (5, 6, 2500) or (update < 100 and draw.random() < 0.1)
+        weight.grad = torch.full((1,), float("inf") if overflow else 1.0)
+        judge.scale(torch.ones(1))
+        judge.step(optimizer)
+        judge.update()
+        scale.update(overflow)
+        assert scale.value == judge.get_scale()
+        seen.add(scale.value)
+    assert len(seen) > 3  # it went down and up
+
+
+def test_a_loaded_state_goes_on_as_the_saved_one() -> None:
+    saved, loaded = LossScale(4.0), LossScale()
+    for _ in range(1999):
+        saved.update(overflow=False)
+    loaded.load(saved.state())
+    saved.update(overflow=False)
+    loaded.update(overflow=False)
+    assert saved.value == loaded.value == 8.0
+
+
+def test_the_scale_stays_a_number_when_every_update_overflows() -> None:
+    scale = LossScale()
+    for _ in range(2000):
+        scale.update(overflow=True)
+    assert scale.value == LossScale.MINIMUM

@@ -1,4 +1,4 @@
-"""Ranks meet, or are told who did not come and in what they differ."""
+"""Ranks register and start, or get an error with missing ranks or different settings."""
 
 from __future__ import annotations
 
@@ -17,54 +17,57 @@ HOST = socket.gethostname()
 SHORT = timedelta(seconds=20)
 
 
-def met(guests: list[tuple[dict[str, str], str]], size: int | None = None) -> list[BaseException]:
-    """What each rank, with its facts and its device, ends with; each in a thread of its own."""
-    size = size or len(guests)
+def register(
+    peers: list[tuple[dict[str, str], str]], size: int | None = None
+) -> list[BaseException]:
+    """The error of each rank, given its facts and device; each rank in a thread of its own."""
+    size = size or len(peers)
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=SHORT, wait_for_workers=False)
 
-    def come(rank: int) -> BaseException | None:
+    def register_rank(rank: int) -> BaseException | None:
         store = dist.TCPStore("127.0.0.1", server.port, is_master=False, timeout=SHORT)
-        facts, device = guests[rank]
+        facts, device = peers[rank]
         try:
-            # Rank 0 waits for those that never come.
-            check_ranks(store, rank, size, facts, device, 1.0 if size > len(guests) else 20.0)
-        except (EngineError, PeersMissing) as fault:
-            return fault
+            # Rank 0 waits for missing ranks.
+            check_ranks(store, rank, size, facts, device, 1.0 if size > len(peers) else 20.0)
+        except (EngineError, PeersMissing) as error:
+            return error
         return None
 
-    with ThreadPoolExecutor(len(guests)) as pool:
-        return list(pool.map(come, range(len(guests))))
+    with ThreadPoolExecutor(len(peers)) as pool:
+        return list(pool.map(register_rank, range(len(peers))))
 
 
-def test_ranks_that_are_alike_begin():
-    assert met([({"torch": "2.13"}, "GPU-a"), ({"torch": "2.13"}, "GPU-b")]) == [None, None]
+def test_ranks_with_the_same_settings_start():
+    assert register([({"torch": "2.13"}, "GPU-a"), ({"torch": "2.13"}, "GPU-b")]) == [None, None]
 
 
-def test_every_rank_is_told_which_did_not_come():
-    for fault in met([({}, "")] * 2, size=5):
-        assert isinstance(fault, PeersMissing)
-        assert str(fault) == (
-            f"ranks 2 to 4 of 5 did not come within 1 s; came: {HOST} (ranks 0, 1)"
+def test_every_rank_gets_the_missing_ranks():
+    for error in register([({}, "")] * 2, size=5):
+        assert isinstance(error, PeersMissing)
+        assert str(error) == (
+            f"ranks 2 to 4 of 5 did not register within 1 s; registered: {HOST} (ranks 0, 1)"
         )
 
 
-def test_ranks_of_other_facts_are_named_with_them():
-    told = {"torch": "2.13", "optim.lr": "0.001"}
-    faults = met([(told, ""), (told | {"torch": "2.6"}, ""), (told | {"torch": "2.6"}, "")])
-    for fault in faults:
-        assert isinstance(fault, EngineError)
-        assert f"{HOST} (ranks 1, 2): torch 2.6 in place of 2.13, which rank 0" in str(fault)
-        assert "optim.lr" not in str(fault)
+def test_ranks_with_different_settings_are_named():
+    facts = {"torch": "2.13", "optim.lr": "0.001"}
+    errors = register([(facts, ""), (facts | {"torch": "2.6"}, ""), (facts | {"torch": "2.6"}, "")])
+    for error in errors:
+        assert isinstance(error, EngineError)
+        message = f"ranks have different settings: {HOST} (ranks 1, 2): torch 2.6 instead of 2.13 "
+        assert message in str(error)
+        assert "optim.lr" not in str(error)
 
 
 def test_ranks_that_share_a_gpu_are_named():
-    for fault in met([({}, "GPU-a"), ({}, "GPU-b"), ({}, "GPU-a")]):
-        assert isinstance(fault, EngineError)
-        assert f"ranks 0, 2 on {HOST} were given one GPU, GPU-a" in str(fault)
+    for error in register([({}, "GPU-a"), ({}, "GPU-b"), ({}, "GPU-a")]):
+        assert isinstance(error, EngineError)
+        assert f"ranks 0, 2 on {HOST} use the same GPU, GPU-a" in str(error)
 
 
 def free_ports() -> int:
-    """The first of some ports in a row that are free now."""
+    """The first of several free ports in a row."""
     for first in range(23000, 32000, 3 * PORTS):
         try:
             for port in range(first, first + PORTS):
@@ -85,7 +88,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     return first
 
 
-def test_two_jobs_with_one_port_on_a_node_meet_apart(port, monkeypatch):
+def test_two_jobs_with_one_port_on_a_node_stay_apart(port, monkeypatch):
     stores = {}
     for job in ("7.0.0", "12007.0.0"):
         monkeypatch.setenv(NAME, job)
@@ -96,21 +99,21 @@ def test_two_jobs_with_one_port_on_a_node_meet_apart(port, monkeypatch):
         assert open_store(1, 2, SHORT).get("of").decode() == job
 
 
-def test_a_port_of_another_program_is_passed_over(port, monkeypatch):
+def test_a_port_of_another_program_is_skipped(port, monkeypatch):
     monkeypatch.setenv(NAME, "7.0.0")
-    # One holds the first port, one the last, and neither says a word to who comes in.
+    # One uses the first port, one the last, and neither answers a connection.
     with socket.create_server(("", port)), socket.create_server(("", port + PORTS - 1)):
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(open_store, 1, 2, SHORT)
-            time.sleep(1.0)  # it looks before rank 0 is there, too
-            kept = open_store(0, 2, SHORT)
-            kept.set("of", "7")
+            time.sleep(1.0)  # it looks before rank 0 has opened the store
+            own = open_store(0, 2, SHORT)
+            own.set("of", "7")
             assert found.result().get("of") == b"7"
         assert open_store(1, 2, SHORT).get("of") == b"7"
 
 
-def test_a_rank_that_finds_only_itself_looks_on(port, monkeypatch):
-    """A connection from a port to that very port comes about where nobody listens."""
+def test_a_rank_that_connects_to_itself_continues_looking(port, monkeypatch):
+    """A port can connect to itself if no program listens."""
     connect = socket.create_connection
 
     def reach_itself(address: tuple[str, int], timeout: float) -> socket.socket:
@@ -118,23 +121,25 @@ def test_a_rank_that_finds_only_itself_looks_on(port, monkeypatch):
 
     monkeypatch.setenv(NAME, "7.0.0")
     monkeypatch.setattr(socket, "create_connection", reach_itself)
-    asked = []
-    monkeypatch.setattr(dist, "TCPStore", lambda *place, **_: asked.append(place))
+    attempts = []
+    monkeypatch.setattr(dist, "TCPStore", lambda *address, **_: attempts.append(address))
     with pytest.raises(PeersMissing):
         open_store(1, 2, timedelta(seconds=1))
-    assert asked == []
+    assert attempts == []
 
 
-def test_a_rank_that_finds_no_rank_0_says_where_it_looked(port, monkeypatch):
+def test_a_rank_without_rank_0_names_the_ports_it_tried(port, monkeypatch):
     monkeypatch.setenv(NAME, "7.0.0")
-    said = f"rank 1 on {HOST} found no rank 0 at 127.0.0.1:{port} to {port + PORTS - 1} within 0.3"
-    with pytest.raises(PeersMissing, match=said):
+    message = (
+        f"rank 1 on {HOST} found no rank 0 at 127.0.0.1:{port} to {port + PORTS - 1} within 0.3"
+    )
+    with pytest.raises(PeersMissing, match=message):
         open_store(1, 2, timedelta(seconds=0.3))
 
 
-def test_a_port_that_is_taken_is_named_where_there_is_only_one(port, monkeypatch):
+def test_a_port_in_use_is_named_if_it_is_the_only_one(port, monkeypatch):
     monkeypatch.delenv(NAME, raising=False)
-    with socket.create_server(("", port)), pytest.raises(EngineError) as fault:
+    with socket.create_server(("", port)), pytest.raises(EngineError) as error:
         open_store(0, 2, SHORT)
-    assert f"cannot let ranks meet at 127.0.0.1:{port}: " in str(fault.value)
-    assert "EADDRINUSE" in str(fault.value)
+    assert f"cannot open the rendezvous at 127.0.0.1:{port}: " in str(error.value)
+    assert "EADDRINUSE" in str(error.value)

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from engines.base import EngineError, OptimizerSpec, Options, Piece, State
+from engines.base import EngineError, OptimizerSpec, Options, Piece, State, World
 from engines.catalog import build_engine
 from engines.state import check_cover, fill_slots
 from engines.world import open_world
 from tests.engines.parity import Net, spec
+from tests.engines.pool import Pool
+from tests.engines.test_parity import all_of_torch
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def prepared(world):
     engine.close()
 
 
-def test_tied_weights_stand_once_and_frozen_ones_have_no_slots(prepared) -> None:
+def test_tied_weights_appear_once_and_frozen_ones_have_no_slots(prepared) -> None:
     net, engine = prepared
     state = engine.state()
     kinds: dict[str, list[str]] = {}
@@ -102,15 +105,17 @@ def _forms(slots: dict) -> dict:
 
 def test_an_unknown_optimizer_is_refused_with_the_known_ones() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(EngineError, match="Rprop is not known; known: AdamW, Adam, SGD, Adafactor"):
+    with pytest.raises(
+        EngineError, match="unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor"
+    ):
         fill_slots(torch.optim.Rprop([parameter]))
 
 
-def test_a_model_of_frozen_parameters_is_refused(world) -> None:
+def test_a_model_of_frozen_parameters_is_an_error(world) -> None:
     net = torch.nn.Linear(2, 2).requires_grad_(False)
     engine = build_engine("local", world, Options())
     optimizer = OptimizerSpec([{}], lambda name, p: 0, torch.optim.AdamW, None)
-    with pytest.raises(EngineError, match="no parameter that trains"):
+    with pytest.raises(EngineError, match="no trainable parameter"):
         engine.prepare(net, optimizer, [])
     engine.close()
 
@@ -154,3 +159,39 @@ def test_a_state_that_covers_each_tensor_once_passes(world) -> None:
 def test_a_state_with_a_hole_or_too_much_is_refused(world, pieces, text) -> None:
     with pytest.raises(EngineError, match=text):
         check_cover(_state(*pieces), world)
+
+
+class Counting(nn.Module):
+    """Batch statistics, a count that is replaced rather than moved, and a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("constant", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count = self.count + len(x)
+        self.constant.fill_(x[0, 0].item())
+        return self.norm(x)
+
+
+def count(world: World, engine_name: str) -> tuple[dict[str, list], float, list]:
+    net = Counting()
+    engine = build_engine(engine_name, world, Options())
+    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
+    with engine.accumulate(last=True):
+        engine.backward(module(torch.arange(8.0).reshape(4, 2) * (world.rank + 1)).sum())
+    engine.step()
+    held = {name: buffer.tolist() for name, buffer in engine.state().buffers.items()}
+    engine.close()
+    return held, net.constant.item(), net.norm.running_mean.tolist()
+
+
+@all_of_torch
+def test_statistics_are_those_of_rank_zero(worlds: dict[int, Pool], engine: str) -> None:
+    (held, _, mean), (other, _, other_mean) = worlds[2].run(count, engine)
+    assert held == other
+    assert held["count"] == [4] and "constant" not in held
+    # A tenth of the mean of rank 0's batch: columns 0, 2, 4, 6 and 1, 3, 5, 7.
+    assert held["norm.running_mean"] == mean == other_mean == pytest.approx([0.3, 0.4])

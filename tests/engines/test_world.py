@@ -13,7 +13,9 @@ import torch
 from torch.distributed import TCPStore
 
 from engines.base import EngineError, World
-from engines.world import RankInfo, open_store, open_world, read_ranks
+from engines.environment import RankInfo, read_ranks
+from engines.rendezvous import open_store
+from engines.world import open_world
 from tests.engines.pool import Pool
 
 TORCHRUN = {
@@ -37,9 +39,9 @@ def test_the_place_is_read_from_torchrun() -> None:
     ("change", "text"),
     [
         ({"RANK": "8"}, "RANK 8 of WORLD_SIZE 8"),
-        ({"RANK": "five"}, "RANK=five in the environment is not a whole number"),
+        ({"RANK": "five"}, "RANK=five in the environment is not an integer"),
         ({"LOCAL_RANK": "4"}, "LOCAL_RANK 4 of LOCAL_WORLD_SIZE 4"),
-        ({"WORLD_SIZE": None}, "the environment has no WORLD_SIZE"),
+        ({"WORLD_SIZE": None}, "WORLD_SIZE is not set"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused(change: dict[str, str | None], text: str) -> None:
@@ -154,9 +156,9 @@ def test_workers_that_torchrun_restarts_find_each_other(tmp_path: Path) -> None:
         "world.close()\n"
     )
     torchrun = "-m torch.distributed.run --nproc-per-node 2 --max-restarts 3 --monitor-interval 0.2"
-    meeting = "--rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0"
+    rendezvous = "--rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0"
     done = subprocess.run(
-        [sys.executable, *torchrun.split(), *meeting.split(), str(worker)],
+        [sys.executable, *torchrun.split(), *rendezvous.split(), str(worker)],
         capture_output=True,
         text=True,
         timeout=120,

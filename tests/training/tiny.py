@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from engines.base import Options, World
 from engines.catalog import build_engine, find
-from engines.world import ProcessWorld, RankInfo
+from engines.environment import RankInfo
+from engines.world import ProcessWorld
 from models.base import DataError, Goal, Loss, Predictions
 from tests.training.shelf import Shelf
 from training import settings

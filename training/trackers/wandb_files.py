@@ -55,7 +55,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     protocol: Any = generated  # its classes are made when it is imported
 
     for data in _records(path.read_bytes()):
-        record = protocol.RunMetrics()
+        record = protocol.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
             items = record.history.item

@@ -24,11 +24,11 @@ def prepared(
     world: World, case: Case, zero: Mapping[str, Any] | None = None, **changes: Any
 ) -> Iterator[tuple[Engine, nn.Module]]:
     """The engine of `case` and what it makes of `Net`; `zero` and `changes` go over its options."""
-    told = options(case, world)
-    layout = {**told.ds_config["zero_optimization"], **(zero or {})}
-    told = replace(told, ds_config={"zero_optimization": layout}, **changes)
+    chosen = options(case, world)
+    layout = {**chosen.ds_config["zero_optimization"], **(zero or {})}
+    chosen = replace(chosen, ds_config={"zero_optimization": layout}, **changes)
     torch.manual_seed(0)
-    engine = build_engine(case.engine, world, told)
+    engine = build_engine(case.engine, world, chosen)
     try:
         model = Net()
         yield engine, engine.prepare(model, spec(case.clip_norm, case.lr), list(model.blocks))
@@ -103,10 +103,10 @@ def three_steps(world: World, case: Case, zero: Mapping[str, Any]) -> list[tuple
         return [one_step(world, engine, module, case, step)[:2] for step in (1, 2, 3)]
 
 
-def threads(world: World, case: Case, told: int | None) -> tuple[int, int, int]:
+def threads(world: World, case: Case, count: int | None) -> tuple[int, int, int]:
     """Threads before, while the engine lives, and after."""
     before = torch.get_num_threads()
-    with prepared(world, case, offload_threads=told):
+    with prepared(world, case, offload_threads=count):
         during = torch.get_num_threads()
     return before, during, torch.get_num_threads()
 
@@ -152,8 +152,8 @@ def fork(world: World, name: str, windows: list[list[bool]]) -> tuple[list[float
         [{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=0.05), None
     )
     config = shipped(f"{name}.json") if name.startswith("zero") else {}
-    told = Options(ds_config=config, accumulation=max(map(len, windows)))
-    engine = build_engine(name, world, told)
+    chosen = Options(ds_config=config, accumulation=max(map(len, windows)))
+    engine = build_engine(name, world, chosen)
     torch.manual_seed(0)
     try:
         module = engine.prepare(Fork(), descent, [])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from engines.zero import config_keys
-from engines.zero.config import ConfigConflict, Conflict, conflicts, merge, told
+from engines.zero.config import ConfigConflict, Conflict, conflicts, merge, setting_values
 from engines.zero.config_file import shipped
 
 BATCHING = SimpleNamespace(global_batch=32, micro_batch=4, accumulation=4)
@@ -32,7 +32,7 @@ def settings(precision: str = "fp32", schedule: str = "cosine", **optim) -> Simp
 
 
 def said(engine: str = "zero2", **changes):
-    return told(engine, shipped(f"{engine}.json"), BATCHING, settings(**changes))
+    return setting_values(engine, shipped(f"{engine}.json"), BATCHING, settings(**changes))
 
 
 def only(own: dict, **changes) -> Conflict:
@@ -68,7 +68,7 @@ HUGGING_FACE = {
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "bf16-params"])
-def test_auto_stands_for_the_settings(precision):
+def test_auto_means_the_settings(precision):
     assert conflicts(HUGGING_FACE, said(precision=precision)) == []
 
 
@@ -93,7 +93,7 @@ def test_merging_changes_neither_of_its_inputs():
     assert own == {"zero_optimization": {"overlap_comm": False}}
 
 
-def test_merging_refuses_a_file_with_conflicts_and_gives_all_of_them():
+def test_merging_rejects_a_file_with_all_its_conflicts():
     own = {"train_batch_size": 64, "gradient_clipping": 0.5}
     with pytest.raises(ConfigConflict) as fault:
         merge(shipped("zero2.json"), own, said())
@@ -101,7 +101,7 @@ def test_merging_refuses_a_file_with_conflicts_and_gives_all_of_them():
 
 
 @pytest.mark.parametrize(
-    ("own", "setting", "told", "typed"),
+    ("own", "setting", "value", "option"),
     [
         ({"train_batch_size": 64}, "train.global_batch", 32, "--set train.global_batch=64"),
         (
@@ -139,12 +139,12 @@ def test_merging_refuses_a_file_with_conflicts_and_gives_all_of_them():
         ),
     ],
 )
-def test_a_conflict_shows_both_sides_and_the_way_out(own, setting, told, typed):
+def test_a_conflict_has_both_values_and_a_fix(own, setting, value, option):
     found = only(own)
-    assert (found.setting, found.told) == (setting, told)
+    assert (found.setting, found.setting_value) == (setting, value)
     assert found.problem == f"differs from {setting}"
     leave = 'leave it out or write "auto"'
-    assert found.fix == (f"{leave}; or type  {typed}" if typed else leave)
+    assert found.fix == (f"{leave}; or  {option}" if option else leave)
 
 
 def test_the_key_of_a_conflict_is_dotted_and_its_value_that_of_the_file():
@@ -171,7 +171,7 @@ def test_saying_the_same_as_the_settings_is_no_conflict(own):
 
 def test_clipping_off_is_zero_in_deepspeeds_words():
     assert conflicts({"gradient_clipping": 0.0}, said(clip_norm=None)) == []
-    assert only({"gradient_clipping": 1.0}, clip_norm=None).told is None
+    assert only({"gradient_clipping": 1.0}, clip_norm=None).setting_value is None
 
 
 def test_true_is_not_one_and_text_is_not_a_number():
@@ -182,7 +182,7 @@ def test_true_is_not_one_and_text_is_not_a_number():
 def test_deepspeeds_bf16_block_is_our_bf16_params():
     on = {"bf16": {"enabled": True}}
     assert conflicts(on, said(precision="bf16-params")) == []
-    assert only(on, precision="bf16").told == "bf16"
+    assert only(on, precision="bf16").setting_value == "bf16"
     off = only({"bf16": {"enabled": False}}, precision="bf16-params")
     assert off.fix.endswith("--precision bf16")
 
@@ -198,8 +198,8 @@ def test_what_an_enabled_precision_block_adds_is_refused():
 
 def test_parameters_of_a_scheduler_are_for_the_schedule_to_say():
     found = only({"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": 10}}})
-    assert (found.setting, found.told) == ("schedule", None)
-    assert found.problem == "is for schedule to say"
+    assert (found.setting, found.setting_value) == ("schedule", None)
+    assert found.problem == "is decided by schedule"
 
 
 def test_weights_of_zero3_offload_may_stay_on_the_device():
@@ -239,7 +239,7 @@ def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
 def test_an_unknown_key_is_answered_with_the_nearest(own, key, did_you_mean):
     found = only(own)
     assert (found.key, found.did_you_mean) == (key, did_you_mean)
-    assert found.problem == "is no key of DeepSpeed that is of use here"
+    assert found.problem == "is unknown"
     assert len(found.allowed) <= 12
 
 
@@ -316,8 +316,13 @@ def test_every_key_the_installed_deepspeed_reads_is_in_the_table(installed):
     config = DeepSpeedConfig.__new__(DeepSpeedConfig)
     config._param_dict = asked
     config._initialize_params(asked)
-    tables = (config_keys.FREE, config_keys.TOLD_BLOCKS, config_keys.TOLD_VALUES, config_keys.FIXED)
-    known = {key for table in (*tables, config_keys.REFUSED) for key in table}
+    tables = (
+        config_keys.FREE,
+        config_keys.SETTINGS_BLOCKS,
+        config_keys.SETTINGS_VALUES,
+        config_keys.FIXED,
+    )
+    known = {key for table in (*tables, config_keys.UNSUPPORTED) for key in table}
     assert asked.names - known == set()
     assert len(asked.names) > 30
 
@@ -326,7 +331,7 @@ def test_every_zero_key_of_the_installed_deepspeed_is_in_the_table(installed):
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     names = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
-    assert names <= {*config_keys.ZERO, *config_keys.ZERO_FIXED, *config_keys.ZERO_REFUSED}
+    assert names <= {*config_keys.ZERO, *config_keys.ZERO_FIXED, *config_keys.ZERO_UNSUPPORTED}
 
 
 def test_every_offload_key_of_the_installed_deepspeed_is_in_the_table(installed):
@@ -337,4 +342,6 @@ def test_every_offload_key_of_the_installed_deepspeed_is_in_the_table(installed)
         "offload_param": offload_config.DeepSpeedZeroOffloadParamConfig,
     }
     for block, model in blocks.items():
-        assert set(model.model_fields) - config_keys.OFFLOAD[block] <= config_keys.OFFLOAD_REFUSED
+        assert (
+            set(model.model_fields) - config_keys.OFFLOAD[block] <= config_keys.OFFLOAD_UNSUPPORTED
+        )

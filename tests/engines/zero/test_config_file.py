@@ -42,10 +42,10 @@ def test_values_are_those_of_json():
     [
         ('{\n "a": 1,\n}', 3, "is not JSON"),
         ("", 1, "is not JSON"),
-        ("[1]", 1, "must hold a JSON object"),
-        ('{"a": 1,\n "a": 2}', 2, "holds 'a' twice, first on line 1"),
-        ('{"b": {"a": 1,\n "a": 2}}', 2, "holds 'b.a' twice, first on line 1"),
-        ('{"a": NaN}', None, "holds NaN, which is no JSON number"),
+        ("[1]", 1, "must contain a JSON object"),
+        ('{"a": 1,\n "a": 2}', 2, "contains 'a' twice, first on line 1"),
+        ('{"b": {"a": 1,\n "a": 2}}', 2, "contains 'b.a' twice, first on line 1"),
+        ('{"a": NaN}', None, "contains NaN, which is not a JSON number"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_line(text, line, words):
@@ -57,7 +57,7 @@ def test_a_broken_file_is_refused_with_its_line(text, line, words):
 def test_a_file_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "own.json"
     path.write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(FileError, match="is not UTF-8 text"):
+    with pytest.raises(FileError, match="is not UTF-8"):
         read(path)
 
 

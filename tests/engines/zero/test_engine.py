@@ -120,10 +120,10 @@ def test_a_persons_own_partitioning_takes_the_same_steps(
         assert norms == pytest.approx(plain.norms, rel=1e-5)
 
 
-def test_a_value_that_deepspeed_refuses_is_shown_in_its_words(worlds: Worlds) -> None:
+def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds: Worlds) -> None:
     (said,) = worlds[1].run(runs.refusal, Case("zero2"), {"reduce_bucket_size": "big"})
     assert re.fullmatch(
-        r"deepspeed \S+ refuses its configuration: reduce_bucket_size: Input should be .*", said
+        r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", said
     )
 
 
@@ -136,9 +136,9 @@ def test_masters_that_are_not_the_weights_are_refused_on_all_ranks(
         assert re.fullmatch(r"the fp32 copies of \d+ parameters differ from their weights", said)
 
 
-def test_offloading_computes_with_the_threads_it_is_told(worlds: Worlds) -> None:
-    told = worlds[1].run(runs.threads, Case("zero2-offload"), 3)
-    assert told == [(1, 3, 1)]
+def test_offloading_computes_with_the_given_threads(worlds: Worlds) -> None:
+    found = worlds[1].run(runs.threads, Case("zero2-offload"), 3)
+    assert found == [(1, 3, 1)]
 
 
 def test_engines_without_offload_leave_the_threads_alone(worlds: Worlds) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines.world import ProcessWorld, RankInfo
+from engines.environment import RankInfo
+from engines.world import ProcessWorld
 from tests.engines.pool import Pool
 from tests.training.checkpoint.states import state, whole
 from training.checkpoint.retention import Keep
