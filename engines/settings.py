@@ -61,7 +61,7 @@ class Memory(BaseModel, extra="forbid", frozen=True):
         str,
         Field(
             pattern=r"^(none|full|every [1-9][0-9]*)$",
-            json_schema_extra={"allowed": "none, full, or for example 'every 2'"},
+            json_schema_extra={"allowed": "none, full, or such as 'every 2'"},
             description="Recompute activations in the backward pass: none, full, or `every "
             "N` (one of N blocks).",
         ),
