@@ -61,7 +61,7 @@ FAMILIES = {
         "abr",
         "auditory brainstem responses: waveform, wave V, kind of hearing loss and threshold",
         "models.abr.config",
-        "models.abr.task:ResponseTask",
+        "models.abr.task:AbrTask",
         "models.abr.formats",
     ),
     "doc_translation": Family(

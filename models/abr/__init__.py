@@ -1,1 +1,1 @@
-"""Auditory brainstem responses: waveform, wave V, kind of hearing loss and threshold, from one."""
+"""The abr family: auditory brainstem responses to waveform, wave V, hearing loss and threshold."""

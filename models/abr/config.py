@@ -1,4 +1,4 @@
-"""The abr family's sizes and settings."""
+"""Sizes, exact parameter counts and settings of the abr family."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.common.config import Fraction, OnBad
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers of one network; `base` channels at the full rate, doubled at each level."""
+    """The dimensions of one network: `base` channels at the full rate, doubled at each level."""
 
     base: int
     levels: int
@@ -21,22 +21,22 @@ class Size:
     """Transformer layers of a decoder level; the bottleneck has two at every size."""
     heads: int
     states: int
-    """Of each state space layer."""
+    """States of each state space layer."""
     dropout: float = 0.1
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each encoder level, from the first."""
+        """Channels of each encoder level, first to last."""
         return tuple(self.base * 2**level for level in range(self.levels))
 
     @property
     def parameters(self) -> int:
-        """The exact number of weights of the built model."""
+        """The exact number of parameters of the model."""
         return sum(by_block(self.base, self.levels, self.layers, self.states).values())
 
 
 SIZES = {
-    # No dropout: eight channels have nothing to spare.
+    # No dropout: eight channels are too few.
     "tiny": Size(base=8, levels=2, layers=1, heads=2, states=8, dropout=0.0),
     "lite": Size(base=32, levels=2, layers=3, heads=8, states=64),
     "full": Size(base=64, levels=4, layers=3, heads=8, states=64),
@@ -48,7 +48,7 @@ Epochs = Annotated[float, Field(ge=0, json_schema_extra={"unit": "epochs"})]
 
 
 class LossSettings(BaseModel, extra="forbid", frozen=True):
-    """The weight of each term, and what the terms are made of."""
+    """Weights of the loss terms, and their form."""
 
     regression: Annotated[
         Literal["mse", "huber"],
@@ -61,7 +61,7 @@ class LossSettings(BaseModel, extra="forbid", frozen=True):
     exists: Annotated[Weight, Field(description="Loss weight of the existence of wave V.")] = 0.5
     latency: Annotated[Weight, Field(description="Loss weight of the latency of wave V.")] = 1.0
     amplitude: Annotated[Weight, Field(description="Loss weight of the amplitude of wave V.")] = 1.0
-    # `class` is a word of Python, so that only the key can have that name.
+    # `class` is a keyword of Python, so only the key can have that name.
     class_: Annotated[
         Weight, Field(alias="class", description="Loss weight of the kind of hearing loss.")
     ] = 1.5
@@ -72,7 +72,7 @@ class LossSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class Curriculum(BaseModel, extra="forbid", frozen=True):
-    """The epoch at which terms of the loss begin; earlier in runs that are short."""
+    """The epoch at which each loss term starts; earlier in short runs."""
 
     peak: Annotated[
         Epochs, Field(description="Start of existence, latency and amplitude of wave V.")
@@ -94,7 +94,7 @@ class Model(BaseModel, extra="forbid", frozen=True):
 
 
 class Data(BaseModel, extra="forbid", frozen=True):
-    """Averaged responses to learn from."""
+    """Averaged responses to train on."""
 
     path: Annotated[
         str,
@@ -148,16 +148,16 @@ class Data(BaseModel, extra="forbid", frozen=True):
 POINTS = 200
 """Samples of a response, at every size."""
 STATIC = 4
-"""Facts of the examination: age, level, rate, confidence."""
+"""Examination facts: age, level, rate, Fmp."""
 CONDITION = 8
-"""Width of what those facts become."""
+"""Width of the condition computed from these facts."""
 CLASSES = 5
-RELATIVE = 32
-"""Farthest distance in time, in positions, that self-attention tells from a farther one."""
+MAX_DISTANCE = 32
+"""Largest relative position of self-attention; larger distances share its embedding."""
 
 
 def by_block(base: int, levels: int, layers: int, states: int) -> dict[str, int]:
-    """The weights of each block, in the order of the forward pass; biases and norms counted."""
+    """The number of parameters of each block, in the order of the forward pass."""
     widths = [base * 2**level for level in range(levels)]
     skips = [base, *widths[:-1]]
     blocks = {"static": linear(STATIC, CONDITION, CONDITION) + 2 * CONDITION}
@@ -174,7 +174,7 @@ def by_block(base: int, levels: int, layers: int, states: int) -> dict[str, int]
 
 
 def linear(*widths: int) -> int:
-    """Linear layers one after the other, each with a bias."""
+    """Parameters of consecutive linear layers with biases."""
     return sum(a * b + b for a, b in pairwise(widths))
 
 
@@ -207,7 +207,7 @@ def _encoder_layer(width: int, hidden: int) -> int:
 
 
 def _positions(width: int) -> int:
-    return (2 * RELATIVE + 1) * width
+    return (2 * MAX_DISTANCE + 1) * width
 
 
 def _encoder(before: int, width: int, states: int) -> int:

@@ -1,4 +1,4 @@
-"""From settings to samples: the responses, their splits, and what to tell about them."""
+"""Samples and splits of responses, batches, and facts of the data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.abr.config import CLASSES
-from models.abr.noise_control import Control, band, others
+from models.abr.noise_control import Control, chance_band, permute_responses
 from models.abr.responses import CLASS_NAMES, LABELS, STATIC_NAMES, Responses
 from models.abr.statistics import Statistics
 from models.base import Batch, Draws, SplitName
@@ -19,36 +19,37 @@ from models.common.split import SPLITS
 
 Sample = dict[str, Any]
 REPEATS = 16
-"""Of the training levels of one recording alone, in an epoch: a dozen levels make no batch."""
+"""Of each training level per epoch, if there is only one recording: a dozen make no batch."""
 ONE_RECORDING = (
-    f"by level, of one recording, each training level {REPEATS} times an epoch: no score here says "
-    "anything of another ear"
+    f"by level of the only recording, each training level {REPEATS} times per epoch: scores do not "
+    "generalize to other ears"
 )
 
 
 @dataclass(frozen=True)
-class Portion:
+class ResponseSplit:
     """The responses of one split; see models/base.py: Split."""
 
     responses: Responses
     statistics: Statistics
     index: NDArray[np.int64]
-    """Where each sample stands among the responses."""
+    """The response of each sample."""
     signal_of: NDArray[np.int64]
-    """Whose signal it has: its own, but in a noise control."""
+    """The response that provides its signal: the same, except in a noise control."""
     static_of: NDArray[np.int64]
+    """The response that provides its examination facts."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     def sample(self, index: int, draws: Draws) -> Sample:
-        """One response; reads its own row and nothing else."""
+        """One response; reads only its own row."""
         responses, fitted = self.responses, self.statistics
         own = self.index[index]
         static = responses.static[self.static_of[index]].astype(np.float64)
         static = (static - fitted.static_mean) / fitted.static_scale
         signal = responses.signal[self.signal_of[index]] / np.float32(fitted.signal_rms)
-        # What is not known of an examination is as in the mean of all.
+        # An unknown fact is replaced by the mean.
         return {
             "signal": signal[None],
             "static": np.nan_to_num(static).astype(np.float32),
@@ -58,7 +59,7 @@ class Portion:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """One batch; what is not known is 0 and masked out.
+    """One batch; unknown labels are 0 and masked.
 
     signal [batch, 1, 200], static [batch, 4], peak and peak_mask [batch, 2]: latency and
     amplitude; exists, threshold, their masks, and target [batch].
@@ -91,30 +92,30 @@ class Dataset:
         control: Control,
         seed: int,
     ) -> None:
-        """`groups` tells the group of each response, `splits` the groups of each split."""
+        """`groups`: the group of each response; `splits`: the groups of each split."""
         self.responses, self.splits, self.statistics = responses, splits, statistics
         self.control, self.by_level = control, groups is not responses.patient
-        self.portions: dict[SplitName, Portion] = {}
+        self.samples: dict[SplitName, ResponseSplit] = {}
         for number, name in enumerate(SPLITS):
             index = members(groups, splits[name])
             if self.by_level and name == "train":
                 index = np.tile(index, REPEATS)
-            self.portions[name] = self._portion(index, (seed, number))
+            self.samples[name] = self._samples(index, (seed, number))
         self.terms = self._terms()
-        """What can be learnt: the signal, and each label that some training response has."""
+        """The loss terms: the signal, and each label that some training response has."""
 
-    def _portion(self, index: NDArray[np.int64], seed: tuple[int, int]) -> Portion:
+    def _samples(self, index: NDArray[np.int64], seed: tuple[int, int]) -> ResponseSplit:
         signal_of = static_of = index
         if self.control != "real":
             rng = np.random.default_rng(seed)
-            # Of one recording alone nobody else's are there: the levels change places.
-            whose = self.responses.levels if self.by_level else self.responses.patient
-            signal_of = index[others(whose[index], rng)]
+            # With only one recording, responses are exchanged between levels.
+            group = self.responses.levels if self.by_level else self.responses.patient
+            signal_of = index[permute_responses(group[index], rng)]
             static_of = signal_of if self.control == "noise" else index
-        return Portion(self.responses, self.statistics, index, signal_of, static_of)
+        return ResponseSplit(self.responses, self.statistics, index, signal_of, static_of)
 
     def _terms(self) -> tuple[str, ...]:
-        train = self.portions["train"].index
+        train = self.samples["train"].index
         labels = {name: self.responses.labels[name][train] for name in LABELS}
         has = {name: bool(np.isfinite(column).any()) for name, column in labels.items()}
         has["class"] = bool((self.responses.target[train] >= 0).any())
@@ -122,17 +123,17 @@ class Dataset:
         return ("signal", *(name for name in order if has[name]))
 
     def facts(self) -> dict[str, Any]:
-        """What a person should know: counts, splits, unit, what is missing or was left out."""
+        """Facts for the user: counts, splits, unit, what is missing or was left out."""
         responses, origin = self.responses, self.responses.origin
         facts: dict[str, Any] = {
             "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
             "unit": origin.unit,
             "split": ONE_RECORDING if self.by_level else "by patient",
             "groups": {name: len(self.splits[name]) for name in SPLITS},
-            "samples": {name: len(self.portions[name]) for name in SPLITS},
+            "samples": {name: len(self.samples[name]) for name in SPLITS},
             "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
             "not_trained": self._missing(),
-            "not_known": [
+            "unknown": [
                 name
                 for name, column in zip(STATIC_NAMES, responses.static.T, strict=True)
                 if not np.isfinite(column).any()
@@ -140,13 +141,13 @@ class Dataset:
             "left_out": {name: count for name, count in responses.left_out.items() if count},
         }
         if self.control != "real" and "class" in self.terms:
-            val = self.portions["val"].index
-            facts["control"] = band(responses.target[val], self.control)
+            val = self.samples["val"].index
+            facts["control"] = chance_band(responses.target[val], self.control)
         return {name: value for name, value in facts.items() if value not in ([], {})}
 
     def _classes(self, name: SplitName) -> dict[str, int]:
-        """How many of each class; those that are absent are listed with 0."""
-        target = self.responses.target[self.portions[name].index]
+        """The number of responses of each class, including 0."""
+        target = self.responses.target[self.samples[name].index]
         counts = np.bincount(target[target >= 0], minlength=CLASSES)
         return dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
 
@@ -155,5 +156,5 @@ class Dataset:
 
 
 def members(groups: NDArray[np.str_], chosen: Sequence[str]) -> NDArray[np.int64]:
-    """Where the responses of the `chosen` groups stand."""
+    """The indices of the responses of the `chosen` groups."""
     return np.flatnonzero(np.isin(groups, list(chosen)))

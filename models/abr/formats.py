@@ -1,4 +1,4 @@
-"""The files of responses that this family reads, and how one is recognised."""
+"""The file formats that this family reads, and how a file is recognised."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _MAGIC = b":RUN-"
 
 
 def recognise(path: Path) -> str | None:
-    """The format of a file, or of the first file of a folder that has one; None where none has.
+    """The format of a file, or of the first recognised file of a folder; None if unknown.
 
-    Reads names, and of files whose names tell nothing the first bytes.
+    Reads suffixes, and the first bytes of files with an unknown suffix.
     """
-    return next((word for _, word in recognised(path)), None)
+    return next((name for _, name in recognised(path)), None)
 
 
 def recognised(path: Path) -> Iterator[tuple[Path, str]]:
-    """Each file at `path` that is in a format, by name, and which one it is."""
+    """Each file at `path` in a known format, sorted by name, and its format."""
     files = [path] if not path.is_dir() else sorted(path.rglob("*"))
     for file in files:
-        if file.is_file() and not file.name.startswith(".") and (word := _format(file)):
-            yield file, word
+        if file.is_file() and not file.name.startswith(".") and (name := _format(file)):
+            yield file, name
 
 
 def _format(path: Path) -> str | None:
-    if word := _SUFFIXES.get(path.suffix.lower()):
-        return word
+    if name := _SUFFIXES.get(path.suffix.lower()):
+        return name
     try:
         with path.open("rb") as file:
             return EPL if file.read(len(_MAGIC)) == _MAGIC else None

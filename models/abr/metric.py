@@ -1,4 +1,4 @@
-"""What is measured on a split, as counts and sums that add up exactly."""
+"""The metrics of a split, from counts and sums that add up exactly."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from models.abr.responses import CLASS_NAMES
 from models.base import Batch
 
 BINS = 512
-"""Of the probability that there is a wave V; two in one bin count as a tie."""
+"""Histogram bins of the probability of a wave V; two responses in one bin are a tie."""
 
 
 class ResponseMetric:
-    """The sums and units of each term, and what is counted of it; one forward pass a batch."""
+    """Sums and units of each loss term, and its metrics; one forward pass per batch."""
 
     def __init__(self, sums: TermSums, weights: Mapping[str, float]) -> None:
-        """`weights`, of the loss, name the terms that are measured, in their order."""
+        """`weights`: loss weights of the measured terms, in order."""
         self.sums, self.weights = sums, weights
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """What `batch` adds: float64, of the same length for every batch.
+        """What `batch` adds to the counts: float64, of constant length.
 
-        Raises KeyError where the model tells nothing of a term.
+        Raises KeyError if the model has no output for a term.
         """
-        told = model(batch["signal"], batch["static"])
-        sums, known = self.sums(told, batch), units(batch, self.weights)
+        outputs = model(batch["signal"], batch["static"])
+        sums, known = self.sums(outputs, batch), units(batch, self.weights)
         parts = [torch.stack([sums[term].cpu() for term in self.weights])]
         parts.append(torch.tensor([known[term] for term in self.weights]))
-        parts += [_COUNT[term](told[term].float(), batch) for term in self.weights]
+        parts += [_COUNTERS[term](outputs[term].float(), batch) for term in self.weights]
         return torch.cat([part.cpu().double() for part in parts])  # mps has no float64
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of the summed counts; NaN where nothing of a term was known.
+        """The metrics of the summed counts; NaN if no label of a term is known.
 
-        `val_loss` has every term at its full weight, however far the curriculum is.
+        `val_loss` has every term at full weight, at any stage of the curriculum.
         """
         terms = len(self.weights)
         sums, known = counts[:terms], counts[terms : 2 * terms]
@@ -50,21 +50,20 @@ class ResponseMetric:
         metrics = {"val_loss": float((weights * sums / known.clamp(min=1)).sum())}
         rest = counts[2 * terms :]
         for term in self.weights:
-            mine, rest = rest[: _LENGTH[term]], rest[_LENGTH[term] :]
-            metrics |= _TELL[term](mine)
+            own, rest = rest[: _LENGTHS[term]], rest[_LENGTHS[term] :]
+            metrics |= _RESULTS[term](own)
         return metrics
 
 
 def macro_f1(confusion: Tensor) -> dict[str, float]:
-    """F1 of each class and their mean, over all five; a class that is absent has 0.
+    """F1 of each class and their mean over all five; a class with no response at all has 0.
 
-    `confusion` [true, told]. Absent is what neither is nor was told; `absent_classes` counts those
-    that are not in the split.
+    `confusion` [true, predicted]; `absent_classes` counts the classes absent from the split.
     """
-    right, there, told = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    f1 = 2 * right / (there + told).clamp(min=1)
-    present = there > 0
-    recall = (right / there.clamp(min=1))[present]
+    right, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    f1 = 2 * right / (true + predicted).clamp(min=1)
+    present = true > 0
+    recall = (right / true.clamp(min=1))[present]
     metrics = {
         "val_macro_f1": float(f1.mean()),
         "val_balanced_accuracy": float(recall.mean()) if present.any() else nan,
@@ -76,9 +75,9 @@ def macro_f1(confusion: Tensor) -> dict[str, float]:
 
 
 def auroc(without: Tensor, having: Tensor) -> float:
-    """The chance that a response with a wave V has a higher bin than one without; a tie is half.
+    """The probability that a response with a wave V has a higher bin than one without.
 
-    Both count responses by bin of the probability. NaN where one of them is empty.
+    Both arguments count responses by bin; a tie counts half. NaN if one of them is empty.
     """
     pairs = without.sum() * having.sum()
     if not pairs:
@@ -87,38 +86,38 @@ def auroc(without: Tensor, having: Tensor) -> float:
     return float((having * (below + without / 2)).sum() / pairs)
 
 
-def _count_signal(told: Tensor, batch: Batch) -> Tensor:
-    error = F.mse_loss(told, batch["signal"], reduction="none").mean((1, 2))
+def _count_signal(output: Tensor, batch: Batch) -> Tensor:
+    error = F.mse_loss(output, batch["signal"], reduction="none").mean((1, 2))
     return torch.stack([error.sum(), torch.ones_like(error).sum()])
 
 
-def _count_exists(told: Tensor, batch: Batch) -> Tensor:
-    """Two histograms [without, having] of the probability."""
-    place = (told.sigmoid() * BINS).long().clamp(max=BINS - 1) + BINS * batch["exists"].long()
-    return torch.bincount(place[batch["exists_mask"]], minlength=2 * BINS)
+def _count_exists(output: Tensor, batch: Batch) -> Tensor:
+    """Two histograms of the probability: without and with wave V."""
+    bins = (output.sigmoid() * BINS).long().clamp(max=BINS - 1) + BINS * batch["exists"].long()
+    return torch.bincount(bins[batch["exists_mask"]], minlength=2 * BINS)
 
 
-def _count_class(told: Tensor, batch: Batch) -> Tensor:
-    """The confusion matrix, rows true and columns told."""
+def _count_class(output: Tensor, batch: Batch) -> Tensor:
+    """The confusion matrix [true, predicted], flat."""
     target = batch["target"]
-    place = target * CLASSES + told.argmax(-1)
-    return torch.bincount(place[target >= 0], minlength=CLASSES**2)
+    cell = target * CLASSES + output.argmax(-1)
+    return torch.bincount(cell[target >= 0], minlength=CLASSES**2)
 
 
-def _count_error(told: Tensor, goal: Tensor, mask: Tensor) -> Tensor:
-    return torch.stack([((told - goal).abs() * mask).sum(), mask.sum()])
+def _count_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    return torch.stack([((output - target).abs() * mask).sum(), mask.sum()])
 
 
 def _mean_as(name: str) -> Callable[[Tensor], dict[str, float]]:
     return lambda counts: {name: float(counts[0] / counts[1])}
 
 
-_LENGTH = {
+_LENGTHS = {
     **dict.fromkeys(("signal", "latency", "amplitude", "threshold"), 2),
     "exists": 2 * BINS,
     "class": CLASSES**2,
 }
-_COUNT: dict[str, Callable[[Tensor, Batch], Tensor]] = {
+_COUNTERS: dict[str, Callable[[Tensor, Batch], Tensor]] = {
     "signal": _count_signal,
     "exists": _count_exists,
     "latency": lambda x, b: _count_error(x, b["peak"][:, 0], b["peak_mask"][:, 0]),
@@ -126,7 +125,7 @@ _COUNT: dict[str, Callable[[Tensor, Batch], Tensor]] = {
     "class": _count_class,
     "threshold": lambda x, b: _count_error(x, b["threshold"], b["threshold_mask"]),
 }
-_TELL: dict[str, Callable[[Tensor], dict[str, float]]] = {
+_RESULTS: dict[str, Callable[[Tensor], dict[str, float]]] = {
     "signal": _mean_as("val_signal_mse"),
     "exists": lambda counts: {"val_exists_auroc": auroc(counts[:BINS], counts[BINS:])},
     "latency": _mean_as("val_latency_mae_ms"),

@@ -1,4 +1,4 @@
-"""The noise control: whose signal a response gets, and what can be scored without one."""
+"""The noise control: responses exchanged between patients, and the score expected by chance."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from models.base import DataError
 
 Control = Literal["real", "noise", "noise-signal"]
 MARGIN = 0.04
-"""Above chance, that a score may have."""
+"""How far above chance a score may be."""
 
 
-def others(patient: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """For each response one of another patient, each taken once; drawn at random.
+def permute_responses(patient: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random permutation that gives each response one of another patient.
 
-    Raises DataError where one patient has more than half of the responses.
+    Raises DataError if one patient has more than half of the responses.
     """
-    who = np.unique(patient, return_inverse=True)[1]
-    most = int(np.bincount(who).max())
-    if 2 * most > len(who):
+    number = np.unique(patient, return_inverse=True)[1]
+    most = int(np.bincount(number).max())
+    if 2 * most > len(number):
         raise DataError(
-            f"the noise control cannot permute {len(who)} responses: {most} are of one patient",
+            f"the noise control cannot permute {len(number)} responses: one patient has {most}",
             where="data.control",
             allowed="no patient with more than half of the responses of a split",
         )
-    order = rng.permutation(len(who))
-    while len(wrong := np.flatnonzero(who[order] == who)):
-        # Swapped with anybody: what was right may become wrong, but less and less is.
-        for i, j in zip(wrong, rng.integers(len(who), size=len(wrong)), strict=True):
-            if who[order[j]] != who[i] and who[order[i]] != who[j]:
+    order = rng.permutation(len(number))
+    while len(wrong := np.flatnonzero(number[order] == number)):
+        # A swap with a random response never adds a wrong one, so their number falls to 0.
+        for i, j in zip(wrong, rng.integers(len(number), size=len(wrong)), strict=True):
+            if number[order[j]] != number[i] and number[order[i]] != number[j]:
                 order[i], order[j] = order[j], order[i]
     return order
 
 
-def chance(target: NDArray[np.int64]) -> float:
-    """The macro-F1 of the best guess that looks at nothing, from the shares of the classes.
+def chance_macro_f1(target: NDArray[np.int64]) -> float:
+    """The macro-F1 of the best guess without any input, from the shares of the classes.
 
-    Always the most frequent class, or each class equally often, whichever scores more.
+    The better of two: always the most frequent class, or each class equally often.
     """
     counts = np.bincount(target[target >= 0], minlength=CLASSES)
     if not counts.sum():
@@ -51,11 +51,12 @@ def chance(target: NDArray[np.int64]) -> float:
     return max(constant, uniform)
 
 
-def band(target: NDArray[np.int64], control: Control) -> dict[str, dict[str, float]]:
-    """Where macro-F1 must end. With the signal alone destroyed it is told and not bound.
+def chance_band(target: NDArray[np.int64], control: Control) -> dict[str, dict[str, float]]:
+    """The bounds of macro-F1 in a noise control.
 
-    Age, level and rate may say something of the hearing loss.
+    Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
+    information about the hearing loss.
     """
-    by_chance = chance(target)
-    bounds = {"max": by_chance + MARGIN} if control == "noise" else {}
-    return {"val_macro_f1": {"chance": by_chance, **bounds}}
+    chance = chance_macro_f1(target)
+    bounds = {"max": chance + MARGIN} if control == "noise" else {}
+    return {"val_macro_f1": {"chance": chance, **bounds}}

@@ -1,4 +1,4 @@
-"""Averaged responses with what is known of each, row by row and as columns."""
+"""Averaged responses with their labels, row by row and as columns."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ STATIC_NAMES = ("age", "level", "rate", "fmp")
 
 @dataclass(frozen=True)
 class Row:
-    """One averaged response; NaN is what is not known of it."""
+    """One averaged response; NaN: unknown."""
 
     patient: str
-    """Whose it is; never on two sides of a split."""
+    """The patient or file, which stays in one split."""
     where: str
-    """File and line or level, for a message."""
+    """File and line or level, for messages."""
     signal: NDArray[np.float32]
     """[200], in µV."""
     age: float = nan
@@ -37,27 +37,27 @@ class Row:
     rate: float = nan
     fmp: float = nan
     exists: float = nan
-    """1 where there is a wave V, 0 where there is none."""
+    """1 with a wave V, 0 without."""
     latency: float = nan
-    """Of wave V, in ms."""
+    """Latency of wave V, in ms."""
     amplitude: float = nan
-    """Of wave V, in µV."""
+    """Amplitude of wave V, in µV."""
     threshold: float = nan
     """In dB."""
     target: int = UNKNOWN_CLASS
-    """Of CLASS_NAMES."""
+    """Index into CLASS_NAMES."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where responses come from, in one format."""
+    """The origin of responses in one format."""
 
     format: str
     species: str
     window_ms: float
-    """That the 200 points cover."""
+    """Duration of the 200 points."""
     unit: str
-    """Of the signal, and how it is known."""
+    """Unit of the signal, and how it is known."""
 
 
 @dataclass(frozen=True)
@@ -67,44 +67,44 @@ class Responses:
     origin: Origin
     patient: NDArray[np.str_]
     signal: NDArray[np.float32]
-    """[response, 200], in µV; may lie on disk."""
+    """[response, 200], in µV; may be mapped from disk."""
     static: NDArray[np.float32]
-    """[response, 4]: age in years, level in dB, rate per second, Fmp; NaN: not known."""
+    """[response, 4]: age in years, level in dB, rate per second, Fmp; NaN: unknown."""
     labels: dict[str, NDArray[np.float32]]
-    """By LABELS: [response], NaN: not known."""
+    """By LABELS: [response], NaN: unknown."""
     target: NDArray[np.int64]
     left_out: dict[str, Any]
-    """What was not used, counted by its reason."""
+    """Counts of unused responses, by reason."""
 
     def __len__(self) -> int:
         return len(self.target)
 
     @property
     def levels(self) -> NDArray[np.str_]:
-        """The level of each response as the name of a group."""
+        """The level of each response, as a group name."""
         return np.array([f"level {level:g} dB" for level in self.static[:, 1]])
 
 
 def collect(
     rows: Iterable[Row], origin: Origin, bad_records: BadRecords, on_bad: OnBad
 ) -> Responses:
-    """The columns of `rows`; signals go to a file without a name, and never stand in memory.
+    """The columns of `rows`; signals are written to an unnamed temporary file, not to memory.
 
-    A response that another patient has, too, is left out, and so is one that is there twice with
-    the same labels; one with other labels is another rater's. Raises DataError where a row cannot
-    be used and `on_bad` is stop, or where none can.
+    A duplicate is left out: a signal of another patient, or the same signal with the same labels
+    (with other labels it is the row of another rater). Raises DataError if a row cannot be used
+    and `on_bad` is stop, or if no row can be used.
     """
     table = _Table()
-    # Held by the map alone: the disk is free again when the run ends, however it ends.
+    # Only the map holds the file: the disk space is freed when the process ends.
     with tempfile.TemporaryFile(prefix="gearshift-") as spool:
         for row in rows:
             if not np.isfinite(row.signal).all():
-                bad_records.add(row.where, "the signal holds values that are no numbers")
+                bad_records.add(row.where, "the signal has non-finite values")
             elif table.add(row):
                 spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
         skipped = bad_records.finish(on_bad, len(table.target))
         if not table.target:
-            raise DataError("there is no response that can be used", where="data.path")
+            raise DataError("no usable response", where="data.path")
         spool.flush()
         signal = np.memmap(spool, np.float32, "r", shape=(len(table.target), POINTS))
     static = np.array(table.static, np.float32)
@@ -120,7 +120,7 @@ def collect(
 
 
 class _Table:
-    """Columns but for the signal, of which it knows what it has seen."""
+    """All columns except the signal, and hashes of the signals so far."""
 
     def __init__(self) -> None:
         self.patient: list[str] = []
@@ -132,10 +132,10 @@ class _Table:
         self._rows: set[bytes] = set()
 
     def add(self, row: Row) -> bool:
-        """Take a row; or count it as a duplicate, and say no."""
-        told = (*(getattr(row, name) for name in LABELS), row.target)
+        """Add a row; False if it is a duplicate."""
+        labels = (*(getattr(row, name) for name in LABELS), row.target)
         signal = sha256(row.signal.tobytes()).digest()[:16]
-        whole = sha256(f"{signal.hex()} {row.patient} {told}".encode()).digest()[:16]
+        whole = sha256(f"{signal.hex()} {row.patient} {labels}".encode()).digest()[:16]
         if self._owner.setdefault(signal, row.patient) != row.patient or whole in self._rows:
             self.duplicates += 1
             return False
@@ -148,11 +148,11 @@ class _Table:
         return True
 
 
-def to_points(trace: NDArray[np.float64], samples: float) -> NDArray[np.float32]:
-    """The first `samples` of `trace`, which may be a fraction, as the means of 200 equal parts.
+def resample(trace: NDArray[np.float64], samples: float) -> NDArray[np.float32]:
+    """The first `samples` of `trace`, possibly a fraction, as the means of 200 equal intervals.
 
-    A mean over the part that a point stands for needs no other filter against aliases: of 3 kHz,
-    where a response ends, it leaves 96 % at a step of 0.05 ms. A coarser trace is read as steps.
+    The mean over its interval is anti-aliasing enough: at a step of 0.05 ms it passes 96 % of
+    3 kHz, the highest frequency of a response. A coarser trace is treated as a step function.
     """
     whole = np.concatenate(([0.0], np.cumsum(trace, dtype=np.float64)))
     edges = np.linspace(0.0, samples, POINTS + 1)

@@ -1,4 +1,4 @@
-"""What is fitted on the training patients: scales of inputs and targets, weights of classes."""
+"""Statistics of the training patients: scales of inputs and targets, class weights."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 FILE = "statistics.json"
 _AT_ONCE = 65536
-"""Responses that are in memory together."""
+"""Responses in memory at once."""
 Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Fitted on training patients, kept in the run folder, and with the weights."""
+    """Fitted on training patients; saved in the run folder and as buffers of the model."""
 
     signal_rms: float = 1.0
-    """In µV, over all points of all responses."""
+    """RMS over all points of all responses, in µV."""
     static_mean: tuple[float, ...] = (0.0,) * 4
     static_scale: tuple[float, ...] = (1.0,) * 4
     latency: Pair = (0.0, 1.0)
@@ -36,17 +36,17 @@ class Statistics:
     amplitude: Pair = (0.0, 1.0)
     """Mean and standard deviation, in µV."""
     class_weight: tuple[float, ...] = (1.0,) * CLASSES
-    """In inverse proportion to how often a class is, 1 on average; 1 for those that are absent."""
+    """Inversely proportional to the class frequency, 1 on average; 1 for absent classes."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Each number as a tensor, for the buffers of a model."""
+        """Each value as a tensor, for the buffers of a model."""
         import torch
 
         return {name: torch.tensor(value) for name, value in asdict(self).items()}
 
 
 def fit(responses: Responses, train: NDArray[np.int64]) -> Statistics:
-    """The statistics of the responses at `train`, in float64."""
+    """The statistics of the responses with the indices `train`, in float64."""
     square = sum(
         float(np.square(responses.signal[train[at : at + _AT_ONCE]], dtype=np.float64).sum())
         for at in range(0, len(train), _AT_ONCE)
@@ -64,18 +64,19 @@ def fit(responses: Responses, train: NDArray[np.int64]) -> Statistics:
 
 
 def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:
-    """n / (classes present × n of the class), so that the weights of all samples have mean 1."""
+    """n / (number of present classes × n of the class): the mean weight of a sample is 1."""
     present = max(1, int((counts > 0).sum()))
     return tuple(float(counts.sum() / (present * n)) if n else 1.0 for n in counts)
 
 
 def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | None) -> Statistics:
-    """What the run folder keeps, as the weights were trained with it; or fitted, and kept there."""
+    """The statistics saved in the run folder; if there are none, fit and save them."""
     path = None if folder is None else folder / FILE
     if path is not None and path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(path.read_text(encoding="utf-8"))
         values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in saved.items()
         }
         return Statistics(**values)
     found = fit(responses, train)
@@ -85,7 +86,7 @@ def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | N
 
 
 def _moments(column: NDArray[np.float32]) -> Pair:
-    """Mean and standard deviation of what is known; 0 and 1 where nothing is, or nothing varies."""
+    """Mean and standard deviation of the known values; without any: 0 and 1. Never deviation 0."""
     known = column[np.isfinite(column)].astype(np.float64)
     if not len(known):
         return 0.0, 1.0

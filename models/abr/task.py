@@ -1,4 +1,4 @@
-"""The abr family: one averaged response in, everything that can be told of it out."""
+"""The task of the abr family: reconstruction, wave V, hearing loss and threshold of a response."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from models.abr.config import SIZES, Data, Model
-from models.abr.dataset import Dataset, Portion, Sample, collate, members
+from models.abr.dataset import Dataset, ResponseSplit, Sample, collate, members
 from models.abr.embedded.patients import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
 from models.abr.metric import ResponseMetric
 from models.abr.network.model import PEAK, Network, flops_per_sample
-from models.abr.preview import level_series, predict, show
+from models.abr.preview import level_series, build_predictions, render_preview
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
@@ -40,14 +40,14 @@ BY_CLASS = Goal("val_macro_f1", "max")
 BY_SIGNAL = Goal("val_signal_mse", "min")
 
 
-class ResponseTask:
+class AbrTask:
     """See models/base.py: Task."""
 
     units = "samples"
     channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
-        """Reads the settings; touches no file. Raises DataError for a path that cannot be."""
+        """Read the settings; touches no file. Raises DataError for an invalid attention kernel."""
         self.context = context
         self.size = SIZES[model.size]
         loss, starts = model.loss, model.curriculum
@@ -64,7 +64,7 @@ class ResponseTask:
         self.goal = BY_CLASS
         self.path, self.control, self.fraction = data.path, data.control, data.fraction
         self.on_bad = data.on_bad
-        # A setting is read only where it means something: what nobody read is told to the person.
+        # Settings without effect are not read, so that they are reported as unused.
         self.shares = self.averaging = None
         self.split_by = "patient"
         if self.path.startswith("embedded:"):
@@ -78,20 +78,20 @@ class ResponseTask:
 
     @property
     def dataset(self) -> Dataset:
-        """What setup read."""
+        """The data; available after setup."""
         assert self._dataset is not None, "setup() comes first"
         return self._dataset
 
     def setup(self) -> None:
-        """Read the responses, split them by patient, fit the statistics; the run folder keeps both.
+        """Read the responses, split them by patient and fit the statistics.
 
-        Without a class anywhere the goal becomes the reconstruction. Reads and writes the disk:
-        rank 0 first, then the others. Raises DataError.
+        Split and statistics are saved in the run folder. Without any class label, the goal is the
+        reconstruction. Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
         responses = self._read()
         share, seed, folder = self.context.eval_share, self.context.seed, self.context.folder
-        groups, what = self._groups(responses)
-        splits = split_groups(groups, self.fraction, share, seed, what, self.context.earlier_splits)
+        groups, noun = self._groups(responses)
+        splits = split_groups(groups, self.fraction, share, seed, noun, self.context.earlier_splits)
         if folder is not None:
             save_split(splits, folder, self.context.reset_data)
         statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
@@ -100,8 +100,8 @@ class ResponseTask:
         self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
         self._sums = TermSums(self.regression, self.smoothing, statistics.class_weight)
 
-    def continue_from(self, first: ResponseTask) -> None:
-        """See models/base.py: ContinualTask. What `first` has no label of is not learnt now, either."""
+    def continue_from(self, first: AbrTask) -> None:
+        """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
         self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
 
     def _read(self) -> Responses:
@@ -113,14 +113,14 @@ class ResponseTask:
         return read_responses(self.path, self.on_bad, self.averaging)
 
     def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
-        """What is never on two sides of a split, and what to call it."""
+        """The group of each response, which stays in one split, and the plural of a group."""
         alone = len(set(responses.patient)) == 1
         if self.split_by == "level" and not alone:
             raise DataError(
-                f"data.split 'level' would put {len(set(responses.patient))} patients or files on "
-                "both sides of the split",
+                f"data.split=level would put {len(set(responses.patient))} patients or files into "
+                "more than one split",
                 where="data.split",
-                allowed="one recording alone",
+                allowed="level only with a single recording",
                 fix="--set data.split=patient",
             )
         by_level = alone and self.split_by != "patient"
@@ -131,16 +131,16 @@ class ResponseTask:
         fitted = self.dataset
         return Network(self.size, fitted.statistics, self.terms, self.context.attention)
 
-    def data(self, split: SplitName) -> Portion:
+    def data(self, split: SplitName) -> ResponseSplit:
         """The responses of a split."""
-        return self.dataset.portions[split]
+        return self.dataset.samples[split]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """See dataset.collate."""
         return collate(samples)
 
     def num_units(self, batch: Batch) -> dict[str, int]:
-        """By term the entries of `batch` that are known; signal counts samples."""
+        """By term, the number of known labels of `batch`; signal counts samples."""
         return units(batch, self.terms)
 
     def set_progress(self, epoch: float, epochs: float) -> None:
@@ -148,7 +148,7 @@ class ResponseTask:
         self._factors = self.curriculum.factors(TERMS, epoch, epochs)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """By term the sum over its units, times its weight and what the curriculum leaves of it."""
+        """By term, the sum over its units times its weight and its curriculum factor."""
         sums = self._sums(model(batch["signal"], batch["static"]), batch)
         factors = {term: self.weights[term] * self._factors[term] for term in sums}
         return Loss({term: factors[term] * total for term, total in sums.items()}, {})
@@ -158,24 +158,24 @@ class ResponseTask:
         return ResponseMetric(self._sums, {term: self.weights[term] for term in self.terms})
 
     def blocks(self, model: Module) -> list[Module]:
-        """Encoder levels, bottleneck, decoder levels, and the heads that are trained."""
+        """Encoder levels, bottleneck, decoder levels and the trained heads."""
         assert isinstance(model, Network)
         return model.blocks()
 
     def preview(self, model: Module) -> str | None:
-        """See preview.show. Collective."""
-        return show(model, self.data("val"), self.context.device)
+        """See preview.render_preview. Collective."""
+        return render_preview(model, self.data("val"), self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        """See pictures.level_series."""
+        """See preview.level_series."""
         return level_series(self.data("train"))
 
     def predictions(self, model: Module) -> Predictions:
-        """See predictions.predict. Collective."""
-        return predict(model, self.data("val"), self.context.device)
+        """See preview.build_predictions. Collective."""
+        return build_predictions(model, self.data("val"), self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See flops.per_sample."""
+        """See network.model.flops_per_sample."""
         return flops_per_sample(model)
 
     def facts(self) -> Mapping[str, Any]:
@@ -184,5 +184,5 @@ class ResponseTask:
 
 
 def _field(term: str) -> str:
-    """The name in Python of a setting that is named for a term."""
+    """The attribute of a setting named for a term."""
     return "class_" if term == "class" else term

@@ -1,1 +1,1 @@
-"""Simulated patients, for a first run without a file."""
+"""Built-in data: simulated patients."""

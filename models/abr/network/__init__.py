@@ -1,1 +1,1 @@
-"""The network: an encoder, a bottleneck and a decoder over the trace, and four heads."""
+"""The network: encoder, bottleneck and decoder over the trace, and four heads."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.abr.config import RELATIVE
+from models.abr.config import MAX_DISTANCE
 from models.common.attention_kernels import attention_kernel
 
 
@@ -14,7 +14,7 @@ class Attention(nn.Module):
     """Attention of one sequence to another, or to itself."""
 
     def __init__(self, width: int, heads: int, kernel: str, bias: bool) -> None:
-        """`bias`: that of queries, keys and values; the output always has one."""
+        """`bias`: of queries, keys and values; the output always has one."""
         super().__init__()
         self.heads, self.kernel = heads, kernel
         self.query = nn.Linear(width, width, bias=bias)
@@ -25,14 +25,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor, positions: Tensor | None = None) -> Tensor:
         """`x` [batch, time, width] attends to `memory` [batch, other, width].
 
-        `positions` [65, width]: a key for each distance in time, added to the key that stands at
-        that distance. Source: Shaw et al., Self-Attention with Relative Position Representations,
+        `positions` [65, width]: a key for each relative position, added to the keys there.
+        Source: Shaw et al., Self-Attention with Relative Position Representations,
         2018, equation 4.
         """
         query = self._by_head(self.query(x))
         key, value = self._by_head(self.key(memory)), self._by_head(self.value(memory))
         added = None if positions is None else self._distances(query, positions)
-        # What is added to the scores has a gradient, which no flash kernel gives.
+        # Flash kernels give no gradient of the added scores.
         kernel = "auto" if self.kernel == "flash" and added is not None else self.kernel
         with attention_kernel(kernel):
             mixed = F.scaled_dot_product_attention(query, key, value, added)
@@ -42,13 +42,13 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _distances(self, query: Tensor, positions: Tensor) -> Tensor:
-        """What the distances add to the scores, [batch, head, time, time]."""
+        """The relative-position scores, [batch, head, time, time]."""
         batch, heads, time, width = query.shape
         keys = positions.unflatten(-1, (heads, width)).to(query.dtype)
         scores = torch.einsum("bhtd,rhd->bhtr", query, keys) * width**-0.5
-        at = torch.arange(time, device=query.device)
-        apart = (at[None] - at[:, None]).clamp(-RELATIVE, RELATIVE) + RELATIVE
-        return scores.gather(-1, apart.expand(batch, heads, time, time)).to(query.dtype)
+        index = torch.arange(time, device=query.device)
+        distance = (index[None] - index[:, None]).clamp(-MAX_DISTANCE, MAX_DISTANCE) + MAX_DISTANCE
+        return scores.gather(-1, distance.expand(batch, heads, time, time)).to(query.dtype)
 
 
 class FeedForward(nn.Module):
@@ -61,7 +61,7 @@ class FeedForward(nn.Module):
         self.last = nn.Linear(factor * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [..., width], and the same is given."""
+        """[..., width] to [..., width]."""
         return self.last(self.dropout(F.gelu(self.first(x))))
 
 
@@ -102,6 +102,6 @@ class DecoderLayer(nn.Module):
         return x + self.dropout(self.feed_forward(self.forward_norm(x)))
 
 
-def position_table(width: int) -> nn.Parameter:
-    """A key for each distance from -32 to 32; farther ones share the last."""
-    return nn.Parameter(0.02 * torch.randn(2 * RELATIVE + 1, width))
+def relative_positions(width: int) -> nn.Parameter:
+    """A key for each relative position from -32 to 32; larger distances share the last."""
+    return nn.Parameter(0.02 * torch.randn(2 * MAX_DISTANCE + 1, width))

@@ -1,4 +1,4 @@
-"""Convolution, conditioning by position and resampling of sequences, all with channels last."""
+"""Convolution, pooling, positions and resampling of sequences, with channels last."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ConvBlock(nn.Module):
         self.norm = nn.LayerNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, inputs]; gives [batch, time, outputs]."""
+        """`x` [batch, time, inputs]; returns [batch, time, outputs]."""
         return self.norm(self.second(F.relu(self.first(x))) + self.residual(x))
 
 
@@ -44,7 +44,7 @@ class Halving(nn.Module):
         self.norm = nn.GroupNorm(1, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, width]; gives half of the time, rounded up."""
+        """`x` [batch, time, width]; returns half of the time, rounded up."""
         return F.gelu(self.norm(self.convolution(x).mT).mT)
 
 
@@ -57,7 +57,7 @@ class AttentionPooling(nn.Module):
         self.score = nn.Linear(width // 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [batch, time, width]; gives [batch, width]."""
+        """`x` [batch, time, width]; returns [batch, width]."""
         share = self.score(torch.tanh(self.hidden(x))).softmax(1)
         return (share.mT @ x.to(share.dtype)).squeeze(1)
 
@@ -73,14 +73,14 @@ def sinusoids(time: int, width: int, device: torch.device) -> Tensor:
     return torch.cat((angle.sin(), angle.cos()), dim=1)
 
 
-def upsampled(x: Tensor, time: int) -> Tensor:
-    """`x` [batch, shorter, channel] at `time` positions, linear between the middles of its own.
+def upsample(x: Tensor, time: int) -> Tensor:
+    """`x` [batch, shorter, channel], interpolated linearly to `time` positions.
 
-    As a product, because the gradient of torch's interpolation is not deterministic on CUDA.
+    A matrix product, because the gradient of torch's interpolation is not deterministic on CUDA.
     """
-    there = x.shape[1]
-    place = torch.arange(time, device=x.device, dtype=torch.float32) + 0.5
-    place = (place * (there / time) - 0.5).clamp(0, there - 1)
-    own = torch.arange(there, device=x.device, dtype=torch.float32)
-    share = F.relu(1 - (place[:, None] - own).abs())
+    shorter = x.shape[1]
+    position = torch.arange(time, device=x.device, dtype=torch.float32) + 0.5
+    position = (position * (shorter / time) - 0.5).clamp(0, shorter - 1)
+    source = torch.arange(shorter, device=x.device, dtype=torch.float32)
+    share = F.relu(1 - (position[:, None] - source).abs())
     return share.to(x.dtype) @ x

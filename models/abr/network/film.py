@@ -1,4 +1,4 @@
-"""Facts of the examination that scale and shift what is computed from the signal."""
+"""FiLM: examination facts scale and shift the features of the signal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from models.abr.config import CONDITION, STATIC
 
 STRENGTH = 0.1
-ABSENT = 0.15
-"""Share of samples that training leaves without a condition."""
+CONDITION_DROPOUT = 0.15
+"""Share of training samples without a condition."""
 
 
 def static_embedding() -> nn.Sequential:
-    """What makes a condition [batch, 8] of the facts [batch, 4]."""
+    """The layers from facts [batch, 4] to the condition [batch, 8]."""
     return nn.Sequential(
         nn.Linear(STATIC, CONDITION),
         nn.GELU(),
@@ -23,10 +23,10 @@ def static_embedding() -> nn.Sequential:
 
 
 class FiLM(nn.Module):
-    """y = (1 + 0.1·γ(c))·x + 0.1·β(c), of an `x` that is layer-normed first.
+    """y = (1 + 0.1·γ(c))·norm(x) + 0.1·β(c).
 
-    So the tenth is one of a known size. In training a sample now and then has a learned vector in
-    place of its condition. Source: Perez et al., FiLM, 2018.
+    The layer norm fixes the scale of x. In training, some samples get a learned vector instead of
+    their condition. Source: Perez et al., FiLM, 2018.
     """
 
     def __init__(self, width: int) -> None:
@@ -46,13 +46,13 @@ class FiLM(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x` [batch, time, width], `condition` [batch, 8]."""
-        # Also where nothing is left out: a parameter outside the graph would have no gradient.
+        # Also in evaluation: a parameter outside the graph would have no gradient.
         absent = torch.zeros(len(x), 1, device=x.device) > 0
         if self.training:
-            absent = torch.rand(len(x), 1, device=x.device) < ABSENT
-        told = self.trunk(torch.where(absent, self.absent.to(condition.dtype), condition))
-        scale = 1 + STRENGTH * self.gamma(told)
-        return scale[:, None] * self.norm(x) + STRENGTH * self.beta(told)[:, None]
+            absent = torch.rand(len(x), 1, device=x.device) < CONDITION_DROPOUT
+        features = self.trunk(torch.where(absent, self.absent.to(condition.dtype), condition))
+        scale = 1 + STRENGTH * self.gamma(features)
+        return scale[:, None] * self.norm(x) + STRENGTH * self.beta(features)[:, None]
 
 
 def _branch(width: int) -> nn.Sequential:

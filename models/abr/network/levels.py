@@ -1,4 +1,4 @@
-"""The way down: encoder levels, each at half the rate of the one before, and the bottleneck."""
+"""Encoder levels, the bottleneck and decoder levels."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.abr.config import Size
-from models.abr.network.attention import DecoderLayer, EncoderLayer, FeedForward, position_table
+from models.abr.network.attention import DecoderLayer, EncoderLayer, FeedForward, relative_positions
 from models.abr.network.convolution import (
     AttentionPooling,
     ConvBlock,
     Halving,
     TimeConv,
     sinusoids,
-    upsampled,
+    upsample,
 )
 from models.abr.network.film import FiLM
 from models.abr.network.state_space import StateSpace
 
-PLACES = 0.3
-"""Of the vectors of positions beside what is computed of the signal, which they would drown."""
+POSITION_SCALE = 0.3
+"""Scale of the position vectors, which would otherwise dominate the signal."""
 
 
 class EncoderLevel(nn.Module):
-    """Convolutions, half the rate, state space layers, FiLM.
+    """Convolutions, halving of the rate, state space layers and FiLM.
 
-    Where channels are added, a projection comes first; where not, there is a residual.
+    A level that adds channels starts with a projection; any other has a residual connection.
     """
 
     def __init__(self, inputs: int, width: int, size: Size) -> None:
@@ -43,16 +43,16 @@ class EncoderLevel(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """`x` [batch, time, inputs]; gives [batch, time / 2 rounded up, width]."""
+        """`x` [batch, time, inputs]; returns [batch, time / 2 rounded up, width]."""
         projected = self.projection(x)
         x = self.halving(self.convolutions(x if self.is_residual else projected))
-        x = x + PLACES * sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        x = x + POSITION_SCALE * sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype)
         x = self.film(self.state_spaces(x), condition)
         return self.norm(x + projected if self.is_residual else x)
 
 
 class Bottleneck(nn.Module):
-    """A state space layer and two transformer layers, joined."""
+    """A state space layer and two transformer layers, concatenated and mixed."""
 
     def __init__(self, width: int, size: Size, kernel: str) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Bottleneck(nn.Module):
         self.layers = nn.ModuleList(
             EncoderLayer(width, size.heads, 4, kernel, size.dropout) for _ in range(2)
         )
-        self.positions = position_table(width)
+        self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
         self.joined = nn.Sequential(
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
@@ -69,7 +69,7 @@ class Bottleneck(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """`x` [batch, time, width], and the same is given."""
+        """`x` [batch, time, width]; returns the same shape."""
         filtered = attended = self.state_space(x)
         for layer in self.layers:
             attended = layer(attended, self.positions)
@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """The level below joined with the encoder at this rate, attended to and conditioned."""
+    """Joins the level below with the encoder level of this rate, with attention and FiLM."""
 
     def __init__(self, inputs: int, width: int, skip: int, size: Size, kernel: str) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class DecoderLevel(nn.Module):
             DecoderLayer(width, size.heads, kernel, dropout) for _ in range(size.layers)
         )
         self.films = nn.ModuleList(FiLM(width) for _ in range(size.layers))
-        self.positions = position_table(width)
+        self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
         self.wide = FeedForward(width, 4, dropout)
         self.narrow_norm = nn.LayerNorm(width)
@@ -102,11 +102,11 @@ class DecoderLevel(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, skip: Tensor, memory: Tensor, condition: Tensor) -> Tensor:
-        """`x` [batch, shorter, inputs], `memory` [batch, shorter, width], of the level below.
+        """`x` [batch, shorter, inputs] and `memory` [batch, shorter, width]: the level below.
 
-        `skip` [batch, time, skip], the encoder at this rate; gives [batch, time, width].
+        `skip` [batch, time, skip], the encoder at this rate; returns [batch, time, width].
         """
-        x = upsampled(x, skip.shape[1])
+        x = upsample(x, skip.shape[1])
         x = self.joined_norm(self.joined(torch.cat((x, skip.to(x.dtype)), dim=-1)))
         memory = self.memory(memory)
         for layer, film in zip(self.layers, self.films, strict=True):

@@ -1,4 +1,4 @@
-"""The whole network: a response and the facts of its examination in, what is told of it out."""
+"""The network of the abr family, its initialization and its FLOPs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ PEAK = ("exists", "latency", "amplitude")
 
 
 class Network(nn.Module):
-    """An encoder and a decoder over time with skips between them, and four heads on top.
+    """An encoder and a decoder over time with skip connections, and four heads.
 
-    What is never trained keeps its first weights and is not computed.
+    Heads without labels keep their initial weights and are not computed.
     """
 
     def __init__(
         self, size: Size, statistics: Statistics, terms: Collection[str], kernel: str = "auto"
     ) -> None:
-        """`terms`, of losses.TERMS, are those that can be learnt from the data."""
+        """`terms`: the loss terms (loss.TERMS) with labels in the data."""
         super().__init__()
         widths = size.widths
         skips = (size.base, *widths[:-1])
@@ -55,43 +55,43 @@ class Network(nn.Module):
         )
         for name, tensor in statistics.tensors().items():
             self.register_buffer(name, tensor)
-        draw(self, keeps_bias=self.input)
+        initialize_weights(self, keep_bias=self.input)
         self.terms = tuple(terms)
         self._freeze()
 
     def forward(self, signal: Tensor, static: Tensor) -> dict[str, Tensor]:
-        """What is told of `signal` [batch, 1, 200] with the facts `static` [batch, 4], by term.
+        """The output of each term for `signal` [batch, 1, 200] with the facts `static` [batch, 4].
 
-        signal [batch, 1, 200]; exists, a logit, latency in ms, amplitude in µV and threshold in
-        dB [batch]; class, logits [batch, 5]. Terms that cannot be learnt are not among them.
+        signal [batch, 1, 200]; exists (a logit), latency in ms, amplitude in µV and threshold in
+        dB [batch]; class, logits [batch, 5].
         """
         condition = self.static(static)
-        found = [self.input(signal.mT)]
+        features = [self.input(signal.mT)]
         for level in self.encoder:
-            found.append(level(found[-1], condition))
-        x = self.bottleneck(found[-1], condition)
+            features.append(level(features[-1], condition))
+        x = self.bottleneck(features[-1], condition)
         for level in self.decoder:
-            memory = found.pop()
-            x = level(x, found[-1], memory, condition)
+            memory = features.pop()
+            x = level(x, features[-1], memory, condition)
         x = self.output(x)
-        told = {name: self.heads[name](x) for name in self._plain}
-        if self._peak.asked:
+        outputs = {name: self.heads[name](x) for name in self._single_heads}
+        if self._peak.output_names:
             peak = self._peak(x).float().unbind(-1)
-            told |= dict(zip(self._peak.asked, peak, strict=True))
+            outputs |= dict(zip(self._peak.output_names, peak, strict=True))
         for name in ("latency", "amplitude"):
-            if name in told:
+            if name in outputs:
                 center, scale = getattr(self, name)
-                told[name] = center + scale * told[name]
-        return {term: told[term] for term in self.terms}
+                outputs[name] = center + scale * outputs[name]
+        return {term: outputs[term] for term in self.terms}
 
     def blocks(self) -> list[nn.Module]:
-        """The layers in order, but for heads that are not trained."""
-        heads = [*self._plain, *(["peak"] if self._peak.asked else [])]
+        """The layers in order, without untrained heads."""
+        heads = [*self._single_heads, *(["peak"] if self._peak.output_names else [])]
         trunk = [*self.encoder, self.bottleneck, *self.decoder, self.output]
         return [self.input, *trunk, *(self.heads[name] for name in heads)]
 
     @property
-    def _plain(self) -> tuple[str, ...]:
+    def _single_heads(self) -> tuple[str, ...]:
         return tuple(name for name in self.terms if name not in PEAK)
 
     @property
@@ -104,17 +104,16 @@ class Network(nn.Module):
         for name in ("signal", "class", "threshold"):
             self.heads[name].requires_grad_(name in self.terms)
         peak = self._peak
-        peak.requires_grad_(bool(peak.asked))
+        peak.requires_grad_(bool(peak.output_names))
         for name in PEAK:
-            getattr(peak, name).requires_grad_(name in peak.asked)
+            getattr(peak, name).requires_grad_(name in peak.output_names)
 
 
 @torch.no_grad()
 def flops_per_sample(model: Module) -> float:
-    """Floating point operations of forward and backward, as torch counts those of one forward.
+    """Floating point operations of forward and backward for one sample: 3 times the forward pass.
 
-    Twice as many for the backward pass. The Fourier transforms of the state space layers are not
-    among them; they are below a hundredth.
+    As counted by torch, without the Fourier transforms of the state space layers (below 1 %).
     """
     device = next(model.parameters()).device
     signal, static = torch.zeros(1, 1, POINTS, device=device), torch.zeros(1, STATIC, device=device)
@@ -128,38 +127,37 @@ def flops_per_sample(model: Module) -> float:
     return 3.0 * counter.get_total_flops()
 
 
-QUIET = 0.1
-"""Of what a residual branch adds at first."""
-FIRST_THRESHOLD_DB = 20.0
-"""What an untrained model says; from 0, where the slope of softplus ends, it would take long."""
+RESIDUAL_SCALE = 0.1
+"""Initial scale of residual branches."""
+INITIAL_THRESHOLD_DB = 20.0
+"""Initial output of the threshold head; at 0 the slope of softplus would slow training."""
 
 
 @torch.no_grad()
-def draw(model: nn.Module, keeps_bias: nn.Module) -> None:
-    """Draw the linear layers and convolutions of `model` anew, so that a signal comes through.
+def initialize_weights(model: nn.Module, keep_bias: nn.Module) -> None:
+    """Initialize linear layers and convolutions so that the signal reaches the output.
 
-    With torch's own first weights, sixty layers and their norms leave 9 % of the output to what
-    differs between samples, and the rest to biases; with these, 60 %. Biases are 0 but for those
-    of `keeps_bias`: only they tell a low trace from a high one, once it is normed. Source of the
-    weights: Glorot and Bengio, Understanding the Difficulty of Training Deep Feedforward Neural
+    With torch's default weights, after sixty layers with norms only 9 % of the output depends on
+    the sample, the rest on biases; with these weights 60 %. Biases are 0 except those of
+    `keep_bias`: after a norm only they separate low from high traces. Source of the weights: Glorot and Bengio, Understanding the Difficulty of Training Deep Feedforward Neural
     Networks, 2010.
     """
-    kept = set(keeps_bias.modules())
+    unchanged = set(keep_bias.modules())
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d) and module not in kept:
+        if isinstance(module, nn.Linear | nn.Conv1d) and module not in unchanged:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
-        _begin_quietly(module)
+        _scale_branch(module)
 
 
-def _begin_quietly(module: nn.Module) -> None:
+def _scale_branch(module: nn.Module) -> None:
     if isinstance(module, Attention):
-        module.output.weight.mul_(QUIET)
+        module.output.weight.mul_(RESIDUAL_SCALE)
     elif isinstance(module, FeedForward):
-        module.last.weight.mul_(QUIET)
+        module.last.weight.mul_(RESIDUAL_SCALE)
     elif isinstance(module, DecoderLevel):
-        module.skip_norm.weight.fill_(QUIET)
+        module.skip_norm.weight.fill_(RESIDUAL_SCALE)
     elif isinstance(module, ThresholdHead):
-        module.last.bias.fill_(FIRST_THRESHOLD_DB)
+        module.last.bias.fill_(INITIAL_THRESHOLD_DB)

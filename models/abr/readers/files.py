@@ -1,4 +1,4 @@
-"""A file or folder of responses, in the one format that it has."""
+"""Responses of a file or folder, which holds one format."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def read_responses(path: str, on_bad: OnBad, averaging: recordings.Averaging) ->
     found = list(formats.recognised(root))
     if not found:
         raise unknown_format(root, formats.FORMATS)
-    words = list(dict.fromkeys(word for _, word in found))
-    if len(words) > 1:
+    names = list(dict.fromkeys(name for _, name in found))
+    if len(names) > 1:
         raise DataError(
-            f"'{root}' holds more than one format: {'; '.join(words)}",
+            f"'{root}' has more than one format: {'; '.join(names)}",
             where="data.path",
-            allowed="one format, and so one species and one window of time",
-            fix="keep animals (EPL text) and people (tables, recordings) in folders of their own",
+            allowed="one format, and so one species and one time window",
+            fix="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
-    bad_records = BadRecords("responses" if words == [formats.TABLE] else "files and levels")
-    reader = _reader(words[0], bad_records, averaging)
-    responses = collect(_rows(reader, root, found), _ORIGINS[words[0]], bad_records, on_bad)
+    bad_records = BadRecords("responses" if names == [formats.TABLE] else "files and levels")
+    reader = _reader(names[0], bad_records, averaging)
+    responses = collect(_rows(reader, root, found), _ORIGINS[names[0]], bad_records, on_bad)
     responses.left_out.update({k: v for k, v in vars(reader).items() if isinstance(v, int)})
     return responses
 
 
-def _reader(word: str, bad_records: BadRecords, averaging: recordings.Averaging) -> Reader:
-    if word == formats.EPL:
+def _reader(name: str, bad_records: BadRecords, averaging: recordings.Averaging) -> Reader:
+    if name == formats.EPL:
         return epl.EplReader(bad_records)
-    if word == formats.TABLE:
+    if name == formats.TABLE:
         return table.TableReader(bad_records)
     return recordings.RecordingReader(bad_records, averaging)
 

@@ -1,4 +1,4 @@
-"""Recordings in EDF and EEGLAB: sweeps around stimuli, averaged to responses."""
+"""EDF and EEGLAB recordings: sweeps after stimuli, averaged to responses."""
 
 from __future__ import annotations
 
@@ -18,25 +18,23 @@ from models.common.data_files import BadRecords
 
 if TYPE_CHECKING:
     from mne.io import BaseRaw
-from models.abr.responses import to_points
+from models.abr.responses import resample
 
 SUFFIXES = (".edf", ".set")
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
-ORIGIN = Origin(
-    "recordings", "human", WINDOW_MS, "µV, from the volts of the file's own calibration"
-)
+ORIGIN = Origin("recordings", "human", WINDOW_MS, "µV, from the calibration in the file")
 PAD_S = 0.1
-"""Around what is filtered: ten periods of the lowest frequency that is kept."""
+"""Margin of the filter: ten periods of the lowest passed frequency."""
 CHUNK_S = 20.0
-"""Of a recording that is in memory at once."""
+"""Seconds of a recording in memory at once."""
 _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?)\s*dB", re.IGNORECASE)
 _NO_STIMULUS = ("boundary", "bad", "edge", "new segment")
 
 
 @dataclass(frozen=True)
 class Averaging:
-    """How sweeps become a response."""
+    """How sweeps are averaged to a response."""
 
     sweeps: int
     reject_uv: float
@@ -44,29 +42,29 @@ class Averaging:
 
 
 class RecordingReader:
-    """Rows of recordings; counts what averaging left out."""
+    """Rows of recordings; counts the sweeps that averaging left out."""
 
     def __init__(self, bad_records: BadRecords, averaging: Averaging) -> None:
         self.bad_records, self.averaging = bad_records, averaging
-        self.rejected = 0
-        self.over = 0
-        """Good sweeps behind the last that made a response."""
+        self.rejected_sweeps = 0
+        self.leftover_sweeps = 0
+        """Accepted sweeps after the last complete response."""
 
     def read(self, path: Path, name: str) -> Iterator[Row]:
-        """A row for each kind of stimulus and each `sweeps` of its sweeps. Reads the disk.
+        """A row for each stimulus and every `sweeps` of its sweeps. Reads the disk.
 
-        `name`, the file in its folder, is the group. What is wrong goes to the faults.
+        `name`, the file in its folder, is the group. Problems are added to the bad records.
         """
         try:
             raw = open_recording(path)
             channel = _channel(raw, self.averaging.channel, path)
             _check_rate(raw, path)
-        except DataError as fault:
-            self.bad_records.add(fault.where or name, fault.message)
+        except DataError as error:
+            self.bad_records.add(error.where or name, error.message)
             return
         kinds = _stimuli(raw)
         if not kinds:
-            self.bad_records.add(name, "has no annotation that could be a stimulus")
+            self.bad_records.add(name, "no annotation that could be a stimulus")
         for kind, onsets in kinds.items():
             yield from self._responses(raw, channel, kind, onsets, name)
 
@@ -77,40 +75,47 @@ class RecordingReader:
         average = Average(rate, WINDOW_MS)
         level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
         every = np.diff(np.sort(onsets))
-        a_second = rate / float(np.median(every)) if len(every) and np.median(every) > 0 else np.nan
+        stimulus_rate = (
+            rate / float(np.median(every)) if len(every) and np.median(every) > 0 else np.nan
+        )
         for sweep in _sweeps(raw, channel, onsets):
             if np.abs(sweep).max() > self.averaging.reject_uv:
-                self.rejected += 1
+                self.rejected_sweeps += 1
                 continue
             average.add(sweep)
             if average.sweeps == self.averaging.sweeps:
                 found += 1
                 where = f"{name}, '{kind}', response {found}"
                 yield Row(
-                    name, where, average.points(), level=level, rate=a_second, fmp=average.fmp()
+                    name,
+                    where,
+                    average.points(),
+                    level=level,
+                    rate=stimulus_rate,
+                    fmp=average.fmp(),
                 )
                 average = Average(rate, WINDOW_MS)
-        self.over += average.sweeps
+        self.leftover_sweeps += average.sweeps
         if not found:
             self.bad_records.add(
                 name,
-                f"'{kind}' has {average.sweeps} sweeps within ±{self.averaging.reject_uv:g} µV, "
-                f"and data.sweeps {self.averaging.sweeps} make a response",
+                f"'{kind}' has {average.sweeps} sweeps within ±{self.averaging.reject_uv:g} µV; "
+                f"a response needs data.sweeps={self.averaging.sweeps}",
             )
 
 
 def open_recording(path: Path) -> BaseRaw:
-    """The recording, of which nothing but its head is read. Raises DataError."""
+    """The recording; reads only its header. Raises DataError."""
     import mne
     from scipy.io.matlab import MatReadError
 
     read = mne.io.read_raw_eeglab if path.suffix.lower() == ".set" else mne.io.read_raw_edf
     try:
         return read(path, preload=False, verbose="ERROR")
-    # What mne and scipy raise on files that are cut short or of another kind.
-    except (MatReadError, ValueError, OSError, RuntimeError, LookupError, TypeError) as fault:
-        told = " ".join(str(fault).split()) or type(fault).__name__
-        raise DataError(f"cannot be read: {told}", where=str(path)) from None
+    # What mne and scipy raise for truncated or malformed files.
+    except (MatReadError, ValueError, OSError, RuntimeError, LookupError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"cannot be read: {reason}", where=str(path)) from None
 
 
 def _channel(raw: BaseRaw, wanted: str | None, path: Path) -> str:
@@ -119,7 +124,7 @@ def _channel(raw: BaseRaw, wanted: str | None, path: Path) -> str:
     if wanted is None:
         eeg = mne.pick_types(raw.info, eeg=True)
         if not len(eeg):
-            raise DataError("has no EEG channel", where=str(path))
+            raise DataError("no EEG channel", where=str(path))
         return str(raw.ch_names[eeg[0]])
     if wanted not in raw.ch_names:
         near = get_close_matches(wanted, raw.ch_names, n=1, cutoff=0.0)
@@ -136,7 +141,7 @@ def _check_rate(raw: BaseRaw, path: Path) -> None:
 
 
 def _stimuli(raw: BaseRaw) -> dict[str, NDArray[np.float64]]:
-    """The onsets of each kind of annotation, in samples from the start, sorted."""
+    """The onsets of each annotation text, in samples from the start, sorted."""
     kinds: dict[str, list[float]] = {}
     first = raw.first_samp / raw.info["sfreq"] if raw.annotations.orig_time else 0.0
     for onset, kind in zip(raw.annotations.onset, raw.annotations.description, strict=True):
@@ -148,9 +153,9 @@ def _stimuli(raw: BaseRaw) -> dict[str, NDArray[np.float64]]:
 def _sweeps(
     raw: BaseRaw, channel: str, onsets: NDArray[np.float64]
 ) -> Iterator[NDArray[np.float64]]:
-    """The window after each onset, band-passed, in µV; those that end behind the recording are not.
+    """The band-passed window after each onset, in µV; windows beyond the recording are left out.
 
-    One stretch of the recording is in memory at a time.
+    A few seconds of the recording are in memory at a time.
     """
     from scipy.signal import butter, sosfiltfilt
 
@@ -163,8 +168,8 @@ def _sweeps(
     while len(starts):
         first = max(0, int(starts[0]) - pad)
         last = min(first + chunk + pad, raw.n_times)
-        sound = last if last == raw.n_times else last - pad  # where the filter has settled
-        inside = starts[starts + length <= max(sound, starts[0] + length)]
+        settled = last if last == raw.n_times else last - pad  # end of valid filter output
+        inside = starts[starts + length <= max(settled, starts[0] + length)]
         (trace,) = raw.get_data(picks=[channel], start=first, stop=last)
         trace = sosfiltfilt(band, trace * 1e6)
         for start in inside:
@@ -173,7 +178,7 @@ def _sweeps(
 
 
 class Average:
-    """The sum of sweeps and of their squares; no sweep is kept."""
+    """A running average: sums of sweeps and of their squares, without the sweeps."""
 
     def __init__(self, rate_hz: float, window_ms: float) -> None:
         self.sweeps = 0
@@ -181,21 +186,21 @@ class Average:
         self._sum = self._square = np.zeros(1)
 
     def add(self, sweep: NDArray[np.float64]) -> None:
-        """One more, [sample], in µV."""
+        """Add a sweep [sample], in µV."""
         self.sweeps += 1
         self._sum = self._sum + sweep
         self._square = self._square + sweep**2
 
     def points(self) -> NDArray[np.float32]:
-        """The average, [200]."""
-        return to_points(self._sum / self.sweeps, self._samples)
+        """The averaged response, [200]."""
+        return resample(self._sum / self.sweeps, self._samples)
 
     def fmp(self) -> float:
-        """Variance of the average over time, by that of what noise leaves in an average.
+        """Fmp: the variance of the average over time, divided by that of its residual noise.
 
-        The noise is that of single sweeps at many points of time, over the number of sweeps: about
-        1 without a response. Source: Elberling and Don, Quality estimation of averaged auditory
-        brainstem responses, 1984, whose Fsp looks at one point.
+        The noise is the variance between sweeps, averaged over time and divided by the number of
+        sweeps. Without a response, Fmp is about 1. Source: Elberling and Don, Quality estimation of
+        averaged auditory brainstem responses, 1984, whose Fsp uses a single point.
         """
         mean = self._sum / self.sweeps
         noise = (self._square / self.sweeps - mean**2).mean() / max(1, self.sweeps - 1)

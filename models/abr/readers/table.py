@@ -1,4 +1,4 @@
-"""Tables of responses, CSV or XLSX: a row each, with facts, labels and the columns 1 to 200."""
+"""Tables of responses, CSV or XLSX: one per row, with facts, labels and the columns 1 to 200."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from models.abr.responses import CLASS_NAMES, UNKNOWN_CLASS, Origin, Row
 from models.base import DataError
 from models.common.data_files import BadRecords, unreadable_file
 
-ORIGIN = Origin("table", "human", 10.0, "µV, as the columns 1 to 200 are documented")
+ORIGIN = Origin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
 SUFFIXES = (".csv", ".tsv", ".xlsx")
 MOST_REJECTED = 100
-"""Sweeps that may have been rejected; a response with more is left out."""
+"""From this number of rejected sweeps on, a response is left out."""
 ALIASES = {
     "patient_id": ("patient_id", "patient", "patientid", "id"),
     "age": ("age",),
@@ -27,7 +27,7 @@ ALIASES = {
     "rate": ("rate", "stimulus_rate"),
     "fmp": ("fmp",),
     "target": ("hear_loss", "hearing_loss", "hear_loss_type"),
-    # "Latancy" is how common exports of this table spell it.
+    # "Latancy": the spelling of common exports of this table.
     "latency": ("v_latency", "v_latancy"),
     "amplitude": ("v_amplitude",),
     "threshold": ("threshold",),
@@ -39,7 +39,7 @@ Cells = Sequence[Any]
 
 
 class TableReader:
-    """Rows of tables; counts what the rules of the format leave out."""
+    """Rows of tables; counts the rows that the rules of the format leave out."""
 
     def __init__(self, bad_records: BadRecords) -> None:
         self.bad_records = bad_records
@@ -48,9 +48,9 @@ class TableReader:
         self.without_patient = 0
 
     def read(self, path: Path, name: str) -> Iterator[Row]:
-        """A row for each response. Reads the disk, row by row; faults of rows go to the faults.
+        """A row for each response. Reads the disk row by row; counts bad rows.
 
-        Raises DataError where the table is none, or lacks a column.
+        Raises DataError if the file is not such a table, or lacks a column.
         """
         rows = _rows_of(path)
         heads = next(rows, None)
@@ -58,23 +58,23 @@ class TableReader:
             raise DataError("the table is empty", where=str(path))
         columns = _columns(heads, path)
         for number, cells in enumerate(rows, start=2):
-            if not any(_is_there(cell) for cell in cells):
+            if not any(_is_filled(cell) for cell in cells):
                 continue
             where = f"{name}:{number}"
             try:
                 row = self._row(columns, cells, where)
-            except ValueError as fault:
-                self.bad_records.add(where, str(fault))
+            except ValueError as error:
+                self.bad_records.add(where, str(error))
                 continue
             if row is not None:
                 yield row
 
     def _row(self, columns: Mapping[str, int], cells: Cells, where: str) -> Row | None:
-        """One response; None where the rules leave it out. Raises ValueError."""
+        """One response; None if the rules leave it out. Raises ValueError."""
 
         def cell(name: str) -> Any:
-            at = columns.get(name)
-            return cells[at] if at is not None and at < len(cells) else None
+            index = columns.get(name)
+            return cells[index] if index is not None and index < len(cells) else None
 
         polarity = str(cell("polarity") or "alternating").strip().lower()
         if not polarity.startswith("alter"):
@@ -91,8 +91,8 @@ class TableReader:
             name: _number(cell(name), name) for name in ("age", "level", "rate", "fmp", "threshold")
         }
         return Row(
-            # A word no patient has: a number could be that of another one.
-            f"patient {patient}" if patient else f"nobody's: {where}",
+            # Without a patient each row is its own group, under a name that no patient has.
+            f"patient {patient}" if patient else f"no patient: {where}",
             where,
             np.array(signal, np.float32),
             target=_target(cell("target")),
@@ -102,7 +102,7 @@ class TableReader:
 
 
 def _wave_v(cell: Callable[[str], Any], is_annotated: bool) -> dict[str, float]:
-    """An empty latency, or one that is not positive: a rater looked, and there is no wave V."""
+    """Labels of wave V; an empty latency, or one that is not positive, means no wave V."""
     latency = _number(cell("latency"), "latency")
     if not is_annotated:
         return {}
@@ -113,50 +113,50 @@ def _wave_v(cell: Callable[[str], Any], is_annotated: bool) -> dict[str, float]:
 
 
 def _target(value: Any) -> int:
-    """0 to 4, or the name of a class; empty: not known."""
-    if not _is_there(value):
+    """A class from 0 to 4 or its name; empty: unknown."""
+    if not _is_filled(value):
         return UNKNOWN_CLASS
-    word = str(value).strip().lower()
-    if word in CLASS_NAMES:
-        return CLASS_NAMES.index(word)
+    name = str(value).strip().lower()
+    if name in CLASS_NAMES:
+        return CLASS_NAMES.index(name)
     try:
-        number = float(word)
+        number = float(name)
     except ValueError:
         number = nan
     if number not in range(len(CLASS_NAMES)):
         allowed = ", ".join(f"{n} {name}" for n, name in enumerate(CLASS_NAMES))
-        raise ValueError(f"hear_loss '{value}' is none of {allowed}")
+        raise ValueError(f"hear_loss '{value}' is not one of {allowed}")
     return int(number)
 
 
 def _name(value: Any) -> str:
-    """The patient; a spreadsheet gives 7 as 7.0, which must not make two of one."""
+    """The patient; a spreadsheet may write 7 as 7.0, which is the same patient."""
     return str("" if value is None else value).strip().removesuffix(".0")
 
 
 def _number(value: Any, name: str) -> float:
-    if not _is_there(value):
+    if not _is_filled(value):
         return nan
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} '{value}' is no number") from None
+        raise ValueError(f"{name} '{value}' is not a number") from None
 
 
-def _is_there(value: Any) -> bool:
+def _is_filled(value: Any) -> bool:
     return value is not None and str(value).strip() != ""
 
 
 def _columns(heads: Cells, path: Path) -> dict[str, int]:
-    """Where each column is that we know, under our name for it."""
-    words = [_word(head) for head in heads]
+    """The index of each known column, by our name for it."""
+    names = [_column_name(head) for head in heads]
     columns = {
-        name: words.index(alias)
+        name: names.index(alias)
         for name, aliases in ALIASES.items()
         for alias in aliases
-        if alias in words
+        if alias in names
     }
-    columns |= {word: at for at, word in enumerate(words) if word in _POINTS}
+    columns |= {name: index for index, name in enumerate(names) if name in _POINTS}
     if missing := [name for name in (*REQUIRED, *_POINTS) if name not in columns]:
         few = ", ".join(ALIASES.get(name, (name,))[0] for name in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -164,7 +164,7 @@ def _columns(heads: Cells, path: Path) -> dict[str, int]:
             f"the table has no column {few}{more}",
             where=str(path),
             allowed="patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
-            "v_amplitude, threshold, polarity, rejected where they are known",
+            "v_amplitude, threshold, polarity, rejected if known",
         )
     return columns
 
@@ -172,10 +172,10 @@ def _columns(heads: Cells, path: Path) -> dict[str, int]:
 _POINTS = dict.fromkeys(str(point) for point in range(1, POINTS + 1))
 
 
-def _word(head: Any) -> str:
-    """A heading in our spelling; a spreadsheet gives 1 as 1.0 or 1."""
-    word = str("" if head is None else head).strip().lower().replace(" ", "_").replace("-", "_")
-    return word.removesuffix(".0")
+def _column_name(head: Any) -> str:
+    """A normalised heading; a spreadsheet may write 1 as 1.0."""
+    name = str("" if head is None else head).strip().lower().replace(" ", "_").replace("-", "_")
+    return name.removesuffix(".0")
 
 
 def _rows_of(path: Path) -> Iterator[Cells]:
@@ -189,10 +189,10 @@ def _text(path: Path) -> Iterator[Cells]:
         with path.open(encoding="utf-8-sig", newline="") as text:
             first = text.readline()
             text.seek(0)
-            mark = max((",", ";", "\t"), key=first.count)
-            yield from csv.reader(text, delimiter=mark, strict=True)
-    except (UnicodeDecodeError, csv.Error) as fault:
-        raise DataError(f"the table cannot be read: {fault}", where=str(path)) from None
+            delimiter = max((",", ";", "\t"), key=first.count)
+            yield from csv.reader(text, delimiter=delimiter, strict=True)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the table cannot be read: {error}", where=str(path)) from None
     except OSError as error:
         raise unreadable_file(path, error) from None
 
@@ -207,7 +207,7 @@ def _sheet(path: Path) -> Iterator[Cells]:
             yield from book.worksheets[0].iter_rows(values_only=True)
         finally:
             book.close()
-    except (InvalidFileException, zipfile.BadZipFile, KeyError, IndexError, ValueError) as fault:
-        raise DataError(f"the workbook cannot be read: {fault}", where=str(path)) from None
+    except (InvalidFileException, zipfile.BadZipFile, KeyError, IndexError, ValueError) as error:
+        raise DataError(f"the workbook cannot be read: {error}", where=str(path)) from None
     except OSError as error:
         raise unreadable_file(path, error) from None

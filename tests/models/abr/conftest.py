@@ -9,14 +9,14 @@ import torch
 
 from models.abr.config import Curriculum, Data, LossSettings, Model
 from models.abr.responses import Row
-from models.abr.task import ResponseTask
+from models.abr.task import AbrTask
 from models.base import Context
 
 HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
 
 
 @pytest.fixture
-def make_task() -> Callable[..., ResponseTask]:
+def make_task() -> Callable[..., AbrTask]:
     """A task of size tiny that is not set up yet, from settings of `data` by their name."""
 
     def make(
@@ -25,14 +25,14 @@ def make_task() -> Callable[..., ResponseTask]:
         loss: dict[str, Any] | None = None,
         curriculum: dict[str, float] | None = None,
         **data: Any,
-    ) -> ResponseTask:
+    ) -> AbrTask:
         model = Model(
             size="tiny",
             loss=LossSettings(**(loss or {})),
             curriculum=Curriculum(**(curriculum or {})),
         )
         settings = Data(**{"path": "embedded:few-patients", **data})
-        return ResponseTask(model, settings, Context(0, share, folder, torch.device("cpu")))
+        return AbrTask(model, settings, Context(0, share, folder, torch.device("cpu")))
 
     return make
 
@@ -78,10 +78,10 @@ def series(tmp_path) -> Callable[..., Path]:
         data = np.random.default_rng(seed).standard_normal((samples, len(levels)))
         if silent is not None:
             data[:, silent] = 0
-        told = "".join(f"{level:g};" for level in levels)
+        level_list = "".join(f"{level:g};" for level in levels)
         rows = ["\t".join(f"{value: .6f}" for value in row) for row in data]
         path = tmp_path / name
-        text = f"{head}:LEVELS:{told}\t\r:DATA\r" + "\r\n".join(rows) + "\r\n\r"
+        text = f"{head}:LEVELS:{level_list}\t\r:DATA\r" + "\r\n".join(rows) + "\r\n\r"
         path.write_bytes(text.encode("iso-8859-1"))
         return path
 

@@ -38,18 +38,18 @@ def count(module):
 
 
 @pytest.mark.parametrize("size", TOTALS)
-def test_each_size_has_exactly_as_many_weights_as_specified(size):
+def test_each_size_has_the_specified_number_of_parameters(size):
     assert count(built(size)) == SIZES[size].parameters == TOTALS[size]
 
 
-def test_each_block_of_full_has_those_of_the_table():
+def test_each_block_of_full_has_the_parameters_of_the_table():
     model = built("full")
     assert {name: count(model.get_submodule(name)) for name in FULL} == FULL
     assert sum(FULL.values()) == TOTALS["full"]
 
 
 @pytest.mark.parametrize("size", TOTALS)
-def test_the_formula_is_that_of_each_block(size):
+def test_the_formula_matches_each_block(size):
     model, numbers = built(size), SIZES[size]
     blocks = by_block(numbers.base, numbers.levels, numbers.layers, numbers.states)
     assert {name: count(model.get_submodule(name)) for name in blocks} == blocks

@@ -23,14 +23,14 @@ def batch():
     }
 
 
-def told():
+def outputs():
     torch.manual_seed(1)
     made = {term: torch.randn(3) + 6 for term in TERMS}
     made |= {"signal": torch.randn(3, 1, 200), "class": torch.randn(3, 5)}
     return {term: x.requires_grad_() for term, x in made.items()}
 
 
-def test_each_term_counts_what_is_known():
+def test_each_term_counts_its_known_labels():
     assert units(batch(), TERMS) == {
         "signal": 3,
         "exists": 2,
@@ -41,10 +41,10 @@ def test_each_term_counts_what_is_known():
     }
 
 
-def test_sums_are_those_written_out_by_hand():
-    given, said = batch(), told()
-    sums = TermSums("mse", 0.0, WEIGHTS)(said, given)
-    x = {name: tensor.detach().double() for name, tensor in said.items()}
+def test_sums_match_explicit_formulas():
+    given, predicted = batch(), outputs()
+    sums = TermSums("mse", 0.0, WEIGHTS)(predicted, given)
+    x = {name: tensor.detach().double() for name, tensor in predicted.items()}
     assert sums["signal"].item() == pytest.approx(
         float(((x["signal"] - given["signal"]) ** 2).sum() / 200), rel=1e-5
     )
@@ -62,27 +62,29 @@ def test_sums_are_those_written_out_by_hand():
     )
     # A threshold below 0 dB counts as 0.
     goals = (math.log1p(30), 0.0)
-    said_db = (x["threshold"][0].item(), x["threshold"][2].item())
-    wanted = sum((math.log1p(a) - b) ** 2 for a, b in zip(said_db, goals, strict=True))
+    predicted_db = (x["threshold"][0].item(), x["threshold"][2].item())
+    wanted = sum((math.log1p(a) - b) ** 2 for a, b in zip(predicted_db, goals, strict=True))
     assert sums["threshold"].item() == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("term", [t for t in TERMS if t != "signal"])
-def test_a_term_of_which_nothing_is_known_is_0_with_gradients(term):
-    given, said = batch(), told()
+def test_a_term_without_known_labels_is_0_with_gradients(term):
+    given, predicted = batch(), outputs()
     for mask in ("peak_mask", "exists_mask", "threshold_mask"):
         given[mask] = torch.zeros_like(given[mask])
     given["target"] = torch.full((3,), -100)
-    sums = TermSums("mse", 0.05, WEIGHTS)(said, given)
+    sums = TermSums("mse", 0.05, WEIGHTS)(predicted, given)
     assert units(given, TERMS)[term] == 0 and sums[term].item() == 0
     sums[term].backward()
-    assert said[term].grad is not None and not said[term].grad.any()
+    assert predicted[term].grad is not None and not predicted[term].grad.any()
 
 
-def test_huber_is_linear_far_away_and_leaves_the_threshold_as_it_is():
-    given, said = batch(), told()
-    said["latency"] = torch.tensor([105.6, 6.1, 0.0])
-    square, huber = (TermSums(word, 0.0, WEIGHTS)(said, given) for word in ("mse", "huber"))
+def test_huber_is_linear_for_large_errors_and_does_not_affect_the_threshold():
+    given, predicted = batch(), outputs()
+    predicted["latency"] = torch.tensor([105.6, 6.1, 0.0])
+    square, huber = (
+        TermSums(regression, 0.0, WEIGHTS)(predicted, given) for regression in ("mse", "huber")
+    )
     assert huber["latency"].item() == pytest.approx(100 - 0.5, rel=1e-4)
     assert square["latency"].item() == pytest.approx(10000, rel=1e-4)
     assert huber["threshold"] == square["threshold"] and huber["class"] == square["class"]
@@ -90,11 +92,11 @@ def test_huber_is_linear_far_away_and_leaves_the_threshold_as_it_is():
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():
-    given, said = batch(), {name: x.detach() for name, x in told().items()}
+    given, predicted = batch(), {name: x.detach() for name, x in outputs().items()}
     sums = TermSums("huber", 0.05, WEIGHTS)
-    whole = sums(said, given)
+    whole = sums(predicted, given)
     parts = [
-        sums({n: x[rows] for n, x in said.items()}, {n: x[rows] for n, x in given.items()})
+        sums({n: x[rows] for n, x in predicted.items()}, {n: x[rows] for n, x in given.items()})
         for rows in (slice(0, 1), slice(1, 3))
     ]
     for term in TERMS:
@@ -105,7 +107,7 @@ CURRICULUM = Curriculum({"latency": 5, "class": 3, "threshold": 10}, ramp=5)
 STARTING = ("signal", "latency", "class", "threshold")
 
 
-def test_terms_start_one_after_the_other_and_rise_evenly():
+def test_terms_start_in_turn_and_ramp_linearly():
     at = {epoch: CURRICULUM.factors(STARTING, epoch, 100) for epoch in (0, 4, 7.5, 10, 12.5, 15)}
     assert at[0] == {"signal": 1, "latency": 0, "class": 0, "threshold": 0}
     assert at[4] == {"signal": 1, "latency": 0, "class": 0.2, "threshold": 0}
@@ -115,19 +117,19 @@ def test_terms_start_one_after_the_other_and_rise_evenly():
 
 
 @pytest.mark.parametrize("epochs", [0.5, 1, 8, 20])
-def test_a_short_run_has_every_term_at_its_weight_by_60_percent(epochs):
+def test_a_short_run_has_every_term_at_full_weight_by_60_percent(epochs):
     done = CURRICULUM.factors(STARTING, 0.6 * epochs, epochs)
     assert done == pytest.approx(dict.fromkeys(STARTING, 1.0))
     before = CURRICULUM.factors(STARTING, 0.5 * epochs, epochs)
     assert 0 < before["threshold"] < 1 == before["latency"]
 
 
-def test_only_the_terms_that_there_are_shorten_it():
+def test_only_present_terms_shorten_the_curriculum():
     assert CURRICULUM.factors(("signal", "class"), 8, 14) == {"signal": 1, "class": 1}
     assert CURRICULUM.factors(("signal",), 0, 1) == {"signal": 1.0}
 
 
-def test_without_a_ramp_a_term_starts_whole():
+def test_without_a_ramp_a_term_starts_at_full_weight():
     at_once = Curriculum({"class": 2}, ramp=0)
     assert at_once.factors(("class",), 1.9, 10)["class"] == 0
     assert at_once.factors(("class",), 2, 10)["class"] == 1

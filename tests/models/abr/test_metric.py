@@ -8,24 +8,24 @@ from models.abr.loss import TERMS
 from models.abr.metric import BINS, auroc, macro_f1
 
 
-def confusion(target, told):
+def confusion(target, predicted):
     counts = torch.zeros(5, 5, dtype=torch.float64)
-    for a, b in zip(target, told, strict=True):
+    for a, b in zip(target, predicted, strict=True):
         counts[a, b] += 1
     return counts
 
 
-def test_macro_f1_is_the_mean_over_all_five_by_the_definition():
+def test_macro_f1_matches_its_definition_over_all_five_classes():
     rng = np.random.default_rng(0)
-    target, told = rng.integers(0, 4, 300), rng.integers(0, 5, 300)
+    target, predicted = rng.integers(0, 4, 300), rng.integers(0, 5, 300)
     f1, recalls = [], []
     for c in range(5):
-        right = ((target == c) & (told == c)).sum()
-        precision = right / max(1, (told == c).sum())
+        right = ((target == c) & (predicted == c)).sum()
+        precision = right / max(1, (predicted == c).sum())
         recall = right / max(1, (target == c).sum())
         f1.append(2 * precision * recall / (precision + recall) if right else 0.0)
         recalls.append(recall)
-    found = macro_f1(confusion(target, told))
+    found = macro_f1(confusion(target, predicted))
     assert found["val_macro_f1"] == pytest.approx(np.mean(f1))
     assert found["val_balanced_accuracy"] == pytest.approx(np.mean(recalls[:4]))
     assert found["absent_classes"] == 1 and found["f1_conductive"] == 0
@@ -73,15 +73,15 @@ def test_the_loss_is_that_of_one_big_batch_with_every_term_at_its_weight(make_ta
     sums, weight = task.loss(model, batch).sum, task.num_units(batch)
     wanted = sum(sums[term].item() / weight[term] for term in TERMS)
     assert found["val_loss"] == pytest.approx(wanted, rel=1e-5)
-    told = model(batch["signal"], batch["static"])
-    error = (told["signal"] - batch["signal"]).square().mean().item()
+    outputs = model(batch["signal"], batch["static"])
+    error = (outputs["signal"] - batch["signal"]).square().mean().item()
     assert found["val_signal_mse"] == pytest.approx(error, rel=1e-5)
     known = batch["peak_mask"][:, 0]
-    late = (told["latency"] - batch["peak"][:, 0])[known].abs().mean().item()
+    late = (outputs["latency"] - batch["peak"][:, 0])[known].abs().mean().item()
     assert found["val_latency_mae_ms"] == pytest.approx(late, rel=1e-5)
 
 
-def test_a_model_that_tells_nothing_of_a_term_is_found(make_task, batch_of):
+def test_a_missing_output_of_a_term_is_an_error(make_task, batch_of):
     task = make_task()
     task.setup()
     model = task.build()

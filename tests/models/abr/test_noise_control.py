@@ -1,23 +1,23 @@
 import numpy as np
 import pytest
 
-from models.abr.noise_control import band, chance, others
+from models.abr.noise_control import chance_band, chance_macro_f1, permute_responses
 from models.base import DataError
 
 
 def test_every_response_goes_to_another_patient_and_none_is_lost():
     for counts in ([5, 5], [4, 3, 2, 1], [1] * 30, [10, 4, 6]):
         patient = np.repeat([f"p{i}" for i in range(len(counts))], counts)
-        order = others(patient, np.random.default_rng(0))
+        order = permute_responses(patient, np.random.default_rng(0))
         assert sorted(order) == list(range(len(patient)))
         assert not (patient[order] == patient).any()
 
 
-def test_a_patient_with_more_than_half_of_a_split_is_told():
+def test_a_patient_with_more_than_half_of_a_split_is_an_error():
     with pytest.raises(DataError) as error:
-        others(np.array(["a", "a", "a", "b"]), np.random.default_rng(0))
+        permute_responses(np.array(["a", "a", "a", "b"]), np.random.default_rng(0))
     assert str(error.value) == (
-        "the noise control cannot permute 4 responses: 3 are of one patient\n"
+        "the noise control cannot permute 4 responses: one patient has 3\n"
         "  where         data.control\n"
         "  allowed       no patient with more than half of the responses of a split"
     )
@@ -33,7 +33,7 @@ def test_a_patient_with_more_than_half_of_a_split_is_told():
 )
 def test_chance_is_the_best_of_two_blind_guesses(counts, wanted):
     target = np.repeat(np.arange(5), counts)
-    assert chance(target) == pytest.approx(wanted, abs=5e-4)
+    assert chance_macro_f1(target) == pytest.approx(wanted, abs=5e-4)
 
 
 def test_chance_is_what_guessing_scores():
@@ -43,11 +43,13 @@ def test_chance_is_what_guessing_scores():
     rng = np.random.default_rng(0)
     target = np.repeat(np.arange(5), (4000, 1500, 1500, 1500, 1500))
     scored = macro_f1(confusion(target, rng.integers(0, 5, len(target))))["val_macro_f1"]
-    assert scored == pytest.approx(chance(target), abs=0.01)
+    assert scored == pytest.approx(chance_macro_f1(target), abs=0.01)
 
 
-def test_the_signal_alone_has_a_chance_and_no_bound():
+def test_noise_signal_reports_chance_without_a_bound():
     target = np.repeat(np.arange(5), (40, 15, 15, 15, 15))
-    whole, signal = (band(target, word)["val_macro_f1"] for word in ("noise", "noise-signal"))
+    whole, signal = (
+        chance_band(target, word)["val_macro_f1"] for word in ("noise", "noise-signal")
+    )
     assert whole["max"] == pytest.approx(whole["chance"] + 0.04)
     assert set(signal) == {"chance"}

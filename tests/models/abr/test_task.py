@@ -8,7 +8,7 @@ import torch
 
 from models.abr.config import Data, Model
 from models.abr.loss import TERMS
-from models.abr.task import ResponseTask
+from models.abr.task import AbrTask
 from models.base import Context, DataError, Goal, HasPictures, TracksProgress
 
 SPLITS = ("train", "val", "test")
@@ -28,7 +28,7 @@ def one_step(task, model, batch):
     return loss
 
 
-def test_no_patient_is_on_two_sides(task):
+def test_no_patient_is_in_two_splits(task):
     sides = {name: set(task.dataset.responses.patient[task.data(name).index]) for name in SPLITS}
     assert sum(map(len, sides.values())) == len(set.union(*sides.values())) == 160
     signals = {
@@ -38,7 +38,7 @@ def test_no_patient_is_on_two_sides(task):
     assert sum(map(len, signals.values())) == len(set.union(*signals.values()))
 
 
-def test_a_batch_has_the_shapes_and_kinds_of_the_specification(task, batch_of):
+def test_a_batch_has_the_specified_shapes_and_dtypes(task, batch_of):
     batch = batch_of(task, 6)
     assert {n: (tuple(x.shape), x.dtype) for n, x in batch.items()} == {
         "signal": ((6, 1, 200), torch.float32),
@@ -87,7 +87,7 @@ def test_weights_of_terms_multiply_inside_the_sums(make_task, batch_of):
         torch.testing.assert_close(factor * sums[1.0][term], sums[3.0][term])
 
 
-def test_the_curriculum_holds_terms_back_and_leaves_gradients_everywhere(task, batch_of):
+def test_the_curriculum_delays_terms_and_every_parameter_keeps_a_gradient(task, batch_of):
     assert isinstance(task, TracksProgress)
     task.set_progress(0.0, 100.0)
     model, batch = task.build(), batch_of(task, 8)
@@ -121,7 +121,7 @@ def table(path, patients=20, **empty):
     return path
 
 
-def test_what_has_no_labels_is_not_trained_and_not_reported(tmp_path, make_task, batch_of):
+def test_terms_without_labels_are_not_trained_and_not_reported(tmp_path, make_task, batch_of):
     task = make_task(path=str(table(tmp_path / "a.csv")))
     task.setup()
     batch = batch_of(task, 4)
@@ -136,7 +136,7 @@ def test_what_has_no_labels_is_not_trained_and_not_reported(tmp_path, make_task,
     assert not any(word in name for name in names for word in ("latency", "threshold", "auroc"))
     facts = task.facts()
     assert facts["not_trained"] == ["exists", "latency", "amplitude", "threshold"]
-    assert facts["not_known"] == ["age", "rate", "fmp"]
+    assert facts["unknown"] == ["age", "rate", "fmp"]
     assert facts["classes"]["train"] == {
         "normal": 6,
         "neuropathy": 6,
@@ -153,14 +153,14 @@ def test_without_classes_the_goal_is_the_reconstruction(tmp_path, make_task):
     assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
 
 
-def test_one_recording_is_split_by_level_and_says_so(make_task, series):
+def test_the_only_recording_is_split_by_level_and_the_facts_name_it(make_task, series):
     path = series(levels=tuple(range(10, 130, 10)))
     task = make_task(path=str(path))
     task.setup()
     facts = task.facts()
     assert facts["split"] == (
-        "by level, of one recording, each training level 16 times an epoch: "
-        "no score here says anything of another ear"
+        "by level of the only recording, each training level 16 times per epoch: "
+        "scores do not generalize to other ears"
     )
     assert facts["groups"] == {"train": 8, "val": 2, "test": 2}
     assert facts["samples"] == {"train": 128, "val": 2, "test": 2}
@@ -168,7 +168,7 @@ def test_one_recording_is_split_by_level_and_says_so(make_task, series):
     assert sum(map(len, levels)) == len(set.union(*levels)) == 12
 
 
-def test_one_recording_split_by_patient_is_too_little(make_task, series):
+def test_the_only_recording_cannot_be_split_by_patient(make_task, series):
     with pytest.raises(DataError, match="of 1 patients or files"):
         make_task(path=str(series()), split="patient").setup()
 
@@ -178,14 +178,14 @@ def test_several_recordings_are_not_split_by_level(make_task, series):
     with pytest.raises(DataError) as error:
         make_task(path=str(series("ABR-3-1", seed=3).parent), split="level").setup()
     assert str(error.value) == (
-        "data.split 'level' would put 3 patients or files on both sides of the split\n"
+        "data.split=level would put 3 patients or files into more than one split\n"
         "  where         data.split\n"
-        "  allowed       one recording alone\n"
+        "  allowed       level only with a single recording\n"
         "  fix           --set data.split=patient"
     )
 
 
-def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
+def test_an_unknown_embedded_set_gets_a_suggestion(make_task):
     with pytest.raises(DataError, match="unknown data.path 'embedded:patient'") as error:
         make_task(path="embedded:patient").setup()
     assert error.value.fix == "--data embedded:patients"
@@ -215,15 +215,15 @@ def test_rare_classes_weigh_more_and_all_samples_one_on_average(task):
 
 
 @pytest.mark.parametrize("control", ["noise", "noise-signal"])
-def test_a_noise_control_gives_each_response_what_is_anothers(make_task, control):
+def test_a_noise_control_gives_each_response_the_input_of_another_patient(make_task, control):
     plain, noise = make_task(), make_task(control=control)
     plain.setup(), noise.setup()
     patient = plain.dataset.responses.patient
     for name in SPLITS:
-        portion = noise.data(name)
-        assert not (patient[portion.signal_of] == patient[portion.index]).any()
-        assert set(portion.signal_of) == set(portion.index) == set(plain.data(name).index)
-        same_static = (portion.static_of == portion.index).all()
+        split = noise.data(name)
+        assert not (patient[split.signal_of] == patient[split.index]).any()
+        assert set(split.signal_of) == set(split.index) == set(plain.data(name).index)
+        same_static = (split.static_of == split.index).all()
         assert same_static == (control == "noise-signal")
         one, other = (t.data(name).sample(3, None) for t in (plain, noise))
         assert one["target"] == other["target"]
@@ -233,7 +233,7 @@ def test_a_noise_control_gives_each_response_what_is_anothers(make_task, control
     assert "control" not in plain.facts()
 
 
-def test_pictures_show_responses_of_training_with_their_class(task):
+def test_pictures_show_training_responses_with_their_class(task):
     assert isinstance(task, HasPictures)
     pictures = task.pictures()
     trained = set(task.dataset.responses.patient[task.data("train").index])
@@ -243,7 +243,7 @@ def test_pictures_show_responses_of_training_with_their_class(task):
         assert picture.caption.split(",")[0] in trained
 
 
-def test_a_preview_shows_a_response_and_what_was_taken_for_what(task):
+def test_a_preview_shows_a_response_and_the_confusion_matrix(task):
     torch.manual_seed(0)
     model = task.build()
     state = torch.get_rng_state()
@@ -271,6 +271,6 @@ def test_settings_load_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_kernel_that_the_device_has_not_is_told():
+def test_an_unavailable_attention_kernel_is_an_error():
     with pytest.raises(DataError, match=r"memory\.attention 'efficient' has no kernel on cpu"):
-        ResponseTask(Model(), Data(), Context(0, 0.2, None, torch.device("cpu"), "efficient"))
+        AbrTask(Model(), Data(), Context(0, 0.2, None, torch.device("cpu"), "efficient"))

@@ -25,7 +25,7 @@ def test_the_same_seed_gives_the_same_arrays_and_another_others():
     assert not np.array_equal(first["signal"][:100], other["signal"][:100])
 
 
-def test_there_are_as_many_patients_ears_levels_and_rates_as_specified():
+def test_patients_ears_levels_and_rates_have_the_specified_counts():
     found = read_patients("embedded:patients", "balanced")
     assert len(set(found.patient)) == 600
     # Two ears, 6.5 levels and 1.5 rates on average.
@@ -35,7 +35,7 @@ def test_there_are_as_many_patients_ears_levels_and_rates_as_specified():
 
 
 @pytest.mark.parametrize("shares", SHARES)
-def test_kinds_of_hearing_have_their_shares(shares):
+def test_classes_have_their_shares(shares):
     found = read_patients("embedded:patients", shares)
     _, first = np.unique(found.patient, return_index=True)
     counts = np.bincount(found.target[first], minlength=len(CLASS_NAMES))
@@ -43,7 +43,7 @@ def test_kinds_of_hearing_have_their_shares(shares):
     np.testing.assert_allclose(counts, 600 * np.array(SHARES[shares]), atol=2)
 
 
-def test_wave_v_of_normal_ears_stands_where_it_should(made):
+def test_wave_v_of_normal_ears_has_the_expected_latency(made):
     at_80 = of(made, NORMAL, 80, 80) & (made["static"][:, 2] < 12)
     young = at_80 & (made["static"][:, 0] < 30)
     assert np.nanmean(made["latency"][young]) == pytest.approx(5.6, abs=0.05)
@@ -59,7 +59,7 @@ def test_the_wave_is_in_the_signal_where_the_label_says(made):
     assert np.abs(peaks - made["latency"][clear]).mean() < 0.25
 
 
-def test_each_kind_has_its_sign(made):
+def test_each_class_has_its_characteristic_response(made):
     signal, level = made["signal"], made["static"][:, 1]
     late = of(made, CONDUCTIVE, 80, 80) & (made["exists"] > 0)
     plain = of(made, NORMAL, 80, 80)
@@ -78,7 +78,7 @@ def test_each_kind_has_its_sign(made):
     )
 
 
-def test_noise_and_confidence_are_in_their_range(made):
+def test_noise_and_fmp_are_in_range(made):
     silent = of(made, TOTAL)
     rms = made["signal"][silent].std(1)
     assert 0.018 < np.median(rms) < 0.062
@@ -86,7 +86,7 @@ def test_noise_and_confidence_are_in_their_range(made):
     assert np.median(made["static"][of(made, NORMAL, 80), 3]) > 5
 
 
-def test_a_cached_set_is_mapped_and_the_same(tmp_path, monkeypatch):
+def test_a_cached_set_is_mapped_and_equal(tmp_path, monkeypatch):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path))
     first = read_patients("embedded:few-patients", "clinical")
     (place,) = tmp_path.iterdir()

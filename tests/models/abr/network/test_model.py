@@ -4,7 +4,7 @@ import torch
 from models.abr.config import SIZES
 from models.abr.loss import TERMS
 from models.abr.network.attention import Attention
-from models.abr.network.convolution import sinusoids, upsampled
+from models.abr.network.convolution import sinusoids, upsample
 from models.abr.network.film import FiLM
 from models.abr.network.model import Network
 from models.abr.network.state_space import StateSpace
@@ -28,9 +28,9 @@ SHAPES = {"signal": (3, 1, 200), "class": (3, 5)}
 
 
 @pytest.mark.parametrize("size", ["tiny", "lite"])
-def test_it_tells_of_every_term_and_reconstructs_200_points(size):
-    told = made(size=size)(*inputs())
-    assert {name: tuple(x.shape) for name, x in told.items()} == {
+def test_every_term_has_an_output_and_the_signal_has_200_points(size):
+    outputs = made(size=size)(*inputs())
+    assert {name: tuple(x.shape) for name, x in outputs.items()} == {
         name: SHAPES.get(name, (3,)) for name in TERMS
     }
 
@@ -50,16 +50,16 @@ def test_every_parameter_of_full_has_a_gradient():
 
 
 @pytest.mark.slow  # twenty seconds, for some thousand small operations
-def test_it_compiles_without_a_break():
+def test_the_network_compiles_without_a_graph_break():
     torch.compiler.reset()
     model = made().eval()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    for name, told in compiled(*inputs()).items():
-        torch.testing.assert_close(told, model(*inputs())[name])
+    for name, outputs in compiled(*inputs()).items():
+        torch.testing.assert_close(outputs, model(*inputs())[name])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_it_runs_in_mixed_precision(dtype):
+def test_the_network_runs_in_mixed_precision(dtype):
     model = made().eval()
     with torch.autocast("cpu", dtype=dtype):
         mixed = model(*inputs())
@@ -68,13 +68,13 @@ def test_it_runs_in_mixed_precision(dtype):
         torch.testing.assert_close(mixed[name].float(), plain, rtol=0.1, atol=0.2)
 
 
-def test_it_runs_with_weights_in_bfloat16():
+def test_the_network_runs_with_weights_in_bfloat16():
     model = made().bfloat16()
-    told = model(*(x.bfloat16() for x in inputs()))
-    assert all(x.isfinite().all() for x in told.values())
+    outputs = model(*(x.bfloat16() for x in inputs()))
+    assert all(x.isfinite().all() for x in outputs.values())
 
 
-def test_without_the_state_spaces_it_says_something_else():
+def test_state_spaces_change_the_outputs():
     model = made().eval()
     whole = model(*inputs())["signal"]
     for module in model.modules():
@@ -91,7 +91,7 @@ def test_without_the_state_spaces_it_says_something_else():
         (("signal", "exists", "threshold"), {"class"}),
     ],
 )
-def test_a_head_without_labels_is_frozen_and_says_nothing(terms, frozen):
+def test_a_head_without_labels_is_frozen_and_has_no_output(terms, frozen):
     model = made(terms)
     assert tuple(model(*inputs())) == terms
     still = {n.split(".")[1] for n, p in model.named_parameters() if not p.requires_grad}
@@ -103,29 +103,31 @@ def test_a_head_without_labels_is_frozen_and_says_nothing(terms, frozen):
     assert not any(model.heads[name] in blocks for name in frozen)
 
 
-def test_a_latency_begins_at_the_mean_of_training():
+def test_initial_latencies_are_the_mean_of_the_training_labels():
     torch.manual_seed(0)
     fitted = Statistics(latency=(6.5, 0.001), amplitude=(0.4, 0.001))
-    told = Network(SIZES["tiny"], fitted, TERMS)(*inputs())
-    torch.testing.assert_close(told["latency"], torch.full((3,), 6.5), rtol=0, atol=0.01)
-    torch.testing.assert_close(told["amplitude"], torch.full((3,), 0.4), rtol=0, atol=0.01)
+    outputs = Network(SIZES["tiny"], fitted, TERMS)(*inputs())
+    torch.testing.assert_close(outputs["latency"], torch.full((3,), 6.5), rtol=0, atol=0.01)
+    torch.testing.assert_close(outputs["amplitude"], torch.full((3,), 0.4), rtol=0, atol=0.01)
 
 
-def test_film_follows_its_formula_and_forgets_conditions_only_in_training():
+def test_film_follows_its_formula_and_drops_conditions_only_in_training():
     torch.manual_seed(0)
     film, x, condition = FiLM(6), torch.randn(400, 3, 6), torch.randn(400, 8)
     with torch.no_grad():
         film.absent.fill_(3.0)
     film.eval()
-    told = film.trunk(condition)
-    wanted = (1 + 0.1 * film.gamma(told))[:, None] * film.norm(x) + 0.1 * film.beta(told)[:, None]
+    outputs = film.trunk(condition)
+    wanted = (1 + 0.1 * film.gamma(outputs))[:, None] * film.norm(x) + 0.1 * film.beta(outputs)[
+        :, None
+    ]
     torch.testing.assert_close(film(x, condition), wanted)
     film.train()
     changed = (film(x, condition) - wanted).abs().amax((1, 2)) > 1e-6
     assert 0.08 < changed.float().mean() < 0.22
 
 
-def test_evaluation_draws_nothing():
+def test_evaluation_draws_no_random_numbers():
     model = made().eval()
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -133,7 +135,7 @@ def test_evaluation_draws_nothing():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_distances_are_told_apart_up_to_32():
+def test_relative_positions_differ_up_to_32():
     torch.manual_seed(0)
     attention = Attention(8, 2, "auto", bias=False)
     query, positions = torch.randn(1, 2, 50, 4), torch.randn(65, 8)
@@ -147,10 +149,10 @@ def test_distances_are_told_apart_up_to_32():
 
 
 @pytest.mark.parametrize(("short", "long"), [(13, 25), (25, 50), (100, 200), (5, 5)])
-def test_upsampling_is_that_of_torch(short, long):
+def test_upsampling_matches_torch(short, long):
     x = torch.randn(2, short, 3)
     wanted = torch.nn.functional.interpolate(x.mT, long, mode="linear").mT
-    torch.testing.assert_close(upsampled(x, long), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(upsample(x, long), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_no_two_positions_have_the_same_vector():
@@ -158,7 +160,7 @@ def test_no_two_positions_have_the_same_vector():
     assert torch.cdist(table, table).fill_diagonal_(9.0).min() > 0.01
 
 
-def test_gradients_are_laid_out_as_their_parameters():
+def test_gradients_have_the_strides_of_their_parameters():
     model = made()
     sum(x.float().sum() for x in model(*inputs()).values()).backward()
     odd = [n for n, p in model.named_parameters() if p.grad.stride() != p.stride()]
@@ -166,11 +168,11 @@ def test_gradients_are_laid_out_as_their_parameters():
 
 
 @pytest.mark.parametrize("kernel", ["flash", "math"])
-def test_every_kernel_of_the_cpu_says_the_same_and_trains(kernel):
+def test_every_cpu_kernel_gives_the_same_outputs_and_trains(kernel):
     torch.manual_seed(0)
     model = Network(SIZES["tiny"], Statistics(), TERMS, kernel)
-    told = model(*inputs())
-    sum(x.float().sum() for x in told.values()).backward()
-    told, plain = model.eval()(*inputs()), made().eval()(*inputs())
+    outputs = model(*inputs())
+    sum(x.float().sum() for x in outputs.values()).backward()
+    outputs, plain = model.eval()(*inputs()), made().eval()(*inputs())
     for name in TERMS:
-        torch.testing.assert_close(told[name], plain[name], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(outputs[name], plain[name], rtol=1e-4, atol=1e-4)

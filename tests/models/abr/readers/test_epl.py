@@ -25,7 +25,7 @@ def test_a_series_has_a_row_for_each_level(series):
     assert rows[0].signal.shape == (200,) and reader.bad_records.rows == []
 
 
-def test_a_point_is_the_mean_of_the_time_it_stands_for(series):
+def test_a_point_is_the_mean_over_its_interval(series):
     path = series()
     rows, _ = read(path)
     data = read_series(path).traces[:, 1]
@@ -43,12 +43,12 @@ def test_no_more_than_the_window_is_read(series):
     assert len(read(path)[0]) == 3
 
 
-def test_a_level_of_nothing_but_zeros_is_left_out_and_counted(series):
+def test_a_silent_level_is_left_out_and_counted(series):
     rows, reader = read(series(silent=1))
     assert [row.level for row in rows] == [20, 60] and reader.silent_levels == 1
 
 
-def test_what_a_rater_marked_is_read_and_a_negative_latency_is_no_peak(series, analysed):
+def test_marks_of_a_rater_are_labels_and_a_negative_latency_is_no_wave(series, analysed):
     path = series()
     analysed(path, {20: -5.1, 40: 5.2, 60: 4.9})
     rows, _ = read(path)
@@ -67,7 +67,7 @@ def test_each_rater_gives_rows_of_the_same_group(series, analysed):
 
 
 @pytest.mark.parametrize(("threshold", "exists"), [(None, nan), (inf, 0.0)])
-def test_no_threshold_is_not_known_and_infinity_is_no_response(series, analysed, threshold, exists):
+def test_threshold_none_is_unknown_and_infinity_is_no_response(series, analysed, threshold, exists):
     path = series()
     analysed(path, {}, threshold=threshold)
     rows, _ = read(path)
@@ -78,9 +78,9 @@ def test_no_threshold_is_not_known_and_infinity_is_no_response(series, analysed,
 BROKEN = {
     "cut short in its data": (
         lambda t: t[: len(t) // 3],
-        r"row \d+ has \d numbers, the header 3 levels|is cut short",
+        r"row \d+ has \d numbers; the header has 3 levels|truncated",
     ),
-    "without its data": (lambda t: t[: t.index(b":DATA")], "has no line DATA behind its header"),
+    "without its data": (lambda t: t[: t.index(b":DATA")], "no line DATA after the header"),
     "without levels": (
         lambda t: t.replace(b":LEVELS:", b":LAYERS:"),
         "the header has no :LEVELS:",
@@ -91,25 +91,25 @@ BROKEN = {
     ),
     "with a word among its numbers": (
         lambda t: t.replace(b":DATA\r", b":DATA\rnone 1 2\r"),
-        "row 1 of the data holds what is no number",
+        "row 1 of the data has a value that is not a number",
     ),
     "with a row too short": (
         lambda t: t.replace(b":DATA\r", b":DATA\r1 2\r"),
-        "row 1 has 2 numbers, the header 3 levels",
+        "row 1 has 2 numbers; the header has 3 levels",
     ),
     "of samples without time": (
         lambda t: t.replace(b"sec): 10", b"sec): 0"),
-        "no time between samples",
+        "no sampling interval",
     ),
 }
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_file_is_one_fault(series, how):
+def test_a_broken_file_is_one_bad_record(series, how):
     path = series()
-    change, told = BROKEN[how]
+    change, message = BROKEN[how]
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         read_series(path)
     assert error.value.where == str(path)
     rows, reader = read(path)
@@ -117,26 +117,29 @@ def test_a_broken_file_is_one_fault(series, how):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("Frequency (kHz): 16", "has no line 'Threshold (dB SPL): …'"),
-        ("Threshold (dB SPL): 30\n", "has no table with the columns Level, P5 Latency"),
-        ("Threshold (dB SPL): soon\nLevel\tP5 Latency\tP5 Amplitude\n", "holds what is no number"),
+        ("Frequency (kHz): 16", "no line 'Threshold (dB SPL): …'"),
+        ("Threshold (dB SPL): 30\n", "no table with the columns Level, P5 Latency"),
+        (
+            "Threshold (dB SPL): soon\nLevel\tP5 Latency\tP5 Amplitude\n",
+            "a value that is not a number",
+        ),
         (
             "Threshold (dB SPL): 3\nLevel\tP5 Latency\tP5 Amplitude\n20\t5",
-            "a row that is cut short",
+            "an incomplete row",
         ),
     ],
 )
-def test_what_a_rater_wrote_can_be_broken(series, text, told):
+def test_a_broken_file_of_a_rater_is_one_bad_record(series, text, message):
     path = series()
     path.with_name("ABR-1-1-16kHz-analyzed.txt").write_text(text)
     rows, reader = read(path)
-    assert rows == [] and told in reader.bad_records.rows[0][1]
+    assert rows == [] and message in reader.bad_records.rows[0][1]
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the shared sample ABR-52-3 is not here")
-def test_the_shared_recording_is_read_as_its_description_says(tmp_path):
+def test_a_real_recording_matches_its_description(tmp_path):
     path = Path(shutil.copy(SAMPLE, tmp_path))
     rows, reader = read(path)
     assert [row.level for row in rows] == [10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80]

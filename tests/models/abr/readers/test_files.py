@@ -28,9 +28,7 @@ def table(path, rows):
     return path
 
 
-def test_a_folder_is_read_at_any_depth_and_what_is_no_response_is_passed_over(
-    tmp_path, series, analysed
-):
+def test_a_folder_is_read_at_any_depth_and_other_files_are_ignored(tmp_path, series, analysed):
     first = series("ABR-1-1", seed=1)
     analysed(first, {20: 5.5, 40: 5.2, 60: 4.9})
     (tmp_path / "deep").mkdir()
@@ -44,14 +42,14 @@ def test_a_folder_is_read_at_any_depth_and_what_is_no_response_is_passed_over(
     assert found.signal.dtype == np.float32 and found.signal.shape == (6, 200)
 
 
-def test_a_recording_under_two_names_counts_once(tmp_path, series):
+def test_a_recording_under_two_names_is_used_once(tmp_path, series):
     path = series("ABR-1-1")
     (tmp_path / "copy of ABR-1-1").write_bytes(path.read_bytes())
     found = read(tmp_path)
     assert set(found.patient) == {"ABR-1-1"} and found.left_out["duplicates"] == 3
 
 
-def test_an_export_that_repeats_itself_counts_once_and_a_second_opinion_stays(tmp_path):
+def test_duplicate_rows_are_used_once_and_those_of_a_second_rater_stay(tmp_path):
     signal = np.random.default_rng(0).standard_normal(200)
     rows = [(1, 80, 0, signal), (1, 80, 0, signal), (1, 80, 2, signal), (2, 80, 0, signal)]
     found = read(table(tmp_path / "a.csv", rows))
@@ -65,26 +63,26 @@ def test_animals_and_people_are_not_mixed(tmp_path, series):
     with pytest.raises(DataError) as error:
         read(tmp_path)
     assert str(error.value) == (
-        f"'{tmp_path}' holds more than one format: {FORMATS[0]}; {FORMATS[1]}\n"
+        f"'{tmp_path}' has more than one format: {FORMATS[0]}; {FORMATS[1]}\n"
         "  where         data.path\n"
-        "  allowed       one format, and so one species and one window of time\n"
-        "  fix           keep animals (EPL text) and people (tables, recordings) in folders of their own"
+        "  allowed       one format, and so one species and one time window\n"
+        "  fix           put animals (EPL text) and people (tables, recordings) into separate folders"
     )
 
 
-def test_no_known_format_is_told_with_those_that_are(tmp_path):
+def test_an_unknown_format_is_an_error_that_lists_the_known_ones(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(DataError, match="has an unknown format") as error:
         read(tmp_path)
     assert error.value.allowed == "; ".join(FORMATS)
 
 
-def test_a_path_that_is_not_there_is_told(tmp_path):
+def test_a_missing_path_is_an_error(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read(tmp_path / "nothing")
 
 
-def test_what_cannot_be_used_stops_the_start_or_is_counted(tmp_path, series):
+def test_bad_files_stop_the_start_or_are_counted(tmp_path, series):
     series("ABR-1-1")
     broken = series("ABR-2-1", seed=1)
     broken.write_bytes(broken.read_bytes().replace(b":LEVELS:", b":LAYERS:"))
@@ -99,18 +97,18 @@ def test_what_cannot_be_used_stops_the_start_or_is_counted(tmp_path, series):
     assert len(found) == 3 and found.left_out["skipped"] == 1
 
 
-def test_values_that_are_no_numbers_are_a_fault_of_their_row(tmp_path):
+def test_non_finite_values_make_a_bad_row(tmp_path):
     signal = np.random.default_rng(0).standard_normal(200)
     bad = np.where(np.arange(200) == 7, np.nan, signal)
     path = table(tmp_path / "a.csv", [(1, 80, 0, signal), (2, 80, 0, bad)])
     with pytest.raises(DataError, match="1 of 2 responses cannot be used") as error:
         read(path)
-    assert error.value.where == "a.csv:3: the signal holds values that are no numbers"
+    assert error.value.where == "a.csv:3: the signal has non-finite values"
     assert len(read(path, "skip")) == 1
 
 
-def test_nothing_that_can_be_used_is_told(tmp_path):
-    with pytest.raises(DataError, match="there is no response that can be used"):
+def test_no_usable_response_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no usable response"):
         read(table(tmp_path / "a.csv", []))
 
 

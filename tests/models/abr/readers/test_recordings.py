@@ -37,7 +37,7 @@ def read(path, sweeps=200, reject_uv=40.0, channel=None):
     return list(reader.read(path, path.name)), reader
 
 
-def test_sweeps_are_averaged_to_the_response_that_is_in_them(tmp_path):
+def test_sweeps_are_averaged_to_the_response_in_them(tmp_path):
     path = write_edf(tmp_path / "a.edf", (second(n) for n in range(11)))
     rows, reader = read(path)
     assert len(rows) == 2 and reader.bad_records.rows == []
@@ -49,45 +49,48 @@ def test_sweeps_are_averaged_to_the_response_that_is_in_them(tmp_path):
     assert 0.5 < row.signal.max() < 1.2 and abs(row.signal[:50]).max() < 0.5
     assert row.fmp > 2 and isnan(row.age)
     # 440 sweeps, less one or two that the end cuts, in two responses of 200.
-    assert 30 <= reader.over <= 40
+    assert 30 <= reader.leftover_sweeps <= 40
 
 
-def test_kinds_of_stimuli_are_not_mixed(tmp_path):
+def test_different_stimuli_are_not_averaged_together(tmp_path):
     seconds = [second(n, kind=f"click {80 - 40 * (n % 2)} dB") for n in range(12)]
     rows, _ = read(write_edf(tmp_path / "a.edf", seconds))
     assert sorted(row.level for row in rows) == [40, 80]
 
 
-def test_a_sweep_with_an_artefact_is_left_out(tmp_path):
+def test_a_sweep_with_an_artifact_is_rejected(tmp_path):
     seconds = [second(n, spike=(3, 17)) for n in range(6)]
     rows, reader = read(write_edf(tmp_path / "a.edf", seconds))
-    assert reader.rejected == 12 and len(rows) == 1 and rows[0].signal.max() < 1.5
+    assert reader.rejected_sweeps == 12 and len(rows) == 1 and rows[0].signal.max() < 1.5
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
-        ({"sweeps": 1000}, r"'click 80 dB' has \d+ sweeps within ±40 µV, and data.sweeps 1000"),
+        (
+            {"sweeps": 1000},
+            r"'click 80 dB' has \d+ sweeps within ±40 µV; a response needs data.sweeps=1000",
+        ),
         ({"channel": "Cy"}, "no channel 'Cy'; did you mean 'Cz'"),
         ({"reject_uv": 1e-3}, "has 0 sweeps within ±0.001 µV"),
     ],
 )
-def test_a_recording_that_gives_no_response_is_a_fault(tmp_path, how, told):
+def test_a_recording_without_a_response_is_a_bad_record(tmp_path, how, message):
     path = write_edf(tmp_path / "a.edf", (second(n) for n in range(6)))
     rows, reader = read(path, **how)
     assert rows == [] and len(reader.bad_records.rows) == 1
-    assert re.search(told, reader.bad_records.rows[0][1])
+    assert re.search(message, reader.bad_records.rows[0][1])
 
 
-def test_a_recording_that_is_too_slow_is_told(tmp_path):
+def test_a_low_sampling_rate_is_a_bad_record(tmp_path):
     seconds = ((np.zeros(256), []) for _ in range(3))
     _, reader = read(write_edf(tmp_path / "slow.edf", seconds, rate=256))
     assert reader.bad_records.rows[0][1] == ("sampled at 256 Hz; more than 6000 Hz are required")
 
 
-def test_a_recording_without_stimuli_is_told(tmp_path):
+def test_a_recording_without_stimuli_is_a_bad_record(tmp_path):
     _, reader = read(write_edf(tmp_path / "a.edf", ((np.zeros(RATE), []) for _ in range(2))))
-    assert reader.bad_records.rows == [("a.edf", "has no annotation that could be a stimulus")]
+    assert reader.bad_records.rows == [("a.edf", "no annotation that could be a stimulus")]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_a_recording_without_stimuli_is_told(tmp_path):
     ids=["empty", "cut", "png"],
 )
 @pytest.mark.parametrize("suffix", ["edf", "set"])
-def test_what_is_no_recording_is_one_fault(tmp_path, content, suffix):
+def test_a_file_of_another_kind_is_one_bad_record(tmp_path, content, suffix):
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(content)
     rows, reader = read(path)
@@ -104,12 +107,12 @@ def test_what_is_no_recording_is_one_fault(tmp_path, content, suffix):
     assert reader.bad_records.rows[0][1].startswith("cannot be read: ")
 
 
-def test_an_eeglab_set_gives_what_an_edf_gives(tmp_path):
+def test_an_eeglab_set_gives_the_same_rows_as_an_edf(tmp_path):
     from scipy.io import savemat
 
     seconds = [second(n) for n in range(6)]
     signal = np.concatenate([s for s, _ in seconds])
-    events = [(onset, kind) for _, told in seconds for onset, kind in told]
+    events = [(onset, kind) for _, found in seconds for onset, kind in found]
     kinds = np.array(
         [(onset * RATE + 1, kind, 0) for onset, kind in events],
         dtype=[("latency", "O"), ("type", "O"), ("duration", "O")],
@@ -124,7 +127,7 @@ def test_an_eeglab_set_gives_what_an_edf_gives(tmp_path):
     np.testing.assert_allclose(row.signal, other.signal, atol=0.02)
 
 
-def test_an_average_knows_how_much_of_it_is_noise():
+def test_fmp_measures_the_noise_of_an_average():
     rng, rate = np.random.default_rng(0), 20_000.0
     silent, heard = Average(rate, 10.0), Average(rate, 10.0)
     for _ in range(400):
@@ -142,8 +145,8 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
 
     def grown(seconds):
         # Two stimuli a second: annotations are few, and every stretch of the file is read.
-        told = ((signal, [(n + 0.0, "click"), (n + 0.5, "click")]) for n in range(seconds))
-        path = write_edf(tmp_path / "a.edf", told, room=100)
+        blocks = ((signal, [(n + 0.0, "click"), (n + 0.5, "click")]) for n in range(seconds))
+        path = write_edf(tmp_path / "a.edf", blocks, room=100)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         rows, _ = read(path, sweeps=100)
         assert len(rows) == 2 * seconds // 100

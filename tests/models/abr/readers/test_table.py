@@ -34,7 +34,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
-def test_a_line_is_a_response_with_its_facts(table, mark):
+def test_a_line_is_a_response_with_its_examination_facts(table, mark):
     (row,), reader = read(table([line(loss="4")], mark=mark))
     assert (row.patient, row.age, row.level, row.rate, row.fmp) == ("patient 7", 40, 80, 11.1, 3.2)
     assert (row.target, row.exists, row.latency, row.amplitude) == (4, 1, 5.6, 0.4)
@@ -44,12 +44,12 @@ def test_a_line_is_a_response_with_its_facts(table, mark):
 
 
 @pytest.mark.parametrize("latency", ["", "0", "-1", " "])
-def test_no_latency_is_no_wave(table, latency):
+def test_an_empty_latency_means_no_wave(table, latency):
     (row,), _ = read(table([line(latency=latency)]))
     assert row.exists == 0 and isnan(row.latency) and isnan(row.amplitude)
 
 
-def test_a_table_without_latencies_says_nothing_of_the_wave(table):
+def test_without_a_latency_column_the_wave_is_unknown(table):
     heads = [*HEADS[:-2], "Other", "More"]
     (row,), _ = read(table([line()], heads=heads))
     assert isnan(row.exists) and isnan(row.latency)
@@ -62,7 +62,7 @@ def test_a_hearing_loss_is_a_number_or_a_name(table, word, target):
     assert read(table([line(loss=word)]))[0][0].target == target
 
 
-def test_the_rules_of_the_export_leave_out_what_they_name(table):
+def test_other_polarities_and_many_rejected_sweeps_are_left_out(table):
     lines = [
         line(extra=("Alternating", "3")),
         line(extra=("Rarefaction", "3")),
@@ -73,28 +73,30 @@ def test_the_rules_of_the_export_leave_out_what_they_name(table):
     assert len(rows) == 2 and (reader.other_polarity, reader.many_rejected) == (1, 1)
 
 
-def test_a_response_of_nobody_is_a_group_of_its_own(table):
+def test_a_response_without_a_patient_is_its_own_group(table):
     rows, reader = read(table([line(patient=""), line(patient=""), line(patient="2")]))
     assert len({row.patient for row in rows}) == 3 and reader.without_patient == 2
     # Never what a patient could be called.
-    assert rows[0].patient == "nobody's: export.csv:2"
+    assert rows[0].patient == "no patient: export.csv:2"
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
-        (line(loss="9"), "hear_loss '9' is none of 0 normal, 1 neuropathy"),
-        (line(latency="late"), "latency 'late' is no number"),
-        (line(points=["x"] * 200), "1 'x' is no number"),
+        (line(loss="9"), "hear_loss '9' is not one of 0 normal, 1 neuropathy"),
+        (line(latency="late"), "latency 'late' is not a number"),
+        (line(points=["x"] * 200), "1 'x' is not a number"),
     ],
 )
-def test_a_broken_line_is_one_fault_and_the_others_are_read(table, broken, told):
+def test_a_broken_line_is_one_bad_record_and_the_others_are_read(table, broken, message):
     rows, reader = read(table([broken, line()]))
     assert len(rows) == 1
-    assert reader.bad_records.rows[0][0] == "export.csv:2" and told in reader.bad_records.rows[0][1]
+    assert (
+        reader.bad_records.rows[0][0] == "export.csv:2" and message in reader.bad_records.rows[0][1]
+    )
 
 
-def test_missing_columns_are_told_together(table):
+def test_missing_columns_are_reported_together(table):
     path = table([line()])
     path.write_text(path.read_text().replace("Patient ID", "Nobody").replace(",200", ",2000"))
     with pytest.raises(DataError) as error:
@@ -103,12 +105,12 @@ def test_missing_columns_are_told_together(table):
         "the table has no column patient_id, 200\n"
         f"  where         {path}\n"
         "  allowed       patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
-        "v_amplitude, threshold, polarity, rejected where they are known"
+        "v_amplitude, threshold, polarity, rejected if known"
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("empty.csv", b"", "the table is empty"),
         ("picture.csv", b"\x89PNG\r\n\x1a\n\xff", "the table cannot be read"),
@@ -116,15 +118,15 @@ def test_missing_columns_are_told_together(table):
         ("empty.xlsx", b"", "the workbook cannot be read"),
     ],
 )
-def test_what_is_no_table_is_told(tmp_path, name, content, told):
+def test_a_file_that_is_not_a_table_is_an_error(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         read(path)
     assert error.value.where == str(path)
 
 
-def test_a_workbook_says_the_same_as_the_text(table, tmp_path):
+def test_a_workbook_gives_the_same_rows_as_text(table, tmp_path):
     from openpyxl import Workbook
 
     lines = [line(), line(patient="8", loss="3", latency="")]
