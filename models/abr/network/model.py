@@ -139,8 +139,9 @@ def initialize_weights(model: nn.Module, keep_bias: nn.Module) -> None:
 
     With torch's default weights, after sixty layers with norms only 9 % of the output depends on
     the sample, the rest on biases; with these weights 60 %. Biases are 0 except those of
-    `keep_bias`: after a norm only they separate low from high traces. Source of the weights: Glorot and Bengio, Understanding the Difficulty of Training Deep Feedforward Neural
-    Networks, 2010.
+    `keep_bias`: after a norm only they separate low from high traces. Source of the weights:
+    Glorot and Bengio, Understanding the Difficulty of Training Deep Feedforward Neural Networks,
+    2010.
     """
     unchanged = set(keep_bias.modules())
     for module in model.modules():

@@ -66,7 +66,8 @@ def test_animals_and_people_are_not_mixed(tmp_path, series):
         f"'{tmp_path}' has more than one format: {FORMATS[0]}; {FORMATS[1]}\n"
         "  where         data.path\n"
         "  allowed       one format, and so one species and one time window\n"
-        "  fix           put animals (EPL text) and people (tables, recordings) into separate folders"
+        "  fix           put animals (EPL text) and people (tables, recordings) "
+        "into separate folders"
     )
 
 
