@@ -15,7 +15,7 @@ from models.abr.embedded.patients import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
 from models.abr.metric import ResponseMetric
 from models.abr.network.model import PEAK, Network, flops_per_sample
-from models.abr.preview import level_series, build_predictions, render_preview
+from models.abr.preview import build_predictions, level_series, render_preview
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
