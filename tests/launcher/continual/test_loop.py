@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launcher.__main__ import main
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.continual.loop import ContinualLoop
 from launcher.continual.reporter import Reporter
@@ -307,3 +308,13 @@ def test_the_settings_of_an_experience_are_in_its_folder_with_their_origins(star
     assert origins["optim.lr"]["replaced"][0]["value"] == 0.01
     run = yaml.safe_load((start.folder / "settings.yaml").read_text())
     assert run["optim"]["lr"] == 0.01
+
+
+def test_explain_shows_the_settings_of_an_unfinished_experience(start, capsys):
+    ranks = Ranks(resolved("continual.enabled=true", "optim.lr=0.01", data=str(start.data)))
+    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
+    start("optim.lr=0.01", scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+    assert main(["explain", "optim.lr", "--json", "--resume", str(start.folder)]) == 0
+    found = json.loads(capsys.readouterr().out)["optim.lr"]
+    assert (found["value"], found["origin"]) == (0.01 * 0.3, "continual.lr_scale")
+    assert found["replaced"][0]["value"] == 0.01
