@@ -182,7 +182,9 @@ def test_data_of_another_kind_is_an_error(new_run):
     run.add(*texts(run, "a", "alpha beta", 10))
     request(run.source / "b.jsonl", 1)
     run.add("b.jsonl")
-    with pytest.raises(DataError, match="the new data is conversations, but the run trains on text"):
+    with pytest.raises(
+        DataError, match="the new data is conversations, but the run trains on text"
+    ):
         run.load()
 
 
