@@ -1,4 +1,4 @@
-"""`explain`: each value with where it comes from and what it replaced."""
+"""`explain`: each setting with its value, origin and overridden values."""
 
 import json
 
@@ -16,7 +16,7 @@ def explain(capsys):
     return run
 
 
-def test_the_tree_holds_every_setting_by_section(explain):
+def test_the_tree_contains_every_setting_by_section(explain):
     lines = explain().splitlines()
     assert "optim" in lines
     assert any(line.startswith("  lr ") for line in lines)
@@ -24,7 +24,7 @@ def test_the_tree_holds_every_setting_by_section(explain):
     assert any(line.startswith("    swap ") for line in lines)
 
 
-def test_a_value_is_told_with_its_origin_and_all_it_replaced(explain, tmp_path):
+def test_a_value_is_shown_with_its_origin_and_all_it_overrides(explain, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("optim:\n  lr: 2e-4\n")
     lines = explain("optim", "--config", str(mine), "--lr", "3e-4").splitlines()
@@ -41,22 +41,22 @@ def test_a_section_shows_itself_only(explain):
     assert "betas" not in explain("schedule")
 
 
-def test_a_key_is_told_with_its_sentence_range_and_unit(explain):
-    told = explain("limits.check_every_s", "--set", "limits.check_every_s=5")
-    assert told.splitlines()[:3] == [
+def test_a_key_is_shown_with_its_description_range_and_unit(explain):
+    output = explain("limits.check_every_s", "--set", "limits.check_every_s=5")
+    assert output.splitlines()[:3] == [
         "limits.check_every_s = 5",
-        "  Seconds between two readings.",
+        "  Seconds between two measurements.",
         "  where      --set limits.check_every_s=5",
     ]
-    assert "above 0" in told
-    assert "  unit       seconds" in told
+    assert "above 0" in output
+    assert "  unit       seconds" in output
 
 
-def test_a_key_is_told_with_all_that_is_legal(explain):
+def test_a_key_is_shown_with_its_allowed_values(explain):
     assert "fp32, tf32, bf16, fp16, bf16-params" in explain("precision")
 
 
-def test_json_holds_value_origin_and_replaced_of_each_key(explain):
+def test_json_contains_value_origin_and_replaced_values_of_each_key(explain):
     found = json.loads(explain("--json", "--lr", "3e-4"))
     assert found["optim.lr"]["value"] == 3e-4
     assert found["optim.lr"]["origin"] == "--lr 3e-4"
@@ -64,32 +64,32 @@ def test_json_holds_value_origin_and_replaced_of_each_key(explain):
     assert {"value", "origin", "replaced"} <= set(found["train.seed"])
 
 
-def test_json_of_a_key_holds_its_sentence_too(explain):
+def test_json_of_a_key_contains_its_description(explain):
     found = json.loads(explain("train.epochs", "--json"))
     assert list(found) == ["train.epochs"]
     assert found["train.epochs"]["range"] == "above 0"
-    assert found["train.epochs"]["description"].startswith("Passes")
+    assert found["train.epochs"]["description"].startswith("Epochs")
 
 
-def test_the_schema_refuses_unknown_keys_and_knows_each_sentence(explain):
+def test_the_schema_forbids_unknown_keys_and_has_descriptions(explain):
     schema = json.loads(explain("--schema"))
     assert schema["properties"]["optim"]["additionalProperties"] is False
     lr = schema["properties"]["optim"]["properties"]["lr"]
-    assert lr["description"] == "The peak learning rate."
+    assert lr["description"] == "Peak learning rate."
 
 
-def test_a_whole_command_can_be_asked_about(explain):
-    told = explain("--fast", "--engine", "zero2", "--nproc", "1", "--out", "x", "--dry-run")
-    assert "--engine zero2" in told
+def test_explain_accepts_the_options_of_a_run(explain):
+    output = explain("--fast", "--engine", "zero2", "--nproc", "1", "--out", "x", "--dry-run")
+    assert "--engine zero2" in output
 
 
-def test_unknown_words_and_settings_are_told_together(capsys):
+def test_unknown_options_and_settings_are_reported_together(capsys):
     assert main(["explain", "--fsat", "--lr", "quick"]) == 2
-    told = capsys.readouterr().err
-    assert "unknown option '--fsat'" in told
-    assert "optim.lr 'quick' is text" in told
+    output = capsys.readouterr().err
+    assert "unknown option '--fsat'" in output
+    assert "optim.lr 'quick' is text" in output
 
 
-def test_an_unknown_key_is_told_with_its_nearest(capsys):
+def test_an_unknown_key_is_an_error_with_the_nearest_match(capsys):
     assert main(["explain", "optim.ler"]) == 2
     assert "fix           python -m launcher explain optim.lr" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_transformers_computes_the_logits_of_the_average(run, capsys):
     assert export(run, "--format", "hf") == 0
     out = capsys.readouterr().out
     assert out.startswith(f"exported step 6 to {run / 'export-hf'}\n")
-    assert "  weights  their moving average (train.ema), which evaluation used\n" in out
+    assert "  weights  EMA (train.ema), as in evaluation\n" in out
     assert "  metrics  val_loss " in out
 
     ours = Transformer(SIZES["tiny"]).eval()
@@ -64,18 +64,18 @@ def test_transformers_computes_the_logits_of_the_average(run, capsys):
     assert contents(run) == before
 
 
-def test_plain_safetensors_hold_every_name_and_what_there_is_to_know(run):
+def test_plain_safetensors_contain_every_parameter_and_the_facts(run):
     assert export(run, "--format", "safetensors") == 0
     tensors = load_file(run / "export-safetensors" / "model.safetensors")
     expected = average(run, 6)
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
-    told = json.loads((run / "export-safetensors" / "config.json").read_text())
-    assert (told["family"], told["size"], told["step"]) == ("language", "tiny", 6)
-    assert (told["weights"], told["parameters"]) == ("ema", SIZES["tiny"].parameters)
+    facts = json.loads((run / "export-safetensors" / "config.json").read_text())
+    assert (facts["family"], facts["size"], facts["step"]) == ("language", "tiny", 6)
+    assert (facts["weights"], facts["parameters"]) == ("ema", SIZES["tiny"].parameters)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert told["metrics"] == lines[-1]["metrics"]
-    assert told["libraries"]["torch"] == torch.__version__
+    assert facts["metrics"] == lines[-1]["metrics"]
+    assert facts["libraries"]["torch"] == torch.__version__
 
 
 def test_weights_without_an_average_are_the_weights(tmp_path, capsys):
@@ -97,14 +97,14 @@ def test_weights_without_an_average_are_the_weights(tmp_path, capsys):
         (["--checkpoint", "4"], True, 4),
     ],
 )
-def test_the_best_is_exported_unless_another_is_asked_for(run, capsys, words, best, step):
+def test_the_best_checkpoint_is_the_default(run, capsys, words, best, step):
     if best:
         (run / "best").symlink_to("checkpoints/step-00000002")
     assert export(run, "--format", "safetensors", "--json", *words) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["step"] == step
-    assert told["folder"] == str(run / "export-safetensors")
-    assert set(told["files"]) == {"config.json", "model.safetensors"}
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["step"] == step
+    assert facts["folder"] == str(run / "export-safetensors")
+    assert set(facts["files"]) == {"config.json", "model.safetensors"}
 
 
 def test_a_checkpoint_may_be_named_itself(run, capsys):
@@ -112,37 +112,37 @@ def test_a_checkpoint_may_be_named_itself(run, capsys):
     assert f"exported step 4 to {run / 'export-safetensors'}" in capsys.readouterr().out
 
 
-def test_a_checkpoint_outside_of_its_run_is_enough(run, tmp_path, capsys):
+def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, capsys):
     alone = shutil.copytree(checkpoint(run, 6), tmp_path / "elsewhere" / "mine")
     assert export(alone, "--format", "hf") == 0
     assert (tmp_path / "elsewhere" / "export-hf" / "tokenizer.json").is_file()
 
     change_state(alone, lambda state: state["facts"].pop("settings"))
     assert export(alone, "--format", "hf", "--out", tmp_path / "hf") == 2
-    assert "this checkpoint lies outside of its run" in capsys.readouterr().err
+    assert "the checkpoint is outside of its run folder" in capsys.readouterr().err
     assert export(alone, "--format", "safetensors", "--out", tmp_path / "plain") == 0
     assert not (tmp_path / "hf").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("options", "message"),
     [
-        ([], "error: export needs to know the format"),
+        ([], "error: export requires --format"),
         (["--format", "hff"], "  did you mean  hf\n  fix           --format hf"),
         (["--format", "hf", "--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
-        (["--format", "hf", "--checkpoint", "best"], "error: there is no checkpoint 'best'"),
+        (["--format", "hf", "--checkpoint", "best"], "error: no checkpoint 'best'"),
         (["--format", "hf", "--out", "{run}"], "is not empty"),
         (["--format", "hf", "--out", "{run}/log.txt"], "is a file"),
     ],
 )
-def test_wrong_words_are_told_and_nothing_is_written(run, capsys, words, told):
+def test_invalid_options_are_errors_and_write_nothing(run, capsys, options, message):
     before = contents(run.parent)
-    assert export(run, *(word.format(run=run) for word in words)) == 2
-    assert told in capsys.readouterr().err
+    assert export(run, *(word.format(run=run) for word in options)) == 2
+    assert message in capsys.readouterr().err
     assert contents(run.parent) == before
 
 
-def test_what_is_no_run_is_refused(tmp_path, capsys):
+def test_a_missing_run_folder_is_an_error(tmp_path, capsys):
     assert export(tmp_path / "none", "--format", "hf") == 2
     assert "there is no run folder" in capsys.readouterr().err
 
@@ -164,30 +164,30 @@ def test_an_empty_folder_may_be_written_into(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_tokenizer_that_is_gone_is_told_and_nothing_stays(run, capsys):
+def test_a_missing_tokenizer_is_an_error_and_leaves_no_files(run, capsys):
     def with_bpe(state):
         state["facts"]["settings"]["model.tokenizer"] = "bpe"
 
     change_state(checkpoint(run, 6), with_bpe)
     before = contents(run)
     assert export(run, "--format", "hf") == 2
-    assert "the tokenizer of the run is not there" in capsys.readouterr().err
+    assert "the tokenizer of the run does not exist" in capsys.readouterr().err
     assert contents(run) == before
     assert not list(run.glob("*export*")) and not list(run.glob(".export*"))
 
 
 class Mute:
-    """A task of which transformers knows nothing."""
+    """A task without a transformers model."""
 
     def __init__(self, model, data, context):
         pass
 
 
-def test_a_family_that_transformers_does_not_know_is_refused(run, capsys, monkeypatch):
+def test_a_family_without_a_transformers_model_is_an_error(run, capsys, monkeypatch):
     other = replace(FAMILIES["language"], task=f"{__name__}:Mute")
     monkeypatch.setitem(FAMILIES, "language", other)
     assert export(run, "--format", "hf") == 2
     err = capsys.readouterr().err
-    assert "transformers has no model of the family 'language'" in err
+    assert "transformers has no model for the family 'language'" in err
     assert "  allowed       safetensors" in err
     assert not (run / "export-hf").exists()

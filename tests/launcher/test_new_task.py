@@ -116,6 +116,6 @@ def test_a_folder_that_cannot_be_written_is_an_error(here, capsys):
     (here / "file").touch()
     assert main(["new-task", "my_images", "--out", "file/there"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: file/there/my_images.py cannot be written: ")
+    assert err.startswith("error: cannot write file/there/my_images.py: ")
     assert "  where         --out file/there\n" in err
     assert names(here) == ["file"]

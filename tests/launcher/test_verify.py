@@ -126,8 +126,13 @@ def test_a_checkpoint_may_be_named_itself(run, name):
 
 
 def resumed(step, **facts):
-    told = {"written_by": {"engine": "local", "world_size": 1}, "changes": [], "reset": [], **facts}
-    return json.dumps({"kind": "resumed", "step": step, "facts": told}) + "\n"
+    found = {
+        "written_by": {"engine": "local", "world_size": 1},
+        "changes": [],
+        "reset": [],
+        **facts,
+    }
+    return json.dumps({"kind": "resumed", "step": step, "facts": found}) + "\n"
 
 
 def test_a_reset_at_the_first_checkpoint_is_replayed(run):
@@ -191,25 +196,25 @@ def test_too_many_processes_are_an_error_with_the_largest_number():
     written = replace(WRITTEN, world_size=100_000)
     with pytest.raises(SettingsError) as refused:
         resolved_as(tree(), written, CliArgs())
-    what, place, _, did_you_mean = str(refused.value).splitlines()
-    assert what.startswith("error: engine.nproc 100000 is more than the ")
-    assert place == "  where         the settings of the run: engine.nproc"
-    assert "; write  --nproc " in did_you_mean
+    message, where, _, _, fix = str(refused.value).splitlines()
+    assert message.startswith("error: engine.nproc 100000 is more than the ")
+    assert where == "  where         the settings of the run engine.nproc"
+    assert fix.startswith("  fix           --nproc ")
 
-    with pytest.raises(SettingsError, match=r"\(replaces 2 of the settings of the run\)"):
+    with pytest.raises(SettingsError, match=r"\(overrides 2 from the settings of the run\)"):
         resolved_as(tree(), WRITTEN, CliArgs(options={"engine.nproc": ("--nproc", "100000")}))
 
 
 def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
     shutil.rmtree(run / "checkpoints")
     (tmp_path / "empty").mkdir()
-    for word, told in (
+    for word, found in (
         ("copi", "there is no run folder"),
         ("empty", "holds no run: there is no settings.yaml in it"),
         ("copy", "has no checkpoint"),
     ):
         assert main(["verify", str(tmp_path / word)]) == 2
-        assert told in capsys.readouterr().err
+        assert found in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "copi")]) == 2
     assert (
         "  did you mean  copy\n  fix           python -m launcher verify" in capsys.readouterr().err

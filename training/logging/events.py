@@ -7,11 +7,14 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step
 from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, Storage, StorageError
-from training.train_plan import TrainPlan
+
+if TYPE_CHECKING:
+    from training.train_plan import TrainPlan
 
 NAME = "events.jsonl"
 
