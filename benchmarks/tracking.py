@@ -20,9 +20,9 @@ from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.startup import seconds_until_line
 from training.callbacks.base import Callback, Outcome, RunInfo, StepMetrics
 from training.logging.metrics import MetricsWriter
+from training.settings import Tracking
 from training.storage import Storage
 from training.trackers.base import TrackedRun, build_trackers
-from training.trackers.settings import Tracking
 from training.train_plan import TrainPlan
 
 PACKAGES = ("torch", "wandb")

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from models.base import Task
     from training.data.samples import MicroBatch
 
+Units = Mapping[str, int]
+"""Units by term of the loss; the only term of a simple loss is called LOSS."""
+LOSS = ""
+_Value = TypeVar("_Value")
+
 
 @dataclass(frozen=True)
 class Accumulated:
-    """What the micro-batches of one step gave on this rank; tensors are on the device."""
+    """Sums over the micro-batches of one step on this rank; tensors are on the device."""
 
     loss: Tensor
     """This rank's sum over the units of the global batch, times the world size."""
@@ -38,15 +43,15 @@ def accumulate(
     module: Module,
     micro_batches: Sequence[MicroBatch],
     units: Units,
-    forward: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - it holds nothing
+    forward: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - it has no state
 ) -> Accumulated:
-    """Leave the gradient of the mean loss over `units`, those of all ranks, in the engine.
+    """Leave the gradient of the mean loss over `units` of all ranks in the engine. Collective.
 
-    Collective. A loss is a sum over units: divided by those of the whole global batch, it makes
-    accumulation, padding and uneven ranks give the gradient of one big batch. One of several terms
-    is the sum of their means. Each forward pass is done within `forward`.
+    A loss is a sum over units. Dividing it by the units of the whole global batch gives the
+    gradient of one big batch for any accumulation, padding and split over ranks. A loss of several
+    terms is the sum of their means. Each forward pass runs inside `forward`.
     """
-    # Engines average gradients over ranks; where there are no units, every sum is 0.
+    # Engines average gradients over ranks; a term without units has only sums of 0.
     scales = {term: engine.world.size / max(count, 1) for term, count in units.items()}
     share = {term: main_units(units) / max(count, 1) for term, count in units.items()}
     losses: list[Tensor] = []
@@ -54,37 +59,31 @@ def accumulate(
     for number, micro_batch in enumerate(micro_batches, start=1):
         with engine.accumulate(last=number == len(micro_batches)):
             with forward:
-                found = task.loss(module, micro_batch.batch)
-            terms = by_term(found.sum)
+                result = task.loss(module, micro_batch.batch)
+            terms = by_term(result.sum)
             loss = reduce(add, [terms[term] * scale for term, scale in scales.items()])
             engine.backward(loss)
         losses.append(loss.detach())
-        told = {**{t: x * share[t] for t, x in terms.items() if t != LOSS}, **found.parts}
-        for name, part in told.items():
+        own = {**{t: x * share[t] for t, x in terms.items() if t != LOSS}, **result.parts}
+        for name, part in own.items():
             parts[name] = parts[name] + part.detach() if name in parts else part.detach()
     return Accumulated(reduce(add, losses), parts, main_units(units))
 
 
-Units = Mapping[str, int]
-"""Units by term; the one term of a loss that has no more is called LOSS."""
-LOSS = ""
-_Value = TypeVar("_Value")
-
-
 def by_term(value: _Value | Mapping[str, _Value]) -> Mapping[str, _Value]:
-    """A weight or a sum by term, also where it is one alone."""
+    """`value` by term of the loss; a single value belongs to the term LOSS."""
     return value if isinstance(value, Mapping) else {LOSS: value}
 
 
-def total_units(weights: Iterable[NumUnits]) -> dict[str, int]:
-    """The units of several batches together."""
+def total_units(num_units: Iterable[NumUnits]) -> dict[str, int]:
+    """The units of several batches together, by term."""
     total: dict[str, int] = {}
-    for weight in weights:
-        for term, units in by_term(weight).items():
+    for value in num_units:
+        for term, units in by_term(value).items():
             total[term] = total.get(term, 0) + units
     return total
 
 
 def main_units(units: Units) -> int:
-    """What counts as the units of a step: those of the first term."""
+    """The units of a step: those of the first term."""
     return next(iter(units.values()))

@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     from training.optim.updater import Updater
     from training.settings import Settings
 
-
-_MOST_NAMES = 8
+_MAX_NAMES = 8
 _DIGEST_LETTERS = 16
 Event = tuple[str, dict[str, object]]
-"""Kind and facts, as hooks are told."""
+"""Kind and facts of an event."""
 
 
 def untrained(engine: Engine) -> Iterator[Event]:
-    """Events that name parameters which the first update left as they were. Collective."""
+    """Events that name the parameters without an optimizer or a gradient. Collective."""
     state = engine.state()
     held = {name for group in state.groups for name in group["names"]}
     frozen = [name for name in state.shapes if name not in held]
@@ -39,31 +38,34 @@ def untrained(engine: Engine) -> Iterator[Event]:
         yield "frozen", {"count": len(frozen), "names": frozen}
     idle = list(engine.without_gradient)
     if idle:
-        more = f" and {len(idle) - _MOST_NAMES} more" if len(idle) > _MOST_NAMES else ""
-        text = f"no gradient reached {', '.join(idle[:_MOST_NAMES])}{more} in the first step"
+        more = f" and {len(idle) - _MAX_NAMES} more" if len(idle) > _MAX_NAMES else ""
+        text = f"no gradient in the first step: {', '.join(idle[:_MAX_NAMES])}{more}"
         yield "warning", {"text": text, "names": idle}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a model is made of, whatever its weights are."""
+    """The size and shape of a model, independent of its weights."""
 
     parameters: int
-    """How many weights there are."""
+    """Number of weights."""
     digest: str
-    """Of the names and shapes of all parameters: equal for models that take the same weights."""
+    """Of the names and shapes of all parameters: equal for models with compatible weights."""
 
 
 def architecture(model: Module) -> Architecture:
     """The architecture of `model`, before an engine has placed it."""
-    found = [(name, list(one.shape), one.numel()) for name, one in model.named_parameters()]
-    told = json.dumps([(name, shape) for name, shape, _ in found]).encode()
-    digest = hashlib.sha256(told).hexdigest()[:_DIGEST_LETTERS]
+    found = [
+        (name, list(parameter.shape), parameter.numel())
+        for name, parameter in model.named_parameters()
+    ]
+    shapes = json.dumps([(name, shape) for name, shape, _ in found]).encode()
+    digest = hashlib.sha256(shapes).hexdigest()[:_DIGEST_LETTERS]
     return Architecture(sum(count for _, _, count in found), digest)
 
 
 def shapes(batch: Batch) -> dict[str, object]:
-    """Axes and dtype of each tensor of a batch, by its name."""
+    """Shape and dtype of each tensor of a batch, by name."""
     return {name: _shape(value) for name, value in batch.items()}
 
 
@@ -76,22 +78,22 @@ def _shape(value: Any) -> object:
 
 
 class Preview:
-    """Shows what a person asked for. Collective: all methods."""
+    """Shows samples of the output: a text on the console, predictions in trackers. Collective."""
 
-    def __init__(self, settings: Settings, audience: CallbackList) -> None:
+    def __init__(self, settings: Settings, callbacks: CallbackList) -> None:
         self._has_text = settings.train.preview
         self._has_predictions = bool(settings.track) and settings.tracking.samples
-        self._audience = audience
+        self._callbacks = callbacks
         self.shown_at: int | None = None
-        """The step at which predictions were asked for last."""
+        """The step of the last predictions."""
 
     def start(self, task: Task, module: Module, engine: Engine, updater: Updater) -> None:
-        """What is to be shown from now on; the weights are those that `updater` averages."""
+        """Set what is shown; the weights are those that `updater` averages."""
         self._task, self._module, self._world = task, module, engine.world
         self._averaged = partial(updater.averaged, engine)
 
     def text(self, when: str) -> None:
-        """Tell what the model gives now, where the task has a way to tell it."""
+        """Report an event "preview", if the task has a preview."""
         if not self._has_text:
             return
         self._module.eval()
@@ -99,12 +101,12 @@ class Preview:
             text = self._task.preview(self._module)
         self._module.train()
         if text is not None:
-            self._audience.event("preview", {"when": when, "text": text})
+            self._callbacks.event("preview", {"when": when, "text": text})
 
     def predictions(self, step: int) -> None:
-        """Tell what the model makes of samples, once a step, where trackers show it.
+        """Show predictions in trackers, once per step.
 
-        What goes wrong there is a warning, and the end of the showing: the run goes on.
+        An error is a warning and ends the predictions; training continues.
         """
         task = self._task
         if (
@@ -115,10 +117,9 @@ class Preview:
             return
         self.shown_at = step
         with torch.no_grad(), self._averaged():
-            found, fault = predict_on_all_ranks(task, self._module, self._world)
-        if found is not None:
-            self._audience.predicted(found, step)
+            predictions, error = predict_on_all_ranks(task, self._module, self._world)
+        if predictions is not None:
+            self._callbacks.predicted(predictions, step)
         else:
             self._has_predictions = False
-            text = f"predictions are not shown any more: {fault}"
-            self._audience.event("warning", {"text": text})
+            self._callbacks.event("warning", {"text": f"predictions are disabled: {error}"})

@@ -1,4 +1,4 @@
-"""Seeds: one for each purpose, derived from the seed of the run, so that no state need be kept."""
+"""Seeds derived from the seed of the run, one per purpose, so that no generator state is saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BITS = 63
 
 
 def derive(seed: int, purpose: str, *numbers: int) -> int:
-    """A seed in [0, 2**63) for `purpose`; independent of the one for any other words or numbers.
+    """A seed in [0, 2**63) for `purpose` and `numbers`, independent of all others.
 
     The same on every machine and in every version of Python.
     """
@@ -24,17 +24,17 @@ def derive(seed: int, purpose: str, *numbers: int) -> int:
 
 
 def seed_weights(seed: int) -> None:
-    """Set torch's generators for drawing a model's weights: alike on every rank."""
+    """Seed torch for the initial weights of a model: the same on every rank."""
     import torch
 
     torch.manual_seed(derive(seed, "weights"))
 
 
 def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
-    """Set the global generators for one step: dropout then depends on seed, step and rank alone.
+    """Seed all global generators for one step: dropout depends on seed, step and rank only.
 
-    So a resumed run draws what the unbroken one drew, and no generator's state is saved. Those of
-    Python and numpy are set, too: code of a person's own may draw from them.
+    A resumed run therefore draws the same numbers as an unbroken one. Python and numpy are seeded
+    too, for custom tasks.
     """
     import numpy as np
     import torch
@@ -49,9 +49,9 @@ def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
 
 
 def make_deterministic() -> None:
-    """Let torch use deterministic algorithms only, for the rest of the process.
+    """Make torch use deterministic algorithms only, for the rest of the process.
 
-    Call before the first work on a GPU: cuBLAS reads its variable once.
+    Call it before the first work on a GPU: cuBLAS reads its variable once.
     """
     import torch
 
@@ -62,7 +62,7 @@ def make_deterministic() -> None:
 
 
 def detect_anomalies() -> None:
-    """Let autograd name the forward operation behind a gradient that is NaN; slow."""
+    """Make autograd name the forward operation behind a NaN gradient; slow."""
     import torch
 
     torch.autograd.set_detect_anomaly(True)

@@ -3,17 +3,232 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, Field
 
-from training.checkpoint.settings import Save
-from training.data.settings import Loader
 from training.duration import Cadence, Duration
-from training.evaluation.early_stopping import TARGET_FORMS, TARGET_PATTERN
-from training.trackers.settings import Tracking
 
-# What stands in json_schema_extra is read by launcher/config/schema.py: `legal` (forms, for
+
+class Save(BaseModel, extra="forbid", frozen=True):
+    """When the state is written."""
+
+    every: Annotated[
+        Cadence | None,
+        Field(description="Interval between checkpoints; null: best and last only."),
+    ] = None
+    keep_last: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Periodic checkpoints to keep; older ones are deleted.",
+            json_schema_extra={"unless": {"save.every": [None]}},
+        ),
+    ] = 2
+    keep_every: Annotated[
+        Cadence | None,
+        Field(
+            description="Keep a periodic checkpoint permanently at this interval; null: never.",
+            json_schema_extra={"unless": {"save.every": [None]}},
+        ),
+    ] = None
+    keep_best: Annotated[
+        int,
+        Field(ge=0, description="Checkpoints of the best evaluations to keep."),
+    ] = 1
+    load_best: Annotated[
+        bool,
+        Field(
+            description="Load the weights of the best evaluation at the end, for the final "
+            "preview.",
+            json_schema_extra={"unless": {"save.keep_best": [0]}},
+        ),
+    ] = False
+    last: Annotated[bool, Field(description="Save a checkpoint when the run ends.")] = True
+    on_signal: Annotated[
+        bool, Field(description="Save a checkpoint when a signal or a resource limit ends the run.")
+    ] = True
+    # `async` is a word of Python, so that only the key can have that name.
+    async_: Annotated[
+        bool,
+        Field(
+            alias="async", description="Write checkpoints in the background from a copy in memory."
+        ),
+    ] = True
+    required: Annotated[
+        bool, Field(description="End the run if a checkpoint cannot be saved; off: warning only.")
+    ] = True
+
+
+_KEPT = {"unless": {"feature_cache.mode": ["off"]}}
+_WORKERS = {"unless": {"loader.workers": [0]}}
+
+
+class Loader(BaseModel, extra="forbid", frozen=True):
+    """How batches reach the device."""
+
+    workers: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Data-loader workers per rank (0: load in the main process).",
+        ),
+    ] = 0
+    prefetch: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Micro-batches that each worker loads ahead.",
+            json_schema_extra=_WORKERS,
+        ),
+    ] = 2
+    persistent: Annotated[
+        bool,
+        Field(
+            description="Keep the workers of evaluation between evaluations.",
+            json_schema_extra=_WORKERS,
+        ),
+    ] = True
+    pin_memory: Annotated[bool, Field(description="Copy batches through pinned memory (CUDA).")] = (
+        True
+    )
+
+
+class FeatureCache(BaseModel, extra="forbid", frozen=True):
+    """What a frozen encoder makes of the data, computed once before training."""
+
+    mode: Annotated[
+        Literal["auto", "on", "off"],
+        Field(
+            description=(
+                "Cache the outputs of the frozen encoder on disk. auto: if "
+                "they fit; on: or fail; off: recompute them in each step."
+            )
+        ),
+    ] = "auto"
+    limit_gb: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Maximum size of the cache, in 10⁹ bytes.",
+            json_schema_extra=_KEPT | {"unit": "GB"},
+        ),
+    ] = 20.0
+    folder: Annotated[
+        str | None,
+        Field(
+            description=(
+                "Folder of the cache, shared by runs and nodes. Default: the "
+                "program's cache folder."
+            ),
+            json_schema_extra=_KEPT,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """A way to show a run. Its module has `tracker(tracked, detail)`, which gives a Hook."""
+
+    module: str
+    form: str
+    """How it is typed, for a person."""
+    detail: str | None = None
+    """What may stand behind its name and a colon, as a regular expression; None: nothing."""
+
+
+# W&B takes no such letters in the name of a project, and no longer ones.
+_PROJECT = r"([A-Za-z0-9._-]+/)?[^\s/\\#?%:,]{1,128}"
+TRACKERS: Mapping[str, Tracker] = {
+    "wandb": Tracker("training.trackers.wandb_callback", "wandb[:[ENTITY/]PROJECT]", _PROJECT),
+    "tensorboard": Tracker("training.trackers.tensorboard", "tensorboard"),
+}
+TRACKER_FORMS = ", ".join(tracker.form for tracker in TRACKERS.values())
+_TRACK_PATTERN = "^({})$".format(
+    "|".join(
+        name if tracker.detail is None else f"{name}(:{tracker.detail})?"
+        for name, tracker in TRACKERS.items()
+    )
+)
+
+
+Track = Annotated[str, Field(pattern=_TRACK_PATTERN)]
+"""A tracker by its name, and what it takes behind a colon."""
+_TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}
+
+
+class Tracking(BaseModel, extra="forbid", frozen=True):
+    """What trackers are given beside metrics; which trackers there are says `track`."""
+
+    checkpoints: Annotated[
+        Literal["none", "best", "all"],
+        Field(
+            description="Checkpoints to upload to W&B as artifacts.",
+            json_schema_extra=_TRACKED,
+        ),
+    ] = "none"
+    samples: Annotated[
+        bool,
+        Field(
+            description="Log predictions for a few samples at each evaluation.",
+            json_schema_extra=_TRACKED,
+        ),
+    ] = True
+    wait_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Seconds that a completed run waits for pending uploads.",
+            json_schema_extra=_TRACKED,
+        ),
+    ] = 30.0
+
+
+Percent = Annotated[float, Field(gt=0, le=100, json_schema_extra={"unit": "percent"})]
+Profile = Literal["default", "mac", "cpu-only"]
+
+
+class Critical(BaseModel, extra="forbid", frozen=True):
+    """Use in percent at which one reading is enough to act."""
+
+    ram: Annotated[Percent, Field(description="Host memory, of the total.")] = 95.0
+    gpu: Annotated[Percent, Field(description="Device memory, of the total.")] = 95.0
+    swap: Annotated[Percent, Field(description="Swap, of the total.")] = 80.0
+    disk: Annotated[Percent, Field(description="File system of the run folder: save and stop.")] = (
+        99.0
+    )
+
+
+class Limits(BaseModel, extra="forbid", frozen=True):
+    """Use of the machine, in percent, at which three readings in a row make the run act."""
+
+    profile: Annotated[
+        Profile,
+        Field(description="Limits profile of a kind of machine; overrides the mode."),
+    ] = "default"
+    ram: Annotated[
+        Percent, Field(description="Host memory; in a container, of the container's limit.")
+    ] = 85.0
+    gpu: Annotated[Percent, Field(description="Device memory, of the total.")] = 90.0
+    swap: Annotated[Percent, Field(description="Swap, of the total.")] = 50.0
+    cpu: Annotated[
+        Percent | None,
+        Field(description="CPU use; at the limit, fewer workers; null: not monitored."),
+    ] = None
+    disk: Annotated[Percent, Field(description="File system of the run folder: warning only.")] = (
+        95.0
+    )
+    critical: Critical = Critical()
+    check_every_s: Annotated[
+        float, Field(gt=0, description="Seconds between two measurements.")
+    ] = 30.0
+
+
+TARGET_PATTERN = r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?) *$"
+TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the family's own goal"
+
+# What stands in json_schema_extra is read by launcher/config/schema.py: `allowed` (forms, for
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
@@ -280,18 +495,13 @@ class Settings(Protocol):
 
 
 class SettingError(ValueError):
-    """A setting does not fit what it is used on; the text says what is legal."""
+    """A setting that does not fit the data or the model: `key`, `value`, `problem`, `allowed`."""
 
-    def __init__(self, key: str, value: object, wrong: str, allowed: str, write: str | None = None):
-        self.key, self.value, self.wrong, self.allowed, self.write = (
-            key,
-            value,
-            wrong,
-            allowed,
-            write,
-        )
-        fix = f"; write  {write}" if write else ""
-        super().__init__(f"{key} {value!r} {wrong}; legal: {allowed}{fix}")
+    def __init__(self, key: str, value: object, problem: str, allowed: str, fix: str | None = None):
+        self.key, self.value, self.problem, self.allowed = key, value, problem, allowed
+        self.fix = fix
+        hint = f"; fix: {fix}" if fix else ""
+        super().__init__(f"{key} {value!r} {problem}; allowed: {allowed}{hint}")
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

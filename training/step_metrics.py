@@ -14,19 +14,22 @@ from training.callbacks.base import StepMetrics
 from training.resources import memory
 
 if TYPE_CHECKING:
-    import torch
-
     from engines.base import World
     from training.callbacks.base import Step
     from training.train_plan import TrainPlan
 
+WARMUP = 10
+"""Steps that StepTiming leaves out: they compile, choose kernels, allocate and fill caches."""
+_WARMUP_FRACTION = 5
+"""In a run shorter than this many times WARMUP, one step in this many is left out."""
+
 
 class RunMetrics:
-    """Adds up the steps since the last logged one.
+    """Sums up the steps since the last logged one, and measures time and memory of the run.
 
-    The first and the last step are logged, and every `log_every`-th. One that was skipped has no
-    loss to show, so the next one is logged in its place. What a run logs does not depend on where
-    another process took over.
+    The first and the last step are logged, and every `log_every`-th. A skipped step has no loss to
+    log, so the next one is logged instead. The log of a run does not depend on where it was
+    resumed.
     """
 
     def __init__(
@@ -36,82 +39,91 @@ class RunMetrics:
         precision: str,
         is_timed: bool = False,
         now: Callable[[], float] = time.perf_counter,
+        peak_memory: memory.PeakMemory | None = None,
     ):
-        """`is_timed`: each step is timed by itself, too."""
+        """`is_timed`: also time each step by itself. `peak_memory` counts from its creation."""
         self._now = now
         self._timing = StepTiming(train_plan, now) if is_timed else None
+        self._peak_memory = peak_memory or memory.PeakMemory()
+        self._started = time.perf_counter()
         self.units = 0
         """Of all steps so far."""
-        self._budget = train_plan
+        self._plan = train_plan
         self._every = log_every
         self._precision = precision
-        self._shown: Step | None = None
-        self._owed = False
+        self._last: Step | None = None
+        self._is_log_due = False
         self._samples_per_s: float | None = None
-        self._timed = (0, 0.0)
+        self._measured = (0, 0.0)
         self._begin_line()
 
-    def facts(self) -> dict[str, Any]:
-        """What `resume` needs, as plain numbers."""
-        return {"units": self.units, "owed": self._owed, "skipped": self._line_skipped}
+    @property
+    def wall_s(self) -> float:
+        """Seconds since the start of the run, over all its processes."""
+        return time.perf_counter() - self._started
 
-    def resume(self, facts: Mapping[str, Any]) -> None:
-        """Go on from what another process wrote down."""
-        self.units, self._owed = facts["units"], facts.get("owed", False)
-        self._line_skipped = facts.get("skipped", 0)
+    def facts(self) -> dict[str, Any]:
+        """The state that `resume` needs, as JSON."""
+        return {"units": self.units, "is_log_due": self._is_log_due, "skipped": self._skipped}
+
+    def resume(self, facts: Mapping[str, Any], wall_s: float = 0.0) -> None:
+        """Continue from the facts of an earlier process, which took `wall_s`."""
+        self.units, self._is_log_due = facts["units"], facts.get("is_log_due", False)
+        self._skipped = facts.get("skipped", 0)
+        self._started -= wall_s
 
     def start(self, device: torch.device) -> None:
-        """The first step begins."""
+        """Start the clock of the first step."""
         self._since = self._now()
         if self._timing:
             self._timing.start(device)
 
     def add(self, step: Step) -> bool:
-        """Take in a step; true where a line is due. The same on every rank."""
+        """Add a step; True if it must be logged. The same on every rank."""
         if self._timing:
-            self._timing.lap()
+            self._timing.end_step()
         self.units += step.units
         self._line_units += step.units
-        self._line_steps += 1
-        self._line_skipped += step.skipped
-        self._line_data_s += step.data_s
-        self._owed = self._owed or step.step == 1 or step.step % self._every == 0
-        # fp16 skips an update with a sound loss, while it looks for a scale of the loss.
+        self._steps += 1
+        self._skipped += step.skipped
+        self._data_s += step.data_s
+        self._is_log_due = self._is_log_due or step.step == 1 or step.step % self._every == 0
+        # fp16 skips updates with a valid loss while it searches for a loss scale.
         if not step.skipped or step.loss_scale is not None:
-            self._shown = step
-            return self._owed
+            self._last = step
+            return self._is_log_due
         return False
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are steps that no line has shown."""
-        return self._line_steps > 0 and self._shown is not None
+        """Whether there are steps that were not logged."""
+        return self._steps > 0 and self._last is not None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done meanwhile is no part of a step."""
+        """Exclude the time spent inside from the times of steps."""
         began = self._now()
         yield
         paused = self._now() - began
         self._since += paused
         if self._timing:
-            self._timing.leave_out(paused)
+            self._timing.exclude(paused)
 
     def line(self, world: World) -> StepMetrics:
-        """The newest step with a loss, and means over all since the last line. Collective."""
-        step = self._shown
+        """The newest step with a loss, and means since the last logged step. Collective."""
+        step = self._last
         assert step is not None
         names = sorted(step.parts)
         own = torch.stack([step.loss, *(step.parts[name].to(step.loss) for name in names)])
-        loss, *parts = world.sum(own).tolist()  # The host waits for the device here.
+        loss, *parts = world.sum(own).tolist()  # the host waits for the device here
         seconds = self._now() - self._since
-        steps = self._line_steps
-        samples_per_s = steps * self._budget.global_batch / seconds
-        self._remember(steps, seconds)
-        line = StepMetrics(
+        steps = self._steps
+        samples_per_s = steps * self._plan.global_batch / seconds
+        self._update_speed(steps, seconds)
+        metrics = StepMetrics(
             step=step.step,
-            epoch=self._budget.epoch(step.step),
-            samples=self._budget.samples(step.step),
+            epoch=self._plan.epoch(step.step),
+            samples=self._plan.samples(step.step),
             units=self.units,
             loss=loss / world.size,
             parts={
@@ -119,14 +131,14 @@ class RunMetrics:
             },
             grad_norm=step.norm.item(),
             lr=step.lr,
-            skipped=self._line_skipped,
+            skipped=self._skipped,
             loss_scale=step.loss_scale,
             step_time_s=seconds / steps,
-            data_time_s=self._line_data_s / steps,
+            data_time_s=self._data_s / steps,
             samples_per_s=samples_per_s,
             units_per_s=self._line_units / seconds,
             mfu=throughput.mfu(
-                self._budget.flops_per_sample,
+                self._plan.flops_per_sample,
                 samples_per_s,
                 world.device,
                 self._precision,
@@ -136,103 +148,105 @@ class RunMetrics:
             host_memory_bytes=memory.host_bytes(),
         )
         self._begin_line()
-        return line
+        return metrics
 
     @property
     def samples_per_s(self) -> float | None:
-        """Over all steps but those of the first line, where there are any; None: nothing logged."""
+        """Over all steps except those of the first line, if there are others; None: none logged."""
         return self._samples_per_s
 
     @property
     def timing(self) -> Mapping[str, float] | None:
-        """How long single steps took; None: nobody asked."""
+        """The summary of StepTiming; None: steps are not timed."""
         return self._timing.summary() if self._timing else None
 
+    def peak_memory(self, world: World) -> dict[str, int | None]:
+        """The peak memory of the largest rank. Collective."""
+        return self._peak_memory.maximum(world)
+
+    def own_peak_memory(self, device: torch.device) -> dict[str, int | None]:
+        """The peak memory of this rank."""
+        return self._peak_memory.local(device)
+
     def _begin_line(self) -> None:
-        self._line_steps = self._line_units = self._line_skipped = 0
-        self._line_data_s = 0.0
-        self._owed = False
-        self._shown = None
+        self._steps = self._line_units = self._skipped = 0
+        self._data_s = 0.0
+        self._is_log_due = False
+        self._last = None
         self._since = self._now()
 
-    def _remember(self, steps: int, seconds: float) -> None:
+    def _update_speed(self, steps: int, seconds: float) -> None:
         if self._samples_per_s is not None:
             # The first step compiles, allocates and waits for the first batch.
-            steps, seconds = self._timed[0] + steps, self._timed[1] + seconds
-            self._timed = steps, seconds
-        self._samples_per_s = steps * self._budget.global_batch / seconds
-
-
-WARMUP = 10
-"""Steps that are left out: they compile, choose kernels, allocate and fill caches."""
-_LEAST_SHARE = 5
-"""Of a run shorter than so many times WARMUP, a step in so many is left out."""
+            steps, seconds = self._measured[0] + steps, self._measured[1] + seconds
+            self._measured = steps, seconds
+        self._samples_per_s = steps * self._plan.global_batch / seconds
 
 
 class StepTiming:
-    """Times steps from the end of one to the end of the next, batches waited for.
+    """Times each step from the end of the step before, including the wait for batches.
 
-    What pauses training between two steps, such as evaluation, is left out.
+    Pauses between two steps, such as evaluations, are excluded.
     """
 
     def __init__(self, train_plan: TrainPlan, now: Callable[[], float] = time.perf_counter):
-        self._budget = train_plan
+        self._plan = train_plan
         self._now = now
-        self._laps: list[float] = []
+        self._seconds: list[float] = []
         self._since = 0.0
         self._device: torch.device | None = None
 
     def start(self, device: torch.device) -> None:
-        """The first step begins."""
+        """Start the clock of the first step."""
         self._device = device
         self._since = self._now()
 
-    def lap(self) -> None:
-        """A step has ended; waits for the device."""
-        assert self._device is not None, "start comes first"
+    def end_step(self) -> None:
+        """End a step; waits for the device."""
+        assert self._device is not None, "call start first"
         memory.synchronize(self._device)
         end = self._now()
-        self._laps.append(end - self._since)
+        self._seconds.append(end - self._since)
         self._since = end
 
-    def leave_out(self, seconds: float) -> None:
-        """So much of the time since the last step was no part of one."""
+    def exclude(self, seconds: float) -> None:
+        """Exclude `seconds` since the last step from the current one."""
         self._since += seconds
 
     def summary(self) -> Mapping[str, float] | None:
-        """What becomes of it in result.json; None where no step was taken.
+        """The "timing" of result.json; None if no step was taken.
 
-        Seconds of a step: median, and the 10th and 90th percentile. Batches are micro-batches, of
-        all ranks; they and samples a second are those of the median.
+        Seconds per step: median, 10th and 90th percentile. `batches_per_s` (micro-batches of all
+        ranks) and `samples_per_s` follow from the median.
         """
-        if not self._laps:
+        if not self._seconds:
             return None
-        left_out = warmup(len(self._laps))
-        laps = sorted(self._laps[left_out:])
-        median = percentile(laps, 50)
-        batches = self._budget.accumulation * self._budget.world_size
+        warmup_steps = warmup(len(self._seconds))
+        seconds = sorted(self._seconds[warmup_steps:])
+        median = percentile(seconds, 50)
+        batches = self._plan.accumulation * self._plan.world_size
         return {
-            "steps": len(laps),
-            "warmup_steps": left_out,
+            "steps": len(seconds),
+            "warmup_steps": warmup_steps,
             "median_s": median,
-            "p10_s": percentile(laps, 10),
-            "p90_s": percentile(laps, 90),
+            "p10_s": percentile(seconds, 10),
+            "p90_s": percentile(seconds, 90),
             "batches_per_s": batches / median,
-            "samples_per_s": self._budget.global_batch / median,
+            "samples_per_s": self._plan.global_batch / median,
         }
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of `ordered` lie, between two of them where need be.
+    """The value below which `percent` of `ordered` lie, interpolated linearly.
 
     Source: Hyndman and Fan, Sample Quantiles in Statistical Packages, 1996, definition 7.
     """
-    place = (len(ordered) - 1) * percent / 100
-    below = int(place)
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
 def warmup(steps: int) -> int:
-    """Of so many steps, the first ones that are left out; one at least stays."""
-    return min(WARMUP, max(1, steps // _LEAST_SHARE), steps - 1)
+    """How many of the first `steps` are left out; at least one stays."""
+    return min(WARMUP, max(1, steps // _WARMUP_FRACTION), steps - 1)

@@ -1,4 +1,4 @@
-"""How a run can end: its status, the reason in words, and the exit code."""
+"""Why a run ends: status, reason and exit code."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ class StopReason:
 
     @property
     def is_resumable(self) -> bool:
-        """There are steps left for another process: the state must be saved."""
+        """Another process takes the remaining steps: the state must be saved."""
         return self.exit_code in (RUN_AGAIN, INTERRUPTED)
 
     def outcome(self, **facts: Any) -> Outcome:
-        """It with the numbers of the run, the other fields of Outcome."""
+        """The outcome of the run; `facts` are its other fields."""
         return Outcome(self.status, self.reason, self.exit_code, **facts)
 
 
-COMPLETE = StopReason("completed", "all steps are taken", DONE)
-REPLAYED = StopReason("stopped", "the step to go to is reached", DONE)
+FINISHED = StopReason("completed", "all steps taken", DONE)
+REPLAYED = StopReason("stopped", "reached the step to replay to", DONE)
 
 
-def asked_for(asked: Action) -> StopReason | None:
-    """What the agreed asks of hooks make of a run; None: it goes on."""
-    if Action.INTERRUPT in asked:
-        return StopReason("stopped", "Ctrl-C was pressed", INTERRUPTED)
-    if Action.SIGNAL in asked:
-        return StopReason("stopped", "a signal asked for it", RUN_AGAIN)
-    if Action.PRESSURE in asked:
-        return StopReason("stopped", "a limit of the machine is exceeded", RUN_AGAIN)
-    if Action.STOP in asked:
-        return StopReason("completed", "a hook asked for it", DONE)
+def requested(actions: Action) -> StopReason | None:
+    """The stop reason in the agreed `actions`; None: the run continues."""
+    if Action.INTERRUPT in actions:
+        return StopReason("stopped", "interrupted by Ctrl-C", INTERRUPTED)
+    if Action.SIGNAL in actions:
+        return StopReason("stopped", "stopped by a signal", RUN_AGAIN)
+    if Action.LIMIT_EXCEEDED in actions:
+        return StopReason("stopped", "a resource limit is exceeded", RUN_AGAIN)
+    if Action.STOP in actions:
+        return StopReason("completed", "stopped by a callback", DONE)
     return None
 
 
-def stopped_early(reason: str) -> StopReason:
-    """The metric has stopped improving."""
+def early_stopping(reason: str) -> StopReason:
+    """The metric stopped improving, or reached its target."""
     return StopReason("completed", reason, DONE)
 
 
-def reached(step: int, total_steps: int) -> StopReason:
-    """The run has gone as far as it was to go; its schedule may go on."""
+def finished(step: int, total_steps: int) -> StopReason:
+    """The run reached its last step, which `stop.after` may put before `total_steps`."""
     if step >= total_steps:
-        return COMPLETE
-    return StopReason("completed", f"stop.after: step {step} is reached", DONE)
+        return FINISHED
+    return StopReason("completed", f"stop.after: reached step {step}", DONE)
 
 
 def failed(reason: str) -> StopReason:
-    """A fault of the program or the run."""
+    """The program or the run failed."""
     return StopReason("failed", reason, FAILED)

@@ -1,4 +1,4 @@
-"""The peak arithmetic of known devices, and model FLOPs utilization; silent where unknown."""
+"""Model FLOPs utilization (MFU), and the peak FLOP/s of known devices."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _PEAKS: dict[str, _Peaks] = {
     "MI250X": (23.95, None, 191.5, 191.5),
 }
 _COLUMN = {"fp32": 0, "tf32": 1, "bf16": 2, "bf16-params": 2, "fp16": 3}
-# The same chip under a name of the table, but with other clocks, or only a part of it.
+# The name of a listed chip with one of these has other clocks, or is a part of the chip.
 _OTHER = ("MIG", "Laptop", "Max", "Ti", "D")
 
 
 def peak_flops(name: str, precision: str) -> float | None:
-    """Dense peak in FLOP/s of the device that its driver calls `name`; None where not known."""
+    """Dense peak in FLOP/s of the device with the driver name `name`; None: unknown."""
     words = name.replace("-", " ").lower().split()
     if any(word.lower() in words for word in _OTHER):
         return None
@@ -73,11 +73,10 @@ def mfu(
     precision: str,
     world_size: int,
 ) -> float | None:
-    """Model FLOPs utilization in 0…1: the model's arithmetic over the peak of all devices.
+    """Model FLOPs utilization in [0, 1]: FLOP/s of the model over the peak of all devices.
 
-    `flops_per_sample` counts forward and backward once, recomputation left out; `samples_per_s`
-    counts all ranks. None where the model's arithmetic or the device's peak is not known, so always
-    on a CPU. Source: Chowdhery et al., PaLM, 2022, appendix B.
+    `flops_per_sample` counts forward and backward once, without recomputation; `samples_per_s`
+    counts all ranks. None if either the model's FLOPs or the device's peak is unknown, as on a CPU. Source: Chowdhery et al., PaLM, 2022, appendix B.
     """
     name = _device_name(device)
     peak = None if name is None else peak_flops(name, precision)

@@ -14,7 +14,8 @@ from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Pipeline
-from training.evaluation.early_stopping import TARGET_FORMS, Target, parse_target
+from training.evaluation.early_stopping import Target, parse_target
+from training.settings import TARGET_FORMS
 
 BASELINE = "default"
 """The mode that promises refer to; always compared."""

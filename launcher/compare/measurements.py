@@ -154,7 +154,7 @@ def read(folder: Path, goal: Target | None = None) -> Measured | None:
     results = [line["facts"] for line in events if line["kind"] == "evaluated"]
     evaluations = [EvalResult(item["step"], item["seconds"], item["metrics"]) for item in results]
     if goal is not None and (best := result["best"]) is not None:
-        goal = goal.aimed(Goal(best["metric"], best["direction"]))
+        goal = goal.directed(Goal(best["metric"], best["direction"]))
     return Measured(result, plan, steps, evaluations, goal)
 
 

@@ -70,15 +70,15 @@ def check_splits(task: Task, folder: Path) -> None:
 
 def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
     """That much of the data fills no global batch, in each epoch another part."""
-    length = train_plan.steps_per_epoch * train_plan.global_batch + train_plan.left_out
-    if train_plan.left_out <= MOST_LEFT_OUT * length:
+    length = train_plan.steps_per_epoch * train_plan.global_batch + train_plan.dropped_samples
+    if train_plan.dropped_samples <= MOST_LEFT_OUT * length:
         return []
     whole = -(-length // train_plan.global_batch)
     near = largest_divisor(length, length // whole)
     origin = resolved.values[GLOBAL].origin
     return [
         Diagnostic(
-            f"{train_plan.left_out} of {length} samples fill no global batch of {train_plan.global_batch}: "
+            f"{train_plan.dropped_samples} of {length} samples fill no global batch of {train_plan.global_batch}: "
             f"each epoch leaves out as many, other ones each time",
             key=GLOBAL,
             value=train_plan.global_batch,

@@ -9,7 +9,7 @@ from launcher.config import presets
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import config_of, setting_infos
 from models.catalog import FAMILIES, stages_of
-from training.trackers.settings import TRACKERS
+from training.settings import TRACKERS
 
 
 def names(kind: str) -> list[str]:

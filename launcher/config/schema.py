@@ -21,11 +21,8 @@ from launcher.config.feature_settings import Continual, Download
 from models.catalog import FAMILIES, is_custom
 from training import duration
 from training import settings as training
-from training.checkpoint.settings import Save
-from training.data.settings import FeatureCache, Loader
-from training.resources.settings import Limits
-from training.trackers.settings import LEGAL as TRACKERS
-from training.trackers.settings import Track, Tracking
+from training.settings import TRACKER_FORMS as TRACKERS
+from training.settings import FeatureCache, Limits, Loader, Save, Track, Tracking
 
 
 class Bounds(BaseModel, extra="forbid", frozen=True):
@@ -213,7 +210,7 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
     bounds = _bounds(info)
     allowed: Any = options if isinstance(options, tuple) else extra.get("allowed")
     if options == "length":
-        allowed = duration.LEGAL
+        allowed = duration.FORMS
     return SettingInfo(
         key=key,
         type="one of" if isinstance(allowed, tuple) else str(options),

@@ -12,7 +12,7 @@ from launcher.config.schema import config_of, sections
 from launcher.config.settings_file import node_value, read_settings_file
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, SERVER, resolved
-from training.resources.settings import Profile
+from training.settings import Profile
 
 SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
 MAC = {

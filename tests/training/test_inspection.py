@@ -17,9 +17,7 @@ from training.inspection import architecture, shapes
 def test_a_parameter_without_gradient_is_named_at_the_first_step():
     run = run_tiny(one_rank(), TinyTask(unused=True))
     warnings = [facts for kind, facts in run.listener.events if kind == "warning"]
-    assert warnings == [
-        {"text": "no gradient reached unused in the first step", "names": ["unused"]}
-    ]
+    assert warnings == [{"text": "no gradient in the first step: unused", "names": ["unused"]}]
 
 
 class FrozenTask(TinyTask):
@@ -174,5 +172,5 @@ def test_a_fault_on_one_rank_is_one_warning_and_the_run_goes_on(two_ranks, rank,
     found = two_ranks.run(failing, rank, after)
     assert [(status, count) for status, _, count in found] == [("completed", 0)] * 2
     own, other = found[rank][1], found[1 - rank][1]
-    assert own == ["predictions are not shown any more: OSError: the disk is gone"]
-    assert other == ["predictions are not shown any more: another rank could not make them"]
+    assert own == ["predictions are disabled: OSError: the disk is gone"]
+    assert other == ["predictions are disabled: another rank could not make them"]

@@ -27,7 +27,7 @@ def test_a_step_is_told_then_evaluated_then_saved():
 ENDS = [
     (Action.STOP, "completed", 0),
     (Action.SIGNAL | Action.SAVE, "stopped", 75),
-    (Action.PRESSURE | Action.SAVE, "stopped", 75),
+    (Action.LIMIT_EXCEEDED | Action.SAVE, "stopped", 75),
     (Action.INTERRUPT, "stopped", 130),
 ]
 
@@ -53,7 +53,7 @@ def test_what_one_rank_asks_ends_both(two_ranks, ask, status, code):
 
 
 def test_other_asks_of_one_rank_are_carried_out_by_both(two_ranks):
-    asks = {0: {1: Action.RELIEF}, 1: {2: Action.EVALUATE | Action.SAVE}}
+    asks = {0: {1: Action.FREE_MEMORY}, 1: {2: Action.EVALUATE | Action.SAVE}}
     for found in two_ranks.run(tiny_run, {}, asks, EACH_STEP):
         assert found["told"][1:7] == [
             *("step 1", "relieved"),

@@ -59,7 +59,7 @@ def test_facts_of_a_checkpoint_tell_where_it_stands(rising):
     units = sum(step.units for step in rising.listener.steps[:5])
     assert (facts["step"], facts["epoch"], facts["evaluated_at"]) == (5, 5 / 3, 4)
     assert (facts["samples"], facts["position"], facts["units"]) == (40, 40, units)
-    assert facts["record"] == {"units": units, "owed": False, "skipped": 0}
+    assert facts["metrics"] == {"units": units, "is_log_due": False, "skipped": 0}
     assert facts["starts"] == {"data": 0, "schedule": 0, "samples_before": 0}
 
 
@@ -111,7 +111,7 @@ def test_the_learning_rate_is_the_one_of_the_schedule():
 def test_a_warning_of_the_schedule_reaches_the_hooks():
     run = run_tiny(one_rank(), schedule={"warmup": 3, "warmup_cap": 1})
     texts = [facts["text"] for kind, facts in run.listener.events if kind == "warning"]
-    assert texts == ["schedule.warmup of 3 steps is cut to 1: schedule.warmup_cap is 1"]
+    assert texts == ["schedule.warmup: 3 steps cut to 1 by schedule.warmup_cap=1"]
 
 
 def test_a_run_goes_on_from_the_best_of_the_one_before():

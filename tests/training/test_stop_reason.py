@@ -11,7 +11,7 @@ from training.stop_reason import asked_for
     [
         (Action.STOP, "completed", 0, False),
         (Action.SIGNAL, "stopped", 75, True),
-        (Action.PRESSURE, "stopped", 75, True),
+        (Action.LIMIT_EXCEEDED, "stopped", 75, True),
         (Action.INTERRUPT, "stopped", 130, True),
         (Action.SIGNAL | Action.INTERRUPT, "stopped", 130, True),
         (Action.STOP | Action.SIGNAL, "stopped", 75, True),
@@ -22,6 +22,8 @@ def test_each_ask_has_its_exit_code(asked, status, code, is_resumable):
     assert (found.status, found.exit_code, found.is_resumable) == (status, code, is_resumable)
 
 
-@pytest.mark.parametrize("asked", [Action.NOTHING, Action.SAVE, Action.EVALUATE | Action.RELIEF])
+@pytest.mark.parametrize(
+    "asked", [Action.NOTHING, Action.SAVE, Action.EVALUATE | Action.FREE_MEMORY]
+)
 def test_other_asks_end_nothing(asked):
     assert asked_for(asked) is None

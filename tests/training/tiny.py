@@ -30,7 +30,7 @@ from training.data.samples import Samples
 from training.loop import train
 from training.optim import optimizer
 from training.run_state import Run
-from training.trackers.settings import Tracking
+from training.settings import Tracking
 from training.train_plan import solve
 
 WIDTH = 4
@@ -195,7 +195,7 @@ class Listener(Callback):
         assert step not in self.shown
         self.shown[step] = predictions
 
-    def relieved(self, left: Action) -> Action:
+    def throttled(self, available: Action) -> Action:
         self.told.append("relieved")
         return Action.NOTHING
 

@@ -70,9 +70,9 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
             began = time.perf_counter()
             rows = read(phase.get("reads", 1) if world.rank == 1 else 1)
             data_s = time.perf_counter() - began
-            found.hear(agree(world, {}, 0, found.tell())[2])
+            found.update(agree(world, {}, 0, found.own_times())[2])
             with made.accumulate(last=True):
-                with found.own:
+                with found.timer:
                     loss = module(rows).square().mean()
                 made.backward(loss)
             update = made.step()

@@ -14,43 +14,41 @@ if TYPE_CHECKING:
     from models.base import Predictions
     from training.train_plan import TrainPlan
 
-
 Status = Literal["completed", "stopped", "failed"]
 
 
 class Action(IntFlag):
-    """What a hook wants of all ranks; joined by a bitwise or over hooks and ranks."""
+    """What a callback requests of all ranks; combined by bitwise or over callbacks and ranks."""
 
     NOTHING = 0
     EVALUATE = 1
     SAVE = 2
     STOP = 4
-    """End the run in good order: its aim is reached."""
+    """End the run as completed (exit 0)."""
     SIGNAL = 8
-    """Save and end: a signal asked for it; run again (exit 75)."""
+    """Save and end after a signal; run again (exit 75)."""
     INTERRUPT = 16
-    """Save and end: Ctrl-C (exit 130)."""
-    RELIEF = 32
+    """Save and end after Ctrl-C (exit 130)."""
+    FREE_MEMORY = 32
     """Collect garbage and empty caches on every rank."""
-    PRESSURE = 64
-    """Save and end: a limit of the machine is still exceeded (exit 75)."""
+    LIMIT_EXCEEDED = 64
+    """Save and end: a resource limit is still exceeded (exit 75)."""
     FEWER_WORKERS = 128
-    """Prepare batches with half the workers, on every rank."""
+    """Halve the data-loader workers of every rank."""
     SMALLER_BATCH = 256
     """Halve the micro-batch of every rank; the global batch stays."""
 
 
-RUNGS = Action.RELIEF | Action.FEWER_WORKERS | Action.SMALLER_BATCH
-"""What is done so that a run need not end at a limit of its machine; see training/machine."""
-ENDS = Action.STOP | Action.SIGNAL | Action.INTERRUPT | Action.PRESSURE
+THROTTLING = Action.FREE_MEMORY | Action.FEWER_WORKERS | Action.SMALLER_BATCH
+"""The throttling steps: they let a run continue at a resource limit; see training/resources."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer update; tensors stay on the device until somebody logs them."""
+    """One optimizer update; tensors stay on the device until they are logged."""
 
     step: int
-    """Updates taken, this one counted: the first is 1."""
+    """Updates taken, including this one: the first is 1."""
     loss: Tensor
     """This rank's sum over `units`, times the world size: its mean over ranks is the loss."""
     parts: Mapping[str, Tensor]
@@ -67,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """A logged step in plain numbers, agreed over ranks: for metrics.jsonl and the console."""
+    """A logged step as plain numbers, agreed over ranks: for metrics.jsonl and the console."""
 
     step: int
     epoch: float
@@ -81,7 +79,7 @@ class StepMetrics:
     """Skipped updates since the last logged step."""
     loss_scale: float | None
     step_time_s: float
-    """Mean over the steps since the last logged one; evaluation and saving left out."""
+    """Mean over the steps since the last logged one, without evaluation and saving."""
     data_time_s: float
     samples_per_s: float
     units_per_s: float
@@ -103,7 +101,7 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; becomes result.json."""
+    """How a run ended; the content of result.json."""
 
     status: Status
     reason: str
@@ -115,71 +113,72 @@ class Outcome:
     samples_per_s: float | None
     peak_memory_bytes: Mapping[str, int | None] = field(default_factory=dict)
     experience: Mapping[str, Any] | None = None
-    """Of an experience: its number, and the metrics of old and new data before and after it."""
+    """Number of the experience, and the metrics of old and new data before and after it."""
     timing: Mapping[str, float] | None = None
-    """How long single steps took, see training/timing.py; None: they were not timed."""
-
-
-class Callback:
-    """Sees what happens; each method may be left out. Runs on every rank, never communicates."""
-
-    def start(self, train_plan: TrainPlan) -> None:
-        """Before the first step."""
-
-    def step(self, step: Step) -> Action:
-        """After each update; must not wait for the device."""
-        return Action.NOTHING
-
-    def logged(self, line: StepMetrics) -> None:
-        """After each logged step, on every rank."""
-
-    def evaluated(self, evaluation: EvalResult) -> Action:
-        """After each evaluation."""
-        return Action.NOTHING
-
-    def predicted(self, predictions: Predictions, step: int) -> None:
-        """After an evaluation at `step`, where the run shows what the model makes of samples."""
-
-    def relieved(self, left: Action) -> Action:
-        """After every rank carried out what was asked of RUNGS, before the next step: measure.
-
-        `left` are the RUNGS that can still be carried out; what is asked now is done at once.
-        """
-        return Action.NOTHING
-
-    def saved(self, folder: Path, step: int) -> None:
-        """After a checkpoint is whole on disk."""
-
-    def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Something worth a line in events.jsonl; "preview" has facts "when" and "text".
-
-        "warning" has "text", for a person to see at once, and what else it is about.
-        """
-
-    def end(self, outcome: Outcome) -> None:
-        """After the last step, also when the run failed."""
+    """Summary of StepTiming; None: `train.timing` is off."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The names and numbers of a run that do not change while it goes on."""
+    """The names and numbers of a run that never change, for reports and result.json."""
 
     model: str
     """Family and size: "language:small"."""
     mode: str
     engine: str
     device: str
-    """For people: "cpu", "NVIDIA H200"."""
+    """Readable: "cpu", "NVIDIA H200"."""
     precision: str
     parameters: int
     folder: Path
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What a task tells of its data."""
+    """`Task.facts()`."""
     samples: int | None = None
-    """What is trained on, over all ranks: those of one epoch."""
+    """Training samples of one epoch, over all ranks."""
     architecture: str | None = None
     """A digest of the names and shapes of all parameters."""
     notes: Sequence[str] = ()
-    """What was filled in or adapted, a line each."""
+    """Values that were filled in or adapted, a line each."""
     stage: str | None = None
-    """The stage that is trained, in mode staged."""
+    """The stage, in mode staged."""
+
+
+class Callback:
+    """Sees the events of a run; all methods are optional. Runs on every rank, never communicates."""
+
+    def start(self, train_plan: TrainPlan) -> None:
+        """Called before the first step."""
+
+    def step(self, step: Step) -> Action:
+        """Called after each update; must not wait for the device."""
+        return Action.NOTHING
+
+    def logged(self, metrics: StepMetrics) -> None:
+        """Called after each logged step."""
+
+    def evaluated(self, result: EvalResult) -> Action:
+        """Called after each evaluation."""
+        return Action.NOTHING
+
+    def predicted(self, predictions: Predictions, step: int) -> None:
+        """Called after an evaluation at `step` if the run shows predictions."""
+
+    def throttled(self, available: Action) -> Action:
+        """Called after all ranks took throttling steps, before the next training step.
+
+        `available` are the throttling steps that are still possible. Returned actions are carried
+        out at once.
+        """
+        return Action.NOTHING
+
+    def saved(self, folder: Path, step: int) -> None:
+        """Called once a checkpoint is complete on disk."""
+
+    def event(self, kind: str, facts: Mapping[str, object]) -> None:
+        """Called for each line of events.jsonl.
+
+        A "preview" has facts "when" and "text", a "warning" has "text" and its subject.
+        """
+
+    def end(self, outcome: Outcome) -> None:
+        """Called after the last step, also if the run failed."""

@@ -1,4 +1,4 @@
-"""The hooks of a run as one: each is told, and what they ask is joined."""
+"""A list of callbacks that acts as one: it forwards every call and joins requested actions."""
 
 from __future__ import annotations
 
@@ -8,61 +8,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step, StepMetrics
-from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from models.base import Predictions
+    from training.train_plan import TrainPlan
 
 
 class CallbackList(Callback):
-    """Tells each of `hooks`, in their order, what it is told itself."""
+    """Calls each of `callbacks` in order, and joins the actions that they request."""
 
     def __init__(self, callbacks: Sequence[Callback]):
-        self._hooks = list(callbacks)
-        # Told after every update: those that would do nothing are left out.
+        self._callbacks = list(callbacks)
+        # Called after every update: those that would do nothing are omitted.
         self._steps = [
             callback.step for callback in callbacks if type(callback).step is not Callback.step
         ]
 
     def start(self, train_plan: TrainPlan) -> None:
-        for callback in self._hooks:
+        for callback in self._callbacks:
             callback.start(train_plan)
 
     def step(self, step: Step) -> Action:
-        return _joined(tell(step) for tell in self._steps)
+        return _joined(on_step(step) for on_step in self._steps)
 
-    def logged(self, line: StepMetrics) -> None:
-        for callback in self._hooks:
-            callback.logged(line)
+    def logged(self, metrics: StepMetrics) -> None:
+        for callback in self._callbacks:
+            callback.logged(metrics)
 
-    def evaluated(self, evaluation: EvalResult) -> Action:
-        return _joined(callback.evaluated(evaluation) for callback in self._hooks)
+    def evaluated(self, result: EvalResult) -> Action:
+        return _joined(callback.evaluated(result) for callback in self._callbacks)
 
     def predicted(self, predictions: Predictions, step: int) -> None:
-        for callback in self._hooks:
+        for callback in self._callbacks:
             callback.predicted(predictions, step)
 
-    def relieved(self, left: Action) -> Action:
-        return _joined(callback.relieved(left) for callback in self._hooks)
+    def throttled(self, available: Action) -> Action:
+        return _joined(callback.throttled(available) for callback in self._callbacks)
 
     def saved(self, folder: Path, step: int) -> None:
-        for callback in self._hooks:
+        for callback in self._callbacks:
             callback.saved(folder, step)
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        for callback in self._hooks:
+        for callback in self._callbacks:
             callback.event(kind, facts)
 
     def end(self, outcome: Outcome) -> None:
-        """Every hook is told, also when one of them fails."""
+        """Call every callback, also if one of them fails."""
         with ExitStack() as stack:
-            for callback in reversed(self._hooks):
+            for callback in reversed(self._callbacks):
                 stack.callback(callback.end, outcome)
 
 
-def _joined(asks: Iterable[Action]) -> Action:
+def _joined(requests: Iterable[Action]) -> Action:
     joined = Action.NOTHING
-    for ask in asks:
-        if ask:  # rarely; joining flags costs more than looking
-            joined |= ask
+    for action in requests:
+        if action:  # rarely; joining flags costs more than this check
+            joined |= action
     return joined

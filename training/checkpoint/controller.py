@@ -1,9 +1,8 @@
-"""The checkpoints of a run: written, waited for, told of, and what a failed one means."""
+"""The checkpoint controller of a run: save, wait, report, and load the best at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.manifest import CheckpointError, step_of
@@ -13,97 +12,93 @@ if TYPE_CHECKING:
     from engines.base import Engine, State
     from training.callbacks.callback_list import CallbackList
     from training.checkpoint.manifest import Score
-    from training.checkpoint.settings import Save
+    from training.checkpoint.reader import Checkpoint
     from training.checkpoint.writer import CheckpointWriter
-    from training.optim.updater import Updater
+    from training.settings import Save
 
 
 class CheckpointController:
-    """Hands states to the saver, and its news to the audience.
+    """Decides when a write is awaited, reports it, and applies `save.required`.
 
-    Collective: write, settle, load_best.
+    Collective: save, wait, load_best.
     """
 
     def __init__(
-        self, settings: Save, saver: CheckpointWriter, audience: CallbackList, first_step: int
+        self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int
     ):
-        self._saver = saver
-        self._audience = audience
+        self._writer = writer
+        self._callbacks = callbacks
         self._in_background = settings.async_
         self._is_required = settings.required
         self._loads_best = settings.load_best and settings.keep_best > 0
-        self.last = settings.last
+        self.saves_last = settings.last
         """Save when the run ends."""
-        self.on_signal = settings.on_signal
-        """Save when a signal ends the run."""
-        self.at = first_step
-        """The step that was written last, or that the run began with: its state is on disk."""
+        self.saves_on_signal = settings.on_signal
+        """Save when a signal or a limit ends the run."""
+        self.saved_step = first_step
+        """The step of the newest checkpoint, or the first step: its state is on disk."""
 
     @property
-    def has_news(self) -> bool:
-        """A write in the background has come to its end, or failed; of this rank alone."""
-        return self._saver.is_settled
+    def has_finished_write(self) -> bool:
+        """A background write of this rank has ended or failed, and was not reported yet."""
+        return self._writer.is_settled
 
-    def write(
-        self,
-        step: int,
-        state: State,
-        facts: Mapping[str, Any],
-        periodic: bool,
-        score: Score | None,
+    def save(
+        self, step: int, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
     ) -> None:
-        """Save `state` as that of `step`. Raises CheckpointError where a run needs every save."""
-        self.settle()
-        self.at = step
+        """Save `state` of `step`. Raises CheckpointError if `save.required` is on."""
+        self.wait()
+        self.saved_step = step
         try:
-            self._saver.save(step, state, facts, periodic, score)
-        except CheckpointError as fault:
-            self._failed(fault)
+            self._writer.save(step, state, facts, periodic, score)
+        except CheckpointError as error:
+            self._failed(error)
         if not self._in_background:
-            self.settle()
+            self.wait()
 
-    def settle(self) -> None:
-        """Wait until what was written is on disk. Raises CheckpointError as `write` does."""
+    def wait(self) -> None:
+        """Wait until the last save is on disk, and report it. Raises as `save`."""
         try:
-            folder = self._saver.wait()
-        except CheckpointError as fault:
-            self._failed(fault)
-        else:
-            if folder is not None:
-                self._audience.saved(folder, _step(folder))
+            folder = self._writer.wait()
+        except CheckpointError as error:
+            self._failed(error)
+            return
+        if folder is not None:
+            step = step_of(folder.name)
+            assert step is not None, folder
+            self._callbacks.saved(folder, step)
 
     def load_best(
-        self, best: Mapping[str, Any] | None, step: int, engine: Engine, updater: Updater
+        self,
+        best: Mapping[str, Any] | None,
+        step: int,
+        engine: Engine,
+        load_average: Callable[[Checkpoint], None],
     ) -> None:
-        """End a run of `step` steps with the weights of the `best` evaluation. Reads disk.
+        """Load the weights of the `best` evaluation at the end of a run of `step` steps.
 
-        Nothing is done where the settings do not want it, or the weights are those already. Where
-        the checkpoint is not in this folder, as in one that a run goes on in, that is told.
+        Does nothing if `save.load_best` is off, or the weights are those already. A missing
+        checkpoint, as after a fork, is a warning. Touches disk.
         """
         if not self._loads_best or best is None or best["step"] == step:
             return
-        self.settle()
+        self.wait()
         try:
-            checkpoint = self._saver.checkpoint(best["step"])
-        except CheckpointError as fault:
-            text = f"the run ends with its last weights; the best, of step {best['step']}: {fault}"
-            self._audience.event("warning", {"text": text})
+            checkpoint = self._writer.checkpoint(best["step"])
+        except CheckpointError as error:
+            text = f"kept the last weights; the best, of step {best['step']}: {error}"
+            self._callbacks.event("warning", {"text": text})
             return
         restore(checkpoint, engine, slots=False)
-        updater.load_average(checkpoint)
-        self._audience.event("best_loaded", dict(best))
+        load_average(checkpoint)
+        self._callbacks.event("best_loaded", dict(best))
 
     def abandon(self) -> None:
-        """The run has failed: let a write come to its end, where nothing else waits for it."""
-        self._saver.abandon()
+        """After a failure: let the write of a lone process end. Not collective."""
+        self._writer.abandon()
 
-    def _failed(self, fault: CheckpointError) -> None:
+    def _failed(self, error: CheckpointError) -> None:
         if self._is_required:
-            raise fault
-        self._audience.event("warning", {"text": f"{fault}; save.required is off: training on"})
-
-
-def _step(folder: Path) -> int:
-    step = step_of(folder.name)
-    assert step is not None, folder
-    return step
+            raise error
+        text = f"{error}; training continues because save.required is off"
+        self._callbacks.event("warning", {"text": text})

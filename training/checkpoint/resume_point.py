@@ -13,20 +13,11 @@ from models.base import DataError
 from training.checkpoint import checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import Checkpoint, open_checkpoint
+from training.train_plan import StartSteps
 
 if TYPE_CHECKING:
     from engines.base import World
-    from training.checkpoint.reader import Checkpoint
-
-
-@dataclass(frozen=True)
-class StartSteps:
-    """Where the order of the data and the schedule began, in steps of the run."""
-
-    data: int = 0
-    schedule: int = 0
-    samples_before: int = 0
-    """Samples seen when the order of the data began."""
+    from training.train_plan import StartSteps
 
 
 @dataclass(frozen=True)

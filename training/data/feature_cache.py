@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from engines.base import Engine, World
     from models.base import Task
-    from training.data.settings import FeatureCache
+    from training.settings import FeatureCache
 
 Tell = Callable[[str], object]
 """Told a line for a person; on one rank only."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engines.base import World
     from training.data.order import DataOrder
     from training.data.samples import Request, Samples
-    from training.data.settings import Loader
+    from training.settings import Loader
     from training.train_plan import TrainPlan
 
 

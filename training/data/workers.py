@@ -24,7 +24,7 @@ from training.seeds import derive
 if TYPE_CHECKING:
     from engines.base import World
     from training.data.samples import MicroBatch, Request, Samples
-    from training.data.settings import Loader
+    from training.settings import Loader
 
 
 # Workers share the data they inherit by a fork, and a script without a `__main__` guard may start

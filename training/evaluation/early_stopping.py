@@ -1,4 +1,4 @@
-"""Early stopping: the best value so far, patience, and the target value of stop.at."""
+"""Early stopping: the best value so far, patience, and the target value of `stop.at`."""
 
 from __future__ import annotations
 
@@ -8,44 +8,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from training.settings import TARGET_FORMS, TARGET_PATTERN
+
 if TYPE_CHECKING:
     from models.base import Goal
     from training.settings import Stop
 
-
 Direction = Literal["min", "max"]
+Sign = Literal["<=", ">=", "="]
+_TARGET = re.compile(TARGET_PATTERN)
+_SIGNS: Mapping[str, Sign] = {"min": "<=", "max": ">="}
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best value of a metric, and the step it was found at."""
+    """The best value of a metric, and its step."""
 
     value: float
     step: int
 
 
 class EarlyStopping:
-    """Judges one value after another.
+    """Follows the value of a metric over evaluations.
 
-    The best is the best by however little; patience counts the evaluations since the value last
-    improved by more than `min_delta`. The first value is an improvement, one that is NaN never.
+    Any improvement makes a value the best; patience counts evaluations since the value last
+    improved by more than `min_delta`. The first value is an improvement, NaN never is.
     """
 
-    def __init__(self, stop: Stop, kept: int = 1):
-        """`kept`: how many of the best values are remembered."""
+    def __init__(self, stop: Stop, keep_best: int = 1):
+        """`keep_best`: how many of the best values are remembered."""
         self._patience = stop.patience
-        self._kept = kept
-        self._top: list[float] = []
+        self._keep_best = keep_best
+        self._best_values: list[float] = []
         self._min_delta = stop.min_delta if self._patience is not None else 0.0
         self.best: Best | None = None
         self.waited = 0
         """Evaluations since the last improvement."""
         self.is_among_best = False
-        """The value that was judged last is one of the `kept` best so far."""
+        """The last value is one of the `keep_best` best so far."""
         self._reference: float | None = None
 
-    def judge(self, step: int, value: float, direction: Direction) -> bool:
-        """Take note of an evaluation; true where it is the best so far."""
+    def add(self, step: int, value: float, direction: Direction) -> bool:
+        """Add the value of an evaluation; True if it is the best so far."""
         is_best = _is_better(value, self.best.value if self.best else None, direction)
         if is_best:
             self.best = Best(value, step)
@@ -57,39 +61,83 @@ class EarlyStopping:
         return is_best
 
     def _enter(self, value: float, direction: Direction) -> bool:
-        """Take `value` among the best ones, where it belongs there."""
-        is_full = len(self._top) >= self._kept
-        if not self._kept or not _is_better(value, self._top[-1] if is_full else None, direction):
+        """Insert `value` into the best values if it is one of them."""
+        is_full = len(self._best_values) >= self._keep_best
+        worst = self._best_values[-1] if is_full and self._keep_best else None
+        if not self._keep_best or not _is_better(value, worst, direction):
             return False
-        self._top = sorted([*self._top, value], reverse=direction == "max")[: self._kept]
+        ordered = sorted([*self._best_values, value], reverse=direction == "max")
+        self._best_values = ordered[: self._keep_best]
         return True
 
     @property
     def is_out_of_patience(self) -> bool:
-        """The settings say to stop now."""
+        """Whether `stop.patience` requires to stop now."""
         return self._patience is not None and self.waited >= self._patience
 
     def facts(self) -> dict[str, Any]:
-        """What `resume` needs, as plain numbers."""
+        """The state that `resume` needs, as JSON."""
         best = asdict(self.best) if self.best else None
         return {
             "best": best,
             "reference": self._reference,
             "waited": self.waited,
-            "top": self._top,
+            "best_values": self._best_values,
         }
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Go on from the facts of another."""
+        """Continue from the facts of an earlier process."""
         best = facts["best"]
         self.best = Best(float(best["value"]), best["step"]) if best else None
-        self._reference, self.waited = _number(facts["reference"]), facts["waited"]
-        self._top = [float(value) for value in facts.get("top", ())]
+        reference = facts["reference"]
+        # Infinities are strings in JSON.
+        self._reference = None if reference is None else float(reference)
+        self.waited = facts["waited"]
+        self._best_values = [float(value) for value in facts.get("best_values", ())]
 
 
-def _number(value: float | str | None) -> float | None:
-    """A number as plain JSON has it, infinite ones as words."""
-    return None if value is None else float(value)
+@dataclass(frozen=True)
+class Target:
+    """A metric, and the value to reach."""
+
+    metric: str
+    sign: Sign
+    """`=`: the direction of the goal."""
+    value: float
+
+    def directed(self, goal: Goal) -> Target | None:
+        """The target with `=` replaced by the direction of `goal`; None if that is another metric."""
+        if self.sign != "=":
+            return self
+        if self.metric != goal.metric:
+            return None
+        return Target(self.metric, _SIGNS[goal.direction], self.value)
+
+    def is_reached(self, metrics: Mapping[str, float]) -> bool:
+        """Whether `metrics` are as good or better; NaN never is. Requires a direction."""
+        value = metrics.get(self.metric, math.nan)
+        return value <= self.value if self.sign == "<=" else value >= self.value
+
+    def text(self, sign: Sign | None = None) -> str:
+        """As written: `val_loss <= 1.9`; with `sign` in place of its own."""
+        return f"{self.metric} {sign or self.sign} {self.value:g}"
+
+
+def parse_target(written: str) -> Target:
+    """Parse `METRIC <= NUMBER`, `>=` or `=`. Raises ValueError."""
+    found = _TARGET.match(written)
+    try:
+        if found is None:
+            raise ValueError
+        sign: Sign = next(sign for sign in ("<=", ">=", "=") if sign == found[2])
+        return Target(found[1], sign, float(found[3]))
+    except ValueError:
+        raise ValueError(f"invalid target {written!r}; allowed: {TARGET_FORMS}") from None
+
+
+def alternatives(target: Target) -> Sequence[str]:
+    """The target written with either direction."""
+    return [target.text(sign) for sign in _SIGNS.values()]
 
 
 def _is_better(value: float, than: float | None, direction: Direction, by: float = 0.0) -> bool:
@@ -98,58 +146,3 @@ def _is_better(value: float, than: float | None, direction: Direction, by: float
     if than is None:
         return True
     return value < than - by if direction == "min" else value > than + by
-
-
-Sign = Literal["<=", ">=", "="]
-
-TARGET_PATTERN = r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?) *$"
-TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the family's own goal"
-_WRITTEN = re.compile(TARGET_PATTERN)
-_BETTER: Mapping[str, Sign] = {"min": "<=", "max": ">="}
-
-
-@dataclass(frozen=True)
-class Target:
-    """A metric, and the value that is to be reached."""
-
-    metric: str
-    sign: Sign
-    """`=`: whichever way is better, as the goal of the family says."""
-    value: float
-
-    def aimed(self, goal: Goal) -> Target | None:
-        """With its sign, for `=` from `goal`; None where that is about another metric."""
-        if self.sign != "=":
-            return self
-        if self.metric != goal.metric:
-            return None
-        return Target(self.metric, _BETTER[goal.direction], self.value)
-
-    def is_reached(self, metrics: Mapping[str, float]) -> bool:
-        """Whether an evaluation is as good, or better; NaN never is. For a sign that was aimed."""
-        value = metrics.get(self.metric, math.nan)
-        return value <= self.value if self.sign == "<=" else value >= self.value
-
-    def text(self, sign: Sign | None = None) -> str:
-        """As one writes it: `val_loss <= 1.9`; with another `sign` where one is given."""
-        return f"{self.metric} {sign or self.sign} {self.value:g}"
-
-
-def parse_target(written: str) -> Target:
-    """What `METRIC <= NUMBER`, `>=` or `=` says. Raises ValueError where it is none of them."""
-    found = _WRITTEN.match(written)
-    try:
-        if found is None:
-            raise ValueError
-        return Target(found[1], _sign(found[2]), float(found[3]))
-    except ValueError:
-        raise ValueError(f"{written!r} is no aim; legal: {TARGET_FORMS}") from None
-
-
-def alternatives(target: Target) -> Sequence[str]:
-    """The same with either way said."""
-    return [target.text(sign) for sign in _BETTER.values()]
-
-
-def _sign(text: str) -> Sign:
-    return next(sign for sign in ("<=", ">=", "=") if sign == text)

@@ -18,19 +18,23 @@ if TYPE_CHECKING:
     from training.data.loader import EvaluationBatches
     from training.data.samples import MicroBatch
 
+Metrics = Mapping[str, float]
+OLD, NEW, ALL = "val_old", "val_new", "val"
+"""Splits: held-out data of earlier experiences, of the new experience, and of both."""
+
 
 def evaluate(
     task: Task, module: Module, batches: EvaluationBatches, world: World
 ) -> dict[str, float]:
     """The metrics of the whole split, the same on every rank. Collective.
 
-    `module` is in evaluation mode meanwhile, and in training mode afterwards.
+    Each sample counts once for any number of ranks. Leaves `module` in training mode.
     """
     return _measure(task, module, batches, world)
 
 
 def metric_names(task: Task, module: Module, batches: EvaluationBatches, world: World) -> list[str]:
-    """What the metrics are called, learnt from each rank's first micro-batch. Collective."""
+    """The names of the metrics, from one micro-batch per rank. Collective."""
     return sorted(_measure(task, module, [next(iter(batches))], world))
 
 
@@ -43,9 +47,9 @@ def _measure(
     try:
         with torch.no_grad():
             for micro_batch, counts in batches:
-                # Also where it does not count: sharded engines gather weights in every forward.
-                found = metric.update(module, micro_batch.batch)
-                added = found if counts else torch.zeros_like(found)
+                # Also for one that does not count: sharded engines gather weights in each forward.
+                values = metric.update(module, micro_batch.batch)
+                added = values if counts else torch.zeros_like(values)
                 total = added if total is None else total + added
     finally:
         module.train()
@@ -53,14 +57,9 @@ def _measure(
     return metric.result(world.sum(total).cpu())
 
 
-Metrics = Mapping[str, float]
-OLD, NEW, ALL = "val_old", "val_new", "val"
-"""The splits: all that earlier parts hold out, what the new one holds out, and both together."""
-
-
 @dataclass(frozen=True)
 class HeldOutPart:
-    """What one part of the data holds out, and the task that measures it."""
+    """The held-out samples of one part of the data, and the task that evaluates them."""
 
     task: Task
     batches: EvaluationBatches
@@ -68,7 +67,7 @@ class HeldOutPart:
 
 
 class Forgetting:
-    """Evaluates old and new held-out parts by themselves. Collective: evaluate, look_before."""
+    """Evaluates old and new held-out data separately. Collective: evaluate, evaluate_before."""
 
     def __init__(self, number: int, old: Sequence[HeldOutPart], new: HeldOutPart):
         """`number` is that of the experience; `old` has at least one part."""
@@ -77,18 +76,18 @@ class Forgetting:
         self._after: Mapping[str, Metrics] | None = None
 
     @property
-    def looked_before(self) -> bool:
-        """Whether it is known how things were before the first step."""
+    def is_before_known(self) -> bool:
+        """Whether the metrics before the experience were measured."""
         return self._before is not None
 
-    def look_before(self, module: Module, world: World) -> None:
-        """Measure what the experience begins with."""
+    def evaluate_before(self, module: Module, world: World) -> None:
+        """Measure the metrics before the experience."""
         self._before = self._measure(module, world)
 
     def evaluate(self, module: Module, world: World) -> dict[str, dict[str, float]]:
-        """The metrics of OLD, NEW and ALL, the last one's last.
+        """The metrics of OLD, NEW and ALL, in this order.
 
-        Each part is measured by its own task; of several parts it is the mean by their samples.
+        The task of each part evaluates it; the metrics of several parts are means by samples.
         """
         self._after = self._measure(module, world)
         return {name: dict(metrics) for name, metrics in self._after.items()}
@@ -98,8 +97,8 @@ class Forgetting:
         new = (self._new.samples, evaluate(self._new.task, module, self._new.batches, world))
         return {OLD: mean(old), NEW: mean([new]), ALL: mean([*old, new])}
 
-    def learnt(self) -> dict[str, Any] | None:
-        """The experience's number, and the metrics of OLD and NEW before and after it."""
+    def summary(self) -> dict[str, Any] | None:
+        """The number of the experience, and the metrics of OLD and NEW before and after it."""
         if self._before is None or self._after is None:
             return None
         sides = {
@@ -109,11 +108,11 @@ class Forgetting:
         return {"number": self._number, **sides}
 
     def facts(self) -> dict[str, Any]:
-        """What `resume` needs, as plain numbers."""
+        """The state that `resume` needs, as JSON."""
         return {"before": self._before, "after": self._after}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Go on within the experience, from what another process wrote down."""
+        """Continue from the facts of an earlier process."""
         self._before, self._after = (_numbers(facts.get(name)) for name in ("before", "after"))
 
     def close(self) -> None:
@@ -123,9 +122,9 @@ class Forgetting:
 
 
 def mean(parts: Sequence[tuple[int, Metrics]]) -> dict[str, float]:
-    """The mean of each metric by samples, over the parts that know it; NaN where none does."""
+    """The mean of each metric by samples, over the parts that have it; NaN if none has."""
     names = {name: None for _, metrics in parts for name in metrics}
-    found = {}
+    means = {}
     for name in names:
         known = [
             (samples, metrics[name])
@@ -133,15 +132,15 @@ def mean(parts: Sequence[tuple[int, Metrics]]) -> dict[str, float]:
             if not math.isnan(metrics.get(name, math.nan))
         ]
         count = sum(samples for samples, _ in known)
-        found[name] = sum(n * value for n, value in known) / count if count else math.nan
-    return found
+        means[name] = sum(n * value for n, value in known) / count if count else math.nan
+    return means
 
 
-def _numbers(told: Any) -> Mapping[str, Metrics] | None:
-    """Metrics as plain JSON has them, infinite ones and NaN as words."""
-    if told is None:
+def _numbers(splits: Any) -> Mapping[str, Metrics] | None:
+    """Metrics from JSON, where infinities and NaN are strings."""
+    if splits is None:
         return None
     return {
         split: {name: float(value) for name, value in metrics.items()}
-        for split, metrics in told.items()
+        for split, metrics in splits.items()
     }

@@ -1,4 +1,4 @@
-"""The judge of a run: evaluates it, tells the best evaluation, and when to wait no longer."""
+"""The evaluator of a run: results, the best score, early stopping and the noise control."""
 
 from __future__ import annotations
 
@@ -35,77 +35,80 @@ _DIRECTIONS: tuple[Direction, ...] = ("min", "max")
 
 
 class Evaluator:
-    """Evaluates on the validation split, by the family's goal or the person's own. Collective."""
+    """Evaluates the validation split by `eval.metric`, or the goal of the family. Collective."""
 
     def __init__(
         self,
         settings: Settings,
         batches: EvaluationBatches,
         forgetting: Forgetting | None = None,
-        since: int = 0,
+        data_start: int = 0,
     ):
-        """With `forgetting` an experience is judged, by old and new held-out parts together.
+        """With `forgetting`, evaluates old and new held-out data of an experience.
 
-        `since` is the step at which the order of the data began.
+        `data_start` is the step at which the data order began.
         """
-        self._forgetting, self._since = forgetting, since
+        self._forgetting, self._data_start = forgetting, data_start
         self._metric = settings.eval.metric
-        self._at = settings.stop.at
+        self._stop_at = settings.stop.at
         self._target: Target | None = None
-        self._stopping = EarlyStopping(settings.stop, settings.save.keep_best)
+        self._early_stopping = EarlyStopping(settings.stop, settings.save.keep_best)
         self._batches = batches
         self._goal: Goal | None = None
         self._metrics: Mapping[str, float] = {}
         self.score: Score | None = None
-        """Of the last evaluation, where it is among the best that are to be kept."""
+        """Of the last evaluation, if its checkpoint is among the best to keep."""
 
     def start(self, task: Task, module: Module, world: World) -> None:
-        """Settle what to judge by. Raises SettingError where there is no such metric."""
+        """Resolve `eval.metric` and `stop.at`. Raises SettingError for an unknown metric."""
         self._goal = task.goal
-        aim = None if self._at is None else parse_target(self._at)
-        if self._metric is None and (aim is None or aim.metric == task.goal.metric):
+        target = None if self._stop_at is None else parse_target(self._stop_at)
+        if self._metric is None and (target is None or target.metric == task.goal.metric):
             names = [task.goal.metric]
         else:
-            # One forward pass now, or a slip of the pen would end the run at its first evaluation.
+            # One forward pass now: a typing error must not end the run at its first evaluation.
             names = metric_names(task, module, self._batches, world)
         if self._metric is not None:
             self._goal = goal_of(self._metric, task.goal, names)
-        if aim is not None:
-            self._target = target_of(aim, self._goal, names)
+        if target is not None:
+            self._target = target_of(target, self._goal, names)
 
-    def look_before(
+    def evaluate_before(
         self, module: Module, world: World, averaged: AbstractContextManager[None]
     ) -> None:
-        """Measure what an experience begins with, unless that is known; the weights are `averaged`."""
-        if self._forgetting is not None and not self._forgetting.looked_before:
+        """Measure the metrics before an experience, unless they are known.
+
+        `averaged` puts the average of the weights in place.
+        """
+        if self._forgetting is not None and not self._forgetting.is_before_known:
             with averaged:
-                self._forgetting.look_before(module, world)
+                self._forgetting.evaluate_before(module, world)
 
     def evaluate(self, task: Task, module: Module, world: World, step: int) -> Sequence[EvalResult]:
-        """The metrics after `step` updates, split by split; the last is judged: is it the best?"""
+        """The results after `step` updates by split; the last one decides about the best."""
         assert self._goal is not None
         began = time.perf_counter()
-        apart: dict[str, dict[str, float]] = {}
+        parts: dict[str, dict[str, float]] = {}
         if self._forgetting is None:
             metrics = evaluate(task, module, self._batches, world)
         else:
-            apart = self._forgetting.evaluate(module, world)
-            metrics = apart.pop("val")
+            parts = self._forgetting.evaluate(module, world)
+            metrics = parts.pop("val")
         self._metrics = metrics
         value = metrics[self._goal.metric]
-        is_best = self._stopping.judge(step, value, self._goal.direction)
+        is_best = self._early_stopping.add(step, value, self._goal.direction)
         self.score = None
-        if self._stopping.is_among_best:
+        if self._early_stopping.is_among_best:
             goal = self._goal
-            self.score = Score(goal.metric, value, goal.direction, self._since)
+            self.score = Score(goal.metric, value, goal.direction, self._data_start)
         seconds = time.perf_counter() - began
-        told = [EvalResult(step, split, found, False, seconds) for split, found in apart.items()]
-        return [*told, EvalResult(step, "val", metrics, is_best, seconds)]
+        results = [EvalResult(step, split, found, False, seconds) for split, found in parts.items()]
+        return [*results, EvalResult(step, "val", metrics, is_best, seconds)]
 
     @property
     def best(self) -> dict[str, Any] | None:
         """Metric, value and step of the best evaluation so far."""
-        best = self._stopping.best
+        best = self._early_stopping.best
         if best is None or self._goal is None:
             return None
         found = {"metric": self._goal.metric, "value": best.value, "step": best.step}
@@ -113,45 +116,45 @@ class Evaluator:
 
     @property
     def reason_to_stop(self) -> str | None:
-        """Why to stop now; None: go on."""
+        """Why the run must stop now; None: it continues."""
         if self._target is not None and self._target.is_reached(self._metrics):
             value = self._metrics[self._target.metric]
-            return f"{self._target.metric} is {value:.6g}: stop.at {self._target.text()} is reached"
-        if not self._stopping.is_out_of_patience or self._goal is None:
+            return f"stop.at: {self._target.metric} is {value:.6g} ({self._target.text()})"
+        if not self._early_stopping.is_out_of_patience or self._goal is None:
             return None
-        waited = self._stopping.waited
-        times = "evaluation" if waited == 1 else "evaluations"
-        return f"{self._goal.metric} did not improve in {waited} {times}"
+        waited = self._early_stopping.waited
+        noun = "evaluation" if waited == 1 else "evaluations"
+        return f"stop.patience: {self._goal.metric} did not improve in {waited} {noun}"
 
-    def leak(self, task: Task, tell: noise_control.Tell) -> StopReason | None:
-        """A fault of the run whose noise control was not at chance in the last evaluation."""
-        return noise_control.ending(task, self._metrics, tell) if self._metrics else None
+    def check_noise_control(self, task: Task, report: noise_control.Report) -> StopReason | None:
+        """A failure of the run if its noise control is not at chance in the last evaluation."""
+        return noise_control.check(task, self._metrics, report) if self._metrics else None
 
     def facts(self) -> dict[str, Any]:
-        """What `resume` needs, as plain numbers."""
-        apart = {} if self._forgetting is None else {"apart": self._forgetting.facts()}
-        return {**self._stopping.facts(), "metrics": dict(self._metrics), **apart}
+        """The state that `resume` needs, as JSON."""
+        forgetting = {} if self._forgetting is None else {"forgetting": self._forgetting.facts()}
+        return {**self._early_stopping.facts(), "metrics": dict(self._metrics), **forgetting}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
-        """Go on from what another process wrote down."""
-        self._stopping.resume(facts)
+        """Continue from the facts of an earlier process."""
+        self._early_stopping.resume(facts)
         known = facts.get("metrics", {})
         self._metrics = {name: float(value) for name, value in known.items()}
         if self._forgetting is not None:
-            self._forgetting.resume(facts.get("apart", {}))
+            self._forgetting.resume(facts.get("forgetting", {}))
 
     @property
-    def learnt(self) -> dict[str, Any] | None:
-        """What an experience made of old and new data; None: this is none."""
-        learnt = None if self._forgetting is None else self._forgetting.learnt()
-        if learnt is None or self._goal is None:
+    def experience(self) -> dict[str, Any] | None:
+        """Metrics of old and new data before and after an experience; None: there is none."""
+        summary = None if self._forgetting is None else self._forgetting.summary()
+        if summary is None or self._goal is None:
             return None
-        return {"number": learnt["number"], "metric": self._goal.metric, **learnt}
+        return {"number": summary["number"], "metric": self._goal.metric, **summary}
 
-    def tell_learnt(self, tell: noise_control.Tell) -> None:
-        """An event with what an experience made of old and new data, at its end."""
-        if learnt := self.learnt:
-            tell("experience_trained", learnt)
+    def report_experience(self, report: noise_control.Report) -> None:
+        """Report the event "experience_trained" at the end of an experience."""
+        if experience := self.experience:
+            report("experience_trained", experience)
 
     def close(self) -> None:
         """End the workers."""
@@ -160,37 +163,39 @@ class Evaluator:
             self._forgetting.close()
 
 
-def target_of(aim: Target, goal: Goal, names: list[str]) -> Target:
-    """The aim of `stop.at`, and which way is better; for `=` that of the `goal`.
+def target_of(target: Target, goal: Goal, names: list[str]) -> Target:
+    """The target of `stop.at` with its direction, which `=` takes from the `goal`.
 
-    Raises SettingError where `names`, the metrics there are, have no such name.
+    Raises SettingError if the metric is not one of `names`.
     """
-    if aim.metric not in names:
-        raise SettingError("stop.at", aim.text(), "is no metric of this task", ", ".join(names))
-    aimed = aim.aimed(goal)
-    if aimed is None:
-        allowed = " or ".join(f"'{text}'" for text in alternatives(aim))
-        raise SettingError("stop.at", aim.text(), "does not say which way is better", allowed)
-    return aimed
+    if target.metric not in names:
+        raise SettingError(
+            "stop.at", target.text(), "names no metric of this task", ", ".join(names)
+        )
+    directed = target.directed(goal)
+    if directed is None:
+        allowed = " or ".join(f"'{text}'" for text in alternatives(target))
+        raise SettingError("stop.at", target.text(), "does not say which way is better", allowed)
+    return directed
 
 
-def goal_of(written: str, own: Goal, names: list[str]) -> Goal:
-    """The goal that a person wrote as `NAME min` or `NAME max`; of the family's own, NAME will do.
+def goal_of(written: str, family_goal: Goal, names: list[str]) -> Goal:
+    """The goal written as `NAME min` or `NAME max`; the family's own metric needs no direction.
 
-    Raises SettingError where `names`, the metrics there are, have no such name.
+    Raises SettingError if NAME is not one of `names`.
     """
     name, _, direction = written.strip().partition(" ")
     direction = direction.strip()
     if name not in names:
-        raise SettingError("eval.metric", written, "is no metric of this task", ", ".join(names))
-    if name == own.metric and direction in ("", own.direction):
-        return own
-    for way in _DIRECTIONS:
-        if direction == way:
-            return Goal(name, way)
+        raise SettingError("eval.metric", written, "names no metric of this task", ", ".join(names))
+    if name == family_goal.metric and direction in ("", family_goal.direction):
+        return family_goal
+    for known in _DIRECTIONS:
+        if direction == known:
+            return Goal(name, known)
     raise SettingError(
         "eval.metric",
         written,
         "does not say which way is better",
-        " or ".join(f"'{name} {way}'" for way in _DIRECTIONS),
+        " or ".join(f"'{name} {known}'" for known in _DIRECTIONS),
     )

@@ -1,4 +1,4 @@
-"""A moving average of the weights, which evaluation may use in their place."""
+"""The exponential moving average (EMA) of the weights, which evaluation can use."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from training.checkpoint.tensor_file import EMA
+
 if TYPE_CHECKING:
     from engines.base import Engine, Piece, State
 
-KIND = "ema"
-"""The kind of the average's pieces in a saved state."""
-
 
 class Ema:
-    """Averages the weights that train, each rank those it holds. Collective: `in_place`.
+    """Averages the trained weights, each rank those it holds. Collective: `in_place`.
 
-    After t updates the decay is min(`decay`, (1 + t) / (10 + t)), so that the first weights
-    are soon forgotten. Source: num_updates of TensorFlow's tf.train.ExponentialMovingAverage.
+    After t updates the decay is min(`decay`, (1 + t) / (10 + t)), which soon forgets the first
+    weights. Source: num_updates of TensorFlow's tf.train.ExponentialMovingAverage.
     """
 
     def __init__(self, engine: Engine, decay: float):
@@ -31,19 +30,19 @@ class Ema:
         self._weights = [piece.data.detach() for piece in weights]
         self._averages = [weight.clone() for weight in self._weights]
         self._pieces = [
-            replace(piece, kind=KIND, data=average)
+            replace(piece, kind=EMA, data=average)
             for piece, average in zip(weights, self._averages, strict=True)
         ]
 
     def update(self, step: int) -> None:
-        """Take in the weights after `step` updates."""
+        """Add the weights after `step` updates to the average."""
         decay = min(self._decay, (1 + step) / (10 + step))
         if self._weights:
             torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
 
     @contextmanager
     def in_place(self, engine: Engine) -> Iterator[None]:
-        """The model has the average for its weights; afterwards its own again, to the bit."""
+        """Inside, the model has the average for its weights; afterwards its own, bit-equal."""
         self._swap(engine)
         try:
             yield
@@ -52,11 +51,11 @@ class Ema:
 
     @property
     def pieces(self) -> Sequence[Piece]:
-        """The average, of each weight the interval that this rank holds; live."""
+        """The average of the intervals that this rank holds; live tensors."""
         return self._pieces
 
     def joined(self, state: State) -> State:
-        """`state` and the average."""
+        """`state` with the average added."""
         return replace(state, pieces=[*state.pieces, *self._pieces])
 
     def _swap(self, engine: Engine) -> None:
@@ -66,8 +65,8 @@ class Ema:
 
 def _exchange(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> None:
     with torch.no_grad():
-        # One at a time: a copy of the largest tensor is all it takes.
-        for one, other in zip(ours, theirs, strict=True):
-            kept = one.clone()
-            one.copy_(other)
-            other.copy_(kept)
+        # Tensor by tensor: needs a copy of the largest one only.
+        for first, second in zip(ours, theirs, strict=True):
+            saved = first.clone()
+            first.copy_(second)
+            second.copy_(saved)

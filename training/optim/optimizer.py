@@ -1,4 +1,4 @@
-"""The optimizer, as engines build it once the parameters are in their final place."""
+"""The optimizer spec of a run; engines build the optimizer once they have placed parameters."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 _ABSOLUTE = 1.0
-"""Adafactor's steps are shares of the root mean square of a weight, which counts as this at least.
+"""Adafactor scales its steps by the root mean square of a weight, but at least by this.
 
-At 1 they are the learning rate itself, as AdamW's are, wherever weights are smaller than that.
+At 1, steps equal the learning rate, as with AdamW, for all smaller weights.
 """
 
 
 def spec(settings: Settings, model: Module, world: World) -> OptimizerSpec:
-    """How to optimize `model`: weights with two or more axes decay, the others do not.
+    """How to optimize `model`: weights with two or more axes decay, others do not.
 
-    Groups without a member are left out, as not every engine can have an empty one.
+    Empty groups are omitted: some engines do not accept them.
     """
     decay = settings.optim.weight_decay
     decays = dict.fromkeys(p.ndim >= 2 for p in model.parameters() if p.requires_grad)
@@ -55,9 +55,9 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
 
 
 def _fastest(kind: type[Optimizer], groups: list[dict[str, Any]], **options: Any) -> Optimizer:
-    """The optimizer as one fused kernel, and torch's next best where there is none."""
+    """The fused optimizer, or the default implementation of torch if there is no fused kernel."""
     parameters = [p for group in groups for p in group["params"]]
-    # Since torch 2.6 every device that a person can name has the kernels, for real numbers only.
+    # Since torch 2.6 all supported devices have the kernels, for real numbers only.
     is_fused = all(p.is_floating_point() for p in parameters)
     if kind is torch.optim.SGD and any(hasattr(p, "to_local") for p in parameters):
         is_fused = False  # "aten._fused_sgd_ does not have a sharding strategy" (torch 2.13, FSDP)

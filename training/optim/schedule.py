@@ -1,4 +1,4 @@
-"""The learning rate over the run: a curve from its peak downwards, after a warm-up."""
+"""Learning-rate schedules: a warm-up, then a curve from the peak downwards."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ONE_CYCLE_START = 1 / 25
 
 
 class Schedule:
-    """What the peak learning rate is multiplied by, for each step of a run."""
+    """The factor of the peak learning rate for each step of a run."""
 
     def __init__(self, settings: Settings, train_plan: TrainPlan):
-        """Raises ValueError where a length of `settings` is none."""
+        """Raises ValueError for a bad duration in `settings`."""
         self.warnings: list[str] = []
-        """What was not done as it was written, for a person."""
+        """Changes that were made to the settings."""
         self._start = train_plan.schedule_start
-        # A schedule that begins anew has the steps that are left.
+        # A schedule that was reset covers the remaining steps.
         steps = max(1, train_plan.total_steps - self._start)
         self._curve = self._build(settings, replace(train_plan, total_steps=steps))
 
     def factor(self, step: int) -> float:
-        """For the update after `step` updates; in [0, 1]."""
+        """The factor of the update after `step` updates; in [0, 1]."""
         return self._curve(step - self._start)
 
     def _build(self, settings: Settings, train_plan: TrainPlan) -> Curve:
@@ -56,20 +56,20 @@ class Schedule:
         steps = _steps(settings.warmup, train_plan)
         if settings.name == "one-cycle" and not steps:
             self.warnings.append(
-                f"schedule.warmup is 0, but one-cycle must rise: it does for {ONE_CYCLE_RISE}"
+                f"one-cycle requires a warm-up: schedule.warmup is 0 and set to {ONE_CYCLE_RISE}"
             )
             steps = _steps(ONE_CYCLE_RISE, train_plan)
         cap = settings.warmup_cap
         if cap is not None and steps > (most := _steps(cap, train_plan)):
             self.warnings.append(
-                f"schedule.warmup of {steps} steps is cut to {most}: schedule.warmup_cap is {cap}"
+                f"schedule.warmup: {steps} steps cut to {most} by schedule.warmup_cap={cap}"
             )
             steps = most
         return steps
 
 
 def warmed(curve: Curve, warmup_steps: int) -> Curve:
-    """`curve` after `warmup_steps` of even rise, which begin above 0 and end below 1."""
+    """`curve` after `warmup_steps` of linear warm-up, from above 0 to below 1."""
 
     def factor(step: int) -> float:
         if step < warmup_steps:
@@ -80,12 +80,12 @@ def warmed(curve: Curve, warmup_steps: int) -> Curve:
 
 
 def linear(steps: int, final: float) -> Curve:
-    """From 1 evenly to `final`, which is reached when `steps` are taken."""
+    """Linear from 1 to `final` after `steps`."""
     return lambda step: final + (1 - final) * (1 - step / steps)
 
 
 def cosine(steps: int, final: float) -> Curve:
-    """Half a cosine from 1 to `final`, which is reached when `steps` are taken.
+    """Half a cosine from 1 to `final` after `steps`.
 
     Source: Loshchilov and Hutter, SGDR, 2017, equation 5, one cycle.
     """
@@ -93,7 +93,7 @@ def cosine(steps: int, final: float) -> Curve:
 
 
 def cosine_restarts(starts: list[int], final: float) -> Curve:
-    """Half a cosine from 1 to `final` between any two of `starts`; the last ends the last cycle.
+    """Half a cosine from 1 to `final` in each cycle between two of `starts`.
 
     Source: Loshchilov and Hutter, SGDR, 2017, equation 5.
     """
@@ -122,10 +122,10 @@ def one_cycle(steps: int, rise: int, final: float) -> Curve:
 
 
 def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainPlan) -> list[int]:
-    """First steps of the cycles that make up `steps`, and the step after the last of them.
+    """First steps of the cycles that cover `steps`, and the step after the last cycle.
 
-    Cycle k is `cycle` × `t_mult`**k long, in whole steps; in whole epochs where `cycle` is written
-    in them.
+    Cycle k has length `cycle` × `t_mult`**k in whole steps, or in whole epochs if `cycle` is given
+    in epochs.
     """
     epochs = duration.epochs(cycle)
     whole_epochs = epochs is not None and epochs == int(epochs)

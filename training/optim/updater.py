@@ -1,4 +1,4 @@
-"""One update after another: learning rate, randomness, the update itself, the moving average."""
+"""Parameter updates: learning rate, seeds, the update itself, and the moving average."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from engines.base import Update
 from models.base import TracksProgress
 from training.checkpoint.restore import fill
-from training.optim.ema import KIND, Ema
+from training.checkpoint.tensor_file import EMA
+from training.optim.ema import Ema
 from training.optim.nonfinite import Nonfinite
 from training.optim.schedule import Schedule
 from training.seeds import seed_step
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class Updater:
-    """What the settings say of updates, carried out under an engine. Collective."""
+    """Takes the updates of a run as its settings require. Collective."""
 
     def __init__(self, settings: Settings, train_plan: TrainPlan):
-        """Raises ValueError where a length of the schedule is none."""
+        """Raises ValueError for a bad duration in the schedule."""
         self._schedule = Schedule(settings.schedule, train_plan)
-        self._peak = settings.optim.lr
+        self._peak_lr = settings.optim.lr
         self._seed = settings.train.seed
-        self._budget = train_plan
+        self._plan = train_plan
         self._decay = settings.train.ema
         self.nonfinite = Nonfinite(settings.train.on_nonfinite)
         self.average: Ema | None = None
@@ -40,45 +41,44 @@ class Updater:
 
     @property
     def warnings(self) -> list[str]:
-        """What will not be done as it was written, for a person."""
+        """Changes that the schedule made to its settings."""
         return self._schedule.warnings
 
-    def start(self, engine: Engine, before: ResumePoint | None = None) -> None:
-        """Begin the moving average, where there is one: as it was before, or from the weights."""
+    def start(self, engine: Engine, resume_point: ResumePoint | None = None) -> None:
+        """Start the moving average from the checkpoint, or from the weights."""
         if self._decay is not None:
             self.average = Ema(engine, self._decay)
-            if before and "optimizer" not in before.reset:
-                self.load_average(before.checkpoint)
-        if before:
-            self.nonfinite.resume(before.fact("nonfinite", {"in_a_row": 0}))
+            if resume_point and "optimizer" not in resume_point.reset:
+                self.load_average(resume_point.checkpoint)
+        if resume_point:
+            self.nonfinite.resume(resume_point.fact("nonfinite", {"in_a_row": 0}))
 
     def load_average(self, checkpoint: Checkpoint) -> None:
-        """Take the average that `checkpoint` has, where there is one here."""
-        if self.average and KIND in checkpoint.kinds:
+        """Load the moving average from `checkpoint`, if both have one."""
+        if self.average and EMA in checkpoint.kinds:
             fill(checkpoint, self.average.pieces)
 
     def averaged(self, engine: Engine) -> AbstractContextManager[None]:
-        """Inside, the model has its average for its weights, where there is one."""
+        """Inside, the model has the moving average for its weights, if there is one."""
         return self.average.in_place(engine) if self.average else nullcontext()
 
     def prepare(self, task: Task, engine: Engine, step: int) -> None:
-        """Set learning rate, generators and the pace of the loss, after `step` updates."""
-        self.lr = self._peak * self._schedule.factor(step)
+        """Set the learning rate, the seeds and the progress of the task after `step` updates."""
+        self.lr = self._peak_lr * self._schedule.factor(step)
         for group in engine.groups:
             group["lr"] = self.lr
         seed_step(self._seed, step, engine.world.rank, engine.world.device)
         if isinstance(task, TracksProgress):
-            train_plan = self._budget
-            epochs = train_plan.epoch(train_plan.total_steps)
-            # What joins a run begins where its pace has come to, at the end.
-            task.set_progress(epochs if train_plan.experience else train_plan.epoch(step), epochs)
+            epochs = self._plan.epoch(self._plan.total_steps)
+            # An experience starts at the end of the progress of the run that it joins.
+            task.set_progress(epochs if self._plan.experience else self._plan.epoch(step), epochs)
 
-    def take(self, engine: Engine, window: Accumulated, step: int) -> Update:
-        """Update number `step` from the gradients of `window`; none where it has no units."""
-        if not window.units:
+    def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
+        """Take update number `step`; skip it if the global batch has no units."""
+        if not accumulated.units:
             engine.discard()
-            return Update(window.loss, skipped=True)
-        update = self.nonfinite.take(engine, window, step)
+            return Update(accumulated.loss, skipped=True)
+        update = self.nonfinite.take(engine, accumulated, step)
         if self.average is not None and not update.skipped:
             self.average.update(step)
         return update

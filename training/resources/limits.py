@@ -11,7 +11,7 @@ from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from training.resources.monitor import Reading, ResourceMonitor
-    from training.resources.settings import Limits
+    from training.settings import Limits
 
 WARNINGS = 3
 """Readings in a row over a limit that count as a critical one."""
@@ -83,13 +83,13 @@ class LimitEnforcer(Callback):
         reading = self._monitor.take()
         return Action.NOTHING if reading is None else self._check(reading)
 
-    def relieved(self, left: Action) -> Action:
+    def throttled(self, available: Action) -> Action:
         """Measure again at once, if this rank requested relief."""
         incident = self._incident
         if incident is None or incident.settling:
             return Action.NOTHING
         if incident.requested is Action.SMALLER_BATCH:
-            incident.requested, incident.settling = Action.RELIEF, SETTLING_STEPS
+            incident.requested, incident.settling = Action.FREE_MEMORY, SETTLING_STEPS
             return Action.NOTHING
         reading = self._measure()
         over = incident.still_over(reading) or _over(reading, self._critical)
@@ -125,7 +125,7 @@ class LimitEnforcer(Callback):
         is_repeated = self._since_relief < MEMORY_READINGS
         self._incident = _Incident(limits, over or critical, bool(critical), is_repeated)
         self._emit("throttled", {"critical": critical, "over": over, **reading.facts()})
-        return Action.RELIEF
+        return Action.FREE_MEMORY
 
     def _check_settled(self) -> Action:
         assert self._incident is not None
@@ -133,7 +133,7 @@ class LimitEnforcer(Callback):
         over = self._incident.still_over(reading)
         self._emit("settled", {"still_over": over, **reading.facts()})
         if over:
-            return Action.RELIEF
+            return Action.FREE_MEMORY
         self._close()
         return Action.NOTHING
 
@@ -146,7 +146,7 @@ class LimitEnforcer(Callback):
         limits = self._incident.limits if self._incident else self._critical
         self._emit("pressure", {"over": fatal, "limits": dict(limits), **reading.facts()})
         self._incident = None
-        return Action.PRESSURE | Action.SAVE
+        return Action.LIMIT_EXCEEDED | Action.SAVE
 
     def _stop_watching(self, names: Sequence[str], reading: Reading) -> None:
         """Ignore these from now on: nothing that a run does helps."""
@@ -178,7 +178,7 @@ class _Incident:
         self.over = list(over)
         self.is_repeated = is_repeated
         """The last relief did not last: request a throttling step without measuring first."""
-        self.requested = Action.RELIEF
+        self.requested = Action.FREE_MEMORY
         """The last request."""
         self.settling = 0
         """Steps until the machine is measured."""

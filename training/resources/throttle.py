@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from training.callbacks.base import RUNGS, Action
+from training.callbacks.base import THROTTLING, Action
 from training.resources import memory
 from training.resources.oom import BatchSizes
 
@@ -70,11 +70,11 @@ class Throttle:
         """
         restarted = False
         with self._record.paused():
-            while steps := actions & RUNGS:
+            while steps := actions & THROTTLING:
                 restarted |= self._carry_out(steps & self._available(), step)
                 memory.release_unused(self._engine.world.device)
-                own = self._callbacks.relieved(self._available())
-                actions = actions & ~RUNGS | Action(self._engine.world.agree(int(own)))
+                own = self._callbacks.throttled(self._available())
+                actions = actions & ~THROTTLING | Action(self._engine.world.agree(int(own)))
         return actions, restarted
 
     def halve_for_oom(self, reason: str, step: int) -> None:
@@ -108,7 +108,7 @@ class Throttle:
 
     def _available(self) -> Action:
         """The steps that are left; the same on every rank, as all start and change together."""
-        left = Action.RELIEF
+        left = Action.FREE_MEMORY
         if self._max_workers():
             left |= Action.FEWER_WORKERS
         if self._batches.smaller is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.callbacks.base import Callback, RunInfo
-from training.trackers.settings import TRACKERS, Tracking
+from training.settings import TRACKERS, Tracking
 
 
 @dataclass(frozen=True)

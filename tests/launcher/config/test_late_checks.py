@@ -16,25 +16,27 @@ def task(train, val):
     return SimpleNamespace(data={"train": train, "val": val}.__getitem__)
 
 
-def warned(capsys, steps_per_epoch, left_out):
+def warned(capsys, steps_per_epoch, dropped_samples):
     run = resolved(batch_size="8")
-    train_plan = TrainPlan(30, steps_per_epoch, 8, 8, 1, 1, "tokens", left_out=left_out)
+    train_plan = TrainPlan(
+        30, steps_per_epoch, 8, 8, 1, 1, "tokens", dropped_samples=dropped_samples
+    )
     late_checks.check_before_training(run, train_plan, TrackedSettings(run.settings), speaks=True)
     return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
 
 
 def test_samples_that_fill_no_batch_are_told_where_they_are_many(capsys):
-    assert warned(capsys, steps_per_epoch=2, left_out=4) == [
+    assert warned(capsys, steps_per_epoch=2, dropped_samples=4) == [
         "warning: 4 of 20 samples fill no global batch of 8: each epoch leaves out as many, "
         "other ones each time"
     ]
-    assert warned(capsys, steps_per_epoch=2, left_out=0) == []
-    assert warned(capsys, steps_per_epoch=10, left_out=7) == []
+    assert warned(capsys, steps_per_epoch=2, dropped_samples=0) == []
+    assert warned(capsys, steps_per_epoch=10, dropped_samples=7) == []
 
 
 def test_the_mend_leaves_nothing_out():
     run = resolved()
-    train_plan = TrainPlan(30, 2, 8, 8, 1, 1, "tokens", left_out=4)
+    train_plan = TrainPlan(30, 2, 8, 8, 1, 1, "tokens", dropped_samples=4)
     [fault] = late_checks._left_out(run, train_plan)
     assert fault.fix == "--set train.global_batch=5"
     assert (2 * 8 + 4) % 5 == 0

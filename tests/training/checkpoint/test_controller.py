@@ -9,7 +9,7 @@ from tests.training.tiny import Listener, one_rank, run_tiny
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
 from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.settings import Save
+from training.settings import Save
 
 FULL = "the checkpoint of step 3 cannot be saved: no space left on device"
 

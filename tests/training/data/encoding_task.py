@@ -16,8 +16,8 @@ from models.base import Loss
 from tests.engines.parity import Case, options
 from tests.training.tiny import TinyTask, make_settings
 from training.data.feature_cache import Place, use
-from training.data.settings import FeatureCache
 from training.optim import optimizer
+from training.settings import FeatureCache
 
 WIDTH = 4
 

@@ -45,8 +45,8 @@ def test_an_epoch_holds_no_sample_twice_and_leaves_other_ones_out_each_time():
     order = DataOrder(11, 4, seed=5)
     epochs = [np.concatenate([order.batch(2 * e + s)[1] for s in range(2)]) for e in range(20)]
     assert all(len(set(epoch.tolist())) == 8 for epoch in epochs)
-    left_out = [frozenset(range(11)) - set(epoch.tolist()) for epoch in epochs]
-    assert len(set(left_out)) > 10
+    dropped_samples = [frozenset(range(11)) - set(epoch.tolist()) for epoch in epochs]
+    assert len(set(dropped_samples)) > 10
     assert [order.batch(step)[0] for step in range(5)] == [0, 0, 1, 1, 2]
 
 

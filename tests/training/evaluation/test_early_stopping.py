@@ -92,7 +92,7 @@ def test_an_aim_reads_as_it_is_written(written, target):
 
 @pytest.mark.parametrize("written", ["val_loss", "val_loss < 1", "<= 1", "a <= b", "a <= 1.2.3"])
 def test_what_is_no_aim_is_refused(written):
-    with pytest.raises(ValueError, match="is no aim; legal: a metric and a number"):
+    with pytest.raises(ValueError, match="allowed: a metric and a number"):
         parse_target(written)
 
 
@@ -101,7 +101,7 @@ def test_what_is_no_aim_is_refused(written):
     [("min", 1.9, True), ("min", 2.0, False), ("max", 1.9, True), ("max", 1.8, False)],
 )
 def test_the_goal_says_which_way_is_better(direction, value, is_reached):
-    aimed = parse_target("m = 1.9").aimed(Goal("m", direction))
+    aimed = parse_target("m = 1.9").directed(Goal("m", direction))
     assert aimed.is_reached({"m": value}) is is_reached
     assert not aimed.is_reached({"m": math.nan})
     assert not aimed.is_reached({})
@@ -113,14 +113,14 @@ def test_a_run_ends_at_the_evaluation_that_reaches_its_aim(whole):
     first = next(step for step in found if found[step] <= aim)
     run = run_tiny(one_rank(), **FALLING, stop={"at": f"error = {aim!r}"})
     assert (run.outcome.steps, run.outcome.status, run.outcome.exit_code) == (first, "completed", 0)
-    assert run.outcome.reason.endswith(f"stop.at error <= {aim:g} is reached")
+    assert run.outcome.reason.endswith(f"(error <= {aim:g})")
     assert first in run.shelf.saved
     assert {step: found[step] for step in errors(run)} == errors(run)  # the schedule is the same
 
 
 def test_an_aim_that_is_not_reached_ends_nothing(whole):
     run = run_tiny(one_rank(), **FALLING, stop={"at": "error <= -1"})
-    assert run.outcome.reason == "all steps are taken"
+    assert run.outcome.reason == "all steps taken"
     assert errors(run) == errors(whole)
 
 
@@ -140,7 +140,7 @@ def test_a_run_goes_on_where_it_is_given_a_further_aim(whole):
 @pytest.mark.parametrize(
     ("at", "text"),
     [
-        ("eror <= 1", "stop.at 'eror <= 1' is no metric of this task; legal: error, "),
+        ("eror <= 1", "stop.at 'eror <= 1' names no metric of this task; allowed: error, "),
         (
             "units = 3",
             "stop.at 'units = 3' does not say which way is better; "
@@ -162,7 +162,7 @@ def test_another_metric_than_the_goal_may_be_aimed_at():
 def test_a_run_that_ends_early_keeps_the_schedule_of_the_whole(whole):
     run = run_tiny(one_rank(), **FALLING, stop={"after": 5})
     assert (run.outcome.steps, run.outcome.status) == (5, "completed")
-    assert run.outcome.reason == "stop.after: step 5 is reached"
+    assert run.outcome.reason == "stop.after: reached step 5"
     lr = {line.step: line.lr for line in whole.listener.lines}
     assert all(line.lr == lr[line.step] for line in run.listener.lines)
     assert errors(run) == {step: errors(whole)[step] for step in range(1, 6)}

@@ -30,7 +30,7 @@ def test_a_metric_is_judged_as_it_is_written(written, goal):
     [
         (
             "acuracy max",
-            "eval.metric 'acuracy max' is no metric of this task; legal: accuracy, error",
+            "eval.metric 'acuracy max' names no metric of this task; allowed: accuracy, error",
         ),
         (
             "accuracy",
@@ -84,5 +84,5 @@ def test_patience_ends_the_run_in_good_order_and_says_why():
     assert run.outcome.steps == 3
     assert run.outcome.status == "completed"
     assert run.outcome.exit_code == 0
-    assert run.outcome.reason == "units did not improve in 2 evaluations"
+    assert run.outcome.reason == "stop.patience: units did not improve in 2 evaluations"
     assert sorted(run.shelf.saved) == [1, 3]

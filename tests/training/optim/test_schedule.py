@@ -125,9 +125,7 @@ def test_the_closed_form_of_cosine():
 def test_a_warm_up_over_its_cap_is_cut_and_that_is_said():
     schedule = Schedule(settings.Schedule(warmup="5 epochs", warmup_cap="10%"), train_plan())
     assert schedule.factor(9) < 1.0 == schedule.factor(10)
-    assert schedule.warnings == [
-        "schedule.warmup of 50 steps is cut to 10: schedule.warmup_cap is 10%"
-    ]
+    assert schedule.warnings == ["schedule.warmup: 50 steps cut to 10 by schedule.warmup_cap=10%"]
     assert not Schedule(settings.Schedule(warmup=10, warmup_cap="10%"), train_plan()).warnings
 
 
@@ -135,7 +133,9 @@ def test_one_cycle_without_warm_up_rises_all_the_same_and_that_is_said():
     schedule = Schedule(settings.Schedule(name="one-cycle"), train_plan())
     assert schedule.factor(0) == pytest.approx(1 / 25)
     assert schedule.factor(29) == 1.0
-    assert schedule.warnings == ["schedule.warmup is 0, but one-cycle must rise: it does for 30%"]
+    assert schedule.warnings == [
+        "one-cycle requires a warm-up: schedule.warmup is 0 and set to 30%"
+    ]
 
 
 def test_a_warm_up_as_long_as_the_run_is_survived():

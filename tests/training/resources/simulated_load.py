@@ -12,7 +12,7 @@ from tests.training.tiny import Listener, TinyTask, run_tiny
 from training.callbacks.base import Action, Step
 from training.resources.limits import LimitEnforcer
 from training.resources.monitor import Reading, ResourceMonitor
-from training.resources.settings import Limits
+from training.settings import Limits
 
 # 24 samples in steps of 8, long enough for every throttling step.
 LONG = {"train": {"epochs": 6}, "eval": {"every": None}, "log": {"every": 1}}
@@ -41,9 +41,9 @@ class SimulatedLoad(Listener):
         self._new = step.step in self._at
         return super().step(step) | self._enforcer.step(step)
 
-    def relieved(self, left: Action) -> Action:
-        super().relieved(left)
-        return self._enforcer.relieved(left)
+    def throttled(self, left: Action) -> Action:
+        super().throttled(left)
+        return self._enforcer.throttled(left)
 
     def end(self, outcome) -> None:
         super().end(outcome)

@@ -12,12 +12,12 @@ from tests.training.readings import CALM
 from training.callbacks.base import Action
 from training.resources.limits import LimitEnforcer
 from training.resources.monitor import Reading, ResourceMonitor
-from training.resources.settings import Critical, Limits
+from training.settings import Critical, Limits
 
 FULL = replace(CALM, ram=99.0)
 BUSY = replace(CALM, ram=90.0)
 LIMITS = Limits(ram=85, gpu=90, swap=50, critical=Critical(ram=95, gpu=95, swap=80))
-STOP = Action.PRESSURE | Action.SAVE
+STOP = Action.LIMIT_EXCEEDED | Action.SAVE
 
 
 class Machine:
@@ -40,10 +40,10 @@ class Machine:
             self.now = reading
         return self.enforcer.step(step(1))
 
-    def relieved(self, reading: Reading, left: Action = Action.RELIEF) -> Action:
+    def throttled(self, reading: Reading, left: Action = Action.FREE_MEMORY) -> Action:
         """The actions when the machine reads so after relief, with these throttling steps left."""
         self.now = reading
-        return self.enforcer.relieved(left)
+        return self.enforcer.throttled(left)
 
     @property
     def kinds(self) -> list[str]:
@@ -65,14 +65,14 @@ def machine():
 
 
 def test_a_calm_machine_requests_nothing(machine: Machine):
-    assert [machine.step(CALM), machine.step(None), machine.relieved(CALM)] == [Action.NOTHING] * 3
+    assert [machine.step(CALM), machine.step(None), machine.throttled(CALM)] == [Action.NOTHING] * 3
     assert machine.events == []
 
 
 def test_three_warnings_in_a_row_request_relief(machine: Machine):
     asked = [machine.step(BUSY), machine.step(None), machine.step(BUSY), machine.step(BUSY)]
 
-    assert asked == [Action.NOTHING, Action.NOTHING, Action.NOTHING, Action.RELIEF]
+    assert asked == [Action.NOTHING, Action.NOTHING, Action.NOTHING, Action.FREE_MEMORY]
     assert machine.kinds == ["limit_warning"] * 3 + ["throttled"]
     assert [facts.get("warnings") for _, facts in machine.events[:3]] == [1, 2, 3]
 
@@ -87,13 +87,13 @@ def test_a_calm_reading_resets_the_count(machine: Machine):
     "reading", [replace(CALM, ram=96.0), replace(CALM, gpu=96.0), replace(CALM, swap=81.0)]
 )
 def test_one_critical_reading_requests_relief_at_once(machine: Machine, reading: Reading):
-    assert machine.step(reading) == Action.RELIEF
+    assert machine.step(reading) == Action.FREE_MEMORY
 
 
 def test_a_machine_still_critical_after_relief_saves_and_ends(machine: Machine):
     machine.step(FULL)
 
-    assert machine.relieved(FULL) == STOP
+    assert machine.throttled(FULL) == STOP
     assert machine.kinds == ["limit_warning", "throttled", "relieved", "pressure"]
     assert all(facts["ram"] == 99.0 for _, facts in machine.events)
 
@@ -101,36 +101,36 @@ def test_a_machine_still_critical_after_relief_saves_and_ends(machine: Machine):
 def test_a_machine_no_longer_critical_continues_and_resets_the_count(machine: Machine):
     machine.step(FULL)
 
-    assert machine.relieved(BUSY) == Action.NOTHING
+    assert machine.throttled(BUSY) == Action.NOTHING
     assert [machine.step(BUSY), machine.step(BUSY), machine.step(BUSY)] == [
         Action.NOTHING,
         Action.NOTHING,
-        Action.RELIEF,
+        Action.FREE_MEMORY,
     ]
 
 
 def test_after_three_warnings_a_resource_still_over_its_limit_ends_the_run(machine: Machine):
     for _ in range(3):
         machine.step(BUSY)
-    assert machine.relieved(BUSY) == STOP
+    assert machine.throttled(BUSY) == STOP
 
 
 def test_after_three_warnings_successful_relief_lets_the_run_continue(machine: Machine):
     for _ in range(3):
         machine.step(BUSY)
-    assert machine.relieved(CALM) == Action.NOTHING
+    assert machine.throttled(CALM) == Action.NOTHING
     assert machine.step(BUSY) == Action.NOTHING
 
 
 def test_relief_requested_by_another_rank_is_not_measured_here(machine: Machine):
-    assert machine.relieved(FULL) == Action.NOTHING
+    assert machine.throttled(FULL) == Action.NOTHING
     assert machine.events == []
 
 
 def test_a_reading_from_before_the_relief_is_ignored(machine: Machine):
     machine.step(FULL)
     machine._new = FULL
-    machine.relieved(CALM)
+    machine.throttled(CALM)
 
     assert machine.enforcer.step(step(2)) == Action.NOTHING
 
@@ -141,8 +141,8 @@ def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can(
     assert machine.events[0][1]["over"] == ["ram"]
 
     assert [machine.step(BUSY) for _ in range(6)] == [Action.NOTHING] * 6
-    assert machine.step(FULL) == Action.RELIEF
-    assert machine.relieved(FULL) == STOP
+    assert machine.step(FULL) == Action.FREE_MEMORY
+    assert machine.throttled(FULL) == STOP
     machine.enforcer.end(outcome())
 
 
@@ -151,15 +151,15 @@ def test_a_value_that_becomes_critical_during_relief_ends_the_run():
     for _ in range(3):
         machine.step(replace(BUSY, swap=60.0))
 
-    assert machine.relieved(replace(FULL, swap=0.0)) == STOP
+    assert machine.throttled(replace(FULL, swap=0.0)) == STOP
     machine.enforcer.end(outcome())
 
 
 def test_a_run_on_a_full_machine_ends_within_one_interval():
     machine = Machine(at_start=FULL)
 
-    assert machine.step(FULL) == Action.RELIEF
-    assert machine.relieved(FULL) == STOP
+    assert machine.step(FULL) == Action.FREE_MEMORY
+    assert machine.throttled(FULL) == STOP
     machine.enforcer.end(outcome())
 
 
@@ -176,7 +176,7 @@ def test_a_limit_of_one_hundred_is_no_limit():
     machine.enforcer.end(outcome())
 
 
-ALL = Action.RELIEF | Action.FEWER_WORKERS | Action.SMALLER_BATCH
+ALL = Action.FREE_MEMORY | Action.FEWER_WORKERS | Action.SMALLER_BATCH
 
 
 def settle(machine: Machine, reading: Reading) -> list[Action]:
@@ -188,24 +188,26 @@ def settle(machine: Machine, reading: Reading) -> list[Action]:
 def test_a_lasting_critical_reading_takes_every_step_and_ends_without_another_interval(
     machine: Machine,
 ):
-    assert machine.step(FULL) == Action.RELIEF
-    assert machine.relieved(FULL, ALL) == Action.FEWER_WORKERS
-    assert machine.relieved(FULL, ALL) == Action.FEWER_WORKERS
-    assert machine.relieved(FULL, Action.RELIEF | Action.SMALLER_BATCH) == Action.SMALLER_BATCH
-    assert machine.relieved(FULL, Action.RELIEF | Action.SMALLER_BATCH) == Action.NOTHING
-    assert settle(machine, FULL) == [Action.NOTHING, Action.RELIEF]
-    assert machine.relieved(FULL, Action.RELIEF | Action.SMALLER_BATCH) == STOP
+    assert machine.step(FULL) == Action.FREE_MEMORY
+    assert machine.throttled(FULL, ALL) == Action.FEWER_WORKERS
+    assert machine.throttled(FULL, ALL) == Action.FEWER_WORKERS
+    assert (
+        machine.throttled(FULL, Action.FREE_MEMORY | Action.SMALLER_BATCH) == Action.SMALLER_BATCH
+    )
+    assert machine.throttled(FULL, Action.FREE_MEMORY | Action.SMALLER_BATCH) == Action.NOTHING
+    assert settle(machine, FULL) == [Action.NOTHING, Action.FREE_MEMORY]
+    assert machine.throttled(FULL, Action.FREE_MEMORY | Action.SMALLER_BATCH) == STOP
     assert machine.kinds[-3:] == ["settled", "relieved", "pressure"]
 
 
 def test_after_warnings_the_micro_batch_is_halved_as_often_as_it_can_be(machine: Machine):
     for _ in range(3):
         machine.step(BUSY)
-    assert machine.relieved(BUSY, Action.SMALLER_BATCH) == Action.SMALLER_BATCH
-    assert machine.relieved(BUSY, Action.SMALLER_BATCH) == Action.NOTHING
-    assert settle(machine, BUSY) == [Action.NOTHING, Action.RELIEF]
-    assert machine.relieved(BUSY, Action.SMALLER_BATCH) == Action.SMALLER_BATCH
-    assert machine.relieved(BUSY, Action.RELIEF) == Action.NOTHING
+    assert machine.throttled(BUSY, Action.SMALLER_BATCH) == Action.SMALLER_BATCH
+    assert machine.throttled(BUSY, Action.SMALLER_BATCH) == Action.NOTHING
+    assert settle(machine, BUSY) == [Action.NOTHING, Action.FREE_MEMORY]
+    assert machine.throttled(BUSY, Action.SMALLER_BATCH) == Action.SMALLER_BATCH
+    assert machine.throttled(BUSY, Action.FREE_MEMORY) == Action.NOTHING
     assert settle(machine, CALM) == [Action.NOTHING, Action.NOTHING]
     assert [machine.step(BUSY), machine.step(BUSY)] == [Action.NOTHING] * 2
 
@@ -214,28 +216,28 @@ def test_relief_that_does_not_last_leads_to_the_next_step_though_the_machine_loo
     machine: Machine,
 ):
     machine.step(FULL)
-    assert machine.relieved(CALM, ALL) == Action.NOTHING
+    assert machine.throttled(CALM, ALL) == Action.NOTHING
     machine.step(CALM)
 
-    assert machine.step(FULL) == Action.RELIEF
-    assert machine.relieved(CALM, ALL) == Action.FEWER_WORKERS
-    assert machine.relieved(CALM, ALL) == Action.NOTHING
+    assert machine.step(FULL) == Action.FREE_MEMORY
+    assert machine.throttled(CALM, ALL) == Action.FEWER_WORKERS
+    assert machine.throttled(CALM, ALL) == Action.NOTHING
 
 
 def test_long_after_relief_a_limit_is_a_new_incident(machine: Machine):
     machine.step(FULL)
-    machine.relieved(CALM, ALL)
+    machine.throttled(CALM, ALL)
     for _ in range(10):
         machine.step(CALM)
     machine.step(FULL)
 
-    assert machine.relieved(CALM, ALL) == Action.NOTHING
+    assert machine.throttled(CALM, ALL) == Action.NOTHING
 
 
 def test_fewer_workers_do_not_help_a_full_device(machine: Machine):
     machine.step(replace(CALM, gpu=99.0))
 
-    assert machine.relieved(replace(CALM, gpu=99.0), ALL) == Action.SMALLER_BATCH
+    assert machine.throttled(replace(CALM, gpu=99.0), ALL) == Action.SMALLER_BATCH
 
 
 def test_a_busy_processor_costs_workers_and_never_the_run():
@@ -244,8 +246,8 @@ def test_a_busy_processor_costs_workers_and_never_the_run():
     for _ in range(3):
         machine.step(busy)
 
-    assert machine.relieved(busy, ALL) == Action.FEWER_WORKERS
-    assert machine.relieved(busy, Action.RELIEF | Action.SMALLER_BATCH) == Action.NOTHING
+    assert machine.throttled(busy, ALL) == Action.FEWER_WORKERS
+    assert machine.throttled(busy, Action.FREE_MEMORY | Action.SMALLER_BATCH) == Action.NOTHING
     assert machine.kinds[-1] == "limit_given_up"
     assert [machine.step(busy) for _ in range(4)] == [Action.NOTHING] * 4
     machine.enforcer.end(outcome())

@@ -17,9 +17,9 @@ from tests.training import facts
 from tests.training.trackers.board import PLUGIN, opened
 from training.callbacks.callback_list import CallbackList
 from training.logging.metrics import NAME, MetricsWriter, truncate
+from training.settings import Tracking
 from training.storage import Storage
 from training.trackers.base import TrackedRun
-from training.trackers.settings import Tracking
 from training.trackers.tensorboard import FOLDER, QUEUE_SIZE, WriteQueue, tracker
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from tests.training import facts
 from training.logging import metrics
 from training.logging.metrics import MetricsWriter
+from training.settings import Tracking
 from training.storage import Storage
 from training.trackers.base import TrackedRun, build_trackers
-from training.trackers.settings import Tracking
 
 
 @dataclass
