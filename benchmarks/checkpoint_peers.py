@@ -19,6 +19,7 @@ from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 
 class Way(Protocol):
@@ -41,7 +42,9 @@ class Ours:
         world = ProcessWorld(RankInfo(), torch.device("cpu"), 600.0)
         self.engine = _local(work, world)
         self.folder = folder
-        self.saver = CheckpointWriter(folder, world, "local", Keep(1, 1, None), in_background)
+        self.saver = CheckpointWriter(
+            Storage(folder), world, "local", Keep(1, 1, None), in_background
+        )
 
     def save(self, step: int) -> None:
         self.saver.save(step, self.engine.state(), {"samples": step}, True, None)

@@ -93,8 +93,8 @@ def prepare_folder(
     metrics.truncate(storage, step, evaluated_at)
     if resume.source.resolve() == storage.path.resolve():
         for damaged in point.damaged if point else ():
-            retention.mark_damaged(storage.path, damaged, storage.fence)
-        retention.set_aside(storage.path, step, storage.fence)
+            retention.mark_damaged(storage, damaged)
+        retention.set_aside(storage, step)
 
 
 def _all_damaged(run: Path, damaged: Mapping[int, str]) -> Diagnostic:

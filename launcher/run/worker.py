@@ -93,12 +93,14 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
         samples = Samples(task, task.data("train"), seed)
     train_plan = solve(
         settings,
-        order,
+        samples=order.length,
+        global_batch=order.global_batch,
         micro_batch=resolved.batching.micro_batch,
         world_size=world.size,
         units=task.units,
         flops_per_sample=task.flops_per_sample(model),
-        before=resumed,
+        first_step=resumed.step if resumed else 0,
+        starts=resumed.starts if resumed else None,
         until=job.resume.until if job.resume else None,
         experience=data.number,
     )
@@ -180,7 +182,7 @@ def _checkpoint_writer(
 ) -> CheckpointWriter:
     keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
     in_background, engine = settings.save.async_, settings.engine.name
-    return CheckpointWriter(storage.path, world, engine, keep, in_background, storage.fence)
+    return CheckpointWriter(storage, world, engine, keep, in_background)
 
 
 def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> ExperienceData:
@@ -222,12 +224,12 @@ def _checkpoint_every(setting: str) -> int:
 def _diagnostic(error: SettingError, resolved: Resolved) -> Diagnostic:
     value = resolved.values[error.key]
     return Diagnostic(
-        f"{error.key} {shown(error.value)} {error.wrong}",
+        f"{error.key} {shown(error.value)} {error.problem}",
         key=error.key,
         value=error.value,
         where=where(error.key, value.origin),
         allowed=error.allowed,
-        fix=error.write,
+        fix=error.fix,
     )
 
 

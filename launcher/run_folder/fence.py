@@ -101,7 +101,7 @@ def _close_earlier_fences(storage: Storage, generation: Generation) -> bool:
             closed = fence.with_name(f"{_CLOSED}{fence.name.removeprefix(FENCE)}")
             with suppress(FileNotFoundError):  # its process has just ended normally
                 fence.rename(closed)
-        retention.recover(run, closed)
+        retention.recover(Storage(run, closed))
         _clear(closed)
     return found
 

@@ -16,6 +16,7 @@ from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 SAVED_AT, STEPS = 6, 11
 OVERFLOW_AT = 4
@@ -81,7 +82,7 @@ def begin(
     with prepared(world, case) as (engine, module):
         taken = _train(world, engine, module, case, 1, SAVED_AT)
         saver = CheckpointWriter(
-            run, world, name, Keep(last=1, best=1, every=None), in_background=False
+            Storage(run), world, name, Keep(last=1, best=1, every=None), in_background=False
         )
         saver.save(SAVED_AT, engine.state(), {"samples": 0}, periodic=True, score=None)
         folder = saver.wait()

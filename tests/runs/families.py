@@ -30,6 +30,7 @@ from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.evaluation.evaluate import evaluate
 from training.optim import optimizer
+from training.storage import Storage
 
 GLOBAL_BATCH, MICRO_BATCH = 8, 2
 SAVED_AT, STEPS = 2, 4
@@ -65,7 +66,7 @@ def begin(world: World, family: str, engine: str, run: Path) -> Any:
     with prepared(world, family, engine, run) as (task, built, module):
         taken = _train(world, task, built, module, 1, SAVED_AT)
         saver = CheckpointWriter(
-            run, world, engine, Keep(last=1, best=1, every=None), in_background=False
+            Storage(run), world, engine, Keep(last=1, best=1, every=None), in_background=False
         )
         saver.save(SAVED_AT, built.state(), {"samples": 0}, periodic=True, score=None)
         folder = saver.wait()

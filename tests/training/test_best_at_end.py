@@ -8,8 +8,8 @@ import torch
 from tests.training.tiny import TinyTask, one_rank, run_tiny
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
+from training.checkpoint.tensor_file import EMA
 from training.checkpoint.writer import CheckpointWriter
-from training.optim.ema import KIND
 
 
 class ShowsWeights(TinyTask):
@@ -64,7 +64,7 @@ def test_with_an_average_it_is_the_average_of_the_best_that_is_shown(tmp_path):
     run = rising(tmp_path, train={"epochs": 4, "ema": 0.5})
     assert run.outcome.best["step"] < 12
     after = [facts["text"] for kind, facts in run.listener.events if kind == "preview"][-1]
-    kept = stored(tmp_path / "best", "linear.weight", KIND)
+    kept = stored(tmp_path / "best", "linear.weight", EMA)
     assert float(after) == pytest.approx(kept.sum().item())
 
 

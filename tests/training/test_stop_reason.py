@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from training.callbacks.base import Action
-from training.stop_reason import asked_for
+from training.stop_reason import requested
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from training.stop_reason import asked_for
     ],
 )
 def test_each_ask_has_its_exit_code(asked, status, code, is_resumable):
-    found = asked_for(asked)
+    found = requested(asked)
     assert (found.status, found.exit_code, found.is_resumable) == (status, code, is_resumable)
 
 
@@ -26,4 +26,4 @@ def test_each_ask_has_its_exit_code(asked, status, code, is_resumable):
     "asked", [Action.NOTHING, Action.SAVE, Action.EVALUATE | Action.FREE_MEMORY]
 )
 def test_other_asks_end_nothing(asked):
-    assert asked_for(asked) is None
+    assert requested(asked) is None

@@ -3,15 +3,14 @@ from __future__ import annotations
 import pytest
 
 from tests.training.tiny import make_settings
-from training.data.order import DataOrder
 from training.train_plan import solve
 
 
 def train_plan(length=100, global_batch=8, micro_batch=2, world_size=2, **changes):
-    order = DataOrder(length, global_batch, 0)
     return solve(
         make_settings(**changes),
-        order,
+        samples=length,
+        global_batch=global_batch,
         micro_batch=micro_batch,
         world_size=world_size,
         units="tokens",

@@ -268,11 +268,13 @@ def run_tiny(
     order = DataOrder(len(split), global_batch, made.train.seed)
     train_plan = solve(
         made,
-        order,
+        samples=len(split),
+        global_batch=global_batch,
         micro_batch=micro_batch,
         world_size=world.size,
         units=task.units,
-        before=before,
+        first_step=before.step if before else 0,
+        starts=before.starts if before else None,
         until=until,
     )
     torch.manual_seed(0)

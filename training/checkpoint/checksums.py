@@ -1,4 +1,4 @@
-"""Files with a checksum for each block: written in one pass, checked by several threads."""
+"""Files with a checksum per block: written in one pass, verified by several threads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _READ_BYTES = 2**20
 
 
 class BlockWriter:
-    """Writes a new file and makes its checksums on the way; what is written is not held.
+    """Writes a new file and computes its checksums; holds no data.
 
-    On leaving, the file is synced to the device. Touches disk. Raises StorageError.
+    Syncs the file to the device on exit. Touches disk. Raises StorageError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,11 +37,11 @@ class BlockWriter:
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        fault: BaseException | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         try:
-            if fault is None:
+            if error is None:
                 with storage_errors(self._path):
                     os.fsync(self._stream.fileno())
         finally:
@@ -62,14 +62,14 @@ class BlockWriter:
                     part = part[self._stream.write(part) :]
 
     def file(self) -> File:
-        """What was written; after leaving."""
+        """Name, size and checksums of the file; after the exit."""
         return File(self._path.name, self._bytes, tuple(self._checksums))
 
 
 def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) -> None:
-    """Compare the blocks of `files` with their checksums; with `parts`, each `parts`-th block.
+    """Compare the blocks of `files` with their checksums; with `parts`, every `parts`-th block.
 
-    Raises CheckpointError naming the first file that differs, and where. Touches disk.
+    Raises CheckpointError with the first wrong file and offset. Touches disk.
     """
     blocks = [(file, number) for file in files for number in range(len(file.checksums))]
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
@@ -77,13 +77,13 @@ def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) 
         for (file, number), is_whole in zip(blocks[part::parts], found, strict=True):
             if not is_whole:
                 raise CheckpointError(
-                    f"{folder / file.name} is damaged: the bytes from {number * BLOCK_BYTES} on"
-                    " are not those that were written"
+                    f"{folder / file.name} is damaged: wrong checksum of the block at byte"
+                    f" {number * BLOCK_BYTES}"
                 )
 
 
 def _is_whole(folder: Path, file: File, number: int) -> bool:
-    # Read and not mapped: a sector that the disk cannot read would end the process.
+    # Read, not mapped: an unreadable sector would kill the process.
     checksum, buffer = _CHECKSUMS[file.algorithm](), memoryview(bytearray(_READ_BYTES))
     start = number * BLOCK_BYTES
     left = min(BLOCK_BYTES, file.bytes - start)
@@ -93,13 +93,13 @@ def _is_whole(folder: Path, file: File, number: int) -> bool:
             while left and (count := stream.readinto(buffer[:left])):
                 checksum.update(buffer[:count])
                 left -= count
-    except OSError as fault:
-        raise CheckpointError(f"{folder / file.name} cannot be read: {fault.strerror}") from fault
+    except OSError as error:
+        raise CheckpointError(f"{folder / file.name} cannot be read: {error.strerror}") from error
     return left == 0 and int(checksum.hexdigest(), 16) == file.checksums[number]
 
 
 class _Crc32:
-    """CRC-32 in the manner of hashlib."""
+    """CRC-32 with the interface of hashlib."""
 
     def __init__(self) -> None:
         self._value = 0

@@ -1,4 +1,4 @@
-"""Compares two checkpoints tensor by tensor, and tells where they first differ."""
+"""Compares two checkpoints tensor by tensor, and finds the first difference."""
 
 from __future__ import annotations
 
@@ -10,39 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.checkpoint.reader import WEIGHT, Checkpoint
-from training.checkpoint.tensor_file import BUFFER
+from training.checkpoint.reader import Checkpoint
+from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-AVERAGE = "ema"
-"""The kind of the moving average of the weights."""
 _CHUNK = 2**21
-"""Elements of a tensor that are looked at together: 16 MiB as float64."""
-_HOW = frozenset({"foreach", "fused", "capturable", "differentiable"})
-"""Options of torch's optimizers that say how a step is computed, not which."""
+"""Elements of a tensor that are compared together: 16 MiB as float64."""
+_IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
+"""Options of torch optimizers that change how a step is computed, but not its result."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far two accounts of the same training may be apart, relative to what they are."""
+    """Allowed relative differences of two runs of the same training."""
 
     weights: float
-    """Of weights, of their average, of buffers and of the loss."""
+    """For weights, their average, buffers and the loss."""
     moments: float
-    """Of optimizer slots and of the gradients' norm. These follow the last few gradients, which
-    are apart a hundred times as far as the weights that they sum up to."""
+    """For optimizer slots and the gradient norm: they follow the last gradients, which differ a
+    hundred times as much as the weights that they sum up to."""
 
     def of(self, kind: str) -> float:
-        """That of a kind of tensor."""
-        return self.weights if kind in (WEIGHT, AVERAGE, BUFFER) else self.moments
+        """The tolerance of a kind of tensor."""
+        return self.weights if kind in (WEIGHT, EMA, BUFFER) else self.moments
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One place where two states, or two accounts of the same steps, are not the same."""
+    """One difference between two states, or between two logs of the same steps."""
 
     kind: str
     """"weight", "buffer" or the name of an optimizer slot; "shape", "steps", "groups",
@@ -50,7 +48,7 @@ class Difference:
     name: str
     """The parameter, or the key of a line."""
     index: tuple[int, ...] | None
-    """The element; None: what differs is no tensor's element."""
+    """The element; None: not an element of a tensor."""
     first: Any
     second: Any
     step: int | None = None
@@ -58,7 +56,7 @@ class Difference:
 
     @property
     def place(self) -> str:
-        """Where it is, for a person: `weight of model.norm.weight[3]`, `loss of step 7`."""
+        """Readable location: `weight of model.norm.weight[3]`, `loss of step 7`."""
         if self.step is not None:
             return f"{self.name} of step {self.step}"
         index = "" if self.index is None else str(list(self.index))
@@ -67,29 +65,29 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What comparing two checkpoints gave."""
+    """The result of comparing two checkpoints."""
 
     tensors: int
     """Weights, slots and buffers compared."""
     differing: int
-    """Those of them that differ at all, by a single bit or more."""
+    """Those that differ by at least one bit."""
     first: Difference | None
-    """The first difference that counts; None: there is none."""
+    """The first difference above the tolerance; None: there is none."""
     largest: float
     """The largest difference of a tensor: the norm of the difference over the larger norm of the
     two; 0: no bit differs."""
     largest_in: str | None
-    """The tensor that it is in: `weight of model.norm.weight`."""
+    """Its tensor: `weight of model.norm.weight`."""
 
 
 def compare(one: Checkpoint, other: Checkpoint, tolerance: Tolerance | None = None) -> Comparison:
-    """Compare all that training goes on from, weights first. Reads both, in bounded memory.
+    """Compare everything that resuming restores, weights first. Touches disk, in bounded memory.
 
-    Without `tolerance` bit by bit, so that equal NaNs are equal and -0 is not 0. With one, a
-    tensor may differ by it relative to its norm, and a number of the groups to itself. A norm and
-    not single elements: where a gradient is nearly zero, AdamW makes a whole step out of how a sum
-    was rounded. An engine's own are then not compared: the loss scale, options that only one side
-    has, and how an optimizer is carried out. Integers and steps have to be equal.
+    Without `tolerance`, bit by bit: equal NaNs are equal and -0 is not 0. With one, a tensor may
+    differ by it relative to its norm, and a number of the parameter groups relative to itself. The
+    norm, not single elements: for a nearly zero gradient, AdamW turns rounding into a whole step.
+    What depends on the engine is then not compared: the loss scale, options that only one side has,
+    and the implementation of the optimizer. Integers and steps must be equal.
     """
     shapes = dict(_shape_differences(one, other))
     found = list(shapes.values())
@@ -121,7 +119,7 @@ def number_differs(one: Any, other: Any, tolerance: float | None) -> bool:
 
 @dataclass(frozen=True)
 class _Measured:
-    """How far two tensors are apart."""
+    """The distance of two tensors."""
 
     relative: float
     """The norm of the difference over the larger norm; infinite where one is not finite."""
@@ -130,7 +128,7 @@ class _Measured:
 
 
 def _tensors(one: Checkpoint, other: Checkpoint) -> list[tuple[str, str]]:
-    """Kind and name of all that either has, weights first, in the order of the model."""
+    """Kind and name of all tensors of either, weights first, in the order of the model."""
     kinds = sorted({*one.kinds, *other.kinds}, key=lambda kind: (kind != WEIGHT, kind))
     names = {**one.shapes, **other.shapes}
     found = []
@@ -144,7 +142,7 @@ def _tensors(one: Checkpoint, other: Checkpoint) -> list[tuple[str, str]]:
 def _shape_differences(
     one: Checkpoint, other: Checkpoint
 ) -> Iterator[tuple[tuple[str, str], Difference]]:
-    """Tensors that only one has, or that have another shape or another type of number."""
+    """Tensors that only one has, or with another shape or dtype."""
     forms = [_forms(checkpoint) for checkpoint in (one, other)]
     for kind, name in _tensors(one, other):
         ours, theirs = (form.get((kind, name)) for form in forms)
@@ -165,7 +163,7 @@ def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
 def _chunks(
     one: Checkpoint, other: Checkpoint, kind: str, name: str
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Both tensors flat, part by part: index of the first element, values, which bits differ."""
+    """Both tensors flat, in chunks: index of the first element, values, mask of different bits."""
     count = prod(one.shape(kind, name))
     for start in range(0, count, _CHUNK):
         stop = min(count, start + _CHUNK)
@@ -183,12 +181,12 @@ def _first_bit(one: Checkpoint, other: Checkpoint, kind: str, name: str) -> int 
 
 
 def _measure(one: Checkpoint, other: Checkpoint, kind: str, name: str) -> _Measured:
-    """The distance of two tensors; of numbers that count things it is infinite."""
+    """The distance of two tensors; infinite for different integers."""
     squares = torch.zeros(3, dtype=torch.float64)
     most, farthest = -1.0, 0
     for start, ours, theirs, differs in _chunks(one, other, kind, name):
         a, b = ours.double(), theirs.double()
-        # The same NaN or infinity on both sides is no distance.
+        # The same NaN or infinity on both sides has distance 0.
         apart = (a - b).abs().masked_fill(~differs, 0.0).nan_to_num(nan=math.inf)
         if not ours.is_floating_point():
             apart = apart.masked_fill(differs, math.inf)
@@ -228,7 +226,7 @@ def _beside_tensors(
         yield Difference("groups", "", None, len(one.groups), len(other.groups))
     for number, groups in enumerate(zip(one.groups, other.groups, strict=False)):
         for key, ours, theirs in _both(*groups):
-            is_own = key in _HOW or key not in groups[0] or key not in groups[1]
+            is_own = key in _IMPLEMENTATION or key not in groups[0] or key not in groups[1]
             if is_own and tolerance is not None:
                 continue
             if number_differs(ours, theirs, tolerance.weights if tolerance else None):
@@ -240,6 +238,6 @@ def _beside_tensors(
 
 
 def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Each key that either has, with both values, None where one lacks it."""
+    """Each key of either, with both values; None if one lacks it."""
     for key in {**one, **other}:
         yield key, one.get(key), other.get(key)

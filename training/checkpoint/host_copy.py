@@ -1,4 +1,4 @@
-"""A copy of a rank's share in host memory, in a buffer that is kept from save to save."""
+"""A copy of a rank's shard in host memory, in a buffer that is reused by later saves."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ALIGNMENT = 64
-# What stays free for the training that goes on beside the copy.
+# Stays free for training, which continues during the write.
 _SPARE_BYTES = 512 * 2**20
 
 
 class HostCopy:
-    """Host memory for copies of intervals, pinned where they come from a CUDA device.
+    """Host memory for copies of intervals, pinned for CUDA devices.
 
-    It grows to the largest copy so far and is kept: the pages of a second copy are there already.
+    It grows to the largest copy so far and is kept: a second copy needs no new pages.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,18 +33,18 @@ class HostCopy:
         self._buffer: Tensor | None = None
 
     def missing_bytes(self, intervals: Sequence[Interval]) -> int:
-        """Host memory that a copy of `intervals` would take beyond what is held already."""
+        """Host memory that a copy of `intervals` needs beyond the memory held."""
         needed = _needed(intervals)
         return 0 if self._held() >= needed else needed
 
     def reserve(self, intervals: Sequence[Interval]) -> bool:
-        """Hold the memory that a copy of `intervals` takes, and tell whether the system gives it.
+        """Allocate memory for a copy of `intervals`; False if the system refuses it.
 
-        Ends what an earlier copy holds.
+        Invalidates an earlier copy.
         """
         needed = _needed(intervals)
         if self._held() < needed:
-            self.release()  # before the new one: both might be too much
+            self.release()  # first: both together may be too much
             try:
                 self._buffer = _allocate(needed, self._device)
             except OSError:
@@ -52,13 +52,13 @@ class HostCopy:
         return True
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._buffer = None
 
     def take(self, intervals: Sequence[Interval]) -> list[Interval]:
-        """`intervals` with their numbers copied, as what they are written as; they are reserved.
+        """Copy `intervals` into reserved memory, in their dtype of the file.
 
-        The copy holds until the next one.
+        Valid until the next copy.
         """
         assert self._buffer is not None
         is_cuda = self._device.type == "cuda"
@@ -77,7 +77,7 @@ class HostCopy:
 
 
 def available_bytes() -> int:
-    """Memory that this process may still take, with some left for others; may be negative."""
+    """Memory that this process may still allocate, minus a reserve; may be negative."""
     free = psutil.virtual_memory().available
     share = cgroup.memory()
     if share is not None:
@@ -94,14 +94,14 @@ def _aligned(count: int) -> int:
 
 
 def _allocate(size: int, device: torch.device) -> Tensor:
-    """`size` bytes, whose pages come when they are written to."""
+    """`size` bytes; pages are allocated on first write."""
     if size == 0:
         return torch.empty(0, dtype=torch.uint8)
     # Not torch.empty, which in deterministic mode fills them. Large pages would be slower: 7 s
     # where small ones took 0.6 s for 1.5 GB, in a virtual machine on Linux 6.18.
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_DONTFORK"):
-        # A loader worker that is forked would keep each page until it was copied once more.
+        # A forked loader worker would keep each page until it is copied once more.
         pages.madvise(mmap.MADV_DONTFORK)
     buffer = torch.frombuffer(pages, dtype=torch.uint8)
     if device.type == "cuda":
@@ -110,9 +110,9 @@ def _allocate(size: int, device: torch.device) -> Tensor:
 
 
 def _pin(buffer: Tensor, pages: mmap.mmap) -> None:
-    """Let the device write into `buffer` by itself; where it cannot be, copies are only slower.
+    """Pin `buffer` for the device; if that fails, copies are only slower.
 
-    Not torch's own pinned memory, which takes the next power of two.
+    Not the pinned memory of torch, which rounds up to a power of two.
     """
     runtime = torch.cuda.cudart()
     address = buffer.data_ptr()

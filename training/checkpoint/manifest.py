@@ -23,14 +23,14 @@ _READ = {1: "sha256", 2: "crc32"}
 """The versions that are read, and what their checksums are."""
 NAME = "manifest.json"
 STATE = "state.json"
-"""All that is no tensor: shapes, groups, loss scale and the loop's own facts."""
+"""Everything except tensors: shapes, groups, loss scale and the facts of the loop."""
 CHECKSUM_NAME = "manifest.sha256"
 MODEL = "model.safetensors"
-"""The weights alone, as other programs read them; where an evaluation gave a verdict."""
+"""The weights alone, for other programs; in checkpoints with a score."""
 BLOCK_BYTES = 16 * 2**20
-"""Files have a checksum for each so many bytes, so that many threads or ranks can check one."""
+"""Files have one checksum per block, so that several threads and ranks can verify a file."""
 LARGEST_JSON = 64 * 2**20
-"""More is not read into memory."""
+"""Larger files are not read into memory."""
 _RANK_FILE = re.compile(r"^rank-[0-9]{5,}\.safetensors$")
 _STEP_FOLDER = re.compile(r"^step-([0-9]{8,})$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
@@ -38,7 +38,7 @@ _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 class CheckpointError(Exception):
-    """A checkpoint cannot be written or read; the text says which file, and what is wrong."""
+    """A checkpoint cannot be written or read; the message has the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,20 @@ class File:
     checksums: tuple[int, ...]
     """One for each BLOCK_BYTES of the file, in order."""
     algorithm: str = "crc32"
-    """crc32 finds every damage of up to 32 bits in a row and every two flipped bits of a block, and
-    misses one in 4e9 of others. Source: CRC-32 of ISO/IEC 3309, as in zlib. It takes a third of
-    the time of sha256, which version 1 has, where a processor has instructions for both."""
+    """crc32 detects all bursts of up to 32 bits and all pairs of flipped bits in a block, and misses
+    one in 4e9 of other errors. Source: CRC-32 of ISO/IEC 3309, as in zlib. It takes a third of the
+    time of sha256 (version 1) on processors with instructions for both."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What an evaluation said of a checkpoint that it found among the best."""
+    """The score of a checkpoint that is among the best."""
 
     metric: str
     value: float
     direction: Literal["min", "max"]
     since: int = 0
-    """The step at which the order of the data began: what was measured on other data is no better
-    or worse."""
+    """The step at which the data order began: scores on other data cannot be compared."""
 
     @property
     def rank(self) -> float:
@@ -74,14 +73,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint is."""
+    """The content of manifest.json."""
 
     step: int
     samples: int
     engine: str
     world_size: int
     periodic: bool
-    """Whether it was due at its step; others are the best, the last, or asked for."""
+    """Whether `save.every` required it; others are the best, the last, or requested."""
     libraries: Mapping[str, str]
     files: tuple[File, ...]
     score: Score | None = None
@@ -93,7 +92,7 @@ def step_folder(step: int) -> str:
 
 
 def step_of(name: str) -> int | None:
-    """The step that a folder's name says; None where it is no name of a checkpoint."""
+    """The step in the name of a folder; None if it is not the name of a checkpoint."""
     match = _STEP_FOLDER.match(name)
     return int(match[1]) if match else None
 
@@ -111,38 +110,38 @@ def is_rank_file(name: str) -> bool:
 def render(manifest: Manifest) -> tuple[bytes, bytes]:
     """The content of manifest.json, and of manifest.sha256, which `sha256sum -c` reads."""
     files = [_entry(file) for file in manifest.files]
-    told = {"format": FORMAT, "version": VERSION, **asdict(manifest), "files": files}
-    content = encode_bytes(told, indent=1)
+    fields = {"format": FORMAT, "version": VERSION, **asdict(manifest), "files": files}
+    content = encode_bytes(fields, indent=1)
     digest = hashlib.sha256(content).hexdigest()
     return content, f"{digest}  {NAME}\n".encode()
 
 
 def render_part(file: File) -> bytes:
-    """What a rank leaves in the hidden folder to say that its file is whole."""
+    """The file by which a rank reports that its shard is complete."""
     return encode_bytes(_entry(file))
 
 
 def read_part(path: Path) -> File:
-    """What another rank left at `path`. Raises CheckpointError where it is nothing of the kind."""
+    """The report of a rank at `path`. Raises CheckpointError if it is not one."""
     try:
         return _file(json.loads(path.read_bytes()), _READ[VERSION])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
-        raise CheckpointError(f"{path} does not say what a rank has written: {fault}") from fault
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not the report of a shard: {error}") from error
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of `folder`, itself checked, and the size of each file. Touches disk.
+    """Read the manifest of `folder` and verify its checksum and the sizes of all files.
 
-    Raises CheckpointError. The content of the files is not read.
+    Raises CheckpointError. Touches disk; does not read the content of the files.
     """
     content = _read_small(folder / NAME)
-    words = _read_small(folder / CHECKSUM_NAME).decode("ascii", "replace").split()
-    if words != [hashlib.sha256(content).hexdigest(), NAME]:
-        raise CheckpointError(f"{folder / NAME} is damaged: its checksum is not that of the file")
+    checksum = _read_small(folder / CHECKSUM_NAME).decode("ascii", "replace").split()
+    if checksum != [hashlib.sha256(content).hexdigest(), NAME]:
+        raise CheckpointError(f"{folder / NAME} is damaged: wrong checksum")
     try:
         fields = json.loads(content)
-    except (ValueError, RecursionError) as fault:
-        raise CheckpointError(f"{folder / NAME} is no JSON: {fault}") from fault
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / NAME} is not JSON: {error}") from error
     manifest = _parsed(fields, folder / NAME)
     named = step_of(folder.resolve().name)
     if named is not None and named != manifest.step:
@@ -174,23 +173,23 @@ def _parsed(fields: Any, path: Path) -> Manifest:
         )
         _check_names(manifest)
         return manifest
-    except (KeyError, TypeError, AttributeError, ValueError) as fault:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not a manifest of version {version}: {fault!r}"
-        ) from fault
+            f"{path} is not a manifest of version {version}: {error!r}"
+        ) from error
 
 
 def _check_names(manifest: Manifest) -> None:
-    """Each rank has its file, and there is nothing that nobody reads."""
+    """Check that each rank has its file, and that there are no unknown files."""
     names = [file.name for file in manifest.files]
     ranks = sorted(name for name in names if is_rank_file(name))
     others = {name for name in names if not is_rank_file(name)}
     if len(names) != len(ranks) + len(others) or len(ranks) != manifest.world_size:
-        raise ValueError(f"{len(ranks)} files of {manifest.world_size} ranks, or one twice")
+        raise ValueError(f"{len(ranks)} rank files, or duplicates, for {manifest.world_size} ranks")
     if ranks != sorted(map(rank_file, range(len(ranks)))):
-        raise ValueError("the files of ranks are not numbered from 0 on")
+        raise ValueError("the rank files are not numbered from 0")
     if not {STATE} <= others <= {STATE, MODEL}:
-        raise ValueError(f"{', '.join(sorted(others))} beside ranks, where {STATE} belongs")
+        raise ValueError(f"{', '.join(sorted(others))} instead of {STATE} beside the rank files")
     if next(file.bytes for file in manifest.files if file.name == STATE) > LARGEST_JSON:
         raise ValueError(f"{STATE} is too large")
 
@@ -202,21 +201,21 @@ def _entry(file: File) -> dict[str, Any]:
 def _file(entry: Any, algorithm: str) -> File:
     name, size = _text(entry["name"]), _count(entry["bytes"])
     checksums = tuple(_checksum(value, algorithm) for value in entry[algorithm])
-    # A name with a separator or a leading dot could lead out of the folder.
+    # A name with a separator or a leading dot could point outside the folder.
     if not _FILE_NAME.match(name):
-        raise ValueError(f"{name!r} is no name of a file in this folder")
+        raise ValueError(f"{name!r} is not a file name")
     if len(checksums) != -(-size // BLOCK_BYTES):
-        raise ValueError(f"the checksums of {name} are not one for each {BLOCK_BYTES} bytes")
+        raise ValueError(f"{name} does not have one checksum per {BLOCK_BYTES} bytes")
     return File(name, size, checksums, algorithm)
 
 
 def _checksum(value: Any, algorithm: str) -> int:
     if algorithm == "sha256":
         if not _SHA256.match(_text(value)):
-            raise ValueError(f"{value!r} where a sha256 belongs")
+            raise ValueError(f"{value!r} is not a sha256")
         return int(value, 16)
     if _count(value) >= 2**32:
-        raise ValueError(f"{value!r} where a CRC-32 belongs")
+        raise ValueError(f"{value!r} is not a CRC-32")
     return int(value)
 
 
@@ -225,43 +224,43 @@ def _verdict(fields: Any) -> Score | None:
         return None
     value, direction = fields["value"], fields["direction"]
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} where the value of a verdict belongs")
+        raise ValueError(f"{value!r} is not a score")
     if direction not in ("min", "max"):
-        raise ValueError(f"{direction!r} where min or max belongs")
+        raise ValueError(f"{direction!r} is not min or max")
     since = _count(fields.get("since", 0))
     return Score(_text(fields["metric"]), float(value), direction, since)
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{value!r} where a count belongs")
+        raise ValueError(f"{value!r} is not a count")
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} where text belongs")
+        raise ValueError(f"{value!r} is not a string")
     return value
 
 
 def _check_size(path: Path, expected: int) -> None:
     found = _regular_size(path)
     if found != expected:
-        raise CheckpointError(f"{path} is damaged: {found} bytes where {expected} were written")
+        raise CheckpointError(f"{path} is damaged: {found} bytes instead of {expected}")
 
 
 def _read_small(path: Path) -> bytes:
     if _regular_size(path) > LARGEST_JSON:
-        raise CheckpointError(f"{path} is too large to be what it says")
+        raise CheckpointError(f"{path} is too large")
     return path.read_bytes()
 
 
 def _regular_size(path: Path) -> int:
-    """Size of `path`, which must be a file itself: a link could lead out of the folder."""
+    """The size of the regular file `path`; a link could point outside the folder."""
     try:
         found = path.lstat()
-    except OSError as fault:
-        raise CheckpointError(f"{path} cannot be read: {fault.strerror}") from fault
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path} is not a regular file")
     return found.st_size
@@ -278,11 +277,11 @@ class StateFile:
     groups: list[dict[str, Any]]
     loss_scale: Mapping[str, float]
     facts: Mapping[str, Any]
-    """The loop's own."""
+    """Of the loop."""
 
 
 def render_state(state: State, facts: Mapping[str, Any]) -> bytes:
-    """The content of state.json. Raises CheckpointError where it is more than would be read."""
+    """The content of state.json as bytes. Raises CheckpointError if it is too large to read."""
     content = encode_bytes(
         {
             "shapes": state.shapes,
@@ -293,20 +292,20 @@ def render_state(state: State, facts: Mapping[str, Any]) -> bytes:
         }
     )
     if len(content) > LARGEST_JSON:
-        raise CheckpointError(f"what is no tensor takes {len(content)} bytes of JSON")
+        raise CheckpointError(f"{STATE} would have {len(content)} bytes")
     return content
 
 
 def read_state(path: Path) -> StateFile:
-    """The content of state.json at `path`.
+    """Read state.json at `path`.
 
-    Raises OSError, and ValueError, KeyError, TypeError, AttributeError or RecursionError where it
-    is something else.
+    Raises OSError, and ValueError, KeyError, TypeError, AttributeError or RecursionError for other
+    content.
     """
     fields = json.loads(path.read_bytes())
     groups = fields["groups"]
     if type(groups) is not list or not all(_is_group(group) for group in groups):
-        raise ValueError("its groups are not what an optimizer has")
+        raise ValueError("invalid parameter groups")
     return StateFile(
         shapes={name: _shape(shape) for name, shape in fields["shapes"].items()},
         buffers={name: _shape(shape) for name, shape in fields["buffers"].items()},
@@ -317,10 +316,10 @@ def read_state(path: Path) -> StateFile:
 
 
 def parse_steps(text: str) -> dict[str, float]:
-    """Optimizer steps by parameter, from the metadata of a file. Raises as `read_state`."""
+    """Parse optimizer steps by parameter from the metadata of a file. Raises as `read_state`."""
     steps = {name: _finite(count) for name, count in json.loads(text).items()}
     if any(count < 0 for count in steps.values()):
-        raise ValueError("a number of steps below zero")
+        raise ValueError("negative number of steps")
     return steps
 
 
@@ -330,11 +329,11 @@ def _is_group(group: Any) -> bool:
 
 def _shape(axes: Any) -> tuple[int, ...]:
     if type(axes) is not list or any(type(axis) is not int or axis < 0 for axis in axes):
-        raise ValueError(f"{axes!r:.100} is no shape")
+        raise ValueError(f"{axes!r:.100} is not a shape")
     return tuple(axes)
 
 
 def _finite(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r:.100} where a finite number belongs")
+        raise ValueError(f"{value!r:.100} is not a finite number")
     return value

@@ -1,4 +1,4 @@
-"""Reads a checkpoint by name, whatever engine and however many ranks wrote it."""
+"""Checkpoints as tensors by kind and name, for any engine and any number of ranks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ from training.checkpoint.manifest import (
     parse_steps,
     read_state,
 )
-from training.checkpoint.tensor_file import BUFFER, parse_key
+from training.checkpoint.tensor_file import BUFFER, WEIGHT, parse_key
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHT = "weight"
-
 
 @dataclass(frozen=True)
 class _Stored:
-    """Where an interval [start, stop) of a flattened tensor lies."""
+    """The location of an interval [start, stop) of a flattened tensor."""
 
     start: int
     stop: int
@@ -41,29 +39,29 @@ class _Stored:
 
 
 class Checkpoint:
-    """The tensors of a checkpoint by kind and name, and what is kept beside them.
+    """The tensors of a checkpoint by kind and name, and the content of state.json.
 
-    Only the heads of files are read when it is made. Tensors are read when asked for, onto the
-    CPU, and of them only what is asked for; no file stays open, so several threads may read. A
-    kind is "weight", "ema" or the name of an optimizer slot.
+    The constructor reads only the heads of files. Tensors are read on request, onto the CPU; no
+    file stays open, so several threads may read. A kind is "weight", "ema" or the name of an
+    optimizer slot.
     """
 
     def __init__(self, folder: Path, found: Manifest) -> None:
         self.folder = folder
         self.manifest = found
-        with _named(folder / manifest.STATE):
-            beside: StateFile = read_state(folder / manifest.STATE)
-        self.shapes: Mapping[str, Shape] = beside.shapes
-        self.buffer_shapes: Mapping[str, Shape] = beside.buffers
-        self.groups: list[dict[str, Any]] = beside.groups
-        self.loss_scale: Mapping[str, float] = beside.loss_scale
-        self.facts: Mapping[str, Any] = beside.facts
+        with _read_errors(folder / manifest.STATE):
+            state: StateFile = read_state(folder / manifest.STATE)
+        self.shapes: Mapping[str, Shape] = state.shapes
+        self.buffer_shapes: Mapping[str, Shape] = state.buffers
+        self.groups: list[dict[str, Any]] = state.groups
+        self.loss_scale: Mapping[str, float] = state.loss_scale
+        self.facts: Mapping[str, Any] = state.facts
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
         self._stored: dict[tuple[str, str], list[_Stored]] = {}
         for file in found.files:
             if manifest.is_rank_file(file.name):
-                with _named(folder / file.name):
+                with _read_errors(folder / file.name):
                     self._list(file.name)
         self._check_cover()
 
@@ -77,18 +75,18 @@ class Checkpoint:
         return sorted(name for stored_kind, name in self._stored if stored_kind == kind)
 
     def tensor(self, kind: str, name: str) -> Tensor:
-        """A parameter or slot, fp32, or a buffer in its own shape. Raises KeyError."""
+        """A parameter or slot as fp32, or a buffer, in its shape. Raises KeyError."""
         shape = self.shape(kind, name)
         return self.interval(kind, name, 0, prod(shape)).reshape(shape)
 
     def shape(self, kind: str, name: str) -> Shape:
-        """The shape of a parameter, a slot or a buffer. Raises KeyError where there is none."""
+        """The shape of a parameter, a slot or a buffer. Raises KeyError."""
         if kind == BUFFER:
             return self.buffer_shapes[name]
         return kind_shape(kind, self.shapes[name])
 
     def buffer(self, name: str) -> Tensor:
-        """A buffer in its own shape and dtype. Raises KeyError where there is none."""
+        """A buffer in its own shape and dtype. Raises KeyError."""
         return self.tensor(BUFFER, name)
 
     def dtype(self, kind: str, name: str) -> torch.dtype:
@@ -102,51 +100,50 @@ class Checkpoint:
         return target
 
     def read(self, kind: str, name: str, start: int, target: Tensor) -> None:
-        """Fill `target`, flat, contiguous, on the CPU, with the elements from `start` on.
+        """Fill `target` with the elements from `start` on, without a copy.
 
-        It is of the dtype that is stored. Nothing is held in between. Raises KeyError where there
-        is no such tensor, ValueError where it has fewer elements, CheckpointError where its file
-        cannot be read.
+        `target` is flat, contiguous, on the CPU and of the stored dtype. Raises KeyError for an
+        unknown tensor, ValueError if it has fewer elements, CheckpointError for an unreadable file.
         """
         stored = self._stored[kind, name]
         stop = start + target.numel()
         if not 0 <= start <= stop <= stored[-1].stop:
             raise ValueError(f"{kind} of {name} has no elements {start} to {stop}")
         assert target.dtype == stored[0].dtype
-        for one in stored:
-            first, last = max(start, one.start), min(stop, one.stop)
+        for interval in stored:
+            first, last = max(start, interval.start), min(stop, interval.stop)
             if first < last:
-                self._fill(target[first - start : last - start], one, first - one.start)
+                self._fill(target[first - start : last - start], interval, first - interval.start)
 
     def _fill(self, target: Tensor, stored: _Stored, skipped: int) -> None:
         path = self.folder / stored.file
         rest = target.detach().view(torch.uint8).numpy().data
-        with _named(path), path.open("rb", buffering=0) as stream:
+        with _read_errors(path), path.open("rb", buffering=0) as stream:
             stream.seek(stored.offset + skipped * stored.dtype.itemsize)
             while rest:
                 count = stream.readinto(rest)
                 if not count:
-                    raise ValueError("it ends too early")
+                    raise ValueError("unexpected end of file")
                 rest = rest[count:]
 
     def _list(self, file: str) -> None:
-        """Note which intervals `file` holds."""
+        """Add the intervals of `file` to the list."""
         found = tensor_file.read_head(self.folder / file)
         for key, (entry, offset) in found.entries.items():
             kind, name, start = parse_key(key)
             (length,) = entry.shape
             if kind != BUFFER and entry.dtype != torch.float32:
-                raise ValueError(f"{key} is {entry.dtype}, where fp32 belongs")
+                raise ValueError(f"{key} is {entry.dtype}, not fp32")
             stored = _Stored(start, start + length, file, offset, entry.dtype)
             self._stored.setdefault((kind, name), []).append(stored)
         for name, count in parse_steps(found.metadata["steps"]).items():
             if name not in self.shapes:
-                raise ValueError(f"steps of {name}, which is no parameter")
+                raise ValueError(f"steps of {name}, which is not a parameter")
             if self.steps.setdefault(name, count) != count:
                 raise ValueError(f"ranks differ in the steps of {name}")
 
     def _check_cover(self) -> None:
-        """Every tensor is there from its first element to its last, once."""
+        """Check that every tensor is complete, without overlaps."""
         for name in self.shapes:
             self._stored.setdefault((WEIGHT, name), [])
         for name in self.buffer_shapes:
@@ -154,19 +151,19 @@ class Checkpoint:
         for (kind, name), stored in self._stored.items():
             shapes = self.buffer_shapes if kind == BUFFER else self.shapes
             if name not in shapes:
-                raise CheckpointError(f"{self.folder} has {kind} of {name}, but not its shape")
-            stored.sort(key=lambda one: (one.start, one.stop))
+                raise CheckpointError(f"{self.folder} has {kind} of {name} without its shape")
+            stored.sort(key=lambda interval: (interval.start, interval.stop))
             ends, size = [0, *(one.stop for one in stored)], prod(self.shape(kind, name))
             is_whole = [one.start for one in stored] == ends[:-1] and ends[-1] == size
             if not stored or not is_whole or len({one.dtype for one in stored}) > 1:
-                raise CheckpointError(f"{self.folder}: {kind} of {name} is not whole")
+                raise CheckpointError(f"{self.folder}: {kind} of {name} is incomplete")
 
 
 def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
-    """The checkpoint in `folder`, which may be a link such as `last`. Touches disk.
+    """Open the checkpoint in `folder`, which may be a link such as `last`. Touches disk.
 
-    Raises CheckpointError where it is not whole. With `verify`, every byte is compared with its
-    checksum first; who has done that already (`blocks.check`, part by part) may leave it out.
+    Raises CheckpointError if it is damaged. `verify` compares every byte with its checksum first;
+    unnecessary after `checksums.check`.
     """
     found = manifest.read(folder)
     if verify:
@@ -175,11 +172,11 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Faults in reading `path`, whose content anyone may have made, as CheckpointError."""
+def _read_errors(path: Path) -> Iterator[None]:
+    """Turn errors in reading the untrusted file `path` into CheckpointError."""
     try:
         yield
-    except OSError as fault:
-        raise CheckpointError(f"{path} cannot be read: {fault.strerror or fault}") from fault
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
-        raise CheckpointError(f"{path} is not part of a checkpoint: {fault!r:.300}") from fault
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not part of a checkpoint: {error!r:.300}") from error

@@ -1,4 +1,4 @@
-"""Puts a checkpoint into a running engine, whatever engine wrote it on however many ranks."""
+"""Restores a checkpoint into an engine, written by any engine on any number of ranks."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING
 
 from training.agreement import first_error
 from training.checkpoint.manifest import CheckpointError
-from training.checkpoint.reader import WEIGHT
-from training.checkpoint.tensor_file import BUFFER
-from training.optim import ema
+from training.checkpoint.tensor_file import BUFFER, EMA, WEIGHT
 
 if TYPE_CHECKING:
     from engines.base import Engine, Piece, State, World
     from training.checkpoint.reader import Checkpoint
 
 _CHUNK_BYTES = 16 * 2**20
-_MOST_NAMED = 8
+_MAX_ERRORS = 8
 
 
 def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
-    """Give `engine` the state in `checkpoint`, whose checksums are right. Collective; reads disk.
+    """Load a verified `checkpoint` into `engine`. Collective; touches disk.
 
-    Each rank reads what it holds. Options of the parameter groups stay those that the engine was
-    built with, but for the learning rate. Without `slots` the optimizer begins anew: only weights
-    and buffers are taken. Raises CheckpointError where the model is another one, before anything
-    is written, and EngineError where this engine cannot hold the counts; both on every rank.
+    Each rank reads the parts that it holds. Parameter groups keep the options that the engine was
+    built with, except the learning rate. Without `slots`, only weights and buffers are restored.
+    Raises CheckpointError if the model differs, before anything is changed, and EngineError if the
+    engine cannot hold the step counts; both on every rank.
     """
     state = engine.state()
     _together(engine.world, lambda: check(checkpoint, state, slots))
@@ -39,34 +37,34 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
 
 
 def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
-    """Raises CheckpointError that lists by name what of `checkpoint` does not fit `state`.
+    """Check that `checkpoint` fits `state`. Raises CheckpointError with all differences by name.
 
-    Names and shapes of parameters and buffers, and with `slots` the kinds of slots and the members
-    of parameter groups. Of slots a rank sees those that it holds.
+    Compares names and shapes of parameters and buffers, and with `slots` the kinds of slots and the
+    members of parameter groups. A rank checks the slots that it holds.
     """
-    faults = [
+    errors = [
         *_differing("parameter", checkpoint.shapes, state.shapes),
         *_differing("buffer", checkpoint.buffer_shapes, _shapes(state)),
         *_rounded(checkpoint, state),
     ]
-    if slots and not faults:
+    if slots and not errors:
         found = [*_other_slots(checkpoint, state), *_other_groups(checkpoint, state)]
-        faults = [f"{fault}; a new optimizer fits:  --reset optimizer" for fault in found]
-    if faults:
+        errors = [f"{error}; fix: --reset optimizer" for error in found]
+    if errors:
         raise CheckpointError(
-            "\n  ".join([f"{checkpoint.folder} is of another model:", *_shortened(faults)])
+            "\n  ".join([f"{checkpoint.folder} does not fit the model:", *_shortened(errors)])
         )
 
 
 def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
-    """Read `pieces` of any kind from `checkpoint` into their data, a bounded chunk at a time.
+    """Read `pieces` of any kind from `checkpoint` into their data, in bounded chunks.
 
-    Raises KeyError where the checkpoint has no tensor of the kind and name. Touches disk.
+    Raises KeyError for a tensor that the checkpoint does not have. Touches disk.
     """
     for piece in pieces:
         flat, stored = piece.data.detach(), checkpoint.dtype(piece.kind, piece.name)
         if flat.device.type == "cpu" and flat.dtype == stored and flat.is_contiguous():
-            # From the file to where it belongs, without a copy in between.
+            # From the file into the tensor, without a copy.
             checkpoint.read(piece.kind, piece.name, piece.start, flat)
             continue
         length = _CHUNK_BYTES // stored.itemsize
@@ -85,7 +83,7 @@ def _fill_state(checkpoint: Checkpoint, state: State, slots: bool) -> None:
 def _differing(
     what: str, stored: Mapping[str, tuple[int, ...]], ours: Mapping[str, tuple[int, ...]]
 ) -> Iterator[str]:
-    """What is there on one side only, or in another shape."""
+    """Tensors that one side lacks or has in another shape."""
     for name in ours:
         if name not in stored:
             yield f"{what} '{name}' {list(ours[name])} is not in the checkpoint"
@@ -104,7 +102,7 @@ def _shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def _rounded(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    """Buffers of another dtype: copying would round them."""
+    """Buffers of another dtype, which a copy would round."""
     for name, buffer in state.buffers.items():
         if buffer.numel() and checkpoint.buffer_shapes.get(name) == tuple(buffer.shape):
             stored = checkpoint.interval(BUFFER, name, 0, 1).dtype
@@ -115,8 +113,8 @@ def _rounded(checkpoint: Checkpoint, state: State) -> Iterator[str]:
 
 
 def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    """Parameters whose optimizer keeps other slots than it did; of those whose slots are here."""
-    stored = {kind: set(checkpoint.names(kind)) for kind in checkpoint.kinds if kind != ema.KIND}
+    """Parameters with other optimizer slots, among those whose slots this rank holds."""
+    stored = {kind: set(checkpoint.names(kind)) for kind in checkpoint.kinds if kind != EMA}
     held: dict[str, set[str]] = {}
     for piece in state.pieces:
         held.setdefault(piece.name, set()).add(piece.kind)
@@ -124,10 +122,10 @@ def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:
         if kinds == {WEIGHT}:
             continue
         known = {kind for kind, names in stored.items() if name in names}
-        # Of a tensor without elements not every engine has slots.
+        # Not every engine has slots of empty tensors.
         if kinds != known and 0 not in state.shapes[name]:
             yield (
-                f"the optimizer keeps {_listed(known)} of '{name}' in the checkpoint"
+                f"the optimizer has {_listed(known)} of '{name}' in the checkpoint"
                 f" and {_listed(kinds)} in this run"
             )
         elif name in state.steps and name not in checkpoint.steps:
@@ -135,13 +133,13 @@ def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:
 
 
 def _other_groups(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    """Parameters that are in another group than they were."""
+    """Parameters that are in another group."""
     stored, ours = _group_numbers(checkpoint.groups), _group_numbers(state.groups)
     for name in {**ours, **stored}:
         if stored.get(name) != ours.get(name):
             yield (
-                f"'{name}' is {_place(stored.get(name))} in the checkpoint"
-                f" and {_place(ours.get(name))} in this run"
+                f"'{name}' is {_group(stored.get(name))} in the checkpoint"
+                f" and {_group(ours.get(name))} in this run"
             )
 
 
@@ -149,7 +147,7 @@ def _group_numbers(groups: Sequence[Mapping]) -> dict[str, int]:
     return {name: number for number, group in enumerate(groups) for name in group["names"]}
 
 
-def _place(group: int | None) -> str:
+def _group(group: int | None) -> str:
     return "frozen" if group is None else f"in parameter group {group}"
 
 
@@ -157,20 +155,20 @@ def _listed(kinds: Set[str]) -> str:
     return ", ".join(sorted(kinds - {WEIGHT})) or "nothing"
 
 
-def _shortened(faults: Sequence[str]) -> list[str]:
-    more = len(faults) - _MOST_NAMED
-    return [*faults[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])]
+def _shortened(errors: Sequence[str]) -> list[str]:
+    more = len(errors) - _MAX_ERRORS
+    return [*errors[:_MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _together(world: World, action: Callable[[], None]) -> None:
-    """Run `action` on every rank; when it failed on one, all raise CheckpointError."""
-    fault: Exception | None = None
+    """Run `action` on every rank; if it fails on one, all raise CheckpointError."""
+    error: Exception | None = None
     try:
         action()
     except (CheckpointError, OSError) as raised:
-        fault = raised
-    told = first_error(world, None if fault is None else str(fault))
-    if isinstance(fault, CheckpointError):
-        raise fault
-    if told is not None:
-        raise CheckpointError(told) from fault
+        error = raised
+    first = first_error(world, None if error is None else str(error))
+    if isinstance(error, CheckpointError):
+        raise error
+    if first is not None:
+        raise CheckpointError(first) from error

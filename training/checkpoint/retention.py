@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the links to the last and the best, and what is deleted."""
+"""Which checkpoints of a run folder stay: links to the last and the best, retention, renaming."""
 
 from __future__ import annotations
 
@@ -24,103 +24,99 @@ class Keep:
     last: int
     """The newest periodic ones."""
     best: int
-    """Those of the best verdicts."""
+    """Those with the best scores."""
     every: int | None
-    """Periodic ones at a multiple of so many steps stay for good."""
+    """Periodic ones at multiples of this step stay forever."""
 
 
-def unfinished(run: Path, step: int, door: Path | None = None) -> Path:
-    """Where the checkpoint of `step` is made: in the `door`, or among the others."""
-    return _hidden(run, door) / f"{_SAVING}{manifest.step_folder(step)}"
+def unfinished(storage: Storage, step: int) -> Path:
+    """The folder in which the checkpoint of `step` is written before it has its name."""
+    return storage.staging_folder(CHECKPOINTS) / f"{_SAVING}{manifest.step_folder(step)}"
 
 
-def publish(run: Path, step: int, door: Path | None = None) -> Path:
-    """Give the checkpoint that was made its name, in place of an older one of the same step.
+def publish(storage: Storage, step: int) -> Path:
+    """Give a complete checkpoint its name, and replace an older one of the same step.
 
-    At each moment one of the two is there under its name, or `recover` finds the older one. Touches
-    disk.
+    At each moment one of the two has the name, or `recover` restores the older one. Touches disk.
     """
-    final = run / CHECKPOINTS / manifest.step_folder(step)
+    final = storage.path / CHECKPOINTS / manifest.step_folder(step)
     if final.exists():
-        older = _hidden(run, door) / f"{_REPLACED}{final.name}"
-        _delete(run, older, door)
+        older = storage.staging_folder(CHECKPOINTS) / f"{_REPLACED}{final.name}"
+        _delete(storage, older)
         final.rename(older)
         sync(final.parent)
-    unfinished(run, step, door).rename(final)
+    unfinished(storage, step).rename(final)
     sync(final.parent)
     return final
 
 
-def recover(run: Path, door: Path | None = None) -> list[str]:
-    """Give back its name to what was to be replaced where the new one did not arrive.
+def recover(storage: Storage) -> list[str]:
+    """Restore checkpoints whose replacement was not completed; returns their names.
 
-    To be called, by the one process that goes on with `run`, before a checkpoint is looked for; and
-    with each `door` that it has closed. Gives the names. Touches disk.
+    The one process that resumes the run calls this before it looks for checkpoints, and for each
+    fence that it closed. Touches disk.
     """
-    folder, found = run / CHECKPOINTS, []
-    for older in sorted(_hidden(run, door).glob(f"{_REPLACED}*")):
+    folder, names = storage.path / CHECKPOINTS, []
+    for older in sorted(storage.staging_folder(CHECKPOINTS).glob(f"{_REPLACED}*")):
         final = folder / older.name.removeprefix(_REPLACED)
         if not final.exists():
             older.rename(final)
             sync(folder)
-            found.append(final.name)
-    return found
+            names.append(final.name)
+    return names
 
 
 def sweep(run: Path) -> None:
-    """Delete what a process that was killed left half made or half deleted. Touches disk."""
-    recover(run)
+    """Delete what a killed process left half written or half deleted. Touches disk."""
+    recover(Storage(run))
     for prefix in (_SAVING, _DELETING, _REPLACED):
         for entry in (run / CHECKPOINTS).glob(f"{prefix}*"):
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def settle(run: Path, newest: Path, keep: Keep, door: Path | None = None) -> list[str]:
-    """Link `newest` as the last and the best verdict as the best, and delete what need not stay.
+def settle(storage: Storage, newest: Path, keep: Keep) -> list[str]:
+    """Link `newest` as the last one, link the best, and delete the others that `keep` does not keep.
 
-    Gives the names of what was deleted. A folder that is no whole checkpoint is left to the person.
+    Returns the names of deleted checkpoints. Incomplete checkpoints are never deleted.
     """
-    whole = _whole(run)
-    _point(run, LAST, newest.name, door)
-    if best := _by_verdict(whole):
-        _point(run, BEST, manifest.step_folder(best[0].step), door)
-    # Whatever the links lead to stays, a best one without a verdict too.
-    kept = _kept(whole, keep) | {_target(run, LAST), _target(run, BEST)}
-    doomed = [name for one in whole if (name := manifest.step_folder(one.step)) not in kept]
+    complete = _complete(storage.path)
+    _link(storage, LAST, newest.name)
+    if best := _by_score(complete):
+        _link(storage, BEST, manifest.step_folder(best[0].step))
+    # Whatever the links point to stays, also a best one without a score.
+    kept = _kept(complete, keep) | {_target(storage.path, LAST), _target(storage.path, BEST)}
+    doomed = [name for one in complete if (name := manifest.step_folder(one.step)) not in kept]
     for name in doomed:
-        _delete(run, run / CHECKPOINTS / name, door)
-    _delete(run, _hidden(run, door) / f"{_REPLACED}{newest.name}", door)
+        _delete(storage, storage.path / CHECKPOINTS / name)
+    _delete(storage, storage.staging_folder(CHECKPOINTS) / f"{_REPLACED}{newest.name}")
     return doomed
 
 
-def set_aside(run: Path, after_step: int, door: Path | None = None) -> list[str]:
-    """Rename the checkpoints of later steps than `after_step`, for a run that goes on from there.
+def set_aside(storage: Storage, after_step: int) -> list[str]:
+    """Rename the checkpoints after `after_step`, from which the run is resumed; the new names.
 
-    They become `superseded-step-…`, with a number where that is taken, and are never deleted. The
-    links lead to what is left, or go. Gives the new names. Touches disk.
+    They become `superseded-step-…`, with a number if that exists, and are never deleted. The links
+    then point to the remaining checkpoints. Touches disk.
     """
-    steps = sorted(_steps(run))
-    return _rename(run, [step for step in steps if step > after_step], "superseded", door)
+    steps = sorted(_steps(storage.path))
+    return _rename(storage, [step for step in steps if step > after_step], "superseded")
 
 
-def mark_damaged(run: Path, step: int, door: Path | None = None) -> str:
-    """Rename the checkpoint of `step`, whose bytes are not those that were written.
-
-    It becomes `damaged-step-…`, as in `set_aside`. Gives the new name. Touches disk.
-    """
-    return _rename(run, [step], "damaged", door)[0]
+def mark_damaged(storage: Storage, step: int) -> str:
+    """Rename the damaged checkpoint of `step` to `damaged-step-…`; the new name. Touches disk."""
+    return _rename(storage, [step], "damaged")[0]
 
 
 def _steps(run: Path) -> dict[int, Path]:
-    """The folders that have the name of a checkpoint, by step."""
+    """The folders with the name of a checkpoint, by step."""
     folder = run / CHECKPOINTS
-    found = folder.iterdir() if folder.is_dir() else ()
-    steps = {manifest.step_of(one.name): one for one in found if not one.is_symlink()}
-    return {step: one for step, one in steps.items() if step is not None}
+    entries = folder.iterdir() if folder.is_dir() else ()
+    steps = {manifest.step_of(entry.name): entry for entry in entries if not entry.is_symlink()}
+    return {step: entry for step, entry in steps.items() if step is not None}
 
 
-def _whole(run: Path) -> list[Manifest]:
-    """The whole checkpoints of `run`, by step, as far as the sizes of their files tell."""
+def _complete(run: Path) -> list[Manifest]:
+    """The checkpoints of `run` whose files have the right sizes, by step."""
     found = []
     for _, folder in sorted(_steps(run).items()):
         try:
@@ -130,26 +126,22 @@ def _whole(run: Path) -> list[Manifest]:
     return found
 
 
-def _hidden(run: Path, door: Path | None) -> Path:
-    """Where what has no name of its own lies: unfinished, replaced, to be deleted."""
-    return door or run / CHECKPOINTS
-
-
-def _rename(run: Path, steps: list[int], why: str, door: Path | None) -> list[str]:
-    left = [one for one in _whole(run) if one.step not in steps]
-    best = _by_verdict(left)
-    # The links first, so that at no moment one leads nowhere.
+def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
+    run = storage.path
+    left = [one for one in _complete(run) if one.step not in steps]
+    best = _by_score(left)
+    # The links first, so that they always point to a checkpoint.
     for link, target in ((LAST, left[-1:]), (BEST, best[:1])):
         if target:
-            _point(run, link, manifest.step_folder(target[0].step), door)
+            _link(storage, link, manifest.step_folder(target[0].step))
         elif (run / link).is_symlink():
-            _drop(run / link, door)
+            storage.remove_file(link)
     names = []
     for step in steps:
         folder = run / CHECKPOINTS / manifest.step_folder(step)
-        aside = _free(folder.with_name(f"{why}-{folder.name}"))
-        if door is not None:
-            folder.rename(folder := door / f"{_REPLACED}{folder.name}")
+        aside = _unused(folder.with_name(f"{prefix}-{folder.name}"))
+        if storage.fence is not None:
+            folder.rename(folder := storage.fence / f"{_REPLACED}{folder.name}")
         folder.rename(aside)
         names.append(aside.name)
     if names:
@@ -157,64 +149,60 @@ def _rename(run: Path, steps: list[int], why: str, door: Path | None) -> list[st
     return names
 
 
-def _free(path: Path) -> Path:
-    """`path`, or with the first number behind it that no other has."""
-    number, free = 1, path
-    while free.exists():
+def _unused(path: Path) -> Path:
+    """`path`, or with the first number that makes it a new name."""
+    number, unused = 1, path
+    while unused.exists():
         number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
+        unused = path.with_name(f"{path.name}-{number}")
+    return unused
 
 
-def _kept(whole: list[Manifest], keep: Keep) -> set[str]:
-    periodic = [one for one in whole if one.periodic]
+def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
+    periodic = [one for one in complete if one.periodic]
     kept = [
-        *whole[-1:],
+        *complete[-1:],
         *periodic[-keep.last :],
-        *_by_verdict(whole)[: keep.best],
+        *_by_score(complete)[: keep.best],
         *(one for one in periodic if keep.every and one.step % keep.every == 0),
     ]
     return {manifest.step_folder(one.step) for one in kept}
 
 
-def _by_verdict(whole: list[Manifest]) -> list[Manifest]:
-    """Those with a verdict, the best first; of equals the earlier.
+def _by_score(complete: list[Manifest]) -> list[Manifest]:
+    """Those with a score, the best first; of equal ones the earlier first.
 
-    A verdict by another metric than the newest one's, or on other data, cannot be compared with it:
-    left out.
+    Scores by another metric than the newest one, or on other data, cannot be compared and are
+    omitted.
     """
-    judged = [(one.score, one) for one in whole if one.score is not None]
-    if not judged:
+    scored = [(one.score, one) for one in complete if one.score is not None]
+    if not scored:
         return []
-    newest = judged[-1][0]
+    newest = scored[-1][0]
     comparable = [
         (score.rank, one.step, one)
-        for score, one in judged
+        for score, one in scored
         if (score.metric, score.direction, score.since)
         == (newest.metric, newest.direction, newest.since)
     ]
     return [one for _, _, one in sorted(comparable, key=lambda entry: entry[:2])]
 
 
-def _point(run: Path, link: str, name: str, door: Path | None) -> None:
-    """Let the link `run`/`link` lead to the checkpoint `name`, from one moment to the next."""
-    Storage(run, door).atomic_link(link, os.path.join(CHECKPOINTS, name))
-
-
-def _drop(link: Path, door: Path | None) -> None:
-    Storage(link.parent, door).remove_file(link.name)
+def _link(storage: Storage, link: str, name: str) -> None:
+    """Point `link` to the checkpoint `name`."""
+    storage.atomic_link(link, os.path.join(CHECKPOINTS, name))
 
 
 def _target(run: Path, link: str) -> str | None:
-    """The name of the checkpoint that a link leads to; None where there is none."""
+    """The name of the checkpoint that a link points to; None: there is no link."""
     path = run / link
     return Path(os.readlink(path)).name if path.is_symlink() else None
 
 
-def _delete(run: Path, folder: Path, door: Path | None) -> None:
-    """Take the name away first: half deleted under it, this would be a damaged checkpoint."""
+def _delete(storage: Storage, folder: Path) -> None:
+    """Delete a checkpoint, its name first: half deleted it would look damaged."""
     if folder.exists():
-        hidden = _hidden(run, door) / f"{_DELETING}{folder.name}"
+        hidden = storage.staging_folder(CHECKPOINTS) / f"{_DELETING}{folder.name}"
         shutil.rmtree(hidden, ignore_errors=True)
         folder.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)

@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+WEIGHT = "weight"
+"""The kind of parameters; optimizer slots are kinds too."""
+EMA = "ema"
+"""The kind of the moving average of parameters."""
 BUFFER = "buffer"
-"""The kind of what is no parameter; its intervals keep the buffer's own dtype."""
+"""The kind of buffers, which keep their own dtype."""
 _STAGING_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A run of elements of a flattened tensor, to be written."""
+    """Consecutive elements of a flattened tensor, to be written."""
 
     kind: str
     name: str
@@ -35,7 +39,7 @@ class Interval:
     data: Tensor
     """Flat; on any device."""
     dtype: torch.dtype
-    """What it is written as."""
+    """The dtype in the file."""
 
     @property
     def key(self) -> str:
@@ -52,16 +56,16 @@ def parse_key(key: str) -> tuple[str, str, int]:
     """Kind, name and first element. Raises ValueError."""
     kind, rest = key.split("|", 1)
     name, start = rest.rsplit("|", 1)
-    # int() takes signs, blanks and digits of other scripts too.
+    # int() accepts signs, spaces and digits of other scripts too.
     if not (start.isascii() and start.isdecimal()):
-        raise ValueError(f"{key!r:.100} does not end in the number of an element")
+        raise ValueError(f"{key!r:.100} does not end in the index of an element")
     return kind, name, int(start)
 
 
 def rank_intervals(state: State, rank: int, world_size: int) -> list[Interval]:
-    """What `rank` writes: its own pieces, an even part of each replicated one; rank 0 the buffers.
+    """The intervals that `rank` writes: its own pieces, an even part of each replicated piece.
 
-    Parameters and slots are written as fp32, buffers as they are.
+    Rank 0 also writes the buffers, in their own dtype; parameters and slots are written as fp32.
     """
     intervals = []
     for piece in state.pieces:
@@ -76,7 +80,7 @@ def rank_intervals(state: State, rank: int, world_size: int) -> list[Interval]:
             )
             intervals.append(interval)
     if rank == 0:
-        # The widest first: each then lies at a multiple of its own width, for those who map files.
+        # The widest first: each is then aligned to its width, for readers that map the file.
         for name, buffer in sorted(state.buffers.items(), key=lambda pair: -pair[1].itemsize):
             flat = buffer.detach().reshape(-1)
             intervals.append(Interval(BUFFER, name, 0, flat, flat.dtype))
@@ -84,9 +88,9 @@ def rank_intervals(state: State, rank: int, world_size: int) -> list[Interval]:
 
 
 def rank_head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> bytes:
-    """The first bytes of the file of `intervals`, in their order; `steps` by parameter.
+    """The head of the file of `intervals`, in their order; `steps` by parameter.
 
-    Raises CheckpointError where the format has no name for a dtype.
+    Raises CheckpointError for a dtype that the format does not support.
     """
     entries = [Entry(i.key, i.dtype, (i.data.numel(),)) for i in intervals]
     counts = {name: float(count) for name, count in steps.items()}
@@ -94,9 +98,9 @@ def rank_head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> byte
 
 
 def write_rank_file(path: Path, first: bytes, intervals: Sequence[Interval]) -> File:
-    """Write a file of `first`, its head, and the numbers of `intervals`, and tell what it is.
+    """Write a file of the head `first` and the elements of `intervals`.
 
-    One staging buffer is copied at a time. Touches disk. Raises StorageError.
+    Copies one staging buffer at a time. Touches disk. Raises StorageError.
     """
     with BlockWriter(path) as writer:
         writer.write(first)
@@ -109,11 +113,11 @@ def write_rank_file(path: Path, first: bytes, intervals: Sequence[Interval]) -> 
 def _on_host(interval: Interval) -> Iterator[Tensor]:
     step = _STAGING_BYTES // interval.dtype.itemsize
     for first in range(0, interval.data.numel(), step):
-        # On a CPU and in its dtype already, this is a view.
+        # A view if it is on the CPU in its dtype already.
         yield interval.data[first : first + step].to("cpu", interval.dtype).contiguous()
 
 
-# Names of the safetensors format; what is not here it does not hold.
+# The dtypes of the safetensors format.
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -144,16 +148,16 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its numbers."""
+        """Bytes of its elements."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a file says of itself."""
+    """The head of a file."""
 
     entries: Mapping[str, tuple[Entry, int]]
-    """By key, with the place of its first byte in the file."""
+    """By key, with the offset of its first byte in the file."""
     metadata: Mapping[str, str]
 
 
@@ -181,10 +185,10 @@ def file_head(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes:
 
 
 def read_head(path: Path) -> Head:
-    """The head of the file `path`, whose content anyone may have made. Touches disk.
+    """Read and validate the head of the untrusted file `path`. Touches disk.
 
-    Raises OSError, and ValueError where it is not one: the tensors have to follow one another
-    from the first byte behind the head to the last of the file.
+    Raises OSError, and ValueError unless the tensors follow one another from the end of the head
+    to the end of the file.
     """
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -194,18 +198,18 @@ def read_head(path: Path) -> Head:
             raise ValueError(f"a head of {length} bytes in a file of {size}")
         table = json.loads(stream.read(length), object_pairs_hook=_once, parse_constant=_refuse)
     if not isinstance(table, dict):
-        raise ValueError("its head is no table of tensors")
+        raise ValueError("its head is not a table of tensors")
     metadata = table.pop(_METADATA, {})
     if not _is_text(metadata):
-        raise ValueError(f"{metadata!r:.100} where texts by name belong")
+        raise ValueError(f"{metadata!r:.100} instead of strings by name")
     placed = [(*_entry(key, fields), key) for key, fields in table.items()]
     end = 0
-    for entry, begin, stop, key in sorted(placed, key=lambda one: one[1:3]):
+    for entry, begin, stop, key in sorted(placed, key=lambda entry: entry[1:3]):
         if begin != end or stop - begin != entry.bytes:
-            raise ValueError(f"{key} does not lie where the tensor before it ends, or not whole")
+            raise ValueError(f"{key} does not start at the end of the tensor before it, or is cut")
         end = stop
     if first + end != size:
-        raise ValueError(f"{size - first} bytes of tensors where its head names {end}")
+        raise ValueError(f"{size - first} bytes of tensors, and its head lists {end}")
     return Head({key: (entry, first + begin) for entry, begin, _, key in placed}, metadata)
 
 
@@ -213,25 +217,25 @@ def _entry(key: str, fields: Any) -> tuple[Entry, int, int]:
     begin, stop = (_count(value) for value in fields["data_offsets"])
     shape = tuple(_count(axis) for axis in fields["shape"])
     if fields["dtype"] not in _BY_NAME:
-        raise ValueError(f"{key} is of the type {fields['dtype']!r:.100}")
+        raise ValueError(f"{key} has the unknown type {fields['dtype']!r:.100}")
     return Entry(key, _BY_NAME[fields["dtype"]], shape), begin, stop
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{value!r:.100} where a count belongs")
+        raise ValueError(f"{value!r:.100} is not a count")
     return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("duplicate name")
     return found
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _is_text(metadata: Any) -> bool:

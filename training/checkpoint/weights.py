@@ -14,8 +14,8 @@ import torch
 from training.checkpoint import manifest, tensor_file
 from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.manifest import File
-from training.checkpoint.reader import WEIGHT, Checkpoint
-from training.checkpoint.tensor_file import BUFFER, Entry
+from training.checkpoint.reader import Checkpoint
+from training.checkpoint.tensor_file import BUFFER, WEIGHT, Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,21 +26,20 @@ _PART_BYTES = 4 * 2**20
 def write_weights(
     source: Checkpoint, path: Path, kind: str = WEIGHT, names: Mapping[str, str] | None = None
 ) -> File:
-    """Write parameters and buffers of `source` to the new file `path`, and tell what it holds.
+    """Write parameters and buffers of `source` to the new file `path`.
 
-    Names and shapes are the model's own, tied weights stand once, parameters are fp32 and buffers
-    as they are. With another `kind`, such as "ema", parameters that have it are written with that,
-    and those that do not (frozen ones) with their weights. Given `names`, only those are written,
-    each under its name there. A few MiB are held at a time. Touches disk. Raises CheckpointError,
-    StorageError.
+    Names and shapes are those of the model, tied weights appear once, parameters are fp32, buffers
+    keep their dtype. With another `kind`, such as "ema", parameters that have it are written with
+    it, and others (frozen ones) with their weights. `names` selects tensors and renames them. Holds
+    a few MiB at a time. Touches disk. Raises CheckpointError, StorageError.
     """
-    stored = [one for one in _stored(source, kind) if names is None or one.name in names]
+    stored = [t for t in _stored(source, kind) if names is None or t.name in names]
     entries = (Entry(names[s.name] if names else s.name, s.dtype, s.shape) for s in stored)
     first = tensor_file.file_head(entries, _metadata(source, kind))
     with BlockWriter(path) as writer:
         writer.write(first)
-        for one in stored:
-            for part in _parts(source, one):
+        for tensor in stored:
+            for part in _parts(source, tensor):
                 writer.write(part.contiguous().view(torch.uint8).numpy().data)
     return writer.file()
 
@@ -48,21 +47,21 @@ def write_weights(
 def write_sharded(
     source: Checkpoint, folder: Path, kind: str, names: Mapping[str, str], limit_bytes: int
 ) -> list[File]:
-    """As write_weights, in the files that Hugging Face's libraries look for in a folder.
+    """As write_weights, in the files that Hugging Face libraries expect in a folder.
 
-    One model.safetensors; or, above `limit_bytes`, several, none of which is larger unless a single
-    tensor is, and an index that tells which tensor lies in which. Touches disk.
+    One model.safetensors, or several of at most `limit_bytes` (unless a tensor is larger) with an
+    index of tensors. Touches disk.
     """
-    shards = _cut([one for one in _stored(source, kind) if one.name in names], limit_bytes)
+    shards = _cut([t for t in _stored(source, kind) if t.name in names], limit_bytes)
     if len(shards) == 1:
         return [write_weights(source, folder / manifest.MODEL, kind, names)]
     files, where = [], {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        mine = {one.name: names[one.name] for one in shard}
-        files.append(write_weights(source, folder / name, kind, mine))
-        where.update(dict.fromkeys(mine.values(), name))
-    total = sum(one.bytes for shard in shards for one in shard)
+        own = {t.name: names[t.name] for t in shard}
+        files.append(write_weights(source, folder / name, kind, own))
+        where.update(dict.fromkeys(own.values(), name))
+    total = sum(t.bytes for shard in shards for t in shard)
     index = {"metadata": {"total_size": total}, "weight_map": where}
     with BlockWriter(folder / f"{manifest.MODEL}.index.json") as writer:
         writer.write(json.dumps(index, indent=2, sort_keys=True).encode())
@@ -71,7 +70,7 @@ def write_sharded(
 
 @dataclass(frozen=True)
 class _Stored:
-    """One tensor, and the kind that it is taken from."""
+    """One tensor, and the kind to read it from."""
 
     kind: str
     name: str
@@ -84,7 +83,7 @@ class _Stored:
 
 
 def _stored(source: Checkpoint, kind: str) -> list[_Stored]:
-    """What is written, the widest first, as readers map the file."""
+    """The tensors to write, the widest first, as readers map the file."""
     special = set(source.names(kind))
     found = [
         _Stored(kind if name in special else WEIGHT, name, torch.float32, tuple(shape))
@@ -93,18 +92,18 @@ def _stored(source: Checkpoint, kind: str) -> list[_Stored]:
     for name, shape in source.buffer_shapes.items():
         dtype = source.interval(BUFFER, name, 0, 0).dtype
         found.append(_Stored(BUFFER, name, dtype, tuple(shape)))
-    return sorted(found, key=lambda one: -one.dtype.itemsize)
+    return sorted(found, key=lambda tensor: -tensor.dtype.itemsize)
 
 
 def _cut(stored: list[_Stored], limit_bytes: int) -> list[list[_Stored]]:
     shards: list[list[_Stored]] = [[]]
     room = limit_bytes
-    for one in stored:
-        if shards[-1] and one.bytes > room:
+    for tensor in stored:
+        if shards[-1] and tensor.bytes > room:
             shards.append([])
             room = limit_bytes
-        shards[-1].append(one)
-        room -= one.bytes
+        shards[-1].append(tensor)
+        room -= tensor.bytes
     return shards
 
 
@@ -113,7 +112,7 @@ def _metadata(source: Checkpoint, kind: str) -> dict[str, str]:
     return {"format": "pt", "kind": kind, "step": str(source.manifest.step)}
 
 
-def _parts(source: Checkpoint, one: _Stored) -> Iterator[Tensor]:
-    count, step = prod(one.shape), _PART_BYTES // one.dtype.itemsize
+def _parts(source: Checkpoint, tensor: _Stored) -> Iterator[Tensor]:
+    count, step = prod(tensor.shape), _PART_BYTES // tensor.dtype.itemsize
     for first in range(0, count, step):
-        yield source.interval(one.kind, one.name, first, min(first + step, count))
+        yield source.interval(tensor.kind, tensor.name, first, min(first + step, count))

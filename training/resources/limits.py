@@ -99,7 +99,7 @@ class LimitEnforcer(Callback):
         if not over:
             self._close()
             return Action.NOTHING
-        incident.requested = incident.next_step(over, left)
+        incident.requested = incident.next_step(over, available)
         return incident.requested or self._give_up(over, reading)
 
     def end(self, outcome: Outcome) -> None:

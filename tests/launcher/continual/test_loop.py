@@ -22,6 +22,7 @@ from launcher.run_folder import experiences
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved
 from training.checkpoint import retention
+from training.storage import Storage
 
 STEPS = 10
 """Steps of each start."""
@@ -69,7 +70,7 @@ class Ranks:
         if ending is not None:
             return ending
         if job.resume is not None and job.resume.step is not None:
-            retention.set_aside(job.folder, job.resume.step)
+            retention.set_aside(Storage(job.folder), job.resume.step)
         steps = STEPS * (job.experience.number + 1)
         saved(job.folder, steps, self._settings)
         number = job.experience.number

@@ -38,7 +38,7 @@ def alone():
 def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> None:
     """A checkpoint of `step` in the foreground; of several, three and the best are kept."""
     saver = CheckpointWriter(
-        storage.path, world, "local", Keep(3, 1, None), in_background=False, door=storage.fence
+        storage, world, "local", Keep(3, 1, None), in_background=False
     )
     facts = {"samples": samples or step}
     saver.save(step, state(whole(step)), facts, True, Score("loss", 1 / step, "min"))
@@ -53,7 +53,7 @@ def life(run: Path, world: ProcessWorld, generation: Generation) -> None:
     ):
         begin = min(steps(run), default=0)  # one that is not the newest: that is set aside
         metrics.truncate(storage, begin, None)
-        retention.set_aside(run, begin, storage.fence)
+        retention.set_aside(storage, begin)
         events.append_event(storage, "requeued", begin, {})
         lines = LineFile(run / "metrics.jsonl", storage.fence)
         for step in range(begin + 1, begin + 4):
@@ -129,7 +129,7 @@ def check(run: Path, last: Generation) -> None:
 def test_a_save_that_runs_when_the_fence_closes_leaves_nothing(tmp_path, alone):
     with fence.fenced_storage(tmp_path, FIRST) as storage:
         saver = CheckpointWriter(
-            tmp_path, alone, "local", Keep(1, 1, None), in_background=True, door=storage.fence
+            storage, alone, "local", Keep(1, 1, None), in_background=True
         )
         saver.save(1, state(whole(1)), {"samples": 1}, True, None)
         life(tmp_path, alone, SECOND)
@@ -212,5 +212,5 @@ def test_no_checkpoint_is_set_aside_without_the_fence(tmp_path, alone):
         (tmp_path / link).unlink()
     left = content(tmp_path)
     with pytest.raises(FileNotFoundError):
-        retention.set_aside(tmp_path, 0, tmp_path / f"{fence.FENCE}{SECOND}-gone")
+        retention.set_aside(Storage(tmp_path, tmp_path / f"{fence.FENCE}{SECOND}-gone"), 0)
     assert content(tmp_path) == left

@@ -5,9 +5,9 @@ import pytest
 from tests.training.tiny import Listener
 from training.callbacks.base import Action, Callback, Outcome, Step
 from training.callbacks.callback_list import CallbackList
-from training.stop_reason import COMPLETE
+from training.stop_reason import FINISHED
 
-OUTCOME = Outcome(COMPLETE.status, COMPLETE.reason, 0, 1, 1.0, 1.0, None, None)
+OUTCOME = Outcome(FINISHED.status, FINISHED.reason, 0, 1, 1.0, 1.0, None, None)
 
 
 class Broken(Callback):

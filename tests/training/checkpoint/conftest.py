@@ -14,6 +14,7 @@ from tests.engines.pool import Pool
 from tests.training.checkpoint.states import state, whole
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 
 @pytest.fixture
@@ -31,7 +32,9 @@ def two_ranks() -> Iterator[Pool]:
 @pytest.fixture
 def saved(tmp_path: Path, alone: ProcessWorld) -> Path:
     """The folder of a checkpoint of step 20."""
-    saver = CheckpointWriter(tmp_path, alone, "local", Keep(2, 1, None), in_background=False)
+    saver = CheckpointWriter(
+        Storage(tmp_path), alone, "local", Keep(2, 1, None), in_background=False
+    )
     saver.save(20, state(whole()), {"samples": 640}, periodic=True, score=None)
     folder = saver.wait()
     assert folder is not None

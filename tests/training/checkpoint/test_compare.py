@@ -19,6 +19,7 @@ from training.checkpoint.compare import Tolerance, compare
 from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 TENSORS = 13
 """Five weights, four of each slot, of which there are two."""
@@ -31,7 +32,9 @@ def write(tmp_path: Path, alone: ProcessWorld) -> Callable[..., Checkpoint]:
     def run(given: State, samples: int = 640) -> Checkpoint:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        saver = CheckpointWriter(folder, alone, "local", Keep(2, 1, None), in_background=False)
+        saver = CheckpointWriter(
+            Storage(folder), alone, "local", Keep(2, 1, None), in_background=False
+        )
         saver.save(20, given, {"samples": samples}, periodic=True, score=None)
         return open_checkpoint(folder / "last")
 

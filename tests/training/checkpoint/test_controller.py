@@ -54,16 +54,16 @@ def saves(saver, listener, **settings) -> CheckpointController:
 
 
 def write(saves: CheckpointController, step: int) -> None:
-    saves.write(step, None, {}, periodic=True, score=None)
+    saves.save(step, None, {}, periodic=True, score=None)
 
 
 def test_a_save_is_told_of_when_it_is_on_disk(saver, listener):
     kept = saves(saver, listener)
     write(kept, 3)
-    assert (kept.at, listener.saves, kept.has_news) == (3, [], False)
+    assert (kept.saved_step, listener.saves, kept.has_finished_write) == (3, [], False)
     saver.ends = Path("checkpoints/step-00000003")
-    assert kept.has_news
-    kept.settle()
+    assert kept.has_finished_write
+    kept.wait()
     assert listener.saves == [3]
 
 
@@ -88,7 +88,7 @@ def test_a_save_that_failed_in_the_background_ends_the_run(saver, listener):
     write(kept, 3)
     saver.ends = CheckpointError(FULL)
     with pytest.raises(CheckpointError, match="no space left"):
-        kept.settle()
+        kept.wait()
 
 
 def test_it_is_a_warning_where_the_run_can_do_without(saver, listener):
@@ -96,7 +96,9 @@ def test_it_is_a_warning_where_the_run_can_do_without(saver, listener):
     write(kept, 3)
     saver.ends = CheckpointError(FULL)
     write(kept, 4)
-    assert listener.events == [("warning", {"text": f"{FULL}; save.required is off: training on"})]
+    assert listener.events == [
+        ("warning", {"text": f"{FULL}; training continues because save.required is off"})
+    ]
     assert saver.calls[-1] == "save 4"
 
 

@@ -16,6 +16,7 @@ from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
 
@@ -39,7 +40,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 def saving(run: Path, world: ProcessWorld, in_background: bool) -> CheckpointWriter:
-    return CheckpointWriter(run, world, "local", Keep(2, 1, None), in_background)
+    return CheckpointWriter(Storage(run), world, "local", Keep(2, 1, None), in_background)
 
 
 def save(saver: CheckpointWriter, step: int) -> None:

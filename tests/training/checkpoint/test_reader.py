@@ -22,6 +22,7 @@ from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 FILES = ["rank-00000.safetensors", "state.json", "manifest.json", "manifest.sha256"]
 
@@ -197,7 +198,9 @@ def test_a_tensor_with_a_gap_is_named(tmp_path: Path, alone: ProcessWorld, kind:
     pieces = [p for p in full.pieces if (p.kind, p.name) != (kind, "odd|name")]
     pieces.append(type(full.pieces[0])(kind, "odd|name", 1, torch.zeros(6), False))
     torn = State(**{**vars(full), "pieces": pieces})
-    saver = CheckpointWriter(tmp_path, alone, "local", Keep(1, 1, None), in_background=False)
+    saver = CheckpointWriter(
+        Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
+    )
     saver.save(1, torn, {"samples": 1}, periodic=False, score=None)
 
     with pytest.raises(CheckpointError, match=rf"{kind} of odd\|name is not whole"):

@@ -20,6 +20,7 @@ from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.checkpoint.restore import check, fill, restore
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 
 class Net(nn.Module):
@@ -57,7 +58,7 @@ def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
             engine.backward(net(torch.tensor(2.0)))
         engine.step()
         net.seen += 1
-    saver = CheckpointWriter(run, world, "local", Keep(1, 1, None), in_background=False)
+    saver = CheckpointWriter(Storage(run), world, "local", Keep(1, 1, None), in_background=False)
     saver.save(2, engine.state(), {"samples": 2}, periodic=True, score=None)
     engine.close()
     folder = saver.wait()

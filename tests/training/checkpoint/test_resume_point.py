@@ -12,12 +12,15 @@ from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.resume_point import choose
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 
 @pytest.fixture
 def run(tmp_path: Path, alone) -> Path:
     """A run folder with the checkpoints of steps 10, 20 and 30."""
-    saver = CheckpointWriter(tmp_path, alone, "local", Keep(3, 1, None), in_background=False)
+    saver = CheckpointWriter(
+        Storage(tmp_path), alone, "local", Keep(3, 1, None), in_background=False
+    )
     for step in (10, 20, 30):
         facts = {"samples": step}
         saver.save(step, state(whole(step)), facts, periodic=True, score=None)

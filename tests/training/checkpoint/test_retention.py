@@ -23,6 +23,7 @@ from training.checkpoint.retention import (
     sweep,
 )
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 
 def steps(run: Path) -> list[int]:
@@ -31,7 +32,9 @@ def steps(run: Path) -> list[int]:
 
 
 def saving(run: Path, world: ProcessWorld, last: int, best: int = 1, every: int | None = None):
-    return CheckpointWriter(run, world, "local", Keep(last, best, every), in_background=False)
+    return CheckpointWriter(
+        Storage(run), world, "local", Keep(last, best, every), in_background=False
+    )
 
 
 def save(
@@ -161,14 +164,17 @@ def test_what_comes_after_the_step_that_a_run_goes_on_from_is_set_aside(
     for step, loss in ((10, 0.5), (20, 0.4), (30, 0.1), (40, None)):
         save(saver, step, loss)
 
-    assert set_aside(tmp_path, 20) == ["superseded-step-00000030", "superseded-step-00000040"]
+    assert set_aside(Storage(tmp_path), 20) == [
+        "superseded-step-00000030",
+        "superseded-step-00000040",
+    ]
     assert steps(tmp_path) == [10, 20]
     assert open_checkpoint(tmp_path / "last").manifest.step == 20
     assert open_checkpoint(tmp_path / "best").manifest.step == 20
 
     save(saver, 30)
-    assert set_aside(tmp_path, 20) == ["superseded-step-00000030-2"]
-    assert set_aside(tmp_path, 20) == []
+    assert set_aside(Storage(tmp_path), 20) == ["superseded-step-00000030-2"]
+    assert set_aside(Storage(tmp_path), 20) == []
     kept = tmp_path / "checkpoints" / "superseded-step-00000030"
     assert open_checkpoint(kept).manifest.step == 30
 
@@ -176,10 +182,10 @@ def test_what_comes_after_the_step_that_a_run_goes_on_from_is_set_aside(
 def test_links_go_where_nothing_is_left_to_lead_to(tmp_path: Path, alone: ProcessWorld):
     save(saving(tmp_path, alone, last=1), 10, loss=0.5)
 
-    assert set_aside(tmp_path, 0) == ["superseded-step-00000010"]
+    assert set_aside(Storage(tmp_path), 0) == ["superseded-step-00000010"]
     assert not os.path.lexists(tmp_path / "last")
     assert not os.path.lexists(tmp_path / "best")
-    assert set_aside(tmp_path / "nowhere", 0) == []
+    assert set_aside(Storage(tmp_path / "nowhere"), 0) == []
 
 
 def test_a_damaged_one_is_renamed_and_never_linked_again(tmp_path: Path, alone: ProcessWorld):
@@ -187,7 +193,7 @@ def test_a_damaged_one_is_renamed_and_never_linked_again(tmp_path: Path, alone: 
     for step in (10, 20):
         save(saver, step, loss=1 / step)
 
-    assert mark_damaged(tmp_path, 20) == "damaged-step-00000020"
+    assert mark_damaged(Storage(tmp_path), 20) == "damaged-step-00000020"
     assert open_checkpoint(tmp_path / "last").manifest.step == 10
     assert open_checkpoint(tmp_path / "best").manifest.step == 10
 
@@ -197,8 +203,8 @@ def test_a_damaged_one_is_renamed_and_never_linked_again(tmp_path: Path, alone: 
 
 
 def _replace(run: Path) -> None:
-    final = publish(run, 20)
-    settle(run, final, Keep(1, 1, None))
+    final = publish(Storage(run), 20)
+    settle(Storage(run), final, Keep(1, 1, None))
 
 
 def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
@@ -219,7 +225,7 @@ def test_a_kill_at_any_moment_of_replacing_a_step_leaves_the_older_or_the_newer(
         )
         if not killed_at(operation, partial(_replace, run)):
             break
-        recover(run)
+        recover(Storage(run))
         for link in ("last", "best"):
             assert open_checkpoint(run / link).manifest.step == 20
         found.append(open_checkpoint(run / "last").manifest.samples)

@@ -20,6 +20,7 @@ from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.weights import write_sharded, write_weights
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 
 def averaged(rank: int = 0, size: int = 1) -> State:
@@ -31,7 +32,7 @@ def averaged(rank: int = 0, size: int = 1) -> State:
 
 
 def save_the_best(world: World, run: Path) -> None:
-    saver = CheckpointWriter(run, world, "zero2", Keep(1, 1, None), in_background=True)
+    saver = CheckpointWriter(Storage(run), world, "zero2", Keep(1, 1, None), in_background=True)
     saver.save(7, averaged(world.rank, world.size), {"samples": 1}, True, Score("l", 1.0, "min"))
     saver.wait()
 
@@ -66,7 +67,9 @@ def test_the_file_is_no_source_of_intervals_but_checked_like_the_others(
 
 
 def test_a_checkpoint_that_was_not_judged_has_no_such_file(tmp_path: Path, alone: ProcessWorld):
-    saver = CheckpointWriter(tmp_path, alone, "local", Keep(1, 1, None), in_background=False)
+    saver = CheckpointWriter(
+        Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
+    )
     saver.save(7, state(whole()), {"samples": 1}, True, None)
 
     assert not (tmp_path / "last" / "model.safetensors").exists()
@@ -88,7 +91,9 @@ def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path: Path, alone:
 
     large = torch.arange(5 * 700_001, dtype=torch.float32).reshape(5, -1)
     alike = State({"w": tuple(large.shape)}, [Piece("weight", "w", 0, large, True)], {}, {}, [], {})
-    saver = CheckpointWriter(tmp_path, alone, "local", Keep(1, 1, None), in_background=False)
+    saver = CheckpointWriter(
+        Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
+    )
     saver.save(1, alike, {"samples": 1}, True, Score("l", 1.0, "min"))
 
     with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:

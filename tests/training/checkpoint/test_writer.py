@@ -25,6 +25,7 @@ from training.checkpoint.manifest import CheckpointError, Score
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 FACTS = {"samples": 640, "best": {"metric": "loss", "value": float("nan")}, "seed": 7}
 BEST = Score("loss", 0.5, "min")
@@ -33,7 +34,7 @@ _LARGE = 16 * 2**20
 
 
 def saving(run: Path, world: World, in_background: bool = True, last: int = 2) -> CheckpointWriter:
-    return CheckpointWriter(run, world, "zero2", Keep(last, 1, None), in_background)
+    return CheckpointWriter(Storage(run), world, "zero2", Keep(last, 1, None), in_background)
 
 
 def save(world: World, run: Path, step: int, replicated: bool, in_background: bool) -> Any:
@@ -119,7 +120,7 @@ def save_what_only_rank_zero_cannot(world: World, run: Path) -> str:
 
 def save_on_disks_of_their_own(world: World, runs: list[Path]) -> str:
     saver = saving(runs[world.rank], world)
-    saver.patience_s = 0.2
+    saver.visibility_timeout_s = 0.2
     try:
         saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
         saver.wait()
@@ -312,7 +313,7 @@ def test_folders_that_nodes_do_not_share_are_noticed(
         (runs[1] / "checkpoints" / ".saving-step-00000001").mkdir()
     told = two_ranks.run(save_on_disks_of_their_own, runs)
 
-    who = "rank 0: rank 1 has written its part, but" if looks_alike else "rank 1: "
+    who = "rank 0: rank 1 has written its shard, but" if looks_alike else "rank 1: "
     assert told[0] == told[1]
     assert told[0].startswith(f"the checkpoint of step 1 cannot be saved: {who}")
     assert told[0].endswith("within 0.2 s; the run folder must be one that all nodes share")

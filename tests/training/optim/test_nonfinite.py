@@ -112,18 +112,18 @@ def take_all(losses, engine):
 
 def test_steps_that_were_not_looked_at_are_found_together_and_the_first_is_named():
     nonfinite = take_all([1.0, 2.0, math.nan, math.inf], Norms([1.0, 1.0, math.nan, 1.0]))
-    assert nonfinite.met()
+    assert nonfinite.found()
     assert nonfinite.describe(one_rank()).startswith("loss nan and gradient norm nan at step 3;")
 
 
 def test_an_update_that_fp16_skipped_is_no_fault_but_its_loss_may_be_one():
     overflow = Norms([1.0, math.inf], skipped=[2])
-    assert not take_all([1.0, 2.0], overflow).met()
-    assert take_all([1.0, math.nan], Norms([1.0, math.inf], skipped=[2])).met()
+    assert not take_all([1.0, 2.0], overflow).found()
+    assert take_all([1.0, math.nan], Norms([1.0, math.inf], skipped=[2])).found()
 
 
 def test_a_norm_of_minus_one_is_not_finite():
-    assert take_all([1.0], Norms([-1.0])).met()
+    assert take_all([1.0], Norms([-1.0])).found()
 
 
 def test_a_device_that_runs_ahead_is_not_waited_for_at_each_step():
