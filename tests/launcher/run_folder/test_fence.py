@@ -37,9 +37,7 @@ def alone():
 
 def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> None:
     """A checkpoint of `step` in the foreground; of several, three and the best are kept."""
-    saver = CheckpointWriter(
-        storage, world, "local", Keep(3, 1, None), in_background=False
-    )
+    saver = CheckpointWriter(storage, world, "local", Keep(3, 1, None), in_background=False)
     facts = {"samples": samples or step}
     saver.save(step, state(whole(step)), facts, True, Score("loss", 1 / step, "min"))
     saver.wait()
@@ -128,9 +126,7 @@ def check(run: Path, last: Generation) -> None:
 
 def test_a_save_that_runs_when_the_fence_closes_leaves_nothing(tmp_path, alone):
     with fence.fenced_storage(tmp_path, FIRST) as storage:
-        saver = CheckpointWriter(
-            storage, alone, "local", Keep(1, 1, None), in_background=True
-        )
+        saver = CheckpointWriter(storage, alone, "local", Keep(1, 1, None), in_background=True)
         saver.save(1, state(whole(1)), {"samples": 1}, True, None)
         life(tmp_path, alone, SECOND)
         left = content(tmp_path)
