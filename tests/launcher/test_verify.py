@@ -78,7 +78,7 @@ def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, temporary, ca
     """What older versions did not keep in a checkpoint, the run's settings.yaml tells."""
     for step in (2, 4):
         shutil.rmtree(checkpoint(run, step))
-    added = ("settings", "starts", "record", "nonfinite", "data", "evaluated_at")
+    added = ("settings", "starts", "metrics", "nonfinite", "data", "evaluated_at")
     change_state(checkpoint(run, 6), lambda state: [state["facts"].pop(name) for name in added])
     assert main(["verify", str(run)]) == 0
     out = capfd.readouterr().out
@@ -112,7 +112,7 @@ def test_a_damaged_earlier_checkpoint_is_skipped(run):
     last, interval, notes = choose(find.find_saved(str(run), "verify"))
     assert last.manifest.step == 6
     assert interval == Interval(checkpoint(run, 2), 2, 6)
-    assert notes == [f"skipped: {path} is damaged: {path.stat().st_size} bytes where "
+    assert notes == [f"skipped: {path} is damaged: {path.stat().st_size} bytes instead of "
                      f"{path.stat().st_size + 1} were written"]  # fmt: skip
 
 

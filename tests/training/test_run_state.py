@@ -122,7 +122,7 @@ def test_a_run_goes_on_from_the_best_of_the_one_before():
     }
     first = run_tiny(one_rank(), **changes)
     best = {"value": 0.0, "step": 1}
-    first.shelf.saved[3]["facts"]["judge"] |= {"best": best}
+    first.shelf.saved[3]["facts"]["evaluator"] |= {"best": best}
     rest = run_tiny(one_rank(), before=first.shelf.before(3), **changes)
     # No evaluation of the rest is better than the one that was written down.
     assert rest.outcome.best == {"metric": "error", "direction": "min", **best}

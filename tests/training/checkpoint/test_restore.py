@@ -205,7 +205,7 @@ def grouped(*names: list[str]) -> list[dict]:
 def test_what_does_not_fit_is_named(checkpoint: Checkpoint, changed: dict, text: str):
     with pytest.raises(CheckpointError, match=text) as caught:
         check(checkpoint, replace(state(whole()), **changed))
-    assert str(caught.value).startswith(f"{checkpoint.folder} is of another model:\n  ")
+    assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
 
 
 def test_another_optimizer_fits_where_it_begins_anew(checkpoint: Checkpoint):

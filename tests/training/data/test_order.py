@@ -86,5 +86,5 @@ def test_too_few_samples_for_a_batch_are_told_with_what_would_do():
         DataOrder(40, 64, seed=0)
     assert str(caught.value) == (
         "train.global_batch 64 is more than the 40 samples there are to train on; "
-        "legal: 1 to 40, or more data; write  train.global_batch: 40"
+        "allowed: 1 to 40, or more data; fix: train.global_batch: 40"
     )

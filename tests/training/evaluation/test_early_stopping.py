@@ -15,7 +15,7 @@ from training.settings import SettingError, Stop
 def judged(values, direction="min", **changes):
     stopping = EarlyStopping(Stop(**changes))
     return [
-        (stopping.judge(step, value, direction), stopping.is_out_of_patience)
+        (stopping.add(step, value, direction), stopping.is_out_of_patience)
         for step, value in enumerate(values)
     ]
 
@@ -52,12 +52,12 @@ def test_without_patience_no_run_ends():
 def test_facts_bring_back_best_and_patience():
     first = EarlyStopping(Stop(patience=3, min_delta=0.5))
     for step, value in enumerate([5.0, 4.9, 4.8]):
-        first.judge(step, value, "min")
+        first.add(step, value, "min")
     second = EarlyStopping(Stop(patience=3, min_delta=0.5))
     second.resume(first.facts())
     assert second.best == Best(4.8, 2)
     assert second.waited == 2
-    assert not second.judge(3, 4.9, "min")
+    assert not second.add(3, 4.9, "min")
     assert second.is_out_of_patience
 
 
@@ -144,7 +144,7 @@ def test_a_run_goes_on_where_it_is_given_a_further_aim(whole):
         (
             "units = 3",
             "stop.at 'units = 3' does not say which way is better; "
-            "legal: 'units <= 3' or 'units >= 3'",
+            "allowed: 'units <= 3' or 'units >= 3'",
         ),
     ],
 )

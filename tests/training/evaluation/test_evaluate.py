@@ -100,18 +100,18 @@ def test_what_was_measured_before_is_kept_for_a_process_that_goes_on():
     torch.manual_seed(0)
     model = TinyTask().build()
     first = Forgetting(4, [part(TinyTask(val=3))], part(TinyTask(val=5)))
-    assert first.learnt() is None
-    first.look_before(model, one_rank())
+    assert first.summary() is None
+    first.evaluate_before(model, one_rank())
     second = Forgetting(4, [part(TinyTask(val=3))], part(TinyTask(val=5)))
     second.resume(first.facts())
-    assert second.looked_before and second.learnt() is None
+    assert second.is_before_known and second.summary() is None
     with torch.no_grad():
         model.linear.weight.zero_()
     second.evaluate(model, one_rank())
-    learnt = second.learnt()
-    assert learnt["number"] == 4
-    assert learnt["old"]["before"]["error"] != learnt["old"]["after"]["error"]
-    assert learnt["new"]["before"] == first.facts()["before"]["val_new"]
+    summary = second.summary()
+    assert summary["number"] == 4
+    assert summary["old"]["before"]["error"] != summary["old"]["after"]["error"]
+    assert summary["new"]["before"] == first.facts()["before"]["val_new"]
 
 
 def test_a_run_that_is_no_experience_tells_of_none():

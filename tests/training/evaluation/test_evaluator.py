@@ -35,12 +35,12 @@ def test_a_metric_is_judged_as_it_is_written(written, goal):
         (
             "accuracy",
             "eval.metric 'accuracy' does not say which way is better; "
-            "legal: 'accuracy min' or 'accuracy max'",
+            "allowed: 'accuracy min' or 'accuracy max'",
         ),
         (
             "accuracy up",
             "eval.metric 'accuracy up' does not say which way is better; "
-            "legal: 'accuracy min' or 'accuracy max'",
+            "allowed: 'accuracy min' or 'accuracy max'",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_skip_ends_the_run_after_so_many_in_a_row(what):
     run = run_tiny(one_rank(), TinyTask(**every), train={"epochs": 4, "on_nonfinite": "skip 2"})
     assert run.outcome.status == "failed"
     assert run.outcome.reason.startswith(
-        f"3 steps in a row were not finite, the last the {what} of step 3; lower optim.lr"
+        f"3 steps in a row had a NaN or an infinity, the last in the {what} of step 3; lower optim.lr"
     )
     assert not run.shelf.saved
 
