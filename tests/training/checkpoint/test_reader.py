@@ -95,7 +95,9 @@ def test_a_file_cut_short_is_named(saved: Path, name: str):
     data = (saved / name).read_bytes()
     (saved / name).write_bytes(data[:-1])
 
-    with pytest.raises(CheckpointError, match=rf"{name} is damaged: {len(data) - 1} bytes instead of"):
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is damaged: {len(data) - 1} bytes instead of"
+    ):
         open_checkpoint(saved)
 
 
