@@ -13,8 +13,9 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.continual.loop import train_continually
-from launcher.run import prepare as start
+from launcher.run.execute import execute_run
 from launcher.run.failures import Report
+from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
 from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
@@ -87,10 +88,8 @@ def train(
     if isinstance(ready, Pipeline):
         return _stages(ready, console)
     if ready.nothing_left is not None:
-        return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.speaks else None)
-    finished = start.carry_out(
-        ready, console, tell=lambda report: None, continual=train_continually
-    )
+        return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.is_rank_0 else None)
+    finished = execute_run(ready, console, tell=lambda report: None, continual=train_continually)
     return _result(finished.report, finished.folder)
 
 
@@ -99,7 +98,7 @@ def _stages(ready: Pipeline, console: bool) -> Run:
     if not ready.left:
         return _whole(record.summarize(ready.record), "nothing is left to do", ready)
 
-    def announce(link: PipelineStage, begun: start.Start) -> None:
+    def announce(link: PipelineStage, begun: PreparedRun) -> None:
         if console:
             print(summary.title(ready, link), flush=True)
 

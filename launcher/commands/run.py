@@ -11,9 +11,10 @@ from launcher.base.diagnostics import render
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.continual.loop import train_continually
-from launcher.run import failures, restart, signals, start_plan
-from launcher.run import prepare as start
+from launcher.run import failures, restart, signals
+from launcher.run.execute import FinishedRun, execute_run
 from launcher.run.failures import Kind, Report, failed
+from launcher.run.prepare import Plan, PreparedRun, first_line, plan_as_json, render_plan
 from launcher.run.restart import JobGeneration
 from launcher.stages import execute, pipeline
 from launcher.stages import summary as telling
@@ -48,25 +49,23 @@ def _train(command_line: CommandLine, lived: JobGeneration | None) -> int:
     return _run(ready, command_line.flags, lived)
 
 
-def _run(ready: start.Start, flags: Collection[str], lived: JobGeneration | None) -> int:
+def _run(ready: PreparedRun, flags: Collection[str], lived: JobGeneration | None) -> int:
     """Train what one run comes to."""
     for_machines = JSON.flag in flags
-    if ready.resolved.warnings and ready.speaks:
+    if ready.resolved.warnings and ready.is_rank_0:
         print(render(ready.resolved.warnings), file=sys.stderr)
     if "--dry-run" in flags:
         print(_dry_run(ready.plan, for_machines), end="")
         return exit_codes.DONE
     if (left := ready.nothing_left) is not None:
         told = {"exit_code": exit_codes.DONE, "folder": str(ready.folder), "error": None}
-        if ready.speaks:
+        if ready.is_rank_0:
             print(json.dumps({**told, **left.outcome}, indent=2) if for_machines else left.line)
         return _ended(lived, "ended", exit_codes.DONE, left.line)
-    if ready.speaks and not for_machines:
-        print(start_plan.first_line(ready.plan), flush=True)
-    finished = start.carry_out(
-        ready, console=not for_machines, tell=tell, continual=train_continually
-    )
-    if for_machines and ready.speaks:
+    if ready.is_rank_0 and not for_machines:
+        print(first_line(ready.plan), flush=True)
+    finished = execute_run(ready, console=not for_machines, tell=tell, continual=train_continually)
+    if for_machines and ready.is_rank_0:
         print(json.dumps(_result(finished), indent=2))
     elif line := _last_line(ready, finished):
         print(line)
@@ -96,9 +95,9 @@ def _stages(ready: Pipeline, flags: Collection[str], lived: JobGeneration | None
         print(encode(telling.nothing_left(ready), indent=2) if for_machines else ready.resume_line)
         return _ended(lived, "ended", exit_codes.DONE, "nothing is left to do")
 
-    def announce(link: PipelineStage, begun: start.Start) -> None:
+    def announce(link: PipelineStage, begun: PreparedRun) -> None:
         if not for_machines:
-            print(f"{telling.title(ready, link)}\n{start_plan.first_line(begun.plan)}", flush=True)
+            print(f"{telling.title(ready, link)}\n{first_line(begun.plan)}", flush=True)
 
     if ready.resume_line and not for_machines:
         print(ready.resume_line)
@@ -118,7 +117,7 @@ def tell(report: Report) -> None:
     sys.stderr.flush()
 
 
-def _last_line(ready: start.Start, finished: start.Finished) -> str:
+def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:
     """Where the run folder is, and what to type next."""
     following = None
     if finished.folder is not None and finished.report.exit_code == exit_codes.DONE:
@@ -126,19 +125,19 @@ def _last_line(ready: start.Start, finished: start.Finished) -> str:
     return following or finished.last_line(_is_embedded(ready))
 
 
-def _is_embedded(ready: start.Start) -> bool:
+def _is_embedded(ready: PreparedRun) -> bool:
     """Whether no data was named, where data has a path at all."""
     path = getattr(ready.resolved.settings.data, "path", None)
     return isinstance(path, str) and path.startswith("embedded:")
 
 
-def _dry_run(decided: start_plan.Plan, for_machines: bool) -> str:
+def _dry_run(decided: Plan, for_machines: bool) -> str:
     if for_machines:
-        return json.dumps(start_plan.plan_json(decided), indent=2) + "\n"
-    return start_plan.text(decided)
+        return json.dumps(plan_as_json(decided), indent=2) + "\n"
+    return render_plan(decided)
 
 
-def _result(finished: start.Finished) -> dict[str, object]:
+def _result(finished: FinishedRun) -> dict[str, object]:
     return {
         "exit_code": finished.report.exit_code,
         "folder": str(finished.folder) if finished.folder else None,

@@ -18,7 +18,7 @@ from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
-from launcher.run.prepare import Start
+from launcher.run.prepare import PreparedRun
 from launcher.stages import execute, pipeline, selection
 from launcher.submit import allocation, jobs, queueing, sweep
 from launcher.submit.allocation import Allocation
@@ -77,7 +77,7 @@ def _decide(
     if requested.array is not None or sweep.file_of(command_line) is not None:
         return jobs.array(command_line, requested, diagnostics, _select)
 
-    def prepare_stage(args: CliArgs, out: Path | None, found: list[Diagnostic]) -> Start:
+    def prepare_stage(args: CliArgs, out: Path | None, found: list[Diagnostic]) -> PreparedRun:
         # Each stage is a job of its own: this process is none of its ranks.
         return replace(jobs.prepare(args, out, found, requested), place=None)
 

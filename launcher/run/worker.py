@@ -108,7 +108,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
 
     factory = RankCallbacks(job, storage, world)
     callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
-    writer = _checkpoint_writer(settings, train_plan, storage, world)
+    writer = _checkpoint_writer(settings, resolved.settings.engine.name, train_plan, storage, world)
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting
     )
@@ -178,10 +178,10 @@ def _discard(_text: str) -> None:
 
 
 def _checkpoint_writer(
-    settings: Settings, train_plan: TrainPlan, storage: Storage, world: World
+    settings: Settings, engine: str, train_plan: TrainPlan, storage: Storage, world: World
 ) -> CheckpointWriter:
     keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
-    in_background, engine = settings.save.async_, settings.engine.name
+    in_background = settings.save.async_
     return CheckpointWriter(storage, world, engine, keep, in_background)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
-from launcher.run import failures, prepare, rank
+from launcher.run import failures, rank
+from launcher.run.execute import execute_run
 from launcher.run.failures import Report, Stopped
-from launcher.run.prepare import Start
+from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.stages import record
@@ -35,7 +36,7 @@ def execute(
     pipeline: Pipeline,
     console: bool,
     tell: Callable[[Report], None],
-    announce: Callable[[PipelineStage, Start], None],
+    announce: Callable[[PipelineStage, PreparedRun], None],
 ) -> PipelineResult:
     """Create the folders and train the stages that are left; each gives its weights to the next.
 
@@ -70,13 +71,13 @@ def _has_trained(pipeline: Pipeline) -> bool:
     return any(run_folder.has_trained(entry.folder) for entry in pipeline.entries)
 
 
-def _train(ready: Start, console: bool, tell: Callable[[Report], None]) -> Report:
+def _train(ready: PreparedRun, console: bool, tell: Callable[[Report], None]) -> Report:
     """Train one stage.
 
     Raises Stopped, or KeyboardInterrupt, where a signal came too late for this stage to stop.
     """
     signals: set[int] = set()
-    ending = prepare.carry_out(ready, console, tell, forwarded=signals).report
+    ending = execute_run(ready, console, tell, forwarded=signals).report
     if ending.exit_code == exit_codes.DONE and signals:
         if signal.SIGINT in signals:
             raise KeyboardInterrupt

@@ -17,8 +17,7 @@ from launcher.config.settings_file import node_value, read_settings_file
 from launcher.config.validate import why_ineffective
 from launcher.resume import find as resume
 from launcher.resume.find import ResumeRequest
-from launcher.run import prepare as start
-from launcher.run.prepare import Start
+from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import run_folder
 from launcher.stages import record, selection
 from launcher.stages.record import Record
@@ -32,7 +31,7 @@ class PipelineStage:
     name: str
     sentence: str
     folder: Path
-    start: Start | None
+    start: PreparedRun | None
     """Its run; None: already completed."""
 
 
@@ -53,7 +52,7 @@ class Pipeline:
         return Record(self.folder, {entry.name: entry.folder for entry in self.entries})
 
     @property
-    def left(self) -> list[tuple[PipelineStage, Start]]:
+    def left(self) -> list[tuple[PipelineStage, PreparedRun]]:
         """The stages still to train."""
         return [(entry, entry.start) for entry in self.entries if entry.start is not None]
 
@@ -69,11 +68,13 @@ class Pipeline:
         return found
 
 
-Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], Start]
+Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], PreparedRun]
 """Prepares one run, as `launcher.run.prepare` does."""
 
 
-def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) -> Start | Pipeline:
+def prepare(
+    args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]
+) -> PreparedRun | Pipeline:
     """Resolve one run, or all runs of a pipeline; start nothing.
 
     Reads settings files and the JSON of resumed runs. Raises SettingsError with `diagnostics` and
@@ -82,14 +83,14 @@ def prepare(args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic]) 
     if (pipeline := prepare_pipeline(args, out, diagnostics)) is not None:
         return pipeline
     args, wrong = selection.with_weights(args)
-    return start.prepare(args, out, [*diagnostics, *wrong])
+    return prepare_run(args, out, [*diagnostics, *wrong])
 
 
 def prepare_pipeline(
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
-    one: Prepare = start.prepare,
+    one: Prepare = prepare_run,
 ) -> Pipeline | None:
     """The pipeline, or None for a single run, which is not resolved. `one` prepares a stage."""
     before = find(args, out)
@@ -121,7 +122,7 @@ def _new(
             folder = run_folder.unused_path(made.name)
         inner = folder / record.child(number, stage.name)
         if made is not None:
-            made = replace(made, out=inner, resume=ResumeRequest(inner), apart=True)
+            made = replace(made, out=inner, resume=ResumeRequest(inner), separate=True)
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     found += _wrong_folder(folder, out)
     if found:
@@ -148,7 +149,7 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[ImpliedSett
     return [ImpliedSetting(stage.loads, str(before[-1].folder), FROM.flag, place)]
 
 
-def _prepared(args: CliArgs, found: list[Diagnostic], one: Prepare) -> Start | None:
+def _prepared(args: CliArgs, found: list[Diagnostic], one: Prepare) -> PreparedRun | None:
     """One stage; None: it has errors, which are added to `found` once."""
     try:
         made = one(args, None, [])
@@ -212,7 +213,7 @@ def _resumed(
             made = _prepared(content if has_begun else replace(content, reset=()), found, one)
             if made is not None:
                 resume_line = made.line if (folder / run_folder.METRICS).exists() else None
-                made = replace(made, apart=True, line=resume_line)
+                made = replace(made, separate=True, line=resume_line)
         entries.append(PipelineStage(name, stage.sentence, folder, made))
     if found:
         raise SettingsError(found)

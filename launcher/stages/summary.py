@@ -14,7 +14,7 @@ from launcher.config import provenance, selection
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import STAGED_MODE, Resolved
 from launcher.config.schema import model_name
-from launcher.run import start_plan
+from launcher.run.prepare import plan_as_json, render_plan
 from launcher.run_folder import run_folder
 from launcher.stages import record
 from launcher.stages.execute import PipelineResult
@@ -31,13 +31,10 @@ def title(pipeline: Pipeline, entry: PipelineStage) -> str:
 def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
     """The plan of each stage that is left, for --dry-run."""
     if for_machines:
-        stages = [
-            {"name": entry.name, **start_plan.plan_json(s.plan)} for entry, s in pipeline.left
-        ]
+        stages = [{"name": entry.name, **plan_as_json(s.plan)} for entry, s in pipeline.left]
         return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
     parts = [
-        f"{title(pipeline, entry)}\n\n{start_plan.text(ready.plan)}"
-        for entry, ready in pipeline.left
+        f"{title(pipeline, entry)}\n\n{render_plan(ready.plan)}" for entry, ready in pipeline.left
     ]
     return "\n".join([f"{pipeline.resume_line}\n", *parts] if pipeline.resume_line else parts)
 

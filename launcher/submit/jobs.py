@@ -12,8 +12,7 @@ from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.resume import find
-from launcher.run import prepare as start
-from launcher.run.prepare import Start
+from launcher.run.prepare import PreparedRun, prepare_run_at
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit import sweep
@@ -43,7 +42,7 @@ class Run:
     """One run of a job."""
 
     folder: Path
-    begun: Start
+    begun: PreparedRun
     name: str = ""
     """The name of the stage or array element; empty: the only run of the submission."""
     index: int | None = None
@@ -122,13 +121,13 @@ def staged(
     return Submission(folder, jobs)
 
 
-def _folder(begun: Start) -> Path:
+def _folder(begun: PreparedRun) -> Path:
     """The run folder; a default name gets a free one."""
     is_new = begun.out is None and begun.resume is None
     return run_folder.unused_path(begun.name) if is_new else begun.folder
 
 
-def _resuming(command_line: CommandLine, begun: Start) -> list[str]:
+def _resuming(command_line: CommandLine, begun: PreparedRun) -> list[str]:
     """The arguments of the job; `--resume auto` becomes the run that is the newest now."""
     if command_line.args.resume != find.AUTO or command_line.out is not None:
         return run_arguments(command_line.argv)
@@ -189,7 +188,7 @@ def array(
 
 def _element(
     element: sweep.Element, requested: Allocation, select: Select, found: list[Diagnostic]
-) -> Start | None:
+) -> PreparedRun | None:
     """The run of an element; None: it has errors, which are added to `found`."""
     args, errors = select(element)
     diagnostics = [*element.command_line.diagnostics, *errors]
@@ -225,7 +224,7 @@ def _pattern(logs: Path, name: str) -> str:
 
 def prepare(
     args: CliArgs, out: Path | None, diagnostics: Sequence[Diagnostic], requested: Allocation
-) -> Start:
+) -> PreparedRun:
     """Prepare one run on a node of the cluster, in its largest world. Starts nothing.
 
     Reads settings files, and the folder of a resumed run. Raises SettingsError with `diagnostics`
@@ -233,10 +232,10 @@ def prepare(
     """
     node = requested.machine(machine.detect_machine())
     found = list(diagnostics)
-    begun: Start | None = None
+    begun: PreparedRun | None = None
     for ranks in _some(requested.rank_environments()):
         try:
-            begun = start.prepare_at(args, out, [], node, ranks)
+            begun = prepare_run_at(args, out, [], node, ranks)
         except SettingsError as error:
             known = {diagnostic.message for diagnostic in found}
             found += [new for new in error.diagnostics if new.message not in known]

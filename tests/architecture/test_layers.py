@@ -125,16 +125,16 @@ def test_every_package_that_may_be_imported_is_a_declared_dependency():
         ("engines/ddp.py", "def late():\n    from training import loop"),
         ("models/abr/task.py", "from models.language import model"),
         ("training/loop.py", "from engines import catalog"),
-        ("training/loop.py", "import launcher.run.start_plan"),
-        ("training/loop.py", "if TYPE_CHECKING:\n    from launcher.run import start_plan"),
-        ("slurm/submit.py", "from ..launcher.run import start_plan"),
+        ("training/loop.py", "import launcher.run.prepare"),
+        ("training/loop.py", "if TYPE_CHECKING:\n    from launcher.run import prepare"),
+        ("slurm/submit.py", "from ..launcher.run import prepare"),
     ],
 )
 def test_an_import_against_the_table_is_found(built, path, line):
     files = dict.fromkeys(
         [
             *("models/base.py", "models/language/model.py", "training/loop.py"),
-            *("engines/catalog.py", "launcher/run/start_plan.py"),
+            *("engines/catalog.py", "launcher/run/prepare.py"),
         ],
         "",
     )

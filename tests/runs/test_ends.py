@@ -20,7 +20,7 @@ from training.checkpoint import manifest
 
 WORDS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine", "--epochs", "1000"]
 WORDS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
-GO_ON = "run folder mine; go on: python -m launcher resume mine"
+GO_ON = "run folder mine; resume: python -m launcher resume mine"
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def test_a_killed_rank_is_told_first_and_the_run_goes_on_from_its_last_checkpoin
     assert process.returncode == 1, rest
     assert rest.count("error:") == 1
     assert rest.splitlines()[-1] == (
-        "run folder mine; what happened: mine/log.txt; go on: python -m launcher resume mine"
+        "run folder mine; details: mine/log.txt; resume: python -m launcher resume mine"
     )
 
 

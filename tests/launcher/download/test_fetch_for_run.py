@@ -11,8 +11,8 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.download.fetch import fetch_for_run
-from launcher.run import prepare as start
-from launcher.run import start_plan
+from launcher.run.execute import execute_run
+from launcher.run.prepare import plan_as_json, prepare_run, render_plan
 from slurm.environment import RankEnvironment
 from tests.launcher.download.server import BODY, Answer
 
@@ -29,8 +29,8 @@ def begun(*files):
     def work(job):
         raise SettingsError([])
 
-    ready = start.prepare(arguments(*files), None, [])
-    finished = start.carry_out(ready, False, reports.append, load_work=lambda: work)
+    ready = prepare_run(arguments(*files), None, [])
+    finished = execute_run(ready, False, reports.append, load_work=lambda: work)
     return finished.report, reports
 
 
@@ -72,10 +72,10 @@ def test_a_signal_of_the_scheduler_keeps_the_part(server):
 
 def test_a_dry_run_shows_the_downloads_and_downloads_nothing(server, here):
     url = server.on("/data.jsonl")
-    ready = start.prepare(arguments(url), None, [])
-    assert f"fetch    {url} as downloads/data.jsonl\n" in start_plan.text(ready.plan)
+    ready = prepare_run(arguments(url), None, [])
+    assert f"fetch    {url} as downloads/data.jsonl\n" in render_plan(ready.plan)
     one = {"url": url, "path": "downloads/data.jsonl", "is_there": False}
-    assert start_plan.plan_json(ready.plan)["fetch"] == [one]
+    assert plan_as_json(ready.plan)["fetch"] == [one]
     assert server.asked == [] and list(here.iterdir()) == []
 
 
@@ -86,7 +86,7 @@ def rank_environment(rank, machines):
 
 
 def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd):
-    settings = start.prepare(arguments(server.on("/data.jsonl")), None, []).resolved.settings
+    settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings
     ranks = [
         threading.Thread(
             target=fetch_for_run, args=(settings, rank_environment(rank, 1), True, rank == 0)
@@ -102,7 +102,7 @@ def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd
 
 
 def test_ranks_on_several_machines_need_existing_files(server):
-    settings = start.prepare(arguments(server.on("/data.jsonl")), None, []).resolved.settings
+    settings = prepare_run(arguments(server.on("/data.jsonl")), None, []).resolved.settings
     with pytest.raises(SettingsError) as wrong:
         fetch_for_run(settings, rank_environment(0, 2), True, True)
     assert "data fetch  with the same settings first" in str(wrong.value)

@@ -9,9 +9,9 @@ import pytest
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.resume.find import ResumeRequest
-from launcher.run import prepare
-from launcher.run import prepare as start
+from launcher.run.execute import execute_run, render_last_line
 from launcher.run.failures import Report
+from launcher.run.prepare import prepare_run
 from models.base import DataError
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, trained
@@ -36,8 +36,8 @@ def run():
 
     def carry_out(work, out: Path | None = None):
         told: list[Report] = []
-        ready = start.prepare(TINY, out, [])
-        finished = start.carry_out(ready, True, told.append, load_work=lambda: work)
+        ready = prepare_run(TINY, out, [])
+        finished = execute_run(ready, True, told.append, load_work=lambda: work)
         return finished, [report.text for report in told]
 
     return carry_out
@@ -87,7 +87,7 @@ def test_the_last_line_tells_the_folder_and_what_to_type_next(run):
 def test_a_stopped_run_tells_how_to_run_it_again(run, code):
     finished, told = run(ends(code, "stopped by SIGTERM"))
     assert (finished.report.exit_code, told) == (code, [])
-    assert "run it again: python -m launcher --config" in finished.last_line(embedded=True)
+    assert "run again: python -m launcher --config" in finished.last_line(embedded=True)
 
 
 def test_a_run_that_failed_tells_where_the_log_is(run):
@@ -136,7 +136,7 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
 def test_nothing_is_made_before_all_words_are_right(here):
     words = CliArgs(model="language:tiny", mode="fsat")
     with pytest.raises(SettingsError) as wrong:
-        start.prepare(words, here / "old" / "x", [Diagnostic("a word of the command line")])
+        prepare_run(words, here / "old" / "x", [Diagnostic("a word of the command line")])
     assert [fault.message for fault in wrong.value.diagnostics] == [
         "a word of the command line",
         "unknown mode 'fsat'",
@@ -161,8 +161,8 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     # Settings of a run on two processes, fed back: torchrun has started those already.
     (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
     words = CliArgs(model="language:tiny", configs=[here / "mine.yaml"])
-    ready = start.prepare(words, None, [])
-    finished = start.carry_out(ready, True, seen.append, load_work=lambda: work)
+    ready = prepare_run(words, None, [])
+    finished = execute_run(ready, True, seen.append, load_work=lambda: work)
     first = number == 0
     assert seen == [(os.getpid(), finished.folder, first, 2)]
     assert (finished.folder is not None) == first
@@ -188,25 +188,25 @@ def test_ranks_of_srun_are_told_to_torch(monkeypatch):
         seen.update(os.environ)
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
-    ready = start.prepare(CliArgs(model="language:tiny"), None, [])
-    start.carry_out(ready, True, print, load_work=lambda: work)
+    ready = prepare_run(CliArgs(model="language:tiny"), None, [])
+    execute_run(ready, True, print, load_work=lambda: work)
     assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
     # On one node no name is needed.
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
 
 
-def test_torchrun_alone_starts_processes_again(here, monkeypatch):
+def test_under_torchrun_restarts_are_refused(here, monkeypatch):
     place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     words = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
     with pytest.raises(SettingsError) as refused:
-        start.prepare(words, None, [])
+        prepare_run(words, None, [])
     assert str(refused.value).splitlines() == [
-        "error: engine.max_restarts 2, but torchrun has started the processes, and it alone can "
-        "start them again",
+        "error: engine.max_restarts 2, but only torchrun, which started the processes, can "
+        "restart them",
         "  where         --max-restarts 2",
-        "  allowed       0 under torchrun; with  --resume auto  a second start goes on",
+        "  allowed       0 under torchrun; a second start with  --resume auto  resumes",
     ]
 
 
@@ -221,8 +221,8 @@ def go_on(here):
             seen.append(job)
             return work(job)
 
-        ready = start.prepare(CliArgs(resume=word, **words), out and Path(out), [])
-        finished = start.carry_out(ready, True, lambda report: None, load_work=lambda: noted)
+        ready = prepare_run(CliArgs(resume=word, **words), out and Path(out), [])
+        finished = execute_run(ready, True, lambda report: None, load_work=lambda: noted)
         return seen[0], finished
 
     return carry_out
@@ -263,7 +263,7 @@ def test_another_folder_may_not_hold_a_run(here):
     for name in ("old", "new"):
         trained(Path(name), resolved(nproc="1"), 10)
     with pytest.raises(SettingsError, match="the run folder new contains another run"):
-        start.prepare(CliArgs(resume="old"), Path("new"), [])
+        prepare_run(CliArgs(resume="old"), Path("new"), [])
 
 
 @pytest.mark.parametrize("unsaved", [False, True])
@@ -283,35 +283,35 @@ def test_ranks_of_torchrun_agree_on_what_goes_on_however_late_they_look(here, mo
     place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
         monkeypatch.setenv(name, value)
-    ready = start.prepare(CliArgs(model="language:tiny", resume="auto"), Path("mine"), [])
+    ready = prepare_run(CliArgs(model="language:tiny", resume="auto"), Path("mine"), [])
     assert ready.resume == ResumeRequest(Path("mine"))
     assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
-    ready = start.prepare(CliArgs(model="language:tiny"), Path("mine"), [])
+    ready = prepare_run(CliArgs(model="language:tiny"), Path("mine"), [])
     assert ready.resume is None
 
 
 @pytest.mark.parametrize("code", [75, 130])
 def test_a_stopped_run_goes_on(code):
     folder = trained(Path("runs/x"), resolved(), 10)
-    line = prepare.text(code, folder, embedded=True)
-    assert line == "run folder runs/x; go on: python -m launcher resume runs/x"
+    line = render_last_line(code, folder, embedded=True)
+    assert line == "run folder runs/x; resume: python -m launcher resume runs/x"
 
 
 def test_a_run_that_failed_goes_on_from_what_it_saved():
     folder = trained(Path("runs/x"), resolved(), 10)
-    assert prepare.text(1, folder, embedded=True) == (
-        "run folder runs/x; what happened: runs/x/log.txt; go on: python -m launcher resume runs/x"
+    assert render_last_line(1, folder, embedded=True) == (
+        "run folder runs/x; details: runs/x/log.txt; resume: python -m launcher resume runs/x"
     )
 
 
 def test_a_run_that_saved_nothing_can_only_be_run_again():
     folder = begun(Path("runs/x"), resolved())
-    again = "run it again: python -m launcher --config runs/x/settings.yaml"
-    assert prepare.text(75, folder, embedded=True) == f"run folder runs/x; {again}"
-    assert prepare.text(1, folder, embedded=True).endswith("; what happened: runs/x/log.txt")
+    again = "run again: python -m launcher --config runs/x/settings.yaml"
+    assert render_last_line(75, folder, embedded=True) == f"run folder runs/x; {again}"
+    assert render_last_line(1, folder, embedded=True).endswith("; details: runs/x/log.txt")
 
 
 def test_a_folder_with_a_space_can_be_typed_as_it_is_told():
     folder = trained(Path("my runs/x"), resolved(), 10)
-    line = prepare.text(75, folder, embedded=True)
+    line = render_last_line(75, folder, embedded=True)
     assert shlex.split(line.partition("resume ")[2]) == ["my runs/x"]

@@ -148,7 +148,7 @@ def test_a_signal_in_the_first_stage_saves_it_and_starts_no_other(home, name):
     process.send_signal(signal.SIGTERM)
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert shown.splitlines()[-1] == "run folder stopped; go on: python -m launcher resume stopped"
+    assert shown.splitlines()[-1] == "run folder stopped; resume: python -m launcher resume stopped"
     result = json.loads((home / "stopped" / "result.json").read_text())
     assert [one["status"] for one in result["stages"]] == ["stopped", "waiting"]
     assert not (home / "stopped" / "2-upper" / "metrics.jsonl").exists()

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from launcher.run.prepare import Start
+from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
 from launcher.stages import record
 from launcher.stages.pipeline import Pipeline
@@ -53,9 +53,9 @@ def test_stages_in_a_settings_file_count_as_well(prepared, here, task):
 
 def test_one_stage_is_an_ordinary_run(prepared):
     alone = prepared(stage="encoder")
-    assert isinstance(alone, Start)
+    assert isinstance(alone, PreparedRun)
     assert alone.resolved.settings.model.stage == "encoder"
-    assert isinstance(prepared(sets=["stages=[encoder]"]), Start)
+    assert isinstance(prepared(sets=["stages=[encoder]"]), PreparedRun)
 
 
 def test_the_default_folder_of_all_stages_is_below_runs(prepared, here):
@@ -152,7 +152,7 @@ def test_ranks_of_torchrun_train_one_stage_at_a_time(prepared, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     [content] = prepared()
     assert content.startswith("each stage runs in its own processes, but torchrun")
-    assert isinstance(prepared(stage="encoder"), Start)
+    assert isinstance(prepared(stage="encoder"), PreparedRun)
 
 
 def test_a_dry_run_shows_all_stages_and_writes_nothing(command, here):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from launcher.__main__ import main
-from launcher.run import start_plan
+from launcher.run.prepare import Plan, first_line
 from tests.launcher.given import resolved
 
 
@@ -65,13 +65,13 @@ def test_inside_torchrun_nothing_would_be_started(dry_run, monkeypatch):
     for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     printed = dry_run()
-    assert "one of 2 processes that torchrun started" in printed
+    assert "one of 2 processes started by torchrun" in printed
     assert json.loads(dry_run("--json"))["processes"] == []
 
 
 def test_the_first_line_of_a_run_tells_what_where_and_its_folder(tmp_path):
     told = resolved(engine="zero2", nproc="2")
-    line = start_plan.first_line(start_plan.Plan(told, tmp_path, threads=1, place=None))
+    line = first_line(Plan(told, tmp_path, threads=1, place=None))
     assert line == (
         f"language:tiny, mode default, engine zero2 on cpu, 2 processes, 1 thread each; "
         f"run folder {tmp_path}"

@@ -1,0 +1,158 @@
+"""Execution of a prepared run: run folder, ranks, and the last line for the user."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import PROGRAM
+from launcher.download.fetch import fetch_for_run
+from launcher.download.transfer import FetchError
+from launcher.resume import find, fork
+from launcher.run import affinity, failures, rank, restart, signals
+from launcher.run.experience import is_continual
+from launcher.run.failures import Report, Stopped
+from launcher.run.job_spec import Job
+from launcher.run.prepare import PreparedRun
+from launcher.run_folder import experiences, generations, run_folder
+from launcher.run_folder.run_folder import RunFolder
+
+LOST_PEER_WAIT_S = 3.0
+"""How long a rank that lost a peer waits before it reports: the peer reports first."""
+ContinualTraining = Callable[[Job, int, bool, Callable[[Report], None], set[int] | None], Report]
+"""launcher.continual.loop.train_continually."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """How a run ended, and its folder; None: the folder was removed."""
+
+    report: Report
+    folder: Path | None
+
+    def last_line(self, embedded: bool) -> str:
+        """The run folder and the next command; `embedded`: the run used built-in data."""
+        if self.folder is None:
+            return ""
+        return render_last_line(self.report.exit_code, self.folder, embedded)
+
+
+def execute_run(
+    start: PreparedRun,
+    console: bool,
+    tell: Callable[[Report], None],
+    load_work: Callable[[], rank.Work] = rank.worker,
+    forwarded: set[int] | None = None,
+    continual: ContinualTraining | None = None,
+) -> FinishedRun:
+    """Create the run folder and train to the end, in this process or in supervised ranks.
+
+    `tell` gets the report of a failure at once; `load_work` returns the function that a rank of
+    this process runs; `forwarded` collects signals sent to other processes; `continual` trains on
+    data as it arrives. The folder of a run that did not train, because of invalid data, is removed;
+    that of a resumed run stays as it was. Raises SettingsError.
+    """
+    if (failure := _fetch(start, console)) is not None:
+        tell(failure)
+        return FinishedRun(failure, None)
+    affinity.limit_spinning(environment.variables())
+    if not start.is_rank_0:
+        job = Job(start.resolved, None, False, start.resume, generation=start.generation)
+        return FinishedRun(_train_here(start, job, tell, load_work), None)
+    with signals.startup_deferred():
+        folder = _create_folder(start)
+    job = Job(start.resolved, folder.path, console, start.resume, generation=start.generation)
+    is_watched = start.place is None and is_continual(start.resolved, start.resume)
+    if continual is not None and is_watched:
+        report = continual(job, start.threads or 1, start.is_trained, tell, forwarded)
+    elif start.place is None and (start.separate or restart.is_supervised(start.resolved)):
+        threads = start.threads or affinity.torch_default()
+        report = restart.supervise(job, threads, tell, forwarded=forwarded)
+    else:
+        report = _train_here(start, job, tell, load_work)
+    if report.kind == "ended" and report.text:
+        tell(report)
+    return _finish(start, folder, report)
+
+
+def render_last_line(exit_code: int, folder: Path, embedded: bool) -> str:
+    """The last line for the user; `embedded`: the run used built-in data. Reads the folder."""
+    where = f"run folder {folder}"
+    failed = exit_code == exit_codes.FAILURE
+    if failed:
+        where += f"; details: {folder / run_folder.LOG}"
+    if exit_code != exit_codes.DONE and find.newest_step(folder) is not None:
+        return f"{where}; resume: {PROGRAM} resume {_quoted(folder)}"
+    if failed:
+        return where
+    if exit_code == exit_codes.DONE and (folder / experiences.NAME).exists():
+        return f"{where}; continue: {PROGRAM} resume {_quoted(folder)}"
+    if exit_code == exit_codes.DONE and embedded:
+        return f"{where}; train on your own data: {PROGRAM} --data FOLDER"
+    return f"{where}; run again: {PROGRAM} --config {_quoted(folder / run_folder.SETTINGS)}"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _finish(start: PreparedRun, folder: RunFolder, report: Report) -> FinishedRun:
+    """Remove the folder of a run that did nothing, or log its last message."""
+    if start.generation is not None and not generations.is_latest(folder.path, start.generation):
+        return FinishedRun(report, None)  # a later generation of the job writes to it now
+    did_nothing = report.exit_code == exit_codes.INVALID_INPUT or report.kind == "stopped"
+    if did_nothing and folder.discard():
+        return FinishedRun(report, None)
+    if folder.is_resumed and did_nothing:  # do not write to the log either
+        return FinishedRun(report, folder.path if report.kind == "stopped" else None)
+    if report.text:
+        run_folder.append_log(folder.path, f"{report.text}\n{report.trace}")
+    return FinishedRun(report, folder.path)
+
+
+def _fetch(start: PreparedRun, console: bool) -> Report | None:
+    """Download the declared data if requested; the report of a failure. Raises SettingsError."""
+    try:
+        with rank.stoppable():
+            fetch_for_run(start.resolved.settings, start.place, console, start.is_rank_0)
+    except (FetchError, Stopped, KeyboardInterrupt) as error:
+        return failures.failed(error, start.place.rank if start.place else 0)
+    return None
+
+
+def _create_folder(start: PreparedRun) -> RunFolder:
+    """The run folder: that of the resumed run, a new one, or a fork."""
+    if start.resume is None or not find.holds_run(start.resume.source):
+        return run_folder.create(start.resolved, start.out, start.name)
+    if find.is_same(start.resume.source, start.folder):
+        return run_folder.open_existing(start.folder)
+    fill = partial(fork.copy, start.resume.source)
+    return run_folder.create(start.resolved, start.out, start.name, fill)
+
+
+def _train_here(
+    start: PreparedRun,
+    job: Job,
+    tell: Callable[[Report], None],
+    load_work: Callable[[], rank.Work],
+) -> Report:
+    """Train one rank in this process."""
+    variables = environment.variables()
+    if start.place is not None:
+        variables.update(start.place.variables())
+    if start.threads is not None:
+        variables[affinity.VARIABLE] = str(start.threads)
+    report = rank.run(job, start.place.rank if start.place else 0, load_work)
+    if report.kind == "peer lost" and start.place is not None:
+        # The rank that failed reports first; srun or torchrun then ends this one while it waits.
+        signals.finish_startup(report.exit_code)
+        time.sleep(LOST_PEER_WAIT_S)
+    signals.finish_startup()
+    if report.kind != "ended":
+        tell(report)
+    return report
