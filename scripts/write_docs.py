@@ -29,7 +29,7 @@ from benchmarks.families import SHOWN
 from benchmarks.figures import listed, load, load_memory, load_rows, memory_table, table
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
-from launcher.config import presets, resolve
+from launcher.config import presets, provenance
 from launcher.resume import compatibility
 from models.catalog import FAMILIES
 from scripts import mode_tables, setting_tables, structure
@@ -118,7 +118,7 @@ def codes() -> list[str]:
 
 def layers() -> list[str]:
     """The layers of settings, lowest first."""
-    return [f"{number}. {layer}" for number, layer in enumerate(resolve.PRECEDENCE, start=1)]
+    return [f"{number}. {layer}" for number, layer in enumerate(provenance.LAYERS, start=1)]
 
 
 def rules() -> list[str]:

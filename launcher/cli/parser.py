@@ -14,7 +14,7 @@ from launcher.config import presets
 from launcher.config.command_line import DEFAULT, Command, CommandLine, add_arguments, parse
 from launcher.config.names import choices, names
 from launcher.config.options import Option
-from launcher.config.resolve import PRECEDENCE
+from launcher.config.provenance import LAYERS
 from launcher.config.schema import setting_infos
 from launcher.config.selection import FIRST_RUN
 
@@ -128,7 +128,7 @@ def _epilog() -> Iterator[str]:
     yield "layers of settings; a later layer overrides an earlier one:"
     indent = "  "
     yield from textwrap.wrap(
-        " < ".join(PRECEDENCE), _WIDTH, initial_indent=indent, subsequent_indent=indent
+        " < ".join(LAYERS), _WIDTH, initial_indent=indent, subsequent_indent=indent
     )
     codes = [(str(code), text) for code, text in exit_codes.MEANINGS.items()]
     yield from _section("exit codes", codes)

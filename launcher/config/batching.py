@@ -1,4 +1,4 @@
-"""The tied numbers of a step, solved once: global batch = micro-batch × accumulation × world."""
+"""Solves the batch numbers: global batch = micro-batch × accumulation × world size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def solve_batching(values: Mapping[str, Setting], world_size: int) -> Batching:
     """The numbers for a world size.
 
     The product of micro-batch and accumulation on one process is the global batch; more
-    processes take accumulation away first, then micro-batch. Raises SettingsError.
+    processes reduce accumulation first, then micro-batch. Raises SettingsError.
     """
     at_one = _at_one_process(values)
     if at_one.global_batch % world_size:
@@ -28,7 +28,7 @@ def solve_batching(values: Mapping[str, Setting], world_size: int) -> Batching:
 
 
 def halved(numbers: Batching) -> Batching | None:
-    """The same global batch in micro-batches of half the size, or less; None: they are of 1."""
+    """The same global batch with at most half the micro-batch; None if that is 1 already."""
     if numbers.micro_batch == 1:
         return None
     share = numbers.micro_batch * numbers.accumulation
@@ -42,7 +42,7 @@ def largest_divisor(number: int, limit: int) -> int:
 
 
 def nearest_multiple(number: int, of: int) -> int:
-    """The multiple of `of` that is nearest to `number`, and at least `of`."""
+    """The multiple of `of` nearest to `number`, at least `of`."""
     return max(of, round(number / of) * of)
 
 
@@ -54,9 +54,9 @@ class _Trio:
 
 
 def _at_one_process(values: Mapping[str, Setting]) -> Batching:
-    """The numbers as one process would have them."""
+    """The numbers for one process."""
     trio = _Trio(*(values[key].value for key in TRIO))
-    typed = {key for key in TRIO if _by_person(values[key])}
+    typed = {key for key in TRIO if _is_set(values[key])}
     total = trio.total if GLOBAL in typed or not typed else None
     micro, accumulation = trio.micro or 1, trio.accumulation or 1
     if total is None:
@@ -75,11 +75,11 @@ def _at_one_process(values: Mapping[str, Setting]) -> Batching:
     return Batching(total, micro, total // micro, 1)
 
 
-def _by_person(value: Setting) -> bool:
+def _is_set(value: Setting) -> bool:
     return value.origin.layer in USER_LAYERS and value.value is not None
 
 
-def _places(values: Mapping[str, Setting], *keys: str) -> str:
+def _origins(values: Mapping[str, Setting], *keys: str) -> str:
     return "; ".join(errors.where(key, values[key].origin) for key in keys)
 
 
@@ -90,20 +90,20 @@ def _contradiction(values: Mapping[str, Setting]) -> Diagnostic:
         f"which is {micro * accumulation}",
         key=GLOBAL,
         value=total,
-        where=_places(values, GLOBAL, MICRO, ACCUMULATION),
-        allowed="the global batch, or micro-batch and accumulation of one process",
+        where=_origins(values, GLOBAL, MICRO, ACCUMULATION),
+        allowed="the global batch; or micro-batch and accumulation for one process",
         did_you_mean=str(micro * accumulation),
-        fix="leave one of the three out",
+        fix="remove one of the three",
     )
 
 
 def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int) -> Diagnostic:
     divisor = largest_divisor(total, part)
     return Diagnostic(
-        f"{GLOBAL} {total} is no multiple of {key} {part}",
+        f"{GLOBAL} {total} is not a multiple of {key} {part}",
         key=key,
         value=part,
-        where=_places(values, GLOBAL, key),
+        where=_origins(values, GLOBAL, key),
         allowed=f"a {key.partition('.')[2]} that divides {total}",
         did_you_mean=str(divisor),
         fix=f"{errors.fix_line(key, values[key].origin, divisor)}  "
@@ -113,13 +113,13 @@ def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int)
 
 def _no_share(values: Mapping[str, Setting], total: int, world_size: int) -> Diagnostic:
     near = nearest_multiple(total, world_size)
-    given = [key for key in TRIO if _by_person(values[key])]
+    given = [key for key in TRIO if _is_set(values[key])]
     keys = given or [MICRO, ACCUMULATION]
     return Diagnostic(
-        f"a global batch of {total} cannot be shared by {world_size} processes",
+        f"a global batch of {total} cannot be split among {world_size} processes",
         key=keys[0],
         value=total,
-        where=_places(values, *keys),
+        where=_origins(values, *keys),
         allowed=f"a multiple of {world_size}, or a number of processes that divides {total}",
         did_you_mean=f"{near}, or {largest_divisor(total, world_size)} processes",
         fix=f"--set {GLOBAL}={near}",

@@ -39,7 +39,7 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
 
 
 def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
-    asked = resolved.values[_KEY].origin.place
+    asked = resolved.values[_KEY].origin.where
     try:
         return config_file.read(path)
     except config_file.FileError as fault:

@@ -1,4 +1,4 @@
-"""The faults of single values: unknown keys, wrong types, what is out of range."""
+"""Diagnostics of single values: unknown settings, wrong types, values out of range."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
 from launcher.config import settings_file
-from launcher.config.provenance import RESUMED_LAYER, Entry, Origin, Setting
+from launcher.config.provenance import (
+    BUILT_IN_LAYER,
+    CLI_LAYER,
+    RESUMED_LAYER,
+    Entry,
+    Origin,
+    Setting,
+)
 from launcher.config.schema import SettingInfo, sections, setting_infos
 from launcher.config.settings_file import Node, Unreadable
 
@@ -26,12 +33,12 @@ _LISTS = {
 }
 
 _BESIDE = {"model.family": "or a task of your own: package.module:Class"}
-"""What is legal beside the options of a table."""
+"""Allowed in addition to the options of a table."""
 _CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}
 
 
 def unknown_key(family: str, entry: Entry) -> Diagnostic:
-    """A key that no package reads, or a section that is given a value."""
+    """A key that does not exist, or a section that is given a value."""
     if entry.key in sections(family):
         return _no_section(family, entry)
     section, _, last = entry.key.rpartition(".")
@@ -59,22 +66,22 @@ def unknown_key(family: str, entry: Entry) -> Diagnostic:
     )
 
 
-def twice(entry: Entry, first: Entry) -> Diagnostic:
-    """A key that one source gives twice, so that neither is the later."""
+def set_twice(entry: Entry, first: Entry) -> Diagnostic:
+    """A setting that one source sets twice, so that neither value is the later."""
     return Diagnostic(
-        f"{entry.key} is given twice, as {_as_typed(first)} and as {_as_typed(entry)}",
+        f"{entry.key} is set twice, to {_as_typed(first)} and to {_as_typed(entry)}",
         key=entry.key,
         value=entry.value,
-        where=f"{first.origin.place}, and {entry.origin.place}",
-        fix="leave one of them out",
+        where=f"{first.origin.where}, and {entry.origin.where}",
+        fix="remove one of them",
         order=entry.order,
     )
 
 
-def bad_value(leaf: SettingInfo, entry: Entry, kind: str, beneath: Setting) -> Diagnostic:
-    """A value that the schema refuses; `kind` is pydantic's name of the reason."""
-    near = _nearest(leaf, entry, kind)
-    name, reason = display_name(entry.key), _reason(leaf, entry.value, kind)
+def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Diagnostic:
+    """A value that the schema rejects; `kind` is pydantic's error type."""
+    near = _nearest(info, entry, kind)
+    name, reason = display_name(entry.key), _reason(info, entry.value, kind)
     is_unknown = reason == UNKNOWN
     return Diagnostic(
         f"unknown {name} {_as_typed(entry)}"
@@ -83,44 +90,44 @@ def bad_value(leaf: SettingInfo, entry: Entry, kind: str, beneath: Setting) -> D
         key=entry.key,
         value=entry.value,
         where=where(entry.key, entry.origin),
-        overrides=replaced(beneath),
-        allowed=allowed(leaf),
+        overrides=overrides(below),
+        allowed=allowed(info),
         did_you_mean=None if near is None else plain(near),
         fix=None if near is None else _write(entry, entry.key, near),
         order=entry.order,
     )
 
 
-def replaced(beneath: Setting) -> tuple[Any, str] | None:
-    """What a message tells of the value that lay below; built-in ones are not worth a word."""
-    if beneath.origin.layer == "built-in":
+def overrides(below: Setting) -> tuple[Any, str] | None:
+    """The overridden value for a message, unless it is built in."""
+    if below.origin.layer == BUILT_IN_LAYER:
         return None
-    return beneath.value, beneath.origin.place
+    return below.value, below.origin.where
 
 
 def display_name(key: str) -> str:
-    """A setting as a person calls it."""
+    """The name of a setting in messages."""
     return _CALLED.get(key, key)
 
 
-def allowed(leaf: SettingInfo) -> str:
-    """What a setting may be, in one line."""
-    if isinstance(leaf.allowed, tuple):
-        told = listed(leaf.allowed, _LISTS.get(leaf.key, f"explain {leaf.key}"))
-        told += f"; {_BESIDE[leaf.key]}" if leaf.key in _BESIDE else ""
-    elif leaf.allowed:
-        told = leaf.allowed
+def allowed(info: SettingInfo) -> str:
+    """The allowed values of a setting, in one line."""
+    if isinstance(info.allowed, tuple):
+        text = listed(info.allowed, _LISTS.get(info.key, f"explain {info.key}"))
+        text += f"; {_BESIDE[info.key]}" if info.key in _BESIDE else ""
+    elif info.allowed:
+        text = info.allowed
     else:
-        told = f"a {leaf.type}" if leaf.type != "true or false" else leaf.type
-        if leaf.range:
-            told += f", {leaf.range}"
-    # Where nothing is what it is anyway, to say that it may be nothing helps nobody.
-    return f"{told}, or null" if leaf.nullable and leaf.default is not None else told
+        text = f"a {info.type}" if info.type != "true or false" else info.type
+        if info.range:
+            text += f", {info.range}"
+    # The default is null anyway, so the user has no reason to type it.
+    return f"{text}, or null" if info.nullable and info.default is not None else text
 
 
-def unseen_by_schema(leaf: SettingInfo, value: Any) -> str | None:
-    """What the types let pass: a name that no table holds, a number that is not finite."""
-    if isinstance(value, str) and isinstance(leaf.allowed, tuple) and value not in leaf.allowed:
+def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
+    """The error type of what the types accept: a name in no table, a number that is not finite."""
+    if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
         return "not_known"
     numbers = value if isinstance(value, list) else [value]
     if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
@@ -147,8 +154,8 @@ def _as_typed(entry: Entry) -> str:
     return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
 
 
-def _reason(leaf: SettingInfo, value: Any, kind: str) -> str:
-    if kind in _OUT_OF_RANGE or (leaf.type == "length" and type(value) is int):
+def _reason(info: SettingInfo, value: Any, kind: str) -> str:
+    if kind in _OUT_OF_RANGE or (info.type == "length" and type(value) is int):
         return "is out of range"
     if kind == "finite_number":
         return "is not a finite number"
@@ -157,56 +164,56 @@ def _reason(leaf: SettingInfo, value: Any, kind: str) -> str:
     if kind in _WRONG_FORM and isinstance(value, list):
         return "is not understood"
     if kind in _WRONG_FORM and isinstance(value, str):
-        return UNKNOWN if isinstance(leaf.allowed, tuple) else "is not understood"
-    if isinstance(value, str) and "number" in leaf.type:
-        return f"is text, not a {leaf.type}"
-    if leaf.type == "text" and value is not None:
+        return UNKNOWN if isinstance(info.allowed, tuple) else "is not understood"
+    if isinstance(value, str) and "number" in info.type:
+        return f"is text, not a {info.type}"
+    if info.type == "text" and value is not None:
         return "is not text"
-    if leaf.type in ("one of", "length", "text", "mapping"):
+    if info.type in ("one of", "length", "text", "mapping"):
         return "is not understood"
-    return f"is not {'' if leaf.type == 'true or false' else 'a '}{leaf.type}"
+    return f"is not {'' if info.type == 'true or false' else 'a '}{info.type}"
 
 
-def _nearest(leaf: SettingInfo, entry: Entry, kind: str) -> Any:
+def _nearest(info: SettingInfo, entry: Entry, kind: str) -> Any:
     value = entry.value
-    if leaf.nullable and str(value).lower() == "none":
+    if info.nullable and str(value).lower() == "none":
         return "null"
-    if leaf.type == "true or false" or isinstance(value, bool):
-        return _as_switch(leaf, value)
-    if isinstance(leaf.allowed, tuple) and isinstance(value, str):
-        return _as_switch(leaf, value) or nearest_match(value, leaf.allowed)
+    if info.type == "true or false" or isinstance(value, bool):
+        return _as_switch(info, value)
+    if isinstance(info.allowed, tuple) and isinstance(value, str):
+        return _as_switch(info, value) or nearest_match(value, info.allowed)
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
-        return leaf.bounds.get("ge" if kind == "greater_than_equal" else "le")
-    if "number" in leaf.type and isinstance(value, str):
-        return _as_number(leaf, value)
-    if leaf.type == "whole number" and isinstance(value, float) and value.is_integer():
+        return info.bounds.get("ge" if kind == "greater_than_equal" else "le")
+    if "number" in info.type and isinstance(value, str):
+        return _as_number(info, value)
+    if info.type == "whole number" and isinstance(value, float) and value.is_integer():
         return int(value)
-    return _as_text(leaf, value)
+    return _as_text(info, value)
 
 
-def _as_switch(leaf: SettingInfo, value: Any) -> str | None:
-    """What was meant by one of the many words for on and off."""
+def _as_switch(info: SettingInfo, value: Any) -> str | None:
+    """The switch that was meant by one of the many words for on and off."""
     word = str(value).lower()
     for words, switched in ((_ON, ("true", "on")), (_OFF, ("false", "off"))):
         if word in words:
-            allowed = ("true", "false") if leaf.type == "true or false" else leaf.allowed or ()
+            allowed = ("true", "false") if info.type == "true or false" else info.allowed or ()
             return next((option for option in switched if option in allowed), None)
     return None
 
 
-def _as_number(leaf: SettingInfo, text: str) -> int | float | None:
-    """The number that a quoted text, or one of YAML 1.1, was meant to be."""
+def _as_number(info: SettingInfo, text: str) -> int | float | None:
+    """The number that was meant by a quoted text, or by YAML 1.1."""
     try:
         value = settings_file.parse_yaml_scalar(re.sub(r"(?<=[0-9])_(?=[0-9])", "", text.strip()))
     except ValueError:
         return None
-    kinds = (int,) if leaf.type == "whole number" else (int, float)
+    kinds = (int,) if info.type == "whole number" else (int, float)
     return value if isinstance(value, kinds) and not isinstance(value, bool) else None
 
 
-def _as_text(leaf: SettingInfo, value: Any) -> str | None:
+def _as_text(info: SettingInfo, value: Any) -> str | None:
     if (
-        leaf.type == "text"
+        info.type == "text"
         and not isinstance(value, str | list | dict | bool)
         and value is not None
     ):
@@ -215,26 +222,26 @@ def _as_text(leaf: SettingInfo, value: Any) -> str | None:
 
 
 def where(key: str, origin: Origin) -> str:
-    """Where a value was written, as a message names it."""
-    is_line = origin.layer != "command line" and _LINE.search(origin.place)
-    return f"{origin.place} {key}" if is_line else origin.place
+    """The origin of a value in messages: `mine.yaml:12 optim.lr`, `--lr 1e-3`."""
+    is_line = origin.layer != CLI_LAYER and _LINE.search(origin.where)
+    return f"{origin.where} {key}" if is_line else origin.where
 
 
 def fix_line(key: str, origin: Origin, value: Any) -> str:
-    """What to type in the place of a value."""
-    option = origin.place.split()[0] if origin.layer == "command line" else None
+    """The line to type instead of a value."""
+    option = origin.where.split()[0] if origin.layer == CLI_LAYER else None
     if origin.layer == RESUMED_LAYER:
-        option = "--set"  # what the old run had is replaced by what is typed now, not in its file
+        option = "--set"  # the resumed run's own file stays as it is
     return _line(option, key, value)
 
 
 def custom_task_errors(error: SettingsError, origin: Origin) -> list[Diagnostic]:
-    """The faults of a task of the person's own, with the place where they named it before."""
-    told = where("model.family", origin)
+    """The errors of a custom task, with the place where the user named it."""
+    named_at = where("model.family", origin)
     return [
         replace(
             fault,
-            where=f"{told}; {fault.where}" if fault.where else told,
+            where=f"{named_at}; {fault.where}" if fault.where else named_at,
             fix=fault.fix
             or (fault.did_you_mean and fix_line("model.family", origin, fault.did_you_mean)),
         )
@@ -243,22 +250,22 @@ def custom_task_errors(error: SettingsError, origin: Origin) -> list[Diagnostic]
 
 
 def no_assignment(text: str, order: tuple[int, int]) -> Diagnostic:
-    """A --set without its value."""
+    """A --set without a value."""
     return Diagnostic(
-        f"--set {text} sets nothing",
+        f"--set {text} has no value",
         where=f"--set {text}",
-        allowed="--set KEY=VALUE, such as  --set optim.lr=1e-3",
+        allowed="--set KEY=VALUE; for example  --set optim.lr=1e-3",
         order=order,
     )
 
 
 def unreadable(text: str, error: Unreadable, order: tuple[int, int]) -> Diagnostic:
-    """A value on the command line that is broken YAML."""
+    """A value on the command line that is invalid YAML."""
     return Diagnostic(f"{text} cannot be read: {error.problem}", where=text, order=order)
 
 
 def _write(entry: Entry, key: str, value: Any) -> str:
-    """The line to type where the entry stands, for the same or another key."""
+    """The line to type instead of the entry, for the same or another key."""
     if entry.option is None and key.rpartition(".")[0] != entry.key.rpartition(".")[0]:
         return f"{key}: {plain(value)}"
     return _line(entry.option, key, value)
@@ -273,8 +280,8 @@ def _line(option: str | None, key: str, value: Any) -> str:
     return f"{option}{space}{plain(value)}"
 
 
-def item_diagnostic(leaf: SettingInfo, entry: Entry, detail: Any) -> Diagnostic | None:
-    """What to tell of one item of the list; `detail` is pydantic's. None: it is no list."""
+def item_diagnostic(info: SettingInfo, entry: Entry, detail: Any) -> Diagnostic | None:
+    """The error of one item of a list; `detail` is pydantic's. None: the value is not a list."""
     place, inner = _inner(detail["loc"])
     if place is None:
         return None
@@ -282,31 +289,31 @@ def item_diagnostic(leaf: SettingInfo, entry: Entry, detail: Any) -> Diagnostic 
     at = replace(entry, key=name, value=detail["input"], option=None, text=None)
     at = replace(at, origin=_origin(entry, place, inner), order=_order(entry, place, inner))
     if detail["type"] == "extra_forbidden" and inner is not None:
-        return _unknown(leaf, at, inner)
+        return _unknown(info, at, inner)
     if inner is not None and detail["type"] == "missing":
-        return _fault(at, f"{name} has no {inner}", allowed(leaf.items[inner]))
-    if inner is None or inner not in leaf.items:
-        return _fault(at, f"{name} {shown(at.value)} is not understood", allowed(leaf))
-    known = replace(leaf.items[inner], key=f"{name}.{inner}")
+        return _fault(at, f"{name} has no {inner}", allowed(info.items[inner]))
+    if inner is None or inner not in info.items:
+        return _fault(at, f"{name} {shown(at.value)} is not understood", allowed(info))
+    known = replace(info.items[inner], key=f"{name}.{inner}")
     at = replace(at, key=known.key)
     if reason := detail.get("ctx", {}).get("error"):
         return _fault(at, f"{known.key} {shown(at.value)} {reason}", allowed(known))
-    nothing = Setting(None, Origin("built-in", "built-in"))
-    return bad_value(known, at, detail["type"], nothing)
+    below = Setting(None, Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
+    return bad_value(known, at, detail["type"], below)
 
 
 def _inner(loc: Any) -> tuple[int | None, str | None]:
-    """Which item, and which key of it, a place in the tree is in."""
+    """The index of the item, and its key, of a location in the tree."""
     at = next((n for n, part in enumerate(loc) if isinstance(part, int)), None)
     if at is None:
         return None, None
     return loc[at], loc[at + 1] if len(loc) > at + 1 else None
 
 
-def _unknown(leaf: SettingInfo, at: Entry, inner: str) -> Diagnostic:
-    near = nearest_match(inner, leaf.items)
+def _unknown(info: SettingInfo, at: Entry, inner: str) -> Diagnostic:
+    near = nearest_match(inner, info.items)
     return replace(
-        _fault(at, f"{at.key} has no key '{inner}'", ", ".join(leaf.items)),
+        _fault(at, f"{at.key} has no key '{inner}'", ", ".join(info.items)),
         did_you_mean=near,
         fix=near and f"{near}: {plain(at.value)}",
     )
@@ -320,12 +327,12 @@ def _fault(at: Entry, what: str, allowed: str) -> Diagnostic:
 
 
 def _origin(entry: Entry, place: int, inner: str | None) -> Origin:
-    """Where the item, or its key, stands: on a line of its own perhaps."""
+    """The origin of the item or its key, which may have a line of its own."""
     line = _item_line(entry, place, inner)
     if line is None:
         return entry.origin
-    file = entry.origin.place.rpartition(":")[0]
-    return replace(entry.origin, place=f"{file}:{line}")
+    file = entry.origin.where.rpartition(":")[0]
+    return replace(entry.origin, where=f"{file}:{line}")
 
 
 def _order(entry: Entry, place: int, inner: str | None) -> tuple[int, int]:

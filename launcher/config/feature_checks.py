@@ -9,7 +9,7 @@ from launcher.base.diagnostics import Diagnostic, shown
 from launcher.config import errors, provenance
 from launcher.config.declared_files import Target, data_path, targets
 from launcher.config.feature_settings import ALLOWED_FILES, Download
-from launcher.config.provenance import USER_LAYERS, Origin, Setting
+from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Origin, Setting
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
@@ -106,7 +106,7 @@ def point_data_path(values: dict[str, Setting]) -> list[str]:
     if not all(target.name for target in found):
         return []  # reported as an error
     path, origin = data_path(found), _fetch_origin(values)
-    values[_PATH] = provenance.overridden(values[_PATH], path, Origin("machine", origin))
+    values[_PATH] = provenance.overridden(values[_PATH], path, Origin(MACHINE_LAYER, origin))
     return [f"{_PATH}: {path}, from {origin}"]
 
 

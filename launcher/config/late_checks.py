@@ -20,17 +20,17 @@ from models.common.split import SPLIT_FILE, overlapping_groups
 from training.train_plan import TrainPlan
 
 MOST_LEFT_OUT = 0.1
-"""Share of an epoch that may go unseen without a word."""
+"""Largest share of an epoch that is dropped without a warning."""
 _NAMED = 3
 
 
 def check_before_training(
     resolved: Resolved, train_plan: TrainPlan, settings: TrackedSettings, speaks: bool
 ) -> None:
-    """Refuse or warn of what only now can be told: lengths that never come, settings nobody read.
+    """Check lengths against the data, and find unused settings.
 
-    All that reads settings has to be built by now. Raises SettingsError; warnings go to stderr
-    where this rank `speaks`.
+    Everything that reads settings must be built by now. Raises SettingsError; warnings go to
+    stderr if this rank `speaks`.
     """
     diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
@@ -46,14 +46,14 @@ def check_before_training(
 
 
 def check_splits(task: Task, folder: Path) -> None:
-    """Refuse data on which training and validation would see the same. Reads the run folder.
+    """Check that training and validation share no samples. Reads the run folder.
 
-    Raises DataError where two splits are one object, or share groups.
+    Raises DataError if two splits are one object, or share groups.
     """
-    fix = "split by what a sample belongs to: recording, patient, document"
+    fix = "split by group: recording, patient or document"
     if task.data("train") is task.data("val"):
         raise DataError(
-            "the task gives the same samples to train and to validate on",
+            "the task trains and validates on the same samples",
             where="data('train') and data('val') of the task",
             allowed="splits that share no sample",
             fix=fix,
@@ -69,7 +69,7 @@ def check_splits(task: Task, folder: Path) -> None:
 
 
 def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
-    """That much of the data fills no global batch, in each epoch another part."""
+    """Warn if much of an epoch is dropped as a partial batch."""
     length = train_plan.steps_per_epoch * train_plan.global_batch + train_plan.dropped_samples
     if train_plan.dropped_samples <= MOST_LEFT_OUT * length:
         return []
@@ -78,8 +78,8 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
     origin = resolved.values[GLOBAL].origin
     return [
         Diagnostic(
-            f"{train_plan.dropped_samples} of {length} samples fill no global batch of {train_plan.global_batch}: "
-            f"each epoch leaves out as many, other ones each time",
+            f"{train_plan.dropped_samples} of {length} samples of an epoch do not fill a global batch of {train_plan.global_batch}: "
+            f"each epoch drops that many",
             key=GLOBAL,
             value=train_plan.global_batch,
             where=errors.where(GLOBAL, origin),
@@ -108,13 +108,13 @@ BY_THE_LAUNCHER = frozenset(
         *(f"download.{name}" for name in Download.model_fields),
     }
 )
-"""What is acted on before the run begins; the rest has to be read by the run."""
+"""Settings that take effect before the run starts; the run must read the others."""
 
 
 class TrackedSettings:
-    """The settings, or a section of them, by attribute; each leaf that is read is remembered.
+    """The settings, or a section of them, by attribute; records each setting that is read.
 
-    Sections share one memory. Nothing can be written.
+    Sections share one record. Nothing can be written.
     """
 
     __slots__ = ("_prefix", "_seen", "_settings")
@@ -125,17 +125,19 @@ class TrackedSettings:
         object.__setattr__(self, "_seen", set() if seen is None else seen)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # copying and pickling ask for names that settings never have
+        if name.startswith("_"):  # copying and pickling look up names that settings never have
             raise AttributeError(name)
         value = getattr(self._settings, name)
-        key = self._prefix + name.rstrip("_")  # `async` needs one, being a word of Python
+        key = self._prefix + name.rstrip("_")  # `async_`, for `async` is a Python keyword
         if isinstance(value, BaseModel):
             return TrackedSettings(value, f"{key}.", self._seen)
         self._seen.add(key)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"settings stay as they were resolved: {self._prefix}{name}")
+        raise AttributeError(
+            f"settings cannot change after they are resolved: {self._prefix}{name}"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TrackedSettings, (self._settings, self._prefix, self._seen)
@@ -145,15 +147,14 @@ class TrackedSettings:
 
 
 def settings_read(view: TrackedSettings) -> frozenset[str]:
-    """The dotted keys that were read through a view, or through any section taken from it."""
+    """The keys that were read through a view or any of its sections."""
     return frozenset(object.__getattribute__(view, "_seen"))
 
 
 def unused_keys(values: Mapping[str, Setting], taken: Collection[str]) -> list[str]:
-    """The settings that some layer above built-in decided, that count, and that nobody read.
+    """The settings that a layer above built-in set, that have an effect, and that nothing read.
 
-    A setting does not count where another makes it meaningless (`only_if`, `unless` beside its
-    declaration).
+    `only_if` and `unless` in the declaration of a setting tell when it has no effect.
     """
     return [
         key
@@ -166,7 +167,7 @@ def unused_keys(values: Mapping[str, Setting], taken: Collection[str]) -> list[s
 
 
 def unused_diagnostics(resolved: Resolved, taken: Collection[str]) -> list[Diagnostic]:
-    """What to tell a person of their own settings that nobody read."""
+    """Diagnostics for the user's settings that nothing read."""
     found = []
     for key in unused_keys(resolved.values, taken):
         value = resolved.values[key]
@@ -174,11 +175,11 @@ def unused_diagnostics(resolved: Resolved, taken: Collection[str]) -> list[Diagn
             continue
         found.append(
             Diagnostic(
-                f"{key} {shown(value.value)} was set, and nothing in this run reads it",
+                f"{key} {shown(value.value)} is unused: nothing in this run reads it",
                 key=key,
                 value=value.value,
                 where=errors.where(key, value.origin),
-                fix="leave it out",
+                fix="remove it",
                 severity="error" if resolved.settings.unread_settings == "error" else "warning",
             )
         )

@@ -1,37 +1,63 @@
-"""What reading the person's words gives: settings, where each came from, what was filled in."""
+"""Settings with their origins: entries of files and of the command line, layers, resolved values."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from launcher.base.diagnostics import Diagnostic
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.schema import sections
-from launcher.config.settings_file import Node, node_value
+from launcher.config.settings_file import Node, node_value, read_settings_file
 
+BUILT_IN_LAYER = "built-in"
+FAMILY_LAYER = "family"
+MODE_LAYER = "mode"
+"""A mode's file, and the blocks for modes and stages in a family's file; may change defaults."""
+PROFILE_LAYER = "limits profile"
+"""The file that `limits.profile` names; may change values of the layers below it."""
+ENGINE_LAYER = "engine"
+MACHINE_LAYER = "adapted to this machine"
+"""Replaces values of the layers below it, never a value that the user set."""
+RESUMED_LAYER = "resumed run"
+"""What the resumed run had, except what Gearshift itself would choose."""
+FILES_LAYER = "--config files"
+CLI_LAYER = "command line"
+LAYERS = (
+    *(BUILT_IN_LAYER, FAMILY_LAYER, MODE_LAYER, PROFILE_LAYER, ENGINE_LAYER, MACHINE_LAYER),
+    *(RESUMED_LAYER, FILES_LAYER, CLI_LAYER),
+)
+"""Lowest first: a later layer overrides an earlier one."""
+USER_LAYERS = (RESUMED_LAYER, FILES_LAYER, CLI_LAYER)
+"""What the user sets, or set when the resumed run began; the others come with Gearshift."""
+FITTED_LAYERS = (ENGINE_LAYER, MACHINE_LAYER)
+"""What Gearshift chooses for an engine and a machine, and chooses again for others."""
+
+BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
+"""The batch numbers in the section train."""
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
 STAGED_MODE = "staged"
-"""The mode that trains stages."""
+"""The mode that trains in stages."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written: a layer's name, and the file and line or the option as typed."""
+    """Where a value comes from."""
 
     layer: str
-    """One of launcher.config.resolve.PRECEDENCE; or solved: from the arithmetic of the batch."""
-    place: str
-    """`mine.yaml:12`, `--engine zero2`, `ds_configs/modes/fast.yaml:4`, `built-in`."""
+    """One of LAYERS."""
+    where: str
+    """`mine.yaml:12`, `--engine zero2`, `ds_configs/modes/fast.yaml:4`, `built-in`, or a reason."""
     how: str = ""
-    """What a mode made of the default: `16 × 0.25`."""
+    """How a mode computed it from the default: `16 × 0.25`."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A resolved leaf: its value, where from, and what it replaced, newest first."""
+    """A resolved value with its origin, and the values it overrides, newest first."""
 
     value: Any
     origin: Origin
@@ -40,152 +66,203 @@ class Setting:
 
 @dataclass(frozen=True)
 class ImpliedSetting:
-    """A setting that follows from an option which names no setting, such as --from RUN."""
+    """A setting that follows from an option of another kind, like --from RUN."""
 
     key: str
     value: Any
     option: str
-    place: str
-    """The option as typed, or what else it follows from."""
+    where: str
+    """The option as typed."""
+
+
+@dataclass(frozen=True)
+class ConfigFiles:
+    """The parsed files of --config, each with its position on the command line."""
+
+    roots: Sequence[tuple[int, Path, Node]]
+    diagnostics: Sequence[Diagnostic]
+    """Errors of the files that cannot be read."""
 
 
 @dataclass(frozen=True)
 class CliArgs:
-    """What a person typed, before any file is read. `options` are short options as typed."""
+    """The arguments of a run, as typed."""
 
     model: str | None = None
     """FAMILY[:SIZE]"""
     mode: str | None = None
     mode_option: str = "--mode"
-    """The option as typed, for messages: `--mode` or `--fast`."""
+    """For messages: `--mode` or `--fast`."""
     engine: str | None = None
     configs: Sequence[Path] = ()
     sets: Sequence[str] = ()
-    """Each KEY=VALUE as typed."""
+    """Each KEY=VALUE."""
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Settings key -> (option, text), such as "optim.lr": ("--lr", "1e-3")."""
+    """Key of a setting -> (option, text): "optim.lr": ("--lr", "1e-3")."""
     resume: str | None = None
-    """What to go on from: auto, a folder, or a step."""
+    """auto, a folder, or a step."""
     resume_option: str = "--resume"
-    """As typed, for messages: `--resume`, or `resume` of the command."""
+    """For messages: `--resume`, or `resume` of the command."""
     reset: Sequence[str] = ()
-    """What begins anew all the same, of ResetPart."""
+    """State to reinitialize, of ResetPart."""
     filled: Sequence[ImpliedSetting] = ()
-    """What follows from --stage and --from."""
+    """What --stage and --from set."""
     weights: str | None = None
-    """What was typed behind --from: where the first weights of a stage come from."""
+    """The value of --from: where the first weights of a stage come from."""
+
+    @cached_property
+    def files(self) -> ConfigFiles:
+        """The files of --config, read once. Reads the disk."""
+        roots: list[tuple[int, Path, Node]] = []
+        diagnostics: list[Diagnostic] = []
+        for position, path in enumerate(self.configs):
+            try:
+                roots.append((position, path, read_settings_file(path)))
+            except SettingsError as error:
+                diagnostics += [
+                    replace(found, order=(position, found.order[1] if found.order else 0))
+                    for found in error.diagnostics
+                ]
+        return ConfigFiles(roots, diagnostics)
 
 
 @dataclass(frozen=True)
 class Batching:
-    """The solved arithmetic: global_batch = micro_batch × accumulation × world_size."""
+    """The batch numbers of a run: global_batch = micro_batch × accumulation × world_size."""
 
     global_batch: int
     micro_batch: int
     accumulation: int
     world_size: int
 
+    def __str__(self) -> str:
+        processes = f"{self.world_size} process" + ("es" if self.world_size > 1 else "")
+        return f"{self.global_batch} = {self.micro_batch} × {self.accumulation} × {processes}"
+
 
 @dataclass(frozen=True)
 class Resolved:
-    """Everything a run is told. `settings` is a frozen pydantic model of settings/schema.py."""
+    """The settings of a run with their origins, and what was decided for this machine."""
 
     settings: Any
+    """The frozen pydantic model of schema.settings_class."""
     values: Mapping[str, Setting]
-    """Each leaf by its dotted key."""
-    batching: Batching
+    """Each setting by its dotted key."""
+    world_size: int
     nproc: int
+    """Processes on this machine."""
     promises: Mapping[str, Any]
     notes: Sequence[str]
-    """What was filled in or adapted for this machine, a line each."""
+    """What was filled in or adapted to this machine, one line each."""
     device: str
-    """What `device` comes to on this machine: never auto."""
+    """cuda, xpu, mps or cpu."""
     warnings: Sequence[Diagnostic] = ()
-    """What is legal, and most likely not meant."""
+
+    @property
+    def batching(self) -> Batching:
+        """The batch numbers, as the settings hold them."""
+        train = self.settings.train
+        return Batching(train.global_batch, train.micro_batch, train.accumulation, self.world_size)
+
+    def with_batching(self, batching: Batching, reason: str) -> Resolved:
+        """The same run with other batch numbers in its settings, and why."""
+        values = with_batch_numbers(self.values, batching, reason)
+        numbers = {key: getattr(batching, key) for key in BATCH_KEYS}
+        train = self.settings.train.model_copy(update=numbers)
+        settings = self.settings.model_copy(update={"train": train})
+        return replace(self, settings=settings, values=values, world_size=batching.world_size)
 
 
-def all_values(value: Setting) -> list[tuple[Any, Origin]]:
-    """The value and all that it replaced, newest first."""
-    return [(value.value, value.origin), *value.replaced]
+def with_batch_numbers(
+    values: Mapping[str, Setting], batching: Batching, reason: str
+) -> dict[str, Setting]:
+    """`values` with the batch numbers; `reason` is the origin of those that differ."""
+    numbers = {f"train.{key}": getattr(batching, key) for key in BATCH_KEYS}
+    origin = Origin(MACHINE_LAYER, reason)
+    changed = {
+        key: overridden(values[key], number, origin)
+        for key, number in numbers.items()
+        if values[key].value != number
+    }
+    return {**values, **changed}
 
 
-def is_set_by_user(value: Setting) -> bool:
-    """Whether a person's word decides: one that says again what the program has does not."""
-    return first_origin(value).layer in USER_LAYERS
+def all_values(setting: Setting) -> list[tuple[Any, Origin]]:
+    """The value and those it overrides with their origins, newest first."""
+    return [(setting.value, setting.origin), *setting.replaced]
 
 
-def first_origin(value: Setting) -> Origin:
-    """The lowest origin from which on the value has been what it is."""
-    origin = value.origin
-    for below, place in value.replaced:
-        if below != value.value:
+def is_set_by_user(setting: Setting) -> bool:
+    """Whether the user decided the value; repeating the value of a lower layer does not count."""
+    return first_origin(setting).layer in USER_LAYERS
+
+
+def first_origin(setting: Setting) -> Origin:
+    """The lowest origin since which the value is what it is."""
+    first = setting.origin
+    for value, origin in setting.replaced:
+        if value != setting.value:
             break
-        origin = place
-    return origin
+        first = origin
+    return first
 
 
-def value_without(value: Setting, layers: Collection[str]) -> Any:
+def value_without(setting: Setting, layers: Collection[str]) -> Any:
     """The value as it would be without some layers."""
-    return next(v for v, origin in all_values(value) if origin.layer not in layers)
+    return next(value for value, origin in all_values(setting) if origin.layer not in layers)
 
 
-def mode_default_value(value: Setting) -> Any:
-    """The value in mode default, before any word of the person."""
-    return value_without(value, (*USER_LAYERS, *MODE_LAYERS, "engine", "machine", "solved"))
+def mode_default_value(setting: Setting) -> Any:
+    """The value in mode default, before the user's settings."""
+    return value_without(setting, (*USER_LAYERS, MODE_LAYER, *FITTED_LAYERS))
 
 
-def shipped_value(value: Setting) -> Any:
-    """The value as mode and family have it, before any word of the person."""
-    return value_without(value, (*USER_LAYERS, "engine", "machine", "solved"))
+def shipped_value(setting: Setting) -> Any:
+    """The value of mode and family, before the user's settings."""
+    return value_without(setting, (*USER_LAYERS, *FITTED_LAYERS))
 
 
-def overridden(value: Setting, new: Any, origin: Origin) -> Setting:
-    """`new` laid over a value."""
-    return Setting(new, origin, tuple(all_values(value)))
-
-
-RESUMED_LAYER = "resumed run"
-"""The layer of the settings that a run which goes on had before."""
-USER_LAYERS = (RESUMED_LAYER, "config", "command line")
-"""The layers that a person writes, or wrote then; all others come with the program."""
-MODE_LAYERS = ("mode", "family mode", "size mode", "stage", "size stage")
-"""The layers that may change a default in the place of setting a value."""
-PROFILE_LAYER = "profile"
-"""The layer of `limits.profile`, which may change what stands below it, the mode's values too."""
+def overridden(setting: Setting, value: Any, origin: Origin) -> Setting:
+    """The setting with a new value on top."""
+    return Setting(value, origin, tuple(all_values(setting)))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One value as it was written."""
+    """A value of a settings file or the command line, before it is checked."""
 
     key: str
     value: Any
     origin: Origin
     option: str | None = None
-    """The option that carried it; None: a file."""
+    """The option that set it; None: a file."""
     order: tuple[int, int] = (0, 0)
+    """Position of the source, and line in it."""
     text: str | None = None
-    """The value as it was typed, where that is one word."""
+    """The value as typed, if it is a single word."""
     node: Node | None = None
-    """The value with its lines, where it stands in a file."""
+    """The value with its lines, if it comes from a file."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Values of one source."""
+    """Entries of one source."""
 
     name: str
+    """One of LAYERS."""
     entries: Sequence[Entry]
+    is_partial: bool = False
+    """Entries of `model` and `data` that the family does not have are ignored."""
 
 
-def file_layer(name: str, root: Node, place: str, family: str, rank: int) -> Layer:
-    """The layer that a mapping of a file makes; `place` is the file as messages name it."""
+def file_layer(name: str, root: Node, path: str, family: str, position: int) -> Layer:
+    """The layer of a file's mapping; `path` is the file as messages name it."""
     entries = [
         Entry(
             key,
             node_value(node),
-            Origin(name, f"{place}:{node.line}"),
-            order=(rank, node.line),
+            Origin(name, f"{path}:{node.line}"),
+            order=(position, node.line),
             text=node.text,
             node=node,
         )
@@ -196,23 +273,23 @@ def file_layer(name: str, root: Node, place: str, family: str, rank: int) -> Lay
 
 def typed_list(text: str) -> list[str]:
     """The items of a list of texts that is typed without brackets."""
-    return [word.strip() for word in text.split(",")]
+    return [item.strip() for item in text.split(",")]
 
 
 def flatten(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """The dotted keys of a tree; descends where a key is one of the `known` sections."""
+    """The dotted keys of a tree; descends into the `known` sections."""
     for name, child in node.value.items():
         key = prefix + name
         if key in known and isinstance(child.value, dict):
             yield from flatten(child, known, f"{key}.")
         elif key in known and child.value is None:
-            continue  # a section with nothing in it
+            continue  # an empty section
         else:
             yield key, child
 
 
 def find_node(root: Node, key: str) -> Node | None:
-    """The value of a dotted key in a tree whose sections may be nested or dotted."""
+    """The value of a dotted key in a tree with nested or dotted sections."""
     if key in root.value:
         found: Node = root.value[key]
         return found

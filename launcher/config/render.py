@@ -1,4 +1,4 @@
-"""Resolved settings as files: settings.yaml, that can be fed back, and origins.json."""
+"""Resolved settings as text: settings.yaml, origins.json, and a tree with origins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from launcher.base.diagnostics import plain
 from launcher.config import settings_file
 from launcher.config.batching import ACCUMULATION
-from launcher.config.provenance import Origin, Resolved, Setting
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting
 from training.settings import nested
 
 SETTINGS = "settings.yaml"
@@ -26,9 +26,8 @@ def render_settings(resolved: Resolved) -> str:
     """
     values = {key: value.value for key, value in resolved.values.items() if key != ACCUMULATION}
     lines = _lines(nested(values), "")
-    return (
-        "# The settings of a run, as resolved; to repeat it:  --config settings.yaml\n"
-        + "".join(f"{line}\n" for line in lines)
+    return "# Resolved settings of a run; repeat it with  --config settings.yaml\n" + "".join(
+        f"{line}\n" for line in lines
     )
 
 
@@ -70,7 +69,7 @@ def _reads_back(text: str) -> bool:
 
 def _origin(origin: Origin) -> dict[str, str]:
     how = {"how": origin.how} if origin.how else {}
-    return {"origin": origin.place, "layer": origin.layer, **how}
+    return {"origin": origin.where, "layer": origin.layer, **how}
 
 
 def _lines(tree: Mapping[str, Any], indent: str) -> Iterator[str]:
@@ -107,9 +106,9 @@ def describe_overridden(value: Setting) -> list[str]:
 def describe_origin(origin: Origin) -> str:
     """Where a value was written, by which layer where the place does not say it, and from what."""
     how = f": {origin.how}" if origin.how else ""
-    if origin.layer in (origin.place, "config", "command line"):
-        return origin.place + how
-    return f"{origin.place} ({origin.layer}){how}"
+    if origin.layer in (origin.where, FILES_LAYER, CLI_LAYER):
+        return origin.where + how
+    return f"{origin.where} ({origin.layer}){how}"
 
 
 def _opened(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The settings of a run that goes on, as a layer of their own below what is typed now."""
+"""The settings of a resumed run, as a layer below the new files and arguments."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import custom_task, errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import (
+    FITTED_LAYERS,
+    MACHINE_LAYER,
     RESUMED_LAYER,
     USER_LAYERS,
     Entry,
@@ -27,20 +29,18 @@ from launcher.config.schema import config_of
 from launcher.config.settings_file import Node, read_settings_file
 from models.catalog import FAMILIES, is_custom
 
-_FITTED = ("machine", "engine", "solved")
-"""What the program chose for the processes and the machine of then, and chooses anew now."""
 _PLACED = ("engine.nproc", "engine.max_restarts")
-"""What torchrun and srun decide in our place."""
+"""Settings that torchrun and srun decide."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """What the folder of a run tells of its settings."""
+    """The settings of a run as its folder has them."""
 
     entries: Mapping[str, Entry]
-    """Each line of settings.yaml by its key."""
+    """Each setting of settings.yaml by its key."""
     origins: Mapping[str, Mapping[str, Any]]
-    """origins.json: for each key its value, its layer, and what it replaced."""
+    """origins.json: value, layer and overridden values by key."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -48,34 +48,34 @@ class Base:
         return {key: entry.value for key, entry in self.entries.items()}
 
     def chosen(self, key: str) -> Entry | None:
-        """The entry of `key`, unless the program chose it for the machine of then."""
-        return None if self._layer(key) in _FITTED else self.entries.get(key)
+        """The entry of `key`, unless it was chosen for the engine or the machine."""
+        return None if self._layer(key) in FITTED_LAYERS else self.entries.get(key)
 
     def over(
         self,
-        beneath: Mapping[str, Setting],
+        below: Mapping[str, Setting],
         typed: Collection[str],
         engine: str | None,
         is_placed: bool,
     ) -> Layer:
-        """The layer to lay over the shipped values `beneath`, below the keys that are `typed` now.
+        """The layer above the shipped values `below`; keys in `typed` override it.
 
-        What the program itself says, or fitted to the machine of then, is left to it: engine,
-        processes and batch are solved anew for `engine`, with the global batch as it was.
-        `is_placed`: torchrun or srun started the processes.
+        Values that Gearshift chose for the old engine and machine are left out: engine, processes
+        and batch are solved again for `engine`, with the same global batch. `is_placed`: torchrun
+        or srun started the processes.
         """
         left_out = self._left_out(typed, engine) | set(_PLACED if is_placed else ())
         kept = [
-            self._as_asked(entry)
+            self._as_set(entry)
             for key, entry in self.entries.items()
             if key not in left_out
-            and (key in (GLOBAL, MICRO) or self._layer(key) not in _FITTED)
-            and not self._is_shipped(key, beneath)
+            and (key in (GLOBAL, MICRO) or self._layer(key) not in FITTED_LAYERS)
+            and not self._is_shipped(key, below)
         ]
         return Layer(RESUMED_LAYER, kept)
 
     def _left_out(self, typed: Collection[str], engine: str | None) -> set[str]:
-        """The keys on which the words of now have the say, though they name others."""
+        """The keys that follow from the new arguments, though these set others."""
         found = {ACCUMULATION}
         before = self.entries.get("engine.name")
         if engine is not None and (before is None or engine != before.value):
@@ -94,36 +94,37 @@ class Base:
         layer = self.origins.get(key, {}).get("layer")
         return layer if isinstance(layer, str) else None
 
-    def _is_shipped(self, key: str, beneath: Mapping[str, Setting]) -> bool:
-        """Whether the program said so of itself, and says so still."""
+    def _is_shipped(self, key: str, below: Mapping[str, Setting]) -> bool:
+        """Whether Gearshift itself chose the value, and still does."""
         layer = self._layer(key)
-        if layer in (None, *USER_LAYERS) or key == GLOBAL or key not in beneath:
+        if layer in (None, *USER_LAYERS) or key == GLOBAL or key not in below:
             return False
-        return bool(self._as_asked(self.entries[key]).value == beneath[key].value)
+        return bool(self._as_set(self.entries[key]).value == below[key].value)
 
-    def _as_asked(self, entry: Entry) -> Entry:
-        """The micro-batch as it was asked for, before it was solved for the processes of then."""
-        if entry.key != MICRO or self._layer(MICRO) != "solved":
+    def _as_set(self, entry: Entry) -> Entry:
+        """The micro-batch as it was set, before it was solved for the number of processes."""
+        if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER:
             return entry
-        replaced = self.origins[MICRO].get("replaced")
-        asked = replaced[0].get("value") if replaced else None
+        overridden = self.origins[MICRO].get("replaced") or []
+        was_set = [old for old in overridden if old.get("layer") != MACHINE_LAYER]
+        asked = was_set[0].get("value") if was_set else None
         total = self.entries[GLOBAL].value if GLOBAL in self.entries else None
         fits = type(asked) is int and type(total) is int and asked > 0 and total % asked == 0
         return replace(entry, value=asked, text=str(asked)) if fits else entry
 
 
 def read(folder: Path, task_folder: object = None) -> Base:
-    """What a run folder tells of its settings. Reads the disk. Raises SettingsError.
+    """The settings of a run folder. Reads the disk. Raises SettingsError.
 
-    `task_folder`: where a task of the person's own is now, if they say so.
+    `task_folder`: the new folder of a custom task, if the user sets one.
     """
     path = folder / SETTINGS
     root = read_settings_file(path)
     family = find_node(root, "model.family")
     if family is not None and is_custom(family.value):
-        _find_own(path, root, family, task_folder)
+        _check_custom_task(path, root, family, task_folder)
     elif family is None or family.value not in FAMILIES:
-        what = f"{path} is not the settings of a run: it names no model family there is"
+        what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError([Diagnostic(what, where=str(path), allowed=", ".join(FAMILIES))])
     layer = file_layer(RESUMED_LAYER, root, str(path), family.value, -1)
     entries = {}
@@ -132,8 +133,8 @@ def read(folder: Path, task_folder: object = None) -> Base:
     return Base(entries, _origins(folder / ORIGINS))
 
 
-def _find_own(path: Path, root: Node, family: Node, task_folder: object) -> None:
-    """See that the run's task is there, also from another folder. Raises SettingsError."""
+def _check_custom_task(path: Path, root: Node, family: Node, task_folder: object) -> None:
+    """Check that the run's custom task can be found. Raises SettingsError."""
     folder = find_node(root, custom_task.FOLDER)
     custom_task.add_search_folder(task_folder or (folder and folder.value))
     try:
@@ -144,7 +145,7 @@ def _find_own(path: Path, root: Node, family: Node, task_folder: object) -> None
 
 
 def _origins(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """origins.json; nothing where it cannot be read: all settings then count as a person's."""
+    """origins.json; empty if it cannot be read: all settings then count as set by the user."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -154,6 +155,6 @@ def _origins(path: Path) -> Mapping[str, Mapping[str, Any]]:
     return {key: value for key, value in found.items() if isinstance(value, dict)}
 
 
-def typed_keys(personal: Sequence[Layer]) -> set[str]:
-    """The keys that a person names now."""
-    return {entry.key for layer in personal for entry in layer.entries}
+def typed_keys(users: Sequence[Layer]) -> set[str]:
+    """The keys that the user sets now."""
+    return {entry.key for layer in users for entry in layer.entries}

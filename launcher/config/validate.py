@@ -1,4 +1,4 @@
-"""What can be known to be wrong, or most likely not meant, before anything starts."""
+"""Checks of resolved settings before anything starts: errors and warnings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
 from launcher.config import errors, feature_checks, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.provenance import MODE_LAYERS, PROFILE_LAYER, USER_LAYERS, Resolved, Setting
+from launcher.config.provenance import MODE_LAYER, PROFILE_LAYER, USER_LAYERS, Resolved, Setting
 from launcher.config.schema import setting_infos
 from training import duration
 
@@ -22,14 +22,14 @@ Values = Mapping[str, Setting]
 
 
 def check_settings(values: Values) -> list[Diagnostic]:
-    """Everything that needs no data to be told, as errors and warnings."""
+    """The errors and warnings that need no data."""
     return [fault for check in CHECKS for fault in check(values)]
 
 
 def check_train_plan(
     resolved: Resolved, total_steps: int, steps_per_epoch: int
 ) -> list[Diagnostic]:
-    """What can be told once the number of samples is known."""
+    """The errors and warnings that need the number of samples."""
     values = resolved.values
     found = [*_too_rare(values, total_steps, steps_per_epoch)]
     warmup = values["schedule.warmup"]
@@ -40,15 +40,15 @@ def check_train_plan(
 
 
 def why_ineffective(values: Values, key: str) -> str | None:
-    """Why a setting means nothing beside the others, or None where it counts."""
+    """Why a setting has no effect with the others; None if it has one."""
     leaf = setting_infos(values["model.family"].value)[key]
     for other, wanted in leaf.only_if.items():
         if values[other].value not in wanted:
             told = " or ".join(map(plain, wanted))
-            return f"counts only where {other} is {told}, and it is {plain(values[other].value)}"
+            return f"has no effect: {other} is {plain(values[other].value)}, not {told}"
     for other, unwanted in leaf.unless.items():
         if values[other].value in unwanted:
-            return f"does not count where {other} is {plain(values[other].value)}"
+            return f"has no effect: {other} is {plain(values[other].value)}"
     return None
 
 
@@ -73,12 +73,12 @@ def _ds_config(values: Values) -> Iterator[Diagnostic]:
     zero = [entry.name for entry in ENGINES.values() if entry.ds_config]
     if engine not in zero:
         yield Diagnostic(
-            f"engine.ds_config is for DeepSpeed, and the engine is {engine}",
+            f"engine.ds_config needs a DeepSpeed engine, and the engine is {engine}",
             key="engine.ds_config",
             value=path,
             where=errors.where("engine.ds_config", values["engine.ds_config"].origin),
             allowed=f"with the engines {', '.join(zero)}",
-            fix="--engine zero2  or leave the file out",
+            fix="--engine zero2",
         )
 
 
@@ -94,7 +94,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         near = nearest_match(Path(path).name, there)
         near = near and str(Path(path).parent / near)
         yield Diagnostic(
-            f"{key} '{path}' is not there",
+            f"{key} '{path}' does not exist ({Path(path).expanduser().absolute()})",
             key=key,
             value=path,
             where=errors.where(key, values[key].origin),
@@ -108,13 +108,13 @@ def _limits(values: Values) -> Iterator[Diagnostic]:
         low, high = values[f"limits.{name}"], values[f"limits.critical.{name}"]
         if low.value > high.value:
             why = f"is above limits.critical.{name} {plain(high.value)}"
-            yield _about(values, f"limits.{name}", f"{why} of {high.origin.place}")
+            yield _about(values, f"limits.{name}", f"{why} from {high.origin.where}")
 
 
 def _warmup(values: Values) -> Iterator[Diagnostic]:
     warmup, most = values["schedule.warmup"], values["train.max_steps"].value
     if values["schedule.warmup_cap"].value is not None:
-        return  # it will be cut, and said so
+        return  # the warm-up is cut, with a note
     if isinstance(warmup.value, int) and most is not None and warmup.value >= most:
         yield _long_warmup(warmup, warmup.value, most)
 
@@ -147,7 +147,7 @@ def _never(values: Values) -> Iterator[Diagnostic]:
         yield _about(
             values,
             "save.last",
-            "leaves nothing of the run: no checkpoint is ever saved",
+            "means that no checkpoint is ever saved",
             "save.last: true",
             "warning",
         )
@@ -168,7 +168,7 @@ def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterat
 
 
 def _batch(values: Values) -> Iterator[Diagnostic]:
-    """The global batch was changed by changing what it is made of."""
+    """Warn if micro-batch or accumulation change the global batch."""
     if values[GLOBAL].origin.layer in USER_LAYERS:
         return
     typed = [key for key in (MICRO, ACCUMULATION) if values[key].origin.layer in USER_LAYERS]
@@ -178,17 +178,17 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
     )
     if typed and new != old:
         yield Diagnostic(
-            f"the global batch is {new} in place of {old}, by {' and '.join(typed)}",
+            f"the global batch is {new} instead of {old}, by {' and '.join(typed)}",
             key=GLOBAL,
             value=new,
             where="; ".join(errors.where(key, values[key].origin) for key in typed),
-            fix=f"--set {GLOBAL}={old}  to keep it, or ={new} to say that it is meant",
+            fix=f"--set {GLOBAL}={old}  to keep it; or ={new} to confirm",
             severity="warning",
         )
 
 
 def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
-    """A mode that promises the same global batch, on numbers that do not divide."""
+    """A mode that promises the same global batch, with numbers that do not divide."""
     promise = values["promise"].value.get("global_batch")
     if promise != {"at_least": 1, "at_most": 1}:
         return
@@ -205,7 +205,7 @@ def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
         yield _about(
             values,
             "mode",
-            f"promises the global batch of {old}, and its numbers give {new}",
+            f"promises a global batch of {old}, and its numbers give {new}",
             f"--set {GLOBAL}={old}",
         )
 
@@ -216,16 +216,16 @@ def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
     for key, value in values.items():
         layers = provenance.all_values(value)
         for (new, origin), (old, _) in pairwise(layers):
-            if origin.layer in MODE_LAYERS and new != old and key != "promise":
+            if origin.layer == MODE_LAYER and new != old and key != "promise":
                 return
-    yield _about(values, "mode", "changes nothing here", severity="warning")
+    yield _about(values, "mode", "changes nothing", severity="warning")
 
 
 def _no_effect(values: Values) -> Iterator[Diagnostic]:
     severity = "error" if values["unread_settings"].value == "error" else "warning"
     for key, value in values.items():
         if provenance.is_set_by_user(value) and (why := why_ineffective(values, key)):
-            yield _about(values, key, why, "leave it out", severity)
+            yield _about(values, key, why, "remove it", severity)
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (

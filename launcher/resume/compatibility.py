@@ -186,7 +186,7 @@ def _place(key: str, values: Mapping[str, Setting]) -> str:
     if key != GLOBAL or origin.layer in USER_LAYERS:
         return errors.where(key, origin)
     parts = [part for part in (MICRO, ACCUMULATION) if _typed(values[part])]
-    return "; ".join(errors.where(part, _typed(values[part])) for part in parts) or origin.place
+    return "; ".join(errors.where(part, _typed(values[part])) for part in parts) or origin.where
 
 
 def _typed(value: Setting) -> Any:

@@ -98,7 +98,7 @@ def _base(found: Found, words: CliArgs) -> Base:
                     f"model {typed.value} is not {family}, as in {found.folder}",
                     key="model.family",
                     value=typed.value,
-                    where=typed.origin.place,
+                    where=typed.origin.where,
                     allowed=f"{family}; or a new run, without --resume",
                 )
             ]

@@ -102,7 +102,7 @@ def _unfinished(out: Path, place: str) -> Found | None:
 
 def _latest(words: CliArgs) -> Found | None:
     """The newest run of the same model and mode that has a checkpoint and was not completed."""
-    choice = choose(words, typed.read_files(words))
+    choice = choose(words)
     if choice.diagnostics:
         return None
     wanted = [choice.family, choice.size, choice.mode]
@@ -242,7 +242,7 @@ def _refusal(what: str, value: Any, place: str, near: str | None = None) -> Sett
 
 def typed_choices(words: CliArgs) -> dict[str, Entry]:
     """What is named now of the model and where it is found, whatever the run had."""
-    return typed.chosen_entries(words, typed.read_files(words))
+    return typed.chosen_entries(words)
 
 
 @dataclass(frozen=True)

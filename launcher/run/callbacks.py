@@ -109,7 +109,7 @@ class RankCallbacks:
         if self.world.rank != 0 or (resume is not None and resume.until is not None):
             return []
         found = self.job.resolved.values.items()
-        origins = {key: f"{item.origin.layer}: {item.origin.place}" for key, item in found}
+        origins = {key: f"{item.origin.layer}: {item.origin.where}" for key, item in found}
         folder = self.storage.path
         tracked = TrackedRun(
             folder=folder,

@@ -10,7 +10,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import provenance
 from launcher.config.feature_settings import Continual
-from launcher.config.provenance import Origin, Resolved
+from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
 from launcher.config.schema import settings_class
 from launcher.resume.find import ResumeRequest
 from launcher.run_folder import experiences
@@ -150,7 +150,7 @@ def _training_changes(
 
 
 def _origin(key: str, formula: str = "") -> Origin:
-    return Origin("solved", key, formula)
+    return Origin(MACHINE_LAYER, key, formula)
 
 
 def to_json(spec: ExperienceSpec) -> dict[str, Any]:

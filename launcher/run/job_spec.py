@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import custom_task, schema
-from launcher.config.provenance import Batching, Origin, Resolved, Setting
+from launcher.config.provenance import Origin, Resolved, Setting
 from launcher.resume.find import ResumeRequest
 from launcher.run import experience
 from launcher.run.experience import ExperienceSpec
@@ -48,7 +48,7 @@ def save(job: Job, folder: Path) -> None:
     resolved = job.resolved
     told = {
         "values": {key: asdict(value) for key, value in resolved.values.items()},
-        "batching": asdict(resolved.batching),
+        "world_size": resolved.world_size,
         "nproc": resolved.nproc,
         "promises": dict(resolved.promises),
         "notes": list(resolved.notes),
@@ -72,7 +72,7 @@ def load(folder: Path) -> Job:
     resolved = Resolved(
         settings=settings,
         values=values,
-        batching=Batching(**told["batching"]),
+        world_size=told["world_size"],
         nproc=told["nproc"],
         promises=told["promises"],
         notes=told["notes"],

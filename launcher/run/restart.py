@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.base import environment, exit_codes
-from launcher.config import batching, provenance
-from launcher.config.provenance import CliArgs, Origin, Resolved
+from launcher.config import batching
+from launcher.config.provenance import CliArgs, Resolved
 from launcher.resume.find import AUTO, ResumeRequest, newest_step
 from launcher.run import supervisor
 from launcher.run.failures import Kind, Report
@@ -87,21 +87,7 @@ def halve_micro_batch(resolved: Resolved) -> Resolved | None:
     settings.yaml and origins.json of the restarted run show the new numbers and their origin.
     """
     smaller = batching.halved(resolved.batching)
-    if smaller is None:
-        return None
-    origin = Origin("machine", "halved after out of memory")
-    numbers = {
-        batching.MICRO: smaller.micro_batch,
-        batching.ACCUMULATION: smaller.accumulation,
-    }
-    values = dict(resolved.values)
-    for key, number in numbers.items():
-        values[key] = provenance.overridden(values[key], number, origin)
-    train = resolved.settings.train.model_copy(
-        update={"micro_batch": smaller.micro_batch, "accumulation": smaller.accumulation}
-    )
-    settings = resolved.settings.model_copy(update={"train": train})
-    return replace(resolved, settings=settings, values=values, batching=smaller)
+    return smaller and resolved.with_batching(smaller, "halved after out of memory")
 
 
 def _record_out_of_memory(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import layers as arguments
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting, Resolved, find_node
 from launcher.config.selection import KEY as STAGES_KEY
@@ -224,7 +223,7 @@ def _resumed(
 
 def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
     """Errors for arguments without effect on a resumed pipeline."""
-    arguments: list[tuple[str, Any]] = [(one.option, one.place) for one in args.filled]
+    arguments: list[tuple[str, Any]] = [(one.option, one.where) for one in args.filled]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
     if out is not None and not resume.is_same(out, before.folder):
@@ -278,7 +277,7 @@ def _first(pipeline: Record) -> Path:
 
 
 def _latest(args: CliArgs, names: list[str]) -> Record | None:
-    choice = choose(args, arguments.read_files(args))
+    choice = choose(args)
     found = run_folder.PARENT.glob(f"*/{run_folder.STAGES}")
     times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
     for _, folder in times:

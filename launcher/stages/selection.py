@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import layers as arguments
 from launcher.config import selection
 from launcher.config.options import FROM
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
@@ -24,7 +23,7 @@ def stages(args: CliArgs) -> tuple[Stage, ...]:
     One stage alone is such a run, and so is what is wrong: that is told where settings are
     resolved. Reads settings files.
     """
-    choice = choose(args, arguments.read_files(args))
+    choice = choose(args)
     if choice.mode != STAGED_MODE or choice.diagnostics:
         return ()
     found = selection.select_stages(choice.stages, selection.declared_stages(choice.family))
@@ -39,7 +38,7 @@ def with_weights(args: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
     """
     if args.weights is None:
         return args, []
-    choice = choose(args, arguments.read_files(args))
+    choice = choose(args)
     found = {one.name: one for one in selection.declared_stages(choice.family)}.get(
         choice.stage or ""
     )

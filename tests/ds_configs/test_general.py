@@ -101,7 +101,7 @@ def test_every_changed_value_tells_what_changed_it(runs, family, mode):
     default, found = runs[family, mode]
     changed = {key: value for key, value in found.items() if value.value != default[key].value}
     layers = {value.origin.layer for key, value in changed.items() if key != "mode"}
-    assert layers <= {"mode", "family mode", "size mode", "machine", "solved"}
+    assert layers <= {"mode", "adapted to this machine"}
 
 
 def test_a_scaled_value_tells_from_what_and_how_it_was_rounded():

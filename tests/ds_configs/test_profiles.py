@@ -59,7 +59,7 @@ def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
     told = resolved(f"limits.profile={profile}", **words)
 
     assert {key: told.values[key].value for key in TABLE[profile]} == TABLE[profile]
-    assert {told.values[key].origin.layer for key in TABLE[profile]} == {"profile"}
+    assert {told.values[key].origin.layer for key in TABLE[profile]} == {"limits profile"}
     assert told.values["limits.critical.ram"].value == 95
 
 

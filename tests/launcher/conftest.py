@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.config import schema
-from launcher.config.provenance import Batching, Origin, Resolved, Setting
+from launcher.config.provenance import Origin, Resolved, Setting
 from training.settings import nested
 
 BUILT_IN = Origin("built-in", "built-in")
@@ -14,9 +14,12 @@ def two_ranks():
     """Resolved settings of a run on two processes, with a value that a person gave."""
     values = {
         "model.family": Setting("language", BUILT_IN),
+        "train.global_batch": Setting(8, BUILT_IN),
+        "train.micro_batch": Setting(4, BUILT_IN),
+        "train.accumulation": Setting(1, BUILT_IN),
         "train.seed": Setting(7, Origin("command line", "--seed 7"), [(0, BUILT_IN)]),
-        "optim.lr": Setting(1e-05, Origin("config", "mine.yaml:3"), [(1e-3, BUILT_IN)]),
+        "optim.lr": Setting(1e-05, Origin("--config files", "mine.yaml:3"), [(1e-3, BUILT_IN)]),
     }
     plain = nested({key: value.value for key, value in values.items()})
     settings = schema.settings_class("language").model_validate(plain)
-    return Resolved(settings, values, Batching(8, 4, 1, 2), 2, {}, ["a note"], "cpu")
+    return Resolved(settings, values, 2, 2, {}, ["a note"], "cpu")

@@ -31,7 +31,9 @@ def lines(tmp_path, monkeypatch):
             words["configs"] = [Path(name)]
         with pytest.raises(SettingsError) as raised:
             resolved(*sets, **words)
-        return re.sub(r"(ds_configs/\S+\.yaml):\d+", r"\1:N", str(raised.value))
+        return re.sub(
+            r"(ds_configs/\S+\.yaml):\d+", r"\1:N", str(raised.value).replace(str(tmp_path), "HERE")
+        )
 
     return lines
 
@@ -252,9 +254,9 @@ error: mine.yaml cannot be read as YAML: the key 'optim' stands twice, first in 
     (
         "train: {seed: 1}\ntrain.seed: 2",
         """
-error: train.seed is given twice, as 1 and as 2
+error: train.seed is set twice, to 1 and to 2
   where         mine.yaml:1, and mine.yaml:2
-  fix           leave one of them out
+  fix           remove one of them
 """,
     ),
     (
@@ -291,14 +293,14 @@ error: mine.yaml holds no settings: its root is no mapping
     (
         "limits: {swap: 85}",
         """
-error: limits.swap 85 is above limits.critical.swap 80 of built-in
+error: limits.swap 85 is above limits.critical.swap 80 from built-in
   where         mine.yaml:1 limits.swap
 """,
     ),
     (
         "train: {global_batch: 40, micro_batch: 16}",
         """
-error: train.global_batch 40 is no multiple of train.micro_batch 16
+error: train.global_batch 40 is not a multiple of train.micro_batch 16
   where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch
   allowed       a micro_batch that divides 40
   did you mean  10
@@ -311,9 +313,9 @@ error: train.global_batch 40 is no multiple of train.micro_batch 16
 error: train.global_batch 40 is not train.micro_batch 16 × train.accumulation 2, which is 32
   where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch; \
 mine.yaml:1 train.accumulation
-  allowed       the global batch, or micro-batch and accumulation of one process
+  allowed       the global batch; or micro-batch and accumulation for one process
   did you mean  32
-  fix           leave one of the three out
+  fix           remove one of the three
 """,
     ),
 ]
@@ -362,7 +364,7 @@ error: unknown mode 'fst'
 error: mode 'staged' needs stages, and language declares none
   where         --mode staged
   allowed       families that declare stages: eeg_text
-  fix           --mode resource-efficient  to lower the peak of memory in one run
+  fix           --mode resource-efficient  to lower peak memory in one run
 """,
     ),
     (
@@ -418,7 +420,7 @@ error: train.micro_batch -3 is out of range
     (
         {"batch_size": "5", "world_size": 2},
         """
-error: a global batch of 5 cannot be shared by 2 processes
+error: a global batch of 5 cannot be split among 2 processes
   where         --batch-size 5
   allowed       a multiple of 2, or a number of processes that divides 5
   did you mean  4, or 1 processes
@@ -446,7 +448,7 @@ error: precision 'fp16' needs a GPU, and this run is on the CPU
     (
         {"data": "nowhere"},
         """
-error: data.path 'nowhere' is not there
+error: data.path 'nowhere' does not exist (HERE/nowhere)
   where         --data nowhere
 """,
     ),
@@ -462,9 +464,9 @@ SET = [
     (
         "optim",
         """
-error: --set optim sets nothing
+error: --set optim has no value
   where         --set optim
-  allowed       --set KEY=VALUE, such as  --set optim.lr=1e-3
+  allowed       --set KEY=VALUE; for example  --set optim.lr=1e-3
 """,
     ),
     (
@@ -513,9 +515,9 @@ def test_a_set_that_is_wrong_is_answered_so(lines, text, said):
 
 def test_an_option_and_a_set_that_disagree_are_answered_so(lines):
     assert lines("optim.lr=2e-3", lr="1e-3") == (
-        "error: optim.lr is given twice, as 1e-3 and as 2e-3\n"
+        "error: optim.lr is set twice, to 1e-3 and to 2e-3\n"
         "  where         --lr 1e-3, and --set optim.lr=2e-3\n"
-        "  fix           leave one of them out"
+        "  fix           remove one of them"
     )
 
 

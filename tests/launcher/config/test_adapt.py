@@ -15,7 +15,7 @@ def test_fp16_of_the_family_becomes_what_the_machine_has(machine, precision):
     run = resolved(model="language", machine=machine)
     assert run.settings.precision == precision
     value = run.values["precision"]
-    assert (value.origin.layer == "machine") == (machine.device == "cpu")
+    assert (value.origin.layer == "adapted to this machine") == (machine.device == "cpu")
     assert ("fp16" in [old for old, _ in value.replaced]) == (machine.device == "cpu")
 
 
@@ -23,7 +23,7 @@ def test_what_was_fitted_is_noted_with_what_it_replaced_and_why():
     notes = resolved(model="language", machine=NEW_CPU).notes
     line = notes[0].replace(":6:", ":N:")
     assert line == (
-        "precision: bf16 in place of fp16 of ds_configs/models/language.yaml:N: "
+        "precision: bf16 instead of fp16 of ds_configs/models/language.yaml:N: "
         "no GPU, and this CPU computes in bf16"
     )
 
@@ -35,10 +35,10 @@ STAGE = {"model": "eeg_text", "mode": "staged"}
 def test_adafactor_of_a_stage_becomes_adamw_where_weights_are_cut(engine):
     run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
     assert run.settings.optim.name == "adamw"
-    assert run.values["optim.name"].origin.layer == "machine"
+    assert run.values["optim.name"].origin.layer == "adapted to this machine"
     (note,) = [note for note in run.notes if note.startswith("optim.name")]
     assert note.endswith(
-        f"engine {engine} cuts weights, and adafactor needs whole rows and columns"
+        f"engine {engine} shards weights, and adafactor needs whole rows and columns"
     )
 
 
@@ -59,7 +59,7 @@ def test_adafactor_that_a_person_types_is_refused_where_weights_are_cut():
 def test_debugging_turns_workers_off_and_determinism_on():
     run = resolved("train.debug=true", model="language", machine=SERVER)
     assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)
-    assert run.values["loader.workers"].origin.place == "--set train.debug=true"
+    assert run.values["loader.workers"].origin.where == "--set train.debug=true"
     kept = resolved("train.debug=true", "loader.workers=2", model="language", machine=SERVER)
     assert kept.settings.loader.workers == 2
 
@@ -121,7 +121,7 @@ def test_epochs_that_a_person_types_lift_the_steps_of_the_size():
     assert resolved().settings.train.max_steps == 60
     run = resolved(epochs="3")
     assert run.settings.train.max_steps is None
-    assert run.values["train.max_steps"].origin.place == "--epochs 3 says how long"
+    assert run.values["train.max_steps"].origin.where == "--epochs 3 sets the length"
     assert resolved(epochs="3", max_steps="7").settings.train.max_steps == 7
 
 

@@ -57,7 +57,7 @@ def test_a_part_that_a_person_gives_beats_a_global_batch_of_the_program():
         for name, key, value in (
             ("family", "train.global_batch", 64),
             ("family", "train.accumulation", 4),
-            ("config", "train.micro_batch", 8),
+            ("--config files", "train.micro_batch", 8),
         )
     ]
     values, _ = merge_layers("language", layers)
@@ -91,9 +91,9 @@ def test_solved_numbers_stand_in_the_settings_with_what_they_replaced():
     run = resolved(model="language", world_size=8)
     assert run.settings.train.micro_batch == 8
     value = run.values["train.micro_batch"]
-    assert value.origin.place == "64 = 8 × 1 × 8 processes"
+    assert value.origin.where == "64 = 8 × 1 × 8 processes"
     assert value.replaced[0][0] == 16
-    assert "train.micro_batch: 8 in place of 16: 64 = 8 × 1 × 8 processes" in run.notes
+    assert "train.micro_batch: 8 instead of 16: 64 = 8 × 1 × 8 processes" in run.notes
 
 
 @pytest.mark.parametrize("number", range(1, 40))

@@ -54,7 +54,7 @@ def test_a_folder_is_accepted(messages):
 
 def test_settings_without_continual_learning_warn():
     found = resolved("continual.replay=0.25")
-    assert any("counts only where continual.enabled is true" in str(w) for w in found.warnings)
+    assert any("has no effect: continual.enabled is false" in str(w) for w in found.warnings)
 
 
 def test_torchrun_is_refused(messages):

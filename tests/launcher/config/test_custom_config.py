@@ -61,8 +61,8 @@ def wrong(model, *sets):
 def test_defaults_of_the_class_lie_above_those_of_all_tasks_with_their_line(line):
     epochs = resolved(model=line).values["train.epochs"]
     assert (epochs.value, epochs.origin.layer) == (2, "family")
-    assert epochs.origin.place == f"{line.partition(':')[0]}.py:7"
-    assert epochs.replaced[0][1].place.startswith("ds_configs/own.yaml:")
+    assert epochs.origin.where == f"{line.partition(':')[0]}.py:7"
+    assert epochs.replaced[0][1].where.startswith("ds_configs/own.yaml:")
     assert resolved(model=line).batching.micro_batch == 4
 
 
@@ -100,8 +100,8 @@ def test_the_first_size_is_the_default_and_another_is_named_behind_the_class(siz
     assert resolved(model=sized).settings.model.size == "small"
     assert resolved(model=sized).settings.model.width == 2
     width = resolved(model=f"{sized}:large").values["model.width"]
-    assert (width.value, width.origin.layer) == (9, "size")
-    assert width.origin.place.endswith(":14")
+    assert (width.value, width.origin.layer) == (9, "family")
+    assert width.origin.where.endswith(":14")
     assert wrong(f"{sized}:larg").splitlines()[0] == "error: unknown model size 'larg'"
 
 
@@ -117,7 +117,7 @@ def test_the_class_may_name_another_default_size(here):
 def test_a_size_of_a_task_without_sizes_is_refused(line):
     assert "unknown setting 'model.widht'" in wrong(f"{line}:large", "model.widht=3")
     assert wrong(f"{line}:large").splitlines() == [
-        "error: NAME:Line has no sizes, and size 'large' is asked for",
+        "error: NAME:Line has no sizes, so size 'large' cannot be chosen",
         "  where         --model NAME:Line:large",
     ]
 

@@ -44,7 +44,7 @@ def test_a_named_folder_is_looked_into_first(here):
     write(here / "there", HEAD + LINE + BODY, name)
     run = resolved("model.folder=there", model=f"{name}:Line")
     assert run.settings.model.folder == str(here / "there")
-    assert run.values["model.folder"].origin.place == "--set model.folder=there"
+    assert run.values["model.folder"].origin.where == "--set model.folder=there"
 
 
 def test_two_tasks_of_one_name_in_one_process_are_told_apart(here):
@@ -54,9 +54,9 @@ def test_two_tasks_of_one_name_in_one_process_are_told_apart(here):
     write(here / "two", HEAD + LINE + BODY, name)
     assert resolved("model.folder=one", model=f"{name}:Line")
     assert told(f"{name}:Line", "model.folder=two").splitlines() == [
-        "error: NAME:Line of two cannot be used: this process has imported another one",
+        "error: NAME:Line in two cannot be used: this process has imported another module of that name",
         "  where         --set model.folder=two",
-        f"  allowed       {here / 'one'}, or a process of its own",
+        f"  allowed       {here / 'one'}, or a new process",
     ]
     (here / "two" / f"{name}.py").unlink()
     assert resolved("model.folder=two", model=f"{name}:Line")

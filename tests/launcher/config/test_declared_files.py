@@ -53,7 +53,9 @@ def path_of(*sets, **options):
 def test_data_path_is_set_to_the_downloaded_files(here, files, path):
     value = path_of(FETCH, f"download.files=[{files}]")
     assert value.value == path
-    assert value.origin.layer == "machine" and value.origin.place == f"--set {FETCH}"
+    assert (
+        value.origin.layer == "adapted to this machine" and value.origin.where == f"--set {FETCH}"
+    )
 
 
 def test_download_folder_is_used(here):
@@ -65,9 +67,9 @@ def test_download_folder_is_used(here):
 def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
     files = f"download.files=[{URL}]"
     assert path_of(FETCH, files, data="downloads/set/part").value == "downloads/set/part"
-    with pytest.raises(SettingsError, match=r"data\.path 'elsewhere/x' is not there"):
+    with pytest.raises(SettingsError, match=r"data\.path 'elsewhere/x' does not exist"):
         path_of(FETCH, files, data="elsewhere/x")
-    with pytest.raises(SettingsError, match="is not there"):
+    with pytest.raises(SettingsError, match="does not exist"):
         path_of(files, data="downloads/set")
 
 

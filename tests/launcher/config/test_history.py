@@ -12,18 +12,20 @@ def value(*pairs):
 
 
 def test_saying_again_what_is_so_decides_nothing():
-    told = value((2, "config"), (2, "family"), (1, "built-in"))
+    told = value((2, "--config files"), (2, "family"), (1, "built-in"))
     assert provenance.first_origin(told).layer == "family"
     assert not provenance.is_set_by_user(told)
 
 
 def test_a_person_who_changes_a_value_decides_it():
-    assert provenance.is_set_by_user(value((3, "command line"), (3, "config"), (2, "family")))
+    assert provenance.is_set_by_user(
+        value((3, "command line"), (3, "--config files"), (2, "family"))
+    )
 
 
 def test_setting_a_value_back_is_a_decision_too():
-    told = value((1, "config"), (2, "mode"), (1, "built-in"))
-    assert provenance.first_origin(told).layer == "config"
+    told = value((1, "--config files"), (2, "mode"), (1, "built-in"))
+    assert provenance.first_origin(told).layer == "--config files"
 
 
 def test_the_default_is_the_value_without_mode_engine_machine_and_person():
@@ -33,5 +35,7 @@ def test_the_default_is_the_value_without_mode_engine_machine_and_person():
 
 
 def test_a_value_laid_over_another_remembers_it():
-    told = provenance.overridden(value((2, "mode"), (1, "built-in")), 3, Origin("machine", "why"))
+    told = provenance.overridden(
+        value((2, "mode"), (1, "built-in")), 3, Origin("adapted to this machine", "why")
+    )
     assert [pair[0] for pair in provenance.all_values(told)] == [3, 2, 1]

@@ -27,14 +27,13 @@ def warned(capsys, steps_per_epoch, dropped_samples):
 
 def test_samples_that_fill_no_batch_are_told_where_they_are_many(capsys):
     assert warned(capsys, steps_per_epoch=2, dropped_samples=4) == [
-        "warning: 4 of 20 samples fill no global batch of 8: each epoch leaves out as many, "
-        "other ones each time"
+        "warning: 4 of 20 samples of an epoch do not fill a global batch of 8: each epoch drops that many"
     ]
     assert warned(capsys, steps_per_epoch=2, dropped_samples=0) == []
     assert warned(capsys, steps_per_epoch=10, dropped_samples=7) == []
 
 
-def test_the_mend_leaves_nothing_out():
+def test_the_fix_drops_no_samples():
     run = resolved()
     train_plan = TrainPlan(30, 2, 8, 8, 1, 1, "tokens", dropped_samples=4)
     [fault] = late_checks._left_out(run, train_plan)
@@ -44,7 +43,7 @@ def test_the_mend_leaves_nothing_out():
 
 def test_one_split_for_training_and_validation_is_refused(tmp_path):
     same = [1, 2, 3]
-    with pytest.raises(DataError, match="the same samples to train and to validate on"):
+    with pytest.raises(DataError, match="the task trains and validates on the same samples"):
         late_checks.check_splits(task(same, same), tmp_path)
     late_checks.check_splits(task(same, [4]), tmp_path)
 

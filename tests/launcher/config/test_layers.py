@@ -7,24 +7,24 @@ from launcher.config.provenance import Entry, Layer, Origin, file_layer, find_no
 from launcher.config.settings_file import node_value, parse_yaml
 
 
-def layer(name, **values):
+def layer(name, is_partial=False, **values):
     dotted = {key.replace("__", "."): value for key, value in values.items()}
-    return Layer(name, [Entry(key, v, Origin(name, name)) for key, v in dotted.items()])
+    return Layer(name, [Entry(key, v, Origin(name, name)) for key, v in dotted.items()], is_partial)
 
 
 def test_a_change_is_of_the_default_and_not_of_the_general_mode():
     layers = [
         layer("family", train__micro_batch=16),
         layer("mode", train__micro_batch={"scale": 0.5}),
-        layer("family mode", train__micro_batch={"scale": 0.25}),
-        layer("size mode", train__micro_batch={"scale": 2}),
+        layer("mode", train__micro_batch={"scale": 0.25}),
+        layer("mode", train__micro_batch={"scale": 2}),
     ]
     for count, expected in ((2, 8), (3, 4), (4, 32)):
         values, diagnostics = merge_layers("language", layers[:count])
         assert (values["train.micro_batch"].value, diagnostics) == (expected, [])
 
 
-@pytest.mark.parametrize("name", ["family", "config", "command line"])
+@pytest.mark.parametrize("name", ["family", "--config files", "command line"])
 def test_only_modes_may_change_a_value_in_the_place_of_setting_it(name):
     _, diagnostics = merge_layers("language", [layer(name, train__micro_batch={"scale": 2})])
     assert [fault.key for fault in diagnostics] == ["train.micro_batch"]
@@ -32,37 +32,37 @@ def test_only_modes_may_change_a_value_in_the_place_of_setting_it(name):
 
 def test_a_general_mode_may_speak_of_what_this_family_lacks():
     values, diagnostics = merge_layers(
-        "language", [layer("mode", data__downsample=2, model__widths=[1])]
+        "language", [layer("mode", is_partial=True, data__downsample=2, model__widths=[1])]
     )
     assert diagnostics == []
     assert "data.downsample" not in values
 
 
-@pytest.mark.parametrize(
-    ("name", "key"), [("mode", "train.speed"), ("family mode", "data.downsample")]
-)
-def test_any_other_unknown_key_is_a_fault(name, key):
-    _, diagnostics = merge_layers("language", [layer(name, **{key.replace(".", "__"): 2})])
+@pytest.mark.parametrize(("is_partial", "key"), [(True, "train.speed"), (False, "data.downsample")])
+def test_any_other_unknown_key_is_an_error(is_partial, key):
+    _, diagnostics = merge_layers(
+        "language", [layer("mode", is_partial, **{key.replace(".", "__"): 2})]
+    )
     assert [fault.key for fault in diagnostics] == [key]
 
 
 def test_a_faulty_value_leaves_the_one_below():
     values, diagnostics = merge_layers(
-        "language", [layer("config", optim__lr="x"), layer("config", log__every=3)]
+        "language", [layer("--config files", optim__lr="x"), layer("--config files", log__every=3)]
     )
     assert [fault.key for fault in diagnostics] == ["optim.lr"]
     assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
 
 
 def test_whole_numbers_become_floats_where_a_number_is_asked_for():
-    values, _ = merge_layers("language", [layer("config", train__epochs=3)])
+    values, _ = merge_layers("language", [layer("--config files", train__epochs=3)])
     assert type(values["train.epochs"].value) is float
 
 
 def test_promises_of_layers_add_up():
     layers = [
         layer("mode", promise={"step_time": {"at_most": 0.5}, "parameters": {"at_most": 1}}),
-        layer("family mode", promise={"step_time": {"at_most": 0.4}}),
+        layer("mode", promise={"step_time": {"at_most": 0.4}}),
     ]
     values, _ = merge_layers("language", layers)
     assert values["promise"].value == {
@@ -102,7 +102,7 @@ def test_a_key_that_is_not_there_is_not_found(text):
 
 def test_entries_of_a_file_keep_line_and_words():
     [entry] = file_layer(
-        "config", parse_yaml("\noptim:\n  lr: 1e-3\n"), "x.yaml", "language", 4
+        "--config files", parse_yaml("\noptim:\n  lr: 1e-3\n"), "x.yaml", "language", 4
     ).entries
     assert (entry.key, entry.text, entry.order) == ("optim.lr", "1e-3", (4, 3))
-    assert entry.origin == Origin("config", "x.yaml:3")
+    assert entry.origin == Origin("--config files", "x.yaml:3")

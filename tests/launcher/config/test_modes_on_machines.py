@@ -20,7 +20,7 @@ def fitted(run):
     return {
         key: (value.replaced[0][0], value.value)
         for key, value in run.values.items()
-        if value.origin.layer == "machine" and key.split(".")[0] in ASKED
+        if value.origin.layer == "adapted to this machine" and key.split(".")[0] in ASKED
     }
 
 
@@ -35,7 +35,7 @@ def test_whatever_is_replaced_is_said_with_what_asked_for_it_and_why(family, mod
     told = [note for note in run.notes if note.split(":")[0].split(".")[0] in ASKED]
     assert sorted(note.split(":")[0] for note in told) == sorted(fitted(run))
     for note in told:
-        assert " in place of " in note and ".yaml:" in note and note.count(": ") >= 2
+        assert " instead of " in note and ".yaml:" in note and note.count(": ") >= 2
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_flash_attention_is_left_where_its_precision_is_not():
     run = resolved(model="doc_translation", mode="fast", machine=ONE_GPU)
     assert fitted(run) == {"memory.attention": ("flash", "auto")}
     [note] = [note for note in run.notes if note.startswith("memory.attention")]
-    assert note.endswith("flash attention takes 16 bits, and precision is fp32")
+    assert note.endswith("flash attention needs a 16-bit precision, and precision is fp32")
     kept = resolved(model="doc_translation", mode="fast", machine=ONE_GPU, precision="bf16")
     assert kept.settings.memory.attention == "flash"
 

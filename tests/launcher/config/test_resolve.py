@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import CliArgs, Entry, Layer, Origin
-from launcher.config.resolve import PRECEDENCE, in_precedence, resolve
+from launcher.config.provenance import LAYERS, CliArgs, Entry, Layer, Origin
+from launcher.config.resolve import in_order_of_layers, resolve
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
 
@@ -34,9 +34,9 @@ def test_the_command_line_beats_files_which_beat_mode_which_beats_the_family(wri
     run = resolved(model="language", mode="resource-efficient", configs=[first, second], lr="3e-3")
     assert history(run.values["optim.lr"]) == [
         (3e-3, "command line"),
-        (2e-3, "config"),
-        (1e-3, "config"),
-        (5e-5, "family mode"),
+        (2e-3, "--config files"),
+        (1e-3, "--config files"),
+        (5e-5, "mode"),
         (5e-5, "mode"),
         (1e-4, "family"),
         (1e-3, "built-in"),
@@ -50,20 +50,22 @@ def test_every_history_follows_the_precedence(write):
     for mode in ("fast", "lite", "conservative"):
         run = resolved(model="language:small", mode=mode, configs=[config], machine=NEW_CPU)
         for value in run.values.values():
-            layers = [layer for _, layer in history(value) if layer != "solved"]
-            places = [PRECEDENCE.index(layer) for layer in layers]
+            layers = [layer for _, layer in history(value)]
+            if "accumulation" in str(value.origin.where) or "×" in value.origin.where:
+                layers = layers[1:]  # the batch numbers are solved last
+            places = [LAYERS.index(layer) for layer in layers]
             assert places == sorted(places, reverse=True)
 
 
 def test_layers_of_one_name_keep_their_order_and_others_follow_the_precedence():
-    names = ["command line", "config", "mode", "config", "family"]
+    names = ["command line", "--config files", "mode", "--config files", "family"]
     layers = [Layer(name, [Entry(str(n), n, Origin("", ""))]) for n, name in enumerate(names)]
-    ordered = [(layer.name, layer.entries[0].value) for layer in in_precedence(layers)]
+    ordered = [(layer.name, layer.entries[0].value) for layer in in_order_of_layers(layers)]
     assert ordered == [
         ("family", 4),
         ("mode", 2),
-        ("config", 1),
-        ("config", 3),
+        ("--config files", 1),
+        ("--config files", 3),
         ("command line", 0),
     ]
 
@@ -71,7 +73,7 @@ def test_layers_of_one_name_keep_their_order_and_others_follow_the_precedence():
 def test_places_name_file_and_line_or_the_words_as_typed(write):
     config = write("train:\n  seed: 3\n")
     run = resolved("log.every=5", model="language", mode="fast", configs=[config], lr="1e-3")
-    places = {key: run.values[key].origin.place for key in run.values}
+    places = {key: run.values[key].origin.where for key in run.values}
     assert places["train.seed"] == f"{config}:2"
     assert places["log.every"] == "--set log.every=5"
     assert places["optim.lr"] == "--lr 1e-3"
@@ -83,7 +85,7 @@ def test_places_name_file_and_line_or_the_words_as_typed(write):
 
 def test_a_short_name_of_a_mode_stands_as_it_was_typed():
     run = resolve(CliArgs(model="language:tiny", mode="lite", mode_option="--lite"), LAPTOP)
-    assert run.values["mode"].origin.place == "--lite"
+    assert run.values["mode"].origin.where == "--lite"
 
 
 def test_the_later_word_of_one_option_counts():
@@ -93,7 +95,7 @@ def test_the_later_word_of_one_option_counts():
 def test_the_same_value_twice_keeps_both_origins(write):
     run = resolved(configs=[write("optim: {weight_decay: 0.01}")])
     assert history(run.values["optim.weight_decay"]) == [
-        (0.01, "config"),
+        (0.01, "--config files"),
         (0.01, "family"),
         (0.01, "built-in"),
     ]
@@ -117,13 +119,13 @@ def test_family_size_mode_and_engine_may_come_from_a_file(write):
 def test_without_a_model_the_first_run_is_small_and_said_to_be():
     run = resolved(model=None)
     assert run.settings.model.size == "small"
-    assert run.values["model.size"].origin.place == "no model named"
-    assert run.notes[0] == "no model named: language:small, the first-run size"
+    assert run.values["model.size"].origin.where == "no model named"
+    assert run.notes[0] == "no model named: language:small, the default of a first run"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_large_size_that_nobody_named_is_told_where_it_takes_long(family):
-    note = f"no size named: full, which takes long on a CPU; quick is  --model {family}:tiny"
+    note = f"no size named: full, which is slow on a CPU; a quick size is  --model {family}:tiny"
     assert note in resolved(model=family).notes
     assert note not in resolved(model=family, machine=SERVER).notes
     assert note in resolved("device=cpu", model=family, machine=SERVER).notes
@@ -161,7 +163,7 @@ def test_the_engine_stands_between_mode_and_the_persons_words():
 def test_the_engine_nobody_named_follows_the_processes(machine, words, engine, nproc, reason):
     run = resolved(machine=machine, **words)
     assert (run.settings.engine.name, run.nproc) == (engine, nproc)
-    assert run.values["engine.name"].origin.place == reason
+    assert run.values["engine.name"].origin.where == reason
 
 
 def test_local_is_one_process_on_any_machine_unless_more_are_asked_for():

@@ -60,7 +60,11 @@ def test_origins_are_objects_of_value_origin_and_what_was_replaced():
     told = json.loads(render_origins(resolved(lr="1e-3")))
     assert told["optim.lr"]["value"] == 1e-3
     assert told["optim.lr"]["origin"] == "--lr 1e-3"
-    assert [old["layer"] for old in told["optim.lr"]["replaced"]] == ["size", "family", "built-in"]
+    assert [old["layer"] for old in told["optim.lr"]["replaced"]] == [
+        "family",
+        "family",
+        "built-in",
+    ]
 
 
 def test_an_origin_tells_how_a_mode_made_the_value():

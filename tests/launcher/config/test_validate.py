@@ -55,8 +55,8 @@ def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
 
 def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_not():
     [fault] = resolved(model="language", batch_size="8").warnings
-    assert fault.message == "the global batch is 32 in place of 64, by train.micro_batch"
-    assert fault.fix == ("--set train.global_batch=64  to keep it, or =32 to say that it is meant")
+    assert fault.message == "the global batch is 32 instead of 64, by train.micro_batch"
+    assert fault.fix == ("--set train.global_batch=64  to keep it; or =32 to confirm")
     assert warned("train.global_batch=32", model="language") == []
     assert warned("train.micro_batch=8", "train.accumulation=8", model="language") == []
     assert warned("train.micro_batch=8", "train.global_batch=32", model="language") == []
@@ -70,7 +70,7 @@ def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide()
     [fault] = check_settings(values)
     assert (
         fault.message
-        == "mode 'conservative' promises the global batch of 48, and its numbers give 64"
+        == "mode 'conservative' promises a global batch of 48, and its numbers give 64"
     )
     assert fault.fix == "--set train.global_batch=48"
 
@@ -78,19 +78,15 @@ def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide()
 def test_a_mode_that_changes_nothing_is_told():
     values = dict(resolved().values)
     values["mode"] = Setting("fast", Origin("command line", "--mode fast"))
-    assert [fault.message for fault in check_settings(values)] == [
-        "mode 'fast' changes nothing here"
-    ]
+    assert [fault.message for fault in check_settings(values)] == ["mode 'fast' changes nothing"]
 
 
 def test_a_setting_that_another_makes_meaningless_is_told():
-    told = "optim.momentum 0.8 counts only where optim.name is sgd, and it is adamw"
+    told = "optim.momentum 0.8 has no effect: optim.name is adamw, not sgd"
     assert warned("optim.momentum=0.8") == [told]
     assert refused("optim.momentum=0.8", "unread_settings=error") == [told]
     assert warned("optim.momentum=0.8", "optim.name=sgd") == []
-    assert warned("loader.prefetch=4") == [
-        "loader.prefetch 4 does not count where loader.workers is 0"
-    ]
+    assert warned("loader.prefetch=4") == ["loader.prefetch 4 has no effect: loader.workers is 0"]
 
 
 def test_a_persons_word_that_says_what_is_so_anyway_is_no_fault():
@@ -101,7 +97,7 @@ def test_a_deepspeed_file_under_another_engine_is_refused(tmp_path):
     path = tmp_path / "ds.json"
     path.write_text("{}")
     assert refused(f"engine.ds_config={path}", engine="ddp") == [
-        "engine.ds_config is for DeepSpeed, and the engine is ddp"
+        "engine.ds_config needs a DeepSpeed engine, and the engine is ddp"
     ]
     resolved(f"engine.ds_config={path}", engine="zero2")
 
@@ -113,19 +109,20 @@ def test_a_path_that_is_not_there_is_answered_with_one_that_is(key, tmp_path, mo
     with pytest.raises(SettingsError) as raised:
         resolved(f"{key}=recodings")
     [fault] = raised.value.diagnostics
-    assert (fault.message, fault.did_you_mean) == (f"{key} 'recodings' is not there", "recordings")
-    assert refused(f"{key}=") == [f"{key} '' is not there"]
+    message = f"{key} 'recodings' does not exist ({tmp_path / 'recodings'})"
+    assert (fault.message, fault.did_you_mean) == (message, "recordings")
+    assert refused(f"{key}=") == [f"{key} '' does not exist ({tmp_path})"]
 
 
 def test_a_limit_above_its_critical_one_is_refused():
     assert refused("limits.swap=85") == [
-        "limits.swap 85 is above limits.critical.swap 80 of built-in"
+        "limits.swap 85 is above limits.critical.swap 80 from built-in"
     ]
 
 
 def test_a_run_that_would_leave_no_checkpoint_is_told():
     assert warned("save.last=false", "save.keep_best=0") == [
-        "save.last false leaves nothing of the run: no checkpoint is ever saved"
+        "save.last false means that no checkpoint is ever saved"
     ]
     assert warned("save.last=false") == []
 

@@ -108,7 +108,7 @@ def test_another_family_is_refused_before_its_settings_are_looked_at():
     trained(X, resolved(), 10)
     path = X / "settings.yaml"
     path.write_text(path.read_text().replace("family: language", "family: no_family"))
-    assert "is not the settings of a run" in refused()[0]
+    assert "does not hold the settings of a run" in refused()[0]
 
 
 def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_start():
@@ -233,3 +233,17 @@ def test_another_global_batch_by_its_parts_is_no_contradiction_to_that_of_then()
     lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
     assert lines[0] == "error: train.global_batch 16 is not 8, as in runs/x until step 10"
     assert [line for line in lines if line.startswith("error")] == lines[:1]
+
+
+@pytest.mark.parametrize("options", [[], ["--resume", "auto"]])
+def test_a_start_reads_a_settings_file_once(options, here, monkeypatch):
+    Path("mine.yaml").write_text("model: {family: language, size: tiny}\n")
+    reads, read_bytes = [], Path.read_bytes
+
+    def counted(path):
+        reads.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert main(["--config", "mine.yaml", "--dry-run", "--nproc", "1", *options]) == 0
+    assert reads.count("mine.yaml") == 1

@@ -62,7 +62,7 @@ def test_an_experience_warms_up_to_a_share_of_the_peak(schedule, used):
 def test_a_changed_setting_names_its_origin_and_what_it_overrides():
     run = resolved("optim.lr=0.01")
     value = resolve_experience(run, ExperienceSpec(1, FOLDERS, RECORDED)).values["optim.lr"]
-    assert value.origin == Origin("solved", "continual.lr_scale", "0.01 × 0.3")
+    assert value.origin == Origin("adapted to this machine", "continual.lr_scale", "0.01 × 0.3")
     assert value.replaced[0] == (0.01, run.values["optim.lr"].origin)
 
 

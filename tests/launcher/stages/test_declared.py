@@ -30,8 +30,8 @@ def diagnostics(folder, old, new):
 def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
     part = resolved(ALONE, model=task, mode="staged").values["model.part"]
     resume_line = TEXT.splitlines().index('        "lower": {"model": {"part": "alone"}},') + 1
-    assert (part.value, part.origin.layer) == ("alone", "stage")
-    assert part.origin.place == f"{task.partition(':')[0]}.py:{resume_line}"
+    assert (part.value, part.origin.layer) == ("alone", "mode")
+    assert part.origin.where == f"{task.partition(':')[0]}.py:{resume_line}"
 
 
 def test_a_stage_counts_only_in_mode_staged(task):

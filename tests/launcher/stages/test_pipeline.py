@@ -17,7 +17,7 @@ from tests.launcher.stages.conftest import EEG
 def values(pipeline, key):
     """A setting of each stage that is left, with its place."""
     found = [ready.resolved.values[key] for _, ready in pipeline.left]
-    return [(value.value, value.origin.place) for value in found]
+    return [(value.value, value.origin.where) for value in found]
 
 
 def test_mode_staged_trains_the_stages_that_are_not_optional(prepared, task):
@@ -30,7 +30,7 @@ def test_each_stage_has_its_own_settings(prepared):
     assert [value for value, _ in values(pipeline, "optim.lr")] == [5e-5, 1e-5]
     assert [value for value, _ in values(pipeline, "train.micro_batch")] == [4, 1]
     layers = [ready.resolved.values["optim.lr"].origin.layer for _, ready in pipeline.left]
-    assert layers == ["stage", "stage"]
+    assert layers == ["mode", "mode"]
 
 
 def test_a_stage_starts_with_the_weights_of_the_previous_one(prepared):
@@ -72,7 +72,7 @@ def test_each_error_of_arguments_is_shown_once(prepared):
 
 def test_errors_of_a_later_stage_come_before_the_first_starts(prepared):
     wrong = prepared(sets=["model.mask_share=0.2", "unread_settings=error"])
-    content = "counts only where model.stage is encoder, and it is text"
+    content = "has no effect: model.stage is text, not encoder"
     assert wrong == [f"model.mask_share 0.2 {content}"]
 
 
@@ -120,7 +120,7 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
             "error: --from elsewhere: stage encoder starts from random weights\n"
             "  where         --from elsewhere\n"
             "  allowed       with a later stage\n"
-            "  fix           leave it out\n",
+            "  fix           remove it\n",
         ),
         (
             ["--from", "elsewhere"],

@@ -82,7 +82,7 @@ def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(
 ):
     assert submit("--nodes", nodes, "--set", "train.global_batch=8") == 2
     told = capsys.readouterr().err
-    assert f"a global batch of 8 cannot be shared by {processes} processes" in told
+    assert f"a global batch of 8 cannot be split among {processes} processes" in told
     assert programs.calls("sbatch") == [] and os.listdir(here) == []
 
 
