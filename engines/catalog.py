@@ -43,7 +43,7 @@ ENGINES = {
     for e in (
         Entry(
             "local",
-            "plain PyTorch, in the process you started",
+            "plain PyTorch in a single process",
             "engines.local",
             "local",
             always_group=False,
@@ -51,7 +51,7 @@ ENGINES = {
         ),
         Entry(
             "ddp",
-            "a full copy on each rank, gradients averaged while backward runs",
+            "a replica on each rank; gradients are averaged during the backward pass",
             "engines.ddp",
             "ddp",
             always_group=False,

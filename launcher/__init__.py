@@ -1,4 +1,4 @@
-"""Reads words and files, decides, starts processes and tells the person."""
+"""Command line, settings, run folder, processes and reports."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def train(
     resume: str | int | PathLike[str] | None = None,
     reset: str | Sequence[str] = (),
 ) -> Run:
-    """Train as the command line does, and give the result in place of an exit code.
+    """Train as the command line does, and return the result instead of an exit code.
 
-    `config` is one settings file or several; `settings` single values, by dotted key or nested;
-    with `console` false nothing is printed. `resume` is what a run goes on from: "auto", a run
-    folder, one of its checkpoints, or a step; `reset` what begins anew all the same: "optimizer",
-    "schedule", "data". Raises SettingsError where words, settings or data are wrong (nothing was
-    written), RunError where the run failed.
+    `config` is one or several settings files; `settings` holds single values by dotted key or
+    nested. With `console` false nothing is printed. `resume` is "auto", a run folder, a checkpoint
+    or a step; `reset` is the state to reinitialize: "optimizer", "schedule", "data". Raises
+    SettingsError for invalid arguments, settings or data (nothing was written), and RunError if
+    the run failed.
     """
-    from launcher import api  # imported here, so that `--help` need not
+    from launcher import api  # slow to import, and not needed for the command line
 
     return api.train(model, mode, engine, config, out, settings or {}, console, resume, reset)

@@ -1,4 +1,4 @@
-"""Training from Python: the same words as on the command line, and a result in place of an exit."""
+"""Training from Python, with a result instead of an exit code."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
 class RunError(Exception):
-    """The run failed; the text names the rank, its host and its error."""
+    """The run failed; the message names the rank, its host and its error."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended."""
+    """A finished run."""
 
     status: str
     """completed, or stopped by a signal after saving."""
@@ -38,26 +38,26 @@ class Run:
     epochs: float
     wall_s: float
     best: Mapping[str, float | str | int] | None
-    """The best evaluation: metric, value and step; None: there was no evaluation."""
+    """The best evaluation: metric, value and step; None: no evaluation."""
     samples_per_s: float | None
     peak_memory_bytes: Mapping[str, int | None]
     timing: Mapping[str, float] | None
-    """How long single steps took, with `train.timing`; None: they were not timed."""
+    """Step times, with `train.timing`; None: not measured."""
     folder: Path | None
     """None on ranks other than 0 of torchrun or srun."""
     experience: Mapping[str, Any] | None = None
-    """Of a run that learns on, the newest experience: metrics of old and new data, before and after."""
+    """Continual learning: the newest experience, with metrics on old and new data."""
     stages: Mapping[str, Path] = field(default_factory=dict)
-    """The run folder of each stage by its name, where it was stages one after the other."""
+    """The run folder of each stage of staged training, by name."""
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl: of `kind` "train" or "eval", or all. Reads the disk.
 
-        Of stages one after the other: those of the first, then those of the next.
+        With stages, the lines of all stages in order.
         """
         if self.folder is None:
             return []
-        files = [one / run_folder.METRICS for one in self.stages.values() or (self.folder,)]
+        files = [folder / run_folder.METRICS for folder in self.stages.values() or (self.folder,)]
         lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
         found = [json.loads(line) for line in lines]
         return [line for line in found if kind in (None, line["kind"])]
@@ -74,8 +74,8 @@ def train(
     resume: str | int | PathLike[str] | None,
     reset: str | Sequence[str],
 ) -> Run:
-    """As `launcher.train`, which is what people call."""
-    words = CliArgs(
+    """The implementation of `launcher.train`."""
+    args = CliArgs(
         model=model,
         mode=mode,
         engine=engine,
@@ -84,7 +84,7 @@ def train(
         resume=None if resume is None else str(resume),
         reset=[reset] if isinstance(reset, str) else list(reset),
     )
-    ready = pipeline.prepare(words, None if out is None else Path(out), [])
+    ready = pipeline.prepare(args, None if out is None else Path(out), [])
     if isinstance(ready, Pipeline):
         return _stages(ready, console)
     if ready.nothing_left is not None:
@@ -94,44 +94,44 @@ def train(
 
 
 def _stages(ready: Pipeline, console: bool) -> Run:
-    """What is left of stages one after the other."""
+    """Train the remaining stages."""
     if not ready.left:
         return _whole(record.summarize(ready.record), "nothing is left to do", ready)
 
-    def announce(link: PipelineStage, begun: PreparedRun) -> None:
+    def announce(stage: PipelineStage, begun: PreparedRun) -> None:
         if console:
-            print(summary.title(ready, link), flush=True)
+            print(summary.title(ready, stage), flush=True)
 
     ended = execute.execute(ready, console, tell=lambda report: None, announce=announce)
     last = _result(ended.report, ended.folder)
     return _whole(ended.result, last.reason, ready)
 
 
-def _whole(told: Mapping[str, Any], reason: str, ready: Pipeline) -> Run:
-    names = {one.name for one in fields(Run)} - {"reason", "folder", "stages"}
-    kept: dict[str, Any] = {name: told.get(name) for name in names}
-    return Run(**kept, reason=reason, folder=ready.folder, stages=ready.record.stages)
+def _whole(result: Mapping[str, Any], reason: str, ready: Pipeline) -> Run:
+    names = {field.name for field in fields(Run)} - {"reason", "folder", "stages"}
+    values: dict[str, Any] = {name: result.get(name) for name in names}
+    return Run(**values, reason=reason, folder=ready.folder, stages=ready.record.stages)
 
 
-def _result(ending: Report, folder: Path | None) -> Run:
-    if isinstance(ending.cause, SettingsError):
-        raise ending.cause
-    if ending.kind == "invalid input":
-        raise SettingsError([Diagnostic(ending.text.removeprefix("error: "))]) from ending.cause
-    if ending.kind == "stopped" and ending.exit_code == exit_codes.INTERRUPTED:
+def _result(report: Report, folder: Path | None) -> Run:
+    if isinstance(report.cause, SettingsError):
+        raise report.cause
+    if report.kind == "invalid input":
+        raise SettingsError([Diagnostic(report.text.removeprefix("error: "))]) from report.cause
+    if report.kind == "stopped" and report.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
-    if ending.exit_code == exit_codes.FAILURE or ending.outcome is None:
-        raise RunError("\n".join(filter(None, (ending.text, ending.trace)))) from ending.cause
-    told: dict[str, Any] = {k: value for k, value in ending.outcome.items() if k != "exit_code"}
-    return Run(**told, folder=folder)
+    if report.exit_code == exit_codes.FAILURE or report.outcome is None:
+        raise RunError("\n".join(filter(None, (report.text, report.trace)))) from report.cause
+    outcome: dict[str, Any] = {k: v for k, v in report.outcome.items() if k != "exit_code"}
+    return Run(**outcome, folder=folder)
 
 
 def _paths(config: Paths) -> list[Path]:
-    return [Path(config)] if isinstance(config, str | PathLike) else [Path(one) for one in config]
+    return [Path(config)] if isinstance(config, str | PathLike) else [Path(path) for path in config]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings by dotted key, whether they were given so or nested."""
+    """Settings by dotted key, from dotted or nested keys."""
     for key, value in settings.items():
         if isinstance(value, Mapping) and f"{prefix}{key}" != "promise":
             yield from _flat(value, f"{prefix}{key}.")
@@ -140,5 +140,5 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _text(value: Any) -> str:
-    """A value as it is typed after `--set KEY=`."""
+    """A value as the text after `--set KEY=`."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -43,19 +43,19 @@ CONSOLE = re.compile(r"(?<=^```console\n)\$ (?P<command>.+)\n(?:.*\n)*?(?=^```$)
 
 def engines() -> list[str]:
     """A row for each engine."""
-    head = ["| engine | how the work is laid out |", "|---|---|"]
+    head = ["| engine | placement of model and state |", "|---|---|"]
     return head + [f"| `{e.name}` | {e.sentence} |" for e in ENGINES.values()]
 
 
 def modes() -> list[str]:
     """A row for each mode."""
-    head = ["| mode | what it does |", "|---|---|"]
+    head = ["| mode | description |", "|---|---|"]
     return head + [f"| `{name}` | {presets.mode(name).sentence} |" for name in presets.modes()]
 
 
 def models() -> list[str]:
     """A row for each family, with its page and the parameters of each size."""
-    head = ["| family | what it learns | sizes, with their parameters |", "|---|---|---|"]
+    head = ["| family | task | sizes with parameters |", "|---|---|---|"]
     return head + [
         f"| [`{family.name}`]({family.name.replace('_', '-')}.md) | {family.sentence} "
         f"| {', '.join(f'{name} {s.parameters:,}' for name, s in _sizes(family.name).items())} |"
@@ -65,7 +65,7 @@ def models() -> list[str]:
 
 def families() -> list[str]:
     """A row for each family."""
-    head = ["| family | what it learns |", "|---|---|"]
+    head = ["| family | task |", "|---|---|"]
     return head + [f"| `{family.name}` | {family.sentence} |" for family in FAMILIES.values()]
 
 
