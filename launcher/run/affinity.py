@@ -28,7 +28,7 @@ def threads(requested: int | None, cores: int, ranks: int, environ: Mapping[str,
 
 
 def uses_torch_default(settings: Settings, ranks: int) -> bool:
-    """Whether a run keeps the default threads of torch: it trains in the process of the launcher."""
+    """Whether a run keeps the default threads of torch: it trains in the launcher's process."""
     engine, is_continual = settings.engine, settings.continual.enabled
     return ranks == 1 and engine.threads is None and not engine.max_restarts and not is_continual
 
@@ -43,9 +43,9 @@ def torch_default() -> int:
 def limit_spinning(environ: MutableMapping[str, str]) -> None:
     """Let waiting OpenMP threads sleep soon, unless the user set how they wait.
 
-    GNU OpenMP spins for milliseconds by default. With one other busy program on two cores a training
-    step of language:small took 3.6 s instead of 0.24 s; on an idle machine it is no faster. Call it
-    before torch is imported.
+    GNU OpenMP spins for milliseconds by default. With one other busy program on two cores a
+    training step of language:small took 3.6 s instead of 0.24 s; on an idle machine it is no
+    faster. Call it before torch is imported.
     """
     if _SPINS not in environ and _POLICY not in environ:
         environ[_SPINS] = "1000"

@@ -1,4 +1,4 @@
-"""Hands a resolved run from the process that a person started to the ranks, unchanged."""
+"""The job spec: what the supervisor hands to each rank, as a file."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from slurm.environment import Generation, parse_generation
 from training.settings import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
-"""The variable that tells a rank the process number of who started it."""
+"""Environment variable with the process id of the supervisor."""
 _FILE = "job.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every rank is told."""
+    """What each rank needs to train."""
 
     resolved: Resolved
     folder: Path | None
-    """The run folder, made already."""
+    """The run folder, created by rank 0; None on other ranks of torchrun or srun."""
     console: bool
-    """Whether this rank shows its progress; of the job of many: whether rank 0 does."""
+    """Whether rank 0 writes to the console."""
     resume: ResumeRequest | None = None
-    """What the run goes on from; None: it begins."""
+    """What to resume from; None: a new run."""
     experience: ExperienceSpec | None = None
     """What a continual run trains on now; None: the data of the settings."""
     generation: Generation | None = None
-    """Which life of which job it is; None: of none."""
+    """The generation of the Slurm job; None: no job."""
     reports: Path | None = None
-    """Where a rank leaves its report for the supervisor; None: this process tells the person."""
+    """Folder for the reports of ranks to the supervisor; None: no supervisor."""
 
 
 def save(job: Job, folder: Path) -> None:
-    """Write `job` into `folder`, which only the person may read. Touches the disk.
+    """Write `job` to `folder`, which only the user can read. Touches the disk.
 
-    Warnings stay here: the person has been told them.
+    Without warnings: they have been shown.
     """
     resolved = job.resolved
-    told = {
+    content = {
         "values": {key: asdict(value) for key, value in resolved.values.items()},
         "world_size": resolved.world_size,
         "nproc": resolved.nproc,
@@ -59,40 +59,40 @@ def save(job: Job, folder: Path) -> None:
         "experience": None if job.experience is None else experience.to_json(job.experience),
         "generation": None if job.generation is None else str(job.generation),
     }
-    (folder / _FILE).write_text(json.dumps(told), encoding="utf-8")
+    (folder / _FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def load(folder: Path) -> Job:
-    """Read what `save` wrote; reports are to be left beside it. Touches the disk."""
-    told = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-    values = {key: _value(value) for key, value in told["values"].items()}
+    """Read the job that `save` wrote; reports go to the same folder. Touches the disk."""
+    content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    values = {key: _value(value) for key, value in content["values"].items()}
     plain = {key: value.value for key, value in values.items()}
     custom_task.add_search_folder(plain.get(custom_task.FOLDER))
     settings = schema.settings_class(plain["model.family"]).model_validate(nested(plain))
     resolved = Resolved(
         settings=settings,
         values=values,
-        world_size=told["world_size"],
-        nproc=told["nproc"],
-        promises=told["promises"],
-        notes=told["notes"],
-        device=told["device"],
+        world_size=content["world_size"],
+        nproc=content["nproc"],
+        promises=content["promises"],
+        notes=content["notes"],
+        device=content["device"],
     )
-    resume = told["resume"]
+    resume = content["resume"]
     return Job(
         resolved=resolved,
-        folder=Path(told["folder"]) if told["folder"] else None,
-        console=told["console"],
+        folder=Path(content["folder"]) if content["folder"] else None,
+        console=content["console"],
         resume=resume and ResumeRequest(**{**resume, "source": Path(resume["source"])}),
-        experience=told["experience"] and experience.from_json(told["experience"]),
-        generation=parse_generation(told["generation"]) if told["generation"] else None,
+        experience=content["experience"] and experience.from_json(content["experience"]),
+        generation=parse_generation(content["generation"]) if content["generation"] else None,
         reports=folder,
     )
 
 
-def _value(told: Mapping[str, Any]) -> Setting:
+def _value(content: Mapping[str, Any]) -> Setting:
     return Setting(
-        told["value"],
-        Origin(**told["origin"]),
-        [(old, Origin(**origin)) for old, origin in told["replaced"]],
+        content["value"],
+        Origin(**content["origin"]),
+        [(old, Origin(**origin)) for old, origin in content["replaced"]],
     )

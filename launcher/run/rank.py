@@ -1,4 +1,4 @@
-"""One rank of a run, from the first signal handler to its exit code."""
+"""The process of one rank, from its signal handlers to its exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher.base import exit_codes
+from launcher.base import environment, exit_codes
 from launcher.run import affinity, failures, job_spec, signals
 from launcher.run.failures import Report, Stopped, exit_now
 from launcher.run.job_spec import Job
@@ -26,30 +26,30 @@ Work = Callable[[Job], "Outcome"]
 _STOPPERS = ("SIGTERM", "SIGUSR1")
 _PARENT_CHECK_S = 1.0
 ORPHAN_S = 60.0
-"""How long a rank whose supervisor was killed may take to save and end."""
+"""Seconds for a rank to save and end after its supervisor was killed."""
 
 
 def worker() -> Work:
-    """What a rank does; imports torch."""
+    """The function that a rank runs; imports torch."""
     from launcher.run.worker import work
 
     return work
 
 
 def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
-    """Do the rank's work in this process; its report, whatever happens."""
+    """Run the work of a rank in this process, and report however it ends."""
     try:
         with stoppable():
-            affinity.pin_to_cores(job.resolved.settings, os.environ)
+            affinity.pin_to_cores(job.resolved.settings, environment.variables())
             return failures.ended(asdict(load_work()(job)), rank)
-    # The border at a rank's top: every end, Ctrl-C included, becomes a report for the person.
-    except BaseException as fault:
-        return failures.failed(fault, rank)
+    # The outermost frame of a rank: every end, also Ctrl-C, becomes a report.
+    except BaseException as error:
+        return failures.failed(error, rank)
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While nothing listens to signals yet, a scheduler's signal raises Stopped."""
+    """Raise Stopped on a signal of a scheduler, unless startup signals are handled already."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signals.startup_signals() is not None
@@ -62,24 +62,23 @@ def stoppable() -> Iterator[None]:
 
 
 def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
-    """Be one rank of the job that the supervisor described in `folder`.
+    """Run one rank of the job in `folder`, save its report there, and exit.
 
-    Leaves a report there. The exit code is 0 for every end that the ranks agreed on: the
-    supervisor reads the agreed code from the report.
+    The exit code is 0 for every end that all ranks agreed on: the supervisor reads the agreed code
+    from the report.
     """
-    rank = int(os.environ["RANK"])
-    # Not the parent of now: the supervisor may have been killed before this line was reached.
-    _end_with_parent(int(os.environ.get(job_spec.SUPERVISOR, os.getppid())))
+    rank = int(environment.variables()["RANK"])
+    # Not the current parent: the supervisor may have been killed already.
+    _end_with_parent(int(environment.variables().get(job_spec.SUPERVISOR, os.getppid())))
     try:
-        told = job_spec.load(folder)
-    except BaseException as fault:  # as in `run`
-        ending = failures.failed(fault, rank)
+        job = job_spec.load(folder)
+    except BaseException as error:  # as in `run`
+        report = failures.failed(error, rank)
     else:
-        # Only one rank draws on the terminal.
-        ending = run(replace(told, console=told.console and rank == 0), rank, load_work)
-    ending.save(folder)
-    # Also after a good end: threads of gloo now and then abort an interpreter that shuts down.
-    exit_now(exit_codes.DONE if ending.kind == "ended" else ending.exit_code)
+        report = run(replace(job, console=job.console and rank == 0), rank, load_work)
+    report.save(folder)
+    # Also after a normal end: gloo threads sometimes abort the interpreter at shutdown.
+    exit_now(exit_codes.DONE if report.kind == "ended" else report.exit_code)
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -87,7 +86,7 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A supervisor that was killed leaves no rank behind: the rank is asked to save and end."""
+    """Make this rank save and end when its supervisor is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""What the ranks of one run must have been told alike, whichever machine they are on."""
+"""Rank consistency check: the settings that must be identical on all ranks."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import json
 
 from launcher.config.provenance import Resolved
 
-_OWN = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")
-"""What a machine may have for itself: how many ranks, cores and how much memory."""
+_PER_MACHINE = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")
+"""Settings that may differ between machines: ranks, cores, memory."""
 
 
 def facts(resolved: Resolved) -> dict[str, str]:
-    """The settings by which ranks of different ideas would wait for each other, as JSON."""
-    told = {
+    """Settings as JSON, which the rendezvous compares between ranks.
+
+    Ranks with different settings would wait for each other in collectives.
+    """
+    settings = {
         key: json.dumps(value.value, default=str)
         for key, value in resolved.values.items()
-        if not key.startswith(_OWN)
+        if not key.startswith(_PER_MACHINE)
     }
     batching = resolved.batching
-    return told | {
+    return settings | {
         "global batch": str(batching.global_batch),
         "micro-batch": str(batching.micro_batch),
         "accumulation": str(batching.accumulation),

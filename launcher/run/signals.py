@@ -50,10 +50,10 @@ _OUT = "--out"
 class StartupSignals:
     """Handles signals from the first line of the program until the training handles them.
 
-    It is the handler in the signal table of the process, where `startup_signals` finds it. The interpreter writes a
-    signal to a pipe when it arrives, and a thread reads it there: a handler in Python would wait
-    for the main thread, which may be in a long import or in a rendezvous. An exception raised in
-    a handler could be caught by other code.
+    It is the handler in the signal table of the process, where `startup_signals` finds it.
+    The interpreter writes a signal to a pipe when it arrives, and a thread reads it there: a
+    handler in Python would wait for the main thread, which may be in a long import or in a
+    rendezvous. An exception raised in a handler could be caught by other code.
     """
 
     def __init__(self, run: Path | None, generation: Generation | None) -> None:

@@ -1,4 +1,4 @@
-"""Starts the ranks of one machine, hands signals on to them, and ends all when one fails."""
+"""The supervisor: starts the ranks of one machine, forwards signals, ends all when one fails."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ if TYPE_CHECKING:
 
 POLL_S = 0.05
 GRACE_S = 2.0
-"""How long the other ranks may take to notice a failure themselves, before they are killed."""
+"""Seconds for the other ranks to notice a failure before they are killed."""
 _KILL_S = 5
 _HOST = "127.0.0.1"
-_PASSED_ON = {"SIGINT": "SIGINT", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP": "SIGTERM"}
+_FORWARDED = {"SIGINT": "SIGINT", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP": "SIGTERM"}
 
 
 @dataclass
 class Ranks:
-    """The processes of one job, where they write, and the signals that reached us meanwhile."""
+    """The processes of one job, their store and folder, and the forwarded signals."""
 
     context: SubprocessContext
     store: TCPStore
-    """Kept open: the ranks find each other here, on a port that was free for certain."""
+    """Kept open: the rendezvous of the ranks, on a port that is known to be free."""
     job_folder: Path
     interrupts: int = 0
-    passed_on: set[int] = field(default_factory=set)
+    forwarded: set[int] = field(default_factory=set)
 
     def codes(self) -> dict[int, int | None]:
-        """Each rank's exit code; below 0: minus the signal that killed it; None: it runs."""
+        """Exit codes by rank; negative: killed by that signal; None: running."""
         return {rank: one.proc.poll() for rank, one in self.context.subprocess_handlers.items()}
 
     def signal(self, number: int) -> None:
-        """Hand a signal to each rank that runs, but not to its loader workers."""
-        self.passed_on.add(number)
+        """Send a signal to each running rank, not to its data-loader workers."""
+        self.forwarded.add(number)
         for rank, code in self.codes().items():
             if code is None:
                 with suppress(ProcessLookupError):
                     os.kill(self.context.pids()[rank], number)
 
     def end(self) -> None:
-        """Kill what is left, the ranks' own children included."""
+        """Kill the remaining ranks and their child processes."""
         self.context.close(signal.SIGKILL, _KILL_S)
         for group in self.context.pids().values():
             with suppress(ProcessLookupError, PermissionError):
@@ -71,60 +71,59 @@ def supervise(
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
 ) -> Report:
-    """Run `job` as `job.resolved.nproc` processes of `module`; the report that decides its end.
+    """Run `job` as `job.resolved.nproc` processes of `module`; returns the deciding report.
 
-    `threads` is how many a rank computes with on the CPU. `tell` is given a failing rank's report
-    at once, before the others are ended; `forwarded` collects those that were handed on. The
-    processes are started by torch's elastic launcher, below its agent: after a signal the agent
-    kills ranks within 30 s, too soon for a checkpoint, and after a failure it waits as long for the
-    others, too long for a person. Touches the disk (a temporary folder), opens a port on this
-    machine.
+    Each rank computes with `threads` CPU threads. `tell` gets the report of a failing rank at once,
+    before the others are ended; `forwarded` collects forwarded signals. The processes are started
+    by the elastic launcher of torch, without its agent: the agent kills ranks 30 s after a signal,
+    too soon for a checkpoint, and waits as long for the others after a failure. Touches the disk (a
+    temporary folder) and opens a port on this machine.
     """
-    undo = ExitStack()
+    cleanup = ExitStack()
     try:
-        with deferred(_PASSED_ON):  # one that came between the two would leave the folder behind
+        with deferred(_FORWARDED):  # a signal in between would leave the folder behind
             folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         job_spec.save(job, folder)
         with _start(folder, job.resolved.nproc, threads, module) as ranks:
-            ranks.passed_on = forwarded if forwarded is not None else set()
-            ending = _watch(ranks)
-            if ending.kind != "ended":
-                tell(ending)
+            ranks.forwarded = forwarded if forwarded is not None else set()
+            report = _watch(ranks)
+            if report.kind != "ended":
+                tell(report)
                 _wait_until(lambda: None not in ranks.codes().values(), GRACE_S)
-        failures.log_other_ranks(ranks.context, folder, ending, job.folder)
-        return ending
-    except (KeyboardInterrupt, Stopped) as fault:
-        return failures.failed(fault, 0)
+        failures.log_other_ranks(ranks.context, folder, report, job.folder)
+        return report
+    except (KeyboardInterrupt, Stopped) as error:
+        return failures.failed(error, 0)
     finally:
-        undo.close()
+        cleanup.close()
 
 
 def _watch(ranks: Ranks) -> Report:
-    """Wait for the first failure, or for all ranks to end as they agreed."""
+    """Wait for the first failure, or for the agreed end of all ranks."""
     lost_since: float | None = None
     while ranks.interrupts < 2:
         codes = ranks.codes()
-        failure = failures.first_failure(codes, ranks.context, ranks.job_folder, ranks.passed_on)
+        failure = failures.first_failure(codes, ranks.context, ranks.job_folder, ranks.forwarded)
         all_gone = None not in codes.values()
         if failure is not None and (all_gone or failure.kind != "peer lost"):
             return failure
         if failure is not None:
-            # Why the peer had gone will be known as soon as that one's process has ended.
+            # The lost peer reports the reason when its process has ended.
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > GRACE_S:
                 return failure
         elif all_gone:
-            ending = failures.load(ranks.job_folder, 0)
-            assert ending is not None, "a rank that ended without a report has failed"
-            return ending
+            report = failures.load(ranks.job_folder, 0)
+            assert report is not None, "a rank without a report has failed"
+            return report
         time.sleep(POLL_S)
     return failures.interrupted_twice()
 
 
 @contextmanager
 def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Ranks]:
-    with deferred(_PASSED_ON):  # an import that is broken off may fail in a way of its own
+    with deferred(_FORWARDED):  # an interrupted import may fail in other ways
         from torch.distributed import TCPStore
         from torch.distributed.elastic.multiprocessing import (
             DefaultLogsSpecs,
@@ -132,11 +131,11 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
             start_processes,
         )
 
-    # It warns of each process that it ends, and of a supervisor outside the main thread.
+    # It warns about each process that it ends, and about threads other than the main thread.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
-    with _handlers_put_back():
-        with _plain_signals():
+    with _handlers_restored():
+        with _own_exceptions():
             context: Any = start_processes(
                 name="rank",
                 entrypoint=sys.executable,
@@ -151,23 +150,23 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
             )
         ranks = Ranks(context, store, folder)
         try:
-            _pass_signals_on(ranks)
+            _forward_signals(ranks)
             yield ranks
         finally:
             ranks.end()
 
 
 @contextmanager
-def _plain_signals() -> Iterator[None]:
-    """A signal while torch's launcher starts the ranks, and has handlers of its own, as ours."""
+def _own_exceptions() -> Iterator[None]:
+    """Raise Stopped or KeyboardInterrupt for signals that the launcher of torch handles."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
     try:
         yield
-    except SignalException as fault:
-        if fault.sigval == signal.SIGINT:
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
-        raise Stopped(fault.sigval.name) from None
+        raise Stopped(error.sigval.name) from None
 
 
 def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, str]:
@@ -179,7 +178,7 @@ def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, st
         "GROUP_RANK": "0",
         "MASTER_ADDR": _HOST,
         "MASTER_PORT": str(port),
-        # What torch's own agent says when it keeps the store, as we do.
+        # The agent of torch sets this when it owns the store, as this process does.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
         job_spec.SUPERVISOR: str(os.getpid()),
@@ -188,8 +187,8 @@ def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, st
     }
 
 
-def _pass_signals_on(ranks: Ranks) -> None:
-    """From now on a signal to this process goes to the ranks, which save and end themselves."""
+def _forward_signals(ranks: Ranks) -> None:
+    """Forward signals to the ranks, which save and end."""
     if threading.current_thread() is not threading.main_thread():
         return
 
@@ -197,19 +196,19 @@ def _pass_signals_on(ranks: Ranks) -> None:
         if number == signal.SIGINT:
             ranks.interrupts += 1
         if ranks.interrupts < 2:
-            ranks.signal(getattr(signal, _PASSED_ON[signal.Signals(number).name]))
+            ranks.signal(getattr(signal, _FORWARDED[signal.Signals(number).name]))
 
-    for name in _PASSED_ON:
+    for name in _FORWARDED:
         signal.signal(getattr(signal, name), handler)
 
 
 @contextmanager
-def _handlers_put_back() -> Iterator[None]:
-    """Afterwards signals do what they did before; torch's launcher and we set handlers."""
+def _handlers_restored() -> Iterator[None]:
+    """Restore the signal handlers, which the launcher of torch and this module replace."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in (*_PASSED_ON, "SIGQUIT")]
+    numbers = [getattr(signal, name) for name in (*_FORWARDED, "SIGQUIT")]
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield

@@ -235,7 +235,7 @@ def _diagnostic(error: SettingError, resolved: Resolved) -> Diagnostic:
 
 @contextmanager
 def torch_flags(*, deterministic: bool, debug: bool) -> Iterator[None]:
-    """Enable deterministic algorithms and anomaly detection of torch, and restore them at the end."""
+    """Enable deterministic algorithms and anomaly detection of torch; restore both at the end."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

@@ -85,7 +85,7 @@ def _remove_fence(storage: Storage) -> None:
 
 
 def _close_earlier_fences(storage: Storage, generation: Generation) -> bool:
-    """Rename the fences of earlier generations, recover their checkpoints; whether there were any."""
+    """Close the fences of earlier generations and recover checkpoints; whether there were any."""
     run = storage.path
     known = generations.claimed(run)
     # A process delayed here may itself be fenced off by now: later claims keep their fences.

@@ -1,4 +1,4 @@
-"""Keeps two runs out of one folder: who writes into it holds a lock that ends with the process."""
+"""The lock of a folder: one process at a time writes to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.storage import storage_errors
 
 NAME = ".lock"
 WAIT_S = 65.0
-"""How long a dying run is waited for: above what rank.py gives ranks without a supervisor."""
+"""Seconds to wait for a run that ends: more than rank.ORPHAN_S."""
 _POLL_S = 0.1
 
 
@@ -29,34 +29,34 @@ def hold(
     name: str = NAME,
     generation: Generation | None = None,
 ) -> Iterator[None]:
-    """Hold the lock `name` of a folder; of a run's, for rank 0 before it reads or writes in there.
+    """Hold the lock `name` of a folder; in a run folder rank 0 holds it before it reads or writes.
 
-    Waits up to `wait_s` seconds for another run to let go, and says so once on stderr; but not for
-    an earlier one than `generation` of the same job, whose node may be lost to us. The kernel
-    releases the lock of a process however it ends. Where the system or the file system has no such
-    locks, nothing is held. Raises SettingsError where the folder stays taken, StorageError where
-    the file of the lock cannot be made. Touches the disk.
+    Waits up to `wait_s` seconds for another process, and prints that once on stderr; but does not
+    wait for an earlier generation than `generation` of the same job, whose node may be lost. The
+    kernel releases the lock however the process ends. Without support by the system or the file
+    system no lock is held. Raises SettingsError if the folder stays locked, and StorageError if the
+    lock file cannot be created. Touches the disk.
     """
     held: list[int] = []
 
-    def let_go() -> None:
+    def release() -> None:
         while held:
             os.close(held.pop())
 
     if importlib.util.find_spec("fcntl") is not None:
-        held.append(_take(folder / name, wait_s, generation))
-        # A forked loader worker shares the lock: one that outlived us would keep it.
-        os.register_at_fork(after_in_child=let_go)
+        held.append(_acquire(folder / name, wait_s, generation))
+        # A forked data-loader worker shares the lock and would keep it after this process.
+        os.register_at_fork(after_in_child=release)
     try:
         yield
     finally:
-        let_go()
+        release()
 
 
-def _take(path: Path, wait_s: float, generation: Generation | None) -> int:
-    """The open file that carries the lock."""
+def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
+    """The open lock file, locked."""
     end = time.monotonic() + wait_s
-    told = False
+    is_reported = False
     with storage_errors(path):
         file = _open(path)
         try:
@@ -73,10 +73,9 @@ def _take(path: Path, wait_s: float, generation: Generation | None) -> int:
                 elif time.monotonic() > end:
                     raise SettingsError([_in_use(path.parent, holder)])
                 else:
-                    if not told:
-                        say = f"{path.parent} is in use by {holder}; waiting for its end"
-                        print(say, file=sys.stderr)
-                        told = True
+                    if not is_reported:
+                        print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
+                        is_reported = True
                     time.sleep(_POLL_S)
             _sign(file, generation)
         except BaseException:
@@ -90,12 +89,12 @@ def _open(path: Path) -> int:
 
 
 def _replaced(path: Path) -> int:
-    """A new file under the name of the lock: what a lost process holds is nobody's any more."""
-    made = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    file = _open(made)
+    """A new lock file under the same name: the lock of a lost process no longer counts."""
+    staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    file = _open(staged)
     try:
-        _is_locked(file)  # nobody else knows of it
-        made.replace(path)
+        _is_locked(file)  # no other process knows its name
+        staged.replace(path)
     except BaseException:
         os.close(file)
         raise
@@ -103,7 +102,7 @@ def _replaced(path: Path) -> int:
 
 
 def _is_replaced(file: int, path: Path) -> bool:
-    """Whether the name has come to another file since it was opened."""
+    """Whether another file has the name by now."""
     try:
         return not os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
@@ -111,33 +110,33 @@ def _is_replaced(file: int, path: Path) -> bool:
 
 
 def _is_locked(file: int) -> bool:
-    """Whether we have the lock now, or can have none on this file system."""
+    """Whether this process has the lock now, or the file system has no locks."""
     import fcntl
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # such as a network file system without a lock service
+    except OSError:  # for example a network file system without locks
         return True
     return True
 
 
 def _sign(file: int, generation: Generation | None) -> None:
-    of = "" if generation is None else f" {generation}"
-    with suppress(OSError):  # a full disk: the name is for a message only
+    suffix = "" if generation is None else f" {generation}"
+    with suppress(OSError):  # a full disk: the content is only for a message
         os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}@{socket.gethostname()}{of}\n".encode(), 0)
+        os.pwrite(file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0)
 
 
 def _holder(file: int) -> tuple[str, Generation | None]:
-    """Who holds the lock, as it signed: for a person, and which life of a job it is."""
-    signed = os.pread(file, 300, 0).decode(errors="replace").strip()
-    process, _, of = signed.partition(" ")
-    theirs = parse_generation(of)
+    """The process that holds the lock, as text, and its generation."""
+    content = os.pread(file, 300, 0).decode(errors="replace").strip()
+    process, _, suffix = content.partition(" ")
+    theirs = parse_generation(suffix)
     if theirs is not None:
         return f"{theirs.description}, {process}", theirs
-    return signed or "another process", None
+    return content or "another process", None
 
 
 def _in_use(folder: Path, holder: str) -> Diagnostic:
@@ -145,5 +144,5 @@ def _in_use(folder: Path, holder: str) -> Diagnostic:
         f"the run folder {folder} is in use by {holder}",
         value=str(folder),
         allowed="one run at a time in a folder",
-        fix="wait for that run to end, or end it; or name another folder with  --out DIR",
+        fix="wait for that run or stop it; or choose another folder with  --out DIR",
     )

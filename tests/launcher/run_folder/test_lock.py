@@ -50,7 +50,7 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
     assert str(refused.value) == (
         f"error: the run folder {tmp_path} is in use by {process.pid}@{socket.gethostname()}\n"
         "  allowed       one run at a time in a folder\n"
-        "  fix           wait for that run to end, or end it; or name another folder with  --out DIR"
+        "  fix           wait for that run or stop it; or choose another folder with  --out DIR"
     )
 
 

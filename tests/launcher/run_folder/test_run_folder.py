@@ -107,7 +107,7 @@ def test_a_folder_of_another_run_is_refused(here, part):
         run_folder.create(resolved(), here / "mine", NAME)
     assert "contains another run" in str(refused.value)
     assert "without --out, a new folder in runs/" in str(refused.value)
-    assert f"python -m launcher resume {here}/mine  to go on" in str(refused.value)
+    assert f"python -m launcher resume {here}/mine" in str(refused.value)
     assert names(here) == ["mine", f"mine/{part}"]
 
 
