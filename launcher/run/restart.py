@@ -87,7 +87,9 @@ def halve_micro_batch(resolved: Resolved) -> Resolved | None:
     settings.yaml and origins.json of the restarted run show the new numbers and their origin.
     """
     smaller = batching.halved(resolved.batching)
-    return smaller and resolved.with_batching(smaller, "halved after out of memory")
+    if smaller is None:
+        return None
+    return resolved.with_batching(smaller, "halved after out of memory")
 
 
 def _record_out_of_memory(
