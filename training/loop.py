@@ -27,7 +27,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
     """
     try:
         run.start(task, engine, module, batches)
-        oom_fallback = OomFallback(engine, batches, run.throttle)
+        oom_fallback = OomFallback(engine, batches, run.throttle.halve_for_oom)
         forward = run.stragglers.timer
         while not run.is_over:
             micro_batches = batches.take()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
+from collections.abc import MutableMapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -48,14 +48,15 @@ def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
         torch.get_device_module(device).manual_seed(number)
 
 
-def make_deterministic() -> None:
+def make_deterministic(environment: MutableMapping[str, str]) -> None:
     """Make torch use deterministic algorithms only, for the rest of the process.
 
-    Call it before the first work on a GPU: cuBLAS reads its variable once.
+    Sets a variable of cuBLAS in `environment`, the environment of this process. cuBLAS reads it
+    once: call this before the first work on a GPU.
     """
     import torch
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

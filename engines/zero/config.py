@@ -269,11 +269,16 @@ class Batching(Protocol):
     """The batch numbers of a step."""
 
     @property
-    def global_batch(self) -> int: ...
+    def global_batch(self) -> int:
+        """Samples per step over all ranks."""
+
     @property
-    def micro_batch(self) -> int: ...
+    def micro_batch(self) -> int:
+        """Samples per forward and backward pass of a rank."""
+
     @property
-    def accumulation(self) -> int: ...
+    def accumulation(self) -> int:
+        """Micro-batches per step and rank."""
 
 
 def setting_values(

@@ -15,6 +15,7 @@ from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
 from engines.world import open_world
+from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from launcher.config import deepspeed_config, late_checks
 from launcher.config.custom_task import set_up_task, task_class
@@ -244,7 +245,7 @@ def torch_flags(*, deterministic: bool, debug: bool) -> Iterator[None]:
         torch.is_anomaly_enabled(),
     )
     if deterministic:
-        seeds.make_deterministic()
+        seeds.make_deterministic(environment.variables())
     if debug:
         seeds.detect_anomalies()
     try:

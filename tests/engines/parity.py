@@ -1,4 +1,4 @@
-"""One small training run with all that can go wrong between engines, taken under any of them."""
+"""A small training run with the usual differences between engines, for any engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, under what."""
+    """A training run: engine, precision and data."""
 
     engine: str
     steps: int = 20
@@ -36,12 +36,12 @@ class Case:
     overflow_at: int | None = None
     """The step at which the loss of one sequence becomes infinite."""
     gradient_error: float = 1.0
-    """Gradients are multiplied by it: what a wrong engine would do."""
+    """A factor on gradients, as a faulty engine would apply."""
     compile: bool = False
 
 
 class Taken(NamedTuple):
-    """What one step gave: the loss of the global batch, and what `Update` says."""
+    """The loss of the global batch of a step, and its `Update`."""
 
     loss: float
     norm: float
@@ -51,7 +51,7 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one rank saw of a run; the state as it holds it."""
+    """The results of a run on one rank, with the state it holds."""
 
     losses: list[float]
     norms: list[float]
@@ -146,7 +146,7 @@ def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
 
 
 def options(case: Case, world: World) -> Options:
-    """What the launcher would tell the engine of `case`."""
+    """The options of the engine of `case`."""
     file = find(case.engine).ds_config
     text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
     return Options(
@@ -161,7 +161,7 @@ def options(case: Case, world: World) -> Options:
 
 @contextmanager
 def prepared(world: World, case: Case, seed: int = 0) -> Iterator[tuple[Engine, nn.Module]]:
-    """The engine of `case`, and what it makes of a model drawn from `seed`, ready to train."""
+    """The engine of `case`, and a model of `seed` prepared by it."""
     torch.manual_seed(seed)
     model = Net()
     engine = build_engine(case.engine, world, options(case, world))
@@ -181,7 +181,7 @@ def train(world: World, case: Case) -> Outcome:
 
 
 def outcome(engine: Engine, taken: list[Taken]) -> Outcome:
-    """What this rank saw of the steps `taken`, and the state it holds now."""
+    """The results of the steps `taken` on this rank, and its state."""
     state = engine.state()
     return Outcome(
         [step.loss for step in taken],
@@ -230,7 +230,7 @@ def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: 
 
 
 def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
-    """Every tensor of the state by kind and name, put together from the pieces of all ranks.
+    """Every tensor of the state by kind and name, joined from the pieces of all ranks.
 
     Raises AssertionError where pieces overlap, contradict each other or leave a hole.
     """

@@ -29,7 +29,7 @@ class Pool:
         self._store: TCPStore | None = None
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What `work(world, *arguments)` gives on each rank. Raises RankFailed.
+        """The result of `work(world, *arguments)` on each rank. Raises RankFailed.
 
         `work` is a function at the top of a module. The first rank that fails ends all of them.
         """
@@ -53,7 +53,7 @@ class Pool:
         return [answers[rank] for rank in range(self.size)]
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
+        """Kill the processes."""
         for process, pipe in self._workers:
             process.kill()
             process.join()

@@ -1,4 +1,4 @@
-"""The micro-batches of a step: left out layers, thrown away gradients."""
+"""Gradient accumulation: unused layers, discarded gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKENS = torch.arange(2 * TIME).view(2, TIME)
 
 
 class Fork(nn.Module):
-    """Two layers, the second of which may be left out."""
+    """Two layers; the second one is optional."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Fork(nn.Module):
 def fork(
     world: World, engine_name: str, windows: list[list[bool]]
 ) -> tuple[list[float], list[str]]:
-    """Gradient norms of steps whose micro-batches leave a layer out, or not; what was named."""
+    """Gradient norms of steps with and without an unused layer, and the parameters named."""
     torch.manual_seed(0)
     model = Fork()
     engine = build_engine(engine_name, world, options(Case(engine_name), world))
@@ -62,7 +62,7 @@ CHANGING = pytest.mark.parametrize(
 
 @CHANGING
 @able("ddp", "oss", "fsdp", "fsdp-offload")
-def test_a_layer_left_out_gets_no_gradient_of_an_earlier_step(
+def test_an_unused_layer_gets_no_gradient_of_an_earlier_step(
     worlds: dict[int, Pool], engine: str, windows: list[list[bool]]
 ) -> None:
     plain = worlds[2].run(fork, "local", windows)[0][0]
@@ -79,7 +79,7 @@ def test_parameters_without_gradient_are_named_after_the_first_step(
 
 
 @able("ddp", "oss")
-def test_a_layer_left_out_after_the_first_step_ends_the_run_before_the_update(
+def test_a_layer_unused_after_the_first_step_ends_the_run_before_the_update(
     worlds: dict[int, Pool], engine: str
 ) -> None:
     with pytest.raises(RankFailed, match="EngineError: a step left out parameters that the first"):
@@ -87,7 +87,7 @@ def test_a_layer_left_out_after_the_first_step_ends_the_run_before_the_update(
 
 
 def step_after_discarding(world: World, case: Case, discards: bool) -> tuple[tuple, list[Tensor]]:
-    """The second step and the state after it; before it a window may be thrown away."""
+    """The second step and the state after it, with or without discarded gradients before."""
     torch.manual_seed(0)
     model = Net()
     engine = build_engine(case.engine, world, options(case, world))
@@ -108,7 +108,7 @@ def step_after_discarding(world: World, case: Case, discards: bool) -> tuple[tup
 
 
 @all_of_torch
-def test_a_discarded_window_leaves_no_trace(worlds: dict[int, Pool], engine: str) -> None:
+def test_discarded_gradients_leave_no_trace(worlds: dict[int, Pool], engine: str) -> None:
     plain = worlds[2].run(step_after_discarding, Case(engine), False)
     discarded = worlds[2].run(step_after_discarding, Case(engine), True)
     for (taken, pieces), (taken_after, pieces_after) in zip(plain, discarded, strict=True):

@@ -1,4 +1,4 @@
-"""Adafactor, whose slots have shapes of their own, under the engines that keep weights whole."""
+"""Adafactor, with factored slots, under the engines with full weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS = 3
 
 
 def trained(world: World, engine: str) -> dict[tuple[str, str], list[float]]:
-    """What a rank holds after some steps on halves of a batch, by kind and name."""
+    """The state of a rank after some steps on halves of a batch, by kind and name."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
     spec = OptimizerSpec(
@@ -41,7 +41,7 @@ def trained(world: World, engine: str) -> dict[tuple[str, str], list[float]]:
 
 
 @pytest.mark.parametrize("engine", ["local", "ddp", "oss"])
-def test_ranks_come_to_the_state_of_one_alone(worlds: dict[int, Pool], engine: str) -> None:
+def test_two_ranks_have_the_state_of_one(worlds: dict[int, Pool], engine: str) -> None:
     (alone,) = worlds[1].run(trained, "local")
     first, second = worlds[2].run(trained, engine)
     kinds = {kind for kind, _ in alone}
@@ -54,6 +54,6 @@ def test_ranks_come_to_the_state_of_one_alone(worlds: dict[int, Pool], engine: s
     assert bool(shared) == (engine != "oss")
 
 
-def test_the_engines_that_cut_weights_say_so() -> None:
+def test_engines_that_shard_weights_are_marked_in_the_catalog() -> None:
     whole = [name for name, entry in ENGINES.items() if not entry.shards_parameters]
     assert whole == ["local", "ddp", "oss"]

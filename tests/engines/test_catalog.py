@@ -1,4 +1,4 @@
-"""An engine is found by its name, and refused with what would do."""
+"""Engines are found by name; errors have the alternatives."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from engines.catalog import ENGINES, Entry, build_engine, find
 from engines.world import open_world
 
 
-def test_case_and_underscores_make_no_difference() -> None:
+def test_case_and_underscores_do_not_matter() -> None:
     assert find("ZERO2_offload") is ENGINES["zero2-offload"]
 
 
-def test_an_unknown_name_is_answered_with_all_and_the_nearest() -> None:
+def test_an_unknown_name_is_an_error_with_all_names_and_the_nearest() -> None:
     with pytest.raises(
         EngineError, match=r"unknown engine 'zer2'; allowed: local.*did you mean zero2"
     ):
         find("zer2")
 
 
-def test_a_missing_package_is_named_with_engines_that_need_none(
+def test_a_missing_package_is_named_with_engines_without_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     absent = Entry("absent", "requires a missing package", "no", "no", ("no_such_package",))
@@ -36,7 +36,7 @@ def test_a_missing_package_is_named_with_engines_that_need_none(
         build_engine("absent", world, Options())
 
 
-def test_naming_engines_loads_neither_torch_nor_an_engine() -> None:
+def test_the_catalog_imports_neither_torch_nor_an_engine() -> None:
     code = (
         "import sys; import engines.catalog, engines.settings; engines.catalog.find('zero3');"
         "print(*{'torch', 'deepspeed', 'fairscale', 'engines.local'} & sys.modules.keys())"

@@ -1,4 +1,4 @@
-"""What torch's DDP does not forgive, ddp does as local would."""
+"""The engine ddp equals local where torch's DDP fails."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def wrapped(world: World) -> tuple[bool, bool, str, int]:
     return before, searches, module.note, len(calls)
 
 
-def test_the_graph_is_not_searched_where_the_first_step_used_all(worlds: dict[int, Pool]) -> None:
+def test_the_graph_is_not_searched_if_the_first_step_used_all(
+    worlds: dict[int, Pool],
+) -> None:
     assert worlds[2].run(wrapped) == [
         (False, False, "seen from outside", 1),
         (False, False, "seen from outside", 4),
@@ -77,7 +79,7 @@ def test_the_graph_is_not_searched_where_the_first_step_used_all(worlds: dict[in
 
 
 def gradients_of_three_steps(world: World, idle: bool) -> list[Tensor]:
-    """Those of equal steps, each flat: the first is averaged by hand, the others by DDP."""
+    """Flat gradients of equal steps: the first is averaged by hand, the others by DDP."""
     torch.manual_seed(0)
     # 1.7 MiB of gradients: more than the first bucket of 1 MiB holds.
     net = nn.Sequential(*(nn.Linear(240, 240) for _ in range(8)))
@@ -99,7 +101,7 @@ def gradients_of_three_steps(world: World, idle: bool) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("idle", [False, True], ids=["all used", "one idle"])
-def test_the_first_step_adds_up_in_the_order_of_the_later_ones(idle: bool) -> None:
+def test_the_first_step_sums_in_the_order_of_the_later_ones(idle: bool) -> None:
     """A sum of three has several orders; a resumed run starts with such a first step."""
     pool = Pool(3)
     try:
@@ -122,7 +124,7 @@ def searches_after(world: World, steps: dict[str, float]) -> bool:
     return module.averaged[0].find_unused_parameters
 
 
-def test_a_run_that_goes_on_remembers_that_steps_left_parameters_out(
+def test_a_resumed_run_knows_that_steps_left_parameters_out(
     worlds: dict[int, Pool],
 ) -> None:
     steps = {f"{layer}.{name}": 5.0 for layer in (0, 1) for name in ("weight", "bias")}

@@ -62,11 +62,11 @@ import torch, psutil
 from engines.device import return_freed
 if sys.argv[1] == "returned":
     assert return_freed()
-torch.zeros(6 * 2**20)  # 24 MiB, freed: from now on glibc itself keeps what is smaller
+torch.zeros(6 * 2**20)  # 24 MiB, freed: from now on glibc keeps smaller blocks
 kept, small = [], []
 for _ in range(40):
     kept.append(torch.zeros(2**20))  # 4 MiB
-    small.append(torch.zeros(2**10))  # stays, and holds the heap open
+    small.append(torch.zeros(2**10))  # a live block in the heap
 before = psutil.Process().memory_info().rss
 kept.clear()
 print((before - psutil.Process().memory_info().rss) / 2**20)
@@ -74,7 +74,7 @@ print((before - psutil.Process().memory_info().rss) / 2**20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
-def test_memory_between_blocks_that_stay_is_given_back():
+def test_freed_memory_between_live_blocks_is_returned():
     freed = {}
     for how in ("kept", "returned"):
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Sharding keeps tied weights tied, shows rows as intervals, and survives an evaluation."""
+"""FSDP keeps tied weights tied, has rows as intervals, and works after an evaluation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Pair(nn.Module):
         return x
 
 
-def test_only_blocks_that_share_nothing_are_sharded_alone() -> None:
+def test_only_independent_blocks_are_sharded_separately() -> None:
     pair, net = Pair(), Net()
     assert independent_blocks(pair, list(pair.blocks)) == [pair.blocks[1]]
     assert independent_blocks(net, [net.embedding, *net.blocks, net.head]) == list(net.blocks)

@@ -1,4 +1,4 @@
-"""An engine takes over the counts of another state."""
+"""Loading the step counts of another state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ZERO = ("zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
 
 
 def after_loading(world: World, case: Case, odd: dict[str, float]) -> Outcome | str:
-    """The state once each parameter counts 9 updates and those in `odd` others; or the refusal."""
+    """The state with 9 updates of each parameter, others in `odd`; or the error."""
     with prepared(world, case) as (engine, module):
         one_step(world, engine, module, case, step=1)
         names = [name for group in engine.state().groups for name in group["names"]]
@@ -27,7 +27,7 @@ def after_loading(world: World, case: Case, odd: dict[str, float]) -> Outcome | 
 
 
 @all_engines
-def test_counts_are_those_that_were_loaded(worlds: Worlds, engine: str) -> None:
+def test_counts_equal_the_loaded_ones(worlds: Worlds, engine: str) -> None:
     outcomes = worlds[2].run(after_loading, Case(engine, precision="fp16"), {})
     for rank in outcomes:
         assert set(rank.steps.values()) == {9.0}
@@ -68,10 +68,10 @@ def after_an_empty_scale(world: World, case: Case) -> tuple[dict, dict]:
 
 @both_sizes
 @all_engines
-def test_the_model_computes_with_what_was_loaded_after_an_evaluation(
+def test_the_model_uses_loaded_weights_after_an_evaluation(
     worlds: Worlds, engine: str, size: int
 ) -> None:
-    """An evaluation leaves whole weights behind where they are sharded."""
+    """An evaluation leaves full weights behind if they are sharded."""
     for outputs in worlds[size].run(outputs_before_and_after_clearing, Case(engine)):
         assert outputs[0].any()
         assert not outputs[1].any()
@@ -80,7 +80,7 @@ def test_the_model_computes_with_what_was_loaded_after_an_evaluation(
 def outputs_before_and_after_clearing(
     world: World, case: Case
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What an evaluation gives, and gives once the factor of all outputs is zero."""
+    """The outputs of an evaluation, and those after the factor of all outputs is zero."""
     with prepared(world, case) as (engine, module):
         module.eval()
         with torch.no_grad():

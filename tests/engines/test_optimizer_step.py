@@ -42,7 +42,7 @@ def average_uneven(world: World) -> list[list[float] | None]:
     return [None if p.grad is None else p.grad.tolist() for p in parameters]
 
 
-def test_what_a_rank_did_not_use_counts_as_zero_and_what_none_used_stays_out(
+def test_an_unused_gradient_counts_as_zero_and_one_unused_on_all_ranks_stays_none(
     worlds: dict[int, Pool],
 ) -> None:
     mean = [[2.0, 2.0], [1.5, 1.5], None, [2.0, 2.0]]
@@ -54,5 +54,5 @@ def norm_of_shards(world: World) -> float:
     return global_norm([torch.tensor([3.0 + world.rank])], world, sharded=True).item()
 
 
-def test_the_norm_of_shards_is_that_of_the_whole(worlds: dict[int, Pool]) -> None:
+def test_the_norm_of_shards_is_that_of_the_full_gradient(worlds: dict[int, Pool]) -> None:
     assert worlds[2].run(norm_of_shards) == [5.0, 5.0]

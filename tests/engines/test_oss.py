@@ -11,7 +11,7 @@ from tests.engines.parity import Case, spec, train
 from tests.engines.pool import Pool
 
 
-def test_slots_are_shared_out_evenly_and_weights_are_everywhere(worlds: dict[int, Pool]) -> None:
+def test_slots_are_sharded_evenly_and_weights_are_replicated(worlds: dict[int, Pool]) -> None:
     outcomes = worlds[2].run(train, Case("oss", steps=1))
     held = [
         {name: len(data) for kind, name, _, data, _ in outcome.pieces if kind == "exp_avg"}

@@ -1,4 +1,4 @@
-"""Every engine takes the steps of plain PyTorch in one process."""
+"""Every engine has the losses, norms and moments of plain PyTorch in one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 
 
 def lacks(name: str) -> str:
-    """What is missing here for the engine `name` to run on a CPU; empty: nothing."""
+    """The missing requirement of the engine `name` on a CPU; empty: none."""
     if name.startswith("fsdp") and not hasattr(torch.cpu.Stream, "record_event"):
         return "a torch whose fully_shard runs on a CPU"
     return ", ".join(missing(ENGINES[name]))
@@ -71,11 +71,11 @@ def test_without_clipping_the_gradients_are_those_of_local_in_one_process(
     assert max(apart.values()) < TOLERANCE, apart
 
 
-def test_a_gradient_divided_by_the_micro_batches_is_seen_by_the_moments(worlds: Worlds) -> None:
+def test_a_gradient_divided_by_the_micro_batches_changes_the_moments(worlds: Worlds) -> None:
     plain = worlds[1].run(train, Case("local", clip_norm=None))
     wrong = worlds[1].run(train, Case("local", clip_norm=None, gradient_error=1 / ACCUMULATION))
     apart = distance(wrong, plain)
-    assert apart["loss"] < 1e-3  # what a comparison of losses alone would have to notice
+    assert apart["loss"] < 1e-3  # too small for a comparison of losses only
     assert apart["exp_avg"] > 0.5 and apart["exp_avg_sq"] > 0.5
 
 
@@ -95,9 +95,7 @@ def test_bf16_gradients_are_those_of_local(worlds: Worlds, engine: str, size: in
 
 @both_sizes
 @all_engines
-def test_fp16_skips_on_all_ranks_what_overflowed_on_one(
-    worlds: Worlds, engine: str, size: int
-) -> None:
+def test_fp16_skips_on_all_ranks_an_overflow_on_one(worlds: Worlds, engine: str, size: int) -> None:
     case = {"steps": 4, "lr": 0.0, "precision": "fp16", "overflow_at": 2}
     plain = worlds[size].run(train, Case("local", **case))
     outcomes = worlds[size].run(train, Case(engine, **case))
@@ -136,13 +134,13 @@ def test_compilation_changes_numbers_by_rounding_only(
     plain = worlds[size].run(train, Case(engine, **case))
     outcomes = worlds[size].run(train, Case(engine, **case, compile=True))
     apart = distance(outcomes, plain)
-    # The kernels of the compiler add in another order; Adam's first steps blow that up in weights.
+    # The kernels of the compiler add in another order; Adam's first steps amplify that in weights.
     assert apart["exp_avg"] < 1e-5 and apart["exp_avg_sq"] < 1e-5 and apart["weight"] < 1e-3, apart
 
 
 @able("fsdp", "fsdp-offload")
-def test_bf16_params_is_near_bf16_and_not_it(worlds: Worlds, engine: str) -> None:
-    """Both round to bf16, in other places."""
+def test_bf16_params_is_close_to_bf16_but_not_equal(worlds: Worlds, engine: str) -> None:
+    """Both round to bf16, at different operations."""
     case = {"steps": 1, "lr": 0.0, "clip_norm": None}
     autocast = worlds[2].run(train, Case(engine, precision="bf16", **case))
     params = worlds[2].run(train, Case(engine, precision="bf16-params", **case))

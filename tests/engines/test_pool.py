@@ -1,4 +1,4 @@
-"""The processes that the engines' tests share report a failing rank at once."""
+"""The shared rank processes of the tests report a failing rank at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A precision means the same wherever the model is called."""
+"""Precision: autocast inside the model, TF32 flags and the loss scale."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 class Spy(nn.Module):
-    """Tells in what its product was computed, and gives it with a count."""
+    """Records the dtype of its product, and returns it with a count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Spy(nn.Module):
     ("precision", "inside"),
     [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
-def test_products_are_low_inside_and_outputs_and_gradients_fp32(precision, inside) -> None:
+def test_products_have_low_precision_and_outputs_and_gradients_are_fp32(precision, inside) -> None:
     model = Spy()
     names = list(model.state_dict())
     autocast_inside(model, precision, CPU)
@@ -56,7 +56,7 @@ def test_a_deep_copy_calls_its_own_weights() -> None:
     assert (other(x)["y"] == 0).all() and not (model(x)["y"] == 0).all()
 
 
-def test_switches_of_the_process_are_put_back() -> None:
+def test_flags_of_the_process_are_restored() -> None:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     restore = set_matmul_precision("tf32")
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
@@ -84,21 +84,21 @@ def test_the_scale_follows_torchs_grad_scaler() -> None:
     scale = LossScale()
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([weight], lr=0.0)
-    judge = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    reference = torch.amp.GradScaler("cpu", init_scale=2.0**16)
     seen = set()
     for update in range(4100):
         overflow = update in (5, 6, 2500) or (update < 100 and draw.random() < 0.1)
         weight.grad = torch.full((1,), float("inf") if overflow else 1.0)
-        judge.scale(torch.ones(1))
-        judge.step(optimizer)
-        judge.update()
+        reference.scale(torch.ones(1))
+        reference.step(optimizer)
+        reference.update()
         scale.update(overflow)
-        assert scale.value == judge.get_scale()
+        assert scale.value == reference.get_scale()
         seen.add(scale.value)
     assert len(seen) > 3  # it went down and up
 
 
-def test_a_loaded_state_goes_on_as_the_saved_one() -> None:
+def test_a_loaded_state_continues_like_the_saved_one() -> None:
     saved, loaded = LossScale(4.0), LossScale()
     for _ in range(1999):
         saved.update(overflow=False)
@@ -108,7 +108,7 @@ def test_a_loaded_state_goes_on_as_the_saved_one() -> None:
     assert saved.value == loaded.value == 8.0
 
 
-def test_the_scale_stays_a_number_when_every_update_overflows() -> None:
+def test_the_scale_stays_finite_if_every_update_overflows() -> None:
     scale = LossScale()
     for _ in range(2000):
         scale.update(overflow=True)

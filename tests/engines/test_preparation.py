@@ -1,4 +1,4 @@
-"""Models are changed from inside: no name and no number moves."""
+"""Preparation of a model changes no name and no number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Image(nn.Module):
-    """Keeps what it was given."""
+    """Keeps its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def test_every_nth_block_recomputes_its_activations(every: int, expected: list[i
     assert list(net.state_dict()) == names
 
 
-def test_recomputing_draws_the_same_dropout_and_moves_buffers_once() -> None:
+def test_recomputation_has_the_same_dropout_and_updates_buffers_once() -> None:
     def run(every: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
         block = nn.Sequential(Block(), nn.Dropout(0.5))
@@ -78,7 +78,7 @@ def test_nothing_is_recomputed_without_gradients() -> None:
 
 
 def start_apart(world: World, engine_name: str) -> list[tuple[str, int, list[float]]]:
-    """The first weights of ranks whose models were drawn from different seeds."""
+    """The initial weights of ranks with different seeds."""
     torch.manual_seed(world.rank)
     net = Net()
     # Not row-major, as some libraries load weights.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -80,12 +82,19 @@ def free_ports() -> int:
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> int:
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A free port in the environment; waits for connections that never got an answer.
+
+    torch aborts an interpreter that ends while one of its connections is still open.
+    """
     first = free_ports()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(first))
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
-    return first
+    yield first
+    for thread in threading.enumerate():
+        if thread.name == "rendezvous":
+            thread.join(20)
 
 
 def test_two_jobs_with_one_port_on_a_node_stay_apart(port, monkeypatch):

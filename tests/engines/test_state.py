@@ -1,4 +1,4 @@
-"""The state shows every element once, by name, as live views."""
+"""The state has every element once, by name, as views."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_tied_weights_appear_once_and_frozen_ones_have_no_slots(prepared) -> Non
     assert kinds.keys() == state.shapes.keys() == dict(net.named_parameters()).keys()
 
 
-def test_buffers_are_those_that_the_model_stores(prepared) -> None:
+def test_buffers_are_the_persistent_ones_of_the_model(prepared) -> None:
     net, engine = prepared
     stored = {name for name in net.state_dict() if name not in dict(net.named_parameters())}
     assert engine.state().buffers.keys() == stored - {"head.weight"}
@@ -61,7 +61,7 @@ def test_groups_name_their_parameters_and_hold_no_tensors(prepared) -> None:
     assert "params" not in decayed
 
 
-def test_what_is_written_to_a_piece_is_what_the_model_computes_with(prepared) -> None:
+def test_values_written_to_a_piece_are_used_by_the_model(prepared) -> None:
     net, engine = prepared
     for piece in engine.state().pieces:
         if piece.name == "seven":
@@ -84,7 +84,7 @@ def test_what_is_written_to_a_piece_is_what_the_model_computes_with(prepared) ->
     ids=["amsgrad", "fused", "momentum", "sgd", "adafactor"],
 )
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 4, 3)], ids=str)
-def test_slots_made_beforehand_are_those_that_the_first_step_makes(build, shape) -> None:
+def test_slots_created_early_equal_those_of_the_first_step(build, shape) -> None:
     filled, fresh = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
     optimizers = [build([{"params": [p]}]) for p in (filled, fresh)]
     fill_slots(optimizers[0])
@@ -103,7 +103,7 @@ def _forms(slots: dict) -> dict:
     return {key: (value.dtype, tuple(value.shape)) for key, value in found.items()}
 
 
-def test_an_unknown_optimizer_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_optimizer_is_an_error_with_the_allowed_ones() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(
         EngineError, match="unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor"
@@ -156,13 +156,13 @@ def test_a_state_that_covers_each_tensor_once_passes(world) -> None:
         ([], "holds 0 of the 4 elements of weight"),
     ],
 )
-def test_a_state_with_a_hole_or_too_much_is_refused(world, pieces, text) -> None:
+def test_a_state_with_a_hole_or_an_overlap_is_an_error(world, pieces, text) -> None:
     with pytest.raises(EngineError, match=text):
         check_cover(_state(*pieces), world)
 
 
 class Counting(nn.Module):
-    """Batch statistics, a count that is replaced rather than moved, and a constant."""
+    """Batch statistics, a counter that is reassigned, and a constant."""
 
     def __init__(self) -> None:
         super().__init__()

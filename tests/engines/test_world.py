@@ -31,7 +31,7 @@ def test_a_process_without_torchrun_is_a_world_of_one() -> None:
     assert read_ranks({}) == RankInfo(rank=0, size=1, local_rank=0, local_size=1, node=0)
 
 
-def test_the_place_is_read_from_torchrun() -> None:
+def test_the_rank_is_read_from_torchruns_variables() -> None:
     assert read_ranks(TORCHRUN) == RankInfo(rank=5, size=8, local_rank=1, local_size=4, node=1)
 
 
@@ -44,13 +44,13 @@ def test_the_place_is_read_from_torchrun() -> None:
         ({"WORLD_SIZE": None}, "WORLD_SIZE is not set"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused(change: dict[str, str | None], text: str) -> None:
+def test_an_impossible_rank_is_an_error(change: dict[str, str | None], text: str) -> None:
     environment = {k: v for k, v in (TORCHRUN | change).items() if v is not None}
     with pytest.raises(EngineError, match=text):
         read_ranks(environment)
 
 
-def test_processes_without_an_address_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_without_an_address_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
@@ -69,7 +69,7 @@ def test_a_world_of_one_agrees_with_itself_without_a_group() -> None:
     world.close()
 
 
-def test_a_group_of_one_needs_no_port_and_is_given_back() -> None:
+def test_a_group_of_one_needs_no_port_and_is_closed() -> None:
     world = open_world("cpu", 5.0, always_group=True)
     assert torch.distributed.is_initialized()
     with pytest.raises(EngineError, match="already open"):
@@ -81,7 +81,7 @@ def test_a_group_of_one_needs_no_port_and_is_given_back() -> None:
 def exchange(world: World) -> tuple[list[float], list[float], list[float], int, int]:
     value = torch.tensor([world.rank + 1.0, 10.0])
     total, most = world.sum(value), world.maximum(value)
-    # Each rank wants something of its own, and both something.
+    # Each rank requests one flag of its own, and both share one.
     flags = world.agree(0b1001 if world.rank == 0 else 0b0101)
     return total.tolist(), most.tolist(), value.tolist(), flags, world.agree(0)
 
@@ -116,13 +116,13 @@ def wait_alone(world: World) -> str:
     return "came through"
 
 
-def test_a_barrier_names_the_ranks_that_did_not_come(worlds: dict[int, Pool]) -> None:
-    said, _ = worlds[2].run(wait_alone)
-    assert said.startswith("rank 0 waited 0.5 s at a barrier") and "Ranks 1 failed" in said
+def test_a_barrier_names_the_missing_ranks(worlds: dict[int, Pool]) -> None:
+    message, _ = worlds[2].run(wait_alone)
+    assert message.startswith("rank 0 waited 0.5 s at a barrier") and "Ranks 1 failed" in message
     worlds[2].close()  # gloo closes the connection to a rank that timed out
 
 
-def test_what_one_attempt_left_in_the_store_is_not_seen_by_the_next(
+def test_each_attempt_starts_with_an_empty_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A restarted rank would take the address of a dead one for its peer's, and hang."""

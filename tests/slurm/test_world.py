@@ -106,7 +106,9 @@ def test_a_rank_that_never_comes_is_named(login: Login) -> None:
     words = training(login, "alone", **{"engine.timeout_s": "4"})
     with pytest.raises(RuntimeError) as fault:
         over_two_nodes(login, f"[ $SLURM_PROCID = 0 ] || exec sleep 60; {LAUNCHER} {words}")
-    assert "error: rank 1 of 2 did not come within 4 s; came: node1 (rank 0)" in str(fault.value)
+    assert "error: rank 1 of 2 did not register within 4 s; registered: node1 (rank 0)" in str(
+        fault.value
+    )
 
 
 @pytest.mark.slow

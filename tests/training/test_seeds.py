@@ -91,7 +91,7 @@ def as_before():
 
 @pytest.mark.usefixtures("as_before")
 def test_only_deterministic_algorithms_are_left():
-    seeds.make_deterministic()
+    seeds.make_deterministic(os.environ)
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.deterministic
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from engines.base import Engine
-    from training.resources.throttle import Throttle
 
 MAX_HALVINGS = 3
 """How often a run halves its micro-batch because memory ran out."""
@@ -61,10 +60,11 @@ class OomFallback:
     other ranks would wait in a collective for a rank that failed.
     """
 
-    def __init__(self, engine: Engine, batches: BatchSizes, throttle: Throttle):
+    def __init__(self, engine: Engine, batches: BatchSizes, halve: Callable[[str, int], None]):
+        """`halve` halves the micro-batch, given a reason and the updates so far."""
         self._engine = engine
         self._batches = batches
-        self._throttle = throttle
+        self._halve = halve
         self._halvings = 0
 
     def run(self, accumulate: Callable[[], T], step: int) -> T | None:
@@ -82,7 +82,7 @@ class OomFallback:
         # After the handler: until here the error held the frames of the pass, and their tensors.
         self._halvings += 1
         self._engine.discard()
-        self._throttle.halve_for_oom(reason, step)
+        self._halve(reason, step)
         return None
 
 

@@ -1,4 +1,4 @@
-"""What ranks do under DeepSpeed's engines for the tests; each function is collective."""
+"""Work of the ranks under the zero engines, for the tests; each function is collective."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKENS = torch.arange(2 * TIME).view(2, TIME)
 def prepared(
     world: World, case: Case, zero: Mapping[str, Any] | None = None, **changes: Any
 ) -> Iterator[tuple[Engine, nn.Module]]:
-    """The engine of `case` and what it makes of `Net`; `zero` and `changes` go over its options."""
+    """The engine of `case` and its `Net`; `zero` and `changes` override options."""
     chosen = options(case, world)
     layout = {**chosen.ds_config["zero_optimization"], **(zero or {})}
     chosen = replace(chosen, ds_config={"zero_optimization": layout}, **changes)
@@ -37,20 +37,20 @@ def prepared(
 
 
 def drawn(kind: str, name: str, shape: tuple[int, ...]) -> Tensor:
-    """Values that belong to one tensor and no other; positive, as second moments are."""
+    """Values that are unique to a tensor; positive, like second moments."""
     seed = sum(f"{kind} {name}".encode())
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def overwrite(state: State) -> None:
-    """Put what is drawn for each tensor into its pieces."""
+    """Write unique values into the pieces of each tensor."""
     for piece in state.pieces:
         whole = drawn(piece.kind, piece.name, state.shapes[piece.name]).view(-1)
         piece.data.copy_(whole[piece.start : piece.start + piece.data.numel()])
 
 
 def outputs_after_writing(world: World, case: Case) -> tuple[Tensor, Tensor]:
-    """Outputs once other weights were written into the pieces, and those of a plain model."""
+    """Outputs after other weights were written into the pieces, and those of a plain model."""
     with prepared(world, case) as (engine, module):
         one_step(world, engine, module, case, step=1)
         state = engine.state()
@@ -70,7 +70,7 @@ def outputs_after_writing(world: World, case: Case) -> tuple[Tensor, Tensor]:
 
 
 def moments_after_writing(world: World, case: Case) -> list[tuple[str, Tensor, Tensor]]:
-    """First moments after a step without gradient, beside those that were written before it."""
+    """First moments after a step without gradient, and those written before it."""
     with prepared(world, case) as (engine, module):
         overwrite(engine.state())
         engine.refresh()
@@ -83,7 +83,7 @@ def moments_after_writing(world: World, case: Case) -> list[tuple[str, Tensor, T
 
 
 def step_after_discarding(world: World, case: Case, passes: int) -> tuple[Any, list[Tensor]]:
-    """The second step and the state after it; before it `passes` of two were thrown away."""
+    """The second step and the state after it; before it `passes` of two were discarded."""
     with prepared(world, case) as (engine, module):
         one_step(world, engine, module, case, step=1)
         module.eval()  # buffers stay as they are
@@ -98,13 +98,13 @@ def step_after_discarding(world: World, case: Case, passes: int) -> tuple[Any, l
 
 
 def three_steps(world: World, case: Case, zero: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """Losses and norms with `zero` over the engine's own partitioning."""
+    """Losses and norms with `zero` overriding the engine's partitioning."""
     with prepared(world, case, zero) as (engine, module):
         return [one_step(world, engine, module, case, step)[:2] for step in (1, 2, 3)]
 
 
 def threads(world: World, case: Case, count: int | None) -> tuple[int, int, int]:
-    """Threads before, while the engine lives, and after."""
+    """Threads before the engine, with it, and after it."""
     before = torch.get_num_threads()
     with prepared(world, case, offload_threads=count):
         during = torch.get_num_threads()
@@ -112,7 +112,7 @@ def threads(world: World, case: Case, count: int | None) -> tuple[int, int, int]
 
 
 def check_after_moving_masters(world: World, case: Case) -> str:
-    """What is said where the fp32 weights are not those that compute."""
+    """The error if the fp32 weights differ from the working weights."""
     with prepared(world, case) as (engine, module):
         overwrite(engine.state())
         try:
@@ -122,8 +122,8 @@ def check_after_moving_masters(world: World, case: Case) -> str:
     return ""
 
 
-def refusal(world: World, case: Case, zero: Mapping[str, Any]) -> str:
-    """What is said of a configuration that DeepSpeed does not take."""
+def rejection(world: World, case: Case, zero: Mapping[str, Any]) -> str:
+    """The error for a config that DeepSpeed rejects."""
     try:
         with prepared(world, case, zero):
             return ""
@@ -132,7 +132,7 @@ def refusal(world: World, case: Case, zero: Mapping[str, Any]) -> str:
 
 
 class Fork(nn.Module):
-    """Two layers, the second of which may be left out."""
+    """Two layers; the second one is optional."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A person's DeepSpeed JSON beside the settings."""
+"""A user's DeepSpeed config is validated against the settings."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def settings(precision: str = "fp32", schedule: str = "cosine", **optim) -> Simp
     )
 
 
-def said(engine: str = "zero2", **changes):
+def values(engine: str = "zero2", **changes):
     return setting_values(engine, shipped(f"{engine}.json"), BATCHING, settings(**changes))
 
 
 def only(own: dict, **changes) -> Conflict:
-    (found,) = conflicts(own, said(**changes))
+    (found,) = conflicts(own, values(**changes))
     return found
 
 
@@ -69,11 +69,11 @@ HUGGING_FACE = {
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "bf16-params"])
 def test_auto_means_the_settings(precision):
-    assert conflicts(HUGGING_FACE, said(precision=precision)) == []
+    assert conflicts(HUGGING_FACE, values(precision=precision)) == []
 
 
-def test_merging_leaves_out_what_the_settings_say():
-    merged = merge(shipped("zero2.json"), HUGGING_FACE, said())
+def test_merging_leaves_out_keys_that_settings_decide():
+    merged = merge(shipped("zero2.json"), HUGGING_FACE, values())
     assert merged == {
         "zero_optimization": {
             **shipped("zero2.json")["zero_optimization"],
@@ -88,7 +88,7 @@ def test_merging_leaves_out_what_the_settings_say():
 
 def test_merging_changes_neither_of_its_inputs():
     below, own = shipped("zero2.json"), {"zero_optimization": {"overlap_comm": False}}
-    merge(below, own, said())
+    merge(below, own, values())
     assert below == shipped("zero2.json")
     assert own == {"zero_optimization": {"overlap_comm": False}}
 
@@ -96,7 +96,7 @@ def test_merging_changes_neither_of_its_inputs():
 def test_merging_rejects_a_file_with_all_its_conflicts():
     own = {"train_batch_size": 64, "gradient_clipping": 0.5}
     with pytest.raises(ConfigConflict) as fault:
-        merge(shipped("zero2.json"), own, said())
+        merge(shipped("zero2.json"), own, values())
     assert [c.key for c in fault.value.conflicts] == ["train_batch_size", "gradient_clipping"]
 
 
@@ -165,12 +165,12 @@ def test_the_key_of_a_conflict_is_dotted_and_its_value_that_of_the_file():
         {"tensorboard": {"enabled": False}, "activation_checkpointing": {}},
     ],
 )
-def test_saying_the_same_as_the_settings_is_no_conflict(own):
-    assert conflicts(own, said()) == []
+def test_a_value_equal_to_the_setting_is_no_conflict(own):
+    assert conflicts(own, values()) == []
 
 
-def test_clipping_off_is_zero_in_deepspeeds_words():
-    assert conflicts({"gradient_clipping": 0.0}, said(clip_norm=None)) == []
+def test_clipping_off_is_zero_for_deepspeed():
+    assert conflicts({"gradient_clipping": 0.0}, values(clip_norm=None)) == []
     assert only({"gradient_clipping": 1.0}, clip_norm=None).setting_value is None
 
 
@@ -181,7 +181,7 @@ def test_true_is_not_one_and_text_is_not_a_number():
 
 def test_deepspeeds_bf16_block_is_our_bf16_params():
     on = {"bf16": {"enabled": True}}
-    assert conflicts(on, said(precision="bf16-params")) == []
+    assert conflicts(on, values(precision="bf16-params")) == []
     assert only(on, precision="bf16").setting_value == "bf16"
     off = only({"bf16": {"enabled": False}}, precision="bf16-params")
     assert off.fix.endswith("--precision bf16")
@@ -191,12 +191,12 @@ def test_deepspeeds_fp16_block_keeps_fp16_weights_and_never_fits():
     assert only({"fp16": {"enabled": True}}, precision="fp16").setting == "precision"
 
 
-def test_what_an_enabled_precision_block_adds_is_refused():
+def test_other_keys_of_an_enabled_precision_block_are_a_conflict():
     own = {"bf16": {"enabled": True, "bf16_optimizer_states": True}}
     assert only(own, precision="bf16-params").key == "bf16.bf16_optimizer_states"
 
 
-def test_parameters_of_a_scheduler_are_for_the_schedule_to_say():
+def test_parameters_of_a_scheduler_are_decided_by_schedule():
     found = only({"scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": 10}}})
     assert (found.setting, found.setting_value) == ("schedule", None)
     assert found.problem == "is decided by schedule"
@@ -206,14 +206,14 @@ def test_weights_of_zero3_offload_may_stay_on_the_device():
     def own(device):
         return {"zero_optimization": {"offload_param": {"device": device}}}
 
-    assert conflicts(own("none"), said("zero3-offload")) == []
+    assert conflicts(own("none"), values("zero3-offload")) == []
     assert only(own("nvme"), engine="zero3-offload").allowed == ("cpu", "none", "auto")
     assert only(own("cpu"), engine="zero3").fix.endswith("--engine zero3-offload")
 
 
 def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
     own = {"zero_optimization": {"offload_optimizer": {"pin_memory": False}}}
-    merged = merge(shipped("zero2-offload.json"), own, said("zero2-offload"))
+    merged = merge(shipped("zero2-offload.json"), own, values("zero2-offload"))
     block = merged["zero_optimization"]["offload_optimizer"]
     assert block == {"device": "cpu", "pin_memory": False}
 
@@ -236,14 +236,14 @@ def test_an_offload_block_without_a_device_keeps_that_of_the_engine():
         ({"colour": "red"}, "colour", None),
     ],
 )
-def test_an_unknown_key_is_answered_with_the_nearest(own, key, did_you_mean):
+def test_an_unknown_key_has_the_nearest_one(own, key, did_you_mean):
     found = only(own)
     assert (found.key, found.did_you_mean) == (key, did_you_mean)
     assert found.problem == "is unknown"
     assert len(found.allowed) <= 12
 
 
-def test_values_are_shown_in_the_words_of_json():
+def test_values_are_shown_as_json():
     assert only({"fp16": {"enabled": True}}).allowed == ("false", "auto")
     assert only({"train_batch_size": 1}).allowed == ("32", "auto")
 
@@ -258,7 +258,7 @@ def test_values_are_shown_in_the_words_of_json():
         ({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}}, None),
     ],
 )
-def test_a_key_that_would_not_be_read_is_refused(own, setting):
+def test_an_unsupported_key_is_a_conflict(own, setting):
     found = only(own)
     assert found.fix == "leave it out"
     if setting:
@@ -269,7 +269,7 @@ def test_a_key_that_would_not_be_read_is_refused(own, setting):
     "own",
     [{"zero_allow_untested_optimizer": False}, {"zero_optimization": {"compute_grad_norm": False}}],
 )
-def test_what_the_engine_needs_cannot_be_turned_off(own):
+def test_required_values_cannot_be_changed(own):
     assert only(own).problem == "must be true under this engine"
 
 
@@ -280,12 +280,12 @@ def test_a_block_must_be_an_object(key):
 
 def test_conflicts_come_in_the_order_of_the_file():
     own = {"gradient_clipping": 2.0, "nope": 1, "zero_optimization": {"stage": 1}, "amp": True}
-    keys = [c.key for c in conflicts(own, said())]
+    keys = [c.key for c in conflicts(own, values())]
     assert keys == ["gradient_clipping", "nope", "zero_optimization.stage", "amp"]
 
 
 class Asked(dict):
-    """A configuration that remembers which keys DeepSpeed looked for."""
+    """A config that records which keys DeepSpeed reads."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""DeepSpeed's JSON files, read with the line of each key."""
+"""DeepSpeed config files, parsed with the line of each key."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def test_values_are_those_of_json():
         ('{"a": NaN}', None, "contains NaN, which is not a JSON number"),
     ],
 )
-def test_a_broken_file_is_refused_with_its_line(text, line, words):
+def test_a_broken_file_is_an_error_with_its_line(text, line, words):
     with pytest.raises(FileError, match=words) as fault:
         parse(text)
     assert fault.value.line == line
 
 
-def test_a_file_that_is_not_utf8_is_refused(tmp_path):
+def test_a_file_that_is_not_utf8_is_an_error(tmp_path):
     path = tmp_path / "own.json"
     path.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(FileError, match="is not UTF-8"):
         read(path)
 
 
-def test_a_byte_order_mark_is_no_fault(tmp_path):
+def test_a_byte_order_mark_is_ignored(tmp_path):
     path = tmp_path / "own.json"
     path.write_text('{"a": 1}', encoding="utf-8-sig")
     assert read(path).values == {"a": 1}

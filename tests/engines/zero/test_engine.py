@@ -1,4 +1,4 @@
-"""What DeepSpeed's engines have to do beyond taking the steps of local."""
+"""The zero engines: state, discarded gradients, threads and errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_bf16_weights_follow_the_fp32_pieces(worlds: Worlds, engine: str) -> Non
 
 
 @all_engines
-def test_moments_written_into_the_pieces_are_those_of_the_next_step(
+def test_moments_written_into_the_pieces_are_used_by_the_next_step(
     worlds: Worlds, engine: str
 ) -> None:
     for rank in worlds[2].run(runs.moments_after_writing, Case(engine)):
@@ -62,7 +62,7 @@ def test_bf16_params_are_those_of_fsdp(worlds: Worlds, engine: str) -> None:
 
 @pytest.mark.parametrize("passes", [1, 2], ids=["before the last pass", "after the last pass"])
 @all_engines
-def test_a_discarded_window_leaves_no_trace(worlds: Worlds, engine: str, passes: int) -> None:
+def test_discarded_gradients_leave_no_trace(worlds: Worlds, engine: str, passes: int) -> None:
     plain = worlds[2].run(runs.step_after_discarding, Case(engine), 0)
     discarded = worlds[2].run(runs.step_after_discarding, Case(engine), passes)
     for (taken, pieces), (taken_after, pieces_after) in zip(plain, discarded, strict=True):
@@ -81,7 +81,7 @@ def test_a_discarded_window_leaves_no_trace(worlds: Worlds, engine: str, passes:
     ids=["alternate steps", "a step without", "not in the last pass", "now here, now there"],
 )
 @all_engines
-def test_a_layer_left_out_gets_no_gradient_of_an_earlier_step(
+def test_an_unused_layer_gets_no_gradient_of_an_earlier_step(
     worlds: Worlds, engine: str, windows: list[list[bool]]
 ) -> None:
     (plain, _), _ = worlds[2].run(runs.fork, "local", windows)
@@ -121,9 +121,9 @@ def test_a_persons_own_partitioning_takes_the_same_steps(
 
 
 def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds: Worlds) -> None:
-    (said,) = worlds[1].run(runs.refusal, Case("zero2"), {"reduce_bucket_size": "big"})
+    (message,) = worlds[1].run(runs.rejection, Case("zero2"), {"reduce_bucket_size": "big"})
     assert re.fullmatch(
-        r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", said
+        r"deepspeed \S+ rejects its config: reduce_bucket_size: Input should be .*", message
     )
 
 
@@ -132,8 +132,8 @@ def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds: Worlds
 def test_masters_that_are_not_the_weights_are_refused_on_all_ranks(
     worlds: Worlds, engine: str, size: int
 ) -> None:
-    for said in worlds[size].run(runs.check_after_moving_masters, Case(engine)):
-        assert re.fullmatch(r"the fp32 copies of \d+ parameters differ from their weights", said)
+    for message in worlds[size].run(runs.check_after_moving_masters, Case(engine)):
+        assert re.fullmatch(r"the fp32 copies of \d+ parameters differ from their weights", message)
 
 
 def test_offloading_computes_with_the_given_threads(worlds: Worlds) -> None:

@@ -1,4 +1,4 @@
-"""A clock that stands still but for what is added."""
+"""A clock that only moves when seconds are added."""
 
 from __future__ import annotations
 

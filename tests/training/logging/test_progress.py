@@ -1,4 +1,4 @@
-"""The remaining time counts what is still to come, and learns from what was."""
+"""The remaining time, estimated from the durations so far."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from training.train_plan import TrainPlan
 
 
 def run(
-    told: TrainPlan,
+    plan: TrainPlan,
     until: int,
     step_s: float = 0.1,
     evaluation_s: float = 0.0,
     save_s: float = 0.0,
     best_at: tuple[int, ...] = (),
 ) -> Progress:
-    """Progress after `until` steps that took as long as said."""
+    """Progress after `until` steps of given durations."""
     clock = Clock()
-    progress = Progress(told, clock)
-    for step in range(told.first_step + 1, until + 1):
+    progress = Progress(plan, clock)
+    for step in range(plan.first_step + 1, until + 1):
         clock.seconds += step_s
         progress.stepped(step)
-        if told.eval_every and step % told.eval_every == 0:
+        if plan.eval_every and step % plan.eval_every == 0:
             clock.seconds += evaluation_s
             progress.evaluated()
-        if step in best_at or (told.save_every and step % told.save_every == 0):
+        if step in best_at or (plan.save_every and step % plan.save_every == 0):
             clock.seconds += save_s
             progress.saved(step)
     return progress
@@ -42,8 +42,8 @@ def test_steps_alone():
 
 
 def test_evaluations_and_saves_to_come_are_counted():
-    told = train_plan(total_steps=100, eval_every=20, save_every=50)
-    position = run(told, 60, evaluation_s=3.0, save_s=2.0).position()
+    plan = train_plan(total_steps=100, eval_every=20, save_every=50)
+    position = run(plan, 60, evaluation_s=3.0, save_s=2.0).position()
 
     # 40 steps, evaluations at 80 and 100, a save at 100.
     assert position.remaining_s == pytest.approx(40 * 0.1 + 2 * 3.0 + 1 * 2.0)
@@ -51,8 +51,8 @@ def test_evaluations_and_saves_to_come_are_counted():
 
 
 def test_the_evaluation_and_the_save_at_the_end_are_counted():
-    told = train_plan(total_steps=100, eval_every=30)
-    position = run(told, 70, evaluation_s=3.0, save_s=2.0, best_at=(30,)).position()
+    plan = train_plan(total_steps=100, eval_every=30)
+    position = run(plan, 70, evaluation_s=3.0, save_s=2.0, best_at=(30,)).position()
 
     # Evaluations at 90 and 100; of two one was the best, so one more save is expected.
     assert position.remaining_s == pytest.approx(30 * 0.1 + 2 * 3.0 + 1 * 2.0)

@@ -15,12 +15,12 @@ from training.logging.strict_json import encode, encode_bytes
 
 
 def strict(text: str | bytes) -> Any:
-    """JSON read as the standard has it; Python alone also takes NaN and Infinity."""
+    """JSON parsed by the standard; Python also accepts NaN and Infinity."""
 
-    def refuse(word: str) -> None:
+    def reject(word: str) -> None:
         raise AssertionError(f"{word} is no JSON")
 
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=reject)
 
 
 def test_floats_come_back_bit_by_bit():

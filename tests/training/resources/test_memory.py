@@ -1,4 +1,4 @@
-"""The memory of this process, and giving back what nobody uses."""
+"""Memory of this process: peaks, and giving back what is unused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Ring:
     def __init__(self):
         self.block, self.itself = bytearray(50_000), self
 
-# Each cycle is garbage at once, but nobody has collected it; what stays pins the heap's end.
+# Each cycle is garbage, but not collected yet; a live block pins the end of the heap.
 import gc
 gc.disable()
 last = [Ring() for _ in range(4000)][-1]
@@ -74,7 +74,7 @@ print(full - host_bytes())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other C libraries give back by themselves")
-def test_relief_gives_garbage_and_the_allocators_reserve_back_to_the_system():
+def test_garbage_and_the_allocators_reserve_are_released_to_the_system():
     done = subprocess.run(
         [sys.executable, "-c", FRAGMENTS], capture_output=True, text=True, check=True
     )

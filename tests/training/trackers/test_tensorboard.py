@@ -163,7 +163,7 @@ def test_tables_of_predictions_are_shown_literally(board):
         assert cell in found[0]["text"]
     asked = {"run": f"real/{FOLDER}", "tag": "samples/table"}
     (last,) = [one["text"] for one in board.json(f"{PLUGIN}text/text", **asked)][-1:]
-    assert "<th>wanted</th>" in last and "what is" in last
+    assert "<th>target</th>" in last and "what is" in last
 
 
 def test_nothing_is_written_before_the_run_starts(tmp_path):

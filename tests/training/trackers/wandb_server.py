@@ -17,7 +17,7 @@ _STREAM = re.compile(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream$")
 
 
 class Server:
-    """Runs by id, each with its rows; `fails` says how it answers from now on."""
+    """Runs by id, each with its rows; `fails` is how it responds from now on."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
@@ -38,7 +38,7 @@ class Server:
         self._http.serve_forever(poll_interval=0.02)
 
     def close(self) -> None:
-        """Be gone: from now on connections are refused."""
+        """Stop: from now on connections are refused."""
         self.over.set()
         self._http.shutdown()
         self._http.server_close()
@@ -182,7 +182,7 @@ class Run:
         self.summary["_step"] = after
 
     def status(self) -> dict[str, Any]:
-        """What a process is told that goes on with the run."""
+        """The response to a process that resumes the run."""
         return {
             "id": self.id,
             "name": self.id,
