@@ -81,20 +81,22 @@ def free_ports() -> int:
     raise AssertionError("no ports in a row are free")
 
 
-@pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A free port in the environment; waits for connections that never got an answer.
+@pytest.fixture(scope="session", autouse=True)
+def no_open_connection() -> Iterator[None]:
+    """torch aborts an interpreter that ends while one of its connections waits for an answer."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "rendezvous":
+            thread.join(20)
 
-    torch aborts an interpreter that ends while one of its connections is still open.
-    """
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
     first = free_ports()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(first))
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
-    yield first
-    for thread in threading.enumerate():
-        if thread.name == "rendezvous":
-            thread.join(20)
+    return first
 
 
 def test_two_jobs_with_one_port_on_a_node_stay_apart(port, monkeypatch):
