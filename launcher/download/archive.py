@@ -113,6 +113,8 @@ class _Unpacker:
 
     def unpack_tar(self, archive: Path) -> None:
         """The filter `data` of tarfile is the second check of each member."""
+        if not hasattr(tarfile, "data_filter"):
+            raise ArchiveError("can be unpacked by Python 3.10.12, 3.11.4 or later only")
         with _decompressed(archive, may_be_plain=True) as inner:
             stream = _BoundedReader(inner)
             with tarfile.open(fileobj=stream, mode="r:") as opened:  # type: ignore[call-overload]
