@@ -3,7 +3,7 @@
     python -m benchmarks.busy_machine --steps 8
 
 Threads of one process that wait for each other may spin or sleep. GNU's OpenMP spins 300,000 times
-unless told otherwise; `launcher/run/affinity.py` tells it 1,000. Source: GNU libgomp,
+by default; `launcher/run/affinity.py` sets 1,000. Source: GNU libgomp,
 GOMP_SPINCOUNT.
 """
 

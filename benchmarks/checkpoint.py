@@ -39,7 +39,7 @@ TABLES = {
     "disk": ("until a later save is on disk", "ms", tuple(w for w in WAYS if w not in COPIES)),
     "load": ("load into the live tensors", "ms", tuple(w for w in WAYS if w not in COPIES)),
 }
-"""What is measured: its words, its unit, and who is."""
+"""A measurement: title, unit and contenders."""
 _LOOK_EVERY_S = 0.002
 
 
@@ -77,7 +77,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def take_part(options: argparse.Namespace) -> None:
-    """One way in this process; its figures go to the file it is told."""
+    """One way in this process; writes its figures to a file."""
     torch.set_num_threads(options.threads)
     work = Work(options.size, 1, 1, seq_len=32, threads=options.threads)
     way = WAYS[options.contender](work, options.folder)
@@ -106,13 +106,15 @@ def one_way(options: argparse.Namespace, name: str) -> Mapping[str, float]:
     """The figures of one way, measured in a process of its own."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         result = Path(folder) / "figures.json"
-        words = [sys.executable, "-m", "benchmarks.checkpoint", "--size", options.size]
-        words += ["--threads", str(options.threads), "--folder", folder]
-        words += ["--contender", name, "--result", str(result)]
+        arguments = [sys.executable, "-m", "benchmarks.checkpoint", "--size", options.size]
+        arguments += ["--threads", str(options.threads), "--folder", folder]
+        arguments += ["--contender", name, "--result", str(result)]
         threads = str(options.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu"}
         environment["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, env=environment, timeout=300
+        )
         if done.returncode:
             raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}{done.stderr[-6000:]}")
         return json.loads(result.read_text())
@@ -144,12 +146,12 @@ def report(options: argparse.Namespace, measured: list[dict[str, Mapping[str, fl
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(f"language:{options.size} with AdamW, {options.threads} threads, {options.rounds} rounds")
     tables = {}
-    for key, (words, unit, names) in TABLES.items():
+    for key, (arguments, unit, names) in TABLES.items():
         named = [name for name in names if name in options.only]
         reference = REFERENCE if REFERENCE in named else named[0]
         times = [{name: found[name][key] for name in named} for found in measured]
         tables[key] = rows(times, reference)
-        print(f"\n{words}\n\n{table(tables[key], unit)}")
+        print(f"\n{arguments}\n\n{table(tables[key], unit)}")
     taken = [memory(measured, name) for name in options.only]
     print(f"\nmost host memory above training's own\n\n{memory_table(taken)}")
     save(options.json, command("checkpoint", sys.argv[1:]), facts, tables, taken)

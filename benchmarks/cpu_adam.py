@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_argument("--parameters", type=float, default=5e7)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
     parser.add_argument("--repeats", type=int, default=15)
-    told = parser.parse_args()
-    gradient = torch.randn(int(told.parameters), generator=torch.Generator().manual_seed(0))
+    options = parser.parse_args()
+    gradient = torch.randn(int(options.parameters), generator=torch.Generator().manual_seed(0))
     optimizers = build(gradient)
-    print(f"{told.parameters:.3g} parameters, milliseconds a step: median (least)")
-    for threads in told.threads:
+    print(f"{options.parameters:.3g} parameters, milliseconds per step: median (least)")
+    for threads in options.threads:
         torch.set_num_threads(threads)
-        seconds = measure(optimizers, told.repeats)
+        seconds = measure(optimizers, options.repeats)
         row = (f"{n} {1e3 * median(s):.1f} ({1e3 * min(s):.1f})" for n, s in seconds.items())
         print(f"threads {threads}:  " + "  ".join(row))
     print(f"largest difference of the weights: {difference(optimizers):.1e}")

@@ -4,7 +4,7 @@
 
 Each victim is killed (SIGKILL) several times: all its processes at once, or only the supervisor, or
 only one rank; at any moment from its first instruction on, or as soon as a save begins. Then it
-goes on with `--resume auto` to its end, and its checkpoints and logged numbers are compared with
+resumes with `--resume auto`, and its checkpoints and logged numbers are compared with
 the reference, bit by bit. Exits 1 where anything differs.
 """
 
@@ -58,15 +58,15 @@ class Case:
     steps: int
     data: Path
 
-    def words(self, out: Path) -> list[str]:
-        """The command line of a run that begins, or goes on, in `out`."""
-        words = ["-m", "launcher", "--model", "language:tiny", "--engine", self.engine]
-        words += ["--nproc", str(PROCESSES[self.engine]), "--max-steps", str(self.steps)]
-        words += ["--data", str(self.data), "--seq-len", "64"]
-        words += ["--resume", "auto", "--out", str(out)]
+    def arguments(self, out: Path) -> list[str]:
+        """The command line that starts or resumes a run in `out`."""
+        arguments = ["-m", "launcher", "--model", "language:tiny", "--engine", self.engine]
+        arguments += ["--nproc", str(PROCESSES[self.engine]), "--max-steps", str(self.steps)]
+        arguments += ["--data", str(self.data), "--seq-len", "64"]
+        arguments += ["--resume", "auto", "--out", str(out)]
         for setting in _SETTINGS:
-            words += ["--set", setting]
-        return [sys.executable, *words]
+            arguments += ["--set", setting]
+        return [sys.executable, *arguments]
 
 
 class Victim:
@@ -78,7 +78,7 @@ class Victim:
     def lives(self) -> bool:
         """Start it and do nothing; whether it ended well. Raises RuntimeError where it did not."""
         done = subprocess.run(
-            self._case.words(self._out), capture_output=True, text=True, timeout=_LIMIT_S
+            self._case.arguments(self._out), capture_output=True, text=True, timeout=_LIMIT_S
         )
         if done.returncode:
             raise RuntimeError(f"{self._out} ended with {done.returncode}:\n{done.stderr[-4000:]}")
@@ -87,7 +87,7 @@ class Victim:
     def is_killed(self, tally: Tally, while_saving: bool) -> bool:
         """Start it and kill it; false where it had ended before."""
         with subprocess.Popen(
-            self._case.words(self._out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self._case.arguments(self._out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as started:
             before = self._newest_line()
             if while_saving:
@@ -172,10 +172,10 @@ def victims(case: Case, kills: int, reference: Path, draw: random.Random) -> Ite
 def write_data(folder: Path) -> Path:
     """Forty texts of random words, small enough that evaluating takes no longer than training."""
     draw = random.Random(0)
-    words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 8))) for _ in range(300)]
+    arguments = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 8))) for _ in range(300)]
     folder.mkdir()
     for number in range(40):
-        text = " ".join(draw.choices(words, k=400))
+        text = " ".join(draw.choices(arguments, k=400))
         (folder / f"{number}.txt").write_text(text)
     return folder
 

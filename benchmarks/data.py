@@ -81,8 +81,8 @@ def cases(scale: float) -> list[Case]:
     ]
 
 
-def _file(name: str, write: Callable[..., Path], *words: float, **more: int) -> Write:
-    return lambda folder: write(folder / name, *words, **more)
+def _file(name: str, write: Callable[..., Path], *arguments: float, **more: int) -> Write:
+    return lambda folder: write(folder / name, *arguments, **more)
 
 
 @dataclass(frozen=True)

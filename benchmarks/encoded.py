@@ -75,8 +75,8 @@ class Subject:
 
 def subject(model: str, folder: Path) -> tuple[Subject, float]:
     """`model` as in stage `text`, and the seconds that an input of its encoder took before."""
-    words = CliArgs(model=model, sets=list(SETTINGS))
-    resolved = resolve(words, detect_machine(), 1)
+    arguments = CliArgs(model=model, sets=list(SETTINGS))
+    resolved = resolve(arguments, detect_machine(), 1)
     settings: Any = resolved.settings
     world = open_world("cpu", 600.0, always_group=False)
     context = Context(0, settings.eval.share, None, torch.device("cpu"))

@@ -76,11 +76,13 @@ SHOWN: dict[str, list[str]] = {
 _FILE = re.compile(r"\{(.+)\}")
 
 
-def run(family: str, kind: str, words: Words, samples: Path | None) -> Row:
-    """Start `words` as a person would, wait for the end, and read what it left."""
-    told = [_FILE.sub(lambda match: Path(match[1]).name, word) for word in words]
-    given = [_FILE.sub(lambda match: str((samples or Path()) / match[1]), word) for word in words]
-    line = shlex.join(["python", "-m", "launcher", *told])
+def run(family: str, kind: str, arguments: Words, samples: Path | None) -> Row:
+    """Run the command line `arguments` and read its results."""
+    shown = [_FILE.sub(lambda match: Path(match[1]).name, word) for word in arguments]
+    given = [
+        _FILE.sub(lambda match: str((samples or Path()) / match[1]), word) for word in arguments
+    ]
+    line = shlex.join(["python", "-m", "launcher", *shown])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "run"
         begin = time.perf_counter()
@@ -97,13 +99,13 @@ def run(family: str, kind: str, words: Words, samples: Path | None) -> Row:
 
 
 def runs(samples: Path | None) -> list[tuple[str, str, Words]]:
-    """Family, kind and words of every run, family by family."""
+    """Family, kind and arguments of every run, by family."""
     found = []
     for family, real in RUNS.items():
-        for words in real:
-            found += [(family, "real", words), (family, "noise", [*words, *NOISE])]
+        for arguments in real:
+            found += [(family, "real", arguments), (family, "noise", [*arguments, *NOISE])]
         if samples is not None:
-            found += [(family, "sample", words) for words in SAMPLES[family]]
+            found += [(family, "sample", arguments) for arguments in SAMPLES[family]]
     return found
 
 
@@ -116,16 +118,16 @@ def main() -> int:
     options = parser.parse_args()
 
     rows = []
-    for family, kind, words in runs(options.samples):
+    for family, kind, arguments in runs(options.samples):
         if options.only in (None, family):
-            rows.append(run(family, kind, words, options.samples))
+            rows.append(run(family, kind, arguments, options.samples))
             print(f"{rows[-1].command}: {rows[-1].seconds:.0f} s", file=sys.stderr, flush=True)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(table(rows, SHOWN))
     if options.json:
-        words = ["--samples", "FOLDER"] if options.samples else []
-        save_rows(options.json, command("families", words), facts, rows)
+        arguments = ["--samples", "FOLDER"] if options.samples else []
+        save_rows(options.json, command("families", arguments), facts, rows)
     return int(any(row.exit_code for row in rows))
 
 

@@ -125,9 +125,9 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def command(module: str, words: Sequence[str]) -> str:
+def command(module: str, arguments: Sequence[str]) -> str:
     """The command that made the figures, but for where they were written to."""
-    kept = list(words)
+    kept = list(arguments)
     if "--json" in kept:
         at = kept.index("--json")
         del kept[at : at + 2]
@@ -136,15 +136,15 @@ def command(module: str, words: Sequence[str]) -> str:
 
 def save(
     path: Path | None,
-    told: str,
+    command_line: str,
     facts: Mapping[str, str],
     tables: Mapping[str, Sequence[Row]],
     memory: Sequence[Memory] = (),
 ) -> None:
-    """Write everything as JSON where a path was given; `told` is the command."""
+    """Write everything as JSON if a path was given; with the command."""
     if path is not None:
         content: dict[str, object] = {
-            "command": told,
+            "command": command_line,
             "machine": dict(facts),
             "tables": {name: [asdict(r) for r in t] for name, t in tables.items()},
         }
@@ -161,9 +161,13 @@ def load(path: Path, name: str | None = None) -> tuple[str, dict[str, str], list
     return content["command"], content["machine"], [Row(**row) for row in found]
 
 
-def save_rows(path: Path, told: str, facts: Mapping[str, str], rows: Sequence[Any]) -> None:
-    """Write rows of any dataclass as JSON; `told` is the command."""
-    content = {"command": told, "machine": dict(facts), "rows": [asdict(row) for row in rows]}
+def save_rows(path: Path, command_line: str, facts: Mapping[str, str], rows: Sequence[Any]) -> None:
+    """Write rows of any dataclass as JSON; with the command."""
+    content = {
+        "command": command_line,
+        "machine": dict(facts),
+        "rows": [asdict(row) for row in rows],
+    }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -76,7 +76,7 @@ def raw_compile(work: Work) -> None:
 
 
 def take_part(options: argparse.Namespace) -> None:
-    """Run one contender in this process and leave its figures in the file it is told."""
+    """Run one contender in this process and write its figures to a file."""
     size, seq_len, micro_batch = options.case
     device = "cpu" if options.smoke else "cuda"
     work = Work(
@@ -109,10 +109,10 @@ def one_contender(options: argparse.Namespace, case: Case, contender: str) -> Ma
     """The figures of one contender, measured in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "figures.json"
-        words = [sys.executable, "-m", "benchmarks.gpu_throughput", *sys.argv[1:]]
-        words += ["--contender", contender, "--result", str(result)]
-        words += ["--case", case.size, str(case.seq_len), str(case.micro_batch)]
-        done = subprocess.run(words, capture_output=True, text=True)
+        arguments = [sys.executable, "-m", "benchmarks.gpu_throughput", *sys.argv[1:]]
+        arguments += ["--contender", contender, "--result", str(result)]
+        arguments += ["--case", case.size, str(case.seq_len), str(case.micro_batch)]
+        done = subprocess.run(arguments, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{contender} failed:\n{done.stderr[-6000:]}")
         return json.loads(result.read_text())
@@ -156,8 +156,8 @@ def main() -> None:
             )
             measured.append({"size": case.size, "contender": contender, "share": share, **figures})
     if options.json:
-        told = command("gpu_throughput", sys.argv[1:])
-        content = {"command": told, "machine": facts, "ceiling": ceiling}
+        command_line = command("gpu_throughput", sys.argv[1:])
+        content = {"command": command_line, "machine": facts, "ceiling": ceiling}
         options.json.write_text(json.dumps({**content, "rows": measured}, indent=2) + "\n")
 
 

@@ -64,13 +64,13 @@ class Row:
     command: str
 
 
-def run(words: Sequence[str]) -> Iterator[Row]:
-    """Compare as `words` say, and wait for the end; a row for each promise."""
-    line = shlex.join(["python", "-m", "launcher", "compare", *words])
+def run(arguments: Sequence[str]) -> Iterator[Row]:
+    """Run `compare` with `arguments`; a row for each promise."""
+    line = shlex.join(["python", "-m", "launcher", "compare", *arguments])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "compared"
         done = subprocess.run(
-            [sys.executable, "-m", "launcher", "compare", *words, "--json", "--out", str(out)],
+            [sys.executable, "-m", "launcher", "compare", *arguments, "--json", "--out", str(out)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -78,7 +78,7 @@ def run(words: Sequence[str]) -> Iterator[Row]:
             raise RuntimeError(f"{line} left nothing to read; exit code {done.returncode}")
         content = json.loads((out / "compare.json").read_text(encoding="utf-8"))
     for row in content["rows"]:
-        print(_told(row), file=sys.stderr, flush=True)
+        print(_summary(row), file=sys.stderr, flush=True)
         for one in row["promises"]:
             mode = f"{row['mode']} · {row['stage']}" if row.get("stage") else row["mode"]
             bounds, why = one["promised"], one.get("why")
@@ -87,11 +87,11 @@ def run(words: Sequence[str]) -> Iterator[Row]:
             )
 
 
-def _told(row: Mapping[str, Any]) -> str:
+def _summary(row: Mapping[str, Any]) -> str:
     """The numbers behind the ratios, for the log of the benchmark."""
     names = ("step_s", "epoch_s", "samples_per_s", "units_per_s", "peak_memory_bytes")
-    told = (f"{name} {row[name]:.4g}" for name in names if row.get(name) is not None)
-    return f"{row['model']} {row['mode']} {row.get('stage') or ''}: {', '.join(told)}"
+    shown = (f"{name} {row[name]:.4g}" for name in names if row.get(name) is not None)
+    return f"{row['model']} {row['mode']} {row.get('stage') or ''}: {', '.join(shown)}"
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -111,8 +111,8 @@ def _bounds(bounds: Mapping[str, float | None]) -> str:
     least, most = bounds.get("at_least"), bounds.get("at_most")
     if least is not None and least == most:
         return f"{least:g}"
-    told = [f"at least {least:g}"] if least is not None else []
-    return " and ".join([*told, *([f"at most {most:g}"] if most is not None else [])])
+    shown = [f"at least {least:g}"] if least is not None else []
+    return " and ".join([*shown, *([f"at most {most:g}"] if most is not None else [])])
 
 
 def commands(rows: Sequence[Row]) -> str:
@@ -128,9 +128,9 @@ def main() -> int:
     options = parser.parse_args()
 
     rows: list[Row] = []
-    for family, words in COMPARISONS.items():
+    for family, arguments in COMPARISONS.items():
         if options.only in (None, family):
-            rows += run(words)
+            rows += run(arguments)
     facts = machine(PACKAGES)
     print(" · ".join(f"{k} {v}" for k, v in facts.items()))
     print(table(rows))

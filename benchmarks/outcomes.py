@@ -19,11 +19,11 @@ class Row:
     command: str
     parameters: int
     data: str
-    """What was read, in words."""
+    """Description of the data."""
     metrics: Mapping[str, float]
     """Of the last evaluation, the goal first."""
     control: Sequence[str]
-    """In a noise control: each metric with its band, in words."""
+    """Of a noise control: each metric with its band, as text."""
     exit_code: int
     seconds: float
 
@@ -34,7 +34,7 @@ def read(family: str, kind: str, command: str, run: Path, exit_code: int, second
     lines = _lines(run / "metrics.jsonl")
     last = [line for line in lines if line["kind"] == "eval"][-1]["metrics"]
     goal = result["best"]["metric"]
-    told = [e["facts"]["text"] for e in _lines(run / "events.jsonl") if e["kind"] == "control"]
+    reports = [e["facts"]["text"] for e in _lines(run / "events.jsonl") if e["kind"] == "control"]
     return Row(
         family,
         kind,
@@ -42,7 +42,7 @@ def read(family: str, kind: str, command: str, run: Path, exit_code: int, second
         result["parameters"],
         _data(result["data"]),
         {goal: last[goal], **last},
-        told,
+        reports,
         exit_code,
         seconds,
     )
@@ -55,9 +55,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _data(facts: Mapping[str, Any]) -> str:
     """Where from, in what form, and how many samples of each split."""
     kind = facts.get("format") or facts.get("kind")
-    words = [Path(str(facts["source"])).name] + ([str(kind)] if kind else [])
+    parts = [Path(str(facts["source"])).name] + ([str(kind)] if kind else [])
     samples = " / ".join(f"{count:,}" for count in facts["samples"].values())
-    return f"{', '.join(dict.fromkeys(words))}; {samples} samples"
+    return f"{', '.join(dict.fromkeys(parts))}; {samples} samples"
 
 
 def table(rows: Sequence[Row], shown: Mapping[str, Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""The ranks of one contender: what they are told, what they do, and what they measured."""
+"""The ranks of one contender: their arguments, their work and their measurements."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
 
 
 def take_part(options: argparse.Namespace, train: Callable[[Work], object], calls: int = 1) -> None:
-    """Be one rank of a contender; rank 0 leaves its seconds a step in the file it is told.
+    """Be one rank of a contender; rank 0 writes its seconds per step to a file.
 
     `train` does the work; `calls` is how often a step calls the optimizer. Does not return.
     """
@@ -60,20 +60,22 @@ def work_of(options: argparse.Namespace) -> Work:
 
 
 def seconds_of(module: str, contender: str, options: argparse.Namespace) -> float:
-    """What rank 0 of `module`, started with our own words and `--contender`, leaves in a file.
+    """What rank 0 of `module`, started with our own arguments and `--contender`, leaves in a file.
 
     `options` tell the number of processes and threads, and the device. Raises RuntimeError with
     what the ranks said.
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "seconds"
-        words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        words += ["--nproc-per-node", str(options.processes), "-m", module]
-        words += [*sys.argv[1:], "--contender", contender, "--result", str(result)]
+        arguments = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        arguments += ["--nproc-per-node", str(options.processes), "-m", module]
+        arguments += [*sys.argv[1:], "--contender", contender, "--result", str(result)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
         if options.device == "cpu":
             environment["DS_ACCELERATOR"] = "cpu"
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, env=environment, timeout=300
+        )
         if done.returncode:
             raise RuntimeError(f"{contender} failed:\n{done.stdout[-2000:]}{done.stderr[-8000:]}")
         return float(result.read_text())

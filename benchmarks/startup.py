@@ -33,15 +33,15 @@ Path(sys.argv[1]).write_text("stepped")
 """
 
 
-def seconds_until_line(words: list[str], file: Path) -> float:
-    """Start `words` and give the seconds until `file` holds something; then end it."""
+def seconds_until_line(arguments: list[str], file: Path) -> float:
+    """Start a command and return the seconds until `file` has content; then end it."""
     begin = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not (file.exists() and file.stat().st_size):
         if process.poll() not in (None, 0) or time.perf_counter() - begin > PATIENCE_S:
             process.kill()
             fault = process.communicate()[1].decode(errors="replace")
-            raise RuntimeError(f"{shlex.join(words)} took no step:\n{fault[-4000:]}")
+            raise RuntimeError(f"{shlex.join(arguments)} took no step:\n{fault[-4000:]}")
         time.sleep(LOOK_EVERY_S)
     seconds = time.perf_counter() - begin
     process.kill()

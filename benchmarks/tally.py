@@ -52,9 +52,15 @@ def _cells(tally: Tally) -> list[Any]:
     return [tally.engine, tally.runs, tally.killed, *counts, tally.identical]
 
 
-def save(path: Path, told: str, machine: Mapping[str, str], tallies: Sequence[Tally]) -> None:
-    """Write the counts as JSON; `told` is the command."""
-    content = {"command": told, "machine": machine, "rows": [vars(tally) for tally in tallies]}
+def save(
+    path: Path, command_line: str, machine: Mapping[str, str], tallies: Sequence[Tally]
+) -> None:
+    """Write the counts as JSON; with the command."""
+    content = {
+        "command": command_line,
+        "machine": machine,
+        "rows": [vars(tally) for tally in tallies],
+    }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -32,11 +32,19 @@ STEPS = 5000
 
 def first_step(size: str, folder: Path, track: bool) -> float:
     """Seconds from the command to the first line of metrics."""
-    words = [sys.executable, "-m", "launcher", "--model", f"language:{size}", "--engine", "local"]
-    words += ["--max-steps", "1", "--batch-size", "16", "--out", str(folder)]
-    words += ["--set", "log.every=1", "--set", "train.accumulation=1", "--precision", "fp32"]
-    words += ["--track", "wandb"] if track else []
-    return seconds_until_line(words, folder / "metrics.jsonl")
+    arguments = [
+        sys.executable,
+        "-m",
+        "launcher",
+        "--model",
+        f"language:{size}",
+        "--engine",
+        "local",
+    ]
+    arguments += ["--max-steps", "1", "--batch-size", "16", "--out", str(folder)]
+    arguments += ["--set", "log.every=1", "--set", "train.accumulation=1", "--precision", "fp32"]
+    arguments += ["--track", "wandb"] if track else []
+    return seconds_until_line(arguments, folder / "metrics.jsonl")
 
 
 def logged_step(folder: Path, track: bool) -> float:
@@ -46,20 +54,20 @@ def logged_step(folder: Path, track: bool) -> float:
     tracked = TrackedRun(
         folder, {}, {}, about, Tracking(), lambda kind, facts: None, lambda kind, text: None, ""
     )
-    told: Sequence[Callback] = [
+    callbacks: Sequence[Callback] = [
         MetricsWriter(Storage(folder)),
         *build_trackers(["wandb"] if track else [], tracked),
     ]
     train_plan = TrainPlan(STEPS, STEPS, 1, 1, 1, 1, "tokens")
-    for callback in told:
+    for callback in callbacks:
         callback.start(train_plan)
     lines = [_line(step) for step in range(1, STEPS + 1)]
     began = time.perf_counter()
     for line in lines:
-        for callback in told:
+        for callback in callbacks:
             callback.logged(line)
     seconds = (time.perf_counter() - began) / STEPS
-    for callback in told:
+    for callback in callbacks:
         callback.end(Outcome("completed", "", 0, STEPS, 1.0, seconds, None, None))
     return seconds
 

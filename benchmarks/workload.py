@@ -33,7 +33,7 @@ class Seeded:
     index: int
 
     def rng(self) -> np.random.Generator:
-        """A generator that starts anew at each call."""
+        """A generator that restarts at each call."""
         return np.random.default_rng((SEED, self.index))
 
 

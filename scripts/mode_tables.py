@@ -146,8 +146,8 @@ def commands_kept() -> list[str]:
 
 def measured_kept() -> list[str]:
     """The command that ran all of them, and the machine it ran on."""
-    told, where, _ = _rows()
-    return [f"`{told}`, on: {listed(where)}."]
+    command, where, _ = _rows()
+    return [f"`{command}`, on: {listed(where)}."]
 
 
 def _rows() -> tuple[str, dict[str, str], list[measured.Row]]:

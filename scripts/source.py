@@ -93,7 +93,7 @@ class Tree:
         return [m for m in self.modules.values() if m.package in PACKAGES]
 
     def target(self, imported: Import) -> str | None:
-        """The module of this tree that `imported` names; None where it is somebody else's."""
+        """The module of this tree that `imported` names; None: another package's."""
         if imported.dotted in self.modules:
             return imported.dotted
         return imported.module if imported.module in self.modules else None

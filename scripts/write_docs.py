@@ -70,7 +70,7 @@ def families() -> list[str]:
 
 
 def sizes(family: str) -> list[str]:
-    """A row for each size of a family, with its numbers as they are declared."""
+    """A row for each size of a family, with its declared numbers."""
     found = _sizes(family)
     names = [
         field.name for field in fields(next(iter(found.values()))) if field.name != "parameters"
@@ -122,8 +122,8 @@ def layers() -> list[str]:
 
 
 def rules() -> list[str]:
-    """A row for each rule of what may change in a run that goes on."""
-    head = ["| settings | when a run goes on |", "|---|---|"]
+    """A row for each rule about settings of a resumed run."""
+    head = ["| settings | on resume |", "|---|---|"]
     meaning = {
         "free": "may change; each change is an event",
         "never": "never change: another value is another run",
@@ -181,8 +181,8 @@ def memory(name: str) -> list[str]:
 
 def measured(name: str, part: str | None = None) -> list[str]:
     """The command that made the figures, and the machine it ran on."""
-    told, where, rows = load(_results(name), part)
-    return [f"`{told}`, {rows[0].rounds} rounds, on: {listed(where)}."]
+    command, where, rows = load(_results(name), part)
+    return [f"`{command}`, {rows[0].rounds} rounds, on: {listed(where)}."]
 
 
 def killed() -> list[str]:
@@ -197,8 +197,8 @@ def costs(module: Any) -> list[str]:
 
 def measured_costs(module: Any, repeated: str) -> list[str]:
     """The command that measured them, how often it `repeated`, and the machine it ran on."""
-    told, where, rows = load_rows(_results_of(module), module.Row)
-    return [f"`{told}`, {getattr(rows[0], repeated):,} {repeated}, on: {listed(where)}."]
+    command, where, rows = load_rows(_results_of(module), module.Row)
+    return [f"`{command}`, {getattr(rows[0], repeated):,} {repeated}, on: {listed(where)}."]
 
 
 def _results_of(module: Any) -> Path:
@@ -262,7 +262,7 @@ def pages() -> Iterable[Path]:
 
 
 def written(page: str) -> str:
-    """`page` with tables and outputs as they are now. Raises KeyError for unknown tables."""
+    """`page` with current tables and outputs. Raises KeyError for unknown tables."""
 
     def anew(match: re.Match[str]) -> str:
         rows = "\n".join(TABLES[match["name"]]())
