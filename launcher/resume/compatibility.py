@@ -1,4 +1,4 @@
-"""What may change when a run goes on, what begins something anew, and what never changes."""
+"""Compatibility: which settings may change when a run is resumed, and what --reset each needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from launcher.config.provenance import STAGED_MODE, USER_LAYERS, ResetPart, Reso
 from launcher.config.schema import setting_infos
 
 Rule = Literal["free", "never"] | ResetPart
-"""free: it may change; a part: it may where that part begins anew; never: it is another run."""
+"""free: may change; a part: needs --reset PART; never: needs a new run."""
 
 PARTS: tuple[ResetPart, ...] = get_args(ResetPart)
-ANEW: Mapping[str, str] = {
-    "optimizer": "the optimizer's state and the average of the weights begin anew",
-    "schedule": "the schedule of the learning rate begins anew",
-    "data": "the order of the data begins anew",
+RESET_EFFECTS: Mapping[str, str] = {
+    "optimizer": "optimizer state and EMA are reinitialized",
+    "schedule": "the learning-rate schedule restarts",
+    "data": "the data order restarts",
 }
 RULES: Mapping[Rule, Sequence[str]] = {
     "free": (
@@ -59,13 +59,13 @@ RULES: Mapping[Rule, Sequence[str]] = {
     "data": ("data", "train.seed", "train.global_batch", "eval.share"),
     "never": ("model", "mode", "limits.profile", "stages", "eval.metric"),
 }
-"""Settings and whole sections of them; of two that fit, the longer counts."""
+"""Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting that is not as it was when the checkpoint was made."""
+    """A setting that differs from that of the checkpoint."""
 
     key: str
     old: Any
@@ -79,7 +79,7 @@ class Difference:
 
 
 def rule_of(key: str) -> Rule:
-    """What a change of the setting `key` means. Raises KeyError where no rule fits."""
+    """The rule for a change of the setting `key`. Raises KeyError without a rule."""
     fitting = [
         (len(start), rule)
         for rule, starts in RULES.items()
@@ -87,14 +87,14 @@ def rule_of(key: str) -> Rule:
         if key == start or key.startswith(f"{start}.")
     ]
     if not fitting:
-        raise KeyError(f"no rule says what a change of {key} means to a run that goes on")
+        raise KeyError(f"no rule for a change of {key} in a resumed run")
     return max(fitting)[1]
 
 
 def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Difference]:
-    """What is not as it was `before`, in the order of declaration.
+    """The settings that differ from `before`, in the order of declaration.
 
-    A setting that there was not before counts only where a person set it.
+    A setting missing in `before` counts only if the user set it.
     """
     found = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
@@ -108,25 +108,25 @@ def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Differenc
 
 
 def diagnostics(
-    found: Sequence[Difference], reset: Collection[str], resolved: Resolved, told: str
+    found: Sequence[Difference], reset: Collection[str], resolved: Resolved, run: str
 ) -> list[Diagnostic]:
-    """The changes that cannot be; `told` says which run it is, and until which step it went."""
+    """Errors for changes without their --reset; `run` is the text of `describe_run`."""
     return [
-        _refused(one, resolved, told)
-        for one in found
-        if one.rule != "free" and one.rule not in reset
+        _incompatible(difference, resolved, run)
+        for difference in found
+        if difference.rule != "free" and difference.rule not in reset
     ]
 
 
 def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
-    """A fault for each word behind --reset that is none of its parts."""
-    for word in reset:
-        if word not in PARTS:
-            near = nearest_match(word, PARTS)
+    """An error for each unknown argument of --reset."""
+    for part in reset:
+        if part not in PARTS:
+            near = nearest_match(part, PARTS)
             yield Diagnostic(
-                f"--reset '{word}' is not known",
-                value=word,
-                where=f"--reset {word}",
+                f"unknown --reset '{part}'",
+                value=part,
+                where=f"--reset {part}",
                 allowed=", ".join(PARTS),
                 did_you_mean=near,
                 fix=near and f"--reset {near}",
@@ -134,14 +134,16 @@ def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
 
 
 def length_is_free(settings: Mapping[str, Any]) -> bool:
-    """Whether the learning rate is the same at every step, however long the run is."""
+    """Whether the learning rate of a step does not depend on the length of the run."""
     lengths = (settings.get("schedule.warmup"), settings.get("schedule.warmup_cap"))
-    shares = [one for one in lengths if isinstance(one, str) and "%" in one]
+    shares = [
+        difference for difference in lengths if isinstance(difference, str) and "%" in difference
+    ]
     return settings.get("schedule.name") == "constant" and not shares
 
 
-def told(folder: Path, step: int | None) -> str:
-    """The run, and until where its settings held, as messages name it."""
+def describe_run(folder: Path, step: int | None) -> str:
+    """The run for messages, and the step until which its settings applied."""
     return f"{folder} until step {step}" if step is not None else f"{folder}"
 
 
@@ -151,37 +153,39 @@ def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
         if length_is_free(before) and length_is_free(now):
             return "free"
     if key in _first_weights(resolved):
-        return "free"  # they lie in the checkpoint now
+        return "free"  # the checkpoint contains them
     return rule_of(key)
 
 
 def _first_weights(resolved: Resolved) -> set[str | None]:
-    """The settings that name what stages begin with, in mode staged."""
+    """The settings with the initial weights of stages, in mode staged."""
     if resolved.values["mode"].value != STAGED_MODE:
         return set()
     return {stage.loads for stage in selection.declared_stages(resolved.settings.model.family)}
 
 
-def _refused(one: Difference, resolved: Resolved, run: str) -> Diagnostic:
-    allowed = plain(one.old)
-    if one.rule == "never":
+def _incompatible(difference: Difference, resolved: Resolved, run: str) -> Diagnostic:
+    allowed = plain(difference.old)
+    if difference.rule == "never":
         allowed += "; or a new run, without --resume"
         fix = None
     else:
-        allowed += f"; or another value with  --reset {one.rule}; or a new run, without --resume"
-        fix = f"--reset {one.rule}  too: {ANEW[one.rule]}"
+        allowed += (
+            f"; or another value with  --reset {difference.rule}; or a new run, without --resume"
+        )
+        fix = f"--reset {difference.rule}  ({RESET_EFFECTS[difference.rule]})"
     return Diagnostic(
-        f"{errors.display_name(one.key)} {plain(one.new)} is not {plain(one.old)}, as in {run}",
-        key=one.key,
-        value=one.new,
-        where=_place(one.key, resolved.values),
+        f"{errors.display_name(difference.key)} {plain(difference.new)} differs from {plain(difference.old)}, used by {run}",
+        key=difference.key,
+        value=difference.new,
+        where=_place(difference.key, resolved.values),
         allowed=allowed,
         fix=fix,
     )
 
 
 def _place(key: str, values: Mapping[str, Setting]) -> str:
-    """Where the value was written; of a solved batch, where what it was solved from was."""
+    """Where the value was set; for a computed global batch, where its factors were."""
     origin = values[key].origin
     if key != GLOBAL or origin.layer in USER_LAYERS:
         return errors.where(key, origin)
@@ -190,6 +194,6 @@ def _place(key: str, values: Mapping[str, Setting]) -> str:
 
 
 def _typed(value: Setting) -> Any:
-    """The newest origin of a value that is a person's; None: a person never set it."""
+    """The newest origin of a value that the user set; None: the user never set it."""
     layers = provenance.all_values(value)
     return next((origin for _, origin in layers if origin.layer in USER_LAYERS), None)

@@ -1,4 +1,4 @@
-"""Decides what a start comes to: its settings, and the run that it goes on with."""
+"""The decision of a start: its settings, and the run to resume."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from training.callbacks.base import Outcome
 
 @dataclass(frozen=True)
 class NothingLeft:
-    """A run that was completed already."""
+    """A run that was completed before."""
 
     line: str
-    """What is told of it."""
+    """The message for the user."""
     outcome: Mapping[str, Any]
-    """How it ended: the fields of training.callbacks.base.Outcome, but for the exit code."""
+    """The fields of training.callbacks.base.Outcome except the exit code."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a start comes to; nothing has been written."""
+    """Settings and resumed run of a start; nothing has been written."""
 
     resolved: Resolved
     resume: ResumeRequest | None = None
-    """What the ranks are told to go on from."""
+    """What the ranks resume from."""
     found: Found | None = None
-    """The run that goes on; None: a new one begins."""
+    """The run to resume; None: a new run."""
     line: str | None = None
-    """What is told of it; None: nobody asked to go on."""
+    """The message about the resumed run; None: without --resume."""
     nothing_left: NothingLeft | None = None
-    """The run was completed already, and nobody gave it more to do."""
+    """The run was completed before, and its new settings do not extend it."""
 
 
 def decide(
     words: CliArgs, out: Path | None, machine: Machine, world_size: int | None = None
 ) -> Decision:
-    """All that can be decided of a start by reading settings files and JSON.
+    """Decide what a start does, from settings files and JSON only.
 
-    `world_size` as for `resolve`. Raises SettingsError with all that is wrong.
+    `world_size` as for `resolve`. Raises SettingsError with all errors.
     """
     diagnostics = list(_misplaced(words))
     found, base = None, None
@@ -70,18 +70,18 @@ def decide(
         if diagnostics:
             raise SettingsError(diagnostics)
         return _new(words, out, resolved)
-    return _going_on(words, out, resolved, found, base, diagnostics)
+    return _resumed(words, out, resolved, found, base, diagnostics)
 
 
 def _misplaced(words: CliArgs) -> Iterator[Diagnostic]:
-    """What is wrong with the words behind --reset."""
+    """Errors in the arguments of --reset."""
     yield from compatibility.unknown_parts(words.reset)
     if words.reset and words.resume is None:
         yield Diagnostic(
-            f"--reset {words.reset[0]} without --resume: nothing goes on that could begin anew",
+            "--reset requires --resume",
             value=words.reset[0],
             where=f"--reset {words.reset[0]}",
-            allowed="beside --resume auto|DIR|STEP",
+            allowed="with --resume auto|DIR|STEP",
         )
 
 
@@ -95,7 +95,7 @@ def _base(found: Found, words: CliArgs) -> Base:
         raise SettingsError(
             [
                 Diagnostic(
-                    f"model {typed.value} is not {family}, as in {found.folder}",
+                    f"model {typed.value} differs from {family}, used by {found.folder}",
                     key="model.family",
                     value=typed.value,
                     where=typed.origin.where,
@@ -111,16 +111,16 @@ def _new(words: CliArgs, out: Path | None, resolved: Resolved) -> Decision:
         return Decision(resolved)
     option = f"{words.resume_option} {words.resume}"
     if out is not None:
-        # Told to all ranks alike, for of torchrun's some look before the first made the folder.
-        line = f"{option}: {out} has no checkpoint yet; a run begins there"
+        # The same for all ranks: under torchrun some check before rank 0 created the folder.
+        line = f"{option}: {out} has no checkpoint yet; starting a new run there"
         return Decision(resolved, ResumeRequest(out), None, line)
     settings = resolved.settings
     model = model_name(settings.model)
-    line = f"{option}: no run of {model}, mode {settings.mode}, to go on with; a new one begins"
+    line = f"{option}: no run of {model}, mode {settings.mode}, to resume; starting a new run"
     return Decision(resolved, None, None, line)
 
 
-def _going_on(
+def _resumed(
     words: CliArgs,
     out: Path | None,
     resolved: Resolved,
@@ -133,7 +133,7 @@ def _going_on(
         before = dict(found.kept.settings)
     changed = compatibility.differences(before, resolved) if found.kept is not None else []
     step = found.kept.step if found.kept is not None else None
-    run = compatibility.told(found.folder, step)
+    run = compatibility.describe_run(found.folder, step)
     diagnostics += compatibility.diagnostics(changed, words.reset, resolved, run)
     if diagnostics:
         raise SettingsError(diagnostics)
@@ -145,17 +145,17 @@ def _going_on(
 
 def _line(found: Found, out: Path | None, told: ResumeRequest) -> str:
     if found.kept is None:
-        return f"{found.folder} has no checkpoint yet; it begins again"
-    line = f"going on with {found.folder} after step {found.kept.step}"
+        return f"{found.folder} has no checkpoint yet; restarting from the beginning"
+    line = f"resuming {found.folder} from step {found.kept.step}"
     if out is not None and not resume.is_same(out, found.folder):
-        line = f"going on from step {found.kept.step} of {found.folder} in {out}"
-    return line + "".join(f"; {compatibility.ANEW[part]}" for part in told.reset)
+        line = f"forking {found.folder} at step {found.kept.step} into {out}"
+    return line + "".join(f"; {compatibility.RESET_EFFECTS[part]}" for part in told.reset)
 
 
 def _nothing_left(
     found: Found, changed: Sequence[Difference], resolved: Resolved, reset: Sequence[str]
 ) -> NothingLeft | None:
-    """What is told of a completed run that nobody gave more to do."""
+    """The message about a completed run that the new settings do not extend."""
     result = found.result
     if result is None or result.get("status") != "completed":
         return None
@@ -164,21 +164,21 @@ def _nothing_left(
         return None
     steps = result.get("steps")
     line = (
-        f"nothing is left to do: {found.folder} was completed at step {steps}; "
+        f"nothing to do: {found.folder} was completed at step {steps}; "
         f"to train longer: {PROGRAM} resume {found.folder} {_longer(resolved, steps)}"
     )
     told = {field.name: result.get(field.name) for field in fields(Outcome)}
     del told["exit_code"]
-    return NothingLeft(line, {**told, "reason": "nothing is left to do"})
+    return NothingLeft(line, {**told, "reason": "nothing to do"})
 
 
 def _gives_more(key: str) -> bool:
-    """Whether another value of the setting may give a completed run more to do."""
+    """Whether a change of the setting may extend a completed run."""
     return key in compatibility.LENGTH or key.startswith("stop.")
 
 
 def _longer(resolved: Resolved, steps: object) -> str:
-    """The options by which a run that was completed after `steps` trains longer."""
+    """Options with which a run completed after `steps` steps trains longer."""
     values = {key: value.value for key, value in resolved.values.items()}
     for key in ("stop.after", "stop.at"):
         if values[key] is not None:

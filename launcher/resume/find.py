@@ -1,4 +1,4 @@
-"""Finds the run that goes on, and its checkpoint, from what a person typed behind --resume."""
+"""Find the run and the checkpoint named by --resume or by a command."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
 
 AUTO = "auto"
-_LEGAL = "auto, a run folder, one of its checkpoints, or the number of a step"
-_FAULTS = (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError)
+_ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A checkpoint, as far as its JSON tells: no tensor of it was looked at."""
+    """A checkpoint as described by its JSON; its tensors are not read."""
 
     step: int
     settings: Mapping[str, Any] | None
-    """Every setting that it was made with by dotted key; None: an older version wrote it."""
+    """All settings by dotted key; None: written by an older version."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A run that can go on."""
+    """A run to resume."""
 
     folder: Path
     asked: int | None
-    """The step that was named; None: the newest whole checkpoint."""
+    """The requested step; None: the newest intact checkpoint."""
     kept: Kept | None
-    """The checkpoint it most likely goes on from; None: there is none, and it begins again."""
+    """The checkpoint it will probably resume from; None: there is none."""
     result: Mapping[str, Any] | None
-    """Its result.json; None: it did not come to its end."""
+    """Its result.json; None: it has not ended."""
 
     @property
     def is_completed(self) -> bool:
-        """Whether it went as far as its settings said."""
+        """Whether it trained as long as its settings say."""
         return self.result is not None and self.result.get("status") == "completed"
 
 
 def find(words: CliArgs, out: Path | None) -> Found | None:
-    """The run that goes on; None: with `auto` there is none, and a new one begins.
+    """The run to resume; None: `auto` found none, and a new run starts.
 
     Reads JSON and settings files only. Raises SettingsError.
     """
@@ -69,22 +69,22 @@ def find(words: CliArgs, out: Path | None) -> Found | None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run has begun in `folder`."""
+    """Whether `folder` is a run folder. Reads the disk."""
     return (folder / run_folder.SETTINGS).is_file()
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Whether two names are of one folder."""
+    """Whether two paths are the same folder. Reads the disk."""
     return one.resolve() == other.resolve()
 
 
 def newest_step(folder: Path) -> int | None:
-    """The step of the newest checkpoint whose JSON can be read; None: there is none."""
+    """The step of the newest checkpoint with readable JSON; None: there is none. Reads the disk."""
     return next((kept.step for kept in _kept(folder)), None)
 
 
 def result_of(folder: Path) -> Mapping[str, Any] | None:
-    """How the run in `folder` ended; None: it did not, or nobody can read it. Reads the disk."""
+    """The result.json of the run in `folder`; None: missing or unreadable. Reads the disk."""
     try:
         result = json.loads((folder / run_folder.RESULT).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -93,7 +93,7 @@ def result_of(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _unfinished(out: Path, place: str) -> Found | None:
-    """The run in `out`, unless it has nothing to go on from."""
+    """The run in `out`, if it has a checkpoint or was completed."""
     if not holds_run(out):
         return None
     found = _found(out, None, place)
@@ -101,7 +101,7 @@ def _unfinished(out: Path, place: str) -> Found | None:
 
 
 def _latest(words: CliArgs) -> Found | None:
-    """The newest run of the same model and mode that has a checkpoint and was not completed."""
+    """The newest incomplete run of the same model and mode with a checkpoint."""
     choice = choose(words)
     if choice.diagnostics:
         return None
@@ -121,7 +121,7 @@ def _latest(words: CliArgs) -> Found | None:
 
 
 def _runs() -> list[Path]:
-    """The run folders below runs/, that which was begun or gone on with last first."""
+    """The run folders in runs/, the last started or resumed first."""
     found = run_folder.PARENT.glob(f"*/{run_folder.SETTINGS}")
     times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
     return [folder for _, folder in times]
@@ -130,17 +130,17 @@ def _runs() -> list[Path]:
 def _run_of_step(out: Path | None, place: str) -> Path:
     if out is not None:
         if not holds_run(out):
-            raise _refusal(f"{out} holds no run to go on with", str(out), f"{place}, --out {out}")
+            raise _refusal(f"{out} is not a run folder", str(out), f"{place}, --out {out}")
         return out
     runs = _runs()
     if not runs:
-        what = f"there is no run below {run_folder.PARENT}/ whose checkpoint this could be"
+        what = f"there is no run in {run_folder.PARENT}/ to take the checkpoint from"
         raise _refusal(what, place.split()[-1], place)
     return runs[0]
 
 
 def _named(path: Path, place: str) -> tuple[Path, int | None]:
-    """The run folder that `path` is or lies in, and the step where it is a checkpoint."""
+    """The run folder at or around `path`, and the step if `path` is a checkpoint."""
     step = manifest.step_of(path.resolve().name)
     folder = path
     if step is not None and path.is_symlink():  # best, last
@@ -150,9 +150,9 @@ def _named(path: Path, place: str) -> tuple[Path, int | None]:
     if holds_run(folder):
         return folder, step
     if path.exists():
-        what = f"'{path}' holds no run: there is no {run_folder.SETTINGS} in it"
+        what = f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
     else:
-        what = f"there is no run folder '{path}'"
+        what = f"run folder '{path}' does not exist"
     there = [run.name for run in _siblings(path)]
     near = nearest_match(path.name, there)
     near = near and str(path.parent / near)
@@ -169,7 +169,7 @@ def _siblings(path: Path) -> Iterator[Path]:
 def _found(folder: Path, step: int | None, place: str) -> Found:
     kept = next(_kept(folder), None) if step is None else _kept_at(folder, step, place)
     if kept is None and (steps := _steps(folder)):
-        _kept_at(folder, steps[0], place)  # says what is wrong with it
+        _kept_at(folder, steps[0], place)  # raises with the reason
     return Found(folder, step, kept, result_of(folder))
 
 
@@ -184,7 +184,7 @@ def _kept_at(folder: Path, step: int, place: str) -> Kept:
                     f"{folder} has no checkpoint of step {step}",
                     value=step,
                     where=place,
-                    allowed=names if steps else "a run that has saved a checkpoint",
+                    allowed=names if steps else "a run with a checkpoint",
                     did_you_mean=None if near is None else str(near),
                     fix=None if near is None else f"{_again(folder, near)}",
                 )
@@ -192,9 +192,9 @@ def _kept_at(folder: Path, step: int, place: str) -> Kept:
         )
     try:
         return _read(folder, step)
-    except _FAULTS as fault:
-        raise _refusal(f"the checkpoint of step {step} cannot be used: {fault}", step, place) from (
-            fault
+    except _UNREADABLE as error:
+        raise _refusal(f"cannot use the checkpoint of step {step}: {error}", step, place) from (
+            error
         )
 
 
@@ -204,16 +204,16 @@ def _again(folder: Path, step: int) -> str:
 
 
 def _kept(folder: Path) -> Iterator[Kept]:
-    """The checkpoints of a run whose JSON can be read, newest first."""
+    """The checkpoints of a run with readable JSON, newest first."""
     for step in _steps(folder):
         try:
             yield _read(folder, step)
-        except _FAULTS:
-            continue  # the ranks tell of it, and of what else is broken in it
+        except _UNREADABLE:
+            continue  # the ranks report what is damaged
 
 
 def _steps(folder: Path) -> Sequence[int]:
-    """The steps of which there is a folder, newest first."""
+    """The steps that have a folder, newest first."""
     try:
         names = [path.name for path in (folder / run_folder.CHECKPOINTS).iterdir()]
     except OSError:
@@ -229,39 +229,39 @@ def _read(folder: Path, step: int) -> Kept:
     facts = json.loads((checkpoint / manifest.STATE).read_bytes())["facts"]
     settings = facts.get("settings")
     if settings is not None and not isinstance(settings, dict):
-        raise ValueError(f"{checkpoint / manifest.STATE} holds no settings")
+        raise ValueError(f"{checkpoint / manifest.STATE} has no settings")
     return Kept(step, settings)
 
 
 def _refusal(what: str, value: Any, place: str, near: str | None = None) -> SettingsError:
     fix = near and f"{PROGRAM} resume {near}"
     return SettingsError(
-        [Diagnostic(what, value=value, where=place, allowed=_LEGAL, did_you_mean=near, fix=fix)]
+        [Diagnostic(what, value=value, where=place, allowed=_ALLOWED, did_you_mean=near, fix=fix)]
     )
 
 
 def typed_choices(words: CliArgs) -> dict[str, Entry]:
-    """What is named now of the model and where it is found, whatever the run had."""
+    """The model and its location as given now, not those of the run."""
     return typed.chosen_entries(words)
 
 
 @dataclass(frozen=True)
 class ResumeRequest:
-    """What the ranks of a run that goes on are told."""
+    """What to resume from, for the ranks."""
 
     source: Path
-    """The run folder whose checkpoints are looked through; mostly the one that is written to."""
+    """The run folder with the checkpoints; the folder written to unless the run is a fork."""
     step: int | None = None
-    """The checkpoint of this step and no other; None: the newest whole one, or none at all."""
+    """Only the checkpoint of this step; None: the newest intact one, or none."""
     reset: Sequence[ResetPart] = ()
-    """What begins anew in spite of the checkpoint."""
+    """State to reinitialize instead of restoring it."""
     changes: Sequence[str] = ()
-    """What differs from the settings that the checkpoint was made with, a line each."""
+    """Settings that differ from those of the checkpoint, one line each."""
     until: int | None = None
-    """Go no further than this step: the end of a replay."""
+    """The last step of a replay; None: no replay."""
 
     def rewinds(self, folder: Path) -> bool:
-        """Whether a person may let the run in `folder` take steps again in another way."""
+        """Whether the run in `folder` may repeat steps with a different result."""
         asked = self.step is not None or bool(self.reset)
         return asked and self.source.resolve() == folder.resolve()
 
@@ -275,25 +275,25 @@ _ALLOWED_SAVED = "a run folder, or one of its checkpoints"
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What a person named: a run folder, or one checkpoint."""
+    """A run folder, or one checkpoint, given to a command."""
 
     folder: Path | None
-    """The run folder; None: a checkpoint that lies outside of one."""
+    """The run folder; None: a checkpoint outside of a run folder."""
     named: Path | None
-    """The checkpoint that was named itself."""
+    """The checkpoint, if the user gave one."""
     checkpoints: Mapping[int, Path]
-    """All there are, whole or not, by step, earliest first."""
+    """All checkpoints by step, the earliest first; some may be damaged."""
 
     @property
     def best(self) -> Path | None:
-        """The checkpoint of the best evaluation; None: none was kept. Reads the disk."""
+        """The checkpoint of the best evaluation; None: there is none. Reads the disk."""
         link = None if self.folder is None else self.folder / retention.BEST
         return link if link is not None and link.is_dir() else None
 
     def settings(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
-        """The settings that `checkpoint` was made with, as a tree; None: nobody knows them.
+        """The settings of `checkpoint` as a tree; None: unknown.
 
-        Older checkpoints do not hold them; then they are those of the run folder. Reads the disk.
+        Older checkpoints have none: then those of the run folder. Reads the disk.
         Raises SettingsError.
         """
         kept = checkpoint.facts.get("settings")
@@ -304,9 +304,9 @@ class SavedRun:
         return dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
 
     def restarts(self, after: int, upto: int) -> list[Restart]:
-        """Where the run went on from a checkpoint of the steps [`after`, `upto`). Reads the disk.
+        """The resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
 
-        Of several at one step the last counts: its predecessors came to nothing that stayed.
+        Of several at one step the last counts: the results of the others were replaced.
         """
         path = None if self.folder is None else self.folder / run_folder.EVENTS
         if path is None or not path.is_file():
@@ -324,13 +324,13 @@ class SavedRun:
 
 @dataclass(frozen=True)
 class Restart:
-    """The run went on from a checkpoint, in another process."""
+    """A resume from a checkpoint by another process."""
 
     step: int
     writer: tuple[str, int]
-    """Engine and number of processes that had made the checkpoint."""
+    """Engine and world size of the process that wrote the checkpoint."""
     reset: tuple[ResetPart, ...]
-    """What began anew."""
+    """State that was reinitialized."""
     changes: tuple[str, ...]
 
 
@@ -360,20 +360,20 @@ def find_saved(word: str, command: str) -> SavedRun:
     checkpoints = _checkpoints(folder) if folder is not None else {}
     if not checkpoints and named is None:
         what = f"{path} has no checkpoint"
-        allowed = "a run that has saved; see save.every, save.last"
+        allowed = "a run with a checkpoint; see save.every and save.last"
         raise SettingsError([Diagnostic(what, value=word, where=place, allowed=allowed)])
     return SavedRun(folder, named, checkpoints)
 
 
 def _run_of(checkpoint: Path) -> Path:
-    """The run folder that a checkpoint lies in; it may be named by the links last and best."""
+    """The run folder of a checkpoint, also of the links last and best."""
     if checkpoint.is_symlink():
         return checkpoint.parent
     return checkpoint.absolute().parent.parent
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
-    """The folders named for a step; what is half made or set aside has other names."""
+    """The checkpoint folders; incomplete and superseded ones have other names."""
     found = {}
     for entry in _entries(folder / run_folder.CHECKPOINTS):
         step = manifest.step_of(entry.name)
@@ -387,11 +387,11 @@ def _no_run(path: Path, place: str, command: str) -> Diagnostic:
     near = nearest_match(path.name, runs)
     fix = near and f"{PROGRAM} {command} {path.parent / near}"
     if not path.exists():
-        what = f"there is no run folder '{path}'"
+        what = f"run folder '{path}' does not exist"
     else:
-        what = f"'{path}' holds no run: there is no {run_folder.SETTINGS} in it"
+        what = f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
     if stages := _stage_folders(path):
-        what = f"'{path}' holds several runs, one for each stage"
+        what = f"'{path}' contains several runs, one per stage"
         near, fix = None, f"{PROGRAM} {command} {stages[-1]}"
     return Diagnostic(
         what, value=str(path), where=place, allowed=_ALLOWED_SAVED, did_you_mean=near, fix=fix

@@ -1,4 +1,4 @@
-"""A run folder that begins with what another run had, and leaves that one as it is."""
+"""Fork: a new run folder with the files of another run, which stays unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from launcher.run_folder import fence, lock, run_folder
 from slurm.environment import SLURM_FOLDER
 
-_LEFT = frozenset(
+_NOT_COPIED = frozenset(
     {
         run_folder.CHECKPOINTS,
         *run_folder.LINKS,
@@ -20,16 +20,17 @@ _LEFT = frozenset(
         SLURM_FOLDER,
     }
 )
-"""What the new run makes for itself."""
+"""Files that the new run creates itself."""
 
 
 def copy(source: Path, folder: Path) -> None:
-    """Copy what the run in `source` left to `folder`, but for its checkpoints and its end.
+    """Copy the files of the run in `source` to `folder`, without checkpoints and result.
 
-    Metrics come whole: the run cuts what is after the step that it goes on from. Raises OSError.
+    Metrics are copied whole: the new run removes lines after its resume point. Touches the disk.
+    Raises OSError.
     """
     for entry in sorted(source.iterdir()):
-        if entry.name in _LEFT or entry.name.startswith((run_folder.EXPORT, *fence.HIDDEN)):
+        if entry.name in _NOT_COPIED or entry.name.startswith((run_folder.EXPORT, *fence.HIDDEN)):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, folder / entry.name, symlinks=True)

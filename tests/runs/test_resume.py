@@ -70,7 +70,7 @@ def test_a_run_goes_on_in_its_folder_from_an_earlier_step(run, x):
     before = history(x)
     code, out, error = run("resume", STEP_4)
     assert code == 0, error
-    assert out.splitlines()[0] == "going on with x after step 4"
+    assert out.splitlines()[0] == "resuming x from step 4"
     assert history(x) == before
     assert {path.name for path in (x / "checkpoints").iterdir()} == {
         "step-00000002",
@@ -126,11 +126,17 @@ def test_a_run_goes_on_with_other_data_where_their_order_begins_anew(run, x):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["resume", "x", "--lr", "1e-4"], "error: optim.lr 1e-4 is not 3e-4, as in x until step 6"),
-        (["resume", "x", "--fast"], "error: mode fast is not default, as in x until step 6"),
-        (["resume", "x", "--reset", "all"], "error: --reset 'all' is not known"),
+        (
+            ["resume", "x", "--lr", "1e-4"],
+            "error: optim.lr 1e-4 differs from 3e-4, used by x until step 6",
+        ),
+        (
+            ["resume", "x", "--fast"],
+            "error: mode fast differs from default, used by x until step 6",
+        ),
+        (["resume", "x", "--reset", "all"], "error: unknown --reset 'all'"),
         (["resume", "5", "--out", "x"], "error: x has no checkpoint of step 5"),
-        (["resume", "z"], "error: there is no run folder 'z'"),
+        (["resume", "z"], "error: run folder 'z' does not exist"),
         (["resume"], "error: resume needs to know what"),
         (["--out", "x"], "error: the run folder x contains another run"),
     ],
@@ -160,9 +166,9 @@ def test_the_same_words_begin_a_run_and_later_have_nothing_left_to_do(run):
     words = [*FIRST, "--resume", "auto", "--out", "y"]
     code, out, error = run(*words)
     assert code == 0, error
-    assert out.splitlines()[0] == "--resume auto: y has no checkpoint yet; a run begins there"
+    assert out.splitlines()[0] == "--resume auto: y has no checkpoint yet; starting a new run there"
     code, out, _ = run(*words)
-    assert (code, out.splitlines()[0][:30]) == (0, "nothing is left to do: y was c")
+    assert (code, out.splitlines()[0][:30]) == (0, "nothing to do: y was completed")
 
 
 def test_python_goes_on_too(x):
@@ -170,6 +176,6 @@ def test_python_goes_on_too(x):
     assert (run.status, run.steps) == ("completed", 6)
     assert [line["loss"] for line in run.metrics("train")] == [line["loss"] for line in lines(x)]
     again = launcher.train(resume="y", console=False)
-    assert (again.reason, again.steps, again.best) == ("nothing is left to do", 6, run.best)
+    assert (again.reason, again.steps, again.best) == ("nothing to do", 6, run.best)
     with pytest.raises(launcher.base.diagnostics.SettingsError, match="is not 3e-4"):
         launcher.train(resume="y", reset="data", settings={"optim.lr": 1e-4}, console=False)

@@ -88,7 +88,7 @@ def test_a_second_stage_that_was_killed_goes_on_under_another_engine(home, chain
     words = ("resume", "killed", "--engine", "zero2", "--nproc", "2", "--reset", "optimizer")
     done = Program(home)(*words, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "going on with killed/2-text after step 2" in done.stdout
+    assert "resuming killed/2-text from step 2" in done.stdout
     assert (folder / "1-encoder" / "metrics.jsonl").read_bytes() == encoder
     told = result(folder)
     assert (told["status"], told["engine"], told["world_size"]) == ("completed", "zero2", 2)

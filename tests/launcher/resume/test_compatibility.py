@@ -1,7 +1,8 @@
-"""Each setting may change, may change where a part begins anew, or never: and is told so."""
+"""Each setting may change freely, with --reset, or never; errors say which."""
 
 import pytest
 
+from launcher.base import diagnostics
 from launcher.config import custom_task
 from launcher.config.schema import setting_infos
 from launcher.resume import compatibility
@@ -82,7 +83,7 @@ def before(*sets: str, **options: str):
     return {key: value.value for key, value in resolved(*sets, **options).values.items()}
 
 
-def test_differences_are_told_in_lines_and_in_the_order_of_declaration():
+def test_differences_are_lines_in_the_order_of_declaration():
     now = resolved("optim.betas=[0.8, 0.9]", engine="zero2", nproc="2", lr="3e-4")
     lines = [one.line for one in compatibility.differences(before("loader.workers=1"), now)]
     assert lines == [
@@ -106,48 +107,44 @@ def test_a_setting_that_an_older_version_did_not_have_counts_where_a_person_set_
     assert [one.line for one in compatibility.differences(old, now)] == ["stop.patience null → 3"]
 
 
-def told(now, reset=(), old=None) -> list[str]:
+def errors_of(now, reset=(), old=None) -> list[str]:
     found = compatibility.differences(before() if old is None else old, now)
-    diagnostics = compatibility.diagnostics(found, reset, now, "runs/x until step 10")
-    return [
-        line
-        for fault in diagnostics
-        for line in compatibility.messages.render([fault]).splitlines()
-    ]
+    errors = compatibility.diagnostics(found, reset, now, "runs/x until step 10")
+    return [line for error in errors for line in diagnostics.render([error]).splitlines()]
 
 
-def test_what_needs_a_reset_is_refused_with_the_word_to_type():
-    assert told(resolved(lr="3e-4")) == [
-        "error: optim.lr 3e-4 is not 0.002, as in runs/x until step 10",
+def test_a_change_that_needs_a_reset_is_refused_with_the_option():
+    assert errors_of(resolved(lr="3e-4")) == [
+        "error: optim.lr 3e-4 differs from 0.002, used by runs/x until step 10",
         "  where         --lr 3e-4",
         "  allowed       0.002; or another value with  --reset schedule; or a new run, without --resume",
-        "  fix           --reset schedule  too: the schedule of the learning rate begins anew",
+        "  fix           --reset schedule  (the learning-rate schedule restarts)",
     ]
-    assert told(resolved(lr="3e-4"), reset=["schedule"]) == []
-    assert told(resolved(lr="3e-4"), reset=["optimizer", "data"]) != []
+    assert errors_of(resolved(lr="3e-4"), reset=["schedule"]) == []
+    assert errors_of(resolved(lr="3e-4"), reset=["optimizer", "data"]) != []
 
 
-def test_what_never_changes_is_refused_whatever_begins_anew():
-    assert told(resolved("model.label_smoothing=0.1"), reset=PARTS) == [
-        "error: model.label_smoothing 0.1 is not 0, as in runs/x until step 10",
+def test_a_setting_that_never_changes_is_refused_with_every_reset():
+    assert errors_of(resolved("model.label_smoothing=0.1"), reset=PARTS) == [
+        "error: model.label_smoothing 0.1 differs from 0, used by runs/x until step 10",
         "  where         --set model.label_smoothing=0.1",
         "  allowed       0; or a new run, without --resume",
     ]
 
 
-def test_all_differences_are_told_at_once():
-    lines = told(resolved("train.seed=3", "optim.weight_decay=0", lr="3e-4", mode="fast"))
+def test_all_differences_are_reported_at_once():
+    lines = errors_of(resolved("train.seed=3", "optim.weight_decay=0", lr="3e-4", mode="fast"))
     wrong = [line.split()[1] for line in lines if line.startswith("error")]
     assert {"mode", "train.seed", "optim.lr", "optim.weight_decay"} <= set(wrong)
 
 
-def test_another_global_batch_is_told_with_what_it_was_made_of():
+def test_another_global_batch_is_reported_with_its_factors():
     now = resolved("train.accumulation=2", batch_size="8")
-    lines = told(now)
-    assert lines[0] == "error: train.global_batch 16 is not 8, as in runs/x until step 10"
+    lines = errors_of(now)
+    assert lines[0] == "error: train.global_batch 16 differs from 8, used by runs/x until step 10"
     assert lines[1] == "  where         --batch-size 8; --set train.accumulation=2"
     assert "--reset data" in lines[2]
-    assert told(now, reset=["data"]) == []
+    assert errors_of(now, reset=["data"]) == []
 
 
 CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=null")
@@ -155,7 +152,7 @@ CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=
 
 def test_a_run_may_become_longer_where_the_learning_rate_does_not_depend_on_its_length():
     now = resolved(*CONSTANT, max_steps="500")
-    assert told(now, old=before(*CONSTANT)) == []
+    assert errors_of(now, old=before(*CONSTANT)) == []
     assert [one.rule for one in compatibility.differences(before(*CONSTANT), now)] == ["free"]
 
 
@@ -168,15 +165,15 @@ def test_a_run_may_become_longer_where_the_learning_rate_does_not_depend_on_its_
     ],
 )
 def test_a_run_may_not_become_longer_where_it_does(schedule):
-    lines = told(resolved(*schedule, max_steps="500"), old=before(*schedule))
-    assert lines[0].startswith("error: train.max_steps 500 is not ")
+    lines = errors_of(resolved(*schedule, max_steps="500"), old=before(*schedule))
+    assert lines[0].startswith("error: train.max_steps 500 differs from ")
     assert "--reset schedule" in lines[2]
 
 
-def test_a_word_that_is_no_part_is_told_with_the_nearest():
-    (fault,) = compatibility.unknown_parts(["schedule", "optimiser"])
-    assert compatibility.messages.render([fault]).splitlines() == [
-        "error: --reset 'optimiser' is not known",
+def test_an_unknown_reset_is_reported_with_the_nearest():
+    (error,) = compatibility.unknown_parts(["schedule", "optimiser"])
+    assert diagnostics.render([error]).splitlines() == [
+        "error: unknown --reset 'optimiser'",
         "  where         --reset optimiser",
         "  allowed       optimizer, schedule, data",
         "  did you mean  optimizer",

@@ -47,9 +47,7 @@ def test_a_run_goes_on_with_what_has_changed():
         ["schedule"],
         ["engine.name local → zero2", "engine.nproc 1 → 2", "train.micro_batch 8 → 4"],
     )
-    assert told.line == (
-        "going on with runs/x after step 20; the schedule of the learning rate begins anew"
-    )
+    assert told.line == ("resuming runs/x from step 20; the learning-rate schedule restarts")
     assert told.nothing_left is None
 
 
@@ -58,48 +56,48 @@ def test_a_named_checkpoint_is_handed_on_by_its_step():
     told = decided("runs/x/checkpoints/step-00000010")
     assert (told.resume, told.line) == (
         ResumeRequest(X, 10, [], []),
-        "going on with runs/x after step 10",
+        "resuming runs/x from step 10",
     )
 
 
 def test_another_folder_is_told():
     trained(X, resolved(), 10)
-    assert decided(out="y").line == "going on from step 10 of runs/x in y"
-    assert decided(out="runs/x").line == "going on with runs/x after step 10"
+    assert decided(out="y").line == "forking runs/x at step 10 into y"
+    assert decided(out="runs/x").line == "resuming runs/x from step 10"
 
 
 def test_a_run_without_a_checkpoint_begins_again_with_any_words():
     begun(X, resolved())
     told = decided(lr="1e-4", mode="fast")
     assert told.resume == ResumeRequest(X, None, [], [])
-    assert told.line == "runs/x has no checkpoint yet; it begins again"
+    assert told.line == "runs/x has no checkpoint yet; restarting from the beginning"
 
 
 def test_auto_begins_a_run_where_there_is_none():
     told = decided("auto")
     assert (told.resume, told.found) == (None, None)
     assert told.line == (
-        "resume auto: no run of language:small, mode default, to go on with; a new one begins"
+        "resume auto: no run of language:small, mode default, to resume; starting a new run"
     )
     told = decided("auto", out="y")
     assert told.resume == ResumeRequest(Path("y"))
-    assert told.line == "resume auto: y has no checkpoint yet; a run begins there"
+    assert told.line == "resume auto: y has no checkpoint yet; starting a new run there"
 
 
 def test_all_that_is_wrong_is_told_at_once():
     trained(X, resolved(), 10)
     lines = refused(lr="1e-4", reset=["optimiser"], mode="fast")
     assert [line for line in lines if line.startswith("error")] == [
-        "error: --reset 'optimiser' is not known",
-        "error: mode fast is not default, as in runs/x until step 10",
-        "error: optim.lr 1e-4 is not 0.002, as in runs/x until step 10",
+        "error: unknown --reset 'optimiser'",
+        "error: mode fast differs from default, used by runs/x until step 10",
+        "error: optim.lr 1e-4 differs from 0.002, used by runs/x until step 10",
     ]
 
 
 def test_a_run_that_is_not_there_and_words_that_are_wrong_are_told_together():
     lines = refused(engine="zreo2")
     assert [line for line in lines if line.startswith("error")] == [
-        "error: there is no run folder 'runs/x'",
+        "error: run folder 'runs/x' does not exist",
         "error: unknown engine 'zreo2'",
     ]
 
@@ -116,7 +114,7 @@ def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_s
     path = X / "settings.yaml"
     path.write_text(path.read_text().replace("lr: 0.002", "lr: 0.003"))
     lines = refused()
-    assert lines[0] == "error: optim.lr 0.003 is not 0.002, as in runs/x until step 10"
+    assert lines[0] == "error: optim.lr 0.003 differs from 0.002, used by runs/x until step 10"
     assert lines[1].startswith("  where         runs/x/settings.yaml:")
 
 
@@ -125,14 +123,17 @@ def test_settings_of_an_older_version_are_those_of_its_folder():
     from tests.launcher.runs import saved
 
     saved(X, 10, resolved(), b'{"facts": {}}')
-    assert refused(lr="1e-4")[0] == "error: optim.lr 1e-4 is not 3e-4, as in runs/x until step 10"
+    assert (
+        refused(lr="1e-4")[0]
+        == "error: optim.lr 1e-4 differs from 3e-4, used by runs/x until step 10"
+    )
 
 
 def test_a_reset_without_a_run_is_refused():
     assert refused(None, reset=["data"]) == [
-        "error: --reset data without --resume: nothing goes on that could begin anew",
+        "error: --reset requires --resume",
         "  where         --reset data",
-        "  allowed       beside --resume auto|DIR|STEP",
+        "  allowed       with --resume auto|DIR|STEP",
     ]
 
 
@@ -141,7 +142,7 @@ def test_a_reset_with_nothing_to_reset_is_fine():
     assert decided(reset=["data", "optimizer"]).resume.reset == ["optimizer", "data"]
 
 
-DONE = "nothing is left to do: runs/x was completed at step 60; to train longer: "
+DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_a_dry_run_shows_what_goes_on_and_what_changed(capsys, here):
     assert main(["resume", "runs/x", "--num-workers", "1", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "folder   runs/x" in lines
-    assert "resume   going on with runs/x after step 10" in lines
+    assert "resume   resuming runs/x from step 10" in lines
     assert "changed  loader.workers 0 → 1" in lines
     assert main(["resume", "runs/x/last", "--reset", "data", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["resume"] == {
@@ -219,7 +220,7 @@ def test_explain_shows_the_line_of_the_run_that_goes_on(capsys):
     assert lines[0] == "optim.lr = 3e-4"
     assert lines[2].startswith("  where      runs/x/settings.yaml:")
     assert main(["explain", "optim.lr", "--resume", "runs/x", "--lr", "1e-4"]) == 2
-    assert "error: optim.lr 1e-4 is not 3e-4" in capsys.readouterr().err
+    assert "error: optim.lr 1e-4 differs from 3e-4" in capsys.readouterr().err
 
 
 def test_a_reset_may_be_typed_more_than_once_and_wrongly(capsys):
@@ -231,7 +232,7 @@ def test_a_reset_may_be_typed_more_than_once_and_wrongly(capsys):
 def test_another_global_batch_by_its_parts_is_no_contradiction_to_that_of_then():
     trained(X, resolved(), 10)
     lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
-    assert lines[0] == "error: train.global_batch 16 is not 8, as in runs/x until step 10"
+    assert lines[0] == "error: train.global_batch 16 differs from 8, used by runs/x until step 10"
     assert [line for line in lines if line.startswith("error")] == lines[:1]
 
 

@@ -76,12 +76,12 @@ def test_a_step_that_is_not_there_is_told_with_those_that_are():
 
 def test_a_step_needs_a_run():
     assert refused("12") == [
-        "error: there is no run below runs/ whose checkpoint this could be",
+        "error: there is no run in runs/ to take the checkpoint from",
         "  where         --resume 12",
         "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
     ]
     assert refused("12", out="here")[:2] == [
-        "error: here holds no run to go on with",
+        "error: here is not a run folder",
         "  where         --resume 12, --out here",
     ]
 
@@ -89,14 +89,14 @@ def test_a_step_needs_a_run():
 def test_a_folder_without_a_run_is_told_with_the_nearest_that_has_one():
     begun(Path("runs/tiny-1"), TINY)
     assert refused("runs/tiny_1") == [
-        "error: there is no run folder 'runs/tiny_1'",
+        "error: run folder 'runs/tiny_1' does not exist",
         "  where         --resume runs/tiny_1",
         "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
         "  did you mean  runs/tiny-1",
         "  fix           python -m launcher resume runs/tiny-1",
     ]
     Path("notes").mkdir()
-    assert refused("notes")[0] == ("error: 'notes' holds no run: there is no settings.yaml in it")
+    assert refused("notes")[0] == ("error: 'notes' is not a run folder: it has no settings.yaml")
 
 
 def test_a_run_that_never_saved_begins_again():
@@ -109,7 +109,7 @@ def test_a_checkpoint_whose_json_is_damaged_is_passed_over():
     (Path("runs/a/last") / "state.json").write_text('{"facts": {}}')
     assert find("runs/a").kept.step == 10
     told = refused("20")
-    assert told[0].startswith("error: the checkpoint of step 20 cannot be used: runs/a/checkpoints")
+    assert told[0].startswith("error: cannot use the checkpoint of step 20: runs/a/checkpoints")
 
 
 def test_settings_of_a_checkpoint_are_not_believed_where_a_byte_has_changed():
@@ -124,13 +124,13 @@ def test_a_run_does_not_begin_again_where_all_its_checkpoints_are_damaged(word):
     trained(Path("runs/a"), TINY, 10)
     (Path("runs/a/last") / "manifest.json").write_text("{}")
     out = "runs/a" if word == "auto" else None
-    assert refused(word, out)[0].startswith("error: the checkpoint of step 10 cannot be used: ")
+    assert refused(word, out)[0].startswith("error: cannot use the checkpoint of step 10: ")
 
 
 @pytest.mark.parametrize("state", [b"[1]", b'{"facts": {"settings": 3}}', b"{", b"{}", b"\xff"])
 def test_what_is_no_state_of_a_run_is_no_checkpoint(state):
     saved(begun(Path("runs/a"), TINY), 10, TINY, state)
-    assert refused("runs/a")[0].startswith("error: the checkpoint of step 10 cannot be used: ")
+    assert refused("runs/a")[0].startswith("error: cannot use the checkpoint of step 10: ")
 
 
 def test_a_checkpoint_of_an_older_version_tells_no_settings():

@@ -231,7 +231,7 @@ def test_a_stage_of_a_moved_folder_resumes_with_its_own_weights(prepared, task):
 def test_commands_for_one_run_name_the_last_stage(command, prepared, task, args):
     ready(prepared(task, out="x"), "lower", "upper")
     code, _, content = command(args[0], "x", *args[1:])
-    assert code == 2 and content.startswith("error: 'x' holds several runs, one for each stage\n")
+    assert code == 2 and content.startswith("error: 'x' contains several runs, one per stage\n")
     assert content.endswith(f"python -m launcher {args[0]} x/2-upper\n")
 
 

@@ -184,7 +184,7 @@ def test_a_resumed_run_uses_its_folder(programs, here, capsys):
     before = set(os.listdir(here / "runs" / "mine"))
     assert main(["submit", "--model", "language:tiny", "--resume", "auto"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("going on with runs/mine after step 200")
+    assert told.startswith("resuming runs/mine from step 200")
     text = (here / "runs" / "mine" / "slurm" / "job.sbatch").read_text()
     assert text.splitlines()[-1].endswith(f'--resume={here}/runs/mine --out={here}/runs/mine "$@"')
     programs.add("sbatch", (1, "", "no\n"))
