@@ -127,7 +127,7 @@ BAD_DATA = {
     "empty file": Bad("--data mine.txt", ("error: 'mine.txt' is empty",), {"mine.txt": ""}),
     "text that is not UTF-8": Bad(
         "--data mine.txt",
-        ("error: 'mine.txt' is no UTF-8 text", "  where         mine.txt:1, byte 3"),
+        ("error: 'mine.txt' is not UTF-8", "  where         mine.txt:1, byte 3"),
         {"mine.txt": b"caf\xe9 ol\xe9\n" * 200},
     ),
     "too little to hold out": Bad(

@@ -31,7 +31,7 @@ def test_answers_of_one_kind_go_to_many_kinds():
 
 
 def test_one_kind_of_request_cannot_be_permuted():
-    with pytest.raises(DataError, match="5 of them are to one kind of request"):
+    with pytest.raises(DataError, match="5 of them answer one kind of request"):
         permutation_across_labels(np.repeat([0, 1], [5, 3]), 0)
 
 
