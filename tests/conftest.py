@@ -27,6 +27,14 @@ affinity.limit_spinning(os.environ)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a file, and those that share a cluster, in one worker of pytest-xdist."""
+    for item in items:
+        shares_cluster = "peaceful" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("cluster" if shares_cluster else str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def no_group_left_open() -> Iterator[None]:
     """A process group that a test leaves open would stand in the way of the next one's."""
