@@ -15,11 +15,11 @@ from scripts.source import PACKAGES, Module, Tree, read
 
 ROOMS = (
     *("base", "config", "run_folder", "download", "resume", "plan", "run"),
-    *("features", "commands", "cli"),
+    *("stages", "features", "commands", "cli"),
 )
 """The rooms of launcher/ in import order: each may import those before it."""
 FEATURES = (
-    *("stages", "continual", "compare", "submit", "verify", "export", "data_check"),
+    *("continual", "compare", "submit", "verify", "export", "data_check"),
     *("predict", "evaluate", "watch", "report", "doctor"),
 )
 """The rooms that stand side by side as `features`: none imports another."""

@@ -182,14 +182,14 @@ def test_a_cycle_of_folders_without_a_cycle_of_files_is_found(built):
     ("path", "line"),
     [
         ("launcher/config/layers.py", "from launcher.run import worker"),
-        ("launcher/compare/rows.py", "def late():\n    import launcher.stages.pipeline"),
+        ("launcher/compare/rows.py", "def late():\n    import launcher.continual.loop"),
         ("launcher/commands/run.py", "import launcher.cli.parser"),
         ("launcher/run/worker.py", "from launcher import api"),
         ("launcher/odd/a.py", "import launcher.run.worker"),
     ],
 )
 def test_an_import_against_the_order_of_rooms_is_found(built, path, line):
-    names = ("run/worker", "stages/pipeline", "cli/parser", "api")
+    names = ("run/worker", "continual/loop", "cli/parser", "api")
     files = {f"launcher/{name}.py": "" for name in names}
     assert len(upward_imports(built(files | {path: line}))) == 1
 
