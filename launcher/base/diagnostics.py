@@ -10,7 +10,7 @@ from launcher.base.redaction import redact
 
 PROGRAM = "python -m launcher"
 MANY = 12
-"""Above so many legal options the message names the `list` command in their place."""
+"""With more options than this, a message names the command that lists them."""
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,20 @@ class Diagnostic:
     """An error or a warning for the user; the fields are rendered in this order."""
 
     message: str
-    """One line without a full stop: the key and the value as typed, and what they are not."""
+    """One line without a full stop, with key and value as typed."""
     key: str | None = None
     value: Any = None
     where: str | None = None
-    """`mine.yaml:12: precision` or the option as typed; None: nobody typed it."""
+    """`mine.yaml:12 precision`, or the option as typed; None: the user did not set it."""
     overrides: tuple[Any, str] | None = None
-    """The value that this one replaces, and its place."""
+    """The value that this one overrides, and its origin."""
     allowed: str | None = None
     did_you_mean: str | None = None
     fix: str | None = None
-    """What to do, with the very line to type: `write  precision: bf16`."""
+    """What to do, with the very line to type: `precision: bf16`."""
     severity: Literal["error", "warning"] = "error"
     order: tuple[int, int] | None = None
-    """Which source, and which line of it: diagnostics of one start are shown in this order."""
+    """Position of the source, and line in it: the order in which diagnostics are shown."""
 
 
 class SettingsError(Exception):
@@ -43,17 +43,17 @@ class SettingsError(Exception):
 
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
-    """The lines for a person; one block per diagnostic."""
+    """The diagnostics as printed lines, one block each."""
     return redact("\n".join(line for diagnostic in diagnostics for line in _lines(diagnostic)))
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
-    """The same for machines: one object per diagnostic, with all of its fields."""
+    """The diagnostics for JSON: one object each, with all fields."""
     return [_redacted({**asdict(one), "overrides": _overrides(one)}) for one in diagnostics]
 
 
 def shown(value: Any) -> str:
-    """A value as YAML would have it, texts in quotes."""
+    """A value as in YAML, texts in quotes."""
     if isinstance(value, str):
         return f"'{value}'"
     if isinstance(value, list | tuple):
@@ -64,7 +64,7 @@ def shown(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value as one types it: a text without quotes, null for nothing."""
+    """A value as typed: texts without quotes, null for None."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -77,20 +77,20 @@ def plain(value: Any) -> str:
 
 
 def nearest_match(word: str, options: Iterable[str]) -> str | None:
-    """The option most like `word`, or None; case, `-` and `_` do not count."""
-    import difflib  # only where something is wrong
+    """The option most like `word`, or None; ignores case, `-` and `_`."""
+    import difflib  # slow to import, and only needed for errors
 
     folded = {_fold(option): option for option in options}
     if match := folded.get(_fold(word)):
         return match
     close = difflib.get_close_matches(_fold(word), folded, n=5, cutoff=0.6)
-    # Two letters that changed places are the commonest slip, and difflib ranks it low.
+    # Two swapped letters are the most frequent typo, and difflib ranks it low.
     same = [option for option in close if sorted(option) == sorted(_fold(word))]
     return folded[(same or close)[0]] if close else None
 
 
 def listed(options: Sequence[str], command: str) -> str:
-    """The options in a row; where they are too many, the command that lists them."""
+    """The options in one line; the command that lists them if there are too many."""
     if len(options) > MANY:
         return f"{len(options)} names; see  {PROGRAM} {command}"
     return ", ".join(options)

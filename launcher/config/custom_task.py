@@ -1,4 +1,4 @@
-"""Finds a task of the person's own, `package.module:Class`, and says what is wrong with it."""
+"""Custom tasks, `package.module:Class`: finding the class, its settings, sizes and stages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PINNED = (*sorted(environment.PACKAGES), "launcher")
 def add_search_folder(folder: object) -> None:
     """From now on modules are looked for in the working directory, and before all in `folder`.
 
-    Anything that is no text names no folder.
+    `folder` is ignored unless it is a text.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -52,7 +52,7 @@ def add_search_folder(folder: object) -> None:
 def load_task_class(name: str) -> type:
     """The class that `name` names, which has all that a task has. Imports its module.
 
-    Raises SettingsError; the place of its fault is a file and a line, or None.
+    Raises SettingsError, with file and line if they are known.
     """
     module_name, _, class_name = name.partition(":")
     module = _module(module_name, class_name)
@@ -60,10 +60,10 @@ def load_task_class(name: str) -> type:
     if not isinstance(found, type):
         tasks = [cls.__name__ for cls in _classes(module) if not _missing(cls)]
         near = nearest_match(class_name, tasks) or (tasks[0] if len(tasks) == 1 else None)
-        what = f"there is no class '{class_name}' in module '{module_name}'"
+        what = f"module '{module_name}' has no class '{class_name}'"
         if found is not None:
-            what = f"'{class_name}' in module '{module_name}' is no class"
-        raise _fault(
+            what = f"'{class_name}' in module '{module_name}' is not a class"
+        raise _error(
             what,
             name,
             where=_where(module.__file__, None),
@@ -71,8 +71,8 @@ def load_task_class(name: str) -> type:
             did_you_mean=near and f"{module_name}:{near}",
         )
     if missing := _missing(found):
-        raise _fault(
-            f"class '{class_name}' is no task: it has no {', '.join(missing)}",
+        raise _error(
+            f"class '{class_name}' is not a task: it lacks {', '.join(missing)}",
             name,
             where=class_location(found),
             allowed="all that models/base.py: Task names; models/custom.py: CustomTask has most of it",
@@ -81,7 +81,7 @@ def load_task_class(name: str) -> type:
 
 
 def task_folder(name: str) -> str | None:
-    """Where the module of a task was found; None: among what is installed."""
+    """The folder in which the module of a task was found; None: it is installed."""
     top = sys.modules[name.partition(":")[0].partition(".")[0]]
     path = getattr(top, "__file__", None) or next(iter(getattr(top, "__path__", [])), None)
     if path is None:
@@ -94,7 +94,7 @@ def task_folder(name: str) -> str | None:
 def is_other_task(name: str, folder: str) -> bool:
     """Whether this process has imported the task from elsewhere, though `folder` has its module.
 
-    A process has one module of a name, whatever folder is looked into later.
+    A process imports only one module of a name.
     """
     top, found = name.partition(":")[0].partition(".")[0], task_folder(name)
     is_there = PathFinder.find_spec(top, [os.path.abspath(folder)]) is not None
@@ -111,19 +111,19 @@ def class_location(cls: type) -> str:
 
 
 def _module(name: str, class_name: str) -> ModuleType:
-    """Import a module of the person's. Raises SettingsError."""
+    """Import the user's module. Raises SettingsError."""
     full = f"{name}:{class_name}"
     top = name.partition(".")[0]
     if "/" in name or name.endswith(".py"):
         raise _is_file(Path(name), class_name)
     if top in _PINNED:
-        raise _fault(
+        raise _error(
             f"module '{name}' would lie in '{top}', which is a package of this program",
             full,
             allowed=f"any name that does not begin with {', '.join(_PINNED)}",
         )
     if not all(part.isidentifier() for part in name.split(".")):
-        raise _fault(f"'{name}' is no name of a module", full, allowed=LEGAL)
+        raise _error(f"'{name}' is not a module name", full, allowed=LEGAL)
     add_search_folder(None)
     importlib.invalidate_caches()
     try:
@@ -132,24 +132,24 @@ def _module(name: str, class_name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _broken(error, name, full) from error
         near = nearest_match(name, _modules_beside(name))
-        raise _fault(
-            f"there is no module '{name}'",
+        raise _error(
+            f"module '{name}' does not exist",
             full,
             allowed=LEGAL,
             did_you_mean=near and f"{near}:{class_name}",
         ) from None
-    except (Exception, SystemExit) as error:  # whatever the person's code raises is told to them
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         raise _broken(error, name, full) from error
 
 
 def _is_file(path: Path, class_name: str) -> SettingsError:
-    """What to tell of a path in the place of a module."""
+    """The error for a path instead of a module name."""
     stem = path.with_suffix("")
     dotted = ".".join(stem.parts)
     is_below = not path.is_absolute() and ".." not in path.parts
     near = f"{dotted if is_below else stem.name}:{class_name}"
     elsewhere = f"--model {near} --set {FOLDER}={path.parent}"
-    return _fault(
+    return _error(
         f"'{path}' is a file, not the name of a module",
         f"{path}:{class_name}",
         allowed=LEGAL,
@@ -159,25 +159,25 @@ def _is_file(path: Path, class_name: str) -> SettingsError:
 
 
 def _broken(error: BaseException, name: str, full: str) -> SettingsError:
-    """What to tell of a module that raises while it is imported: what, and its own last line."""
-    told = traceback.format_exception_only(error)[-1].strip()
+    """The error for a module that raises on import, with the user's last line."""
+    last_line = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError):
         place = _where(error.filename, error.lineno)
     else:
         frames = traceback.extract_tb(error.__traceback__)
         theirs = [frame for frame in frames if _is_theirs(frame.filename)]
         place = _where(theirs[-1].filename, theirs[-1].lineno) if theirs else None
-    return _fault(f"module '{name}' cannot be imported: {told}", full, where=place)
+    return _error(f"module '{name}' cannot be imported: {last_line}", full, where=place)
 
 
 def _is_theirs(file: str) -> bool:
-    """Whether a frame is of the person's code, and not of Python's, of ours or of a library."""
+    """Whether a frame belongs to the user's code."""
     ours = [f"{environment.ROOT / name}{os.sep}" for name in _PINNED]
     return not file.startswith(("<frozen", *_installed(), *ours))
 
 
 def _installed() -> tuple[str, ...]:
-    """The folders of what is installed, Python's own library among them."""
+    """The folders of installed packages, and of Python's library."""
     library = os.path.dirname(os.__file__)
     return (*site.getsitepackages(), site.getusersitepackages(), library)
 
@@ -201,7 +201,7 @@ def _classes(module: ModuleType) -> list[type]:
 
 
 def _missing(cls: type) -> list[str]:
-    """What a class lacks to be a task, in the words of the contract."""
+    """The names of the Task contract that a class lacks."""
     named = [*Task.__annotations__, *(n for n, v in vars(Task).items() if inspect.isfunction(v))]
     abstract = getattr(cls, "__abstractmethods__", frozenset[str]())
     missing = [n for n in named if n[0] != "_" and (not hasattr(cls, n) or n in abstract)]
@@ -218,8 +218,8 @@ def _where(file: str | None, line: int | None) -> str | None:
     return str(path) if line is None else f"{path}:{line}"
 
 
-def _fault(what: str, name: str, **told: Any) -> SettingsError:
-    return SettingsError([Diagnostic(what, key=KEY, value=name, **told)])
+def _error(what: str, name: str, **parts: Any) -> SettingsError:
+    return SettingsError([Diagnostic(what, key=KEY, value=name, **parts)])
 
 
 _OURS = ("family", "size", "folder")
@@ -252,7 +252,7 @@ def task_config(name: str) -> Config:
     named = Annotated[str, Field(description="The task: package.module:Class.")]
     folder = Annotated[
         str | None,
-        Field(description="Where the task's module lies; null: among what is installed."),
+        Field(description="Folder of the task's module; null: installed."),
     ]
     head: dict[str, Any] = {
         "family": (named, name),
@@ -270,9 +270,9 @@ def task_config(name: str) -> Config:
 
 @cache
 def task_family_file(name: str) -> FamilyFile:
-    """What stands in the place of the YAML of a family: `defaults` and `sizes` of the class.
+    """`defaults`, `sizes` and stages of the class, above the defaults of all custom tasks.
 
-    Beneath them lies what holds for every task of one's own. Raises SettingsError.
+    Raises SettingsError.
     """
     cls = load_task_class(name)
     return replace(
@@ -295,14 +295,16 @@ def task_stages(name: str) -> tuple[Stage, ...]:
     model, data = task_config(name).Model.model_fields, task_config(name).Data.model_fields
     known = [*(f"model.{key}" for key in model), *(f"data.{key}" for key in data)]
     diagnostics = [
-        _told(cls, f"stage {one.name} loads {one.loads}, which is no setting", ", ".join(known))
+        _diagnostic(
+            cls, f"stage {one.name} loads {one.loads}, which is not a setting", ", ".join(known)
+        )
         for one in found
         if one.loads not in (None, *known)
     ]
     diagnostics += [
-        _told(
+        _diagnostic(
             cls,
-            f"{cls.__name__}.{_STAGES} has settings of '{other}', which is no stage",
+            f"{cls.__name__}.{_STAGES} has settings of '{other}', which is not a stage",
             ", ".join(named),
         )
         for other in _mapping(cls, _STAGES)
@@ -314,33 +316,35 @@ def task_stages(name: str) -> tuple[Stage, ...]:
 
 
 def _declared(cls: type, name: str, ours: tuple[str, ...]) -> type[BaseModel]:
-    """The class of settings within a task. Raises SettingsError where it cannot be used."""
+    """The class of settings within a task. Raises SettingsError if it is invalid."""
     found = getattr(cls, name, Nothing)
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise _class_error(
-            cls, f"{cls.__name__}.{name} is no pydantic BaseModel", allowed="a BaseModel"
+            cls, f"{cls.__name__}.{name} is not a pydantic BaseModel", allowed="a BaseModel"
         )
     diagnostics = [
-        f for key, info in found.model_fields.items() for f in _wrong(f"{name}.{key}", info, ours)
+        f
+        for key, info in found.model_fields.items()
+        for f in _invalid_fields(f"{name}.{key}", info, ours)
     ]
     if diagnostics:
-        raise SettingsError([_told(found, what, _LEGAL) for what in diagnostics])
+        raise SettingsError([_diagnostic(found, what, _LEGAL) for what in diagnostics])
     try:
         found()
     except ValidationError as error:
-        what = f"the defaults of {cls.__name__}.{name} are not what it allows: "
+        what = f"the defaults of {cls.__name__}.{name} are invalid: "
         raise _class_error(found, what + error.errors()[0]["msg"]) from None
     return found
 
 
-def _wrong(name: str, info: Any, ours: tuple[str, ...]) -> Iterator[str]:
-    """What keeps a field from being a setting."""
+def _invalid_fields(name: str, info: Any, ours: tuple[str, ...]) -> Iterator[str]:
+    """Why a field cannot be a setting."""
     kind = info.annotation
     if name.partition(".")[2] in ours:
         yield f"{name} cannot be a setting of its own: every task has one of that name"
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         for key, inner in kind.model_fields.items():
-            yield from _wrong(f"{name}.{key}", inner, ())
+            yield from _invalid_fields(f"{name}.{key}", inner, ())
     elif info.is_required():
         yield f"{name} has no default"
     elif not _is_plain(info.get_default(call_default_factory=True)):
@@ -363,16 +367,14 @@ def _closed(name: str, declared: type[BaseModel], head: dict[str, Any]) -> type[
 
 
 def _mapping(cls: type, name: str) -> Mapping[str, Any]:
-    """A mapping of the class, such as `defaults`. Raises SettingsError where it is none."""
+    """A mapping of the class, for example `defaults`. Raises SettingsError if it is not one."""
     found = getattr(cls, name, {})
     by_name = name in _BY_NAME
     inner = found.values() if isinstance(found, Mapping) and by_name else [{}]
     if not all(isinstance(one, Mapping) and all(map(_is_key, one)) for one in (found, *inner)):
-        allowed = 'settings by their keys, such as {"optim": {"lr": 1e-3}}'
+        allowed = 'settings by key, for example {"optim": {"lr": 1e-3}}'
         if by_name:
-            allowed = (
-                f'the settings of each {_BY_NAME[name]}, such as {{"small": {{"model.width": 8}}}}'
-            )
+            allowed = f'the settings of each {_BY_NAME[name]}, for example {{"small": {{"model.width": 8}}}}'
         raise _class_error(cls, f"{cls.__name__}.{name} is not understood", allowed=allowed)
     return found
 
@@ -382,7 +384,7 @@ def _is_key(key: object) -> bool:
 
 
 def _block(cls: type, name: str, *keys: str) -> Block:
-    """A mapping of the class, with the lines on which its values stand."""
+    """A mapping of the class, with the lines of its values."""
     value: Any = _mapping(cls, name)
     source, tree, line = _source(cls, name)
     for key in keys:
@@ -400,7 +402,7 @@ def _node(value: Any, tree: ast.expr | None, line: int) -> Node:
 
 
 def _inner(tree: ast.expr | None, key: str, line: int) -> tuple[ast.expr | None, int]:
-    """What stands behind `key` in a literal, and on which line; as far as it is one."""
+    """The value of `key` in a dict literal, and its line."""
     if isinstance(tree, ast.Dict):
         for written, behind in zip(tree.keys, tree.values, strict=True):
             if isinstance(written, ast.Constant) and written.value == key:
@@ -433,17 +435,17 @@ def _assigns(statement: ast.stmt, name: str) -> bool:
 
 
 def _class_error(cls: type, what: str, allowed: str | None = None) -> SettingsError:
-    return SettingsError([_told(cls, what, allowed)])
+    return SettingsError([_diagnostic(cls, what, allowed)])
 
 
-def _told(cls: type, what: str, allowed: str | None) -> Diagnostic:
+def _diagnostic(cls: type, what: str, allowed: str | None) -> Diagnostic:
     return Diagnostic(what, key=KEY, where=class_location(cls), allowed=allowed)
 
 
 def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
     """What builds the task from the sections `model` and `data`, and a context. Imports torch.
 
-    Raises SettingsError where a task of the person's own cannot be used.
+    Raises SettingsError if a custom task cannot be used.
     """
     if is_custom(family):
         return load_task_class(family)

@@ -1,4 +1,4 @@
-"""The DeepSpeed JSON of a run: the engine's own, with the person's file merged over it."""
+"""The DeepSpeed config of a run: the engine's own, overridden by the user's file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _KEY = "engine.ds_config"
 
 
 def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
-    """What DeepSpeed is told of partitioning and offload; empty for other engines.
+    """The DeepSpeed config of partitioning and offload; empty for other engines.
 
-    `own_path` is the person's file, engine.ds_config. Reads the disk. Raises SettingsError for
-    each key of that file that cannot stand beside the settings.
+    `own_path` is the user's file, engine.ds_config. Reads the disk. Raises SettingsError for each
+    key of that file that contradicts the settings.
     """
     settings = resolved.settings
     name = ENGINES[settings.engine.name].ds_config
@@ -34,23 +34,27 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
         return merge(shipped, own.values, says)
     except ConfigConflict as found:
         raise SettingsError(
-            [_fault(conflict, own, resolved) for conflict in found.conflicts]
+            [_diagnostic(conflict, own, resolved) for conflict in found.conflicts]
         ) from None
 
 
 def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
-    asked = resolved.values[_KEY].origin.where
+    origin_text = resolved.values[_KEY].origin.where
     try:
         return config_file.read(path)
-    except config_file.FileError as fault:
-        line = f":{fault.line}" if fault.line else ""
-        raise SettingsError([Diagnostic(f"{path}{line} {fault}", key=_KEY, where=asked)]) from None
-    except OSError as fault:
-        what = f"{path} cannot be read: {fault.strerror or fault}"
-        raise SettingsError([Diagnostic(what, key=_KEY, where=asked)]) from fault
+    except config_file.FileError as error:
+        line = f":{error.line}" if error.line else ""
+        raise SettingsError(
+            [Diagnostic(f"{path}{line} {error}", key=_KEY, where=origin_text)]
+        ) from None
+    except OSError as error:
+        what = f"{path} cannot be read: {error.strerror or error}"
+        raise SettingsError([Diagnostic(what, key=_KEY, where=origin_text)]) from error
 
 
-def _fault(conflict: Conflict, own: config_file.DeepSpeedFile, resolved: Resolved) -> Diagnostic:
+def _diagnostic(
+    conflict: Conflict, own: config_file.DeepSpeedFile, resolved: Resolved
+) -> Diagnostic:
     line = own.lines.get(conflict.key)
     where = resolved.settings.engine.ds_config + (f":{line}" if line else "")
     what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"

@@ -179,7 +179,7 @@ def _file(files: SettingInfo) -> Schema:
 
 
 def _object(properties: Mapping[str, Any]) -> Schema:
-    """A closed object; what is no schema yet is a tree of such objects."""
+    """An object that allows only `properties`; a tree of them for nested mappings."""
     return {
         "type": "object",
         "properties": {

@@ -240,12 +240,12 @@ def custom_task_errors(error: SettingsError, origin: Origin) -> list[Diagnostic]
     named_at = where("model.family", origin)
     return [
         replace(
-            fault,
-            where=f"{named_at}; {fault.where}" if fault.where else named_at,
-            fix=fault.fix
-            or (fault.did_you_mean and fix_line("model.family", origin, fault.did_you_mean)),
+            found,
+            where=f"{named_at}; {found.where}" if found.where else named_at,
+            fix=found.fix
+            or (found.did_you_mean and fix_line("model.family", origin, found.did_you_mean)),
         )
-        for fault in error.diagnostics
+        for found in error.diagnostics
     ]
 
 
@@ -291,13 +291,13 @@ def item_diagnostic(info: SettingInfo, entry: Entry, detail: Any) -> Diagnostic 
     if detail["type"] == "extra_forbidden" and inner is not None:
         return _unknown(info, at, inner)
     if inner is not None and detail["type"] == "missing":
-        return _fault(at, f"{name} has no {inner}", allowed(info.items[inner]))
+        return _item_error(at, f"{name} has no {inner}", allowed(info.items[inner]))
     if inner is None or inner not in info.items:
-        return _fault(at, f"{name} {shown(at.value)} is not understood", allowed(info))
+        return _item_error(at, f"{name} {shown(at.value)} is not understood", allowed(info))
     known = replace(info.items[inner], key=f"{name}.{inner}")
     at = replace(at, key=known.key)
     if reason := detail.get("ctx", {}).get("error"):
-        return _fault(at, f"{known.key} {shown(at.value)} {reason}", allowed(known))
+        return _item_error(at, f"{known.key} {shown(at.value)} {reason}", allowed(known))
     below = Setting(None, Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
     return bad_value(known, at, detail["type"], below)
 
@@ -313,13 +313,13 @@ def _inner(loc: Any) -> tuple[int | None, str | None]:
 def _unknown(info: SettingInfo, at: Entry, inner: str) -> Diagnostic:
     near = nearest_match(inner, info.items)
     return replace(
-        _fault(at, f"{at.key} has no key '{inner}'", ", ".join(info.items)),
+        _item_error(at, f"{at.key} has no key '{inner}'", ", ".join(info.items)),
         did_you_mean=near,
         fix=near and f"{near}: {plain(at.value)}",
     )
 
 
-def _fault(at: Entry, what: str, allowed: str) -> Diagnostic:
+def _item_error(at: Entry, what: str, allowed: str) -> Diagnostic:
     place = where(at.key, at.origin)
     return Diagnostic(
         what, key=at.key, value=at.value, where=place, allowed=allowed, order=at.order

@@ -39,7 +39,7 @@ def check_before_training(
         )
     diagnostics += _left_out(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
-    if errors := [fault for fault in diagnostics if fault.severity == "error"]:
+    if errors := [found for found in diagnostics if found.severity == "error"]:
         raise SettingsError(errors)
     if diagnostics and speaks:
         print(render(diagnostics), file=sys.stderr)

@@ -35,13 +35,13 @@ class Machine:
     def for_ranks(self, ranks: int, cpus: int | None) -> Machine:
         """What `ranks` on this machine may count on together, of which each was given `cpus`.
 
-        None: nobody told. A scheduler may have bound this process to its own CPUs, or not.
+        None: unknown. A scheduler may have bound this process to its CPUs, or not.
         """
         return self if cpus is None else replace(self, cores=min(self.cores, cpus) * ranks)
 
     @property
     def sentence(self) -> str:
-        """The machine in a few words."""
+        """Cores, memory and GPUs in one line."""
         cores = f"{self.cores} core" + ("s" if self.cores != 1 else "")
         ram = f", {self.ram_bytes / 2**30:.1f} GiB" if self.ram_bytes else ""
         gpus = f", {self.gpus} GPU" + ("s" if self.gpus != 1 else "") if self.gpus else ", no GPU"
@@ -51,7 +51,7 @@ class Machine:
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     """What there is now: reads /proc, /sys and /dev, and asks nothing of a driver.
 
-    `group` is the folder of our control group, where a container's limits stand.
+    `group` is the folder of the process's control group, with the limits of a container.
     """
     device, gpus = _accelerator()
     return Machine(
@@ -75,11 +75,11 @@ def _cores(group: Path) -> int:
 
 def _cpu_quota(group: Path) -> float | None:
     """Cores that the control group allows; None: no limit."""
-    whole = _words(group / "cpu.max")  # version 2: quota and period in one file
+    whole = _fields(group / "cpu.max")  # version 2: quota and period in one file
     if len(whole) == 2 and whole[0] != "max":
         return int(whole[0]) / int(whole[1])
-    quota = _words(group / "cpu/cpu.cfs_quota_us")
-    period = _words(group / "cpu/cpu.cfs_period_us")
+    quota = _fields(group / "cpu/cpu.cfs_quota_us")
+    period = _fields(group / "cpu/cpu.cfs_period_us")
     if quota and period and int(quota[0]) > 0:
         return int(quota[0]) / int(period[0])
     return None
@@ -92,7 +92,7 @@ def _ram_bytes(group: Path) -> int | None:
     except (ValueError, OSError, AttributeError):
         return None
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limit = _words(group / name)
+        limit = _fields(group / name)
         if limit and limit[0].isdigit():
             return min(whole, int(limit[0]))
     return whole
@@ -159,7 +159,7 @@ def _cpuinfo() -> str:
         return ""
 
 
-def _words(path: Path) -> list[str]:
+def _fields(path: Path) -> list[str]:
     try:
         return path.read_text().split()
     except OSError:

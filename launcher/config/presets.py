@@ -37,7 +37,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class FamilyFile:
-    """What a family's file holds: its default, then what sizes and modes change."""
+    """A family's file: its default, and the changes of sizes, modes and stages."""
 
     default: Block
     sizes: Mapping[str, Block]
@@ -49,7 +49,7 @@ class FamilyFile:
     size_stages: Mapping[tuple[str, str], Block] = field(default_factory=dict)
     """By (size, stage)."""
     declared: Block | None = None
-    """What the class of a task of the person's own declares, above the default."""
+    """The defaults that a custom task's class declares, above `default`."""
 
 
 @cache
@@ -91,7 +91,7 @@ def family(name: str) -> FamilyFile:
 
 @cache
 def own() -> FamilyFile:
-    """What every task of a person's own begins with. Reads the disk."""
+    """The defaults of all custom tasks. Reads the disk."""
     return _family_file("own.yaml")
 
 
@@ -129,12 +129,12 @@ _LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
 
 
 def is_change(value: Any) -> bool:
-    """Whether a mode's value is a change to the default, and not a value of its own."""
+    """Whether a mode's value is a change to the default."""
     return isinstance(value, dict) and bool(value) and set(value) <= _WORDS
 
 
 def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> Any:
-    """The value that `change` makes of `default`; a default of none stays none.
+    """The default after `change`; null stays null.
 
     Whole numbers are rounded, to 1 at least unless they were 0; `sizes` are the family's, from
     small to large: smaller_of takes the first name that is smaller than the default.
@@ -155,7 +155,7 @@ def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) 
 
 
 def describe_change(change: Mapping[str, Any], default: Any, value: Any) -> str:
-    """How `change` came to `value` from `default`, for a person: `3 × 0.5, rounded to 2`."""
+    """How `value` follows from `default`: `3 × 0.5, rounded to 2`."""
     if default is None:
         return "nothing to change"
     texts = []
@@ -166,9 +166,7 @@ def describe_change(change: Mapping[str, Any], default: Any, value: Any) -> str:
         texts.append(shown if exact else f"{shown}, rounded to {scaled}")
     texts += [f"{word} {change[key]}" for key, word in _BOUNDS.items() if key in change]
     if "smaller_of" in change:
-        texts.append(
-            f"smaller than {plain(default)}" if value != default else "there is none smaller"
-        )
+        texts.append(f"smaller than {plain(default)}" if value != default else "no smaller size")
     return ", ".join(texts)
 
 

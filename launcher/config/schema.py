@@ -110,7 +110,7 @@ class Settings(Root, extra="forbid", frozen=True):
 
 
 def config_of(family: str) -> Any:
-    """The module with a family's Model, Data and SIZES; or what has those of a task of one's own.
+    """The module with a family's Model, Data and SIZES, or the same of a custom task.
 
     Raises SettingsError for such a task that cannot be used.
     """
@@ -120,7 +120,7 @@ def config_of(family: str) -> Any:
 
 
 def model_name(model: Any) -> str:
-    """`FAMILY:SIZE` of the section `model`; a task of one's own may have no sizes."""
+    """`FAMILY:SIZE` of the section `model`; a custom task may have no sizes."""
     size = getattr(model, "size", None)
     return model.family if size is None else f"{model.family}:{size}"
 
@@ -151,10 +151,10 @@ class SettingInfo:
 
     key: str
     type: str
-    """In words: `whole number`, `number`, `text`, `one of`, `true or false`, `length`, ..."""
+    """`whole number`, `number`, `text`, `one of`, `true or false`, `length`, ..."""
     default: Any
     allowed: tuple[str, ...] | str | None
-    """The options one by one, or the forms in words; None where only type and range bind."""
+    """The options, or a description of the forms; None: anything of the type and range."""
     range: str | None
     """`at least 1`, `above 0, below 1`."""
     unit: str | None
@@ -166,7 +166,7 @@ class SettingInfo:
     """Means nothing where one of these settings has one of the values."""
     bounds: Mapping[str, float] = field(default_factory=dict)
     items: Mapping[str, SettingInfo] = field(default_factory=dict)
-    """What is known of each key of its mappings, where it is a list of them."""
+    """Each key of its mappings, if it is a list of them."""
 
 
 @cache
@@ -228,7 +228,7 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:
-    """What stands in json_schema_extra of a field, and of the types it is made of."""
+    """json_schema_extra of a field and of the types in its annotation."""
     within = [item for part in get_args(info.annotation) for item in get_args(part)[1:]]
     extra: dict[str, Any] = {}
     for one in (*within, info):
@@ -238,7 +238,7 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 
 def _options(annotation: Any) -> tuple[tuple[str, ...] | str, bool]:
-    """The options of a choice, or the type in words; and whether none is allowed."""
+    """The options of a choice, or the name of the type; and whether null is allowed."""
     parts = [annotation]
     if get_origin(annotation) in (Union, UnionType):
         parts = list(get_args(annotation))
@@ -283,5 +283,5 @@ def _bounds(info: FieldInfo) -> dict[str, float]:
 
 def _range(bounds: Mapping[str, float]) -> str | None:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    told = [f"{words[name]} {plain(bound)}" for name, bound in bounds.items()]
-    return ", ".join(told) or None
+    texts = [f"{words[name]} {plain(bound)}" for name, bound in bounds.items()]
+    return ", ".join(texts) or None

@@ -18,7 +18,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 def read_settings_file(path: Path) -> Node:
     """The file's root mapping; JSON where the name ends in .json, else YAML. Reads the disk.
 
-    Raises SettingsError where there is no such file, or it cannot be read.
+    Raises SettingsError if it does not exist or is invalid.
     """
     text = _text(path)
     try:
@@ -40,9 +40,9 @@ def read_settings_file(path: Path) -> Node:
         raise SettingsError(
             [
                 Diagnostic(
-                    f"{path} holds no settings: its root is no mapping",
+                    f"{path} holds no settings: its root is not a mapping",
                     where=f"{path}:{root.line}",
-                    allowed="keys with values, such as  optim: {lr: 1e-3}",
+                    allowed="keys with values, for example  optim: {lr: 1e-3}",
                 )
             ]
         )
@@ -54,7 +54,7 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        fault = Diagnostic(
+        diagnostic = Diagnostic(
             f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}",
             where=f"{path}:{line}",
             fix="save the file as UTF-8",
@@ -63,20 +63,20 @@ def _text(path: Path) -> str:
         folder = path.parent
         there = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
         like = nearest_match(path.name, there)
-        fault = Diagnostic(
-            f"there is no file {path}",
+        diagnostic = Diagnostic(
+            f"{path} does not exist ({path.absolute()})",
             value=str(path),
             where=f"--config {path}",
             did_you_mean=like and str(folder / like),
             fix=like and f"--config {folder / like}",
         )
     except OSError as error:
-        fault = Diagnostic(
+        diagnostic = Diagnostic(
             f"{path} cannot be read: {(error.strerror or str(error)).lower()}",
             value=str(path),
             where=f"--config {path}",
         )
-    raise SettingsError([fault])
+    raise SettingsError([diagnostic])
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Node:
     line: int
     """Where it begins, counted from 1; for the value of a key, the line of the key."""
     text: str | None = None
-    """A plain word as it was typed; None for texts in quotes and for what holds other values."""
+    """A plain scalar as typed; None for quoted texts, lists and mappings."""
 
 
 class Unreadable(Exception):
@@ -126,13 +126,13 @@ _TWO_READINGS = re.compile(r"^[-+]?0[0-9]+$")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Leaves every plain word a text, so that YAML 1.1 decides nothing."""
+    """Keeps every plain scalar a text, so that YAML 1.1 has no effect."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 def parse_yaml(text: str) -> Node:
-    """The document's root, None where it is empty. Raises Unreadable."""
+    """The document's root, None if it is empty. Raises Unreadable."""
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -149,7 +149,7 @@ def parse_yaml(text: str) -> Node:
 
 
 def parse_yaml_value(text: str) -> Any:
-    """What `text` means as the value of a key, such as `1e-6`, `on`, `[0.9, 0.95]`.
+    """The value of `text` as YAML: `1e-6`, `on`, `[0.9, 0.95]`.
 
     Raises Unreadable.
     """
@@ -157,7 +157,7 @@ def parse_yaml_value(text: str) -> Any:
 
 
 def parse_yaml_scalar(text: str) -> Any:
-    """What one plain word means in YAML 1.2's core schema.
+    """The value of a plain scalar in the core schema of YAML 1.2.
 
     Raises ValueError for a number that YAML 1.1 and YAML 1.2 read differently.
     """
@@ -204,10 +204,10 @@ def _mapping(node: Any, above: tuple[int, ...]) -> dict[str, Node]:
     found: dict[str, Node] = {}
     for key, child in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _at("a key that is no word", key.start_mark)
+            raise _at("a key that is not a scalar", key.start_mark)
         if key.value in found:
             first = found[key.value].line
-            raise _at(f"the key '{key.value}' stands twice, first in line {first}", key.start_mark)
+            raise _at(f"the key '{key.value}' is set twice, first in line {first}", key.start_mark)
         found[key.value] = _node(child, key.start_mark, above)
     return found
 
@@ -262,7 +262,7 @@ class _Walk:
             key, at = scanstring(self.text, key_at + 1)
             if key in found:
                 column = key_at - self.text.rfind("\n", 0, key_at)
-                problem = f"the key '{key}' stands twice, first in line {found[key].line}"
+                problem = f"the key '{key}' is set twice, first in line {found[key].line}"
                 raise Unreadable(problem, self.line(key_at), column)
             found[key], at = self.node(self.skip(at) + 1, key_at)
         return found, at + 1

@@ -23,7 +23,7 @@ Values = Mapping[str, Setting]
 
 def check_settings(values: Values) -> list[Diagnostic]:
     """The errors and warnings that need no data."""
-    return [fault for check in CHECKS for fault in check(values)]
+    return [found for check in CHECKS for found in check(values)]
 
 
 def check_train_plan(
@@ -44,8 +44,8 @@ def why_ineffective(values: Values, key: str) -> str | None:
     leaf = setting_infos(values["model.family"].value)[key]
     for other, wanted in leaf.only_if.items():
         if values[other].value not in wanted:
-            told = " or ".join(map(plain, wanted))
-            return f"has no effect: {other} is {plain(values[other].value)}, not {told}"
+            needed = " or ".join(map(plain, wanted))
+            return f"has no effect: {other} is {plain(values[other].value)}, not {needed}"
     for other, unwanted in leaf.unless.items():
         if values[other].value in unwanted:
             return f"has no effect: {other} is {plain(values[other].value)}"

@@ -166,7 +166,7 @@ def test_a_run_whose_task_is_gone_says_so_and_leaves_it(here, program):
     done = program("resume", "run", "--max-steps", "9")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "error: there is no module 'images'\n  where         run/settings.yam"
+        "error: module 'images' does not exist\n  where         run/settings.yam"
     )
     assert program.files() == before
 
@@ -201,7 +201,7 @@ def test_words_that_are_wrong_write_nothing(here, program, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(here), *sys.path])
     before = program.files()
     for words, said in (
-        (("--model", "images:Image"), "there is no class 'Image' in module 'images'"),
+        (("--model", "images:Image"), "module 'images' has no class 'Image'"),
         (("--model", "images:Images", "--set", "model.widht=3"), "nearest  model.width"),
         (("--model", "images:Images", "--data", "x"), "unknown setting 'data.path'"),
         (("--model", "images:Images", "--mode", "staged"), "images:Images declares none"),

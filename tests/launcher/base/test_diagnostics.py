@@ -247,7 +247,7 @@ error: unknown mode 'Ultra_Fast'
     (
         "optim: {lr: 1}\noptim: {lr: 2}",
         """
-error: mine.yaml cannot be read as YAML: the key 'optim' stands twice, first in line 1
+error: mine.yaml cannot be read as YAML: the key 'optim' is set twice, first in line 1
   where         mine.yaml:2:1
 """,
     ),
@@ -285,9 +285,9 @@ error: mine.yaml is not UTF-8 text: byte 14 is 0xe9
     (
         "- optim",
         """
-error: mine.yaml holds no settings: its root is no mapping
+error: mine.yaml holds no settings: its root is not a mapping
   where         mine.yaml:1
-  allowed       keys with values, such as  optim: {lr: 1e-3}
+  allowed       keys with values, for example  optim: {lr: 1e-3}
 """,
     ),
     (
@@ -530,7 +530,7 @@ def test_broken_json_is_answered_with_line_and_column(lines):
 def test_a_file_that_is_not_there_is_answered_with_one_that_is(lines):
     Path("mine.yaml").touch()
     assert lines(configs=[Path("mein.yaml")]) == (
-        "error: there is no file mein.yaml\n"
+        "error: mein.yaml does not exist (HERE/mein.yaml)\n"
         "  where         --config mein.yaml\n"
         "  did you mean  mine.yaml\n"
         "  fix           --config mine.yaml"

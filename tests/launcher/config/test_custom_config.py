@@ -168,7 +168,11 @@ def test_a_field_that_cannot_be_a_setting_is_told(here, field, said):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("class Model(BaseModel)", "class Model(nn.Module)", "Line.Model is no pydantic BaseModel"),
+        (
+            "class Model(BaseModel)",
+            "class Model(nn.Module)",
+            "Line.Model is not a pydantic BaseModel",
+        ),
         ('{"train.epochs": 2, "train": {"micro_batch": 4}}', "3", "Line.defaults is not"),
     ],
 )

@@ -80,7 +80,7 @@ def test_our_own_packages_are_not_looked_for_a_task(here):
 def test_a_module_that_is_not_there_is_told_with_the_nearest(here):
     write(here, "", "my_pictures")
     assert told("my_picture:Line") == (
-        "error: there is no module 'NAME'\n"
+        "error: module 'NAME' does not exist\n"
         "  where         --model NAME:Line\n"
         "  allowed       package.module:Class, where Python finds the module from here\n"
         "  did you mean  NAMEs:Line\n"
@@ -101,7 +101,7 @@ def test_a_file_in_the_place_of_a_module_is_told_its_name(here):
 def test_a_class_that_is_not_there_is_told_with_those_that_are(here):
     name = write(here, HEAD + LINE + BODY)
     assert told(f"{name}:Lien") == (
-        "error: there is no class 'Lien' in module 'NAME'\n"
+        "error: module 'NAME' has no class 'Lien'\n"
         "  where         --model NAME:Lien; NAME.py\n"
         "  allowed       Line\n"
         "  did you mean  NAME:Line\n"
@@ -112,7 +112,7 @@ def test_a_class_that_is_not_there_is_told_with_those_that_are(here):
 def test_what_is_no_class_is_told(here):
     name = write(here, HEAD + "Line = 3\n")
     assert told(f"{name}:Line") == (
-        "error: 'Line' in module 'NAME' is no class\n"
+        "error: 'Line' in module 'NAME' is not a class\n"
         "  where         --model NAME:Line; NAME.py\n"
         "  allowed       a class of it that is a task; this module has none"
     )
@@ -121,11 +121,11 @@ def test_what_is_no_class_is_told(here):
 def test_a_class_that_lacks_methods_is_told_each_of_them(here):
     name = write(here, HEAD + "class Line(CustomTask):\n    def build(self): ...\n")
     assert told(f"{name}:Line").splitlines()[:2] == [
-        "error: class 'Line' is no task: it has no measure, samples",
+        "error: class 'Line' is not a task: it lacks measure, samples",
         "  where         --model NAME:Line; NAME.py:6",
     ]
     name = write(here, "class Line:\n    goal = units = channels_last = None\n")
-    assert "it has no setup, build, data, collate, num_units, loss, metric" in told(f"{name}:Line")
+    assert "it lacks setup, build, data, collate, num_units, loss, metric" in told(f"{name}:Line")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_module_that_raises_is_told_with_its_line(here, text, line, said):
 def test_it_is_told_beside_all_else_that_is_wrong_and_nothing_of_models_else(here):
     found = told("no_such_module:Line", "optim.rl=1", "model.width=3", mode="fsat")
     assert [line for line in found.splitlines() if line.startswith("error")] == [
-        "error: there is no module 'NAME'",
+        "error: module 'NAME' does not exist",
         "error: unknown mode 'fsat'",
         "error: unknown setting 'optim.rl'",
     ]

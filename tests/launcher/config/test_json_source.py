@@ -32,7 +32,7 @@ def test_each_key_has_its_line():
 @pytest.mark.parametrize(
     ("text", "problem", "place"),
     [
-        ('{"a": 1,\n "a": 2}', "the key 'a' stands twice, first in line 1", (2, 2)),
+        ('{"a": 1,\n "a": 2}', "the key 'a' is set twice, first in line 1", (2, 2)),
         ('{"a": [1', "expecting ',' delimiter", (1, 9)),
         ("{'a': 1}", "expecting property name enclosed in double quotes", (1, 2)),
         ("", "expecting value", (1, 1)),

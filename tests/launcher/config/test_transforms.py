@@ -66,7 +66,7 @@ def test_other_values_are_no_change(value):
         (
             {"smaller_of": ["lite", "tiny"]},
             "tiny",
-            "there is none smaller",
+            "no smaller size",
             "lite or tiny, where that is smaller",
         ),
     ],

@@ -68,8 +68,8 @@ def test_an_alias_stands_for_what_it_names():
 @pytest.mark.parametrize(
     ("text", "problem", "place"),
     [
-        ("a: 1\na: 2", "the key 'a' stands twice, first in line 1", (2, 1)),
-        ("a:\n  b: 1\n  b: 2", "the key 'b' stands twice, first in line 2", (3, 3)),
+        ("a: 1\na: 2", "the key 'a' is set twice, first in line 1", (2, 1)),
+        ("a:\n  b: 1\n  b: 2", "the key 'b' is set twice, first in line 2", (3, 3)),
         (
             "a: 017",
             "017 has two meanings, by its leading 0; write 17, or as a text '017'",
@@ -80,7 +80,7 @@ def test_an_alias_stands_for_what_it_names():
         ("a: 1\n\tb: 2", "found a tab character that violates indentation", (2, 1)),
         ("a: !!python/object:os.system x", None, (1, 4)),
         ("a: &x [*x]", "an alias that holds itself", (1, 4)),
-        ("? [a]\n: 1", "a key that is no word", (1, 3)),
+        ("? [a]\n: 1", "a key that is not a scalar", (1, 3)),
         ("a: 1\n---\nb: 2", "but found another document", (2, 1)),
         ("a: 1\nb: \x07", "a control character is not allowed", (2, 4)),
     ],
