@@ -126,8 +126,8 @@ def rules() -> list[str]:
     head = ["| settings | on resume |", "|---|---|"]
     meaning = {
         "free": "may change; each change is an event",
-        "never": "never change: another value is another run",
-        **{part: f"with `--reset {part}`: {what}" for part, what in compatibility.ANEW.items()},
+        "never": "cannot change: start a new run",
+        **{part: f"with `--reset {part}`: {what}" for part, what in compatibility.RESET_EFFECTS.items()},
     }
     return head + [
         f"| {', '.join(f'`{start}`' for start in starts)} | {meaning[rule]} |"
@@ -231,7 +231,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured watching": partial(measured_costs, monitor, "readings"),
     "exit codes": codes,
     "layers": layers,
-    "continuity": rules,
+    "compatibility": rules,
     "imports": imports,
     "structure": lambda: structure.table(_read(ROOT)),
     "rooms": rooms,
