@@ -127,7 +127,10 @@ def rules() -> list[str]:
     meaning = {
         "free": "may change; each change is an event",
         "never": "cannot change: start a new run",
-        **{part: f"with `--reset {part}`: {what}" for part, what in compatibility.RESET_EFFECTS.items()},
+        **{
+            part: f"with `--reset {part}`: {what}"
+            for part, what in compatibility.RESET_EFFECTS.items()
+        },
     }
     return head + [
         f"| {', '.join(f'`{start}`' for start in starts)} | {meaning[rule]} |"
