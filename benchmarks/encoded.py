@@ -93,7 +93,7 @@ def subject(model: str, folder: Path) -> tuple[Subject, float]:
     assert isinstance(task, HasFrozenEncoder)
     inputs = sum(len(task.encoder_inputs(split)) for split in ("train", "val"))
     begin = time.perf_counter()
-    place = feature_cache.Place(folder, {"precision": settings.precision})
+    place = feature_cache.CacheLocation(folder, {"precision": settings.precision})
     feature_cache.use(task, built, module, engine, settings.feature_cache, place, print)
     each = (time.perf_counter() - begin) / inputs
     return Subject(task, engine, module, batches | _steps(task, READ, size)), each

@@ -23,7 +23,7 @@ from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
 from launcher.run_folder import generations
 from training.callbacks.base import Callback, RunInfo
-from training.callbacks.preemption import Deadline, Preemption, Tell
+from training.callbacks.preemption import Deadline, Emit, Preemption
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
@@ -103,7 +103,7 @@ class RankCallbacks:
             stage=settings.stages[0] if settings.stages else None,
         )
 
-    def _trackers(self, settings: Settings, info: RunInfo, emit: Tell) -> list[Callback]:
+    def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:
         """The trackers of rank 0; none for a replay."""
         names, tracking, resume = settings.track, settings.tracking, self.job.resume
         if self.world.rank != 0 or (resume is not None and resume.until is not None):

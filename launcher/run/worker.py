@@ -169,7 +169,7 @@ def _uses_feature_cache(
         "compile": settings.compile,
         "attention": settings.memory.attention,
     }
-    place = feature_cache.Place(cache.folder(), computed)
+    place = feature_cache.CacheLocation(cache.folder(), computed)
     show = partial(print, file=sys.stderr, flush=True) if engine.world.rank == 0 else _discard
     return feature_cache.use(task, model, module, engine, settings.feature_cache, place, show)
 

@@ -135,7 +135,7 @@ BAD_DATA = {
     ),
     "shorter than one batch": Bad(
         "--data mine.jsonl --set train.global_batch=100",
-        ("error: train.global_batch 100 is more than the 64 samples there are to train on",),
+        ("error: train.global_batch 100 exceeds the 64 training samples",),
         {"mine.jsonl": REQUESTS},
     ),
     "DeepSpeed JSON with another batch": Bad(

@@ -7,12 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.callbacks.base import Action, Callback, Outcome, Step
-from training.train_plan import TrainPlan
 
-_ASKS = {
+if TYPE_CHECKING:
+    from training.train_plan import TrainPlan
+
+_ACTIONS = {
     signal.SIGTERM: Action.SIGNAL | Action.SAVE,
     signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
     signal.SIGINT: Action.INTERRUPT | Action.SAVE,
@@ -20,123 +22,120 @@ _ASKS = {
 _SAME_PRESS_S = 0.5
 _EXIT_AT_ONCE = 130
 
-Tell = Callable[[str, Mapping[str, object]], None]
+Emit = Callable[[str, Mapping[str, object]], None]
+"""Takes an event: kind and facts."""
 
 
 class Preemption(Callback):
-    """Turns SIGTERM, SIGUSR1 and SIGINT into asks; a second Ctrl-C ends the process at once.
+    """Turns SIGTERM, SIGUSR1 and SIGINT into actions; a second Ctrl-C ends the process at once.
 
-    The interpreter writes each signal to a pipe as it arrives, and a thread reads it there: a
-    Python handler would have to wait for the main thread, which may be deep in a backward or stuck
-    in a collective. Outside the main thread nothing is installed, as Python allows it only there.
-    `tell` is given a "signal" event, from the training thread.
+    The interpreter writes each signal to a pipe, and a thread reads it: a Python handler would have
+    to wait for the main thread, which may be in a long backward pass or stuck in a collective. Does
+    nothing outside the main thread, as Python installs handlers only there.
     """
 
-    def __init__(self, tell: Tell, saves: bool = True) -> None:
-        """`saves`: what the person is told; whether the run does save is not decided here."""
-        self._tell = tell
+    def __init__(self, emit: Emit, saves: bool = True) -> None:
+        """`emit` takes a "signal" event from the training thread; `saves` is one of its facts."""
+        self._emit = emit
         self._saves = saves
-        self._ask = Action.NOTHING
-        self._told = Action.NOTHING
+        self._actions = Action.NOTHING
+        self._emitted = Action.NOTHING
         self._names: list[str] = []
         self._interrupted_at: float | None = None
         self._old_handlers: dict[signal.Signals, Any] = {}
         self._old_wakeup = -1
-        self._ends: tuple[int, int] | None = None
+        self._pipe: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Begin to listen."""
+        """Install the handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
-        self._ends = read_end, write_end
+        self._pipe = read_end, write_end
         self._old_wakeup = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        # A forked loader worker shares the pipe: without this its signals would count as ours.
-        os.register_at_fork(after_in_child=self._forget)
-        for number in _ASKS:
+        # A forked data-loader worker shares the pipe: without this its signals would count as ours.
+        os.register_at_fork(after_in_child=self._detach)
+        for number in _ACTIONS:
             self._old_handlers[number] = signal.signal(number, _nothing)
         self._thread = threading.Thread(
-            target=self._listen, args=(read_end,), name="signals", daemon=True
+            target=self._read, args=(read_end,), name="signals", daemon=True
         )
         self._thread.start()
 
     def step(self, step: Step) -> Action:
-        """What the signals so far ask for."""
-        if self._ask is not self._told:
-            self._told = self._ask
-            self._tell("signal", {"names": list(self._names), "saves": self._saves})
-        return self._ask
+        """The actions that the signals so far request."""
+        if self._actions is not self._emitted:
+            self._emitted = self._actions
+            self._emit("signal", {"names": list(self._names), "saves": self._saves})
+        return self._actions
 
     def end(self, outcome: Outcome) -> None:
-        """Put back the handlers there were."""
-        if self._ends is None:
+        """Restore the old handlers."""
+        if self._pipe is None:
             return
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_wakeup)
-        read_end, write_end = self._ends
-        self._ends = None
+        read_end, write_end = self._pipe
+        self._pipe = None
         os.close(write_end)
         if self._thread is not None:
             self._thread.join()
         os.close(read_end)
 
-    def _listen(self, read_end: int) -> None:
-        while arrived := os.read(read_end, 64):
-            for number in arrived:
-                self._note(number)
+    def _read(self, read_end: int) -> None:
+        while numbers := os.read(read_end, 64):
+            for number in numbers:
+                self._add(number)
 
-    def _note(self, number: int) -> None:
-        if number not in _ASKS:
+    def _add(self, number: int) -> None:
+        if number not in _ACTIONS:
             return
-        which = signal.Signals(number)
-        if which is signal.SIGINT:
+        arrived = signal.Signals(number)
+        if arrived is signal.SIGINT:
             now = time.monotonic()
-            # One press reaches a process twice where its parent hands signals on as well.
+            # One press reaches a process twice if its parent forwards signals too.
             if self._interrupted_at is None:
                 self._interrupted_at = now
             elif now - self._interrupted_at > _SAME_PRESS_S:
                 os._exit(_EXIT_AT_ONCE)
-        if which.name not in self._names:
-            self._names.append(which.name)
-        self._ask |= _ASKS[which]
+        if arrived.name not in self._names:
+            self._names.append(arrived.name)
+        self._actions |= _ACTIONS[arrived]
 
-    def _forget(self) -> None:
-        if self._ends is not None:
+    def _detach(self) -> None:
+        if self._pipe is not None:
             signal.set_wakeup_fd(-1)
 
 
-def ignore_in_worker() -> None:
-    """Let a loader worker live through the signals that ask the run to save and end.
+class Deadline(Callback):
+    """Requests a save and the end of the run, as a signal does, at a time in seconds since 1970."""
 
-    A terminal and a scheduler send them to every process; a worker that died of one would take the
-    run with it before it could save. Workers end when the loader or its process does.
+    def __init__(self, at: float, emit: Emit, now: Callable[[], float] = time.time) -> None:
+        self._at, self._emit, self._now = at, emit, now
+        self._is_emitted = False
+
+    def step(self, step: Step) -> Action:
+        """Check the clock; ranks with different clocks agree, as on all actions."""
+        if self._now() < self._at:
+            return Action.NOTHING
+        if not self._is_emitted:
+            self._is_emitted = True
+            self._emit("deadline", {"at": self._at})
+        return Action.SIGNAL | Action.SAVE
+
+
+def ignore_in_worker() -> None:
+    """Let a data-loader worker ignore the signals that end a run.
+
+    A terminal and a scheduler send them to every process. A worker that dies of one would end the
+    run before it can save; workers end with their loader or its process.
     """
-    for number in _ASKS:
+    for number in _ACTIONS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _nothing(number: int, frame: object) -> None:
-    """Stands where the default action would end the process; the pipe has the signal already."""
-
-
-Tell = Callable[[str, Mapping[str, object]], None]
-
-
-class Deadline(Callback):
-    """Asks to save and end, as a signal would, once it is `at`, in seconds since the epoch."""
-
-    def __init__(self, at: float, tell: Tell, now: Callable[[], float] = time.time) -> None:
-        self._at, self._tell, self._now = at, tell, now
-        self._is_told = False
-
-    def step(self, step: Step) -> Action:
-        """Look at the clock; ranks whose clocks differ agree, as on all that is asked."""
-        if self._now() < self._at:
-            return Action.NOTHING
-        if not self._is_told:
-            self._is_told = True
-            self._tell("deadline", {"at": self._at})
-        return Action.SIGNAL | Action.SAVE
+    """Replaces the default action, which would end the process; the pipe has the signal."""

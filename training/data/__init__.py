@@ -1,1 +1,1 @@
-"""Samples on their way into the model: their order, their randomness, and who prepares them."""
+"""Data loading: order, samples, batches, workers, and the feature cache."""

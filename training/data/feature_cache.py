@@ -1,4 +1,4 @@
-"""Runs a frozen encoder over the data once, before training; steps then read what it made."""
+"""The feature cache: outputs of a frozen encoder, computed once before training and read in steps."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
     from training.settings import FeatureCache
 
 Tell = Callable[[str], object]
-"""Told a line for a person; on one rank only."""
+"""Shows a line of text; on one rank only."""
 _VERSION = 1
-_AT_ONCE = 8
-"""Inputs of one forward pass: always as many, so that the numbers are the same for any number of
-ranks and any micro-batch. How many rows a matrix has may change how its products are rounded."""
+_BATCH = 8
+"""Inputs per forward pass: constant, so that the features are the same for any number of ranks and
+any micro-batch. The number of rows of a matrix may change the rounding of its products."""
 _SPLITS: tuple[SplitName, ...] = ("train", "val")
 _EVERY_S = 30.0
 _SPARE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where encodings may be kept, and what beside weights and data they depend on."""
+class CacheLocation:
+    """The folder of the cache, and what features depend on beside weights and data."""
 
     folder: Path
-    """The program's cache, where the settings name no other."""
+    """The default folder."""
     computed: Mapping[str, str]
-    """Precision, kernel: what two runs need to have in common."""
+    """Precision and kernel: equal for runs that share features."""
 
 
 @dataclass
 class _Pass:
-    """One pass of the encoder over all inputs, shared by the ranks. Collective."""
+    """One pass of the encoder over all inputs, split over the ranks. Collective."""
 
     task: HasFrozenEncoder
     module: Module
@@ -64,34 +64,34 @@ class _Pass:
     began: float = field(default_factory=time.monotonic)
 
     def requests(self) -> list[tuple[SplitName, int]]:
-        """Split and first number of every batch."""
-        return [(s, n) for s in _SPLITS for n in range(0, len(self.inputs[s]), _AT_ONCE)]
+        """Split and first input of every batch."""
+        return [(s, n) for s in _SPLITS for n in range(0, len(self.inputs[s]), _BATCH)]
 
     def rows(self, split: SplitName, first: int) -> dict[str, np.ndarray]:
-        """What the encoder makes of a batch, the last one filled up with inputs of the first."""
+        """The features of a batch; the last batch is filled with the first inputs."""
         inputs = self.inputs[split]
-        count = min(_AT_ONCE, len(inputs) - first)
-        numbers = [(first + n) % len(inputs) for n in range(_AT_ONCE)]
+        count = min(_BATCH, len(inputs) - first)
+        numbers = [(first + n) % len(inputs) for n in range(_BATCH)]
         batch = on_device(inputs.batch(numbers), self.world.device)
         made = self.task.encode(self.module, batch)
         return {name: _numbers(tensor[:count]) for name, tensor in made.items()}
 
     def fill(self, folder: Path) -> str | None:
-        """Write this rank's share into the draft in `folder`; why the disk did not take it."""
+        """Write this rank's share into the draft in `folder`; the error if the write failed."""
         requests, world = self.requests(), self.world
         starts = {"train": 0, "val": len(self.inputs["train"])}
-        fault, said = None, self.began
+        error, shown_at = None, self.began
         for turn in range(0, len(requests), world.size):
             own = turn + world.rank
-            # All ranks take as many forward passes: in each, a sharded model gathers weights.
+            # All ranks take equally many forward passes: a sharded model gathers weights in each.
             split, first = requests[min(own, len(requests) - 1)]
             rows = self.rows(split, first)
-            if own < len(requests) and fault is None:
-                fault = _kept(folder, starts[split] + first, rows)
-            if turn and time.monotonic() - said > _EVERY_S:
-                said = time.monotonic()
-                self.tell(f"encodings: {turn / len(requests):.0%}, {self._left(turn)}")
-        return fault
+            if own < len(requests) and error is None:
+                error = _write(folder, starts[split] + first, rows)
+            if turn and time.monotonic() - shown_at > _EVERY_S:
+                shown_at = time.monotonic()
+                self.tell(f"feature cache: {turn / len(requests):.0%}, {self._left(turn)}")
+        return error
 
     def _left(self, turn: int) -> str:
         left = (time.monotonic() - self.began) / turn * (len(self.requests()) - turn)
@@ -104,53 +104,57 @@ def use(
     module: Module,
     engine: Engine,
     settings: FeatureCache,
-    place: Place,
+    location: CacheLocation,
     tell: Tell,
 ) -> bool:
-    """Let `task` give samples with what its frozen encoder makes of them; whether it does now.
+    """Let `task` return samples with cached features of its frozen encoder; True if it does.
 
-    They are computed before the first step, or were by an earlier run. Where that cannot be done,
-    `tell` says why and all stays as it is. `module` is what the loop calls, `model` what it was
-    built from, both with the weights that the run begins with. Collective; reads and writes the
-    disk. Raises SettingError where the settings insist, and DataError.
+    Features are computed now, or were by an earlier run. If that is impossible, `tell` shows the
+    reason and the encoder runs in each step. `module` is the prepared `model`; both have the
+    initial weights of the run. Collective; touches disk. Raises DataError, and SettingError if
+    `feature_cache.mode` is on and impossible.
     """
     part = task.frozen_encoder(model) if isinstance(task, HasFrozenEncoder) else None
     if not isinstance(task, HasFrozenEncoder) or part is None:
         return False
-    wanted = settings.mode
-    if wanted == "off":
+    mode = settings.mode
+    if mode == "off":
         return False
-    limit, root = settings.limit_gb * 1e9, Path(settings.folder or place.folder).expanduser()
+    limit, root = settings.limit_gb * 1e9, Path(settings.folder or location.folder).expanduser()
     if why := task.varying_inputs():
-        return _without(f"{why} changes what the encoder is given in each pass", wanted, tell)
+        return _off(f"{why} changes the inputs of the encoder in each epoch", mode, tell)
     inputs = {split: task.encoder_inputs(split) for split in _SPLITS}
     world = engine.world
     facts: dict[str, Any] = {
         "version": _VERSION,
         "encoder": weights_digest(engine.state(), part, world),
-        "computed": {**place.computed, "device": world.device.type, "torch": torch.__version__},
+        "computed": {**location.computed, "device": world.device.type, "torch": torch.__version__},
     }
     if world.rank == 0:
         facts["inputs"] = {split: _identity(found) for split, found in inputs.items()}
-    folder = root / f"encodings-{_shared(facts, world)}"
-    rows = _everywhere(folder, world)
+    folder = root / f"features-{_shared(facts, world)}"
+    rows = _on_all_ranks(folder, world)
     if rows is None:
         with _evaluating(module):
-            made = _make(_Pass(task, module, world, inputs, tell), folder, facts, limit)
-        if made is not None:
-            return _without(made, wanted, tell)
-        rows = _everywhere(folder, world)
+            reason = _make(_Pass(task, module, world, inputs, tell), folder, facts, limit)
+        if reason is not None:
+            return _off(reason, mode, tell)
+        rows = _on_all_ranks(folder, world)
         if rows is None:
-            return _without(f"not all ranks see {folder}: name another folder", wanted, tell)
+            return _off(
+                f"not all ranks see {folder}; set feature_cache.folder to a shared folder",
+                mode,
+                tell,
+            )
     else:
-        tell(f"encodings: read from {folder}")
+        tell(f"feature cache: read from {folder}")
     task.use_features({"train": rows, "val": _From(rows, len(inputs["train"]))})
     return True
 
 
 @dataclass(frozen=True)
 class _From:
-    """The rows from one number on, as a split counts them."""
+    """The rows of a split, which start at a number."""
 
     rows: Rows
     first: int
@@ -160,47 +164,47 @@ class _From:
 
 
 def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> str | None:
-    """Compute and keep all encodings in `folder`; why not, where that cannot be. Collective."""
+    """Compute all features and store them in `folder`; the reason if impossible. Collective."""
     world = run.world
     forms = {n: Form(a.dtype.str, a.shape[1:]) for n, a in run.rows("train", 0).items()}
     counts = [len(inputs) for inputs in run.inputs.values()]
     needed = files.total_bytes(forms, counts)
     if needed > limit:
-        return f"they take {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
-    draft, fault = None, None
+        return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
+    draft, error = None, None
     if world.rank == 0:
-        run.tell(f"encodings: {size(needed)} in {folder}")
-        draft, fault = _begun(folder, forms, sum(counts), needed)
-    if told := first_error(world, fault):
-        return told
+        run.tell(f"feature cache: {size(needed)} in {folder}")
+        draft, error = _start_draft(folder, forms, sum(counts), needed)
+    if first := first_error(world, error):
+        return first
     partial = (
         folder.parent / world.broadcast((draft.folder.name if draft else "").encode()).decode()
     )
     try:
-        told = first_error(world, run.fill(partial))
-        if told is None and draft is not None:
-            fault = _finished(draft, facts)
-        return told or first_error(world, fault)
+        first = first_error(world, run.fill(partial))
+        if first is None and draft is not None:
+            error = _finish(draft, facts)
+        return first or first_error(world, error)
     finally:
         if draft is not None:
             draft.abandon()
 
 
-def _begun(
+def _start_draft(
     folder: Path, forms: Mapping[str, Form], count: int, needed: int
 ) -> tuple[Draft | None, str | None]:
-    """A draft of what will lie in `folder`; or why there is none."""
+    """A draft of the files in `folder`, or the error."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free
         if free < needed + _SPARE_BYTES:
-            return None, f"they take {size(needed)}, and {folder.parent} has {size(free)} free"
+            return None, f"it needs {size(needed)}, and {folder.parent} has {size(free)} free"
         return Draft(folder, forms, count), None
     except OSError as error:
         return None, f"{folder.parent} cannot be written: {error.strerror or error}"
 
 
-def _finished(draft: Draft, facts: Mapping[str, Any]) -> str | None:
+def _finish(draft: Draft, facts: Mapping[str, Any]) -> str | None:
     try:
         draft.finish(facts)
     except OSError as error:
@@ -208,7 +212,7 @@ def _finished(draft: Draft, facts: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _kept(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> str | None:
+def _write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> str | None:
     try:
         files.write(folder, number, rows)
     except OSError as error:
@@ -217,28 +221,28 @@ def _kept(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> str | No
 
 
 def _identity(inputs: EncoderInputs) -> dict[str, Any]:
-    """What tells inputs from others: what they say that they are made from, and some of them."""
+    """Identifies inputs: what they were made from, and a digest of some of them."""
     digest = hashlib.sha256()
     for number in probes(len(inputs)):
         add(digest, inputs.batch([number]))
     return {"made_from": inputs.made_from, "count": len(inputs), "probes": digest.hexdigest()}
 
 
-def _without(why: str, wanted: str, tell: Tell) -> bool:
-    if wanted == "on":
-        raise SettingError("feature_cache.mode", wanted, f"cannot be: {why}", "auto, off", None)
-    tell(f"encodings: none are kept, the encoder runs in each step: {why}")
+def _off(why: str, mode: str, tell: Tell) -> bool:
+    if mode == "on":
+        raise SettingError("feature_cache.mode", mode, f"is impossible: {why}", "auto, off", None)
+    tell(f"feature cache: off, the encoder runs in each step: {why}")
     return False
 
 
-def _everywhere(folder: Path, world: World) -> Rows | None:
-    """What lies in `folder`, if every rank finds it there. Collective."""
+def _on_all_ranks(folder: Path, world: World) -> Rows | None:
+    """The rows in `folder`, if every rank sees them. Collective."""
     rows = files.read(folder)
     return None if world.agree(int(rows is None)) else rows
 
 
 def _shared(facts: Mapping[str, Any], world: World) -> str:
-    """A digest of what rank 0 says of `facts`. Collective."""
+    """The digest of `facts` on rank 0. Collective."""
     text = json.dumps(facts, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return world.broadcast(digest.encode()).decode()
@@ -251,7 +255,7 @@ def _numbers(tensor: torch.Tensor) -> np.ndarray:
 
 @contextmanager
 def _evaluating(module: Module) -> Iterator[None]:
-    """No gradients, no dropout."""
+    """Evaluation mode without gradients."""
     module.eval()
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Encodings on disk: rows of arrays in the .npy format, whole or not there."""
+"""Cached features on disk: rows of arrays in the .npy format, complete or absent."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LOCK = "lock"
 
 @dataclass(frozen=True)
 class Form:
-    """One array: numbers of what type, and the shape of a row."""
+    """The dtype of an array, and the shape of a row."""
 
     dtype: str
-    """As numpy writes it, such as "<f4"."""
+    """In numpy notation, such as "<f4"."""
     row: tuple[int, ...]
 
     @property
@@ -35,29 +35,29 @@ class Form:
 
 
 class Rows:
-    """Rows by number, mapped from disk as they are asked for; can be sent to other processes."""
+    """Rows by number, mapped from disk on access; can be pickled for other processes."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads the heads of the files. Raises OSError or ValueError where they are not whole."""
+        """Reads the heads of the files. Raises OSError, or ValueError for an incomplete file."""
         self._arrays: dict[str, tuple[Path, Form, int]] = {}
         for path in sorted(folder.glob("*.npy")):
             form, count, start = _head(path)
             if path.stat().st_size != start + count * form.row_bytes:
-                raise ValueError(f"{path} is not whole")
+                raise ValueError(f"{path} is incomplete")
             self._arrays[path.stem] = path, form, start
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         """A copy of row `number` of each array."""
         found = {}
         for name, (path, form, start) in self._arrays.items():
-            place = start + number * form.row_bytes
-            # Mapped for a row only: the pages of a mapping that stays count as this process's.
-            found[name] = np.array(np.memmap(path, form.dtype, "r", place, form.row))
+            offset = start + number * form.row_bytes
+            # Mapped per row: pages of a permanent mapping would count as memory of this process.
+            found[name] = np.array(np.memmap(path, form.dtype, "r", offset, form.row))
         return found
 
 
 def read(folder: Path) -> Rows | None:
-    """What lies in `folder`, moved there once it was whole; None: nothing. Touches disk."""
+    """The rows in `folder`; None: there are none, or they are incomplete. Touches disk."""
     try:
         return Rows(folder) if (folder / _FACTS).is_file() else None
     except (OSError, ValueError):
@@ -65,17 +65,17 @@ def read(folder: Path) -> Rows | None:
 
 
 class Draft:
-    """Arrays on their way, beside the place where they will be; one rank makes it.
+    """Arrays being written, in a temporary folder beside the final one; made by one rank.
 
-    What a killed process left there is taken away: the lock that it held is free.
+    Deletes drafts of killed processes, whose locks are free.
     """
 
-    def __init__(self, place: Path, forms: Mapping[str, Form], count: int) -> None:
-        """Files of full size, without their numbers. Raises OSError."""
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(place)
-        self.folder = Path(tempfile.mkdtemp(prefix=_prefix(place), dir=place.parent))
-        self._place = place
+    def __init__(self, final: Path, forms: Mapping[str, Form], count: int) -> None:
+        """Creates files of full size without content. Raises OSError."""
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(final)
+        self.folder = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
+        self._final = final
         self._lock = _locked((self.folder / _LOCK).open("wb"))
         for name, form in forms.items():
             with (self.folder / f"{name}.npy").open("wb") as stream:
@@ -84,27 +84,27 @@ class Draft:
                 stream.truncate(stream.tell() + count * form.row_bytes)
 
     def finish(self, facts: Mapping[str, object]) -> None:
-        """Sync what all have written, and move it to its place. Raises OSError."""
+        """Sync the files of all ranks, and rename the folder. Raises OSError."""
         text = json.dumps(facts, indent=2, sort_keys=True)
         (self.folder / _FACTS).write_text(text, encoding="utf-8")
         for path in self.folder.glob("*.npy"):
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-        if read(self._place) is None:  # else another run was first
-            shutil.rmtree(self._place, ignore_errors=True)
-            self.folder.replace(self._place)
-            (self._place / _LOCK).unlink()
+        if read(self._final) is None:  # else another run was first
+            shutil.rmtree(self._final, ignore_errors=True)
+            self.folder.replace(self._final)
+            (self._final / _LOCK).unlink()
         self.abandon()
 
     def abandon(self) -> None:
-        """Take away what did not come to its place."""
+        """Delete the draft, if it was not finished."""
         if self._lock is not None:
             self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> None:
-    """Put `rows`, of each array some from row `number` on, into a draft. Raises OSError."""
+    """Write `rows` of each array into a draft, from row `number` on. Raises OSError."""
     for name, array in rows.items():
         path = folder / f"{name}.npy"
         form, _, start = _head(path)
@@ -121,19 +121,19 @@ def total_bytes(forms: Mapping[str, Form], counts: Sequence[int]) -> int:
 
 
 def _head(path: Path) -> tuple[Form, int, int]:
-    """The form of an array, its rows, and where the first one begins."""
+    """The form of an array, its number of rows, and the offset of the first."""
     with path.open("rb") as stream:
         np.lib.format.read_magic(stream)
         (count, *row), _, dtype = np.lib.format.read_array_header_1_0(stream)
         return Form(dtype.str, tuple(row)), count, stream.tell()
 
 
-def _prefix(place: Path) -> str:
-    return f".{place.name}-"
+def _prefix(final: Path) -> str:
+    return f".{final.name}-"
 
 
-def _sweep(place: Path) -> None:
-    for left in place.parent.glob(f"{_prefix(place)}*"):
+def _sweep(final: Path) -> None:
+    for left in final.parent.glob(f"{_prefix(final)}*"):
         with suppress(OSError):
             lock = _locked((left / _LOCK).open("r+b"))
             if lock is not None:
@@ -142,7 +142,7 @@ def _sweep(place: Path) -> None:
 
 
 def _locked(stream: IO[bytes]) -> IO[bytes] | None:
-    """The open file, held by this process until it is closed; None: another one holds it."""
+    """The open file, locked by this process until it is closed; None: another process has the lock."""
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

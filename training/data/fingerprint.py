@@ -22,16 +22,16 @@ _PROBES = 16
 
 
 def fingerprint(samples: Samples, world: World) -> str:
-    """A digest of the number of samples and of some of them, the first and the last among these.
+    """A digest of the number of samples and of 16 of them, including the first and the last.
 
-    A dataset that grew, shrank, or lost its order has another one; a change of single samples may
-    go unseen. Rank 0 reads the samples; collective.
+    It changes if the dataset grows, shrinks or is reordered, but not with every single sample. Rank
+    0 reads the samples. Collective.
     """
     return world.broadcast(_digest(samples) if world.rank == 0 else None).hex()
 
 
 def probes(length: int) -> list[int]:
-    """Positions spread evenly from the first to the last of `length`, at most 16."""
+    """At most 16 evenly spaced positions, from the first to the last of `length`."""
     return sorted(set(np.linspace(0, length - 1, _PROBES).astype(np.int64).tolist()))
 
 
@@ -39,13 +39,13 @@ def _digest(samples: Samples) -> bytes:
     digest = hashlib.sha256(f"{len(samples)}".encode())
     for index in probes(len(samples)):
         found = samples[0, [index]]
-        # One that cannot be read is part of the data, too; what to do about it is not decided here.
+        # An unreadable sample is part of the data too; `data.on_bad` handles it elsewhere.
         add(digest, str(found) if isinstance(found, DataError) else found.batch)
     return digest.digest()[:16]
 
 
 def add(digest: Any, value: Any) -> None:
-    """Update `digest`, one of hashlib's, by all that `value` holds: mappings, lists, tensors."""
+    """Update the hashlib `digest` with mappings, lists and tensors in `value`."""
     if isinstance(value, Mapping):
         for key in sorted(value):
             digest.update(f"{key}:".encode())
@@ -55,7 +55,7 @@ def add(digest: Any, value: Any) -> None:
             add(digest, inner)
     elif isinstance(value, torch.Tensor):
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        # A copy: what has one element only counts as contiguous, whatever its strides are.
+        # A copy: tensors with one element count as contiguous with any strides.
         whole = value.clone(memory_format=torch.contiguous_format)
         digest.update(whole.view(-1).view(torch.uint8).numpy())
     else:
@@ -68,9 +68,9 @@ _MIX = 0x9E3779B97F4A7C15 - 2**64
 
 
 def weights_digest(state: State, part: str, world: World) -> str:
-    """Of all weights and buffers whose names begin with `part` and a dot. Collective.
+    """A digest of all weights and buffers below `part`, for any sharding. Collective.
 
-    A sum over elements, each mixed with its place, so that ranks may hold any part of it.
+    A sum over elements, each mixed with its position, so that ranks may hold any intervals.
     """
     own = torch.zeros((), dtype=torch.int64)
     for piece in state.pieces:

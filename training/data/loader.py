@@ -1,4 +1,4 @@
-"""Batches on their way to the device: prepared ahead by workers, moved while the host goes on."""
+"""Batches of training and evaluation: prefetched by workers, copied to the device asynchronously."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from models.base import DataError
 from training.data.samples import MicroBatch
-from training.data.workers import Source
+from training.data.workers import RequestLoader
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Batches:
-    """This rank's micro-batches, step by step; the same for any number of workers."""
+    """The micro-batches of this rank, step by step; the same for any number of workers."""
 
     def __init__(
         self,
@@ -35,41 +35,43 @@ class Batches:
         loader: Loader,
         watch: AbstractContextManager[None] | None = None,
     ):
-        """Workers start here, and begin with the batches of the step after `budget.first_step`.
+        """Starts workers, from the step after `train_plan.first_step`.
 
-        `watch` is entered for as long as a batch is waited for.
+        `watch` is entered while waiting for a batch.
         """
         self.waited_s = 0.0
-        """Seconds that the last `take` took."""
-        self._budget = train_plan
+        """Seconds of the last `take`."""
+        self._plan = train_plan
         self._world = world
         self._order = order
-        self._source = Source(samples, _Requests(order, train_plan, world), world, loader, watch)
+        self._source = RequestLoader(
+            samples, _Requests(order, train_plan, world), world, loader, watch
+        )
         self._arriving = iter(self._source)
 
     @property
     def micro_batch(self) -> int:
         """Samples of one micro-batch."""
-        return self._budget.micro_batch
+        return self._plan.micro_batch
 
     @property
     def accumulation(self) -> int:
         """Micro-batches of one step."""
-        return self._budget.accumulation
+        return self._plan.accumulation
 
     @property
     def global_batch(self) -> int:
         """Samples of one step over all ranks."""
-        return self._budget.global_batch
+        return self._plan.global_batch
 
     @property
     def workers(self) -> int:
-        """Processes that prepare batches; 0: this one does."""
+        """Data-loader workers; 0: this process loads the batches."""
         return self._source.workers
 
     @property
     def smaller(self) -> int | None:
-        """The next smaller micro-batch, of half the size or less; None: there is none."""
+        """The next smaller micro-batch, at most half; None: there is none."""
         share = self.micro_batch * self.accumulation
         sizes = range(self.micro_batch // 2, 0, -1)
         return next((size for size in sizes if share % size == 0), None)
@@ -77,26 +79,26 @@ class Batches:
     def begin(
         self, step: int, *, workers: int | None = None, micro_batch: int | None = None
     ) -> None:
-        """Begin anew with the batches of the step after `step` updates; prepared ones are dropped.
+        """Restart with the batches of the step after `step` updates, and drop prefetched ones.
 
-        No sample is lost or repeated: the order of the data is computed by step. `micro_batch` is
-        `smaller` or divides it; what is not given stays.
+        No sample is lost or repeated: the data order is computed by step. `micro_batch` is
+        `smaller` or a divisor of it.
         """
         size = micro_batch or self.micro_batch
-        self._budget = replace(
-            self._budget,
+        self._plan = replace(
+            self._plan,
             first_step=step,
             micro_batch=size,
             accumulation=self.micro_batch * self.accumulation // size,
         )
-        requests = _Requests(self._order, self._budget, self._world)
+        requests = _Requests(self._order, self._plan, self._world)
         self._source.begin(requests, self.workers if workers is None else workers)
         self._arriving = iter(self._source)
 
     def take(self) -> list[MicroBatch]:
-        """The micro-batches of the next step, on the device or on their way there.
+        """The micro-batches of the next step, on the device or being copied to it.
 
-        Raises DataError where a sample cannot be used, and RuntimeError where a worker died.
+        Raises DataError for a bad sample, and RuntimeError if a worker died.
         """
         began = time.perf_counter()
         device = self._world.device
@@ -110,10 +112,10 @@ class Batches:
 
 
 class EvaluationBatches:
-    """This rank's share of a split, in micro-batches that are the same for any number of ranks.
+    """The micro-batches of a split for this rank; the same batches for any number of ranks.
 
-    Each sample counts on one rank, once. Ranks have equally many micro-batches, so that collectives
-    inside a forward pass stay matched: one that would be short takes another's, not to be counted.
+    Each sample counts once, on one rank. All ranks have equally many micro-batches, as a forward
+    pass may contain collectives: a rank with fewer gets one that does not count.
     """
 
     def __init__(
@@ -124,25 +126,24 @@ class EvaluationBatches:
         loader: Loader,
         watch: AbstractContextManager[None] | None = None,
     ):
-        """Raises DataError where the split is empty. `watch` is as in Batches."""
+        """Raises DataError for an empty split. `watch` as in Batches."""
         if not len(samples):
             raise DataError(
-                "there is nothing to evaluate on: the split holds no samples\n"
-                "  allowed       a larger eval.share, or more data"
+                "the validation split is empty", allowed="a larger eval.share, or more data"
             )
         batches = -(-len(samples) // micro_batch)
         self._counted = len(range(world.rank, batches, world.size))
         self._device = world.device
         self._shares = _Shares(len(samples), micro_batch, world)
-        self._source = Source(samples, self._shares, world, loader, watch)
+        self._source = RequestLoader(samples, self._shares, world, loader, watch)
 
     @property
     def workers(self) -> int:
-        """Processes that prepare batches; 0: this one does."""
+        """Data-loader workers; 0: this process loads the batches."""
         return self._source.workers
 
     def use_workers(self, workers: int) -> None:
-        """End those there are; the next evaluation starts so many."""
+        """End the workers; the next evaluation starts `workers`."""
         self._source.begin(self._shares, workers)
 
     def __iter__(self) -> Iterator[tuple[MicroBatch, bool]]:
@@ -156,13 +157,13 @@ class EvaluationBatches:
 
 
 class _Requests:
-    """What a rank asks for, micro-batch by micro-batch, to the end of the run."""
+    """The requests of a rank, micro-batch by micro-batch, to the end of the run."""
 
     def __init__(self, order: DataOrder, train_plan: TrainPlan, world: World):
-        self._order, self._budget, self._world = order, train_plan, world
+        self._order, self._plan, self._world = order, train_plan, world
 
     def __iter__(self) -> Iterator[Request]:
-        train_plan, world = self._budget, self._world
+        train_plan, world = self._plan, self._world
         for step in range(train_plan.first_step, train_plan.last_step):
             epoch, share = self._order.share(
                 step - train_plan.data_start, world.rank, world.size, train_plan.micro_batch
@@ -172,7 +173,7 @@ class _Requests:
 
 
 class _Shares:
-    """What a rank asks for in one evaluation; see EvaluationBatches."""
+    """The requests of a rank in one evaluation; see EvaluationBatches."""
 
     def __init__(self, length: int, micro_batch: int, world: World):
         self._length, self._micro_batch, self._world = length, micro_batch, world
@@ -192,7 +193,7 @@ def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:
 
 
 def on_device(value: Any, device: torch.device) -> Any:
-    """`value` with all its tensors on the device, or on their way there."""
+    """`value` with all its tensors on the device, or being copied to it."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The order of samples: a seeded permutation that is computed by index, cut into global batches."""
+"""The data order: a seeded permutation computed by index, cut into global batches."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from training.settings import SettingError
 
 _ROUNDS = 8
 _AT_ONCE = 4096
-"""Positions that are permuted together: a call of numpy costs as much as some hundred of them."""
+"""Positions permuted per call of numpy, whose overhead equals a few hundred of them."""
 
 
 class DataOrder:
-    """Which samples make up each global batch, the same for any number of ranks and workers.
+    """The samples of each global batch, the same for any number of ranks and workers.
 
-    Every epoch is another permutation. The `length % global_batch` samples at its end are left out,
-    other ones in each epoch. Nothing is stored, and any step is reached at once.
+    Every epoch is another permutation. It drops its last `length % global_batch` samples, different
+    ones in each epoch. Nothing is stored; any step is found in constant time.
     """
 
     def __init__(self, length: int, global_batch: int, seed: int):
-        """Raises SettingError where the `length` samples do not make one global batch."""
+        """Raises SettingError if `length` samples do not fill one global batch."""
         if length < global_batch:
             raise SettingError(
                 "train.global_batch",
                 global_batch,
-                f"is more than the {length} samples there are to train on",
+                f"exceeds the {length} training samples",
                 f"1 to {length}, or more data",
                 f"train.global_batch: {length}" if length else None,
             )
@@ -42,9 +42,9 @@ class DataOrder:
         self._indices: NDArray[np.int64] = np.empty(0, np.int64)
 
     def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
-        """Epoch, from 0, and sample indices [global_batch] of the step after `step` updates."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        block, offset = divmod(place, self._steps_at_once)
+        """Epoch (from 0) and sample indices [global_batch] of the step after `step` updates."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        block, offset = divmod(position, self._steps_at_once)
         if (epoch, block) != self._block:
             start = block * self._steps_at_once * self.global_batch
             stop = min(start + self._steps_at_once * self.global_batch, self.length)
@@ -57,14 +57,14 @@ class DataOrder:
     def share(
         self, step: int, rank: int, world_size: int, micro_batch: int
     ) -> tuple[int, list[list[int]]]:
-        """Epoch, and the sample indices of each micro-batch that `rank` takes in that step.
+        """Epoch, and the sample indices of each micro-batch of `rank` in that step.
 
-        Raises ValueError where the global batch does not divide into such micro-batches.
+        Raises ValueError if the global batch does not divide into such micro-batches.
         """
         if self.global_batch % (world_size * micro_batch):
             raise ValueError(
-                f"a global batch of {self.global_batch} does not divide into micro-batches of "
-                f"{micro_batch} on {world_size} ranks"
+                f"global batch {self.global_batch} is not divisible by micro-batch {micro_batch} × "
+                f"{world_size} ranks"
             )
         epoch, indices = self.batch(step)
         own = indices.reshape(world_size, -1, micro_batch)[rank]
@@ -72,17 +72,17 @@ class DataOrder:
 
 
 def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:
-    """The places of `positions`, each in [0, length), after a permutation chosen by `keys`.
+    """`positions`, each in [0, length), after the permutation that `keys` select.
 
-    A Feistel network on the two digits of a position, radix about the square root of `length`;
-    what falls outside is sent through again. Source: Black and Rogaway, Ciphers with Arbitrary
+    A Feistel network on the two digits of a position, with radix about the square root of `length`;
+    results outside the range pass through it again. Source: Black and Rogaway, Ciphers with Arbitrary
     Finite Domains, 2002, sections 4 and 5. Not for secrets: the round function is a fast one.
     """
     radix = math.isqrt(length - 1) + 1
-    places = _feistel(positions, radix, keys)
-    while (outside := np.flatnonzero(places >= length)).size:
-        places[outside] = _feistel(places[outside], radix, keys)
-    return places.astype(np.int64)
+    permuted = _feistel(positions, radix, keys)
+    while (outside := np.flatnonzero(permuted >= length)).size:
+        permuted[outside] = _feistel(permuted[outside], radix, keys)
+    return permuted.astype(np.int64)
 
 
 def _feistel(values: NDArray[np.uint64], radix: int, keys: Sequence[int]) -> NDArray[np.uint64]:

@@ -24,7 +24,7 @@ Request = tuple[int, list[int]]
 
 
 class MicroBatch(NamedTuple):
-    """What one rank puts through one forward and backward, and the units in it."""
+    """The batch of one forward and backward pass of a rank, and its units."""
 
     batch: Batch
     num_units: NumUnits
@@ -32,15 +32,15 @@ class MicroBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleDraws:
-    """Randomness of one sample; built for nothing where the sample draws none."""
+    """Randomness of one sample; cheap to create, also if the sample draws nothing."""
 
     key: int
-    """Of seed and epoch, below 2**63."""
+    """Derived from seed and epoch, below 2**63."""
     index: int
 
     def rng(self) -> np.random.Generator:
-        """A generator that starts anew at each call."""
-        # A counter-based generator: neighbouring keys are as good as distant ones.
+        """A new generator from the start of the sequence, at each call."""
+        # A counter-based generator: neighbouring keys give independent streams.
         return np.random.Generator(np.random.Philox(key=self.key << 64 | self.index))
 
 
@@ -56,10 +56,9 @@ class Samples:
         return len(self._split)
 
     def __getitem__(self, request: Request) -> MicroBatch | DataError:
-        """The micro-batch of `request`, on the CPU; or the DataError that a sample of it raised.
+        """The micro-batch of `request` on the CPU, or the DataError of one of its samples.
 
-        Handed over and not raised: on its way out of a worker torch would wrap a traceback around
-        the text, which is meant for the person whose data it is.
+        Returned, not raised: torch would wrap the message of a worker in a traceback.
         """
         epoch, indices = request
         key = derive(self._seed, "sample", epoch)
@@ -68,42 +67,40 @@ class Samples:
                 [self._split.sample(index, SampleDraws(key, index)) for index in indices]
             )
             return MicroBatch(batch, self._task.num_units(batch))
-        except DataError as fault:
-            return fault
+        except DataError as error:
+            return error
 
 
-def replayed(new: int, old: int, share: float) -> int:
-    """How many of `old` samples join `new` ones, so that they are `share` of them all; no more
-    than there are. `share` in [0, 1).
-    """
+def replayed_samples(new: int, old: int, share: float) -> int:
+    """How many of `old` samples are replayed so that they are `share`, in [0, 1), of all samples."""
     return min(old, round(new * share / (1 - share)))
 
 
 class ReplayMixture:
-    """All samples of `new`, and behind them such as are drawn from `old`; see models/base.py.
+    """A split of all samples of `new`, followed by samples drawn from `old`.
 
-    The places for old samples are stretches of the old data, one sample of each in every epoch: no
-    sample comes twice in an epoch, and epochs differ. All follows from seed, epoch and index.
+    The old data is cut into as many intervals as there are replayed samples; each epoch draws one
+    sample per interval, so none is repeated. Everything follows from seed, epoch and index.
     """
 
     def __init__(self, new: Split, old: Sequence[Split], share: float):
-        """`share` of the samples are old ones, or all there are; in [0, 1)."""
+        """`share` of the samples are old, in [0, 1), or all old ones if they are fewer."""
         self._new, self._old = new, old
         self._ends = list(accumulate(len(split) for split in old))
-        self._there = self._ends[-1] if self._ends else 0
-        self.replayed = replayed(len(new), self._there, share)
-        """How many samples of an epoch are old."""
+        self._old_samples = self._ends[-1] if self._ends else 0
+        self.replayed = replayed_samples(len(new), self._old_samples, share)
+        """Old samples per epoch."""
 
     def __len__(self) -> int:
         return len(self._new) + self.replayed
 
     def sample(self, index: int, draws: Draws) -> Any:
-        """A new sample, or an old one of the stretch that `index` stands for."""
-        place = index - len(self._new)
-        if place < 0:
+        """A new sample, or an old one drawn from the interval of `index`."""
+        interval = index - len(self._new)
+        if interval < 0:
             return self._new.sample(index, draws)
-        begin = place * self._there // self.replayed
-        end = (place + 1) * self._there // self.replayed
+        begin = interval * self._old_samples // self.replayed
+        end = (interval + 1) * self._old_samples // self.replayed
         chosen = int(draws.rng().integers(begin, end))
         part = bisect_right(self._ends, chosen)
         before = self._ends[part - 1] if part else 0
@@ -112,12 +109,12 @@ class ReplayMixture:
 
 @dataclass(frozen=True)
 class _Later:
-    """The randomness of a sample behind the number that chose it."""
+    """The randomness of a replayed sample, after the number that chose it."""
 
     draws: Draws
 
     def rng(self) -> np.random.Generator:
-        """A generator that starts anew at each call."""
+        """A new generator from the start of the sequence, at each call."""
         generator = self.draws.rng()
         generator.random()
         return generator

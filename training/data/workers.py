@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from training.settings import Loader
 
 
-# Workers share the data they inherit by a fork, and a script without a `__main__` guard may start
-# them; they use no device, and torch keeps them to one thread. Elsewhere a fork is not safe.
+# Forked workers share the data of their parent, and need no `__main__` guard in the script. They use
+# no device and one thread. On other systems a fork is not safe.
 _START = "fork" if sys.platform == "linux" else "spawn"
 
 
 class WorkerDied(RuntimeError):
-    """A loader worker ended without a word; the text says by what."""
+    """A data-loader worker died; the message has the signal or exit code."""
 
     def __init__(self, exit_codes: Sequence[int]):
         self.exit_codes = exit_codes
@@ -41,13 +41,13 @@ class WorkerDied(RuntimeError):
             f"by signal {-code}" if code < 0 else f"with exit code {code}" for code in exit_codes
         )
         super().__init__(
-            f"a loader worker ended {how}; a kill (signal 9) mostly means that memory ran out: "
+            f"a data-loader worker died {how}; signal 9 usually means out of memory: "
             "lower loader.workers or loader.prefetch"
         )
 
 
-class Source:
-    """A DataLoader over requests that surely ends the workers it started."""
+class RequestLoader:
+    """A DataLoader over requests that always ends the workers that it started."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Source:
         self._build(requests, loader.workers)
 
     def begin(self, requests: Iterable[Request], workers: int) -> None:
-        """End the workers there are; the next iteration goes over `requests`, with `workers`."""
+        """End the workers; the next iteration loads `requests` with new `workers`."""
         self.close()
-        self._iterator = None  # with what it had prepared
+        self._iterator = None  # with its prefetched batches
         self._build(requests, workers)
 
     def _build(self, requests: Iterable[Request], workers: int) -> None:
@@ -76,7 +76,7 @@ class Source:
         pin_memory = loader.pin_memory
         self.workers = workers
         self._loader: DataLoader[Any] = DataLoader(
-            self._samples,  # type: ignore[arg-type]  # a map, if not from numbers
+            self._samples,  # type: ignore[arg-type]  # a map-style dataset, but not by number
             batch_size=None,
             sampler=requests,
             num_workers=workers,
@@ -84,9 +84,9 @@ class Source:
             persistent_workers=bool(workers) and loader.persistent,
             multiprocessing_context=_START if workers else None,
             worker_init_fn=_start_worker if workers else None,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             pin_memory=pin_memory and device.type == "cuda",
-            # Otherwise drawn from the global generator, which would disturb what others draw.
+            # The default draws from the global generator, which would change other draws.
             generator=torch.Generator().manual_seed(derive(0, "workers", self._world.rank)),
         )
         if workers:
@@ -97,9 +97,9 @@ class Source:
         self._iterator = iter(self._loader)
         alive = {worker for worker in self._workers if worker.is_alive()}
         self._workers = alive | (set(multiprocessing.active_children()) - before)
-        return self._sound(self._iterator)
+        return self._checked(self._iterator)
 
-    def _sound(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
+    def _checked(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
         try:
             arriving = iter(loaded)
             while True:
@@ -110,18 +110,18 @@ class Source:
                 if isinstance(micro_batch, DataError):
                     raise micro_batch
                 yield micro_batch
-        except (EOFError, OSError) as fault:
-            # torch tells of a dead worker by RuntimeError, unless its pipe breaks before.
+        except (EOFError, OSError) as error:
+            # torch raises RuntimeError for a dead worker, unless its pipe breaks first.
             if exit_codes := self._exit_codes():
-                raise WorkerDied(exit_codes) from fault
+                raise WorkerDied(exit_codes) from error
             raise
 
     def _exit_codes(self) -> list[int]:
-        """Those of the workers that ended by themselves."""
+        """Exit codes of the workers that died."""
         ending = wait([worker.sentinel for worker in self._workers], timeout=1.0)
         for worker in self._workers:
             if worker.sentinel in ending:
-                worker.join()  # its pipes are closed, but it may not have ended yet
+                worker.join()  # its pipes are closed, but it may still be running
         return [worker.exitcode for worker in self._workers if worker.exitcode]
 
     def close(self) -> None:
@@ -130,13 +130,13 @@ class Source:
         if end is not None:
             end()
         for worker in self._workers:
-            # torch sends SIGTERM to one that does not end, and that they ignore.
+            # torch sends SIGTERM to one that does not end, and workers ignore it.
             worker.kill()
             worker.join()
         self._workers.clear()
 
 
-def _as_it_is(loaded: Any) -> Any:
+def _unchanged(loaded: Any) -> Any:
     return loaded
 
 
@@ -145,20 +145,20 @@ def _start_worker(_number: int) -> None:
 
 
 GiveUp = Callable[[str], object]
-"""Told what is wrong; ends the process."""
-_LOOKS = 20
+"""Takes the reason; ends the process."""
+_CHECKS = 20
 _MARGIN_S = 2.0
 
 
 class DataWatchdog:
-    """A thread that gives up where one stay in the `with` block takes longer than it may.
+    """A thread that gives up if a `with` block takes longer than the time-out of collectives.
 
-    The ranks that have their data wait for this one in a collective, whose time-out only tells that
-    somebody did not come. So this watch goes off a little before, and names the one who did not.
+    The other ranks wait for this one in a collective, whose time-out does not name the slow rank.
+    So the watchdog ends this rank shortly before, with the reason.
     """
 
     def __init__(self, timeout_s: float, give_up: GiveUp) -> None:
-        """`timeout_s` is that of the collectives."""
+        """`timeout_s` is the time-out of collectives."""
         self.limit_s = timeout_s - min(_MARGIN_S, timeout_s / 4)
         self._give_up = give_up
         self._since: float | None = None
@@ -172,19 +172,21 @@ class DataWatchdog:
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        fault: BaseException | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._since = None
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._over.set()
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._over.wait(min(1.0, self.limit_s / _LOOKS)):
+        while not self._over.wait(min(1.0, self.limit_s / _CHECKS)):
             since = self._since
             if since is not None and time.monotonic() - since > self.limit_s:
-                self._give_up(f"waited {self.limit_s:.3g} s for its data; see engine.timeout_s")
+                self._give_up(
+                    f"waited {self.limit_s:.3g} s for training data; see engine.timeout_s"
+                )
                 return

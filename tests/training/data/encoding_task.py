@@ -15,7 +15,7 @@ from engines.catalog import build_engine
 from models.base import Loss
 from tests.engines.parity import Case, options
 from tests.training.tiny import TinyTask, make_settings
-from training.data.feature_cache import Place, use
+from training.data.feature_cache import CacheLocation, use
 from training.optim import optimizer
 from training.settings import FeatureCache
 
@@ -128,7 +128,7 @@ def encoded(
     module.train()
     said: list[str] = []
     try:
-        place = Place(folder, {"precision": "fp32"})
+        place = CacheLocation(folder, {"precision": "fp32"})
         does = use(
             task,
             model,

@@ -34,14 +34,14 @@ def test_samples_have_what_the_encoder_makes_of_them_without_dropout(world, tmp_
     assert found["does"]
     for split in ("train", "val"):
         np.testing.assert_allclose(memories(found, split), expected(split), rtol=1e-6)
-    assert found["said"] == [f"encodings: {26 * 16} B in {next(tmp_path.iterdir())}"]
+    assert found["said"] == [f"feature cache: {26 * 16} B in {next(tmp_path.iterdir())}"]
 
 
 def test_the_second_run_reads_what_the_first_one_made(world, tmp_path):
     first, second = encoded(world, tmp_path), encoded(world, tmp_path)
     assert first["passes"] == 5 and second["passes"] == 0  # 3 of train, 1 of val, 1 for the shape
     np.testing.assert_array_equal(memories(first, "train"), memories(second, "train"))
-    assert second["said"][0].startswith("encodings: read from ")
+    assert second["said"][0].startswith("feature cache: read from ")
 
 
 @pytest.mark.parametrize("change", [{"weights": 1}, {"task": EncodingTask(seed=9)}], ids=str)
@@ -68,7 +68,7 @@ def test_an_input_that_is_drawn_anew_switches_it_off_and_says_so(world, tmp_path
     found = encoded(world, tmp_path, EncodingTask(varying_inputs="the shift of windows"))
     assert not found["does"] and "x" in found["rows"]["train"][0] and not list(tmp_path.iterdir())
     assert found["said"] == [
-        "encodings: none are kept, the encoder runs in each step: "
+        "feature cache: off, the encoder runs in each step: "
         "the shift of windows changes what the encoder is given in each pass"
     ]
 

@@ -15,7 +15,7 @@ FORMS = {"memory": Form("<f4", (3, 2)), "samples": Form("<i8", ())}
 
 @pytest.fixture
 def place(tmp_path):
-    return tmp_path / "encodings-1"
+    return tmp_path / "features-1"
 
 
 def rows(count: int, first: int = 0) -> dict[str, np.ndarray]:
@@ -66,5 +66,5 @@ def test_a_file_that_was_cut_short_is_found(place):
     path = place / "memory.npy"
     path.write_bytes(path.read_bytes()[:-1])
     assert files.read(place) is None
-    with pytest.raises(ValueError, match="is not whole"):
+    with pytest.raises(ValueError, match="is incomplete"):
         Rows(place)

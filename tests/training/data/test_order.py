@@ -77,7 +77,7 @@ def test_a_global_batch_is_the_same_for_any_ranks_and_micro_batches(world_size, 
 
 
 def test_a_share_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="24 does not divide into micro-batches of 5 on 2 ranks"):
+    with pytest.raises(ValueError, match="24 is not divisible by micro-batch 5 × 2 ranks"):
         DataOrder(100, 24, seed=1).share(0, 0, 2, 5)
 
 
@@ -85,6 +85,6 @@ def test_too_few_samples_for_a_batch_are_told_with_what_would_do():
     with pytest.raises(SettingError) as caught:
         DataOrder(40, 64, seed=0)
     assert str(caught.value) == (
-        "train.global_batch 64 is more than the 40 samples there are to train on; "
+        "train.global_batch 64 exceeds the 40 training samples; "
         "allowed: 1 to 40, or more data; fix: train.global_batch: 40"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from models.base import DataError
 from tests.training.tiny import TinySplit, TinyTask
-from training.data.samples import ReplayMixture, SampleDraws, Samples, replayed
+from training.data.samples import ReplayMixture, SampleDraws, Samples, replayed_samples
 
 
 def test_draws_start_anew_at_each_call():
@@ -83,7 +83,7 @@ def epoch(mixture: ReplayMixture, number: int):
     ("share", "count"), [(0.0, 0), (0.5, 10), (0.25, 3), (0.9, 90), (0.99, 300)]
 )
 def test_the_share_is_of_all_samples_and_no_more_than_there_are(share, count):
-    assert replayed(10, 300, share) == count
+    assert replayed_samples(10, 300, share) == count
 
 
 def test_all_new_samples_come_first_and_once():

@@ -9,8 +9,8 @@ from training.data.workers import DataWatchdog, WorkerDied
 
 def test_a_dead_worker_is_told_with_its_likely_cause():
     assert str(WorkerDied([-9, 3])) == (
-        "a loader worker ended by signal 9, with exit code 3; a kill (signal 9) mostly means that "
-        "memory ran out: lower loader.workers or loader.prefetch"
+        "a data-loader worker died by signal 9, with exit code 3; signal 9 usually means out of "
+        "memory: lower loader.workers or loader.prefetch"
     )
 
 
@@ -26,7 +26,7 @@ def test_it_goes_off_once_where_the_data_does_not_come():
     with watch:
         assert gone_off.wait(20)
     watch.close()
-    assert told == ["waited 0.3 s for its data; see engine.timeout_s"]
+    assert told == ["waited 0.3 s for training data; see engine.timeout_s"]
 
 
 def test_it_goes_off_before_the_collectives_of_the_others_time_out():
