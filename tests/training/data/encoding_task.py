@@ -60,16 +60,16 @@ class Inputs:
 class Split:
     """Samples of an input each."""
 
-    def __init__(self, inputs: Inputs, encodings: Any) -> None:
-        self.inputs, self.encodings = inputs, encodings
+    def __init__(self, inputs: Inputs, features: Any) -> None:
+        self.inputs, self.features = inputs, features
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def sample(self, index: int, draws: Any) -> dict[str, np.ndarray]:
-        if self.encodings is None:
+        if self.features is None:
             return {"x": self.inputs.row(index)}
-        return {"memory": self.encodings[index]["memory"]}
+        return {"memory": self.features[index]["memory"]}
 
 
 class EncodingTask(TinyTask):
@@ -80,13 +80,13 @@ class EncodingTask(TinyTask):
     ) -> None:
         super().__init__()
         self.seed, self.why, self.frozen = seed, varying_inputs, frozen
-        self.encodings: dict[str, Any] = {}
+        self.features: dict[str, Any] = {}
 
     def build(self) -> Net:
         return Net()
 
     def data(self, split: str) -> Split:
-        return Split(self.encoder_inputs(split), self.encodings.get(split))
+        return Split(self.encoder_inputs(split), self.features.get(split))
 
     def encoder_inputs(self, split: str) -> Inputs:
         return Inputs({"train": 21, "val": 5}[split], self.seed + (split == "val"))
@@ -106,8 +106,8 @@ class EncodingTask(TinyTask):
     def encode(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"memory": model(batch["x"], only=True)}
 
-    def use_features(self, encodings: dict[str, Any]) -> None:
-        self.encodings = encodings
+    def use_features(self, features: dict[str, Any]) -> None:
+        self.features = features
 
 
 def encoded(

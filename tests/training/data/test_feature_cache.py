@@ -69,14 +69,14 @@ def test_an_input_that_is_drawn_anew_switches_it_off_and_says_so(world, tmp_path
     assert not found["does"] and "x" in found["rows"]["train"][0] and not list(tmp_path.iterdir())
     assert found["said"] == [
         "feature cache: off, the encoder runs in each step: "
-        "the shift of windows changes what the encoder is given in each pass"
+        "the shift of windows changes the inputs of the encoder in each epoch"
     ]
 
 
 def test_more_than_the_bound_is_not_written(world, tmp_path):
     found = encoded(world, tmp_path, limit_gb=4e-7)
     assert not found["does"] and not list(tmp_path.iterdir())
-    assert found["said"][0].endswith("they take 416 B, and feature_cache.limit_gb is 4e-07")
+    assert found["said"][0].endswith("it needs 416 B, and feature_cache.limit_gb is 4e-07")
 
 
 def test_a_folder_that_cannot_be_written_is_told(world, tmp_path):
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_written_is_told(world, tmp_path):
 
 
 def test_who_insists_is_refused_where_it_cannot_be(world, tmp_path):
-    with pytest.raises(SettingError, match="'on' cannot be: they take 416 B"):
+    with pytest.raises(SettingError, match="'on' is impossible: it needs 416 B"):
         encoded(world, tmp_path, mode="on", limit_gb=4e-7)
 
 
