@@ -15,8 +15,7 @@ class Save(BaseModel, extra="forbid", frozen=True):
     """When the state is written."""
 
     every: Annotated[
-        Cadence | None,
-        Field(description="Interval between checkpoints; null: best and last only."),
+        Cadence | None, Field(description="Interval between checkpoints; null: best and last only.")
     ] = None
     keep_last: Annotated[
         int,
@@ -34,8 +33,7 @@ class Save(BaseModel, extra="forbid", frozen=True):
         ),
     ] = None
     keep_best: Annotated[
-        int,
-        Field(ge=0, description="Checkpoints of the best evaluations to keep."),
+        int, Field(ge=0, description="Checkpoints of the best evaluations to keep.")
     ] = 1
     load_best: Annotated[
         bool,
@@ -69,11 +67,7 @@ class Loader(BaseModel, extra="forbid", frozen=True):
     """How batches reach the device."""
 
     workers: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Data-loader workers per rank (0: load in the main process).",
-        ),
+        int, Field(ge=0, description="Data-loader workers per rank (0: load in the main process).")
     ] = 0
     prefetch: Annotated[
         int,
@@ -133,7 +127,7 @@ class Tracker:
 
     module: str
     form: str
-    """How it is typed, for a person."""
+    """How the user types it."""
     detail: str | None = None
     """What may stand behind its name and a colon, as a regular expression; None: nothing."""
 
@@ -163,10 +157,7 @@ class Tracking(BaseModel, extra="forbid", frozen=True):
 
     checkpoints: Annotated[
         Literal["none", "best", "all"],
-        Field(
-            description="Checkpoints to upload to W&B as artifacts.",
-            json_schema_extra=_TRACKED,
-        ),
+        Field(description="Checkpoints to upload to W&B as artifacts.", json_schema_extra=_TRACKED),
     ] = "none"
     samples: Annotated[
         bool,
@@ -204,8 +195,7 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     """Use of the machine, in percent, at which three readings in a row make the run act."""
 
     profile: Annotated[
-        Profile,
-        Field(description="Limits profile of a kind of machine; overrides the mode."),
+        Profile, Field(description="Limits profile of a kind of machine; overrides the mode.")
     ] = "default"
     ram: Annotated[
         Percent, Field(description="Host memory; in a container, of the container's limit.")
@@ -228,7 +218,7 @@ class Limits(BaseModel, extra="forbid", frozen=True):
 TARGET_PATTERN = r"^ *([A-Za-z_][A-Za-z0-9_./-]*) *(<=|>=|=) *([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?) *$"
 TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the family's own goal"
 
-# What stands in json_schema_extra is read by launcher/config/schema.py: `allowed` (forms, for
+# launcher/config/schema.py reads json_schema_extra: `allowed` (forms, for
 # messages), `unit`, and `only_if` / `unless` (settings that decide whether this one counts).
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
@@ -237,7 +227,7 @@ _ADAMW = {"only_if": {"optim.name": ["adamw"]}}
 
 
 class Train(BaseModel, extra="forbid", frozen=True):
-    """How much is trained, in what portions."""
+    """Amount of training, batch sizes and seeds."""
 
     global_batch: Annotated[
         Samples | None,
@@ -247,8 +237,7 @@ class Train(BaseModel, extra="forbid", frozen=True):
         ),
     ] = None
     micro_batch: Annotated[
-        Samples | None,
-        Field(ge=1, description="Samples per rank and forward and backward pass."),
+        Samples | None, Field(ge=1, description="Samples per rank and forward and backward pass.")
     ] = None
     accumulation: Annotated[
         int | None,
@@ -339,8 +328,7 @@ class Optim(BaseModel, extra="forbid", frozen=True):
         float, Field(ge=0, description="Weight decay of parameters with two or more dimensions.")
     ] = 0.01
     clip_norm: Annotated[
-        float | None,
-        Field(gt=0, description="Clip gradients to this norm; null: never."),
+        float | None, Field(gt=0, description="Clip gradients to this norm; null: never.")
     ] = 1.0
 
 
@@ -351,10 +339,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
         Literal["constant", "linear", "cosine", "cosine-restarts", "one-cycle"],
         Field(description="Learning-rate schedule after warm-up."),
     ] = "cosine"
-    warmup: Annotated[
-        Duration,
-        Field(description="Length of the learning-rate warm-up."),
-    ] = 0
+    warmup: Annotated[Duration, Field(description="Length of the learning-rate warm-up.")] = 0
     final: Annotated[
         float,
         Field(
@@ -367,8 +352,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
     cycle: Annotated[
         Cadence,
         Field(
-            description="cosine-restarts: length of the first cycle.",
-            json_schema_extra=_RESTARTS,
+            description="cosine-restarts: length of the first cycle.", json_schema_extra=_RESTARTS
         ),
     ] = "10 epochs"
     t_mult: Annotated[
@@ -386,11 +370,10 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
 
 
 class Eval(BaseModel, extra="forbid", frozen=True):
-    """When and on what the model is judged."""
+    """When the model is evaluated, and on what."""
 
     every: Annotated[
-        Cadence | None,
-        Field(description="Interval between evaluations; null: at the end only."),
+        Cadence | None, Field(description="Interval between evaluations; null: at the end only.")
     ] = "1 epoch"
     each_epoch: Annotated[bool, Field(description="Evaluate also at the end of each epoch.")] = (
         False

@@ -21,7 +21,7 @@ _POLL_S = 0.02
 
 
 class Signals:
-    """What the main thread tells the writing thread."""
+    """Events from the main thread to the writing thread."""
 
     def __init__(self) -> None:
         self.canceled = Event()

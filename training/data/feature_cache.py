@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from models.base import Task
     from training.settings import FeatureCache
 
-Tell = Callable[[str], object]
+Show = Callable[[str], object]
 """Shows a line of text; on one rank only."""
 _VERSION = 1
 _BATCH = 8
@@ -60,7 +60,7 @@ class _Pass:
     module: Module
     world: World
     inputs: Mapping[SplitName, EncoderInputs]
-    tell: Tell
+    show: Show
     began: float = field(default_factory=time.monotonic)
 
     def requests(self) -> list[tuple[SplitName, int]]:
@@ -90,7 +90,7 @@ class _Pass:
                 error = _write(folder, starts[split] + first, rows)
             if turn and time.monotonic() - shown_at > _EVERY_S:
                 shown_at = time.monotonic()
-                self.tell(f"feature cache: {turn / len(requests):.0%}, {self._left(turn)}")
+                self.show(f"feature cache: {turn / len(requests):.0%}, {self._left(turn)}")
         return error
 
     def _left(self, turn: int) -> str:
@@ -105,11 +105,11 @@ def use(
     engine: Engine,
     settings: FeatureCache,
     location: CacheLocation,
-    tell: Tell,
+    show: Show,
 ) -> bool:
     """Let `task` return samples with cached features of its frozen encoder; True if it does.
 
-    Features are computed now, or were by an earlier run. If that is impossible, `tell` shows the
+    Features are computed now, or were by an earlier run. If that is impossible, `show` shows the
     reason and the encoder runs in each step. `module` is the prepared `model`; both have the
     initial weights of the run. Collective; touches disk. Raises DataError, and SettingError if
     `feature_cache.mode` is on and impossible.
@@ -122,7 +122,7 @@ def use(
         return False
     limit, root = settings.limit_gb * 1e9, Path(settings.folder or location.folder).expanduser()
     if why := task.varying_inputs():
-        return _off(f"{why} changes the inputs of the encoder in each epoch", mode, tell)
+        return _off(f"{why} changes the inputs of the encoder in each epoch", mode, show)
     inputs = {split: task.encoder_inputs(split) for split in _SPLITS}
     world = engine.world
     facts: dict[str, Any] = {
@@ -136,18 +136,18 @@ def use(
     rows = _on_all_ranks(folder, world)
     if rows is None:
         with _evaluating(module):
-            reason = _make(_Pass(task, module, world, inputs, tell), folder, facts, limit)
+            reason = _make(_Pass(task, module, world, inputs, show), folder, facts, limit)
         if reason is not None:
-            return _off(reason, mode, tell)
+            return _off(reason, mode, show)
         rows = _on_all_ranks(folder, world)
         if rows is None:
             return _off(
                 f"not all ranks see {folder}; set feature_cache.folder to a shared folder",
                 mode,
-                tell,
+                show,
             )
     else:
-        tell(f"feature cache: read from {folder}")
+        show(f"feature cache: read from {folder}")
     task.use_features({"train": rows, "val": _From(rows, len(inputs["train"]))})
     return True
 
@@ -173,7 +173,7 @@ def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> s
         return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
     draft, error = None, None
     if world.rank == 0:
-        run.tell(f"feature cache: {size(needed)} in {folder}")
+        run.show(f"feature cache: {size(needed)} in {folder}")
         draft, error = _start_draft(folder, forms, sum(counts), needed)
     if first := first_error(world, error):
         return first
@@ -228,10 +228,10 @@ def _identity(inputs: EncoderInputs) -> dict[str, Any]:
     return {"made_from": inputs.made_from, "count": len(inputs), "probes": digest.hexdigest()}
 
 
-def _off(why: str, mode: str, tell: Tell) -> bool:
+def _off(why: str, mode: str, show: Show) -> bool:
     if mode == "on":
         raise SettingError("feature_cache.mode", mode, f"is impossible: {why}", "auto, off", None)
-    tell(f"feature cache: off, the encoder runs in each step: {why}")
+    show(f"feature cache: off, the encoder runs in each step: {why}")
     return False
 
 
