@@ -12,7 +12,7 @@ from training.duration import Cadence, Duration
 
 
 class Save(BaseModel, extra="forbid", frozen=True):
-    """When the state is written."""
+    """When checkpoints are saved, and which stay."""
 
     every: Annotated[
         Cadence | None, Field(description="Interval between checkpoints; null: best and last only.")
@@ -64,7 +64,7 @@ _WORKERS = {"unless": {"loader.workers": [0]}}
 
 
 class Loader(BaseModel, extra="forbid", frozen=True):
-    """How batches reach the device."""
+    """How batches are loaded."""
 
     workers: Annotated[
         int, Field(ge=0, description="Data-loader workers per rank (0: load in the main process).")
@@ -90,7 +90,7 @@ class Loader(BaseModel, extra="forbid", frozen=True):
 
 
 class FeatureCache(BaseModel, extra="forbid", frozen=True):
-    """What a frozen encoder makes of the data, computed once before training."""
+    """Cached outputs of a frozen encoder, computed once before training."""
 
     mode: Annotated[
         Literal["auto", "on", "off"],
@@ -123,13 +123,13 @@ class FeatureCache(BaseModel, extra="forbid", frozen=True):
 
 @dataclass(frozen=True)
 class Tracker:
-    """A way to show a run. Its module has `tracker(tracked, detail)`, which gives a Hook."""
+    """A tracker. Its module has a function `tracker(tracked, detail)` that returns a Callback."""
 
     module: str
     form: str
     """How the user types it."""
     detail: str | None = None
-    """What may stand behind its name and a colon, as a regular expression; None: nothing."""
+    """A regular expression for the part after its name and a colon; None: no such part."""
 
 
 # W&B takes no such letters in the name of a project, and no longer ones.
@@ -148,12 +148,12 @@ _TRACK_PATTERN = "^({})$".format(
 
 
 Track = Annotated[str, Field(pattern=_TRACK_PATTERN)]
-"""A tracker by its name, and what it takes behind a colon."""
+"""A tracker by name, with its part after the colon."""
 _TRACKED: dict[str, Any] = {"unless": {"track": [[]]}}
 
 
 class Tracking(BaseModel, extra="forbid", frozen=True):
-    """What trackers are given beside metrics; which trackers there are says `track`."""
+    """What trackers get beside metrics; `track` lists the trackers."""
 
     checkpoints: Annotated[
         Literal["none", "best", "all"],
@@ -181,7 +181,7 @@ Profile = Literal["default", "mac", "cpu-only"]
 
 
 class Critical(BaseModel, extra="forbid", frozen=True):
-    """Use in percent at which one reading is enough to act."""
+    """Use in percent at which one measurement triggers throttling."""
 
     ram: Annotated[Percent, Field(description="Host memory, of the total.")] = 95.0
     gpu: Annotated[Percent, Field(description="Device memory, of the total.")] = 95.0
@@ -192,7 +192,7 @@ class Critical(BaseModel, extra="forbid", frozen=True):
 
 
 class Limits(BaseModel, extra="forbid", frozen=True):
-    """Use of the machine, in percent, at which three readings in a row make the run act."""
+    """Resource use in percent at which three measurements in a row trigger throttling."""
 
     profile: Annotated[
         Profile, Field(description="Limits profile of a kind of machine; overrides the mode.")
@@ -333,7 +333,7 @@ class Optim(BaseModel, extra="forbid", frozen=True):
 
 
 class Schedule(BaseModel, extra="forbid", frozen=True):
-    """How the learning rate moves."""
+    """The learning-rate schedule."""
 
     name: Annotated[
         Literal["constant", "linear", "cosine", "cosine-restarts", "one-cycle"],
@@ -395,7 +395,7 @@ class Eval(BaseModel, extra="forbid", frozen=True):
 
 
 class Stop(BaseModel, extra="forbid", frozen=True):
-    """When to stop early."""
+    """Early stopping."""
 
     patience: Annotated[
         int | None,
@@ -433,7 +433,7 @@ class Stop(BaseModel, extra="forbid", frozen=True):
 
 
 class Log(BaseModel, extra="forbid", frozen=True):
-    """What is written down."""
+    """Logging."""
 
     every: Annotated[
         Steps, Field(ge=1, description="Steps between two training lines in metrics.jsonl.")
@@ -451,7 +451,7 @@ class Log(BaseModel, extra="forbid", frozen=True):
 
 
 class Settings(Protocol):
-    """The settings of a run as far as training reads them."""
+    """The settings of a run that training reads."""
 
     @property
     def train(self) -> Train: ...
@@ -488,7 +488,7 @@ class SettingError(ValueError):
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as a tree."""
+    """Turn dotted keys into a tree."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *above, last = key.split(".")
