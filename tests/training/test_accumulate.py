@@ -88,7 +88,7 @@ class Watched(FlatAveraging):
         return super().accumulate(last)
 
 
-def test_only_the_last_micro_batch_of_a_step_is_said_to_be_the_last():
+def test_only_the_last_micro_batch_of_a_step_is_marked_last():
     task, world, watched = TinyTask(), one_rank(), []
 
     def watch(*arguments):
@@ -184,7 +184,7 @@ def test_the_first_term_counts_the_units_of_a_run():
     assert run.listener.lines[-1].units == 2 * units
 
 
-def test_a_task_that_wants_to_know_is_told_before_each_step_how_far_the_run_is():
+def test_a_task_gets_the_progress_before_each_step():
     task = TwoTermsTask()
     run_tiny(one_rank(), task, **TWO_TERMS_SGD)
     assert task.paces == pytest.approx(np.array([(step / 3, 2.0) for step in range(6)]))

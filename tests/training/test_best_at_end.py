@@ -74,7 +74,7 @@ def test_where_the_last_evaluation_is_the_best_nothing_is_loaded(tmp_path):
     assert "best_loaded" not in run.listener.kinds()
 
 
-def test_a_best_checkpoint_that_has_gone_is_told_and_the_last_weights_stay(tmp_path):
+def test_a_missing_best_checkpoint_is_a_warning_and_the_last_weights_stay(tmp_path):
     class Forgetful(CheckpointWriter):
         def checkpoint(self, step):
             (tmp_path / "checkpoints" / f"step-{step:08d}" / "manifest.json").unlink()

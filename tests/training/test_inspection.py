@@ -36,7 +36,7 @@ def test_a_sound_model_raises_no_word():
     assert run_tiny(one_rank()).listener.kinds() == ["preview", "preview"]
 
 
-def test_the_shapes_of_the_first_batch_are_told_where_asked_for():
+def test_the_shapes_of_the_first_batch_are_reported_with_train_debug():
     run = run_tiny(one_rank(), train={"debug": True})
     assert [facts for kind, facts in run.listener.events if kind == "first_batch"] == [
         {
@@ -122,7 +122,7 @@ def test_predictions_are_shown_at_the_end_also_where_nothing_is_evaluated_there(
 
 
 @pytest.mark.parametrize("words", [{}, {"track": ["wandb"], "tracking": {"samples": False}}])
-def test_nothing_is_shown_where_nobody_looks(words):
+def test_nothing_is_shown_without_preview_or_trackers(words):
     assert not shown(run_tiny(one_rank(), Telling(fails_on=0), **words))
 
 
@@ -168,7 +168,7 @@ def failing(world: World, rank: int, after: int):
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("after", [0, 1, CALLS])
-def test_a_fault_on_one_rank_is_one_warning_and_the_run_goes_on(two_ranks, rank, after):
+def test_an_error_on_one_rank_is_one_warning_and_the_run_continues(two_ranks, rank, after):
     found = two_ranks.run(failing, rank, after)
     assert [(status, count) for status, _, count in found] == [("completed", 0)] * 2
     own, other = found[rank][1], found[1 - rank][1]

@@ -12,7 +12,7 @@ from training.callbacks.base import Action
 EACH_STEP = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}
 
 
-def test_a_step_is_told_then_evaluated_then_saved():
+def test_a_step_is_reported_then_evaluated_then_saved():
     run = run_tiny(one_rank(), train={"epochs": 2}, eval={"every": 2}, save={"every": 3})
     assert run.listener.told == [
         "start",
@@ -44,7 +44,7 @@ def test_an_ask_to_end_ends_the_run_before_the_next_step(ask, status, code):
 
 
 @pytest.mark.parametrize(("ask", "status", "code"), ENDS)
-def test_what_one_rank_asks_ends_both(two_ranks, ask, status, code):
+def test_a_request_of_one_rank_ends_both(two_ranks, ask, status, code):
     for found in two_ranks.run(tiny_run, {}, {1: {2: ask}}, EACH_STEP):
         outcome = found["outcome"]
         assert (outcome.steps, outcome.status, outcome.exit_code) == (2, status, code)
@@ -52,7 +52,7 @@ def test_what_one_rank_asks_ends_both(two_ranks, ask, status, code):
         assert found["told"][-1] == "end"
 
 
-def test_other_asks_of_one_rank_are_carried_out_by_both(two_ranks):
+def test_other_requests_of_one_rank_are_carried_out_by_both(two_ranks):
     asks = {0: {1: Action.FREE_MEMORY}, 1: {2: Action.EVALUATE | Action.SAVE}}
     for found in two_ranks.run(tiny_run, {}, asks, EACH_STEP):
         assert found["told"][1:7] == [
@@ -82,7 +82,7 @@ def test_a_loss_that_one_rank_finds_infinite_is_skipped_by_both(two_ranks):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_fault_passes_through_after_the_hooks_were_told(workers):
+def test_an_exception_passes_through_after_callbacks_ended(workers):
     before = set(multiprocessing.active_children())
     callback = Listener()
     with pytest.raises(DataError, match="row 9 cannot be read"):
@@ -99,7 +99,7 @@ class Interrupting(Listener):
         raise KeyboardInterrupt
 
 
-def test_even_an_interrupt_tells_the_hooks_of_the_end():
+def test_even_an_interrupt_ends_the_callbacks():
     callback = Interrupting()
     with pytest.raises(KeyboardInterrupt):
         run_tiny(one_rank(), callback=callback)

@@ -47,7 +47,7 @@ def whole():
 
 
 @pytest.mark.parametrize("step", range(1, 10))
-def test_it_goes_on_bit_by_bit_from_any_step(whole, step):
+def test_a_run_resumes_bit_by_bit_from_any_step(whole, step):
     rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=whole.shelf.before(step), **CHANGES)
     assert history(rest) == history(whole, after=step)
     assert rest.outcome.best == whole.outcome.best
@@ -138,7 +138,7 @@ def test_a_replay_ends_at_its_step_and_saves_there(whole):
     assert same(rest.shelf.saved[7]["pieces"], whole.shelf.saved[7]["pieces"])
 
 
-def test_it_tells_where_it_goes_on_and_what_was_passed_over(whole):
+def test_a_resumed_run_reports_its_resume_point_and_damaged_checkpoints(whole):
     before = whole.shelf.before(4, damaged={5: "step 5 is damaged"}, changes=["a 1 → 2"])
     rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, **CHANGES)
     told = dict(rest.listener.events)
@@ -147,7 +147,7 @@ def test_it_tells_where_it_goes_on_and_what_was_passed_over(whole):
     assert told["warning"]["text"] == "step 5 is damaged; an earlier one is used"
 
 
-def test_the_schedule_begins_anew_over_the_steps_that_are_left():
+def test_a_reset_schedule_covers_the_remaining_steps():
     changes = {"train": {"epochs": 2}, "schedule": {"name": "linear"}, "log": {"every": 1}}
     whole = run_tiny(one_rank(), save={"every": 2}, **changes)
     before = whole.shelf.before(2, reset=frozenset({"schedule"}))
@@ -156,7 +156,7 @@ def test_the_schedule_begins_anew_over_the_steps_that_are_left():
     assert rest.shelf.saved[6]["facts"]["starts"]["schedule"] == 2
 
 
-def test_the_order_of_the_data_begins_anew():
+def test_reset_data_restarts_the_data_order():
     changes = {"train": {"epochs": 2}, "save": {"every": 1}, "log": {"every": 1}}
     whole = run_tiny(one_rank(), **changes)
     before = whole.shelf.before(2, reset=frozenset({"data"}))
@@ -172,7 +172,7 @@ def test_the_order_of_the_data_begins_anew():
     assert history(again) == history(rest, after=5)
 
 
-def test_the_moving_average_begins_anew_with_the_optimizer(whole):
+def test_a_reset_optimizer_restarts_the_moving_average(whole):
     before = whole.shelf.before(4, reset=frozenset({"optimizer"}))
     rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, until=5, **CHANGES)
     average = rest.shelf.saved[5]["pieces"]["ema", "linear.weight"]

@@ -54,7 +54,7 @@ def test_neither_best_nor_last_is_saved_where_the_settings_say_so():
     assert not run.shelf.saved
 
 
-def test_facts_of_a_checkpoint_tell_where_it_stands(rising):
+def test_checkpoint_facts_have_the_position_of_the_run(rising):
     facts = rising.shelf.saved[5]["facts"]
     units = sum(step.units for step in rising.listener.steps[:5])
     assert (facts["step"], facts["epoch"], facts["evaluated_at"]) == (5, 5 / 3, 4)
@@ -108,13 +108,13 @@ def test_the_learning_rate_is_the_one_of_the_schedule():
     assert [line.lr for line in run.listener.lines] == pytest.approx(expected)
 
 
-def test_a_warning_of_the_schedule_reaches_the_hooks():
+def test_a_warning_of_the_schedule_reaches_the_callbacks():
     run = run_tiny(one_rank(), schedule={"warmup": 3, "warmup_cap": 1})
     texts = [facts["text"] for kind, facts in run.listener.events if kind == "warning"]
     assert texts == ["schedule.warmup: 3 steps cut to 1 by schedule.warmup_cap=1"]
 
 
-def test_a_run_goes_on_from_the_best_of_the_one_before():
+def test_a_resumed_run_keeps_the_best_score():
     changes = {
         "train": {"epochs": 2},
         "eval": {"every": 1},
@@ -138,7 +138,7 @@ def test_throughput_and_memory_are_in_the_outcome():
     assert outcome.epochs == 1.0
 
 
-def test_hooks_are_told_of_every_step_with_its_units():
+def test_callbacks_see_every_step_with_its_units():
     callback = Listener()
     run_tiny(one_rank(), TinyTask(), callback)
     assert [step.step for step in callback.steps] == [1, 2, 3]

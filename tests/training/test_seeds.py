@@ -99,7 +99,7 @@ def test_only_deterministic_algorithms_are_left():
 
 @pytest.mark.usefixtures("as_before")
 @pytest.mark.filterwarnings("ignore:Error detected")
-def test_anomalies_are_told_with_the_forward_operation():
+def test_anomalies_name_the_forward_operation():
     seeds.detect_anomalies()
     zero = torch.zeros(1, requires_grad=True)
     with pytest.raises(RuntimeError, match="SqrtBackward0"):

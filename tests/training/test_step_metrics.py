@@ -41,7 +41,7 @@ def test_first_last_and_every_nth_step_are_logged(every, expected):
     assert logged_steps(run_tiny(one_rank(), train={"epochs": 2}, log={"every": every})) == expected
 
 
-def test_a_line_tells_of_its_step_and_sums_since_the_last():
+def test_step_metrics_have_their_step_and_means_since_the_last():
     record = RunMetrics(BUDGET, 3, "fp32")
     record.resume({"units": 100})
     assert [record.add(step(n)) for n in (1,)] == [True]

@@ -25,5 +25,5 @@ def test_each_ask_has_its_exit_code(asked, status, code, is_resumable):
 @pytest.mark.parametrize(
     "asked", [Action.NOTHING, Action.SAVE, Action.EVALUATE | Action.FREE_MEMORY]
 )
-def test_other_asks_end_nothing(asked):
+def test_other_actions_end_nothing(asked):
     assert requested(asked) is None

@@ -19,7 +19,7 @@ def step(number):
     return Step(number, None, {}, 1, None, 0.1, False, None, 0.0)
 
 
-def test_what_hooks_ask_is_joined():
+def test_actions_of_all_callbacks_are_joined():
     audience = CallbackList(
         [Listener({2: Action.SAVE}), Callback(), Listener({2: Action.STOP, 3: Action.SAVE})]
     )
@@ -30,7 +30,7 @@ def test_what_hooks_ask_is_joined():
     ]
 
 
-def test_the_end_reaches_every_hook_also_when_one_fails():
+def test_the_end_reaches_every_callback_even_if_one_fails():
     first, last = Listener(), Listener()
     with pytest.raises(OSError, match="disk is full"):
         CallbackList([first, Broken(), last]).end(OUTCOME)

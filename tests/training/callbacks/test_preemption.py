@@ -95,14 +95,14 @@ def program(start: Callable[[str], Program]) -> Program:
 
 
 @pytest.mark.parametrize("number", list(SAVE_AND_END))
-def test_a_signal_asks_to_save_and_end(program: Program, number: signal.Signals):
+def test_a_signal_requests_a_save_and_the_end(program: Program, number: signal.Signals):
     assert program.write("step") == "0"
     program.process.send_signal(number)
 
     assert program.asks() == (SAVE_AND_END[number], f"signal ['{number.name}']")
 
 
-def test_the_ask_stays_and_is_told_once(program: Program):
+def test_the_request_stays_and_is_reported_once(program: Program):
     program.process.send_signal(signal.SIGTERM)
 
     assert [program.asks(), program.asks()] == [
@@ -156,7 +156,7 @@ def test_outside_the_main_thread_nothing_is_installed(start: Callable[[str], Pro
     assert program.process.wait(DEADLINE_S) == -signal.SIGTERM
 
 
-def test_it_asks_to_save_and_end_once_its_time_has_come_and_tells_so_once():
+def test_a_deadline_requests_a_save_and_the_end_and_is_reported_once():
     told, times = [], iter([4.0, 4.9, 5.0, 6.0])
     callback = Deadline(5.0, lambda kind, facts: told.append(kind), lambda: next(times))
     asked = [callback.step(step(n)) for n in range(4)]

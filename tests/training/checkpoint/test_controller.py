@@ -57,7 +57,7 @@ def write(saves: CheckpointController, step: int) -> None:
     saves.save(step, None, {}, periodic=True, score=None)
 
 
-def test_a_save_is_told_of_when_it_is_on_disk(saver, listener):
+def test_a_save_is_reported_once_it_is_on_disk(saver, listener):
     kept = saves(saver, listener)
     write(kept, 3)
     assert (kept.saved_step, listener.saves, kept.has_finished_write) == (3, [], False)
@@ -111,7 +111,7 @@ def test_the_loop_takes_note_at_a_later_step_and_at_the_end():
     assert told.index("saved 3") < told.index("end")
 
 
-def test_a_failed_run_leaves_the_write_in_peace():
+def test_a_failed_run_lets_the_write_end():
     class Breaks(Listener):
         def step(self, step):
             raise RuntimeError("a hook broke")

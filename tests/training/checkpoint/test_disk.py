@@ -56,7 +56,7 @@ def is_as_before(run: Path) -> bool:
 
 
 @BACKGROUND
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+def test_too_little_disk_space_is_an_error_before_anything_is_written(
     disk: Callable[[str], Path], alone: ProcessWorld, in_background: bool
 ):
     run = disk("size=24m")

@@ -70,7 +70,7 @@ def test_a_metric_of_an_evaluation_is_named(write):
     assert found.first == Difference("eval", "metrics.val_loss", None, 2.0, 2.1, 4)
 
 
-def test_the_first_of_several_is_told(write):
+def test_the_first_of_several_errors_is_reported(write):
     ours = write(line(1), line(2), evaluation(2), line(3))
     theirs = write(line(1), evaluation(2, val_loss=3.0), line(2, loss=3.0), line(3, loss=3.0))
     assert compare(ours, theirs, 0, 3).first.place == "loss of step 2"

@@ -316,7 +316,7 @@ def test_a_state_of_deep_json_is_refused(saved: Path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts what is read through /proc")
-def test_only_what_is_asked_for_is_read(saved: Path):
+def test_only_requested_tensors_are_read(saved: Path):
     found = open_checkpoint(saved)
     before = _bytes_read()
     found.interval("weight", "embed.weight", 3, 5)

@@ -80,7 +80,7 @@ def engine(alone: ProcessWorld) -> Iterator[Engine]:
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adafactor])
-def test_all_of_the_state_is_taken_over(tmp_path: Path, alone: ProcessWorld, optimizer):
+def test_the_whole_state_is_restored(tmp_path: Path, alone: ProcessWorld, optimizer):
     checkpoint = open_checkpoint(trained(alone, tmp_path, optimizer))
     engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=optimizer)
 
@@ -110,9 +110,7 @@ def test_factors_of_a_moment_are_stored_in_their_own_shapes(tmp_path: Path, alon
     }
 
 
-def test_an_optimizer_that_begins_anew_takes_weights_and_buffers_only(
-    tmp_path: Path, alone: ProcessWorld
-):
+def test_a_reset_optimizer_restores_weights_and_buffers_only(tmp_path: Path, alone: ProcessWorld):
     checkpoint = open_checkpoint(trained(alone, tmp_path))
     engine = engine_of(Net(5.0), alone, lr=0.25, optimizer=torch.optim.Adam)
 
@@ -208,7 +206,7 @@ def test_what_does_not_fit_is_named(checkpoint: Checkpoint, changed: dict, text:
     assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
 
 
-def test_another_optimizer_fits_where_it_begins_anew(checkpoint: Checkpoint):
+def test_another_optimizer_fits_after_a_reset(checkpoint: Checkpoint):
     other = replace(with_momentum(), groups=grouped(["frozen"], ["scalar", "embed.weight"]))
     check(checkpoint, other, slots=False)
     with pytest.raises(CheckpointError):

@@ -38,7 +38,7 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
-def test_the_newest_is_taken(run, alone):
+def test_the_newest_checkpoint_is_chosen(run, alone):
     found = choose(run, alone, None)
     assert found.checkpoint.manifest.step == 30
     assert found.damaged == {}
@@ -63,7 +63,7 @@ def test_files_that_are_missing_are_passed_over_too(run, alone):
     assert list(found.damaged) == [30, 20]
 
 
-def test_a_named_one_is_taken_or_refused_but_never_another(run, alone):
+def test_a_named_step_is_chosen_or_an_error_but_never_another(run, alone):
     assert choose(run, alone, 10).checkpoint.manifest.step == 10
     flip(shard(run, 20), -1)
     with pytest.raises(CheckpointError, match="step-00000020"):

@@ -128,9 +128,7 @@ def test_periodic_ones_at_a_distance_stay_for_good(tmp_path: Path, alone: Proces
     assert steps(tmp_path) == [3, 8]
 
 
-def test_the_best_verdicts_stay_and_the_link_leads_to_the_best_of_them(
-    tmp_path: Path, alone: ProcessWorld
-):
+def test_the_best_scores_stay_and_the_link_points_to_the_best(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1, best=2)
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.1), (5, 0.9)):
         save(saver, step, loss=loss, periodic=False)
@@ -139,7 +137,7 @@ def test_the_best_verdicts_stay_and_the_link_leads_to_the_best_of_them(
     assert open_checkpoint(tmp_path / "best").manifest.step == 2  # the earlier of two equals
 
 
-def test_the_highest_is_best_where_the_verdict_says_so(tmp_path: Path, alone: ProcessWorld):
+def test_the_highest_score_is_best_if_its_direction_is_max(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1)
     for step, accuracy in ((1, 0.3), (2, 0.9), (3, 0.2)):
         score = Score("accuracy", accuracy, "max")
@@ -148,7 +146,7 @@ def test_the_highest_is_best_where_the_verdict_says_so(tmp_path: Path, alone: Pr
     assert open_checkpoint(tmp_path / "best").manifest.step == 2
 
 
-def test_a_verdict_by_another_metric_is_no_longer_compared(tmp_path: Path, alone: ProcessWorld):
+def test_scores_by_another_metric_are_not_compared(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1)
     save(saver, 1, loss=-1.0, periodic=False)
     saver.save(2, state(whole()), {"samples": 1}, False, Score("accuracy", 0.5, "max"))
@@ -157,9 +155,7 @@ def test_a_verdict_by_another_metric_is_no_longer_compared(tmp_path: Path, alone
     assert open_checkpoint(tmp_path / "best").manifest.step == 2
 
 
-def test_what_comes_after_the_step_that_a_run_goes_on_from_is_set_aside(
-    tmp_path: Path, alone: ProcessWorld
-):
+def test_checkpoints_after_the_resume_point_are_set_aside(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=5)
     for step, loss in ((10, 0.5), (20, 0.4), (30, 0.1), (40, None)):
         save(saver, step, loss)

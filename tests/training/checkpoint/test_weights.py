@@ -66,7 +66,7 @@ def test_the_file_is_no_source_of_intervals_but_checked_like_the_others(
         open_checkpoint(tmp_path / "best")
 
 
-def test_a_checkpoint_that_was_not_judged_has_no_such_file(tmp_path: Path, alone: ProcessWorld):
+def test_a_checkpoint_without_a_score_has_no_model_file(tmp_path: Path, alone: ProcessWorld):
     saver = CheckpointWriter(
         Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
     )
@@ -75,7 +75,9 @@ def test_a_checkpoint_that_was_not_judged_has_no_such_file(tmp_path: Path, alone
     assert not (tmp_path / "last" / "model.safetensors").exists()
 
 
-def test_the_weights_themselves_are_written_where_asked_for(tmp_path: Path, two_ranks: Pool):
+def test_the_weights_are_written_instead_of_their_average_if_requested(
+    tmp_path: Path, two_ranks: Pool
+):
     two_ranks.run(save_the_best, tmp_path)
     source: Checkpoint = open_checkpoint(tmp_path / "best")
 

@@ -225,7 +225,9 @@ def test_a_second_save_waits_for_the_first(tmp_path: Path, alone: ProcessWorld):
 
 
 @pytest.mark.parametrize("in_background", [True, False])
-def test_what_became_whole_is_told_once(tmp_path: Path, alone: ProcessWorld, in_background: bool):
+def test_a_completed_checkpoint_is_reported_once(
+    tmp_path: Path, alone: ProcessWorld, in_background: bool
+):
     saver = saving(tmp_path, alone, in_background)
     assert (saver.is_settled, saver.wait()) == (False, None)
 
@@ -282,7 +284,7 @@ def test_a_rank_that_cannot_write_fails_all_and_leaves_the_earlier_one(
     assert open_checkpoint(tmp_path / "best").manifest.step == 1
 
 
-def test_a_failed_write_is_news_where_it_failed_and_the_next_save_tells_all(
+def test_a_failed_write_is_known_on_its_rank_and_the_next_save_fails_on_all(
     tmp_path: Path, two_ranks: Pool
 ):
     (quiet, said, then), (told, same, _) = two_ranks.run(go_on_after_a_failure, tmp_path)
@@ -294,7 +296,7 @@ def test_a_failed_write_is_news_where_it_failed_and_the_next_save_tells_all(
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000003"]
 
 
-def test_a_tensor_that_only_one_rank_cannot_save_hangs_nobody(tmp_path: Path, two_ranks: Pool):
+def test_a_tensor_that_one_rank_cannot_save_is_an_error_on_all(tmp_path: Path, two_ranks: Pool):
     told = two_ranks.run(save_what_only_rank_zero_cannot, tmp_path)
 
     assert told[0] == told[1]

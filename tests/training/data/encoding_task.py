@@ -73,7 +73,7 @@ class Split:
 
 
 class EncodingTask(TinyTask):
-    """See models/base.py: Encodes."""
+    """See models/base.py: HasFrozenEncoder."""
 
     def __init__(
         self, seed: int = 0, varying_inputs: str | None = None, frozen: bool = True

@@ -64,7 +64,7 @@ def test_ranks_share_the_work_and_find_what_one_alone_would(two_ranks, world, tm
     assert one == two  # an engine and the number of ranks make no other cache
 
 
-def test_an_input_that_is_drawn_anew_switches_it_off_and_says_so(world, tmp_path):
+def test_varying_inputs_switch_the_cache_off_with_a_reason(world, tmp_path):
     found = encoded(world, tmp_path, EncodingTask(varying_inputs="the shift of windows"))
     assert not found["does"] and "x" in found["rows"]["train"][0] and not list(tmp_path.iterdir())
     assert found["said"] == [
@@ -79,18 +79,18 @@ def test_more_than_the_bound_is_not_written(world, tmp_path):
     assert found["said"][0].endswith("it needs 416 B, and feature_cache.limit_gb is 4e-07")
 
 
-def test_a_folder_that_cannot_be_written_is_told(world, tmp_path):
+def test_an_unwritable_folder_is_reported(world, tmp_path):
     (tmp_path / "file").write_text("")
     found = encoded(world, tmp_path, elsewhere=str(tmp_path / "file" / "below"))
     assert not found["does"] and "cannot be written" in found["said"][1]
 
 
-def test_who_insists_is_refused_where_it_cannot_be(world, tmp_path):
+def test_mode_on_is_an_error_if_caching_is_impossible(world, tmp_path):
     with pytest.raises(SettingError, match="'on' is impossible: it needs 416 B"):
         encoded(world, tmp_path, mode="on", limit_gb=4e-7)
 
 
 @pytest.mark.parametrize("case", [{"mode": "off"}, {"task": EncodingTask(frozen=False)}], ids=str)
-def test_nothing_is_said_or_kept_where_nobody_wants_it(world, tmp_path, case):
+def test_nothing_is_shown_or_cached_if_the_cache_is_off(world, tmp_path, case):
     found = encoded(world, tmp_path, **case)
     assert (found["does"], found["said"], found["passes"]) == (False, [], 0)

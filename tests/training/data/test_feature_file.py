@@ -46,7 +46,7 @@ def test_what_is_not_finished_is_not_there(place):
     assert not list(place.parent.iterdir())
 
 
-def test_what_a_killed_process_left_is_taken_away_and_what_another_makes_is_not(place):
+def test_drafts_of_killed_processes_are_deleted_and_live_ones_are_not(place):
     making = Draft(place, FORMS, 5)
     killed = Draft(place, FORMS, 5)
     killed._lock.close()  # as the system does when a process ends

@@ -51,7 +51,7 @@ def test_workers_give_what_the_process_itself_gives(taken_in_process):
     helped.close()
 
 
-def test_a_run_can_begin_at_any_step(taken_in_process):
+def test_a_run_can_start_at_any_step(taken_in_process):
     for workers in (0, 1):
         later = batches(first_step=4, workers=workers)
         assert [rows(later.take()) for _ in range(2)] == taken_in_process[4:]
@@ -199,7 +199,7 @@ class Vast(TinySplit):
         return super().sample(index, draws)
 
 
-def test_a_run_begins_at_sample_10_to_the_9_without_a_look_at_those_before():
+def test_a_run_starts_at_sample_10_to_the_9_without_reading_earlier_ones():
     split = Vast(3 * 10**9)
     order = DataOrder(len(split), 8, seed=0)
     step = 10**9 // 8

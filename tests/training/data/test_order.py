@@ -10,7 +10,7 @@ KEYS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 16, 17, 99, 1024, 1025, 30_011])
-def test_every_place_is_taken_once(length):
+def test_every_position_occurs_once(length):
     places = permute(np.arange(length, dtype=np.uint64), length, KEYS)
     assert np.array_equal(np.sort(places), np.arange(length))
 
@@ -81,7 +81,7 @@ def test_a_share_that_does_not_divide_is_refused():
         DataOrder(100, 24, seed=1).share(0, 0, 2, 5)
 
 
-def test_too_few_samples_for_a_batch_are_told_with_what_would_do():
+def test_too_few_samples_for_a_batch_are_an_error_with_a_fix():
     with pytest.raises(SettingError) as caught:
         DataOrder(40, 64, seed=0)
     assert str(caught.value) == (

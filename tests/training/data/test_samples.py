@@ -12,12 +12,12 @@ from tests.training.tiny import TinySplit, TinyTask
 from training.data.samples import ReplayMixture, SampleDraws, Samples, replayed_samples
 
 
-def test_draws_start_anew_at_each_call():
+def test_draws_restart_at_each_call():
     draws = SampleDraws(1, 2)
     assert draws.rng().random(3).tolist() == draws.rng().random(3).tolist()
 
 
-def test_no_two_samples_or_epochs_draw_alike():
+def test_samples_and_epochs_draw_different_numbers():
     pairs = itertools.product((0, 1, 2**63 - 1), (0, 1, 2, 2**40))
     assert len({SampleDraws(key, index).rng().random() for key, index in pairs}) == 12
 

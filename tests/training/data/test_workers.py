@@ -7,14 +7,14 @@ import threading
 from training.data.workers import DataWatchdog, WorkerDied
 
 
-def test_a_dead_worker_is_told_with_its_likely_cause():
+def test_a_dead_worker_is_reported_with_its_likely_cause():
     assert str(WorkerDied([-9, 3])) == (
         "a data-loader worker died by signal 9, with exit code 3; signal 9 usually means out of "
         "memory: lower loader.workers or loader.prefetch"
     )
 
 
-def test_it_goes_off_once_where_the_data_does_not_come():
+def test_the_watchdog_gives_up_once_if_no_data_arrives():
     gone_off = threading.Event()
     told: list[str] = []
 

@@ -100,7 +100,7 @@ def test_what_is_no_aim_is_refused(written):
     ("direction", "value", "is_reached"),
     [("min", 1.9, True), ("min", 2.0, False), ("max", 1.9, True), ("max", 1.8, False)],
 )
-def test_the_goal_says_which_way_is_better(direction, value, is_reached):
+def test_the_goal_gives_the_direction_of_a_target(direction, value, is_reached):
     aimed = parse_target("m = 1.9").directed(Goal("m", direction))
     assert aimed.is_reached({"m": value}) is is_reached
     assert not aimed.is_reached({"m": math.nan})
@@ -124,7 +124,7 @@ def test_an_aim_that_is_not_reached_ends_nothing(whole):
     assert errors(run) == errors(whole)
 
 
-def test_a_run_goes_on_where_it_is_given_a_further_aim(whole):
+def test_a_run_continues_with_a_further_target(whole):
     found = errors(whole)
     first = run_tiny(one_rank(), **FALLING, stop={"at": f"error <= {found[2]!r}"})
     at = first.outcome.steps
@@ -148,7 +148,7 @@ def test_a_run_goes_on_where_it_is_given_a_further_aim(whole):
         ),
     ],
 )
-def test_an_aim_that_cannot_be_judged_is_told_before_the_first_step(at, text):
+def test_an_invalid_target_is_an_error_before_the_first_step(at, text):
     with pytest.raises(SettingError) as caught:
         run_tiny(one_rank(), TinyTask(), stop={"at": at})
     assert str(caught.value).startswith(text)
@@ -174,7 +174,7 @@ def test_a_run_that_ends_early_is_evaluated_there():
     assert list(errors(run)) == [2]
 
 
-def test_what_ended_early_goes_on_to_the_end_of_its_schedule(whole):
+def test_a_run_stopped_early_resumes_to_the_end_of_its_schedule(whole):
     first = run_tiny(one_rank(), **FALLING, stop={"after": "1 epoch"})
     assert first.outcome.epochs == 1
     before = first.shelf.before(first.outcome.steps)
@@ -190,7 +190,7 @@ class Telling(Listener):
         self.told.append(f"logged {line.step}")
 
 
-def test_the_last_step_is_logged_before_it_is_judged_as_at_the_end_of_any_run():
+def test_the_last_step_is_logged_before_its_evaluation():
     changes = {**FALLING, "log": {"every": 4}, "eval": {"every": 5}}
     told = run_tiny(one_rank(), callback=Telling(), **changes, stop={"after": 5}).listener.told
     assert told.index("logged 5") < told.index("evaluated 5")

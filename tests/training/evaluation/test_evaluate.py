@@ -96,7 +96,7 @@ def test_old_and_new_are_measured_apart_and_together():
     assert found["val"]["error"] == pytest.approx((3 * alone[0] + 5 * alone[1] + 8 * alone[2]) / 16)
 
 
-def test_what_was_measured_before_is_kept_for_a_process_that_goes_on():
+def test_metrics_before_an_experience_survive_a_resume():
     torch.manual_seed(0)
     model = TinyTask().build()
     first = Forgetting(4, [part(TinyTask(val=3))], part(TinyTask(val=5)))
@@ -114,5 +114,5 @@ def test_what_was_measured_before_is_kept_for_a_process_that_goes_on():
     assert summary["new"]["before"] == first.facts()["before"]["val_new"]
 
 
-def test_a_run_that_is_no_experience_tells_of_none():
+def test_a_run_without_an_experience_reports_none():
     assert run_tiny(one_rank(), TinyTask()).outcome.experience is None

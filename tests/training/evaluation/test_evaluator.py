@@ -21,7 +21,7 @@ OWN = Goal("error", "min")
         ("  accuracy   min ", Goal("accuracy", "min")),
     ],
 )
-def test_a_metric_is_judged_as_it_is_written(written, goal):
+def test_the_goal_is_parsed_from_its_setting(written, goal):
     assert goal_of(written, OWN, NAMES) == goal
 
 
@@ -44,20 +44,20 @@ def test_a_metric_is_judged_as_it_is_written(written, goal):
         ),
     ],
 )
-def test_a_metric_that_cannot_be_judged_by_is_told_with_what_can(written, text):
+def test_an_invalid_metric_is_an_error_with_the_allowed_ones(written, text):
     with pytest.raises(SettingError) as caught:
         goal_of(written, OWN, NAMES)
     assert str(caught.value) == text
 
 
-def test_an_unknown_metric_ends_the_run_before_the_hooks_hear_of_it():
+def test_an_unknown_metric_is_an_error_before_callbacks_start():
     callback = Listener()
     with pytest.raises(SettingError):
         run_tiny(one_rank(), TinyTask(), callback, eval={"metric": "loss"})
     assert callback.told == []
 
 
-def test_the_person_s_metric_picks_the_best():
+def test_eval_metric_selects_the_best():
     run = run_tiny(
         one_rank(),
         train={"epochs": 2},
@@ -73,7 +73,7 @@ def test_the_person_s_metric_picks_the_best():
     }
 
 
-def test_patience_ends_the_run_in_good_order_and_says_why():
+def test_patience_completes_the_run_with_its_reason():
     run = run_tiny(
         one_rank(),
         train={"epochs": 4},

@@ -31,12 +31,12 @@ def test_a_metric_is_at_chance_inside_its_band(value, band, at_chance):
     assert score(value, **band).is_at_chance is at_chance
 
 
-def test_a_verdict_reads_as_a_sentence():
+def test_a_control_result_reads_as_a_sentence():
     assert str(score(0.25, **ALL)) == "iou 0.25, at least 0.1 and at most 0.3 (chance 0.2)"
     assert str(score(0.5, max=0.3)) == "iou 0.5, not at most 0.3"
 
 
-def test_a_run_whose_control_is_at_chance_ends_well_and_says_so():
+def test_a_run_with_its_control_at_chance_completes_and_reports_it():
     heard = Listener()
     run = run_tiny(one_rank(), TinyTask(control={"error": {"min": 0.0}}), heard)
     assert (run.outcome.status, run.outcome.exit_code) == ("completed", 0)
@@ -52,7 +52,7 @@ def test_a_run_whose_control_is_better_than_chance_fails():
     assert "units" not in run.outcome.reason
 
 
-def test_other_data_is_not_judged():
+def test_data_without_a_control_is_not_checked():
     heard = Listener()
     assert run_tiny(one_rank(), TinyTask(), heard).outcome.exit_code == 0
     assert "control" not in heard.kinds()

@@ -21,7 +21,7 @@ SPOILERS = {
 
 
 @pytest.mark.parametrize("what", SPOILERS)
-def test_stop_ends_the_run_and_says_where(what):
+def test_stop_ends_the_run_with_the_step(what):
     run = run_tiny(
         one_rank(), TinyTask(**SPOILERS[what]), train={"epochs": 4}, eval={"every": None}
     )
@@ -47,7 +47,7 @@ def test_nothing_that_is_not_finite_is_saved_or_evaluated(what):
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 @pytest.mark.parametrize("what", SPOILERS)
-def test_skip_goes_on_as_if_the_step_had_not_been(what, clip_norm):
+def test_skip_continues_as_if_the_step_had_not_happened(what, clip_norm):
     changes = {
         "train": {"epochs": 1, "on_nonfinite": "skip 1"},
         "optim": {"name": "sgd", "lr": 0.1, "clip_norm": clip_norm},
@@ -81,7 +81,7 @@ def test_skip_ends_the_run_after_so_many_in_a_row(what):
     assert not run.shelf.saved
 
 
-def test_one_sound_step_begins_the_count_anew():
+def test_one_finite_step_resets_the_count():
     indices = [int(DataOrder(24, 8, 0).batch(step)[1][0]) for step in (0, 2)]
     run = run_tiny(
         one_rank(), TinyTask(infinite_at=indices), train={"epochs": 1, "on_nonfinite": "skip 1"}

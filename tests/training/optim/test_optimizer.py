@@ -117,7 +117,7 @@ def test_the_fused_kernel_takes_the_steps_of_the_plain_one(name):
     torch.testing.assert_close(found[True], found[False], rtol=1e-5, atol=1e-6)
 
 
-def test_where_there_is_no_fused_kernel_the_plain_one_is_taken():
+def test_without_a_fused_kernel_the_default_is_used():
     model = nn.Linear(2, 2, dtype=torch.complex64)
     _, optimizer = build(model)
     before = model.weight.detach().clone()

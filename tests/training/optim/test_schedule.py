@@ -91,7 +91,7 @@ def test_restarts_with_a_fractional_factor_keep_it():
     assert [b - a for a, b in itertools.pairwise(starts)] == [9, 14, 20, 30, 46]
 
 
-def test_every_cycle_begins_at_the_peak_and_falls():
+def test_every_cycle_starts_at_the_peak_and_falls():
     found = factors(name="cosine-restarts", cycle="0.5 epochs", t_mult=1.5)
     starts = cycle_starts(STEPS, "0.5 epochs", 1.5, train_plan())
     for begin, end in itertools.pairwise(starts):
@@ -122,14 +122,14 @@ def test_the_closed_form_of_cosine():
     assert factors(name="cosine")[25] == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
 
 
-def test_a_warm_up_over_its_cap_is_cut_and_that_is_said():
+def test_a_warm_up_over_its_cap_is_cut_with_a_warning():
     schedule = Schedule(settings.Schedule(warmup="5 epochs", warmup_cap="10%"), train_plan())
     assert schedule.factor(9) < 1.0 == schedule.factor(10)
     assert schedule.warnings == ["schedule.warmup: 50 steps cut to 10 by schedule.warmup_cap=10%"]
     assert not Schedule(settings.Schedule(warmup=10, warmup_cap="10%"), train_plan()).warnings
 
 
-def test_one_cycle_without_warm_up_rises_all_the_same_and_that_is_said():
+def test_one_cycle_without_warm_up_gets_one_with_a_warning():
     schedule = Schedule(settings.Schedule(name="one-cycle"), train_plan())
     assert schedule.factor(0) == pytest.approx(1 / 25)
     assert schedule.factor(29) == 1.0
