@@ -140,7 +140,7 @@ def test_data_that_grew_is_refused_unless_its_order_begins_anew(program, tmp_pat
     refused = program(*again)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: the training data has changed: ")
-    assert "samples where the checkpoint of step 4 was made with" in refused.stderr
+    assert "samples, and the checkpoint of step 4 was made with" in refused.stderr
     assert program(*again, "--reset", "data").returncode == 0
 
 

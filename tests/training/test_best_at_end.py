@@ -10,6 +10,7 @@ from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.tensor_file import EMA
 from training.checkpoint.writer import CheckpointWriter
+from training.storage import Storage
 
 
 class ShowsWeights(TinyTask):
@@ -21,7 +22,7 @@ def rising(folder, in_background=False, kind=CheckpointWriter, **changes):
     """A run that gets worse after its first evaluations: the learning rate is absurd."""
     world = one_rank()
     folder.mkdir(exist_ok=True)
-    saver = kind(folder, world, "local", Keep(1, 1, None), in_background)
+    saver = kind(Storage(folder), world, "local", Keep(1, 1, None), in_background)
     settings = {
         "train": {"epochs": 4},
         "eval": {"every": 2},

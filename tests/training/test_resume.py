@@ -144,7 +144,7 @@ def test_a_resumed_run_reports_its_resume_point_and_damaged_checkpoints(whole):
     told = dict(rest.listener.events)
     assert told["resumed"]["changes"] == ["a 1 → 2"]
     assert told["resumed"]["written_by"] == {"engine": "local", "world_size": 1}
-    assert told["warning"]["text"] == "step 5 is damaged; an earlier one is used"
+    assert told["warning"]["text"] == "step 5 is damaged; resumed from an earlier one"
 
 
 def test_a_reset_schedule_covers_the_remaining_steps():
@@ -189,7 +189,7 @@ def test_other_data_is_refused_by_name():
         "loss_scale": {},
     }
     shelf.before(3).check_data(known)
-    with pytest.raises(DataError, match=r"120 samples where the checkpoint of step 3 .* 100 samp"):
+    with pytest.raises(DataError, match=r"120 samples, and the checkpoint of step 3 .* 100 samp"):
         shelf.before(3).check_data({"samples": 120, "fingerprint": "bb"})
     with pytest.raises(DataError, match="content of bb"):
         shelf.before(3).check_data({"samples": 100, "fingerprint": "bb"})

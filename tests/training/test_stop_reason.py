@@ -7,7 +7,7 @@ from training.stop_reason import requested
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "code", "is_resumable"),
+    ("actions", "status", "code", "is_resumable"),
     [
         (Action.STOP, "completed", 0, False),
         (Action.SIGNAL, "stopped", 75, True),
@@ -17,13 +17,13 @@ from training.stop_reason import requested
         (Action.STOP | Action.SIGNAL, "stopped", 75, True),
     ],
 )
-def test_each_ask_has_its_exit_code(asked, status, code, is_resumable):
-    found = requested(asked)
+def test_each_request_has_its_exit_code(actions, status, code, is_resumable):
+    found = requested(actions)
     assert (found.status, found.exit_code, found.is_resumable) == (status, code, is_resumable)
 
 
 @pytest.mark.parametrize(
-    "asked", [Action.NOTHING, Action.SAVE, Action.EVALUATE | Action.FREE_MEMORY]
+    "actions", [Action.NOTHING, Action.SAVE, Action.EVALUATE | Action.FREE_MEMORY]
 )
-def test_other_actions_end_nothing(asked):
-    assert requested(asked) is None
+def test_other_actions_end_nothing(actions):
+    assert requested(actions) is None

@@ -169,7 +169,7 @@ def _parsed(fields: Any, path: Path) -> Manifest:
             periodic=fields["periodic"] is True,
             libraries={_text(k): _text(v) for k, v in fields["libraries"].items()},
             files=tuple(_file(entry, _READ[version]) for entry in fields["files"]),
-            score=_verdict(fields.get("score")),
+            score=_score(fields.get("score")),
         )
         _check_names(manifest)
         return manifest
@@ -219,7 +219,7 @@ def _checksum(value: Any, algorithm: str) -> int:
     return int(value)
 
 
-def _verdict(fields: Any) -> Score | None:
+def _score(fields: Any) -> Score | None:
     if fields is None:
         return None
     value, direction = fields["value"], fields["direction"]

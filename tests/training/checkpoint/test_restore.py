@@ -186,13 +186,13 @@ def grouped(*names: list[str]) -> list[dict]:
         ),
         (
             {"pieces": with_momentum().pieces},
-            r"the optimizer keeps exp_avg, exp_avg_sq of 'odd\|name' in the checkpoint"
-            r" and momentum_buffer in this run; a new optimizer fits:  --reset optimizer",
+            r"the optimizer has exp_avg, exp_avg_sq of 'odd\|name' in the checkpoint"
+            r" and momentum_buffer in this run; fix: --reset optimizer",
         ),
         (
             {"groups": grouped(["embed.weight", "scalar"], ["odd|name", "empty"])},
             r"'scalar' is in parameter group 1 in the checkpoint and in parameter group 0 in"
-            r" this run; a new optimizer fits:  --reset optimizer",
+            r" this run; fix: --reset optimizer",
         ),
         (
             {"groups": grouped(["embed.weight"], ["odd|name", "scalar", "empty", "frozen"])},

@@ -102,11 +102,11 @@ class FaultySplit(TinySplit):
     ("split", "fault", "text"),
     [
         # Whether torch or we see it first is chance.
-        (DyingSplit, RuntimeError, r"worker (ended with exit code 3|\(pid.* exited unexpectedly)"),
+        (DyingSplit, RuntimeError, r"worker (died with exit code 3|\(pid.* exited unexpectedly)"),
         (
             KilledSplit,
             RuntimeError,
-            r"worker (ended by signal 9|\(pid.* (by signal: Killed|exited unexpectedly))",
+            r"worker (died by signal 9|\(pid.* (by signal: Killed|exited unexpectedly))",
         ),
         (FaultySplit, KeyError, "no such column"),
     ],
@@ -185,7 +185,7 @@ def test_a_split_can_be_evaluated_again_and_by_workers():
 
 
 def test_an_empty_split_is_refused():
-    with pytest.raises(DataError, match="the split holds no samples"):
+    with pytest.raises(DataError, match="the validation split is empty"):
         evaluation(0, 1)
 
 

@@ -37,12 +37,12 @@ def test_a_control_result_reads_as_a_sentence():
 
 
 def test_a_run_with_its_control_at_chance_completes_and_reports_it():
-    heard = Listener()
-    run = run_tiny(one_rank(), TinyTask(control={"error": {"min": 0.0}}), heard)
+    listener = Listener()
+    run = run_tiny(one_rank(), TinyTask(control={"error": {"min": 0.0}}), listener)
     assert (run.outcome.status, run.outcome.exit_code) == ("completed", 0)
-    [told] = [facts for kind, facts in heard.events if kind == "control"]
+    [told] = [facts for kind, facts in listener.events if kind == "control"]
     assert told["at_chance"] is True
-    assert told["value"] == heard.evaluations[-1].metrics["error"]
+    assert told["value"] == listener.evaluations[-1].metrics["error"]
 
 
 def test_a_run_whose_control_is_better_than_chance_fails():
@@ -53,6 +53,6 @@ def test_a_run_whose_control_is_better_than_chance_fails():
 
 
 def test_data_without_a_control_is_not_checked():
-    heard = Listener()
-    assert run_tiny(one_rank(), TinyTask(), heard).outcome.exit_code == 0
-    assert "control" not in heard.kinds()
+    listener = Listener()
+    assert run_tiny(one_rank(), TinyTask(), listener).outcome.exit_code == 0
+    assert "control" not in listener.kinds()
