@@ -276,7 +276,7 @@ def task_family_file(name: str) -> FamilyFile:
     """
     cls = load_task_class(name)
     return replace(
-        presets.own(),
+        presets.custom_task(),
         sizes={size: _block(cls, "sizes", size) for size in _mapping(cls, "sizes")},
         stages={stage: _block(cls, _STAGES, stage) for stage in _mapping(cls, _STAGES)},
         declared=_block(cls, "defaults"),

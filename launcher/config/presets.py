@@ -90,9 +90,9 @@ def family(name: str) -> FamilyFile:
 
 
 @cache
-def own() -> FamilyFile:
+def custom_task() -> FamilyFile:
     """The defaults of all custom tasks. Reads the disk."""
-    return _family_file("own.yaml")
+    return _family_file("custom_task.yaml")
 
 
 def _family_file(path: str) -> FamilyFile:

@@ -62,7 +62,7 @@ def test_defaults_of_the_class_lie_above_those_of_all_tasks_with_their_line(line
     epochs = resolved(model=line).values["train.epochs"]
     assert (epochs.value, epochs.origin.layer) == (2, "family")
     assert epochs.origin.where == f"{line.partition(':')[0]}.py:7"
-    assert epochs.replaced[0][1].where.startswith("ds_configs/own.yaml:")
+    assert epochs.replaced[0][1].where.startswith("ds_configs/custom_task.yaml:")
     assert resolved(model=line).batching.micro_batch == 4
 
 
