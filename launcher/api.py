@@ -89,7 +89,7 @@ def train(
         return _stages(ready, console)
     if ready.nothing_left is not None:
         return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.is_rank_0 else None)
-    finished = execute_run(ready, console, tell=lambda report: None, continual=train_continually)
+    finished = execute_run(ready, console, show=lambda report: None, continual=train_continually)
     return _result(finished.report, finished.folder)
 
 

@@ -63,7 +63,7 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
     if ready.is_rank_0 and not as_json:
         print(first_line(ready.plan), flush=True)
     finished = execute_run(
-        ready, console=not as_json, tell=print_report, continual=train_continually
+        ready, console=not as_json, show=print_report, continual=train_continually
     )
     if as_json and ready.is_rank_0:
         print(json.dumps(_result(finished), indent=2))

@@ -174,26 +174,33 @@ def _incompatible(difference: Difference, resolved: Resolved, run: str) -> Diagn
             f"; or another value with  --reset {difference.rule}; or a new run, without --resume"
         )
         fix = f"--reset {difference.rule}  ({RESET_EFFECTS[difference.rule]})"
+    name, old, new = (
+        errors.display_name(difference.key),
+        plain(difference.old),
+        plain(difference.new),
+    )
     return Diagnostic(
-        f"{errors.display_name(difference.key)} {plain(difference.new)} differs from {plain(difference.old)}, used by {run}",
+        f"{name} {new} differs from {old}, used by {run}",
         key=difference.key,
         value=difference.new,
-        where=_place(difference.key, resolved.values),
+        where=_where(difference.key, resolved.values),
         allowed=allowed,
         fix=fix,
     )
 
 
-def _place(key: str, values: Mapping[str, Setting]) -> str:
+def _where(key: str, values: Mapping[str, Setting]) -> str:
     """Where the value was set; for a computed global batch, where its factors were."""
     origin = values[key].origin
     if key != GLOBAL or origin.layer in USER_LAYERS:
         return errors.where(key, origin)
-    parts = [part for part in (MICRO, ACCUMULATION) if _typed(values[part])]
-    return "; ".join(errors.where(part, _typed(values[part])) for part in parts) or origin.where
+    parts = [part for part in (MICRO, ACCUMULATION) if _user_origin(values[part])]
+    return (
+        "; ".join(errors.where(part, _user_origin(values[part])) for part in parts) or origin.where
+    )
 
 
-def _typed(value: Setting) -> Any:
+def _user_origin(value: Setting) -> Any:
     """The newest origin of a value that the user set; None: the user never set it."""
     layers = provenance.all_values(value)
     return next((origin for _, origin in layers if origin.layer in USER_LAYERS), None)

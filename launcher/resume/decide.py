@@ -48,45 +48,45 @@ class Decision:
 
 
 def decide(
-    words: CliArgs, out: Path | None, machine: Machine, world_size: int | None = None
+    args: CliArgs, out: Path | None, machine: Machine, world_size: int | None = None
 ) -> Decision:
     """Decide what a start does, from settings files and JSON only.
 
     `world_size` as for `resolve`. Raises SettingsError with all errors.
     """
-    diagnostics = list(_misplaced(words))
+    diagnostics = list(_misplaced(args))
     found, base = None, None
-    if words.resume is not None:
+    if args.resume is not None:
         try:
-            found = resume.find(words, out)
-            base = None if found is None else _base(found, words)
+            found = resume.find(args, out)
+            base = None if found is None else _base(found, args)
         except SettingsError as error:
             diagnostics += error.diagnostics
     try:
-        resolved = resolve(words, machine, world_size, base)
+        resolved = resolve(args, machine, world_size, base)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
     if found is None or base is None:
         if diagnostics:
             raise SettingsError(diagnostics)
-        return _new(words, out, resolved)
-    return _resumed(words, out, resolved, found, base, diagnostics)
+        return _new(args, out, resolved)
+    return _resumed(args, out, resolved, found, base, diagnostics)
 
 
-def _misplaced(words: CliArgs) -> Iterator[Diagnostic]:
+def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
     """Errors in the arguments of --reset."""
-    yield from compatibility.unknown_parts(words.reset)
-    if words.reset and words.resume is None:
+    yield from compatibility.unknown_parts(args.reset)
+    if args.reset and args.resume is None:
         yield Diagnostic(
             "--reset requires --resume",
-            value=words.reset[0],
-            where=f"--reset {words.reset[0]}",
+            value=args.reset[0],
+            where=f"--reset {args.reset[0]}",
             allowed="with --resume auto|DIR|STEP",
         )
 
 
-def _base(found: Found, words: CliArgs) -> Base:
-    choices = resume.typed_choices(words)
+def _base(found: Found, args: CliArgs) -> Base:
+    choices = resume.typed_choices(args)
     moved = choices.get(FOLDER)
     base = resumed_settings.read(found.folder, moved and moved.value)
     family = base.entries["model.family"].value
@@ -106,10 +106,10 @@ def _base(found: Found, words: CliArgs) -> Base:
     return base
 
 
-def _new(words: CliArgs, out: Path | None, resolved: Resolved) -> Decision:
-    if words.resume is None:
+def _new(args: CliArgs, out: Path | None, resolved: Resolved) -> Decision:
+    if args.resume is None:
         return Decision(resolved)
-    option = f"{words.resume_option} {words.resume}"
+    option = f"{args.resume_option} {args.resume}"
     if out is not None:
         # The same for all ranks: under torchrun some check before rank 0 created the folder.
         line = f"{option}: {out} has no checkpoint yet; starting a new run there"
@@ -121,7 +121,7 @@ def _new(words: CliArgs, out: Path | None, resolved: Resolved) -> Decision:
 
 
 def _resumed(
-    words: CliArgs,
+    args: CliArgs,
     out: Path | None,
     resolved: Resolved,
     found: Found,
@@ -129,27 +129,29 @@ def _resumed(
     diagnostics: list[Diagnostic],
 ) -> Decision:
     before = base.settings
-    if found.kept is not None and found.kept.settings is not None:
-        before = dict(found.kept.settings)
-    changed = compatibility.differences(before, resolved) if found.kept is not None else []
-    step = found.kept.step if found.kept is not None else None
+    if found.checkpoint is not None and found.checkpoint.settings is not None:
+        before = dict(found.checkpoint.settings)
+    changed = compatibility.differences(before, resolved) if found.checkpoint is not None else []
+    step = found.checkpoint.step if found.checkpoint is not None else None
     run = compatibility.describe_run(found.folder, step)
-    diagnostics += compatibility.diagnostics(changed, words.reset, resolved, run)
+    diagnostics += compatibility.diagnostics(changed, args.reset, resolved, run)
     if diagnostics:
         raise SettingsError(diagnostics)
-    parts = [part for part in compatibility.PARTS if part in words.reset]
-    told = ResumeRequest(found.folder, found.asked, parts, [one.line for one in changed])
-    nothing_left = _nothing_left(found, changed, resolved, words.reset)
-    return Decision(resolved, told, found, _line(found, out, told), nothing_left)
+    parts = [part for part in compatibility.PARTS if part in args.reset]
+    request = ResumeRequest(
+        found.folder, found.requested_step, parts, [difference.line for difference in changed]
+    )
+    nothing_left = _nothing_left(found, changed, resolved, args.reset)
+    return Decision(resolved, request, found, _line(found, out, request), nothing_left)
 
 
-def _line(found: Found, out: Path | None, told: ResumeRequest) -> str:
-    if found.kept is None:
+def _line(found: Found, out: Path | None, request: ResumeRequest) -> str:
+    if found.checkpoint is None:
         return f"{found.folder} has no checkpoint yet; restarting from the beginning"
-    line = f"resuming {found.folder} from step {found.kept.step}"
+    line = f"resuming {found.folder} from step {found.checkpoint.step}"
     if out is not None and not resume.is_same(out, found.folder):
-        line = f"forking {found.folder} at step {found.kept.step} into {out}"
-    return line + "".join(f"; {compatibility.RESET_EFFECTS[part]}" for part in told.reset)
+        line = f"forking {found.folder} at step {found.checkpoint.step} into {out}"
+    return line + "".join(f"; {compatibility.RESET_EFFECTS[part]}" for part in request.reset)
 
 
 def _nothing_left(
@@ -159,7 +161,7 @@ def _nothing_left(
     result = found.result
     if result is None or result.get("status") != "completed":
         return None
-    is_earlier = found.asked not in (None, resume.newest_step(found.folder))
+    is_earlier = found.requested_step not in (None, resume.newest_step(found.folder))
     if is_earlier or "data" in reset or any(_gives_more(one.key) for one in changed):
         return None
     steps = result.get("steps")
@@ -167,9 +169,9 @@ def _nothing_left(
         f"nothing to do: {found.folder} was completed at step {steps}; "
         f"to train longer: {PROGRAM} resume {found.folder} {_longer(resolved, steps)}"
     )
-    told = {field.name: result.get(field.name) for field in fields(Outcome)}
-    del told["exit_code"]
-    return NothingLeft(line, {**told, "reason": "nothing to do"})
+    outcome = {field.name: result.get(field.name) for field in fields(Outcome)}
+    del outcome["exit_code"]
+    return NothingLeft(line, {**outcome, "reason": "nothing to do"})
 
 
 def _gives_more(key: str) -> bool:

@@ -27,7 +27,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, Checkpo
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedCheckpoint:
     """A checkpoint as described by its JSON; its tensors are not read."""
 
     step: int
@@ -40,9 +40,9 @@ class Found:
     """A run to resume."""
 
     folder: Path
-    asked: int | None
+    requested_step: int | None
     """The requested step; None: the newest intact checkpoint."""
-    kept: Kept | None
+    checkpoint: SavedCheckpoint | None
     """The checkpoint it will probably resume from; None: there is none."""
     result: Mapping[str, Any] | None
     """Its result.json; None: it has not ended."""
@@ -53,22 +53,22 @@ class Found:
         return self.result is not None and self.result.get("status") == "completed"
 
 
-def find(words: CliArgs, out: Path | None) -> Found | None:
+def find(args: CliArgs, out: Path | None) -> Found | None:
     """The run to resume; None: `auto` found none, and a new run starts.
 
     Reads JSON and settings files only. Raises SettingsError.
     """
-    word = words.resume or AUTO
-    place = f"{words.resume_option} {word}"
-    if word == AUTO:
-        return _latest(words) if out is None else _unfinished(out, place)
-    if word.isdigit():
-        return _found(_run_of_step(out, place), int(word), place)
-    folder, step = _named(Path(word), place)
-    return _found(folder, step, place)
+    argument = args.resume or AUTO
+    where = f"{args.resume_option} {argument}"
+    if argument == AUTO:
+        return _latest(args) if out is None else _unfinished(out, where)
+    if argument.isdigit():
+        return _found(_run_of_step(out, where), int(argument), where)
+    folder, step = _named(Path(argument), where)
+    return _found(folder, step, where)
 
 
-def holds_run(folder: Path) -> bool:
+def is_run_folder(folder: Path) -> bool:
     """Whether `folder` is a run folder. Reads the disk."""
     return (folder / run_folder.SETTINGS).is_file()
 
@@ -80,7 +80,7 @@ def is_same(one: Path, other: Path) -> bool:
 
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint with readable JSON; None: there is none. Reads the disk."""
-    return next((kept.step for kept in _kept(folder)), None)
+    return next((checkpoint.step for checkpoint in _readable_checkpoints(folder)), None)
 
 
 def result_of(folder: Path) -> Mapping[str, Any] | None:
@@ -92,17 +92,17 @@ def result_of(folder: Path) -> Mapping[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
-def _unfinished(out: Path, place: str) -> Found | None:
+def _unfinished(out: Path, where: str) -> Found | None:
     """The run in `out`, if it has a checkpoint or was completed."""
-    if not holds_run(out):
+    if not is_run_folder(out):
         return None
-    found = _found(out, None, place)
-    return found if found.kept is not None or found.is_completed else None
+    found = _found(out, None, where)
+    return found if found.checkpoint is not None or found.is_completed else None
 
 
-def _latest(words: CliArgs) -> Found | None:
+def _latest(args: CliArgs) -> Found | None:
     """The newest incomplete run of the same model and mode with a checkpoint."""
-    choice = choose(words)
+    choice = choose(args)
     if choice.diagnostics:
         return None
     wanted = [choice.family, choice.size, choice.mode]
@@ -112,7 +112,7 @@ def _latest(words: CliArgs) -> Found | None:
             root = read_settings_file(folder / run_folder.SETTINGS)
         except SettingsError:
             continue
-        if found.kept is None or found.is_completed:
+        if found.checkpoint is None or found.is_completed:
             continue
         nodes = [find_node(root, key) for key in ("model.family", "model.size", "mode")]
         if [node and node.value for node in nodes] == wanted:
@@ -127,19 +127,19 @@ def _runs() -> list[Path]:
     return [folder for _, folder in times]
 
 
-def _run_of_step(out: Path | None, place: str) -> Path:
+def _run_of_step(out: Path | None, where: str) -> Path:
     if out is not None:
-        if not holds_run(out):
-            raise _refusal(f"{out} is not a run folder", str(out), f"{place}, --out {out}")
+        if not is_run_folder(out):
+            raise _error(f"{out} is not a run folder", str(out), f"{where}, --out {out}")
         return out
     runs = _runs()
     if not runs:
-        what = f"there is no run in {run_folder.PARENT}/ to take the checkpoint from"
-        raise _refusal(what, place.split()[-1], place)
+        message = f"there is no run in {run_folder.PARENT}/ to take the checkpoint from"
+        raise _error(message, where.split()[-1], where)
     return runs[0]
 
 
-def _named(path: Path, place: str) -> tuple[Path, int | None]:
+def _named(path: Path, where: str) -> tuple[Path, int | None]:
     """The run folder at or around `path`, and the step if `path` is a checkpoint."""
     step = manifest.step_of(path.resolve().name)
     folder = path
@@ -147,55 +147,57 @@ def _named(path: Path, place: str) -> tuple[Path, int | None]:
         folder = path.parent
     elif step is not None:
         folder = (path if path.name else path.resolve()).parent.parent
-    if holds_run(folder):
+    if is_run_folder(folder):
         return folder, step
     if path.exists():
-        what = f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
+        message = f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
     else:
-        what = f"run folder '{path}' does not exist"
+        message = f"run folder '{path}' does not exist"
     there = [run.name for run in _siblings(path)]
-    near = nearest_match(path.name, there)
-    near = near and str(path.parent / near)
-    raise _refusal(what, str(path), place, near)
+    nearest = nearest_match(path.name, there)
+    nearest = nearest and str(path.parent / nearest)
+    raise _error(message, str(path), where, nearest)
 
 
 def _siblings(path: Path) -> Iterator[Path]:
     try:
-        yield from (one for one in path.parent.iterdir() if holds_run(one))
+        yield from (one for one in path.parent.iterdir() if is_run_folder(one))
     except OSError:
         return
 
 
-def _found(folder: Path, step: int | None, place: str) -> Found:
-    kept = next(_kept(folder), None) if step is None else _kept_at(folder, step, place)
-    if kept is None and (steps := _steps(folder)):
-        _kept_at(folder, steps[0], place)  # raises with the reason
-    return Found(folder, step, kept, result_of(folder))
+def _found(folder: Path, step: int | None, where: str) -> Found:
+    checkpoint = (
+        next(_readable_checkpoints(folder), None)
+        if step is None
+        else _checkpoint_at(folder, step, where)
+    )
+    if checkpoint is None and (steps := _steps(folder)):
+        _checkpoint_at(folder, steps[0], where)  # raises with the reason
+    return Found(folder, step, checkpoint, result_of(folder))
 
 
-def _kept_at(folder: Path, step: int, place: str) -> Kept:
+def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
     steps = _steps(folder)
     if step not in steps:
-        near = min(steps, key=lambda one: abs(one - step), default=None)
+        nearest = min(steps, key=lambda one: abs(one - step), default=None)
         names = listed([str(one) for one in sorted(steps)], "resume RUN")
         raise SettingsError(
             [
                 Diagnostic(
                     f"{folder} has no checkpoint of step {step}",
                     value=step,
-                    where=place,
+                    where=where,
                     allowed=names if steps else "a run with a checkpoint",
-                    did_you_mean=None if near is None else str(near),
-                    fix=None if near is None else f"{_again(folder, near)}",
+                    did_you_mean=None if nearest is None else str(nearest),
+                    fix=None if nearest is None else f"{_again(folder, nearest)}",
                 )
             ]
         )
     try:
         return _read(folder, step)
     except _UNREADABLE as error:
-        raise _refusal(f"cannot use the checkpoint of step {step}: {error}", step, place) from (
-            error
-        )
+        raise _error(f"cannot use the checkpoint of step {step}: {error}", step, where) from (error)
 
 
 def _again(folder: Path, step: int) -> str:
@@ -203,13 +205,13 @@ def _again(folder: Path, step: int) -> str:
     return f"{PROGRAM} resume {checkpoint}"
 
 
-def _kept(folder: Path) -> Iterator[Kept]:
+def _readable_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
     """The checkpoints of a run with readable JSON, newest first."""
     for step in _steps(folder):
         try:
             yield _read(folder, step)
         except _UNREADABLE:
-            continue  # the ranks report what is damaged
+            continue  # the ranks report message is damaged
 
 
 def _steps(folder: Path) -> Sequence[int]:
@@ -222,7 +224,7 @@ def _steps(folder: Path) -> Sequence[int]:
     return sorted((step for step in steps if step is not None), reverse=True)
 
 
-def _read(folder: Path, step: int) -> Kept:
+def _read(folder: Path, step: int) -> SavedCheckpoint:
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     files = manifest.read(checkpoint).files
     checksums.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
@@ -230,19 +232,23 @@ def _read(folder: Path, step: int) -> Kept:
     settings = facts.get("settings")
     if settings is not None and not isinstance(settings, dict):
         raise ValueError(f"{checkpoint / manifest.STATE} has no settings")
-    return Kept(step, settings)
+    return SavedCheckpoint(step, settings)
 
 
-def _refusal(what: str, value: Any, place: str, near: str | None = None) -> SettingsError:
-    fix = near and f"{PROGRAM} resume {near}"
+def _error(message: str, value: Any, where: str, nearest: str | None = None) -> SettingsError:
+    fix = nearest and f"{PROGRAM} resume {nearest}"
     return SettingsError(
-        [Diagnostic(what, value=value, where=place, allowed=_ALLOWED, did_you_mean=near, fix=fix)]
+        [
+            Diagnostic(
+                message, value=value, where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
+            )
+        ]
     )
 
 
-def typed_choices(words: CliArgs) -> dict[str, Entry]:
+def typed_choices(args: CliArgs) -> dict[str, Entry]:
     """The model and its location as given now, not those of the run."""
-    return typed.chosen_entries(words)
+    return typed.chosen_entries(args)
 
 
 @dataclass(frozen=True)
@@ -262,8 +268,8 @@ class ResumeRequest:
 
     def rewinds(self, folder: Path) -> bool:
         """Whether the run in `folder` may repeat steps with a different result."""
-        asked = self.step is not None or bool(self.reset)
-        return asked and self.source.resolve() == folder.resolve()
+        requested_step = self.step is not None or bool(self.reset)
+        return requested_step and self.source.resolve() == folder.resolve()
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON."""
@@ -296,9 +302,9 @@ class SavedRun:
         Older checkpoints have none: then those of the run folder. Reads the disk.
         Raises SettingsError.
         """
-        kept = checkpoint.facts.get("settings")
-        if isinstance(kept, dict):
-            return nested(kept)
+        settings = checkpoint.facts.get("settings")
+        if isinstance(settings, dict):
+            return nested(settings)
         if self.folder is None:
             return None
         return dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
@@ -350,18 +356,18 @@ def find_saved(word: str, command: str) -> SavedRun:
     Raises SettingsError where there is no run or checkpoint, or none was saved.
     """
     path = Path(word)
-    place = f"the command line: {command} {word}"
+    where = f"the command line: {command} {word}"
     named = path if (path / manifest.NAME).is_file() else None
     folder: Path | None = path if named is None else _run_of(path)
-    if folder is not None and not holds_run(folder):
+    if folder is not None and not is_run_folder(folder):
         folder = None
     if folder is None and named is None:
-        raise SettingsError([_no_run(path, place, command)])
+        raise SettingsError([_no_run(path, where, command)])
     checkpoints = _checkpoints(folder) if folder is not None else {}
     if not checkpoints and named is None:
-        what = f"{path} has no checkpoint"
+        message = f"{path} has no checkpoint"
         allowed = "a run with a checkpoint; see save.every and save.last"
-        raise SettingsError([Diagnostic(what, value=word, where=place, allowed=allowed)])
+        raise SettingsError([Diagnostic(message, value=word, where=where, allowed=allowed)])
     return SavedRun(folder, named, checkpoints)
 
 
@@ -382,19 +388,19 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _no_run(path: Path, place: str, command: str) -> Diagnostic:
-    runs = [entry.name for entry in _entries(path.parent) if holds_run(entry)]
-    near = nearest_match(path.name, runs)
-    fix = near and f"{PROGRAM} {command} {path.parent / near}"
+def _no_run(path: Path, where: str, command: str) -> Diagnostic:
+    runs = [entry.name for entry in _entries(path.parent) if is_run_folder(entry)]
+    nearest = nearest_match(path.name, runs)
+    fix = nearest and f"{PROGRAM} {command} {path.parent / nearest}"
     if not path.exists():
-        what = f"run folder '{path}' does not exist"
+        message = f"run folder '{path}' does not exist"
     else:
-        what = f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
+        message = f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
     if stages := _stage_folders(path):
-        what = f"'{path}' contains several runs, one per stage"
-        near, fix = None, f"{PROGRAM} {command} {stages[-1]}"
+        message = f"'{path}' contains several runs, one per stage"
+        nearest, fix = None, f"{PROGRAM} {command} {stages[-1]}"
     return Diagnostic(
-        what, value=str(path), where=place, allowed=_ALLOWED_SAVED, did_you_mean=near, fix=fix
+        message, value=str(path), where=where, allowed=_ALLOWED_SAVED, did_you_mean=nearest, fix=fix
     )
 
 

@@ -45,38 +45,38 @@ class FinishedRun:
 def execute_run(
     start: PreparedRun,
     console: bool,
-    tell: Callable[[Report], None],
+    show: Callable[[Report], None],
     load_work: Callable[[], rank.Work] = rank.worker,
     forwarded: set[int] | None = None,
     continual: ContinualTraining | None = None,
 ) -> FinishedRun:
     """Create the run folder and train to the end, in this process or in supervised ranks.
 
-    `tell` gets the report of a failure at once; `load_work` returns the function that a rank of
+    `show` gets the report of a failure at once; `load_work` returns the function that a rank of
     this process runs; `forwarded` collects signals sent to other processes; `continual` trains on
     data as it arrives. The folder of a run that did not train, because of invalid data, is removed;
     that of a resumed run stays as it was. Raises SettingsError.
     """
     if (failure := _fetch(start, console)) is not None:
-        tell(failure)
+        show(failure)
         return FinishedRun(failure, None)
     affinity.limit_spinning(environment.variables())
     if not start.is_rank_0:
         job = Job(start.resolved, None, False, start.resume, generation=start.generation)
-        return FinishedRun(_train_here(start, job, tell, load_work), None)
+        return FinishedRun(_train_here(start, job, show, load_work), None)
     with signals.startup_deferred():
         folder = _create_folder(start)
     job = Job(start.resolved, folder.path, console, start.resume, generation=start.generation)
     is_watched = start.place is None and is_continual(start.resolved, start.resume)
     if continual is not None and is_watched:
-        report = continual(job, start.threads or 1, start.is_trained, tell, forwarded)
+        report = continual(job, start.threads or 1, start.is_trained, show, forwarded)
     elif start.place is None and (start.separate or restart.is_supervised(start.resolved)):
         threads = start.threads or affinity.torch_default()
-        report = restart.supervise(job, threads, tell, forwarded=forwarded)
+        report = restart.supervise(job, threads, show, forwarded=forwarded)
     else:
-        report = _train_here(start, job, tell, load_work)
+        report = _train_here(start, job, show, load_work)
     if report.kind == "ended" and report.text:
-        tell(report)
+        show(report)
     return _finish(start, folder, report)
 
 
@@ -127,7 +127,7 @@ def _fetch(start: PreparedRun, console: bool) -> Report | None:
 
 def _create_folder(start: PreparedRun) -> RunFolder:
     """The run folder: that of the resumed run, a new one, or a fork."""
-    if start.resume is None or not find.holds_run(start.resume.source):
+    if start.resume is None or not find.is_run_folder(start.resume.source):
         return run_folder.create(start.resolved, start.out, start.name)
     if find.is_same(start.resume.source, start.folder):
         return run_folder.open_existing(start.folder)
@@ -138,7 +138,7 @@ def _create_folder(start: PreparedRun) -> RunFolder:
 def _train_here(
     start: PreparedRun,
     job: Job,
-    tell: Callable[[Report], None],
+    show: Callable[[Report], None],
     load_work: Callable[[], rank.Work],
 ) -> Report:
     """Train one rank in this process."""
@@ -154,5 +154,5 @@ def _train_here(
         time.sleep(LOST_PEER_WAIT_S)
     signals.finish_startup()
     if report.kind != "ended":
-        tell(report)
+        show(report)
     return report

@@ -86,7 +86,7 @@ class PreparedRun:
         return _is_rank_0(self.place)
 
 
-def prepare_run(words: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
+def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
     """Resolve and check everything; starts nothing. Reads settings files and JSON of runs.
 
     Raises SettingsError with `diagnostics` and all further errors.
@@ -99,11 +99,11 @@ def prepare_run(words: CliArgs, out: Path | None, diagnostics: list[Diagnostic])
         if place
         else machine.detect_machine()
     )
-    return prepare_run_at(words, out, diagnostics, here, place, generation)
+    return prepare_run_at(args, out, diagnostics, here, place, generation)
 
 
 def prepare_run_at(
-    words: CliArgs,
+    args: CliArgs,
     out: Path | None,
     diagnostics: list[Diagnostic],
     here: Machine,
@@ -113,15 +113,15 @@ def prepare_run_at(
     """As `prepare_run`, for a given machine and rank environment, such as those of a cluster."""
     diagnostics = list(diagnostics)
     if place is not None:
-        diagnostics += _check_nproc(words, place)
+        diagnostics += _check_nproc(args, place)
     decision = None
     try:
-        decision = decide(words, out, here, place.world_size if place else None)
+        decision = decide(args, out, here, place.world_size if place else None)
         deepspeed_config.layout(decision.resolved, decision.resolved.settings.engine.ds_config)
     except SettingsError as error:
         diagnostics += error.diagnostics
     if out is not None and _is_rank_0(place):
-        diagnostics += _check_out(out, words, decision)
+        diagnostics += _check_out(out, args, decision)
     if place is not None and decision is not None:
         diagnostics += _check_restarts(decision.resolved, place)
         diagnostics += feature_checks.check_launcher(place.source, decision.resolved.values)
@@ -172,13 +172,13 @@ def _read_or_diagnose(
         return None
 
 
-def _check_out(out: Path, words: CliArgs, decision: Decision | None) -> list[Diagnostic]:
+def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diagnostic]:
     """Errors if a run cannot be written to `out`, unless it contains the resumed run."""
-    if words.resume is not None:
+    if args.resume is not None:
         if decision is None:
             return []
         source = decision.resume.source if decision.resume else None
-        if source is not None and find.holds_run(source) and find.is_same(source, out):
+        if source is not None and find.is_run_folder(source) and find.is_same(source, out):
             return []
     try:
         run_folder.check_writable(out, f"--out {out}")
@@ -187,9 +187,9 @@ def _check_out(out: Path, words: CliArgs, decision: Decision | None) -> list[Dia
     return []
 
 
-def _check_nproc(words: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
+def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
     """An error if --nproc is not the number of started processes."""
-    option, text = words.options.get("engine.nproc", ("", str(place.local_size)))
+    option, text = args.options.get("engine.nproc", ("", str(place.local_size)))
     if text == str(place.local_size):
         return []
     return [

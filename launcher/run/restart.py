@@ -44,7 +44,7 @@ def is_supervised(resolved: Resolved) -> bool:
 def supervise(
     job: Job,
     threads: int,
-    tell: Callable[[Report], None],
+    show: Callable[[Report], None],
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
 ) -> Report:
@@ -60,7 +60,7 @@ def supervise(
     first = FirstAttempt(job)
     resolved, attempt, restarts, halvings = job.resolved, job, 0, 0
     while True:
-        report = supervisor.supervise(attempt, threads, tell, module, forwarded)
+        report = supervisor.supervise(attempt, threads, show, module, forwarded)
         if forwarded or not first.folder.is_dir():
             return report
         smaller = halve_micro_batch(resolved)

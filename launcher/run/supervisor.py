@@ -67,13 +67,13 @@ class Ranks:
 def supervise(
     job: job_spec.Job,
     threads: int,
-    tell: Callable[[Report], None],
+    show: Callable[[Report], None],
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
 ) -> Report:
     """Run `job` as `job.resolved.nproc` processes of `module`; returns the deciding report.
 
-    Each rank computes with `threads` CPU threads. `tell` gets the report of a failing rank at once,
+    Each rank computes with `threads` CPU threads. `show` gets the report of a failing rank at once,
     before the others are ended; `forwarded` collects forwarded signals. The processes are started
     by the elastic launcher of torch, without its agent: the agent kills ranks 30 s after a signal,
     too soon for a checkpoint, and waits as long for the others after a failure. Touches the disk (a
@@ -89,7 +89,7 @@ def supervise(
             ranks.forwarded = forwarded if forwarded is not None else set()
             report = _watch(ranks)
             if report.kind != "ended":
-                tell(report)
+                show(report)
                 _wait_until(lambda: None not in ranks.codes().values(), GRACE_S)
         failures.log_other_ranks(ranks.context, folder, report, job.folder)
         return report

@@ -10,7 +10,7 @@ from launcher.config import selection
 from launcher.config.options import FROM
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from launcher.config.selection import choose
-from launcher.resume.find import AUTO, holds_run
+from launcher.resume.find import AUTO, is_run_folder
 from launcher.stages import record
 from models.catalog import Stage
 from training.checkpoint import retention
@@ -95,7 +95,7 @@ def find(word: str, stage: Stage) -> Path:
     if (path / retention.LAST / MODEL).is_file():
         return path / retention.LAST
     fix = None
-    if holds_run(path):
+    if is_run_folder(path):
         fix = f"{PROGRAM} export {path} --format safetensors, then --from the exported file"
     raise _refusal(f"'{path}' holds no weights for stage {stage.name}", word, place, fix)
 

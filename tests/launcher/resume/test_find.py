@@ -43,9 +43,9 @@ def refused(word: str, out: str | None = None) -> list[str]:
 def test_a_folder_is_a_run_or_one_of_its_checkpoints(named, step):
     trained(Path("runs/a"), TINY, 10, 20)
     found = find(named)
-    assert (found.folder, found.asked) == (Path("runs/a"), step)
-    assert found.kept.step == step or (step is None and found.kept.step == 20)
-    assert found.kept.settings["model.size"] == "tiny"
+    assert (found.folder, found.requested_step) == (Path("runs/a"), step)
+    assert found.checkpoint.step == step or (step is None and found.checkpoint.step == 20)
+    assert found.checkpoint.settings["model.size"] == "tiny"
 
 
 @pytest.mark.parametrize("inside", ["runs/a", "runs/a/checkpoints/step-00000010"])
@@ -59,7 +59,7 @@ def test_a_step_is_of_the_run_that_was_begun_or_gone_on_with_last():
     trained(Path("runs/old"), TINY, 10, at=1)
     trained(Path("runs/new"), TINY, 10, at=3)
     trained(Path("runs/middle"), TINY, 10, at=2)
-    assert (find("10").folder, find("10").asked) == (Path("runs/new"), 10)
+    assert (find("10").folder, find("10").requested_step) == (Path("runs/new"), 10)
     assert find("10", out="runs/old").folder == Path("runs/old")
 
 
@@ -101,13 +101,13 @@ def test_a_folder_without_a_run_is_told_with_the_nearest_that_has_one():
 
 def test_a_run_that_never_saved_begins_again():
     begun(Path("runs/a"), TINY)
-    assert find("runs/a").kept is None
+    assert find("runs/a").checkpoint is None
 
 
 def test_a_checkpoint_whose_json_is_damaged_is_passed_over():
     trained(Path("runs/a"), TINY, 10, 20)
     (Path("runs/a/last") / "state.json").write_text('{"facts": {}}')
-    assert find("runs/a").kept.step == 10
+    assert find("runs/a").checkpoint.step == 10
     told = refused("20")
     assert told[0].startswith("error: cannot use the checkpoint of step 20: runs/a/checkpoints")
 
@@ -135,7 +135,7 @@ def test_what_is_no_state_of_a_run_is_no_checkpoint(state):
 
 def test_a_checkpoint_of_an_older_version_tells_no_settings():
     saved(begun(Path("runs/a"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
-    assert find("runs/a").kept == resume.Kept(10, None)
+    assert find("runs/a").checkpoint == resume.Kept(10, None)
 
 
 def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_completed():
@@ -157,7 +157,7 @@ def test_auto_goes_on_in_the_folder_that_is_named_if_there_is_something_to_go_on
     begun(Path("mine"), TINY)
     assert find("auto", out="mine") is None
     saved(Path("mine"), 10, TINY)
-    assert find("auto", out="mine").kept.step == 10
+    assert find("auto", out="mine").checkpoint.step == 10
     ended(begun(Path("done"), TINY), "completed", 10)
     assert find("auto", out="done").is_completed
 
