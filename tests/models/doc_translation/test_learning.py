@@ -1,4 +1,4 @@
-"""The tiny size learns to read, and from pages of other documents it learns nothing."""
+"""tiny translates unseen cards, and images of other documents give no gain."""
 
 import json
 import os

@@ -30,7 +30,7 @@ def make_task() -> Callable[..., EventSegTask]:
 
 @pytest.fixture
 def draws() -> Callable[[int], Any]:
-    """What the loop hands to `sample`, for a number that stands for epoch and index."""
+    """Draws for `sample`, seeded by a number instead of epoch and index."""
 
     class Draws:
         def __init__(self, number: int) -> None:
@@ -44,7 +44,7 @@ def draws() -> Callable[[int], Any]:
 
 @pytest.fixture
 def train(draws) -> Callable[..., None]:
-    """Takes `steps` of AdamW; the same ones each time."""
+    """Take `steps` deterministic steps of AdamW."""
 
     def run(task, model, steps, lr=3e-3, batch=8):
         samples = task.data("train")

@@ -69,13 +69,13 @@ def test_a_crop_shows_the_same_place_of_events_and_label(draws):
 @pytest.mark.parametrize("control", ["real", "noise", "shuffle"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_what_is_evaluated_never_changes_and_what_is_trained_on_does(draws, control, masked):
-    def alike(fixed):
+    def samples_are_equal(fixed):
         samples = windows(control, fixed, masked=masked)
         one, other = samples.sample(3, draws(1)), samples.sample(3, draws(2))
         keys = ("events", "labels", "hidden") if masked else ("events", "labels")
         return all(np.array_equal(getattr(one, k), getattr(other, k)) for k in keys)
 
-    assert alike(fixed=1) and not alike(fixed=None)
+    assert samples_are_equal(fixed=1) and not samples_are_equal(fixed=None)
 
 
 def test_noise_has_the_events_of_another_window_in_number_and_no_place(draws):
@@ -119,7 +119,7 @@ def test_the_foreground_is_counted_over_what_is_evaluated(draws):
     assert samples.foreground() == ((labels == 1).sum(), (labels != IGNORE).sum())
 
 
-def test_a_batch_says_how_many_pixels_count(draws):
+def test_units_are_the_pixels_in_the_loss(draws):
     samples = windows(crop=None)
     batch = collate([samples.sample(i, draws(i)) for i in (1, 12)])
     assert batch["events"].shape == (2, 10, 64, 88) and batch["events"].dtype == torch.float32
@@ -190,8 +190,8 @@ def test_cells_with_events_get_deviation_one():
     scaled = normalise(grid)
     assert scaled[scaled != 0].std() == pytest.approx(1, rel=1e-5)
     assert ((scaled == 0) == (grid == 0)).all()
-    alike = np.array([[[2.0, 0.0, 2.0]]], np.float32)
-    assert normalise(alike) is alike  # no deviation to divide by
+    constant = np.array([[[2.0, 0.0, 2.0]]], np.float32)
+    assert normalise(constant) is constant  # no deviation to divide by
 
 
 def test_events_are_dropped_where_the_coarser_grid_ends():

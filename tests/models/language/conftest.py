@@ -36,7 +36,7 @@ def make_task(context) -> Callable[..., LanguageTask]:
 
 @pytest.fixture
 def train() -> Callable[..., None]:
-    """Takes `steps` of AdamW, the rate falling to 0 as in a run; the same ones each time."""
+    """Take `steps` deterministic steps of AdamW with a decaying learning rate."""
 
     def run(task, model, steps, lr=3e-3, batch=8):
         samples = task.data("train")

@@ -56,7 +56,7 @@ def test_a_hugging_face_folder_of_the_same_weights_gives_equal_logits(tmp_path, 
     assert {n: p.shape for n, p in ours.named_parameters()} == {
         n: w.shape for n, w in weights.items()
     }
-    ours.load_state_dict(weights, strict=False)  # the tied output layer stands once in the file
+    ours.load_state_dict(weights, strict=False)  # the tied output layer is stored once
     ids = torch.randint(0, 272, (2, 40))
     torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-5, rtol=1e-5)
 
@@ -67,7 +67,7 @@ def test_a_packed_row_gives_each_document_the_logits_it_has_alone():
     documents = torch.tensor([[0] * 9 + [1] * 15])
     packed = model(torch.cat((first, second), dim=1), documents=documents)
     torch.testing.assert_close(packed[:, :9], model(first), atol=1e-5, rtol=1e-4)
-    # The second document stands nine positions further: rotary attention sees differences only.
+    # The second document starts nine positions later; rotary attention is relative.
     torch.testing.assert_close(packed[:, 9:], model(second), atol=1e-5, rtol=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_positions_matter():
     assert (model(ids)[0, -1] - model(reordered)[0, -1]).abs().max() > 1e-4
 
 
-def test_weights_are_drawn_as_the_docstring_says():
+def test_weights_have_the_documented_deviations():
     torch.manual_seed(0)
     model = Transformer(SIZES["small"])
     layer = model.model.layers[1]
