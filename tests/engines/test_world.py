@@ -1,4 +1,4 @@
-"""Ranks find each other, agree, and notice who is missing."""
+"""Collectives, barriers and process groups of a world."""
 
 from __future__ import annotations
 
@@ -13,41 +13,10 @@ import torch
 from torch.distributed import TCPStore
 
 from engines.base import EngineError, World
-from engines.environment import RankInfo, read_ranks
 from engines.rendezvous import open_store
 from engines.world import open_world
 from tests.engines.pool import Pool
-
-TORCHRUN = {
-    "RANK": "5",
-    "WORLD_SIZE": "8",
-    "LOCAL_RANK": "1",
-    "LOCAL_WORLD_SIZE": "4",
-    "GROUP_RANK": "1",
-}
-
-
-def test_a_process_without_torchrun_is_a_world_of_one() -> None:
-    assert read_ranks({}) == RankInfo(rank=0, size=1, local_rank=0, local_size=1, node=0)
-
-
-def test_the_rank_is_read_from_torchruns_variables() -> None:
-    assert read_ranks(TORCHRUN) == RankInfo(rank=5, size=8, local_rank=1, local_size=4, node=1)
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"RANK": "8"}, "RANK 8 of WORLD_SIZE 8"),
-        ({"RANK": "five"}, "RANK=five in the environment is not an integer"),
-        ({"LOCAL_RANK": "4"}, "LOCAL_RANK 4 of LOCAL_WORLD_SIZE 4"),
-        ({"WORLD_SIZE": None}, "WORLD_SIZE is not set"),
-    ],
-)
-def test_an_impossible_rank_is_an_error(change: dict[str, str | None], text: str) -> None:
-    environment = {k: v for k, v in (TORCHRUN | change).items() if v is not None}
-    with pytest.raises(EngineError, match=text):
-        read_ranks(environment)
+from tests.engines.test_environment import TORCHRUN
 
 
 def test_processes_without_an_address_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
