@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from training import throughput
 from training.callbacks.base import StepMetrics
 from training.resources import memory
 
 if TYPE_CHECKING:
+    import torch
+
     from engines.base import World
     from training.callbacks.base import Step
     from training.train_plan import TrainPlan
@@ -111,6 +111,8 @@ class RunMetrics:
 
     def line(self, world: World) -> StepMetrics:
         """The newest step with a loss, and means since the last logged step. Collective."""
+        import torch  # not at the top: `compare` reads metrics without it
+
         step = self._last
         assert step is not None
         names = sorted(step.parts)

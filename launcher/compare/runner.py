@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,10 +17,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from launcher.base import environment, exit_codes
-from launcher.compare import machine_load, measurements, rows
+from launcher.compare import measurements, rows
 from launcher.compare.candidates import BASELINE, Candidate, Comparison, Limits
-from launcher.compare.machine_load import Load, Watch
 from launcher.compare.promises import check
 from launcher.compare.rows import Row
 from launcher.config import machine
@@ -76,7 +79,7 @@ def run_all(comparison: Comparison, report_line: Tell) -> Outcome:
     `report_line` gets a line before each run. Touches the disk.
     """
     found = [CandidateRuns() for _ in comparison.candidates]
-    before, loads = machine_load.average(), list[Load]()
+    before, loads = average(), list[Load]()
     interrupted: list[str] = []
     code = None
     try:
@@ -85,8 +88,8 @@ def run_all(comparison: Comparison, report_line: Tell) -> Outcome:
     except Interrupted as end:
         code = end.code
         interrupted.append("interrupted: not all runs were made")
-    load_warnings = machine_load.load_warnings(before, loads, machine.detect_machine().cores)
-    return Outcome(_rows(comparison, found), [*interrupted, *load_warnings], code)
+    busy = load_warnings(before, loads, machine.detect_machine().cores)
+    return Outcome(_rows(comparison, found), [*interrupted, *busy], code)
 
 
 def _run_in_turns(
@@ -292,3 +295,68 @@ def _error(stdout: str) -> str | None:
     if value.get("diagnostics"):
         return str(value["diagnostics"][0]["message"])
     return value.get("error") or value.get("reason")
+
+
+_FREE_ENOUGH = 0.85
+"""Share of the cores of a run that must be free; below it, times are unreliable."""
+_IDLE = frozenset({"idle", "iowait", "guest", "guest_nice"})
+
+
+@dataclass(frozen=True)
+class Load:
+    """Use of the machine by other programs."""
+
+    others: float
+    """Cores that other programs kept busy, on average."""
+    cores: int
+    """Of the whole machine."""
+
+    def is_doubtful(self, wanted: int) -> bool:
+        """Whether `wanted` cores were not free."""
+        return self.cores - self.others < _FREE_ENOUGH * min(wanted, self.cores)
+
+
+class Watch:
+    """Measures the load from its construction on, without this process and its children."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._busy, self._own = _busy_s(), _own_s()
+
+    def load(self) -> Load:
+        """Load by other programs since construction."""
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        others = (_busy_s() - self._busy) - (_own_s() - self._own)
+        return Load(max(0.0, others / seconds), psutil.cpu_count() or 1)
+
+
+def load_warnings(before: float | None, loads: Sequence[Load], wanted: int) -> Iterator[str]:
+    """Warnings where `wanted` cores were not free before or during the runs."""
+    if before is not None and before > wanted / 2:
+        yield (
+            f"the machine was busy before the first run: load average {before:.1f} on "
+            f"{wanted} cores"
+        )
+    full = [load for load in loads if load.is_doubtful(wanted)]
+    if full:
+        low, high = min(item.others for item in full), max(item.others for item in full)
+        took = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
+        yield (
+            f"other programs used {took} of {full[0].cores} cores during {len(full)} of "
+            f"{len(loads)} runs: times and ratios are unreliable"
+        )
+
+
+def average() -> float | None:
+    """Load average of the last minute; None where the system has none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()._asdict()
+    return float(sum(seconds for name, seconds in times.items() if name not in _IDLE))
+
+
+def _own_s() -> float:
+    spent = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(item.ru_utime + item.ru_stime for item in spent)

@@ -31,7 +31,9 @@ THEIRS = {
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard")
     },
-    "launcher": {"torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests"},
+    "launcher": {
+        *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab")
+    },
     "ds_configs": set(),
 }
 """What each package may import of others; the names are those of import statements."""

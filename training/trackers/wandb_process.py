@@ -45,7 +45,7 @@ ALERTS = frozenset(
 Send = Callable[[Mapping[str, Any]], None]
 
 
-class MessageHandler:
+class RowSender:
     """Carries out the messages of one run; raises what fails, except optional messages."""
 
     def __init__(self, start: Mapping[str, Any], send: Send) -> None:
@@ -159,8 +159,8 @@ def _serve(send: Send) -> None:
             send({"kind": "open", "url": None, "why": "", "command": command})
             return
         try:
-            handler = MessageHandler(start, send)
-            while handler.handle(messages.get()):
+            sender = RowSender(start, send)
+            while sender.handle(messages.get()):
                 pass
         except FileReplaced:
             os._exit(0)  # a later process has taken over the run, and continues it at W&B

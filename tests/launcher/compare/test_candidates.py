@@ -82,7 +82,7 @@ def test_a_run_gets_the_arguments_of_the_user_and_of_the_comparison():
     ]
     again = read(["run", *typed])
     assert not again.diagnostics
-    assert again.words.sets == list(fast.args.sets)
+    assert again.args.sets == list(fast.args.sets)
 
 
 def test_all_errors_are_printed_together_and_nothing_is_written(capsys, tmp_path):

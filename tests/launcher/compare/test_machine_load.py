@@ -5,16 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from launcher.compare import machine_load
-from launcher.compare.machine_load import Load, Watch, load_warnings
+from launcher.compare import runner
+from launcher.compare.runner import Load, Watch, load_warnings
 
 SPIN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 
 
 def test_our_own_runs_do_not_count_as_load():
-    before = machine_load._own_s()
+    before = runner._own_s()
     subprocess.run([sys.executable, "-c", SPIN], check=True)
-    assert 0.3 <= machine_load._own_s() - before < 3
+    assert 0.3 <= runner._own_s() - before < 3
     assert Watch().load().cores >= 1
 
 

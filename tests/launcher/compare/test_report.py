@@ -78,7 +78,7 @@ def test_the_table_shows_every_row_and_then_the_promises():
 @pytest.mark.parametrize(
     ("row", "content"),
     [
-        (full("fast", time_to_metric_s=42.0), "42s"),
+        (full("fast", time_to_metric_s=42.0), "42 s"),
         (full("fast", never_reached=True), "never reached"),
         (full("fast"), "–"),
     ],
