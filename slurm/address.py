@@ -97,7 +97,8 @@ def _unreachable(
         reason = f"which {socket.gethostname()} cannot resolve"
     name = "MASTER_ADDR" if environ.get("MASTER_ADDR") else "the host of rank 0"
     return InvalidEnvironment(
-        f"{name}={given}, {reason}; {ranks.local_size} of {ranks.world_size} ranks are on this node",
+        f"{name}={given}, {reason}; {ranks.local_size} of {ranks.world_size} ranks run on this "
+        "node",
         "MASTER_ADDR: an address of rank 0's node that all nodes can reach, such as NodeAddr of "
         " scontrol show node",
     )

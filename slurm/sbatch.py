@@ -1,4 +1,4 @@
-"""Runs sbatch in a clean environment, and knows its options (versions 20 to 24)."""
+"""sbatch: its options (versions 20 to 24), its site file, and calls in a clean environment."""
 
 from __future__ import annotations
 
@@ -55,10 +55,26 @@ _RENAMED = {
 """Variables whose option has another name; man sbatch, INPUT ENVIRONMENT VARIABLES."""
 _TRUE = ("", "1", "yes", "true")
 _PREFIX = re.compile(r"^sbatch: (?:error: )?", re.MULTILINE)
+SITE_VARIABLE = "GEARSHIFT_SITE"
+"""Names the file. Default: site.sh next to job.sh, if it exists."""
+_SITE_FILE = "site.sh"
+# Output of the file, such as that of `module load`, goes to stderr.
+_READ_SITE = """
+set -a
+. "$1" >&2
+printf 'gearshift %d\\0' $?
+set +a
+command env -0
+"""
+_STATUS = re.compile(r"gearshift ([0-9]+)")
 
 
 class SbatchError(Exception):
     """sbatch rejected a job; with the message of sbatch."""
+
+
+class SiteError(Exception):
+    """The file cannot be read, or it failed; with the message of the shell."""
 
 
 def is_available() -> bool:
@@ -146,3 +162,34 @@ def _run(
         message = _PREFIX.sub("", (done.stderr or done.stdout).strip())
         raise SbatchError(message or f"sbatch failed with exit code {done.returncode}")
     return done
+
+
+def find_site_file(environ: Mapping[str, str], folder: Path) -> Path | None:
+    """The site file; None: there is none. `folder` is that of job.sh."""
+    if named := environ.get(SITE_VARIABLE):
+        return Path(named).absolute()
+    path = folder / _SITE_FILE
+    return path if path.exists() else None
+
+
+def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment after bash has sourced the file in `environ`. Raises SiteError."""
+    try:
+        path.open().close()
+        done = subprocess.run(
+            ["bash", "-c", _READ_SITE, "bash", str(path)],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+        )
+    except OSError as error:
+        raise SiteError(f"{error.strerror or error}") from error
+    status, *pairs = done.stdout.split("\0")
+    mark = _STATUS.fullmatch(status)
+    if mark is None or mark[1] != "0":
+        reason = f"exit code {mark[1]} of its last command" if mark else "it exited the shell"
+        raise SiteError("\n".join(filter(None, (reason, done.stderr.strip()))))
+    found = (pair.partition("=") for pair in pairs if "=" in pair)
+    return {name: value for name, _, value in found}

@@ -88,7 +88,8 @@ SHIPPED = {
         "1-2",
         "04:00:00",
         'gearshift_stages "$@"',
-        "# The stages of the model family, in order (python -m launcher list models).\nexport GEARSHIFT_STAGES=${GEARSHIFT_STAGES:-encoder text}\n",
+        "# The stages of the model family, in order (python -m launcher list models).\n"
+        "export GEARSHIFT_STAGES=${GEARSHIFT_STAGES:-encoder text}\n",
     ),
     "sweep": Shipped(
         "A job array: the first argument is a file whose line K holds the arguments of element K.",

@@ -14,7 +14,7 @@ from launcher.base.diagnostics import Diagnostic
 from launcher.config.command_line import CommandLine
 from launcher.config.machine import Machine
 from launcher.submit import options
-from slurm import sbatch, site
+from slurm import sbatch
 from slurm.environment import RankEnvironment
 
 FOLDER = environment.ROOT / "slurm"
@@ -128,18 +128,20 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
 def _site(environ: Mapping[str, str], diagnostics: list[Diagnostic]) -> Mapping[str, str]:
     """The environment after the site file; without the variables of a job that we run in."""
     outside = dict(environ) if "SLURM_JOB_ID" not in environ else sbatch.environment(environ)
-    path = site.find(environ, FOLDER)
+    path = sbatch.find_site_file(environ, FOLDER)
     if path is None:
         return outside
     try:
-        return {site.VARIABLE: str(path), **site.read(path, outside)}
-    except site.SiteError as error:
+        return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, outside)}
+    except sbatch.SiteError as error:
         reason, _, output = str(error).partition("\n")
         diagnostics.append(
             Diagnostic(
                 f"site file {path} failed: {reason}" + "".join(f"\n{output}" if output else ""),
                 value=str(path),
-                where=f"{site.VARIABLE}={path}" if site.VARIABLE in environ else str(path),
+                where=f"{sbatch.SITE_VARIABLE}={path}"
+                if sbatch.SITE_VARIABLE in environ
+                else str(path),
                 allowed="shell settings whose last command succeeds; see slurm/site.example.sh",
             )
         )
@@ -211,6 +213,6 @@ def _exported(
     if is_torchrun:
         found[_LAUNCH] = "torchrun"
     # Unless the site selects one, the job uses this Python.
-    if not any(environ.get(name) for name in (*_PYTHON, site.VARIABLE)):
+    if not any(environ.get(name) for name in (*_PYTHON, sbatch.SITE_VARIABLE)):
         found[_PYTHON[0]] = str(Path(sys.executable).absolute())
     return [f"{name}={value}" for name, value in found.items()]
