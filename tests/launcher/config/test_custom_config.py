@@ -206,7 +206,7 @@ def test_a_run_of_it_keeps_its_task_and_its_settings(line, here):
     folder = trained(here / "runs" / "mine", resolved("model.width=9", model=line), 2)
     decision = decide(CliArgs(resume=str(folder)), None, LAPTOP)
     assert decision.resolved.settings.model.width == 9
-    with pytest.raises(SettingsError, match="model language is not mine"):
+    with pytest.raises(SettingsError, match="model language differs from mine"):
         decide(CliArgs(model="language", resume=str(folder)), None, LAPTOP)
 
 
