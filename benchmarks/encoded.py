@@ -48,7 +48,7 @@ SETTINGS = (
     "eval.share=0.2",
 )
 """Those of the stage; and few sentences, which the model pads to the full length all the same."""
-RUNS, READ = "encoder in each step", "encodings read"
+RUNS, READ = "encoder in each step", "features read"
 ONE_BY_ONE, TOGETHER = "one by one", "together"
 Way = tuple[str, str]
 """How the encoder's outputs come about, and in what portions."""

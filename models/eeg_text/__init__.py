@@ -1,1 +1,1 @@
-"""The eeg_text family: EEG during reading in, the sentence that was read out."""
+"""The eeg_text family: sentences from EEG recorded during reading."""

@@ -1,4 +1,4 @@
-"""Samples put together, padded to one length."""
+"""Batches of samples, padded to one length, and the inputs of the frozen encoder."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import torch
 from models.base import Batch
 from models.common.data_files import files
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
-from models.eeg_text.dataset import Encoded, TextSamples
+from models.eeg_text.dataset import Features, TextSamples
 
 IGNORE = -100
-"""The label that is left out of the loss."""
+"""The label that the loss ignores."""
 
 
 def eeg(recordings: Sequence[np.ndarray], samples: int) -> Batch:
-    """What the encoder is given: eeg and eeg_mask."""
+    """The inputs of the encoder: eeg and eeg_mask."""
     return dict(zip(("eeg", "eeg_mask"), _eeg(recordings, samples), strict=True))
 
 
-def _input(name: str, given: Sequence[np.ndarray | Encoded], samples: int) -> dict[str, Any]:
-    """Under `name` the EEG, or as its memory what the encoder made of it; and where it is valid."""
-    if not isinstance(given[0], Encoded):
+def _input(name: str, given: Sequence[np.ndarray | Features], samples: int) -> dict[str, Any]:
+    """EEG, or the cached features (`NAME_memory`), and the mask of valid samples."""
+    if not isinstance(given[0], Features):
         return dict(zip((name, f"{name}_mask"), _eeg(given, samples), strict=True))  # type: ignore[arg-type]
-    lengths = np.array([[one.samples] for one in given])  # type: ignore[union-attr]
-    memory = np.stack([one.memory for one in given])  # type: ignore[union-attr]
+    lengths = np.array([[features.samples] for features in given])  # type: ignore[union-attr]
+    memory = np.stack([features.memory for features in given])  # type: ignore[union-attr]
     return {
         f"{name}_memory": torch.from_numpy(memory),
         f"{name}_mask": torch.from_numpy(np.arange(samples) < lengths),
@@ -37,7 +37,7 @@ def _input(name: str, given: Sequence[np.ndarray | Encoded], samples: int) -> di
 
 
 def _eeg(recordings: Sequence[np.ndarray], samples: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """EEG [batch, time, 105] float32, and where it is valid, [batch, time] bool."""
+    """EEG [batch, time, 105] float32, and its mask of valid samples [batch, time] bool."""
     eeg = np.zeros((len(recordings), samples, CHANNELS), dtype=np.float32)
     valid = np.zeros((len(recordings), samples), dtype=bool)
     for row, recording in enumerate(recordings):
@@ -55,9 +55,9 @@ def _rows(arrays: Sequence[np.ndarray], fill: int) -> torch.Tensor:
 
 
 def masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
-    """eeg, eeg_mask, mask_target [batch, time / 4], recorded [batch, 105], units: values to tell.
+    """eeg, eeg_mask, mask_target [batch, time / 4], recorded [batch, 105], units: masked values.
 
-    `seen`, with its mask, is what the encoder is given where that is not `eeg`.
+    `seen`, with its mask, is the input of the encoder if that is not `eeg`.
     """
     eeg, valid = _eeg([s["eeg"] for s in samples], length)
     hidden = np.zeros((len(samples), length // TOKEN_SAMPLES), dtype=bool)
@@ -65,13 +65,13 @@ def masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
         row[: len(sample["hidden"])] = sample["hidden"]
     target = torch.from_numpy(hidden)
     recorded = torch.from_numpy(np.stack([s["recorded"] for s in samples]))
-    told = (target.repeat_interleave(TOKEN_SAMPLES, dim=1) & valid).sum(1)
+    masked_samples = (target.repeat_interleave(TOKEN_SAMPLES, dim=1) & valid).sum(1)
     batch = {
         "eeg": eeg,
         "eeg_mask": valid,
         "mask_target": target,
         "recorded": recorded,
-        "units": int((told * recorded.sum(1)).sum()),
+        "units": int((masked_samples * recorded.sum(1)).sum()),
         "meta": {"subject": [s["subject"] for s in samples]},
     }
     if "seen" in samples[0]:
@@ -82,9 +82,9 @@ def masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
 def text(samples: Sequence[dict[str, Any]], length: int, pad: int) -> Batch:
     """eeg, eeg_mask, text_ids and labels [batch, text], units: labels.
 
-    In place of eeg eeg_memory [batch, time / 4, width], where the encoder made that before. Where
-    samples are judged: noise and other, each with its mask or likewise; candidates
-    [batch, candidate, text]; number [batch], which sentence it is; text, the sentences.
+    With cached features, eeg_memory [batch, time / 4, width] instead of eeg. In evaluation also:
+    noise and other, with their masks or features; candidates [batch, candidate, text]; number
+    [batch], the index of the sentence; text, the sentences.
     """
     labels = _rows([s["labels"] for s in samples], IGNORE)
     batch: dict[str, Any] = {
@@ -110,7 +110,7 @@ class TextInputs:
     """See models/base.py: EncoderInputs."""
 
     def __init__(self, samples: TextSamples, path: str, control: str) -> None:
-        """`path`: of the data. Looks at files, not into them."""
+        """`path`: of the data. Reads sizes and times of files, not their contents."""
         self._samples = samples
         rules = samples.rules
         self.made_from = {
@@ -132,13 +132,13 @@ class TextInputs:
 
 
 def _stamps(path: Path) -> list[list[str | int]]:
-    """Name, bytes and time of change of each file. Touches disk, not their content."""
+    """Name, size and modification time of each file. Reads the disk."""
     stats = [(file, file.stat()) for file in files(path)]
     return [[file.as_posix(), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
 
 
 def _items(samples: TextSamples) -> str:
-    """A digest of which recordings there are, in their order."""
+    """A hash of the items, in order."""
     digest = hashlib.sha256()
     for number in samples.numbers:
         item = samples.recordings.items[number]

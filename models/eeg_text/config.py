@@ -1,4 +1,4 @@
-"""The eeg_text family's sizes and settings."""
+"""Sizes, exact parameter counts and settings of the eeg_text family."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from models.eeg_text.montage import REGION_SIZES
 KERNEL = 5
 """Taps of both convolutions of a region, each of stride 2."""
 TOKEN_SAMPLES = 4
-"""Samples that become one token: two strides of 2."""
+"""EEG samples per token: two strides of 2."""
 HEAD_HIDDEN = 1472
 CHANNELS = 105
 
 
 def _layer(width: int, hidden: int) -> int:
-    """Weights of a transformer layer: four projections, two linear layers, two norms."""
+    """Parameters of a transformer layer: four projections, two linear layers, two norms."""
     return 4 * (width**2 + width) + 2 * width * hidden + hidden + width + 4 * width
 
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers of encoder, head and decoder."""
+    """The dimensions of encoder, masked head and text decoder."""
 
     width: int
     layers: int
@@ -39,11 +39,11 @@ class Size:
     text_hidden: int
     vocabulary: int
     text_positions: int
-    """Rows of the table of positions, of which BART leaves the first two out."""
+    """Rows of the position table, of which BART does not use the first two."""
 
     @property
     def encoder(self) -> int:
-        """Weights of ten regions, the global transformer and the projection."""
+        """Parameters of ten regions, the global transformer and the projection."""
         h, wide = self.width, 10 * self.width
         half = h // 2
         cnn = half + KERNEL * half * h + h + 2 * half + 2 * h
@@ -54,14 +54,14 @@ class Size:
 
     @property
     def head(self) -> int:
-        """Weights of the head of masked pre-training."""
+        """Parameters of the head of masked pre-training."""
         out = TOKEN_SAMPLES * CHANNELS
         hidden = self.head_hidden
         return 2 * self.width + self.width * hidden + hidden + hidden * out + out
 
     @property
     def decoder(self) -> int:
-        """Weights of bridge and text decoder; the output is tied to the embedding."""
+        """Parameters of bridge and text decoder; the output is tied to the embedding."""
         d = self.text_width
         bridge = self.width * d + d
         layer = _layer(d, self.text_hidden) + 4 * (d**2 + d) + 2 * d
@@ -71,12 +71,12 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """The exact number of weights of the model that writes text."""
+        """The exact number of parameters of encoder and text decoder."""
         return self.encoder + self.decoder
 
     @property
     def text_context(self) -> int:
-        """The most tokens that the decoder has positions for."""
+        """The number of tokens that the decoder has positions for."""
         return self.text_positions - 2
 
 
@@ -180,7 +180,7 @@ class Model(BaseModel, extra="forbid", frozen=True):
 
 
 class Data(BaseModel, extra="forbid", frozen=True):
-    """EEG to learn from, with the sentences that were read."""
+    """EEG to train on, with the sentences that were read."""
 
     path: Annotated[
         str,

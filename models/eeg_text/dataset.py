@@ -1,4 +1,4 @@
-"""From recordings to samples: what both stages share, and the samples of each."""
+"""Samples of EEG segments: for masked pre-training, and with text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from models.base import CachedFeatures, DataError, Draws
 from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.noise_control import phase_randomised, strangers
+from models.eeg_text.noise_control import phase_randomised, random_others
 from models.eeg_text.recordings import Recordings
 from models.eeg_text.texts import Texts
 
@@ -20,27 +20,27 @@ _FLAT_UV = 1e-6
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How recordings become samples."""
+class SampleRules:
+    """How segments become samples."""
 
     samples: int
     seed: int
     is_noise: bool
 
 
-class Encoded(NamedTuple):
-    """What the encoder made of EEG."""
+class Features(NamedTuple):
+    """Cached features of one input."""
 
     memory: np.ndarray
     """Hidden states [time / 4, width]."""
     samples: int
-    """Of the EEG, where it is valid."""
+    """Valid EEG samples."""
 
 
 def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
     """The centre of `eeg` [time, channel], each channel with mean 0 and deviation 1, clipped.
 
-    A channel that does not move is 0.
+    A flat channel is 0.
     """
     start = max(0, (len(eeg) - samples) // 2)
     cut = eeg[start : start + samples]
@@ -51,71 +51,71 @@ def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
 
 
 class Samples:
-    """EEG of the items of one split, by position."""
+    """EEG of the items of one split, by index."""
 
-    def __init__(self, recordings: Recordings, numbers: Sequence[int], rules: Rules) -> None:
-        """`numbers`: which items."""
+    def __init__(self, recordings: Recordings, numbers: Sequence[int], rules: SampleRules) -> None:
+        """`numbers`: the items of the split."""
         self.recordings, self.numbers, self.rules = recordings, list(numbers), rules
         groups = [recordings.items[n].group for n in self.numbers]
-        self.strangers = strangers(groups, rules.seed)
+        self.random_others = random_others(groups, rules.seed)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def own(self, index: int) -> np.ndarray:
-        """The EEG of a position, as it was recorded."""
+        """The recorded EEG of a sample."""
         number = self.numbers[index]
         eeg = self.recordings.source.eeg(number)
         if not np.isfinite(eeg).all():
             raise DataError(
-                "EEG holds values that are no numbers",
+                "EEG has non-finite values",
                 where=self.recordings.items[number].where,
                 allowed="finite numbers",
             )
         return prepared(eeg, self.rules.samples)
 
     def noise(self, index: int, purpose: int) -> np.ndarray:
-        """Noise with the spectrum of a position's EEG, always the same for one `purpose`."""
+        """Noise with the spectrum of a sample's EEG, always the same for one `purpose`."""
         rng = np.random.default_rng([self.rules.seed, purpose, self.numbers[index]])
         return prepared(phase_randomised(self.own(index), rng), self.rules.samples)
 
     def given(self, index: int) -> np.ndarray:
-        """The EEG of a position; in a noise control noise, with the spectrum of another one's.
+        """The EEG of a sample; in a noise control, noise with the spectrum of another sample.
 
-        Not of its own: the spectrum and the length could tell which sentence it was.
+        Not of the same sample: its spectrum and length could reveal the sentence.
         """
         if not self.rules.is_noise:
             return self.own(index)
-        return self.noise(int(self.strangers[index]), purpose=1)
+        return self.noise(int(self.random_others[index]), purpose=1)
 
 
 class MaskedSamples(Samples):
-    """EEG with spans to fill in."""
+    """EEG with masked spans."""
 
     def __init__(
         self,
         recordings: Recordings,
         numbers: Sequence[int],
-        rules: Rules,
+        rules: SampleRules,
         share: float,
-        learns: bool,
+        is_training: bool,
     ) -> None:
-        """With `learns` other spans are hidden in each pass over the data."""
+        """If `is_training`, other spans are masked in each epoch."""
         super().__init__(recordings, numbers, rules)
-        self.share, self.learns = share, learns
+        self.share, self.is_training = share, is_training
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         """See models/base.py: Split.
 
-        In a noise control the encoder sees noise, and is to tell what was recorded.
+        In a noise control the encoder gets noise and must predict the recorded EEG.
         """
         target = self.own(index)
-        rng = draws.rng() if self.learns else np.random.default_rng([self.rules.seed, index])
+        rng = draws.rng() if self.is_training else np.random.default_rng([self.rules.seed, index])
         tokens = -(-len(target) // TOKEN_SAMPLES)
         number = self.numbers[index]
         sample = {
             "eeg": target,
-            "hidden": spans(rng, tokens, self.share),
+            "hidden": draw_mask(rng, tokens, self.share),
             "recorded": self.recordings.source.recorded(number),
             "subject": self.recordings.items[number].subject,
         }
@@ -125,42 +125,42 @@ class MaskedSamples(Samples):
 
 
 class TextSamples(Samples):
-    """EEG with the sentence that was read; to be judged, with all that it is compared with."""
+    """EEG with the sentence that was read; in evaluation, with noise, other EEG and candidates."""
 
     def __init__(
         self,
         recordings: Recordings,
         numbers: Sequence[int],
-        rules: Rules,
+        rules: SampleRules,
         texts: Texts,
         word_dropout: float,
     ) -> None:
         super().__init__(recordings, numbers, rules)
         self.texts, self.word_dropout = texts, word_dropout
-        self.encodings: CachedFeatures | None = None
-        """Of the inputs of `seen`, by their number."""
+        self.features: CachedFeatures | None = None
+        """Cached features of the inputs, numbered as in `seen`."""
         groups = [recordings.items[n].group for n in self.numbers]
-        self.is_judged = any(map(texts.is_judged, groups))
+        self.is_evaluated = any(map(texts.is_evaluated, groups))
 
     @property
     def inputs(self) -> int:
-        """How many inputs the encoder has: EEG, and where it is judged, noise of each."""
-        return len(self) * (2 if self.is_judged else 1)
+        """The number of encoder inputs: EEG, and in evaluation also noise for each."""
+        return len(self) * (2 if self.is_evaluated else 1)
 
     def seen(self, number: int) -> np.ndarray:
-        """What the encoder is given: the EEG of a position, or after all of it the noise of one."""
+        """Encoder input `number`: first the EEG of all samples, then the noise of all samples."""
         if number < len(self):
             return self.given(number)
         index = number - len(self)
         rng = np.random.default_rng([self.rules.seed, 2, index])
         return prepared(phase_randomised(self.given(index), rng), self.rules.samples)
 
-    def _input(self, number: int) -> np.ndarray | Encoded:
-        """What `seen` gives, or what the encoder made of it where that is known."""
-        if self.encodings is None:
+    def _input(self, number: int) -> np.ndarray | Features:
+        """The encoder input, or its cached features."""
+        if self.features is None:
             return self.seen(number)
-        row = self.encodings[number]
-        return Encoded(row["memory"], int(row["samples"]))
+        row = self.features[number]
+        return Features(row["memory"], int(row["samples"]))
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         """See models/base.py: Split."""
@@ -178,10 +178,10 @@ class TextSamples(Samples):
             "sentence": item.group,
             "subject": item.subject,
         }
-        if self.texts.is_judged(item.group):
+        if self.texts.is_evaluated(item.group):
             sample |= {
                 "noise": self._input(len(self) + index),
-                "other": self._input(int(self.strangers[index])),
+                "other": self._input(int(self.random_others[index])),
                 "text": self.texts.text(item.group),
                 "number": self.texts.number(item.group),
                 "candidates": self.texts.candidates(item.group),
@@ -190,14 +190,14 @@ class TextSamples(Samples):
 
 
 SHORTEST, LONGEST = 2, 8
-"""Tokens of a span: 16 to 64 ms."""
+"""Tokens per span: 16 to 64 ms."""
 
 
-def spans(rng: np.random.Generator, tokens: int, share: float) -> np.ndarray:
-    """Which of `tokens` are hidden, bool: spans that cover `share` of them, to the nearest token.
+def draw_mask(rng: np.random.Generator, tokens: int, share: float) -> np.ndarray:
+    """The mask of hidden tokens, bool: spans that cover `share` of `tokens`, rounded.
 
-    Each is 2 to 8 tokens long, with one visible token between two at least. Too few tokens for
-    one span have none.
+    A span has 2 to 8 tokens; at least one visible token lies between two spans. Too few tokens
+    have no span.
     """
     hidden = np.zeros(tokens, dtype=bool)
     lengths = _lengths(rng, round(share * tokens))
@@ -206,7 +206,7 @@ def spans(rng: np.random.Generator, tokens: int, share: float) -> np.ndarray:
         visible += lengths.pop()
     if not lengths:
         return hidden
-    # Each order of hidden spans and visible tokens is equally likely.
+    # All arrangements of spans and visible tokens are equally likely.
     before = np.sort(rng.choice(visible + 1, len(lengths), replace=False))
     starts = before + np.concatenate(([0], np.cumsum(lengths)[:-1]))
     for start, length in zip(starts, lengths, strict=True):
@@ -215,12 +215,12 @@ def spans(rng: np.random.Generator, tokens: int, share: float) -> np.ndarray:
 
 
 def _lengths(rng: np.random.Generator, total: int) -> list[int]:
-    """Lengths from 2 to 8 that add up to `total`; none where it is less than 2."""
+    """Lengths from 2 to 8 that add up to `total`; empty if it is below 2."""
     lengths: list[int] = []
     while total >= SHORTEST:
         length = int(rng.integers(SHORTEST, LONGEST + 1))
         if total - length < SHORTEST:
-            # The rest is too short for a span of its own.
+            # The rest is too short for another span.
             length = total if total <= LONGEST else total - SHORTEST
         lengths.append(length)
         total -= length

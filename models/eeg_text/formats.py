@@ -1,4 +1,4 @@
-"""The recordings that this family reads, and how one is recognised."""
+"""The file formats that this family reads, and how a file is recognised."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SUFFIXES = {".mat", ".edf", ".bdf", ".set"}
 
 
 def is_hdf5(head: bytes) -> bool:
-    """Whether a file begins so as HDF5 does; MATLAB 7.3 has 512 bytes of its own before."""
+    """Whether a file starts like HDF5; MATLAB 7.3 puts 512 bytes of its own before."""
     return head.startswith(_HDF5) or head[512:].startswith(_HDF5)
 
 
 def of_file(path: Path) -> str | None:
-    """The form of a file, by its first bytes; None if it is none of them. Touches disk.
+    """The format of a file, by its first bytes; None if unknown. Reads the disk.
 
-    A .mat and a .set file are both MATLAB files, which their suffix tells apart.
+    .mat and .set files are both MATLAB files and differ by their suffix.
     """
     try:
         with path.open("rb") as stream:
@@ -45,7 +45,7 @@ def of_file(path: Path) -> str | None:
 
 
 def candidates(path: Path) -> list[Path]:
-    """The file itself, or the files of a folder that have the suffix of a recording, by name."""
+    """The file itself, or the files of a folder with the suffix of a recording, by name."""
     if not path.is_dir():
         return [path]
     found = (p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
@@ -53,8 +53,8 @@ def candidates(path: Path) -> list[Path]:
 
 
 def recognise(path: Path) -> str | None:
-    """The form of a file, or of the first recording of a folder; None: none is known.
+    """The format of a file, or of the first recording of a folder; None if unknown.
 
-    Touches disk, first bytes alone.
+    Reads only the first bytes.
     """
-    return next((form for file in candidates(path) if (form := of_file(file))), None)
+    return next((name for file in candidates(path) if (name := of_file(file))), None)

@@ -1,4 +1,4 @@
-"""What is measured of sentences: always free-running, and beside what other inputs give."""
+"""The metrics of generated sentences and of masked EEG."""
 
 from __future__ import annotations
 
@@ -19,38 +19,41 @@ from models.eeg_text.texts import Texts
 from models.eeg_text.tokenizer import Tokenizer
 
 INPUTS = ("eeg", "noise", "other")
-"""EEG, noise of its spectrum, EEG of another sentence."""
+"""EEG, noise with its spectrum, EEG of another sentence."""
 _BLEU = 10
 _PER_INPUT = _BLEU + 1  # and word errors
-_PER_SENTENCE = 1 + 2 * len(INPUTS)  # samples; ROUGE-1 and found ones of each input
+_PER_SENTENCE = 1 + 2 * len(INPUTS)  # samples; for each input ROUGE-1 and retrieved ones
 
 
 class TextMetric:
-    """Counts over samples, and over the samples of each sentence."""
+    """Metrics of generated sentences, compared with those from noise and from other EEG.
+
+    Generation is free-running: no token of the true sentence is given.
+    """
 
     def __init__(self, texts: Texts) -> None:
         self.texts = texts
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """What `batch` adds, float64: nats, tokens, then counts of each input, then sentences.
+        """What `batch` adds, float64: nats, tokens, then counts by input, then by sentence.
 
-        Takes one forward pass of the encoder, one of the decoder for each candidate, and one for
-        each token that is written, whatever the batch holds.
+        Always takes one forward pass of the encoder, one of the decoder for each candidate, and
+        one for each generated token.
         """
-        memory, valid = remembered(model, batch, INPUTS)
+        memory, valid = encode_inputs(model, batch, INPUTS)
         likelihood = self._likelihood(model, memory, valid, batch["candidates"])
-        # Better than all others: that a candidate stands first must not decide.
+        # Strictly better than all others: a tie must not favour the first candidate.
         found = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1)
         tokenizer = self.texts.tokenizer
-        written = write(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
+        written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
         texts = [words(tokenizer.decode(row)) for row in written]
         read = [words(text) for text in batch["text"]]
         rows = len(read)
         nats = -likelihood[:rows, 0].sum().item()
         tokens = (batch["candidates"][:, 0, 1:] != tokenizer.pad).sum().item()
         overall = [np.array([nats, tokens])]
-        by_sentence = np.zeros((self.texts.judged, _PER_SENTENCE))
+        by_sentence = np.zeros((self.texts.num_evaluated, _PER_SENTENCE))
         numbers = batch["number"].cpu().numpy()
         np.add.at(by_sentence[:, 0], numbers, 1)
         for i in range(len(INPUTS)):
@@ -66,7 +69,7 @@ class TextMetric:
     def _likelihood(
         self, model: Module, memory: Tensor, valid: Tensor, candidates: Tensor
     ) -> Tensor:
-        """Log-likelihood [input × batch, candidate] of each candidate given each input."""
+        """Log-likelihood [input × batch, candidate] of each candidate for each input."""
         found = []
         for number in range(self.texts.candidate_count):
             tokens = candidates[:, number].repeat(len(INPUTS), 1)
@@ -79,10 +82,10 @@ class TextMetric:
         return torch.stack(found, dim=1)
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of the summed counts; those of noise and of other EEG have it in their name.
+        """The metrics of the summed counts; those with noise and other EEG have suffixes.
 
-        `val_rouge1_gain` is what EEG gives above the better of the two; its standard error counts
-        sentences, not samples, as all readers of one sentence have the same to tell.
+        `val_rouge1_gain` is the ROUGE-1 of EEG above the better of these two. Its standard error
+        counts sentences, not samples, because all readers read the same sentences.
         """
         n = counts.cpu().double().numpy()
         metrics = {"val_loss": float(n[0] / n[1])}
@@ -100,20 +103,20 @@ class TextMetric:
 
 
 def _gain(sentences: np.ndarray) -> dict[str, float]:
-    """Of the sums of each sentence: the gain, its standard error, and the one in units of it."""
-    there = sentences[sentences[:, 0] > 0]
-    count, samples = len(there), there[:, 0].sum()
+    """The gain, its standard error, and their ratio, from the sums of each sentence."""
+    present = sentences[sentences[:, 0] > 0]
+    count, samples = len(present), present[:, 0].sum()
     gains = []
     for i in range(1, len(INPUTS)):
-        differences = there[:, 1] - there[:, 1 + 2 * i]
+        differences = present[:, 1] - present[:, 1 + 2 * i]
         mean = differences.sum() / samples
-        left = differences - there[:, 0] * mean
-        error = math.sqrt((left**2).sum() * count / max(1, count - 1)) / samples
+        residual = differences - present[:, 0] * mean
+        error = math.sqrt((residual**2).sum() * count / max(1, count - 1)) / samples
         gains.append((float(mean), error))
     gain, error = min(gains)
     in_errors = 0.0 if gain == 0 else gain / error if error else math.copysign(math.inf, gain)
     if count < 2:
-        error = in_errors = math.nan  # of one sentence nobody knows
+        error = in_errors = math.nan  # undefined for a single sentence
     return {
         "val_rouge1_gain": gain,
         "val_rouge1_gain_se": error,
@@ -124,16 +127,16 @@ def _gain(sentences: np.ndarray) -> dict[str, float]:
 NAMES = ("values", "sum", "squares", "errors", "interpolation_errors")
 
 
-def told(batch: Batch) -> Tensor:
-    """Which values are to be told: hidden, valid and recorded; [batch, time, 105], bool."""
+def masked_values(batch: Batch) -> Tensor:
+    """The values to predict: masked, valid and recorded; [batch, time, 105], bool."""
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1) & batch["eeg_mask"]
     return hidden[:, :, None] & batch["recorded"][:, None, :]
 
 
 def interpolated(eeg: Tensor, known: Tensor) -> Tensor:
-    """`eeg` [batch, time, channel] with straight lines where `known` [batch, time] is False.
+    """`eeg` [batch, time, channel], interpolated linearly where `known` [batch, time] is False.
 
-    Beyond the first and the last known sample, those go on.
+    Before the first and after the last known sample, that sample is repeated.
     """
     time = torch.arange(known.shape[1], device=eeg.device).expand_as(known)
     last = known.shape[1] - 1
@@ -143,14 +146,14 @@ def interpolated(eeg: Tensor, known: Tensor) -> Tensor:
     right = torch.where(after > last, before, after).clamp(min=0)
     weight = ((time - left).to(eeg.dtype) / (right - left).clamp(min=1))[:, :, None]
 
-    def at(place: Tensor) -> Tensor:
-        return eeg.gather(1, place[:, :, None].expand_as(eeg))
+    def at(index: Tensor) -> Tensor:
+        return eeg.gather(1, index[:, :, None].expand_as(eeg))
 
     return at(left) * (1 - weight) + at(right) * weight
 
 
 class MaskedMetric:
-    """Counts over hidden values; see NAMES. Every update takes one forward pass."""
+    """Counts over masked values; see NAMES. Each update takes one forward pass."""
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
@@ -160,12 +163,12 @@ class MaskedMetric:
         return self.counts(model(seen, valid, batch["mask_target"]), batch)
 
     def counts(self, guess: Tensor, batch: Batch) -> Tensor:
-        """See update; of what the model gave, [batch, time, 105]."""
+        """See update; `guess` is the output of the model, [batch, time, 105]."""
         seen = batch.get("seen", batch["eeg"])
         valid = batch.get("seen_mask", batch["eeg_mask"])
         hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
         lines = interpolated(seen, valid & ~hidden)
-        found = [batch["eeg"], guess, lines, told(batch)]
+        found = [batch["eeg"], guess, lines, masked_values(batch)]
         if guess.device.type == "mps":  # has no float64
             found = [tensor.cpu() for tensor in found]
         eeg, guess, lines, chosen = (tensor.double() for tensor in found)
@@ -175,8 +178,8 @@ class MaskedMetric:
     def result(self, counts: Tensor) -> dict[str, float]:
         """The metrics of the summed counts.
 
-        R² = 1 − squared errors ÷ variance of the same values: 0 is what their mean would give.
-        `val_interpolation_r2` is that of straight lines across the gaps.
+        R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
+        `val_interpolation_r2` is the R² of linear interpolation across the gaps.
         """
         n = dict(zip(NAMES, counts.double().tolist(), strict=True))
         variance = n["squares"] - n["sum"] ** 2 / n["values"]
@@ -187,11 +190,11 @@ class MaskedMetric:
         }
 
 
-def remembered(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """What the encoder makes of the `inputs`, one below the other, and where they are valid.
+def encode_inputs(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The encoder outputs for `inputs`, concatenated, and their masks of valid samples.
 
-    [input × batch, time / 4, width] and [input × batch, time]. Collective where the model is
-    sharded and nothing was computed before.
+    [input × batch, time / 4, width] and [input × batch, time]. Cached features are used if
+    present. Collective if the model is sharded.
     """
     valid = torch.cat([batch[f"{name}_mask"] for name in inputs])
     if f"{inputs[0]}_memory" in batch:
@@ -200,18 +203,20 @@ def remembered(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[Tens
 
 
 @torch.no_grad()
-def write(model: Module, memory: Tensor, valid: Tensor, steps: int, tokenizer: Tokenizer) -> Tensor:
-    """The likeliest token each time, `steps` times, [batch, steps].
+def generate(
+    model: Module, memory: Tensor, valid: Tensor, steps: int, tokenizer: Tokenizer
+) -> Tensor:
+    """Greedy generation of `steps` tokens, [batch, steps].
 
-    Always `steps` forward passes over one shape, so that ranks that hold parts of the model stay
-    in step and a compiled model is compiled once. Collective where the model is sharded.
+    Always `steps` forward passes over one shape: ranks with shards stay in step, and a compiled
+    model is compiled once. Collective if the model is sharded.
     """
     shape = (memory.shape[0], steps)
     ids = torch.full(shape, tokenizer.pad, dtype=torch.int64, device=memory.device)
     ids[:, 0] = tokenizer.start
     written = torch.full_like(ids, tokenizer.pad)
     for at in range(steps):
-        # What stands behind `at` does not matter: attention is causal.
+        # The tokens after `at` have no effect: attention is causal.
         logits = model(None, valid, ids, memory=memory)[:, at].float()
         written[:, at] = logits.argmax(-1)
         if at + 1 < steps:
@@ -223,16 +228,16 @@ ORDERS = 4
 
 
 def rouge1(written: Sequence[str], read: Sequence[str]) -> float:
-    """F1 of the words that both have, 0 to 1. Source: Lin, ROUGE, 2004."""
+    """F1 of the shared words, 0 to 1. Source: Lin, ROUGE, 2004."""
     both = sum((Counter(written) & Counter(read)).values())
     return 2 * both / (len(written) + len(read)) if both else 0.0
 
 
 def bleu_counts(written: Sequence[str], read: Sequence[str]) -> np.ndarray:
-    """What one sentence adds to a corpus's BLEU: words written, words read, then for each of four
-    orders the n-grams that are right and those there are; float64 [10].
+    """What one sentence adds to the BLEU counts of a corpus, float64 [10]; see `bleu`.
 
-    The first of a corpus sum up; see `bleu`. Source: Papineni et al., BLEU, 2002.
+    Words written, words read, then for each of four orders matching and all n-grams. Source:
+    Papineni et al., BLEU, 2002.
     """
     counts = [len(written), len(read)]
     for order in range(1, ORDERS + 1):
@@ -244,7 +249,7 @@ def bleu_counts(written: Sequence[str], read: Sequence[str]) -> np.ndarray:
 def bleu(counts: Sequence[float]) -> list[float]:
     """BLEU-1 to BLEU-4 with brevity penalty, 0 to 1, of the summed counts of a corpus.
 
-    Without smoothing: an order of which nothing is right gives 0.
+    Without smoothing: an order without a match is 0.
     """
     written, read = counts[0], counts[1]
     if written == 0:
@@ -252,14 +257,14 @@ def bleu(counts: Sequence[float]) -> list[float]:
     penalty = min(1.0, float(np.exp(1 - read / written)))
     scores, product = [], 1.0
     for order in range(1, ORDERS + 1):
-        right, there = counts[2 * order], counts[2 * order + 1]
-        product *= right / there if there else 0.0
+        matching, total = counts[2 * order], counts[2 * order + 1]
+        product *= matching / total if total else 0.0
         scores.append(penalty * product ** (1 / order))
     return scores
 
 
 def word_errors(written: Sequence[str], read: Sequence[str]) -> int:
-    """Words to insert, delete or replace to make the one of the other."""
+    """The word edit distance: insertions, deletions and substitutions."""
     row = list(range(len(read) + 1))
     for i, word in enumerate(written, start=1):
         before, row[0] = row[0], i

@@ -1,4 +1,4 @@
-"""The 105 channels, the ten regions of the head they belong to, and other names for them."""
+"""The montage: 105 channels, the ten regions of the head, and other channel names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ REGIONS: dict[str, str] = {
     "right_posterior": "E89 E90 E91 E95 E96 E100",
     "prefrontal": "E2 E9 E10 E15 E16 E22 E26 E33 E38 E121 E122",
 }
-"""Electrodes of the 128-channel HydroCel net, by the region whose centre they are nearest to.
+"""Electrodes of the 128-channel HydroCel net, by region.
 
-The numbers of channels are those of Liu et al., EEG2TEXT, 2024. Which channel goes where was
-assigned once by position on the head, as a whole: least squared angles.
+The numbers of channels per region are those of Liu et al., EEG2TEXT, 2024. The channels were
+assigned by position on the head: the least sum of squared angles to the region centres.
 """
 
 UNASSIGNED = ("E43", "E120")
-"""Of the 105 channels the two that no region takes: the farthest from all centres."""
+"""The two of the 105 channels without a region: the farthest from all centres."""
 
 
 def _number(name: str) -> int:
@@ -37,7 +37,7 @@ SLOTS: tuple[str, ...] = tuple(
 INDICES: dict[str, tuple[int, ...]] = {
     region: tuple(SLOTS.index(name) for name in names.split()) for region, names in REGIONS.items()
 }
-"""Where the channels of each region stand among the 105."""
+"""The indices of the channels of each region among the 105."""
 
 REGION_SIZES: tuple[int, ...] = tuple(len(indices) for indices in INDICES.values())
 
@@ -48,7 +48,7 @@ FT8=E121 T7=E39 C5=E40 C3=E36 C1=E30 Cz=Cz C2=E105 C4=E104 C6=E109 T8=E115 TP7=E
 CP3=E42 CP1=E54 CPz=E55 CP2=E79 CP4=E93 CP6=E102 TP8=E108 P7=E58 P5=E51 P3=E60 P1=E61 Pz=E62
 P2=E78 P4=E85 P6=E97 P8=E96 PO7=E65 PO3=E66 POz=E72 PO4=E84 PO8=E90 O1=E70 Oz=E75 O2=E83
 """
-"""Names of the 10-10 system with the electrode at their place, one each: at most 20 degrees off."""
+"""Names of the 10-10 system and the nearest electrode, at most 20 degrees away."""
 
 _OLD_NAMES = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8"}
 
@@ -57,4 +57,4 @@ NAMES: dict[str, str] = {
 }
 NAMES |= {old: NAMES[new] for old, new in _OLD_NAMES.items()}
 NAMES |= {slot.upper(): slot for slot in SLOTS} | {"E129": "Cz", "VREF": "Cz"}
-"""Other names, in capitals, of the electrodes."""
+"""Electrodes by channel name, in capitals."""

@@ -1,4 +1,4 @@
-"""Noise with the spectrum of EEG, and the noise control."""
+"""The noise control: noise with the spectrum of EEG, exchanged items, and the chance band."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Noise with the power spectrum of each channel of `eeg` [time, channel], float32.
 
-    Each channel has phases of its own, so that nothing of the order in time and of the likeness
-    of channels is left. Source: Theiler et al., Testing for nonlinearity in time series: the
+    Each channel gets its own random phases: no temporal order and no correlation between channels
+    is left. Source: Theiler et al., Testing for nonlinearity in time series: the
     method of surrogate data, 1992.
     """
     spectrum = np.abs(np.fft.rfft(eeg, axis=0)).astype(np.float32)
@@ -22,10 +22,10 @@ def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.fft.irfft(spectrum * np.exp(1j * phases), n=len(eeg), axis=0).astype(np.float32)
 
 
-def strangers(groups: list[str], seed: int) -> np.ndarray:
-    """For each item another one, of another group where there are two; int64.
+def random_others(groups: list[str], seed: int) -> np.ndarray:
+    """For each item a random item of another group, if there are two groups; int64.
 
-    Every item is drawn with the same chance, so that nothing tells whose it is.
+    Items are drawn uniformly, so that the drawn item reveals nothing about the original.
     """
     rng = np.random.default_rng([seed, len(groups)])
     chosen = rng.integers(len(groups), size=len(groups))
@@ -36,7 +36,7 @@ def strangers(groups: list[str], seed: int) -> np.ndarray:
 
 
 def retrieval_band(candidates: int, sentences: int) -> dict[str, float]:
-    """Chance of finding the true one of `candidates`, and three standard errors around it."""
+    """The chance of retrieving the true one of `candidates`, plus and minus three errors."""
     chance = 1 / candidates
     error = math.sqrt(chance * (1 - chance) / sentences)
     return {"min": max(0.0, chance - 3 * error), "max": chance + 3 * error, "chance": chance}

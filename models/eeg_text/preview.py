@@ -1,4 +1,4 @@
-"""What the model writes of a few recordings, for a person to read."""
+"""Text preview, predictions and pictures of EEG."""
 
 from __future__ import annotations
 
@@ -14,47 +14,56 @@ from models.base import Batch, Picture, Predictions
 from models.common.fixed_samples import few_samples, spread_positions
 from models.eeg_text.batches import masked
 from models.eeg_text.dataset import MaskedSamples, TextSamples
-from models.eeg_text.metric import MaskedMetric, remembered, rouge1, told, word_errors, write
+from models.eeg_text.metric import (
+    MaskedMetric,
+    encode_inputs,
+    rouge1,
+    masked_values,
+    word_errors,
+    generate,
+)
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.recordings import RATE_HZ, words
 from models.eeg_text.texts import Texts
 
 
 @torch.no_grad()
-def show(model: Module, batch: Batch, texts: Texts, device: torch.device) -> str:
-    """For each sample the sentence that was read, and what is written of its EEG.
+def render_preview(model: Module, batch: Batch, texts: Texts, device: torch.device) -> str:
+    """For each sample, the sentence that was read and the generated one.
 
-    Collective where the model is sharded.
+    Collective if the model is sharded.
     """
     was_training = model.training
     model.eval()
-    written = sentences(model, batch, texts, device)
+    generated = sentences(model, batch, texts, device)
     model.train(was_training)
     lines = []
-    for row, read in zip(written, batch["text"], strict=True):
-        lines.append(f"read     {legible(read)}")
-        lines.append(f"written  {row}")
+    for row, read in zip(generated, batch["text"], strict=True):
+        lines.append(f"read       {printable(read)}")
+        lines.append(f"generated  {row}")
     return "\n".join(lines)
 
 
 def sentences(model: Module, batch: Batch, texts: Texts, device: torch.device) -> list[str]:
-    """What is written of each sample of `batch`. Collective where the model is sharded."""
+    """The sentences generated for `batch`. Collective if the model is sharded."""
     placed = {name: x.to(device) for name, x in batch.items() if isinstance(x, torch.Tensor)}
-    memory, valid = remembered(model, placed, ["eeg"])
-    written = write(model, memory, valid, texts.steps, texts.tokenizer).cpu().tolist()
-    return [legible(texts.tokenizer.decode(row)) for row in written]
+    memory, valid = encode_inputs(model, placed, ["eeg"])
+    tokens = generate(model, memory, valid, texts.steps, texts.tokenizer).cpu().tolist()
+    return [printable(texts.tokenizer.decode(row)) for row in tokens]
 
 
-def legible(text: str) -> str:
-    """`text` without what could steer a terminal."""
+def printable(text: str) -> str:
+    """`text` without control characters."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 SHOWN = 3
 
 
-def written(model: Module, samples: TextSamples, batch: Batch, device: torch.device) -> Predictions:
-    """What is written of the recordings of `batch`, `SHOWN` of `samples`. Collective."""
+def text_predictions(
+    model: Module, samples: TextSamples, batch: Batch, device: torch.device
+) -> Predictions:
+    """Sentences generated for `batch`, which holds `SHOWN` of `samples`. Collective."""
     own = sentences(model, batch, samples.texts, device)
     rows, pictures = [], []
     places = spread_positions(len(samples), SHOWN)
@@ -65,23 +74,25 @@ def written(model: Module, samples: TextSamples, batch: Batch, device: torch.dev
             words(read),
         )
         errors = word_errors(found, wanted) / max(1, len(wanted))
-        rows.append((item.where, legible(read), text, rouge1(found, wanted), errors))
-        title = f"read:    {legible(read)}\nwritten: {text}"
-        caption = f"{item.where}, reader {item.subject}: EEG, what was read, what is written"
-        pictures.append(draw(f"eeg_{number}", samples.given(place), title, caption))
-    columns = ("recording", "read", "written", "rouge1", "word error rate")
+        rows.append((item.where, printable(read), text, rouge1(found, wanted), errors))
+        title = f"read:      {printable(read)}\ngenerated: {text}"
+        caption = f"{item.where}, reader {item.subject}: EEG, read and generated sentence"
+        pictures.append(draw_eeg(f"eeg_{number}", samples.given(place), title, caption))
+    columns = ("recording", "read", "generated", "rouge1", "word error rate")
     return Predictions(columns, rows, pictures)
 
 
-def filled(model: Module, samples: MaskedSamples, length: int, device: torch.device) -> Predictions:
-    """What is told of hidden EEG, `SHOWN` of `samples`. One forward pass, collective."""
+def masked_predictions(
+    model: Module, samples: MaskedSamples, length: int, device: torch.device
+) -> Predictions:
+    """Masked EEG predicted for `SHOWN` of `samples`. One forward pass, collective."""
     batch: dict[str, Any] = {
         name: x.to(device) if isinstance(x, torch.Tensor) else x
         for name, x in masked(few_samples(samples, SHOWN), length).items()
     }
     seen, valid = batch.get("seen", batch["eeg"]), batch.get("seen_mask", batch["eeg_mask"])
     guess = model(seen, valid, batch["mask_target"]).float()
-    shown = torch.where(told(batch), guess, torch.nan).cpu().numpy()
+    shown = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
     rows, pictures = [], []
     for row, place in enumerate(spread_positions(len(samples), SHOWN)):
         item = samples.recordings.items[samples.numbers[place]]
@@ -89,15 +100,15 @@ def filled(model: Module, samples: MaskedSamples, length: int, device: torch.dev
         rows.append((item.where, item.subject, *scores))
         eeg = batch["eeg"][row].cpu().numpy()
         eeg, own = (x[: int(batch["eeg_mask"][row].sum())] for x in (eeg, shown[row]))
-        title = f"{item.where}\nhidden EEG as it is told: R2 {scores[0]:.3f}"
-        caption = f"{item.where}, reader {item.subject}: EEG, and hidden EEG as it is told (red)"
-        pictures.append(draw(f"eeg_{row + 1}", eeg, title, caption, own))
+        title = f"{item.where}\npredicted masked EEG: R2 {scores[0]:.3f}"
+        caption = f"{item.where}, reader {item.subject}: EEG, and predicted masked EEG (red)"
+        pictures.append(draw_eeg(f"eeg_{row + 1}", eeg, title, caption, own))
     columns = ("recording", "reader", "masked_r2", "interpolation_r2")
     return Predictions(columns, rows, pictures)
 
 
 def _scores(guess: torch.Tensor, batch: Batch, row: int) -> tuple[float, float]:
-    """Of one sample: the R² of what was told, and that of straight lines."""
+    """R² of the prediction for one sample, and of linear interpolation."""
     own = {name: x[row : row + 1] for name, x in batch.items() if isinstance(x, torch.Tensor)}
     metric = MaskedMetric()
     found = metric.result(metric.counts(guess[row : row + 1], own).cpu())
@@ -109,17 +120,17 @@ PER_REGION = 2
 _INK, _TRACE, _GUESS, _LINE = (20, 20, 20), (31, 92, 153), (194, 65, 12), (222, 222, 222)
 
 
-def draw(
+def draw_eeg(
     name: str, eeg: np.ndarray, title: str, caption: str, guess: np.ndarray | None = None
 ) -> Picture:
-    """A picture of `eeg` [time, 105] in standard deviations; six of them are a row high.
+    """A picture of `eeg` [time, 105], in standard deviations; six of them fill the height of a row.
 
-    `guess`, alike, is drawn over it in red; NaN is left out.
+    `guess`, of the same shape, is drawn over it in red, except NaN.
     """
     rows = [
         (region, channel)
         for region, channels in INDICES.items()
-        for channel in _moving(eeg, channels)[:PER_REGION]
+        for channel in _recorded(eeg, channels)[:PER_REGION]
     ]
     image = Image.new("RGB", (WIDTH, TOP + ROW * max(1, len(rows)) + BOTTOM), "white")
     pen = ImageDraw.Draw(image)
@@ -136,8 +147,8 @@ def draw(
         pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_TRACE)
         if guess is not None:
             over = middle - guess[:, channel] * ROW / 6
-            told = np.flatnonzero(np.isfinite(over))
-            for part in np.split(told, np.flatnonzero(np.diff(told) > 1) + 1):
+            known = np.flatnonzero(np.isfinite(over))
+            for part in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
                 pen.line(list(zip(x[part].tolist(), over[part].tolist(), strict=True)), fill=_GUESS)
     _scale(pen, font, x, image.height - BOTTOM)
     stream = io.BytesIO()
@@ -145,13 +156,13 @@ def draw(
     return Picture(name, caption, stream.getvalue())
 
 
-def _moving(eeg: np.ndarray, channels: tuple[int, ...]) -> list[int]:
-    """Those of `channels` that were recorded."""
+def _recorded(eeg: np.ndarray, channels: tuple[int, ...]) -> list[int]:
+    """The recorded ones of `channels`."""
     return [channel for channel in channels if eeg[:, channel].any()]
 
 
 def _scale(pen: ImageDraw.ImageDraw, font: object, x: np.ndarray, top: float) -> None:
-    """A mark at every fifth of a second."""
+    """A time axis with a mark every 0.2 s."""
     for sample in range(0, len(x), RATE_HZ // 5):
         pen.line([(x[sample], top), (x[sample], top + 5)], fill=_INK)
         pen.text((x[sample] - 8, top + 8), f"{sample / RATE_HZ:.1f} s", fill=_INK, font=font)  # type: ignore[arg-type]

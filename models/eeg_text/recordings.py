@@ -1,4 +1,4 @@
-"""EEG with what was read meanwhile, as every reader gives it."""
+"""The common form of all recordings: EEG segments with their text."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ RATE_HZ = 500
 
 @dataclass(frozen=True)
 class Item:
-    """One stretch of EEG: a sentence that was read, or a window of a recording."""
+    """One EEG segment: a sentence that was read, or a window of a recording."""
 
     text: str | None
     subject: str
     group: str
-    """What a split keeps together: the normalised sentence, or the block of a recording."""
+    """The group that stays in one split: the normalised sentence, or a block of a recording."""
     samples: int
-    """Its length at 500 Hz."""
+    """Its length in samples at 500 Hz."""
     where: str
-    """File and place, for messages."""
+    """File and position, for messages."""
 
 
 class Source(Protocol):
-    """Where EEG is read from, piece by piece; can be sent to other processes."""
+    """Reads EEG segment by segment; can be pickled for other processes."""
 
     def eeg(self, number: int) -> np.ndarray:
-        """Microvolts [time, 105] at 500 Hz, float32, of item `number`. Touches disk.
+        """Item `number` in microvolts [time, 105] at 500 Hz, float32. Reads the disk.
 
         Channels that were not recorded are 0. Raises DataError.
         """
 
     def recorded(self, number: int) -> np.ndarray:
-        """Which of the 105 channels item `number` has, bool."""
+        """Which of the 105 channels were recorded in item `number`, bool."""
 
 
 @dataclass(frozen=True)
 class Recordings:
-    """All that a run learns from."""
+    """All EEG segments of a run."""
 
     name: str
     form: str
     unit: str
-    """Unit of the numbers in the file, and what says so."""
+    """Unit of the values, and how it is known."""
     items: Sequence[Item]
     source: Source
     left_out: Counter[str] = field(default_factory=Counter)
-    """Counts: what cannot be used."""
+    """Counts of unusable segments, by reason."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What else a person should know."""
+    """Other facts for the user."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How recordings are read; see config.Data."""
+    """Options for reading recordings; see config.Data."""
 
     on_bad: OnBad = "stop"
     samples: int = 800
@@ -70,10 +70,10 @@ class Reading:
 
 
 def normalised(text: str) -> str:
-    """`text` without case, punctuation and double blanks: what counts as the same sentence."""
+    """`text` without case, punctuation and double spaces: equal for the same sentence."""
     return " ".join(words(text))
 
 
 def words(text: str) -> list[str]:
-    """The words of `text`, in small letters, without punctuation."""
+    """The words of `text`, in lower case, without punctuation."""
     return re.findall(r"\w+(?:['’]\w+)*", text.lower())

@@ -1,4 +1,4 @@
-"""Which recordings train, validate and test: by sentence, and if wanted by reader, too."""
+"""The split of EEG segments: by sentence, optionally also by reader."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _READER = "reader "
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The groups of each split, and the numbers of their items."""
+class ItemSplit:
+    """The groups of each split, and the indices of their items."""
 
     groups: dict[SplitName, list[str]]
     readers: dict[SplitName, list[str]]
-    """Empty where readers are not held out."""
+    """Empty unless readers are held out."""
     numbers: dict[SplitName, list[int]]
 
     def save(self, folder: Path | None, replace: bool) -> None:
-        """Write the split to the run folder, or find that it is the same. Raises DataError."""
+        """Save the split in the run folder, or check it there; see save_split. Raises DataError."""
         if folder is None:
             return
         named = {
@@ -35,18 +35,18 @@ class Parts:
         save_split(named, folder, replace)
 
 
-def divide(
+def split_items(
     items: Sequence[Item],
     by: str,
     fraction: float,
     share: float,
     seed: int,
     earlier: Mapping[str, SplitName] | None = None,
-) -> Parts:
-    """Each split's items. With `by` "subject+sentence" items whose reader and sentence belong to
-    different splits are left out. `earlier` as for split_groups.
+) -> ItemSplit:
+    """The items of each split.
 
-    Raises DataError where a split would be empty.
+    With `by` "subject+sentence", items whose reader and sentence are in different splits are left
+    out. `earlier` as for split_groups. Raises DataError if a split would be empty.
     """
     groups = split_groups((item.group for item in items), fraction, share, seed, GROUPS, earlier)
     of_group = {group: name for name in SPLITS for group in groups[name]}
@@ -63,18 +63,18 @@ def divide(
     for name in SPLITS:
         if not numbers[name]:
             raise DataError(
-                f"{name} would be empty: no reader of it has read one of its sentences",
+                f"{name} would be empty: none of its readers read one of its sentences",
                 where="data.split=subject+sentence",
-                allowed="readers who have read the same sentences",
+                allowed="readers who read the same sentences",
                 fix="--set data.split=sentence",
             )
         present = {items[n].group for n in numbers[name]}
         groups[name] = [group for group in groups[name] if group in present]
-    return Parts(groups, readers, numbers)
+    return ItemSplit(groups, readers, numbers)
 
 
 def _readers(earlier: Mapping[str, SplitName]) -> dict[str, SplitName]:
-    """The readers among groups, as `keep` named them."""
+    """The readers among saved groups."""
     return {
         group.removeprefix(_READER): side
         for group, side in earlier.items()

@@ -1,4 +1,4 @@
-"""The eeg_text family: EEG during reading in, the sentence that was read out."""
+"""The task of the eeg_text family: masked pre-training, and sentences from EEG."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from models.common.split import SPLITS
 from models.eeg_text import batches, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
-from models.eeg_text.dataset import MaskedSamples, Rules, TextSamples
-from models.eeg_text.metric import MaskedMetric, TextMetric, told
+from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
+from models.eeg_text.metric import MaskedMetric, TextMetric, masked_values
 from models.eeg_text.network import weights
 from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.noise_control import retrieval_band
 from models.eeg_text.readers import files
 from models.eeg_text.recordings import Reading, Recordings
-from models.eeg_text.splits import Parts, divide
+from models.eeg_text.splits import ItemSplit, split_items
 from models.eeg_text.texts import Texts
-from models.eeg_text.tokenizer import Tokenizer, fit
+from models.eeg_text.tokenizer import Tokenizer, build_tokenizer
 
 
 class EegTextTask:
@@ -46,12 +46,12 @@ class EegTextTask:
     channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
-        """Reads the settings; touches no file. Raises DataError where they cannot be had."""
+        """Read the settings; touches no file. Raises DataError for conflicting settings."""
         self.context, self.size = context, SIZES[model.size]
         self.dropout, self.writes = model.dropout, model.stage == "text"
         self.path, self.control, self.on_bad = data.path, data.control, data.on_bad
         self.fraction, self.samples, self.split = data.fraction, data.seq_len, data.split
-        # A setting is read only where it means something: what nobody read is told to the person.
+        # Settings without effect are not read, so that they are reported as unused.
         self.reading = Reading(data.on_bad)
         if not self.path.startswith("embedded:"):
             texts = data.texts if self.writes else None
@@ -60,7 +60,7 @@ class EegTextTask:
         if self.writes:
             self.encoder, self.start = _path(model.encoder), _path(model.start)
             self.is_frozen, self.word_dropout = model.freeze_encoder, model.word_dropout
-            self.top_learns = self.is_frozen and model.unfreeze == "top"
+            self.trains_top = self.is_frozen and model.unfreeze == "top"
             self.tokenizer_word = model.tokenizer
             self.text_len = min(data.text_len, self.size.text_context)
             self.goal, self.units = Goal("val_rouge1_gain", "max"), "tokens"
@@ -70,21 +70,21 @@ class EegTextTask:
             self.goal, self.units = Goal("val_masked_r2", "max"), "values"
         if self.encoder and self.start:
             raise DataError(
-                f"model.encoder '{self.encoder}' and model.start '{self.start}' both name weights",
+                f"model.encoder '{self.encoder}' and model.start '{self.start}' are both set",
                 where="model.encoder",
-                allowed="one of them: model.start has an encoder, too",
+                allowed="one of them: the weights of model.start include an encoder",
             )
         check_kernel(context.attention, context.device)
         self._recordings: Recordings | None = None
-        self._parts: Parts | None = None
+        self._parts: ItemSplit | None = None
         self._texts: Texts | None = None
         self.loaded: str | None = None
-        self._encodings: Mapping[SplitName, CachedFeatures] = {}
+        self._features: Mapping[SplitName, CachedFeatures] = {}
         self._flops: float | None = None
-        self._flops_encoded: float | None = None
+        self._flops_cached: float | None = None
 
     def setup(self) -> None:
-        """Find the recordings, split them, fit the tokenizer; the run folder keeps both.
+        """Find the recordings, split them and train the tokenizer; the run folder saves both.
 
         Reads and writes the disk: rank 0 first, then the others. Raises DataError.
         """
@@ -93,43 +93,45 @@ class EegTextTask:
             files.check_text(recordings)
         context = self.context
         share, seed, earlier = context.eval_share, context.seed, context.earlier_splits
-        self._parts = divide(recordings.items, self.split, self.fraction, share, seed, earlier)
+        self._parts = split_items(recordings.items, self.split, self.fraction, share, seed, earlier)
         self._parts.save(context.folder, context.reset_data)
         self._recordings = recordings
         if self.writes:
             by_group = {item.group: item.text or "" for item in reversed(recordings.items)}
             splits = self._parts.groups
             train = [by_group[key] for key in splits["train"]]
-            tokenizer = fit(self.tokenizer_word, train, self.size.vocabulary, context.folder)
+            tokenizer = build_tokenizer(
+                self.tokenizer_word, train, self.size.vocabulary, context.folder
+            )
             self._texts = Texts(by_group, splits, tokenizer, self.text_len, context.seed)
 
     @property
     def recordings(self) -> Recordings:
-        """What setup found."""
+        """The recordings; available after setup."""
         assert self._recordings is not None, "setup() comes first"
         return self._recordings
 
     @property
-    def parts(self) -> Parts:
-        """Which items train, validate and test."""
+    def parts(self) -> ItemSplit:
+        """The split of the items; available after setup."""
         assert self._parts is not None, "setup() comes first"
         return self._parts
 
     @property
     def texts(self) -> Texts:
-        """The sentences, where there is text."""
+        """The sentences, if model.stage is text."""
         assert self._texts is not None, "setup() comes first, and model.stage is text"
         return self._texts
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, where there is text."""
+        """The tokenizer, if model.stage is text."""
         return self.texts.tokenizer
 
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator.
 
-        With `model.encoder` the encoder's are read from there, with `model.start` all of them.
+        `model.encoder` provides the weights of the encoder, `model.start` those of the whole model.
         Raises DataError.
         """
         kernel = self.context.attention
@@ -148,45 +150,45 @@ class EegTextTask:
         elif self.encoder is not None:
             self.loaded = weights.load("model.encoder", model.encoder, self.encoder, "encoder.")
         if self.is_frozen:
-            model.freeze_encoder(self.top_learns)
+            model.freeze_encoder(self.trains_top)
         self._flops = flops_per_sample(model, tokens, self.texts.mean_length)
-        self._flops_encoded = flops_per_sample(model, tokens, self.texts.mean_length, True)
+        self._flops_cached = flops_per_sample(model, tokens, self.texts.mean_length, True)
         return model
 
     def data(self, split: SplitName) -> TextSamples | MaskedSamples:
         """The samples of a split."""
-        rules = Rules(self.samples, self.context.seed, self.control == "noise")
-        numbers, learns = self.parts.numbers[split], split == "train"
+        rules = SampleRules(self.samples, self.context.seed, self.control == "noise")
+        numbers, is_training = self.parts.numbers[split], split == "train"
         if not self.writes:
-            return MaskedSamples(self.recordings, numbers, rules, self.mask_share, learns)
-        dropout = self.word_dropout if learns else 0.0
+            return MaskedSamples(self.recordings, numbers, rules, self.mask_share, is_training)
+        dropout = self.word_dropout if is_training else 0.0
         samples = TextSamples(self.recordings, numbers, rules, self.texts, dropout)
-        samples.encodings = self._encodings.get(split)
+        samples.features = self._features.get(split)
         return samples
 
     def frozen_encoder(self, model: Module) -> str | None:
         """See models/base.py: HasFrozenEncoder."""
-        return "encoder" if self.writes and self.is_frozen and not self.top_learns else None
+        return "encoder" if self.writes and self.is_frozen and not self.trains_top else None
 
     def varying_inputs(self) -> str | None:
-        """See models/base.py: HasFrozenEncoder. Words are dropped behind the encoder."""
+        """None: words are dropped after the encoder. See models/base.py: HasFrozenEncoder."""
         return None
 
     def encoder_inputs(self, split: SplitName) -> TextInputs:
-        """EEG of a split; where it is judged, noise, too."""
+        """EEG of a split; in evaluation also noise."""
         samples = self.data(split)
         assert isinstance(samples, TextSamples)
         return TextInputs(samples, self.path, self.control)
 
     def encode(self, model: Module, batch: Batch) -> dict[str, Tensor]:
-        """memory [input, time / 4, width], and samples [input], where its EEG ends."""
+        """memory [input, time / 4, width], and samples [input], the number of valid samples."""
         valid = batch["eeg_mask"]
         return {"memory": model(batch["eeg"], valid), "samples": valid.sum(1)}
 
-    def use_features(self, encodings: Mapping[SplitName, CachedFeatures]) -> None:
+    def use_features(self, features: Mapping[SplitName, CachedFeatures]) -> None:
         """See models/base.py: HasFrozenEncoder."""
-        self._encodings = encodings
-        self._flops = self._flops_encoded
+        self._features = features
+        self._flops = self._flops_cached
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """See batches.text and batches.masked."""
@@ -195,7 +197,7 @@ class EegTextTask:
         return batches.masked(samples, self.samples)
 
     def num_units(self, batch: Batch) -> int:
-        """Tokens to write, or values to tell."""
+        """Tokens to generate, or masked values to predict."""
         return int(batch["units"])
 
     def loss(self, model: Module, batch: Batch) -> Loss:
@@ -204,7 +206,7 @@ class EegTextTask:
             seen = batch.get("seen", batch["eeg"])
             valid = batch.get("seen_mask", batch["eeg_mask"])
             guess = model(seen, valid, batch["mask_target"]).float()
-            return Loss(((guess - batch["eeg"]).square() * told(batch)).sum(), {})
+            return Loss(((guess - batch["eeg"]).square() * masked_values(batch)).sum(), {})
         eeg, memory = batch.get("eeg"), batch.get("eeg_memory")
         logits = model(eeg, batch["eeg_mask"], batch["text_ids"], memory=memory).float()
         targets = batch["labels"].flatten()
@@ -214,36 +216,36 @@ class EegTextTask:
         return Loss(nats, {})
 
     def metric(self) -> TextMetric | MaskedMetric:
-        """See text_metric.py and masked_metric.py."""
+        """See metric.py."""
         return TextMetric(self.texts) if self.writes else MaskedMetric()
 
     def blocks(self, model: Module) -> list[Module]:
-        """The transformer layers of regions, of the whole head, and of the text decoder."""
+        """The transformer layers of the regions, of the global encoder and of the text decoder."""
         assert isinstance(model, EegText | MaskedEeg)
         return model.blocks()
 
     def preview(self, model: Module) -> str | None:
-        """What is written of the first validation recordings. Collective."""
+        """The sentences generated for a few validation samples. Collective."""
         if not self.writes:
             return None
-        return preview.show(model, self._few("val"), self.texts, self.context.device)
+        return preview.render_preview(model, self._few("val"), self.texts, self.context.device)
 
     def predictions(self, model: Module) -> Predictions:
-        """What is written of validation recordings, or told of hidden EEG. Collective."""
+        """The sentences, or the masked EEG, predicted for a few validation samples. Collective."""
         samples, device = self.data("val"), self.context.device
         if isinstance(samples, TextSamples):
-            return preview.written(model, samples, self._few("val"), device)
-        return preview.filled(model, samples, self.samples, device)
+            return preview.text_predictions(model, samples, self._few("val"), device)
+        return preview.masked_predictions(model, samples, self.samples, device)
 
     def _few(self, split: SplitName) -> Batch:
         return self.collate(few_samples(self.data(split), preview.SHOWN))
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See model.per_sample."""
-        return self._flops  # kept from build(): an engine may have cut the weights since
+        """See network.model.flops_per_sample."""
+        return self._flops  # computed in build(): an engine may have sharded the weights since
 
     def pictures(self) -> Sequence[Picture]:
-        """A few training recordings with their sentence."""
+        """A few training samples with their sentence."""
         samples = self.data("train")
         numbers = sorted({0, len(samples) // 2, len(samples) - 1})
         return [self._picture(samples, index) for index in numbers]
@@ -252,35 +254,35 @@ class EegTextTask:
         item = self.recordings.items[samples.numbers[index]]
         title = item.text or item.group
         caption = f"{item.where}, reader {item.subject}: {title}"
-        return preview.draw(f"eeg-{index}", samples.given(index), title, caption)
+        return preview.draw_eeg(f"eeg-{index}", samples.given(index), title, caption)
 
     def facts(self) -> Mapping[str, Any]:
-        """See facts.py; and what was taken over of another run's encoder."""
-        seen = Seen(self.recordings, self.parts, self.samples, self._texts, self.control)
-        told = {} if self.loaded is None else {"start" if self.start else "encoder": self.loaded}
-        return seen.facts() | told | ({"feature_cache": "kept"} if self._encodings else {})
+        """See DataFacts; and which weights were loaded."""
+        facts = DataFacts(self.recordings, self.parts, self.samples, self._texts, self.control)
+        loaded = {} if self.loaded is None else {"start" if self.start else "encoder": self.loaded}
+        return facts.facts() | loaded | ({"feature_cache": "kept"} if self._features else {})
 
 
-def _path(word: str | None) -> Path | None:
-    return None if word is None else Path(word).expanduser()
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser()
 
 
 _LARGEST_R2 = 0.02
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What setup found."""
+class DataFacts:
+    """Facts of the data for the user."""
 
     recordings: Recordings
-    parts: Parts
+    parts: ItemSplit
     samples: int
-    """Of the longest sample that is used."""
+    """EEG samples of the longest segment."""
     texts: Texts | None
     control: str
 
     def facts(self) -> dict[str, Any]:
-        """Counts, splits, what was left out; in a noise control the band of chance."""
+        """Counts, splits, what was left out; in a noise control the bounds of chance."""
         items = self.recordings.items
         times = [item.samples for item in items]
         kept = sum(min(time, self.samples) for time in times) / sum(times)
@@ -304,12 +306,12 @@ class Seen:
         return facts
 
     def _control(self) -> dict[str, dict[str, float]]:
-        """The band of each metric outside which the noise control tells a leak."""
+        """For each metric, the bounds outside which the noise control reports a leak."""
         if self.texts is None:
             return {"val_masked_r2": {"max": _LARGEST_R2, "chance": 0.0}}
         sentences = len(self.parts.groups["val"])
         return {
             "val_retrieval": retrieval_band(self.texts.candidate_count, sentences),
-            # Of two comparisons the worse one counts: by chance a gain lies below 0, not above.
+            # The worse of two comparisons counts: a gain by chance is below 0, not above.
             "val_rouge1_gain_in_se": {"min": -3.0, "max": 2.0, "chance": 0.0},
         }

@@ -1,4 +1,4 @@
-"""The sentences of all splits as tokens, and with which others each one is compared."""
+"""The sentences of all splits as tokens, with the candidates each is compared with."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from models.base import SplitName
 from models.eeg_text.tokenizer import Tokenizer
 
 CANDIDATES = 24
-"""Sentences among which the true one is to be found, itself counted."""
+"""Candidates for retrieval, including the true sentence."""
 
 
-_JUDGED: tuple[SplitName, ...] = ("val", "test")
+_EVALUATED: tuple[SplitName, ...] = ("val", "test")
 
 
 class Texts:
-    """Tokens of every sentence, by its group."""
+    """Tokens and candidates of every sentence, by group."""
 
     def __init__(
         self,
@@ -27,22 +27,22 @@ class Texts:
         longest: int,
         seed: int,
     ) -> None:
-        """`texts`: a sentence for each group. `longest`: the most tokens, the end counted."""
+        """`texts`: a sentence per group. `longest`: the most tokens, including the end token."""
         self.tokenizer = tokenizer
         self.cut = 0
-        """Sentences that were longer."""
+        """Number of truncated sentences."""
         self._texts = dict(texts)
         self._tokens = {key: self._encode(text, longest) for key, text in texts.items()}
         self._table: dict[str, np.ndarray] = {}
         self._numbers: dict[str, int] = {}
-        judged: list[SplitName] = [name for name in _JUDGED if splits.get(name)]
-        self.candidate_count = min([CANDIDATES, *(len(splits[name]) for name in judged)])
-        self.judged = max(len(splits[name]) for name in judged)
-        """Sentences of the larger split that is judged."""
+        evaluated: list[SplitName] = [name for name in _EVALUATED if splits.get(name)]
+        self.candidate_count = min([CANDIDATES, *(len(splits[name]) for name in evaluated)])
+        self.num_evaluated = max(len(splits[name]) for name in evaluated)
+        """Sentences of the larger of the evaluated splits."""
         self.steps = max(len(self._tokens[key]) for key in splits["train"]) - 1
-        """Tokens of the longest training sentence, its end counted: what is written."""
-        width = max(len(self._tokens[key]) for name in judged for key in splits[name])
-        for name in judged:
+        """Tokens to generate: those of the longest training sentence, including the end token."""
+        width = max(len(self._tokens[key]) for name in evaluated for key in splits[name])
+        for name in evaluated:
             self._compare(list(splits[name]), width, seed)
 
     def _encode(self, text: str, longest: int) -> np.ndarray:
@@ -53,7 +53,7 @@ class Texts:
         return np.array(kept, dtype=np.int64)
 
     def _compare(self, keys: list[str], width: int, seed: int) -> None:
-        """Draw for each sentence of a split the others that it is compared with."""
+        """Draw the candidates of each sentence of a split."""
         padded = np.full((len(keys), width), self.tokenizer.pad, dtype=np.int64)
         for row, key in zip(padded, keys, strict=True):
             row[: len(self._tokens[key])] = self._tokens[key]
@@ -66,25 +66,25 @@ class Texts:
 
     @property
     def mean_length(self) -> float:
-        """Mean over all sentences of their tokens, the end counted."""
+        """Mean number of tokens per sentence, including the end token."""
         return sum(len(tokens) - 1 for tokens in self._tokens.values()) / len(self._tokens)
 
     def text(self, key: str) -> str:
-        """The sentence of a group, as it was written."""
+        """The original sentence of a group."""
         return self._texts[key]
 
     def tokens(self, key: str) -> np.ndarray:
-        """Start, tokens, end."""
+        """Start token, tokens, end token."""
         return self._tokens[key]
 
-    def is_judged(self, key: str) -> bool:
-        """Whether the sentence is validated or tested with."""
+    def is_evaluated(self, key: str) -> bool:
+        """Whether the sentence belongs to val or test."""
         return key in self._table
 
     def number(self, key: str) -> int:
-        """Which of the sentences of its split it is; below `judged`."""
+        """The index of the sentence within its split, below `num_evaluated`."""
         return self._numbers[key]
 
     def candidates(self, key: str) -> np.ndarray:
-        """Tokens [candidate, text] of the sentence itself, first, and of others of its split."""
+        """Tokens [candidate, text] of the sentence itself (first) and of others of its split."""
         return self._table[key]

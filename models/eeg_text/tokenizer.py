@@ -1,4 +1,4 @@
-"""Sentences as numbers: bytes, or byte-level BPE trained on the sentences or read from a file."""
+"""Tokenizers: bytes, or byte-level BPE trained on the sentences or loaded from a file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from models.base import DataError
 from models.common import subwords
 
 PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
-"""As BART has them."""
+"""The special tokens of BART."""
 
 
 class Tokenizer(Protocol):
-    """Text to numbers and back."""
+    """Encodes text as tokens, and decodes it."""
 
     name: str
     size: int
@@ -22,17 +22,17 @@ class Tokenizer(Protocol):
     start: int
     end: int
     hidden: int
-    """Stands where an input is hidden from the decoder."""
+    """Replaces inputs that are hidden from the decoder."""
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without start and end."""
+        """The tokens of `text`, without start and end token."""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens` up to the first end."""
+        """The text of `tokens` up to the first end token."""
 
 
 class ByteTokenizer:
-    """Numbers 0-255 are bytes, then padding, start, end, what is hidden, and twelve in reserve."""
+    """Tokens 0-255 are bytes, then padding, start, end, hidden, and twelve reserved ones."""
 
     name = "bytes"
     pad, start, end, hidden = 256, 257, 258, 259
@@ -43,17 +43,17 @@ class ByteTokenizer:
         return list(text.encode())
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """See Tokenizer; what is no UTF-8 becomes U+FFFD."""
-        kept = until(tokens, self.end)
+        """See Tokenizer; invalid UTF-8 becomes U+FFFD."""
+        kept = truncate_at(tokens, self.end)
         return bytes(t for t in kept if t < 256).decode("utf-8", errors="replace")
 
 
 class BpeTokenizer:
-    """A tokenizer of the tokenizers library that has BART's special tokens."""
+    """A tokenizer of the tokenizers library with the special tokens of BART."""
 
     def __init__(self, inner: Any, name: str) -> None:
         """Raises DataError if a special token is missing."""
-        inner.encode_special_tokens = True  # else a text that speaks of </s> would end there
+        inner.encode_special_tokens = True  # otherwise a text that contains </s> would end there
         self.inner, self.name = inner, name
         self.size = max(inner.get_vocab().values()) + 1
         self.pad, self.start, self.end, self.hidden = map(self._special, (PAD, START, END, HIDDEN))
@@ -75,34 +75,34 @@ class BpeTokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """See Tokenizer."""
         special = {self.pad, self.start, self.end, self.hidden}
-        kept = [t for t in until(tokens, self.end) if t not in special]
+        kept = [t for t in truncate_at(tokens, self.end) if t not in special]
         return str(self.inner.decode(kept, skip_special_tokens=False))
 
 
-def until(tokens: Sequence[int], end: int) -> list[int]:
-    """`tokens` before the first `end`."""
+def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
+    """The `tokens` before the first `end`."""
     found = list(map(int, tokens))
     return found[: found.index(end)] if end in found else found
 
 
-def fit(word: str, texts: Iterable[str], most: int, folder: Path | None) -> Tokenizer:
-    """The tokenizer that model.tokenizer names, of `most` entries at most.
+def build_tokenizer(name: str, texts: Iterable[str], most: int, folder: Path | None) -> Tokenizer:
+    """The tokenizer that model.tokenizer names, with at most `most` entries.
 
-    A trained one is kept in the run folder, and read from there if it is there. Touches disk;
-    raises DataError.
+    A trained tokenizer is saved in the run folder, and loaded from there if it exists. Reads and
+    writes the disk; raises DataError.
     """
-    if word == "bytes":
+    if name == "bytes":
         return ByteTokenizer()
-    if word == "bpe":
+    if name == "bpe":
         specials = (START, PAD, END, HIDDEN)
         inner = subwords.load_or_fit(folder, lambda: subwords.train_byte_bpe(texts, most, specials))
     else:
-        path = Path(word).expanduser()
+        path = Path(name).expanduser()
         inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)
-    found = BpeTokenizer(inner, word)
+    found = BpeTokenizer(inner, name)
     if found.size > most:
         raise DataError(
-            f"the tokenizer has {found.size} entries, a decoder of this size {most}",
+            f"the tokenizer has {found.size} entries; the decoder of this size has {most}",
             where="model.tokenizer, model.size",
             allowed=f"a tokenizer of at most {most} entries",
             fix="--set model.tokenizer=bytes",

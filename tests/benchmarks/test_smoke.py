@@ -94,4 +94,4 @@ def test_voxels_measures_our_grid():
 def test_encoded_measures_steps_with_the_encoder_and_without():
     rows = table_of("benchmarks.encoded", "--model", "eeg_text:tiny", "--rounds", "1")
     names = [row.split(" | ")[0] for row in rows]
-    assert names == ["| encoder in each step", "| encodings read", "| contender", *names[:2]]
+    assert names == ["| encoder in each step", "| features read", "| contender", *names[:2]]

@@ -1,1 +1,1 @@
-"""The sets of readers that need no download, made by a simulator."""
+"""Built-in data: EEG of simulated readers."""

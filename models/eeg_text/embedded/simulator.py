@@ -1,4 +1,4 @@
-"""EEG of simulated readers: each word evokes a wave of its own in every region of the head."""
+"""Simulated EEG of readers: each word evokes its own wave in every region of the head."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from models.eeg_text.montage import INDICES
 
 RATE_HZ = 500
 SEED = 2024
-"""The set is one set: what a run's seed changes is its split and its order."""
+"""Fixed: the seed of a run changes only the split and the order."""
 
 CODES = 4
-"""Numbers that a word evokes in one region, each spread over the region's channels."""
+"""Evoked components per word and region, each spread over the channels of the region."""
 DELAY_S, SPREAD_S = 0.32, 0.07
 """The evoked wave: a bell around 0.32 s after onset, within 0.15 to 0.5 s."""
 SOURCES = 24
-"""Sources of background activity, whose mixture makes neighbouring channels alike."""
+"""Sources of background activity, whose mixture correlates the channels."""
 NOISE_UV = 10.0
 
 
@@ -32,7 +32,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
         "when": "today often twice never slowly alone abroad outside again quickly there soon",
     }.items()
 }
-"""Sixty words; each place of a sentence has its own twelve."""
+"""Sixty words: twelve for each position of a sentence."""
 
 FORMS: tuple[tuple[str, ...], ...] = (
     ("who", "does", "what"),
@@ -51,19 +51,19 @@ SMALL_FORMS: tuple[tuple[str, ...], ...] = (("who", "does", "what"),)
 def draw_sentences(
     slots: dict[str, tuple[str, ...]], forms: tuple[tuple[str, ...], ...], count: int, seed: int
 ) -> list[tuple[str, ...]]:
-    """`count` distinct sentences as words, each form and each word equally likely."""
+    """`count` distinct sentences as words, with uniform forms and words."""
     rng = np.random.default_rng(seed)
     found: dict[tuple[str, ...], None] = {}
     while len(found) < count:
         form = forms[int(rng.integers(len(forms)))]
-        words = tuple(slots[place][int(rng.integers(len(slots[place])))] for place in form)
+        words = tuple(slots[name][int(rng.integers(len(slots[name])))] for name in form)
         found.setdefault(words)
     return list(found)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes one set."""
+    """The parameters of one set."""
 
     name: str
     subjects: int
@@ -71,24 +71,24 @@ class Recipe:
     slots: dict[str, tuple[str, ...]]
     forms: tuple[tuple[str, ...], ...]
     word_s: float
-    """From the onset of a word to that of the next."""
+    """Time from word onset to word onset."""
     samples: int
-    """Of each recording, whatever its sentence: its length must not tell how many words it has."""
+    """Of each recording; constant, so that the length does not reveal the number of words."""
     snr_db: float
-    """Of one channel, while a word's wave passes."""
-    likeness: float
-    """Of subjects' mixing matrices; 1: all the same."""
+    """Of one channel, during an evoked wave."""
+    similarity: float
+    """Correlation of the mixing matrices of subjects; 1: identical."""
 
 
-READING = Recipe("reading", 12, 400, SLOTS, FORMS, 0.3, 800, snr_db=-6.0, likeness=0.7)
+READING = Recipe("reading", 12, 400, SLOTS, FORMS, 0.3, 800, snr_db=-6.0, similarity=0.7)
 SMALL = Recipe(
     "reading-small", 3, 256, SMALL_SLOTS, SMALL_FORMS, 0.24, 480,
-    snr_db=5.0, likeness=0.95,
+    snr_db=5.0, similarity=0.95,
 )  # fmt: skip
 
 
 class Readers:
-    """All that the recordings of a recipe have in common, drawn once."""
+    """What all recordings of a recipe share, drawn once."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -98,14 +98,14 @@ class Readers:
         regions = len(INDICES)
         self._codes = rng.standard_normal((len(self.words), regions, CODES), dtype=np.float32)
         own = np.stack([self._mixing(rng) for _ in range(recipe.subjects)])
-        like = recipe.likeness
+        like = recipe.similarity
         mixed = np.sqrt(like) * self._mixing(rng) + np.sqrt(1 - like) * own
         self._mixing_of = mixed.astype(np.float32)
         self._sources = rng.standard_normal((SOURCES, CHANNELS), dtype=np.float32)
         self._sources /= np.sqrt(SOURCES)
 
     def _mixing(self, rng: np.random.Generator) -> np.ndarray:
-        """From the codes of all regions to channels: each region reaches its own."""
+        """The matrix from the codes of all regions to channels; each region reaches its own."""
         mixing = np.zeros((len(INDICES), CODES, CHANNELS), dtype=np.float32)
         for number, channels in enumerate(INDICES.values()):
             shape = (CODES, len(channels))
@@ -121,7 +121,7 @@ class Readers:
         return subject, self.sentences[sentence]
 
     def recording(self, index: int) -> np.ndarray:
-        """Microvolts [time, 105], float32; the same at each call."""
+        """Microvolts [time, 105], float32; deterministic."""
         subject, words = self.label(index)
         rng = np.random.default_rng([SEED, index])
         background = _background(rng, self.recipe.samples) @ self._sources
@@ -150,7 +150,7 @@ def _background(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def _blinks(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Now and then a slow wave over the front of the head, [time, 105]."""
+    """A blink in some recordings: a slow frontal wave, [time, 105]."""
     blinks = np.zeros((samples, CHANNELS), dtype=np.float32)
     if rng.random() < 0.2:
         time = (np.arange(samples) - rng.uniform(0, samples)) / RATE_HZ

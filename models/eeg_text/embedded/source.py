@@ -1,4 +1,4 @@
-"""The embedded sets as recordings: the small one is kept, the large one made sample by sample."""
+"""The embedded sets: the small one is cached, the large one simulated sample by sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.eeg_text.recordings import Item, Recordings
 
 EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
 KEPT_BYTES = 2**27
-"""A set that takes more is not kept on disk; made anew, a recording takes about 2 ms."""
+"""A larger set is not cached; simulating a recording takes about 2 ms."""
 _VERSION = 1
 
 
@@ -27,16 +27,16 @@ class EmbeddedSource:
     """See recordings.Source."""
 
     def __init__(self, path: str) -> None:
-        """Reads and writes the cache on disk where the set is small."""
+        """Reads and writes the cache if the set is small."""
         self.path = path
         recipe = EMBEDDED[path]
         values = recipe.subjects * recipe.sentences * recipe.samples * CHANNELS
-        self._kept = _all(path) if 2 * values <= KEPT_BYTES else None
+        self._cached = _all(path) if 2 * values <= KEPT_BYTES else None
 
     def eeg(self, number: int) -> np.ndarray:
         """See Source."""
-        if self._kept is not None:
-            return self._kept[number].astype(np.float32)
+        if self._cached is not None:
+            return self._cached[number].astype(np.float32)
         return _readers(self.path).recording(number)
 
     def recorded(self, number: int) -> np.ndarray:
@@ -53,13 +53,13 @@ def _all(path: str) -> np.ndarray:
         "sentences": recipe.sentences,
         "samples": recipe.samples,
         "snr_db": recipe.snr_db,
-        "likeness": recipe.likeness,
+        "similarity": recipe.similarity,
     }
 
     def make() -> dict[str, np.ndarray]:
         readers = _readers(path)
         shape = (len(readers), recipe.samples, CHANNELS)
-        made = np.empty(shape, dtype=np.float16)  # to a thousandth of a microvolt or two
+        made = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV
         for number in range(len(readers)):
             made[number] = readers.recording(number)
         return {"eeg": made}

@@ -1,1 +1,1 @@
-"""The networks: ten regional encoders, a global one, and what stands on top of them."""
+"""The networks: ten regional encoders, a global one, the masked head and the text decoder."""

@@ -19,7 +19,7 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """`x` [batch, token, width]; `valid` [batch, token], bool, one True a row at least."""
+        """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
         batch, tokens, width = x.shape
         heads = self.in_proj(x).view(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)
@@ -31,14 +31,14 @@ class SelfAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """A transformer layer with its norms after the sums, as the first transformer had them.
+    """A post-norm transformer layer, as in the original transformer.
 
-    Not torch's own, whose fast path in evaluation reads the weights of submodules past their
-    forward: an engine that gathers shards there would find them empty.
+    Not torch's layer: its fast path in evaluation reads the weights of submodules without calling
+    their forward, where an engine gathers shards.
     """
 
     recomputes = False
-    """Whether its activations are computed again in the backward pass and not kept."""
+    """Whether activations are recomputed in the backward pass."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, kernel: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """As SelfAttention.forward."""
         if self.recomputes and x.requires_grad:
-            # Inside forward, where all that an engine does around a layer stays outside.
+            # Inside forward, so that the hooks of an engine around the layer stay outside.
             return checkpoint(self._forward, x, valid, use_reentrant=False)
         return self._forward(x, valid)
 

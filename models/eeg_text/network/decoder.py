@@ -1,4 +1,4 @@
-"""The text decoder: transformers' BART decoder with random weights, its output tied."""
+"""The text decoder: the BART decoder of transformers with random weights and a tied output."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from models.common.attention_kernels import attention_kernel
 from models.eeg_text.config import Size
 
 SHARPNESS, GAIN = 3.0, 2.0
-"""First weights of queries and keys, and of values, where text looks at EEG, in 1/√(inputs).
+"""Initial scales of queries and keys, and of values, in cross-attention, in 1/√(inputs).
 
-Each channel has mean 0 over a recording, and so has all that is linear in it: with BART's own
-weights a query sees the mean over time, of which 1.5 % differs between recordings. On
-embedded:reading-small tiny then reads nothing for 200 steps; with these it does so after 60.
+Each channel has mean 0 over a segment, and so has every linear function of it. With BART's
+weights, a query attends to the mean over time, of which 1.5 % differs between segments: on
+embedded:reading-small, tiny does not use the EEG for 200 steps; with these scales, after 60.
 """
 
 
@@ -30,7 +30,7 @@ def bart(size: Size, pad: int, dropout: float) -> Any:
         decoder_layers=size.text_layers,
         decoder_attention_heads=size.text_heads,
         decoder_ffn_dim=size.text_hidden,
-        max_position_embeddings=size.text_context,  # BART's table has two rows more
+        max_position_embeddings=size.text_context,  # the table of BART has two more rows
         dropout=dropout,
         attention_dropout=0.0,
         pad_token_id=pad,
@@ -40,18 +40,18 @@ def bart(size: Size, pad: int, dropout: float) -> Any:
     config._attn_implementation = "sdpa"
     decoder = BartDecoder(config)
     for layer in decoder.layers:
-        looks: Any = layer.encoder_attn
+        attention: Any = layer.encoder_attn
         for linear, scale in (
-            (looks.q_proj, SHARPNESS),
-            (looks.k_proj, SHARPNESS),
-            (looks.v_proj, GAIN),
+            (attention.q_proj, SHARPNESS),
+            (attention.k_proj, SHARPNESS),
+            (attention.v_proj, GAIN),
         ):
             nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
     return decoder
 
 
 class TextDecoder(nn.Module):
-    """Hidden states of EEG and the tokens so far, to logits of the next token."""
+    """Logits of the next token from hidden states of EEG and the previous tokens."""
 
     def __init__(self, size: Size, pad: int, dropout: float, kernel: str = "auto") -> None:
         super().__init__()
@@ -65,8 +65,8 @@ class TextDecoder(nn.Module):
     def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
         """Logits [batch, text, vocabulary].
 
-        `memory` [batch, token, width], of which `valid` [batch, token], bool, is attended to;
-        `ids` [batch, text]. Attention is causal, so padding at the end of `ids` does nothing.
+        Attends to `memory` [batch, token, width] where `valid` [batch, token], bool, is True;
+        `ids` [batch, text]. Attention is causal, so padding at the end of `ids` has no effect.
         """
         with attention_kernel(self.kernel):
             found = self.text(

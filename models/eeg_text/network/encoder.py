@@ -1,4 +1,4 @@
-"""EEG to a sequence of hidden states: ten regions, then all of them together."""
+"""The encoder: convolutions and a transformer per region, then a global transformer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sinusoids(tokens: int, width: int) -> Tensor:
 
 
 class Region(nn.Module):
-    """One region of the head: convolutions, positions, a transformer of its own.
+    """One region of the head: convolutions, positions and a transformer.
 
     Source: Liu et al., EEG2TEXT: Open Vocabulary EEG-to-Text Decoding with EEG Pre-Training and
     Multi-View Transformer, 2024.
@@ -33,7 +33,7 @@ class Region(nn.Module):
     def __init__(
         self, channels: tuple[int, ...], size: Size, tokens: int, dropout: float, kernel: str
     ) -> None:
-        """`channels`: which of the 105 it sees."""
+        """`channels`: the indices of its channels among the 105."""
         super().__init__()
         self.register_buffer("channels", torch.tensor(channels), persistent=False)
         self.register_buffer("positions", sinusoids(tokens, size.width), persistent=False)
@@ -54,10 +54,10 @@ class Region(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Ten regional views, joined by a transformer over all of them."""
+    """Ten regional encoders, joined by a global transformer."""
 
     def __init__(self, size: Size, tokens: int, dropout: float, kernel: str = "auto") -> None:
-        """`tokens`: of the longest sample."""
+        """`tokens`: the most tokens of a sample."""
         super().__init__()
         self.regions = nn.ModuleDict(
             {
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
     def forward(self, eeg: Tensor, valid: Tensor) -> Tensor:
         """Hidden states [batch, time / 4, width].
 
-        `eeg` [batch, time, 105], any number where `valid` [batch, time], bool, is False.
+        `eeg` [batch, time, 105] is ignored where `valid` [batch, time], bool, is False.
         """
         eeg = (eeg * valid[:, :, None]).transpose(1, 2)
         x = torch.cat([region(eeg, valid) for region in self.regions.values()], dim=2)
@@ -87,9 +87,9 @@ class Encoder(nn.Module):
         return self.project_norm(self.project(self.norm(x)))
 
     def recompute_regions(self) -> None:
-        """From now on compute the layers of the regions again in each backward pass.
+        """From now on, recompute the activations of the regions in the backward pass.
 
-        They are a tenth of the weights, and most of what is kept for the backward pass.
+        The regions have a tenth of the weights, but most of the activations.
         """
         for region in self.regions.values():
             for layer in region.layers:  # type: ignore[union-attr]
@@ -105,9 +105,9 @@ MOMENTUM = 0.1
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation over the valid time steps of a batch; padding counts for nothing.
+    """Batch normalisation over the valid time steps of a batch, without padding.
 
-    Its running statistics are those of torch's BatchNorm1d: the variance is the unbiased one.
+    Running statistics are those of torch's BatchNorm1d, with the unbiased variance.
     """
 
     running_mean: Tensor
@@ -122,7 +122,7 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """`x` [batch, channel, time]; `valid` [batch, time], bool. Padding of the result is 0."""
+        """`x` [batch, channel, time]; `valid` [batch, time], bool. The result is 0 at padding."""
         keep = valid[:, None]
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float()
@@ -160,7 +160,7 @@ class RegionCnn(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Tokens [batch, time / 4, width] of `x` [batch, channel, time].
 
-        `valid` [batch, time], bool; where it is False, `x` is 0, and so are the tokens.
+        `valid` [batch, time], bool; where it is False, `x` and the tokens are 0.
         """
         x = self.dropout(F.relu(self.first_norm(self.first(x), valid[:, ::2])))
         x = self.second_norm(self.second(x), valid[:, ::4])

@@ -1,4 +1,4 @@
-"""The two models of the family: EEG to text, and EEG with gaps to what is in the gaps."""
+"""The two models of the family, EEG to text and masked EEG, and their FLOPs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ class EegText(nn.Module):
     def __init__(
         self, size: Size, samples: int, pad: int, dropout: float, kernel: str = "auto"
     ) -> None:
-        """`samples`: of the longest recording; `pad`: the number of padding in texts."""
-        from models.eeg_text.network.decoder import TextDecoder  # stage encoder knows none of it
+        """`samples`: the most EEG samples; `pad`: the padding token."""
+        from models.eeg_text.network.decoder import TextDecoder  # not imported in stage encoder
 
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
         self.decoder = TextDecoder(size, pad, dropout, kernel)
-        self._frozen: tuple[nn.Module, ...] = ()  # not a list of submodules: they have their names
+        self._frozen: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered twice
 
-    def freeze_encoder(self, top_learns: bool = False) -> None:
-        """From now on the encoder neither learns nor drops out, nor gathers statistics.
+    def freeze_encoder(self, trains_top: bool = False) -> None:
+        """Freeze the encoder: no training, dropout or running statistics.
 
-        With `top_learns` that holds for its ten regions, and not for what joins them.
+        With `trains_top`, only its ten regions are frozen, not its global transformer.
         """
-        self._frozen = (self.encoder.regions if top_learns else self.encoder,)
+        self._frozen = (self.encoder.regions if trains_top else self.encoder,)
         for module in self._frozen:
             module.requires_grad_(False)
             module.eval()
 
     def train(self, mode: bool = True) -> EegText:
-        """As for any module, but that what is frozen stays as it is."""
+        """As for any module, except that frozen modules stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -50,9 +50,8 @@ class EegText(nn.Module):
     ) -> Tensor:
         """Logits [batch, text, vocabulary] of the token after each of `ids` [batch, text].
 
-        `eeg` [batch, time, 105], where `valid` [batch, time] is True. Without `ids`, what the
-        encoder makes of `eeg`, [batch, time / 4, width]; given as `memory`, in place of `eeg`, it
-        is not made again.
+        `eeg` [batch, time, 105] counts where `valid` [batch, time] is True. Without `ids`, returns
+        the encoder output [batch, time / 4, width]; given as `memory`, it replaces `eeg`.
         """
         if memory is None:
             assert eeg is not None, "eeg or memory"
@@ -67,7 +66,7 @@ class EegText(nn.Module):
 
 
 class MaskedEeg(nn.Module):
-    """Encoder and head of masked pre-training; no text is known to it."""
+    """Encoder and masked head, for pre-training without text."""
 
     def __init__(self, size: Size, samples: int, dropout: float, kernel: str = "auto") -> None:
         """As EegText."""
@@ -76,9 +75,9 @@ class MaskedEeg(nn.Module):
         self.head = MaskedHead(size)
 
     def forward(self, eeg: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
-        """All samples [batch, time, 105] as they are told from those that are not hidden.
+        """Predictions of all samples [batch, time, 105] from the visible ones.
 
-        `hidden` [batch, time / 4], bool: tokens whose samples the encoder sees as 0.
+        `hidden` [batch, time / 4], bool: tokens whose samples are 0 for the encoder.
         """
         visible = ~hidden.repeat_interleave(TOKEN_SAMPLES, dim=1)
         return self.head(self.encoder(eeg * visible[:, :, None], valid))
@@ -88,40 +87,39 @@ class MaskedEeg(nn.Module):
         return self.encoder.blocks()
 
 
-def flops_per_sample(model: nn.Module, tokens: int, text: float, is_encoded: bool = False) -> float:
+def flops_per_sample(model: nn.Module, tokens: int, text: float, is_cached: bool = False) -> float:
     """Operations of forward and backward over `tokens` of EEG and `text` tokens of a sentence.
 
-    Six for each weight and each place that it is multiplied with, and 12·d·T² for attention over
-    T tokens of EEG; that of the text, over so few tokens, is left out. A third of it where a weight
-    is frozen; nothing for the encoder where the EEG `is_encoded` before. Source: Chowdhery et al.,
-    PaLM, 2022, appendix B.
+    Six per weight and token, and 12·d·T² for attention over T tokens of EEG; attention over the
+    few text tokens is left out. A third of that for frozen weights; nothing for the encoder if
+    its features are cached (`is_cached`). Source: Chowdhery et al., PaLM, 2022, appendix B.
     """
     total = 0.0
     for name, module in model.named_modules():
-        if is_encoded and name.startswith("encoder."):
+        if is_cached and name.startswith("encoder."):
             continue
         if isinstance(module, SelfAttention):
             each = 12.0 if module.out_proj.weight.requires_grad else 4.0
             total += each * module.out_proj.in_features * tokens**2
         if not isinstance(module, nn.Linear | nn.Conv1d):
             continue
-        places = float(tokens)
+        positions = float(tokens)
         if name.endswith("cnn.first"):
-            places = 2.0 * tokens
+            positions = 2.0 * tokens
         elif name.startswith("decoder.") and not _reads_eeg(name):
-            places = text
+            positions = text
         each = 6.0 if module.weight.requires_grad else 2.0
-        total += each * module.weight.numel() * places
+        total += each * module.weight.numel() * positions
     return total
 
 
 def _reads_eeg(name: str) -> bool:
-    """Whether a layer of the decoder goes over the tokens of EEG."""
+    """Whether a layer of the decoder processes EEG tokens."""
     return name.endswith(("bridge", "encoder_attn.k_proj", "encoder_attn.v_proj"))
 
 
 class MaskedHead(nn.Module):
-    """Hidden states to samples."""
+    """The head of masked pre-training: each token predicts its four samples."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -132,5 +130,5 @@ class MaskedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Samples [batch, time, 105] from `x` [batch, token, width]."""
         y = self.out(F.gelu(self.widen(self.norm(x))))
-        # A copy: FSDP asks for no views, on which a change in place would lose its hook.
+        # A copy: with a view, an in-place change would lose the backward hook of FSDP.
         return y.view(x.shape[0], x.shape[1] * TOKEN_SAMPLES, CHANNELS).clone()

@@ -1,4 +1,4 @@
-"""Weights of an earlier run, taken over by exact names: all of a model, or of its encoder."""
+"""Initial weights from another run, by exact names: of a whole model or of its encoder."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch.nn import Module
 from models.base import DataError
 
 _MODEL = "model.safetensors"
-LEGAL = {
+ALLOWED = {
     "model.encoder": "a run folder of  --set model.stage=encoder , or a safetensors file of its "
     "model",
     "model.start": "a run folder of  --set model.stage=text , or a safetensors file of its model",
 }
-"""What each setting that names weights may name."""
+"""Allowed values of each setting that names weights."""
 
 
 def find(setting: str, path: Path) -> Path:
-    """The safetensors file of a run folder, a checkpoint or an export, or `path` itself.
+    """The safetensors file of a run folder (best checkpoint), a checkpoint or an export, or `path`.
 
-    Of a run folder the best checkpoint. Touches disk; raises DataError.
+    Reads the disk; raises DataError.
     """
     places = [path] if path.is_file() else [path / "best" / _MODEL, path / _MODEL]
     for place in places:
         if place.is_file():
             return place
     raise DataError(
-        f"{setting} '{path}' holds no weights",
+        f"{setting} '{path}' has no weights",
         where=f"looked for {' and '.join(str(place) for place in places)}",
-        allowed=LEGAL[setting],
+        allowed=ALLOWED[setting],
         fix=f"python -m launcher export {path} --format safetensors",
     )
 
 
 def load(setting: str, module: Module, place: Path, prefix: str = "") -> str:
-    """Give `module` all its tensors from the run or file at `place`; says how many from where.
+    """Load all tensors of `module` from the run or file at `place`; returns a summary.
 
-    There their names begin with `prefix`. One at a time is held beside the model. Touches disk.
-    Raises DataError unless each one of them is there, with its shape, and no other of the prefix.
+    Stored names begin with `prefix`. One tensor at a time is in memory. Reads the disk. Raises
+    DataError unless the stored names and shapes with that prefix match exactly.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -51,18 +51,18 @@ def load(setting: str, module: Module, place: Path, prefix: str = "") -> str:
             stored = [name for name in list(file.keys()) if name.startswith(prefix)]
             _check(setting, path, prefix, own, {n: file.get_slice(n).get_shape() for n in stored})
         for name, tensor in own.items():
-            # Opened for each: what was mapped stays in memory until the file is closed.
+            # Opened for each tensor: mapped data stays in memory until the file is closed.
             with safe_open(path, "pt") as file, torch.no_grad():
                 tensor.copy_(file.get_tensor(prefix + name))
     except (SafetensorError, OSError) as error:
         raise DataError(
-            f"{setting} '{path}' cannot be read: {error}", where=str(path), allowed=LEGAL[setting]
+            f"{setting} '{path}' cannot be read: {error}", where=str(path), allowed=ALLOWED[setting]
         ) from None
     return f"loaded {len(own)}/{len(own)} tensors from {path}"
 
 
 def _own(module: Module) -> dict[str, Tensor]:
-    """Live parameters and stored buffers by name; tied ones once, under the first of theirs."""
+    """Parameters and persistent buffers by name; tied ones once, under their first name."""
     first = dict(module.named_parameters())
     every = dict(module.named_parameters(remove_duplicate=False))
     return {n: t for n, t in module.state_dict().items() if n in first or n not in every}
@@ -75,18 +75,18 @@ def _check(
     own: Mapping[str, Tensor],
     stored: Mapping[str, list[int]],
 ) -> None:
-    """Raises DataError where names or shapes differ."""
+    """Raise DataError if names or shapes differ."""
     shapes = {prefix + name: list(tensor.shape) for name, tensor in own.items()}
     matching = [name for name, shape in shapes.items() if stored.get(name) == shape]
     wrong = [n for n in sorted({*shapes, *stored}) if shapes.get(n) != stored.get(n)]
     if not wrong:
         return
-    # What is missing, or is there in excess, tells more than a shape.
+    # Missing and extra names first: they say more than a shape.
     wrong.sort(key=lambda name: name in shapes and name in stored)
     more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
     what = "encoder" if prefix else "model"
     raise DataError(
-        f"{setting} '{path}' is of another {what}: {len(matching)} of {len(own)} tensors match",
+        f"{setting} '{path}' is another {what}: {len(matching)} of {len(own)} tensors match",
         where=f"{wrong[0]}{more}",
-        allowed=f"{LEGAL[setting]}, of the same model.size",
+        allowed=f"{ALLOWED[setting]}, of the same model.size",
     )

@@ -1,1 +1,1 @@
-"""The recordings that EEG is read from."""
+"""Readers of EEG recordings."""

@@ -1,4 +1,4 @@
-"""Which of the 105 channels a recording's own channels are."""
+"""Maps the channels of a recording to the 105 channels of the montage."""
 
 from __future__ import annotations
 
@@ -11,62 +11,63 @@ from models.base import DataError
 from models.eeg_text.montage import INDICES, NAMES, SLOTS
 from models.eeg_text.readers.tables import pairs
 
-LEGAL = f"electrodes of the 10-10 system or EGI's, such as Fz or E11; regions: {', '.join(INDICES)}"
+ALLOWED = (
+    f"electrodes of the 10-10 system or EGI's, such as Fz or E11; regions: {', '.join(INDICES)}"
+)
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Channels of a recording with their places."""
+class ChannelPicks:
+    """The mapped channels of a recording."""
 
     picks: list[int]
-    """Which of the recording's channels."""
+    """Indices into the channels of the recording."""
     slots: list[int]
-    """Where they stand among the 105."""
+    """Their indices among the 105 channels."""
     dropped: list[str]
-    """Channels without a place."""
+    """Names of the unmapped channels."""
 
 
 def electrode(name: str) -> str | None:
-    """The electrode of a channel's name, such as `EEG Fp1-REF` or `Fp1.`; None: not known."""
-    word = name.strip().upper().removeprefix("EEG").strip().split("-")[0].strip(" .")
-    return NAMES.get(word)
+    """The electrode of a channel name, such as `EEG Fp1-REF` or `Fp1.`; None: unknown."""
+    label = name.strip().upper().removeprefix("EEG").strip().split("-")[0].strip(" .")
+    return NAMES.get(label)
 
 
-def own_map(path: str) -> dict[str, str]:
-    """The person's own map, from names of channels in capitals to electrodes or regions.
+def load_channel_map(path: str) -> dict[str, str]:
+    """Your map from channel names, in capitals, to electrodes or regions.
 
-    Touches disk. Raises DataError where a place is not known.
+    Reads the disk. Raises DataError for an unknown electrode or region.
     """
     found = pairs(Path(path).expanduser(), "data.channels", "channels to electrodes or regions")
-    for name, place in found.items():
-        if place not in INDICES and electrode(place) is None:
-            near = get_close_matches(place, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0]
+    for name, target in found.items():
+        if target not in INDICES and electrode(target) is None:
+            near = get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0]
             raise DataError(
-                f"channel '{name}' is mapped to '{place}', which is not known",
+                f"channel '{name}' is mapped to unknown '{target}'",
                 where=f"data.channels, {path}",
-                allowed=LEGAL,
+                allowed=ALLOWED,
                 did_you_mean=near,
             )
-    return {name.upper(): place for name, place in found.items()}
+    return {name.upper(): target for name, target in found.items()}
 
 
-def place(names: Sequence[str], own: Mapping[str, str] | None) -> Placed:
-    """Each channel's place; of two with one place the first stays.
+def place_channels(names: Sequence[str], own: Mapping[str, str] | None) -> ChannelPicks:
+    """The electrode of each channel; of two channels with one electrode, the first is used.
 
-    By the person's `own` map, where there is one, alone. A region gives the next of its channels
-    that is free.
+    With a map of your `own`, only that counts. A region stands for its next free electrode.
     """
     taken: dict[int, int] = {}
     dropped = []
     for pick, name in enumerate(names):
-        word = name if own is None else own.get(name.upper(), "")
-        if own is not None and word in INDICES:
-            free = [slot for slot in INDICES[word] if slot not in taken]
+        target = name if own is None else own.get(name.upper(), "")
+        if own is not None and target in INDICES:
+            free = [slot for slot in INDICES[target] if slot not in taken]
         else:
-            found = electrode(word)
+            found = electrode(target)
             free = [] if found is None else [SLOTS.index(found)]
         if free and free[0] not in taken:
             taken[free[0]] = pick
         else:
             dropped.append(name)
-    return Placed(list(taken.values()), list(taken), dropped)
+    return ChannelPicks(list(taken.values()), list(taken), dropped)

@@ -1,4 +1,4 @@
-"""Continuous recordings cut into windows, or into the sentences that were read."""
+"""Continuous recordings, cut into windows or into the sentences that were read."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from models.common.data_files import BadRecords
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import channel_map, raw, tables
-from models.eeg_text.readers.channel_map import Placed
+from models.eeg_text.readers.channel_map import ChannelPicks
 from models.eeg_text.recordings import RATE_HZ, Item, Reading, Recordings, normalised
 
 BLOCK = 8
-"""Windows that a split keeps together; one more is left out between two blocks."""
+"""Windows per block, which stay in one split; one window is left out between two blocks."""
 MANY = 10
-"""With so many recordings, each is a group of its own."""
-TOLD = 8
-"""Names of channels that are told."""
+"""From this number of recordings on, each recording is a group."""
+MAX_NAMES = 8
+"""Names of dropped channels in the facts."""
 SHORTEST = 64
-"""Samples at 500 Hz."""
-UNIT = "microvolts, from the volts that MNE makes of the file's unit"
+"""Shortest segment, in samples at 500 Hz."""
+UNIT = "microvolts, converted by MNE from the unit of the file"
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A piece of a recording."""
+class Segment:
+    """An EEG segment of a recording."""
 
     file: int
     start_s: float
@@ -41,16 +41,16 @@ class ContinuousSource:
     """See recordings.Source."""
 
     def __init__(
-        self, files: list[tuple[Path, Placed]], stretches: list[Stretch], line_hz: int
+        self, files: list[tuple[Path, ChannelPicks]], segments: list[Segment], line_hz: int
     ) -> None:
-        self.files, self.stretches, self.line_hz = files, stretches, line_hz
+        self.files, self.segments, self.line_hz = files, segments, line_hz
 
     def eeg(self, number: int) -> np.ndarray:
         """See Source."""
-        stretch = self.stretches[number]
-        path, placed = self.files[stretch.file]
-        samples = stretch.item.samples
-        found = raw.piece(path, placed.picks, stretch.start_s, samples, self.line_hz)
+        segment = self.segments[number]
+        path, placed = self.files[segment.file]
+        samples = segment.item.samples
+        found = raw.read_segment(path, placed.picks, segment.start_s, samples, self.line_hz)
         eeg = np.zeros((len(found), CHANNELS), dtype=np.float32)
         eeg[:, placed.slots] = found
         return eeg
@@ -58,76 +58,80 @@ class ContinuousSource:
     def recorded(self, number: int) -> np.ndarray:
         """See Source."""
         recorded = np.zeros(CHANNELS, dtype=bool)
-        recorded[self.files[self.stretches[number].file][1].slots] = True
+        recorded[self.files[self.segments[number].file][1].slots] = True
         return recorded
 
 
 def read(path: Path, reading: Reading) -> Recordings:
-    """The recordings at `path`, a file or a folder. Touches disk; raises DataError."""
-    own = None if reading.channels is None else channel_map.own_map(reading.channels)
+    """The recordings at `path`, a file or a folder. Reads the disk; raises DataError."""
+    own = None if reading.channels is None else channel_map.load_channel_map(reading.channels)
     texts = None
     if reading.texts is not None:
         texts = tables.pairs(Path(reading.texts).expanduser(), "data.texts", "events to sentences")
     forms = {p: formats.of_file(p) for p in formats.candidates(path)}
     paths = [p for p, form in forms.items() if form in formats.RECORDED]
-    files: list[tuple[Path, Placed]] = []
-    stretches: list[Stretch] = []
-    bad_records = BadRecords("recordings and stretches")
+    files: list[tuple[Path, ChannelPicks]] = []
+    segments: list[Segment] = []
+    bad_records = BadRecords("recordings and segments")
     for place in paths:
         try:
             placed = _placed(place, own)
-            cuts = _Cuts(place, placed, reading.samples, len(paths) >= MANY)
-            stretches += cuts.stretches(len(files), texts, bad_records)
+            cuts = _Segments(place, placed, reading.samples, len(paths) >= MANY)
+            segments += cuts.segments(len(files), texts, bad_records)
         except DataError as error:
             if reading.on_bad == "stop" or len(paths) == 1:
                 raise
             bad_records.add(place.name, error.message)
             continue
         files.append((place, placed))
-    skipped = bad_records.finish(reading.on_bad, len(stretches))
-    if not stretches:
+    skipped = bad_records.finish(reading.on_bad, len(segments))
+    if not segments:
         raise DataError(
-            f"'{path}' holds no stretch of EEG of {SHORTEST / RATE_HZ:g} s and more",
+            f"'{path}' has no EEG segment of at least {SHORTEST / RATE_HZ:g} s",
             where="data.path",
             allowed="; ".join(formats.RECORDED),
         )
     dropped = Counter(name for _, placed in files for name in placed.dropped)
     notes = {
         "channels": max(len(placed.slots) for _, placed in files),
-        "channels_dropped": _told(sorted(dropped)),
+        "channels_dropped": _shorten(sorted(dropped)),
     }
-    source = ContinuousSource(files, stretches, reading.line_hz)
-    items = [stretch.item for stretch in stretches]
+    source = ContinuousSource(files, segments, reading.line_hz)
+    items = [segment.item for segment in segments]
     form = forms[files[0][0]] or ""
     return Recordings(str(path), form, UNIT, items, source, Counter(bad=skipped), notes)
 
 
-def _told(names: list[str]) -> list[str]:
-    return names if len(names) <= TOLD else [*names[:TOLD], f"and {len(names) - TOLD} more"]
+def _shorten(names: list[str]) -> list[str]:
+    return (
+        names
+        if len(names) <= MAX_NAMES
+        else [*names[:MAX_NAMES], f"and {len(names) - MAX_NAMES} more"]
+    )
 
 
-def _placed(path: Path, own: Mapping[str, str] | None) -> Placed:
-    names = raw.opened(path).ch_names
-    placed = channel_map.place(names, own)
-    # A few names that mean something else elsewhere, such as E2, may be known by accident.
+def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
+    names = raw.open_raw(path).ch_names
+    placed = channel_map.place_channels(names, own)
+    # A few known names are not enough: names such as E2 mean other electrodes in other systems.
     if not placed.picks or (own is None and 2 * len(placed.picks) < len(names)):
         shown = ", ".join(placed.dropped[:8])
         raise DataError(
-            f"{len(placed.picks)} of the {len(names)} channels of '{path.name}' are known, "
-            f"not {shown} ...",
+            f"only {len(placed.picks)} of the {len(names)} channels of '{path.name}' are known; "
+            f"unknown: {shown} ...",
             where=str(path) if own is None else "data.channels",
-            allowed=channel_map.LEGAL,
-            fix="tell where they are:  --set data.channels=FILE",
+            allowed=channel_map.ALLOWED,
+            fix="map them:  --set data.channels=FILE",
         )
     return placed
 
 
-class _Cuts:
-    """How one recording is cut."""
+class _Segments:
+    """The segments of one recording."""
 
-    def __init__(self, path: Path, placed: Placed, samples: int, is_group: bool) -> None:
+    def __init__(self, path: Path, placed: ChannelPicks, samples: int, is_group: bool) -> None:
         self.path, self.placed, self.samples, self.is_group = path, placed, samples, is_group
-        found = raw.opened(path)
+        found = raw.open_raw(path)
         self.seconds = found.n_times / float(found.info["sfreq"])
         self.events = list(
             zip(
@@ -138,10 +142,10 @@ class _Cuts:
             )
         )
 
-    def stretches(
+    def segments(
         self, file: int, texts: Mapping[str, str] | None, bad_records: BadRecords
-    ) -> list[Stretch]:
-        """Sentences where their times are known, windows otherwise; without bad ones."""
+    ) -> list[Segment]:
+        """Sentences if their times are known, otherwise windows; without bad ones."""
         beside = tables.beside(self.path)
         if texts is not None:
             made = list(self._sentences(file, self._named(texts), bad_records))
@@ -150,42 +154,40 @@ class _Cuts:
         else:
             made = list(self._windows(file))
         if formats.of_file(self.path) != formats.EEGLAB:
-            return made  # whole numbers, which are always numbers
+            return made  # integers, which are always finite
         finite = raw.finite_seconds(self.path, self.placed.picks)
-        return [stretch for stretch in made if self._is_finite(stretch, finite, bad_records)]
+        return [segment for segment in made if self._is_finite(segment, finite, bad_records)]
 
-    def _is_finite(self, stretch: Stretch, finite: np.ndarray, bad_records: BadRecords) -> bool:
-        stop = stretch.start_s + stretch.item.samples / RATE_HZ + raw.MARGIN_S
-        is_finite = bool(finite[max(0, int(stretch.start_s - raw.MARGIN_S)) : int(stop) + 1].all())
+    def _is_finite(self, segment: Segment, finite: np.ndarray, bad_records: BadRecords) -> bool:
+        stop = segment.start_s + segment.item.samples / RATE_HZ + raw.MARGIN_S
+        is_finite = bool(finite[max(0, int(segment.start_s - raw.MARGIN_S)) : int(stop) + 1].all())
         if not is_finite:
-            bad_records.add(
-                stretch.item.where, "values that are no numbers within its filter's reach"
-            )
+            bad_records.add(segment.item.where, "non-finite values within the margin of its filter")
         return is_finite
 
-    def _windows(self, file: int) -> Iterator[Stretch]:
+    def _windows(self, file: int) -> Iterator[Segment]:
         length = self.samples / RATE_HZ
         for number in range(int(self.seconds / length)):
-            block, place = divmod(number, BLOCK + 1)
-            if place == BLOCK and not self.is_group:
+            block, position = divmod(number, BLOCK + 1)
+            if position == BLOCK and not self.is_group:
                 continue
             start = number * length
             group = self.path.name if self.is_group else f"{self.path.name}, block {block + 1}"
             where = f"{self.path.name}, {start:.1f} s"
-            yield Stretch(file, start, Item(None, self.path.stem, group, self.samples, where))
+            yield Segment(file, start, Item(None, self.path.stem, group, self.samples, where))
 
     def _named(self, texts: Mapping[str, str]) -> list[tables.Reading]:
-        """What was read at each event that `texts` has a sentence for.
+        """The sentence of each event that `texts` names.
 
-        An event without a length lasts until the next one, or for one window.
+        An event without a duration lasts until the next event, or for one window.
         """
         known = [event for event in self.events if event[2] in texts]
         if not known:
             names = sorted({name for *_, name in self.events})
             raise DataError(
-                f"no event of '{self.path.name}' is in data.texts",
+                f"data.texts names no event of '{self.path.name}'",
                 where="data.texts",
-                allowed=f"events of the recording: {', '.join(names) or 'there are none'}",
+                allowed=f"events of the recording: {', '.join(names) or 'none'}",
             )
         found = []
         for onset, duration, name in known:
@@ -197,19 +199,19 @@ class _Cuts:
 
     def _sentences(
         self, file: int, readings: list[tables.Reading], bad_records: BadRecords
-    ) -> Iterator[Stretch]:
+    ) -> Iterator[Segment]:
         for reading in readings:
             samples = round(reading.duration_s * RATE_HZ)
             group = normalised(reading.text)
             end = reading.onset_s + reading.duration_s
             if not group:
-                bad_records.add(reading.where, "the text holds no words")
+                bad_records.add(reading.where, "the text has no words")
             elif samples < SHORTEST:
-                bad_records.add(reading.where, f"{reading.duration_s:g} s is too short to cut out")
+                bad_records.add(reading.where, f"{reading.duration_s:g} s is too short")
             elif reading.onset_s < 0 or end > self.seconds + 1 / RATE_HZ:
                 bad_records.add(
-                    reading.where, f"it ends at {end:g} s, the recording at {self.seconds:g} s"
+                    reading.where, f"ends at {end:g} s, after the recording ({self.seconds:g} s)"
                 )
             else:
                 item = Item(reading.text, self.path.stem, group, samples, reading.where)
-                yield Stretch(file, reading.onset_s, item)
+                yield Segment(file, reading.onset_s, item)

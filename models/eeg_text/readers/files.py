@@ -1,4 +1,4 @@
-"""All that a run learns from: the embedded sets, or the recordings under a path."""
+"""The recordings that data.path names: embedded sets, files or folders."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ from models.eeg_text.recordings import Reading, Recordings
 
 
 def read(path: str, reading: Reading) -> Recordings:
-    """What `data.path` names. Touches disk; raises DataError."""
+    """The recordings of `data.path`. Reads the disk; raises DataError."""
     if path in source.EMBEDDED:
         return source.read(path)
     if path.startswith("embedded:"):
         raise unknown_embedded(path, sorted(source.EMBEDDED))
-    place = existing_path(
+    found = existing_path(
         path, f"{'; '.join(formats.FORMATS)}; {', '.join(sorted(source.EMBEDDED))}"
     )
-    form = formats.recognise(place)
-    if form is None:
-        raise unknown_format(place, formats.FORMATS)
-    if form == formats.ZUCO:
+    name = formats.recognise(found)
+    if name is None:
+        raise unknown_format(found, formats.FORMATS)
+    if name == formats.ZUCO:
         from models.eeg_text.readers import zuco
 
-        return zuco.read(place, reading.on_bad)
+        return zuco.read(found, reading.on_bad)
     from models.eeg_text.readers import continuous
 
-    return continuous.read(place, reading)
+    return continuous.read(found, reading)
 
 
 def check_text(recordings: Recordings) -> None:
-    """Raises DataError where no text is known of EEG."""
+    """Raise DataError if an EEG segment has no text."""
     without = sum(item.text is None for item in recordings.items)
     if without:
         raise DataError(
-            f"of {without} of {len(recordings.items)} stretches of EEG nobody knows what was read",
+            f"no text for {_some(without, len(recordings.items))} EEG segments",
             where=recordings.name,
-            allowed="a file beside each recording, of its name and ending in .tsv or .csv, with "
-            "onset_s, duration_s and text; or  --set data.texts=FILE  from events to sentences",
-            fix="without text, learn the EEG alone:  --set model.stage=encoder",
+            allowed="a table beside each recording, with its name, the suffix .tsv or .csv and the "
+            "columns onset_s, duration_s, text; or  --set data.texts=FILE  (events to sentences)",
+            fix="without text, pre-train the encoder:  --set model.stage=encoder",
         )
+
+
+def _some(without: int, total: int) -> str:
+    return f"any of the {total}" if without == total else f"{without} of the {total}"

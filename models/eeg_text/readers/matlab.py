@@ -1,4 +1,4 @@
-"""ZuCo files of MATLAB 7.3, which are HDF5: read sentence by sentence."""
+"""ZuCo files: MATLAB 7.3 (HDF5) by sentence, MATLAB 5 and 7 as a whole."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from models.eeg_text.config import CHANNELS
 
 _GROUP = "sentenceData"
 _HDF5_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
-"""What h5py raises of a file that is cut short or garbled."""
+"""What h5py raises for a truncated or corrupt file."""
 
 
-def look(path: Path) -> Iterator[tuple[str, int, str | None]]:
-    """Text, number of samples and fault of each sentence; one is in memory at a time.
+def scan_hdf5(path: Path) -> Iterator[tuple[str, int, str | None]]:
+    """Text, number of samples and problem of each sentence; one is in memory at a time.
 
-    Touches disk. Raises DataError.
+    Reads the disk. Raises DataError.
     """
     import h5py
 
@@ -31,23 +31,23 @@ def look(path: Path) -> Iterator[tuple[str, int, str | None]]:
             group = file[_GROUP]
             for number in range(_count(group["rawData"])):
                 text = _text(_entry(file, group["content"], number))
-                eeg, fault = oriented(_array(_entry(file, group["rawData"], number)), True)
-                yield text, len(eeg), fault or fault_of_text(text)
+                eeg, problem = orient(_array(_entry(file, group["rawData"], number)), True)
+                yield text, len(eeg), problem or text_problem(text)
     except _HDF5_ERRORS as error:
         raise _unreadable(path, error) from None
 
 
-def eeg(path: Path, number: int) -> np.ndarray:
-    """Microvolts [time, 105] of a sentence, float32. Touches disk; raises DataError."""
+def read_hdf5_eeg(path: Path, number: int) -> np.ndarray:
+    """Microvolts [time, 105] of a sentence, float32. Reads the disk; raises DataError."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            found, fault = oriented(_array(_entry(file, file[_GROUP]["rawData"], number)), True)
+            found, problem = orient(_array(_entry(file, file[_GROUP]["rawData"], number)), True)
     except _HDF5_ERRORS as error:
         raise _unreadable(path, error) from None
-    if fault is not None:
-        raise DataError(fault, where=f"{path}, sentence {number + 1}", allowed="what setup found")
+    if problem is not None:
+        raise DataError(problem, where=f"{path}, sentence {number + 1}", allowed="what setup found")
     return found
 
 
@@ -56,12 +56,12 @@ def _check(file: Any, path: Path) -> None:
     if missing:
         what = _GROUP if _GROUP not in file else f"{_GROUP}/{missing[0]}"
         raise DataError(
-            f"'{path.name}' holds no {what}", where=str(path), allowed="a result file of ZuCo"
+            f"'{path.name}' has no {what}", where=str(path), allowed="a result file of ZuCo"
         )
 
 
 def _is_cell(field: Any) -> bool:
-    """Whether a field holds references, one a sentence; a single sentence has none."""
+    """Whether a field has a reference per sentence; a single sentence has none."""
     return bool(field.dtype == object)
 
 
@@ -72,20 +72,20 @@ def _count(field: Any) -> int:
 def _entry(file: Any, field: Any, number: int) -> Any:
     if not _is_cell(field):
         return field
-    # A column or a row: MATLAB 7.3 stores either.
-    place = (number, 0) if field.shape[0] > 1 else (0, number)
-    return file[field[place if field.ndim == 2 else number]]
+    # MATLAB 7.3 stores a column or a row.
+    index = (number, 0) if field.shape[0] > 1 else (0, number)
+    return file[field[index if field.ndim == 2 else number]]
 
 
 def _array(entry: Any) -> np.ndarray:
-    """Numbers; none where MATLAB wrote the shape of an empty array in their place."""
+    """The numbers of an entry; empty where MATLAB stored the shape of an empty array."""
     if entry.attrs.get("MATLAB_empty", 0) or not hasattr(entry, "dtype"):
         return np.zeros((0,))
     return np.asarray(entry[()]) if entry.dtype.kind in "fiu" else np.zeros((0,))
 
 
 def _text(entry: Any) -> str:
-    """Text from UTF-16 code units, one a number."""
+    """Text from UTF-16 code units."""
     if entry.attrs.get("MATLAB_empty", 0):
         return ""
     units = np.asarray(entry[()]).ravel().astype("<u2")
@@ -96,7 +96,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, DataError):
         return error
     return DataError(
-        f"'{path.name}' cannot be read: {error}", where=str(path), allowed="a whole MATLAB file"
+        f"'{path.name}' cannot be read: {error}", where=str(path), allowed="a complete MATLAB file"
     )
 
 
@@ -110,11 +110,11 @@ _MATLAB5_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What scipy raises of a file that is cut short or garbled."""
+"""What scipy raises for a truncated or corrupt file."""
 
 
-def sentences(path: Path) -> Iterator[tuple[str, int, np.ndarray, str | None]]:
-    """Text, number of samples, EEG [time, 105] and fault of each sentence.
+def read_matlab5(path: Path) -> Iterator[tuple[str, int, np.ndarray, str | None]]:
+    """Text, number of samples, EEG [time, 105] and problem of each sentence.
 
     Reads the whole file into memory. Raises DataError.
     """
@@ -123,8 +123,8 @@ def sentences(path: Path) -> Iterator[tuple[str, int, np.ndarray, str | None]]:
         raw = np.asarray(getattr(entry, "rawData", np.nan))
         if raw.dtype.kind not in "fiu":
             raw = np.zeros((0,))
-        eeg, fault = oriented(raw, time_first=False)
-        yield text, len(eeg), eeg, fault or fault_of_text(text)
+        eeg, problem = orient(raw, time_first=False)
+        yield text, len(eeg), eeg, problem or text_problem(text)
 
 
 def _entries(path: Path) -> list[Any]:
@@ -139,34 +139,34 @@ def _entries(path: Path) -> list[Any]:
         raise DataError(
             f"'{path.name}' cannot be read: {error}",
             where=str(path),
-            allowed="a whole MATLAB file",
+            allowed="a complete MATLAB file",
         ) from None
     if "sentenceData" not in found:
         raise DataError(
-            f"'{path.name}' holds no sentenceData", where=str(path), allowed="a result file of ZuCo"
+            f"'{path.name}' has no sentenceData", where=str(path), allowed="a result file of ZuCo"
         )
     return list(np.atleast_1d(found["sentenceData"]))
 
 
-def oriented(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
-    """EEG [time, 105] float32, and what is wrong with it: None if nothing is.
+def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
+    """EEG [time, 105] float32 and its problem, or None.
 
-    A scalar NaN and an empty array are missing EEG, of length 0, and nothing wrong. The axis of
-    105 is that of channels, never the shorter one; where both have 105, `time_first` decides.
+    A scalar NaN or an empty array is missing EEG of length 0, which is no problem. The axis of
+    length 105 is that of channels; if both axes have 105, `time_first` decides.
     """
     nothing = np.zeros((0, CHANNELS), dtype=np.float32)
     if raw.size == 0 or (raw.size == 1 and np.isnan(raw).all()):
         return nothing, None
     if raw.ndim != 2 or CHANNELS not in raw.shape:
         shape = " x ".join(map(str, raw.shape))
-        return nothing, f"rawData is {shape or 'one number'}, none of them {CHANNELS} channels"
+        return nothing, f"rawData is {shape or 'a scalar'}, without an axis of {CHANNELS} channels"
     is_time_first = raw.shape[1] == CHANNELS and (time_first or raw.shape[0] != CHANNELS)
     eeg = np.asarray(raw if is_time_first else raw.T, dtype=np.float32)
     if not np.isfinite(eeg).all():
-        return nothing, "rawData holds values that are no numbers"
+        return nothing, "rawData has non-finite values"
     return eeg, None
 
 
-def fault_of_text(text: str) -> str | None:
-    """What is wrong with a sentence."""
-    return None if any(c.isalnum() for c in text) else "content holds no words"
+def text_problem(text: str) -> str | None:
+    """The problem of a sentence, or None."""
+    return None if any(c.isalnum() for c in text) else "content has no words"

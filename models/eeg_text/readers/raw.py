@@ -1,4 +1,4 @@
-"""EDF, BDF and EEGLAB recordings, opened by MNE and read piece by piece."""
+"""EDF, BDF and EEGLAB recordings, opened with MNE and read segment by segment."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from models.eeg_text.recordings import RATE_HZ
 
 LOW_HZ, HIGH_HZ = 0.5, 50.0
 LOWEST_RATE_HZ = 110
-"""Below, there is nothing of 50 Hz in a recording."""
+"""Lowest sampling rate that contains 50 Hz."""
 MARGIN_S = 6.0
-"""Read on both sides of a piece, and cut away again: filters of 0.5 Hz ring for seconds."""
+"""Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
 _MICROVOLTS = 1e6
 _HEAD = 256
 _FAULTS = (OSError, ValueError, RuntimeError, TypeError, KeyError, IndexError, AssertionError)
-"""What MNE raises of a file that is cut short or garbled."""
+"""What MNE raises for a truncated or corrupt file."""
 
 
-def opened(path: Path) -> Any:
-    """MNE's Raw of a recording, of which nothing is read yet; the last few are remembered.
+def open_raw(path: Path) -> Any:
+    """The MNE Raw of a recording, without its data; the last few are cached.
 
-    Touches disk. Raises DataError.
+    Reads the disk. Raises DataError.
     """
     try:
         found = path.stat()
@@ -39,7 +39,7 @@ def opened(path: Path) -> Any:
 
 @lru_cache(maxsize=8)
 def _opened(path: Path, size: int, changed: int) -> Any:
-    """Of a file as it was: of another `size`, or `changed` since, it is another one."""
+    """Cached by size and modification time."""
     import mne
 
     form = formats.of_file(path)
@@ -60,22 +60,23 @@ def _opened(path: Path, size: int, changed: int) -> Any:
     rate = float(raw.info["sfreq"])
     if rate < LOWEST_RATE_HZ:
         raise DataError(
-            f"'{path.name}' was recorded at {rate:g} Hz, too slowly for waves of {HIGH_HZ:g} Hz",
+            f"'{path.name}' is sampled at {rate:g} Hz, too low for EEG up to {HIGH_HZ:g} Hz",
             where=str(path),
-            allowed=f"{LOWEST_RATE_HZ} Hz and more",
+            allowed=f"at least {LOWEST_RATE_HZ} Hz",
         )
     return raw
 
 
-def piece(path: Path, picks: list[int], start_s: float, samples: int, line_hz: int) -> np.ndarray:
+def read_segment(
+    path: Path, picks: list[int], start_s: float, samples: int, line_hz: int
+) -> np.ndarray:
     """Microvolts [time, channel] of `picks` from `start_s` on, at 500 Hz, 0.5 to 50 Hz, float32.
 
-    The mains frequency is filtered out. Reads the piece and its margins, and no more. Raises
-    DataError.
+    The mains frequency is filtered out. Reads only the segment and its margins. Raises DataError.
     """
     from scipy.signal import resample_poly
 
-    raw = opened(path)
+    raw = open_raw(path)
     rate = float(raw.info["sfreq"])
     first = max(0, round((start_s - MARGIN_S) * rate))
     last = min(raw.n_times, round((start_s + samples / RATE_HZ + MARGIN_S) * rate))
@@ -88,11 +89,11 @@ def piece(path: Path, picks: list[int], start_s: float, samples: int, line_hz: i
 
 
 def finite_seconds(path: Path, picks: list[int]) -> np.ndarray:
-    """Whether all numbers of each second are numbers, bool; read a minute at a time.
+    """Whether all values of each second are finite, bool; reads a minute at a time.
 
-    Touches disk. Raises DataError.
+    Reads the disk. Raises DataError.
     """
-    raw = opened(path)
+    raw = open_raw(path)
     rate = float(raw.info["sfreq"])
     seconds = int(np.ceil(raw.n_times / rate))
     finite = np.ones(seconds, dtype=bool)
@@ -107,7 +108,7 @@ def _read(raw: Any, path: Path, picks: list[int], first: int, last: int) -> np.n
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # MNE reads channels in their order.
+            # MNE reads channels in file order.
             order = np.argsort(picks)
             found = raw[np.asarray(picks)[order], first:last][0]
     except _FAULTS as error:
@@ -118,7 +119,7 @@ def _read(raw: Any, path: Path, picks: list[int], first: int, last: int) -> np.n
 
 
 def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
-    """Band-pass and notch, forth and back, so that nothing is shifted in time."""
+    """Zero-phase band-pass and notch filters."""
     from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
 
     band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")
@@ -130,7 +131,7 @@ def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
 
 
 def _check_length(path: Path, width: int) -> None:
-    """Raises DataError where an EDF or BDF is shorter than its header tells.
+    """Raise DataError if an EDF or BDF file is shorter than its header says.
 
     Source: Kemp et al., A simple format for exchange of digitized polygraphic recordings, 1992.
     """
@@ -146,16 +147,16 @@ def _check_length(path: Path, width: int) -> None:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     found = path.stat().st_size
-    if records >= 0 and found < expected:  # -1: not known while it was written
+    if records >= 0 and found < expected:  # -1: unknown while recording
         raise DataError(
-            f"'{path.name}' is cut short: {found} of {expected} bytes are there",
+            f"'{path.name}' is truncated: {found} of {expected} bytes",
             where=str(path),
-            allowed="a whole recording",
+            allowed="a complete recording",
         )
 
 
 def _check_data_file(raw: Any, path: Path) -> None:
-    """Raises DataError where the .fdt of a .set is shorter than it tells."""
+    """Raise DataError if the .fdt file of a .set file is too short."""
     for name in raw.filenames:
         if name is None or Path(name).suffix.lower() != ".fdt":
             continue
@@ -163,9 +164,9 @@ def _check_data_file(raw: Any, path: Path) -> None:
         found = Path(name).stat().st_size
         if found < expected:
             raise DataError(
-                f"'{Path(name).name}' is cut short: {found} of {expected} bytes are there",
+                f"'{Path(name).name}' is truncated: {found} of {expected} bytes",
                 where=str(path),
-                allowed="a whole recording",
+                allowed="a complete recording",
             )
 
 

@@ -1,4 +1,4 @@
-"""Small tables that stand beside recordings: sentences with their time, and pairs of words."""
+"""Tables beside recordings: sentences with their times, and maps of names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = (".tsv", ".csv")
 
 @dataclass(frozen=True)
 class Reading:
-    """A sentence that was read, and when."""
+    """A sentence that was read, with its time."""
 
     onset_s: float
     duration_s: float
@@ -25,13 +25,13 @@ class Reading:
 
 
 def beside(recording: Path) -> Path | None:
-    """The table of a recording's sentences: its name, ending in .tsv or .csv. Touches disk."""
-    places = (recording.with_suffix(suffix) for suffix in SUFFIXES)
-    return next((place for place in places if place.is_file()), None)
+    """The table of sentences beside a recording: its name with .tsv or .csv. Reads the disk."""
+    paths = (recording.with_suffix(suffix) for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def sentences(path: Path) -> list[Reading]:
-    """The rows of a table of sentences. Touches disk; raises DataError."""
+    """The rows of a table of sentences. Reads the disk; raises DataError."""
     rows = _rows(path)
     missing = [name for name in COLUMNS if not rows or name not in rows[0]]
     if missing:
@@ -40,18 +40,18 @@ def sentences(path: Path) -> list[Reading]:
             where=f"{path}:1",
             allowed=", ".join(COLUMNS),
         )
-    at = [rows[0].index(name) for name in COLUMNS]
+    columns = [rows[0].index(name) for name in COLUMNS]
     found = []
     for number, row in enumerate(rows[1:], start=2):
         where = f"{path.name}:{number}"
         try:
-            onset, duration, text = (row[i] for i in at)
+            onset, duration, text = (row[i] for i in columns)
             found.append(Reading(float(onset), float(duration), text.strip(), where))
         except (IndexError, ValueError):
             raise DataError(
                 f"'{path.name}' has a row without two numbers and a text",
                 where=f"{path}:{number}",
-                allowed="seconds, seconds, text",
+                allowed="onset in seconds, duration in seconds, text",
             ) from None
     return found
 
@@ -59,7 +59,7 @@ def sentences(path: Path) -> list[Reading]:
 def pairs(path: Path, key: str, what: str) -> dict[str, str]:
     """A JSON object of texts, or the two columns of a CSV or TSV below its heading.
 
-    `key` and `what` tell of it in errors. Touches disk; raises DataError.
+    `key` and `what` describe it in errors. Reads the disk; raises DataError.
     """
     if path.suffix.lower() in SUFFIXES:
         rows = _rows(path, key)
@@ -68,17 +68,17 @@ def pairs(path: Path, key: str, what: str) -> dict[str, str]:
         try:
             found = json.loads(_text(path, key))
         except ValueError as error:
-            raise _wrong(path, key, what, str(error)) from None
+            raise _unusable(path, key, what, str(error)) from None
     is_text = isinstance(found, dict) and all(isinstance(v, str) for v in found.values())
     if not is_text or not found:
-        raise _wrong(path, key, what, "it is no table of texts")
+        raise _unusable(path, key, what, "not a table of texts")
     return found
 
 
 def _rows(path: Path, key: str = "") -> list[Sequence[str]]:
     lines = _text(path, key).splitlines()
-    comma = "\t" if path.suffix.lower() == ".tsv" else ","
-    return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=comma) if row]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter) if row]
 
 
 def _text(path: Path, key: str) -> str:
@@ -90,7 +90,7 @@ def _text(path: Path, key: str) -> str:
         ) from None
 
 
-def _wrong(path: Path, key: str, what: str, why: str) -> DataError:
+def _unusable(path: Path, key: str, what: str, why: str) -> DataError:
     return DataError(
         f"{key} '{path}' cannot be used: {why}",
         where=key,

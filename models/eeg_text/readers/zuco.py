@@ -1,4 +1,4 @@
-"""ZuCo's result files: for each sentence its text and 105 channels of EEG, MATLAB 5, 7 or 7.3."""
+"""ZuCo result files (MATLAB 5, 7 or 7.3): for each sentence its text and 105 channels of EEG."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import matlab
 from models.eeg_text.recordings import Item, Recordings, normalised
 
-UNIT = "microvolts, as ZuCo tells"
-LEGAL = "results<SUBJECT>_<TASK>.mat of ZuCo, with sentenceData of content and rawData"
+UNIT = "microvolts, as ZuCo documents"
+ALLOWED = "results<SUBJECT>_<TASK>.mat of ZuCo, with sentenceData of content and rawData"
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """What a file tells of one sentence."""
+    """The index entry of one sentence."""
 
     text: str
     samples: int
-    """0: there is no EEG of it, which ZuCo knows of some."""
-    fault: str | None = None
+    """0: no EEG, as for some sentences of ZuCo."""
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
 class ZucoFile:
-    """A file, looked through once; what was found is kept in the cache."""
+    """A file and the index of its sentences, which is cached."""
 
     path: Path
     sentences: list[Sentence]
     is_hdf5: bool
 
     def eeg(self, number: int) -> np.ndarray:
-        """Microvolts [time, 105] of a sentence, float32. Touches disk."""
+        """Microvolts [time, 105] of a sentence, float32. Reads the disk."""
         if self.is_hdf5:
-            return matlab.eeg(self.path, number)
+            return matlab.read_hdf5_eeg(self.path, number)
         kept = matlab5_arrays(self.path)
         start, stop = kept["offsets"][number : number + 2]
         return np.array(kept["eeg"][start:stop])
@@ -55,7 +55,7 @@ class ZucoSource:
     """See recordings.Source."""
 
     def __init__(self, files: list[ZucoFile], places: list[tuple[int, int]]) -> None:
-        """`places`: of each item its file and its sentence there."""
+        """`places`: for each item, its file and its sentence there."""
         self.files, self.places = files, places
 
     def eeg(self, number: int) -> np.ndarray:
@@ -71,7 +71,7 @@ class ZucoSource:
 def read(path: Path, on_bad: OnBad) -> Recordings:
     """The sentences of a file, or of all ZuCo files of a folder, that have EEG.
 
-    Sentences without any are counted by reader. Touches disk; raises DataError.
+    Sentences without EEG are counted by reader. Reads the disk; raises DataError.
     """
     files: list[ZucoFile] = []
     items: list[Item] = []
@@ -80,7 +80,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
     paths = [p for p in formats.candidates(path) if formats.of_file(p) == formats.ZUCO]
     for place in paths:
         try:
-            file = _look_through(place)
+            file = _open(place)
         except DataError as error:
             if on_bad == "stop" or len(paths) == 1:
                 raise
@@ -89,8 +89,8 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
         subject = _subject(place)
         for number, sentence in enumerate(file.sentences):
             where = f"{place.name}, sentence {number + 1}"
-            if sentence.fault is not None:
-                bad_records.add(where, sentence.fault)
+            if sentence.problem is not None:
+                bad_records.add(where, sentence.problem)
             elif not sentence.samples:
                 missing[subject] += 1
             else:
@@ -100,7 +100,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
         files.append(file)
     skipped = bad_records.finish(on_bad, len(items))
     if not items:
-        raise DataError(f"no sentence of '{path}' has EEG", where="data.path", allowed=LEGAL)
+        raise DataError(f"no sentence of '{path}' has EEG", where="data.path", allowed=ALLOWED)
     left_out = Counter({"without_eeg": missing.total(), "bad": skipped})
     notes = {"without_eeg": dict(sorted(missing.items()))} if missing else {}
     source = ZucoSource(files, places)
@@ -108,7 +108,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
 
 
 def _subject(path: Path) -> str:
-    """YAC of resultsYAC_NR.mat."""
+    """The reader: YAC for resultsYAC_NR.mat."""
     return path.stem.removeprefix("results").split("_")[0]
 
 
@@ -118,30 +118,30 @@ def _made_from(path: Path) -> dict[str, Any]:
     return {"version": _VERSION, "path": place, "bytes": found.st_size, "time": found.st_mtime_ns}
 
 
-def _look_through(path: Path) -> ZucoFile:
+def _open(path: Path) -> ZucoFile:
     with path.open("rb") as stream:
         is_hdf5 = formats.is_hdf5(stream.read(1024))
     if is_hdf5:
         kept: Mapping[str, np.ndarray] = cache.arrays(
-            "zuco-index", _made_from(path), lambda: _index(matlab.look(path))
+            "zuco-index", _made_from(path), lambda: _index(matlab.scan_hdf5(path))
         )
     else:
         kept = matlab5_arrays(path)
-    told = json.loads(bytes(kept["sentences"]))
-    return ZucoFile(path, [Sentence(*one) for one in told], is_hdf5)
+    index = json.loads(bytes(kept["sentences"]))
+    return ZucoFile(path, [Sentence(*entry) for entry in index], is_hdf5)
 
 
 def matlab5_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """All EEG of a file that cannot be read in pieces, mapped into memory, and its index.
+    """All EEG of a MATLAB 5 or 7 file, mapped from the cache, and its index.
 
-    Read as a whole the first time. Touches disk.
+    The first call reads the whole file. Reads and writes the disk.
     """
 
     def make() -> dict[str, np.ndarray]:
-        found = list(matlab.sentences(path))
+        found = list(matlab.read_matlab5(path))
         eeg = [part for _, _, part, _ in found]
         offsets = np.cumsum([0, *(len(part) for part in eeg)])
-        index = _index((text, samples, fault) for text, samples, _, fault in found)
+        index = _index((text, samples, problem) for text, samples, _, problem in found)
         return {**index, "eeg": np.concatenate(eeg), "offsets": offsets}
 
     return cache.arrays("zuco", _made_from(path), make)

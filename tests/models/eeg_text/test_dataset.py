@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.eeg_text.dataset import LONGEST, SHORTEST, spans
+from models.eeg_text.dataset import LONGEST, SHORTEST, draw_mask
 
 
 def runs(hidden):
@@ -12,13 +12,13 @@ def runs(hidden):
 @pytest.mark.parametrize("tokens", [14, 37, 120, 200])
 def test_spans_of_two_to_eight_tokens_cover_their_share(tokens):
     for seed in range(50):
-        hidden = spans(np.random.default_rng(seed), tokens, 0.15)
+        hidden = draw_mask(np.random.default_rng(seed), tokens, 0.15)
         assert hidden.sum() == round(0.15 * tokens)
         assert all(SHORTEST <= length <= LONGEST for length in runs(hidden))
 
 
-def test_every_place_is_hidden_about_as_often():
-    drawn = [spans(np.random.default_rng(seed), 60, 0.15) for seed in range(3000)]
+def test_every_position_is_hidden_about_equally_often():
+    drawn = [draw_mask(np.random.default_rng(seed), 60, 0.15) for seed in range(3000)]
     often = np.mean(drawn, axis=0)
     # Less at the ends, which fewer spans can reach.
     assert often[8:-8].min() > 0.11 and often[8:-8].max() < 0.19
@@ -26,11 +26,11 @@ def test_every_place_is_hidden_about_as_often():
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 2, 6])
-def test_too_few_tokens_have_nothing_hidden(tokens):
-    assert not spans(np.random.default_rng(0), tokens, 0.15).any()
+def test_too_few_tokens_have_no_span(tokens):
+    assert not draw_mask(np.random.default_rng(0), tokens, 0.15).any()
 
 
 def test_a_large_share_leaves_tokens_between_the_spans():
-    hidden = spans(np.random.default_rng(0), 30, 0.95)
+    hidden = draw_mask(np.random.default_rng(0), 30, 0.95)
     assert 0.5 < hidden.mean() < 0.95
     assert max(runs(hidden)) <= LONGEST

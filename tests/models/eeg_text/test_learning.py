@@ -18,7 +18,7 @@ def run(folder, *words):
 
 
 @pytest.mark.slow
-def test_tiny_writes_what_was_read_in_sentences_it_has_not_seen(tmp_path):
+def test_tiny_generates_unseen_sentences_from_eeg(tmp_path):
     found = run(tmp_path / "run")
     assert found["val_retrieval"] > 0.5  # chance is 1/24
     assert found["val_rouge1_gain_in_se"] > 5
@@ -36,14 +36,14 @@ def test_tiny_ends_at_chance_on_noise(tmp_path):
 
 
 @pytest.mark.slow
-def test_tiny_fills_gaps_and_text_goes_on_from_its_encoder(tmp_path):
+def test_tiny_fills_gaps_and_stage_text_starts_from_its_encoder(tmp_path):
     words = ("--set", "model.stage=encoder")
     found = run(tmp_path / "first", *words, "--max-steps", "120")
     assert found["val_masked_r2"] > 0.03  # the mean gives 0; 240 steps give 0.13
     encoder = ("--set", f"model.encoder={tmp_path / 'first'}", "--set", "model.freeze_encoder=true")
     run(tmp_path / "second", *encoder, "--max-steps", "2")
-    told = json.loads((tmp_path / "second" / "result.json").read_text())
-    assert "tensors from" in told["data"]["encoder"]
+    result = json.loads((tmp_path / "second" / "result.json").read_text())
+    assert "tensors from" in result["data"]["encoder"]
 
 
 @pytest.mark.slow

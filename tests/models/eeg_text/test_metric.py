@@ -18,11 +18,11 @@ from models.eeg_text.metric import (
 
 
 class Knowing(torch.nn.Module):
-    """Writes the sentence that `told` has for the sum of an EEG, and the last one for others."""
+    """Generates the sentence listed for the sum of an EEG, and the last one for others."""
 
-    def __init__(self, told, tokenizer):
+    def __init__(self, sentences, tokenizer):
         super().__init__()
-        self.told, self.tokenizer, self.calls = told, tokenizer, 0
+        self.sentences, self.tokenizer, self.calls = sentences, tokenizer, 0
 
     def forward(self, eeg, valid, ids=None, memory=None):
         self.calls += 1
@@ -30,7 +30,7 @@ class Knowing(torch.nn.Module):
             return eeg.abs().sum((1, 2))
         logits = torch.zeros(*ids.shape, self.tokenizer.size)
         for row, key in enumerate(memory.tolist()):
-            text = self.told.get(round(key, 1), self.told[None])
+            text = self.sentences.get(round(key, 1), self.sentences[None])
             tokens = [*self.tokenizer.encode(text), self.tokenizer.end]
             for at in range(min(len(tokens), ids.shape[1])):
                 logits[row, at, tokens[at]] = 20.0
@@ -45,11 +45,11 @@ def batch(text_task, batch_of):
 @pytest.fixture
 def knowing(text_task, batch):
     keys = batch["eeg"].abs().sum((1, 2)).tolist()
-    told = {round(key, 1): text for key, text in zip(keys, batch["text"], strict=True)}
-    return Knowing(told | {None: "pig led tin"}, text_task.tokenizer)
+    sentences = {round(key, 1): text for key, text in zip(keys, batch["text"], strict=True)}
+    return Knowing(sentences | {None: "pig led tin"}, text_task.tokenizer)
 
 
-def test_a_model_that_knows_scores_all_and_gains_over_noise(text_task, batch, knowing):
+def test_a_perfect_model_scores_1_and_gains_over_noise(text_task, batch, knowing):
     metric = text_task.metric()
     found = metric.result(metric.update(knowing, batch))
     assert found["val_rouge1"] == found["val_retrieval"] == found["val_bleu1"] == 1.0
@@ -60,7 +60,7 @@ def test_a_model_that_knows_scores_all_and_gains_over_noise(text_task, batch, kn
     )
 
 
-def test_a_model_that_always_writes_the_same_gains_nothing(text_task, batch):
+def test_a_constant_model_gains_nothing(text_task, batch):
     metric, model = text_task.metric(), Knowing({None: "pig led tin"}, text_task.tokenizer)
     found = metric.result(metric.update(model, batch))
     assert found["val_rouge1_gain"] == found["val_rouge1_gain_se"] == 0.0
@@ -68,7 +68,7 @@ def test_a_model_that_always_writes_the_same_gains_nothing(text_task, batch):
     assert found["val_rouge1"] == found["val_rouge1_noise"] == found["val_rouge1_other"]
 
 
-def test_a_model_to_which_all_candidates_are_the_same_finds_none(text_task, batch):
+def test_a_model_with_tied_candidates_retrieves_none(text_task, batch):
     class Even(Knowing):
         def forward(self, eeg, valid, ids=None, memory=None):
             found = super().forward(eeg, valid, ids, memory)
@@ -106,7 +106,7 @@ def test_the_standard_error_counts_sentences_and_not_readers(text_task):
     eeg, noise = rng.random(30), rng.random(30)
 
     def result(readers):
-        table = np.zeros((text_task.texts.judged, 1 + 2 * len(INPUTS)))
+        table = np.zeros((text_task.texts.num_evaluated, 1 + 2 * len(INPUTS)))
         table[:30, 0] = readers
         table[:30, 1], table[:30, 3] = readers * eeg, readers * noise
         counts = np.concatenate([np.ones(2 + 11 * len(INPUTS)), table.ravel()])
@@ -119,13 +119,13 @@ def test_the_standard_error_counts_sentences_and_not_readers(text_task):
         assert found["val_rouge1_gain_se"] == pytest.approx(differences.std(ddof=1) / math.sqrt(30))
 
 
-def test_of_one_sentence_no_standard_error_is_known(text_task, batch_of):
+def test_a_single_sentence_has_no_standard_error(text_task, batch_of):
     metric, model = text_task.metric(), Knowing({None: "ant bit bag"}, text_task.tokenizer)
     found = metric.result(metric.update(model, batch_of(text_task, "val", 1)))
     assert math.isnan(found["val_rouge1_gain_se"]) and math.isnan(found["val_rouge1_gain_in_se"])
 
 
-def test_gaps_are_filled_with_straight_lines():
+def test_gaps_are_interpolated_linearly():
     rng = np.random.default_rng(0)
     eeg = torch.from_numpy(rng.standard_normal((2, 50, 3)))
     known = torch.from_numpy(rng.random((2, 50)) > 0.4)
@@ -149,7 +149,7 @@ class Guess(torch.nn.Module):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_share_of_explained_variance_is_that_of_the_hidden_values(masked_task, batch_of, share):
+def test_masked_r2_is_over_the_masked_values(masked_task, batch_of, share):
     batch, metric = batch_of(masked_task, "val"), masked_task.metric()
     found = metric.result(metric.update(Guess(share, batch["eeg"]), batch))
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, 1)
@@ -171,7 +171,7 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_bleu_is_that_of_sacrebleu(order):
+def test_bleu_matches_sacrebleu(order):
     from sacrebleu.metrics import BLEU
 
     theirs = BLEU(max_ngram_order=order, smooth_method="none", tokenize="none")

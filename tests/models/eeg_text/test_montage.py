@@ -1,7 +1,7 @@
 from models.eeg_text.montage import INDICES, NAMES, REGION_SIZES, SLOTS, UNASSIGNED
 
 
-def test_ten_regions_have_their_channels_and_two_are_left():
+def test_ten_regions_have_their_channels_and_two_channels_are_unassigned():
     assert sorted(REGION_SIZES) == sorted([25, 15, 4, 9, 9, 11, 9, 4, 6, 11])
     taken = [slot for slots in INDICES.values() for slot in slots]
     assert len(SLOTS) == 105 and len(set(taken)) == len(taken) == 103
@@ -9,7 +9,7 @@ def test_ten_regions_have_their_channels_and_two_are_left():
     assert SLOTS[0] == "E2" and SLOTS[-1] == "Cz"
 
 
-def test_each_ten_ten_name_has_an_electrode_of_its_own_in_a_region():
+def test_each_ten_ten_name_has_its_own_electrode_in_a_region():
     from models.eeg_text.montage import _TEN_TEN
 
     places = [pair.split("=")[1] for pair in _TEN_TEN.split()]
@@ -18,7 +18,7 @@ def test_each_ten_ten_name_has_an_electrode_of_its_own_in_a_region():
     assert NAMES["T3"] == NAMES["T7"] and NAMES["E11"] == NAMES["FZ"] == "E11"
 
 
-def test_electrodes_are_near_where_their_ten_ten_name_is():
+def test_electrodes_are_near_their_ten_ten_positions():
     import mne
     import numpy as np
 

@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from models.eeg_text.noise_control import phase_randomised, retrieval_band, strangers
+from models.eeg_text.noise_control import phase_randomised, retrieval_band, random_others
 
 
 @pytest.mark.parametrize("samples", [480, 481])
-def test_noise_has_the_spectrum_of_the_eeg_and_nothing_else_of_it(samples):
+def test_noise_has_only_the_spectrum_of_the_eeg(samples):
     rng = np.random.default_rng(0)
     eeg = np.cumsum(rng.standard_normal((samples, 6)), axis=0).astype(np.float32)
     noise = phase_randomised(eeg, rng)
@@ -18,26 +18,26 @@ def test_noise_has_the_spectrum_of_the_eeg_and_nothing_else_of_it(samples):
     assert np.abs(alike).max() < 0.9 and not np.allclose(eeg, noise, atol=0.1)
 
 
-def test_channels_that_were_alike_are_so_no_more():
+def test_correlations_between_channels_are_destroyed():
     rng = np.random.default_rng(0)
     one = rng.standard_normal((2000, 1))
     noise = phase_randomised(np.repeat(one, 2, axis=1), rng)
     assert abs(np.corrcoef(noise.T)[0, 1]) < 0.15
 
 
-def test_a_stranger_has_read_another_sentence():
+def test_the_other_item_has_another_sentence():
     groups = [f"sentence {i % 7}" for i in range(40)]
-    chosen = strangers(groups, 3)
+    chosen = random_others(groups, 3)
     assert all(groups[i] != groups[k] for i, k in enumerate(chosen))
     assert len(set(chosen.tolist())) > 20
-    assert (chosen == strangers(groups, 3)).all()
+    assert (chosen == random_others(groups, 3)).all()
 
 
-def test_where_all_read_the_same_strangers_do_too():
-    assert strangers(["a", "a"], 0).shape == (2,)
+def test_with_a_single_sentence_the_other_item_has_it_too():
+    assert random_others(["a", "a"], 0).shape == (2,)
 
 
-def test_chance_and_its_errors_are_those_of_a_draw():
+def test_chance_and_its_errors_match_random_draws():
     band = retrieval_band(24, 60)
     assert band["chance"] == 1 / 24
     assert band["max"] - 1 / 24 == pytest.approx(3 * math.sqrt(1 / 24 * 23 / 24 / 60))

@@ -5,7 +5,7 @@ import pytest
 from models.base import DataError
 from models.common.split import SPLITS
 from models.eeg_text.recordings import Item, normalised
-from models.eeg_text.splits import divide
+from models.eeg_text.splits import split_items
 
 SENTENCES = [f"sentence number {i}" for i in range(30)]
 
@@ -25,8 +25,8 @@ def sides(parts, key):
     return [{key(found[n]) for n in parts.numbers[name]} for name in SPLITS]
 
 
-def test_no_sentence_is_on_two_sides_however_it_is_written():
-    parts = divide(items(), "sentence", 1.0, 0.2, 0)
+def test_no_sentence_is_in_two_splits_in_any_spelling():
+    parts = split_items(items(), "sentence", 1.0, 0.2, 0)
     train, val, test = sides(parts, lambda item: normalised(item.text))
     assert not train & val and not train & test and not val & test
     assert (len(train), len(val), len(test)) == (18, 6, 6)
@@ -34,43 +34,43 @@ def test_no_sentence_is_on_two_sides_however_it_is_written():
     assert all(len(readers) == 8 for readers in sides(parts, lambda item: item.subject))
 
 
-def test_readers_can_be_held_out_too():
-    parts = divide(items(), "subject+sentence", 1.0, 0.2, 0)
+def test_readers_can_be_held_out():
+    parts = split_items(items(), "subject+sentence", 1.0, 0.2, 0)
     for key in (lambda item: item.subject, lambda item: item.group):
         train, val, test = sides(parts, key)
         assert not train & val and not train & test and not val & test
     assert [len(readers) for readers in sides(parts, lambda item: item.subject)] == [6, 1, 1]
 
 
-def test_a_split_is_a_function_of_the_data_and_the_seed():
-    first, again, other = (divide(items(), "sentence", 1.0, 0.2, seed) for seed in (0, 0, 1))
+def test_a_split_is_a_function_of_data_and_seed():
+    first, again, other = (split_items(items(), "sentence", 1.0, 0.2, seed) for seed in (0, 0, 1))
     assert first == again and first.groups != other.groups
 
 
-def test_the_split_stands_in_the_run_folder_with_its_readers(tmp_path):
-    parts = divide(items(), "subject+sentence", 1.0, 0.2, 0)
+def test_the_split_is_saved_in_the_run_folder_with_its_readers(tmp_path):
+    parts = split_items(items(), "subject+sentence", 1.0, 0.2, 0)
     parts.save(tmp_path, replace=False)
-    told = json.loads((tmp_path / "split.json").read_text())
-    assert sum(name.startswith("reader ") for name in told["val"]) == 1
+    saved = json.loads((tmp_path / "split.json").read_text())
+    assert sum(name.startswith("reader ") for name in saved["val"]) == 1
     parts.save(tmp_path, replace=False)
     with pytest.raises(DataError, match="has changed since this run started"):
-        divide(items(), "sentence", 1.0, 0.2, 0).save(tmp_path, replace=False)
+        split_items(items(), "sentence", 1.0, 0.2, 0).save(tmp_path, replace=False)
 
 
-def test_too_few_sentences_and_too_few_readers_are_told():
+def test_too_few_sentences_or_readers_are_an_error():
     with pytest.raises(DataError, match="of 2 sentences"):
-        divide(items()[:2], "sentence", 1.0, 0.2, 0)
+        split_items(items()[:2], "sentence", 1.0, 0.2, 0)
     with pytest.raises(DataError, match="of 1 readers"):
-        divide(items()[:30], "subject+sentence", 1.0, 0.2, 0)
+        split_items(items()[:30], "subject+sentence", 1.0, 0.2, 0)
 
 
-def test_readers_without_a_sentence_in_common_are_told():
+def test_readers_without_a_common_sentence_are_an_error():
     # Both splits are drawn with one seed: in this order they never meet.
     alone = [
         Item(text, f"S{9 - number}", text, 500, text) for number, text in enumerate(SENTENCES[:10])
     ]
     with pytest.raises(DataError) as error:
-        divide(alone, "subject+sentence", 1.0, 0.1, 0)
+        split_items(alone, "subject+sentence", 1.0, 0.1, 0)
     assert error.value.message.endswith(
-        "would be empty: no reader of it has read one of its sentences"
+        "would be empty: none of its readers read one of its sentences"
     )

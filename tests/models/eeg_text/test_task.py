@@ -33,7 +33,7 @@ def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
     np.testing.assert_allclose(found[400, 0], (eeg[500, 0] - eeg[100:900, 0].mean()) / eeg[100:900, 0].std(), rtol=1e-4)  # fmt: skip # noqa: E501
 
 
-def test_a_batch_has_the_axes_and_dtypes_that_are_told(text_task, masked_task, batch_of):
+def test_a_batch_has_the_documented_axes_and_dtypes(text_task, masked_task, batch_of):
     text, masked = batch_of(text_task, "val"), batch_of(masked_task, "train")
     shapes = {name: (tuple(t.shape), t.dtype) for name, t in text.items() if torch.is_tensor(t)}
     assert shapes["eeg"] == shapes["noise"] == shapes["other"] == ((3, 480, 105), torch.float32)
@@ -54,7 +54,7 @@ def test_labels_are_the_sentence_and_inputs_are_one_behind(text_task, batch_of):
         assert inputs == [tokenizer.start, *text.encode()]
 
 
-def test_words_are_hidden_from_the_decoder_in_training_alone(make_task, batch_of):
+def test_words_are_hidden_from_the_decoder_in_training_only(make_task, batch_of):
     task = make_task(word_dropout=0.5)
     task.setup()
     hidden = task.tokenizer.hidden
@@ -67,7 +67,7 @@ def test_words_are_hidden_from_the_decoder_in_training_alone(make_task, batch_of
     assert hidden not in batch_of(task, "val")["text_ids"]
 
 
-def test_spans_are_drawn_anew_in_each_epoch_of_training_and_fixed_where_judged(masked_task):
+def test_spans_change_in_each_training_epoch_and_are_fixed_in_evaluation(masked_task):
     for split, changes in (("train", True), ("val", False)):
         samples = masked_task.data(split)
         first, again, other = (samples.sample(4, Draws(e, 4))["hidden"] for e in (0, 0, 1))
@@ -80,15 +80,19 @@ def test_candidates_are_the_sentence_first_and_others_of_its_split(text_task):
     split = set(text_task.parts.groups["val"])
     for index in range(0, len(samples), 7):
         sample = samples.sample(index, FixedDraws())
-        told = [texts.tokenizer.decode(row[1:]) for row in sample["candidates"]]
-        assert told[0] == sample["text"] and len(set(told)) == 24 and set(told) <= split
+        candidates = [texts.tokenizer.decode(row[1:]) for row in sample["candidates"]]
+        assert (
+            candidates[0] == sample["text"]
+            and len(set(candidates)) == 24
+            and set(candidates) <= split
+        )
 
 
-def test_the_other_eeg_is_of_another_sentence_and_the_noise_of_its_own_spectrum(text_task):
+def test_other_eeg_is_of_another_sentence_and_noise_has_the_own_spectrum(text_task):
     samples = text_task.data("val")
     for index in range(0, len(samples), 9):
         sample = samples.sample(index, FixedDraws())
-        stranger = int(samples.strangers[index])
+        stranger = int(samples.random_others[index])
         item = text_task.recordings.items[samples.numbers[stranger]]
         assert item.group != sample["sentence"]
         np.testing.assert_array_equal(sample["other"], samples.own(stranger))
@@ -97,19 +101,19 @@ def test_the_other_eeg_is_of_another_sentence_and_the_noise_of_its_own_spectrum(
         np.testing.assert_allclose(spectra[0][1:], spectra[1][1:], rtol=0.05, atol=0.5)
 
 
-def test_in_a_noise_control_nothing_of_the_own_eeg_is_given(make_task):
+def test_a_noise_control_uses_nothing_of_the_own_eeg(make_task):
     task = make_task(control="noise")
     task.setup()
     samples = task.data("train")
     for index in range(0, 100, 11):
         given, own = samples.given(index), samples.own(index)
-        stranger = samples.own(int(samples.strangers[index]))
+        stranger = samples.own(int(samples.random_others[index]))
         spectra = [np.abs(np.fft.rfft(x, axis=0)[1:]) for x in (given, own, stranger)]
         np.testing.assert_allclose(spectra[0], spectra[2], rtol=0.05, atol=0.5)
         assert np.abs(spectra[0] - spectra[1]).max() > 5
 
 
-def test_in_a_noise_control_without_text_the_encoder_sees_other_eeg_than_it_is_to_tell(
+def test_a_noise_control_without_text_masks_noise_and_predicts_the_recorded_eeg(
     make_task, batch_of
 ):
     task = make_task(control="noise", stage="encoder")
@@ -142,7 +146,7 @@ def test_goal_and_units_are_those_of_the_stage(text_task, masked_task):
     assert (text_task.units, masked_task.units) == ("tokens", "values")
 
 
-def test_facts_are_few_and_plain(text_task):
+def test_facts_have_the_documented_values(text_task):
     import json
 
     facts = text_task.facts()
@@ -152,7 +156,7 @@ def test_facts_are_few_and_plain(text_task):
     assert (facts["readers"], facts["time_kept"]) == (3, 1.0)
 
 
-def test_the_band_of_the_noise_control_is_computed(make_task):
+def test_the_bounds_of_the_noise_control_are_computed(make_task):
     task = make_task(control="noise")
     task.setup()
     band = task.facts()["control"]
@@ -186,7 +190,7 @@ def test_settings_and_formats_import_neither_torch_nor_numpy():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_sentences_that_are_too_long_are_cut_and_counted(make_task):
+def test_long_sentences_are_truncated_and_counted(make_task):
     task = make_task(text_len=8)
     task.setup()
     texts = task.texts
@@ -194,16 +198,16 @@ def test_sentences_that_are_too_long_are_cut_and_counted(make_task):
     assert max(len(texts.tokens(key)) for key in task.parts.groups["train"]) == 9
 
 
-def test_eeg_without_text_is_told_with_both_ways_out(make_task, tmp_path):
+def test_eeg_without_text_is_an_error_with_both_fixes(make_task, tmp_path):
     path = write_edf(tmp_path / "a.edf", NAMES, 40, make=waves)
     with pytest.raises(DataError) as error:
         make_task(path=path).setup()
     assert str(error.value) == (
-        "of 37 of 37 stretches of EEG nobody knows what was read\n"
+        "no text for any of the 37 EEG segments\n"
         f"  where         {path}\n"
-        "  allowed       a file beside each recording, of its name and ending in .tsv or .csv, with "
-        "onset_s, duration_s and text; or  --set data.texts=FILE  from events to sentences\n"
-        "  fix           without text, learn the EEG alone:  --set model.stage=encoder"
+        "  allowed       a table beside each recording, with its name, the suffix .tsv or .csv and "
+        "the columns onset_s, duration_s, text; or  --set data.texts=FILE  (events to sentences)\n"
+        "  fix           without text, pre-train the encoder:  --set model.stage=encoder"
     )
 
 
@@ -230,7 +234,7 @@ def test_sentences_beside_a_recording_train_the_whole_model(make_task, tmp_path,
     assert np.isfinite(list(found.values())).all()
 
 
-def test_an_encoder_of_another_run_is_told_from_counts(make_task, tmp_path):
+def test_facts_count_the_loaded_tensors_of_another_run(make_task, tmp_path):
     from safetensors.torch import save_file
 
     first = make_task(stage="encoder")
@@ -246,7 +250,7 @@ def test_an_encoder_of_another_run_is_told_from_counts(make_task, tmp_path):
     assert not any(p.requires_grad for p in model.encoder.parameters())
 
 
-def test_an_unknown_embedded_set_is_told_with_the_nearest(make_task):
+def test_an_unknown_embedded_set_gets_a_suggestion(make_task):
     with pytest.raises(DataError) as error:
         make_task(path="embedded:reeding").setup()
     assert error.value.allowed == "embedded:reading, embedded:reading-small"
@@ -265,7 +269,7 @@ def test_pictures_are_of_training_recordings_with_their_sentence(text_task):
     assert "reader S01: " in pictures[0].caption
 
 
-def test_operations_are_six_for_each_weight_and_place(masked_task):
+def test_flops_are_six_per_weight_and_token(masked_task):
     model = masked_task.build()
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     expected = 6 * 120 * sum(m.weight.numel() for m in layers)
@@ -276,9 +280,9 @@ def test_operations_are_six_for_each_weight_and_place(masked_task):
     assert masked_task.flops_per_sample(model) == expected
 
 
-def test_a_preview_shows_what_was_read_and_what_is_written(text_task, masked_task):
+def test_a_preview_shows_read_and_generated_sentences(text_task, masked_task):
     lines = text_task.preview(text_task.build()).splitlines()
-    assert [line.split()[0] for line in lines] == ["read", "written"] * 3
+    assert [line.split()[0] for line in lines] == ["read", "generated"] * 3
     assert masked_task.preview(masked_task.build()) is None
 
 
@@ -296,7 +300,7 @@ def weights_of(task, folder):
     return state
 
 
-def test_a_start_takes_all_tensors_of_a_stage_text_and_no_fewer(make_task, tmp_path):
+def test_model_start_loads_all_tensors_of_stage_text_or_fails(make_task, tmp_path):
     state = weights_of(make_task(), tmp_path)
     task = make_task(start=str(tmp_path))
     task.setup()
@@ -304,16 +308,16 @@ def test_a_start_takes_all_tensors_of_a_stage_text_and_no_fewer(make_task, tmp_p
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
     assert f"loaded {len(state)}/{len(state)} tensors" in task.facts()["start"]
     weights_of(make_task(stage="encoder"), tmp_path)
-    with pytest.raises(DataError, match=r"model\.start .* is of another model"):
+    with pytest.raises(DataError, match=r"model\.start .* is another model"):
         task.build()
 
 
-def test_weights_have_one_source(make_task):
-    with pytest.raises(DataError, match="both name weights"):
+def test_model_encoder_and_model_start_exclude_each_other(make_task):
+    with pytest.raises(DataError, match="are both set"):
         make_task(start="a", encoder="b")
 
 
-def test_an_unfrozen_top_learns_and_the_regions_stay_as_they_are(make_task, batch_of):
+def test_an_unfrozen_top_is_trained_and_the_regions_are_not(make_task, batch_of):
     task = make_task(freeze_encoder=True, unfreeze="top", dropout=0.5)
     task.setup()
     model = task.build().train()
@@ -330,7 +334,7 @@ def test_an_unfrozen_top_learns_and_the_regions_stay_as_they_are(make_task, batc
     assert task.frozen_encoder(model) is None
 
 
-def test_regions_that_are_computed_again_give_the_same_gradients(make_task, batch_of):
+def test_recomputed_regions_give_the_same_gradients(make_task, batch_of):
     gradients = {}
     for again in (False, True):
         task = make_task(stage="encoder", dropout=0.3, recompute_regions=again)
@@ -346,7 +350,7 @@ def test_regions_that_are_computed_again_give_the_same_gradients(make_task, batc
         assert torch.equal(gradient, gradients[True][name]), name
 
 
-def test_what_the_encoder_made_gives_the_losses_and_metrics_of_the_eeg(make_task, batch_of):
+def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch_of):
     task = make_task(freeze_encoder=True)
     task.setup()
     torch.manual_seed(0)
@@ -359,7 +363,7 @@ def test_what_the_encoder_made_gives_the_losses_and_metrics_of_the_eeg(make_task
         assert ("eeg" in train) != kept and ("noise" in val) != kept
         loss = task.loss(model, train).sum
         found[kept] = [loss.item(), *task.metric().update(model, val).tolist()]
-    assert len(task.data("val").encodings.asked) >= 6  # EEG, noise and the EEG of another sentence
+    assert len(task.data("val").features.asked) >= 6  # EEG, noise and the EEG of another sentence
     # An input alone, and together with others: the same products, rounded otherwise.
     np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
 
@@ -378,10 +382,10 @@ class Made:
         return {name: tensor[0].numpy() for name, tensor in made.items()}
 
 
-def test_what_encodings_were_made_from_tells_other_data_and_other_preprocessing(make_task):
-    told = []
+def test_the_key_of_cached_features_depends_on_data_and_preprocessing(make_task):
+    keys = []
     for change in ({}, {"seq_len": 240}, {"control": "noise"}, {"fraction": 0.5}):
         task = make_task(freeze_encoder=True, **change)
         task.setup()
-        told += [task.encoder_inputs(split).made_from for split in ("train", "val")]
-    assert len({repr(one) for one in told}) == len(told)
+        keys += [task.encoder_inputs(split).made_from for split in ("train", "val")]
+    assert len({repr(one) for one in keys}) == len(keys)

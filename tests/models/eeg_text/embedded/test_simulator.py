@@ -14,7 +14,7 @@ def readers():
     return Readers(READING)
 
 
-def test_the_large_set_is_as_it_is_specified(readers):
+def test_the_large_set_matches_its_specification(readers):
     assert len(readers) == 12 * 400
     assert len(readers.words) == 60
     assert len(set(readers.sentences)) == 400
@@ -23,7 +23,7 @@ def test_the_large_set_is_as_it_is_specified(readers):
 
 
 @pytest.mark.parametrize("name", source.EMBEDDED)
-def test_all_words_of_the_judged_sentences_occur_in_training(name):
+def test_all_words_of_the_evaluated_sentences_occur_in_training(name):
     sentences = [" ".join(words) for words in Readers(source.EMBEDDED[name]).sentences]
     for seed in range(5):
         splits = split_groups(sentences, 1.0, 0.15, seed, "{}")
@@ -31,13 +31,13 @@ def test_all_words_of_the_judged_sentences_occur_in_training(name):
         assert words["val"] | words["test"] <= words["train"]
 
 
-def test_the_same_recording_is_the_same_at_each_call(readers):
+def test_a_recording_is_the_same_at_each_call(readers):
     assert np.array_equal(readers.recording(5), Readers(READING).recording(5))
     assert not np.array_equal(readers.recording(5), readers.recording(405))
 
 
 @pytest.mark.parametrize("recipe", [READING, SMALL], ids=lambda recipe: recipe.name)
-def test_one_channel_has_the_signal_to_noise_ratio_that_is_told(recipe):
+def test_one_channel_has_the_specified_signal_to_noise_ratio(recipe):
     readers, silent = Readers(recipe), Readers(replace(recipe, snr_db=-300.0))
     channels = [c for name in INDICES if name != "prefrontal" for c in INDICES[name]]  # no blinks
     noise = np.mean([silent.recording(i)[:, channels].var() for i in range(20)])
@@ -48,29 +48,29 @@ def test_one_channel_has_the_signal_to_noise_ratio_that_is_told(recipe):
     assert 10 * np.log10(signal / noise) == pytest.approx(recipe.snr_db, abs=1.0)
 
 
-def test_the_codes_of_a_word_can_be_told_from_all_regions_together(readers):
+def test_the_words_can_be_decoded_from_all_regions_together(readers):
     codes = readers._codes.reshape(60, -1)
     mixing = readers._mixing_of[0]
     assert np.linalg.matrix_rank(mixing) == len(INDICES) * CODES
     waves = codes @ mixing
-    told = waves @ np.linalg.pinv(mixing)
-    distances = ((told[:, None] - codes[None]) ** 2).sum(-1)
+    decoded = waves @ np.linalg.pinv(mixing)
+    distances = ((decoded[:, None] - codes[None]) ** 2).sum(-1)
     assert (distances.argmin(1) == np.arange(60)).all()
 
 
-def test_the_length_of_a_recording_does_not_tell_how_many_words_there_are(readers):
+def test_the_length_of_a_recording_does_not_reveal_the_number_of_words(readers):
     items = source.read("embedded:reading").items
     assert {item.samples for item in items} == {800}
 
 
-def test_the_small_set_is_kept_and_read_back(text_task):
+def test_the_small_set_is_cached_and_read_back(text_task):
     made = Readers(SMALL).recording(3)
     kept = source.EmbeddedSource("embedded:reading-small").eeg(3)
     np.testing.assert_allclose(kept, made, rtol=2e-3, atol=2e-3)
-    assert isinstance(source.EmbeddedSource("embedded:reading-small")._kept, np.memmap)
+    assert isinstance(source.EmbeddedSource("embedded:reading-small")._cached, np.memmap)
 
 
-def test_the_large_set_is_made_sample_by_sample(readers):
+def test_the_large_set_is_simulated_sample_by_sample(readers):
     large = source.EmbeddedSource("embedded:reading")
-    assert large._kept is None
+    assert large._cached is None
     np.testing.assert_array_equal(large.eeg(7), readers.recording(7))

@@ -91,7 +91,7 @@ def test_a_model_compiles_as_one_graph(eeg, valid, build, given):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_gives_nearly_the_same(eeg, valid, dtype):
+def test_half_precision_gives_nearly_the_same_outputs(eeg, valid, dtype):
     model = text_model().eval()
     with torch.autocast("cpu", dtype):
         low = model(eeg, valid, IDS)
@@ -100,7 +100,7 @@ def test_half_precision_gives_nearly_the_same(eeg, valid, dtype):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_what_stands_in_padding_changes_nothing(eeg, valid, training):
+def test_padding_does_not_change_the_outputs(eeg, valid, training):
     other = torch.where(valid[:, :, None], eeg, 100.0)
     for build, given in ((text_model, IDS), (masked_model, HIDDEN)):
         model, twin = build().train(training), build().train(training)
@@ -112,7 +112,7 @@ def test_what_stands_in_padding_changes_nothing(eeg, valid, training):
             torch.testing.assert_close(buffer, twin.get_buffer(name))
 
 
-def test_a_sample_gets_alone_what_it_gets_beside_longer_ones(eeg, valid):
+def test_a_sample_has_the_same_outputs_alone_and_beside_longer_ones(eeg, valid):
     model = text_model().eval()
     alone = model(eeg[1:, :92], valid[1:, :92], IDS[1:])
     torch.testing.assert_close(model(eeg, valid, IDS)[1:], alone, atol=1e-5, rtol=1e-4)
@@ -138,7 +138,7 @@ def test_order_reaches_the_encoder_through_positions_alone(eeg):
     torch.testing.assert_close(states[:, 5], states[:, 20], atol=1e-4, rtol=1e-3)
 
 
-def test_masked_normalisation_is_that_of_the_valid_samples_alone():
+def test_masked_normalisation_uses_valid_samples_only():
     ours, theirs = MaskedBatchNorm(7), nn.BatchNorm1d(7)
     x = torch.randn(3, 7, 20) * 3 + 1
     valid = torch.arange(20) < torch.tensor([[20], [11], [5]])
@@ -153,7 +153,7 @@ def test_masked_normalisation_is_that_of_the_valid_samples_alone():
     )
 
 
-def test_a_hidden_token_is_told_from_the_others_alone(eeg, valid):
+def test_a_hidden_token_is_predicted_from_the_visible_ones_only(eeg, valid):
     model = masked_model().eval()
     other = eeg.clone()
     other[:, 20:28] += 5  # tokens 5 and 6
@@ -162,7 +162,7 @@ def test_a_hidden_token_is_told_from_the_others_alone(eeg, valid):
     assert not torch.allclose(model(other, valid, HIDDEN), model(eeg, valid, HIDDEN))
 
 
-def test_what_the_encoder_gave_need_not_be_made_again(eeg, valid):
+def test_given_encoder_outputs_replace_the_eeg(eeg, valid):
     model = text_model().eval()
     memory = model(eeg, valid)
     torch.testing.assert_close(model(None, valid, IDS, memory=memory), model(eeg, valid, IDS))
@@ -177,7 +177,7 @@ def test_attention_kernels_agree(eeg, valid, kernel):
     torch.testing.assert_close(other(eeg, valid, IDS), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_text_looks_at_single_places_of_eeg_from_the_start(eeg, valid):
+def test_initial_cross_attention_is_selective(eeg, valid):
     """Not at the mean over time, which is nearly the same for all recordings."""
     model = text_model().eval()
     layer = model.decoder.text.layers[0].encoder_attn
@@ -197,7 +197,7 @@ def test_no_token_of_text_sees_a_later_one(eeg, valid):
     assert not torch.equal(before[:, 5:], after[:, 5:])
 
 
-def test_a_frozen_encoder_stays_as_it_is_while_the_decoder_learns(eeg, valid):
+def test_a_frozen_encoder_does_not_change_while_the_decoder_is_trained(eeg, valid):
     model = text_model(dropout=0.5)
     model.freeze_encoder()
     before = {name: t.clone() for name, t in model.encoder.state_dict().items()}
@@ -210,7 +210,7 @@ def test_a_frozen_encoder_stays_as_it_is_while_the_decoder_learns(eeg, valid):
         assert torch.equal(tensor, before[name])
 
 
-def test_positions_are_those_of_the_first_transformer():
+def test_positions_are_those_of_the_original_transformer():
     table = sinusoids(50, 16)
     assert table.shape == (50, 16)
     assert table[7, 6].item() == pytest.approx(torch.tensor(7 / 10_000 ** (6 / 16)).sin().item())

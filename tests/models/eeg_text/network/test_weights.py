@@ -20,20 +20,20 @@ def second():
     return EegText(SIZES["tiny"], 160, 256, 0.0)
 
 
-def test_the_encoder_of_stage_one_is_taken_over_whole(tmp_path, first, second):
+def test_all_weights_of_a_pre_trained_encoder_are_loaded(tmp_path, first, second):
     place = tmp_path / "best" / "model.safetensors"
     place.parent.mkdir()
     save_file(first.state_dict(), place)
-    told = weights.load("model.encoder", second.encoder, tmp_path, "encoder.")
+    summary = weights.load("model.encoder", second.encoder, tmp_path, "encoder.")
     expected = first.encoder.state_dict()
     assert expected.keys() == second.encoder.state_dict().keys()
-    assert told == f"loaded {len(expected)}/{len(expected)} tensors from {place}"
+    assert summary == f"loaded {len(expected)}/{len(expected)} tensors from {place}"
     for name, tensor in second.encoder.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
 
 
 @pytest.mark.parametrize("change", ["missing", "strange", "shape"])
-def test_less_than_all_tensors_is_a_stop_and_changes_nothing(tmp_path, first, second, change):
+def test_missing_tensors_are_an_error_and_change_nothing(tmp_path, first, second, change):
     state = {name: tensor.clone() for name, tensor in first.state_dict().items()}
     name = "encoder.project.weight"
     if change == "strange":
@@ -48,16 +48,16 @@ def test_less_than_all_tensors_is_a_stop_and_changes_nothing(tmp_path, first, se
         weights.load("model.encoder", second.encoder, tmp_path / "a.safetensors", "encoder.")
     total = len(second.encoder.state_dict())
     matched = total if change == "strange" else total - 1
-    assert f"of another encoder: {matched} of {total} tensors match" in error.value.message
+    assert f"is another encoder: {matched} of {total} tensors match" in error.value.message
     assert error.value.where == ("encoder.extra" if change == "strange" else name)
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, before[name])
 
 
-def test_a_folder_without_weights_and_a_file_of_something_else_are_told(tmp_path, second):
+def test_a_folder_without_weights_and_a_file_of_another_kind_are_errors(tmp_path, second):
     with pytest.raises(DataError) as error:
         weights.find("model.encoder", tmp_path)
-    assert error.value.message == f"model.encoder '{tmp_path}' holds no weights"
+    assert error.value.message == f"model.encoder '{tmp_path}' has no weights"
     assert error.value.fix == f"python -m launcher export {tmp_path} --format safetensors"
     (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="cannot be read"):

@@ -26,7 +26,7 @@ def recording(tmp_path):
     return write_edf(tmp_path / "a.edf", NAMES, 40, make=waves)
 
 
-def told(reading, path):
+def error_of(reading, path):
     with pytest.raises(DataError) as error:
         continuous.read(path, reading)
     return error.value
@@ -38,19 +38,19 @@ def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
     assert len(blocks) == 25 - 2  # two windows are gaps
     assert blocks == sorted(blocks) and len(set(blocks)) == 3
     last, first = blocks.index("a.edf, block 2") - 1, blocks.index("a.edf, block 2")
-    starts = [stretch.start_s for stretch in found.source.stretches]
+    starts = [segment.start_s for segment in found.source.segments]
     assert starts[first] - starts[last] == pytest.approx(2 * 1.6)
     assert {item.text for item in found.items} == {None}
     assert found.form == formats.EDF
 
 
-def test_eeg_comes_in_microvolts_at_500_hz_and_in_its_place(recording):
+def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
     source = pickle.loads(pickle.dumps(continuous.read(recording, Reading()).source))
     eeg = source.eeg(9)
     assert eeg.shape == (800, 105) and eeg.dtype == np.float32
     assert source.recorded(9).sum() == len(NAMES)
     assert not eeg[:, ~source.recorded(9)].any()
-    time = source.stretches[9].start_s + np.arange(800) / 500
+    time = source.segments[9].start_s + np.arange(800) / 500
     for number, slot in ((10, FZ), (11, SLOTS.index("Cz"))):
         expected = 20 * np.sin(2 * np.pi * 10 * time + number)
         # The band's edges are far away: what is left of the filters is less than a hundredth.
@@ -59,7 +59,7 @@ def test_eeg_comes_in_microvolts_at_500_hz_and_in_its_place(recording):
 
 def test_a_window_at_either_end_is_whole(recording):
     source = continuous.read(recording, Reading()).source
-    for number in (0, len(source.stretches) - 1):
+    for number in (0, len(source.segments) - 1):
         assert source.eeg(number).shape == (800, 105)
 
 
@@ -76,7 +76,7 @@ def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
     assert eeg[:, OZ].std() == pytest.approx(20 / np.sqrt(2), rel=0.05)
 
 
-def test_a_table_beside_it_tells_what_was_read(recording):
+def test_a_table_beside_a_recording_provides_the_sentences(recording):
     rows = ["onset_s\tduration_s\ttext", "1.5\t2.0\tThe old man.", "10\t1\tA child", "20\t3\tthe OLD man"]  # fmt: skip # noqa: E501
     recording.with_suffix(".tsv").write_text("\n".join(rows))
     found = continuous.read(recording, Reading())
@@ -89,36 +89,38 @@ def test_a_table_beside_it_tells_what_was_read(recording):
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ("38\t5\tthe man", "a.tsv:3: it ends at 43 s, the recording at 40 s"),
-        ("5\t0.1\tthe man", "a.tsv:3: 0.1 s is too short to cut out"),
-        ("5\t1\t...", "a.tsv:3: the text holds no words"),
+        ("38\t5\tthe man", "a.tsv:3: ends at 43 s, after the recording (40 s)"),
+        ("5\t0.1\tthe man", "a.tsv:3: 0.1 s is too short"),
+        ("5\t1\t...", "a.tsv:3: the text has no words"),
     ],
 )
-def test_a_row_that_cannot_be_cut_out_is_told_or_left_out(recording, row, fault):
+def test_an_impossible_row_is_an_error_or_skipped(recording, row, fault):
     recording.with_suffix(".tsv").write_text(f"onset_s\tduration_s\ttext\n1\t1\tyes\n{row}\n")
-    assert told(Reading(), recording).where == fault
+    assert error_of(Reading(), recording).where == fault
     found = continuous.read(recording, Reading("skip"))
     assert found.left_out["bad"] == 1 and len(found.items) == 1
 
 
-def test_a_table_that_is_none_is_told(recording):
+def test_an_invalid_table_is_an_error(recording):
     beside = recording.with_suffix(".csv")
     beside.write_text("onset,duration,text\n1,1,a\n")
-    assert told(Reading(), recording).message == "'a.csv' has no column onset_s"
+    assert error_of(Reading(), recording).message == "'a.csv' has no column onset_s"
     beside.write_text("onset_s,duration_s,text\n1,x,a\n")
-    error = told(Reading(), recording)
+    error = error_of(Reading(), recording)
     assert error.message == "'a.csv' has a row without two numbers and a text"
     assert error.where.endswith("a.csv:2")
 
 
-def test_channels_that_nobody_knows_ask_for_a_map(tmp_path):
+def test_unknown_channels_require_a_map(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
-    error = told(Reading(), path)
-    assert error.message.startswith("0 of the 13 channels of 'a.edf' are known, not X0, X1, ")
-    assert error.fix == "tell where they are:  --set data.channels=FILE"
+    error = error_of(Reading(), path)
+    assert error.message.startswith(
+        "only 0 of the 13 channels of 'a.edf' are known; unknown: X0, X1, "
+    )
+    assert error.fix == "map them:  --set data.channels=FILE"
 
 
-def test_a_map_tells_electrodes_and_regions(tmp_path):
+def test_a_map_names_electrodes_and_regions(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
     places = tmp_path / "map.csv"
     places.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
@@ -128,42 +130,40 @@ def test_a_map_tells_electrodes_and_regions(tmp_path):
     assert found.notes["channels"] == 4
     assert found.notes["channels_dropped"][-1] == "and 1 more"
     places.write_text("channel,place\nX1,occipitol\n")
-    error = told(Reading(channels=str(places)), path)
-    assert error.message == "channel 'X1' is mapped to 'occipitol', which is not known"
+    error = error_of(Reading(channels=str(places)), path)
+    assert error.message == "channel 'X1' is mapped to unknown 'occipitol'"
     assert error.did_you_mean == "occipital"
 
 
-def test_a_recording_that_is_cut_short_is_told(recording):
+def test_a_truncated_recording_is_an_error(recording):
     whole = recording.read_bytes()
     recording.write_bytes(whole[:-700])
-    error = told(Reading(), recording)
-    assert (
-        error.message == f"'a.edf' is cut short: {len(whole) - 700} of {len(whole)} bytes are there"
-    )
+    error = error_of(Reading(), recording)
+    assert error.message == f"'a.edf' is truncated: {len(whole) - 700} of {len(whole)} bytes"
 
 
-def test_a_garbled_header_is_told(recording):
+def test_a_corrupt_header_is_an_error(recording):
     whole = bytearray(recording.read_bytes())
     whole[252:256] = b"many"
     recording.write_bytes(whole)
-    assert told(Reading(), recording).message.startswith("'a.edf' cannot be read: ")
+    assert error_of(Reading(), recording).message.startswith("'a.edf' cannot be read: ")
 
 
-def test_a_slow_recording_is_told(tmp_path):
+def test_a_low_sampling_rate_is_an_error(tmp_path):
     path = write_edf(tmp_path / "a.edf", NAMES, 40, 64, lambda second: waves(second, 64))
-    assert told(Reading(), path).message == (
-        "'a.edf' was recorded at 64 Hz, too slowly for waves of 50 Hz"
+    assert error_of(Reading(), path).message == (
+        "'a.edf' is sampled at 64 Hz, too low for EEG up to 50 Hz"
     )
 
 
-def test_of_several_recordings_a_bad_one_is_left_out(recording):
+def test_a_bad_recording_among_several_is_skipped(recording):
     write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
-    assert "64 Hz" in told(Reading(), recording.parent).message
+    assert "64 Hz" in error_of(Reading(), recording.parent).message
     found = continuous.read(recording.parent, Reading("skip"))
     assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
 
 
-def test_an_empty_file_and_a_folder_of_none_are_in_no_format(tmp_path):
+def test_an_empty_file_and_an_empty_folder_have_an_unknown_format(tmp_path):
     (tmp_path / "a.edf").touch()
     (tmp_path / "notes.txt").write_text("0       ")
     for path in (tmp_path, tmp_path / "a.edf", tmp_path / "notes.txt"):
@@ -190,13 +190,13 @@ def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
     assert 100 < len(found.items) <= 154
     assert found.items[0].where == "eeglab_data.set, event square at 1.00 s"
     table.write_text('{"circle": "A circle."}')
-    error = told(Reading(texts=str(table)), SAMPLE / "eeglab_data.set")
+    error = error_of(Reading(texts=str(table)), SAMPLE / "eeglab_data.set")
     assert error.allowed == "events of the recording: rt, square"
 
 
 @needs_sample
 def test_the_edf_sample_is_read_with_a_map(tmp_path):
-    error = told(Reading(), SAMPLE / "mne_test.edf")
+    error = error_of(Reading(), SAMPLE / "mne_test.edf")
     assert "of the 139 channels of 'mne_test.edf' are known" in error.message
     table = tmp_path / "map.json"
     table.write_text('{"A1": "Fz", "A2": "Cz", "I8": "occipital"}')
@@ -205,28 +205,28 @@ def test_the_edf_sample_is_read_with_a_map(tmp_path):
 
 
 @needs_sample
-def test_an_eeglab_recording_without_all_of_its_data_is_told(tmp_path):
+def test_an_eeglab_recording_with_incomplete_data_is_an_error(tmp_path):
     for name in ("eeglab_data.set", "eeglab_data.fdt"):
         (tmp_path / name).write_bytes((SAMPLE / name).read_bytes())
     data = tmp_path / "eeglab_data.fdt"
     whole = data.read_bytes()
     data.write_bytes(whole[:-400])
-    error = told(Reading(), tmp_path / "eeglab_data.set")
-    assert error.message == "'eeglab_data.fdt' is cut short: 3904112 of 3904512 bytes are there"
+    error = error_of(Reading(), tmp_path / "eeglab_data.set")
+    assert error.message == "'eeglab_data.fdt' is truncated: 3904112 of 3904512 bytes"
     data.unlink()
     raw._opened.cache_clear()  # the .set itself is what it was
-    assert "cannot be read" in told(Reading(), tmp_path / "eeglab_data.set").message
+    assert "cannot be read" in error_of(Reading(), tmp_path / "eeglab_data.set").message
 
 
 @needs_sample
-def test_numbers_that_are_none_leave_out_what_their_filter_reaches(tmp_path):
+def test_non_finite_values_exclude_the_segments_within_their_filter_margin(tmp_path):
     for name in ("eeglab_data.set", "eeglab_data.fdt"):
         (tmp_path / name).write_bytes((SAMPLE / name).read_bytes())
     values = np.memmap(tmp_path / "eeglab_data.fdt", "<f4", "r+", shape=(30504, 32))
     values[128 * 60, 4] = np.nan
     values.flush()
     path = tmp_path / "eeglab_data.set"
-    assert "within its filter's reach" in told(Reading(), path).where
+    assert "within the margin of its filter" in error_of(Reading(), path).where
     found = continuous.read(path, Reading("skip"))
     assert found.left_out["bad"] == 8
     assert all(np.isfinite(found.source.eeg(n)).all() for n in range(len(found.items)))

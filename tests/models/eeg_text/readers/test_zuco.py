@@ -29,7 +29,7 @@ def test_sentences_with_eeg_are_found_and_those_without_counted(path, kind):
 
 
 @every_kind
-def test_eeg_comes_as_time_by_channels_as_it_was_written(path, kind):
+def test_eeg_is_read_as_time_by_channels(path, kind):
     source = pickle.loads(pickle.dumps(zuco.read(WRITERS[kind](path), "stop").source))
     for number, sentence in enumerate((0, 1, 3)):
         np.testing.assert_allclose(source.eeg(number), eeg(sentence).T.astype(np.float32))
@@ -37,13 +37,13 @@ def test_eeg_comes_as_time_by_channels_as_it_was_written(path, kind):
 
 
 @every_kind
-def test_the_same_words_are_one_group_whatever_their_case_and_punctuation(path, kind):
+def test_case_and_punctuation_do_not_change_the_group(path, kind):
     groups = [item.group for item in zuco.read(WRITERS[kind](path), "stop").items]
     assert groups[0] == groups[2] == normalised(TEXTS[0]) == "the old man finds a drum"
 
 
 @every_kind
-def test_the_axis_of_105_is_that_of_channels_also_where_it_is_the_longer_one(path, kind):
+def test_the_axis_of_105_is_the_channel_axis_even_if_it_is_longer(path, kind):
     short = eeg(1, 70)
     given = {1: short if kind == "5" else short.T}
     found = zuco.read(WRITERS[kind](path, given), "stop")
@@ -51,7 +51,7 @@ def test_the_axis_of_105_is_that_of_channels_also_where_it_is_the_longer_one(pat
 
 
 @every_kind
-def test_where_both_axes_are_105_the_kind_of_file_decides(path, kind):
+def test_with_two_axes_of_105_the_kind_of_file_decides(path, kind):
     square = eeg(1, 105)
     given = {1: square if kind == "5" else square.T}
     found = zuco.read(WRITERS[kind](path, given), "stop")
@@ -59,7 +59,7 @@ def test_where_both_axes_are_105_the_kind_of_file_decides(path, kind):
 
 
 @every_kind
-def test_bad_eeg_is_told_or_left_out(path, kind):
+def test_bad_eeg_is_an_error_or_skipped(path, kind):
     broken = eeg(1)
     broken[3, 5] = np.nan
     odd = np.zeros((104, 50))
@@ -70,35 +70,36 @@ def test_bad_eeg_is_told_or_left_out(path, kind):
     shape = "104 x 50" if kind == "5" else "50 x 104"
     assert str(error.value) == (
         "2 of 3 sentences cannot be used\n"
-        "  where         resultsYAC_NR.mat, sentence 2: rawData holds values that are no numbers\n"
-        f"                resultsYAC_NR.mat, sentence 4: rawData is {shape}, none of them 105 channels\n"
+        "  where         resultsYAC_NR.mat, sentence 2: rawData has non-finite values\n"
+        f"                resultsYAC_NR.mat, sentence 4: rawData is {shape}, "
+        "without an axis of 105 channels\n"
         "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
     assert zuco.read(path, "skip").left_out["bad"] == 2
 
 
 @every_kind
-def test_a_file_that_is_cut_short_is_told(path, kind):
+def test_a_truncated_file_is_an_error(path, kind):
     whole = WRITERS[kind](path).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"'resultsYAC_NR\.mat' cannot be read: "):
         zuco.read(path, "stop")
 
 
-def test_a_file_without_its_groups_is_told(path):
+def test_a_file_without_sentence_data_is_an_error(path):
     from scipy.io import savemat
 
     savemat(path, {"other": np.zeros(3)})
     with pytest.raises(DataError) as error:
         zuco.read(path, "stop")
-    assert error.value.message == "'resultsYAC_NR.mat' holds no sentenceData"
+    assert error.value.message == "'resultsYAC_NR.mat' has no sentenceData"
     write_matlab73(path, leave_out=("rawData",))
     with pytest.raises(DataError) as error:
         zuco.read(path, "stop")
-    assert error.value.message == "'resultsYAC_NR.mat' holds no sentenceData/rawData"
+    assert error.value.message == "'resultsYAC_NR.mat' has no sentenceData/rawData"
 
 
-def test_of_several_files_a_bad_one_is_left_out(tmp_path):
+def test_a_bad_file_among_several_is_skipped(tmp_path):
     write_matlab5(tmp_path / "resultsYAC_NR.mat")
     write_matlab73(tmp_path / "resultsYDR_TSR.mat")
     (tmp_path / "resultsYFR_NR.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(128) + bytes(40))
@@ -109,14 +110,14 @@ def test_of_several_files_a_bad_one_is_left_out(tmp_path):
     assert found.left_out["bad"] == 1
 
 
-def test_a_file_of_nothing_but_gaps_is_told(path):
+def test_a_file_without_any_eeg_is_an_error(path):
     nothing = {number: np.array([[np.nan]]) for number in range(4)}
     write_matlab5(path, nothing)
     with pytest.raises(DataError, match=r"no sentence of .* has EEG"):
         zuco.read(path, "stop")
 
 
-def test_a_file_that_changed_is_looked_through_again(path):
+def test_a_changed_file_is_indexed_again(path):
     write_matlab5(path)
     assert len(zuco.read(path, "stop").items) == 3
     write_matlab5(path, {2: eeg(2, 200)})
