@@ -17,10 +17,10 @@ from models.eeg_text.dataset import MaskedSamples, TextSamples
 from models.eeg_text.metric import (
     MaskedMetric,
     encode_inputs,
-    rouge1,
-    masked_values,
-    word_errors,
     generate,
+    masked_values,
+    rouge1,
+    word_errors,
 )
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.recordings import RATE_HZ, words
