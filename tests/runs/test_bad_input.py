@@ -108,7 +108,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_told_and_nothing_is_written(program, name):
+def test_invalid_input_is_reported_and_nothing_is_written(program, name):
     bad = BAD[name]
     write(program.folder, bad.files)
     before = program.files()
@@ -150,7 +150,7 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize("name", BAD_DATA)
-def test_bad_data_is_told_and_nothing_stays(program, name, monkeypatch, capsys):
+def test_invalid_data_is_reported_and_nothing_stays(program, name, monkeypatch, capsys):
     """In this process: torch would be loaded anew for each otherwise."""
     bad = BAD_DATA[name]
     write(program.folder, bad.files)
@@ -167,7 +167,7 @@ def test_bad_data_is_told_and_nothing_stays(program, name, monkeypatch, capsys):
     assert program.files() == before
 
 
-def test_data_that_may_not_be_read_is_told_and_nothing_stays(program, bound_by_permissions):
+def test_unreadable_data_is_reported_and_nothing_stays(program, bound_by_permissions):
     (program.folder / "locked").mkdir(mode=0o000)
     done = program("--data", "locked", "--nproc", "1", prefix=bound_by_permissions)
     assert done.returncode == 2, done.stderr
@@ -175,7 +175,7 @@ def test_data_that_may_not_be_read_is_told_and_nothing_stays(program, bound_by_p
     assert program.files() == ["locked"]
 
 
-def test_wrong_data_of_two_ranks_is_told_once(program):
+def test_invalid_data_of_two_ranks_is_reported_once(program):
     (program.folder / "mine.txt").touch()
     done = program("--model", "language:tiny", "--data", "mine.txt", "--nproc", "2")
     assert done.returncode == 2, done.stderr
@@ -229,7 +229,7 @@ def test_half_set_variables_of_a_launcher_are_named(program, monkeypatch):
     assert "error: RANK=0 without WORLD_SIZE" in done.stderr
 
 
-def test_ranks_of_one_machine_tell_wrong_words_once(program, monkeypatch):
+def test_ranks_of_one_machine_report_invalid_arguments_once(program, monkeypatch):
     place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
     told = []
     for rank in "01":
@@ -257,7 +257,7 @@ def test_faults_for_machines_are_json_on_stdout(program):
     assert (fault["key"], fault["did_you_mean"]) == ("mode", "fast")
 
 
-def test_a_secret_of_the_environment_is_not_told(monkeypatch):
+def test_a_secret_of_the_environment_is_not_shown(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     told = failures.failed(ValueError("login with 0123456789abcdef failed"), 0)
     assert "0123456789abcdef" not in told.text + told.trace

@@ -67,7 +67,9 @@ def sample() -> list[tuple[str, int, str, int]]:
 alone = pytest.mark.parametrize("size", [1, 2])
 
 
-def goes_on_alike(crossings: Crossings, source: str, before: int, target: str, after: int) -> None:
+def resumes_equally(
+    crossings: Crossings, source: str, before: int, target: str, after: int
+) -> None:
     run = crossings.source(source, before)
     crossed = crossings.cross(run, target, after)
     assert differences(run.saved, crossed.taken) == []
@@ -75,39 +77,39 @@ def goes_on_alike(crossings: Crossings, source: str, before: int, target: str, a
 
 
 @cases(*sample())
-def test_another_engine_goes_on_as_if_it_had_taken_all_steps(
+def test_another_engine_resumes_as_if_it_had_taken_all_steps(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
-    goes_on_alike(crossings, source, before, target, after)
+    resumes_equally(crossings, source, before, target, after)
 
 
 @pytest.mark.slow
 @cases(*everywhere(*ENGINES))
-def test_every_engine_goes_on_from_every_other(
+def test_every_engine_resumes_from_every_other(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
-    goes_on_alike(crossings, source, before, target, after)
+    resumes_equally(crossings, source, before, target, after)
 
 
 @cases(*((name, size, name, size) for name in ENGINES for size in (1, 2)))
-def test_the_same_engine_goes_on_to_the_bit(
+def test_the_same_engine_resumes_bit_by_bit(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
-    goes_on_to_the_bit(crossings, source, before, "fp32")
+    resumes_bit_by_bit(crossings, source, before, "fp32")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "bf16-params"])
 @cases(*((name, size, name, size) for name in ENGINES for size in (1, 2)))
-def test_the_same_engine_goes_on_to_the_bit_in_half_precision(
+def test_the_same_engine_resumes_bit_by_bit_in_half_precision(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:
     if precision == "bf16-params" and source not in MASTERED:
         pytest.skip("the engine holds no bf16 weights")
-    goes_on_to_the_bit(crossings, source, before, precision)
+    resumes_bit_by_bit(crossings, source, before, precision)
 
 
-def goes_on_to_the_bit(crossings: Crossings, engine: str, size: int, precision: str) -> None:
+def resumes_bit_by_bit(crossings: Crossings, engine: str, size: int, precision: str) -> None:
     """Without a tolerance: losses, norms, and all of the state after the last step."""
     run = crossings.source(engine, size, precision)
     crossed = crossings.cross(run, engine, size, precision)
@@ -119,7 +121,7 @@ def goes_on_to_the_bit(crossings: Crossings, engine: str, size: int, precision: 
     assert differences(run.end, crossed.end) == []
 
 
-def goes_on_in_half_precision(
+def resumes_in_half_precision(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:
     run = crossings.source(source, before, precision)
@@ -148,7 +150,7 @@ HALVES = (
 def test_half_precision_crosses_with_its_state_to_the_bit(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:
-    goes_on_in_half_precision(crossings, source, before, target, after, precision)
+    resumes_in_half_precision(crossings, source, before, target, after, precision)
 
 
 @pytest.mark.slow
@@ -157,7 +159,7 @@ def test_half_precision_crosses_with_its_state_to_the_bit(
 def test_half_precision_crosses_between_all_layouts(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:
-    goes_on_in_half_precision(crossings, source, before, target, after, precision)
+    resumes_in_half_precision(crossings, source, before, target, after, precision)
 
 
 @cases(("fsdp", 2, "zero1", 1), ("zero1", 1, "zero3", 2), ("zero3", 2, "fsdp", 2))
@@ -165,7 +167,7 @@ def test_bf16_weights_cross_with_the_fp32_values_behind_them(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
     """Frozen ones, too, of which DeepSpeed itself keeps the rounded values only."""
-    goes_on_in_half_precision(crossings, source, before, target, after, "bf16-params")
+    resumes_in_half_precision(crossings, source, before, target, after, "bf16-params")
     taken = crossings.cross(
         crossings.source(source, before, "bf16-params"), target, after, "bf16-params"
     ).taken
@@ -181,7 +183,7 @@ def test_bf16_weights_cross_with_the_fp32_values_behind_them(
 def test_bf16_weights_cross_between_all_engines_that_hold_them(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
-    goes_on_in_half_precision(crossings, source, before, target, after, "bf16-params")
+    resumes_in_half_precision(crossings, source, before, target, after, "bf16-params")
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def checkpoints(folder: Path) -> list[int]:
         pytest.param(2, "rank 1", signal.SIGINT, 130, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_is_answered_with_a_checkpoint_and_its_code(tmp_path, nproc, to, number, code):
+def test_a_signal_saves_a_checkpoint_and_sets_the_exit_code(tmp_path, nproc, to, number, code):
     with training(tmp_path, "--nproc", str(nproc)) as process:
         target = process.pid if to == "all" else ranks(process)[int(to[-1])]
         os.kill(target, number)
@@ -83,7 +83,7 @@ def test_a_signal_is_answered_with_a_checkpoint_and_its_code(tmp_path, nproc, to
     assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
 
 
-def test_a_run_that_is_not_to_save_on_a_signal_says_so(tmp_path):
+def test_a_run_without_save_on_signal_reports_it(tmp_path):
     with training(tmp_path, "--set", "save.on_signal=false") as process:
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
@@ -92,7 +92,7 @@ def test_a_run_that_is_not_to_save_on_a_signal_says_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_rank_is_told_first_and_the_run_goes_on_from_its_last_checkpoint(tmp_path):
+def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_checkpoint(tmp_path):
     with training(tmp_path, "--nproc", "2", "--max-restarts", "1") as process:
         os.kill(ranks(process)[1], signal.SIGKILL)
         told = []

@@ -83,7 +83,7 @@ def test_losses_moments_and_metrics_are_those_of_local(
 
 @families
 @engines
-def test_a_checkpoint_goes_on_under_another_engine(
+def test_a_checkpoint_resumes_under_another_engine(
     courses: Courses, tmp_path: Path, family: str, engine: str
 ) -> None:
     others = {"local": "zero3", "zero3": "local"}

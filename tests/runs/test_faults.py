@@ -125,7 +125,7 @@ def test_a_file_that_may_grow_no_further_loses_no_earlier_checkpoint(start, tmp_
 
 
 @pytest.mark.slow
-def test_data_that_grew_is_refused_unless_its_order_begins_anew(program, tmp_path):
+def test_data_that_grew_is_refused_without_a_reset(program, tmp_path):
     (tmp_path / "notes").mkdir()
     for number in range(20):
         text = f"note {number} " + "of many words that are all alike. " * 30

@@ -61,7 +61,7 @@ def test_memory_that_cannot_be_had_halves_the_micro_batch_and_changes_no_loss(hu
 
 
 @pytest.mark.slow
-def test_what_fits_in_no_portion_is_told_with_what_to_write(hungry: Program):
+def test_out_of_memory_at_micro_batch_1_is_reported_with_fixes(hungry: Program):
     done = run(hungry, "run", hunger="activations 2000")
 
     assert done.returncode == 1
@@ -107,7 +107,7 @@ def within() -> Iterator[Sequence[str]]:
 
 
 @pytest.mark.slow
-def test_real_pressure_in_a_control_group_saves_and_ends_and_goes_on_elsewhere(
+def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
     hungry: Program, within: Sequence[str]
 ):
     words = ("--set", "limits.check_every_s=0.2", "--set", "schedule.name=constant")

@@ -56,7 +56,7 @@ def saved(folder):
 
 
 @pytest.mark.parametrize(("family", "mode"), pairs())
-def test_a_mode_trains_and_says_which_one_it_was(family, mode, tmp_path, monkeypatch):
+def test_a_mode_trains_and_is_recorded(family, mode, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     run = launcher.train(

@@ -120,7 +120,7 @@ def elsewhere(tmp_path_factory):
     return Program(tmp_path_factory.mktemp("elsewhere"))
 
 
-def test_it_goes_on_from_another_folder_to_the_same_end(saved, elsewhere):
+def test_a_custom_task_resumes_from_another_folder_to_the_same_end(saved, elsewhere):
     whole = losses(saved)
     done = elsewhere("resume", str(saved / "checkpoints" / "step-00000003"))
     assert done.returncode == 0, done.stderr
@@ -158,7 +158,7 @@ def test_a_run_follows_its_task_where_that_has_moved(saved, here):
         assert plan["resume"]["changes"] == [f"model.folder {here} → {here / 'moved'}"]
 
 
-def test_a_run_whose_task_is_gone_says_so_and_leaves_it(here, program):
+def test_a_missing_task_is_reported_and_the_run_left_unchanged(here, program):
     done = program("--model", "images:Images", *SMALL, "--out", "run")
     assert done.returncode == 0, done.stderr
     (here / "images.py").unlink()
@@ -171,7 +171,7 @@ def test_a_run_whose_task_is_gone_says_so_and_leaves_it(here, program):
     assert program.files() == before
 
 
-def test_from_python_it_is_named_in_the_same_words(here, monkeypatch):
+def test_python_names_a_custom_task_as_the_command_line_does(here, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(sys, "path", list(sys.path))
     name = write(here, HEAD + LINE + BODY)
@@ -187,7 +187,7 @@ def test_from_python_it_is_named_in_the_same_words(here, monkeypatch):
         launcher.train(model=f"{name}:Line", settings={"model.depth": 3})
 
 
-def test_a_setting_that_the_task_never_reads_is_told(here, capsys, monkeypatch):
+def test_a_setting_that_the_task_never_reads_is_reported(here, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     name = write(here, HEAD + LINE + BODY)
     assert main(["--model", f"{name}:Line", "--set", "model.width=3"]) == 0
@@ -197,7 +197,7 @@ def test_a_setting_that_the_task_never_reads_is_told(here, capsys, monkeypatch):
     ]
 
 
-def test_words_that_are_wrong_write_nothing(here, program, capsys, monkeypatch):
+def test_invalid_arguments_write_nothing(here, program, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(here), *sys.path])
     before = program.files()
     for words, said in (

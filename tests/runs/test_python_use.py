@@ -67,7 +67,7 @@ def test_settings_may_come_from_files_and_single_values_win(here):
     assert max(line["lr"] for line in run.metrics("train")) <= 1e-4
 
 
-def test_wrong_words_raise_with_the_text_that_a_person_sees(here):
+def test_invalid_arguments_raise_with_the_text_of_the_command_line(here):
     with pytest.raises(SettingsError, match="unknown mode 'fsat'") as wrong:
         launcher.train(mode="fsat", settings={"optim.rl": 1})
     assert "unknown setting 'optim.rl'" in str(wrong.value)

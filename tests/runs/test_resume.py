@@ -66,7 +66,7 @@ def content(folder: Path) -> dict[Path, bytes]:
     }
 
 
-def test_a_run_goes_on_in_its_folder_from_an_earlier_step(run, x):
+def test_a_run_resumes_in_its_folder_from_an_earlier_step(run, x):
     before = history(x)
     code, out, error = run("resume", STEP_4)
     assert code == 0, error
@@ -80,7 +80,7 @@ def test_a_run_goes_on_in_its_folder_from_an_earlier_step(run, x):
     }
 
 
-def test_a_run_goes_on_in_another_folder_and_stays_as_it_was(run, x):
+def test_a_fork_leaves_the_run_as_it_was(run, x):
     before = content(x)
     code, _, error = run("resume", STEP_4, "--out", "y")
     assert code == 0, error
@@ -92,7 +92,7 @@ def test_a_run_goes_on_in_another_folder_and_stays_as_it_was(run, x):
     assert [event["step"] for event in resumed if event["kind"] == "resumed"] == [4]
 
 
-def test_what_changes_is_told_and_written_down(run, x):
+def test_changes_are_shown_and_recorded(run, x):
     code, out, error = run("resume", "4", "--out", "x", "--set", "log.every=2")
     assert code == 0, error
     assert "log.every 1 → 2" in out
@@ -102,7 +102,7 @@ def test_what_changes_is_told_and_written_down(run, x):
     )
 
 
-def test_a_run_becomes_longer_where_its_schedule_begins_anew(run, x):
+def test_a_run_becomes_longer_if_its_schedule_is_reset(run, x):
     before = history(x)
     code, _, error = run("resume", "x", "--max-steps", "8", "--reset", "schedule")
     assert code == 0, error
@@ -111,7 +111,7 @@ def test_a_run_becomes_longer_where_its_schedule_begins_anew(run, x):
     assert json.loads((x / "result.json").read_text())["steps"] == 8
 
 
-def test_a_run_goes_on_with_other_data_where_their_order_begins_anew(run, x):
+def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run, x):
     Path("mine.jsonl").write_text(REQUESTS.replace("what is", "who was"))
     before = content(x)
     code, _, error = run("resume", STEP_4)
@@ -141,7 +141,7 @@ def test_a_run_goes_on_with_other_data_where_their_order_begins_anew(run, x):
         (["--out", "x"], "error: the run folder x contains another run"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_is_written(run, x, words, told):
+def test_an_invalid_resume_is_refused_and_nothing_is_written(run, x, words, told):
     before = content(Path())
     code, out, error = run(*words)
     assert (code, out) == (2, "")
@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_that_was_named_is_refused_and_nothing_is_written(r
     assert content(x) == before
 
 
-def test_the_same_words_begin_a_run_and_later_have_nothing_left_to_do(run):
+def test_the_same_command_starts_a_run_and_later_has_nothing_to_do(run):
     words = [*FIRST, "--resume", "auto", "--out", "y"]
     code, out, error = run(*words)
     assert code == 0, error
@@ -171,7 +171,7 @@ def test_the_same_words_begin_a_run_and_later_have_nothing_left_to_do(run):
     assert (code, out.splitlines()[0][:30]) == (0, "nothing to do: y was completed")
 
 
-def test_python_goes_on_too(x):
+def test_python_resumes_too(x):
     run = launcher.train(resume=STEP_4, out="y", console=False)
     assert (run.status, run.steps) == ("completed", 6)
     assert [line["loss"] for line in run.metrics("train")] == [line["loss"] for line in lines(x)]

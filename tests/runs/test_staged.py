@@ -54,7 +54,7 @@ def test_the_text_decoder_is_trained_on_the_very_encoder_of_the_first_stage(chai
     assert f"loaded {len(shared)}/{len(shared)}" in " ".join(shown.split())
 
 
-def test_the_whole_tells_parameters_memory_and_best_of_both(chain):
+def test_the_pipeline_result_has_parameters_memory_and_best_of_both(chain):
     told = result(chain[0])
     assert [one["parameters"] for one in told["stages"]] == [271708, 316248]
     assert [one["best"]["metric"] for one in told["stages"]] == ["val_masked_r2", "val_rouge1_gain"]
@@ -76,7 +76,7 @@ def test_the_first_stage_never_imports_the_text_decoder(home):
     assert "models.eeg_text.network.decoder" not in done.stdout
 
 
-def test_a_second_stage_that_was_killed_goes_on_under_another_engine(home, chain):
+def test_a_killed_second_stage_resumes_under_another_engine(home, chain):
     folder = home / "killed"
     shutil.copytree(chain[0], folder, symlinks=True)
     text = folder / "2-text"
@@ -95,7 +95,7 @@ def test_a_second_stage_that_was_killed_goes_on_under_another_engine(home, chain
     assert [one["steps"] for one in told["stages"]] == [4, 4]
 
 
-def test_the_second_stage_goes_on_elsewhere_from_what_the_first_left(home, chain, tmp_path):
+def test_the_second_stage_resumes_elsewhere_after_the_first(home, chain, tmp_path):
     shutil.copytree(chain[0] / "1-encoder", tmp_path / "copied", symlinks=True)
     words = ("--stage", "text", "--from", "copied", "--out", "y")
     done = Program(tmp_path)(*STAGED, *words, *SHORT, timeout=300)

@@ -100,7 +100,7 @@ def test_equal_settings_differ_in_nothing():
     assert compatibility.differences(before(), resolved()) == []
 
 
-def test_a_setting_that_an_older_version_did_not_have_counts_where_a_person_set_it():
+def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
     old = before()
     del old["stop.patience"], old["eval.share"]
     now = resolved("stop.patience=3")
@@ -150,7 +150,7 @@ def test_another_global_batch_is_reported_with_its_factors():
 CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=null")
 
 
-def test_a_run_may_become_longer_where_the_learning_rate_does_not_depend_on_its_length():
+def test_a_run_may_become_longer_if_the_learning_rate_does_not_depend_on_its_length():
     now = resolved(*CONSTANT, max_steps="500")
     assert errors_of(now, old=before(*CONSTANT)) == []
     assert [one.rule for one in compatibility.differences(before(*CONSTANT), now)] == ["free"]
@@ -164,7 +164,7 @@ def test_a_run_may_become_longer_where_the_learning_rate_does_not_depend_on_its_
         ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=10%"),
     ],
 )
-def test_a_run_may_not_become_longer_where_it_does(schedule):
+def test_a_run_may_not_become_longer_if_the_learning_rate_depends_on_its_length(schedule):
     lines = errors_of(resolved(*schedule, max_steps="500"), old=before(*schedule))
     assert lines[0].startswith("error: train.max_steps 500 differs from ")
     assert "--reset schedule" in lines[2]

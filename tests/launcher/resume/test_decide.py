@@ -38,7 +38,7 @@ def refused(*args, out=None, **options) -> list[str]:
     return str(wrong.value).splitlines()
 
 
-def test_a_run_goes_on_with_what_has_changed():
+def test_a_run_resumes_with_changed_settings():
     trained(X, resolved(), 10, 20)
     told = decided(engine="zero2", nproc="2", reset=["schedule"])
     assert told.resume == ResumeRequest(
@@ -60,20 +60,20 @@ def test_a_named_checkpoint_is_handed_on_by_its_step():
     )
 
 
-def test_another_folder_is_told():
+def test_a_fork_is_announced():
     trained(X, resolved(), 10)
     assert decided(out="y").line == "forking runs/x at step 10 into y"
     assert decided(out="runs/x").line == "resuming runs/x from step 10"
 
 
-def test_a_run_without_a_checkpoint_begins_again_with_any_words():
+def test_a_run_without_a_checkpoint_restarts_with_any_arguments():
     begun(X, resolved())
     told = decided(lr="1e-4", mode="fast")
     assert told.resume == ResumeRequest(X, None, [], [])
     assert told.line == "runs/x has no checkpoint yet; restarting from the beginning"
 
 
-def test_auto_begins_a_run_where_there_is_none():
+def test_auto_starts_a_new_run_if_there_is_none():
     told = decided("auto")
     assert (told.resume, told.found) == (None, None)
     assert told.line == (
@@ -84,7 +84,7 @@ def test_auto_begins_a_run_where_there_is_none():
     assert told.line == "resume auto: y has no checkpoint yet; starting a new run there"
 
 
-def test_all_that_is_wrong_is_told_at_once():
+def test_all_errors_are_reported_at_once():
     trained(X, resolved(), 10)
     lines = refused(lr="1e-4", reset=["optimiser"], mode="fast")
     assert [line for line in lines if line.startswith("error")] == [
@@ -94,7 +94,7 @@ def test_all_that_is_wrong_is_told_at_once():
     ]
 
 
-def test_a_run_that_is_not_there_and_words_that_are_wrong_are_told_together():
+def test_a_missing_run_and_invalid_arguments_are_reported_together():
     lines = refused(engine="zreo2")
     assert [line for line in lines if line.startswith("error")] == [
         "error: run folder 'runs/x' does not exist",
@@ -173,19 +173,19 @@ def test_a_completed_run_has_nothing_left_to_do(first, steps, hint):
         {"reset": ["data"]},
     ],
 )
-def test_a_completed_run_goes_on_where_it_is_given_more(more):
+def test_a_completed_run_resumes_if_it_is_extended(more):
     ended(trained(X, resolved(), 40, 60), "completed", 60)
     assert decided(**more).nothing_left is None
     assert decided("runs/x", "stop.patience=3").nothing_left is None
     assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
 
 
-def test_a_stopped_run_goes_on():
+def test_a_stopped_run_resumes():
     ended(trained(X, resolved(), 40), "stopped", 40)
     assert decided().nothing_left is None
 
 
-def test_a_completed_run_is_told_and_nothing_is_written(capsys, here):
+def test_a_completed_run_is_reported_and_nothing_is_written(capsys, here):
     ended(trained(X, resolved(), 60), "completed", 60)
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     assert main(["resume", "runs/x"]) == 0
@@ -196,7 +196,7 @@ def test_a_completed_run_is_told_and_nothing_is_written(capsys, here):
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
 
 
-def test_a_dry_run_shows_what_goes_on_and_what_changed(capsys, here):
+def test_a_dry_run_shows_the_resumed_run_and_its_changes(capsys, here):
     trained(X, resolved(), 10)
     assert main(["resume", "runs/x", "--num-workers", "1", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -213,7 +213,7 @@ def test_a_dry_run_shows_what_goes_on_and_what_changed(capsys, here):
     }
 
 
-def test_explain_shows_the_line_of_the_run_that_goes_on(capsys):
+def test_explain_shows_the_line_of_the_resumed_run(capsys):
     trained(X, resolved(lr="3e-4"), 10)
     assert main(["explain", "optim.lr", "--resume", "runs/x"]) == 0
     lines = capsys.readouterr().out.splitlines()

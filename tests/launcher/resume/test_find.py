@@ -55,7 +55,7 @@ def test_the_working_directory_is_a_folder_too(monkeypatch, here, inside):
     assert find(".").folder.resolve() == here / "runs/a"
 
 
-def test_a_step_is_of_the_run_that_was_begun_or_gone_on_with_last():
+def test_a_step_belongs_to_the_run_started_or_resumed_last():
     trained(Path("runs/old"), TINY, 10, at=1)
     trained(Path("runs/new"), TINY, 10, at=3)
     trained(Path("runs/middle"), TINY, 10, at=2)
@@ -63,7 +63,7 @@ def test_a_step_is_of_the_run_that_was_begun_or_gone_on_with_last():
     assert find("10", out="runs/old").folder == Path("runs/old")
 
 
-def test_a_step_that_is_not_there_is_told_with_those_that_are():
+def test_a_missing_step_is_reported_with_the_existing_ones():
     trained(Path("runs/a"), TINY, 10, 20)
     assert refused("12") == [
         "error: runs/a has no checkpoint of step 12",
@@ -86,7 +86,7 @@ def test_a_step_needs_a_run():
     ]
 
 
-def test_a_folder_without_a_run_is_told_with_the_nearest_that_has_one():
+def test_a_folder_without_a_run_is_reported_with_the_nearest_run():
     begun(Path("runs/tiny-1"), TINY)
     assert refused("runs/tiny_1") == [
         "error: run folder 'runs/tiny_1' does not exist",
@@ -99,7 +99,7 @@ def test_a_folder_without_a_run_is_told_with_the_nearest_that_has_one():
     assert refused("notes")[0] == ("error: 'notes' is not a run folder: it has no settings.yaml")
 
 
-def test_a_run_that_never_saved_begins_again():
+def test_a_run_that_never_saved_restarts():
     begun(Path("runs/a"), TINY)
     assert find("runs/a").checkpoint is None
 
@@ -128,12 +128,12 @@ def test_a_run_does_not_begin_again_where_all_its_checkpoints_are_damaged(word):
 
 
 @pytest.mark.parametrize("state", [b"[1]", b'{"facts": {"settings": 3}}', b"{", b"{}", b"\xff"])
-def test_what_is_no_state_of_a_run_is_no_checkpoint(state):
+def test_a_folder_without_a_state_is_no_checkpoint(state):
     saved(begun(Path("runs/a"), TINY), 10, TINY, state)
     assert refused("runs/a")[0].startswith("error: cannot use the checkpoint of step 10: ")
 
 
-def test_a_checkpoint_of_an_older_version_tells_no_settings():
+def test_a_checkpoint_of_an_older_version_has_no_settings():
     saved(begun(Path("runs/a"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
     assert find("runs/a").checkpoint == resume.Kept(10, None)
 
@@ -152,7 +152,7 @@ def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_comple
     assert find("auto", mode="lite") is None
 
 
-def test_auto_goes_on_in_the_folder_that_is_named_if_there_is_something_to_go_on_from():
+def test_auto_resumes_in_the_given_folder_if_it_has_a_checkpoint():
     assert find("auto", out="mine") is None
     begun(Path("mine"), TINY)
     assert find("auto", out="mine") is None
@@ -162,7 +162,7 @@ def test_auto_goes_on_in_the_folder_that_is_named_if_there_is_something_to_go_on
     assert find("auto", out="done").is_completed
 
 
-def test_the_newest_step_is_read_from_what_is_whole():
+def test_the_newest_step_is_that_of_a_readable_checkpoint():
     assert resume.newest_step(Path("nothing")) is None
     trained(Path("runs/a"), TINY, 10, 20)
     assert resume.newest_step(Path("runs/a")) == 20

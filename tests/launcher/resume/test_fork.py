@@ -6,7 +6,7 @@ from tests.launcher.given import resolved
 from tests.launcher.runs import ended, trained
 
 
-def test_all_is_copied_but_what_the_new_run_makes_for_itself(tmp_path):
+def test_all_files_are_copied_except_those_the_new_run_creates(tmp_path):
     old = ended(trained(tmp_path / "old", resolved(), 10), "stopped", 10)
     for name in ("metrics.jsonl", "events.jsonl", "split.json", "report.html", ".lock"):
         (old / name).write_text(name)
@@ -37,7 +37,7 @@ def test_all_is_copied_but_what_the_new_run_makes_for_itself(tmp_path):
     assert sorted(old.rglob("*")) == before
 
 
-def test_links_of_a_persons_own_stay_links(tmp_path):
+def test_links_of_the_user_stay_links(tmp_path):
     old = trained(tmp_path / "old", resolved())
     (old / "notes").symlink_to("/nowhere")
     (tmp_path / "new").mkdir()

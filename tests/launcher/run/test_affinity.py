@@ -24,7 +24,7 @@ def test_threads_are_asked_for_or_an_even_share(asked, cores, ranks, variable, e
     assert threads(asked, cores, ranks, environ) == expected
 
 
-def test_waiting_threads_sleep_soon_unless_a_person_said_how_they_wait():
+def test_waiting_threads_sleep_soon_unless_the_user_set_how_they_wait():
     environ: dict[str, str] = {}
     affinity.limit_spinning(environ)
     assert environ == {"GOMP_SPINCOUNT": "1000"}

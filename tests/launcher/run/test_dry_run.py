@@ -22,7 +22,7 @@ def dry_run(capsys, tmp_path, monkeypatch):
     return run
 
 
-def test_a_dry_run_shows_model_numbers_folder_and_what_was_filled_in(dry_run):
+def test_a_dry_run_shows_model_numbers_folder_and_notes(dry_run):
     lines = dry_run("--nproc", "1").splitlines()
     assert lines[0] == "model    language:small, 887,936 parameters"
     assert lines[1] == "mode     default"
@@ -38,7 +38,7 @@ def test_a_dry_run_shows_the_processes_and_their_threads(dry_run, monkeypatch):
     assert "engine   ddp on cpu, 2 processes, 3 threads each" in line
 
 
-def test_a_dry_run_shows_what_is_not_built_in_with_its_origin(dry_run):
+def test_a_dry_run_shows_changed_settings_with_their_origin(dry_run):
     printed = dry_run("--lr", "3e-4")
     lines = [line.split() for line in printed.splitlines()]
     assert ["lr", "3e-4", "--lr", "3e-4"] in lines
@@ -69,7 +69,7 @@ def test_inside_torchrun_nothing_would_be_started(dry_run, monkeypatch):
     assert json.loads(dry_run("--json"))["processes"] == []
 
 
-def test_the_first_line_of_a_run_tells_what_where_and_its_folder(tmp_path):
+def test_the_first_line_names_model_device_and_folder(tmp_path):
     told = resolved(engine="zero2", nproc="2")
     line = first_line(Plan(told, tmp_path, threads=1, place=None))
     assert line == (

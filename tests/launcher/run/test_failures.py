@@ -44,7 +44,7 @@ def test_each_kind_of_end_has_its_code_and_text(fault, kind, code, text):
     assert bool(told.trace) == (code == 1)
 
 
-def test_a_run_folder_that_fills_up_is_told_without_a_traceback(tmp_path):
+def test_a_full_run_folder_is_reported_without_a_traceback(tmp_path):
     told = failures.failed(StorageError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
     assert (told.kind, told.exit_code, told.trace) == ("failed", 1, "")
     assert told.text.startswith(f"error: cannot write {tmp_path}/log.txt: No space left")
@@ -53,7 +53,7 @@ def test_a_run_folder_that_fills_up_is_told_without_a_traceback(tmp_path):
 @pytest.mark.parametrize(
     ("code", "text"), [(0, ""), (1, "error: the loss is not finite"), (75, ""), (130, "")]
 )
-def test_only_a_failure_is_told_of_what_the_ranks_agreed_on(code, text):
+def test_of_agreed_ends_only_a_failure_is_reported(code, text):
     told = failures.ended({"exit_code": code, "reason": "the loss is not finite"}, 0)
     assert (told.kind, told.exit_code, told.text) == ("ended", code, text)
 

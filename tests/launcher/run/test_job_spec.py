@@ -26,7 +26,7 @@ def test_settings_origins_and_numbers_arrive_unchanged(tmp_path):
     assert (read.resume, read.reports) == (None, tmp_path)
 
 
-def test_what_a_run_goes_on_from_arrives_unchanged(tmp_path):
+def test_the_resume_request_arrives_unchanged(tmp_path):
     resume = ResumeRequest(Path("runs/x"), 100, ("schedule",), ("engine.name ddp → zero2",), 200)
     job_spec.save(job_spec.Job(resolved(), None, False, resume), tmp_path)
     read = job_spec.load(tmp_path).resume

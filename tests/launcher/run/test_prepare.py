@@ -75,7 +75,7 @@ def test_the_work_is_done_in_the_very_process_that_was_started(run):
     assert (finished.report.exit_code, told) == (0, [])
 
 
-def test_the_last_line_tells_the_folder_and_what_to_type_next(run):
+def test_the_last_line_names_the_folder_and_the_next_command(run):
     finished, _ = run(ends(0))
     line = finished.last_line(embedded=True)
     assert line.startswith(f"run folder {finished.folder};")
@@ -84,20 +84,20 @@ def test_the_last_line_tells_the_folder_and_what_to_type_next(run):
 
 
 @pytest.mark.parametrize("code", [75, 130])
-def test_a_stopped_run_tells_how_to_run_it_again(run, code):
+def test_a_stopped_run_shows_how_to_run_it_again(run, code):
     finished, told = run(ends(code, "stopped by SIGTERM"))
     assert (finished.report.exit_code, told) == (code, [])
     assert "run again: python -m launcher --config" in finished.last_line(embedded=True)
 
 
-def test_a_run_that_failed_tells_where_the_log_is(run):
+def test_a_failed_run_names_its_log(run):
     finished, told = run(ends(1, "the loss of step 1 is not finite"))
     assert (finished.report.exit_code, told) == (1, ["error: the loss of step 1 is not finite"])
     assert finished.last_line(embedded=True).endswith("log.txt")
     assert "the loss of step 1" in (finished.folder / "log.txt").read_text()
 
 
-def test_a_fault_is_told_with_rank_and_host_and_logged_with_its_traceback(run):
+def test_a_failure_is_reported_with_rank_and_host_and_logged_with_its_traceback(run):
     finished, (told,) = run(breaks(ValueError("odd")))
     assert finished.report.exit_code == 1
     assert told == f"error: rank 0 on {os.uname().nodename} failed: ValueError: odd"
@@ -133,7 +133,7 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
     assert list(here.iterdir()) == []
 
 
-def test_nothing_is_made_before_all_words_are_right(here):
+def test_nothing_is_created_before_all_arguments_are_valid(here):
     words = CliArgs(model="language:tiny", mode="fsat")
     with pytest.raises(SettingsError) as wrong:
         prepare_run(words, here / "old" / "x", [Diagnostic("a word of the command line")])
@@ -169,7 +169,7 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     assert (here / "runs").exists() == first
 
 
-def test_ranks_of_srun_are_told_to_torch(monkeypatch):
+def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
     srun = {
         "SLURM_JOB_ID": "7",
         "SLURM_STEP_ID": "0",
@@ -228,7 +228,7 @@ def go_on(here):
     return carry_out
 
 
-def test_a_run_goes_on_in_its_folder(go_on, here):
+def test_a_run_resumes_in_its_folder(go_on, here):
     trained(Path("old"), resolved(nproc="1"), 10)
     job, finished = go_on(ends(0))
     assert (job.folder, finished.folder) == (Path("old"), Path("old"))
@@ -237,7 +237,7 @@ def test_a_run_goes_on_in_its_folder(go_on, here):
 
 
 @pytest.mark.parametrize("fault", [DataError("x is empty"), KeyboardInterrupt()])
-def test_a_run_that_could_not_go_on_stays_as_it_was(go_on, here, fault):
+def test_a_run_that_cannot_resume_stays_as_it_was(go_on, here, fault):
     trained(Path("old"), resolved(nproc="1"), 10)
     before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
     _, finished = go_on(breaks(fault))
@@ -245,7 +245,7 @@ def test_a_run_that_could_not_go_on_stays_as_it_was(go_on, here, fault):
     assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
 
 
-def test_a_run_goes_on_in_another_folder(go_on, here):
+def test_a_run_is_forked_into_another_folder(go_on, here):
     (trained(Path("old"), resolved(nproc="1"), 10, 20) / "metrics.jsonl").write_text("{}\n")
     job, finished = go_on(ends(0), word="old/checkpoints/step-00000010", out="new")
     assert (job.folder, finished.folder) == (Path("new"), Path("new"))
@@ -267,7 +267,7 @@ def test_another_folder_may_not_hold_a_run(here):
 
 
 @pytest.mark.parametrize("unsaved", [False, True])
-def test_auto_begins_in_a_folder_and_goes_on_there_later(go_on, unsaved):
+def test_auto_starts_in_a_folder_and_resumes_there_later(go_on, unsaved):
     if unsaved:
         begun(Path("mine"), resolved(nproc="1"))
     words = {"model": "language:tiny", "options": {"engine.nproc": ("--nproc", "1")}}
@@ -276,7 +276,9 @@ def test_auto_begins_in_a_folder_and_goes_on_there_later(go_on, unsaved):
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_ranks_of_torchrun_agree_on_what_goes_on_however_late_they_look(here, monkeypatch, number):
+def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
+    here, monkeypatch, number
+):
     """The first may have made the folder before the others look for it."""
     if number == 1:
         begun(Path("mine"), resolved(nproc="2"))
@@ -291,13 +293,13 @@ def test_ranks_of_torchrun_agree_on_what_goes_on_however_late_they_look(here, mo
 
 
 @pytest.mark.parametrize("code", [75, 130])
-def test_a_stopped_run_goes_on(code):
+def test_a_stopped_run_resumes(code):
     folder = trained(Path("runs/x"), resolved(), 10)
     line = render_last_line(code, folder, embedded=True)
     assert line == "run folder runs/x; resume: python -m launcher resume runs/x"
 
 
-def test_a_run_that_failed_goes_on_from_what_it_saved():
+def test_a_failed_run_resumes_from_its_checkpoint():
     folder = trained(Path("runs/x"), resolved(), 10)
     assert render_last_line(1, folder, embedded=True) == (
         "run folder runs/x; details: runs/x/log.txt; resume: python -m launcher resume runs/x"
@@ -311,7 +313,7 @@ def test_a_run_that_saved_nothing_can_only_be_run_again():
     assert render_last_line(1, folder, embedded=True).endswith("; details: runs/x/log.txt")
 
 
-def test_a_folder_with_a_space_can_be_typed_as_it_is_told():
+def test_a_folder_with_a_space_is_quoted():
     folder = trained(Path("my runs/x"), resolved(), 10)
     line = render_last_line(75, folder, embedded=True)
     assert shlex.split(line.partition("resume ")[2]) == ["my runs/x"]

@@ -48,7 +48,7 @@ def tries() -> list[str]:
 
 
 @pytest.mark.slow
-def test_faults_are_told_and_the_ranks_started_again(run, capfd):
+def test_failures_are_reported_and_the_ranks_restarted(run, capfd):
     ending, told = run("faults")
     assert [report.kind for report in told] == ["failed"] * 3
     assert (ending.kind, ending.exit_code) == ("failed", exit_codes.FAILURE)
@@ -59,7 +59,7 @@ def test_faults_are_told_and_the_ranks_started_again(run, capfd):
     assert tries() == ["None", "x None ()", "x None ()"]
 
 
-def test_a_restart_goes_on_from_the_newest_checkpoint_until_it_works(run, capfd):
+def test_a_restart_resumes_from_the_newest_checkpoint_until_it_works(run, capfd):
     ending, told = run("saves, then fails once")
     assert (ending.kind, ending.exit_code, len(told)) == ("ended", 0, 1)
     assert "restart 1 of 2 from step 5\n" in capfd.readouterr().err
@@ -69,7 +69,7 @@ def test_a_restart_goes_on_from_the_newest_checkpoint_until_it_works(run, capfd)
 HELD = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
 
 
-def test_where_memory_ran_out_the_ranks_begin_again_with_smaller_micro_batches(run, capfd):
+def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, capfd):
     ending, told = run("fits 2", HELD)
     assert (ending.kind, [one.kind for one in told]) == ("ended", ["out of memory"] * 2)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
@@ -87,7 +87,7 @@ def test_memory_that_runs_out_a_fourth_time_ends_the_run(run):
 
 
 @pytest.mark.parametrize("scene", ["data", "nonfinite"])
-def test_what_would_come_again_is_not_tried_again(run, scene):
+def test_failures_that_would_recur_are_not_restarted(run, scene):
     ending, _ = run(scene)
     assert ending.exit_code != 0
     assert "restart" not in Path("x/log.txt").read_text()

@@ -27,7 +27,7 @@ def test_a_handler_is_put_back():
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
-def test_a_signal_that_is_held_back_is_answered_on_leaving():
+def test_a_deferred_signal_is_handled_at_the_end():
     lines = []
     with pytest.raises(KeyboardInterrupt), deferred(["SIGINT", "SIGTERM"]):
         os.kill(os.getpid(), signal.SIGINT)
@@ -95,7 +95,7 @@ MOMENTS = [*SOME, *(pytest.param(n, marks=pytest.mark.slow) for n in ALL if n no
 
 
 @pytest.mark.parametrize("imports", MOMENTS)
-def test_a_signal_after_so_many_imports_is_answered(tmp_path, imports):
+def test_a_signal_during_imports_is_handled(tmp_path, imports):
     with starting(tmp_path) as process:
         read(process, imports)
         number = signal.SIGUSR1 if imports % 40 else signal.SIGTERM
@@ -107,7 +107,7 @@ def test_a_signal_after_so_many_imports_is_answered(tmp_path, imports):
 
 
 @pytest.mark.slow
-def test_a_signal_while_it_trains_saves_and_the_next_life_goes_on(tmp_path):
+def test_a_signal_during_training_saves_and_the_next_generation_resumes(tmp_path):
     with starting(tmp_path) as process:
         threading.Thread(target=process.stderr.read, daemon=True).start()
         while not process.stdout.readline().startswith("saved"):
@@ -133,7 +133,7 @@ def test_a_signal_while_it_trains_saves_and_the_next_life_goes_on(tmp_path):
     assert requeued[0]["facts"]["lost_steps"] == 0
 
 
-def test_wrong_words_are_told_to_the_job_script(tmp_path):
+def test_invalid_arguments_are_reported_to_the_job_script(tmp_path):
     with starting(tmp_path, "--lr", "fast") as process:
         process.communicate()
     told = outcome(tmp_path)
@@ -142,7 +142,7 @@ def test_wrong_words_are_told_to_the_job_script(tmp_path):
     assert os.listdir(tmp_path / "mine") == ["slurm"]
 
 
-def test_outside_a_job_signals_do_what_they_did(tmp_path):
+def test_without_a_job_signals_keep_their_handlers(tmp_path):
     before = [signal.getsignal(number) for number in HELD_BACK]
     signals.handle_startup_signals(["--out", "mine"], {})
     assert [signal.getsignal(number) for number in HELD_BACK] == before

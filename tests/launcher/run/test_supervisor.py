@@ -61,7 +61,7 @@ def test_other_ranks_print_into_the_log_and_not_on_the_terminal(run, tmp_path, c
     assert log_of(tmp_path) == "[rank 1]\nrank 1 of 2 prints\n"
 
 
-def test_a_failing_rank_is_told_once_with_rank_host_and_error(run):
+def test_a_failing_rank_is_reported_once_with_rank_host_and_error(run):
     ending, told = run("fault")
     assert told == [ending]
     assert ending.exit_code == 1
@@ -76,14 +76,14 @@ def test_a_failing_rank_ends_the_others_that_wait_for_it(run, tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_wrong_data_is_told_once_without_a_traceback(run):
+def test_invalid_data_is_reported_once_without_a_traceback(run):
     ending, told = run("data")
     assert told == [ending]
     assert (ending.exit_code, ending.trace) == (2, "")
     assert ending.text == "error: data/mine.txt is empty; a text of at least one line"
 
 
-def test_a_killed_rank_is_told_with_its_signal_and_what_it_printed_last(run):
+def test_a_killed_rank_is_reported_with_its_signal_and_last_output(run):
     ending, _ = run("killed")
     assert ending.exit_code == 1
     assert "rank 1" in ending.text
@@ -91,7 +91,7 @@ def test_a_killed_rank_is_told_with_its_signal_and_what_it_printed_last(run):
     assert ending.trace == "rank 1 of 2 prints"
 
 
-def test_the_cause_is_told_and_not_the_rank_that_lost_its_peer(run, tmp_path):
+def test_the_cause_is_reported_and_not_the_rank_that_lost_its_peer(run, tmp_path):
     ending, told = run("lost")
     assert [one.rank for one in told] == [1]
     assert "the second rank broke" in ending.text
@@ -108,7 +108,7 @@ def test_a_rank_that_hangs_is_blamed_with_where_it_hangs(run, tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_a_rank_that_leaves_early_without_a_word_is_a_fault(run):
+def test_a_rank_that_exits_early_without_a_report_is_a_failure(run):
     ending, _ = run("gone")
     assert ending.exit_code == 1
     assert "rank 1" in ending.text

@@ -82,7 +82,7 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize("moments", MOMENTS)
-def test_a_life_held_up_at_any_moment_changes_nothing_once_another_has_taken_over(
+def test_a_generation_paused_at_any_moment_changes_nothing_after_a_later_claim(
     tmp_path, alone, begun, moments
 ):
     for operation in moments:
@@ -149,7 +149,7 @@ def test_a_write_after_a_later_claim_raises_fenced_off(tmp_path, alone):
     )
 
 
-def test_a_fault_of_ones_own_stays_what_it_is(tmp_path):
+def test_an_error_without_a_closed_fence_stays_what_it_is(tmp_path):
     with (
         pytest.raises(ValueError, match="our own"),
         fence.fenced_storage(tmp_path, FIRST) as storage,
@@ -158,7 +158,7 @@ def test_a_fault_of_ones_own_stays_what_it_is(tmp_path):
         raise ValueError("our own")
 
 
-def test_an_open_file_of_lines_is_nobodys_after_a_take_over(tmp_path):
+def test_an_open_line_file_is_unlinked_after_a_later_claim(tmp_path):
     with fence.fenced_storage(tmp_path, FIRST) as storage:
         stale = LineFile(tmp_path / "metrics.jsonl", storage.fence)
         stale.write(b"{}")
@@ -172,7 +172,7 @@ def test_an_open_file_of_lines_is_nobodys_after_a_take_over(tmp_path):
     assert not (tmp_path / "events.jsonl").exists()
 
 
-def test_a_late_start_of_an_earlier_life_is_refused(tmp_path):
+def test_a_late_start_of_an_earlier_generation_is_refused(tmp_path):
     with fence.fenced_storage(tmp_path, SECOND):
         with pytest.raises(FencedOff), fence.fenced_storage(tmp_path, FIRST):
             pass

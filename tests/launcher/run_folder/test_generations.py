@@ -24,13 +24,13 @@ def told(run, generation: Generation = FIRST) -> list[str] | None:
     "code, line",
     [(0, "done 0"), (1, "failed 1"), (2, "invalid 2"), (75, "again 75"), (130, "again 130")],
 )
-def test_each_exit_code_has_its_word(run, code, line):
+def test_each_exit_code_has_its_outcome(run, code, line):
     assert generations.publish_outcome(run, FIRST, code, "for people\nto read")
     assert told(run) == [line, "for people", "to read"]
     assert [path.name for path in (run / "slurm").iterdir()] == ["outcome.12.0"]
 
 
-def test_the_first_word_stands_but_for_work_that_is_done(run):
+def test_the_first_outcome_counts_except_after_completion(run):
     assert generations.publish_outcome(run, FIRST, 1, "a rank broke")
     assert not generations.publish_outcome(run, FIRST, 75)
     assert told(run) == ["failed 1", "a rank broke"]
@@ -47,32 +47,32 @@ def test_each_job_and_generation_has_a_file_of_its_own(run):
     assert told(run, Generation("13", 0)) == ["invalid 2"]
 
 
-def test_without_the_folder_there_is_no_outcome_and_no_fault(tmp_path):
+def test_without_the_folder_there_is_no_outcome_and_no_error(tmp_path):
     assert not generations.publish_outcome(tmp_path, FIRST, 0)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("kind", ["peer lost", "killed", "fenced"])
-def test_what_another_rank_did_is_no_outcome_of_ones_own(run, rank, kind):
+def test_the_end_of_another_rank_is_not_published(run, rank, kind):
     JobGeneration(FIRST, run, rank).end(kind, 1, "error: rank 0 lost another rank")
     assert told(run) is None
 
 
 @pytest.mark.parametrize("kind, code", [("ended", 0), ("ended", 75), ("stopped", 75)])
-def test_an_agreed_end_is_told_by_rank_0_alone(run, kind, code):
+def test_only_rank_0_publishes_an_agreed_end(run, kind, code):
     JobGeneration(FIRST, run, 1).end(kind, code, "")
     assert told(run) is None
     JobGeneration(FIRST, run, 0).end(kind, code, "")
     assert told(run) is not None
 
 
-def test_a_rank_that_broke_by_itself_says_so(run):
+def test_a_rank_that_failed_by_itself_publishes_it(run):
     JobGeneration(FIRST, run, 1).end("failed", 1, "error: rank 1 on node2 failed")
     assert told(run) == ["failed 1", "error: rank 1 on node2 failed"]
 
 
-def test_a_rank_with_wrong_words_lets_rank_0_speak(run):
+def test_a_rank_with_invalid_input_lets_rank_0_publish(run):
     JobGeneration(FIRST, run, 0).end("invalid input", 2, "all of them")
     JobGeneration(FIRST, run, 1).end("invalid input", 2, "its own")
     assert told(run) == ["invalid 2", "all of them"]

@@ -54,7 +54,7 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
     )
 
 
-def test_a_run_that_ends_meanwhile_is_waited_for_and_told_once(holder, tmp_path, capsys):
+def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_path, capsys):
     process = holder(0.5)
     with lock.hold(tmp_path):
         told = capsys.readouterr().err
@@ -114,7 +114,7 @@ def lost(tmp_path):
     process.stdout.close()
 
 
-def test_an_earlier_life_of_the_job_is_not_waited_for(lost, tmp_path, capsys):
+def test_an_earlier_generation_of_the_job_is_not_waited_for(lost, tmp_path, capsys):
     with lock.hold(tmp_path, wait_s=0.2, generation=SECOND):
         assert (tmp_path / lock.NAME).read_text() == f"{os.getpid()}@{socket.gethostname()} 12.1\n"
         with pytest.raises(SettingsError), lock.hold(tmp_path, wait_s=0.2):

@@ -26,7 +26,7 @@ def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_the_name_tells_model_mode_engine_and_time():
+def test_the_name_contains_model_mode_engine_and_time():
     assert run_folder.default_name("language:tiny", "fast", "zero2", NOW) == NAME
 
 
@@ -144,7 +144,7 @@ def test_runs_of_others_stay_where_one_is_discarded(here):
 
 
 @pytest.mark.parametrize("part", ["metrics.jsonl", "checkpoints/step-00000001"])
-def test_what_was_trained_is_never_discarded(here, part):
+def test_a_trained_run_is_never_discarded(here, part):
     made = run_folder.create(resolved(), None, NAME)
     (made.path / part).parent.mkdir(exist_ok=True)
     (made.path / part).write_text("{}\n")
@@ -156,7 +156,7 @@ def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_that_goes_on_is_reopened_and_never_discarded(here):
+def test_a_resumed_run_is_never_discarded(here):
     run_folder.create(resolved(), here / "mine", NAME)
     before = content(here)
     made = run_folder.open_existing(here / "mine")
@@ -170,7 +170,7 @@ def test_a_log_that_cannot_be_written_hides_no_fault(here):
     assert names(here) == []
 
 
-def test_the_settings_of_a_run_that_goes_on_are_replaced_whole(here):
+def test_the_settings_of_a_resumed_run_are_replaced_atomically(here):
     made = run_folder.create(resolved(), here / "mine", NAME).path
     run_folder.rewrite_settings(Storage(made), resolved(lr="3e-4"))
     assert "  lr: 3e-4" in (made / "settings.yaml").read_text()
