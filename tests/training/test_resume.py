@@ -191,6 +191,6 @@ def test_other_data_is_refused_by_name():
     shelf.before(3).check_data(known)
     with pytest.raises(DataError, match=r"120 samples, and the checkpoint of step 3 .* 100 samp"):
         shelf.before(3).check_data({"samples": 120, "fingerprint": "bb"})
-    with pytest.raises(DataError, match="content of bb"):
+    with pytest.raises(DataError, match="fingerprint bb"):
         shelf.before(3).check_data({"samples": 100, "fingerprint": "bb"})
     shelf.before(3, reset=frozenset({"data"})).check_data({"samples": 1, "fingerprint": "cc"})
