@@ -20,7 +20,7 @@ SOURCE_BYTES = 3_000_000
 _EXCLUDED = {
     # Tests and bundled wheels are not on every installation; tables are not prose.
     "test", "tests", "idlelib", "turtledemo", "ensurepip", "lib2to3", "site-packages",
-    "dist-packages", "feature_cache", "pydoc_data", "__pycache__", "__phello__",
+    "dist-packages", "encodings", "pydoc_data", "__pycache__", "__phello__",
 }  # fmt: skip
 
 
