@@ -122,7 +122,7 @@ def _default_size(family: str, mode: str | None, sizes: Sequence[str], named: bo
     if named:
         size = default.value if default is not None and default.value in sizes else sizes[0]
     blocks = [presets.mode(mode).block] if mode else []
-    if mode in file.modes:
+    if mode is not None and mode in file.modes:
         blocks.append(file.modes[mode])
     changed = size
     for block in blocks:
