@@ -137,7 +137,7 @@ def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run, x):
         (["resume", "x", "--reset", "all"], "error: unknown --reset 'all'"),
         (["resume", "5", "--out", "x"], "error: x has no checkpoint of step 5"),
         (["resume", "z"], "error: run folder 'z' does not exist"),
-        (["resume"], "error: resume needs to know what"),
+        (["resume"], "error: resume requires RUN"),
         (["--out", "x"], "error: the run folder x contains another run"),
     ],
 )
@@ -177,5 +177,5 @@ def test_python_resumes_too(x):
     assert [line["loss"] for line in run.metrics("train")] == [line["loss"] for line in lines(x)]
     again = launcher.train(resume="y", console=False)
     assert (again.reason, again.steps, again.best) == ("nothing to do", 6, run.best)
-    with pytest.raises(launcher.base.diagnostics.SettingsError, match="is not 3e-4"):
+    with pytest.raises(launcher.base.diagnostics.SettingsError, match="differs from 3e-4"):
         launcher.train(resume="y", reset="data", settings={"optim.lr": 1e-4}, console=False)
