@@ -162,7 +162,7 @@ def _nothing_left(
     if result is None or result.get("status") != "completed":
         return None
     is_earlier = found.requested_step not in (None, resume.newest_step(found.folder))
-    if is_earlier or "data" in reset or any(_gives_more(one.key) for one in changed):
+    if is_earlier or "data" in reset or any(_gives_more(difference.key) for difference in changed):
         return None
     steps = result.get("steps")
     line = (

@@ -73,9 +73,9 @@ def is_run_folder(folder: Path) -> bool:
     return (folder / run_folder.SETTINGS).is_file()
 
 
-def is_same(one: Path, other: Path) -> bool:
+def is_same(folder: Path, other: Path) -> bool:
     """Whether two paths are the same folder. Reads the disk."""
-    return one.resolve() == other.resolve()
+    return folder.resolve() == other.resolve()
 
 
 def newest_step(folder: Path) -> int | None:
@@ -161,7 +161,7 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
 
 def _siblings(path: Path) -> Iterator[Path]:
     try:
-        yield from (one for one in path.parent.iterdir() if is_run_folder(one))
+        yield from (folder for folder in path.parent.iterdir() if is_run_folder(folder))
     except OSError:
         return
 
@@ -180,8 +180,8 @@ def _found(folder: Path, step: int | None, where: str) -> Found:
 def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
     steps = _steps(folder)
     if step not in steps:
-        nearest = min(steps, key=lambda one: abs(one - step), default=None)
-        names = listed([str(one) for one in sorted(steps)], "resume RUN")
+        nearest = min(steps, key=lambda existing: abs(existing - step), default=None)
+        names = listed([str(existing) for existing in sorted(steps)], "resume RUN")
         raise SettingsError(
             [
                 Diagnostic(

@@ -1,1 +1,1 @@
-"""A run: prepared, executed, supervised and restarted; one worker a rank."""
+"""A run: prepared, executed, supervised and restarted, with one worker per rank."""
