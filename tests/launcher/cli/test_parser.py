@@ -148,7 +148,7 @@ def test_help_lists_commands_options_modes_layers_and_exit_codes(capsys):
     for option in OPTIONS:
         assert option.flag in printed
     assert "built-in < family <" in printed
-    assert "" in printed
+    assert "< --config files < command line" in printed
     assert "75 stopped by a signal or a limit after saving" in printed
     assert "list models, modes or engines" in printed
     assert "ultra-fast" in printed
