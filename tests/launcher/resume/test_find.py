@@ -135,7 +135,7 @@ def test_a_folder_without_a_state_is_no_checkpoint(state):
 
 def test_a_checkpoint_of_an_older_version_has_no_settings():
     saved(begun(Path("runs/a"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
-    assert find("runs/a").checkpoint == resume.Kept(10, None)
+    assert find("runs/a").checkpoint == resume.SavedCheckpoint(10, None)
 
 
 def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_completed():
