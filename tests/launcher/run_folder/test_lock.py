@@ -59,7 +59,7 @@ def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_p
     with lock.hold(tmp_path):
         told = capsys.readouterr().err
     assert told == (
-        f"{tmp_path} is in use by {process.pid}@{socket.gethostname()}; waiting for its end\n"
+        f"{tmp_path} is in use by {process.pid}@{socket.gethostname()}; waiting\n"
     )
 
 
