@@ -58,9 +58,7 @@ def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_p
     process = holder(0.5)
     with lock.hold(tmp_path):
         told = capsys.readouterr().err
-    assert told == (
-        f"{tmp_path} is in use by {process.pid}@{socket.gethostname()}; waiting\n"
-    )
+    assert told == (f"{tmp_path} is in use by {process.pid}@{socket.gethostname()}; waiting\n")
 
 
 def test_the_lock_of_a_killed_run_is_free(holder, tmp_path, capsys):
