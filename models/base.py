@@ -88,7 +88,7 @@ class Context:
 
 
 class Split(Protocol):
-    """Samples by index; an index always returns the same sample, except for what `draws` decides."""
+    """Samples by index; an index gives the same sample, except for what `draws` decides."""
 
     def __len__(self) -> int: ...
 

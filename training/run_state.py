@@ -115,7 +115,7 @@ class Run:
     # Between steps
 
     def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[Units, Action]:
-        """Units of the global batch, and the actions that any rank requested since the last call."""
+        """Units of the global batch, and the actions requested by any rank since the last call."""
         if self._settings.train.debug and self.step == self._plan.first_step:
             self._callbacks.event("first_batch", shapes(micro_batches[0].batch))
         flags = int(self._requests) | (_NONFINITE if self._has_nonfinite else 0)

@@ -76,7 +76,8 @@ def mfu(
     """Model FLOPs utilization in [0, 1]: FLOP/s of the model over the peak of all devices.
 
     `flops_per_sample` counts forward and backward once, without recomputation; `samples_per_s`
-    counts all ranks. None if either the model's FLOPs or the device's peak is unknown, as on a CPU. Source: Chowdhery et al., PaLM, 2022, appendix B.
+    counts all ranks. None if either the model's FLOPs or the device's peak is unknown, as on a
+    CPU. Source: Chowdhery et al., PaLM, 2022, appendix B.
     """
     name = _device_name(device)
     peak = None if name is None else peak_flops(name, precision)

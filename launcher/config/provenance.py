@@ -1,4 +1,4 @@
-"""Settings with their origins: entries of files and of the command line, layers, resolved values."""
+"""Settings with their origins: entries of files and arguments, layers, resolved values."""
 
 from __future__ import annotations
 

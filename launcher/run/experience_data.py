@@ -1,4 +1,4 @@
-"""The data that a rank trains and evaluates on: one task for each experience, mixed for training."""
+"""The data that a rank trains and evaluates on: one task per experience, mixed for training."""
 
 from __future__ import annotations
 

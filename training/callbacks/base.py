@@ -144,7 +144,7 @@ class RunInfo:
 
 
 class Callback:
-    """Sees the events of a run; all methods are optional. Runs on every rank, never communicates."""
+    """Sees the events of a run; methods are optional. Runs on every rank, never communicates."""
 
     def start(self, train_plan: TrainPlan) -> None:
         """Called before the first step."""

@@ -75,7 +75,7 @@ def sweep(run: Path) -> None:
 
 
 def settle(storage: Storage, newest: Path, keep: Keep) -> list[str]:
-    """Link `newest` as the last one, link the best, and delete the others that `keep` does not keep.
+    """Link `newest` as the last one, link the best, and delete those that `keep` does not keep.
 
     Returns the names of deleted checkpoints. Incomplete checkpoints are never deleted.
     """

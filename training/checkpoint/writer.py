@@ -1,4 +1,4 @@
-"""The checkpoint writer: every rank writes its shard while training continues, then rank 0 commits."""
+"""The checkpoint writer: each rank writes its shard during training, then rank 0 commits."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class CheckpointWriter:
         periodic: bool,
         score: Score | None,
     ) -> None:
-        """Save `state` and `facts` of `step`. First waits for an earlier save, and raises its error.
+        """Save `state` and `facts` of `step`. First waits for an earlier save and raises its error.
 
         `facts` is JSON, the same on every rank, with the number of "samples" seen. With a `score`,
         the weights are also written to a file of their own. When this returns, `state` may change.

@@ -1,4 +1,4 @@
-"""The feature cache: outputs of a frozen encoder, computed once before training and read in steps."""
+"""The feature cache: outputs of a frozen encoder, computed once before training."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def _sweep(final: Path) -> None:
 
 
 def _locked(stream: IO[bytes]) -> IO[bytes] | None:
-    """The open file, locked by this process until it is closed; None: another process has the lock."""
+    """The open file, locked until it is closed; None: another process has the lock."""
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

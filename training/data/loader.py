@@ -1,4 +1,4 @@
-"""Batches of training and evaluation: prefetched by workers, copied to the device asynchronously."""
+"""Batches of training and evaluation: prefetched by workers, copied to the device early."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Samples:
 
 
 def replayed_samples(new: int, old: int, share: float) -> int:
-    """How many of `old` samples are replayed so that they are `share`, in [0, 1), of all samples."""
+    """How many of `old` samples to replay so that they are `share`, in [0, 1), of all samples."""
     return min(old, round(new * share / (1 - share)))
 
 

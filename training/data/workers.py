@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from training.settings import Loader
 
 
-# Forked workers share the data of their parent, and need no `__main__` guard in the script. They use
+# Forked workers share the data of their parent, and need no `__main__` guard. They use
 # no device and one thread. On other systems a fork is not safe.
 _START = "fork" if sys.platform == "linux" else "spawn"
 

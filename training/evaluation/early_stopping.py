@@ -106,7 +106,7 @@ class Target:
     value: float
 
     def directed(self, goal: Goal) -> Target | None:
-        """The target with `=` replaced by the direction of `goal`; None if that is another metric."""
+        """The target with `=` replaced by the direction of `goal`; None for another metric."""
         if self.sign != "=":
             return self
         if self.metric != goal.metric:

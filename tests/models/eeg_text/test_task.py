@@ -30,7 +30,7 @@ def test_eeg_is_centred_scaled_and_clipped_over_its_own_samples():
     np.testing.assert_allclose(found.mean(0)[:4], 0, atol=1e-5)
     np.testing.assert_allclose(found.std(0)[:4], 1, atol=1e-5)
     assert found.max() == 10 and not found[:, 9].any()
-    np.testing.assert_allclose(found[400, 0], (eeg[500, 0] - eeg[100:900, 0].mean()) / eeg[100:900, 0].std(), rtol=1e-4)  # fmt: skip # noqa: E501
+    np.testing.assert_allclose(found[400, 0], (eeg[500, 0] - eeg[100:900, 0].mean()) / eeg[100:900, 0].std(), rtol=1e-4)  # fmt: skip
 
 
 def test_a_batch_has_the_documented_axes_and_dtypes(text_task, masked_task, batch_of):

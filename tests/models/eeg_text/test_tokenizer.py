@@ -25,7 +25,7 @@ def test_a_trained_tokenizer_is_saved_in_the_run_folder_and_loaded_from_there(tm
 
 def test_a_file_of_the_tokenizers_library_is_loaded(tmp_path):
     build_tokenizer("bpe", TEXTS, 400, tmp_path)
-    assert build_tokenizer(str(tmp_path), [], 400, None).decode(build_tokenizer(str(tmp_path / "tokenizer.json"), [], 400, None).encode("drum")) == "drum"  # fmt: skip # noqa: E501
+    assert build_tokenizer(str(tmp_path), [], 400, None).decode(build_tokenizer(str(tmp_path / "tokenizer.json"), [], 400, None).encode("drum")) == "drum"  # fmt: skip
 
 
 def test_a_too_large_tokenizer_is_an_error(tmp_path):

@@ -66,7 +66,7 @@ def test_a_window_at_either_end_is_whole(recording):
 def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
     def make(second):
         time = second + np.arange(512) / 512
-        waves = [np.full(512, 300.0), 50 * np.sin(2 * np.pi * 50 * time), 50 * np.sin(2 * np.pi * 120 * time)]  # fmt: skip # noqa: E501
+        waves = [np.full(512, 300.0), 50 * np.sin(2 * np.pi * 50 * time), 50 * np.sin(2 * np.pi * 120 * time)]  # fmt: skip
         return np.array([*waves, 20 * np.sin(2 * np.pi * 10 * time)])
 
     path = write_edf(tmp_path / "a.edf", ["Fz", "Cz", "Pz", "Oz"], 30, 512, make)
@@ -77,7 +77,7 @@ def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
 
 
 def test_a_table_beside_a_recording_provides_the_sentences(recording):
-    rows = ["onset_s\tduration_s\ttext", "1.5\t2.0\tThe old man.", "10\t1\tA child", "20\t3\tthe OLD man"]  # fmt: skip # noqa: E501
+    rows = ["onset_s\tduration_s\ttext", "1.5\t2.0\tThe old man.", "10\t1\tA child", "20\t3\tthe OLD man"]  # fmt: skip
     recording.with_suffix(".tsv").write_text("\n".join(rows))
     found = continuous.read(recording, Reading())
     assert [item.text for item in found.items] == ["The old man.", "A child", "the OLD man"]

@@ -23,7 +23,7 @@ def write_matlab5(path, raw=None):
     from scipy.io import savemat
 
     raw = raw or {}
-    entries = np.zeros((1, len(TEXTS)), dtype=[("content", object), ("rawData", object), ("omissionRate", object)])  # fmt: skip # noqa: E501
+    entries = np.zeros((1, len(TEXTS)), dtype=[("content", object), ("rawData", object), ("omissionRate", object)])  # fmt: skip
     for number, text in enumerate(TEXTS):
         found = raw.get(number, eeg(number) if LENGTHS[number] else np.nan)
         entries[0, number] = (text, found, 0.25)
@@ -44,7 +44,7 @@ def write_matlab73(path, raw=None, leave_out=()):
             if name not in leave_out
         }
         for number, text in enumerate(TEXTS):
-            entry = file.create_dataset(f"#refs#/c{number}", data=np.array([[ord(c)] for c in text], "u2"))  # fmt: skip # noqa: E501
+            entry = file.create_dataset(f"#refs#/c{number}", data=np.array([[ord(c)] for c in text], "u2"))  # fmt: skip
             if "content" in fields:
                 fields["content"][number, 0] = entry.ref
             found = raw.get(number, eeg(number).T if LENGTHS[number] else np.array([[np.nan]]))
