@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class StepClock:
-    """Notes the time after every optimizer step of this process, whoever calls it.
+    """Record the time after every optimizer step of this process, in any framework.
 
     On a GPU the host is ahead of the device, so the device is waited for at the two ends of the
     measured stretch and nowhere else. `calls` is how often the optimizer is called in one update.

@@ -35,7 +35,7 @@ from training.checkpoint.reader import open_checkpoint
 PACKAGES = ("torch", "deepspeed", "fairscale")
 PROCESSES = {"local": 1, "ddp": 2, "fsdp": 2, "zero2": 2, "oss": 2, "zero3": 2}
 KILLS_A_VICTIM = 8
-"""A victim is then left in peace, so that kills meet early and late steps alike."""
+"""The next kill waits until then, so that kills hit early and late steps."""
 _POLL_S = 0.0005
 _LIMIT_S = 300.0
 _SETTINGS = (

@@ -1,1 +1,1 @@
-"""Data, not code: what modes, models and DeepSpeed are told."""
+"""Settings files of modes and models, and DeepSpeed configs."""

@@ -267,11 +267,11 @@ def pages() -> Iterable[Path]:
 def written(page: str) -> str:
     """`page` with current tables and outputs. Raises KeyError for unknown tables."""
 
-    def anew(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         rows = "\n".join(TABLES[match["name"]]())
         return f"{match['name']}{match['mark']}{rows}\n"
 
-    return CONSOLE.sub(_console, TABLE.sub(anew, page))
+    return CONSOLE.sub(_console, TABLE.sub(replacement, page))
 
 
 def _console(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Digits drawn by numpy, each at a place of its own and under noise, told apart by a small CNN."""
+"""Digits drawn by numpy at random positions with noise, classified by a small CNN."""
 
 import numpy as np
 import torch

@@ -98,7 +98,7 @@ def _run_in_turns(
     count = len(comparison.candidates)
     for repeat in range(1, comparison.repeats + 1):
         for position in range(count):
-            # Each round starts with another candidate, so that warm-up and drift affect all alike.
+            # Each round starts with another candidate, so that warm-up and drift affect each.
             number = (position + repeat - 1) % count
             item, progress = comparison.candidates[number], found[number]
             if progress.error is not None:

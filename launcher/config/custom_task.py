@@ -75,7 +75,7 @@ def load_task_class(name: str) -> type:
             f"class '{class_name}' is not a task: it lacks {', '.join(missing)}",
             name,
             where=class_location(found),
-            allowed="the methods of Task in models/base.py; CustomTask in models/custom.py has most of them",
+            allowed="the methods of models.base.Task; models.custom.CustomTask has most of them",
         )
     return found
 
@@ -374,9 +374,7 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     if not all(isinstance(one, Mapping) and all(map(_is_key, one)) for one in (found, *inner)):
         allowed = 'settings by key, for example {"optim": {"lr": 1e-3}}'
         if by_name:
-            allowed = (
-                f'settings of each {_BY_NAME[name]}, such as {{"small": {{"model.width": 8}}}}'
-            )
+            allowed = f'settings of each {_BY_NAME[name]}, as {{"small": {{"model.width": 8}}}}'
         raise _class_error(cls, f"{cls.__name__}.{name} is not understood", allowed=allowed)
     return found
 

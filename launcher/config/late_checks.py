@@ -78,9 +78,8 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
     origin = resolved.values[GLOBAL].origin
     return [
         Diagnostic(
-            f"{train_plan.dropped_samples} of {length} samples of an epoch do not fill a global batch "
-            f"of {train_plan.global_batch}: "
-            f"each epoch drops that many",
+            f"{train_plan.dropped_samples} of {length} samples of an epoch do not fill a global "
+            f"batch of {train_plan.global_batch}: each epoch drops that many",
             key=GLOBAL,
             value=train_plan.global_batch,
             where=errors.where(GLOBAL, origin),

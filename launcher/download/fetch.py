@@ -193,8 +193,8 @@ def _url_with_secrets(target: Target) -> str:
         raise settings_error(
             "the secrets of this URL were removed when the settings were saved",
             url,
-            fix="the URL with its secrets again; or put user and password into ~/.netrc, or name an "
-            "environment variable, ${NAME}, in the URL",
+            fix="the URL with its secrets again; or put user and password into ~/.netrc, or name "
+            "an environment variable, ${NAME}, in the URL",
         )
     try:
         return redaction.expand_variables(text, environment.variables())

@@ -20,8 +20,7 @@ from training.checkpoint.manifest import MODEL
 def stages(args: CliArgs) -> tuple[Stage, ...]:
     """The stages to train one after the other; empty: a single run.
 
-    One stage alone is such a run, and so is what is wrong: that is told where settings are
-    resolved. Reads settings files.
+    Invalid stages give none here; resolving the settings reports them. Reads settings files.
     """
     choice = choose(args)
     if choice.mode != STAGED_MODE or choice.diagnostics:

@@ -108,7 +108,7 @@ def save_split(
                 fix="start a new run with  --out DIR , or accept the new data with  --reset data",
             )
     counts = {name: len(groups) for name, groups in splits.items()}
-    saved: dict[str, Any] = {"digest": digest(splits), "counts": counts, **splits}
+    saved = {"digest": digest(splits), "counts": counts} | dict(splits)
     atomic_write(path, json.dumps(saved, indent=1))
 
 

@@ -51,8 +51,8 @@ class File:
     """One for each BLOCK_BYTES of the file, in order."""
     algorithm: str = "crc32"
     """crc32 detects all bursts of up to 32 bits and all pairs of flipped bits in a block, and
-    misses one in 4e9 of other errors. Source: CRC-32 of ISO/IEC 3309, as in zlib. It takes a third of the
-    time of sha256 (version 1) on processors with instructions for both."""
+    misses one in 4e9 of other errors. Source: CRC-32 of ISO/IEC 3309, as in zlib. It takes a third
+    of the time of sha256 (version 1) on processors with instructions for both."""
 
 
 @dataclass(frozen=True)

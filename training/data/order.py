@@ -76,7 +76,7 @@ def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> 
 
     A Feistel network on the two digits of a position, with radix about the square root of `length`;
     results outside the range pass through it again. Source: Black and Rogaway, Ciphers with
-    Arbitrary Finite Domains, 2002, sections 4 and 5. Not for secrets: the round function is a fast one.
+    Arbitrary Finite Domains, 2002, sections 4 and 5. The round function is fast and not secure.
     """
     radix = math.isqrt(length - 1) + 1
     permuted = _feistel(positions, radix, keys)

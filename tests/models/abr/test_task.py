@@ -186,7 +186,7 @@ def test_several_recordings_are_not_split_by_level(make_task, series):
 
 
 def test_an_unknown_embedded_set_gets_a_suggestion(make_task):
-    with pytest.raises(DataError, match="unknown data.path 'embedded:patient'") as error:
+    with pytest.raises(DataError, match=r"unknown data\.path 'embedded:patient'") as error:
         make_task(path="embedded:patient").setup()
     assert error.value.fix == "--data embedded:patients"
 
