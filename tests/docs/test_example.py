@@ -36,9 +36,9 @@ def test_what_else_it_shows_makes_predictions_of_the_example(tmp_path):
     )
     task.setup()
     assert isinstance(task, HasPredictions)
-    told = task.predictions(task.build().eval())
-    assert told.columns == ("wanted", "told")
-    assert [len(row) for row in told.rows] == [2] * 4
+    predictions = task.predictions(task.build().eval())
+    assert predictions.columns == ("target", "prediction")
+    assert [len(row) for row in predictions.rows] == [2] * 4
 
 
 def test_what_else_it_shows_declares_stages_that_there_can_be(tmp_path):

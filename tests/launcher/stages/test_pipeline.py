@@ -95,7 +95,7 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
         ),
         (
             ["--mode", "staged", "--set", "stages=[text,encoder]"],
-            "error: stages ['text', 'encoder'] are not in their order\n"
+            "error: stages ['text', 'encoder'] are not in declared order\n"
             "  where         --set stages=[text,encoder]\n"
             "  allowed       KNOWN\n"
             "  did you mean  [encoder,text]\n"
@@ -103,15 +103,14 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
         ),
         (
             ["--mode", "staged", "--stage", "text"],
-            "error: stage text needs the weights of stage encoder, and nothing says where they "
-            "are\n"
+            "error: stage text starts from the weights of stage encoder, and no run is given\n"
             "  where         --stage text\n"
             "  allowed       --from RUN, a run of stage encoder; or all stages, --mode staged\n"
             "  fix           --from RUN\n",
         ),
         (
             ["--stage", "encoder", "--fast"],
-            "error: stages ['encoder'] counts only in mode staged, and it is fast\n"
+            "error: stages ['encoder'] needs mode staged, and the mode is fast\n"
             "  where         --stage encoder\n"
             "  fix           --mode staged\n",
         ),
@@ -120,7 +119,7 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
             "error: --from elsewhere: stage encoder starts from random weights\n"
             "  where         --from elsewhere\n"
             "  allowed       with a later stage\n"
-            "  fix           remove it\n",
+            "  fix           leave it out\n",
         ),
         (
             ["--from", "elsewhere"],
@@ -178,14 +177,14 @@ def test_explain_shows_a_setting_of_each_stage_with_its_origin(command):
     ]
     content = json.loads(command(*args, "--json")[1])
     assert {name: one["optim.lr"]["layer"] for name, one in content.items()} == {
-        "encoder": "stage",
-        "text": "stage",
+        "encoder": "mode",
+        "text": "mode",
     }
     assert command(*args, "--stage", "encoder")[1].startswith("optim.lr = 5e-5")
 
 
 def ready(pipeline, *completed):
-    """The folders of a chain; of the `completed` stages with a checkpoint and a result."""
+    """The folder of a pipeline; the `completed` stages have a checkpoint and a result."""
     pipeline.folder.mkdir(parents=True)
     record.save(pipeline.folder, [entry.name for entry in pipeline.entries])
     for entry, one in pipeline.left:
