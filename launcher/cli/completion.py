@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
@@ -13,6 +14,7 @@ from launcher.config.names import choices, names
 from launcher.config.options import Option
 
 _TOOL = "gearshift"
+_ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")
 _BASH = """
 # Readline splits words at ':' and '=': pass whole words to shtab, and remove the part that readline
 # keeps from the results.
@@ -58,7 +60,15 @@ def script(shell: str) -> str:
         parser.prog = f"{_TOOL} {name}"
         _add_values(parser, COMMANDS[name])
     text: str = shtab.complete(root, shell)
+    if shell == "zsh":
+        text = _ZSH_SPEC.sub(_escape_colons, text)
     return text + _BASH if shell == "bash" else text
+
+
+def _escape_colons(match: re.Match[str]) -> str:
+    """A `]:message:(values)` in which colons are no separators; shtab escapes the help only."""
+    message, values = (part.replace(":", "\\:") for part in match.groups())
+    return f"]:{message}:({values})"
 
 
 def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:

@@ -59,7 +59,7 @@ def test_a_failed_download_is_an_error(server, capsys, answer, code):
     [
         ([], "error: data fetch: download.files declares no URL"),
         (["mine.csv"], "error: unexpected argument 'mine.csv'"),
-        (["--config", "none.yaml"], "error: there is no file none.yaml"),
+        (["--config", "none.yaml"], "error: none.yaml does not exist"),
         (["--set", "download.retries=-1"], "error: download.retries -1 is out of range"),
     ],
 )

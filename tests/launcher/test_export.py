@@ -144,7 +144,7 @@ def test_invalid_options_are_errors_and_write_nothing(run, capsys, options, mess
 
 def test_a_missing_run_folder_is_an_error(tmp_path, capsys):
     assert export(tmp_path / "none", "--format", "hf") == 2
-    assert "there is no run folder" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named_and_nothing_is_written(run, capsys):

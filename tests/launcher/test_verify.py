@@ -209,8 +209,8 @@ def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
     shutil.rmtree(run / "checkpoints")
     (tmp_path / "empty").mkdir()
     for word, found in (
-        ("copi", "there is no run folder"),
-        ("empty", "holds no run: there is no settings.yaml in it"),
+        ("copi", "does not exist"),
+        ("empty", "is not a run folder: it has no settings.yaml"),
         ("copy", "has no checkpoint"),
     ):
         assert main(["verify", str(tmp_path / word)]) == 2
