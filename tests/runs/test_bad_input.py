@@ -1,4 +1,4 @@
-"""Each bad input of a person through the real program: told, exit code 2, nothing written."""
+"""Invalid input to the real program: the message, exit code 2, nothing written."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from tests.runs.conftest import REQUESTS
 
 @dataclass(frozen=True)
 class Bad:
-    """A command line that is wrong, the files it needs, and lines that must be told."""
+    """An invalid command line, the files it needs, and lines of the expected messages."""
 
-    words: str
-    told: tuple[str, ...]
+    arguments: str
+    lines: tuple[str, ...]
     files: dict[str, str | bytes] = field(default_factory=dict)
 
 
@@ -27,8 +27,8 @@ BAD = {
     "misspelt option": Bad(
         "--epohcs 3",
         (
-            "error: option '--epohcs' is not known",
-            "  where         the command line: --epohcs",
+            "error: unknown option '--epohcs'",
+            "  where         command line: --epohcs",
             "  did you mean  --epochs",
             "  fix           --epochs",
         ),
@@ -36,7 +36,7 @@ BAD = {
     "misspelt command": Bad(
         "lits engines",
         (
-            "error: command 'lits' is not known",
+            "error: unknown command 'lits'",
             "  did you mean  list",
             "  fix           python -m launcher list",
         ),
@@ -52,7 +52,7 @@ BAD = {
     "misspelt model": Bad("--model langauge:tiny", ("error: unknown model 'langauge'",)),
     "misspelt size": Bad("--model language:tyni", ("error: unknown model size 'tyni'",)),
     "misspelt key": Bad("--set optim.rl=1", ("error: unknown setting 'optim.rl'",)),
-    "all faults of a file at once, with their lines": Bad(
+    "all errors of a file at once, with their lines": Bad(
         "--config mine.yaml",
         (
             "  where         mine.yaml:2 train.micro_bacth",
@@ -60,8 +60,8 @@ BAD = {
         ),
         {"mine.yaml": YAML},
     ),
-    "faults of words and of settings together": Bad(
-        "--fsat --lr quick", ("error: option '--fsat' is not known", "error: optim.lr 'quick'")
+    "errors of arguments and settings together": Bad(
+        "--fsat --lr quick", ("error: unknown option '--fsat'", "error: optim.lr 'quick'")
     ),
     "text for a number": Bad("--lr quick", ("error: optim.lr 'quick' is text, not a number",)),
     "fraction for a whole number": Bad("--max-steps 2.5", ("error: train.max_steps 2.5",)),
@@ -71,7 +71,7 @@ BAD = {
     ),
     "micro-batch that does not divide": Bad(
         "--set train.global_batch=10 --batch-size 4",
-        ("error: train.global_batch 10 is no multiple of train.micro_batch 4",),
+        ("error: train.global_batch 10 is not a multiple of train.micro_batch 4",),
     ),
     "no process": Bad("--nproc 0", ("error: engine.nproc 0 is out of range",)),
     "more processes than cores": Bad(
@@ -79,18 +79,18 @@ BAD = {
     ),
     "missing value": Bad("--lr", ("error: option '--lr' needs a value", "  allowed       --lr X")),
     "value of a flag": Bad("--fast=3", ("error: option '--fast' takes no value",)),
-    "word without an option": Bad(
-        "--lite zero2", ("error: 'zero2' is no option", "  did you mean  --engine zero2")
+    "argument without an option": Bad(
+        "--lite zero2", ("error: unexpected argument 'zero2'", "  did you mean  --engine zero2")
     ),
     "missing data": Bad("--data notes/", ("notes",)),
-    "missing settings file": Bad("--config mine.yaml", ("error: there is no file mine.yaml",)),
+    "missing settings file": Bad("--config mine.yaml", ("error: mine.yaml does not exist",)),
     "broken YAML": Bad(
         "--config mine.yaml", ("mine.yaml cannot be read as YAML",), {"mine.yaml": "a: [1\nb: 2\n"}
     ),
     "broken JSON": Bad(
         "--config mine.json", ("mine.json cannot be read as JSON",), {"mine.json": '{"a": 1,,}'}
     ),
-    "settings that are no text": Bad(
+    "settings that are not text": Bad(
         "--config mine.yaml", ("mine.yaml is not UTF-8 text",), {"mine.yaml": b"a: \xff\n"}
     ),
     "run folder of another run": Bad(
@@ -113,10 +113,10 @@ def test_invalid_input_is_reported_and_nothing_is_written(program, name):
     write(program.folder, bad.files)
     before = program.files()
 
-    done = program(*bad.words.split())
+    done = program(*bad.arguments.split())
 
     assert done.returncode == 2, done.stdout + done.stderr
-    for line in bad.told:
+    for line in bad.lines:
         assert line in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
@@ -151,17 +151,17 @@ BAD_DATA = {
 
 @pytest.mark.parametrize("name", BAD_DATA)
 def test_invalid_data_is_reported_and_nothing_stays(program, name, monkeypatch, capsys):
-    """In this process: torch would be loaded anew for each otherwise."""
+    """In this process, to import torch once."""
     bad = BAD_DATA[name]
     write(program.folder, bad.files)
     before = program.files()
     monkeypatch.chdir(program.folder)
 
-    code = main(["--model", "language:tiny", "--nproc", "1", *bad.words.split()])
+    code = main(["--model", "language:tiny", "--nproc", "1", *bad.arguments.split()])
 
     stderr = capsys.readouterr().err
     assert code == 2, stderr
-    for line in bad.told:
+    for line in bad.lines:
         assert line in stderr
     assert "Traceback" not in stderr
     assert program.files() == before
@@ -185,7 +185,7 @@ def test_invalid_data_of_two_ranks_is_reported_once(program):
 
 
 def write(folder: Path, files: dict[str, str | bytes]) -> None:
-    """Lay the files of a bad input into the working directory."""
+    """Write the files of an invalid input into the working directory."""
     for path, content in files.items():
         target = folder / path
         target.parent.mkdir(exist_ok=True)
@@ -197,7 +197,7 @@ def test_a_run_folder_that_may_not_be_written_is_refused(program, bound_by_permi
     for out in ("mine", "mine/new"):
         done = program("--out", out, prefix=bound_by_permissions)
         assert done.returncode == 2, done.stderr
-        assert f"error: the run folder {out}" in done.stderr
+        assert f"the run folder {out}" in done.stderr
         assert "is not writable" in done.stderr
     assert program.files() == ["mine"]
 
@@ -217,7 +217,7 @@ def test_a_disk_that_is_full_leaves_no_run_folder(program):
 
     done = program("--lite", preexec_fn=no_space)
     assert done.returncode == 2, done.stderr
-    assert "cannot be written" in done.stderr
+    assert "cannot write the run folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert program.files() == []
 
@@ -247,7 +247,7 @@ def test_processes_of_torchrun_are_not_asked_for_again(program, monkeypatch):
         monkeypatch.setenv(name, value)
     done = program("--nproc", "2", "--dry-run")
     assert done.returncode == 2
-    assert "error: --nproc 2, but torchrun has started 4 on this machine" in done.stderr
+    assert "error: --nproc 2, but torchrun started 4 on this machine" in done.stderr
 
 
 def test_faults_for_machines_are_json_on_stdout(program):
