@@ -61,7 +61,9 @@ class Run:
         """
         self.step = train_plan.first_step
         """Updates taken, including skipped ones."""
-        self._plan, self._settings = train_plan, settings
+        self._plan = train_plan
+        # Read here: a setting that is read after the start would count as unused.
+        self._is_debug, self._evaluates_last = settings.train.debug, settings.eval.last
         self._resume_point, self._constant_facts = resume_point, constant_facts
         self._stop: StopReason | None = None
         self._requests, self._has_nonfinite = Action.NOTHING, False
@@ -116,7 +118,7 @@ class Run:
 
     def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[Units, Action]:
         """Units of the global batch, and the actions requested by any rank since the last call."""
-        if self._settings.train.debug and self.step == self._plan.first_step:
+        if self._is_debug and self.step == self._plan.first_step:
             self._callbacks.event("first_batch", shapes(micro_batches[0].batch))
         flags = int(self._requests) | (_NONFINITE if self._has_nonfinite else 0)
         flags |= _SAVED if self._checkpoints.has_finished_write else 0
@@ -268,7 +270,7 @@ class Run:
     def _complete(self) -> None:
         if self._metrics.is_behind:
             self._callbacks.logged(self._metrics.line(self._engine.world))
-        if self._settings.eval.last or self._plan.evaluates_at(self.step):
+        if self._evaluates_last or self._plan.evaluates_at(self.step):
             self.evaluate()
         saves_last = self._checkpoints.saves_last or self._plan.until is not None
         if saves_last or self._plan.saves_at(self.step):

@@ -192,7 +192,7 @@ def test_a_setting_that_the_task_never_reads_is_reported(here, capsys, monkeypat
     name = write(here, HEAD + LINE + BODY)
     assert main(["--model", f"{name}:Line", "--set", "model.width=3"]) == 0
     assert capsys.readouterr().err.splitlines()[:2] == [
-        "warning: model.width 3 was set, and nothing in this run reads it",
+        "warning: model.width 3 is unused: nothing in this run reads it",
         "  where         --set model.width=3",
     ]
 
@@ -202,7 +202,7 @@ def test_invalid_arguments_write_nothing(here, program, capsys, monkeypatch):
     before = program.files()
     for words, said in (
         (("--model", "images:Image"), "module 'images' has no class 'Image'"),
-        (("--model", "images:Images", "--set", "model.widht=3"), "nearest  model.width"),
+        (("--model", "images:Images", "--set", "model.widht=3"), "did you mean  model.width"),
         (("--model", "images:Images", "--data", "x"), "unknown setting 'data.path'"),
         (("--model", "images:Images", "--mode", "staged"), "images:Images declares none"),
     ):
