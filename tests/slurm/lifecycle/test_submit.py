@@ -57,7 +57,7 @@ def test_what_could_never_start_is_refused_and_leaves_nothing(login):
             timeout=60,
         )
         assert done.returncode == 2
-        assert "error: Slurm does not take the job: " in done.stderr
+        assert "error: Slurm rejected the job: " in done.stderr
         assert not (login.folder / "never").exists()
     assert login.type("squeue", "-h", "--name=gearshift-default") == ""
 
