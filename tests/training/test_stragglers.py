@@ -42,7 +42,7 @@ def test_a_hiccup_is_no_straggler(worlds: dict[int, Pool]):
 
 
 def test_equal_ranks_are_not_named_on_a_busy_machine(worlds: dict[int, Pool]):
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(1)]
     try:
         first, _ = worlds[2].run(train, "ddp", [{"steps": 100}])
     finally:

@@ -97,9 +97,9 @@ class Cluster:
             self.processes.stop("watcher")
 
     def command(self, *words: str, folder: Path | None = None, **more: str) -> str:
-        """What a command prints, typed in `folder`; `more` is added to its environment.
+        """The output of a command run in `folder`; `more` is added to its environment.
 
-        Raises RuntimeError with what the command said, where it failed.
+        Raises RuntimeError with its output if it fails.
         """
         done = subprocess.run(
             words,
@@ -107,7 +107,7 @@ class Cluster:
             env=self.environment | more,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr}")

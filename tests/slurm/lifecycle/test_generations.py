@@ -1,4 +1,4 @@
-"""What befalls jobs most: they are warned of their limit, preempted, cancelled, or come twice."""
+"""The common fates of a job: warned of its limit, preempted, cancelled, submitted twice."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from tests.slurm.lifecycle.conftest import differences, occupied
 from tests.slurm.login import Job, Login, read
 from training.trackers import wandb_files
 from training.trackers.metrics_reader import STEP
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,7 @@ def cancelled(login: Login, warned: Job) -> Job:
     job = login.sbatch("fast", "cancelled")
     job.wait_for_step(50)
     job.cancel()
+    job.wait("CANCELLED")
     return job
 
 
