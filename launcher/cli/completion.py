@@ -10,8 +10,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import build
 from launcher.commands.catalog import COMMANDS
 from launcher.config.command_line import DEFAULT, Command, CommandLine
-from launcher.config.names import choices, names
-from launcher.config.options import Option
+from launcher.config.options import Option, choices, names
 
 _TOOL = "gearshift"
 _ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")

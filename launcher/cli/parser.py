@@ -12,8 +12,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.commands.catalog import COMMANDS
 from launcher.config import presets
 from launcher.config.command_line import DEFAULT, Command, CommandLine, add_arguments, parse
-from launcher.config.names import choices, names
-from launcher.config.options import Option
+from launcher.config.options import Option, choices, names
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import setting_infos
 from launcher.config.selection import FIRST_RUN

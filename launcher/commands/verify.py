@@ -13,9 +13,8 @@ from launcher.resume import find
 from launcher.resume.find import SavedRun
 from launcher.run import affinity
 from launcher.verify import result
-from launcher.verify.interval import choose
 from launcher.verify.replay import Replay, replay, resolved_as
-from launcher.verify.result import Conditions, VerifyResult
+from launcher.verify.result import Conditions, VerifyResult, choose
 from training.checkpoint.manifest import CheckpointError
 from training.logging.strict_json import encode
 

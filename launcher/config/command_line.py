@@ -290,7 +290,7 @@ def _unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
 
 def _unexpected(command: Command, argument: str) -> Diagnostic:
     """The error of an argument that belongs to no option."""
-    from launcher.config.names import names
+    from launcher.config.options import names
 
     kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]
     fits = [option for option in kinds if argument in names(str(option.values))]

@@ -1,14 +1,16 @@
-"""Checks of the settings of continual learning and of downloads that need no data."""
+"""Checks of the settings of continual learning and downloads; the files declared for download."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from launcher.base import redaction
 from launcher.base.diagnostics import Diagnostic, shown
 from launcher.config import errors, provenance
-from launcher.config.declared_files import Target, data_path, targets
-from launcher.config.feature_settings import ALLOWED_FILES, Download
+from launcher.config.feature_settings import ALLOWED_FILES, Download, File, safe_name
 from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Origin, Setting
 
 _ENABLED = "continual.enabled"
@@ -180,3 +182,73 @@ def _targets(values: Values, even_if_not_fetched: bool = False) -> list[Target]:
 def _fetch_origin(values: Values) -> str:
     """The option, or the line of a file, that requests the download."""
     return errors.where("download.fetch", values["download.fetch"].origin)
+
+
+Kind = Literal["zip", "tar", "gz", "bz2", "xz"]
+"""zip and tar are unpacked to a folder; the others, one compressed file, to that file."""
+FOLDER = "downloads"
+_STATE = ".fetch"
+_SUFFIXES: dict[str, Kind] = {
+    ".zip": "zip",
+    ".tar": "tar",
+    ".tar.gz": "tar",
+    ".tgz": "tar",
+    ".tar.bz2": "tar",
+    ".tbz2": "tar",
+    ".tar.xz": "tar",
+    ".txz": "tar",
+    ".gz": "gz",
+    ".bz2": "bz2",
+    ".xz": "xz",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A declared file and its local paths."""
+
+    file: File
+    name: str
+    """Of the downloaded file, before it is unpacked; empty if neither URL nor user gives one."""
+    folder: Path
+
+    @property
+    def kind(self) -> Kind | None:
+        """How it is unpacked; None: it is not."""
+        return _split_suffix(self.name)[1] if self.file.unpack == "auto" else None
+
+    @property
+    def path(self) -> Path:
+        """The file, or the folder that its archive is unpacked to."""
+        return self.folder / (_split_suffix(self.name)[0] if self.kind else self.name)
+
+    @property
+    def state(self) -> Path:
+        """The folder of unfinished downloads, and of records of finished ones."""
+        return self.folder / _STATE
+
+
+def targets(download: Download) -> list[Target]:
+    """Every declared file with its paths, without access to the disk."""
+    names = [file.name or safe_name(redaction.file_name(file.url)) for file in download.files]
+    if download.folder:
+        folder = Path(download.folder).expanduser()
+    elif len(names) <= 1:
+        folder = Path(FOLDER)
+    else:
+        first = Path(_split_suffix(names[0])[0]).stem
+        folder = Path(FOLDER, f"{first}-and-{len(names) - 1}-more")
+    return [Target(file, name, folder) for file, name in zip(download.files, names, strict=True)]
+
+
+def data_path(found: list[Target]) -> str:
+    """`data.path` of the targets: the only file, or the folder of several."""
+    return str(found[0].path if len(found) == 1 else found[0].folder)
+
+
+def _split_suffix(name: str) -> tuple[str, Kind | None]:
+    """The name without the suffix of an archive, and the kind of archive; None: it is none."""
+    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], _SUFFIXES[suffix]
+    return name, None

@@ -1,9 +1,16 @@
-"""The command line options of a run: one table for parsing, help, completion and errors."""
+"""Command-line options and the names that complete them: one table for parsing, help and errors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from engines.catalog import ENGINES
+from launcher.config import presets
+from launcher.config.provenance import ResetPart
+from launcher.config.schema import config_of, setting_infos
+from models.catalog import FAMILIES, stages_of
+from training.settings import TRACKERS
 
 Values = Literal[
     "models", "modes", "engines", "stages", "keys", "parts", "trackers", "files", "folders", "paths"
@@ -194,3 +201,29 @@ COMPARE = (
 )
 SCHEMA = Option("--schema", OUTPUT, sentence="Print the JSON schema of the settings and exit.")
 HELP = Option("--help", OUTPUT, sentence="Print this help and exit.")
+
+
+def names(kind: str) -> list[str]:
+    """All `models` (with their sizes), `modes`, ..., or setting `keys`; see options.Values."""
+    if kind == "models":
+        sized = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
+        return [*FAMILIES, *sized]
+    if kind == "modes":
+        return list(presets.modes())
+    if kind == "engines":
+        return list(ENGINES)
+    if kind == "stages":
+        found = (stage.name for family in FAMILIES for stage in stages_of(family))
+        return list(dict.fromkeys(found))
+    if kind == "trackers":
+        return list(TRACKERS)
+    if kind == "parts":
+        return list(get_args(ResetPart))
+    return sorted({key for family in FAMILIES for key in setting_infos(family)})
+
+
+def choices(key: str) -> list[str]:
+    """What the setting `key` may be, where that is a closed list."""
+    family = next(family for family in FAMILIES if key in setting_infos(family))
+    allowed = setting_infos(family)[key].allowed
+    return list(allowed) if isinstance(allowed, tuple) else []

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from launcher.config.declared_files import Kind
+from launcher.config.feature_checks import Kind
 from training.logging.quantities import size
 
 MAX_MEMBERS = 2_000_000

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from launcher.base import environment, redaction
 from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.config.declared_files import Target, targets
+from launcher.config.feature_checks import Target, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
 from launcher.download.console import Draw, Print, Progress, console

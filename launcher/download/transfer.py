@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
-from launcher.config.declared_files import Target
+from launcher.config.feature_checks import Target
 from launcher.download.console import Draw, Print, Progress
 from training.logging.quantities import duration, size
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from launcher.config.custom_task import set_up_task, task_class
-from launcher.config.late_checks import TrackedSettings
+from launcher.config.validate import TrackedSettings
 from launcher.run.experience import ExperienceSpec
 from launcher.run_folder.experiences import ExperienceFolder
 from models.base import Context, ContinualTask, DataError, Task

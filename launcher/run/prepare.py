@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, as_json, counted
 from launcher.config import deepspeed_config, errors, feature_checks, machine, render
-from launcher.config.declared_files import Target, targets
+from launcher.config.feature_checks import Target, targets
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import config_of, model_name

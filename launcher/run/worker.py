@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,14 +18,14 @@ from engines.device import return_freed
 from engines.world import open_world
 from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError, shown
-from launcher.config import deepspeed_config, late_checks
+from launcher.config import deepspeed_config, validate
 from launcher.config.custom_task import set_up_task, task_class
 from launcher.config.errors import where
-from launcher.config.late_checks import TrackedSettings
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
+from launcher.config.validate import TrackedSettings
 from launcher.resume import restore as resumption
-from launcher.run import affinity, failures, rank_consistency
+from launcher.run import affinity, failures
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
@@ -113,7 +114,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting
     )
-    late_checks.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
+    validate.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
     resumption.prepare_folder(job.resume, resolved, job.generation, storage, resumed, world)
     batches = Batches(samples, order, train_plan, world, settings.loader, watchdog)
     return train(task, engine, module, batches, run)
@@ -126,7 +127,7 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
         return_freed()
     always_group = find(resolved.settings.engine.name).always_group
     device = settings.device if settings.device != "auto" else resolved.device
-    facts = rank_consistency.facts(resolved)
+    facts = consistency_facts(resolved)
     world = open_world(device, settings.engine.timeout_s, always_group, facts)
     cleanup.callback(world.close)
     cleanup.callback(affinity.set_torch_threads(settings.engine.threads))
@@ -199,7 +200,7 @@ def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> Expe
     model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
     task = task_class(model.family)(model, data, context)
     set_up_task(task, world)
-    late_checks.check_splits(task, folder)
+    validate.check_splits(task, folder)
     return load_experience(job.experience, task, context, job.resolved.settings, world)
 
 
@@ -254,3 +255,25 @@ def torch_flags(*, deterministic: bool, debug: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[2:4]
         torch.autograd.set_detect_anomaly(before[4])
+
+
+_PER_MACHINE = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")
+"""Settings that may differ between machines: ranks, cores, memory."""
+
+
+def consistency_facts(resolved: Resolved) -> dict[str, str]:
+    """Rank consistency check: settings as JSON, which the rendezvous compares between ranks.
+
+    Ranks with different settings would wait for each other in collectives.
+    """
+    settings = {
+        key: json.dumps(value.value, default=str)
+        for key, value in resolved.values.items()
+        if not key.startswith(_PER_MACHINE)
+    }
+    batching = resolved.batching
+    return settings | {
+        "global batch": str(batching.global_batch),
+        "micro-batch": str(batching.micro_batch),
+        "accumulation": str(batching.accumulation),
+    }

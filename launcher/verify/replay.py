@@ -27,7 +27,7 @@ from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.signals import handling
 from launcher.run_folder import run_folder
-from launcher.verify.interval import Interval
+from launcher.verify.result import Interval
 from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
 

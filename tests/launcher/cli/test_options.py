@@ -4,8 +4,7 @@ import importlib
 
 from launcher.base import exit_codes
 from launcher.commands.catalog import COMMANDS
-from launcher.config.names import names
-from launcher.config.options import OPTIONS
+from launcher.config.options import OPTIONS, names
 from launcher.config.schema import setting_infos
 from launcher.run_folder import run_folder
 

@@ -7,9 +7,9 @@ import torch
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import custom_task, editor_schema, presets, render
-from launcher.config.late_checks import TrackedSettings, unused_diagnostics
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import setting_infos
+from launcher.config.validate import TrackedSettings, unused_diagnostics
 from launcher.resume import find as resume
 from launcher.resume.decide import decide
 from tests.launcher.given import LAPTOP, SERVER, resolved

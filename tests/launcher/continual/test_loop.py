@@ -13,8 +13,7 @@ import yaml
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.continual.loop import ContinualLoop
-from launcher.continual.reporter import Reporter
+from launcher.continual.loop import ContinualLoop, Reporter
 from launcher.resume.find import ResumeRequest
 from launcher.run import failures
 from launcher.run.job_spec import Job

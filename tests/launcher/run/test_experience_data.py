@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from launcher.config.custom_task import set_up_task, task_class
-from launcher.config.late_checks import TrackedSettings
+from launcher.config.validate import TrackedSettings
 from launcher.continual.loop import make_folder
 from launcher.run.experience import ExperienceSpec, resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience

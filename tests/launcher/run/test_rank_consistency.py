@@ -1,17 +1,17 @@
-"""What ranks compare of their settings before they begin."""
+"""The settings that ranks compare before they start."""
 
 from dataclasses import replace
 
-from launcher.run.rank_consistency import facts
+from launcher.run.worker import consistency_facts
 from tests.launcher.given import LAPTOP, resolved
 
 
 def test_settings_of_one_machine_are_not_compared():
     larger = replace(LAPTOP, cores=64, ram_bytes=2**40)
     same = [resolved("loader.workers=2", machine=one, world_size=2) for one in (LAPTOP, larger)]
-    assert facts(same[0]) == facts(same[1])
+    assert consistency_facts(same[0]) == consistency_facts(same[1])
 
 
-def test_other_settings_give_other_facts():
-    one, other = (facts(resolved(f"optim.lr={lr}")) for lr in ("1e-3", "2e-3"))
+def test_different_settings_give_different_facts():
+    one, other = (consistency_facts(resolved(f"optim.lr={lr}")) for lr in ("1e-3", "2e-3"))
     assert {name for name in one if one[name] != other[name]} == {"optim.lr"}

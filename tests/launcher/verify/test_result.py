@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from launcher.verify import result
-from launcher.verify.interval import Interval
-from launcher.verify.result import Conditions
+from launcher.verify.result import Conditions, Interval
 from tests.launcher.given import SERVER, resolved
 from tests.launcher.saved_runs import change_tensor, checkpoint, train
 from training.checkpoint.compare import Tolerance

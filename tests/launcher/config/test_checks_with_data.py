@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.config import late_checks
-from launcher.config.late_checks import TrackedSettings
+from launcher.config import validate
 from launcher.config.schema import get, setting_infos
+from launcher.config.validate import TrackedSettings
 from models.base import DataError
 from tests.launcher.given import resolved
 from training.train_plan import TrainPlan
@@ -24,7 +24,7 @@ def warned(capsys, steps_per_epoch, dropped_samples):
     train_plan = TrainPlan(
         30, steps_per_epoch, 8, 8, 1, 1, "tokens", dropped_samples=dropped_samples
     )
-    late_checks.check_before_training(run, train_plan, TrackedSettings(run.settings), speaks=True)
+    validate.check_before_training(run, train_plan, TrackedSettings(run.settings), speaks=True)
     return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
 
 
@@ -39,7 +39,7 @@ def test_samples_that_fill_no_batch_are_told_where_they_are_many(capsys):
 def test_the_fix_drops_no_samples():
     run = resolved()
     train_plan = TrainPlan(30, 2, 8, 8, 1, 1, "tokens", dropped_samples=4)
-    [fault] = late_checks._left_out(run, train_plan)
+    [fault] = validate._left_out(run, train_plan)
     assert fault.fix == "--set train.global_batch=5"
     assert (2 * 8 + 4) % 5 == 0
 
@@ -47,34 +47,34 @@ def test_the_fix_drops_no_samples():
 def test_one_split_for_training_and_validation_is_refused(tmp_path):
     same = [1, 2, 3]
     with pytest.raises(DataError, match="the task trains and validates on the same samples"):
-        late_checks.check_splits(task(same, same), tmp_path)
-    late_checks.check_splits(task(same, [4]), tmp_path)
+        validate.check_splits(task(same, same), tmp_path)
+    validate.check_splits(task(same, [4]), tmp_path)
 
 
 def test_groups_that_stand_in_two_splits_are_refused(tmp_path):
     groups = {"train": ["a", "b", "c"], "val": ["d"], "test": ["e"]}
     (tmp_path / "split.json").write_text(json.dumps(groups))
-    late_checks.check_splits(task([1], [2]), tmp_path)
+    validate.check_splits(task([1], [2]), tmp_path)
     groups["val"] = ["b", "d"]
     (tmp_path / "split.json").write_text(json.dumps(groups))
     with pytest.raises(DataError, match="1 groups are in two splits: b"):
-        late_checks.check_splits(task([1], [2]), tmp_path)
+        validate.check_splits(task([1], [2]), tmp_path)
 
 
 def read(view, keys):
     for key in keys:
         get(view, key)
-    return late_checks.settings_read(view)
+    return validate.settings_read(view)
 
 
 def test_only_the_leaves_that_were_read_are_remembered():
     view = TrackedSettings(resolved().settings)
     critical = view.limits.critical
-    assert late_checks.settings_read(view) == frozenset()
+    assert validate.settings_read(view) == frozenset()
     assert critical.ram == 95
     assert view.train.epochs == 100
-    assert late_checks.settings_read(view) == {"limits.critical.ram", "train.epochs"}
-    assert late_checks.settings_read(view.train) == late_checks.settings_read(view)
+    assert validate.settings_read(view) == {"limits.critical.ram", "train.epochs"}
+    assert validate.settings_read(view.train) == validate.settings_read(view)
 
 
 def test_a_view_is_as_strict_as_the_settings():
@@ -96,14 +96,14 @@ def test_a_section_can_be_copied_and_sent_to_another_process():
 def test_a_setting_that_nobody_read_is_found_with_its_origin():
     run = resolved("train.ema=0.99", "unread_settings=error", lr="1e-3")
     every = set(setting_infos("language"))
-    [fault] = late_checks.unused_diagnostics(run, every - {"train.ema", "optim.weight_decay"})
+    [fault] = validate.unused_diagnostics(run, every - {"train.ema", "optim.weight_decay"})
     assert fault.message == "train.ema 0.99 is unused: nothing in this run reads it"
     assert (fault.where, fault.severity) == ("--set train.ema=0.99", "error")
-    assert late_checks.unused_diagnostics(run, every) == []
+    assert validate.unused_diagnostics(run, every) == []
 
 
 def test_for_a_person_it_is_a_warning_unless_they_ask_for_more():
-    [fault] = late_checks.unused_diagnostics(
+    [fault] = validate.unused_diagnostics(
         resolved("train.ema=0.99"), set(setting_infos("language")) - {"train.ema"}
     )
     assert fault.severity == "warning"
@@ -112,10 +112,10 @@ def test_for_a_person_it_is_a_warning_unless_they_ask_for_more():
 def test_what_the_program_itself_sets_and_nobody_reads_is_found_by_tests_only():
     run = resolved(model="language")
     every = set(setting_infos("language"))
-    assert late_checks.unused_keys(run.values, every - {"schedule.warmup", "optim.eps"}) == [
+    assert validate.unused_keys(run.values, every - {"schedule.warmup", "optim.eps"}) == [
         "schedule.warmup"
     ]
-    assert late_checks.unused_diagnostics(run, every - {"schedule.warmup"}) == []
+    assert validate.unused_diagnostics(run, every - {"schedule.warmup"}) == []
 
 
 def test_what_another_setting_makes_meaningless_need_not_be_read():
@@ -123,10 +123,10 @@ def test_what_another_setting_makes_meaningless_need_not_be_read():
     mute = {"schedule.cycle", "schedule.t_mult"}
     run = resolved("schedule.name=linear", mode="fast")
     assert run.values["schedule.cycle"].origin.layer == "mode"
-    assert late_checks.unused_keys(run.values, every - mute) == []
-    assert set(late_checks.unused_keys(resolved(mode="fast").values, every - mute)) == mute
+    assert validate.unused_keys(run.values, every - mute) == []
+    assert set(validate.unused_keys(resolved(mode="fast").values, every - mute)) == mute
 
 
 def test_what_resolve_acts_on_need_not_be_read_again():
     run = resolved("train.global_batch=16", mode="lite", engine="ddp", nproc="2")
-    assert not set(late_checks.unused_keys(run.values, ())) & late_checks.BY_THE_LAUNCHER
+    assert not set(validate.unused_keys(run.values, ())) & validate.BY_THE_LAUNCHER
