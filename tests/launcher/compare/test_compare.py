@@ -132,6 +132,6 @@ def test_ctrl_c_ends_the_run_and_keeps_the_measurements(place):
     comparing.send_signal(signal.SIGINT)
     out, _ = comparing.communicate(timeout=90)
     assert comparing.returncode == 130
-    assert "note: interrupted: not every run was made" in out
+    assert "note: interrupted: not all runs were made" in out
     assert (folder / "compare.html").exists()
     assert json.loads((folder / "runs/default-local-1/result.json").read_text())["status"]

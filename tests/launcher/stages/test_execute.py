@@ -163,7 +163,7 @@ def test_killed_stages_resume_under_another_engine(home, name):
     args = ("--engine", "ddp", "--nproc", "2")
     done = program("resume", "killed", *args, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "going on with killed: lower, upper" in done.stdout
+    assert "resuming killed: lower, upper" in done.stdout
     lines = (home / "killed" / "1-lower" / "metrics.jsonl").read_text().splitlines()
     steps = [one["step"] for one in map(json.loads, lines) if one["kind"] == "train"]
     assert steps == list(range(1, 41))
