@@ -142,7 +142,7 @@ def test_it_is_verified_and_exported_from_another_folder(saved, elsewhere):
 
     done = elsewhere("export", str(saved), "--format", "hf")
     assert done.returncode == 2
-    assert "transformers has no model of the task 'images:Images'" in done.stderr
+    assert "transformers has no model for the task 'images:Images'" in done.stderr
 
 
 @pytest.mark.slow
