@@ -83,7 +83,7 @@ def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(sta
     assert process.returncode == 1
     first_line = stderr.strip().splitlines()[0]
     assert first_line.startswith(f"error: rank 1 on {os.uname().nodename} waited")
-    assert "for its data; see engine.timeout_s" in first_line
+    assert "for training data; see engine.timeout_s" in first_line
     assert time.monotonic() - began < 20 + 10
     assert not [one for one in ranks if one.is_running()]
 
