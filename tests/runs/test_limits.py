@@ -76,7 +76,9 @@ def test_a_rank_that_runs_out_of_memory_lets_all_begin_again_with_smaller_portio
     done = run(hungry, "run", *words, hunger="rank 1")
 
     assert done.returncode == 0, done.stderr
-    assert "error: rank 1 on" in done.stderr and "out of memory with a micro-batch of" in done.stderr
+    assert (
+        "error: rank 1 on" in done.stderr and "out of memory with a micro-batch of" in done.stderr
+    )
     assert "restart with micro-batches of 4 from step" in done.stderr
     (told,) = events(hungry, "run", "out_of_memory")
     assert (told["rank"], told["micro_batch"], told["accumulation"]) == (1, 4, 4)
