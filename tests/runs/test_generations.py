@@ -99,7 +99,7 @@ def test_ranks_that_were_lost_and_wake_up_change_nothing(tmp_path):
         codes = [process.wait() for process in lost]
     assert content(tmp_path / "mine") == left
     assert (codes, outcome(tmp_path), outcome(tmp_path, 1)) == ([1, 1], None, "done 0")
-    assert "generation 0 of Slurm job 12 is fenced off by generation 1" in "".join(
+    assert "generation 0 of Slurm job 12 is fenced off: generation 1 has claimed" in "".join(
         printed(tmp_path, 0, rank).read_text() for rank in (0, 1)
     )
     result = json.loads((tmp_path / "mine" / "result.json").read_text())

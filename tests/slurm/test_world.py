@@ -115,14 +115,14 @@ def test_a_rank_that_never_comes_is_named(login: Login) -> None:
 def test_nodes_that_were_told_other_words_are_told_which(login: Login) -> None:
     words = training(login, "unlike") + " --seed $((5+SLURM_NODEID))"
     said = refusal(login, words)
-    assert "node2 (rank 1): train.seed 6 in place of 5, which rank 0 on node1 has" in said
+    assert "node2 (rank 1): train.seed 6 instead of 5 as on rank 0 (node1)" in said
 
 
 @pytest.mark.slow
 def test_an_interface_that_a_node_lacks_is_named(login: Login) -> None:
     said = refusal(login, training(login, "ib"), GLOO_SOCKET_IFNAME="ib7")
-    assert "GLOO_SOCKET_IFNAME=ib7 names ib7, and node" in said
-    assert f"it has lo (127.0.0.1), eth0 ({SUBNET}." in said
+    assert "GLOO_SOCKET_IFNAME=ib7: node" in said
+    assert f"has no interface ib7; available: lo (127.0.0.1), eth0 ({SUBNET}." in said
 
 
 @pytest.mark.slow

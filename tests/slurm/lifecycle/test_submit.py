@@ -31,7 +31,7 @@ def submitted(login: Login, *words: str) -> Iterator[tuple[subprocess.Popen[str]
     )
     try:
         lines = []
-        while not (lines and lines[-1].startswith("go on")):
+        while not (lines and lines[-1].startswith("resume")):
             lines.append(process.stdout.readline())
             assert lines[-1], "".join(lines)
         yield process, lines
