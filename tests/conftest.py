@@ -27,12 +27,31 @@ affinity.limit_spinning(os.environ)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
+SHARED = "tests/slurm/lifecycle/"
+"""Tests that share one cluster."""
+FIRST = (SHARED, "tests/runs/test_crossing.py", "tests/runs/test_families.py")
+"""What takes longest, so that at the end no process works alone."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of a file, and those that share a cluster, in one worker of pytest-xdist."""
-    for item in items:
-        shares_cluster = "peaceful" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("cluster" if shares_cluster else str(item.path)))
+    order = {start: index for index, start in enumerate(FIRST)}
+    items.sort(
+        key=lambda item: min(
+            (order[start] for start in FIRST if item.nodeid.startswith(start)), default=len(FIRST)
+        )
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give the tests of a file, and those that share a cluster, to one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return SHARED if nodeid.startswith(SHARED) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

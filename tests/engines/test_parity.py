@@ -29,7 +29,7 @@ def able(*names: str) -> pytest.MarkDecorator:
 
 all_engines = able(*ENGINES)
 all_of_torch = able("local", "ddp", "fsdp", "oss")
-both_sizes = pytest.mark.parametrize("size", [1, 2])
+both_sizes = pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,7 @@ def test_one_bit_of_the_last_checkpoint_is_named(run, temporary, capfd):
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, temporary, capfd):
     """What older versions did not keep in a checkpoint, the run's settings.yaml tells."""
     for step in (2, 4):

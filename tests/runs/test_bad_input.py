@@ -167,6 +167,7 @@ def test_invalid_data_is_reported_and_nothing_stays(program, name, monkeypatch, 
     assert program.files() == before
 
 
+@pytest.mark.slow
 def test_unreadable_data_is_reported_and_nothing_stays(program, bound_by_permissions):
     (program.folder / "locked").mkdir(mode=0o000)
     done = program("--data", "locked", "--nproc", "1", prefix=bound_by_permissions)
@@ -175,6 +176,7 @@ def test_unreadable_data_is_reported_and_nothing_stays(program, bound_by_permiss
     assert program.files() == ["locked"]
 
 
+@pytest.mark.slow
 def test_invalid_data_of_two_ranks_is_reported_once(program):
     (program.folder / "mine.txt").touch()
     done = program("--model", "language:tiny", "--data", "mine.txt", "--nproc", "2")

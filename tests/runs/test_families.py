@@ -18,8 +18,8 @@ from tests.runs.families import Course, begin, go_on
 ENGINES = ("local", "ddp", "fsdp", "oss", "zero1", "zero2", "zero3")
 # The order in which gradients are added; four steps of Adam blow that up in the weights.
 LOSSES, MOMENTS, METRICS = 1e-4, 1e-3, 1e-2
-QUICK = ("local", "zero3")
-"""Engines of the default run; the others are marked slow."""
+QUICK = ("language", ("local", "zero3"))
+"""The family and the engines of the default run; the others are marked slow."""
 
 
 @dataclass
@@ -47,8 +47,8 @@ def courses(worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory) -
     return Courses(worlds[2], tmp_path_factory.mktemp("families"))
 
 
-def able(engine: str) -> list[pytest.MarkDecorator]:
-    slow = [] if engine in QUICK else [pytest.mark.slow]
+def marks(family: str, engine: str) -> list[pytest.MarkDecorator]:
+    slow = [] if family == QUICK[0] and engine in QUICK[1] else [pytest.mark.slow]
     return [*slow, pytest.mark.skipif(bool(lacks(engine)), reason=lacks(engine))]
 
 
@@ -64,12 +64,17 @@ def apart(outcomes: list[Outcome], others: list[Outcome], kind: str) -> float:
     return float(max(np.abs(ours[key] - theirs[key]).max() for key in keys) / most)
 
 
-families = pytest.mark.parametrize("family", FAMILIES)
-engines = pytest.mark.parametrize("engine", [pytest.param(e, marks=able(e)) for e in ENGINES])
+everywhere = pytest.mark.parametrize(
+    ("family", "engine"),
+    [
+        pytest.param(family, engine, marks=marks(family, engine))
+        for family in FAMILIES
+        for engine in ENGINES
+    ],
+)
 
 
-@families
-@engines
+@everywhere
 def test_losses_moments_and_metrics_are_those_of_local(
     courses: Courses, family: str, engine: str
 ) -> None:
@@ -81,8 +86,7 @@ def test_losses_moments_and_metrics_are_those_of_local(
     assert found.end[0].without_gradient == []
 
 
-@families
-@engines
+@everywhere
 def test_a_checkpoint_resumes_under_another_engine(
     courses: Courses, tmp_path: Path, family: str, engine: str
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(sta
     assert not [one for one in ranks if one.is_running()]
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_is_deleted_under_the_run_is_named(start, tmp_path):
     process = start(*LONG, "--out", "run", "--set", "log.every=1", "--set", "save.every=5")
     until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)

@@ -49,6 +49,7 @@ def undisturbed(program: Program) -> dict[int, float]:
     return losses(program, "undisturbed")
 
 
+@pytest.mark.slow
 def test_memory_that_cannot_be_had_halves_the_micro_batch_and_changes_no_loss(hungry: Program):
     done = run(hungry, "run", hunger="activations 200")
 

@@ -120,6 +120,7 @@ def elsewhere(tmp_path_factory):
     return Program(tmp_path_factory.mktemp("elsewhere"))
 
 
+@pytest.mark.slow
 def test_a_custom_task_resumes_from_another_folder_to_the_same_end(saved, elsewhere):
     whole = losses(saved)
     done = elsewhere("resume", str(saved / "checkpoints" / "step-00000003"))
@@ -158,6 +159,7 @@ def test_a_run_follows_its_task_where_that_has_moved(saved, here):
         assert plan["resume"]["changes"] == [f"model.folder {here} → {here / 'moved'}"]
 
 
+@pytest.mark.slow
 def test_a_missing_task_is_reported_and_the_run_left_unchanged(here, program):
     done = program("--model", "images:Images", *SMALL, "--out", "run")
     assert done.returncode == 0, done.stderr

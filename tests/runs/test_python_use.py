@@ -40,6 +40,7 @@ def test_three_lines_give_a_result(here, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(here):
     one = launcher.train(model="language:tiny", settings=TINY, console=False)
     two = launcher.train(

@@ -34,6 +34,7 @@ def trained(program):
     assert contents(program.folder / "mine") == before
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_is_proved_as_it_was_made(program, trained):
     done = program("verify", "mine")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -52,12 +53,14 @@ def test_it_is_proved_to_rounding_under_another_engine(program, trained, engine)
     assert f"{engine} on {processes}, within 0.0001 (moments 0.01)" in done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_exported_without_its_data(program, trained):
     done = program("export", trained, "--format", "hf", "--out", "hf")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (program.folder / "hf" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_replay_and_nothing_stays(program, trained):
     temporary = program.folder / "temporary"
     temporary.mkdir()

@@ -58,6 +58,7 @@ def hosts_of_its_own(cluster: Cluster, folder: Path) -> str:
     )
 
 
+@pytest.mark.slow
 def test_nodes_that_call_themselves_127_train_together(login: Login, cluster: Cluster) -> None:
     fix = hosts_of_its_own(cluster, login.folder)
     script = login.folder / "named.sh"

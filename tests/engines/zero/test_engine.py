@@ -18,7 +18,7 @@ pytest.importorskip("deepspeed")
 Worlds = dict[int, Pool]
 ENGINES = ["zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"]
 all_engines = pytest.mark.parametrize("engine", ENGINES)
-both_sizes = pytest.mark.parametrize("size", [1, 2])
+both_sizes = pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 
 
 @both_sizes
@@ -98,6 +98,7 @@ def test_parameters_without_gradient_are_named_after_the_first_step(
         assert sorted(without) == ["sometimes.bias", "sometimes.weight"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "zero"),
     [
@@ -160,6 +161,7 @@ assert torch.nn.functional.linear is linear and os.environ.get("LOCAL_RANK") == 
 """
 
 
+@pytest.mark.slow
 def test_a_process_can_train_again_and_again_and_says_nothing_of_it(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False

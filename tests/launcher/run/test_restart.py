@@ -59,6 +59,7 @@ def test_failures_are_reported_and_the_ranks_restarted(run, capfd):
     assert tries() == ["None", "x None ()", "x None ()"]
 
 
+@pytest.mark.slow
 def test_a_restart_resumes_from_the_newest_checkpoint_until_it_works(run, capfd):
     ending, told = run("saves, then fails once")
     assert (ending.kind, ending.exit_code, len(told)) == ("ended", 0, 1)
@@ -69,6 +70,7 @@ def test_a_restart_resumes_from_the_newest_checkpoint_until_it_works(run, capfd)
 HELD = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
 
 
+@pytest.mark.slow
 def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, capfd):
     ending, told = run("fits 2", HELD)
     assert (ending.kind, [one.kind for one in told]) == ("ended", ["out of memory"] * 2)
@@ -86,6 +88,7 @@ def test_memory_that_runs_out_a_fourth_time_ends_the_run(run):
     assert "out of memory with a micro-batch of 2: there is none left" in ending.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["data", "nonfinite"])
 def test_failures_that_would_recur_are_not_restarted(run, scene):
     ending, _ = run(scene)
@@ -111,6 +114,7 @@ def test_a_folder_that_was_deleted_is_no_place_to_start_again(run):
     assert "the run folder has gone" in ending.text
 
 
+@pytest.mark.slow
 def test_without_the_setting_nothing_is_started_again(run):
     none = resolved(nproc="2")
     _, told = run("faults", none)

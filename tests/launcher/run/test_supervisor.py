@@ -55,6 +55,7 @@ def test_every_rank_sees_the_very_settings_and_its_share_of_threads(run, tmp_pat
     assert (tmp_path / "seen-1").read_text() == "[7, 1e-05, 8, False] 3"
 
 
+@pytest.mark.slow
 def test_other_ranks_print_into_the_log_and_not_on_the_terminal(run, tmp_path, capfd):
     run("settings")
     assert "rank 0 of 2 prints" in capfd.readouterr().out
@@ -108,12 +109,14 @@ def test_a_rank_that_hangs_is_blamed_with_where_it_hangs(run, tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+@pytest.mark.slow
 def test_a_rank_that_exits_early_without_a_report_is_a_failure(run):
     ending, _ = run("gone")
     assert ending.exit_code == 1
     assert "rank 1" in ending.text
 
 
+@pytest.mark.slow
 def test_an_end_that_the_ranks_agreed_on_gives_its_code_and_reason(run):
     ending, told = run("nonfinite")
     assert (ending.kind, ending.exit_code, told) == ("ended", 1, [])
@@ -144,6 +147,7 @@ def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, co
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_ranks_that_do_not_listen(run, tmp_path):
     send_when_ready(tmp_path, signal.SIGINT, signal.SIGINT)
     ending, _ = run("stuck")
@@ -151,6 +155,7 @@ def test_a_second_interrupt_ends_ranks_that_do_not_listen(run, tmp_path):
     assert ending.text == "ended at once; earlier checkpoints are kept"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are bound on Linux only")
 def test_bound_ranks_share_the_cores(run, tmp_path, two_ranks):
     bound = Setting(True, Origin("command line", "--set engine.bind_cores=true"))

@@ -27,6 +27,7 @@ def test_tiny_finds_edges_far_better_than_chance(make_task, train, counts_of):
     assert found["precision"] > found["all_foreground_iou"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["noise", "shuffle"])
 def test_without_information_tiny_ends_at_chance(make_task, train, counts_of, control):
     task = make_task(control=control)

@@ -66,6 +66,7 @@ def documentation(folder):
     return {"path": "embedded:python", "fraction": 0.2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [words, documentation])
 def test_real_text_trains_and_shuffled_text_ends_at_chance(
     tmp_path, make_task, train, counts_of, data

@@ -60,6 +60,7 @@ def test_halving_the_micro_batch_changes_losses_by_rounding_only(fits):
     assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)  # sums of float32
 
 
+@pytest.mark.slow
 def test_gradients_of_a_failed_pass_are_dropped():
     class Late(HungryTask):
         passes = 0
@@ -84,6 +85,7 @@ def test_after_three_halvings_the_run_fails_with_a_fix():
     )
 
 
+@pytest.mark.slow
 def test_one_sample_that_does_not_fit_fails():
     with pytest.raises(OutOfMemory, match="a smaller model, shorter samples"):
         run(0)

@@ -34,6 +34,7 @@ def undisturbed():
     return summary(run_tiny(one_rank(), **LONG | BATCH))
 
 
+@pytest.mark.slow
 def test_lasting_pressure_takes_every_throttling_step_and_ends_with_75_within_one_interval():
     before = set(multiprocessing.active_children())
     callback = SimulatedLoad(FULL)
@@ -60,6 +61,7 @@ def test_a_throttled_run_has_the_losses_of_an_undisturbed_one(undisturbed):
     assert run["samples"] == undisturbed["samples"]
 
 
+@pytest.mark.slow
 def test_fewer_workers_change_no_bit(undisturbed):
     run = throttled_run(one_rank(), {}, {2: FEWER, 5: FEWER}, HELPED)
 
@@ -67,6 +69,7 @@ def test_fewer_workers_change_no_bit(undisturbed):
     assert (run["losses"], run["weights"]) == (undisturbed["losses"], undisturbed["weights"])
 
 
+@pytest.mark.slow
 def test_smaller_micro_batches_change_losses_by_rounding_only(undisturbed):
     run = throttled_run(one_rank(), {}, {1: SMALLER, 4: SMALLER, 6: SMALLER}, BATCH)
 
