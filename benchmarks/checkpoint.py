@@ -31,7 +31,7 @@ from benchmarks.figures import Memory, command, machine, memory_table, rows, sav
 from benchmarks.workload import Work
 
 PACKAGES = ("torch", "deepspeed", "safetensors")
-SAVES, LOADS = 2, 2
+NUM_SAVES, NUM_LOADS = 2, 2
 REFERENCE = "plain copy"
 TABLES = {
     "first": ("blocked by the first save", "ms blocked", tuple(WAYS)),
@@ -83,7 +83,7 @@ def take_part(options: argparse.Namespace) -> None:
     way = WAYS[options.contender](work, options.folder)
     blocked, disk = [], []
     with peak() as while_saving:
-        for step in range(1, SAVES + 1):
+        for step in range(1, NUM_SAVES + 1):
             begin = time.perf_counter()
             blocked.append(seconds(lambda step=step: way.save(step)))  # type: ignore[misc]
             way.settle()
@@ -95,7 +95,7 @@ def take_part(options: argparse.Namespace) -> None:
         "save_bytes": while_saving.bytes,
     }
     with peak() as while_loading:
-        figures["load"] = min(seconds(way.load) for _ in range(LOADS))
+        figures["load"] = min(seconds(way.load) for _ in range(NUM_LOADS))
     figures["load_bytes"] = while_loading.bytes
     options.result.write_text(json.dumps(figures))
     # PyTorch 2.13's gloo threads abort the process in about one exit of ten: leave without them.

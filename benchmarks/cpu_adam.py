@@ -57,8 +57,8 @@ def build(gradient: Tensor) -> dict[str, Optimizer]:
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         optimizers["deepspeed"] = DeepSpeedCPUAdam(flat(), adamw_mode=True, **GROUP)
-    except (ImportError, RuntimeError, AssertionError) as fault:
-        print(f"without DeepSpeed's: {fault}")
+    except (ImportError, RuntimeError, AssertionError) as error:
+        print(f"without DeepSpeed's: {error}")
     else:
         print(f"DeepSpeed's was ready after {time.perf_counter() - start:.0f} s")
     return optimizers

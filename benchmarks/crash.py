@@ -75,7 +75,7 @@ class Victim:
     def __init__(self, case: Case, out: Path, draw: random.Random, lasts_s: float) -> None:
         self._case, self._out, self._draw, self._lasts_s = case, out, draw, lasts_s
 
-    def lives(self) -> bool:
+    def completes(self) -> bool:
         """Start it and do nothing; whether it ended well. Raises RuntimeError where it did not."""
         done = subprocess.run(
             self._case.arguments(self._out), capture_output=True, text=True, timeout=_LIMIT_S
@@ -152,7 +152,7 @@ class Victim:
 def victims(case: Case, kills: int, reference: Path, draw: random.Random) -> Iterator[Tally]:
     """Kill runs of `case` until there are `kills`; the tally after each run."""
     began = time.monotonic()
-    Victim(case, reference, draw, 0.0).lives()
+    Victim(case, reference, draw, 0.0).completes()
     lasts_s = time.monotonic() - began
     tally = Tally(case.engine)
     while tally.killed < kills:
@@ -162,7 +162,7 @@ def victims(case: Case, kills: int, reference: Path, draw: random.Random) -> Ite
             # More than a third: some saves are over before the signal arrives.
             if not victim.is_killed(tally, while_saving=draw.random() < 0.5):
                 break
-        victim.lives()
+        victim.completes()
         tally.runs += 1
         tally.differences += differences(reference, out)
         shutil.rmtree(out)
@@ -191,11 +191,13 @@ def differences(reference: Path, out: Path) -> Iterator[str]:
     kept = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)]
     if kept[0] != kept[1]:
         yield f"{out.name}: holds {kept[1]}, not {kept[0]}"
-    one, other = reference / "metrics.jsonl", out / "metrics.jsonl"
-    logged = [[(line["kind"], line["step"]) for line in _lines(path)] for path in (one, other)]
+    expected, actual = reference / "metrics.jsonl", out / "metrics.jsonl"
+    logged = [
+        [(line["kind"], line["step"]) for line in _lines(path)] for path in (expected, actual)
+    ]
     if logged[0] != logged[1]:
         yield f"{out.name}: logged {logged[1]}, not {logged[0]}"
-    lines = metrics_comparison.compare(one, other, 0, logged[0][-1][1])
+    lines = metrics_comparison.compare(expected, actual, 0, logged[0][-1][1])
     if lines.first is not None:
         yield f"{out.name}: {lines.first.place} is {lines.first.second}, not {lines.first.first}"
 

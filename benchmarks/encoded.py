@@ -93,8 +93,8 @@ def subject(model: str, folder: Path) -> tuple[Subject, float]:
     assert isinstance(task, HasFrozenEncoder)
     inputs = sum(len(task.encoder_inputs(split)) for split in ("train", "val"))
     begin = time.perf_counter()
-    place = feature_cache.CacheLocation(folder, {"precision": settings.precision})
-    feature_cache.use(task, built, module, engine, settings.feature_cache, place, print)
+    location = feature_cache.CacheLocation(folder, {"precision": settings.precision})
+    feature_cache.use(task, built, module, engine, settings.feature_cache, location, print)
     each = (time.perf_counter() - begin) / inputs
     return Subject(task, engine, module, batches | _steps(task, READ, size)), each
 
@@ -107,10 +107,10 @@ def _step(task: Task, micro_batch: int, accumulation: int) -> list[MicroBatch]:
     split = task.data("train")
     samples, found = Samples(task, split, 0), []
     for number in range(accumulation):
-        places = [(number * micro_batch + n) % len(split) for n in range(micro_batch)]
-        one = samples[0, places]
-        assert isinstance(one, MicroBatch)
-        found.append(one)
+        indices = [(number * micro_batch + n) % len(split) for n in range(micro_batch)]
+        batch = samples[0, indices]
+        assert isinstance(batch, MicroBatch)
+        found.append(batch)
     return found
 
 
@@ -123,10 +123,10 @@ def main() -> None:
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        one, each = subject(options.model, Path(folder))
+        timed, each = subject(options.model, Path(folder))
         measured = []
         for number in range(-1, options.rounds):  # round -1 warms up, thrown away
-            seconds = {way: one.seconds(way) for way in one.batches}
+            seconds = {way: timed.seconds(way) for way in timed.batches}
             measured += [seconds] if number >= 0 else []
     tables = {
         portions: rows([{n: r[n, portions] for n in (RUNS, READ)} for r in measured], READ)

@@ -24,9 +24,9 @@ from benchmarks.outcomes import Row, read, table
 PACKAGES = ("torch", "transformers")
 NOISE = ["--set", "data.control=noise"]
 
-Words = list[str]
+Arguments = list[str]
 
-RUNS: dict[str, list[Words]] = {
+RUNS: dict[str, list[Arguments]] = {
     "event_seg": [["--model", "event_seg:tiny"]],
     "language": [
         ["--model", "language:small"],
@@ -41,7 +41,7 @@ RUNS: dict[str, list[Words]] = {
 }
 """Runs of each family on data that it makes itself; each is repeated as a noise control."""
 
-SAMPLES: dict[str, list[Words]] = {
+SAMPLES: dict[str, list[Arguments]] = {
     "event_seg": [["--model", "event_seg:tiny", "--data", "{event/evt2.raw}"]],
     "language": [
         [
@@ -76,29 +76,30 @@ SHOWN: dict[str, list[str]] = {
 _FILE = re.compile(r"\{(.+)\}")
 
 
-def run(family: str, kind: str, arguments: Words, samples: Path | None) -> Row:
+def run(family: str, kind: str, arguments: Arguments, samples: Path | None) -> Row:
     """Run the command line `arguments` and read its results."""
-    shown = [_FILE.sub(lambda match: Path(match[1]).name, word) for word in arguments]
+    shown = [_FILE.sub(lambda match: Path(match[1]).name, argument) for argument in arguments]
     given = [
-        _FILE.sub(lambda match: str((samples or Path()) / match[1]), word) for word in arguments
+        _FILE.sub(lambda match: str((samples or Path()) / match[1]), argument)
+        for argument in arguments
     ]
     line = shlex.join(["python", "-m", "launcher", *shown])
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "run"
+        run_folder = Path(folder) / "run"
         begin = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "launcher", *given, "--out", str(place)],
+            [sys.executable, "-m", "launcher", *given, "--out", str(run_folder)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         seconds = time.perf_counter() - begin
-        if not (place / "result.json").exists():
+        if not (run_folder / "result.json").exists():
             raise RuntimeError(f"{line} left no result:\n{done.stderr[-4000:]}")
-        return read(family, kind, line, place, done.returncode, seconds)
+        return read(family, kind, line, run_folder, done.returncode, seconds)
 
 
-def runs(samples: Path | None) -> list[tuple[str, str, Words]]:
+def runs(samples: Path | None) -> list[tuple[str, str, Arguments]]:
     """Family, kind and arguments of every run, by family."""
     found = []
     for family, real in RUNS.items():

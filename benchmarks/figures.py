@@ -86,9 +86,9 @@ def table(rows: Sequence[Row], unit: str = "ms/step") -> str:
 def memory_table(taken: Sequence[Memory]) -> str:
     """The memory of each contender as a Markdown table."""
     lines = ["| contender | GiB to save | GiB to load |", "|---|---:|---:|"]
-    for one in taken:
-        loading = "–" if one.load_bytes is None else f"{one.load_bytes / 2**30:.2f}"
-        lines.append(f"| {one.name} | {one.save_bytes / 2**30:.2f} | {loading} |")
+    for entry in taken:
+        loading = "–" if entry.load_bytes is None else f"{entry.load_bytes / 2**30:.2f}"
+        lines.append(f"| {entry.name} | {entry.save_bytes / 2**30:.2f} | {loading} |")
     return "\n".join(lines)
 
 
@@ -149,7 +149,7 @@ def save(
             "tables": {name: [asdict(r) for r in t] for name, t in tables.items()},
         }
         if memory:
-            content["memory"] = [asdict(one) for one in memory]
+            content["memory"] = [asdict(entry) for entry in memory]
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -180,4 +180,4 @@ def load_rows(path: Path, kind: type[Kind]) -> tuple[str, dict[str, str], list[K
 def load_memory(path: Path) -> list[Memory]:
     """The memory of each contender in a file that `save` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return [Memory(**one) for one in content["memory"]]
+    return [Memory(**entry) for entry in content["memory"]]

@@ -50,7 +50,7 @@ def measure(
                 model = contenders[name](work)
             seconds[name] = clock.seconds_per_step
             if number < 0:
-                losses[name] = work.judge(model)
+                losses[name] = work.final_loss(model)
         if number >= 0:
             measured.append({name: seconds[name] for name in names})
         print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)

@@ -79,11 +79,18 @@ def run(arguments: Sequence[str]) -> Iterator[Row]:
         content = json.loads((out / "compare.json").read_text(encoding="utf-8"))
     for row in content["rows"]:
         print(_summary(row), file=sys.stderr, flush=True)
-        for one in row["promises"]:
+        for promise in row["promises"]:
             mode = f"{row['mode']} · {row['stage']}" if row.get("stage") else row["mode"]
-            bounds, why = one["promised"], one.get("why")
+            bounds, why = promise["promised"], promise.get("why")
             yield Row(
-                row["model"], mode, one["name"], bounds, one["measured"], one["kept"], why, line
+                row["model"],
+                mode,
+                promise["name"],
+                bounds,
+                promise["measured"],
+                promise["kept"],
+                why,
+                line,
             )
 
 

@@ -21,7 +21,7 @@ from benchmarks.figures import command, machine, rows, save, table
 
 PACKAGES = ("torch",)
 PATIENCE_S = 120
-LOOK_EVERY_S = 0.002
+POLL_EVERY_S = 0.002
 
 BARE = """
 import sys
@@ -40,9 +40,9 @@ def seconds_until_line(arguments: list[str], file: Path) -> float:
     while not (file.exists() and file.stat().st_size):
         if process.poll() not in (None, 0) or time.perf_counter() - begin > PATIENCE_S:
             process.kill()
-            fault = process.communicate()[1].decode(errors="replace")
-            raise RuntimeError(f"{shlex.join(arguments)} took no step:\n{fault[-4000:]}")
-        time.sleep(LOOK_EVERY_S)
+            stderr = process.communicate()[1].decode(errors="replace")
+            raise RuntimeError(f"{shlex.join(arguments)} took no step:\n{stderr[-4000:]}")
+        time.sleep(POLL_EVERY_S)
     seconds = time.perf_counter() - begin
     process.kill()
     process.communicate()

@@ -23,8 +23,8 @@ CONTENDERS = {"off": None, "on": 1.5}
 
 def train(options: argparse.Namespace, work: Work) -> None:
     """What a rank of the contender does."""
-    looks = CONTENDERS[options.contender]
-    ours(work, options.engine, {"log.every": options.log_every, "log.stragglers": looks})
+    check_every = CONTENDERS[options.contender]
+    ours(work, options.engine, {"log.every": options.log_every, "log.stragglers": check_every})
 
 
 def main() -> None:

@@ -39,7 +39,14 @@ class Tally:
 
 def table(tallies: Sequence[Tally]) -> str:
     """A row for each engine, and one for their sum, as a Markdown table."""
-    heads = ["engine", "runs", "kills", *MOMENTS, *(f"killed: {one}" for one in WHOM), "identical"]
+    heads = [
+        "engine",
+        "runs",
+        "kills",
+        *MOMENTS,
+        *(f"killed: {name}" for name in WHOM),
+        "identical",
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     rows = [_cells(tally) for tally in tallies]
     rows.append(["in all", *(sum(column) for column in zip(*(r[1:] for r in rows), strict=True))])
@@ -48,7 +55,7 @@ def table(tallies: Sequence[Tally]) -> str:
 
 
 def _cells(tally: Tally) -> list[Any]:
-    counts = [tally.moments[one] for one in MOMENTS] + [tally.kills[one] for one in WHOM]
+    counts = [tally.moments[name] for name in MOMENTS] + [tally.kills[name] for name in WHOM]
     return [tally.engine, tally.runs, tally.killed, *counts, tally.identical]
 
 

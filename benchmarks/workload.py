@@ -147,7 +147,7 @@ class Work:
         assert isinstance(found, Tensor) and isinstance(weight, int)
         return found / max(1, weight)
 
-    def judge(self, model: torch.nn.Module) -> float:
+    def final_loss(self, model: torch.nn.Module) -> float:
         """The loss of a trained model on batches it has been trained on; tells equal work."""
         with torch.no_grad():
             losses = [float(self.loss(model, b)) for b in itertools.islice(self.batches(), 4)]

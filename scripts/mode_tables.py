@@ -73,7 +73,7 @@ def _bound(bounds: Mapping[str, float]) -> str:
     if bounds == ONE:
         return "the same"
     texts = {"at_least": "at least", "at_most": "at most"}
-    return " and ".join(f"{texts[word]} {plain(value)}" for word, value in bounds.items())
+    return " and ".join(f"{texts[key]} {plain(value)}" for key, value in bounds.items())
 
 
 def promised(family: str) -> list[str]:

@@ -36,9 +36,9 @@ def room(name: str) -> str | None:
     return parts[1]
 
 
-def order(place: str) -> int | None:
+def order(module_name: str) -> int | None:
     """Where a room comes in the import order; None: it is not in the table."""
-    known = "features" if place in FEATURES else place
+    known = "features" if module_name in FEATURES else module_name
     return ROOMS.index(known) if known in ROOMS else None
 
 

@@ -276,10 +276,10 @@ def written(page: str) -> str:
 
 def _console(match: re.Match[str]) -> str:
     """A command and what it prints, errors before the rest, as an empty folder has it."""
-    words = shlex.split(match["command"])
+    args = shlex.split(match["command"])
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, *words[1:]],
+            [sys.executable, *args[1:]],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
             capture_output=True,

@@ -32,26 +32,26 @@ def heavy_loads(tree: Tree, start: str) -> list[str]:
     seen: set[str] = set()
     todo = [(start, start)]
     while todo:
-        name, chain = todo.pop()
+        name, import_path = todo.pop()
         if name in seen or name not in tree.modules:
             continue
         seen.add(name)
         parent = name.rpartition(".")[0]
-        todo.append((parent, f"{chain} > {parent}"))
+        todo.append((parent, f"{import_path} > {parent}"))
         for imported in tree.modules[name].imports:
             if not imported.eager:
                 continue
             if imported.module.split(".")[0] in HEAVY:
-                found.append(f"{chain} > {imported.module}")
+                found.append(f"{import_path} > {imported.module}")
             elif target := tree.target(imported):
-                todo.append((target, f"{chain} > {target}"))
+                todo.append((target, f"{import_path} > {target}"))
     return found
 
 
 def test_light_modules_import_nothing_heavy(checkout):
     assert set(LIGHT) <= set(checkout.modules)
     names = light_modules(checkout)
-    assert [chain for name in names for chain in heavy_loads(checkout, name)] == []
+    assert [import_path for name in names for import_path in heavy_loads(checkout, name)] == []
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_a_heavy_import_behind_another_module_is_found(built, line):
             "launcher/deep/catalogs.py": "",
         }
     )
-    (chain,) = heavy_loads(tree, "launcher.__main__")
-    assert chain.startswith("launcher.__main__ > launcher.cli.parser > launcher.deep")
+    (import_path,) = heavy_loads(tree, "launcher.__main__")
+    assert import_path.startswith("launcher.__main__ > launcher.cli.parser > launcher.deep")
 
 
 def test_a_heavy_import_in_a_function_is_allowed(built):

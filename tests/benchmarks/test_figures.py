@@ -41,10 +41,10 @@ def test_json_keeps_the_command_the_machine_and_the_figures(tmp_path):
     path = tmp_path / "figures.json"
     save(path, "a command", machine(["no-such-package"]), {"loop": rows([{"bare": 1.0}], "bare")})
     assert load(path)[2] == rows([{"bare": 1.0}], "bare")
-    told = json.loads(path.read_text())
-    assert told["command"] == "a command"
-    assert told["machine"]["no-such-package"] == "absent"
-    assert told["tables"]["loop"][0]["median_ms"] == 1000.0
+    content = json.loads(path.read_text())
+    assert content["command"] == "a command"
+    assert content["machine"]["no-such-package"] == "absent"
+    assert content["tables"]["loop"][0]["median_ms"] == 1000.0
 
 
 def test_one_of_several_tables_is_read_by_its_name_and_memory_beside_them(tmp_path):
@@ -59,7 +59,7 @@ def test_one_of_several_tables_is_read_by_its_name_and_memory_beside_them(tmp_pa
 
 
 def test_the_command_is_one_to_type_again():
-    words = ["--rounds", "9", "--json", "/somewhere/x.json", "--size", "tiny"]
-    assert command("loop_overhead", words) == (
+    args = ["--rounds", "9", "--json", "/somewhere/x.json", "--size", "tiny"]
+    assert command("loop_overhead", args) == (
         "python -m benchmarks.loop_overhead --rounds 9 --size tiny"
     )

@@ -39,8 +39,8 @@ def test_every_family_is_held_to_its_promises():
 
 @pytest.mark.slow
 def test_a_comparison_becomes_rows():
-    words = ["--model", "language:tiny", "--modes", "fast", "--steps", "4"]
-    rows = list(run([*words, "--set", "eval.last=false"]))
+    args = ["--model", "language:tiny", "--modes", "fast", "--steps", "4"]
+    rows = list(run([*args, "--set", "eval.last=false"]))
     kept = {row.promise: row.kept for row in rows}
     assert kept["parameters"] is True
     assert kept["device_peak"] is None

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 SMALL = ["--steps", "4", "--warmup", "2", "--rounds", "1"]
 
 
-def table_of(*words: str) -> list[str]:
+def table_of(*args: str) -> list[str]:
     """The rows of the table that a benchmark prints."""
     done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=280
+        [sys.executable, "-m", *args], cwd=ROOT, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]

@@ -26,7 +26,7 @@ class Block:
         """The commands of a shell block, one a line, as words; `a && b` is two."""
         joined = self.text.replace("\\\n", " ")
         lines = [part for line in joined.splitlines() for part in line.split(" && ")]
-        return [words for line in lines if (words := shlex.split(line, comments=True))]
+        return [args for line in lines if (args := shlex.split(line, comments=True))]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def read(path: Path) -> Page:
     return Page(path, path.read_text(encoding="utf-8"))
 
 
-def launcher_words(command: list[str]) -> list[str] | None:
+def launcher_args(command: list[str]) -> list[str] | None:
     """What `command` tells our program; None where it starts another."""
     program = [command[0].removeprefix(".venv/bin/").removesuffix("3"), *command[1:]]
     for start in _LAUNCHER:

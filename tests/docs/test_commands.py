@@ -14,7 +14,7 @@ import pytest
 
 from launcher.commands.catalog import COMMANDS
 from launcher.config.command_line import DEFAULT
-from tests.docs.pages import PATHS, ROOT, launcher_words, read
+from tests.docs.pages import PATHS, ROOT, launcher_args, read
 from tests.launcher import saved_runs
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
@@ -26,14 +26,14 @@ REAL = ("verify", "export")
 SHELL = [
     pytest.param(
         page,
-        words,
-        id=f"{page.name}: {' '.join(words)}",
+        args,
+        id=f"{page.name}: {' '.join(args)}",
         marks=[] if page.name == "README.md" else [pytest.mark.slow],
     )
     for page in PAGES
     for block in page.blocks
     if block.language == "sh"
-    for words in block.commands
+    for args in block.commands
 ]
 PYTHON = [
     pytest.param(block.text, id=page.name)
@@ -45,7 +45,7 @@ _FILE_NAME = re.compile(r"^# ([a-z]+\.(?:yaml|json))$", re.MULTILINE)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def sandbox(tmp_path: Path) -> Path:
     """A folder with the data, the task and the run that pages speak of."""
     (tmp_path / "notes").mkdir()
     for number in range(12):
@@ -70,12 +70,12 @@ def real_run(tmp_path_factory) -> Path:
     return saved_runs.train(tmp_path_factory.mktemp("trained"))
 
 
-def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def launch(args: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run our program in `folder`, a run of it dry."""
-    is_run = not words or words[0].startswith("-") or words[0] in ON_DRY
-    dry = ["--dry-run"] if is_run and not {"--dry-run", "--help"} & set(words) else []
+    is_run = not args or args[0].startswith("-") or args[0] in ON_DRY
+    dry = ["--dry-run"] if is_run and not {"--dry-run", "--help"} & set(args) else []
     return subprocess.run(
-        [sys.executable, "-m", "launcher", *words, *dry],
+        [sys.executable, "-m", "launcher", *args, *dry],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -90,30 +90,30 @@ def write_settings(page_text: str, folder: Path) -> None:
             (folder / match[1]).write_text(block)
 
 
-@pytest.mark.parametrize(("page", "words"), SHELL)
-def test_a_command_of_a_page_works(page, words, place, request):
-    told = launcher_words(words)
-    if told is not None:
-        if told[:1] and told[0] in REAL:
-            shutil.rmtree(place / "runs" / "mine")
+@pytest.mark.parametrize(("page", "args"), SHELL)
+def test_a_command_of_a_page_works(page, args, sandbox, request):
+    launch_args = launcher_args(args)
+    if launch_args is not None:
+        if launch_args[:1] and launch_args[0] in REAL:
+            shutil.rmtree(sandbox / "runs" / "mine")
             real = request.getfixturevalue("real_run")
-            shutil.copytree(real, place / "runs" / "mine", symlinks=True)
-        write_settings(page.text, place)
-        done = launch(told, place)
+            shutil.copytree(real, sandbox / "runs" / "mine", symlinks=True)
+        write_settings(page.text, sandbox)
+        done = launch(launch_args, sandbox)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning" not in done.stderr.lower()
-    elif words[:2] == ["python", "-m"]:
-        module = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text()
-        assert [w for w in words[3:] if w.startswith("--") and f'"{w}"' not in module] == []
-    elif "/" in words[0] and not words[0].startswith(".venv/"):
-        assert os.access(ROOT / words[0], os.X_OK)
+    elif args[:2] == ["python", "-m"]:
+        module = (ROOT / args[2].replace(".", "/")).with_suffix(".py").read_text()
+        assert [w for w in args[3:] if w.startswith("--") and f'"{w}"' not in module] == []
+    elif "/" in args[0] and not args[0].startswith(".venv/"):
+        assert os.access(ROOT / args[0], os.X_OK)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_settings_file_of_a_page_is_read(page, place):
+def test_a_settings_file_of_a_page_is_read(page, sandbox):
     for number, block in enumerate(b for b in page.blocks if b.language == "yaml"):
-        (place / f"{number}.yaml").write_text(block.text)
-        done = launch(["--config", f"{number}.yaml", "--model", "language:small"], place)
+        (sandbox / f"{number}.yaml").write_text(block.text)
+        done = launch(["--config", f"{number}.yaml", "--model", "language:small"], sandbox)
         assert done.returncode == 0, done.stderr
 
 
@@ -124,25 +124,25 @@ def test_python_of_a_page_is_python(text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", PYTHON)
-def test_python_of_a_page_runs(text, place):
+def test_python_of_a_page_runs(text, sandbox):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", text], cwd=place, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", text], cwd=sandbox, env=environment, check=True)
 
 
 def test_every_command_is_shown_somewhere():
     shown = [
-        launcher_words(words)
+        launcher_args(args)
         for page in PAGES
         for block in page.blocks
         if block.language == "sh"
-        for words in block.commands
+        for args in block.commands
     ]
     # This one needs a server, and is no command for these tests to run.
     if any("\npython -m launcher track runs/" in page.text for page in PAGES):
         shown.append(["track"])
-    first = {words[0] for words in shown if words}
+    first = {args[0] for args in shown if args}
     assert [name for name in COMMANDS if name not in first | {DEFAULT}] == []
 
 
-def test_a_command_that_does_not_work_is_found(place):
-    assert launch(["--modle", "language:small"], place).returncode == 2
+def test_a_command_that_does_not_work_is_found(sandbox):
+    assert launch(["--modle", "language:small"], sandbox).returncode == 2

@@ -28,12 +28,12 @@ def staged(family, column):
 
 def column(family, mode):
     """A column's settings on a machine that has what the family asks for, one process."""
-    words = {"model": family, "mode": mode, "machine": SERVER, "world_size": 1}
+    options = {"model": family, "mode": mode, "machine": SERVER, "world_size": 1}
     stage = staged(family, mode)
     if stage is None:
-        return resolved(**words)
+        return resolved(**options)
     weights = [f"{stage.loads}=earlier"] if stage.loads else []
-    return resolved(f"stages=[{stage.name}]", *weights, **{**words, "mode": "staged"})
+    return resolved(f"stages=[{stage.name}]", *weights, **{**options, "mode": "staged"})
 
 
 @pytest.fixture(scope="module")

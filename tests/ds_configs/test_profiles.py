@@ -55,12 +55,12 @@ def test_the_names_are_those_of_the_files_and_the_default():
 @pytest.mark.parametrize("profile", TABLE)
 @pytest.mark.parametrize("mode", [None, "resource-efficient"])
 def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
-    words = {"model": "language:full", "mode": mode, "machine": SERVER, "nproc": "1"}
-    told = resolved(f"limits.profile={profile}", **words)
+    options = {"model": "language:full", "mode": mode, "machine": SERVER, "nproc": "1"}
+    run = resolved(f"limits.profile={profile}", **options)
 
-    assert {key: told.values[key].value for key in TABLE[profile]} == TABLE[profile]
-    assert {told.values[key].origin.layer for key in TABLE[profile]} == {"limits profile"}
-    assert told.values["limits.critical.ram"].value == 95
+    assert {key: run.values[key].value for key in TABLE[profile]} == TABLE[profile]
+    assert {run.values[key].origin.layer for key in TABLE[profile]} == {"limits profile"}
+    assert run.values["limits.critical.ram"].value == 95
 
 
 @pytest.mark.parametrize("profile", TABLE)
@@ -70,9 +70,9 @@ def test_a_profile_says_nothing_that_is_not_in_the_table(profile):
 
 
 def test_a_persons_word_stands_above_the_profile():
-    told = resolved("limits.profile=mac", "limits.ram=80", lr="1e-3")
+    run = resolved("limits.profile=mac", "limits.ram=80", lr="1e-3")
 
-    assert (told.settings.limits.ram, told.settings.optim.lr) == (80, 1e-3)
+    assert (run.settings.limits.ram, run.settings.optim.lr) == (80, 1e-3)
 
 
 def test_a_profile_only_lowers_what_a_small_size_has():
@@ -89,8 +89,8 @@ def test_no_machine_gets_a_profile_by_itself():
 @pytest.mark.parametrize("profile", TABLE)
 def test_it_resolves_for_every_size_and_leaves_out_what_a_family_has_not(profile, model):
     for mode in ("default", "resource-efficient"):
-        told = resolved(f"limits.profile={profile}", model=model, mode=mode)
-        assert told.settings.train.micro_batch == 1
+        run = resolved(f"limits.profile={profile}", model=model, mode=mode)
+        assert run.settings.train.micro_batch == 1
 
 
 @pytest.mark.parametrize("profile", TABLE)

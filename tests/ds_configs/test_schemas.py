@@ -19,33 +19,33 @@ def test_the_file_in_the_tree_is_what_the_settings_give():
     assert json.loads(written) == SCHEMA and len(written.splitlines()) < 1500
 
 
-def errors(value, schema=SCHEMA, place=""):
+def errors(value, schema=SCHEMA, path=""):
     """Where `value` breaks `schema`, as far as the schema's keywords go."""
     if "$ref" in schema:
-        return errors(value, at(schema["$ref"]), place)
+        return errors(value, at(schema["$ref"]), path)
     if "if" in schema:
-        is_met = not errors(value, {"type": "object", "properties": {}, **schema["if"]}, place)
-        return errors(value, schema["then" if is_met else "else"], place)
+        is_met = not errors(value, {"type": "object", "properties": {}, **schema["if"]}, path)
+        return errors(value, schema["then" if is_met else "else"], path)
     if "anyOf" in schema:
-        found = [errors(value, option, place) for option in schema["anyOf"]]
+        found = [errors(value, option, path) for option in schema["anyOf"]]
         return [] if [] in found else found[0]
     if "enum" in schema:
-        return [] if value in schema["enum"] else [place]
+        return [] if value in schema["enum"] else [path]
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if not any(is_a(value, kind) for kind in types):
-        return [place]
+        return [path]
     if isinstance(value, dict):
         known, other = schema.get("properties", {}), schema.get("additionalProperties", True)
-        found = [f"{place}.{key}" for key in schema.get("required", ()) if key not in value]
+        found = [f"{path}.{key}" for key in schema.get("required", ()) if key not in value]
         for key, child in value.items():
             if key in known or isinstance(other, dict):
-                found += errors(child, known.get(key, other), f"{place}.{key}")
+                found += errors(child, known.get(key, other), f"{path}.{key}")
             elif other is False:
-                found.append(f"{place}.{key}")
+                found.append(f"{path}.{key}")
         return found
     low, high = schema.get("minimum", value), schema.get("maximum", value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return [place] if is_number and not low <= value <= high else []
+    return [path] if is_number and not low <= value <= high else []
 
 
 def at(reference):

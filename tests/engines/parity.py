@@ -40,7 +40,7 @@ class Case:
     compile: bool = False
 
 
-class Taken(NamedTuple):
+class StepResult(NamedTuple):
     """The loss of the global batch of a step, and its `Update`."""
 
     loss: float
@@ -180,7 +180,7 @@ def train(world: World, case: Case) -> Outcome:
         return outcome(engine, [one_step(world, engine, module, case, step) for step in steps])
 
 
-def outcome(engine: Engine, taken: list[Taken]) -> Outcome:
+def outcome(engine: Engine, taken: list[StepResult]) -> Outcome:
     """The results of the steps `taken` on this rank, and its state."""
     state = engine.state()
     return Outcome(
@@ -201,7 +201,7 @@ def outcome(engine: Engine, taken: list[Taken]) -> Outcome:
     )
 
 
-def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: int) -> Taken:
+def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: int) -> StepResult:
     """Step number `step` of `case`. Collective."""
     tokens, labels = sequences(step)
     # A sequence is in the same micro-batch for any world size: buffers move between them.
@@ -226,7 +226,7 @@ def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: 
             engine.backward(loss * case.gradient_error * world.size / units)
     update = engine.step()
     loss = (world.sum(total) / units).item()
-    return Taken(loss, update.norm.item(), update.skipped, update.loss_scale)
+    return StepResult(loss, update.norm.item(), update.skipped, update.loss_scale)
 
 
 def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:

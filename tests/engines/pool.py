@@ -37,7 +37,7 @@ class Pool:
             self._start()
         for _, pipe in self._workers:
             pipe.send((work, arguments))
-        answers: dict[int, Any] = {}
+        results: dict[int, Any] = {}
         pipes = {pipe: rank for rank, (_, pipe) in enumerate(self._workers)}
         try:
             while pipes:
@@ -46,11 +46,11 @@ class Pool:
                     raise RankFailed(f"ranks {sorted(pipes.values())} gave no answer")
                 for pipe in ready:
                     rank = pipes.pop(pipe)
-                    answers[rank] = _receive(pipe, rank)
+                    results[rank] = _receive(pipe, rank)
         except RankFailed:
             self.close()
             raise
-        return [answers[rank] for rank in range(self.size)]
+        return [results[rank] for rank in range(self.size)]
 
     def close(self) -> None:
         """Kill the processes."""
@@ -79,11 +79,11 @@ class Pool:
 
 def _receive(pipe: Connection, rank: int) -> Any:
     try:
-        fault, value = pipe.recv()
+        error, value = pipe.recv()
     except EOFError:
         raise RankFailed(f"rank {rank} ended without an answer") from None
-    if fault:
-        raise RankFailed(f"rank {rank}:\n{fault}")
+    if error:
+        raise RankFailed(f"rank {rank}:\n{error}")
     return value
 
 

@@ -96,8 +96,8 @@ def prepare_scalar(world: World, engine_name: str) -> str:
     engine = build_engine(engine_name, world, Options())
     try:
         engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
-    except EngineError as fault:
-        return str(fault)
+    except EngineError as error:
+        return str(error)
     finally:
         engine.close()
     return "prepared"

@@ -21,8 +21,8 @@ def after_loading(world: World, case: Case, odd: dict[str, float]) -> Outcome | 
         names = [name for group in engine.state().groups for name in group["names"]]
         try:
             engine.load({**dict.fromkeys(names, 9.0), **odd}, {"value": 8.0, "good_updates": 3.0})
-        except EngineError as fault:
-            return str(fault)
+        except EngineError as error:
+            return str(error)
         return outcome(engine, [])
 
 

@@ -15,7 +15,7 @@ Worlds = dict[int, Pool]
 TOLERANCE = 1e-5
 
 
-def lacks(name: str) -> str:
+def missing_backend(name: str) -> str:
     """The missing requirement of the engine `name` on a CPU; empty: none."""
     if name.startswith("fsdp") and not hasattr(torch.cpu.Stream, "record_event"):
         return "a torch whose fully_shard runs on a CPU"
@@ -23,7 +23,10 @@ def lacks(name: str) -> str:
 
 
 def able(*names: str) -> pytest.MarkDecorator:
-    marks = {name: pytest.mark.skipif(bool(lacks(name)), reason=lacks(name)) for name in names}
+    marks = {
+        name: pytest.mark.skipif(bool(missing_backend(name)), reason=missing_backend(name))
+        for name in names
+    }
     return pytest.mark.parametrize("engine", [pytest.param(n, marks=marks[n]) for n in names])
 
 

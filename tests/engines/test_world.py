@@ -80,8 +80,8 @@ def wait_alone(world: World) -> str:
         return ""
     try:
         world.barrier(timeout_s=0.5)
-    except TimeoutError as fault:
-        return str(fault)
+    except TimeoutError as error:
+        return str(error)
     return "came through"
 
 

@@ -29,7 +29,7 @@ def resolved(
     **options: str,
 ) -> Resolved:
     """What the words come to; `options` are short options by name: lr="1e-3" is --lr 1e-3."""
-    words = CliArgs(
+    cli_args = CliArgs(
         model=model,
         mode=mode,
         engine=engine,
@@ -37,7 +37,7 @@ def resolved(
         sets=sets,
         options={SHORT[name]: (f"--{name.replace('_', '-')}", o) for name, o in options.items()},
     )
-    return resolve(words, machine, world_size)
+    return resolve(cli_args, machine, world_size)
 
 
 SHORT = {

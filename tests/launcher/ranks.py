@@ -110,19 +110,19 @@ def give_up_on_main(job) -> None:
 
 def tried(job) -> None:
     """Note what this try was told; the first rank notes and saves, the second breaks after it."""
-    told = job.resume
+    request = job.resume
     mark = job.reports / "noted"
     if ME == 1:
         while not mark.exists():
             time.sleep(0.01)
         return
     with (job.folder / "tries").open("a") as file:
-        source = told and f"{told.source.name} {told.step} {tuple(told.reset)}"
+        source = request and f"{request.source.name} {request.step} {tuple(request.reset)}"
         file.write(f"{source}\n")
-    if os.environ["SCENE"] != "faults" and told is None:
+    if os.environ["SCENE"] != "faults" and request is None:
         saved(job.folder, 5, job.resolved)
     mark.touch()
-    if os.environ["SCENE"] == "faults" or told is None:
+    if os.environ["SCENE"] == "faults" or request is None:
         wait_for_the_others()
 
 

@@ -29,9 +29,9 @@ def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = Non
     checkpoint.mkdir(parents=True)
     settings = {key: value.value for key, value in resolved.values.items()}
     nothing = {"shapes": {}, "buffers": {}, "groups": [], "loss_scale": {}}
-    told = encode_bytes({**nothing, "facts": {"settings": settings}})
+    content = encode_bytes({**nothing, "facts": {"settings": settings}})
     files = {
-        manifest.STATE: told if state is None else state,
+        manifest.STATE: content if state is None else state,
         manifest.rank_file(0): tensor_file.file_head([], {"steps": "{}"}),
     }
     listed = tuple(

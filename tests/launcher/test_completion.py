@@ -43,7 +43,7 @@ def script(tmp_path):
     return write
 
 
-def ask(*command: str) -> str:
+def run_shell(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
@@ -79,14 +79,14 @@ LINES = [
     ],
 )
 def test_bash_completes(script, line, found):
-    assert ask("bash", "-c", BASH, "bash", str(script("bash")), line).splitlines() == found
+    assert run_shell("bash", "-c", BASH, "bash", str(script("bash")), line).splitlines() == found
 
 
 @needs("bash")
 def test_bash_completes_files_with_spaces(script, tmp_path):
     (tmp_path / "my settings.yaml").touch()
     line = f"gearshift --config {tmp_path}/my"
-    found = ask("bash", "-c", BASH, "bash", str(script("bash")), line)
+    found = run_shell("bash", "-c", BASH, "bash", str(script("bash")), line)
     assert found == f"{tmp_path}/my settings.yaml\n"
 
 
@@ -94,9 +94,9 @@ def test_bash_completes_files_with_spaces(script, tmp_path):
 def test_bash_completes_run_folders(script, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs.txt").touch()
-    for words in ("resume", "--resume", "explain --resume"):
-        line = f"gearshift {words} {tmp_path}/ru"
-        found = ask("bash", "-c", BASH, "bash", str(script("bash")), line)
+    for command in ("resume", "--resume", "explain --resume"):
+        line = f"gearshift {command} {tmp_path}/ru"
+        found = run_shell("bash", "-c", BASH, "bash", str(script("bash")), line)
         assert found == f"{tmp_path}/runs\n"
 
 
@@ -105,10 +105,10 @@ def test_bash_completes_run_folders(script, tmp_path):
 def test_files_are_completed_after_data_check(script, tmp_path):
     (tmp_path / "mine.jsonl").touch()
     line = f"gearshift data check {tmp_path}/mi"
-    found = ask("bash", "-c", BASH, "bash", str(script("bash")), line)
+    found = run_shell("bash", "-c", BASH, "bash", str(script("bash")), line)
     assert found == f"{tmp_path}/mine.jsonl\n"
     code = f"source {script('fish')}; complete -C '{line}'"
-    found = ask("fish", "--no-config", "-c", code)
+    found = run_shell("fish", "--no-config", "-c", code)
     assert found.split() == [f"{tmp_path}/mine.jsonl"]
 
 
@@ -116,15 +116,20 @@ def test_files_are_completed_after_data_check(script, tmp_path):
 def test_fish_completes_run_folders(script, tmp_path):
     (tmp_path / "runs").mkdir()
     code = f"source {script('fish')}; complete -C 'gearshift resume {tmp_path}/ru'"
-    assert ask("fish", "--no-config", "-c", code).split() == [f"{tmp_path}/runs/", "Directory"]
+    assert run_shell("fish", "--no-config", "-c", code).split() == [
+        f"{tmp_path}/runs/",
+        "Directory",
+    ]
 
 
 @needs("fish")
 @pytest.mark.parametrize(("line", "found"), [*LINES[:-1], ("gearshift --model language:ti", None)])
 def test_fish_completes(script, line, found):
     code = f"source {script('fish')}; complete -C '{line}'"
-    words = [one.split("\t")[0] for one in ask("fish", "--no-config", "-c", code).splitlines()]
-    assert sorted(words) == sorted(found or ["language:tiny"])
+    completions = [
+        line.split("\t")[0] for line in run_shell("fish", "--no-config", "-c", code).splitlines()
+    ]
+    assert sorted(completions) == sorted(found or ["language:tiny"])
 
 
 @needs("zsh")
@@ -140,7 +145,7 @@ def test_fish_completes(script, line, found):
     ],
 )
 def test_zsh_completes(script, line, found):
-    assert found in ask("zsh", "-f", "-c", ZSH, "zsh", str(script("zsh")), line, found[-3:])
+    assert found in run_shell("zsh", "-f", "-c", ZSH, "zsh", str(script("zsh")), line, found[-3:])
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

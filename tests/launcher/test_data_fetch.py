@@ -7,7 +7,7 @@ import pytest
 
 from launcher.__main__ import main
 from tests.launcher.download.conftest import here, server
-from tests.launcher.download.server import BODY, Answer
+from tests.launcher.download.server import BODY, Response
 
 __all__ = ["here", "server"]
 
@@ -44,12 +44,12 @@ def test_json_lists_the_files(server, capsys):
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"), [(Answer(404), 2), (Answer(503, headers={"Retry-After": "9999"}), 1)]
+    ("response", "code"), [(Response(404), 2), (Response(503, headers={"Retry-After": "9999"}), 1)]
 )
-def test_a_failed_download_is_an_error(server, capsys, answer, code):
-    declare(server.on("/data.csv", answer))
+def test_a_failed_download_is_an_error(server, capsys, response, code):
+    declare(server.on("/data.csv", response))
     assert fetch() == code
-    assert f"the server responds {answer.status}" in capsys.readouterr().err
+    assert f"the server responds {response.status}" in capsys.readouterr().err
     assert fetch("--json") == code
     assert json.loads(capsys.readouterr().out)["diagnostics"][0]["severity"] == "error"
 

@@ -9,8 +9,8 @@ from launcher.__main__ import main
 
 @pytest.fixture
 def explain(capsys):
-    def run(*words: str) -> str:
-        assert main(["explain", *words]) == 0
+    def run(*args: str) -> str:
+        assert main(["explain", *args]) == 0
         return capsys.readouterr().out
 
     return run
@@ -28,11 +28,11 @@ def test_a_value_is_shown_with_its_origin_and_all_it_overrides(explain, tmp_path
     mine = tmp_path / "mine.yaml"
     mine.write_text("optim:\n  lr: 2e-4\n")
     lines = explain("optim", "--config", str(mine), "--lr", "3e-4").splitlines()
-    place = next(at for at, line in enumerate(lines) if line.startswith("  lr "))
-    assert lines[place].split() == ["lr", "3e-4", "--lr", "3e-4"]
-    assert lines[place + 1].split()[:3] == ["replaced", "2e-4", "of"]
-    assert lines[place + 1].endswith("mine.yaml:2")
-    assert "ds_configs/models/language.yaml" in lines[place + 2]
+    index = next(at for at, line in enumerate(lines) if line.startswith("  lr "))
+    assert lines[index].split() == ["lr", "3e-4", "--lr", "3e-4"]
+    assert lines[index + 1].split()[:3] == ["replaced", "2e-4", "of"]
+    assert lines[index + 1].endswith("mine.yaml:2")
+    assert "ds_configs/models/language.yaml" in lines[index + 2]
     assert lines[-1] != ""
 
 

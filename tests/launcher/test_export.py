@@ -34,8 +34,8 @@ def run(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
-def export(*words):
-    return main(["export", *map(str, words)])
+def export(*args):
+    return main(["export", *map(str, args)])
 
 
 def average(run, step):
@@ -88,7 +88,7 @@ def test_weights_without_an_average_are_the_weights(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "best", "step"),
+    ("args", "best", "step"),
     [
         ([], False, 6),
         ([], True, 2),
@@ -97,10 +97,10 @@ def test_weights_without_an_average_are_the_weights(tmp_path, capsys):
         (["--checkpoint", "4"], True, 4),
     ],
 )
-def test_the_best_checkpoint_is_the_default(run, capsys, words, best, step):
+def test_the_best_checkpoint_is_the_default(run, capsys, args, best, step):
     if best:
         (run / "best").symlink_to("checkpoints/step-00000002")
-    assert export(run, "--format", "safetensors", "--json", *words) == 0
+    assert export(run, "--format", "safetensors", "--json", *args) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["step"] == step
     assert facts["folder"] == str(run / "export-safetensors")
@@ -137,7 +137,7 @@ def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, capsys):
 )
 def test_invalid_options_are_errors_and_write_nothing(run, capsys, options, message):
     before = contents(run.parent)
-    assert export(run, *(word.format(run=run) for word in options)) == 2
+    assert export(run, *(option.format(run=run) for option in options)) == 2
     assert message in capsys.readouterr().err
     assert contents(run.parent) == before
 

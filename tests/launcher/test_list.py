@@ -29,8 +29,8 @@ PARAMETERS = {
 
 @pytest.fixture
 def listed(capsys):
-    def run(*words: str) -> str:
-        assert main(["list", *words]) == 0
+    def run(*args: str) -> str:
+        assert main(["list", *args]) == 0
         return capsys.readouterr().out
 
     return run

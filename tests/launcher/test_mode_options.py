@@ -13,8 +13,8 @@ from tests.launcher.given import LAPTOP, SERVER
 SHORT = [option.mode for option in OPTIONS if option.mode]
 
 
-def settings(*words, machine=LAPTOP):
-    request = read(words)
+def settings(*args, machine=LAPTOP):
+    request = read(args)
     assert not request.diagnostics
     return resolve(request.args, machine).settings
 
@@ -36,11 +36,11 @@ def test_the_short_name_gives_the_settings_of_the_mode(mode, family):
 def test_what_is_typed_wins_wherever_it_stands(mode):
     others = [["--lr", "3e-3"], ["--epochs", "7"], ["--set", "eval.share=0.3"]]
     found = {
-        settings("--model", "abr", *(word for part in order for word in part)).model_dump_json()
+        settings("--model", "abr", *(arg for part in order for arg in part)).model_dump_json()
         for order in permutations([mode, *others])
     }
     assert len(found) == 1
-    run = settings("--model", "abr", *mode, *(word for part in others for word in part))
+    run = settings("--model", "abr", *mode, *(arg for part in others for arg in part))
     assert (run.optim.lr, run.train.epochs, run.eval.share) == (3e-3, 7, 0.3)
     assert (run.loader.prefetch, run.stop.patience) == (4, 8)  # the mode's, for nobody named them
 
@@ -48,7 +48,7 @@ def test_what_is_typed_wins_wherever_it_stands(mode):
 @pytest.mark.parametrize("option", ["--batch-size", "--num-workers", "--precision", "--seq-len"])
 def test_any_short_option_wins_over_the_mode_on_either_side_of_it(option):
     values = {"--batch-size": "2", "--num-workers": "0", "--precision": "bf16", "--seq-len": "64"}
-    words = [option, values[option]]
-    before = settings("--model", "language", *words, "--resource-efficient")
-    after = settings("--model", "language", "--resource-efficient", *words)
+    args = [option, values[option]]
+    before = settings("--model", "language", *args, "--resource-efficient")
+    after = settings("--model", "language", "--resource-efficient", *args)
     assert before == after != settings("--model", "language", "--resource-efficient")

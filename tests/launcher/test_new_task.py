@@ -41,8 +41,8 @@ def test_the_template_has_less_than_sixty_lines_and_our_width():
 
 def test_another_folder_is_part_of_the_command_that_trains_it(here, capsys):
     assert main(["new-task", "Rings", "--out", "two words", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told == {
+    content = json.loads(capsys.readouterr().out)
+    assert content == {
         "file": "two words/rings.py",
         "model": "rings:Rings",
         "command": "python -m launcher --model rings:Rings --set 'model.folder=two words'",
@@ -52,15 +52,15 @@ def test_another_folder_is_part_of_the_command_that_trains_it(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("word", "module", "model"),
+    ("name", "module", "model"),
     [
         ("MyFineImages", "my_fine_images", "MyFineImages"),
         ("my_fine_images", "my_fine_images", "MyFineImages"),
         ("x1", "x1", "X1"),
     ],
 )
-def test_file_and_class_follow_pythons_naming(here, capsys, word, module, model):
-    assert main(["new-task", word]) == 0
+def test_file_and_class_follow_pythons_naming(here, capsys, name, module, model):
+    assert main(["new-task", name]) == 0
     assert capsys.readouterr().out.split()[1] == f"{module}.py"
     assert f"class {model}(CustomTask):" in (here / f"{module}.py").read_text()
 
@@ -77,7 +77,7 @@ def test_an_existing_file_is_not_overwritten(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("name", "expected"),
     [
         (
             "my-images",
@@ -96,9 +96,9 @@ def test_an_existing_file_is_not_overwritten(here, capsys):
         ),
     ],
 )
-def test_a_name_that_python_cannot_import_is_an_error(here, capsys, word, said):
-    assert main(["new-task", word]) == 2
-    assert said in capsys.readouterr().err
+def test_a_name_that_python_cannot_import_is_an_error(here, capsys, name, expected):
+    assert main(["new-task", name]) == 2
+    assert expected in capsys.readouterr().err
     assert names(here) == []
 
 

@@ -209,12 +209,12 @@ def test_too_many_processes_are_an_error_with_the_largest_number():
 def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
     shutil.rmtree(run / "checkpoints")
     (tmp_path / "empty").mkdir()
-    for word, found in (
+    for value, found in (
         ("copi", "does not exist"),
         ("empty", "is not a run folder: it has no settings.yaml"),
         ("copy", "has no checkpoint"),
     ):
-        assert main(["verify", str(tmp_path / word)]) == 2
+        assert main(["verify", str(tmp_path / value)]) == 2
         assert found in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "copi")]) == 2
     assert (

@@ -105,7 +105,7 @@ def test_the_metric_adds_up_over_batches_to_that_of_all_samples():
 
     def measured(*batches):
         metric = task.metric()
-        counts = sum(metric.update(torch_model, batch_of(task, *one)) for one in batches)
+        counts = sum(metric.update(torch_model, batch_of(task, *batch)) for batch in batches)
         return metric.result(counts)
 
     whole = measured(range(6))

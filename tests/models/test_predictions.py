@@ -61,7 +61,7 @@ def train_a_little(task: Task, model: torch.nn.Module) -> None:
         total = task.loss(model, batch).sum
         sums = total.values() if isinstance(total, dict) else [total]
         optimizer.zero_grad()
-        torch.stack([one.reshape(()) for one in sums]).sum().backward()
+        torch.stack([term.reshape(()) for term in sums]).sum().backward()
         optimizer.step()
 
 

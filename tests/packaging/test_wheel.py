@@ -59,13 +59,13 @@ def test_the_console_script_and_the_licence_are_in_the_wheel(wheel):
     assert f"{info}/licenses/LICENSE" in archive.namelist()
 
 
-@pytest.mark.parametrize("words", [["list", "models"], ["explain", "optim.lr"], ["run", "--help"]])
-def test_an_installed_copy_works_beside_packages_of_the_same_names(installed, tmp_path, words):
+@pytest.mark.parametrize("args", [["list", "models"], ["explain", "optim.lr"], ["run", "--help"]])
+def test_an_installed_copy_works_beside_packages_of_the_same_names(installed, tmp_path, args):
     for name in ("models", "training", "engines"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
     done = subprocess.run(
-        [sys.executable, "-m", "launcher", *words],
+        [sys.executable, "-m", "launcher", *args],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,

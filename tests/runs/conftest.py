@@ -25,10 +25,10 @@ class Program:
 
     folder: Path
 
-    def __call__(self, *words: str, prefix=(), timeout=60, **options):
+    def __call__(self, *args: str, prefix=(), timeout=60, **options):
         """Run a command line; what it printed and its exit code."""
         return subprocess.run(
-            [*prefix, sys.executable, "-m", "launcher", *words],
+            [*prefix, sys.executable, "-m", "launcher", *args],
             cwd=self.folder,
             env=environment(),
             capture_output=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.base import Engine, Precision, World
-from tests.engines.parity import Case, Outcome, Taken, joined, one_step, outcome, prepared
+from tests.engines.parity import Case, Outcome, StepResult, joined, one_step, outcome, prepared
 from tests.engines.pool import Pool
 from training.checkpoint.reader import open_checkpoint
 from training.checkpoint.restore import restore
@@ -56,8 +56,8 @@ class Crossings:
         if key not in self._sources:
             run = self.folder / f"{engine}-{size}-{precision}"
             run.mkdir()
-            answers = self.pools[size].run(begin, engine, precision, run)
-            folders, saved, end = (list(column) for column in zip(*answers, strict=True))
+            results = self.pools[size].run(begin, engine, precision, run)
+            folders, saved, end = (list(column) for column in zip(*results, strict=True))
             self._sources[key] = Source(folders[0], saved, end)
         return self._sources[key]
 
@@ -70,8 +70,8 @@ class Crossings:
         damage: Damage | None = None,
     ) -> Crossed:
         """`engine` goes on from the checkpoint of `source`, after `damage` where there is some."""
-        answers = self.pools[size].run(go_on, engine, precision, source.folder, damage)
-        return Crossed(*(list(column) for column in zip(*answers, strict=True)))
+        results = self.pools[size].run(resume_run, engine, precision, source.folder, damage)
+        return Crossed(*(list(column) for column in zip(*results, strict=True)))
 
 
 def begin(
@@ -92,7 +92,7 @@ def begin(
         return folder, saved, outcome(engine, taken)
 
 
-def go_on(
+def resume_run(
     world: World, name: str, precision: Precision, folder: Path, damage: Damage | None
 ) -> tuple[Outcome, Outcome]:
     """Take over a checkpoint into a model with other weights: the state then, and at the end."""
@@ -115,20 +115,22 @@ def differences(saved: list[Outcome], taken: list[Outcome]) -> list[str]:
         found += ["loss scale"] * (rank.loss_scale != saved[0].loss_scale)
         found += ["shapes"] * (rank.shapes != saved[0].shapes)
     found += ["steps"] * (_steps(saved) != _steps(taken))
-    return [str(one) for one in dict.fromkeys(found)]
+    return [str(value) for value in dict.fromkeys(found)]
 
 
 def drift(end: list[Outcome], reference: list[Outcome]) -> float:
     """The largest relative difference of the losses."""
     pairs = zip(end[0].losses, reference[0].losses, strict=True)
-    return max(abs(one - other) / abs(other) for one, other in pairs)
+    return max(abs(value - other) / abs(other) for value, other in pairs)
 
 
 def _case(name: str, precision: Precision) -> Case:
     return Case(name, precision=precision, overflow_at=OVERFLOW_AT if precision == "fp16" else None)
 
 
-def _train(world: World, engine: Engine, module, case: Case, first: int, last: int) -> list[Taken]:
+def _train(
+    world: World, engine: Engine, module, case: Case, first: int, last: int
+) -> list[StepResult]:
     """Steps `first` to `last`; saved in the middle of the cosine of their learning rates."""
     taken = []
     for step in range(first, last + 1):

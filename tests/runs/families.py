@@ -16,7 +16,7 @@ from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
 from models.base import Context, Task, TracksProgress
 from models.catalog import FAMILIES
-from tests.engines.parity import Outcome, Taken, outcome
+from tests.engines.parity import Outcome, StepResult, outcome
 from tests.launcher.given import resolved
 from training import seeds
 from training.accumulate import accumulate, total_units
@@ -37,7 +37,7 @@ SAVED_AT, STEPS = 2, 4
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingRun:
     """A run of STEPS steps: an outcome of each rank, and the checkpoint of step SAVED_AT."""
 
     folder: Path
@@ -75,7 +75,7 @@ def begin(world: World, family: str, engine: str, run: Path) -> Any:
         return folder, saved, end, _evaluated(world, task, module)
 
 
-def go_on(world: World, family: str, engine: str, run: Path, checkpoint: Path) -> Any:
+def resume_run(world: World, family: str, engine: str, run: Path, checkpoint: Path) -> Any:
     """Take over a checkpoint into a model with other weights: the state then, and at the end."""
     with prepared(world, family, engine, run, seed=1) as (task, built, module):
         restore(open_checkpoint(checkpoint), built)
@@ -120,7 +120,7 @@ def prepared(
 
 def _train(
     world: World, task: Task, engine: Engine, module: Module, first: int, last: int
-) -> list[Taken]:
+) -> list[StepResult]:
     split = task.data("train")
     samples, order = Samples(task, split, 0), DataOrder(len(split), GLOBAL_BATCH, 0)
     taken = []
@@ -135,7 +135,7 @@ def _train(
         window = accumulate(task, engine, module, micro_batches, units)
         update = engine.step()
         loss = world.sum(window.loss.clone()).item() / world.size
-        taken.append(Taken(loss, update.norm.item(), update.skipped, update.loss_scale))
+        taken.append(StepResult(loss, update.norm.item(), update.skipped, update.loss_scale))
     return taken
 
 

@@ -235,20 +235,30 @@ def test_half_set_variables_of_a_launcher_are_named(program, monkeypatch):
 
 
 def test_ranks_of_one_machine_report_invalid_arguments_once(program, monkeypatch):
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    told = []
+    environment = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
+    has_errors = []
     for rank in "01":
-        for name, value in {**place, "RANK": rank, "LOCAL_RANK": rank}.items():
+        for name, value in {**environment, "RANK": rank, "LOCAL_RANK": rank}.items():
             monkeypatch.setenv(name, value)
         done = program("--mode", "fsat")
         assert done.returncode == 2
-        told.append(bool(done.stderr))
-    assert told == [True, False]
+        has_errors.append(bool(done.stderr))
+    assert has_errors == [True, False]
 
 
 def test_processes_of_torchrun_are_not_asked_for_again(program, monkeypatch):
-    place = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
+    environment = {
+        "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
+    for name, value in {**environment, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     done = program("--nproc", "2", "--dry-run")
     assert done.returncode == 2
@@ -258,13 +268,13 @@ def test_processes_of_torchrun_are_not_asked_for_again(program, monkeypatch):
 def test_faults_for_machines_are_json_on_stdout(program):
     done = program("--json", "--mode", "fsat")
     assert (done.returncode, done.stderr) == (2, "")
-    fault = json.loads(done.stdout)["diagnostics"][0]
-    assert (fault["key"], fault["did_you_mean"]) == ("mode", "fast")
+    diagnostic = json.loads(done.stdout)["diagnostics"][0]
+    assert (diagnostic["key"], diagnostic["did_you_mean"]) == ("mode", "fast")
 
 
 def test_a_secret_of_the_environment_is_not_shown(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
-    told = failures.failed(ValueError("login with 0123456789abcdef failed"), 0)
-    assert "0123456789abcdef" not in told.text + told.trace
-    assert "login with [WANDB_API_KEY] failed" in told.text
+    report = failures.failed(ValueError("login with 0123456789abcdef failed"), 0)
+    assert "0123456789abcdef" not in report.text + report.trace
+    assert "login with [WANDB_API_KEY] failed" in report.text
     assert os.environ["WANDB_API_KEY"] == "0123456789abcdef"

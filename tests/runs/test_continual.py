@@ -125,7 +125,7 @@ def last(run: Path):
 def test_new_files_are_trained_on_and_forgetting_is_reported(uninterrupted, waiting_run):
     run = waiting_run / "whole"
     ledger = json.loads((run / "experiences.json").read_text())["experiences"]
-    assert [one["state"] for one in ledger] == ["trained", "trained"]
+    assert [entry["state"] for entry in ledger] == ["trained", "trained"]
     assert sorted(ledger[1]["files"]) == [
         "b0.txt",
         "b1.txt",
@@ -157,7 +157,9 @@ def test_new_files_are_trained_on_and_forgetting_is_reported(uninterrupted, wait
 
 @pytest.mark.slow
 def test_an_experience_warms_up_to_its_own_lower_peak_and_decays(uninterrupted, waiting_run):
-    found = [one for one in lines(waiting_run / "whole/metrics.jsonl") if one["kind"] == "train"]
+    found = [
+        entry for entry in lines(waiting_run / "whole/metrics.jsonl") if entry["kind"] == "train"
+    ]
     rates = [line["lr"] for line in found if line["step"] > FIRST]
     peak = 0.3 * 1e-3
     assert max(rates) == pytest.approx(peak)

@@ -9,7 +9,7 @@ import torch
 from engines.base import Engine
 from engines.catalog import ENGINES
 from tests.engines.pool import Pool
-from tests.engines.test_parity import lacks
+from tests.engines.test_parity import missing_backend
 from tests.runs.crossing import Crossings, differences, drift
 
 SIZES = ((1, 1), (2, 2), (1, 2), (2, 1))
@@ -34,14 +34,14 @@ def cases(*wanted: tuple[str, int, str, int]) -> pytest.MarkDecorator:
     """Source and its world size, target and its world size."""
 
     def case(source: str, before: int, target: str, after: int):
-        lacking = lacks(source) or lacks(target)
+        missing = missing_backend(source) or missing_backend(target)
         return pytest.param(
             source,
             before,
             target,
             after,
             id=f"{source}-{before}-to-{target}-{after}",
-            marks=pytest.mark.skipif(bool(lacking), reason=lacking),
+            marks=pytest.mark.skipif(bool(missing), reason=missing),
         )
 
     return pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def moment_cleared(engine: Engine) -> None:
             piece.data.zero_()
 
 
-def last_place_of_a_weight(engine: Engine) -> None:
+def last_bit_of_a_weight(engine: Engine) -> None:
     for piece in engine.state().pieces:
         if (piece.kind, piece.name, piece.start) == ("weight", "norm.bias", 0):
             piece.data[:1] = piece.data[:1].nextafter(torch.tensor(torch.inf))
@@ -254,7 +254,7 @@ def count_lost(engine: Engine) -> None:
     ("damage", "found"),
     [
         (moment_cleared, "('exp_avg', 'seven')"),
-        (last_place_of_a_weight, "('weight', 'norm.bias')"),
+        (last_bit_of_a_weight, "('weight', 'norm.bias')"),
         (counts_of_one_step, "steps"),
         (decay_lost, "groups"),
         (buffer_moved, "buffer level"),

@@ -18,16 +18,16 @@ from launcher.run_folder import run_folder
 from tests.runs.conftest import REQUESTS, environment
 from training.checkpoint import manifest
 
-WORDS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine", "--epochs", "1000"]
-WORDS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
-GO_ON = "run folder mine; resume: python -m launcher resume mine"
+ARGS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine", "--epochs", "1000"]
+ARGS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
+RESUME_HINT = "run folder mine; resume: python -m launcher resume mine"
 
 
 @contextmanager
-def training(folder: Path, *words: str) -> Iterator[subprocess.Popen]:
+def training(folder: Path, *args: str) -> Iterator[subprocess.Popen]:
     """A run that has taken its first steps."""
     (folder / "mine.jsonl").write_text(REQUESTS)
-    command = [sys.executable, "-m", "launcher", *WORDS, *words]
+    command = [sys.executable, "-m", "launcher", *ARGS, *args]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as process:
         # Whatever happens, no test waits for its run longer than this.
@@ -47,7 +47,9 @@ def ranks(process: subprocess.Popen) -> list[int]:
     """The processes of the ranks, by rank."""
     found = psutil.Process(process.pid).children()
     numbered = [child for child in found if "launcher.run.rank" in child.cmdline()]
-    return [child.pid for child in sorted(numbered, key=lambda one: int(one.environ()["RANK"]))]
+    return [
+        child.pid for child in sorted(numbered, key=lambda process: int(process.environ()["RANK"]))
+    ]
 
 
 def checkpoints(folder: Path) -> list[int]:
@@ -78,7 +80,7 @@ def test_a_signal_saves_a_checkpoint_and_sets_the_exit_code(tmp_path, nproc, to,
         os.kill(target, number)
         rest = process.stdout.read()
     assert process.returncode == code, rest
-    assert rest.splitlines()[-1] == GO_ON
+    assert rest.splitlines()[-1] == RESUME_HINT
     last = (tmp_path / "mine" / "last").resolve().name
     assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
 
@@ -95,19 +97,19 @@ def test_a_run_without_save_on_signal_reports_it(tmp_path):
 def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_checkpoint(tmp_path):
     with training(tmp_path, "--nproc", "2", "--max-restarts", "1") as process:
         os.kill(ranks(process)[1], signal.SIGKILL)
-        told = []
+        lines = []
         for line in process.stdout:
-            told.append(line.rstrip())
+            lines.append(line.rstrip())
             if line.startswith("resumed"):
                 break
-        errors = [line for line in told if line.startswith("error")]
+        errors = [line for line in lines if line.startswith("error")]
         assert errors == [
             f"error: rank 1 on {socket.gethostname()} died: killed by SIGKILL "
             "(often because the machine was out of memory)"
         ]
-        again = [line for line in told if line.startswith("restart")]
+        again = [line for line in lines if line.startswith("restart")]
         assert len(again) == 1 and again[0].startswith("restart 1 of 1 from step ")
-        name = told[-1].split()[2].rstrip(",")  # resumed    from step-00000020, written by ...
+        name = lines[-1].split()[2].rstrip(",")  # resumed    from step-00000020, written by ...
         assert str(manifest.step_of(name)) == again[0].split()[-1]
         os.kill(ranks(process)[0], signal.SIGKILL)
         rest = process.stdout.read()
@@ -146,4 +148,4 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
         rest = process.stdout.read()
     assert process.returncode == 130
     assert "ended at once; earlier checkpoints are kept" in rest
-    assert rest.splitlines()[-1] == GO_ON
+    assert rest.splitlines()[-1] == RESUME_HINT

@@ -11,9 +11,9 @@ import pytest
 from models.catalog import FAMILIES
 from tests.engines.parity import Outcome, joined
 from tests.engines.pool import Pool
-from tests.engines.test_parity import lacks
+from tests.engines.test_parity import missing_backend
 from tests.runs.crossing import differences, drift
-from tests.runs.families import Course, begin, go_on
+from tests.runs.families import TrainingRun, begin, resume_run
 
 ENGINES = ("local", "ddp", "fsdp", "oss", "zero1", "zero2", "zero3")
 # The order in which gradients are added; four steps of Adam blow that up in the weights.
@@ -23,33 +23,38 @@ QUICK = ("language", ("local", "zero3"))
 
 
 @dataclass
-class Courses:
+class TrainingRuns:
     """Runs of families under engines on two processes, each taken once."""
 
     pool: Pool
     folder: Path
-    _taken: dict[tuple[str, str], Course] = field(default_factory=dict)
+    _trained: dict[tuple[str, str], TrainingRun] = field(default_factory=dict)
 
-    def of(self, family: str, engine: str) -> Course:
+    def of(self, family: str, engine: str) -> TrainingRun:
         key = (family, engine)
-        if key not in self._taken:
+        if key not in self._trained:
             run = self.folder / f"{family}-{engine}"
             run.mkdir(exist_ok=True)
-            answers = self.pool.run(begin, family, engine, run)
-            folders, saved, end, metrics = zip(*answers, strict=True)
+            results = self.pool.run(begin, family, engine, run)
+            folders, saved, end, metrics = zip(*results, strict=True)
             assert all(repr(found) == repr(metrics[0]) for found in metrics)  # nan is nan
-            self._taken[key] = Course(folders[0], list(saved), list(end), metrics[0])
-        return self._taken[key]
+            self._trained[key] = TrainingRun(folders[0], list(saved), list(end), metrics[0])
+        return self._trained[key]
 
 
 @pytest.fixture(scope="module")
-def courses(worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory) -> Courses:
-    return Courses(worlds[2], tmp_path_factory.mktemp("families"))
+def training_runs(
+    worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory
+) -> TrainingRuns:
+    return TrainingRuns(worlds[2], tmp_path_factory.mktemp("families"))
 
 
 def marks(family: str, engine: str) -> list[pytest.MarkDecorator]:
     slow = [] if family == QUICK[0] and engine in QUICK[1] else [pytest.mark.slow]
-    return [*slow, pytest.mark.skipif(bool(lacks(engine)), reason=lacks(engine))]
+    return [
+        *slow,
+        pytest.mark.skipif(bool(missing_backend(engine)), reason=missing_backend(engine)),
+    ]
 
 
 def apart(outcomes: list[Outcome], others: list[Outcome], kind: str) -> float:
@@ -76,9 +81,9 @@ everywhere = pytest.mark.parametrize(
 
 @everywhere
 def test_losses_moments_and_metrics_are_those_of_local(
-    courses: Courses, family: str, engine: str
+    training_runs: TrainingRuns, family: str, engine: str
 ) -> None:
-    plain, found = courses.of(family, "local"), courses.of(family, engine)
+    plain, found = training_runs.of(family, "local"), training_runs.of(family, engine)
     assert drift(found.end, plain.end) < LOSSES
     assert apart(found.end, plain.end, "exp_avg") < MOMENTS
     assert apart(found.end, plain.end, "exp_avg_sq") < MOMENTS
@@ -88,14 +93,14 @@ def test_losses_moments_and_metrics_are_those_of_local(
 
 @everywhere
 def test_a_checkpoint_resumes_under_another_engine(
-    courses: Courses, tmp_path: Path, family: str, engine: str
+    training_runs: TrainingRuns, tmp_path: Path, family: str, engine: str
 ) -> None:
     others = {"local": "zero3", "zero3": "local"}
     source = others.get(engine) or ENGINES[ENGINES.index(engine) - 1]
-    if reason := lacks(source):
+    if reason := missing_backend(source):
         pytest.skip(reason)
-    before = courses.of(family, source)
-    answers = courses.pool.run(go_on, family, engine, tmp_path, before.folder)
-    taken, end = (list(column) for column in zip(*answers, strict=True))
+    before = training_runs.of(family, source)
+    results = training_runs.pool.run(resume_run, family, engine, tmp_path, before.folder)
+    taken, end = (list(column) for column in zip(*results, strict=True))
     assert differences(before.saved, taken) == []
-    assert drift(end, courses.of(family, engine).end) < LOSSES
+    assert drift(end, training_runs.of(family, engine).end) < LOSSES

@@ -26,9 +26,9 @@ def start(tmp_path):
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     started: list[psutil.Process] = []
 
-    def run(*words: str, **options) -> subprocess.Popen:
+    def run(*args: str, **options) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, "-m", "launcher", *words],
+            [sys.executable, "-m", "launcher", *args],
             cwd=tmp_path,
             env=environment() | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
@@ -42,8 +42,8 @@ def start(tmp_path):
     yield run
     for process in started:
         with suppress(psutil.NoSuchProcess):
-            for one in [*process.children(recursive=True), process]:
-                one.kill()
+            for child in [*process.children(recursive=True), process]:
+                child.kill()
 
 
 def until(happened, process: subprocess.Popen, limit_s: float = 60.0) -> None:
@@ -76,7 +76,7 @@ def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(sta
     )
     until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)
     ranks = psutil.Process(process.pid).children()
-    second = next(one for one in ranks if one.environ().get("RANK") == "1")
+    second = next(child for child in ranks if child.environ().get("RANK") == "1")
     loader_worker(second).suspend()
     began = time.monotonic()
     _, stderr = process.communicate(timeout=60)
@@ -85,7 +85,7 @@ def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(sta
     assert first_line.startswith(f"error: rank 1 on {os.uname().nodename} waited")
     assert "for training data; see engine.timeout_s" in first_line
     assert time.monotonic() - began < 20 + 10
-    assert not [one for one in ranks if one.is_running()]
+    assert not [child for child in ranks if child.is_running()]
 
 
 @pytest.mark.slow
@@ -102,8 +102,8 @@ def test_a_run_folder_that_is_deleted_under_the_run_is_named(start, tmp_path):
 
 @pytest.mark.slow
 def test_a_file_that_may_grow_no_further_loses_no_earlier_checkpoint(start, tmp_path, program):
-    words = (*LONG[:-1], "12", "--out", "run", "--set", "save.every=4", "--set", "eval.every=null")
-    done = start(*words)
+    args = (*LONG[:-1], "12", "--out", "run", "--set", "save.every=4", "--set", "eval.every=null")
+    done = start(*args)
     done.communicate(timeout=60)
     assert done.returncode == 0
     before = checkpoints(tmp_path / "run")
@@ -131,8 +131,8 @@ def test_data_that_grew_is_refused_without_a_reset(program, tmp_path):
     for number in range(20):
         text = f"note {number} " + "of many words that are all alike. " * 30
         (tmp_path / f"notes/{number}.txt").write_text(text)
-    words = ("--model", "language:tiny", "--data", "notes", "--seq-len", "64", "--out", "run")
-    done = program(*words, "--max-steps", "4", "--set", "eval.every=null")
+    args = ("--model", "language:tiny", "--data", "notes", "--seq-len", "64", "--out", "run")
+    done = program(*args, "--max-steps", "4", "--set", "eval.every=null")
     assert done.returncode == 0, done.stderr
     for number in range(20):
         with (tmp_path / f"notes/{number}.txt").open("a") as file:

@@ -17,13 +17,13 @@ import pytest
 from tests.launcher.run_folder.paused import content
 from tests.runs.conftest import REQUESTS, environment
 
-WORDS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine"]
-WORDS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
+ARGS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine"]
+ARGS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
 
 
 @contextmanager
-def life(
-    folder: Path, generation: int, ranks: int, *words: str, **variables: str
+def generation_processes(
+    folder: Path, generation: int, ranks: int, *args: str, **variables: str
 ) -> Iterator[list[subprocess.Popen]]:
     """The ranks of one generation, as srun starts them; each prints into a file of its own."""
     (folder / "mine.jsonl").write_text(REQUESTS)
@@ -31,7 +31,7 @@ def life(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = {
+    job_environment = {
         "GEARSHIFT_JOB": "12",
         "GEARSHIFT_GENERATION": str(generation),
         "SLURM_JOB_ID": "12",
@@ -45,12 +45,12 @@ def life(
     }
     started = []
     for rank in range(ranks):
-        place = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+        rank_environment = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
         with printed(folder, generation, rank).open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "launcher", *WORDS, *words],
+                [sys.executable, "-m", "launcher", *ARGS, *args],
                 cwd=folder,
-                env={**environment(), **told, **place, **variables},
+                env={**environment(), **job_environment, **rank_environment, **variables},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -88,11 +88,11 @@ def outcome(folder: Path, generation: int = 0) -> str | None:
 
 @pytest.mark.slow
 def test_ranks_that_were_lost_and_wake_up_change_nothing(tmp_path):
-    words = ("--max-steps", "120", "--engine", "ddp")
-    with life(tmp_path, 0, 2, *words) as lost:
+    args = ("--max-steps", "120", "--engine", "ddp")
+    with generation_processes(tmp_path, 0, 2, *args) as lost:
         wait_for(printed(tmp_path, 0, 0), "saved", lost[0])
         signalled(lost, signal.SIGSTOP)
-        with life(tmp_path, 1, 1, *words) as later:
+        with generation_processes(tmp_path, 1, 1, *args) as later:
             assert later[0].wait() == 0, printed(tmp_path, 1, 0).read_text()
         left = content(tmp_path / "mine")
         signalled(lost, signal.SIGCONT)
@@ -106,19 +106,19 @@ def test_ranks_that_were_lost_and_wake_up_change_nothing(tmp_path):
     assert (result["status"], result["requeues"], result["world_size"]) == ("completed", 1, 1)
     assert 0 < result["effective_training_share"] < 1
     lines = (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(one)["step"] for one in lines if '"train"' in one] == list(range(1, 121))
+    assert [json.loads(line)["step"] for line in lines if '"train"' in line] == list(range(1, 121))
 
 
 @pytest.mark.slow
 def test_a_rank_that_was_killed_is_a_crash_and_its_steps_are_counted(tmp_path):
-    words = ("--max-steps", "60", "--engine", "ddp", "--set", "save.every=40")
-    with life(tmp_path, 0, 2, *words) as ranks:
+    args = ("--max-steps", "60", "--engine", "ddp", "--set", "save.every=40")
+    with generation_processes(tmp_path, 0, 2, *args) as ranks:
         wait_for(tmp_path / "mine" / "metrics.jsonl", '"step": 12', ranks[0])
         ranks[1].kill()
         assert ranks[0].wait() == 1
     assert outcome(tmp_path) is None
     logged = (tmp_path / "mine" / "metrics.jsonl").read_text().count('"train"')
-    with life(tmp_path, 1, 2, *words) as ranks:
+    with generation_processes(tmp_path, 1, 2, *args) as ranks:
         assert [process.wait() for process in ranks] == [0, 0]
     assert outcome(tmp_path, 1) == "done 0"
     result = json.loads((tmp_path / "mine" / "result.json").read_text())
@@ -130,10 +130,10 @@ def test_another_job_is_refused_and_leaves_the_run_as_it_is(tmp_path):
     (run / "checkpoints").mkdir(parents=True)
     (run / "settings.yaml").write_text("")
     left = content(run)
-    with life(tmp_path, 0, 1, GEARSHIFT_JOB="13") as ranks:
+    with generation_processes(tmp_path, 0, 1, GEARSHIFT_JOB="13") as ranks:
         assert ranks[0].wait() == 2
-    told = (run / "slurm" / "outcome.13.0").read_text()
-    assert told.startswith("invalid 2\nerror: the run folder mine contains another run")
+    outcome = (run / "slurm" / "outcome.13.0").read_text()
+    assert outcome.startswith("invalid 2\nerror: the run folder mine contains another run")
     (run / "slurm" / "outcome.13.0").unlink()
     os.rmdir(run / "slurm")
     assert content(run) == left

@@ -16,7 +16,7 @@ from training.resources import cgroup
 
 GIB = 2**30
 ROUNDING = 1e-5  # sums of float32 in another order
-WORDS = ("--model", "hungry:Hungry", "--set", "log.every=1", "--set", "eval.every=null")
+ARGS = ("--model", "hungry:Hungry", "--set", "log.every=1", "--set", "eval.every=null")
 GROUP = "gearshift-test"
 
 
@@ -26,10 +26,10 @@ def hungry(program: Program) -> Program:
     return program
 
 
-def run(program: Program, out: str, *words: str, hunger: str = "", prefix: Sequence[str] = ()):
+def run(program: Program, out: str, *args: str, hunger: str = "", prefix: Sequence[str] = ()):
     """One run of the hungry task, to its end."""
     prefix = ("env", f"HUNGER={hunger}", *prefix)
-    return program(*WORDS, *words, "--out", out, prefix=prefix, timeout=120)
+    return program(*ARGS, *args, "--out", out, prefix=prefix, timeout=120)
 
 
 def lines(program: Program, out: str, name: str = "metrics.jsonl") -> list[dict]:
@@ -54,8 +54,8 @@ def test_memory_that_cannot_be_had_halves_the_micro_batch_and_changes_no_loss(hu
     done = run(hungry, "run", hunger="activations 200")
 
     assert done.returncode == 0, done.stderr
-    (told,) = events(hungry, "run", "out_of_memory")
-    assert "can't allocate memory" in told["text"]
+    (event,) = events(hungry, "run", "out_of_memory")
+    assert "can't allocate memory" in event["text"]
     assert "out of memory in step 1" in done.stdout
     assert "micro-batch 8 → 4, accumulation 4" in done.stdout
     assert losses(hungry, "run") == pytest.approx(undisturbed(hungry), rel=ROUNDING)
@@ -73,17 +73,17 @@ def test_out_of_memory_at_micro_batch_1_is_reported_with_fixes(hungry: Program):
 
 @pytest.mark.slow
 def test_a_rank_that_runs_out_of_memory_lets_all_begin_again_with_smaller_portions(hungry: Program):
-    words = ("--nproc", "2", "--set", "save.every=2", "--set", "train.accumulation=4")
-    done = run(hungry, "run", *words, hunger="rank 1")
+    args = ("--nproc", "2", "--set", "save.every=2", "--set", "train.accumulation=4")
+    done = run(hungry, "run", *args, hunger="rank 1")
 
     assert done.returncode == 0, done.stderr
     assert (
         "error: rank 1 on" in done.stderr and "out of memory with a micro-batch of" in done.stderr
     )
     assert "restart with micro-batches of 4 from step" in done.stderr
-    (told,) = events(hungry, "run", "out_of_memory")
-    assert (told["rank"], told["micro_batch"], told["accumulation"]) == (1, 4, 4)
-    assert run(hungry, "plain", *words).returncode == 0
+    (event,) = events(hungry, "run", "out_of_memory")
+    assert (event["rank"], event["micro_batch"], event["accumulation"]) == (1, 4, 4)
+    assert run(hungry, "plain", *args).returncode == 0
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "plain"), rel=ROUNDING)
 
 
@@ -98,11 +98,11 @@ def within() -> Iterator[Sequence[str]]:
     try:
         group.mkdir()
         (group / limit).write_text(str(GIB))
-    except OSError as fault:
+    except OSError as error:
         with suppress(OSError):
             group.rmdir()
         if shutil.which("systemd-run") is None or subprocess.run([*scope, "true"]).returncode:
-            pytest.skip(f"no control group can be made here, nor a scope of systemd: {fault}")
+            pytest.skip(f"no control group can be made here, nor a scope of systemd: {error}")
         yield scope
         return
     yield enter
@@ -113,11 +113,11 @@ def within() -> Iterator[Sequence[str]]:
 def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
     hungry: Program, within: Sequence[str]
 ):
-    words = ("--set", "limits.check_every_s=0.2", "--set", "schedule.name=constant")
-    words += ("--set", "schedule.warmup=0")
-    words += ("--set", "train.epochs=100000", "--num-workers", "1", "--max-steps")
+    args = ("--set", "limits.check_every_s=0.2", "--set", "schedule.name=constant")
+    args += ("--set", "schedule.warmup=0")
+    args += ("--set", "train.epochs=100000", "--num-workers", "1", "--max-steps")
     leak = f"leak {int(0.97 * GIB)}"
-    stopped = run(hungry, "run", *words, "20000", hunger=leak, prefix=within)
+    stopped = run(hungry, "run", *args, "20000", hunger=leak, prefix=within)
 
     assert stopped.returncode == 75, stopped.stderr
     kinds = [x["kind"] for x in lines(hungry, "run", "events.jsonl")]
@@ -129,5 +129,5 @@ def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
 
     rest = hungry("resume", "run", "--max-steps", end, prefix=("env", "HUNGER="))
     assert rest.returncode == 0, rest.stderr
-    assert run(hungry, "whole", *words, end).returncode == 0
+    assert run(hungry, "whole", *args, end).returncode == 0
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "whole"), rel=ROUNDING)

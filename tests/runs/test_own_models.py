@@ -39,8 +39,8 @@ def learn(world: World, engine: str) -> tuple[list[float], float]:
     task = Images(SimpleNamespace(width=8), data, Context(0, 0.1, None, world.device))
     task.setup()
     run = run_tiny(world, task, engine=engine, global_batch=16, micro_batch=8, **CHANGES)
-    evaluation = run.listener.evaluations[-1].metrics
-    return [line.loss for line in run.listener.lines], evaluation["val_accuracy"]
+    evaluation = run.recorder.evaluations[-1].metrics
+    return [line.loss for line in run.recorder.lines], evaluation["val_accuracy"]
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +57,16 @@ def test_the_example_learns(local):
 
 @able("ddp", "zero3")
 def test_the_example_learns_the_same_under_an_engine(worlds, local, engine):
-    learns_alike(worlds, local, engine)
+    same_losses(worlds, local, engine)
 
 
 @pytest.mark.slow
 @able(*(name for name in ENGINES if name not in ("ddp", "zero3")))
 def test_the_example_learns_the_same_under_every_other_engine(worlds, local, engine):
-    learns_alike(worlds, local, engine)
+    same_losses(worlds, local, engine)
 
 
-def learns_alike(worlds, local, engine):
+def same_losses(worlds, local, engine):
     for losses, accuracy in worlds[1 if engine == "local" else 2].run(learn, engine):
         # Rounding of float32, which grows while the loss falls over 240 steps.
         assert losses[:4] == pytest.approx(local[0][:4], rel=1e-4)
@@ -99,8 +99,8 @@ def test_two_processes_from_the_command_line_find_it_too(here, program):
 
 @pytest.mark.slow
 def test_a_sharded_engine_gives_the_losses_of_one_process(here, program):
-    for words in (("--engine", "zero3", "--nproc", "2", "--out", "two"), ("--out", "one")):
-        done = program("--model", "images:Images", *SMALL, *words, timeout=120)
+    for args in (("--engine", "zero3", "--nproc", "2", "--out", "two"), ("--out", "one")):
+        done = program("--model", "images:Images", *SMALL, *args, timeout=120)
         assert done.returncode == 0, done.stderr
     assert losses(here / "two") == pytest.approx(losses(here / "one"), rel=1e-4)
 
@@ -136,10 +136,10 @@ def test_it_is_verified_and_exported_from_another_folder(saved, elsewhere):
 
     done = elsewhere("export", str(saved), "--format", "safetensors", "--out", "exported")
     assert done.returncode == 0, done.stderr
-    told = json.loads((elsewhere.folder / "exported" / "config.json").read_text())
-    assert (told["family"], told["size"]) == ("images:Images", "small")
+    config = json.loads((elsewhere.folder / "exported" / "config.json").read_text())
+    assert (config["family"], config["size"]) == ("images:Images", "small")
     tensors = load_file(elsewhere.folder / "exported" / "model.safetensors")
-    assert sum(tensor.numel() for tensor in tensors.values()) == told["parameters"]
+    assert sum(tensor.numel() for tensor in tensors.values()) == config["parameters"]
 
     done = elsewhere("export", str(saved), "--format", "hf")
     assert done.returncode == 2
@@ -151,8 +151,8 @@ def test_a_run_follows_its_task_where_that_has_moved(saved, here):
     (here / "moved").mkdir()
     (here / "images.py").rename(here / "moved" / "images.py")
     checkpoint = str(saved / "checkpoints" / "step-00000003")
-    for folder, words in ((here / "moved", ()), (here, ("--set", "model.folder=moved"))):
-        done = Program(folder)("resume", checkpoint, *words, "--dry-run", "--json")
+    for folder, args in ((here / "moved", ()), (here, ("--set", "model.folder=moved"))):
+        done = Program(folder)("resume", checkpoint, *args, "--dry-run", "--json")
         assert done.returncode == 0, done.stderr
         plan = json.loads(done.stdout)
         assert plan["settings"]["model"]["folder"] == str(here / "moved")
@@ -202,12 +202,12 @@ def test_a_setting_that_the_task_never_reads_is_reported(here, capsys, monkeypat
 def test_invalid_arguments_write_nothing(here, program, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(here), *sys.path])
     before = program.files()
-    for words, said in (
+    for args, expected in (
         (("--model", "images:Image"), "module 'images' has no class 'Image'"),
         (("--model", "images:Images", "--set", "model.widht=3"), "did you mean  model.width"),
         (("--model", "images:Images", "--data", "x"), "unknown setting 'data.path'"),
         (("--model", "images:Images", "--mode", "staged"), "images:Images declares none"),
     ):
-        assert main(list(words)) == 2
-        assert said in capsys.readouterr().err
+        assert main(list(args)) == 2
+        assert expected in capsys.readouterr().err
     assert [name for name in program.files() if "__pycache__" not in name] == before

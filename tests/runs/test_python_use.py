@@ -42,7 +42,7 @@ def test_three_lines_give_a_result(here, capsys):
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(here):
-    one = launcher.train(model="language:tiny", settings=TINY, console=False)
+    single = launcher.train(model="language:tiny", settings=TINY, console=False)
     two = launcher.train(
         model="language:tiny",
         engine="ddp",
@@ -50,7 +50,7 @@ def test_two_processes_give_the_losses_of_one(here):
         console=False,
         out="two",
     )
-    losses = [[line["loss"] for line in run.metrics("train")] for run in (one, two)]
+    losses = [[line["loss"] for line in run.metrics("train")] for run in (single, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

@@ -22,7 +22,7 @@ SETS = {
     "log.every": "1",
 }
 FIRST = ["--data", "mine.jsonl", "--nproc", "1"]
-FIRST += [word for key, value in SETS.items() for word in ("--set", f"{key}={value}")]
+FIRST += [arg for key, value in SETS.items() for arg in ("--set", f"{key}={value}")]
 STEP_4 = "x/checkpoints/step-00000004"
 
 
@@ -32,8 +32,8 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
 
-    def carry_out(*words: str):
-        code = main(words)
+    def carry_out(*args: str):
+        code = main(args)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
@@ -124,7 +124,7 @@ def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run, x):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("args", "expected"),
     [
         (
             ["resume", "x", "--lr", "1e-4"],
@@ -141,11 +141,11 @@ def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run, x):
         (["--out", "x"], "error: the run folder x contains another run"),
     ],
 )
-def test_an_invalid_resume_is_refused_and_nothing_is_written(run, x, words, told):
+def test_an_invalid_resume_is_refused_and_nothing_is_written(run, x, args, expected):
     before = content(Path())
-    code, out, error = run(*words)
+    code, out, error = run(*args)
     assert (code, out) == (2, "")
-    assert told in error.splitlines()
+    assert expected in error.splitlines()
     assert "Traceback" not in error
     assert content(Path()) == before
 
@@ -163,11 +163,11 @@ def test_a_damaged_checkpoint_that_was_named_is_refused_and_nothing_is_written(r
 
 
 def test_the_same_command_starts_a_run_and_later_has_nothing_to_do(run):
-    words = [*FIRST, "--resume", "auto", "--out", "y"]
-    code, out, error = run(*words)
+    args = [*FIRST, "--resume", "auto", "--out", "y"]
+    code, out, error = run(*args)
     assert code == 0, error
     assert out.splitlines()[0] == "--resume auto: y has no checkpoint yet; starting a new run there"
-    code, out, _ = run(*words)
+    code, out, _ = run(*args)
     assert (code, out.splitlines()[0][:30]) == (0, "nothing to do: y was completed")
 
 

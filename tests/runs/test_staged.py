@@ -28,7 +28,7 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chain(home):
+def staged_run(home):
     """Both stages in one command."""
     done = Program(home)(*STAGED, *SHORT, "--out", "x", timeout=300)
     assert done.returncode == 0, done.stderr
@@ -43,23 +43,26 @@ def weights(folder):
     return load_file(folder / "best" / "model.safetensors")
 
 
-def test_the_text_decoder_is_trained_on_the_very_encoder_of_the_first_stage(chain):
-    folder, shown = chain
+def test_the_text_decoder_is_trained_on_the_very_encoder_of_the_first_stage(staged_run):
+    folder, shown = staged_run
     encoder, text = weights(folder / "1-encoder"), weights(folder / "2-text")
     shared = [name for name in encoder if name.startswith("encoder.")]
     assert len(shared) > 100
     assert all(encoder[name].equal(text[name]) for name in shared)
-    told = result(folder / "2-text")["data"]["encoder"]
-    assert told.startswith(f"loaded {len(shared)}/{len(shared)} tensors")
+    encoder = result(folder / "2-text")["data"]["encoder"]
+    assert encoder.startswith(f"loaded {len(shared)}/{len(shared)} tensors")
     assert f"loaded {len(shared)}/{len(shared)}" in " ".join(shown.split())
 
 
-def test_the_pipeline_result_has_parameters_memory_and_best_of_both(chain):
-    told = result(chain[0])
-    assert [one["parameters"] for one in told["stages"]] == [271708, 316248]
-    assert [one["best"]["metric"] for one in told["stages"]] == ["val_masked_r2", "val_rouge1_gain"]
-    assert all(one["peak_memory_bytes"]["host"] > 0 for one in told["stages"])
-    assert told["parameters"] == 316248
+def test_the_pipeline_result_has_parameters_memory_and_best_of_both(staged_run):
+    pipeline_result = result(staged_run[0])
+    assert [stage["parameters"] for stage in pipeline_result["stages"]] == [271708, 316248]
+    assert [stage["best"]["metric"] for stage in pipeline_result["stages"]] == [
+        "val_masked_r2",
+        "val_rouge1_gain",
+    ]
+    assert all(stage["peak_memory_bytes"]["host"] > 0 for stage in pipeline_result["stages"])
+    assert pipeline_result["parameters"] == 316248
 
 
 def test_the_first_stage_never_imports_the_text_decoder(home):
@@ -76,29 +79,37 @@ def test_the_first_stage_never_imports_the_text_decoder(home):
     assert "models.eeg_text.network.decoder" not in done.stdout
 
 
-def test_a_killed_second_stage_resumes_under_another_engine(home, chain):
+def test_a_killed_second_stage_resumes_under_another_engine(home, staged_run):
     folder = home / "killed"
-    shutil.copytree(chain[0], folder, symlinks=True)
+    shutil.copytree(staged_run[0], folder, symlinks=True)
     text = folder / "2-text"
     for name in ("best", "last", "result.json"):
         (text / name).unlink()
     shutil.rmtree(text / "checkpoints" / "step-00000004")
     (folder / "result.json").unlink()
     encoder = (folder / "1-encoder" / "metrics.jsonl").read_bytes()
-    words = ("resume", "killed", "--engine", "zero2", "--nproc", "2", "--reset", "optimizer")
-    done = Program(home)(*words, timeout=300)
+    args = ("resume", "killed", "--engine", "zero2", "--nproc", "2", "--reset", "optimizer")
+    done = Program(home)(*args, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "resuming killed/2-text from step 2" in done.stdout
     assert (folder / "1-encoder" / "metrics.jsonl").read_bytes() == encoder
-    told = result(folder)
-    assert (told["status"], told["engine"], told["world_size"]) == ("completed", "zero2", 2)
-    assert [one["steps"] for one in told["stages"]] == [4, 4]
+    pipeline_result = result(folder)
+    assert (
+        pipeline_result["status"],
+        pipeline_result["engine"],
+        pipeline_result["world_size"],
+    ) == (
+        "completed",
+        "zero2",
+        2,
+    )
+    assert [stage["steps"] for stage in pipeline_result["stages"]] == [4, 4]
 
 
-def test_the_second_stage_resumes_elsewhere_after_the_first(home, chain, tmp_path):
-    shutil.copytree(chain[0] / "1-encoder", tmp_path / "copied", symlinks=True)
-    words = ("--stage", "text", "--from", "copied", "--out", "y")
-    done = Program(tmp_path)(*STAGED, *words, *SHORT, timeout=300)
+def test_the_second_stage_resumes_elsewhere_after_the_first(home, staged_run, tmp_path):
+    shutil.copytree(staged_run[0] / "1-encoder", tmp_path / "copied", symlinks=True)
+    args = ("--stage", "text", "--from", "copied", "--out", "y")
+    done = Program(tmp_path)(*STAGED, *args, *SHORT, timeout=300)
     assert done.returncode == 0, done.stderr
-    here, there = weights(tmp_path / "y"), weights(chain[0] / "2-text")
+    here, there = weights(tmp_path / "y"), weights(staged_run[0] / "2-text")
     assert all(here[name].equal(there[name]) for name in there)

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-WORDS = "--model language:tiny --max-steps 6 --batch-size 4 --set log.every=1 train.preview=false"
+ARGS = "--model language:tiny --max-steps 6 --batch-size 4 --set log.every=1 train.preview=false"
 _TIMES = ("step_time_s", "data_time_s", "samples_per_s", "tokens_per_s", "host_memory_bytes")
 
 
-def lines(out: Path, *words: str) -> list[dict]:
-    first, *sets = WORDS.split("--set")
+def lines(out: Path, *args: str) -> list[dict]:
+    first, *sets = ARGS.split("--set")
     sets = [f"--set={text}" for text in sets[0].split()]
     environ = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     subprocess.run(
-        [sys.executable, "-m", "launcher", *first.split(), *sets, f"--out={out}", *words],
+        [sys.executable, "-m", "launcher", *first.split(), *sets, f"--out={out}", *args],
         env=environ,
         check=True,
         capture_output=True,

@@ -21,7 +21,7 @@ def program(tmp_path_factory):
     """The program in a folder with a run of two processes, `mine`."""
     program = Program(tmp_path_factory.mktemp("here"))
     (program.folder / "mine.jsonl").write_text(REQUESTS)
-    done = program(*RUN.split(), *(f"--set={one}" for one in SETTINGS.split()))
+    done = program(*RUN.split(), *(f"--set={setting}" for setting in SETTINGS.split()))
     assert done.returncode == 0, done.stdout + done.stderr
     return program
 

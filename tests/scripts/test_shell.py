@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = [".ci/run", ".ci/wheel", "scripts/check", "scripts/readme-command"]
 
 
-def sh(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", *words], cwd=ROOT, capture_output=True, text=True)
+def sh(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", *args], cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -28,10 +28,10 @@ def test_a_script_parses(script):
     ],
 )
 def test_the_commands_of_readme_are_found_by_name(name, parts):
-    told = sh("scripts/readme-command", name).stdout
-    assert [part for part in parts if part not in told] == []
-    assert told.count("\n") == 1
-    assert told.strip() in (ROOT / "README.md").read_text().splitlines()
+    command = sh("scripts/readme-command", name).stdout
+    assert [part for part in parts if part not in command] == []
+    assert command.count("\n") == 1
+    assert command.strip() in (ROOT / "README.md").read_text().splitlines()
 
 
 def test_a_command_that_readme_does_not_have_is_refused():

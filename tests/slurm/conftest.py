@@ -18,8 +18,8 @@ from tests.slurm.cluster.shape import shaped
 @contextmanager
 def clustered(**shape) -> Iterator[Cluster]:
     """A cluster of that shape, in a short folder; gone at the end, or with this process."""
-    if fault := missing():
-        pytest.skip(fault)
+    if problem := missing():
+        pytest.skip(problem)
     network = os.environ.get("GEARSHIFT_TEST_NETWORK", "auto")
     folder = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
     cluster = Cluster(folder, shaped(network, **shape))

@@ -17,7 +17,7 @@ from tests.slurm.cluster.cluster import Cluster
 from tests.slurm.cluster.processes import wait_until
 
 CLONE = Path(__file__).parents[2]
-WORDS = "the cat sat on a mat and saw how seven ships came sailing home"
+TEXT = "the cat sat on a mat and saw how seven ships came sailing home"
 
 SHORT = {
     "device": "cpu",
@@ -46,9 +46,9 @@ class Job:
     @property
     def facts(self) -> dict[str, str]:
         """What the controller tells of it, by Slurm's names: JobState, Restarts, ExitCode, …"""
-        told = self.cluster.try_command("scontrol", "show", "job", "-o", self.id)
-        told = re.sub(r" Command=.*? WorkDir=", " WorkDir=", told)
-        return dict(word.split("=", 1) for word in told.split() if "=" in word)
+        output = self.cluster.try_command("scontrol", "show", "job", "-o", self.id)
+        output = re.sub(r" Command=.*? WorkDir=", " WorkDir=", output)
+        return dict(field.split("=", 1) for field in output.split() if "=" in field)
 
     @property
     def _conf(self) -> str:
@@ -64,7 +64,7 @@ class Job:
         return read(self.log_file)
 
     @property
-    def told(self) -> str:
+    def output(self) -> str:
         """Its log without the lines of single steps."""
         return re.sub(r"(?m)^step .*\n", "", self.log)
 
@@ -100,7 +100,7 @@ class Job:
             seconds,
         )
         state = self.state
-        assert state in states, f"job {self.id} is {state}\n{self.told}"
+        assert state in states, f"job {self.id} is {state}\n{self.output}"
         return state
 
     def wait_for_step(self, step: int, seconds: float = 200) -> None:
@@ -110,7 +110,7 @@ class Job:
             f"no step {step}",
             seconds,
         )
-        assert max(self.steps, default=0) >= step, f"job {self.id} failed\n{self.told}"
+        assert max(self.steps, default=0) >= step, f"job {self.id} failed\n{self.output}"
 
     def wait_for_restart(self, count: int = 1, seconds: float = 60) -> None:
         """Wait until it was requeued `count` times."""
@@ -142,7 +142,7 @@ class Job:
 
     def _wait_for(self, condition: Callable[[], object], missing: str, seconds: float) -> None:
         if not wait_until(condition, seconds):
-            raise AssertionError(f"{missing} after {seconds} s: {self.facts}\n{self.told}")
+            raise AssertionError(f"{missing} after {seconds} s: {self.facts}\n{self.output}")
 
 
 @dataclass(frozen=True)
@@ -156,38 +156,38 @@ class Login:
         self,
         name: str,
         run: str,
-        *words: str,
+        *args: str,
         options: Sequence[str] = (),
         steps: int = 300,
         settings: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
     ) -> Job:
         """Submit the job file NAME for a short training of text into the folder `run`."""
-        training = [*self.training(steps, settings or {}), *words]
+        training = [*self.training(steps, settings or {}), *args]
         return self.submit(name, run, *training, options=options, environment=environment)
 
     def submit(
         self,
         name: str,
         run: str,
-        *words: str,
+        *args: str,
         options: Sequence[str] = (),
         environment: dict[str, str] | None = None,
     ) -> Job:
         """Type `sbatch OPTIONS slurm/NAME.sbatch --out RUN WORDS`."""
-        script = [f"slurm/{name}.sbatch", "--out", run, *words]
-        told = self.type("sbatch", "--parsable", *options, *script, environment=environment)
-        number = told.partition(";")[0]
+        script = [f"slurm/{name}.sbatch", "--out", run, *args]
+        output = self.type("sbatch", "--parsable", *options, *script, environment=environment)
+        number = output.partition(";")[0]
         return self.job(number, run, f"gearshift-{name}-{number}.out")
 
     def job(self, number: str, run: str, log: str) -> Job:
         """A job by its id, with its run folder and log in this folder."""
         return Job(self.cluster, number, self.folder / run, self.folder / log)
 
-    def type(self, *words: str, environment: dict[str, str] | None = None) -> str:
+    def type(self, *args: str, environment: dict[str, str] | None = None) -> str:
         """What a command prints here, in the environment that a person with a clone has."""
         mine = {"GEARSHIFT_PYTHON": sys.executable, "PYTHONPATH": str(CLONE)}
-        return self.cluster.command(*words, folder=self.folder, **mine | (environment or {}))
+        return self.cluster.command(*args, folder=self.folder, **mine | (environment or {}))
 
     def training(self, steps: int, settings: dict[str, str]) -> Iterator[str]:
         """The words of a short training."""
@@ -200,7 +200,7 @@ def make_login(cluster: Cluster, folder: Path) -> Login:
     """A login node's folder, made."""
     (folder / "slurm").symlink_to(CLONE / "slurm")
     chance = random.Random(0)
-    lines = (" ".join(chance.choices(WORDS.split(), k=9)) for _ in range(1000))
+    lines = (" ".join(chance.choices(TEXT.split(), k=9)) for _ in range(1000))
     (folder / "text.txt").write_text(".\n".join(lines), encoding="utf-8")
     return Login(cluster, folder)
 

@@ -15,9 +15,9 @@ import json, os, pathlib, sys
 folder = pathlib.Path({folder!r})
 name = pathlib.Path(sys.argv[0]).name
 text = "" if sys.stdin.isatty() or name != "sbatch" else sys.stdin.read()
-told = dict(name=name, words=sys.argv[1:], environment=dict(os.environ), text=text)
+call = dict(name=name, args=sys.argv[1:], environment=dict(os.environ), text=text)
 with (folder / "calls.jsonl").open("a") as file:
-    file.write(json.dumps(told) + "\\n")
+    file.write(json.dumps(call) + "\\n")
 answers = folder / f"{{name}}.json"
 answers = json.loads(answers.read_text()) if answers.exists() else []
 number = sum(json.loads(line)["name"] == name for line in (folder / "calls.jsonl").open())
@@ -34,7 +34,7 @@ class Programs:
 
     folder: Path
 
-    def add(self, name: str, *answers: tuple[int, str, str]) -> None:
+    def add(self, name: str, *responses: tuple[int, str, str]) -> None:
         """A program that gives these answers in turn, the last of them for ever.
 
         Each an exit code, and what it writes on stdout and on stderr.
@@ -42,13 +42,13 @@ class Programs:
         path = self.folder / name
         path.write_text(_PROGRAM.format(python=sys.executable, folder=str(self.folder)))
         path.chmod(0o755)
-        (self.folder / f"{name}.json").write_text(json.dumps(answers))
+        (self.folder / f"{name}.json").write_text(json.dumps(responses))
 
     def calls(self, name: str) -> list[dict[str, Any]]:
         """What a program was told: its words, its environment, its standard input."""
         path = self.folder / "calls.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [told for line in lines if (told := json.loads(line))["name"] == name]
+        return [call for line in lines if (call := json.loads(line))["name"] == name]
 
 
 def programs_in_path(folder: Path, monkeypatch) -> Programs:

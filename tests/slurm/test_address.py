@@ -18,8 +18,10 @@ def names(name: str) -> list[str]:
     return NAMES.get(name, [name] if name[0].isdigit() else [])
 
 
-def address(place: RankEnvironment, environ: dict[str, str], told: str | None = None) -> str:
-    return reachable(place, environ, names, lambda _node: told).master_addr
+def address(
+    rank_environment: RankEnvironment, environ: dict[str, str], node_address: str | None = None
+) -> str:
+    return reachable(rank_environment, environ, names, lambda _node: node_address).master_addr
 
 
 def test_an_address_that_others_reach_stays():

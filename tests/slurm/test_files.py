@@ -35,13 +35,13 @@ def test_a_file_trains_in_the_mode_that_it_is_named_for(name):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_header_asks_for_what_any_site_has_and_can_be_requeued(path):
-    asked = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", path.read_text(), re.MULTILINE))
-    assert not [one for one in asked if one.startswith(_NOT_EVERYWHERE)]
-    assert "requeue" in asked
-    assert asked["open-mode"] == "append"
-    assert asked["signal"] == "B:USR1@300"
+    requested = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", path.read_text(), re.MULTILINE))
+    assert not [option for option in requested if option.startswith(_NOT_EVERYWHERE)]
+    assert "requeue" in requested
+    assert requested["open-mode"] == "append"
+    assert requested["signal"] == "B:USR1@300"
     # Slurm does not make the folder of a log, and does not start a job without it.
-    assert "/" not in asked["output"]
+    assert "/" not in requested["output"]
     # sbatch ignores header lines after the first command.
     text = path.read_text()
     assert text.rindex("#SBATCH") < text.index("\n. ")

@@ -60,9 +60,9 @@ class Cluster:
             "SLURM_JOB_CPUS_PER_NODE": "16(x3),8",
         }
 
-    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *args: str, **environ: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", "job.sbatch", *words],
+            ["bash", "job.sbatch", *args],
             cwd=self.folder,
             env={**self.environ, **environ},
             stdout=subprocess.PIPE,
@@ -169,16 +169,16 @@ def test_a_generation_is_the_first_job_and_the_number_of_restarts(cluster):
 
 
 @pytest.mark.parametrize(
-    ("words", "out", "rest"),
+    ("args", "out", "rest"),
     [
         ("--mode fast", "runs/mine-7", "--mode fast"),
         ("--out 'a b/' --lr 1", "a b", "--lr 1"),
         ("--lr 1 --out=c", "c", "--lr 1"),
     ],
 )
-def test_the_run_folder_is_that_of_the_arguments_or_of_the_job(cluster, words, out, rest):
+def test_the_run_folder_is_that_of_the_arguments_or_of_the_job(cluster, args, out, rest):
     text = (
-        f"GEARSHIFT_JOB=7; gearshift_choose_out {words}; "
+        f"GEARSHIFT_JOB=7; gearshift_choose_out {args}; "
         'echo "$gearshift_out|${gearshift_rest[*]}"'
     )
     assert cluster.run(text) == f"{out}|{rest}"

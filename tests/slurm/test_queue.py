@@ -11,7 +11,7 @@ RUNNING = (
     "ExitCode=0:0 ReqNodeList=(null) ExcNodeList=(null) NodeList=node[1-2] BatchHost=node1\n"
 )
 PENDING = "JobId=7 JobState=PENDING Reason=BeginTime Restarts=1 ExitCode=0:0 NodeList=(null)\n"
-GONE = (1, "", "slurm_load_jobs error: Invalid job id specified\n")
+INVALID_JOB = (1, "", "slurm_load_jobs error: Invalid job id specified\n")
 
 
 @pytest.fixture
@@ -23,20 +23,20 @@ def test_scontrol_is_asked_first(programs):
     programs.add("scontrol", (0, RUNNING, ""), (0, PENDING, ""))
     assert queue.look_up("7") == State("RUNNING", "", "node[1-2]", 2)
     assert queue.look_up("7") == State("PENDING", "BeginTime", "", 1)
-    assert programs.calls("scontrol")[0]["words"] == ["show", "job", "-o", "7"]
+    assert programs.calls("scontrol")[0]["args"] == ["show", "job", "-o", "7"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "state"),
+    ("response", "state"),
     [
         ((0, "CANCELLED by 0|node1\n", ""), State("CANCELLED", nodes="node1")),
         ((1, "", "Slurm accounting storage is disabled\n"), None),
         ((0, "", ""), None),
     ],
 )
-def test_of_a_job_that_scontrol_has_forgotten_accounting_is_asked(programs, answer, state):
-    programs.add("scontrol", GONE)
-    programs.add("sacct", answer)
+def test_of_a_job_that_scontrol_has_forgotten_accounting_is_asked(programs, response, state):
+    programs.add("scontrol", INVALID_JOB)
+    programs.add("sacct", response)
     assert queue.look_up("7") == state
 
 

@@ -83,14 +83,14 @@ def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_
         == "17"
     )
     test, submit = programs.calls("sbatch")
-    assert (test["words"], test["text"]) == (["--test-only", "--mail-type=END"], "#!/bin/bash\n")
-    assert submit["words"] == ["--parsable", "--hold", str(tmp_path / "a b.sbatch")]
+    assert (test["args"], test["text"]) == (["--test-only", "--mail-type=END"], "#!/bin/bash\n")
+    assert submit["args"] == ["--parsable", "--hold", str(tmp_path / "a b.sbatch")]
     assert "SLURM_NTASKS" not in test["environment"]
     assert "SBATCH_WAIT" not in submit["environment"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("response", "message"),
     [
         (
             (1, "", "sbatch: error: no such partition\nsbatch: error: none\n"),
@@ -100,8 +100,8 @@ def test_a_script_is_tested_without_a_file_and_submitted_from_one(programs, tmp_
         ((0, "Submitted\n", ""), "sbatch printed no job id but 'Submitted'"),
     ],
 )
-def test_a_rejected_job_raises_the_message_of_sbatch(programs, tmp_path, answer, message):
-    programs.add("sbatch", answer)
+def test_a_rejected_job_raises_the_message_of_sbatch(programs, tmp_path, response, message):
+    programs.add("sbatch", response)
     with pytest.raises(SbatchError) as caught:
         sbatch.submit(tmp_path / "job.sbatch", [], os.environ)
     assert str(caught.value) == message

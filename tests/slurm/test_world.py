@@ -25,9 +25,11 @@ def login(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Login:
 
 def over_two_nodes(login: Login, shell: str, *options: str, **environment: str) -> str:
     """What a shell that runs as one task on each of two nodes prints. RuntimeError if it fails."""
-    alike = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ""}
-    words = ("srun", "--nodes=2", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=1")
-    return login.type(*words, *options, "bash", "-c", shell, environment=alike | environment)
+    same_environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ""}
+    command = ("srun", "--nodes=2", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=1")
+    return login.type(
+        *command, *options, "bash", "-c", shell, environment=same_environment | environment
+    )
 
 
 def training(login: Login, run: str, **settings: str) -> str:
@@ -40,14 +42,14 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
-def refusal(login: Login, words: str, *options: str, **environment: str) -> str:
+def error_text(login: Login, command: str, *options: str, **environment: str) -> str:
     """What two ranks say that do not begin."""
-    with pytest.raises(RuntimeError) as fault:
-        over_two_nodes(login, f"{LAUNCHER} {words}", *options, **environment)
-    return str(fault.value)
+    with pytest.raises(RuntimeError) as error:
+        over_two_nodes(login, f"{LAUNCHER} {command}", *options, **environment)
+    return str(error.value)
 
 
-def hosts_of_its_own(cluster: Cluster, folder: Path) -> str:
+def private_hosts_script(cluster: Cluster, folder: Path) -> str:
     """Shell that lets each node take its own name for 127.0.1.1, as Debian's installer does."""
     if cluster.shape.network != "netns":
         pytest.skip("nodes have no names of their own without namespaces")
@@ -60,12 +62,12 @@ def hosts_of_its_own(cluster: Cluster, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_nodes_that_call_themselves_127_train_together(login: Login, cluster: Cluster) -> None:
-    fix = hosts_of_its_own(cluster, login.folder)
+    fix = private_hosts_script(cluster, login.folder)
     script = login.folder / "named.sh"
     script.write_text(f"{fix}getent hosts $(hostname)\n{LAUNCHER} {training(login, 'named')}\n")
     # A mount name space for each task, so that other tests see the hosts as they are.
-    told = over_two_nodes(login, f"exec unshare --mount bash {script}")
-    assert told.count("127.0.1.1") == 2
+    output = over_two_nodes(login, f"exec unshare --mount bash {script}")
+    assert output.count("127.0.1.1") == 2
     assert len(losses(login.folder / "named")) == STEPS
 
 
@@ -81,13 +83,13 @@ def under_srun(login: Login) -> list[float]:
 def test_torchrun_on_two_nodes_trains_as_srun_does(
     login: Login, backend: str, under_srun: list[float]
 ) -> None:
-    meeting = "--nnodes=2 --nproc-per-node=1 --node-rank=$SLURM_NODEID "
+    rendezvous = "--nnodes=2 --nproc-per-node=1 --node-rank=$SLURM_NODEID "
     if backend == "static":
-        meeting += "--rdzv-backend=static --master-addr=node1 --master-port=29411"
+        rendezvous += "--rdzv-backend=static --master-addr=node1 --master-port=29411"
     else:
-        meeting += "--rdzv-backend=c10d --rdzv-endpoint=node1:29412 --rdzv-id=7"
-    words = training(login, f"torchrun-{backend}")
-    over_two_nodes(login, f"{TORCHRUN} {meeting} -m launcher {words}")
+        rendezvous += "--rdzv-backend=c10d --rdzv-endpoint=node1:29412 --rdzv-id=7"
+    command = training(login, f"torchrun-{backend}")
+    over_two_nodes(login, f"{TORCHRUN} {rendezvous} -m launcher {command}")
     assert losses(login.folder / f"torchrun-{backend}") == under_srun
     assert len(under_srun) == STEPS
 
@@ -104,26 +106,26 @@ def test_two_jobs_with_one_port_on_the_same_nodes_both_train(login: Login) -> No
 
 @pytest.mark.slow
 def test_a_rank_that_never_comes_is_named(login: Login) -> None:
-    words = training(login, "alone", **{"engine.timeout_s": "4"})
-    with pytest.raises(RuntimeError) as fault:
-        over_two_nodes(login, f"[ $SLURM_PROCID = 0 ] || exec sleep 60; {LAUNCHER} {words}")
+    command = training(login, "alone", **{"engine.timeout_s": "4"})
+    with pytest.raises(RuntimeError) as error:
+        over_two_nodes(login, f"[ $SLURM_PROCID = 0 ] || exec sleep 60; {LAUNCHER} {command}")
     assert "error: rank 1 of 2 did not register within 4 s; registered: node1 (rank 0)" in str(
-        fault.value
+        error.value
     )
 
 
 @pytest.mark.slow
 def test_nodes_that_were_told_other_words_are_told_which(login: Login) -> None:
-    words = training(login, "unlike") + " --seed $((5+SLURM_NODEID))"
-    said = refusal(login, words)
-    assert "node2 (rank 1): train.seed 6 instead of 5 as on rank 0 (node1)" in said
+    command = training(login, "unlike") + " --seed $((5+SLURM_NODEID))"
+    text = error_text(login, command)
+    assert "node2 (rank 1): train.seed 6 instead of 5 as on rank 0 (node1)" in text
 
 
 @pytest.mark.slow
 def test_an_interface_that_a_node_lacks_is_named(login: Login) -> None:
-    said = refusal(login, training(login, "ib"), GLOO_SOCKET_IFNAME="ib7")
-    assert "GLOO_SOCKET_IFNAME=ib7: node" in said
-    assert f"has no interface ib7; available: lo (127.0.0.1), eth0 ({SUBNET}." in said
+    text = error_text(login, training(login, "ib"), GLOO_SOCKET_IFNAME="ib7")
+    assert "GLOO_SOCKET_IFNAME=ib7: node" in text
+    assert f"has no interface ib7; available: lo (127.0.0.1), eth0 ({SUBNET}." in text
 
 
 @pytest.mark.slow

@@ -5,21 +5,23 @@ from __future__ import annotations
 import torch
 
 from engines.base import World
-from tests.training.tiny import Listener, TinyTask, TwoTermsTask, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, TwoTermsTask, run_tiny
 from training.agreement import agree
 from training.callbacks.base import Action
 
 
-def tiny_run(world: World, task: dict, asks: dict[int, dict[int, Action]], changes: dict) -> dict:
+def tiny_run(
+    world: World, task: dict, requests: dict[int, dict[int, Action]], changes: dict
+) -> dict:
     """A whole run; `asks` by rank and step."""
-    listener = Listener(asks.get(world.rank))
-    run = run_tiny(world, TinyTask(**task), listener, **changes)
+    recorder = RecordingCallback(requests.get(world.rank))
+    run = run_tiny(world, TinyTask(**task), recorder, **changes)
     return {
-        "told": listener.told,
+        "calls": recorder.calls,
         "outcome": run.outcome,
-        "lines": listener.lines,
-        "kinds": listener.kinds(),
-        "evaluations": [(e.step, e.metrics) for e in listener.evaluations],
+        "lines": recorder.lines,
+        "kinds": recorder.kinds(),
+        "evaluations": [(e.step, e.metrics) for e in recorder.evaluations],
         "saved": {step: shelf["facts"] for step, shelf in run.shelf.saved.items()},
         "weights": {name: weight.tolist() for name, weight in run.weights.items()},
     }
@@ -29,8 +31,8 @@ def two_terms_run(world: World, changes: dict) -> dict:
     """Losses, parts and weights of a loss of two terms."""
     run = run_tiny(world, TwoTermsTask(), **changes)
     return {
-        "losses": [line.loss for line in run.listener.lines],
-        "parts": [line.parts for line in run.listener.lines],
+        "losses": [line.loss for line in run.recorder.lines],
+        "parts": [line.parts for line in run.recorder.lines],
         "weights": {name: weight.tolist() for name, weight in run.weights.items()},
     }
 

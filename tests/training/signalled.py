@@ -15,14 +15,14 @@ from training.callbacks.preemption import Preemption
 
 
 def main(where: str) -> None:
-    told: list[str] = []
+    events: list[str] = []
 
-    def tell(kind: str, facts: Mapping[str, object]) -> None:
-        told.append(f"{kind} {facts['names']}")
+    def record_event(kind: str, facts: Mapping[str, object]) -> None:
+        events.append(f"{kind} {facts['names']}")
 
-    preempt = Preemption(tell)
+    preempt = Preemption(record_event)
     preempt.start(train_plan())
-    child, answers = fork_a_worker() if where == "forked" else (0, 0)
+    child, reader = fork_a_worker() if where == "forked" else (0, 0)
     print("ready", child, flush=True)
     if where == "echoed":
         # From here, as two signals of one kind from outside may arrive as one.
@@ -35,10 +35,10 @@ def main(where: str) -> None:
         if line == "end\n":
             break
         if line == "worker\n":
-            os.read(answers, 1)
+            os.read(reader, 1)
             print("alive", flush=True)
             continue
-        print(int(preempt.step(step(1))), *told, flush=True)
+        print(int(preempt.step(step(1))), *events, flush=True)
     preempt.end(outcome())
     print("ended", flush=True)
     sys.stdin.read()
@@ -47,17 +47,17 @@ def main(where: str) -> None:
 def fork_a_worker() -> tuple[int, int]:
     """A child that lives as long as this process, and a pipe where it answers SIGUSR2."""
     read_end, write_end = os.pipe()
-    answers, answer = os.pipe()
+    reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         os.close(write_end)
-        signal.signal(signal.SIGUSR2, lambda number, frame: os.write(answer, b"!"))
-        os.write(answer, b"!")
+        signal.signal(signal.SIGUSR2, lambda number, frame: os.write(writer, b"!"))
+        os.write(writer, b"!")
         # Never for long: a handler waits while a call blocks that began just after its signal.
         while not select.select([read_end], [], [], 0.01)[0]:
             pass
         os._exit(0)
-    os.read(answers, 1)
-    return child, answers
+    os.read(reader, 1)
+    return child, reader
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_micro_batches_give_loss_and_weights_of_one_big_batch(micro_batch):
     task = TinyTask()
     losses, weights = by_hand(task, 6)
     run = run_tiny(one_rank(), task, micro_batch=micro_batch, train={"epochs": 2}, **SGD)
-    torch.testing.assert_close([line.loss for line in run.listener.lines], losses, **EXACT)
+    torch.testing.assert_close([line.loss for line in run.recorder.lines], losses, **EXACT)
     for name, weight in weights.items():
         torch.testing.assert_close(run.weights[name].view_as(weight), weight, **EXACT)
 
@@ -69,7 +69,7 @@ def test_uneven_ranks_give_loss_and_weights_of_one_big_batch(two_ranks, engine, 
 
 def test_parts_are_means_over_all_ranks(two_ranks):
     changes = {"train": {"epochs": 1}, **SGD}
-    alone = run_tiny(one_rank(), TinyTask(), **changes).listener.lines
+    alone = run_tiny(one_rank(), TinyTask(), **changes).recorder.lines
     for found in two_ranks.run(tiny_run, {}, {}, changes):
         for line, other in zip(alone, found["lines"], strict=True):
             assert other.parts == pytest.approx(line.parts, rel=1e-12)
@@ -119,8 +119,8 @@ def test_a_global_batch_without_units_changes_nothing_and_is_counted():
     first = task.build().state_dict()
     for name, weight in first.items():
         assert torch.equal(run.weights[name].view_as(weight), weight)
-    assert [step.skipped for step in run.listener.steps] == [True] * 3
-    skipped = [facts for kind, facts in run.listener.events if kind == "skipped"]
+    assert [step.skipped for step in run.recorder.steps] == [True] * 3
+    skipped = [facts for kind, facts in run.recorder.events if kind == "skipped"]
     assert skipped == [{"step": step, "units": 0} for step in (1, 2, 3)]
     assert run.outcome.status == "completed"
 
@@ -159,7 +159,7 @@ def two_terms_by_hand(steps: int, global_batch: int = 8):
 def test_each_term_is_the_mean_over_its_own_units_of_the_global_batch(micro_batch):
     terms, weights = two_terms_by_hand(6)
     run = run_tiny(one_rank(), TwoTermsTask(), micro_batch=micro_batch, **TWO_TERMS_SGD)
-    for line, expected in zip(run.listener.lines, terms, strict=True):
+    for line, expected in zip(run.recorder.lines, terms, strict=True):
         assert line.loss == pytest.approx(sum(expected.values()), rel=1e-12)
         assert line.parts == pytest.approx(expected, rel=1e-12)
     for name, weight in weights.items():
@@ -181,7 +181,7 @@ def test_the_first_term_counts_the_units_of_a_run():
     run = run_tiny(one_rank(), TwoTermsTask(), **TWO_TERMS_SGD)
     task = TwoTermsTask()
     units = sum(i % 4 for i in range(task.train))
-    assert run.listener.lines[-1].units == 2 * units
+    assert run.recorder.lines[-1].units == 2 * units
 
 
 def test_a_task_gets_the_progress_before_each_step():

@@ -17,13 +17,13 @@ from training.agreement import agree
     ],
 )
 def test_units_add_up_and_flags_of_any_rank_count(two_ranks, units, flags, expected):
-    told = two_ranks.run(agreed, units, flags, [[], []])
-    assert told == [({"": expected[0]}, expected[1], [])] * 2
+    agreements = two_ranks.run(agreed, units, flags, [[], []])
+    assert agreements == [({"": expected[0]}, expected[1], [])] * 2
 
 
 def test_further_numbers_are_added_up_too(two_ranks):
-    told = two_ranks.run(agreed, [3, 4], [2, 0], [[1, 2, 2**60], [10, 20, 5]])
-    assert told == [({"": 7}, 2, [11, 22, 2**60 + 5])] * 2
+    agreements = two_ranks.run(agreed, [3, 4], [2, 0], [[1, 2, 2**60], [10, 20, 5]])
+    assert agreements == [({"": 7}, 2, [11, 22, 2**60 + 5])] * 2
 
 
 def test_one_rank_agrees_with_itself():

@@ -46,9 +46,9 @@ def test_the_weights_at_the_end_are_those_of_the_best_evaluation(tmp_path, in_ba
     assert open_checkpoint(tmp_path / "best").manifest.step == best
     kept = stored(tmp_path / "best", "linear.weight")
     assert torch.equal(run.weights["linear.weight"], kept)
-    told = [facts for kind, facts in run.listener.events if kind == "best_loaded"]
-    assert told == [run.outcome.best]
-    after = [facts["text"] for kind, facts in run.listener.events if kind == "preview"][-1]
+    loaded = [facts for kind, facts in run.recorder.events if kind == "best_loaded"]
+    assert loaded == [run.outcome.best]
+    after = [facts["text"] for kind, facts in run.recorder.events if kind == "preview"][-1]
     assert float(after) == pytest.approx(kept.sum().item())
 
 
@@ -64,7 +64,7 @@ def test_the_last_checkpoint_stays_what_training_came_to(tmp_path):
 def test_with_an_average_it_is_the_average_of_the_best_that_is_shown(tmp_path):
     run = rising(tmp_path, train={"epochs": 4, "ema": 0.5})
     assert run.outcome.best["step"] < 12
-    after = [facts["text"] for kind, facts in run.listener.events if kind == "preview"][-1]
+    after = [facts["text"] for kind, facts in run.recorder.events if kind == "preview"][-1]
     kept = stored(tmp_path / "best", "linear.weight", EMA)
     assert float(after) == pytest.approx(kept.sum().item())
 
@@ -72,7 +72,7 @@ def test_with_an_average_it_is_the_average_of_the_best_that_is_shown(tmp_path):
 def test_where_the_last_evaluation_is_the_best_nothing_is_loaded(tmp_path):
     run = rising(tmp_path, optim={"name": "sgd", "lr": 1e-6, "clip_norm": None})
     assert run.outcome.best["step"] == 12
-    assert "best_loaded" not in run.listener.kinds()
+    assert "best_loaded" not in run.recorder.kinds()
 
 
 def test_a_missing_best_checkpoint_is_a_warning_and_the_last_weights_stay(tmp_path):
@@ -85,7 +85,7 @@ def test_a_missing_best_checkpoint_is_a_warning_and_the_last_weights_stay(tmp_pa
     plain = rising(tmp_path / "plain", save={"async": False})
     assert run.outcome.status == "completed"
     best = run.outcome.best["step"]
-    texts = [facts["text"] for kind, facts in run.listener.events if kind == "warning"]
+    texts = [facts["text"] for kind, facts in run.recorder.events if kind == "warning"]
     assert len(texts) == 1
     assert texts[0].startswith(f"kept the last weights; the best, of step {best}: ")
     assert torch.equal(run.weights["linear.weight"], plain.weights["linear.weight"])
@@ -93,4 +93,4 @@ def test_a_missing_best_checkpoint_is_a_warning_and_the_last_weights_stay(tmp_pa
 
 def test_where_no_best_is_kept_none_is_looked_for(tmp_path):
     run = rising(tmp_path, save={"load_best": True, "keep_best": 0, "async": False})
-    assert not {"warning", "best_loaded"} & set(run.listener.kinds())
+    assert not {"warning", "best_loaded"} & set(run.recorder.kinds())

@@ -16,7 +16,7 @@ from training.inspection import architecture, shapes
 
 def test_a_parameter_without_gradient_is_named_at_the_first_step():
     run = run_tiny(one_rank(), TinyTask(unused=True))
-    warnings = [facts for kind, facts in run.listener.events if kind == "warning"]
+    warnings = [facts for kind, facts in run.recorder.events if kind == "warning"]
     assert warnings == [{"text": "no gradient in the first step: unused", "names": ["unused"]}]
 
 
@@ -29,16 +29,16 @@ class FrozenTask(TinyTask):
 
 def test_a_parameter_that_the_optimizer_does_not_hold_is_named():
     run = run_tiny(one_rank(), FrozenTask())
-    assert ("frozen", {"count": 1, "names": ["linear.bias"]}) in run.listener.events
+    assert ("frozen", {"count": 1, "names": ["linear.bias"]}) in run.recorder.events
 
 
 def test_a_sound_model_raises_no_word():
-    assert run_tiny(one_rank()).listener.kinds() == ["preview", "preview"]
+    assert run_tiny(one_rank()).recorder.kinds() == ["preview", "preview"]
 
 
 def test_the_shapes_of_the_first_batch_are_reported_with_train_debug():
     run = run_tiny(one_rank(), train={"debug": True})
-    assert [facts for kind, facts in run.listener.events if kind == "first_batch"] == [
+    assert [facts for kind, facts in run.recorder.events if kind == "first_batch"] == [
         {
             "index": "[2] int64",
             "x": "[2, 4] float64",
@@ -60,18 +60,18 @@ def test_an_architecture_is_names_and_shapes_and_not_weights():
             model.add_module(name, layer)
         return architecture(model)
 
-    one = digest(("a", nn.Linear(3, 2)))
-    assert one.parameters == 8
-    assert one == digest(("a", nn.Linear(3, 2)))
-    assert one.digest != digest(("b", nn.Linear(3, 2))).digest
-    assert one.digest != digest(("a", nn.Linear(1, 4))).digest
+    first = digest(("a", nn.Linear(3, 2)))
+    assert first.parameters == 8
+    assert first == digest(("a", nn.Linear(3, 2)))
+    assert first.digest != digest(("b", nn.Linear(3, 2))).digest
+    assert first.digest != digest(("a", nn.Linear(1, 4))).digest
 
 
 CALLS = 3
 
 
 @dataclass
-class Telling(TinyTask):
+class PreviewTask(TinyTask):
     """Calls the model a few times; on one rank, after so many calls, there is a fault."""
 
     fails_on: int | None = None
@@ -93,11 +93,11 @@ class Telling(TinyTask):
 
 
 def shown(run):
-    return {step: found.rows for step, found in run.listener.shown.items()}
+    return {step: found.rows for step, found in run.recorder.shown.items()}
 
 
 def warnings(run):
-    return [facts["text"] for kind, facts in run.listener.events if kind == "warning"]
+    return [facts["text"] for kind, facts in run.recorder.events if kind == "warning"]
 
 
 def with_tracker(world, task, **changes):
@@ -106,7 +106,7 @@ def with_tracker(world, task, **changes):
 
 def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then():
     found = shown(
-        with_tracker(one_rank(), Telling(dropout=0.5), train={"epochs": 2, "max_steps": 5})
+        with_tracker(one_rank(), PreviewTask(dropout=0.5), train={"epochs": 2, "max_steps": 5})
     )
     assert list(found) == [2, 4, 5]
     assert {row[1:] for rows in found.values() for row in rows} == {("False", "False")}
@@ -116,14 +116,16 @@ def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then(
 
 def test_predictions_are_shown_at_the_end_also_where_nothing_is_evaluated_there():
     evaluated = {"every": 2, "last": False}
-    run = run_tiny(one_rank(), Telling(), track=["wandb"], eval=evaluated, train={"max_steps": 3})
-    assert list(run.listener.shown) == [2, 3]
-    assert [evaluation.step for evaluation in run.listener.evaluations] == [2]
+    run = run_tiny(
+        one_rank(), PreviewTask(), track=["wandb"], eval=evaluated, train={"max_steps": 3}
+    )
+    assert list(run.recorder.shown) == [2, 3]
+    assert [evaluation.step for evaluation in run.recorder.evaluations] == [2]
 
 
-@pytest.mark.parametrize("words", [{}, {"track": ["wandb"], "tracking": {"samples": False}}])
-def test_nothing_is_shown_without_preview_or_trackers(words):
-    assert not shown(run_tiny(one_rank(), Telling(fails_on=0), **words))
+@pytest.mark.parametrize("options", [{}, {"track": ["wandb"], "tracking": {"samples": False}}])
+def test_nothing_is_shown_without_preview_or_trackers(options):
+    assert not shown(run_tiny(one_rank(), PreviewTask(fails_on=0), **options))
 
 
 def test_a_task_need_not_predict():
@@ -134,10 +136,10 @@ def test_a_task_need_not_predict():
 def two_runs(world: World, engine: str):
     """The same run without and with predictions: losses and weights, and what was shown."""
     torch.set_num_threads(1)
-    plain, told = (
+    plain, previewed = (
         run_tiny(
             world,
-            Telling(dropout=0.5, rank=world.rank),
+            PreviewTask(dropout=0.5, rank=world.rank),
             engine=engine,
             track=track,
             train={"epochs": 2, "ema": 0.9},
@@ -146,22 +148,22 @@ def two_runs(world: World, engine: str):
         )
         for track in ([], ["tensorboard"])
     )
-    losses = [[line.loss for line in run.listener.lines] for run in (plain, told)]
-    same = all(torch.equal(plain.weights[name], told.weights[name]) for name in plain.weights)
-    return losses, same, len(shown(plain)), len(shown(told))
+    losses = [[line.loss for line in run.recorder.lines] for run in (plain, previewed)]
+    same = all(torch.equal(plain.weights[name], previewed.weights[name]) for name in plain.weights)
+    return losses, same, len(shown(plain)), len(shown(previewed))
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 def test_a_run_with_predictions_takes_the_very_steps_of_one_without(two_ranks, engine):
-    for (plain, told), same, none, some in two_ranks.run(two_runs, engine):
-        assert plain == told and same and len(plain) == 6
+    for (plain, previewed), same, none, some in two_ranks.run(two_runs, engine):
+        assert plain == previewed and same and len(plain) == 6
         assert (none, some) == (0, 6)
 
 
 def failing(world: World, rank: int, after: int):
     """What both ranks are told of a run in which predictions fail on one of them."""
     torch.set_num_threads(1)
-    task = Telling(fails_on=rank, fails_after=after, rank=world.rank)
+    task = PreviewTask(fails_on=rank, fails_after=after, rank=world.rank)
     run = with_tracker(world, task, engine="fsdp")
     return run.outcome.status, warnings(run), len(shown(run))
 

@@ -6,7 +6,7 @@ import pytest
 
 from models.base import DataError
 from tests.training.ranks import tiny_run
-from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.callbacks.base import Action
 
 EACH_STEP = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1}}
@@ -14,7 +14,7 @@ EACH_STEP = {"train": {"epochs": 2}, "eval": {"every": None}, "log": {"every": 1
 
 def test_a_step_is_reported_then_evaluated_then_saved():
     run = run_tiny(one_rank(), train={"epochs": 2}, eval={"every": 2}, save={"every": 3})
-    assert run.listener.told == [
+    assert run.recorder.calls == [
         "start",
         *("step 1", "step 2", "evaluated 2", "saved 2"),
         *("step 3", "saved 3"),
@@ -32,31 +32,31 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("ask", "status", "code"), ENDS)
-def test_an_ask_to_end_ends_the_run_before_the_next_step(ask, status, code):
-    run = run_tiny(one_rank(), callback=Listener({2: ask}), **EACH_STEP)
+@pytest.mark.parametrize(("action", "status", "code"), ENDS)
+def test_an_ask_to_end_ends_the_run_before_the_next_step(action, status, code):
+    run = run_tiny(one_rank(), callback=RecordingCallback({2: action}), **EACH_STEP)
     assert run.outcome.steps == 2
     assert (run.outcome.status, run.outcome.exit_code) == (status, code)
     assert list(run.shelf.saved) == [2]
-    # Who is told to go has no time for an evaluation.
-    assert len(run.listener.evaluations) == (1 if status == "completed" else 0)
-    assert run.listener.outcomes == [run.outcome]
+    # An interrupted run does not evaluate.
+    assert len(run.recorder.evaluations) == (1 if status == "completed" else 0)
+    assert run.recorder.outcomes == [run.outcome]
 
 
-@pytest.mark.parametrize(("ask", "status", "code"), ENDS)
-def test_a_request_of_one_rank_ends_both(two_ranks, ask, status, code):
-    for found in two_ranks.run(tiny_run, {}, {1: {2: ask}}, EACH_STEP):
+@pytest.mark.parametrize(("action", "status", "code"), ENDS)
+def test_a_request_of_one_rank_ends_both(two_ranks, action, status, code):
+    for found in two_ranks.run(tiny_run, {}, {1: {2: action}}, EACH_STEP):
         outcome = found["outcome"]
         assert (outcome.steps, outcome.status, outcome.exit_code) == (2, status, code)
         assert list(found["saved"]) == [2]
-        assert found["told"][-1] == "end"
+        assert found["calls"][-1] == "end"
 
 
 def test_other_requests_of_one_rank_are_carried_out_by_both(two_ranks):
-    asks = {0: {1: Action.FREE_MEMORY}, 1: {2: Action.EVALUATE | Action.SAVE}}
-    for found in two_ranks.run(tiny_run, {}, asks, EACH_STEP):
-        assert found["told"][1:7] == [
-            *("step 1", "relieved"),
+    requests = {0: {1: Action.FREE_MEMORY}, 1: {2: Action.EVALUATE | Action.SAVE}}
+    for found in two_ranks.run(tiny_run, {}, requests, EACH_STEP):
+        assert found["calls"][1:7] == [
+            *("step 1", "throttled"),
             *("step 2", "evaluated 2", "saved 2"),
             "step 3",
         ]
@@ -84,17 +84,17 @@ def test_a_loss_that_one_rank_finds_infinite_is_skipped_by_both(two_ranks):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_exception_passes_through_after_callbacks_ended(workers):
     before = set(multiprocessing.active_children())
-    callback = Listener()
+    callback = RecordingCallback()
     with pytest.raises(DataError, match="row 9 cannot be read"):
         run_tiny(one_rank(), TinyTask(bad=9), callback, loader={"workers": workers}, **EACH_STEP)
     (outcome,) = callback.outcomes
     assert (outcome.status, outcome.exit_code) == ("failed", 1)
     assert outcome.reason == "DataError: row 9 cannot be read"
-    assert callback.told[-1] == "end"
+    assert callback.calls[-1] == "end"
     assert set(multiprocessing.active_children()) <= before
 
 
-class Interrupting(Listener):
+class Interrupting(RecordingCallback):
     def step(self, step):
         raise KeyboardInterrupt
 
@@ -110,6 +110,6 @@ def test_even_an_interrupt_ends_the_callbacks():
 def test_losses_are_the_same_for_any_number_of_workers(workers):
     plain = run_tiny(one_rank(), **EACH_STEP)
     helped = run_tiny(one_rank(), loader={"workers": workers}, **EACH_STEP)
-    assert [line.loss for line in helped.listener.lines] == [
-        line.loss for line in plain.listener.lines
+    assert [line.loss for line in helped.recorder.lines] == [
+        line.loss for line in plain.recorder.lines
     ]

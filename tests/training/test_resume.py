@@ -7,7 +7,7 @@ import torch
 
 from models.base import DataError
 from tests.training.shelf import Shelf
-from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.callbacks.base import Action
 from training.checkpoint.resume_point import StartSteps
 
@@ -26,19 +26,21 @@ def history(run, after: int = 0):
     """All of the run's numbers from steps after `after` on that do not depend on the clock."""
     lines = [
         (line.step, line.epoch, line.samples, line.units, line.loss, line.grad_norm, line.lr)
-        for line in run.listener.lines
+        for line in run.recorder.lines
         if line.step > after
     ]
     evaluations = [
         (found.step, found.metrics, found.is_best)
-        for found in run.listener.evaluations
+        for found in run.recorder.evaluations
         if found.step > after
     ]
     return lines, evaluations
 
 
-def same(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+def same(first, other) -> bool:
+    return first.keys() == other.keys() and all(
+        torch.equal(first[key], other[key]) for key in first
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +85,12 @@ def test_the_step_that_a_skipped_one_owes_to_the_log_is_paid_after_a_resume():
         "log": {"every": 2},
     }
     whole = run_tiny(one_rank(), task, **changes)
-    skipped = [step.step for step in whole.listener.steps if step.skipped]
+    skipped = [step.step for step in whole.recorder.steps if step.skipped]
     even = next(step for step in skipped if step % 2 == 0)
     rest = run_tiny(one_rank(), task, before=whole.shelf.before(even), **changes)
-    assert even + 1 in [line.step for line in rest.listener.lines]
-    assert [line.skipped for line in rest.listener.lines] == [
-        line.skipped for line in whole.listener.lines if line.step > even
+    assert even + 1 in [line.step for line in rest.recorder.lines]
+    assert [line.skipped for line in rest.recorder.lines] == [
+        line.skipped for line in whole.recorder.lines if line.step > even
     ]
 
 
@@ -102,7 +104,7 @@ def test_skipped_steps_in_a_row_are_counted_across_a_resume():
 
 
 def test_a_signal_leaves_no_line_that_the_unbroken_run_has_not():
-    callback = Listener({3: Action.SIGNAL | Action.SAVE})
+    callback = RecordingCallback({3: Action.SIGNAL | Action.SAVE})
     stopped = run_tiny(one_rank(), callback=callback, **CHANGES | {"save": {}})
     assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
     assert [line.step for line in callback.lines] == [1, 2]
@@ -110,7 +112,7 @@ def test_a_signal_leaves_no_line_that_the_unbroken_run_has_not():
 
 
 def test_nothing_is_saved_on_a_signal_where_the_settings_say_so():
-    callback = Listener({3: Action.SIGNAL | Action.SAVE})
+    callback = RecordingCallback({3: Action.SIGNAL | Action.SAVE})
     stopped = run_tiny(
         one_rank(), callback=callback, train={"epochs": 2}, save={"on_signal": False}
     )
@@ -125,7 +127,7 @@ def test_patience_that_had_run_out_ends_the_run_at_once_and_evaluates_nothing_tw
     assert whole.outcome.steps < 9
     rest = run_tiny(one_rank(), before=whole.shelf.before(last), **changes)
     assert (rest.outcome.steps, rest.outcome.reason) == (last, whole.outcome.reason)
-    assert not rest.listener.evaluations
+    assert not rest.recorder.evaluations
 
 
 def test_a_replay_ends_at_its_step_and_saves_there(whole):
@@ -141,10 +143,10 @@ def test_a_replay_ends_at_its_step_and_saves_there(whole):
 def test_a_resumed_run_reports_its_resume_point_and_damaged_checkpoints(whole):
     before = whole.shelf.before(4, damaged={5: "step 5 is damaged"}, changes=["a 1 → 2"])
     rest = run_tiny(one_rank(), TinyTask(dropout=0.5), before=before, **CHANGES)
-    told = dict(rest.listener.events)
-    assert told["resumed"]["changes"] == ["a 1 → 2"]
-    assert told["resumed"]["written_by"] == {"engine": "local", "world_size": 1}
-    assert told["warning"]["text"] == "step 5 is damaged; resumed from an earlier one"
+    events = dict(rest.recorder.events)
+    assert events["resumed"]["changes"] == ["a 1 → 2"]
+    assert events["resumed"]["written_by"] == {"engine": "local", "world_size": 1}
+    assert events["warning"]["text"] == "step 5 is damaged; resumed from an earlier one"
 
 
 def test_a_reset_schedule_covers_the_remaining_steps():
@@ -152,7 +154,7 @@ def test_a_reset_schedule_covers_the_remaining_steps():
     whole = run_tiny(one_rank(), save={"every": 2}, **changes)
     before = whole.shelf.before(2, reset=frozenset({"schedule"}))
     rest = run_tiny(one_rank(), before=before, optim={"lr": 1.0}, **changes)
-    assert [line.lr for line in rest.listener.lines] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+    assert [line.lr for line in rest.recorder.lines] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
     assert rest.shelf.saved[6]["facts"]["starts"]["schedule"] == 2
 
 
@@ -164,7 +166,7 @@ def test_reset_data_restarts_the_data_order():
     rest = run_tiny(one_rank(), TinyTask(train=16), before=before, global_batch=4, **changes)
     # Two epochs of four steps each.
     assert rest.outcome.steps == 10
-    assert [line.samples for line in rest.listener.lines] == [16 + 4 * n for n in range(1, 9)]
+    assert [line.samples for line in rest.recorder.lines] == [16 + 4 * n for n in range(1, 9)]
     assert rest.outcome.epochs == 2.0
     again = run_tiny(
         one_rank(), TinyTask(train=16), before=rest.shelf.before(5), global_batch=4, **changes

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 
 
 def errors(run):
-    return {e.step: e.metrics["error"] for e in run.listener.evaluations}
+    return {e.step: e.metrics["error"] for e in run.recorder.evaluations}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
     assert list(rising.shelf.saved) == sorted({*best_so_far, 5, 10, 12})
     marked = [step for step, kept in rising.shelf.saved.items() if kept["score"]]
     assert marked == best_so_far
-    assert [e.step for e in rising.listener.evaluations if e.is_best] == best_so_far
+    assert [e.step for e in rising.recorder.evaluations if e.is_best] == best_so_far
     assert rising.outcome.best == {
         "metric": "error",
         "direction": "min",
@@ -44,9 +44,9 @@ def test_a_periodic_checkpoint_is_marked_as_one(rising):
 
 def test_a_best_at_a_periodic_step_is_saved_once_as_both():
     run = run_tiny(one_rank(), eval={"every": 1}, save={"every": 1})
-    assert run.listener.saves == [1, 2, 3]
+    assert run.recorder.saved_steps == [1, 2, 3]
     assert all(kept["periodic"] for kept in run.shelf.saved.values())
-    assert run.shelf.saved[1]["score"].value == run.listener.evaluations[0].metrics["error"]
+    assert run.shelf.saved[1]["score"].value == run.recorder.evaluations[0].metrics["error"]
 
 
 def test_neither_best_nor_last_is_saved_where_the_settings_say_so():
@@ -56,7 +56,7 @@ def test_neither_best_nor_last_is_saved_where_the_settings_say_so():
 
 def test_checkpoint_facts_have_the_position_of_the_run(rising):
     facts = rising.shelf.saved[5]["facts"]
-    units = sum(step.units for step in rising.listener.steps[:5])
+    units = sum(step.units for step in rising.recorder.steps[:5])
     assert (facts["step"], facts["epoch"], facts["evaluated_at"]) == (5, 5 / 3, 4)
     assert (facts["samples"], facts["position"], facts["units"]) == (40, 40, units)
     assert facts["metrics"] == {"units": units, "is_log_due": False, "skipped": 0}
@@ -85,7 +85,7 @@ def test_the_end_is_not_evaluated_where_the_settings_say_so_unless_the_cadence_d
 
 
 def previews(run):
-    return [facts for kind, facts in run.listener.events if kind == "preview"]
+    return [facts for kind, facts in run.recorder.events if kind == "preview"]
 
 
 def test_a_preview_is_shown_before_and_after_in_evaluation_mode():
@@ -105,12 +105,12 @@ def test_the_learning_rate_is_the_one_of_the_schedule():
         log={"every": 1},
     )
     expected = [0.5 * f for f in (1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4)]
-    assert [line.lr for line in run.listener.lines] == pytest.approx(expected)
+    assert [line.lr for line in run.recorder.lines] == pytest.approx(expected)
 
 
 def test_a_warning_of_the_schedule_reaches_the_callbacks():
     run = run_tiny(one_rank(), schedule={"warmup": 3, "warmup_cap": 1})
-    texts = [facts["text"] for kind, facts in run.listener.events if kind == "warning"]
+    texts = [facts["text"] for kind, facts in run.recorder.events if kind == "warning"]
     assert texts == ["schedule.warmup: 3 steps cut to 1 by schedule.warmup_cap=1"]
 
 
@@ -126,7 +126,7 @@ def test_a_resumed_run_keeps_the_best_score():
     rest = run_tiny(one_rank(), before=first.shelf.before(3), **changes)
     # No evaluation of the rest is better than the one that was written down.
     assert rest.outcome.best == {"metric": "error", "direction": "min", **best}
-    assert [e.is_best for e in rest.listener.evaluations] == [False] * 3
+    assert [e.is_best for e in rest.recorder.evaluations] == [False] * 3
     assert not previews(rest) or previews(rest)[0]["when"] == "after"
 
 
@@ -139,7 +139,7 @@ def test_throughput_and_memory_are_in_the_outcome():
 
 
 def test_callbacks_see_every_step_with_its_units():
-    callback = Listener()
+    callback = RecordingCallback()
     run_tiny(one_rank(), TinyTask(), callback)
     assert [step.step for step in callback.steps] == [1, 2, 3]
     # An epoch: each of the 24 samples once, with 0 to 3 units.

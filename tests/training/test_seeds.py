@@ -17,9 +17,9 @@ CPU = torch.device("cpu")
 
 
 def test_every_purpose_and_number_has_a_seed_of_its_own():
-    words = [(0, "a"), (0, "b"), (1, "a"), (0, "a", 1), (0, "a", 1, 1), (0, "a", 11), (0, "a1")]
-    found = [seeds.derive(*word) for word in words]
-    assert len(set(found)) == len(words)
+    key_parts = [(0, "a"), (0, "b"), (1, "a"), (0, "a", 1), (0, "a", 1, 1), (0, "a", 11), (0, "a1")]
+    found = [seeds.derive(*parts) for parts in key_parts]
+    assert len(set(found)) == len(key_parts)
     assert all(0 <= seed < 2**63 for seed in found)
 
 
@@ -50,11 +50,11 @@ def test_a_step_draws_the_same_whatever_was_drawn_before(draw):
 
 
 def test_ranks_and_steps_draw_differently(two_ranks):
-    one, other = two_ranks.run(dropout_masks, 0, 0)
+    first, other = two_ranks.run(dropout_masks, 0, 0)
     again = two_ranks.run(dropout_masks, 0, 0)
-    assert one != other
-    assert [one, other] == again
-    assert two_ranks.run(dropout_masks, 0, 1)[0] != one
+    assert first != other
+    assert [first, other] == again
+    assert two_ranks.run(dropout_masks, 0, 1)[0] != first
 
 
 def test_dropout_after_a_resume_is_that_of_the_unbroken_run():
@@ -67,12 +67,12 @@ def test_dropout_after_a_resume_is_that_of_the_unbroken_run():
     }
     whole = run_tiny(one_rank(), task, **changes)
     rest = run_tiny(one_rank(), task, before=whole.shelf.before(3), **changes)
-    assert [s.step for s in rest.listener.steps] == [4, 5, 6]
-    for ours, theirs in zip(rest.listener.steps, whole.listener.steps[3:], strict=True):
+    assert [s.step for s in rest.recorder.steps] == [4, 5, 6]
+    for ours, theirs in zip(rest.recorder.steps, whole.recorder.steps[3:], strict=True):
         assert torch.equal(ours.loss, theirs.loss)
     for name, weight in whole.weights.items():
         assert torch.equal(rest.weights[name], weight)
-    assert rest.listener.lines[-1].units == whole.listener.lines[-1].units
+    assert rest.recorder.lines[-1].units == whole.recorder.lines[-1].units
 
 
 @pytest.fixture

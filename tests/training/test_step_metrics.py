@@ -31,7 +31,7 @@ def step(number, *, skipped=False, units=10, loss=2.0, loss_scale=None, norm=1.5
 
 
 def logged_steps(run):
-    return [line.step for line in run.listener.lines]
+    return [line.step for line in run.recorder.lines]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def timed(*seconds):
     clock = Clock()
     timing = StepTiming(train_plan(), clock)
     timing.start(CPU)
-    for one in seconds:
-        clock.seconds += one
+    for duration in seconds:
+        clock.seconds += duration
         timing.end_step()
     return timing.summary()
 
@@ -155,7 +155,7 @@ def test_a_pause_between_steps_is_no_part_of_one():
     clock = Clock()
     record = RunMetrics(train_plan(), 100, "fp32", is_timed=True, now=clock)
     record.start(CPU)
-    for step in run_tiny(one_rank()).listener.steps:
+    for step in run_tiny(one_rank()).recorder.steps:
         clock.seconds += 2
         record.add(step)
         with record.paused():

@@ -17,14 +17,14 @@ READS = {"reads": 20, "steps": 2000, "until": 1}
 AGAIN = {"steps": 2000, "until": 2}
 
 
-def told(events):
+def reported(events):
     return [(kind, facts["rank"], facts["what"]) for kind, facts in events]
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp", pytest.param("zero3", marks=pytest.mark.slow)])
 def test_a_rank_that_computes_more_is_named_until_it_keeps_up(worlds: dict[int, Pool], engine):
     first, second = worlds[2].run(train, engine, [SLOW, AGAIN])
-    assert told(first) == [("straggler", 1, "step"), ("straggler_gone", 1, "step")]
+    assert reported(first) == [("straggler", 1, "step"), ("straggler_gone", 1, "step")]
     assert first == second
     facts = first[0][1]
     assert facts["seconds"] > 1.5 * facts["median_seconds"] > 0
@@ -32,13 +32,13 @@ def test_a_rank_that_computes_more_is_named_until_it_keeps_up(worlds: dict[int, 
 
 def test_a_rank_that_waits_for_its_data_is_named(worlds: dict[int, Pool]):
     first, _ = worlds[2].run(train, "ddp", [READS])
-    assert told(first) == [("straggler", 1, "data")]
+    assert reported(first) == [("straggler", 1, "data")]
 
 
 def test_a_hiccup_is_no_straggler(worlds: dict[int, Pool]):
     hiccup = {"times": 400, "steps": 1}
     first, _ = worlds[2].run(train, "ddp", [{"steps": 60}, hiccup, {"steps": 60}])
-    assert told(first) == []
+    assert reported(first) == []
 
 
 def test_equal_ranks_are_not_named_on_a_busy_machine(worlds: dict[int, Pool]):
@@ -46,10 +46,10 @@ def test_equal_ranks_are_not_named_on_a_busy_machine(worlds: dict[int, Pool]):
     try:
         first, _ = worlds[2].run(train, "ddp", [{"steps": 100}])
     finally:
-        for one in busy:
-            one.kill()
-            one.wait()
-    assert told(first) == []
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert reported(first) == []
 
 
 @pytest.mark.parametrize("times", [[1.0, 2.0], [3.0, 1.0, 2.0], [5.0, 1.0, 4.0, 4.0], [1.0] * 5])

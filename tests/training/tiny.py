@@ -161,33 +161,33 @@ class TwoTermsTask(TinyTask):
         self.paces = [*(self.paces or []), (epoch, epochs)]
 
 
-class Listener(Callback):
-    """Keeps all that it is told; asks at given steps."""
+class RecordingCallback(Callback):
+    """Records every call; requests actions at given steps."""
 
-    def __init__(self, asks: Mapping[int, Action] | None = None):
-        self.asks = asks or {}
-        self.told: list[str] = []
+    def __init__(self, requests: Mapping[int, Action] | None = None):
+        self.requests = requests or {}
+        self.calls: list[str] = []
         self.steps: list[Step] = []
         self.lines: list[StepMetrics] = []
         self.evaluations: list[EvalResult] = []
         self.shown: dict[int, Predictions] = {}
-        self.saves: list[int] = []
+        self.saved_steps: list[int] = []
         self.events: list[tuple[str, Mapping[str, object]]] = []
         self.outcomes: list[Outcome] = []
 
     def start(self, train_plan) -> None:
-        self.told.append("start")
+        self.calls.append("start")
 
     def step(self, step: Step) -> Action:
-        self.told.append(f"step {step.step}")
+        self.calls.append(f"step {step.step}")
         self.steps.append(step)
-        return self.asks.get(step.step, Action.NOTHING)
+        return self.requests.get(step.step, Action.NOTHING)
 
     def logged(self, line: StepMetrics) -> None:
         self.lines.append(line)
 
     def evaluated(self, evaluation: EvalResult) -> Action:
-        self.told.append(f"evaluated {evaluation.step}")
+        self.calls.append(f"evaluated {evaluation.step}")
         self.evaluations.append(evaluation)
         return Action.NOTHING
 
@@ -196,18 +196,18 @@ class Listener(Callback):
         self.shown[step] = predictions
 
     def throttled(self, available: Action) -> Action:
-        self.told.append("relieved")
+        self.calls.append("throttled")
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int) -> None:
-        self.told.append(f"saved {step}")
-        self.saves.append(step)
+        self.calls.append(f"saved {step}")
+        self.saved_steps.append(step)
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         self.events.append((kind, facts))
 
     def end(self, outcome: Outcome) -> None:
-        self.told.append("end")
+        self.calls.append("end")
         self.outcomes.append(outcome)
 
     def kinds(self) -> list[str]:
@@ -219,7 +219,7 @@ class Result:
     """What is left of a run."""
 
     outcome: Outcome
-    listener: Listener
+    recorder: RecordingCallback
     shelf: Shelf
     weights: dict[str, Tensor]
 
@@ -251,7 +251,7 @@ def make_settings(**changes: Mapping[str, Any]) -> Any:
 def run_tiny(
     world: World,
     task: TinyTask | None = None,
-    callback: Listener | None = None,
+    callback: RecordingCallback | None = None,
     *,
     global_batch: int = 8,
     micro_batch: int = 2,
@@ -262,7 +262,7 @@ def run_tiny(
     **changes: Any,
 ) -> Result:
     """A whole run, as a worker process would do it."""
-    task, callback, shelf = task or TinyTask(), callback or Listener(), shelf or Shelf()
+    task, callback, shelf = task or TinyTask(), callback or RecordingCallback(), shelf or Shelf()
     made = make_settings(**changes)
     split = task.data("train")
     order = DataOrder(len(split), global_batch, made.train.seed)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engines.base import OptimizerSpec, World
 from engines.catalog import build_engine
 from tests.engines.parity import Case, options
-from tests.training.tiny import Listener
+from tests.training.tiny import RecordingCallback
 from training.agreement import agree
 from training.callbacks.base import Step
 from training.callbacks.callback_list import CallbackList
@@ -48,7 +48,7 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
     A phase ends after `steps`, or when there are `until` events: of those all ranks are told alike.
     """
     torch.manual_seed(0)
-    listener = Listener()
+    recorder = RecordingCallback()
     net = nn.Sequential(*(Repeated(WIDTH, WIDTH) for _ in range(3)))
     spec = OptimizerSpec(
         [{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=1e-3), None
@@ -56,7 +56,7 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
     made = build_engine(engine, world, options(Case(engine), world))
     module = made.prepare(net, spec, list(net))
     record = RunMetrics(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 2, "fp32")
-    found = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([listener]), block_s=0.1)
+    found = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([recorder]), block_s=0.1)
     found.start(made, module, 0)
     record.start(world.device)
     step = 0
@@ -64,7 +64,7 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
         for layer in net:
             layer.times = phase.get("times", 1) if world.rank == 1 else 1
         for _ in range(phase["steps"]):
-            if len(listener.events) == phase.get("until"):
+            if len(recorder.events) == phase.get("until"):
                 break
             step += 1
             began = time.perf_counter()
@@ -76,11 +76,11 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
                     loss = module(rows).square().mean()
                 made.backward(loss)
             update = made.step()
-            told = Step(step, loss.detach(), {}, 1, update.norm, 0.1, False, None, data_s)
-            if record.add(told):
+            step_result = Step(step, loss.detach(), {}, 1, update.norm, 0.1, False, None, data_s)
+            if record.add(step_result):
                 found.note(record.line(world))
     made.close()
-    assert all(facts["host"] == socket.gethostname() for _, facts in listener.events), (
-        listener.events
+    assert all(facts["host"] == socket.gethostname() for _, facts in recorder.events), (
+        recorder.events
     )
-    return listener.events
+    return recorder.events

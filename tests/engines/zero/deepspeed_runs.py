@@ -117,8 +117,8 @@ def check_after_moving_masters(world: World, case: Case) -> str:
         overwrite(engine.state())
         try:
             ZeroState(module.optimizer, module.module, world, {}).check()
-        except EngineError as fault:
-            return str(fault)
+        except EngineError as error:
+            return str(error)
     return ""
 
 
@@ -127,8 +127,8 @@ def rejection(world: World, case: Case, zero: Mapping[str, Any]) -> str:
     try:
         with prepared(world, case, zero):
             return ""
-    except EngineError as fault:
-        return str(fault)
+    except EngineError as error:
+        return str(error)
 
 
 class Fork(nn.Module):

@@ -95,9 +95,9 @@ def test_merging_changes_neither_of_its_inputs():
 
 def test_merging_rejects_a_file_with_all_its_conflicts():
     own = {"train_batch_size": 64, "gradient_clipping": 0.5}
-    with pytest.raises(ConfigConflict) as fault:
+    with pytest.raises(ConfigConflict) as error:
         merge(shipped("zero2.json"), own, values())
-    assert [c.key for c in fault.value.conflicts] == ["train_batch_size", "gradient_clipping"]
+    assert [c.key for c in error.value.conflicts] == ["train_batch_size", "gradient_clipping"]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_conflicts_come_in_the_order_of_the_file():
     assert keys == ["gradient_clipping", "nope", "zero_optimization.stage", "amp"]
 
 
-class Asked(dict):
+class RecordingDict(dict):
     """A config that records which keys DeepSpeed reads."""
 
     def __init__(self) -> None:
@@ -312,10 +312,10 @@ def installed(monkeypatch):
 def test_every_key_the_installed_deepspeed_reads_is_in_the_table(installed):
     from deepspeed.runtime.config import DeepSpeedConfig
 
-    asked = Asked()
+    lookups = RecordingDict()
     config = DeepSpeedConfig.__new__(DeepSpeedConfig)
-    config._param_dict = asked
-    config._initialize_params(asked)
+    config._param_dict = lookups
+    config._initialize_params(lookups)
     tables = (
         config_keys.FREE,
         config_keys.SETTINGS_BLOCKS,
@@ -323,8 +323,8 @@ def test_every_key_the_installed_deepspeed_reads_is_in_the_table(installed):
         config_keys.FIXED,
     )
     known = {key for table in (*tables, config_keys.UNSUPPORTED) for key in table}
-    assert asked.names - known == set()
-    assert len(asked.names) > 30
+    assert lookups.names - known == set()
+    assert len(lookups.names) > 30
 
 
 def test_every_zero_key_of_the_installed_deepspeed_is_in_the_table(installed):

@@ -38,7 +38,7 @@ def test_values_are_those_of_json():
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "words"),
+    ("text", "line", "message"),
     [
         ('{\n "a": 1,\n}', 3, "is not JSON"),
         ("", 1, "is not JSON"),
@@ -48,10 +48,10 @@ def test_values_are_those_of_json():
         ('{"a": NaN}', None, "contains NaN, which is not a JSON number"),
     ],
 )
-def test_a_broken_file_is_an_error_with_its_line(text, line, words):
-    with pytest.raises(FileError, match=words) as fault:
+def test_a_broken_file_is_an_error_with_its_line(text, line, message):
+    with pytest.raises(FileError, match=message) as error:
         parse(text)
-    assert fault.value.line == line
+    assert error.value.line == line
 
 
 def test_a_file_that_is_not_utf8_is_an_error(tmp_path):

@@ -25,12 +25,12 @@ def lines(tmp_path, monkeypatch):
     """What is said to words and the text of mine.yaml; shipped lines are told without number."""
     monkeypatch.chdir(tmp_path)
 
-    def lines(*sets, text=None, name="mine.yaml", **words):
+    def lines(*sets, text=None, name="mine.yaml", **options):
         if text is not None:
             Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
-            words["configs"] = [Path(name)]
+            options["configs"] = [Path(name)]
         with pytest.raises(SettingsError) as raised:
-            resolved(*sets, **words)
+            resolved(*sets, **options)
         return re.sub(
             r"(ds_configs/\S+\.yaml):\d+", r"\1:N", str(raised.value).replace(str(tmp_path), "HERE")
         )
@@ -321,9 +321,9 @@ mine.yaml:1 train.accumulation
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), IN_A_FILE, ids=[str(text) for text, _ in IN_A_FILE])
-def test_what_is_wrong_in_a_file_is_answered_so(lines, text, said):
-    assert lines(text=text) == said.strip("\n")
+@pytest.mark.parametrize(("text", "expected"), IN_A_FILE, ids=[str(text) for text, _ in IN_A_FILE])
+def test_what_is_wrong_in_a_file_is_answered_so(lines, text, expected):
+    assert lines(text=text) == expected.strip("\n")
 
 
 ON_THE_COMMAND_LINE = [
@@ -455,9 +455,9 @@ error: data.path 'nowhere' does not exist (HERE/nowhere)
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), ON_THE_COMMAND_LINE)
-def test_what_is_wrong_on_the_command_line_is_answered_so(lines, words, said):
-    assert lines(**words) == said.strip("\n")
+@pytest.mark.parametrize(("options", "expected"), ON_THE_COMMAND_LINE)
+def test_what_is_wrong_on_the_command_line_is_answered_so(lines, options, expected):
+    assert lines(**options) == expected.strip("\n")
 
 
 SET = [
@@ -508,9 +508,9 @@ error: unknown data.control 'nois'
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), SET)
-def test_a_set_that_is_wrong_is_answered_so(lines, text, said):
-    assert lines(text.strip()) == said.strip("\n")
+@pytest.mark.parametrize(("text", "expected"), SET)
+def test_a_set_that_is_wrong_is_answered_so(lines, text, expected):
+    assert lines(text.strip()) == expected.strip("\n")
 
 
 def test_an_option_and_a_set_that_disagree_are_answered_so(lines):
@@ -545,8 +545,8 @@ def test_a_folder_is_no_settings_file(lines):
 
 
 def test_faults_of_several_sources_come_at_once_and_in_order(lines):
-    said = lines("train.seed=-1", text="optim: {lr: x}\nlog: {every: 0}\n", mode="fst")
-    assert [line for line in said.splitlines() if line.startswith("error")] == [
+    found = lines("train.seed=-1", text="optim: {lr: x}\nlog: {every: 0}\n", mode="fst")
+    assert [line for line in found.splitlines() if line.startswith("error")] == [
         "error: optim.lr 'x' is text, not a number",
         "error: log.every 0 is out of range",
         "error: unknown mode 'fst'",
@@ -555,8 +555,8 @@ def test_faults_of_several_sources_come_at_once_and_in_order(lines):
 
 
 def test_for_machines_a_fault_is_an_object_with_its_fields():
-    fault = Diagnostic("a 'b' is not known", "a", "b", "x.yaml:1 a", (1, "y"), "c", "c", "d")
-    assert as_json([fault]) == [
+    diagnostic = Diagnostic("a 'b' is not known", "a", "b", "x.yaml:1 a", (1, "y"), "c", "c", "d")
+    assert as_json([diagnostic]) == [
         {
             "severity": "error",
             "message": "a 'b' is not known",
@@ -576,7 +576,7 @@ def test_a_warning_begins_with_its_name():
 
 
 @pytest.mark.parametrize(
-    ("word", "found"),
+    ("name", "found"),
     [
         ("ZERO2", "zero2"),
         ("zero_2", "zero2"),
@@ -586,8 +586,8 @@ def test_a_warning_begins_with_its_name():
         ("xyz", None),
     ],
 )
-def test_the_nearest_name_ignores_case_and_dashes(word, found):
-    assert nearest_match(word, ["ddp", "fsdp", "fsdp-offload", "zero2", "zero3"]) == found
+def test_the_nearest_name_ignores_case_and_dashes(name, found):
+    assert nearest_match(name, ["ddp", "fsdp", "fsdp-offload", "zero2", "zero3"]) == found
 
 
 def test_above_twelve_options_the_command_that_lists_them_is_named():

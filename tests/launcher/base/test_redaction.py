@@ -65,7 +65,7 @@ def test_a_file_is_called_as_its_url_ends(url, name):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("https://h/a", None),
         ("file:///a", None),
@@ -79,9 +79,9 @@ def test_a_file_is_called_as_its_url_ends(url, name):
         ("https://[::1/a", "is not a URL: "),
     ],
 )
-def test_the_form_of_a_url(url, said):
+def test_the_form_of_a_url(url, expected):
     found = url_problem(url)
-    assert found == said if said is None else found.startswith(said)
+    assert found == expected if expected is None else found.startswith(expected)
 
 
 def test_secrets_are_cut_out_and_plain_words_are_kept():

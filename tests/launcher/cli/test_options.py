@@ -10,8 +10,8 @@ from launcher.run_folder import run_folder
 
 
 def test_the_commands():
-    told = "run resume explain list verify compare submit export track new-task data completion"
-    assert list(COMMANDS) == told.split()
+    expected = "run resume explain list verify compare submit export track new-task data completion"
+    assert list(COMMANDS) == expected.split()
 
 
 def test_every_command_can_be_carried_out():
@@ -20,14 +20,14 @@ def test_every_command_can_be_carried_out():
 
 
 def test_the_options_of_run():
-    told = """
+    expected = """
         --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
         --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
         --precision --deterministic --debug --config --set --ds-config --out --dry-run --json
         --max-restarts --resume --reset --download-data --continuous-learning --max-hours
         --stage --from --track
     """
-    assert sorted(option.flag for option in OPTIONS) == sorted(told.split())
+    assert sorted(option.flag for option in OPTIONS) == sorted(expected.split())
 
 
 def test_short_options_name_settings_that_there_are():

@@ -71,7 +71,7 @@ def run(
         **result,
     }
     for name, found in ((run_folder.METRICS, lines), (run_folder.EVENTS, events)):
-        (folder / name).write_text("".join(encode(one) + "\n" for one in found))
+        (folder / name).write_text("".join(encode(line) + "\n" for line in found))
     (folder / run_folder.RESULT).write_text(json.dumps(content))
     measured = read(folder, aim)
     assert measured is not None

@@ -21,24 +21,24 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def decided(*words):
-    return decide(read([*TINY, *words]))
+def decided(*args):
+    return decide(read([*TINY, *args]))
 
 
-def refused(*words):
+def refused(*args):
     with pytest.raises(SettingsError) as caught:
-        decided(*words)
+        decided(*args)
     return str(caught.value)
 
 
 def test_mode_default_is_always_compared_and_comes_first():
     found = decided("--modes", "fast, lite,fast", "--steps", "3")
-    assert [one.mode for one in found.candidates] == ["default", "fast", "lite"]
+    assert [candidate.mode for candidate in found.candidates] == ["default", "fast", "lite"]
 
 
 def test_every_mode_runs_under_every_engine():
     found = decided("--modes", "fast", "--engines", "local,ddp", "--nproc", "1")
-    pairs = [(one.mode, one.engine) for one in found.candidates]
+    pairs = [(candidate.mode, candidate.engine) for candidate in found.candidates]
     assert pairs == [
         *(("default", "local"), ("default", "ddp")),
         *(("fast", "local"), ("fast", "ddp")),
@@ -46,17 +46,17 @@ def test_every_mode_runs_under_every_engine():
 
 
 @pytest.mark.parametrize(
-    ("words", "setting"),
+    ("args", "setting"),
     [
         (["--steps", "5"], "stop.after=5"),
         (["--epochs", "0.5"], "stop.after=0.5 epochs"),
         (["--until", "val_loss=1.9"], "stop.at=val_loss = 1.9"),
     ],
 )
-def test_limits_leave_the_training_plan_as_it_is(words, setting):
-    found = decided("--modes", "fast", *words)
-    assert all(setting in one.args.sets for one in found.candidates)
-    steps = [one.resolved.settings.train.max_steps for one in found.candidates]
+def test_limits_leave_the_training_plan_as_it_is(args, setting):
+    found = decided("--modes", "fast", *args)
+    assert all(setting in candidate.args.sets for candidate in found.candidates)
+    steps = [candidate.resolved.settings.train.max_steps for candidate in found.candidates]
     assert steps == [60, 15]
 
 
@@ -69,25 +69,25 @@ def test_every_step_is_logged_unless_the_user_sets_log_every():
 
 
 def test_a_run_gets_the_arguments_of_the_user_and_of_the_comparison():
-    words = [
+    args = [
         *("--modes", "fast", "--engines", "ddp", "--nproc", "1", "--deterministic"),
         *("--lr", "1e-3", "--set", "train.seed=3", "--steps", "2"),
     ]
-    _, fast = decided(*words).candidates
-    typed = arguments(fast.args)
-    assert typed == [
+    _, fast = decided(*args).candidates
+    cli_args = arguments(fast.args)
+    assert cli_args == [
         *("--model=language:tiny", "--mode=fast", "--engine=ddp", "--lr=1e-3", "--nproc=1"),
         *("--deterministic", "--set=train.seed=3", "--set=stop.after=2", "--set=log.every=1"),
         "--set=train.preview=false",
     ]
-    again = read(["run", *typed])
+    again = read(["run", *cli_args])
     assert not again.diagnostics
     assert again.args.sets == list(fast.args.sets)
 
 
 def test_all_errors_are_printed_together_and_nothing_is_written(capsys, tmp_path):
-    words = ["--modes", "fsat", "--steps", "none", "--repeat", "0", "--set", "train.sede=1"]
-    assert main([*TINY, *words]) == 2
+    args = ["--modes", "fsat", "--steps", "none", "--repeat", "0", "--set", "train.sede=1"]
+    assert main([*TINY, *args]) == 2
     content = capsys.readouterr().err
     assert "--steps 'none' is invalid" in content
     assert "--repeat '0' is invalid" in content
@@ -141,12 +141,15 @@ def test_errors_are_printed_as_json(capsys):
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(capsys, tmp_path):
-    words = [*TINY, "--modes", "fast", "--repeat", "3", "--steps", "4", "--out", "it", "--dry-run"]
-    assert main(words) == 0
+    args = [*TINY, "--modes", "fast", "--repeat", "3", "--steps", "4", "--out", "it", "--dry-run"]
+    assert main(args) == 0
     head, *runs = capsys.readouterr().out.splitlines()
     assert head == "6 runs in turns, into it:"
     assert runs[1].startswith("python -m launcher --model=language:tiny --mode=fast --set=stop")
-    assert main([*words, "--json"]) == 0
+    assert main([*args, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["repeats"], [one["mode"] for one in found["runs"]]) == (3, ["default", "fast"])
+    assert (found["repeats"], [run["mode"] for run in found["runs"]]) == (
+        3,
+        ["default", "fast"],
+    )
     assert list(tmp_path.iterdir()) == []

@@ -23,13 +23,13 @@ KEYS = {
 """Of a row, by the design."""
 
 
-def command(*words):
-    typed = ["--model", "language:tiny", "--data", "mine.jsonl", "--set", "eval.every=2"]
-    return [sys.executable, "-m", "launcher", "compare", *typed, *words]
+def command(*args):
+    base_args = ["--model", "language:tiny", "--data", "mine.jsonl", "--set", "eval.every=2"]
+    return [sys.executable, "-m", "launcher", "compare", *base_args, *args]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     (folder / "mine.jsonl").write_text(REQUESTS)
     return folder
@@ -39,31 +39,31 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def compare(place, *words):
+def compare(workdir, *args):
     """Exit code, stdout and stderr of a comparison."""
     done = subprocess.run(
-        command(*words), cwd=place, env=environment(), capture_output=True, text=True, timeout=240
+        command(*args), cwd=workdir, env=environment(), capture_output=True, text=True, timeout=240
     )
     return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
-def compared(place):
+def compared(workdir):
     """Mode default and fast for six steps, with a promise that cannot be kept."""
-    words = ["--modes", "fast", "--steps", "6", "--set", "train.global_batch=4"]
-    return compare(place, *words, "--set", BROKEN, "--out", "it", "--json")
+    args = ["--modes", "fast", "--steps", "6", "--set", "train.global_batch=4"]
+    return compare(workdir, *args, "--set", BROKEN, "--out", "it", "--json")
 
 
-def test_a_broken_promise_exits_1_and_the_json_holds_everything(compared, place):
+def test_a_broken_promise_exits_1_and_the_json_holds_everything(compared, workdir):
     code, out, err = compared
     found = json.loads(out)
     assert code == 1, err
-    assert json.loads((place / "it" / "compare.json").read_text()) == found
+    assert json.loads((workdir / "it" / "compare.json").read_text()) == found
     default, fast = found["rows"]
     assert not KEYS - set(default) and not KEYS - set(fast)
     assert (default["mode"], fast["mode"]) == ("default", "fast")
     assert (default["error"], fast["error"]) == (None, None)
-    promises = {one["name"]: one for one in fast["promises"]}
+    promises = {promise["name"]: promise for promise in fast["promises"]}
     assert promises["step_time"]["kept"] is False
     assert promises["step_time"]["measured"] == fast["step_s"] / default["step_s"]
     assert (promises["parameters"]["kept"], promises["parameters"]["measured"]) == (True, 1.0)
@@ -83,18 +83,18 @@ def test_six_steps_extrapolate_to_the_whole_plan(compared):
         assert len(row["curve"]) == 3
 
 
-def test_run_folders_stay_without_their_checkpoints(compared, place):
-    runs = sorted(path.name for path in (place / "it" / "runs").iterdir())
+def test_run_folders_stay_without_their_checkpoints(compared, workdir):
+    runs = sorted(path.name for path in (workdir / "it" / "runs").iterdir())
     assert runs == ["default-local-1", "fast-local-1"]
     for name in runs:
-        left = {path.name for path in (place / "it" / "runs" / name).iterdir()}
+        left = {path.name for path in (workdir / "it" / "runs" / name).iterdir()}
         assert {"settings.yaml", "metrics.jsonl", "result.json"} <= left
         assert not {"checkpoints", "best", "last"} & left
-    assert (place / "it" / "compare.html").read_text().startswith("<!doctype html>")
+    assert (workdir / "it" / "compare.html").read_text().startswith("<!doctype html>")
 
 
-def test_until_ends_runs_at_the_metric(place):
-    code, out, err = compare(place, "--modes", "default", "--until", "val_loss=5.5", "--json")
+def test_until_ends_runs_at_the_metric(workdir):
+    code, out, err = compare(workdir, "--modes", "default", "--until", "val_loss=5.5", "--json")
     assert code == 0, err
     (row,) = json.loads(out)["rows"]
     assert row["metric"]["value"] <= 5.5
@@ -102,26 +102,26 @@ def test_until_ends_runs_at_the_metric(place):
     assert row["extrapolated"]["total"]
 
 
-def test_a_failed_run_is_reported_and_the_others_continue(place):
+def test_a_failed_run_is_reported_and_the_others_continue(workdir):
     # Only mode lite takes a share of the data, and then there is too little for a step.
-    (place / "small.jsonl").write_text("".join(REQUESTS.splitlines(keepends=True)[:12]))
-    words = ["--data", "small.jsonl", "--modes", "lite", "--steps", "2", "--out", "failing"]
-    code, out, _ = compare(place, *words, "--set", "train.global_batch=8")
+    (workdir / "small.jsonl").write_text("".join(REQUESTS.splitlines(keepends=True)[:12]))
+    args = ["--data", "small.jsonl", "--modes", "lite", "--steps", "2", "--out", "failing"]
+    code, out, _ = compare(workdir, *args, "--set", "train.global_batch=8")
     assert code == 1, out
     (line,) = [line for line in out.splitlines() if line.startswith("lite local failed: ")]
     assert "val and test would be empty" in line
-    default, lite = json.loads((place / "failing" / "compare.json").read_text())["rows"]
+    default, lite = json.loads((workdir / "failing" / "compare.json").read_text())["rows"]
     assert default["error"] is None and default["step_s"] > 0
     assert lite["step_s"] is None
-    assert all(one["kept"] is None for one in lite["promises"])
+    assert all(promise["kept"] is None for promise in lite["promises"])
 
 
-def test_ctrl_c_ends_the_run_and_keeps_the_measurements(place):
-    folder = place / "stopped"
-    words = ["--modes", "fast", "--set", "train.epochs=100000", "--set", "train.max_steps=1000000"]
+def test_ctrl_c_ends_the_run_and_keeps_the_measurements(workdir):
+    folder = workdir / "stopped"
+    args = ["--modes", "fast", "--set", "train.epochs=100000", "--set", "train.max_steps=1000000"]
     comparing = subprocess.Popen(
-        command("--repeat", "2", *words, "--out", str(folder)),
-        cwd=place,
+        command("--repeat", "2", *args, "--out", str(folder)),
+        cwd=workdir,
         env=environment(),
         stdout=subprocess.PIPE,
         text=True,

@@ -92,4 +92,4 @@ def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
 
 def test_mode_default_has_only_promises_in_bytes():
     promised = {"step_time": {"at_most": 0.001}, "host_peak_bytes": {"at_most": 1}}
-    assert [one.name for one in check(promised, row(), None)] == ["host_peak_bytes"]
+    assert [result.name for result in check(promised, row(), None)] == ["host_peak_bytes"]

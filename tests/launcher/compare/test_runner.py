@@ -30,7 +30,7 @@ def rows(tmp_path):
     """Rows of contestants, each with the folders of its repeats."""
 
     def make(*pairs: tuple[Candidate, CandidateRuns], limits: Limits | None = None):
-        candidates = [one for one, _ in pairs]
+        candidates = [candidate for candidate, _ in pairs]
         held = Comparison(candidates, limits or Limits(steps=3), 1, tmp_path, [])
         return runner._rows(held, [found for _, found in pairs])
 
@@ -50,8 +50,8 @@ def test_each_engine_is_compared_with_mode_default_under_the_same_engine(rows, t
         (candidate("fast", "ddp", HALF), CandidateRuns([folder(tmp_path / "d", 3.0)])),
     )
     assert default.promises == ddp.promises == ()
-    assert [one.measured for one in fast.promises] == [0.5]
-    assert [(one.measured, one.kept) for one in fast_ddp.promises] == [(0.75, False)]
+    assert [promise.measured for promise in fast.promises] == [0.5]
+    assert [(promise.measured, promise.kept) for promise in fast_ddp.promises] == [(0.75, False)]
 
 
 def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
@@ -61,7 +61,7 @@ def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
     )
     assert default.error is None
     assert fast.error == "no memory"
-    assert [(one.kept, one.why) for one in fast.promises] == [(None, "the run failed")]
+    assert [(promise.kept, promise.why) for promise in fast.promises] == [(None, "the run failed")]
     assert not runner.Outcome([default, fast], []).is_sound
 
 
@@ -105,8 +105,12 @@ def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_pat
     )
     assert [row.stage for row in (all_of_it, encoder, text)] == [None, "encoder", "text"]
     assert default.peak_memory_bytes == 300
-    assert [(one.measured, one.kept) for one in all_of_it.promises] == [(140 / 300, True)]
-    assert [(one.name, one.kept) for one in encoder.promises] == [("host_peak_bytes", False)]
+    assert [(promise.measured, promise.kept) for promise in all_of_it.promises] == [
+        (140 / 300, True)
+    ]
+    assert [(promise.name, promise.kept) for promise in encoder.promises] == [
+        ("host_peak_bytes", False)
+    ]
     assert text.promises == ()
     assert (encoder.step_s, text.step_s) == (0.25, 0.5)
 
@@ -115,7 +119,7 @@ def test_mode_staged_is_resolved_stage_by_stage(monkeypatch, tmp_path):
     from launcher.compare.candidates import decide
 
     monkeypatch.chdir(tmp_path)
-    words = ["compare", "--model", "eeg_text:tiny", "--modes", "staged", "--steps", "2"]
-    _, staged = decide(read(words)).candidates
+    args = ["compare", "--model", "eeg_text:tiny", "--modes", "staged", "--steps", "2"]
+    _, staged = decide(read(args)).candidates
     assert list(staged.stages) == ["encoder", "text"]
     assert staged.mode == "staged"

@@ -51,9 +51,9 @@ def test_adafactor_stays_where_weights_are_whole(engine):
 def test_adafactor_that_a_person_types_is_refused_where_weights_are_cut():
     with pytest.raises(SettingsError) as error:
         resolved("optim.name=adafactor", "engine.name=zero2", model="language", machine=SERVER)
-    (fault,) = error.value.diagnostics
-    assert fault.allowed == "adamw, sgd under engine zero2; adafactor under local, ddp, oss"
-    assert (fault.key, fault.did_you_mean) == ("optim.name", "adamw")
+    (diagnostic,) = error.value.diagnostics
+    assert diagnostic.allowed == "adamw, sgd under engine zero2; adafactor under local, ddp, oss"
+    assert (diagnostic.key, diagnostic.did_you_mean) == ("optim.name", "adamw")
 
 
 def test_debugging_turns_workers_off_and_determinism_on():

@@ -84,7 +84,7 @@ def test_an_awkward_share_takes_the_largest_micro_batch_that_divides():
 def test_what_does_not_divide_is_answered_with_what_does(sets, world_size, did_you_mean):
     with pytest.raises(SettingsError) as raised:
         numbers(*sets, world_size=world_size)
-    assert [fault.did_you_mean for fault in raised.value.diagnostics] == [did_you_mean]
+    assert [diagnostic.did_you_mean for diagnostic in raised.value.diagnostics] == [did_you_mean]
 
 
 def test_solved_numbers_stand_in_the_settings_with_what_they_replaced():

@@ -39,8 +39,8 @@ def test_samples_that_fill_no_batch_are_told_where_they_are_many(capsys):
 def test_the_fix_drops_no_samples():
     run = resolved()
     train_plan = TrainPlan(30, 2, 8, 8, 1, 1, "tokens", dropped_samples=4)
-    [fault] = validate._left_out(run, train_plan)
-    assert fault.fix == "--set train.global_batch=5"
+    [diagnostic] = validate._left_out(run, train_plan)
+    assert diagnostic.fix == "--set train.global_batch=5"
     assert (2 * 8 + 4) % 5 == 0
 
 
@@ -96,17 +96,17 @@ def test_a_section_can_be_copied_and_sent_to_another_process():
 def test_a_setting_that_nobody_read_is_found_with_its_origin():
     run = resolved("train.ema=0.99", "unread_settings=error", lr="1e-3")
     every = set(setting_infos("language"))
-    [fault] = validate.unused_diagnostics(run, every - {"train.ema", "optim.weight_decay"})
-    assert fault.message == "train.ema 0.99 is unused: nothing in this run reads it"
-    assert (fault.where, fault.severity) == ("--set train.ema=0.99", "error")
+    [diagnostic] = validate.unused_diagnostics(run, every - {"train.ema", "optim.weight_decay"})
+    assert diagnostic.message == "train.ema 0.99 is unused: nothing in this run reads it"
+    assert (diagnostic.where, diagnostic.severity) == ("--set train.ema=0.99", "error")
     assert validate.unused_diagnostics(run, every) == []
 
 
 def test_for_a_person_it_is_a_warning_unless_they_ask_for_more():
-    [fault] = validate.unused_diagnostics(
+    [diagnostic] = validate.unused_diagnostics(
         resolved("train.ema=0.99"), set(setting_infos("language")) - {"train.ema"}
     )
-    assert fault.severity == "warning"
+    assert diagnostic.severity == "warning"
 
 
 def test_what_the_program_itself_sets_and_nobody_reads_is_found_by_tests_only():

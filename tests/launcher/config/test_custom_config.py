@@ -53,9 +53,9 @@ def sized(here):
 
 
 def wrong(model, *sets):
-    with pytest.raises(SettingsError) as fault:
+    with pytest.raises(SettingsError) as raised:
         resolved(*sets, model=model)
-    return str(fault.value).replace(model.partition(":")[0], "NAME")
+    return str(raised.value).replace(model.partition(":")[0], "NAME")
 
 
 def test_defaults_of_the_class_lie_above_those_of_all_tasks_with_their_line(line):
@@ -93,7 +93,7 @@ def test_settings_of_a_run_fed_back_give_the_same_settings(sized, here):
 
 def test_what_the_program_itself_reads_of_a_task_is_not_told_as_unread(sized, here):
     run = resolved("model.folder=.", "model.width=7", model=f"{sized}:large")
-    assert [fault.key for fault in unused_diagnostics(run, ())] == ["model.width"]
+    assert [diagnostic.key for diagnostic in unused_diagnostics(run, ())] == ["model.width"]
 
 
 def test_the_first_size_is_the_default_and_another_is_named_behind_the_class(sized):
@@ -151,22 +151,22 @@ def test_an_unknown_key_among_the_defaults_is_told_with_its_line(here):
 
 
 @pytest.mark.parametrize(
-    ("field", "said"),
+    ("field", "expected"),
     [
         ("width: int", "Model.width has no default"),
         ("size: str = 's'", "Model.size cannot be a setting of its own"),
         ("when: set = {1}", "Model.when cannot be written into a settings file"),
     ],
 )
-def test_a_field_that_cannot_be_a_setting_is_told(here, field, said):
+def test_a_field_that_cannot_be_a_setting_is_told(here, field, expected):
     name = write(here, HEAD + LINE.replace("width: int = 4", field) + BODY)
     found = wrong(f"{name}:Line")
-    assert found.startswith(f"error: {said}")
+    assert found.startswith(f"error: {expected}")
     assert "where         --model NAME:Line; NAME.py:9" in found
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         (
             "class Model(BaseModel)",
@@ -176,9 +176,9 @@ def test_a_field_that_cannot_be_a_setting_is_told(here, field, said):
         ('{"train.epochs": 2, "train": {"micro_batch": 4}}', "3", "Line.defaults is not"),
     ],
 )
-def test_what_is_no_settings_class_or_mapping_is_told(here, old, new, said):
+def test_what_is_no_settings_class_or_mapping_is_told(here, old, new, expected):
     name = write(here, HEAD + LINE.replace(old, new) + BODY)
-    assert wrong(f"{name}:Line").startswith(f"error: {said}")
+    assert wrong(f"{name}:Line").startswith(f"error: {expected}")
 
 
 def test_sections_within_the_settings_of_a_task_are_settings(here):

@@ -18,7 +18,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def told(model, *sets, **options):
+def error_text(model, *sets, **options):
     """What a start with `--model` says, and the module's own name as NAME."""
     with pytest.raises(SettingsError) as wrong:
         resolved(*sets, model=model, **options)
@@ -53,7 +53,7 @@ def test_two_tasks_of_one_name_in_one_process_are_told_apart(here):
     name = write(here / "one", HEAD + LINE + BODY)
     write(here / "two", HEAD + LINE + BODY, name)
     assert resolved("model.folder=one", model=f"{name}:Line")
-    assert told(f"{name}:Line", "model.folder=two").splitlines() == [
+    assert error_text(f"{name}:Line", "model.folder=two").splitlines() == [
         "error: NAME:Line in two cannot be used: this process has imported another module of that name",
         "  where         --set model.folder=two",
         f"  allowed       {here / 'one'}, or a new process",
@@ -69,7 +69,7 @@ def test_an_installed_module_has_no_folder_of_its_own():
 def test_our_own_packages_are_not_looked_for_a_task(here):
     (here / "models").mkdir()
     write(here / "models", HEAD + LINE + BODY, "mine")
-    assert told("models.mine:Line").splitlines() == [
+    assert error_text("models.mine:Line").splitlines() == [
         "error: module 'NAME' would lie in 'models', which is a package of this program",
         "  where         --model NAME:Line",
         "  allowed       any name that does not begin with "
@@ -79,7 +79,7 @@ def test_our_own_packages_are_not_looked_for_a_task(here):
 
 def test_a_module_that_is_not_there_is_told_with_the_nearest(here):
     write(here, "", "my_pictures")
-    assert told("my_picture:Line") == (
+    assert error_text("my_picture:Line") == (
         "error: module 'NAME' does not exist\n"
         "  where         --model NAME:Line\n"
         "  allowed       package.module:Class, where Python finds the module from here\n"
@@ -89,10 +89,10 @@ def test_a_module_that_is_not_there_is_told_with_the_nearest(here):
 
 
 def test_a_file_in_the_place_of_a_module_is_told_its_name(here):
-    assert told("tasks/mine.py:Line").endswith(
+    assert error_text("tasks/mine.py:Line").endswith(
         "  did you mean  tasks.mine:Line\n  fix           --model tasks.mine:Line",
     )
-    assert told("/elsewhere/mine.py:Line").endswith(
+    assert error_text("/elsewhere/mine.py:Line").endswith(
         "  did you mean  mine:Line\n"
         "  fix           --model mine:Line --set model.folder=/elsewhere",
     )
@@ -100,7 +100,7 @@ def test_a_file_in_the_place_of_a_module_is_told_its_name(here):
 
 def test_a_class_that_is_not_there_is_told_with_those_that_are(here):
     name = write(here, HEAD + LINE + BODY)
-    assert told(f"{name}:Lien") == (
+    assert error_text(f"{name}:Lien") == (
         "error: module 'NAME' has no class 'Lien'\n"
         "  where         --model NAME:Lien; NAME.py\n"
         "  allowed       Line\n"
@@ -111,7 +111,7 @@ def test_a_class_that_is_not_there_is_told_with_those_that_are(here):
 
 def test_what_is_no_class_is_told(here):
     name = write(here, HEAD + "Line = 3\n")
-    assert told(f"{name}:Line") == (
+    assert error_text(f"{name}:Line") == (
         "error: 'Line' in module 'NAME' is not a class\n"
         "  where         --model NAME:Line; NAME.py\n"
         "  allowed       a class of it that is a task; this module has none"
@@ -120,16 +120,18 @@ def test_what_is_no_class_is_told(here):
 
 def test_a_class_that_lacks_methods_is_told_each_of_them(here):
     name = write(here, HEAD + "class Line(CustomTask):\n    def build(self): ...\n")
-    assert told(f"{name}:Line").splitlines()[:2] == [
+    assert error_text(f"{name}:Line").splitlines()[:2] == [
         "error: class 'Line' is not a task: it lacks measure, samples",
         "  where         --model NAME:Line; NAME.py:6",
     ]
     name = write(here, "class Line:\n    goal = units = channels_last = None\n")
-    assert "it lacks setup, build, data, collate, num_units, loss, metric" in told(f"{name}:Line")
+    assert "it lacks setup, build, data, collate, num_units, loss, metric" in error_text(
+        f"{name}:Line"
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "expected"),
     [
         ("x = 1\ny = x / 0\n", 2, "ZeroDivisionError: division by zero"),
         ("x = 1\ndef f(:\n", 2, "SyntaxError"),
@@ -138,17 +140,17 @@ def test_a_class_that_lacks_methods_is_told_each_of_them(here):
         ("import sys\n\nsys.exit('bye')\n", 3, "SystemExit: bye"),
     ],
 )
-def test_a_module_that_raises_is_told_with_its_line(here, text, line, said):
+def test_a_module_that_raises_is_told_with_its_line(here, text, line, expected):
     name = write(here, text)
-    lines = told(f"{name}:Line").splitlines()
+    lines = error_text(f"{name}:Line").splitlines()
     assert lines[0].startswith("error: module 'NAME' cannot be imported: ")
-    assert said in lines[0]
+    assert expected in lines[0]
     assert lines[1] == f"  where         --model NAME:Line; NAME.py:{line}"
     assert len(lines) == 2
 
 
 def test_it_is_told_beside_all_else_that_is_wrong_and_nothing_of_models_else(here):
-    found = told("no_such_module:Line", "optim.rl=1", "model.width=3", mode="fsat")
+    found = error_text("no_such_module:Line", "optim.rl=1", "model.width=3", mode="fsat")
     assert [line for line in found.splitlines() if line.startswith("error")] == [
         "error: module 'NAME' does not exist",
         "error: unknown mode 'fsat'",
@@ -166,5 +168,5 @@ def test_in_a_file_it_is_told_with_the_line_of_the_file(here):
 def test_a_fault_has_its_fields_for_machines(here):
     with pytest.raises(SettingsError) as wrong:
         resolved(model="no_such_module:Line")
-    (fault,) = as_json(wrong.value.diagnostics)
-    assert (fault["key"], fault["value"]) == ("model.family", "no_such_module:Line")
+    (diagnostic,) = as_json(wrong.value.diagnostics)
+    assert (diagnostic["key"], diagnostic["value"]) == ("model.family", "no_such_module:Line")

@@ -27,7 +27,7 @@ def test_a_change_is_of_the_default_and_not_of_the_general_mode():
 @pytest.mark.parametrize("name", ["family", "--config files", "command line"])
 def test_only_modes_may_change_a_value_in_the_place_of_setting_it(name):
     _, diagnostics = merge_layers("language", [layer(name, train__micro_batch={"scale": 2})])
-    assert [fault.key for fault in diagnostics] == ["train.micro_batch"]
+    assert [diagnostic.key for diagnostic in diagnostics] == ["train.micro_batch"]
 
 
 def test_a_general_mode_may_speak_of_what_this_family_lacks():
@@ -43,14 +43,14 @@ def test_any_other_unknown_key_is_an_error(is_partial, key):
     _, diagnostics = merge_layers(
         "language", [layer("mode", is_partial, **{key.replace(".", "__"): 2})]
     )
-    assert [fault.key for fault in diagnostics] == [key]
+    assert [diagnostic.key for diagnostic in diagnostics] == [key]
 
 
 def test_a_faulty_value_leaves_the_one_below():
     values, diagnostics = merge_layers(
         "language", [layer("--config files", optim__lr="x"), layer("--config files", log__every=3)]
     )
-    assert [fault.key for fault in diagnostics] == ["optim.lr"]
+    assert [diagnostic.key for diagnostic in diagnostics] == ["optim.lr"]
     assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
 
 

@@ -58,8 +58,8 @@ def test_hidden_gpus_do_not_count(named, gpus):
 
 
 def test_it_says_itself_in_a_few_words():
-    told = machine.Machine(2, 2**33, 0, "cpu", False, True).sentence
-    assert told == "2 cores, 8.0 GiB, no GPU"
+    sentence = machine.Machine(2, 2**33, 0, "cpu", False, True).sentence
+    assert sentence == "2 cores, 8.0 GiB, no GPU"
     assert machine.Machine(1, None, 2, "cuda", False, True).sentence == "1 core, 2 GPUs"
 
 

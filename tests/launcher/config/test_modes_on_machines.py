@@ -20,11 +20,11 @@ def fitted(run):
     return {
         key: (value.replaced[0][0], value.value)
         for key, value in run.values.items()
-        if value.origin.layer == "adapted to this machine" and key.split(".")[0] in ASKED
+        if value.origin.layer == "adapted to this machine" and key.split(".")[0] in ADAPTED_SECTIONS
     }
 
 
-ASKED = ("precision", "loader", "memory")
+ADAPTED_SECTIONS = ("precision", "loader", "memory")
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -32,9 +32,9 @@ ASKED = ("precision", "loader", "memory")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whatever_is_replaced_is_said_with_what_asked_for_it_and_why(family, mode, machine):
     run = resolved(model=family, mode=mode, machine=MACHINES[machine])
-    told = [note for note in run.notes if note.split(":")[0].split(".")[0] in ASKED]
-    assert sorted(note.split(":")[0] for note in told) == sorted(fitted(run))
-    for note in told:
+    notes = [note for note in run.notes if note.split(":")[0].split(".")[0] in ADAPTED_SECTIONS]
+    assert sorted(note.split(":")[0] for note in notes) == sorted(fitted(run))
+    for note in notes:
         assert " instead of " in note and ".yaml:" in note and note.count(": ") >= 2
 
 

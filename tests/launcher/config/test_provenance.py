@@ -12,9 +12,9 @@ def value(*pairs):
 
 
 def test_saying_again_what_is_so_decides_nothing():
-    told = value((2, "--config files"), (2, "family"), (1, "built-in"))
-    assert provenance.first_origin(told).layer == "family"
-    assert not provenance.is_set_by_user(told)
+    setting = value((2, "--config files"), (2, "family"), (1, "built-in"))
+    assert provenance.first_origin(setting).layer == "family"
+    assert not provenance.is_set_by_user(setting)
 
 
 def test_a_person_who_changes_a_value_decides_it():
@@ -24,18 +24,18 @@ def test_a_person_who_changes_a_value_decides_it():
 
 
 def test_setting_a_value_back_is_a_decision_too():
-    told = value((1, "--config files"), (2, "mode"), (1, "built-in"))
-    assert provenance.first_origin(told).layer == "--config files"
+    setting = value((1, "--config files"), (2, "mode"), (1, "built-in"))
+    assert provenance.first_origin(setting).layer == "--config files"
 
 
 def test_the_default_is_the_value_without_mode_engine_machine_and_person():
-    told = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
-    assert provenance.mode_default_value(told) == 1e-4
-    assert provenance.shipped_value(told) == 5e-5
+    setting = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
+    assert provenance.mode_default_value(setting) == 1e-4
+    assert provenance.shipped_value(setting) == 5e-5
 
 
 def test_a_value_laid_over_another_remembers_it():
-    told = provenance.overridden(
+    setting = provenance.overridden(
         value((2, "mode"), (1, "built-in")), 3, Origin("adapted to this machine", "why")
     )
-    assert [pair[0] for pair in provenance.all_values(told)] == [3, 2, 1]
+    assert [pair[0] for pair in provenance.all_values(setting)] == [3, 2, 1]

@@ -57,10 +57,10 @@ def test_each_value_reads_back_as_itself(value):
 
 
 def test_origins_are_objects_of_value_origin_and_what_was_replaced():
-    told = json.loads(render_origins(resolved(lr="1e-3")))
-    assert told["optim.lr"]["value"] == 1e-3
-    assert told["optim.lr"]["origin"] == "--lr 1e-3"
-    assert [old["layer"] for old in told["optim.lr"]["replaced"]] == [
+    origins = json.loads(render_origins(resolved(lr="1e-3")))
+    assert origins["optim.lr"]["value"] == 1e-3
+    assert origins["optim.lr"]["origin"] == "--lr 1e-3"
+    assert [old["layer"] for old in origins["optim.lr"]["replaced"]] == [
         "family",
         "family",
         "built-in",
@@ -68,6 +68,6 @@ def test_origins_are_objects_of_value_origin_and_what_was_replaced():
 
 
 def test_an_origin_tells_how_a_mode_made_the_value():
-    told = json.loads(render_origins(resolved(model="abr", mode="fast")))
-    assert told["optim.lr"]["how"] == "1e-4 × 2"
-    assert "how" not in told["schedule.name"]
+    origins = json.loads(render_origins(resolved(model="abr", mode="fast")))
+    assert origins["optim.lr"]["how"] == "1e-4 × 2"
+    assert "how" not in origins["schedule.name"]

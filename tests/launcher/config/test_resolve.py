@@ -53,8 +53,8 @@ def test_every_history_follows_the_precedence(write):
             layers = [layer for _, layer in history(value)]
             if "accumulation" in str(value.origin.where) or "×" in value.origin.where:
                 layers = layers[1:]  # the batch numbers are solved last
-            places = [LAYERS.index(layer) for layer in layers]
-            assert places == sorted(places, reverse=True)
+            order = [LAYERS.index(layer) for layer in layers]
+            assert order == sorted(order, reverse=True)
 
 
 def test_layers_of_one_name_keep_their_order_and_others_follow_the_precedence():
@@ -73,14 +73,14 @@ def test_layers_of_one_name_keep_their_order_and_others_follow_the_precedence():
 def test_places_name_file_and_line_or_the_words_as_typed(write):
     config = write("train:\n  seed: 3\n")
     run = resolved("log.every=5", model="language", mode="fast", configs=[config], lr="1e-3")
-    places = {key: run.values[key].origin.where for key in run.values}
-    assert places["train.seed"] == f"{config}:2"
-    assert places["log.every"] == "--set log.every=5"
-    assert places["optim.lr"] == "--lr 1e-3"
-    assert places["mode"] == "--mode fast"
-    assert places["loader.prefetch"].startswith("ds_configs/modes/fast.yaml:")
-    assert places["optim.weight_decay"].startswith("ds_configs/models/language.yaml:")
-    assert places["optim.eps"] == "built-in"
+    origins = {key: run.values[key].origin.where for key in run.values}
+    assert origins["train.seed"] == f"{config}:2"
+    assert origins["log.every"] == "--set log.every=5"
+    assert origins["optim.lr"] == "--lr 1e-3"
+    assert origins["mode"] == "--mode fast"
+    assert origins["loader.prefetch"].startswith("ds_configs/modes/fast.yaml:")
+    assert origins["optim.weight_decay"].startswith("ds_configs/models/language.yaml:")
+    assert origins["optim.eps"] == "built-in"
 
 
 def test_a_short_name_of_a_mode_stands_as_it_was_typed():
@@ -152,7 +152,7 @@ def test_the_engine_stands_between_mode_and_the_persons_words():
 
 
 @pytest.mark.parametrize(
-    ("machine", "words", "engine", "nproc", "reason"),
+    ("machine", "cli_args", "engine", "nproc", "reason"),
     [
         (LAPTOP, {}, "local", 1, "1 process"),
         (LAPTOP, {"nproc": "2"}, "ddp", 2, "2 processes"),
@@ -160,8 +160,8 @@ def test_the_engine_stands_between_mode_and_the_persons_words():
         (SERVER, {"nproc": "1"}, "local", 1, "1 process"),
     ],
 )
-def test_the_engine_nobody_named_follows_the_processes(machine, words, engine, nproc, reason):
-    run = resolved(machine=machine, **words)
+def test_the_engine_nobody_named_follows_the_processes(machine, cli_args, engine, nproc, reason):
+    run = resolved(machine=machine, **cli_args)
     assert (run.settings.engine.name, run.nproc) == (engine, nproc)
     assert run.values["engine.name"].origin.where == reason
 
@@ -212,7 +212,7 @@ def test_all_faults_of_one_start_come_together_in_the_order_they_were_written(wr
     third = write("mode: lit\nlog: {every: 0}\n")
     with pytest.raises(SettingsError) as raised:
         resolved("precision=bf61", configs=[first, second, third], engine="zero", nproc="99")
-    assert [fault.key for fault in raised.value.diagnostics] == [
+    assert [diagnostic.key for diagnostic in raised.value.diagnostics] == [
         "train.epoch",
         "optim.lr",
         "limits.ram",
@@ -228,7 +228,7 @@ def test_all_faults_of_one_start_come_together_in_the_order_they_were_written(wr
 def test_warnings_come_in_the_order_they_were_written(write):
     config = write("optim: {momentum: 0.5}\nsave: {every: 100}\n")
     run = resolved("loader.prefetch=3", "eval.every=99", configs=[config], max_steps="50")
-    assert [fault.key for fault in run.warnings] == [
+    assert [diagnostic.key for diagnostic in run.warnings] == [
         "optim.momentum",
         "save.every",
         "loader.prefetch",

@@ -21,13 +21,17 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def goes_on(first, *sets: str, machine=LAPTOP, world_size=None, engine=None, **options: str):
+def resume_settings(
+    first, *sets: str, machine=LAPTOP, world_size=None, engine=None, **options: str
+):
     """The settings with which a run that was begun with `first` goes on."""
     if not Path("x").exists():
         begun(Path("x"), first)
-    typed = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
-    words = CliArgs(sets=sets, engine=engine, options=typed)
-    return resolve(words, machine, world_size, resumed_settings.read(Path("x")))
+    option_values = {
+        SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()
+    }
+    cli_args = CliArgs(sets=sets, engine=engine, options=option_values)
+    return resolve(cli_args, machine, world_size, resumed_settings.read(Path("x")))
 
 
 MANY = {
@@ -46,7 +50,7 @@ MANY = {
 
 @pytest.mark.parametrize("name", MANY)
 def test_without_a_word_it_has_the_very_settings_it_had(name):
-    again = goes_on(MANY[name])
+    again = resume_settings(MANY[name])
     assert again.settings == MANY[name].settings
     assert again.batching == MANY[name].batching
 
@@ -55,13 +59,13 @@ def test_without_a_word_it_has_the_very_settings_it_had(name):
 def test_settings_stay_when_it_goes_on_again_and_again(name):
     again = MANY[name]
     for _ in range(2):
-        again = goes_on(again)
+        again = resume_settings(again)
         run_folder.rewrite_settings(Storage(Path("x")), again)
     assert again.settings == MANY[name].settings
 
 
 def test_what_a_person_set_then_is_told_with_its_line():
-    again = goes_on(resolved(lr="3e-4"))
+    again = resume_settings(resolved(lr="3e-4"))
     lines = Path("x/settings.yaml").read_text().splitlines()
     origin = again.values["optim.lr"].origin
     assert origin.layer == "resumed run"
@@ -70,26 +74,26 @@ def test_what_a_person_set_then_is_told_with_its_line():
 
 
 def test_what_is_typed_now_wins():
-    again = goes_on(resolved("train.seed=3", lr="3e-4"), lr="1e-4")
+    again = resume_settings(resolved("train.seed=3", lr="3e-4"), lr="1e-4")
     assert (again.settings.optim.lr, again.settings.train.seed) == (1e-4, 3)
     assert again.values["optim.lr"].origin.where == "--lr 1e-4"
 
 
 def test_more_processes_keep_the_global_batch():
-    again = goes_on(resolved(), nproc="2")
+    again = resume_settings(resolved(), nproc="2")
     assert again.settings.engine.name == "ddp"
     assert again.batching.global_batch == 8
     assert (again.batching.micro_batch, again.batching.accumulation) == (4, 1)
 
 
 def test_fewer_processes_give_back_what_was_asked_for():
-    again = goes_on(resolved(nproc="2", engine="zero2", batch_size="8"), engine="local")
+    again = resume_settings(resolved(nproc="2", engine="zero2", batch_size="8"), engine="local")
     assert (again.nproc, again.settings.engine.name) == (1, "local")
     assert (again.batching.global_batch, again.batching.micro_batch) == (8, 8)
 
 
 def test_torchrun_decides_about_processes_and_restarts():
-    again = goes_on(resolved("engine.max_restarts=3", nproc="2"), world_size=4)
+    again = resume_settings(resolved("engine.max_restarts=3", nproc="2"), world_size=4)
     assert again.batching.world_size == 4
     assert again.settings.engine.nproc is None
     assert again.settings.engine.max_restarts == 0
@@ -106,7 +110,7 @@ def test_torchrun_decides_about_processes_and_restarts():
 )
 def test_the_batch_of_then_contradicts_no_word_of_now(sets, micro_batch, accumulation):
     first = resolved("train.global_batch=8", batch_size="8")
-    solved = goes_on(first, *sets).batching
+    solved = resume_settings(first, *sets).batching
     assert (solved.global_batch, solved.micro_batch, solved.accumulation) == (
         8,
         micro_batch,
@@ -116,19 +120,19 @@ def test_the_batch_of_then_contradicts_no_word_of_now(sets, micro_batch, accumul
 
 def test_a_new_engine_has_its_own_settings():
     first = resolved("compile=on", engine="zero2", machine=SERVER)
-    assert goes_on(first, machine=SERVER).settings.compile == "on"
-    assert goes_on(first, engine="zero3", machine=SERVER).settings.compile == "off"
+    assert resume_settings(first, machine=SERVER).settings.compile == "on"
+    assert resume_settings(first, engine="zero3", machine=SERVER).settings.compile == "off"
 
 
 def test_what_an_engine_asked_for_goes_with_it():
     first = resolved(engine="zero3", machine=SERVER)
     assert first.settings.compile == "off"
-    assert goes_on(first, engine="ddp", machine=SERVER).settings.compile == "on"
+    assert resume_settings(first, engine="ddp", machine=SERVER).settings.compile == "on"
 
 
 def test_what_was_fitted_to_the_machine_of_then_is_fitted_to_that_of_now():
     first = resolved(mode="fast", machine=SERVER)
-    again = goes_on(first, machine=LAPTOP)
+    again = resume_settings(first, machine=LAPTOP)
     assert (first.settings.precision, again.settings.precision) != ("fp32", first)
     assert again.nproc == 1
     assert again.settings.loader.workers <= LAPTOP.cores
@@ -139,7 +143,7 @@ def test_what_was_fitted_to_the_machine_of_then_is_fitted_to_that_of_now():
 def test_what_a_person_asked_for_then_is_refused_where_it_cannot_be_had_now():
     first = resolved(nproc="8", machine=NEW_CPU)
     with pytest.raises(SettingsError) as wrong:
-        goes_on(first)
+        resume_settings(first)
     lines = str(wrong.value).splitlines()
     assert lines[0] == "error: engine.nproc 8 is more than the 2 cores of this machine"
     assert lines[1].startswith("  where         x/settings.yaml:")
@@ -147,7 +151,7 @@ def test_what_a_person_asked_for_then_is_refused_where_it_cannot_be_had_now():
 
 
 def test_epochs_of_now_end_a_run_that_steps_ended_then():
-    again = goes_on(resolved(max_steps="20"), epochs="5")
+    again = resume_settings(resolved(max_steps="20"), epochs="5")
     assert (again.settings.train.max_steps, again.settings.train.epochs) == (None, 5.0)
 
 
@@ -156,9 +160,9 @@ def test_without_origins_every_setting_counts_as_a_persons():
     begun(Path("x"), first)
     for broken in ("{", "[]", '{"optim.lr": 3}', json.dumps({"mode": {"layer": 5}})):
         Path("x/origins.json").write_text(broken)
-        assert goes_on(first).settings.optim.lr == 3e-4
+        assert resume_settings(first).settings.optim.lr == 3e-4
     Path("x/origins.json").unlink()
-    assert goes_on(first).settings.optim == first.settings.optim
+    assert resume_settings(first).settings.optim == first.settings.optim
 
 
 def test_a_default_that_changed_since_does_not_change_the_run():
@@ -168,7 +172,7 @@ def test_a_default_that_changed_since_does_not_change_the_run():
     text = Path("x/settings.yaml").read_text()
     assert "  clip_norm: 1\n" in text
     Path("x/settings.yaml").write_text(text.replace("clip_norm: 1\n", "clip_norm: 0.5\n"))
-    assert goes_on(first).settings.optim.clip_norm == 0.5
+    assert resume_settings(first).settings.optim.clip_norm == 0.5
 
 
 def test_settings_that_name_no_family_are_refused():

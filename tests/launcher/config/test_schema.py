@@ -11,7 +11,7 @@ LEAVES = setting_infos("language")
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "expected"),
     [
         ("train.micro_batch", "a whole number, at least 1"),
         ("train.ema", "a number, above 0, below 1"),
@@ -32,8 +32,8 @@ LEAVES = setting_infos("language")
         ),
     ],
 )
-def test_what_is_legal_is_told_in_one_line(key, told):
-    assert allowed(LEAVES[key]) == told
+def test_what_is_legal_is_told_in_one_line(key, expected):
+    assert allowed(LEAVES[key]) == expected
 
 
 @pytest.mark.parametrize("key", LEAVES)

@@ -68,7 +68,7 @@ def test_an_alias_stands_for_what_it_names():
 
 
 @pytest.mark.parametrize(
-    ("text", "problem", "place"),
+    ("text", "problem", "where"),
     [
         ("a: 1\na: 2", "the key 'a' is set twice, first in line 1", (2, 1)),
         ("a:\n  b: 1\n  b: 2", "the key 'b' is set twice, first in line 2", (3, 3)),
@@ -87,10 +87,10 @@ def test_an_alias_stands_for_what_it_names():
         ("a: 1\nb: \x07", "a control character is not allowed", (2, 4)),
     ],
 )
-def test_invalid_yaml_is_reported_with_line_and_column(text, problem, place):
+def test_invalid_yaml_is_reported_with_line_and_column(text, problem, where):
     with pytest.raises(Unreadable) as raised:
         settings_file.parse_yaml(text)
-    assert (raised.value.line, raised.value.column) == place
+    assert (raised.value.line, raised.value.column) == where
     assert problem is None or raised.value.problem == problem
 
 
@@ -122,7 +122,7 @@ def test_each_key_has_its_line():
 
 
 @pytest.mark.parametrize(
-    ("text", "problem", "place"),
+    ("text", "problem", "where"),
     [
         ('{"a": 1,\n "a": 2}', "the key 'a' is set twice, first in line 1", (2, 2)),
         ('{"a": [1', "expecting ',' delimiter", (1, 9)),
@@ -130,8 +130,8 @@ def test_each_key_has_its_line():
         ("", "expecting value", (1, 1)),
     ],
 )
-def test_invalid_json_is_reported_with_line_and_column(text, problem, place):
+def test_invalid_json_is_reported_with_line_and_column(text, problem, where):
     with pytest.raises(Unreadable) as raised:
         settings_file.parse_json(text)
     assert raised.value.problem == problem
-    assert (raised.value.line, raised.value.column) == place
+    assert (raised.value.line, raised.value.column) == where

@@ -8,14 +8,14 @@ from launcher.config.validate import check_settings, check_train_plan
 from tests.launcher.given import resolved
 
 
-def warned(*sets, **words):
-    return [fault.message for fault in resolved(*sets, **words).warnings]
+def warned(*sets, **options):
+    return [diagnostic.message for diagnostic in resolved(*sets, **options).warnings]
 
 
-def refused(*sets, **words):
+def refused(*sets, **options):
     with pytest.raises(SettingsError) as raised:
-        resolved(*sets, **words)
-    return [fault.message for fault in raised.value.diagnostics]
+        resolved(*sets, **options)
+    return [diagnostic.message for diagnostic in raised.value.diagnostics]
 
 
 def test_an_evaluation_or_save_that_never_falls_inside_the_run_is_told():
@@ -46,7 +46,7 @@ def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
         "eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2"
     )
     found = check_train_plan(run, total_steps=20, steps_per_epoch=10)
-    assert [(fault.key, fault.severity) for fault in found] == [
+    assert [(diagnostic.key, diagnostic.severity) for diagnostic in found] == [
         ("eval.every", "warning"),
         ("schedule.warmup", "error"),
     ]
@@ -54,9 +54,9 @@ def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
 
 
 def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_not():
-    [fault] = resolved(model="language", batch_size="8").warnings
-    assert fault.message == "the global batch is 32 instead of 64, by train.micro_batch"
-    assert fault.fix == ("--set train.global_batch=64  to keep it; or =32 to confirm")
+    [diagnostic] = resolved(model="language", batch_size="8").warnings
+    assert diagnostic.message == "the global batch is 32 instead of 64, by train.micro_batch"
+    assert diagnostic.fix == ("--set train.global_batch=64  to keep it; or =32 to confirm")
     assert warned("train.global_batch=32", model="language") == []
     assert warned("train.micro_batch=8", "train.accumulation=8", model="language") == []
     assert warned("train.micro_batch=8", "train.global_batch=32", model="language") == []
@@ -67,24 +67,26 @@ def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide()
     halved = values["train.accumulation"]
     below = [(3, origin) for _, origin in halved.replaced]
     values["train.accumulation"] = Setting(2, halved.origin, below)  # the half of 3, rounded
-    [fault] = check_settings(values)
+    [diagnostic] = check_settings(values)
     assert (
-        fault.message
+        diagnostic.message
         == "mode 'conservative' promises a global batch of 48, and its numbers give 64"
     )
-    assert fault.fix == "--set train.global_batch=48"
+    assert diagnostic.fix == "--set train.global_batch=48"
 
 
 def test_a_mode_that_changes_nothing_is_told():
     values = dict(resolved().values)
     values["mode"] = Setting("fast", Origin("command line", "--mode fast"))
-    assert [fault.message for fault in check_settings(values)] == ["mode 'fast' changes nothing"]
+    assert [diagnostic.message for diagnostic in check_settings(values)] == [
+        "mode 'fast' changes nothing"
+    ]
 
 
 def test_a_setting_that_another_makes_meaningless_is_told():
-    told = "optim.momentum 0.8 has no effect: optim.name is adamw, not sgd"
-    assert warned("optim.momentum=0.8") == [told]
-    assert refused("optim.momentum=0.8", "unread_settings=error") == [told]
+    message = "optim.momentum 0.8 has no effect: optim.name is adamw, not sgd"
+    assert warned("optim.momentum=0.8") == [message]
+    assert refused("optim.momentum=0.8", "unread_settings=error") == [message]
     assert warned("optim.momentum=0.8", "optim.name=sgd") == []
     assert warned("loader.prefetch=4") == ["loader.prefetch 4 has no effect: loader.workers is 0"]
 
@@ -108,9 +110,9 @@ def test_a_path_that_is_not_there_is_answered_with_one_that_is(key, tmp_path, mo
     (tmp_path / "recordings").mkdir()
     with pytest.raises(SettingsError) as raised:
         resolved(f"{key}=recodings")
-    [fault] = raised.value.diagnostics
+    [diagnostic] = raised.value.diagnostics
     message = f"{key} 'recodings' does not exist ({tmp_path / 'recodings'})"
-    assert (fault.message, fault.did_you_mean) == (message, "recordings")
+    assert (diagnostic.message, diagnostic.did_you_mean) == (message, "recordings")
     assert refused(f"{key}=") == [f"{key} '' does not exist ({tmp_path})"]
 
 
@@ -128,6 +130,6 @@ def test_a_run_that_would_leave_no_checkpoint_is_told():
 
 
 def test_stages_need_a_family_that_declares_them():
-    told = " needs stages, and language declares none"
-    assert refused(mode="staged") == [f"mode 'staged'{told}"]
-    assert refused("stages=[encoder]") == [f"stages ['encoder']{told}"]
+    message = " needs stages, and language declares none"
+    assert refused(mode="staged") == [f"mode 'staged'{message}"]
+    assert refused("stages=[encoder]") == [f"stages ['encoder']{message}"]

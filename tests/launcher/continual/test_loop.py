@@ -116,7 +116,7 @@ def start(tmp_path):
 
 
 def states(start) -> list[str]:
-    return [one.state for one in experiences.load(start.folder).experiences]
+    return [experience.state for experience in experiences.load(start.folder).experiences]
 
 
 def events(start, kind: str) -> list[dict]:
@@ -140,8 +140,12 @@ def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     assert 110 <= clock.now() <= 115
     assert states(start) == ["trained"] * 3
     result = json.loads((start.folder / "result.json").read_text())
-    assert [one["number"] for one in result["experiences"]] == [1, 2]
-    assert [one.start_step for one in experiences.load(start.folder).experiences] == [0, 10, 20]
+    assert [experience["number"] for experience in result["experiences"]] == [1, 2]
+    assert [experience.start_step for experience in experiences.load(start.folder).experiences] == [
+        0,
+        10,
+        20,
+    ]
 
 
 def test_the_time_limit_ends_a_wait_as_completed(start):
@@ -240,7 +244,9 @@ def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(star
     (start.data / "b.txt").write_text("came later")
     _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder), is_trained=True)
     assert ranks.trained == [(1, ["b.txt"])]
-    assert [sorted(one.files) for one in experiences.load(start.folder).experiences] == [
+    assert [
+        sorted(experience.files) for experience in experiences.load(start.folder).experiences
+    ] == [
         ["a.txt"],
         ["b.txt"],
     ]

@@ -82,17 +82,17 @@ def test_facts_are_readable_lines():
 
 
 @pytest.mark.parametrize(
-    ("groups", "line", "look"),
+    ("groups", "line", "heading"),
     [
         ([], "none: no group is in two splits", "good"),
         (["a", "b"], "2 groups are in two splits: a; b", "bad"),
         (None, "unknown: the task has no groups", "quiet"),
     ],
 )
-def test_overlap_is_reported(groups, line, look):
+def test_overlap_is_reported(groups, line, heading):
     found = Findings("x", "y", None, {}, groups, {}, [])
     assert page.overlap(found) == line
-    assert f'<p class="{look}"><strong>Overlap:</strong> {line}' in page.render(found)
+    assert f'<p class="{heading}"><strong>Overlap:</strong> {line}' in page.render(found)
 
 
 def test_files_of_a_page_are_its_pictures(html):

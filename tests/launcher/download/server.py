@@ -13,7 +13,7 @@ BODY = bytes(range(256)) * 1024
 
 
 @dataclass
-class Answer:
+class Response:
     """The response to one request."""
 
     status: int = 200
@@ -28,7 +28,7 @@ class Answer:
     silent: bool = False
     """Sends nothing."""
     chunked: bool = False
-    holds: bool = False
+    keeps_open: bool = False
     """Sends its body, and keeps the connection open."""
 
 
@@ -37,44 +37,44 @@ class Server:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.answers: dict[str, list[Answer]] = {}
-        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.responses: dict[str, list[Response]] = {}
+        self.requests: list[tuple[str, dict[str, str]]] = []
         """Each request: its path, and its headers in lower case."""
-        self.gone = threading.Event()
+        self.stopping = threading.Event()
 
-    def on(self, path: str, *answers: Answer) -> str:
+    def on(self, path: str, *responses: Response) -> str:
         """Set the responses to `path`; gives its URL."""
-        self.answers[path] = list(answers) or [Answer()]
+        self.responses[path] = list(responses) or [Response()]
         return self.url + path
 
     @property
     def ranges(self) -> list[str | None]:
         """The Range of each request."""
-        return [headers.get("range") for _, headers in self.asked]
+        return [headers.get("range") for _, headers in self.requests]
 
-    def next(self, path: str) -> Answer:
+    def next(self, path: str) -> Response:
         """The response to a request."""
-        answers = self.answers.get(path.partition("?")[0])
-        if not answers:
-            return Answer(404, b"nothing here")
-        return answers.pop(0) if answers[1:] else answers[0]
+        responses = self.responses.get(path.partition("?")[0])
+        if not responses:
+            return Response(404, b"nothing here")
+        return responses.pop(0) if responses[1:] else responses[0]
 
 
 @contextmanager
 def serving() -> Iterator[Server]:
     """A running server."""
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), _Requests)
-    listener.daemon_threads = True
-    listener.script = server = Server(listener.server_port)
-    thread = threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True)
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), _Requests)
+    http_server.daemon_threads = True
+    http_server.script = server = Server(http_server.server_port)
+    thread = threading.Thread(target=http_server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server
     finally:
-        server.gone.set()
-        listener.shutdown()
+        server.stopping.set()
+        http_server.shutdown()
         thread.join()
-        listener.server_close()
+        http_server.server_close()
 
 
 class _Requests(BaseHTTPRequestHandler):
@@ -83,28 +83,28 @@ class _Requests(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server: Server = self.server.script
         headers = {name.lower(): value for name, value in self.headers.items()}
-        server.asked.append((self.path, headers))
-        answer = server.next(self.path)
+        server.requests.append((self.path, headers))
+        response = server.next(self.path)
         self.close_connection = True
-        if answer.silent:
-            server.gone.wait(20)
+        if response.silent:
+            server.stopping.wait(20)
             return
-        start = self._start(answer, headers)
-        self._head(answer, start)
-        self._send(answer, answer.body[start or 0 :])
+        start = self._start(response, headers)
+        self._head(response, start)
+        self._send(response, response.body[start or 0 :])
 
-    def _start(self, answer: Answer, headers: dict[str, str]) -> int | None:
+    def _start(self, response: Response, headers: dict[str, str]) -> int | None:
         """The first byte of the response; None: the whole file."""
         wanted = headers.get("range", "")
-        if answer.status != 200 or not answer.ranges or not wanted.startswith("bytes="):
+        if response.status != 200 or not response.ranges or not wanted.startswith("bytes="):
             return None
-        stamps = (answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
+        stamps = (response.headers.get("ETag"), response.headers.get("Last-Modified"))
         if headers.get("if-range", stamps[0]) not in stamps:
             return None
         return int(wanted.removeprefix("bytes=").rstrip("-"))
 
-    def _head(self, answer: Answer, start: int | None) -> None:
-        whole, left = len(answer.body), len(answer.body) - (start or 0)
+    def _head(self, response: Response, start: int | None) -> None:
+        whole, left = len(response.body), len(response.body) - (start or 0)
         if start is not None and not left:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{whole}")
@@ -112,27 +112,27 @@ class _Requests(BaseHTTPRequestHandler):
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         else:
-            self.send_response(answer.status)
-        length = left if answer.length is None else answer.length
-        if answer.chunked:
+            self.send_response(response.status)
+        length = left if response.length is None else response.length
+        if response.chunked:
             self.send_header("Transfer-Encoding", "chunked")
-        elif length or answer.length is None:
+        elif length or response.length is None:
             self.send_header("Content-Length", str(length))
-        for name, value in answer.headers.items():
+        for name, value in response.headers.items():
             self.send_header(name, value)
         self.end_headers()
 
-    def _send(self, answer: Answer, body: bytes) -> None:
-        sent = body if answer.cut is None else body[: answer.cut]
+    def _send(self, response: Response, body: bytes) -> None:
+        sent = body if response.cut is None else body[: response.cut]
         try:
-            if answer.chunked:
+            if response.chunked:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(body), sent))
-                if answer.cut is None:
+                if response.cut is None:
                     self.wfile.write(b"0\r\n\r\n")
             else:
                 self.wfile.write(sent)
-            if answer.holds:
-                self.server.script.gone.wait(20)
+            if response.keeps_open:
+                self.server.script.stopping.wait(20)
         except OSError:
             pass  # the client closed the connection
 

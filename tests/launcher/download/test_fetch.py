@@ -10,7 +10,7 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.download.transfer import FetchError
-from tests.launcher.download.server import BODY, Answer
+from tests.launcher.download.server import BODY, Response
 
 SHA256 = hashlib.sha256(BODY).hexdigest()
 PATH = Path("downloads/data.bin")
@@ -40,68 +40,68 @@ def test_an_existing_file_is_not_downloaded_again(server, get):
     assert not found.is_new and get.printed == []
     get(url)  # recognized by its URL
     get({"url": "https://elsewhere.invalid/data.bin", "sha256": SHA256})  # or by its checksum
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_a_file_copied_by_the_user_is_recognized_by_its_checksum(server, get):
     PATH.parent.mkdir()
     PATH.write_bytes(BODY)
     assert not get({"url": server.on("/data.bin"), "sha256": SHA256})[0].is_new
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_broken_transfer_resumes(server, get, chunked):
     headers = {"ETag": '"one"'}
-    first = Answer(cut=HALF, headers=headers, chunked=chunked)
-    get(server.on("/data.bin", first, Answer(headers=headers)))
+    first = Response(cut=HALF, headers=headers, chunked=chunked)
+    get(server.on("/data.bin", first, Response(headers=headers)))
     assert PATH.read_bytes() == BODY
     begun = int(server.ranges[1].removeprefix("bytes=").rstrip("-"))
     assert begun >= KEPT - (1 << 14)
-    assert server.asked[1][1]["if-range"] == '"one"'
+    assert server.requests[1][1]["if-range"] == '"one"'
     assert "attempt 2 of 6 in" in get.printed[1]
 
 
 def test_a_range_shorter_than_requested_is_continued(server, get):
     quarter = len(BODY) // 4
     helpings = [
-        Answer(
+        Response(
             206,
             BODY[start : start + quarter],
             {"ETag": '"x"', "Content-Range": f"bytes {start}-{start + quarter - 1}/{len(BODY)}"},
         )
         for start in (quarter, 2 * quarter, 3 * quarter)
     ]
-    get(server.on("/data.bin", Answer(cut=quarter, headers={"ETag": '"x"'}), *helpings))
+    get(server.on("/data.bin", Response(cut=quarter, headers={"ETag": '"x"'}), *helpings))
     assert PATH.read_bytes() == BODY
     assert any(f"only {2 * quarter} of {len(BODY)} bytes arrived" in line for line in get.printed)
 
 
 def test_the_next_call_resumes_a_failed_download(server, get):
     headers = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
-    url = server.on("/data.bin", Answer(cut=HALF, headers=headers))
+    url = server.on("/data.bin", Response(cut=HALF, headers=headers))
     with pytest.raises(FetchError) as failed:
         get(url, retries=0)
     assert "are kept" in str(failed.value) and left() == ["data.bin.part"]
-    server.on("/data.bin", Answer(headers=headers))
+    server.on("/data.bin", Response(headers=headers))
     get(url)
     assert PATH.read_bytes() == BODY and server.ranges[1] is not None
     assert "resuming after" in get.printed[0]
 
 
 def test_without_ranges_the_download_restarts(server, get):
-    answers = [Answer(cut=HALF, headers={"ETag": '"x"'}, ranges=False)] * 2
-    get(server.on("/data.bin", *answers, Answer(headers={"ETag": '"x"'}, ranges=False)))
+    responses = [Response(cut=HALF, headers={"ETag": '"x"'}, ranges=False)] * 2
+    get(server.on("/data.bin", *responses, Response(headers={"ETag": '"x"'}, ranges=False)))
     assert PATH.read_bytes() == BODY
 
 
 def test_without_a_version_or_a_checksum_nothing_is_resumed(server, get):
-    get(server.on("/data.bin", Answer(cut=HALF), Answer()))
+    get(server.on("/data.bin", Response(cut=HALF), Response()))
     assert server.ranges == [None, None]
 
 
 def test_with_a_checksum_a_download_is_resumed_and_checked(server, get):
-    get({"url": server.on("/data.bin", Answer(cut=HALF), Answer()), "sha256": SHA256})
+    get({"url": server.on("/data.bin", Response(cut=HALF), Response()), "sha256": SHA256})
     assert server.ranges[1] is not None and PATH.read_bytes() == BODY
 
 
@@ -110,32 +110,32 @@ NEW = BODY[::-1]
 
 @pytest.mark.parametrize("supports_if_range", [True, False])
 def test_a_file_that_changed_between_attempts_restarts(server, get, supports_if_range):
-    first = Answer(cut=HALF, headers={"ETag": '"old"'})
-    second = Answer(body=NEW, headers={"ETag": '"new"'})
+    first = Response(cut=HALF, headers={"ETag": '"old"'})
+    second = Response(body=NEW, headers={"ETag": '"new"'})
     if not supports_if_range:  # a part of the new file, though the old one was requested
-        second = Answer(206, NEW, {"ETag": '"new"', "Content-Range": f"bytes {KEPT}-9/10"})
-    get(server.on("/data.bin", first, second, Answer(body=NEW, headers={"ETag": '"new"'})))
+        second = Response(206, NEW, {"ETag": '"new"', "Content-Range": f"bytes {KEPT}-9/10"})
+    get(server.on("/data.bin", first, second, Response(body=NEW, headers={"ETag": '"new"'})))
     assert PATH.read_bytes() == NEW
 
 
 def test_parts_of_two_versions_fail_the_checksum_and_restart(server, get):
-    mixed = Answer(body=bytes(len(BODY)), cut=HALF)
-    url = server.on("/data.bin", mixed, Answer())
+    mixed = Response(body=bytes(len(BODY)), cut=HALF)
+    url = server.on("/data.bin", mixed, Response())
     get({"url": url, "sha256": SHA256})
     assert PATH.read_bytes() == BODY
     assert any("wrong checksum; restarting from byte 0" in line for line in get.printed)
 
 
 def test_a_part_of_another_url_is_not_resumed(server, get):
-    first = server.on("/a/data.bin", Answer(cut=HALF, headers={"ETag": '"x"'}))
+    first = server.on("/a/data.bin", Response(cut=HALF, headers={"ETag": '"x"'}))
     with pytest.raises(FetchError):
         get(first, retries=0)
-    get(server.on("/b/data.bin", Answer(body=NEW, headers={"ETag": '"x"'})))
+    get(server.on("/b/data.bin", Response(body=NEW, headers={"ETag": '"x"'})))
     assert server.ranges == [None, None] and PATH.read_bytes() == NEW
 
 
 def test_a_complete_part_needs_no_more_bytes(server, get):
-    url = server.on("/data.bin", Answer(headers={"ETag": '"x"'}))
+    url = server.on("/data.bin", Response(headers={"ETag": '"x"'}))
     state = Path("downloads/.fetch")
     state.mkdir(parents=True)
     (state / "data.bin.part").write_bytes(BODY)
@@ -145,7 +145,7 @@ def test_a_complete_part_needs_no_more_bytes(server, get):
 
 
 def test_a_range_beyond_the_file_restarts(server, get):
-    url = server.on("/data.bin", Answer(416), Answer())
+    url = server.on("/data.bin", Response(416), Response())
     state = Path("downloads/.fetch")
     state.mkdir(parents=True)
     (state / "data.bin.part").write_bytes(BODY + b"more")
@@ -168,14 +168,14 @@ def test_an_invalid_record_of_a_part_is_ignored(server, get):
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408])
 def test_a_server_error_is_retried(server, get, status):
-    get(server.on("/data.bin", Answer(status, b"later"), Answer()))
+    get(server.on("/data.bin", Response(status, b"later"), Response()))
     assert PATH.read_bytes() == BODY and len(get.waited) == 1 and 0.5 <= get.waited[0] <= 1
 
 
 def test_retry_after_is_respected_up_to_a_limit(server, get):
-    get(server.on("/data.bin", Answer(429, headers={"Retry-After": "37"}), Answer()))
+    get(server.on("/data.bin", Response(429, headers={"Retry-After": "37"}), Response()))
     assert get.waited == [37]
-    url = server.on("/b.bin", Answer(503, headers={"Retry-After": "86400"}), Answer())
+    url = server.on("/b.bin", Response(503, headers={"Retry-After": "86400"}), Response())
     with pytest.raises(FetchError) as failed:
         get(url)
     assert "and asks to wait 1d00h" in str(failed.value) and get.waited == []
@@ -184,15 +184,15 @@ def test_retry_after_is_respected_up_to_a_limit(server, get):
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_a_client_error_is_not_retried(server, get, status):
     with pytest.raises(SettingsError) as wrong:
-        get(server.on("/data.bin", Answer(status, b"no")))
+        get(server.on("/data.bin", Response(status, b"no")))
     assert f"the server responds {status} " in str(wrong.value)
-    assert len(server.asked) == 1 and left() == []
+    assert len(server.requests) == 1 and left() == []
 
 
 def test_retries_in_a_row_are_limited(server, get):
     with pytest.raises(FetchError) as failed:
-        get(server.on("/data.bin", Answer(500)), retries=3)
-    assert len(server.asked) == 4 and len(get.waited) == 3
+        get(server.on("/data.bin", Response(500)), retries=3)
+    assert len(server.requests) == 4 and len(get.waited) == 3
     assert get.waited == sorted(get.waited)
     assert str(failed.value).splitlines()[0] == (
         "cannot download data.bin: the server responds 500 Internal Server Error, 4 times in a row"
@@ -201,14 +201,14 @@ def test_retries_in_a_row_are_limited(server, get):
 
 def test_an_attempt_with_progress_resets_the_retries(server, get):
     big = BODY * 20
-    parts = [Answer(body=big, cut=len(BODY) * 5, headers={"ETag": '"x"'})] * 4
-    get(server.on("/data.bin", *parts, Answer(body=big, headers={"ETag": '"x"'})), retries=1)
+    parts = [Response(body=big, cut=len(BODY) * 5, headers={"ETag": '"x"'})] * 4
+    get(server.on("/data.bin", *parts, Response(body=big, headers={"ETag": '"x"'})), retries=1)
     assert PATH.read_bytes() == big
 
 
 def test_a_silent_server_times_out(server, get):
     with pytest.raises(FetchError) as failed:
-        get(server.on("/data.bin", Answer(silent=True)), retries=1, timeout_s=0.1)
+        get(server.on("/data.bin", Response(silent=True)), retries=1, timeout_s=0.1)
     assert "the server does not respond, 2 times in a row" in str(failed.value)
 
 
@@ -224,20 +224,20 @@ def test_a_wrong_checksum_leaves_nothing(server, get):
     assert str(wrong.value).splitlines()[0] == (
         f"error: data.bin has sha256 {SHA256}: not the declared one"
     )
-    assert left() == [] and len(server.asked) == 1
+    assert left() == [] and len(server.requests) == 1
 
 
 def test_a_body_longer_than_announced_is_refused(server, get):
     headers = {"ETag": '"x"'}
-    lie = Answer(206, BODY, {**headers, "Content-Range": f"bytes {KEPT}-{KEPT + 9}/{KEPT + 10}"})
-    url = server.on("/data.bin", Answer(cut=KEPT + 1, headers=headers), lie)
+    lie = Response(206, BODY, {**headers, "Content-Range": f"bytes {KEPT}-{KEPT + 9}/{KEPT + 10}"})
+    url = server.on("/data.bin", Response(cut=KEPT + 1, headers=headers), lie)
     with pytest.raises(SettingsError) as wrong:
         get(url)
     assert "more than the announced" in str(wrong.value) and left() == []
 
 
 def test_a_body_without_a_length_must_have_the_declared_size(server, get):
-    url = server.on("/data.bin", Answer(length=0))
+    url = server.on("/data.bin", Response(length=0))
     with pytest.raises(SettingsError) as wrong:
         get({"url": url, "size": len(BODY) + 1})
     assert f"{len(BODY) + 1} bytes" in str(wrong.value)
@@ -254,12 +254,12 @@ def test_a_wrong_size_is_refused_before_the_transfer(server, get):
 @pytest.mark.parametrize("length", [None, 0])
 def test_a_file_above_max_gb_is_refused(server, get, length):
     with pytest.raises(SettingsError) as wrong:
-        get(server.on("/data.bin", Answer(length=length)), max_gb=1e-4)
+        get(server.on("/data.bin", Response(length=length)), max_gb=1e-4)
     assert "(download.max_gb)" in str(wrong.value)
 
 
 def test_a_full_disk_is_an_error_before_the_transfer(server, get):
-    huge = Answer(length=1 << 60, cut=0)
+    huge = Response(length=1 << 60, cut=0)
     with pytest.raises(SettingsError) as wrong:
         get(server.on("/data.bin", huge), max_gb=1e12)
     assert "the disk of downloads has" in str(wrong.value)
@@ -267,12 +267,12 @@ def test_a_full_disk_is_an_error_before_the_transfer(server, get):
 
 def test_redirects_send_the_password_to_the_same_host_only(server, get):
     other = server.url.replace("127.0.0.1", "localhost")
-    server.on("/a/data.bin", Answer(302, headers={"Location": "/b"}))
-    server.on("/b", Answer(307, headers={"Location": f"{other}/c"}))
+    server.on("/a/data.bin", Response(302, headers={"Location": "/b"}))
+    server.on("/b", Response(307, headers={"Location": f"{other}/c"}))
     server.on("/c")
     get(server.url.replace("//", "//ann:pass@") + "/a/data.bin")
     assert PATH.read_bytes() == BODY
-    assert ["authorization" in headers for _, headers in server.asked] == [True, True, False]
+    assert ["authorization" in headers for _, headers in server.requests] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -285,13 +285,13 @@ def test_redirects_send_the_password_to_the_same_host_only(server, get):
 )
 def test_an_unsafe_redirect_is_refused(server, get, location, message):
     with pytest.raises(SettingsError) as wrong:
-        get(server.on("/data.bin", Answer(302, headers={"Location": location})))
+        get(server.on("/data.bin", Response(302, headers={"Location": location})))
     assert message in str(wrong.value)
 
 
 def test_unrequested_compression_is_refused(server, get):
     with pytest.raises(SettingsError) as wrong:
-        get(server.on("/data.bin", Answer(headers={"Content-Encoding": "gzip"})))
+        get(server.on("/data.bin", Response(headers={"Content-Encoding": "gzip"})))
     assert "sends the file as gzip, unrequested" in str(wrong.value)
 
 
@@ -319,11 +319,11 @@ def test_a_new_modification_time_alone_is_not_a_change(server, get):
     url = server.on("/data.bin")
     get(url)
     os.utime(PATH, (1, 1))
-    assert not get(url)[0].is_new and len(server.asked) == 1
+    assert not get(url)[0].is_new and len(server.requests) == 1
 
 
 def test_another_checksum_for_the_same_url_downloads_again(server, get):
-    url = server.on("/data.bin", Answer(), Answer(body=NEW))
+    url = server.on("/data.bin", Response(), Response(body=NEW))
     get(url)
     get({"url": url, "sha256": hashlib.sha256(NEW).hexdigest()})
     assert PATH.read_bytes() == NEW
@@ -333,7 +333,7 @@ def test_secrets_reach_only_the_server(server, get, here, monkeypatch):
     monkeypatch.setenv("MINE", "hidden")
     url = server.on("/data.bin").replace("//", "//ann:${MINE}@")
     get(f"{url}?api_key=hidden")
-    path, headers = server.asked[0]
+    path, headers = server.requests[0]
     assert (
         path == "/data.bin?api_key=hidden" and headers["authorization"] == "Basic YW5uOmhpZGRlbg=="
     )
@@ -368,7 +368,7 @@ def test_a_file_url_is_copied(get, here):
 
 
 def test_ctrl_c_keeps_the_part(server, get, monkeypatch):
-    url = server.on("/data.bin", Answer(headers={"ETag": '"x"'}))
+    url = server.on("/data.bin", Response(headers={"ETag": '"x"'}))
 
     def interrupt(progress):
         if progress.done_bytes >= HALF:
@@ -402,12 +402,12 @@ def test_a_record_without_its_file_downloads_again(server, get):
     get(url)
     PATH.rename("kept")
     assert get(url)[0].is_new  # recorded but missing: killed before the move
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_a_proxy_of_the_environment_is_used(server, get, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
-    server.answers["http://data.invalid/data.bin"] = [Answer()]
+    server.responses["http://data.invalid/data.bin"] = [Response()]
     get("http://data.invalid/data.bin")
     assert PATH.read_bytes() == BODY
 
@@ -416,4 +416,4 @@ def test_user_and_password_of_netrc_are_used(server, get, here, monkeypatch):
     (here / "netrc").write_text("machine 127.0.0.1 login ann password hidden\n")
     monkeypatch.setenv("NETRC", str(here / "netrc"))
     get(server.on("/data.bin"))
-    assert server.asked[0][1]["authorization"] == "Basic YW5uOmhpZGRlbg=="
+    assert server.requests[0][1]["authorization"] == "Basic YW5uOmhpZGRlbg=="

@@ -14,7 +14,7 @@ from launcher.download.fetch import fetch_for_run
 from launcher.run.execute import execute_run
 from launcher.run.prepare import plan_as_json, prepare_run, render_plan
 from slurm.environment import RankEnvironment
-from tests.launcher.download.server import BODY, Answer
+from tests.launcher.download.server import BODY, Response
 
 
 def arguments(*files):
@@ -41,12 +41,12 @@ def test_a_run_downloads_its_data_first(server):
 
 def test_a_failed_download_leaves_no_run_folder(server, here):
     with pytest.raises(SettingsError):
-        begun(server.on("/data.jsonl", Answer(404)))
+        begun(server.on("/data.jsonl", Response(404)))
     assert not (here / "runs").exists()
 
 
 def test_a_server_error_exits_with_1(server, here):
-    url = server.on("/data.jsonl", Answer(503, headers={"Retry-After": "9999"}))
+    url = server.on("/data.jsonl", Response(503, headers={"Retry-After": "9999"}))
     ending, reports = begun(url)
     assert (ending.exit_code, reports) == (1, [ending])
     assert ending.text.startswith("error: cannot download data.jsonl: the server responds 503 ")
@@ -54,12 +54,14 @@ def test_a_server_error_exits_with_1(server, here):
 
 
 def test_a_signal_of_the_scheduler_keeps_the_part(server):
-    url = server.on("/data.jsonl", Answer(length=1 << 20, headers={"ETag": '"x"'}, holds=True))
+    url = server.on(
+        "/data.jsonl", Response(length=1 << 20, headers={"ETag": '"x"'}, keeps_open=True)
+    )
     part = Path("downloads/.fetch/data.jsonl.part")
 
     def stop_once_something_came():
         while not (part.exists() and part.stat().st_size):
-            server.gone.wait(0.01)
+            server.stopping.wait(0.01)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
     stop = threading.Thread(target=stop_once_something_came, daemon=True)
@@ -74,9 +76,9 @@ def test_a_dry_run_shows_the_downloads_and_downloads_nothing(server, here):
     url = server.on("/data.jsonl")
     ready = prepare_run(arguments(url), None, [])
     assert f"fetch    {url} as downloads/data.jsonl\n" in render_plan(ready.plan)
-    one = {"url": url, "path": "downloads/data.jsonl", "is_there": False}
-    assert plan_as_json(ready.plan)["fetch"] == [one]
-    assert server.asked == [] and list(here.iterdir()) == []
+    entry = {"url": url, "path": "downloads/data.jsonl", "is_there": False}
+    assert plan_as_json(ready.plan)["fetch"] == [entry]
+    assert server.requests == [] and list(here.iterdir()) == []
 
 
 def rank_environment(rank, machines):
@@ -97,7 +99,7 @@ def test_of_ranks_on_one_machine_one_downloads_and_the_others_wait(server, capfd
         rank.start()
     for rank in ranks:
         rank.join()
-    assert len(server.asked) == 1 and Path("downloads/data.jsonl").read_bytes() == BODY
+    assert len(server.requests) == 1 and Path("downloads/data.jsonl").read_bytes() == BODY
     assert capfd.readouterr().out.count(": downloading ") == 1
 
 
@@ -108,4 +110,4 @@ def test_ranks_on_several_machines_need_existing_files(server):
     assert "data fetch  with the same settings first" in str(wrong.value)
     fetch_for_run(settings, None, False, True)
     fetch_for_run(settings, rank_environment(1, 2), True, False)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1

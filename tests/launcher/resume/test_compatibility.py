@@ -85,7 +85,9 @@ def before(*sets: str, **options: str):
 
 def test_differences_are_lines_in_the_order_of_declaration():
     now = resolved("optim.betas=[0.8, 0.9]", engine="zero2", nproc="2", lr="3e-4")
-    lines = [one.line for one in compatibility.differences(before("loader.workers=1"), now)]
+    lines = [
+        difference.line for difference in compatibility.differences(before("loader.workers=1"), now)
+    ]
     assert lines == [
         "engine.name local → zero2",
         "engine.nproc 1 → 2",
@@ -104,7 +106,9 @@ def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
     old = before()
     del old["stop.patience"], old["eval.share"]
     now = resolved("stop.patience=3")
-    assert [one.line for one in compatibility.differences(old, now)] == ["stop.patience null → 3"]
+    assert [difference.line for difference in compatibility.differences(old, now)] == [
+        "stop.patience null → 3"
+    ]
 
 
 def errors_of(now, reset=(), old=None) -> list[str]:
@@ -153,7 +157,9 @@ CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=
 def test_a_run_may_become_longer_if_the_learning_rate_does_not_depend_on_its_length():
     now = resolved(*CONSTANT, max_steps="500")
     assert errors_of(now, old=before(*CONSTANT)) == []
-    assert [one.rule for one in compatibility.differences(before(*CONSTANT), now)] == ["free"]
+    assert [
+        difference.rule for difference in compatibility.differences(before(*CONSTANT), now)
+    ] == ["free"]
 
 
 @pytest.mark.parametrize(

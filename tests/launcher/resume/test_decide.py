@@ -23,13 +23,15 @@ def here(tmp_path, monkeypatch):
 X = Path("runs/x")
 
 
-def words(resume="runs/x", *sets: str, reset=(), model=None, mode=None, engine=None, **options):
-    typed = {SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()}
-    return CliArgs(model, mode, "--mode", engine, (), sets, typed, resume, "resume", reset)
+def cli_args(resume="runs/x", *sets: str, reset=(), model=None, mode=None, engine=None, **options):
+    option_values = {
+        SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()
+    }
+    return CliArgs(model, mode, "--mode", engine, (), sets, option_values, resume, "resume", reset)
 
 
 def decided(*args, out=None, **options):
-    return decide(words(*args, **options), None if out is None else Path(out), LAPTOP)
+    return decide(cli_args(*args, **options), None if out is None else Path(out), LAPTOP)
 
 
 def refused(*args, out=None, **options) -> list[str]:
@@ -40,21 +42,21 @@ def refused(*args, out=None, **options) -> list[str]:
 
 def test_a_run_resumes_with_changed_settings():
     trained(X, resolved(), 10, 20)
-    told = decided(engine="zero2", nproc="2", reset=["schedule"])
-    assert told.resume == ResumeRequest(
+    decision = decided(engine="zero2", nproc="2", reset=["schedule"])
+    assert decision.resume == ResumeRequest(
         X,
         None,
         ["schedule"],
         ["engine.name local → zero2", "engine.nproc 1 → 2", "train.micro_batch 8 → 4"],
     )
-    assert told.line == ("resuming runs/x from step 20; the learning-rate schedule restarts")
-    assert told.nothing_left is None
+    assert decision.line == ("resuming runs/x from step 20; the learning-rate schedule restarts")
+    assert decision.nothing_left is None
 
 
 def test_a_named_checkpoint_is_handed_on_by_its_step():
     trained(X, resolved(), 10, 20)
-    told = decided("runs/x/checkpoints/step-00000010")
-    assert (told.resume, told.line) == (
+    decision = decided("runs/x/checkpoints/step-00000010")
+    assert (decision.resume, decision.line) == (
         ResumeRequest(X, 10, [], []),
         "resuming runs/x from step 10",
     )
@@ -68,20 +70,20 @@ def test_a_fork_is_announced():
 
 def test_a_run_without_a_checkpoint_restarts_with_any_arguments():
     begun(X, resolved())
-    told = decided(lr="1e-4", mode="fast")
-    assert told.resume == ResumeRequest(X, None, [], [])
-    assert told.line == "runs/x has no checkpoint yet; restarting from the beginning"
+    decision = decided(lr="1e-4", mode="fast")
+    assert decision.resume == ResumeRequest(X, None, [], [])
+    assert decision.line == "runs/x has no checkpoint yet; restarting from the beginning"
 
 
 def test_auto_starts_a_new_run_if_there_is_none():
-    told = decided("auto")
-    assert (told.resume, told.found) == (None, None)
-    assert told.line == (
+    decision = decided("auto")
+    assert (decision.resume, decision.found) == (None, None)
+    assert decision.line == (
         "resume auto: no run of language:small, mode default, to resume; starting a new run"
     )
-    told = decided("auto", out="y")
-    assert told.resume == ResumeRequest(Path("y"))
-    assert told.line == "resume auto: y has no checkpoint yet; starting a new run there"
+    decision = decided("auto", out="y")
+    assert decision.resume == ResumeRequest(Path("y"))
+    assert decision.line == "resume auto: y has no checkpoint yet; starting a new run there"
 
 
 def test_all_errors_are_reported_at_once():
@@ -191,8 +193,12 @@ def test_a_completed_run_is_reported_and_nothing_is_written(capsys, here):
     assert main(["resume", "runs/x"]) == 0
     assert capsys.readouterr().out.startswith(DONE)
     assert main(["--resume", "runs/x", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["exit_code"], told["status"], told["folder"]) == (0, "completed", "runs/x")
+    content = json.loads(capsys.readouterr().out)
+    assert (content["exit_code"], content["status"], content["folder"]) == (
+        0,
+        "completed",
+        "runs/x",
+    )
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
 
 

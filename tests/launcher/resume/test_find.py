@@ -19,14 +19,14 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def find(word: str, out: str | None = None, **words):
-    typed = CliArgs(model="language:tiny", resume=word, **words)
-    return resume.find(typed, None if out is None else Path(out))
+def find(run: str, out: str | None = None, **options):
+    cli_args = CliArgs(model="language:tiny", resume=run, **options)
+    return resume.find(cli_args, None if out is None else Path(out))
 
 
-def refused(word: str, out: str | None = None) -> list[str]:
+def refused(run: str, out: str | None = None) -> list[str]:
     with pytest.raises(SettingsError) as wrong:
-        find(word, out)
+        find(run, out)
     return str(wrong.value).splitlines()
 
 
@@ -108,8 +108,8 @@ def test_a_checkpoint_whose_json_is_damaged_is_passed_over():
     trained(Path("runs/a"), TINY, 10, 20)
     (Path("runs/a/last") / "state.json").write_text('{"facts": {}}')
     assert find("runs/a").checkpoint.step == 10
-    told = refused("20")
-    assert told[0].startswith("error: cannot use the checkpoint of step 20: runs/a/checkpoints")
+    errors = refused("20")
+    assert errors[0].startswith("error: cannot use the checkpoint of step 20: runs/a/checkpoints")
 
 
 def test_settings_of_a_checkpoint_are_not_believed_where_a_byte_has_changed():
@@ -119,12 +119,12 @@ def test_settings_of_a_checkpoint_are_not_believed_where_a_byte_has_changed():
     assert "state.json is damaged" in refused("runs/a")[0]
 
 
-@pytest.mark.parametrize("word", ["runs/a", "auto"])
-def test_a_run_does_not_begin_again_where_all_its_checkpoints_are_damaged(word):
+@pytest.mark.parametrize("value", ["runs/a", "auto"])
+def test_a_run_does_not_begin_again_where_all_its_checkpoints_are_damaged(value):
     trained(Path("runs/a"), TINY, 10)
     (Path("runs/a/last") / "manifest.json").write_text("{}")
-    out = "runs/a" if word == "auto" else None
-    assert refused(word, out)[0].startswith("error: cannot use the checkpoint of step 10: ")
+    out = "runs/a" if value == "auto" else None
+    assert refused(value, out)[0].startswith("error: cannot use the checkpoint of step 10: ")
 
 
 @pytest.mark.parametrize("state", [b"[1]", b'{"facts": {"settings": 3}}', b"{", b"{}", b"\xff"])

@@ -7,7 +7,7 @@ from launcher.run.affinity import threads
 
 
 @pytest.mark.parametrize(
-    ("asked", "cores", "ranks", "variable", "expected"),
+    ("requested", "cores", "ranks", "variable", "expected"),
     [
         (None, 16, 4, None, 4),
         (None, 2, 4, None, 1),
@@ -19,16 +19,16 @@ from launcher.run.affinity import threads
         (None, 16, 4, "many", 4),
     ],
 )
-def test_threads_are_asked_for_or_an_even_share(asked, cores, ranks, variable, expected):
+def test_threads_are_asked_for_or_an_even_share(requested, cores, ranks, variable, expected):
     environ = {} if variable is None else {"OMP_NUM_THREADS": variable}
-    assert threads(asked, cores, ranks, environ) == expected
+    assert threads(requested, cores, ranks, environ) == expected
 
 
 def test_waiting_threads_sleep_soon_unless_the_user_set_how_they_wait():
     environ: dict[str, str] = {}
     affinity.limit_spinning(environ)
     assert environ == {"GOMP_SPINCOUNT": "1000"}
-    for said in ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "active"}):
-        environ = dict(said)
+    for variables in ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "active"}):
+        environ = dict(variables)
         affinity.limit_spinning(environ)
-        assert environ == said
+        assert environ == variables

@@ -14,8 +14,8 @@ def dry_run(capsys, tmp_path, monkeypatch):
     """What a dry run prints; it must write nothing."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str) -> str:
-        assert main(["--dry-run", *words]) == 0
+    def run(*args: str) -> str:
+        assert main(["--dry-run", *args]) == 0
         assert list(tmp_path.iterdir()) == []
         return capsys.readouterr().out
 
@@ -61,8 +61,13 @@ def test_a_dry_run_into_a_folder_that_cannot_be_used_is_refused(tmp_path, capsys
 
 
 def test_inside_torchrun_nothing_would_be_started(dry_run, monkeypatch):
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
+    environment = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
+    for name, value in {**environment, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     printed = dry_run()
     assert "one of 2 processes started by torchrun" in printed
@@ -70,8 +75,8 @@ def test_inside_torchrun_nothing_would_be_started(dry_run, monkeypatch):
 
 
 def test_the_first_line_names_model_device_and_folder(tmp_path):
-    told = resolved(engine="zero2", nproc="2")
-    line = first_line(Plan(told, tmp_path, threads=1, place=None))
+    run_settings = resolved(engine="zero2", nproc="2")
+    line = first_line(Plan(run_settings, tmp_path, threads=1, place=None))
     assert line == (
         f"language:tiny, mode default, engine zero2 on cpu, 2 processes, 1 thread each; "
         f"run folder {tmp_path}"

@@ -101,8 +101,8 @@ def test_new_text_uses_the_tokenizer_of_the_first_data(new_run, tokenizer):
     before = {name: (run.folder / name).read_bytes() for name in fitted}
     run.add(*texts(run, "b", "zzz qqq xxx", 4))
     first, new = run.load().tasks
-    one, other = first.dataset.tokenizer, new.dataset.tokenizer
-    assert list(other.encode("zzz alpha")) == list(one.encode("zzz alpha"))
+    old, added = first.dataset.tokenizer, new.dataset.tokenizer
+    assert list(added.encode("zzz alpha")) == list(old.encode("zzz alpha"))
     assert {name: (run.folder / name).read_bytes() for name in fitted} == before
     kept = folder_of(run.folder, 1).task_files
     for name in fitted:

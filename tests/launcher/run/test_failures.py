@@ -14,7 +14,7 @@ HOST = socket.gethostname()
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "code", "text"),
+    ("error", "kind", "code", "text"),
     [
         (DataError("x.txt is empty"), "invalid input", 2, "error: x.txt is empty"),
         (EngineError("no GPU here"), "invalid input", 2, "error: no GPU here"),
@@ -38,24 +38,24 @@ HOST = socket.gethostname()
         ),
     ],
 )
-def test_each_kind_of_end_has_its_code_and_text(fault, kind, code, text):
-    told = failures.failed(fault, 3)
-    assert (told.kind, told.exit_code, told.text) == (kind, code, text)
-    assert bool(told.trace) == (code == 1)
+def test_each_kind_of_end_has_its_code_and_text(error, kind, code, text):
+    report = failures.failed(error, 3)
+    assert (report.kind, report.exit_code, report.text) == (kind, code, text)
+    assert bool(report.trace) == (code == 1)
 
 
 def test_a_full_run_folder_is_reported_without_a_traceback(tmp_path):
-    told = failures.failed(StorageError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
-    assert (told.kind, told.exit_code, told.trace) == ("failed", 1, "")
-    assert told.text.startswith(f"error: cannot write {tmp_path}/log.txt: No space left")
+    report = failures.failed(StorageError(tmp_path / "log.txt", OSError(28, "No space left")), 0)
+    assert (report.kind, report.exit_code, report.trace) == ("failed", 1, "")
+    assert report.text.startswith(f"error: cannot write {tmp_path}/log.txt: No space left")
 
 
 @pytest.mark.parametrize(
     ("code", "text"), [(0, ""), (1, "error: the loss is not finite"), (75, ""), (130, "")]
 )
 def test_of_agreed_ends_only_a_failure_is_reported(code, text):
-    told = failures.ended({"exit_code": code, "reason": "the loss is not finite"}, 0)
-    assert (told.kind, told.exit_code, told.text) == ("ended", code, text)
+    report = failures.ended({"exit_code": code, "reason": "the loss is not finite"}, 0)
+    assert (report.kind, report.exit_code, report.text) == ("ended", code, text)
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path):

@@ -8,20 +8,20 @@ from tests.launcher.given import resolved
 
 
 def test_settings_origins_and_numbers_arrive_unchanged(tmp_path):
-    told = resolved("optim.betas=[0.8, 0.9]", "promise={}", mode="fast", nproc="2", lr="1e-5")
-    job = job_spec.Job(told, tmp_path / "run", console=True)
+    expected = resolved("optim.betas=[0.8, 0.9]", "promise={}", mode="fast", nproc="2", lr="1e-5")
+    job = job_spec.Job(expected, tmp_path / "run", console=True)
     job_spec.save(job, tmp_path)
     read = job_spec.load(tmp_path)
-    assert read.resolved.settings == told.settings
-    assert type(read.resolved.settings) is type(told.settings)
+    assert read.resolved.settings == expected.settings
+    assert type(read.resolved.settings) is type(expected.settings)
     assert {key: value.origin for key, value in read.resolved.values.items()} == {
-        key: value.origin for key, value in told.values.items()
+        key: value.origin for key, value in expected.values.items()
     }
     assert [(value.value, list(value.replaced)) for value in read.resolved.values.values()] == [
-        (value.value, list(value.replaced)) for value in told.values.values()
+        (value.value, list(value.replaced)) for value in expected.values.values()
     ]
-    assert read.resolved.batching == told.batching
-    assert (read.resolved.nproc, read.resolved.device) == (told.nproc, told.device)
+    assert read.resolved.batching == expected.batching
+    assert (read.resolved.nproc, read.resolved.device) == (expected.nproc, expected.device)
     assert (read.folder, read.console) == (tmp_path / "run", True)
     assert (read.resume, read.reports) == (None, tmp_path)
 

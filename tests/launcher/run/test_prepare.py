@@ -35,10 +35,10 @@ def run():
     """Carries out the tiny run with the given work: how it finished, and what was told."""
 
     def carry_out(work, out: Path | None = None):
-        told: list[Report] = []
+        reports: list[Report] = []
         ready = prepare_run(TINY, out, [])
-        finished = execute_run(ready, True, told.append, load_work=lambda: work)
-        return finished, [report.text for report in told]
+        finished = execute_run(ready, True, reports.append, load_work=lambda: work)
+        return finished, [report.text for report in reports]
 
     return carry_out
 
@@ -54,11 +54,11 @@ def ends(code: int, reason: str = "as it was"):
     return work
 
 
-def breaks(fault: BaseException):
+def breaks(error: BaseException):
     """Work that ends with `fault` before a step is taken."""
 
     def work(job):
-        raise fault
+        raise error
 
     return work
 
@@ -70,9 +70,9 @@ def test_the_work_is_done_in_the_very_process_that_was_started(run):
         seen.append((os.getpid(), job.resolved.settings.model.size, job.console))
         return ends(0)(job)
 
-    finished, told = run(work)
+    finished, reports = run(work)
     assert seen == [(os.getpid(), "tiny", True)]
-    assert (finished.report.exit_code, told) == (0, [])
+    assert (finished.report.exit_code, reports) == (0, [])
 
 
 def test_the_last_line_names_the_folder_and_the_next_command(run):
@@ -85,30 +85,30 @@ def test_the_last_line_names_the_folder_and_the_next_command(run):
 
 @pytest.mark.parametrize("code", [75, 130])
 def test_a_stopped_run_shows_how_to_run_it_again(run, code):
-    finished, told = run(ends(code, "stopped by SIGTERM"))
-    assert (finished.report.exit_code, told) == (code, [])
+    finished, reports = run(ends(code, "stopped by SIGTERM"))
+    assert (finished.report.exit_code, reports) == (code, [])
     assert "run again: python -m launcher --config" in finished.last_line(embedded=True)
 
 
 def test_a_failed_run_names_its_log(run):
-    finished, told = run(ends(1, "the loss of step 1 is not finite"))
-    assert (finished.report.exit_code, told) == (1, ["error: the loss of step 1 is not finite"])
+    finished, reports = run(ends(1, "the loss of step 1 is not finite"))
+    assert (finished.report.exit_code, reports) == (1, ["error: the loss of step 1 is not finite"])
     assert finished.last_line(embedded=True).endswith("log.txt")
     assert "the loss of step 1" in (finished.folder / "log.txt").read_text()
 
 
 def test_a_failure_is_reported_with_rank_and_host_and_logged_with_its_traceback(run):
-    finished, (told,) = run(breaks(ValueError("odd")))
+    finished, (text,) = run(breaks(ValueError("odd")))
     assert finished.report.exit_code == 1
-    assert told == f"error: rank 0 on {os.uname().nodename} failed: ValueError: odd"
+    assert text == f"error: rank 0 on {os.uname().nodename} failed: ValueError: odd"
     assert "Traceback" in (finished.folder / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("fault", [DataError("x is empty"), SettingsError([Diagnostic("a key")])])
-def test_wrong_data_leaves_nothing_behind(run, here, fault):
-    finished, (told,) = run(breaks(fault))
+@pytest.mark.parametrize("error", [DataError("x is empty"), SettingsError([Diagnostic("a key")])])
+def test_wrong_data_leaves_nothing_behind(run, here, error):
+    finished, (text,) = run(breaks(error))
     assert (finished.report.exit_code, finished.folder) == (2, None)
-    assert told.startswith("error: ")
+    assert text.startswith("error: ")
     assert list(here.iterdir()) == []
 
 
@@ -126,18 +126,18 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
         raise AssertionError("the signal should have ended this")
 
     before = signal.getsignal(signal.SIGTERM)
-    finished, (told,) = run(work)
+    finished, (text,) = run(work)
     assert finished.report.exit_code == 75
-    assert "SIGTERM" in told
+    assert "SIGTERM" in text
     assert signal.getsignal(signal.SIGTERM) is before
     assert list(here.iterdir()) == []
 
 
 def test_nothing_is_created_before_all_arguments_are_valid(here):
-    words = CliArgs(model="language:tiny", mode="fsat")
+    cli_args = CliArgs(model="language:tiny", mode="fsat")
     with pytest.raises(SettingsError) as wrong:
-        prepare_run(words, here / "old" / "x", [Diagnostic("a word of the command line")])
-    assert [fault.message for fault in wrong.value.diagnostics] == [
+        prepare_run(cli_args, here / "old" / "x", [Diagnostic("a word of the command line")])
+    assert [diagnostic.message for diagnostic in wrong.value.diagnostics] == [
         "a word of the command line",
         "unknown mode 'fsat'",
     ]
@@ -148,8 +148,13 @@ def test_nothing_is_created_before_all_arguments_are_valid(here):
 def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(
     here, monkeypatch, number
 ):
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
+    environment = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
+    for name, value in {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen = []
@@ -160,8 +165,8 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
 
     # Settings of a run on two processes, fed back: torchrun has started those already.
     (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
-    words = CliArgs(model="language:tiny", configs=[here / "mine.yaml"])
-    ready = prepare_run(words, None, [])
+    cli_args = CliArgs(model="language:tiny", configs=[here / "mine.yaml"])
+    ready = prepare_run(cli_args, None, [])
     finished = execute_run(ready, True, seen.append, load_work=lambda: work)
     first = number == 0
     assert seen == [(os.getpid(), finished.folder, first, 2)]
@@ -196,12 +201,19 @@ def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
 
 
 def test_under_torchrun_restarts_are_refused(here, monkeypatch):
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
+    environment = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
+    for name, value in {**environment, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    words = CliArgs(model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")})
+    cli_args = CliArgs(
+        model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")}
+    )
     with pytest.raises(SettingsError) as refused:
-        prepare_run(words, None, [])
+        prepare_run(cli_args, None, [])
     assert str(refused.value).splitlines() == [
         "error: engine.max_restarts 2, but only torchrun, which started the processes, can "
         "restart them",
@@ -211,50 +223,50 @@ def test_under_torchrun_restarts_are_refused(here, monkeypatch):
 
 
 @pytest.fixture
-def go_on(here):
+def resume_run(here):
     """Carries out a run that goes on with the given work: what the rank was told, and the end."""
 
-    def carry_out(work, *, word="old", out=None, **words):
+    def carry_out(work, *, source="old", out=None, **options):
         seen = []
 
         def noted(job):
             seen.append(job)
             return work(job)
 
-        ready = prepare_run(CliArgs(resume=word, **words), out and Path(out), [])
+        ready = prepare_run(CliArgs(resume=source, **options), out and Path(out), [])
         finished = execute_run(ready, True, lambda report: None, load_work=lambda: noted)
         return seen[0], finished
 
     return carry_out
 
 
-def test_a_run_resumes_in_its_folder(go_on, here):
+def test_a_run_resumes_in_its_folder(resume_run, here):
     trained(Path("old"), resolved(nproc="1"), 10)
-    job, finished = go_on(ends(0))
+    job, finished = resume_run(ends(0))
     assert (job.folder, finished.folder) == (Path("old"), Path("old"))
     assert job.resume == ResumeRequest(Path("old"), None, [], [])
     assert [path.name for path in here.iterdir()] == ["old"]
 
 
-@pytest.mark.parametrize("fault", [DataError("x is empty"), KeyboardInterrupt()])
-def test_a_run_that_cannot_resume_stays_as_it_was(go_on, here, fault):
+@pytest.mark.parametrize("error", [DataError("x is empty"), KeyboardInterrupt()])
+def test_a_run_that_cannot_resume_stays_as_it_was(resume_run, here, error):
     trained(Path("old"), resolved(nproc="1"), 10)
     before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
-    _, finished = go_on(breaks(fault))
-    assert finished.folder == (None if isinstance(fault, DataError) else Path("old"))
+    _, finished = resume_run(breaks(error))
+    assert finished.folder == (None if isinstance(error, DataError) else Path("old"))
     assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
 
 
-def test_a_run_is_forked_into_another_folder(go_on, here):
+def test_a_run_is_forked_into_another_folder(resume_run, here):
     (trained(Path("old"), resolved(nproc="1"), 10, 20) / "metrics.jsonl").write_text("{}\n")
-    job, finished = go_on(ends(0), word="old/checkpoints/step-00000010", out="new")
+    job, finished = resume_run(ends(0), source="old/checkpoints/step-00000010", out="new")
     assert (job.folder, finished.folder) == (Path("new"), Path("new"))
     assert job.resume == ResumeRequest(Path("old"), 10, [], [])
 
 
-def test_another_folder_in_which_nothing_came_of_it_is_taken_away(go_on, here):
+def test_another_folder_in_which_nothing_came_of_it_is_taken_away(resume_run, here):
     (trained(Path("old"), resolved(nproc="1"), 10) / "metrics.jsonl").write_text("{}\n")
-    _, finished = go_on(breaks(DataError("x is empty")), out="new")
+    _, finished = resume_run(breaks(DataError("x is empty")), out="new")
     assert finished.folder is None
     assert [path.name for path in here.iterdir()] == ["old"]
 
@@ -267,11 +279,11 @@ def test_another_folder_may_not_hold_a_run(here):
 
 
 @pytest.mark.parametrize("unsaved", [False, True])
-def test_auto_starts_in_a_folder_and_resumes_there_later(go_on, unsaved):
+def test_auto_starts_in_a_folder_and_resumes_there_later(resume_run, unsaved):
     if unsaved:
         begun(Path("mine"), resolved(nproc="1"))
-    words = {"model": "language:tiny", "options": {"engine.nproc": ("--nproc", "1")}}
-    job, _ = go_on(ends(0), word="auto", out="mine", **words)
+    options = {"model": "language:tiny", "options": {"engine.nproc": ("--nproc", "1")}}
+    job, _ = resume_run(ends(0), source="auto", out="mine", **options)
     assert (job.folder, job.resume) == (Path("mine"), ResumeRequest(Path("mine")))
 
 
@@ -282,8 +294,13 @@ def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
     """The first may have made the folder before the others look for it."""
     if number == 1:
         begun(Path("mine"), resolved(nproc="2"))
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    for name, value in {**place, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
+    environment = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }
+    for name, value in {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
         monkeypatch.setenv(name, value)
     ready = prepare_run(CliArgs(model="language:tiny", resume="auto"), Path("mine"), [])
     assert ready.resume == ResumeRequest(Path("mine"))

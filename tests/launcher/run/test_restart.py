@@ -34,10 +34,10 @@ def run(tmp_path, monkeypatch):
 
     def run_scene(scene: str, resolved=SETTINGS, resumed: ResumeRequest | None = None):
         monkeypatch.setenv("SCENE", scene)
-        told = []
+        reports = []
         job = Job(resolved, Path("x").absolute(), True, resumed)
-        ending = restart.supervise(job, 1, told.append, "tests.launcher.ranks")
-        return ending, told
+        ending = restart.supervise(job, 1, reports.append, "tests.launcher.ranks")
+        return ending, reports
 
     return run_scene
 
@@ -49,8 +49,8 @@ def tries() -> list[str]:
 
 @pytest.mark.slow
 def test_failures_are_reported_and_the_ranks_restarted(run, capfd):
-    ending, told = run("faults")
-    assert [report.kind for report in told] == ["failed"] * 3
+    ending, reports = run("faults")
+    assert [report.kind for report in reports] == ["failed"] * 3
     assert (ending.kind, ending.exit_code) == ("failed", exit_codes.FAILURE)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
     assert lines == ["restart 1 of 2 from the beginning", "restart 2 of 2 from the beginning"]
@@ -61,8 +61,8 @@ def test_failures_are_reported_and_the_ranks_restarted(run, capfd):
 
 @pytest.mark.slow
 def test_a_restart_resumes_from_the_newest_checkpoint_until_it_works(run, capfd):
-    ending, told = run("saves, then fails once")
-    assert (ending.kind, ending.exit_code, len(told)) == ("ended", 0, 1)
+    ending, reports = run("saves, then fails once")
+    assert (ending.kind, ending.exit_code, len(reports)) == ("ended", 0, 1)
     assert "restart 1 of 2 from step 5\n" in capfd.readouterr().err
     assert len(tries()) == 2
 
@@ -72,8 +72,8 @@ HELD = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
 
 @pytest.mark.slow
 def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, capfd):
-    ending, told = run("fits 2", HELD)
-    assert (ending.kind, [one.kind for one in told]) == ("ended", ["out of memory"] * 2)
+    ending, reports = run("fits 2", HELD)
+    assert (ending.kind, [report.kind for report in reports]) == ("ended", ["out of memory"] * 2)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
     assert lines == [f"restart with micro-batches of {n} from step 5" for n in (4, 2)]
     events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
@@ -83,8 +83,8 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
 
 @pytest.mark.slow
 def test_memory_that_runs_out_a_fourth_time_ends_the_run(run):
-    ending, told = run("fits 0", resolved("train.micro_batch=32", nproc="2"))
-    assert (ending.kind, ending.exit_code, len(told)) == ("out of memory", exit_codes.FAILURE, 4)
+    ending, reports = run("fits 0", resolved("train.micro_batch=32", nproc="2"))
+    assert (ending.kind, ending.exit_code, len(reports)) == ("out of memory", exit_codes.FAILURE, 4)
     assert "out of memory with a micro-batch of 2: there is none left" in ending.text
 
 
@@ -103,22 +103,22 @@ def test_a_fault_after_a_signal_ends_the_run(run):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=send, daemon=True).start()
-    ending, told = run("breaks at a signal")
-    assert (ending.kind, len(told)) == ("failed", 1)
+    ending, reports = run("breaks at a signal")
+    assert (ending.kind, len(reports)) == ("failed", 1)
     assert "restart" not in Path("x/log.txt").read_text()
 
 
 def test_a_folder_that_was_deleted_is_no_place_to_start_again(run):
-    ending, told = run("folder gone")
-    assert (told, ending.kind) == ([ending], "failed")
+    ending, reports = run("folder gone")
+    assert (reports, ending.kind) == ([ending], "failed")
     assert "the run folder has gone" in ending.text
 
 
 @pytest.mark.slow
 def test_without_the_setting_nothing_is_started_again(run):
     none = resolved(nproc="2")
-    _, told = run("faults", none)
-    assert len(told) == 1
+    _, reports = run("faults", none)
+    assert len(reports) == 1
 
 
 def test_one_process_is_watched_where_it_may_be_started_again():
@@ -178,45 +178,45 @@ def left_by(run, from_step=0, step=None, generation=FIRST):
         saved(run, step, resolved())
 
 
-def args_of(run, words: CliArgs, generation: Generation = SECOND) -> CliArgs:
-    return JobGeneration(generation, run, 0).begin(words)
+def args_of(run, cli_args: CliArgs, generation: Generation = SECOND) -> CliArgs:
+    return JobGeneration(generation, run, 0).begin(cli_args)
 
 
 def test_the_first_generation_keeps_its_arguments(tmp_path):
-    words = CliArgs(resume="other", reset=("data",))
+    cli_args = CliArgs(resume="other", reset=("data",))
     JobGeneration(FIRST, tmp_path, 0).claim()
-    assert args_of(tmp_path, words, FIRST) is words
+    assert args_of(tmp_path, cli_args, FIRST) is cli_args
 
 
 def test_a_later_generation_resumes_whatever_the_arguments_are(tmp_path):
     left_by(tmp_path, 0, 5)
-    for typed in (CliArgs(), CliArgs(resume="other"), CliArgs(resume="auto", reset=("data",))):
-        words = args_of(tmp_path, typed)
-        assert (words.resume, tuple(words.reset)) == ("auto", ())
+    for start_args in (CliArgs(), CliArgs(resume="other"), CliArgs(resume="auto", reset=("data",))):
+        cli_args = args_of(tmp_path, start_args)
+        assert (cli_args.resume, tuple(cli_args.reset)) == ("auto", ())
 
 
 def test_without_a_checkpoint_of_the_job_the_arguments_still_apply(tmp_path):
     saved(tmp_path, 5, resolved())
     left_by(tmp_path, from_step=5)
-    words = CliArgs(resume=str(tmp_path), reset=("schedule",))
-    assert args_of(tmp_path, words) is words
+    cli_args = CliArgs(resume=str(tmp_path), reset=("schedule",))
+    assert args_of(tmp_path, cli_args) is cli_args
     saved(tmp_path, 6, resolved())
-    assert args_of(tmp_path, words).resume == "auto"
+    assert args_of(tmp_path, cli_args).resume == "auto"
 
 
 def test_a_fork_that_saved_nothing_is_copied_again(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     left_by(run)
-    words = CliArgs(resume=str(tmp_path / "other"))
-    assert args_of(run, words) is words
+    cli_args = CliArgs(resume=str(tmp_path / "other"))
+    assert args_of(run, cli_args) is cli_args
     assert [path.name for path in run.iterdir()] == ["slurm"]
 
 
 def test_another_job_is_no_later_generation(tmp_path):
     left_by(tmp_path, 0, 5)
-    words = CliArgs()
-    assert args_of(tmp_path, words, Generation("13", 1)) is words
+    cli_args = CliArgs()
+    assert args_of(tmp_path, cli_args, Generation("13", 1)) is cli_args
     assert not generations.has_predecessor(tmp_path, FIRST)  # nor its own claim alone
 
 
@@ -244,8 +244,8 @@ def test_lost_steps_and_the_share_of_time_are_counted_over_all_generations(tmp_p
     found = generations.requeue_statistics(tmp_path, SECOND)
     assert (found["requeues"], found["lost_steps"]) == (1, 2)
     assert found["effective_training_share"] > 0
-    told = (tmp_path / "events.jsonl").read_text()
-    assert '"requeued"' in told and '"lost_steps": 2' in told
+    events = (tmp_path / "events.jsonl").read_text()
+    assert '"requeued"' in events and '"lost_steps": 2' in events
 
 
 def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_path):

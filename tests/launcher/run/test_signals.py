@@ -55,13 +55,13 @@ HELD_BACK = {signal.SIGUSR1, signal.SIGTERM}
 
 @contextmanager
 def starting(
-    folder: Path, *words: str, trains: Sequence[str] = TEXT, **variables: str
+    folder: Path, *args: str, trains: Sequence[str] = TEXT, **variables: str
 ) -> Iterator[subprocess.Popen]:
     """A job's run, as the job script starts it; each import is a line on its stderr."""
     (folder / "mine.jsonl").write_text(REQUESTS)
     (folder / "mine" / "slurm").mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-m", "launcher", *trains, *WORDS, *words],
+        [sys.executable, "-X", "importtime", "-m", "launcher", *trains, *WORDS, *args],
         cwd=folder,
         env={**environment(), **JOB, **variables},
         stdout=subprocess.PIPE,
@@ -127,18 +127,18 @@ def test_a_signal_during_training_saves_and_the_next_generation_resumes(tmp_path
     lines = (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines if '"train"' in line]
     assert steps == list(range(1, len(steps) + 1))
-    told = (tmp_path / "mine" / "events.jsonl").read_text().splitlines()
-    requeued = [one for one in map(json.loads, told) if one["kind"] == "requeued"]
-    assert [f"step-{one['step']:08}" for one in requeued] == [saved]
+    recorded = (tmp_path / "mine" / "events.jsonl").read_text().splitlines()
+    requeued = [event for event in map(json.loads, recorded) if event["kind"] == "requeued"]
+    assert [f"step-{event['step']:08}" for event in requeued] == [saved]
     assert requeued[0]["facts"]["lost_steps"] == 0
 
 
 def test_invalid_arguments_are_reported_to_the_job_script(tmp_path):
     with starting(tmp_path, "--lr", "fast") as process:
         process.communicate()
-    told = outcome(tmp_path)
-    assert (process.returncode, told[0]) == (2, "invalid 2")
-    assert "fast" in told[1]
+    recorded = outcome(tmp_path)
+    assert (process.returncode, recorded[0]) == (2, "invalid 2")
+    assert "fast" in recorded[1]
     assert os.listdir(tmp_path / "mine") == ["slurm"]
 
 
@@ -190,9 +190,9 @@ def test_a_rank_that_lost_another_and_is_ended_for_it_leaves_a_crash(tmp_path):
     """What srun sends then finds a training that has ended, and not one still to begin."""
     module = own_tasks.write(tmp_path, LOST, "lost")
     with starting(tmp_path, trains=["--model", f"{module}:Lost"]) as process:
-        told = process.communicate()[1]
+        recorded = process.communicate()[1]
     assert (process.returncode, outcome(tmp_path)) == (1, [])
-    assert "run again" not in told
+    assert "run again" not in recorded
 
 
 LAST = f"""\

@@ -23,10 +23,10 @@ def run(two_ranks, tmp_path, monkeypatch):
 
     def run_scene(scene: str, threads: int = 1, resolved=two_ranks):
         monkeypatch.setenv("SCENE", scene)
-        told: list[Report] = []
+        reports: list[Report] = []
         job = Job(resolved, tmp_path, console=True)
-        ending = supervise(job, threads, told.append, "tests.launcher.ranks")
-        return ending, told
+        ending = supervise(job, threads, reports.append, "tests.launcher.ranks")
+        return ending, reports
 
     return run_scene
 
@@ -49,8 +49,8 @@ def send_when_ready(folder, *numbers: int):
 
 
 def test_every_rank_sees_the_very_settings_and_its_share_of_threads(run, tmp_path):
-    ending, told = run("settings", threads=3)
-    assert (ending.exit_code, told) == (0, [])
+    ending, reports = run("settings", threads=3)
+    assert (ending.exit_code, reports) == (0, [])
     assert (tmp_path / "seen-0").read_text() == "[7, 1e-05, 8, True] 3"
     assert (tmp_path / "seen-1").read_text() == "[7, 1e-05, 8, False] 3"
 
@@ -63,8 +63,8 @@ def test_other_ranks_print_into_the_log_and_not_on_the_terminal(run, tmp_path, c
 
 
 def test_a_failing_rank_is_reported_once_with_rank_host_and_error(run):
-    ending, told = run("fault")
-    assert told == [ending]
+    ending, reports = run("fault")
+    assert reports == [ending]
     assert ending.exit_code == 1
     host = os.uname().nodename
     assert ending.text == f"error: rank 1 on {host} failed: ValueError: the second rank broke"
@@ -78,8 +78,8 @@ def test_a_failing_rank_ends_the_others_that_wait_for_it(run, tmp_path):
 
 
 def test_invalid_data_is_reported_once_without_a_traceback(run):
-    ending, told = run("data")
-    assert told == [ending]
+    ending, reports = run("data")
+    assert reports == [ending]
     assert (ending.exit_code, ending.trace) == (2, "")
     assert ending.text == "error: data/mine.txt is empty; a text of at least one line"
 
@@ -93,15 +93,15 @@ def test_a_killed_rank_is_reported_with_its_signal_and_last_output(run):
 
 
 def test_the_cause_is_reported_and_not_the_rank_that_lost_its_peer(run, tmp_path):
-    ending, told = run("lost")
-    assert [one.rank for one in told] == [1]
+    ending, reports = run("lost")
+    assert [report.rank for report in reports] == [1]
     assert "the second rank broke" in ending.text
     assert "Connection closed by peer" in log_of(tmp_path)
 
 
 def test_a_rank_that_hangs_is_blamed_with_where_it_hangs(run, tmp_path):
-    ending, told = run("hung")
-    assert told == [ending]
+    ending, reports = run("hung")
+    assert reports == [ending]
     assert ending.exit_code == 1
     assert ending.text == f"error: rank 1 on {os.uname().nodename} waited 1 s for its data"
     assert "in work" in ending.trace
@@ -118,8 +118,8 @@ def test_a_rank_that_exits_early_without_a_report_is_a_failure(run):
 
 @pytest.mark.slow
 def test_an_end_that_the_ranks_agreed_on_gives_its_code_and_reason(run):
-    ending, told = run("nonfinite")
-    assert (ending.kind, ending.exit_code, told) == ("ended", 1, [])
+    ending, reports = run("nonfinite")
+    assert (ending.kind, ending.exit_code, reports) == ("ended", 1, [])
     assert ending.text == "error: the loss of step 3 is not finite"
     assert ending.outcome["status"] == "failed"
 
@@ -128,9 +128,9 @@ def test_a_rank_whose_supervisor_was_killed_before_it_looked_ends(two_ranks, tmp
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     job_spec.save(Job(two_ranks, tmp_path, console=False), tmp_path)
-    place = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
+    rank_environment = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
     rank = [sys.executable, "-m", "tests.launcher.ranks", str(tmp_path)]
-    environment = {**os.environ, **place, job_spec.SUPERVISOR: str(gone.pid)}
+    environment = {**os.environ, **rank_environment, job_spec.SUPERVISOR: str(gone.pid)}
     assert subprocess.run(rank, env=environment, timeout=60).returncode in (-signal.SIGTERM, 0)
 
 
@@ -141,8 +141,8 @@ def test_a_rank_whose_supervisor_was_killed_before_it_looked_ends(two_ranks, tmp
 def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):
     before = signal.getsignal(number)
     send_when_ready(tmp_path, number)
-    ending, told = run("signal")
-    assert (ending.kind, ending.exit_code, told) == ("ended", code, [])
+    ending, reports = run("signal")
+    assert (ending.kind, ending.exit_code, reports) == ("ended", code, [])
     assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
     assert signal.getsignal(number) is before
 
@@ -169,8 +169,8 @@ def test_bound_ranks_share_the_cores(run, tmp_path, two_ranks):
 
 
 def test_ranks_find_each_other_and_a_broken_collective_names_its_cause(run, tmp_path):
-    ending, told = run("gloo")
-    assert [one.rank for one in told] == [1]
+    ending, reports = run("gloo")
+    assert [report.rank for report in reports] == [1]
     assert "the second rank broke" in ending.text
     assert (tmp_path / "sum").read_text() == "3.0"
     # What gloo says of a peer that has gone must be known as that.

@@ -35,9 +35,9 @@ def paused(operation: int, action: Callable[[], object]) -> Iterator[bool]:
 def _act(operation: int, action: Callable[[], object]) -> None:
     left = operation
 
-    def stop(event: str, words: tuple) -> None:
+    def stop(event: str, args: tuple) -> None:
         nonlocal left
-        if event in _CHANGES or (event == "open" and (words[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
+        if event in _CHANGES or (event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGSTOP)

@@ -58,7 +58,7 @@ def test_the_files_of_a_postponed_experience_are_not_known():
     ],
 )
 def test_rewinding_drops_experiences_that_started_later(step, states):
-    assert [one.state for one in LEDGER.rewound_to(step).experiences] == states
+    assert [experience.state for experience in LEDGER.rewound_to(step).experiences] == states
 
 
 def test_a_change_of_content_is_detected_and_a_change_of_time_ignored(tmp_path):

@@ -43,7 +43,7 @@ def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> 
     saver.wait()
 
 
-def life(run: Path, world: ProcessWorld, generation: Generation) -> None:
+def generation_run(run: Path, world: ProcessWorld, generation: Generation) -> None:
     """All that a generation does to a run folder, from its take-over to its result."""
     with (
         fence.fenced_storage(run, generation) as storage,
@@ -71,7 +71,7 @@ def steps(run: Path) -> list[int]:
 def begun(alone, tmp_path_factory) -> Path:
     """A run that one life has trained and left."""
     run = tmp_path_factory.mktemp("begun")
-    life(run, alone, FIRST)
+    generation_run(run, alone, FIRST)
     return run
 
 
@@ -88,10 +88,10 @@ def test_a_generation_paused_at_any_moment_changes_nothing_after_a_later_claim(
     for operation in moments:
         run = tmp_path / str(operation)
         shutil.copytree(begun, run, symlinks=True)
-        with paused(operation, partial(life, run, alone, SECOND)) as was_held_up:
+        with paused(operation, partial(generation_run, run, alone, SECOND)) as was_held_up:
             if not was_held_up:
                 break
-            life(run, alone, THIRD)
+            generation_run(run, alone, THIRD)
             left = content(run)
         late = {f"slurm/{generations.NAME}"}  # a claim that comes late is noted, and refused
         after = content(run)
@@ -107,9 +107,9 @@ def test_a_generation_killed_at_any_moment_leaves_what_the_next_resumes_from(
     for operation in moments:
         run = tmp_path / str(operation)
         shutil.copytree(begun, run, symlinks=True)
-        if not killed_at(operation, partial(life, run, alone, SECOND)):
+        if not killed_at(operation, partial(generation_run, run, alone, SECOND)):
             break
-        life(run, alone, THIRD)
+        generation_run(run, alone, THIRD)
         check(run, THIRD)
     assert operation > 60
 
@@ -128,7 +128,7 @@ def test_a_save_that_runs_when_the_fence_closes_leaves_nothing(tmp_path, alone):
     with fence.fenced_storage(tmp_path, FIRST) as storage:
         saver = CheckpointWriter(storage, alone, "local", Keep(1, 1, None), in_background=True)
         saver.save(1, state(whole(1)), {"samples": 1}, True, None)
-        life(tmp_path, alone, SECOND)
+        generation_run(tmp_path, alone, SECOND)
         left = content(tmp_path)
         with pytest.raises(CheckpointError):
             saver.save(2, state(whole(2)), {"samples": 2}, True, None)
@@ -142,7 +142,7 @@ def test_a_write_after_a_later_claim_raises_fenced_off(tmp_path, alone):
         fence.fenced_storage(tmp_path, FIRST) as storage,
         fence.fencing_errors(storage, FIRST),
     ):
-        life(tmp_path, alone, SECOND)
+        generation_run(tmp_path, alone, SECOND)
         save(storage, alone, 9)
     assert str(end.value) == (
         f"generation 0 of Slurm job 12 is fenced off: generation 1 has claimed {tmp_path}"
@@ -180,7 +180,7 @@ def test_a_late_start_of_an_earlier_generation_is_refused(tmp_path):
 
 
 def test_a_checkpoint_being_replaced_when_the_fence_closes_is_recovered(tmp_path, alone):
-    life(tmp_path, alone, FIRST)
+    generation_run(tmp_path, alone, FIRST)
     lost = tmp_path / f"{fence.FENCE}{FIRST}-dead"
     lost.mkdir()
     newest = tmp_path / "checkpoints" / "step-00000003"
@@ -203,7 +203,7 @@ def test_a_generation_delayed_before_it_closes_fences_leaves_a_later_one_open(tm
 
 
 def test_no_checkpoint_is_set_aside_without_the_fence(tmp_path, alone):
-    life(tmp_path, alone, FIRST)
+    generation_run(tmp_path, alone, FIRST)
     for link in ("last", "best"):  # these would be the first to fail
         (tmp_path / link).unlink()
     left = content(tmp_path)

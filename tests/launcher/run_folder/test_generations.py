@@ -15,7 +15,7 @@ def run(tmp_path):
     return tmp_path
 
 
-def told(run, generation: Generation = FIRST) -> list[str] | None:
+def outcome_lines(run, generation: Generation = FIRST) -> list[str] | None:
     path = generations.outcome_path(run, generation)
     return path.read_text().splitlines() if path.exists() else None
 
@@ -26,25 +26,25 @@ def told(run, generation: Generation = FIRST) -> list[str] | None:
 )
 def test_each_exit_code_has_its_outcome(run, code, line):
     assert generations.publish_outcome(run, FIRST, code, "for people\nto read")
-    assert told(run) == [line, "for people", "to read"]
+    assert outcome_lines(run) == [line, "for people", "to read"]
     assert [path.name for path in (run / "slurm").iterdir()] == ["outcome.12.0"]
 
 
 def test_the_first_outcome_counts_except_after_completion(run):
     assert generations.publish_outcome(run, FIRST, 1, "a rank broke")
     assert not generations.publish_outcome(run, FIRST, 75)
-    assert told(run) == ["failed 1", "a rank broke"]
+    assert outcome_lines(run) == ["failed 1", "a rank broke"]
     assert generations.publish_outcome(run, FIRST, 0)
-    assert told(run) == ["done 0"]
+    assert outcome_lines(run) == ["done 0"]
 
 
 def test_each_job_and_generation_has_a_file_of_its_own(run):
     generations.publish_outcome(run, FIRST, 75)
     generations.publish_outcome(run, Generation("12", 1), 0)
     generations.publish_outcome(run, Generation("13", 0), 2)
-    assert told(run) == ["again 75"]
-    assert told(run, Generation("12", 1)) == ["done 0"]
-    assert told(run, Generation("13", 0)) == ["invalid 2"]
+    assert outcome_lines(run) == ["again 75"]
+    assert outcome_lines(run, Generation("12", 1)) == ["done 0"]
+    assert outcome_lines(run, Generation("13", 0)) == ["invalid 2"]
 
 
 def test_without_the_folder_there_is_no_outcome_and_no_error(tmp_path):
@@ -56,23 +56,23 @@ def test_without_the_folder_there_is_no_outcome_and_no_error(tmp_path):
 @pytest.mark.parametrize("kind", ["peer lost", "killed", "fenced"])
 def test_the_end_of_another_rank_is_not_published(run, rank, kind):
     JobGeneration(FIRST, run, rank).end(kind, 1, "error: rank 0 lost another rank")
-    assert told(run) is None
+    assert outcome_lines(run) is None
 
 
 @pytest.mark.parametrize("kind, code", [("ended", 0), ("ended", 75), ("stopped", 75)])
 def test_only_rank_0_publishes_an_agreed_end(run, kind, code):
     JobGeneration(FIRST, run, 1).end(kind, code, "")
-    assert told(run) is None
+    assert outcome_lines(run) is None
     JobGeneration(FIRST, run, 0).end(kind, code, "")
-    assert told(run) is not None
+    assert outcome_lines(run) is not None
 
 
 def test_a_rank_that_failed_by_itself_publishes_it(run):
     JobGeneration(FIRST, run, 1).end("failed", 1, "error: rank 1 on node2 failed")
-    assert told(run) == ["failed 1", "error: rank 1 on node2 failed"]
+    assert outcome_lines(run) == ["failed 1", "error: rank 1 on node2 failed"]
 
 
 def test_a_rank_with_invalid_input_lets_rank_0_publish(run):
     JobGeneration(FIRST, run, 0).end("invalid input", 2, "all of them")
     JobGeneration(FIRST, run, 1).end("invalid input", 2, "its own")
-    assert told(run) == ["invalid 2", "all of them"]
+    assert outcome_lines(run) == ["invalid 2", "all of them"]

@@ -57,8 +57,8 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
 def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_path, capsys):
     process = holder(0.5)
     with lock.hold(tmp_path):
-        told = capsys.readouterr().err
-    assert told == (f"{tmp_path} is in use by {process.pid}@{socket.gethostname()}; waiting\n")
+        stderr = capsys.readouterr().err
+    assert stderr == (f"{tmp_path} is in use by {process.pid}@{socket.gethostname()}; waiting\n")
 
 
 def test_the_lock_of_a_killed_run_is_free(holder, tmp_path, capsys):

@@ -11,7 +11,7 @@ from tests.launcher.given import resolved
 from tests.launcher.own_tasks import write
 from tests.launcher.stages.halves import TEXT
 
-ALONE = "stages=[lower]"
+ONLY_LOWER = "stages=[lower]"
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +23,12 @@ def diagnostics(folder, old, new):
     """What is wrong with a task in which `new` stands in the place of `old`."""
     assert old in TEXT
     with pytest.raises(SettingsError) as error:
-        resolved(ALONE, model=f"{write(folder, TEXT.replace(old, new))}:Halves", mode="staged")
+        resolved(ONLY_LOWER, model=f"{write(folder, TEXT.replace(old, new))}:Halves", mode="staged")
     return [diagnostic.message for diagnostic in error.value.diagnostics]
 
 
 def test_a_setting_of_a_stage_has_its_line_in_the_class(task):
-    part = resolved(ALONE, model=task, mode="staged").values["model.part"]
+    part = resolved(ONLY_LOWER, model=task, mode="staged").values["model.part"]
     resume_line = TEXT.splitlines().index('        "lower": {"model": {"part": "alone"}},') + 1
     assert (part.value, part.origin.layer) == ("alone", "mode")
     assert part.origin.where == f"{task.partition(':')[0]}.py:{resume_line}"

@@ -70,7 +70,7 @@ def test_the_result_lists_its_stages(pipeline):
     folder, shown = pipeline
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["mode"], result["parameters"]) == ("completed", "staged", 22)
-    peaks = [one["peak_memory_bytes"]["host"] for one in result["stages"]]
+    peaks = [stage["peak_memory_bytes"]["host"] for stage in result["stages"]]
     assert result["peak_memory_bytes"]["host"] == max(peaks)
     lines = shown.splitlines()
     assert "stage 1 of 2: lower, the lower half learns alone" in lines
@@ -119,7 +119,7 @@ def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeyp
 
     ended = execute.execute(ready, False, lambda report: content.append(report.text), announce)
     assert (ended.report.exit_code, content) == (75, ["stopped between two stages"])
-    assert [one["status"] for one in ended.result["stages"]] == ["completed", "waiting"]
+    assert [stage["status"] for stage in ended.result["stages"]] == ["completed", "waiting"]
     assert json.loads((home / "between" / "result.json").read_text())["status"] == "stopped"
 
 
@@ -150,7 +150,7 @@ def test_a_signal_in_the_first_stage_saves_it_and_starts_no_other(home, name):
     assert process.returncode == 75
     assert shown.splitlines()[-1] == "run folder stopped; resume: python -m launcher resume stopped"
     result = json.loads((home / "stopped" / "result.json").read_text())
-    assert [one["status"] for one in result["stages"]] == ["stopped", "waiting"]
+    assert [stage["status"] for stage in result["stages"]] == ["stopped", "waiting"]
     assert not (home / "stopped" / "2-upper" / "metrics.jsonl").exists()
 
 
@@ -165,7 +165,7 @@ def test_killed_stages_resume_under_another_engine(home, name):
     assert done.returncode == 0, done.stderr
     assert "resuming killed: lower, upper" in done.stdout
     lines = (home / "killed" / "1-lower" / "metrics.jsonl").read_text().splitlines()
-    steps = [one["step"] for one in map(json.loads, lines) if one["kind"] == "train"]
+    steps = [stage["step"] for stage in map(json.loads, lines) if stage["kind"] == "train"]
     assert steps == list(range(1, 41))
     result = json.loads((home / "killed" / "result.json").read_text())
     assert (result["status"], result["engine"], result["world_size"]) == ("completed", "ddp", 2)

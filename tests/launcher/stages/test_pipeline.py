@@ -83,7 +83,7 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "expected"),
     [
         (
             ["--mode", "staged", "--stage", "encodr"],
@@ -129,9 +129,9 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
         ),
     ],
 )
-def test_errors_are_printed_like_this_and_nothing_is_written(command, here, args, said):
+def test_errors_are_printed_like_this_and_nothing_is_written(command, here, args, expected):
     known = ", ".join(stage.name for stage in stages_of("eeg_text"))
-    assert command("--model", EEG, *args) == (2, "", said.replace("KNOWN", known))
+    assert command("--model", EEG, *args) == (2, "", expected.replace("KNOWN", known))
     assert list(here.iterdir()) == []
 
 
@@ -161,7 +161,7 @@ def test_a_dry_run_shows_all_stages_and_writes_nothing(command, here):
     assert "x/1-encoder" in shown and "stage encoder of this run" in shown
     code, content, _ = command("--model", EEG, "--mode", "staged", "--dry-run", "--json")
     stages = json.loads(content)["stages"]
-    assert [one["name"] for one in stages] == ["encoder", "text"]
+    assert [stage["name"] for stage in stages] == ["encoder", "text"]
     assert stages[0]["processes"][0]["started"]
     assert list(here.iterdir()) == []
 
@@ -176,7 +176,7 @@ def test_explain_shows_a_setting_of_each_stage_with_its_origin(command):
         "optim.lr = 1e-5",
     ]
     content = json.loads(command(*args, "--json")[1])
-    assert {name: one["optim.lr"]["layer"] for name, one in content.items()} == {
+    assert {name: stage["optim.lr"]["layer"] for name, stage in content.items()} == {
         "encoder": "mode",
         "text": "mode",
     }
@@ -187,9 +187,9 @@ def ready(pipeline, *completed):
     """The folder of a pipeline; the `completed` stages have a checkpoint and a result."""
     pipeline.folder.mkdir(parents=True)
     record.save(pipeline.folder, [entry.name for entry in pipeline.entries])
-    for entry, one in pipeline.left:
+    for entry, stage in pipeline.left:
         steps = [8] if entry.name in completed else []
-        trained(entry.folder, one.resolved, *steps)
+        trained(entry.folder, stage.resolved, *steps)
         if steps:
             ended(entry.folder, "completed", 8)
     return pipeline.folder

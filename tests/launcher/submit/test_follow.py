@@ -45,8 +45,8 @@ class Cluster:
         self.seconds = 0.0
         (folder / "slurm" / "log").mkdir(parents=True)
 
-    def answer(self, *answers: tuple) -> None:
-        self.programs.add("scontrol", *answers)
+    def reply(self, *replies: tuple) -> None:
+        self.programs.add("scontrol", *replies)
 
     def train(self, *steps: int, step_s: float = 0.5) -> None:
         output = {**TRAINED, "step_time_s": step_s}
@@ -86,7 +86,7 @@ def cluster(tmp_path, monkeypatch):
 
 
 def test_the_files_of_a_run_are_printed_as_by_its_console(cluster):
-    cluster.answer((0, RUNNING.format(0), ""))
+    cluster.reply((0, RUNNING.format(0), ""))
     cluster.event("started", 0, vars(BUDGET))
 
     def step() -> None:
@@ -99,7 +99,7 @@ def test_the_files_of_a_run_are_printed_as_by_its_console(cluster):
     def end() -> None:
         cluster.event("stopped", 40, {"status": "completed", "steps": 40, "reason": ""})
         cluster.outcome("done 0")
-        cluster.answer(ended("COMPLETED"))
+        cluster.reply(ended("COMPLETED"))
 
     code, output = cluster.follow(step, end)
     assert code == 0
@@ -117,14 +117,14 @@ def test_the_files_of_a_run_are_printed_as_by_its_console(cluster):
 
 
 def test_a_requeued_job_is_followed_and_repeated_steps_are_printed_again(cluster):
-    cluster.answer((0, RUNNING.format(0), ""))
+    cluster.reply((0, RUNNING.format(0), ""))
     cluster.train(10, 20)
 
     def requeue() -> None:
-        cluster.answer((0, "JobId=41 JobState=PENDING Reason=BeginTime Restarts=1 NodeList=\n", ""))
+        cluster.reply((0, "JobId=41 JobState=PENDING Reason=BeginTime Restarts=1 NodeList=\n", ""))
 
     def again() -> None:
-        cluster.answer((0, RUNNING.format(1), ""))
+        cluster.reply((0, RUNNING.format(1), ""))
         kept = (cluster.folder / "metrics.jsonl").read_text().splitlines(keepends=True)[:1]
         (cluster.folder / "new").write_text("".join(kept))
         (cluster.folder / "new").replace(cluster.folder / "metrics.jsonl")
@@ -133,7 +133,7 @@ def test_a_requeued_job_is_followed_and_repeated_steps_are_printed_again(cluster
     def end() -> None:
         cluster.outcome("again 75", 0)
         cluster.outcome("done 0", 1)
-        cluster.answer(ended("COMPLETED", 1))
+        cluster.reply(ended("COMPLETED", 1))
 
     code, output = cluster.follow(requeue, lambda: None, again, lambda: None, end)
     assert code == 0
@@ -147,21 +147,21 @@ def test_a_successor_job_is_followed(cluster):
     log = cluster.folder / "slurm" / "log" / "41.out"
     log.write_text("step\ngearshift: continues as job 57\n")
     cluster.outcome("again 75")
-    cluster.answer(ended("COMPLETED"), ended("RUNNING", job="57"))
+    cluster.reply(ended("COMPLETED"), ended("RUNNING", job="57"))
 
     def end() -> None:
         cluster.outcome("failed 1", 1)
-        cluster.answer(ended("FAILED", job="57"))
+        cluster.reply(ended("FAILED", job="57"))
 
     code, output = cluster.follow(*[lambda: None] * 3, end)
     assert code == 1
     assert "job        continues as job 57" in output
     assert output.splitlines()[-1].endswith(f"see {log.with_name('57.out')}")
-    assert cluster.programs.calls("scontrol")[-1]["words"][-1] == "57"
+    assert cluster.programs.calls("scontrol")[-1]["args"][-1] == "57"
 
 
 @pytest.mark.parametrize(
-    ("outcome", "answer", "code"),
+    ("outcome", "reply", "code"),
     [
         ("done 0", ended("COMPLETED"), 0),
         ("invalid 2\nno such file", ended("FAILED"), 2),
@@ -172,25 +172,25 @@ def test_a_successor_job_is_followed(cluster):
         ("done 0", (1, "", "Invalid job id specified"), 0),
     ],
 )
-def test_the_exit_code_is_that_of_the_run(cluster, outcome, answer, code):
+def test_the_exit_code_is_that_of_the_run(cluster, outcome, reply, code):
     if outcome is not None:
         cluster.outcome(outcome)
-    cluster.answer(answer)
+    cluster.reply(reply)
     cluster.programs.add("sacct", (1, "", "disabled"))
     assert cluster.follow()[0] == code
 
 
 def test_an_outcome_may_be_late(cluster):
-    cluster.answer(ended("COMPLETED"))
+    cluster.reply(ended("COMPLETED"))
     assert cluster.follow(*[lambda: None] * 9, lambda: cluster.outcome("done 0"))[0] == 0
 
 
 def test_an_unreachable_controller_is_retried(cluster):
-    cluster.answer((1, "", "Unable to contact slurm controller"))
+    cluster.reply((1, "", "Unable to contact slurm controller"))
 
     def back() -> None:
         cluster.outcome("done 0")
-        cluster.answer(ended("COMPLETED"))
+        cluster.reply(ended("COMPLETED"))
 
     code, output = cluster.follow(back)
     assert code == 0
@@ -200,7 +200,7 @@ def test_an_unreachable_controller_is_retried(cluster):
 def test_the_worst_run_of_an_array_gives_the_exit_code(cluster):
     (cluster.folder / "slurm" / "outcome.41_0.0").write_text("done 0\n")
     (cluster.folder / "slurm" / "outcome.41_1.0").write_text("failed 1\n")
-    cluster.answer(ended("COMPLETED"), ended("FAILED"))
+    cluster.reply(ended("COMPLETED"), ended("FAILED"))
     code, output = cluster.follow(runs=2)
     assert code == 1
     assert output.startswith("0: job        41_0 completed\n1: job        41_1 failed\n")
@@ -210,5 +210,5 @@ def test_an_invalid_line_is_skipped(cluster):
     (cluster.folder / "metrics.jsonl").write_text('{"kind": "train"}\n[1]\nhalf')
     cluster.event("evaluated", 1, {"strange": 1})
     cluster.outcome("done 0")
-    cluster.answer(ended("COMPLETED"))
+    cluster.reply(ended("COMPLETED"))
     assert cluster.follow() == (0, "job        41 completed\n")

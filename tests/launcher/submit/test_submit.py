@@ -13,16 +13,16 @@ from tests.launcher.runs import trained
 TINY = ("--model", "language:tiny", "--max-steps", "20")
 
 
-def submit(*words: str) -> int:
-    return main(["submit", *TINY, *words])
+def submit(*args: str) -> int:
+    return main(["submit", *TINY, *args])
 
 
 def test_a_run_is_tested_then_written_to_a_folder_then_submitted(programs, here, capsys):
     assert submit("--out", "a run", "--time", "10", "--lr", "1e-3", "--", "--mail-type=END") == 0
     test, queued = programs.calls("sbatch")
     script = here / "a run" / "slurm" / "job.sbatch"
-    assert test["words"] == ["--test-only", "--mail-type=END"]
-    assert queued["words"] == ["--parsable", "--mail-type=END", str(script)]
+    assert test["args"] == ["--test-only", "--mail-type=END"]
+    assert queued["args"] == ["--parsable", "--mail-type=END", str(script)]
     assert test["text"] == script.read_text()
     assert (script.parent / "log").is_dir()
     log = here / "a run" / "slurm" / "log" / "41.out"
@@ -81,22 +81,26 @@ def test_a_batch_that_no_world_size_of_the_job_divides_is_an_error(
     programs, here, capsys, nodes, processes
 ):
     assert submit("--nodes", nodes, "--set", "train.global_batch=8") == 2
-    told = capsys.readouterr().err
-    assert f"a global batch of 8 cannot be split among {processes} processes" in told
+    output = capsys.readouterr().err
+    assert f"a global batch of 8 cannot be split among {processes} processes" in output
     assert programs.calls("sbatch") == [] and os.listdir(here) == []
 
 
 def test_a_run_that_needs_a_gpu_is_checked_with_the_requested_gpus(here, capsys):
     assert submit("--dry-run", "--precision", "fp16") == 2
     assert "needs a GPU, and this run is on the CPU" in capsys.readouterr().err
-    for asked in (["--gpus-per-node", "a100:2"], ["--", "--gres=gpu:2"], ["--", "--gres", "gpu:2"]):
-        assert submit("--dry-run", "--precision", "fp16", *asked) == 0
+    for gpu_args in (
+        ["--gpus-per-node", "a100:2"],
+        ["--", "--gres=gpu:2"],
+        ["--", "--gres", "gpu:2"],
+    ):
+        assert submit("--dry-run", "--precision", "fp16", *gpu_args) == 0
         assert "ddp on 1 node × 2 processes" in capsys.readouterr().out
 
 
 def test_a_rank_has_one_cpu_or_the_requested_number(here, capsys):
-    def header(*words: str) -> list[str]:
-        assert submit("--dry-run", *words) == 0
+    def header(*args: str) -> list[str]:
+        assert submit("--dry-run", *args) == 0
         return [line.strip() for line in capsys.readouterr().out.splitlines() if "SBATCH" in line]
 
     assert "#SBATCH --cpus-per-task=4" in header("--ranks-per-node", "4")
@@ -108,9 +112,9 @@ def test_a_rank_has_one_cpu_or_the_requested_number(here, capsys):
 def test_a_dry_run_needs_no_slurm_and_writes_nothing(here, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert submit("--dry-run", "--out", "run") == 0
-    told = capsys.readouterr().out
-    assert "  #!/bin/bash\n" in told
-    assert told.splitlines()[-1] == f"  sbatch --parsable {here}/run/slurm/job.sbatch"
+    output = capsys.readouterr().out
+    assert "  #!/bin/bash\n" in output
+    assert output.splitlines()[-1] == f"  sbatch --parsable {here}/run/slurm/job.sbatch"
     assert os.listdir(here) == []
     assert submit() == 2
     assert capsys.readouterr().err.startswith("error: sbatch is not on PATH")
@@ -120,7 +124,7 @@ def test_all_errors_of_options_and_settings_are_printed_together(
     here, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
-    words = (
+    args = (
         "--nodes",
         "two",
         "--lr",
@@ -131,7 +135,7 @@ def test_all_errors_of_options_and_settings_are_printed_together(
         "-N2",
         "--wrap=x",
     )
-    assert submit(*words) == 2
+    assert submit(*args) == 2
     assert [line for line in capsys.readouterr().err.splitlines() if line[0] != " "] == [
         "error: sbatch is not on PATH: this machine cannot submit jobs",
         "error: invalid --nodes 'two'",
@@ -173,9 +177,9 @@ def test_a_failing_site_file_is_an_error_with_its_output(programs, here, monkeyp
     (here / "site.sh").write_text("echo no such project >&2; exit 3\n")
     monkeypatch.setenv("GEARSHIFT_SITE", str(here / "site.sh"))
     assert submit() == 2
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == f"error: site file {here}/site.sh failed: it exited the shell"
-    assert told[1] == "no such project"
+    output = capsys.readouterr().err.splitlines()
+    assert output[0] == f"error: site file {here}/site.sh failed: it exited the shell"
+    assert output[1] == "no such project"
     assert programs.calls("sbatch") == []
 
 
@@ -183,8 +187,8 @@ def test_a_resumed_run_uses_its_folder(programs, here, capsys):
     trained(here / "runs" / "mine", resolved(model="language:tiny"), 100, 200)
     before = set(os.listdir(here / "runs" / "mine"))
     assert main(["submit", "--model", "language:tiny", "--resume", "auto"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("resuming runs/mine from step 200")
+    output = capsys.readouterr().out
+    assert output.startswith("resuming runs/mine from step 200")
     text = (here / "runs" / "mine" / "slurm" / "job.sbatch").read_text()
     assert text.splitlines()[-1].endswith(f'--resume={here}/runs/mine --out={here}/runs/mine "$@"')
     programs.add("sbatch", (1, "", "no\n"))
@@ -215,8 +219,8 @@ def test_a_folder_without_write_permission_is_an_error(programs, here):
 
 def test_json_describes_the_submitted_jobs(programs, here, capsys):
     assert submit("--json", "--out", "run", "--nodes", "2") == 0
-    told = json.loads(capsys.readouterr().out)
-    [job] = told["jobs"]
+    output = json.loads(capsys.readouterr().out)
+    [job] = output["jobs"]
     [run] = job["runs"]
     assert (job["id"], run["folder"], run["world_size"]) == ("41", f"{here}/run", 2)
     assert run["log"] == f"{here}/run/slurm/log/41.out"
@@ -228,7 +232,7 @@ STAGED = ("submit", "--model", "eeg_text:tiny", "--mode", "staged", "--out", "al
 def test_each_stage_is_a_job_that_depends_on_the_one_before(programs, here, capsys):
     programs.add("sbatch", (0, "", ""), (0, "", ""), (0, "51\n", ""), (0, "52\n", ""))
     assert main(list(STAGED)) == 0
-    first, second = (call["words"] for call in programs.calls("sbatch")[2:])
+    first, second = (call["args"] for call in programs.calls("sbatch")[2:])
     assert first == ["--parsable", f"{here}/all/1-encoder/slurm/job.sbatch"]
     assert second[1:3] == ["--dependency=afterok:51", "--kill-on-invalid-dep=yes"]
     text = (here / "all" / "2-text" / "slurm" / "job.sbatch").read_text()
@@ -242,5 +246,5 @@ def test_each_stage_is_a_job_that_depends_on_the_one_before(programs, here, caps
 def test_submitted_stages_are_cancelled_if_a_later_one_is_rejected(programs, here):
     programs.add("sbatch", (0, "", ""), (0, "", ""), (0, "51\n", ""), (1, "", "limit\n"))
     assert main(list(STAGED)) == 2
-    assert programs.calls("scancel")[0]["words"] == ["51"]
+    assert programs.calls("scancel")[0]["args"] == ["51"]
     assert os.listdir(here) == []

@@ -28,8 +28,8 @@ def test_each_line_is_a_run_in_its_own_folder(programs, here, lines, capsys):
     text = (here / "all" / "slurm" / "job.sbatch").read_text()
     assert "#SBATCH --array=1,4%2\n" in text
     assert f"#SBATCH --output={here}/all/slurm/log/%A_%a.out\n" in text
-    told = (here / "all" / "slurm" / "lines.txt").read_text().splitlines()
-    assert [shlex.split(line) for line in told] == [
+    command_lines = (here / "all" / "slurm" / "lines.txt").read_text().splitlines()
+    assert [shlex.split(line) for line in command_lines] == [
         ["--lr", "1e-3", "--set", "data.path=embedded:python", f"--out={here}/all/1"],
         [],
         [],
@@ -42,8 +42,8 @@ def test_elements_may_start_at_0_and_differ_by_folder_only(programs, here, capsy
     assert main([*TINY, "--array", "0-2", "--out", "all"]) == 0
     text = (here / "all" / "slurm" / "job.sbatch").read_text()
     assert "#SBATCH --array=0-2\n" in text and "GEARSHIFT_SWEEP_FIRST=0" in text
-    told = (here / "all" / "slurm" / "lines.txt").read_text().splitlines()
-    assert told == [f"--out={here}/all/{number}" for number in range(3)]
+    command_lines = (here / "all" / "slurm" / "lines.txt").read_text().splitlines()
+    assert command_lines == [f"--out={here}/all/{number}" for number in range(3)]
     assert "all 3 runs have the same arguments" in capsys.readouterr().err
 
 
@@ -75,15 +75,15 @@ def test_a_missing_file_is_an_error(programs, here, capsys):
 
 
 def test_the_job_parses_a_line_as_it_was_written():
-    words = ["--set", 'a="b c"', "it's", "--lr", "1e-3", "$HOME", "back\\slash"]
+    args = ["--set", 'a="b c"', "it's", "--lr", "1e-3", "$HOME", "back\\slash"]
     done = subprocess.run(
         ["xargs", "-r", "printf", "%s\\n"],
-        input=sweep.line(words) + "\n",
+        input=sweep.line(args) + "\n",
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines() == words
+    assert done.stdout.splitlines() == args
 
 
 def test_consecutive_indices_are_a_range():

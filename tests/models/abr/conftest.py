@@ -95,12 +95,12 @@ def analysed() -> Callable[..., Path]:
     def write(
         series: Path, peaks: dict[float, float], threshold: float | None = 35.0, rater: str = ""
     ) -> Path:
-        word = {None: "None", inf: "inf"}.get(threshold, threshold)
+        value = {None: "None", inf: "inf"}.get(threshold, threshold)
         heads = ["Level", "1msec Avg", "1msec StDev"]
         heads += [
             f"{p}{n} {w}" for n in range(1, 6) for p in "PN" for w in ("Latency", "Amplitude")
         ]
-        lines = [f"Threshold (dB SPL): {word}", "Frequency (kHz): 16.00", "Filter: none"]
+        lines = [f"Threshold (dB SPL): {value}", "Frequency (kHz): 16.00", "Filter: none"]
         lines += ["NOTE: Negative latencies indicate no peak", "\t".join(heads)]
         for level, latency in peaks.items():
             cells = ["0.1"] * len(heads)

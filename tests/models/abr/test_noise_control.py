@@ -49,7 +49,7 @@ def test_chance_is_what_guessing_scores():
 def test_noise_signal_reports_chance_without_a_bound():
     target = np.repeat(np.arange(5), (40, 15, 15, 15, 15))
     whole, signal = (
-        chance_band(target, word)["val_macro_f1"] for word in ("noise", "noise-signal")
+        chance_band(target, control)["val_macro_f1"] for control in ("noise", "noise-signal")
     )
     assert whole["max"] == pytest.approx(whole["chance"] + 0.04)
     assert set(signal) == {"chance"}

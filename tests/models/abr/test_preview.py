@@ -18,20 +18,20 @@ def test_a_row_shows_the_labels_and_the_outputs_of_the_model(make_task):
         found = build_predictions(model, split, CPU)
         batch = task.collate(few_samples(split, 4))
         outputs = model(batch["signal"], batch["static"])
-    for place, cells in enumerate(found.rows):
+    for number, cells in enumerate(found.rows):
         row = dict(zip(found.columns, cells, strict=True))
-        assert row["class"] == CLASS_NAMES[batch["target"][place]]
-        assert row["predicted class"] == CLASS_NAMES[outputs["class"][place].argmax()]
+        assert row["class"] == CLASS_NAMES[batch["target"][number]]
+        assert row["predicted class"] == CLASS_NAMES[outputs["class"][number].argmax()]
         assert row["predicted threshold"] == pytest.approx(
-            float(outputs["threshold"][place]), rel=1e-5
+            float(outputs["threshold"][number]), rel=1e-5
         )
-        seen = outputs["exists"][place] >= 0
+        seen = outputs["exists"][number] >= 0
         assert (row["predicted wave V"] != UNKNOWN) == bool(seen)
         rms = task.dataset.statistics.signal_rms
-        error = (outputs["signal"][place] - batch["signal"][place]).square().mean().sqrt() * rms
+        error = (outputs["signal"][number] - batch["signal"][number]).square().mean().sqrt() * rms
         assert row["error µV"] == pytest.approx(float(error), rel=1e-4)
         known = split.responses.labels["latency"][split.index[0]]
-        assert place or row["wave V ms"] == pytest.approx(float(known), nan_ok=True)
+        assert number or row["wave V ms"] == pytest.approx(float(known), nan_ok=True)
 
 
 def test_an_unknown_label_or_output_is_a_dash(make_task, series):

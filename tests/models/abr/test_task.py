@@ -103,11 +103,11 @@ def test_parts_of_a_batch_add_up_to_the_whole(task):
     samples = task.data("train")
     rows = [samples.sample(i, None) for i in range(12)]
     model = task.build().eval()
-    one, parts = task.collate(rows), [task.collate(rows[:5]), task.collate(rows[5:])]
+    whole, parts = task.collate(rows), [task.collate(rows[:5]), task.collate(rows[5:])]
     for term in TERMS:
-        assert sum(task.num_units(part)[term] for part in parts) == task.num_units(one)[term]
+        assert sum(task.num_units(part)[term] for part in parts) == task.num_units(whole)[term]
         total = sum(task.loss(model, part).sum[term] for part in parts)
-        torch.testing.assert_close(total, task.loss(model, one).sum[term], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(total, task.loss(model, whole).sum[term], rtol=1e-4, atol=1e-5)
 
 
 def table(path, patients=20, **empty):
@@ -225,9 +225,9 @@ def test_a_noise_control_gives_each_response_the_input_of_another_patient(make_t
         assert set(split.signal_of) == set(split.index) == set(plain.data(name).index)
         same_static = (split.static_of == split.index).all()
         assert same_static == (control == "noise-signal")
-        one, other = (t.data(name).sample(3, None) for t in (plain, noise))
-        assert one["target"] == other["target"]
-        assert (one["signal"] != other["signal"]).any()
+        real, noise_sample = (t.data(name).sample(3, None) for t in (plain, noise))
+        assert real["target"] == noise_sample["target"]
+        assert (real["signal"] != noise_sample["signal"]).any()
     band = noise.facts()["control"]["val_macro_f1"]
     assert ("max" in band) == (control == "noise")
     assert "control" not in plain.facts()

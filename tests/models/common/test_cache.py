@@ -10,7 +10,7 @@ import pytest
 from models.common import cache
 from models.common.cache import ArrayFile
 
-MADE_FROM = {"version": 1, "seed": 0}
+SOURCE_KEY = {"version": 1, "seed": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +31,8 @@ class Maker:
 
 def test_cached_arrays_are_mapped_from_disk_the_second_time():
     make = Maker()
-    first = cache.arrays("clips", MADE_FROM, make)
-    second = cache.arrays("clips", MADE_FROM, make)
+    first = cache.arrays("clips", SOURCE_KEY, make)
+    second = cache.arrays("clips", SOURCE_KEY, make)
     assert make.calls == 1
     for name, array in make().items():
         assert np.array_equal(first[name], array) and np.array_equal(second[name], array)
@@ -42,26 +42,26 @@ def test_cached_arrays_are_mapped_from_disk_the_second_time():
 @pytest.mark.parametrize("other", [{"version": 2, "seed": 0}, {"version": 1, "seed": 1}])
 def test_arrays_with_other_inputs_are_computed_again(other):
     make = Maker()
-    cache.arrays("clips", MADE_FROM, make)
+    cache.arrays("clips", SOURCE_KEY, make)
     cache.arrays("clips", other, make)
-    cache.arrays("pages", MADE_FROM, make)
+    cache.arrays("pages", SOURCE_KEY, make)
     assert make.calls == 3
 
 
 @pytest.mark.parametrize("damage", ["facts", "array", "folder"])
 def test_an_incomplete_entry_is_computed_again(damage):
     make = Maker()
-    cache.arrays("clips", MADE_FROM, make)
-    [place] = cache.folder().iterdir()
+    cache.arrays("clips", SOURCE_KEY, make)
+    [entry] = cache.folder().iterdir()
     if damage == "facts":
-        (place / "made_from.json").write_text("{")
+        (entry / "made_from.json").write_text("{")
     elif damage == "array":
-        (place / "events.npy").write_bytes(b"\x93NUMPY")
+        (entry / "events.npy").write_bytes(b"\x93NUMPY")
     else:
-        (place / "made_from.json").unlink()
-    assert np.array_equal(cache.arrays("clips", MADE_FROM, make)["events"], make()["events"])
-    assert [path.name for path in cache.folder().iterdir()] == [place.name]
-    cache.arrays("clips", MADE_FROM, make)
+        (entry / "made_from.json").unlink()
+    assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["events"], make()["events"])
+    assert [path.name for path in cache.folder().iterdir()] == [entry.name]
+    cache.arrays("clips", SOURCE_KEY, make)
     assert make.calls == 3  # the second one for this test itself
 
 
@@ -70,7 +70,7 @@ def test_arrays_stay_in_memory_if_the_cache_cannot_be_written(tmp_path, monkeypa
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
     make = Maker()
     for _ in range(2):
-        assert np.array_equal(cache.arrays("clips", MADE_FROM, make)["labels"], np.ones(3, bool))
+        assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["labels"], np.ones(3, bool))
     assert make.calls == 2
 
 
@@ -87,24 +87,24 @@ def test_the_cache_folder_is_that_of_the_system_unless_a_variable_names_it(tmp_p
 class Writer:
     """Writes two vectors piece by piece, and counts how often; `fault` comes in the middle."""
 
-    def __init__(self, fault: BaseException | None = None):
-        self.calls, self.fault = 0, fault
+    def __init__(self, error: BaseException | None = None):
+        self.calls, self.error = 0, error
 
     def __call__(self, new):
         self.calls += 1
         counts, empty = ArrayFile(new("counts"), np.uint16), ArrayFile(new("empty"), np.int64)
         for number in range(5):
             counts.append(np.full(number, number))
-            if self.fault is not None:
-                raise self.fault
+            if self.error is not None:
+                raise self.error
         counts.finish()
         empty.finish()
 
 
 def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
     write = Writer()
-    first = cache.streamed("rows", MADE_FROM, write)
-    second = cache.streamed("rows", MADE_FROM, write)
+    first = cache.streamed("rows", SOURCE_KEY, write)
+    second = cache.streamed("rows", SOURCE_KEY, write)
     assert write.calls == 1
     for made in (first, second, cache.in_memory(write)):
         assert made["counts"].tolist() == [1, 2, 2, 3, 3, 3, 4, 4, 4, 4]
@@ -112,19 +112,19 @@ def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
     assert isinstance(second["counts"], np.memmap)
 
 
-@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_interrupted_stream_leaves_nothing(fault):
-    with pytest.raises(type(fault)):
-        cache.streamed("rows", MADE_FROM, Writer(fault))
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_interrupted_stream_leaves_nothing(error):
+    with pytest.raises(type(error)):
+        cache.streamed("rows", SOURCE_KEY, Writer(error))
     assert list(cache.folder().iterdir()) == []
-    assert len(cache.streamed("rows", MADE_FROM, Writer())["counts"]) == 10
+    assert len(cache.streamed("rows", SOURCE_KEY, Writer())["counts"]) == 10
 
 
 def test_a_stream_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
     with pytest.raises(OSError, match="Not a directory"):
-        cache.streamed("rows", MADE_FROM, Writer())
+        cache.streamed("rows", SOURCE_KEY, Writer())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32])

@@ -12,11 +12,11 @@ import pytest
 def run(tmp_path):
     """A whole run with `words` after its name, and its result and last evaluation."""
 
-    def go(*words):
+    def train(*args):
         out = tmp_path / "run"
         command = [sys.executable, "-m", "launcher", "--model", "doc_translation:tiny"]
         done = subprocess.run(
-            [*command, "--out", str(out), *words],
+            [*command, "--out", str(out), *args],
             capture_output=True,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "2"},
@@ -27,7 +27,7 @@ def run(tmp_path):
         evaluated = [row for row in map(json.loads, lines) if row["kind"] == "eval"]
         return json.loads((out / "result.json").read_text()), evaluated[-1]["metrics"]
 
-    return go
+    return train
 
 
 @pytest.mark.slow

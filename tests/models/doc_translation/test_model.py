@@ -114,9 +114,9 @@ def test_a_token_sees_no_later_one(tiny):
     later[:, 4:] = 7
     with torch.no_grad():
         memory = tiny(*views())
-        one, other = (tiny(memory=memory, decoder_ids=x) for x in (ids, later))
-    torch.testing.assert_close(one[:, :4], other[:, :4])
-    assert not torch.allclose(one[:, 4:], other[:, 4:])
+        first, other = (tiny(memory=memory, decoder_ids=x) for x in (ids, later))
+    torch.testing.assert_close(first[:, :4], other[:, :4])
+    assert not torch.allclose(first[:, 4:], other[:, 4:])
 
 
 def test_the_loss_in_chunks_is_the_loss_at_once(tiny):
@@ -142,8 +142,8 @@ def test_padding_is_not_in_the_loss(tiny):
     longer = torch.cat((ids, torch.zeros(2, 3, dtype=torch.int64)), dim=1)
     labels = torch.cat((ids, torch.full((2, 3), IGNORE)), dim=1)
     with torch.no_grad():
-        one = tiny(*views(), decoder_ids=ids, labels=ids)
-        torch.testing.assert_close(one, tiny(*views(), decoder_ids=longer, labels=labels))
+        first = tiny(*views(), decoder_ids=ids, labels=ids)
+        torch.testing.assert_close(first, tiny(*views(), decoder_ids=longer, labels=labels))
 
 
 def test_queries_differ_from_the_start_and_stay_different():
@@ -185,8 +185,8 @@ def test_sixteen_at_once_and_two_times_eight_give_one_gradient(make_task, batch_
         for part in parts:
             (task.loss(model, part).sum / task.num_units(whole)).backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    for first, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, other, atol=1e-5, rtol=1e-4)
 
 
 def test_blocks_are_the_layers_in_order():

@@ -28,5 +28,5 @@ def test_more_than_half_of_the_pages_in_one_document_are_an_error():
 
 def test_the_seed_determines_the_permutation():
     documents = [f"d{i // 2}" for i in range(40)]
-    one, same, other = (permute_images(documents, seed).tolist() for seed in (0, 0, 1))
-    assert one == same != other
+    first, same, other = (permute_images(documents, seed).tolist() for seed in (0, 0, 1))
+    assert first == same != other

@@ -31,9 +31,9 @@ def test_a_page_ends_if_the_next_paragraph_does_not_fit(pairs):
 
 def test_the_page_shows_the_source_and_the_other_way_round_with_other_keys(pairs):
     path = pairs([row(i, en=f"Some text {i}", zh=f"Ein Text {i}") for i in range(3)])
-    one = read(path, EN_ZH, "stop").pages[0]
+    source_page = read(path, EN_ZH, "stop").pages[0]
     other = read(path, Layout("zh", "en", 3, None), "stop").pages[0]
-    ink = [np.asarray(page.image()) < 128 for page in (one, other)]
+    ink = [np.asarray(page.image()) < 128 for page in (source_page, other)]
     assert 100 < ink[0].sum() < 20_000 and not np.array_equal(*ink)
     assert other.target() == "Some text 0\n\nSome text 1\n\nSome text 2"
     assert read(path, Layout("zh", "en", 3, None), "stop").tokenize == "13a"

@@ -170,9 +170,9 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(mak
     for side in ("train", "val"):
         pages = real.data(side).pages
         for i in range(5):
-            one, other = (task.data(side).sample(i, None) for task in (real, noise))
-            assert one.reference == other.reference
-            assert not (one.near == other.near).all()
+            first, other = (task.data(side).sample(i, None) for task in (real, noise))
+            assert first.reference == other.reference
+            assert not (first.near == other.near).all()
             shown = int(noise.data(side).shown[i])
             assert pages[shown].document != pages[i].document
     assert noise.facts()["control"] == {"val_bleu_gain": {"max": 1.0}}

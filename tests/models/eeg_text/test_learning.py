@@ -8,10 +8,10 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-def run(folder, *words):
+def run(folder, *args):
     """The last evaluation of the tiny model's default run, with `words` added to the command."""
     command = [sys.executable, "-m", "launcher", "--model", "eeg_text:tiny", "--out", folder]
-    done = subprocess.run([*map(str, command), *words], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*map(str, command), *args], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [line["metrics"] for line in lines if line["kind"] == "eval"][-1]
@@ -37,8 +37,8 @@ def test_tiny_ends_at_chance_on_noise(tmp_path):
 
 @pytest.mark.slow
 def test_tiny_fills_gaps_and_stage_text_starts_from_its_encoder(tmp_path):
-    words = ("--set", "model.stage=encoder")
-    found = run(tmp_path / "first", *words, "--max-steps", "120")
+    args = ("--set", "model.stage=encoder")
+    found = run(tmp_path / "first", *args, "--max-steps", "120")
     assert found["val_masked_r2"] > 0.03  # the mean gives 0; 240 steps give 0.13
     encoder = ("--set", f"model.encoder={tmp_path / 'first'}", "--set", "model.freeze_encoder=true")
     run(tmp_path / "second", *encoder, "--max-steps", "2")
@@ -48,5 +48,5 @@ def test_tiny_fills_gaps_and_stage_text_starts_from_its_encoder(tmp_path):
 
 @pytest.mark.slow
 def test_without_information_gaps_are_not_filled(tmp_path):
-    words = ("--set", "model.stage=encoder", "--set", "data.control=noise", "--max-steps", "40")
-    assert run(tmp_path / "run", *words)["val_masked_r2"] <= 0.02
+    args = ("--set", "model.stage=encoder", "--set", "data.control=noise", "--max-steps", "40")
+    assert run(tmp_path / "run", *args)["val_masked_r2"] <= 0.02

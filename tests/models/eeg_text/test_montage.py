@@ -12,9 +12,9 @@ def test_ten_regions_have_their_channels_and_two_channels_are_unassigned():
 def test_each_ten_ten_name_has_its_own_electrode_in_a_region():
     from models.eeg_text.montage import _TEN_TEN
 
-    places = [pair.split("=")[1] for pair in _TEN_TEN.split()]
-    assert len(places) == len(set(places)) == 61
-    assert not set(places) & set(UNASSIGNED)
+    labels = [pair.split("=")[1] for pair in _TEN_TEN.split()]
+    assert len(labels) == len(set(labels)) == 61
+    assert not set(labels) & set(UNASSIGNED)
     assert NAMES["T3"] == NAMES["T7"] and NAMES["E11"] == NAMES["FZ"] == "E11"
 
 
@@ -23,12 +23,12 @@ def test_electrodes_are_near_their_ten_ten_positions():
     import numpy as np
 
     def directions(montage):
-        places = mne.channels.make_standard_montage(montage).get_positions()["ch_pos"]
-        points = np.array(list(places.values()))
+        labels = mne.channels.make_standard_montage(montage).get_positions()["ch_pos"]
+        points = np.array(list(labels.values()))
         sphere = np.c_[2 * points, np.ones(len(points))]
         middle = np.linalg.lstsq(sphere, (points**2).sum(1), rcond=None)[0][:3]
         return {
-            name.upper(): (p - middle) / np.linalg.norm(p - middle) for name, p in places.items()
+            name.upper(): (p - middle) / np.linalg.norm(p - middle) for name, p in labels.items()
         }
 
     theirs, ours = directions("standard_1020"), directions("GSN-HydroCel-129")

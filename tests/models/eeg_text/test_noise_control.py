@@ -14,14 +14,14 @@ def test_noise_has_only_the_spectrum_of_the_eeg(samples):
     spectra = [np.abs(np.fft.rfft(x, axis=0)) for x in (eeg, noise)]
     np.testing.assert_allclose(spectra[1], spectra[0], rtol=1e-2, atol=1e-2)
     assert noise.dtype == np.float32
-    alike = [np.corrcoef(eeg[:, c] - eeg[:, c].mean(), noise[:, c])[0, 1] for c in range(6)]
-    assert np.abs(alike).max() < 0.9 and not np.allclose(eeg, noise, atol=0.1)
+    correlations = [np.corrcoef(eeg[:, c] - eeg[:, c].mean(), noise[:, c])[0, 1] for c in range(6)]
+    assert np.abs(correlations).max() < 0.9 and not np.allclose(eeg, noise, atol=0.1)
 
 
 def test_correlations_between_channels_are_destroyed():
     rng = np.random.default_rng(0)
-    one = rng.standard_normal((2000, 1))
-    noise = phase_randomised(np.repeat(one, 2, axis=1), rng)
+    channel = rng.standard_normal((2000, 1))
+    noise = phase_randomised(np.repeat(channel, 2, axis=1), rng)
     assert abs(np.corrcoef(noise.T)[0, 1]) < 0.15
 
 

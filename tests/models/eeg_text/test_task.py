@@ -358,25 +358,27 @@ def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch
     found = {}
     for kept in (False, True):
         if kept:
-            task.use_features({s: Made(task, model, s) for s in ("train", "val")})
+            task.use_features({s: RecordingMetadata(task, model, s) for s in ("train", "val")})
         train, val = batch_of(task, "train"), batch_of(task, "val")
         assert ("eeg" in train) != kept and ("noise" in val) != kept
         loss = task.loss(model, train).sum
         found[kept] = [loss.item(), *task.metric().update(model, val).tolist()]
-    assert len(task.data("val").features.asked) >= 6  # EEG, noise and the EEG of another sentence
+    assert (
+        len(task.data("val").features.requested) >= 6
+    )  # EEG, noise and the EEG of another sentence
     # An input alone, and together with others: the same products, rounded otherwise.
     np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
 
 
-class Made:
+class RecordingMetadata:
     """What the encoder makes of an input, when it is asked for."""
 
     def __init__(self, task, model, split):
         self.task, self.model, self.inputs = task, model, task.encoder_inputs(split)
-        self.asked = set()
+        self.requested = set()
 
     def __getitem__(self, number):
-        self.asked.add(number)
+        self.requested.add(number)
         with torch.no_grad():
             made = self.task.encode(self.model, self.inputs.batch([number]))
         return {name: tensor[0].numpy() for name, tensor in made.items()}
@@ -388,4 +390,4 @@ def test_the_key_of_cached_features_depends_on_data_and_preprocessing(make_task)
         task = make_task(freeze_encoder=True, **change)
         task.setup()
         keys += [task.encoder_inputs(split).made_from for split in ("train", "val")]
-    assert len({repr(one) for one in keys}) == len(keys)
+    assert len({repr(key) for key in keys}) == len(keys)

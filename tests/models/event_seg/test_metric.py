@@ -6,7 +6,7 @@ import torch
 from models.event_seg.metric import EdgeMetric, MassMetric
 
 
-class Answers(torch.nn.Module):
+class FixedPredictions(torch.nn.Module):
     """Returns given maps."""
 
     def __init__(self, maps):
@@ -19,7 +19,7 @@ class Answers(torch.nn.Module):
 
 def counted(predicted, mask):
     maps = torch.stack((1.0 - predicted, predicted), dim=1)
-    return EdgeMetric().update(Answers(maps), {"events": None, "mask": mask})
+    return EdgeMetric().update(FixedPredictions(maps), {"events": None, "mask": mask})
 
 
 def test_overlap_is_counted_over_all_pixels_that_count():
@@ -63,7 +63,9 @@ def test_hidden_mass_is_compared_with_the_mean_of_visible_pixels():
     batch = {"events": None, "mass": mass, "hidden": hidden}
 
     def r2(maps):
-        return MassMetric().result(MassMetric().update(Answers(maps), batch))["val_masked_r2"]
+        return MassMetric().result(MassMetric().update(FixedPredictions(maps), batch))[
+            "val_masked_r2"
+        ]
 
     shown = (~hidden[:, None]).double()
     mean = (mass * shown).sum((2, 3), keepdim=True) / shown.sum((2, 3), keepdim=True)
@@ -77,6 +79,6 @@ def test_hidden_mass_is_compared_with_the_mean_of_visible_pixels():
 
 def test_counts_have_one_length_also_where_nothing_is_hidden():
     batch = {"events": None, "mass": torch.rand(1, 2, 4, 4), "hidden": torch.zeros(1, 4, 4) > 0}
-    counts = MassMetric().update(Answers(batch["mass"]), batch)
+    counts = MassMetric().update(FixedPredictions(batch["mass"]), batch)
     assert counts.shape == (4,) and counts[1:].tolist() == [0, 0, 0]
     assert MassMetric().result(counts) == {"val_loss": 0.0, "val_masked_r2": 0.0}

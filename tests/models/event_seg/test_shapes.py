@@ -15,10 +15,10 @@ def clips():
 def test_clips_are_deterministic(monkeypatch, tmp_path, clips):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path))
     again = shapes.recordings(SIZES["tiny"].sensor)
-    for one, other in zip(clips, again, strict=True):
-        assert (one.frames == other.frames).all() and (one.windows == other.windows).all()
+    for first, other in zip(clips, again, strict=True):
+        assert (first.frames == other.frames).all() and (first.windows == other.windows).all()
         for key in "txyp":
-            assert (getattr(one.all_events, key) == getattr(other.all_events, key)).all()
+            assert (getattr(first.all_events, key) == getattr(other.all_events, key)).all()
 
 
 def test_times_are_ascending_seconds_since_1970(clips):

@@ -20,8 +20,8 @@ class Still:
 
     def events(self, index):
         t = np.linspace(*self.windows[index], index + 5, endpoint=False).astype(np.int64)
-        place = np.full(len(t), self.row)
-        return Events(t, place, place, np.ones(len(t), np.int8))
+        rows = np.full(len(t), self.row)
+        return Events(t, rows, rows, np.ones(len(t), np.int8))
 
     def label(self, index, factor):
         label = np.zeros((64 // factor, 88 // factor), np.uint8)
@@ -71,9 +71,9 @@ def test_a_crop_shows_the_same_place_of_events_and_label(draws):
 def test_what_is_evaluated_never_changes_and_what_is_trained_on_does(draws, control, masked):
     def samples_are_equal(fixed):
         samples = windows(control, fixed, masked=masked)
-        one, other = samples.sample(3, draws(1)), samples.sample(3, draws(2))
+        first, second = samples.sample(3, draws(1)), samples.sample(3, draws(2))
         keys = ("events", "labels", "hidden") if masked else ("events", "labels")
-        return all(np.array_equal(getattr(one, k), getattr(other, k)) for k in keys)
+        return all(np.array_equal(getattr(first, k), getattr(second, k)) for k in keys)
 
     assert samples_are_equal(fixed=1) and not samples_are_equal(fixed=None)
 
@@ -174,9 +174,9 @@ def test_an_event_just_before_the_end_is_in_the_last_bin():
 
 @pytest.mark.parametrize(("t", "x", "y"), [(-1, 0, 0), (10, 0, 0), (5, 5, 3), (5, 0, -1)], ids=str)
 def test_an_event_outside_is_refused(t, x, y):
-    one = Events(np.array([t]), np.array([x]), np.array([y]), np.array([1], np.int8))
+    event = Events(np.array([t]), np.array([x]), np.array([y]), np.array([1], np.int8))
     with pytest.raises(ValueError):
-        voxelise(one, 0, 10, (10, 4, 5))
+        voxelise(event, 0, 10, (10, 4, 5))
 
 
 def test_without_events_there_is_nothing():

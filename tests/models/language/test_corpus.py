@@ -194,13 +194,13 @@ def test_a_folder_without_text_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "position"),
     [(b"ok\nsch\xf6n\n", "2, byte 6"), (b"ok\nno\0text", "2, byte 5")],
 )
-def test_text_that_is_not_utf8_is_an_error(tmp_path, content, place):
+def test_text_that_is_not_utf8_is_an_error(tmp_path, content, position):
     message = error_text(write(tmp_path / "a.txt", content))
     assert message.startswith("'DATA' is not UTF-8: ")
-    assert f"  where         DATA:{place}\n" in message
+    assert f"  where         DATA:{position}\n" in message
     assert message.endswith("iconv -f LATIN1 -t UTF-8 'DATA'")
 
 

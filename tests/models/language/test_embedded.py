@@ -21,11 +21,11 @@ def test_python_text_is_deterministic_and_of_bounded_size():
 def test_there_are_forty_intents_with_six_ways_to_ask_that_name_each_slot():
     assert len(commands.INTENTS) == 40
     used = set()
-    for intent, asks in commands.INTENTS.items():
+    for intent, phrasings in commands.INTENTS.items():
         slots = set(re.findall(r"\{(\w+)\}", intent))
         used |= slots
-        assert len(set(asks)) == 6
-        assert all(set(re.findall(r"\{(\w+)\}", ask)) == slots for ask in asks)
+        assert len(set(phrasings)) == 6
+        assert all(set(re.findall(r"\{(\w+)\}", phrasing)) == slots for phrasing in phrasings)
     assert used == set(SLOTS)
 
 

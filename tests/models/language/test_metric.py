@@ -50,11 +50,11 @@ def test_counts_add_up_however_rows_are_batched(prose, counts_of):
     task = prose()
     task.setup()
     model = task.build()
-    _, one = counts_of(task, model, "val", 1)
+    _, count = counts_of(task, model, "val", 1)
     _, many = counts_of(task, model, "val", 7)
-    assert one.dtype == torch.float64
-    torch.testing.assert_close(one[1:], many[1:], rtol=0, atol=0)  # counts are exact
-    torch.testing.assert_close(one[0], many[0], rtol=1e-6, atol=0)
+    assert count.dtype == torch.float64
+    torch.testing.assert_close(count[1:], many[1:], rtol=0, atol=0)  # counts are exact
+    torch.testing.assert_close(count[0], many[0], rtol=1e-6, atol=0)
 
 
 def test_exact_match_equals_that_of_greedy_decoding(tmp_path, make_task, train, counts_of):

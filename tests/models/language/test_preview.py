@@ -84,11 +84,11 @@ def test_an_answer_is_independent_of_the_other_rows(make_task, tmp_path):
     model, rows = task.build().eval(), task.data("val")
     found = predict(model, task.dataset, CPU)
     tokenizer = task.dataset.tokenizer
-    for place, row in ((0, found.rows[0]), (len(rows) - 1, found.rows[-1])):
-        answer = rows.answer(place).tolist()
+    for index, row in ((0, found.rows[0]), (len(rows) - 1, found.rows[-1])):
+        answer = rows.answer(index).tolist()
         (generated,) = continue_tokens(
             model,
-            [rows.prompt(place).tolist()],
+            [rows.prompt(index).tolist()],
             len(answer),
             pad=tokenizer.pad,
             device=CPU,

@@ -46,11 +46,11 @@ def test_the_mean_over_a_split_does_not_depend_on_the_batch(make_task, pairs):
     task.setup()
     model, samples = task.build(), task.data("train")
     rows = [samples.sample(i, None) for i in range(12)]
-    one = task.collate(rows)
+    whole = task.collate(rows)
     parts = [task.collate(rows[:3]), task.collate(rows[3:])]
-    assert sum(map(task.num_units, parts)) == task.num_units(one)
+    assert sum(map(task.num_units, parts)) == task.num_units(whole)
     total = sum(task.loss(model, part).sum for part in parts)
-    torch.testing.assert_close(total, task.loss(model, one).sum)
+    torch.testing.assert_close(total, task.loss(model, whole).sum)
 
 
 def test_facts_contain_counts_splits_and_skipped_rows(tmp_path, make_task):

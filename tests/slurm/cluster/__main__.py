@@ -30,33 +30,33 @@ OF_A_NODE = ("node-kill", "slurmd-kill", "link-down", "link-up", "node-up")
 VERBS = (*STARTING, "env", "down", *OF_A_NODE, "controller-kill", "controller-up", "watch")
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Do what was typed; gives the exit code."""
-    asked = _parser().parse_args(words)
-    folder = Path(asked.folder)
-    if asked.verb in STARTING:
+    args = _parser().parse_args(argv)
+    folder = Path(args.folder)
+    if args.verb in STARTING:
         folder.mkdir(parents=True, exist_ok=True)
-        extra = tuple(asked.extra)
-        shape = shaped(asked.network, asked.nodes, asked.gpus, asked.grace, extra)
+        extra = tuple(args.extra)
+        shape = shaped(args.network, args.nodes, args.gpus, args.grace, extra)
     else:
         shape = load(folder)
     cluster = Cluster(folder, shape)
-    if asked.verb == "run":
-        return _run(cluster, asked.rest)
-    if asked.verb in OF_A_NODE:
-        _befall(cluster, asked.verb, int(asked.rest[0]))
-    elif asked.verb == "up":
+    if args.verb == "run":
+        return _run(cluster, args.rest)
+    if args.verb in OF_A_NODE:
+        _befall(cluster, args.verb, int(args.rest[0]))
+    elif args.verb == "up":
         cluster.up()
-    elif asked.verb == "env":
+    elif args.verb == "env":
         made = cluster.environment
         print(f"export PATH={shlex.quote(made['PATH'])} SLURM_CONF={made['SLURM_CONF']}")
-    elif asked.verb == "controller-kill":
+    elif args.verb == "controller-kill":
         cluster.kill_controller()
-    elif asked.verb == "controller-up":
+    elif args.verb == "controller-up":
         cluster.start_controller()
     else:
-        if asked.verb == "watch":
-            _wait_for_end(int(asked.rest[0]))
+        if args.verb == "watch":
+            _wait_for_end(int(args.rest[0]))
         cluster.down()
         shutil.rmtree(folder, ignore_errors=True)
     return 0
@@ -88,10 +88,10 @@ def _befall(cluster: Cluster, verb: str, number: int) -> None:
         cluster.machines.set_link(number, verb.removeprefix("link-"))
 
 
-def _run(cluster: Cluster, words: list[str]) -> int:
+def _run(cluster: Cluster, argv: list[str]) -> int:
     cluster.up(owner=os.getpid())
     try:
-        return subprocess.run(words, env=cluster.environment).returncode
+        return subprocess.run(argv, env=cluster.environment).returncode
     finally:
         cluster.down()
         shutil.rmtree(cluster.folder, ignore_errors=True)

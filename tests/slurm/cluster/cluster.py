@@ -57,8 +57,8 @@ class Cluster:
         When the process `owner` ends, the cluster goes down by itself. Raises RuntimeError,
         with the last lines of the daemons' logs, where it does not come up.
         """
-        if fault := missing():
-            raise RuntimeError(fault)
+        if problem := missing():
+            raise RuntimeError(problem)
         if len(str(self.folder)) > LONGEST_FOLDER:
             raise RuntimeError(f"{self.folder} is too long for the path of a socket")
         try:
@@ -69,7 +69,7 @@ class Cluster:
             for number in range(1, self.shape.nodes + 1):
                 self.machines.start_node(number)
             if not wait_until(self._all_idle, seconds=30):
-                raise RuntimeError(f"nodes did not become idle:\n{self._last_words()}")
+                raise RuntimeError(f"nodes did not become idle:\n{self._log_tail()}")
         except BaseException:
             self.down()
             raise
@@ -96,13 +96,13 @@ class Cluster:
         if self.processes.pid("watcher") != os.getpid():
             self.processes.stop("watcher")
 
-    def command(self, *words: str, folder: Path | None = None, **more: str) -> str:
+    def command(self, *command: str, folder: Path | None = None, **more: str) -> str:
         """The output of a command run in `folder`; `more` is added to its environment.
 
         Raises RuntimeError with its output if it fails.
         """
         done = subprocess.run(
-            words,
+            command,
             cwd=folder,
             env=self.environment | more,
             capture_output=True,
@@ -110,13 +110,13 @@ class Cluster:
             timeout=120,
         )
         if done.returncode:
-            raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr}")
+            raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
         return done.stdout.strip()
 
-    def try_command(self, *words: str) -> str:
+    def try_command(self, *command: str) -> str:
         """What a command prints; nothing where the controller does not answer."""
         try:
-            return self.command(*words)
+            return self.command(*command)
         except (RuntimeError, subprocess.TimeoutExpired):
             return ""
 
@@ -124,7 +124,7 @@ class Cluster:
         """Start a node, or its slurmd, again, and wait until jobs may use it."""
         self.machines.start_node(number)
         if not wait_until(lambda: self._usable(number), seconds=30):
-            raise RuntimeError(f"node{number} did not come back:\n{self._last_words()}")
+            raise RuntimeError(f"node{number} did not come back:\n{self._log_tail()}")
 
     def save_state(self, job: str) -> None:
         """Wait until the controller has written what it knows; it does so 5 s after a change."""
@@ -132,7 +132,7 @@ class Cluster:
         self.command("scontrol", "update", f"JobId={job}", f"Comment={before}")
         written = self.folder / "state" / "job_state"
         if not wait_until(lambda: _written_at(written) > before, seconds=60):
-            raise RuntimeError(f"{written} is old:\n{self._last_words()}")
+            raise RuntimeError(f"{written} is old:\n{self._log_tail()}")
 
     def kill_controller(self) -> None:
         """End slurmctld at once; jobs go on without it."""
@@ -142,7 +142,7 @@ class Cluster:
         """Start slurmctld again, and wait until it answers."""
         self.machines.start_controller()
         if not wait_until(lambda: self.try_command("sinfo", "-h"), seconds=20):
-            raise RuntimeError(f"slurmctld did not come back:\n{self._last_words()}")
+            raise RuntimeError(f"slurmctld did not come back:\n{self._log_tail()}")
 
     def _write(self) -> None:
         for name in ("state", "log", "run", "bin"):
@@ -174,12 +174,12 @@ class Cluster:
         key = run / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        places = {"key-file": key, "socket": run / "munge.sock", "pid-file": run / "munged.pid"}
-        places |= {"log-file": log, "seed-file": run / "munged.seed"}
-        words = ["/usr/sbin/munged", "--foreground", "--num-threads=2"]
-        self.processes.start("munged", words + [f"--{k}={v}" for k, v in places.items()])
+        paths = {"key-file": key, "socket": run / "munge.sock", "pid-file": run / "munged.pid"}
+        paths |= {"log-file": log, "seed-file": run / "munged.seed"}
+        command = ["/usr/sbin/munged", "--foreground", "--num-threads=2"]
+        self.processes.start("munged", command + [f"--{k}={v}" for k, v in paths.items()])
         if not wait_until((run / "munge.sock").exists, seconds=10):
-            raise RuntimeError(f"munged did not start:\n{self._last_words()}")
+            raise RuntimeError(f"munged did not start:\n{self._log_tail()}")
 
     def _all_idle(self) -> bool:
         idle = self.try_command("sinfo", "-hN", "-p", "normal", "-t", "idle", "-o", "%N").split()
@@ -192,7 +192,7 @@ class Cluster:
             self.try_command("scontrol", "update", f"NodeName={name}", "State=RESUME")
         return state in ("idle", "mix", "alloc")
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         lines = []
         for path in sorted((self.folder / "log").iterdir()):
             lines += [f"{path.name}: {line}" for line in _text(path).splitlines()[-5:]]

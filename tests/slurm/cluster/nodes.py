@@ -56,8 +56,8 @@ class Namespaces:
         self.folder, self.shape, self.processes = folder, shape, processes
 
     def begin(self) -> None:
-        words = ["unshare", "--net", "--uts", "--mount", "--propagation", "private"]
-        self._start("head", [*words, "bash", "-ec", HEAD_INIT, "head", str(self.folder)])
+        command = ["unshare", "--net", "--uts", "--mount", "--propagation", "private"]
+        self._start("head", [*command, "bash", "-ec", HEAD_INIT, "head", str(self.folder)])
 
     def start_controller(self) -> None:
         if self.processes.pid("slurmctld") is None:
@@ -70,8 +70,8 @@ class Namespaces:
             self._boot(number)
         if self.processes.pid(f"{name}.slurmd") is None:
             outer = f"{name}.slurmd.nsenter"
-            words = [*self._within(name, "--pid"), *daemon(self.folder, name)]
-            self._remember_child(f"{name}.slurmd", self.processes.start(outer, words))
+            command = [*self._within(name, "--pid"), *daemon(self.folder, name)]
+            self._remember_child(f"{name}.slurmd", self.processes.start(outer, command))
 
     def cut_power(self, number: int) -> None:
         name = f"node{number}"
@@ -84,8 +84,8 @@ class Namespaces:
         self.processes.stop(f"node{number}.slurmd.nsenter", signal.SIGKILL)
 
     def set_link(self, number: int, state: str) -> None:
-        words = ["ip", "link", "set", "eth0", state]
-        subprocess.run([*self._within(f"node{number}"), *words], check=True)
+        command = ["ip", "link", "set", "eth0", state]
+        subprocess.run([*self._within(f"node{number}"), *command], check=True)
 
     def end(self) -> None:
         self.processes.stop("head", signal.SIGKILL)
@@ -93,8 +93,8 @@ class Namespaces:
     def _boot(self, number: int) -> None:
         name, head = f"node{number}", str(self.processes.pid("head"))
         init = ["bash", "-ec", NODE_INIT, name, str(self.folder), str(number)]
-        words = ["unshare", *NAMESPACES, "--propagation", "private", *init]
-        self._remember_child(name, self._start(f"{name}.unshare", words, ready=name))
+        command = ["unshare", *NAMESPACES, "--propagation", "private", *init]
+        self._remember_child(name, self._start(f"{name}.unshare", command, ready=name))
         node = str(self.processes.pid(name))
         pair = ["type", "veth", "peer", "name", "eth0", "netns", node]
         subprocess.run(["ip", "link", "add", f"v{number}", "netns", head, *pair], check=True)
@@ -103,11 +103,11 @@ class Namespaces:
         subprocess.run([*self._within(name), "sh", "-ec", inside], check=True)
         subprocess.run([*self._within("head"), "sh", "-ec", outside], check=True)
 
-    def _start(self, name: str, words: list[str], ready: str | None = None) -> int:
+    def _start(self, name: str, command: list[str], ready: str | None = None) -> int:
         """Start a namespace's first process, and wait for the file by which it says so."""
         sign = self.folder / "run" / f"ready.{ready or name}"
         sign.unlink(missing_ok=True)
-        pid = self.processes.start(name, words)
+        pid = self.processes.start(name, command)
         if not wait_until(sign.exists, seconds=10):
             raise RuntimeError(f"{name} did not start: see {self.processes.logs / name}.out")
         return pid

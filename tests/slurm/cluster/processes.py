@@ -20,11 +20,11 @@ class Processes:
         self.logs = folder / "log"
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, name: str, words: Sequence[str]) -> int:
+    def start(self, name: str, command: Sequence[str]) -> int:
         """Start `words` in a session of its own and remember it; gives its process id."""
         with open(self.logs / f"{name}.out", "ab") as log:
             child = subprocess.Popen(
-                words,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -75,9 +75,9 @@ def free_ports(count: int) -> tuple[int, ...]:
     """Different TCP ports that nobody listens at; held together until all are known."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return tuple(one.getsockname()[1] for one in sockets)
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return tuple(sock.getsockname()[1] for sock in sockets)
     finally:
-        for one in sockets:
-            one.close()
+        for sock in sockets:
+            sock.close()

@@ -12,14 +12,14 @@ def test_an_array_of_four_makes_four_runs_by_their_own_words(login):
     lines = "\n".join(f"--set optim.lr={rate}" for rate in rates)
     (login.folder / "words.txt").write_text(lines + "\n", encoding="utf-8")
     training = [*login.training(20, {}), "--set", "optim.lr=9e-5"]
-    told = login.type(
+    output = login.type(
         *("sbatch", "--parsable", "--array=1-4%2", "slurm/sweep.sbatch", "words.txt", *training)
     )
     jobs = [
         login.job(
-            f"{told}_{element}",
-            f"runs/gearshift-sweep-{told}_{element}",
-            f"gearshift-sweep-{told}_{element}.out",
+            f"{output}_{element}",
+            f"runs/gearshift-sweep-{output}_{element}",
+            f"gearshift-sweep-{output}_{element}.out",
         )
         for element in range(1, 5)
     ]

@@ -63,8 +63,8 @@ def test_a_job_whose_rank_is_killed_in_each_generation_fails(login):
 
 def test_a_fault_of_one_rank_is_told_first_and_not_tried_again(login):
     module = own_tasks.write(login.folder, FAULTY, "faulty")
-    words = ["--model", f"{module}:Faulty", "--batch-size", "4", "--set", "log.every=1"]
-    job = login.submit("fast", "fault", *words, options=["--nodes=2"])
+    args = ["--model", f"{module}:Faulty", "--batch-size", "4", "--set", "log.every=1"]
+    job = login.submit("fast", "fault", *args, options=["--nodes=2"])
     job.wait_for_step(20)
     (login.folder / "fail").touch()
     job.wait("FAILED")

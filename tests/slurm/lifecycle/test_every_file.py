@@ -22,11 +22,11 @@ def test_every_file_of_a_mode_trains(login):
 
 
 def test_stages_follow_one_another_in_jobs_of_their_own(login):
-    words = ["--model", "eeg_text:tiny", "--max-steps", "5", "--set", "device=cpu"]
-    first = login.submit("staged", "chain", *words, options=["--nodes=1"])
+    args = ["--model", "eeg_text:tiny", "--max-steps", "5", "--set", "device=cpu"]
+    first = login.submit("staged", "chain", *args, options=["--nodes=1"])
     first.wait("COMPLETED")
     number = login.type("squeue", "--noheader", "--format=%i", "--name=gearshift-staged")
-    assert number, first.told
+    assert number, first.output
     second = login.job(number, "chain/2-text", f"gearshift-staged-{number}.out")
     second.wait("COMPLETED")
     assert second.result["stage"] == "text"

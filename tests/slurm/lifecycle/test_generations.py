@@ -61,10 +61,10 @@ def test_a_job_preempted_goes_on_with_the_node_that_is_left(preempted, unbroken)
 def test_a_preempted_job_is_one_run_in_w_and_b_with_each_step_once(preempted):
     preempted.wait("COMPLETED")
     run_id = json.loads(read(preempted.folder / "wandb" / "run.json"))["id"]
-    lives = list((preempted.folder / "wandb").glob("offline-run-*"))
+    wandb_runs = list((preempted.folder / "wandb").glob("offline-run-*"))
     files = wandb_files.files(preempted.folder, run_id)
     # Slurm's SIGTERM ends W&B's process, too: where a step comes after it, another file begins.
-    assert len(lives) == len(files) >= 2
+    assert len(wandb_runs) == len(files) >= 2
     rows = [row for path in files for row in wandb_files.rows(path) if "train/loss" in row]
     assert {row[STEP]: row["train/loss"] for row in rows} == preempted.losses
     assert len(rows) == len(preempted.losses)

@@ -12,6 +12,6 @@ def test_there_is_a_rank_for_each_gpu_of_a_node(login):
     job.wait_for_step(5)
     seen = [rank.environ() for rank in job.ranks()]
     job.wait("COMPLETED")
-    assert [one["SLURM_LOCALID"] for one in seen] == ["0", "1"]
-    assert {one["CUDA_VISIBLE_DEVICES"] for one in seen} == {"0,1"}
+    assert [environment["SLURM_LOCALID"] for environment in seen] == ["0", "1"]
+    assert {environment["CUDA_VISIBLE_DEVICES"] for environment in seen} == {"0,1"}
     assert job.result["world_size"] == 2

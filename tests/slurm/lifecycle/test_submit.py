@@ -19,10 +19,10 @@ SUBMIT = (sys.executable, "-m", "launcher", "submit")
 
 
 @contextmanager
-def submitted(login: Login, *words: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def submitted(login: Login, *args: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`submit --wait WORDS`, begun, and its first lines, up to those on how to go on."""
     process = subprocess.Popen(
-        [*SUBMIT, "--wait", *words],
+        [*SUBMIT, "--wait", *args],
         cwd=login.folder,
         env=login.cluster.environment | {"PYTHONPATH": str(CLONE), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -47,9 +47,9 @@ def job_of(login: Login, lines: list[str], run: str) -> Job:
 
 
 def test_what_could_never_start_is_refused_and_leaves_nothing(login):
-    for words in (("--nodes", "4"), ("--nodes", "1", "--partition", "nowhere")):
+    for args in (("--nodes", "4"), ("--nodes", "1", "--partition", "nowhere")):
         done = subprocess.run(
-            [*SUBMIT, *login.training(20, {}), "--out", "never", *words],
+            [*SUBMIT, *login.training(20, {}), "--out", "never", *args],
             cwd=login.folder,
             env=login.cluster.environment | {"PYTHONPATH": str(CLONE)},
             capture_output=True,
@@ -64,45 +64,47 @@ def test_what_could_never_start_is_refused_and_leaves_nothing(login):
 
 @pytest.mark.slow
 def test_a_submitted_run_is_followed_through_a_requeue_to_its_end(login, unbroken):
-    words = (*login.training(300, {}), "--fast", "--nodes", "2", "--out", "followed")
-    with submitted(login, *words) as (process, lines):
+    args = (*login.training(300, {}), "--fast", "--nodes", "2", "--out", "followed")
+    with submitted(login, *args) as (process, lines):
         job = job_of(login, lines, "followed")
         job.wait_for_step(100)
         job.signal()
-        told, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, told
-    assert "requeued 1×" in told and "finished   300 steps" in told
-    assert re.findall(r"^step +(\d+)/300", told, re.MULTILINE) == [str(one) for one in job.steps]
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "requeued 1×" in output and "finished   300 steps" in output
+    assert re.findall(r"^step +(\d+)/300", output, re.MULTILINE) == [
+        str(step) for step in job.steps
+    ]
     assert differences(job, unbroken) == []
 
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_job_and_what_was_cancelled_goes_on_where_submit_says(login):
-    words = (*login.training(300, {}), "--nodes", "1", "--out", "left")
-    with submitted(login, *words) as (process, lines):
+    args = (*login.training(300, {}), "--nodes", "1", "--out", "left")
+    with submitted(login, *args) as (process, lines):
         job = job_of(login, lines, "left")
         job.wait_for_step(30)
         process.send_signal(signal.SIGINT)
-        told, _ = process.communicate(timeout=30)
-    assert process.returncode == 130, told
-    assert f"the job continues; cancel: scancel {job.id}" in told
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    assert f"the job continues; cancel: scancel {job.id}" in output
     assert job.state == "RUNNING"
     job.cancel()
     job.wait("CANCELLED")
     again = lines[-1].split("launcher ")[1].split()
     assert again[0] == "submit"
     with submitted(login, *again[1:], "--nodes", "1") as (process, lines):
-        told, _ = process.communicate(timeout=100)
-    assert process.returncode == 0, told
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
     assert job.steps == list(range(1, 301))
 
 
 @pytest.mark.slow
 def test_stages_are_jobs_one_after_the_other(login):
-    words = ("--model", "eeg_text:tiny", "--mode", "staged", "--max-steps", "4", "--out", "stages")
-    with submitted(login, *words, "--set", "device=cpu") as (process, _):
-        told, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, told
+    args = ("--model", "eeg_text:tiny", "--mode", "staged", "--max-steps", "4", "--out", "stages")
+    with submitted(login, *args, "--set", "device=cpu") as (process, _):
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
     for name in ("1-encoder", "2-text"):
         result = json.loads((login.folder / "stages" / name / "result.json").read_text())
         assert (result["status"], result["steps"]) == ("completed", 4)

@@ -17,7 +17,7 @@ def test_a_job_that_may_not_be_requeued_goes_on_in_another_one(login, unbroken):
     job.signal()
     job.wait("COMPLETED")
     next_one = re.search(r"continues as job (\d+)", job.log)
-    assert next_one, job.told
+    assert next_one, job.output
     name = f"gearshift-fast-{next_one[1]}.out"
     successor = login.job(next_one[1], "successor", name)
     successor.wait("COMPLETED")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.training.tiny import Listener
+from tests.training.tiny import RecordingCallback
 from training.callbacks.base import Action, Callback, Outcome, Step
 from training.callbacks.callback_list import CallbackList
 from training.stop_reason import FINISHED
@@ -20,10 +20,14 @@ def step(number):
 
 
 def test_actions_of_all_callbacks_are_joined():
-    audience = CallbackList(
-        [Listener({2: Action.SAVE}), Callback(), Listener({2: Action.STOP, 3: Action.SAVE})]
+    callbacks = CallbackList(
+        [
+            RecordingCallback({2: Action.SAVE}),
+            Callback(),
+            RecordingCallback({2: Action.STOP, 3: Action.SAVE}),
+        ]
     )
-    assert [audience.step(step(n)) for n in (1, 2, 3)] == [
+    assert [callbacks.step(step(n)) for n in (1, 2, 3)] == [
         Action.NOTHING,
         Action.SAVE | Action.STOP,
         Action.SAVE,
@@ -31,7 +35,7 @@ def test_actions_of_all_callbacks_are_joined():
 
 
 def test_the_end_reaches_every_callback_even_if_one_fails():
-    first, last = Listener(), Listener()
+    first, last = RecordingCallback(), RecordingCallback()
     with pytest.raises(OSError, match="disk is full"):
         CallbackList([first, Broken(), last]).end(OUTCOME)
     assert first.outcomes == last.outcomes == [OUTCOME]

@@ -62,13 +62,13 @@ class Program:
         self.process.stdin.flush()
         return self.read()
 
-    def asks(self) -> tuple[Action, str]:
+    def requested_action(self) -> tuple[Action, str]:
         """What a step asks for and what was told, as soon as that is not nothing."""
         end = time.monotonic() + DEADLINE_S
-        while (answer := self.write("step")) == "0":
+        while (reply := self.write("step")) == "0":
             assert time.monotonic() < end, "the signal was not noticed"
-        number, _, told = answer.partition(" ")
-        return Action(int(number)), told
+        number, _, events = reply.partition(" ")
+        return Action(int(number)), events
 
     def close(self) -> None:
         self.process.kill()
@@ -99,13 +99,13 @@ def test_a_signal_requests_a_save_and_the_end(program: Program, number: signal.S
     assert program.write("step") == "0"
     program.process.send_signal(number)
 
-    assert program.asks() == (SAVE_AND_END[number], f"signal ['{number.name}']")
+    assert program.requested_action() == (SAVE_AND_END[number], f"signal ['{number.name}']")
 
 
 def test_the_request_stays_and_is_reported_once(program: Program):
     program.process.send_signal(signal.SIGTERM)
 
-    assert [program.asks(), program.asks()] == [
+    assert [program.requested_action(), program.requested_action()] == [
         (SAVE_AND_END[signal.SIGTERM], "signal ['SIGTERM']")
     ] * 2
 
@@ -113,7 +113,7 @@ def test_the_request_stays_and_is_reported_once(program: Program):
 def test_one_press_that_arrives_twice_is_one(start: Callable[[str], Program]):
     program = start("echoed")
 
-    assert program.asks()[0] == SAVE_AND_END[signal.SIGINT]
+    assert program.requested_action()[0] == SAVE_AND_END[signal.SIGINT]
 
 
 def test_afterwards_signals_do_what_they_did_before(program: Program):
@@ -148,7 +148,7 @@ def test_a_signal_to_a_forked_worker_is_not_ours_and_does_not_kill_it(
     assert program.write("worker") == "alive"  # it has had all of them
     program.process.send_signal(signal.SIGUSR1)
 
-    assert program.asks() == (SAVE_AND_END[signal.SIGUSR1], "signal ['SIGUSR1']")
+    assert program.requested_action() == (SAVE_AND_END[signal.SIGUSR1], "signal ['SIGUSR1']")
 
 
 def test_outside_the_main_thread_nothing_is_installed(start: Callable[[str], Program]):
@@ -161,13 +161,13 @@ def test_outside_the_main_thread_nothing_is_installed(start: Callable[[str], Pro
 
 
 def test_a_deadline_requests_a_save_and_the_end_and_is_reported_once():
-    told, times = [], iter([4.0, 4.9, 5.0, 6.0])
-    callback = Deadline(5.0, lambda kind, facts: told.append(kind), lambda: next(times))
-    asked = [callback.step(step(n)) for n in range(4)]
-    assert asked == [
+    events, times = [], iter([4.0, 4.9, 5.0, 6.0])
+    callback = Deadline(5.0, lambda kind, facts: events.append(kind), lambda: next(times))
+    requested = [callback.step(step(n)) for n in range(4)]
+    assert requested == [
         Action.NOTHING,
         Action.NOTHING,
         Action.SIGNAL | Action.SAVE,
         Action.SIGNAL | Action.SAVE,
     ]
-    assert told == ["deadline"]
+    assert events == ["deadline"]

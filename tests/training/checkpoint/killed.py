@@ -22,9 +22,9 @@ def killed_at(operation: int, action: Callable[[], object]) -> bool:
         return os.WIFSIGNALED(status)
     left = operation
 
-    def kill(event: str, words: tuple) -> None:
+    def kill(event: str, args: tuple) -> None:
         nonlocal left
-        if event in _CHANGES or (event == "open" and (words[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
+        if event in _CHANGES or (event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -6,7 +6,7 @@ import torch
 
 from engines.base import Piece, State
 
-Whole = dict[str, dict[str, torch.Tensor]]
+GlobalState = dict[str, dict[str, torch.Tensor]]
 """Kind -> name -> tensor."""
 
 SHAPES = {"embed.weight": (11, 7), "odd|name": (7,), "scalar": (), "empty": (0, 3), "frozen": (5,)}
@@ -22,10 +22,10 @@ GROUPS = [
 ]
 
 
-def whole(seed: int = 0) -> Whole:
+def whole(seed: int = 0) -> GlobalState:
     """Weights of every shape, slots of all but the frozen one; a NaN and an infinity among them."""
     draw = torch.Generator().manual_seed(seed)
-    kinds: Whole = {
+    kinds: GlobalState = {
         kind: {
             name: torch.randn(shape, generator=draw)
             for name, shape in SHAPES.items()
@@ -37,7 +37,7 @@ def whole(seed: int = 0) -> Whole:
     return kinds
 
 
-def state(kinds: Whole, rank: int = 0, size: int = 1, replicated: bool = True) -> State:
+def state(kinds: GlobalState, rank: int = 0, size: int = 1, replicated: bool = True) -> State:
     """What `rank` of `size` holds: all of it, or uneven intervals (nothing of some tensors)."""
     pieces = []
     for kind, tensors in kinds.items():

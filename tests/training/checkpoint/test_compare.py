@@ -148,7 +148,7 @@ def test_another_shape_is_named(write):
 
 
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("change", "position"),
     [
         ({"steps": {"embed.weight": 4.0}}, "steps of embed.weight"),
         ({"groups": []}, "groups"),
@@ -156,9 +156,9 @@ def test_another_shape_is_named(write):
         ({"loss_scale": {"scale": 1.0}}, "loss_scale of scale"),
     ],
 )
-def test_what_is_no_tensor_is_compared_too(write, change, place):
+def test_what_is_no_tensor_is_compared_too(write, change, position):
     found = compare(write(state(whole())), write(replace(state(whole()), **change)))
-    assert (found.differing, found.first.place) == (0, place)
+    assert (found.differing, found.first.place) == (0, position)
 
 
 def test_an_option_of_a_group_is_named(write):

@@ -28,9 +28,9 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     folder.mkdir()
 
     def mount(options: str) -> Path:
-        words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
         try:
-            subprocess.run(words, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
             pytest.skip("needs the right to mount a disk")
         return folder
@@ -64,10 +64,10 @@ def test_too_little_disk_space_is_an_error_before_anything_is_written(
     save(saver, 1)
     (run / "other").write_bytes(bytes(10 * 2**20))
 
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as raised:
         save(saver, 2)
     needs = r"the checkpoint of step 2 cannot be saved: it needs 16\.0 MiB, and "
-    told.match(needs + rf"{run / 'checkpoints'} has 1\d\.\d MiB free")
+    raised.match(needs + rf"{run / 'checkpoints'} has 1\d\.\d MiB free")
     assert is_as_before(run)
 
     (run / "other").unlink()
@@ -89,12 +89,12 @@ def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(
 
     try:
         save(saver, 2)
-    except CheckpointError as fault:
-        told = str(fault)
+    except CheckpointError as error:
+        message = str(error)
     else:
         pytest.fail("it was written whole")
-    assert told.startswith("the checkpoint of step 2 cannot be saved: ")
-    assert str(run) in told and "No space left on device" in told
+    assert message.startswith("the checkpoint of step 2 cannot be saved: ")
+    assert str(run) in message and "No space left on device" in message
     assert is_as_before(run)
 
 
@@ -107,9 +107,9 @@ def test_a_disk_that_cannot_be_written_is_named(
     save(saver, 1)
     disk("remount,ro")
 
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as raised:
         save(saver, 2)
-    told.match(rf"cannot write {run}/checkpoints/.*: Read-only file system; make it writable")
+    raised.match(rf"cannot write {run}/checkpoints/.*: Read-only file system; make it writable")
     assert is_as_before(run)
 
 

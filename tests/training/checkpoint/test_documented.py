@@ -16,7 +16,7 @@ from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.storage import Storage
 
-TELL = """
+PRINT_CONTENT = """
 import sys
 assert not {"torch", "training", "safetensors"} & set(sys.modules)
 print(json.dumps({"|".join(key): list(t.tobytes()) for key, t in tensors.items()}))
@@ -37,7 +37,10 @@ def test_the_reader_of_the_page_reads_every_tensor_bit_by_bit(tmp_path: Path, tw
     (reader,) = (b.text for b in page.blocks if b.language == "python" and "numpy" in b.text)
 
     done = subprocess.run(
-        [sys.executable, "-I", "-c", reader + TELL], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-I", "-c", reader + PRINT_CONTENT],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -60,7 +60,7 @@ def _bytes_read() -> int:
     return int(line.removeprefix("rchar: "))
 
 
-def _cost_of_asking() -> int:
+def _seek_cost() -> int:
     before = _bytes_read()
     return _bytes_read() - before
 
@@ -71,11 +71,11 @@ def with_head(text: str | bytes, numbers: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("place", [0, 1 / 2, 1])
-def test_any_flipped_bit_is_found(saved: Path, name: str, place: float):
+@pytest.mark.parametrize("fraction", [0, 1 / 2, 1])
+def test_any_flipped_bit_is_found(saved: Path, name: str, fraction: float):
     data = bytearray((saved / name).read_bytes())
     # The end of manifest.sha256 is a line break, which says nothing.
-    data[int(place * (len(data) - 2))] ^= 1
+    data[int(fraction * (len(data) - 2))] ^= 1
     (saved / name).write_bytes(data)
 
     with pytest.raises(CheckpointError, match=name.replace("sha256", "json")):
@@ -209,7 +209,7 @@ def test_a_tensor_with_a_gap_is_named(tmp_path: Path, alone: ProcessWorld, kind:
         open_checkpoint(tmp_path / "last")
 
 
-def _at_another_place(table: dict[str, Any]) -> None:
+def _at_another_offset(table: dict[str, Any]) -> None:
     table["weight|frozen|0"]["data_offsets"] = [0, 20]
 
 
@@ -240,7 +240,7 @@ def _of_half_precision(table: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        _at_another_place,
+        _at_another_offset,
         _of_another_shape,
         _with_a_key_of_no_grammar,
         _with_nan_steps,
@@ -321,7 +321,7 @@ def test_only_requested_tensors_are_read(saved: Path):
     before = _bytes_read()
     found.interval("weight", "embed.weight", 3, 5)
 
-    assert _bytes_read() - before - _cost_of_asking() == 8
+    assert _bytes_read() - before - _seek_cost() == 8
 
 
 def test_more_than_a_tensor_has_is_no_interval(saved: Path):

@@ -266,8 +266,8 @@ def restore_what_rank_one_cannot_read(world: World, folder: Path) -> str:
         checkpoint.shapes = {**checkpoint.shapes, "vector": (8,)}
     try:
         restore(checkpoint, engine)
-    except CheckpointError as fault:
-        return str(fault)
+    except CheckpointError as error:
+        return str(error)
     finally:
         engine.close()
     return "restored"

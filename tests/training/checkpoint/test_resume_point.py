@@ -32,9 +32,9 @@ def shard(run: Path, step: int) -> Path:
     return run / f"checkpoints/step-{step:08d}/rank-00000.safetensors"
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
 
 
@@ -46,9 +46,9 @@ def test_the_newest_checkpoint_is_chosen(run, alone):
     assert torch.equal(found.checkpoint.tensor("exp_avg", "embed.weight"), expected)
 
 
-@pytest.mark.parametrize("place", [0, 100, -1])
-def test_one_flipped_bit_makes_it_the_one_before(run, alone, place):
-    flip(shard(run, 30), place)
+@pytest.mark.parametrize("offset", [0, 100, -1])
+def test_one_flipped_bit_makes_it_the_one_before(run, alone, offset):
+    flip(shard(run, 30), offset)
     found = choose(run, alone, None)
     assert found.checkpoint.manifest.step == 20
     assert list(found.damaged) == [30]

@@ -92,11 +92,13 @@ def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path: Path, alone:
     from engines.base import Piece
 
     large = torch.arange(5 * 700_001, dtype=torch.float32).reshape(5, -1)
-    alike = State({"w": tuple(large.shape)}, [Piece("weight", "w", 0, large, True)], {}, {}, [], {})
+    duplicate = State(
+        {"w": tuple(large.shape)}, [Piece("weight", "w", 0, large, True)], {}, {}, [], {}
+    )
     saver = CheckpointWriter(
         Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
     )
-    saver.save(1, alike, {"samples": 1}, True, Score("l", 1.0, "min"))
+    saver.save(1, duplicate, {"samples": 1}, True, Score("l", 1.0, "min"))
 
     with safe_open(tmp_path / "best" / "model.safetensors", framework="pt") as opened:
         assert torch.equal(opened.get_tensor("w"), large)
@@ -129,8 +131,8 @@ def test_large_models_are_cut_into_files_with_an_index(
     index = out / "model.safetensors.index.json"
     assert index.exists() == (count > 1)
     if count > 1:
-        told = json.loads(index.read_text())
-        assert told["weight_map"] == where
+        content = json.loads(index.read_text())
+        assert content["weight_map"] == where
         tensors = [tensor for shard in shards.values() for tensor in shard.values()]
-        assert told["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors)
+        assert content["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors)
         assert f"model-00001-of-{count:05d}.safetensors" in shards

@@ -78,8 +78,8 @@ def save_with_small_files_on_rank_one(world: World, run: Path, in_background: bo
     try:
         saver.save(2, state(whole(1), world.rank, world.size), FACTS, True, BEST)
         saver.wait()
-    except CheckpointError as fault:
-        return str(fault)
+    except CheckpointError as error:
+        return str(error)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     return "saved"
@@ -95,17 +95,17 @@ def go_on_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | Non
         saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
         while world.rank == 1 and not saver.is_settled:
             pass
-        told = saver.is_settled
+        is_settled = saver.is_settled
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     try:
         saver.save(2, state(whole(1), world.rank, world.size), FACTS, True, None)
-        said = "saved"
-    except CheckpointError as fault:
-        said = str(fault)
+        message = "saved"
+    except CheckpointError as error:
+        message = str(error)
     saver.save(3, state(whole(1), world.rank, world.size), FACTS, True, None)
     found = saver.wait()
-    return told, said, found and found.name
+    return is_settled, message, found and found.name
 
 
 def save_what_only_rank_zero_cannot(world: World, run: Path) -> str:
@@ -113,8 +113,8 @@ def save_what_only_rank_zero_cannot(world: World, run: Path) -> str:
     bad = State(**{**vars(mine), "buffers": {"phase": torch.tensor([1j])}})
     try:
         saving(run, world).save(1, bad, FACTS, True, BEST)
-    except CheckpointError as fault:
-        return str(fault)
+    except CheckpointError as error:
+        return str(error)
     return "saved"
 
 
@@ -124,22 +124,22 @@ def save_on_disks_of_their_own(world: World, runs: list[Path]) -> str:
     try:
         saver.save(1, state(whole(), world.rank, world.size), FACTS, True, None)
         saver.wait()
-    except CheckpointError as fault:
-        return str(fault)
+    except CheckpointError as error:
+        return str(error)
     return "saved"
 
 
-def save_from_a_world_that_tells_threads(world: World, run: Path) -> set[str]:
+def save_from_a_world_that_records_threads(world: World, run: Path) -> set[str]:
     """The threads that collectives were called from."""
-    told = set()
+    threads = set()
 
-    class Telling:
+    class RecordingWorld:
         def __getattr__(self, name: str) -> Any:
-            told.add(threading.current_thread().name)
+            threads.add(threading.current_thread().name)
             return getattr(world, name)
 
-    save(Telling(), run, 1, True, True)
-    return told
+    save(RecordingWorld(), run, 1, True, True)
+    return threads
 
 
 def memory_that_saving_takes(
@@ -207,9 +207,9 @@ def test_what_is_written_beside_the_training_is_the_step_that_was_saved(
 
 
 def test_no_other_thread_talks_to_the_other_ranks(tmp_path: Path, two_ranks: Pool):
-    told = two_ranks.run(save_from_a_world_that_tells_threads, tmp_path)
+    results = two_ranks.run(save_from_a_world_that_records_threads, tmp_path)
 
-    assert told == [{"MainThread"}] * 2
+    assert results == [{"MainThread"}] * 2
 
 
 def test_a_second_save_waits_for_the_first(tmp_path: Path, alone: ProcessWorld):
@@ -274,11 +274,11 @@ def test_what_is_no_tensor_is_json_beside_them(tmp_path: Path, alone: ProcessWor
 def test_a_rank_that_cannot_write_fails_all_and_leaves_the_earlier_one(
     tmp_path: Path, two_ranks: Pool, in_background: bool
 ):
-    told = two_ranks.run(save_with_small_files_on_rank_one, tmp_path, in_background)
+    results = two_ranks.run(save_with_small_files_on_rank_one, tmp_path, in_background)
 
-    assert told[0] == told[1]
-    assert told[0].startswith("the checkpoint of step 2 cannot be saved: rank 1: cannot write ")
-    assert told[0].endswith("rank-00001.safetensors: File too large")
+    assert results[0] == results[1]
+    assert results[0].startswith("the checkpoint of step 2 cannot be saved: rank 1: cannot write ")
+    assert results[0].endswith("rank-00001.safetensors: File too large")
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
     assert open_checkpoint(tmp_path / "last").manifest.step == 1
     assert open_checkpoint(tmp_path / "best").manifest.step == 1
@@ -287,20 +287,20 @@ def test_a_rank_that_cannot_write_fails_all_and_leaves_the_earlier_one(
 def test_a_failed_write_is_known_on_its_rank_and_the_next_save_fails_on_all(
     tmp_path: Path, two_ranks: Pool
 ):
-    (quiet, said, then), (told, same, _) = two_ranks.run(go_on_after_a_failure, tmp_path)
+    (quiet, message, then), (reported, same, _) = two_ranks.run(go_on_after_a_failure, tmp_path)
 
-    assert (quiet, told) == (False, True)
-    assert said == same
-    assert said.startswith("the checkpoint of step 1 cannot be saved: rank 1: cannot write ")
+    assert (quiet, reported) == (False, True)
+    assert message == same
+    assert message.startswith("the checkpoint of step 1 cannot be saved: rank 1: cannot write ")
     assert then == "step-00000003"
     assert os.listdir(tmp_path / "checkpoints") == ["step-00000003"]
 
 
 def test_a_tensor_that_one_rank_cannot_save_is_an_error_on_all(tmp_path: Path, two_ranks: Pool):
-    told = two_ranks.run(save_what_only_rank_zero_cannot, tmp_path)
+    results = two_ranks.run(save_what_only_rank_zero_cannot, tmp_path)
 
-    assert told[0] == told[1]
-    assert "rank 0: buffer|phase|0: torch.complex64 cannot be saved" in told[0]
+    assert results[0] == results[1]
+    assert "rank 0: buffer|phase|0: torch.complex64 cannot be saved" in results[0]
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -313,12 +313,12 @@ def test_folders_that_nodes_do_not_share_are_noticed(
         (run / "checkpoints").mkdir(parents=True)
     if looks_alike:
         (runs[1] / "checkpoints" / ".saving-step-00000001").mkdir()
-    told = two_ranks.run(save_on_disks_of_their_own, runs)
+    results = two_ranks.run(save_on_disks_of_their_own, runs)
 
     who = "rank 0: rank 1 has written its shard, but" if looks_alike else "rank 1: "
-    assert told[0] == told[1]
-    assert told[0].startswith(f"the checkpoint of step 1 cannot be saved: {who}")
-    assert told[0].endswith("within 0.2 s; all nodes must share the run folder")
+    assert results[0] == results[1]
+    assert results[0].startswith(f"the checkpoint of step 1 cannot be saved: {who}")
+    assert results[0].endswith("within 0.2 s; all nodes must share the run folder")
     assert os.listdir(runs[0] / "checkpoints") == []
 
 

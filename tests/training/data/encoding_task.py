@@ -126,17 +126,17 @@ def encoded(
     made = build_engine(engine, world, options(Case(engine), world))
     module = made.prepare(model, optimizer.spec(make_settings(), model, world), [model.encoder])
     module.train()
-    said: list[str] = []
+    messages: list[str] = []
     try:
-        place = CacheLocation(folder, {"precision": "fp32"})
+        location = CacheLocation(folder, {"precision": "fp32"})
         does = use(
             task,
             model,
             module,
             made,
             FeatureCache(folder=elsewhere, **settings),
-            place,
-            said.append,
+            location,
+            messages.append,
         )
         assert module.training and not any(p.requires_grad for p in model.encoder.parameters())
     finally:
@@ -146,4 +146,4 @@ def encoded(
         for split in ("train", "val")
     }
     model.encoder.eval()
-    return {"does": does, "said": said, "passes": model.passes, "rows": rows}
+    return {"does": does, "messages": messages, "passes": model.passes, "rows": rows}

@@ -34,14 +34,14 @@ def test_samples_have_what_the_encoder_makes_of_them_without_dropout(world, tmp_
     assert found["does"]
     for split in ("train", "val"):
         np.testing.assert_allclose(memories(found, split), expected(split), rtol=1e-6)
-    assert found["said"] == [f"feature cache: {26 * 16} B in {next(tmp_path.iterdir())}"]
+    assert found["messages"] == [f"feature cache: {26 * 16} B in {next(tmp_path.iterdir())}"]
 
 
 def test_the_second_run_reads_what_the_first_one_made(world, tmp_path):
     first, second = encoded(world, tmp_path), encoded(world, tmp_path)
     assert first["passes"] == 5 and second["passes"] == 0  # 3 of train, 1 of val, 1 for the shape
     np.testing.assert_array_equal(memories(first, "train"), memories(second, "train"))
-    assert second["said"][0].startswith("feature cache: read from ")
+    assert second["messages"][0].startswith("feature cache: read from ")
 
 
 @pytest.mark.parametrize("change", [{"weights": 1}, {"task": EncodingTask(seed=9)}], ids=str)
@@ -60,14 +60,16 @@ def test_ranks_share_the_work_and_find_what_one_alone_would(two_ranks, world, tm
         np.testing.assert_array_equal(memories(found, "train"), memories(alone, "train"))
         np.testing.assert_array_equal(memories(found, "val"), memories(alone, "val"))
     assert first["passes"] == second["passes"] == 3  # 2 of 4 batches, and one for the shape
-    (one,), (two,) = ([f.name for f in (tmp_path / n).iterdir()] for n in ("one", "two"))
-    assert one == two  # an engine and the number of ranks make no other cache
+    (first_name,), (second_name,) = (
+        [f.name for f in (tmp_path / n).iterdir()] for n in ("one", "two")
+    )
+    assert first_name == second_name  # an engine and the number of ranks make no other cache
 
 
 def test_varying_inputs_switch_the_cache_off_with_a_reason(world, tmp_path):
     found = encoded(world, tmp_path, EncodingTask(varying_inputs="the shift of windows"))
     assert not found["does"] and "x" in found["rows"]["train"][0] and not list(tmp_path.iterdir())
-    assert found["said"] == [
+    assert found["messages"] == [
         "feature cache: off, the encoder runs in each step: "
         "the shift of windows changes the inputs of the encoder in each epoch"
     ]
@@ -76,13 +78,13 @@ def test_varying_inputs_switch_the_cache_off_with_a_reason(world, tmp_path):
 def test_more_than_the_bound_is_not_written(world, tmp_path):
     found = encoded(world, tmp_path, limit_gb=4e-7)
     assert not found["does"] and not list(tmp_path.iterdir())
-    assert found["said"][0].endswith("it needs 416 B, and feature_cache.limit_gb is 4e-07")
+    assert found["messages"][0].endswith("it needs 416 B, and feature_cache.limit_gb is 4e-07")
 
 
 def test_an_unwritable_folder_is_reported(world, tmp_path):
     (tmp_path / "file").write_text("")
     found = encoded(world, tmp_path, elsewhere=str(tmp_path / "file" / "below"))
-    assert not found["does"] and "cannot be written" in found["said"][1]
+    assert not found["does"] and "cannot be written" in found["messages"][1]
 
 
 def test_mode_on_is_an_error_if_caching_is_impossible(world, tmp_path):
@@ -93,4 +95,4 @@ def test_mode_on_is_an_error_if_caching_is_impossible(world, tmp_path):
 @pytest.mark.parametrize("case", [{"mode": "off"}, {"task": EncodingTask(frozen=False)}], ids=str)
 def test_nothing_is_shown_or_cached_if_the_cache_is_off(world, tmp_path, case):
     found = encoded(world, tmp_path, **case)
-    assert (found["does"], found["said"], found["passes"]) == (False, [], 0)
+    assert (found["does"], found["messages"], found["passes"]) == (False, [], 0)

@@ -14,7 +14,7 @@ FORMS = {"memory": Form("<f4", (3, 2)), "samples": Form("<i8", ())}
 
 
 @pytest.fixture
-def place(tmp_path):
+def location(tmp_path):
     return tmp_path / "features-1"
 
 
@@ -24,47 +24,47 @@ def rows(count: int, first: int = 0) -> dict[str, np.ndarray]:
     return {"memory": memory.astype(np.float32), "samples": numbers * 7}
 
 
-def test_rows_come_back_whatever_the_order_they_were_written_in(place):
-    draft = Draft(place, FORMS, 5)
+def test_rows_come_back_whatever_the_order_they_were_written_in(location):
+    draft = Draft(location, FORMS, 5)
     files.write(draft.folder, 3, rows(2, 3))
     files.write(draft.folder, 0, rows(3))
     draft.finish({"seed": 0})
-    found = pickle.loads(pickle.dumps(files.read(place)))
+    found = pickle.loads(pickle.dumps(files.read(location)))
     for number in (4, 0, 2):
         np.testing.assert_array_equal(found[number]["memory"], rows(5)["memory"][number])
         assert found[number]["samples"] == number * 7
     # numpy alone reads them, too.
-    np.testing.assert_array_equal(np.load(place / "memory.npy"), rows(5)["memory"])
-    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    np.testing.assert_array_equal(np.load(location / "memory.npy"), rows(5)["memory"])
+    assert [path.name for path in location.parent.iterdir()] == [location.name]
 
 
-def test_what_is_not_finished_is_not_there(place):
-    draft = Draft(place, FORMS, 5)
+def test_what_is_not_finished_is_not_there(location):
+    draft = Draft(location, FORMS, 5)
     files.write(draft.folder, 0, rows(5))
-    assert files.read(place) is None
+    assert files.read(location) is None
     draft.abandon()
-    assert not list(place.parent.iterdir())
+    assert not list(location.parent.iterdir())
 
 
-def test_drafts_of_killed_processes_are_deleted_and_live_ones_are_not(place):
-    making = Draft(place, FORMS, 5)
-    killed = Draft(place, FORMS, 5)
+def test_drafts_of_killed_processes_are_deleted_and_live_ones_are_not(location):
+    making = Draft(location, FORMS, 5)
+    killed = Draft(location, FORMS, 5)
     killed._lock.close()  # as the system does when a process ends
-    again = Draft(place, FORMS, 5)
+    again = Draft(location, FORMS, 5)
     assert making.folder.is_dir() and not killed.folder.exists()
     for draft in (again, making):  # the first is kept, the other one sees that it is there
         files.write(draft.folder, 0, rows(5))
         draft.finish({})
-    assert [path.name for path in place.parent.iterdir()] == [place.name]
-    assert files.read(place)[1]["samples"] == 7
+    assert [path.name for path in location.parent.iterdir()] == [location.name]
+    assert files.read(location)[1]["samples"] == 7
 
 
-def test_a_file_that_was_cut_short_is_found(place):
-    draft = Draft(place, FORMS, 5)
+def test_a_file_that_was_cut_short_is_found(location):
+    draft = Draft(location, FORMS, 5)
     files.write(draft.folder, 0, rows(5))
     draft.finish({})
-    path = place / "memory.npy"
+    path = location / "memory.npy"
     path.write_bytes(path.read_bytes()[:-1])
-    assert files.read(place) is None
+    assert files.read(location) is None
     with pytest.raises(ValueError, match="is incomplete"):
-        Rows(place)
+        Rows(location)

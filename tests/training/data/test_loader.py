@@ -99,7 +99,7 @@ class FaultySplit(TinySplit):
 
 
 @pytest.mark.parametrize(
-    ("split", "fault", "text"),
+    ("split", "error", "text"),
     [
         # Whether torch or we see it first is chance.
         (DyingSplit, RuntimeError, r"worker (died with exit code 3|\(pid.* exited unexpectedly)"),
@@ -111,9 +111,9 @@ class FaultySplit(TinySplit):
         (FaultySplit, KeyError, "no such column"),
     ],
 )
-def test_the_fault_of_a_worker_is_raised(split, fault, text):
+def test_the_fault_of_a_worker_is_raised(split, error, text):
     doomed = batches(workers=2, split=split(24))
-    with pytest.raises(fault, match=text):
+    with pytest.raises(error, match=text):
         for _ in range(6):
             doomed.take()
     doomed.close()

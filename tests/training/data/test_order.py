@@ -11,17 +11,17 @@ KEYS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 16, 17, 99, 1024, 1025, 30_011])
 def test_every_position_occurs_once(length):
-    places = permute(np.arange(length, dtype=np.uint64), length, KEYS)
-    assert np.array_equal(np.sort(places), np.arange(length))
+    permuted = permute(np.arange(length, dtype=np.uint64), length, KEYS)
+    assert np.array_equal(np.sort(permuted), np.arange(length))
 
 
 def test_a_position_of_a_huge_set_is_found_without_the_others():
     length = 2**40 + 1
     positions = np.array([0, 1, 2**20, 2**39, length - 1], dtype=np.uint64)
-    places = permute(positions, length, KEYS)
-    assert len(set(places.tolist())) == len(positions)
-    assert (places >= 0).all() and (places < length).all()
-    assert np.array_equal(permute(positions[3:4], length, KEYS), places[3:4])
+    permuted = permute(positions, length, KEYS)
+    assert len(set(permuted.tolist())) == len(positions)
+    assert (permuted >= 0).all() and (permuted < length).all()
+    assert np.array_equal(permute(positions[3:4], length, KEYS), permuted[3:4])
 
 
 def test_each_sample_comes_to_each_place_equally_often():
@@ -61,8 +61,8 @@ def test_any_step_is_the_same_alone_as_in_its_turn():
 
 
 def test_another_seed_is_another_order():
-    one, other = (DataOrder(1000, 1000, seed).batch(0)[1] for seed in (0, 1))
-    assert (one == other).sum() < 10
+    first, other = (DataOrder(1000, 1000, seed).batch(0)[1] for seed in (0, 1))
+    assert (first == other).sum() < 10
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])

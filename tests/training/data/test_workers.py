@@ -16,17 +16,17 @@ def test_a_dead_worker_is_reported_with_its_likely_cause():
 
 def test_the_watchdog_gives_up_once_if_no_data_arrives():
     gone_off = threading.Event()
-    told: list[str] = []
+    messages: list[str] = []
 
     def give_up(text: str) -> None:
-        told.append(text)
+        messages.append(text)
         gone_off.set()
 
     watch = DataWatchdog(0.4, give_up)
     with watch:
         assert gone_off.wait(20)
     watch.close()
-    assert told == ["waited 0.3 s for training data; see engine.timeout_s"]
+    assert messages == ["waited 0.3 s for training data; see engine.timeout_s"]
 
 
 def test_it_goes_off_before_the_collectives_of_the_others_time_out():
@@ -37,11 +37,11 @@ def test_it_goes_off_before_the_collectives_of_the_others_time_out():
 
 
 def test_time_outside_does_not_count():
-    told = []
-    watch = DataWatchdog(0.2, lambda *what: told.append(what))
+    messages = []
+    watch = DataWatchdog(0.2, lambda *what: messages.append(what))
     for _ in range(5):
         with watch:
             pass
         threading.Event().wait(0.1)
     watch.close()
-    assert not told
+    assert not messages

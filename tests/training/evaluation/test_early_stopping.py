@@ -7,12 +7,12 @@ import math
 import pytest
 
 from models.base import Goal
-from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.evaluation.early_stopping import Best, EarlyStopping, Target, parse_target
 from training.settings import SettingError, Stop
 
 
-def judged(values, direction="min", **changes):
+def updates(values, direction="min", **changes):
     stopping = EarlyStopping(Stop(**changes))
     return [
         (stopping.add(step, value, direction), stopping.is_out_of_patience)
@@ -21,32 +21,32 @@ def judged(values, direction="min", **changes):
 
 
 def test_the_first_value_is_the_best_and_only_better_ones_after_it():
-    assert [best for best, _ in judged([5, 6, 5, 4.9])] == [True, False, False, True]
-    assert [best for best, _ in judged([5, 6, 5, 7], "max")] == [True, True, False, True]
+    assert [best for best, _ in updates([5, 6, 5, 4.9])] == [True, False, False, True]
+    assert [best for best, _ in updates([5, 6, 5, 7], "max")] == [True, True, False, True]
 
 
 @pytest.mark.parametrize("direction", ["min", "max"])
 def test_not_a_number_is_never_the_best(direction):
-    found = judged([math.nan, 3.0, math.nan], direction)
+    found = updates([math.nan, 3.0, math.nan], direction)
     assert [best for best, _ in found] == [False, True, False]
 
 
 def test_patience_counts_evaluations_without_improvement():
-    found = judged([5, 6, 4, 4, 5, 3], patience=2)
+    found = updates([5, 6, 4, 4, 5, 3], patience=2)
     assert [out for _, out in found] == [False, False, False, False, True, False]
 
 
 def test_not_a_number_uses_up_patience():
-    assert judged([math.nan, math.nan], patience=2)[-1] == (False, True)
+    assert updates([math.nan, math.nan], patience=2)[-1] == (False, True)
 
 
 def test_less_than_min_delta_is_the_best_but_no_improvement():
-    found = judged([5, 4.9, 4.8, 3.9], patience=2, min_delta=1.0)
+    found = updates([5, 4.9, 4.8, 3.9], patience=2, min_delta=1.0)
     assert found == [(True, False), (True, False), (True, True), (True, False)]
 
 
 def test_without_patience_no_run_ends():
-    assert not any(out for _, out in judged([5] * 50))
+    assert not any(out for _, out in updates([5] * 50))
 
 
 def test_facts_bring_back_best_and_patience():
@@ -75,7 +75,7 @@ def whole():
 
 
 def errors(run):
-    return {e.step: e.metrics["error"] for e in run.listener.evaluations}
+    return {e.step: e.metrics["error"] for e in run.recorder.evaluations}
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_a_run_that_ends_early_keeps_the_schedule_of_the_whole(whole):
     run = run_tiny(one_rank(), **FALLING, stop={"after": 5})
     assert (run.outcome.steps, run.outcome.status) == (5, "completed")
     assert run.outcome.reason == "stop.after: reached step 5"
-    lr = {line.step: line.lr for line in whole.listener.lines}
-    assert all(line.lr == lr[line.step] for line in run.listener.lines)
+    lr = {line.step: line.lr for line in whole.recorder.lines}
+    assert all(line.lr == lr[line.step] for line in run.recorder.lines)
     assert errors(run) == {step: errors(whole)[step] for step in range(1, 6)}
     assert 5 in run.shelf.saved
 
@@ -183,14 +183,16 @@ def test_a_run_stopped_early_resumes_to_the_end_of_its_schedule(whole):
     assert rest.outcome.best == whole.outcome.best
 
 
-class Telling(Listener):
+class LoggingRecorder(RecordingCallback):
     """Keeps in one row what was logged and what was judged."""
 
     def logged(self, line):
-        self.told.append(f"logged {line.step}")
+        self.calls.append(f"logged {line.step}")
 
 
 def test_the_last_step_is_logged_before_its_evaluation():
     changes = {**FALLING, "log": {"every": 4}, "eval": {"every": 5}}
-    told = run_tiny(one_rank(), callback=Telling(), **changes, stop={"after": 5}).listener.told
-    assert told.index("logged 5") < told.index("evaluated 5")
+    log = run_tiny(
+        one_rank(), callback=LoggingRecorder(), **changes, stop={"after": 5}
+    ).recorder.calls
+    assert log.index("logged 5") < log.index("evaluated 5")

@@ -33,7 +33,7 @@ def test_every_sample_counts_once_for_any_micro_batch(micro_batch):
 @pytest.mark.parametrize("length", [1, 5, 6, 7, 8])
 def test_two_ranks_find_what_one_finds(two_ranks, length):
     changes = {"train": {"max_steps": 1}}
-    alone = run_tiny(one_rank(), TinyTask(val=length), **changes).listener.evaluations
+    alone = run_tiny(one_rank(), TinyTask(val=length), **changes).recorder.evaluations
     for found in two_ranks.run(tiny_run, {"val": length}, {}, changes):
         ((step, metrics),) = found["evaluations"]
         assert step == alone[0].step == 1

@@ -3,26 +3,26 @@ from __future__ import annotations
 import pytest
 
 from models.base import Goal
-from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.evaluation.evaluator import goal_of
 from training.settings import SettingError
 
 NAMES = ["accuracy", "error"]
-OWN = Goal("error", "min")
+TASK_GOAL = Goal("error", "min")
 
 
 @pytest.mark.parametrize(
     ("written", "goal"),
     [
-        ("error", OWN),
-        ("error min", OWN),
+        ("error", TASK_GOAL),
+        ("error min", TASK_GOAL),
         ("error max", Goal("error", "max")),
         ("accuracy max", Goal("accuracy", "max")),
         ("  accuracy   min ", Goal("accuracy", "min")),
     ],
 )
 def test_the_goal_is_parsed_from_its_setting(written, goal):
-    assert goal_of(written, OWN, NAMES) == goal
+    assert goal_of(written, TASK_GOAL, NAMES) == goal
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_the_goal_is_parsed_from_its_setting(written, goal):
 )
 def test_an_invalid_metric_is_an_error_with_the_allowed_ones(written, text):
     with pytest.raises(SettingError) as caught:
-        goal_of(written, OWN, NAMES)
+        goal_of(written, TASK_GOAL, NAMES)
     assert str(caught.value) == text
 
 
 def test_an_unknown_metric_is_an_error_before_callbacks_start():
-    callback = Listener()
+    callback = RecordingCallback()
     with pytest.raises(SettingError):
         run_tiny(one_rank(), TinyTask(), callback, eval={"metric": "loss"})
-    assert callback.told == []
+    assert callback.calls == []
 
 
 def test_eval_metric_selects_the_best():
@@ -64,7 +64,7 @@ def test_eval_metric_selects_the_best():
         eval={"every": 1, "metric": "error max"},
         optim={"lr": 0.1},
     )
-    errors = {e.step: e.metrics["error"] for e in run.listener.evaluations}
+    errors = {e.step: e.metrics["error"] for e in run.recorder.evaluations}
     assert run.outcome.best == {
         "metric": "error",
         "direction": "max",

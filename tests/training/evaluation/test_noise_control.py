@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.evaluation import noise_control
 
 ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}
@@ -37,12 +37,12 @@ def test_a_control_result_reads_as_a_sentence():
 
 
 def test_a_run_with_its_control_at_chance_completes_and_reports_it():
-    listener = Listener()
-    run = run_tiny(one_rank(), TinyTask(control={"error": {"min": 0.0}}), listener)
+    recorder = RecordingCallback()
+    run = run_tiny(one_rank(), TinyTask(control={"error": {"min": 0.0}}), recorder)
     assert (run.outcome.status, run.outcome.exit_code) == ("completed", 0)
-    [told] = [facts for kind, facts in listener.events if kind == "control"]
-    assert told["at_chance"] is True
-    assert told["value"] == listener.evaluations[-1].metrics["error"]
+    [facts] = [facts for kind, facts in recorder.events if kind == "control"]
+    assert facts["at_chance"] is True
+    assert facts["value"] == recorder.evaluations[-1].metrics["error"]
 
 
 def test_a_run_whose_control_is_better_than_chance_fails():
@@ -53,6 +53,6 @@ def test_a_run_whose_control_is_better_than_chance_fails():
 
 
 def test_data_without_a_control_is_not_checked():
-    listener = Listener()
-    assert run_tiny(one_rank(), TinyTask(), listener).outcome.exit_code == 0
-    assert "control" not in listener.kinds()
+    recorder = RecordingCallback()
+    assert run_tiny(one_rank(), TinyTask(), recorder).outcome.exit_code == 0
+    assert "control" not in recorder.kinds()

@@ -47,8 +47,8 @@ def test_the_result_has_its_keys(tmp_path: Path):
 
 
 def test_a_deleted_folder_is_an_error_but_hides_no_earlier_one(tmp_path: Path):
-    gone = tmp_path / "gone"
+    missing = tmp_path / "gone"
 
     with pytest.raises(StorageError, match=r"cannot write .*gone/result\.json: No such file"):
-        ResultWriter(about(gone), Storage(gone)).end(outcome())
-    ResultWriter(about(gone), Storage(gone)).end(outcome(status="failed"))
+        ResultWriter(about(missing), Storage(missing)).end(outcome())
+    ResultWriter(about(missing), Storage(missing)).end(outcome(status="failed"))

@@ -17,8 +17,8 @@ from training.logging.strict_json import encode, encode_bytes
 def strict(text: str | bytes) -> Any:
     """JSON parsed by the standard; Python also accepts NaN and Infinity."""
 
-    def reject(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+    def reject(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
 
     return json.loads(text, parse_constant=reject)
 

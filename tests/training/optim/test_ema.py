@@ -47,7 +47,7 @@ def test_evaluation_sees_the_average(run):
             model.linear.weight.copy_(saved[kind, "linear.weight"].view(4, 4))
             model.linear.bias.copy_(saved[kind, "linear.bias"])
         errors[kind] = task.metric().result(task.metric().update(model, batch).detach())["error"]
-    found = run.listener.evaluations[-1].metrics["error"]
+    found = run.recorder.evaluations[-1].metrics["error"]
     # The rows of the split are moved a little by what they draw.
     assert abs(found - errors["ema"]) < abs(found - errors["weight"]) / 3
 

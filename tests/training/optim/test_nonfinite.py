@@ -42,7 +42,7 @@ def test_nothing_that_is_not_finite_is_saved_or_evaluated(what):
         eval={"every": 1},
     )
     assert sorted(run.shelf.saved) == list(range(1, SPOILT))
-    assert [e.step for e in run.listener.evaluations] == list(range(1, SPOILT))
+    assert [e.step for e in run.recorder.evaluations] == list(range(1, SPOILT))
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
@@ -55,12 +55,12 @@ def test_skip_continues_as_if_the_step_had_not_happened(what, clip_norm):
     }
     run = run_tiny(one_rank(), TinyTask(**SPOILERS[what]), **changes)
     assert run.outcome.status == "completed"
-    assert [s.step for s in run.listener.steps if s.skipped] == [SPOILT]
-    assert ("skipped", SPOILT) in [(k, f.get("step")) for k, f in run.listener.events]
+    assert [s.step for s in run.recorder.steps if s.skipped] == [SPOILT]
+    assert ("skipped", SPOILT) in [(k, f.get("step")) for k, f in run.recorder.events]
     # The same steps without the spoilt one: its gradients weigh nothing, but momentum goes on.
     weights = torch.cat([w.flatten() for w in run.weights.values()])
     assert torch.isfinite(weights).all()
-    assert not math.isnan(run.listener.evaluations[-1].metrics["error"])
+    assert not math.isnan(run.recorder.evaluations[-1].metrics["error"])
     # Weights after the spoilt step are those before it, to the bit.
     saved = run_tiny(one_rank(), TinyTask(**SPOILERS[what]), save={"every": 1}, **changes).shelf
     before = saved.saved[SPOILT - 1]["pieces"] if SPOILT > 1 else None
@@ -87,7 +87,7 @@ def test_one_finite_step_resets_the_count():
         one_rank(), TinyTask(infinite_at=indices), train={"epochs": 1, "on_nonfinite": "skip 1"}
     )
     assert run.outcome.status == "completed"
-    assert [s.step for s in run.listener.steps if s.skipped] == [1, 3]
+    assert [s.step for s in run.recorder.steps if s.skipped] == [1, 3]
 
 
 class Norms:

@@ -8,7 +8,7 @@ from typing import Any
 
 from engines.base import World
 from tests.training.readings import CALM
-from tests.training.tiny import Listener, TinyTask, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
 from training.callbacks.base import Action, Step
 from training.resources.limits import LimitEnforcer
 from training.resources.monitor import Reading, ResourceMonitor
@@ -18,7 +18,7 @@ from training.settings import Limits
 LONG = {"train": {"epochs": 6}, "eval": {"every": None}, "log": {"every": 1}}
 
 
-class SimulatedLoad(Listener):
+class SimulatedLoad(RecordingCallback):
     """A listener with a real LimitEnforcer; readings have the `percents`, in order.
 
     The first one is read at the start, the last one repeats. An interval passes after the steps in
@@ -66,18 +66,18 @@ def loaded_run(world: World, percents: Mapping[int, Sequence[float]], changes: d
 
 def throttled_run(world: World, task: dict, requests: dict[int, Action], changes: dict) -> dict:
     """A run with throttling steps at given steps, whatever the machine reads."""
-    return summary(run_tiny(world, TinyTask(**task), Listener(requests), **LONG | changes))
+    return summary(run_tiny(world, TinyTask(**task), RecordingCallback(requests), **LONG | changes))
 
 
 def summary(run) -> dict[str, Any]:
     """The results of a run as plain numbers."""
     return {
-        "losses": [line.loss for line in run.listener.lines],
-        "kinds": run.listener.kinds(),
-        "facts": [facts for _, facts in run.listener.events],
+        "losses": [line.loss for line in run.recorder.lines],
+        "kinds": run.recorder.kinds(),
+        "facts": [facts for _, facts in run.recorder.events],
         "steps": run.outcome.steps,
         "exit_code": run.outcome.exit_code,
         "saved": list(run.shelf.saved),
         "weights": {name: weight.tolist() for name, weight in run.weights.items()},
-        "samples": [line.samples for line in run.listener.lines],
+        "samples": [line.samples for line in run.recorder.lines],
     }

@@ -62,20 +62,20 @@ def test_version_one_beside_an_empty_version_two(tmp_path: Path):
     )
     lines = ["4:cpu,cpuacct:/", "5:memory:/slurm/job_1", "0::/"]
 
-    places = (tmp_path / "fs", membership(tmp_path, *lines))
-    assert cgroup.memory(*places) == cgroup.Share(4 * GIB, GIB)
-    assert cgroup.swap(*places) == cgroup.Share(GIB, 512)
+    paths = (tmp_path / "fs", membership(tmp_path, *lines))
+    assert cgroup.memory(*paths) == cgroup.Share(4 * GIB, GIB)
+    assert cgroup.swap(*paths) == cgroup.Share(GIB, 512)
 
 
 def test_no_limit_is_none(tmp_path: Path):
     lay_out(tmp_path / "fs" / "a", {"memory.max": "max", "memory.current": GIB})
     # What version 1 says when there is none: the largest number of pages of 4096 bytes.
-    one = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}
-    lay_out(tmp_path / "fs" / "memory", one)
+    version_one = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}
+    lay_out(tmp_path / "fs" / "memory", version_one)
 
-    places = (tmp_path / "fs", membership(tmp_path, "0::/a", "4:memory:/"))
-    assert cgroup.memory(*places) is None
-    assert cgroup.swap(*places) is None
+    paths = (tmp_path / "fs", membership(tmp_path, "0::/a", "4:memory:/"))
+    assert cgroup.memory(*paths) is None
+    assert cgroup.swap(*paths) is None
 
 
 def test_a_container_without_swap_has_no_share_of_it(tmp_path: Path):

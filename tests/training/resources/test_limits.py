@@ -70,17 +70,17 @@ def test_a_calm_machine_requests_nothing(machine: Machine):
 
 
 def test_three_warnings_in_a_row_request_relief(machine: Machine):
-    asked = [machine.step(BUSY), machine.step(None), machine.step(BUSY), machine.step(BUSY)]
+    actions = [machine.step(BUSY), machine.step(None), machine.step(BUSY), machine.step(BUSY)]
 
-    assert asked == [Action.NOTHING, Action.NOTHING, Action.NOTHING, Action.FREE_MEMORY]
+    assert actions == [Action.NOTHING, Action.NOTHING, Action.NOTHING, Action.FREE_MEMORY]
     assert machine.kinds == ["limit_warning"] * 3 + ["throttled"]
     assert [facts.get("warnings") for _, facts in machine.events[:3]] == [1, 2, 3]
 
 
 def test_a_calm_reading_resets_the_count(machine: Machine):
-    asked = [machine.step(r) for r in (BUSY, BUSY, CALM, BUSY, BUSY)]
+    actions = [machine.step(r) for r in (BUSY, BUSY, CALM, BUSY, BUSY)]
 
-    assert asked == [Action.NOTHING] * 5
+    assert actions == [Action.NOTHING] * 5
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ def test_processors_are_not_watched_unless_a_limit_is_set(machine: Machine):
 def test_a_filling_disk_is_reported_once_and_a_full_one_ends_the_run_while_it_can_save(
     machine: Machine,
 ):
-    asked = [machine.step(replace(CALM, disk=96.0)) for _ in range(4)]
-    assert asked == [Action.NOTHING] * 4
+    actions = [machine.step(replace(CALM, disk=96.0)) for _ in range(4)]
+    assert actions == [Action.NOTHING] * 4
     assert machine.kinds == ["disk_filling"]
 
     assert machine.step(replace(CALM, disk=99.5)) == STOP

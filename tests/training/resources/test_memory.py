@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from tests.training.tiny import Listener, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, one_rank, run_tiny
 from training.callbacks.base import Action
 from training.resources.memory import (
     CacheClearing,
@@ -48,8 +48,8 @@ def test_a_forked_process_sees_its_own_memory():
     if (child := os.fork()) == 0:
         before = host_bytes()
         taken = mmap.mmap(-1, 32 * MIB)  # new pages: the heap may have room left by other tests
-        for place in range(0, len(taken), mmap.PAGESIZE):
-            taken[place] = 1
+        for offset in range(0, len(taken), mmap.PAGESIZE):
+            taken[offset] = 1
         os._exit(0 if host_bytes() - before > 24 * MIB else 1)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -89,7 +89,7 @@ def test_relief_can_be_asked_for_at_any_time():
 
 CPU = torch.device("cpu")
 MIB = 2**20
-OWN = """
+CHILD = """
 import torch
 from training.resources.memory import PeakMemory
 peaks = PeakMemory()
@@ -103,7 +103,7 @@ def test_only_memory_taken_after_creation_counts_at_its_peak():
     # Started from a process that holds much memory itself.
     mine = torch.ones(300 * MIB // 4)
     done = subprocess.run(
-        [sys.executable, "-c", OWN], capture_output=True, text=True, check=True, env=os.environ
+        [sys.executable, "-c", CHILD], capture_output=True, text=True, check=True, env=os.environ
     )
     assert mine[0] == 1
     assert 60 * MIB < int(done.stdout) < 90 * MIB
@@ -133,7 +133,7 @@ def test_the_maximum_over_ranks_counts():
 CPU = torch.device("cpu")
 
 
-class Counting(Listener):
+class Counting(RecordingCallback):
     """Replaces the callback in a run, and forwards every call."""
 
     def __init__(self, every):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engines.base import World
-from tests.training.tiny import Listener, TinyTask, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 from training.resources.oom import OutOfMemory, is_out_of_memory
 
 CHANGES: dict[str, Any] = {
@@ -42,19 +42,19 @@ FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand
 
 
 def run(fits: int, error: BaseException = FULL, **changes):
-    callback = Listener()
+    callback = RecordingCallback()
     return run_tiny(one_rank(), HungryTask(fits, error), callback, **CHANGES | changes)
 
 
 def losses(found) -> list[float]:
-    return [line.loss for line in found.listener.lines]
+    return [line.loss for line in found.recorder.lines]
 
 
 @pytest.mark.parametrize("fits", [4, 2, 1])
 def test_halving_the_micro_batch_changes_losses_by_rounding_only(fits):
     found = run(fits)
 
-    events = [(kind, facts) for kind, facts in found.listener.events if kind == "out_of_memory"]
+    events = [(kind, facts) for kind, facts in found.recorder.events if kind == "out_of_memory"]
     assert len(events) == {4: 1, 2: 2, 1: 3}[fits]
     assert events[0][1] == {"at": 1, "text": "CUDA out of memory. Tried to allocate 2 GiB."}
     assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)  # sums of float32
@@ -71,7 +71,7 @@ def test_gradients_of_a_failed_pass_are_dropped():
             return super().loss(model, batch)
 
     found = run_tiny(one_rank(), Late(4, FULL), **CHANGES | {"micro_batch": 4})
-    assert "smaller_micro_batch" in found.listener.kinds()
+    assert "smaller_micro_batch" in found.recorder.kinds()
     assert losses(found) == pytest.approx(losses(run(8)), rel=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_one_sample_that_does_not_fit_fails():
 
 def full_run(world: World) -> tuple[str, list[str]]:
     """The message and events of a rank whose micro-batches do not fit."""
-    callback = Listener()
+    callback = RecordingCallback()
     with pytest.raises(OutOfMemory) as raised:
         run_tiny(world, HungryTask(2, FULL), callback, **CHANGES | {"micro_batch": 4})
     return str(raised.value), callback.kinds()

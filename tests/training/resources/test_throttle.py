@@ -83,7 +83,7 @@ def test_a_run_ended_by_pressure_resumes_with_the_losses_of_an_undisturbed_one(u
     stopped = run_tiny(one_rank(), callback=callback, **LONG | HELPED)
     rest = run_tiny(one_rank(), before=stopped.shelf.before(4), **LONG | BATCH)
 
-    losses = [line.loss for line in (*callback.lines, *rest.listener.lines)]
+    losses = [line.loss for line in (*callback.lines, *rest.recorder.lines)]
     assert losses == pytest.approx(undisturbed["losses"], rel=ROUNDING)
 
 

@@ -49,7 +49,7 @@ class Board:
         """The PNG of each step."""
         found = self.json(f"{PLUGIN}images/images", run=run, tag=tag, sample=0)
         get = f"{PLUGIN}images/individualImage"
-        queries = {one["step"]: dict(urllib.parse.parse_qsl(one["query"])) for one in found}
+        queries = {call["step"]: dict(urllib.parse.parse_qsl(call["query"])) for call in found}
         return {step: self.get(get, **query) for step, query in queries.items()}
 
 

@@ -125,10 +125,10 @@ def test_curves_are_those_of_the_metrics_file(board, lines):
 
 
 def test_settings_are_in_the_table_of_runs_beside_the_last_metrics(board, runs, lines):
-    asked = {"colParams": [], "startIndex": 0, "sliceSize": 10, "allowedStatuses": ALL}
+    query = {"colParams": [], "startIndex": 0, "sliceSize": 10, "allowedStatuses": ALL}
     metric = {"metric": {"group": "", "tag": "eval/val_loss"}}
-    asked["colParams"] = [metric, {"hparam": "optim.lr"}]
-    groups = board.json(f"{PLUGIN}hparams/session_groups", {"experimentName": "", **asked})
+    query["colParams"] = [metric, {"hparam": "optim.lr"}]
+    groups = board.json(f"{PLUGIN}hparams/session_groups", {"experimentName": "", **query})
     of = {group["sessions"][0]["name"]: group for group in groups["sessionGroups"]}
     real = of[f"real/{FOLDER}"]
     resolved = json.loads((runs / "real" / "origins.json").read_text())
@@ -136,7 +136,7 @@ def test_settings_are_in_the_table_of_runs_beside_the_last_metrics(board, runs, 
     assert real["hparams"]["train.max_steps"] == 6
     assert real["hparams"]["train.preview"] is False
     assert real["hparams"]["engine.name"] == "local"
-    values = {one["name"]["tag"]: one["value"] for one in real["metricValues"]}
+    values = {entry["name"]["tag"]: entry["value"] for entry in real["metricValues"]}
     assert values["eval/val_loss"] == curve(lines, "eval", "val_loss")[-1][1]
     assert real["sessions"][0]["status"] == "STATUS_SUCCESS"
 
@@ -158,11 +158,11 @@ def test_tables_of_predictions_are_shown_literally(board):
     run = f"killed/{FOLDER}"
     assert board.tags("text", run) == {"samples/table", "run/settings"}
     found = board.json(f"{PLUGIN}text/text", run=run, tag="samples/table")
-    assert [one["step"] for one in found] == [2, 4, 6, 8, 10, 12]
+    assert [entry["step"] for entry in found] == [2, 4, 6, 8, 10, 12]
     for cell in ("<td>&#60;b&#62;&#124;x&#124;&#60;", "<td>0.1235</td>", "a &#42;page&#42;"):
         assert cell in found[0]["text"]
-    asked = {"run": f"real/{FOLDER}", "tag": "samples/table"}
-    (last,) = [one["text"] for one in board.json(f"{PLUGIN}text/text", **asked)][-1:]
+    query = {"run": f"real/{FOLDER}", "tag": "samples/table"}
+    (last,) = [entry["text"] for entry in board.json(f"{PLUGIN}text/text", **query)][-1:]
     assert "<th>target</th>" in last and "what is" in last
 
 

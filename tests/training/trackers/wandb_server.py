@@ -24,7 +24,7 @@ class Server:
         self.fails: str | int | None = None
         """None; a status; "hang"; or "drop", which closes the connection."""
         self.fails_streams_only = False
-        self.asked: Counter[str] = Counter()
+        self.queries: Counter[str] = Counter()
         self.bytes = bytearray()
         """All bodies."""
         self.alerts: list[str] = []
@@ -51,7 +51,7 @@ class Server:
                 with suppress(ConnectionError):
                     super().handle()
 
-            def log_message(self, *words: object) -> None:
+            def log_message(self, *args: object) -> None:
                 """Nothing."""
 
             def do_POST(self) -> None:
@@ -63,29 +63,29 @@ class Server:
                 if server.fails is not None and (stream or not server.fails_streams_only):
                     return self._fail(server.fails)
                 if stream:
-                    return self._answer(server._stream(stream[3], json.loads(body)))
+                    return self._respond(server._stream(stream[3], json.loads(body)))
                 if self.path != "/graphql":
-                    return self._answer({})
-                return self._answer({"data": server._query(json.loads(body))})
+                    return self._respond({})
+                return self._respond({"data": server._query(json.loads(body))})
 
             def do_PUT(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 server.bytes += body
                 server.stored[self.path] = body
-                self._answer({})
+                self._respond({})
 
             def do_GET(self) -> None:
-                self._answer({})
+                self._respond({})
 
             def _fail(self, how: str | int) -> None:
                 if how == "hang":
                     server.over.wait(600)
                 if isinstance(how, int):
-                    return self._answer({"error": "no"}, how)
+                    return self._respond({"error": "no"}, how)
                 self.close_connection = True
 
-            def _answer(self, answer: Any, status: int = 200) -> None:
-                text = json.dumps(answer).encode()
+            def _respond(self, content: Any, status: int = 200) -> None:
+                text = json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(text)))
@@ -94,12 +94,12 @@ class Server:
 
         return Handler
 
-    def _query(self, asked: dict[str, Any]) -> dict[str, Any]:
-        text, given = asked["query"], asked.get("variables") or {}
+    def _query(self, request: dict[str, Any]) -> dict[str, Any]:
+        text, given = request["query"], request.get("variables") or {}
         name = re.search(r"(?:query|mutation)\s+(\w+)", text)[1]
-        self.asked[name] += 1
-        answer = getattr(self, f"_{name}", None)
-        return answer(given) if answer else {}
+        self.queries[name] += 1
+        content = getattr(self, f"_{name}", None)
+        return content(given) if content else {}
 
     def _Viewer(self, given: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -30,8 +30,8 @@ def test_patients_ears_levels_and_rates_have_the_specified_counts():
     assert len(set(found.patient)) == 600
     # Two ears, 6.5 levels and 1.5 rates on average.
     assert len(found) == pytest.approx(600 * 2 * 6.5 * 1.5, rel=0.03)
-    one = found.static[found.patient == found.patient[0]]
-    assert 2 * 5 <= len(one) <= 2 * 8 * 2 and len(set(one[:, 0])) == 1
+    exam = found.static[found.patient == found.patient[0]]
+    assert 2 * 5 <= len(exam) <= 2 * 8 * 2 and len(set(exam[:, 0])) == 1
 
 
 @pytest.mark.parametrize("shares", SHARES)
@@ -89,8 +89,8 @@ def test_noise_and_fmp_are_in_range(made):
 def test_a_cached_set_is_mapped_and_equal(tmp_path, monkeypatch):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path))
     first = read_patients("embedded:few-patients", "clinical")
-    (place,) = tmp_path.iterdir()
+    (path,) = tmp_path.iterdir()
     again = read_patients("embedded:few-patients", "clinical")
-    assert place.name.startswith("abr-") and isinstance(again.signal, np.memmap)
+    assert path.name.startswith("abr-") and isinstance(again.signal, np.memmap)
     np.testing.assert_array_equal(first.signal, again.signal)
     assert set(patients.PATIENTS) == {"embedded:patients", "embedded:few-patients"}

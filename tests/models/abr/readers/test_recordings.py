@@ -27,8 +27,8 @@ def second(number, noise=2.0, kind="click 80 dB", spike=()):
     for start in starts:
         wave = response()[: RATE - start]
         signal[start : start + len(wave)] += wave
-    for place in spike:
-        signal[starts[place] + 20] += 400
+    for index in spike:
+        signal[starts[index] + 20] += 400
     return signal, [(number + start / RATE, kind) for start in starts]
 
 
@@ -117,9 +117,9 @@ def test_an_eeglab_set_gives_the_same_rows_as_an_edf(tmp_path):
         [(onset * RATE + 1, kind, 0) for onset, kind in events],
         dtype=[("latency", "O"), ("type", "O"), ("duration", "O")],
     )
-    places = np.array([("Cz",)], dtype=[("labels", "O")])
+    positions = np.array([("Cz",)], dtype=[("labels", "O")])
     eeg = {"data": signal[None], "srate": float(RATE), "nbchan": 1, "pnts": len(signal)}
-    eeg |= {"trials": 1, "xmin": 0.0, "xmax": 6.0, "setname": "a", "chanlocs": places}
+    eeg |= {"trials": 1, "xmin": 0.0, "xmax": 6.0, "setname": "a", "chanlocs": positions}
     savemat(tmp_path / "a.set", {"EEG": eeg | {"event": kinds, "times": [], "icawinv": []}})
     (row,), reader = read(tmp_path / "a.set")
     (other,), _ = read(write_edf(tmp_path / "a.edf", seconds))
@@ -129,14 +129,14 @@ def test_an_eeglab_set_gives_the_same_rows_as_an_edf(tmp_path):
 
 def test_fmp_measures_the_noise_of_an_average():
     rng, rate = np.random.default_rng(0), 20_000.0
-    silent, heard = Average(rate, 10.0), Average(rate, 10.0)
+    silent, audible = Average(rate, 10.0), Average(rate, 10.0)
     for _ in range(400):
         noise = rng.standard_normal(201)
         silent.add(noise)
-        heard.add(noise + 0.5 * np.sin(np.arange(201) / 8))
+        audible.add(noise + 0.5 * np.sin(np.arange(201) / 8))
     assert silent.fmp() == pytest.approx(1.0, abs=0.3)
     # A variance of 0.125 over one of 1/400.
-    assert heard.fmp() == pytest.approx(1 + 0.125 * 400, rel=0.15)
+    assert audible.fmp() == pytest.approx(1 + 0.125 * 400, rel=0.15)
 
 
 @pytest.mark.slow

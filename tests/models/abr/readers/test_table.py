@@ -56,10 +56,10 @@ def test_without_a_latency_column_the_wave_is_unknown(table):
 
 
 @pytest.mark.parametrize(
-    ("word", "target"), [("2", 2), ("2.0", 2), ("Sensorineural", 2), ("", UNKNOWN_CLASS)]
+    ("text", "target"), [("2", 2), ("2.0", 2), ("Sensorineural", 2), ("", UNKNOWN_CLASS)]
 )
-def test_a_hearing_loss_is_a_number_or_a_name(table, word, target):
-    assert read(table([line(loss=word)]))[0][0].target == target
+def test_a_hearing_loss_is_a_number_or_a_name(table, text, target):
+    assert read(table([line(loss=text)]))[0][0].target == target
 
 
 def test_other_polarities_and_many_rejected_sweeps_are_left_out(table):

@@ -21,13 +21,13 @@ def second():
 
 
 def test_all_weights_of_a_pre_trained_encoder_are_loaded(tmp_path, first, second):
-    place = tmp_path / "best" / "model.safetensors"
-    place.parent.mkdir()
-    save_file(first.state_dict(), place)
+    path = tmp_path / "best" / "model.safetensors"
+    path.parent.mkdir()
+    save_file(first.state_dict(), path)
     summary = weights.load("model.encoder", second.encoder, tmp_path, "encoder.")
     expected = first.encoder.state_dict()
     assert expected.keys() == second.encoder.state_dict().keys()
-    assert summary == f"loaded {len(expected)}/{len(expected)} tensors from {place}"
+    assert summary == f"loaded {len(expected)}/{len(expected)} tensors from {path}"
     for name, tensor in second.encoder.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
 

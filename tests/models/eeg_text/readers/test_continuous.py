@@ -87,16 +87,16 @@ def test_a_table_beside_a_recording_provides_the_sentences(recording):
 
 
 @pytest.mark.parametrize(
-    ("row", "fault"),
+    ("row", "problem"),
     [
         ("38\t5\tthe man", "a.tsv:3: ends at 43 s, after the recording (40 s)"),
         ("5\t0.1\tthe man", "a.tsv:3: 0.1 s is too short"),
         ("5\t1\t...", "a.tsv:3: the text has no words"),
     ],
 )
-def test_an_impossible_row_is_an_error_or_skipped(recording, row, fault):
+def test_an_impossible_row_is_an_error_or_skipped(recording, row, problem):
     recording.with_suffix(".tsv").write_text(f"onset_s\tduration_s\ttext\n1\t1\tyes\n{row}\n")
-    assert error_of(Reading(), recording).where == fault
+    assert error_of(Reading(), recording).where == problem
     found = continuous.read(recording, Reading("skip"))
     assert found.left_out["bad"] == 1 and len(found.items) == 1
 
@@ -122,15 +122,15 @@ def test_unknown_channels_require_a_map(tmp_path):
 
 def test_a_map_names_electrodes_and_regions(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
-    places = tmp_path / "map.csv"
-    places.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
-    found = continuous.read(path, Reading(channels=str(places)))
+    positions = tmp_path / "map.csv"
+    positions.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
+    found = continuous.read(path, Reading(channels=str(positions)))
     first, second = INDICES["occipital"][:2]
     assert np.flatnonzero(found.source.recorded(0)).tolist() == sorted([FZ, first, second, OZ])
     assert found.notes["channels"] == 4
     assert found.notes["channels_dropped"][-1] == "and 1 more"
-    places.write_text("channel,place\nX1,occipitol\n")
-    error = error_of(Reading(channels=str(places)), path)
+    positions.write_text("channel,place\nX1,occipitol\n")
+    error = error_of(Reading(channels=str(positions)), path)
     assert error.message == "channel 'X1' is mapped to unknown 'occipitol'"
     assert error.did_you_mean == "occipital"
 
