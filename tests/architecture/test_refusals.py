@@ -97,7 +97,7 @@ def known_engines(tree: Tree) -> list[str]:
 
 
 @pytest.mark.parametrize("check", [unsafe_reads, stubs, known_engines])
-def test_the_checkout_has_none_of_it(checkout, check):
+def test_the_checkout_has_no_forbidden_pattern(checkout, check):
     assert check(checkout) == []
 
 
@@ -122,7 +122,7 @@ def test_few_files_catch_everything_or_read_the_environment(checkout):
         "subprocess.run(line, shell=True)",
     ],
 )
-def test_an_unsafe_read_is_found(built, line):
+def test_unsafe_deserialization_is_found(built, line):
     assert len(unsafe_reads(built({"launcher/a.py": line}))) == 1
 
 

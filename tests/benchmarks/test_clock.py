@@ -20,20 +20,20 @@ def test_the_steps_after_the_warm_up_are_timed():
     assert clock.seconds_per_step == (clock.end - clock.begin) / 2 > 0
 
 
-def test_missing_steps_are_no_figure():
+def test_missing_steps_give_no_figure():
     with StepClock(warmup=1, steps=3, device="cpu") as clock:
         step(2)
     with pytest.raises(RuntimeError, match="2 times, not 3"):
         clock.seconds_per_step  # noqa: B018
 
 
-def test_an_optimizer_that_is_called_twice_a_step_is_counted_so():
+def test_an_optimizer_called_twice_per_step_is_counted_twice():
     with StepClock(warmup=1, steps=2, device="cpu", calls=2) as clock:
         step(4)
     assert clock.seconds_per_step > 0
 
 
-def test_a_clock_that_was_left_ticks_no_more():
+def test_a_stopped_clock_no_longer_ticks():
     with StepClock(warmup=1, steps=2, device="cpu") as clock:
         step(2)
     step(1)

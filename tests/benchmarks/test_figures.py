@@ -47,7 +47,7 @@ def test_json_keeps_the_command_the_machine_and_the_figures(tmp_path):
     assert content["tables"]["loop"][0]["median_ms"] == 1000.0
 
 
-def test_one_of_several_tables_is_read_by_its_name_and_memory_beside_them(tmp_path):
+def test_a_table_is_read_by_name_and_memory_separately(tmp_path):
     path = tmp_path / "figures.json"
     taken = [Memory("bare", 2**30, None), Memory("ours", 2**29, 2**28)]
     tables = {name: rows([{"bare": time}], "bare") for name, time in (("save", 1.0), ("load", 2.0))}
@@ -58,7 +58,7 @@ def test_one_of_several_tables_is_read_by_its_name_and_memory_beside_them(tmp_pa
     assert memory_table(taken).splitlines()[2:] == ["| bare | 1.00 | – |", "| ours | 0.50 | 0.25 |"]
 
 
-def test_the_command_is_one_to_type_again():
+def test_the_command_can_be_rerun():
     args = ["--rounds", "9", "--json", "/somewhere/x.json", "--size", "tiny"]
     assert command("loop_overhead", args) == (
         "python -m benchmarks.loop_overhead --rounds 9 --size tiny"

@@ -16,7 +16,7 @@ ROWS = [
 ]
 
 
-def test_each_promise_stands_beside_what_was_measured_and_unknown_is_never_kept():
+def test_each_promise_has_its_measurement_and_an_unknown_one_is_not_kept():
     assert table(ROWS).splitlines()[2:] == [
         "| `abr:tiny` | `fast` | total_time | at most 0.34 | 0.25 | ✓ |",
         "| `abr:tiny` | `fast` | parameters | 1 | 2 | ✗ |",
@@ -28,12 +28,12 @@ def test_each_command_is_listed_once():
     assert commands(ROWS) == "- `a`\n- `b`"
 
 
-def test_rows_come_back_from_their_file(tmp_path):
+def test_rows_are_loaded_as_saved(tmp_path):
     save_rows(tmp_path / "modes.json", "python -m benchmarks.modes", {"cores": "2"}, ROWS)
     assert load_rows(tmp_path / "modes.json", Row)[2] == ROWS
 
 
-def test_every_family_is_held_to_its_promises():
+def test_every_family_is_checked_against_its_promises():
     assert set(modes.COMPARISONS) == set(FAMILIES)
 
 

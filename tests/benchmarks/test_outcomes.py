@@ -33,14 +33,14 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_a_row_is_what_the_last_evaluation_says_with_the_goal_first(run):
+def test_a_row_has_the_metrics_of_the_last_evaluation_with_the_goal_first(run):
     row = read("event_seg", "noise", "a command", run, 0, 1.0)
     assert list(row.metrics.items()) == [("val_iou", 0.25), ("val_loss", 1.0)]
     assert row.data == "clip.raw, EVT2; 1,000 / 2 samples"
     assert row.control == ["val_iou at chance"]
 
 
-def test_the_table_shows_the_metrics_that_are_asked_for_or_the_goal(run):
+def test_the_table_shows_the_requested_metrics_or_the_goal(run):
     row = read("event_seg", "noise", "a command", run, 0, 1.0)
     assert table([row], {}).splitlines()[2] == (
         "| event_seg | `a command` | 17,218 | clip.raw, EVT2; 1,000 / 2 samples | val_iou 0.25 "
@@ -49,7 +49,7 @@ def test_the_table_shows_the_metrics_that_are_asked_for_or_the_goal(run):
     assert "| val_loss 1 |" in table([row], {"event_seg": ["no such", "val_loss"]})
 
 
-def test_rows_are_read_as_they_were_written(run, tmp_path):
+def test_rows_survive_saving_and_loading(run, tmp_path):
     row = read("event_seg", "real", "a command", run, 1, 2.5)
     path = tmp_path / "families.json"
     save_rows(path, "told", {"cores": "2"}, [row])

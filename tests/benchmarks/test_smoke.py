@@ -29,7 +29,7 @@ def test_monitor_measures_a_reading_at_each_interval():
 
 
 @pytest.mark.slow
-def test_loop_overhead_measures_us_beside_a_bare_loop():
+def test_loop_overhead_measures_gearshift_and_a_bare_loop():
     rows = table_of("benchmarks.loop_overhead", *SMALL, "--micro-batch", "2", "--only", "Gearshift")
     assert [row.split(" | ")[0] for row in rows] == ["| bare PyTorch", "| Gearshift"]
 
@@ -44,14 +44,14 @@ def test_loop_overhead_measures_all_peers():
 
 
 @pytest.mark.slow
-def test_engines_overhead_holds_each_engine_against_its_own():
+def test_engines_overhead_compares_each_engine_with_the_raw_library():
     rows = table_of("benchmarks.engines_overhead", *SMALL, "--micro-batch", "2")
     names = [row.split(" | ")[0] for row in rows]
     assert names == [f"| {side} {e}" for e in ("ddp", "fsdp", "zero2") for side in ("raw", "ours")]
 
 
 @pytest.mark.slow
-def test_startup_measures_us_beside_a_bare_script():
+def test_startup_measures_gearshift_and_a_bare_script():
     rows = table_of("benchmarks.startup", "--rounds", "1")
     assert [row.split(" | ")[0] for row in rows] == ["| bare script", "| Gearshift"]
 
@@ -77,7 +77,7 @@ def test_checkpoint_measures_every_way_to_save_and_load():
 
 
 @pytest.mark.slow
-def test_data_measures_every_reader_beside_its_model():
+def test_data_measures_every_reader_and_its_model():
     rows = table_of("benchmarks.data", "--rounds", "1", "--seconds", "0.1", "--scale", "0.01")
     found = {tuple(row.strip("| ").split(" | ")[:2]) for row in rows}
     assert {family for family, _ in found} == set(FAMILIES)
@@ -85,13 +85,13 @@ def test_data_measures_every_reader_beside_its_model():
     assert len(found) == len(rows) == 15
 
 
-def test_voxels_measures_our_grid():
+def test_voxels_measures_the_event_grid():
     rows = table_of("benchmarks.voxels", "--rounds", "1", "--events", "1000")
     assert rows[-1].startswith("| ours | ")
 
 
 @pytest.mark.slow
-def test_encoded_measures_steps_with_the_encoder_and_without():
+def test_encoded_measures_steps_with_and_without_the_encoder():
     rows = table_of("benchmarks.encoded", "--model", "eeg_text:tiny", "--rounds", "1")
     names = [row.split(" | ")[0] for row in rows]
     assert names == ["| encoder in each step", "| features read", "| contender", *names[:2]]

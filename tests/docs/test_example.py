@@ -26,7 +26,7 @@ def declared(name, folder):
     return runpy.run_path(str(folder / "part.py"))[name]
 
 
-def test_what_else_it_shows_makes_predictions_of_the_example(tmp_path):
+def test_the_predictions_snippet_works_on_the_example(tmp_path):
     images = runpy.run_path(str(ROOT / "docs" / "examples" / "images.py"))["Images"]
     shown = declared("Shown", tmp_path)
     task = type("Both", (shown, images), {})(
@@ -41,7 +41,7 @@ def test_what_else_it_shows_makes_predictions_of_the_example(tmp_path):
     assert [len(row) for row in predictions.rows] == [2] * 4
 
 
-def test_what_else_it_shows_declares_stages_that_there_can_be(tmp_path):
+def test_the_stages_snippet_declares_valid_stages(tmp_path):
     task = declared("Halves", tmp_path)
     assert {stage.name for stage in task.stages} == set(task.stage_settings)
     assert {name for stage in task.stages for name in stage.of} <= set(task.stage_settings)

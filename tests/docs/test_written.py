@@ -11,12 +11,12 @@ from tests.docs.pages import PATHS, read
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
-def test_a_page_says_what_the_program_says(path):
+def test_generated_parts_of_a_page_are_current(path):
     text = read(path).text
     assert text == written(text), "run  python -m scripts.write_docs"
 
 
-def test_every_table_stands_somewhere():
+def test_every_table_is_on_a_page():
     named = {match["name"] for path in PATHS for match in TABLE.finditer(read(path).text)}
     assert named == set(TABLES)
 
@@ -39,14 +39,14 @@ def test_an_output_that_differs_is_found():
     assert written(new) == new
 
 
-def test_outputs_are_those_of_our_program():
+def test_outputs_are_those_of_gearshift_commands():
     for path in PATHS:
         for match in CONSOLE.finditer(read(path).text):
             assert match["command"].startswith("python -m launcher ")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_page_of_a_family_tells_the_exact_parameters_of_each_size(family):
+def test_the_page_of_a_family_has_the_exact_parameters_of_each_size(family):
     page = read(ROOT / "docs" / f"{family.replace('_', '-')}.md").text
     counts = [f"{size.parameters:,}" for size in config_of(family).SIZES.values()]
     assert [count for count in counts if count not in page] == []

@@ -19,7 +19,7 @@ def test_each_deepspeed_engine_has_its_file_and_each_file_its_engine():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_file_speaks_of_partitioning_and_offload_only(name):
+def test_a_shipped_file_sets_partitioning_and_offload_only(name):
     values = parse((FOLDER / name).read_text("utf-8")).values
     assert set(values) == {"zero_optimization"}
     assert set(values["zero_optimization"]) <= config_keys.ZERO
@@ -27,7 +27,7 @@ def test_a_shipped_file_speaks_of_partitioning_and_offload_only(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_file_does_what_its_name_says(name):
+def test_a_shipped_file_matches_its_name(name):
     stage, _, offload = name.removesuffix(".json").removeprefix("zero").partition("-")
     zero = shipped(name)["zero_optimization"]
     kept = [key for key in config_keys.OFFLOAD if zero.get(key, {}).get("device") == "cpu"]

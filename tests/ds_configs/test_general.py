@@ -62,7 +62,7 @@ def runs():
 
 
 @pytest.mark.parametrize(("family", "mode", "key", "written"), CASES)
-def test_each_value_is_what_the_mode_makes_of_the_default(runs, family, mode, key, written):
+def test_each_value_is_the_default_changed_by_the_mode(runs, family, mode, key, written):
     default, found = (values[key].value for values in runs[family, mode])
     if written.startswith("× "):
         expected = times(default, float(written.removeprefix("× ")))
@@ -78,7 +78,7 @@ def test_each_value_is_what_the_mode_makes_of_the_default(runs, family, mode, ke
 
 
 @pytest.mark.parametrize(("family", "mode", "key"), sorted(OTHERWISE))
-def test_an_exception_is_one(runs, family, mode, key):
+def test_an_exception_differs_from_the_general_rule(runs, family, mode, key):
     [written] = [w for m, k, w in cells(GENERAL) if (m, k) == (mode, key)]
     default, found = (values[key].value for values in runs[family, mode])
     general = settings_file.parse_yaml_value(written)
@@ -90,21 +90,21 @@ def test_an_exception_is_one(runs, family, mode, key):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_lite_takes_the_next_smaller_size_that_it_knows(family):
+def test_lite_selects_the_next_smaller_size(family):
     found = resolved(model=family, mode="lite").settings.model.size
     assert found == ("tiny" if family == "doc_translation" else "lite")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("mode", HOME)
-def test_every_changed_value_tells_what_changed_it(runs, family, mode):
+def test_every_changed_value_names_its_origin(runs, family, mode):
     default, found = runs[family, mode]
     changed = {key: value for key, value in found.items() if value.value != default[key].value}
     layers = {value.origin.layer for key, value in changed.items() if key != "mode"}
     assert layers <= {"mode", "adapted to this machine"}
 
 
-def test_a_scaled_value_tells_from_what_and_how_it_was_rounded():
+def test_a_scaled_value_has_its_base_and_rounding():
     run = resolved(model="eeg_text", mode="lite", machine=LAPTOP)
     assert run.values["train.micro_batch"].origin.how == "1 × 0.5, rounded to 1"
     assert run.values["train.epochs"].origin.how == "30 × 0.1, at least 1"

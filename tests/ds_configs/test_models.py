@@ -80,7 +80,7 @@ def test_samples_are_as_long_as_the_context_of_the_size(size):
 
 
 @pytest.mark.parametrize(("family", "mode"), [c for c in COLUMNS if c[1] != "default"])
-def test_the_family_block_of_a_mode_has_every_value_that_the_table_changes(family, mode):
+def test_the_family_block_of_a_mode_has_every_value_changed_by_the_table(family, mode):
     file, stage = presets.family(family), staged(family, mode)
     block = file.modes[mode] if stage is None else file.stages[stage.name]
     own = {key for key, _ in flatten(block.settings, sections(family))}

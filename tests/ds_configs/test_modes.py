@@ -37,7 +37,7 @@ def test_there_are_eight_modes_and_default_is_first():
 
 
 @pytest.mark.parametrize("mode", presets.modes())
-def test_a_mode_says_in_one_sentence_what_it_is(mode):
+def test_a_mode_has_a_description_of_one_sentence(mode):
     sentence = presets.mode(mode).sentence
     assert 20 < len(sentence) < 90
     assert not sentence.endswith(".")
@@ -45,7 +45,7 @@ def test_a_mode_says_in_one_sentence_what_it_is(mode):
 
 @pytest.mark.parametrize("model", SIZES)
 @pytest.mark.parametrize("mode", RUN)
-def test_it_resolves_for_every_size_on_small_and_large_machines_without_a_warning(mode, model):
+def test_a_mode_resolves_for_every_size_on_small_and_large_machines_without_a_warning(mode, model):
     for machine, world_size in ((LAPTOP, None), (SERVER, None), (SERVER, 2)):
         assert (
             resolved(model=model, mode=mode, machine=machine, world_size=world_size).warnings == []
@@ -53,13 +53,13 @@ def test_it_resolves_for_every_size_on_small_and_large_machines_without_a_warnin
 
 
 @pytest.mark.parametrize("mode", presets.modes())
-def test_each_of_its_keys_exists_in_some_family(mode):
+def test_each_key_of_a_mode_exists_in_some_family(mode):
     known = set().union(*(setting_infos(family) for family in FAMILIES))
     assert set(keys_of(mode)) <= known
 
 
 @pytest.mark.parametrize("mode", presets.modes())
-def test_each_change_is_one_that_we_know(mode):
+def test_each_change_is_a_known_operation(mode):
     for key, node in keys_of(mode).items():
         value = node_value(node)
         assert key == "promise" or not isinstance(value, dict) or presets.is_change(value)

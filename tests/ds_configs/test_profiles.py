@@ -64,12 +64,12 @@ def test_a_profile_has_the_values_of_the_table_whatever_the_mode(profile, mode):
 
 
 @pytest.mark.parametrize("profile", TABLE)
-def test_a_profile_says_nothing_that_is_not_in_the_table(profile):
+def test_a_profile_sets_nothing_outside_the_table(profile):
     block = presets.profile(profile)
     assert set(dict(flatten(block.settings, sections("language")))) == set(TABLE[profile])
 
 
-def test_a_persons_word_stands_above_the_profile():
+def test_a_setting_of_the_user_overrides_the_profile():
     run = resolved("limits.profile=mac", "limits.ram=80", lr="1e-3")
 
     assert (run.settings.limits.ram, run.settings.optim.lr) == (80, 1e-3)
@@ -80,14 +80,14 @@ def test_a_profile_only_lowers_what_a_small_size_has():
     assert tiny.settings.data.seq_len == 128
 
 
-def test_no_machine_gets_a_profile_by_itself():
+def test_no_profile_is_selected_automatically():
     for machine in (LAPTOP, SERVER):
         assert resolved(machine=machine).settings.limits.profile == "default"
 
 
 @pytest.mark.parametrize("model", SIZES)
 @pytest.mark.parametrize("profile", TABLE)
-def test_it_resolves_for_every_size_and_leaves_out_what_a_family_has_not(profile, model):
+def test_a_profile_resolves_for_every_size_and_skips_settings_a_family_has_not(profile, model):
     for mode in ("default", "resource-efficient"):
         run = resolved(f"limits.profile={profile}", model=model, mode=mode)
         assert run.settings.train.micro_batch == 1

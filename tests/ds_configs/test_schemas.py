@@ -13,7 +13,7 @@ SCHEMA = editor_schema.repository_schema()
 SHIPPED = sorted(path for path in presets.FOLDER.rglob("*.yaml"))
 
 
-def test_the_file_in_the_tree_is_what_the_settings_give():
+def test_the_schema_in_the_tree_is_the_generated_one():
     written = (presets.FOLDER / editor_schema.FILE).read_text(encoding="utf-8")
     assert written == editor_schema.render(SCHEMA), "run: python -m launcher.config.editor_schema"
     assert json.loads(written) == SCHEMA and len(written.splitlines()) < 1500
@@ -86,7 +86,7 @@ def test_every_shipped_file_fits_the_schema_and_names_it(path):
         {"optim": {"lr": {"scale": 2}}},
     ],
 )
-def test_what_a_file_cannot_hold_does_not_fit(wrong):
+def test_an_invalid_file_does_not_fit_the_schema(wrong):
     assert errors(wrong)
 
 

@@ -17,7 +17,7 @@ def test_case_and_underscores_do_not_matter() -> None:
     assert find("ZERO2_offload") is ENGINES["zero2-offload"]
 
 
-def test_an_unknown_name_is_an_error_with_all_names_and_the_nearest() -> None:
+def test_an_unknown_name_is_an_error_with_all_names_and_the_closest_match() -> None:
     with pytest.raises(
         EngineError, match=r"unknown engine 'zer2'; allowed: local.*did you mean zero2"
     ):

@@ -124,7 +124,7 @@ def searches_after(world: World, steps: dict[str, float]) -> bool:
     return module.averaged[0].find_unused_parameters
 
 
-def test_a_resumed_run_knows_that_steps_left_parameters_out(
+def test_a_resumed_run_remembers_that_steps_left_parameters_unused(
     worlds: dict[int, Pool],
 ) -> None:
     steps = {f"{layer}.{name}": 5.0 for layer in (0, 1) for name in ("weight", "bias")}

@@ -49,7 +49,7 @@ def test_every_size_is_listed_with_its_exact_parameters(listed):
             assert f"{count:,} parameters" in text
 
 
-def test_stages_are_listed_with_what_they_train_and_begin_with(listed):
+def test_stages_are_listed_with_their_training_and_initial_weights(listed):
     rows = {row["name"]: row for row in json.loads(listed("models", "--json"))}
     first, second, *others = rows["eeg_text"]["stages"]
     assert (first["name"], first["loads"], first["optional"]) == ("encoder", None, False)
@@ -75,7 +75,7 @@ def test_every_engine_is_listed_with_what_it_needs(listed):
     assert rows["local"]["why_not"] is None
 
 
-def test_an_engine_whose_package_is_missing_says_so(listed, monkeypatch):
+def test_an_engine_with_a_missing_package_is_marked(listed, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     monkeypatch.delitem(sys.modules, "fairscale", raising=False)

@@ -24,7 +24,7 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_in_code_made_at_run_time_still_ends_with_the_code_for_it(tmp_path):
+def test_ctrl_c_in_generated_code_exits_with_130(tmp_path):
     (tmp_path / "broken_off.py").write_text(BROKEN_OFF)
     done = subprocess.run(
         [sys.executable, "-m", "broken_off"],

@@ -19,13 +19,13 @@ def settings(*args, machine=LAPTOP):
     return resolve(request.args, machine).settings
 
 
-def test_every_mode_that_has_a_short_name_is_one():
+def test_every_mode_option_is_a_mode():
     assert SHORT == ["lite", "resource-efficient", "fast", "ultra-fast", "benchmark"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("mode", SHORT)
-def test_the_short_name_gives_the_settings_of_the_mode(mode, family):
+def test_a_mode_option_gives_the_settings_of_the_mode(mode, family):
     for machine in (LAPTOP, SERVER):
         short = settings(f"--{mode}", "--model", family, machine=machine)
         assert short == settings("--mode", mode, "--model", family, machine=machine)
@@ -33,7 +33,7 @@ def test_the_short_name_gives_the_settings_of_the_mode(mode, family):
 
 
 @pytest.mark.parametrize("mode", [["--fast"], ["--mode", "fast"], ["--mode=fast"]])
-def test_what_is_typed_wins_wherever_it_stands(mode):
+def test_options_override_the_mode_at_any_position(mode):
     others = [["--lr", "3e-3"], ["--epochs", "7"], ["--set", "eval.share=0.3"]]
     found = {
         settings("--model", "abr", *(arg for part in order for arg in part)).model_dump_json()
@@ -46,7 +46,7 @@ def test_what_is_typed_wins_wherever_it_stands(mode):
 
 
 @pytest.mark.parametrize("option", ["--batch-size", "--num-workers", "--precision", "--seq-len"])
-def test_any_short_option_wins_over_the_mode_on_either_side_of_it(option):
+def test_any_short_option_overrides_the_mode_before_or_after_it(option):
     values = {"--batch-size": "2", "--num-workers": "0", "--precision": "bf16", "--seq-len": "64"}
     args = [option, values[option]]
     before = settings("--model", "language", *args, "--resource-efficient")

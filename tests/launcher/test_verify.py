@@ -66,7 +66,7 @@ def test_a_replay_is_identical_and_leaves_no_trace(run, temporary, capfd):
     assert list(temporary.iterdir()) == []
 
 
-def test_one_bit_of_the_last_checkpoint_is_named(run, temporary, capfd):
+def test_a_flipped_bit_of_the_last_checkpoint_is_named(run, temporary, capfd):
     change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", add_a_bit)
     assert main(["verify", str(run)]) == 1
     out = capfd.readouterr().out

@@ -40,7 +40,7 @@ def batch_of(task, *indices):
     return task.collate([task.data("train").sample(i, None) for i in indices])
 
 
-def test_a_custom_task_has_all_that_a_task_has():
+def test_a_custom_task_has_every_task_method():
     names = [name for name in (*vars(Task), *Task.__annotations__) if name[0] != "_"]
     assert [name for name in names if not hasattr(made(), name)] == []
 

@@ -45,7 +45,7 @@ def test_every_file_of_the_packages_is_in_the_wheel_and_nothing_else(wheel):
     assert shipped == {n for n in listed.stdout.splitlines() if (ROOT / n).exists()}
 
 
-def test_the_data_that_is_no_code_is_in_the_wheel(wheel):
+def test_data_files_are_in_the_wheel(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for pattern in ("ds_configs/modes/", "ds_configs/models/", "ds_configs/deepspeed/"):
         assert any(name.startswith(pattern) for name in names), pattern
@@ -75,7 +75,7 @@ def test_an_installed_copy_works_beside_packages_of_the_same_names(installed, tm
     assert "not ours" not in done.stdout + done.stderr
 
 
-def test_every_dependency_says_the_oldest_version_that_will_do(wheel):
+def test_every_dependency_has_a_minimum_version(wheel):
     archive = zipfile.ZipFile(wheel)
     metadata = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
     lines = archive.read(metadata).decode().splitlines()

@@ -251,7 +251,7 @@ def test_ranks_of_one_machine_report_invalid_arguments_once(program, monkeypatch
     assert has_errors == [True, False]
 
 
-def test_processes_of_torchrun_are_not_asked_for_again(program, monkeypatch):
+def test_nproc_is_refused_under_torchrun(program, monkeypatch):
     environment = {
         "WORLD_SIZE": "4",
         "LOCAL_WORLD_SIZE": "4",
@@ -265,7 +265,7 @@ def test_processes_of_torchrun_are_not_asked_for_again(program, monkeypatch):
     assert "error: --nproc 2, but torchrun started 4 on this machine" in done.stderr
 
 
-def test_faults_for_machines_are_json_on_stdout(program):
+def test_errors_in_json_are_on_stdout(program):
     done = program("--json", "--mode", "fsat")
     assert (done.returncode, done.stderr) == (2, "")
     diagnostic = json.loads(done.stdout)["diagnostics"][0]

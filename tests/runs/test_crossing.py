@@ -181,7 +181,7 @@ def test_bf16_weights_cross_with_the_fp32_values_behind_them(
 
 @pytest.mark.slow
 @cases(*everywhere(*MASTERED))
-def test_bf16_weights_cross_between_all_engines_that_hold_them(
+def test_bf16_weights_cross_between_all_engines_with_bf16_params(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
     resumes_in_half_precision(crossings, source, before, target, after, "bf16-params")
@@ -196,7 +196,7 @@ def test_bf16_weights_cross_between_all_engines_that_hold_them(
     ],
 )
 @cases(("zero3", 2, "zero1", 1))
-def test_another_precision_takes_over_all_but_the_loss_scale(
+def test_another_precision_restores_all_but_the_loss_scale(
     crossings: Crossings,
     source: str,
     before: int,
@@ -262,7 +262,7 @@ def count_lost(engine: Engine) -> None:
     ],
 )
 @cases(("ddp", 2, "zero2", 1))
-def test_what_an_engine_would_lose_is_seen(
+def test_state_lost_by_an_engine_is_detected(
     crossings: Crossings, source: str, before: int, target: str, after: int, damage, found: str
 ) -> None:
     """The comparison of states that all cases rest on finds this and nothing else."""

@@ -69,7 +69,7 @@ def loader_worker(rank: psutil.Process) -> psutil.Process | None:
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(start, tmp_path):
+def test_a_rank_hanging_in_its_data_ends_all_ranks_and_is_named(start, tmp_path):
     process = start(
         *(*LONG, "--nproc", "2", "--num-workers", "1", "--out", "run"),
         *("--set", "engine.timeout_s=20", "--set", "log.every=1"),
@@ -89,7 +89,7 @@ def test_a_rank_that_hangs_in_its_data_ends_all_and_is_the_one_that_is_named(sta
 
 
 @pytest.mark.slow
-def test_a_run_folder_that_is_deleted_under_the_run_is_named(start, tmp_path):
+def test_a_run_folder_deleted_during_the_run_is_named(start, tmp_path):
     process = start(*LONG, "--out", "run", "--set", "log.every=1", "--set", "save.every=5")
     until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)
     while (tmp_path / "run").exists():
@@ -101,7 +101,7 @@ def test_a_run_folder_that_is_deleted_under_the_run_is_named(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_that_may_grow_no_further_loses_no_earlier_checkpoint(start, tmp_path, program):
+def test_a_file_size_limit_keeps_earlier_checkpoints(start, tmp_path, program):
     args = (*LONG[:-1], "12", "--out", "run", "--set", "save.every=4", "--set", "eval.every=null")
     done = start(*args)
     done.communicate(timeout=60)
@@ -146,7 +146,7 @@ def test_data_that_grew_is_refused_without_a_reset(program, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_every_run_ends_as_the_one_that_was_never_killed():
+def test_a_run_killed_at_any_moment_ends_bit_equal_to_an_unbroken_one():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.crash", "--kills", "9", "--engines", "local", "ddp"],
         cwd=Path(__file__).parents[2],

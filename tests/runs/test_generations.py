@@ -87,7 +87,7 @@ def outcome(folder: Path, generation: int = 0) -> str | None:
 
 
 @pytest.mark.slow
-def test_ranks_that_were_lost_and_wake_up_change_nothing(tmp_path):
+def test_lost_ranks_that_wake_up_change_nothing(tmp_path):
     args = ("--max-steps", "120", "--engine", "ddp")
     with generation_processes(tmp_path, 0, 2, *args) as lost:
         wait_for(printed(tmp_path, 0, 0), "saved", lost[0])
@@ -110,7 +110,7 @@ def test_ranks_that_were_lost_and_wake_up_change_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rank_that_was_killed_is_a_crash_and_its_steps_are_counted(tmp_path):
+def test_a_killed_rank_is_a_crash_and_its_lost_steps_are_counted(tmp_path):
     args = ("--max-steps", "60", "--engine", "ddp", "--set", "save.every=40")
     with generation_processes(tmp_path, 0, 2, *args) as ranks:
         wait_for(tmp_path / "mine" / "metrics.jsonl", '"step": 12', ranks[0])

@@ -50,7 +50,7 @@ def undisturbed(program: Program) -> dict[int, float]:
 
 
 @pytest.mark.slow
-def test_memory_that_cannot_be_had_halves_the_micro_batch_and_changes_no_loss(hungry: Program):
+def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Program):
     done = run(hungry, "run", hunger="activations 200")
 
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def test_out_of_memory_at_micro_batch_1_is_reported_with_fixes(hungry: Program):
 
 
 @pytest.mark.slow
-def test_a_rank_that_runs_out_of_memory_lets_all_begin_again_with_smaller_portions(hungry: Program):
+def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungry: Program):
     args = ("--nproc", "2", "--set", "save.every=2", "--set", "train.accumulation=4")
     done = run(hungry, "run", *args, hunger="rank 1")
 

@@ -46,7 +46,7 @@ def test_names_and_shapes_of_all_parameters_are_those_of_default(built, family, 
 
 @pytest.mark.parametrize("mode", SAME_DATA)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_first_weights_are_those_of_default_to_the_bit(built, family, mode):
+def test_initial_weights_are_bit_equal_to_those_of_default(built, family, mode):
     ours, plain = built(family, mode), built(family, "default")
     assert [name for name in plain if not torch.equal(ours[name], plain[name])] == []
 

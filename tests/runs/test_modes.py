@@ -97,7 +97,7 @@ def test_every_size_resolves_in_every_mode_on_small_and_large_machines(family, m
 
 
 @pytest.mark.slow
-def test_ultra_fast_takes_512_responses_to_each_update_of_the_optimizer(tmp_path):
+def test_ultra_fast_has_a_global_batch_of_512_responses(tmp_path):
     full = resolved(model="abr", mode="ultra-fast", machine=ONE_GPU).settings.train
     trio = {"micro_batch": full.micro_batch, "accumulation": full.accumulation, "max_steps": 2}
     settings = SHORT | {f"train.{name}": number for name, number in trio.items()}

@@ -49,20 +49,20 @@ def local(worlds):
     return worlds[1].run(learn, "local")[0]
 
 
-def test_the_example_learns(local):
+def test_the_example_trains(local):
     losses, accuracy = local
     assert losses[0] == pytest.approx(2.3, abs=0.1)  # the logarithm of ten
     assert accuracy > 0.5  # chance is 0.1
 
 
 @able("ddp", "zero3")
-def test_the_example_learns_the_same_under_an_engine(worlds, local, engine):
+def test_the_example_trains_equally_under_an_engine(worlds, local, engine):
     same_losses(worlds, local, engine)
 
 
 @pytest.mark.slow
 @able(*(name for name in ENGINES if name not in ("ddp", "zero3")))
-def test_the_example_learns_the_same_under_every_other_engine(worlds, local, engine):
+def test_the_example_trains_equally_under_every_other_engine(worlds, local, engine):
     same_losses(worlds, local, engine)
 
 
@@ -90,7 +90,7 @@ def losses(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_from_the_command_line_find_it_too(here, program):
+def test_two_processes_of_the_command_line_find_the_task(here, program):
     done = program("--model", "images:Images", *SMALL, "--nproc", "2", "--out", "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("images:Images:small, mode default, engine ddp on cpu, 2 proc")
@@ -129,7 +129,7 @@ def test_a_custom_task_resumes_from_another_folder_to_the_same_end(saved, elsewh
 
 
 @pytest.mark.slow
-def test_it_is_verified_and_exported_from_another_folder(saved, elsewhere):
+def test_a_custom_task_is_verified_and_exported_from_another_folder(saved, elsewhere):
     done = elsewhere("verify", str(saved), "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["identical"]
@@ -147,7 +147,7 @@ def test_it_is_verified_and_exported_from_another_folder(saved, elsewhere):
 
 
 @pytest.mark.slow
-def test_a_run_follows_its_task_where_that_has_moved(saved, here):
+def test_a_resumed_run_finds_its_moved_task(saved, here):
     (here / "moved").mkdir()
     (here / "images.py").rename(here / "moved" / "images.py")
     checkpoint = str(saved / "checkpoints" / "step-00000003")
@@ -173,7 +173,7 @@ def test_a_missing_task_is_reported_and_the_run_left_unchanged(here, program):
     assert program.files() == before
 
 
-def test_python_names_a_custom_task_as_the_command_line_does(here, monkeypatch):
+def test_the_python_api_names_a_custom_task_like_the_command_line(here, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(sys, "path", list(sys.path))
     name = write(here, HEAD + LINE + BODY)

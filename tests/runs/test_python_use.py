@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_three_lines_give_a_result(here, capsys):
+def test_training_from_python_returns_a_result(here, capsys):
     run = launcher.train(
         model="language:tiny", mode="lite", engine="local", settings=TINY, console=False
     )

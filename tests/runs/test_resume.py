@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_that_was_named_is_refused_and_nothing_is_written(r
     assert content(x) == before
 
 
-def test_the_same_command_starts_a_run_and_later_has_nothing_to_do(run):
+def test_resume_auto_starts_a_run_and_later_has_nothing_to_do(run):
     args = [*FIRST, "--resume", "auto", "--out", "y"]
     code, out, error = run(*args)
     assert code == 0, error
@@ -171,7 +171,7 @@ def test_the_same_command_starts_a_run_and_later_has_nothing_to_do(run):
     assert (code, out.splitlines()[0][:30]) == (0, "nothing to do: y was completed")
 
 
-def test_python_resumes_too(x):
+def test_the_python_api_resumes_a_run(x):
     run = launcher.train(resume=STEP_4, out="y", console=False)
     assert (run.status, run.steps) == ("completed", 6)
     assert [line["loss"] for line in run.metrics("train")] == [line["loss"] for line in lines(x)]

@@ -43,7 +43,7 @@ def weights(folder):
     return load_file(folder / "best" / "model.safetensors")
 
 
-def test_the_text_decoder_is_trained_on_the_very_encoder_of_the_first_stage(staged_run):
+def test_the_text_decoder_is_trained_on_the_encoder_weights_of_the_first_stage(staged_run):
     folder, shown = staged_run
     encoder, text = weights(folder / "1-encoder"), weights(folder / "2-text")
     shared = [name for name in encoder if name.startswith("encoder.")]

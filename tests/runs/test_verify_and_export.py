@@ -35,7 +35,7 @@ def trained(program):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_is_proved_as_it_was_made(program, trained):
+def test_a_run_of_two_processes_is_verified_under_its_own_engine(program, trained):
     done = program("verify", "mine")
     assert done.returncode == 0, done.stdout + done.stderr
     first, replay = done.stdout.splitlines()
@@ -45,7 +45,7 @@ def test_a_run_of_two_processes_is_proved_as_it_was_made(program, trained):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "oss", "zero3"])
-def test_it_is_proved_to_rounding_under_another_engine(program, trained, engine):
+def test_a_run_is_verified_within_rounding_under_another_engine(program, trained, engine):
     pytest.importorskip("deepspeed")
     done = program("verify", "mine", "--engine", engine)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -54,7 +54,7 @@ def test_it_is_proved_to_rounding_under_another_engine(program, trained, engine)
 
 
 @pytest.mark.slow
-def test_it_is_exported_without_its_data(program, trained):
+def test_a_run_is_exported_without_its_data(program, trained):
     done = program("export", trained, "--format", "hf", "--out", "hf")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (program.folder / "hf" / "model.safetensors").is_file()

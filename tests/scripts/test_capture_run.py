@@ -35,7 +35,7 @@ def test_a_command_that_fails_gives_no_picture():
         output_of([sys.executable, "-c", "raise SystemExit(3)"], 80)
 
 
-def test_the_picture_holds_the_command_and_the_lines():
+def test_the_picture_shows_the_command_and_the_lines():
     svg = picture(["\x1b[31mred\x1b[0m line"], ["gearshift", "run"], 80)
     assert svg.startswith("<svg")
     assert "gearshift" in svg

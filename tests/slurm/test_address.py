@@ -24,11 +24,11 @@ def address(
     return reachable(rank_environment, environ, names, lambda _node: node_address).master_addr
 
 
-def test_an_address_that_others_reach_stays():
+def test_an_address_reachable_by_other_nodes_is_kept():
     assert address(replace(TWO_NODES, master_addr="good"), STEP, "10.9.9.9") == "good"
 
 
-def test_one_node_of_srun_needs_no_name_at_all():
+def test_a_single_node_of_srun_needs_no_host_name():
     alone = RankEnvironment(1, 2, 1, 2, 0, "unknown", 20000, "srun")
     assert address(alone, STEP) == "127.0.0.1"
     assert address(replace(alone, master_addr="good"), {"MASTER_ADDR": "good"}) == "good"
@@ -79,6 +79,6 @@ def test_an_address_that_other_nodes_cannot_reach_is_an_error(ranks, environ, me
     assert "scontrol show node" in error.value.allowed
 
 
-def test_names_are_resolved_by_the_system():
+def test_host_names_are_resolved_by_the_system():
     assert "127.0.0.1" in resolve("localhost") or "::1" in resolve("localhost")
     assert resolve("no-such-name.invalid") == []

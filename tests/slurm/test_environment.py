@@ -41,7 +41,7 @@ def without(variables: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in names}
 
 
-def test_a_process_without_torchrun_or_srun_is_no_rank():
+def test_a_process_without_torchrun_or_srun_has_no_rank():
     assert read_rank_environment({"PATH": "/bin", "MASTER_ADDR": "node1"}) is None
 
 
@@ -69,13 +69,13 @@ def test_the_variables_for_torch_give_the_same_rank():
     assert (again.master_addr, again.master_port) == ("node01", ranks.master_port)
 
 
-def test_the_batch_script_of_a_job_is_no_rank():
+def test_the_batch_script_of_a_job_has_no_rank():
     # Slurm sets these in the batch script itself, where no srun has run.
     batch = {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
     assert read_rank_environment(batch) is None
 
 
-def test_a_step_of_one_task_is_no_world():
+def test_a_step_of_one_task_has_no_world():
     assert read_rank_environment({**SRUN, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}) is None
 
 
@@ -237,5 +237,5 @@ def test_a_generation_follows_earlier_ones_of_the_same_job_only():
 
 
 @pytest.mark.parametrize("text", ["", "12", "12.x", "4711@node1", "12.1.2.3"])
-def test_other_text_is_no_generation(text):
+def test_invalid_text_is_no_generation(text):
     assert parse_generation(text) is None

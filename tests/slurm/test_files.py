@@ -17,13 +17,13 @@ FILES = sorted(FOLDER.glob("*.sbatch"))
 _NOT_EVERYWHERE = ("partition", "account", "qos", "gres", "gpus", "exclusive", "constraint", "mem")
 
 
-def test_there_is_a_job_file_for_each_mode_and_for_a_sweep_and_no_other():
+def test_each_mode_and_the_sweep_have_a_job_file():
     modes = {path.stem for path in (ROOT / "ds_configs" / "modes").glob("*.yaml")}
     assert {path.stem for path in FILES} == modes | {"sweep"} == set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_file_is_what_no_header_and_no_words_render(name):
+def test_a_shipped_file_is_the_script_rendered_without_header_and_arguments(name):
     shipped = (FOLDER / f"{name}.sbatch").read_text()
     assert shipped == render(name, {}, (), None)
 
@@ -34,7 +34,7 @@ def test_a_file_trains_in_the_mode_that_it_is_named_for(name):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_header_asks_for_what_any_site_has_and_can_be_requeued(path):
+def test_a_header_requests_portable_options_and_requeueing(path):
     requested = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", path.read_text(), re.MULTILINE))
     assert not [option for option in requested if option.startswith(_NOT_EVERYWHERE)]
     assert "requeue" in requested

@@ -19,7 +19,7 @@ def programs(tmp_path, monkeypatch):
     return programs_in_path(tmp_path / "bin", monkeypatch)
 
 
-def test_scontrol_is_asked_first(programs):
+def test_scontrol_is_queried_first(programs):
     programs.add("scontrol", (0, RUNNING, ""), (0, PENDING, ""))
     assert queue.look_up("7") == State("RUNNING", "", "node[1-2]", 2)
     assert queue.look_up("7") == State("PENDING", "BeginTime", "", 1)
@@ -34,19 +34,19 @@ def test_scontrol_is_asked_first(programs):
         ((0, "", ""), None),
     ],
 )
-def test_of_a_job_that_scontrol_has_forgotten_accounting_is_asked(programs, response, state):
+def test_sacct_is_queried_for_a_job_unknown_to_scontrol(programs, response, state):
     programs.add("scontrol", INVALID_JOB)
     programs.add("sacct", response)
     assert queue.look_up("7") == state
 
 
-def test_a_controller_that_is_away_is_no_job_that_is_gone(programs):
+def test_an_unreachable_controller_does_not_mean_a_finished_job(programs):
     programs.add("scontrol", (1, "", "Unable to contact slurm controller (connect failure)\n"))
     with pytest.raises(QueueError, match="Unable to contact"):
         queue.look_up("7")
 
 
-def test_states_from_which_a_job_may_come_back_are_no_end():
+def test_requeueable_states_are_not_final():
     ended = [name for name in ("PENDING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED")]
     assert not any(State(name).is_ended for name in ended)
     assert State("COMPLETED").is_ended and State("NODE_FAIL").is_ended

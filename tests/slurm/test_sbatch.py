@@ -14,7 +14,7 @@ def programs(tmp_path, monkeypatch):
     return programs_in_path(tmp_path / "bin", monkeypatch)
 
 
-def test_what_a_job_has_set_does_not_reach_one_that_is_submitted_from_it():
+def test_variables_of_a_job_do_not_reach_a_job_submitted_from_it():
     found = sbatch.environment(
         {
             "SLURM_NTASKS": "77",
@@ -126,7 +126,7 @@ def site_file(tmp_path):
     return write
 
 
-def test_what_a_site_sets_is_read_exported_or_not(site_file):
+def test_variables_of_the_site_file_are_read_exported_or_not(site_file):
     path = site_file('export SBATCH_ACCOUNT=me\nSBATCH_COMMENT="two\nlines"\necho loaded\n')
     found = sbatch.read_site_file(path, {"PATH": os.environ["PATH"], "MINE": "yes"})
     assert found["SBATCH_ACCOUNT"] == "me"

@@ -16,7 +16,7 @@ def _header(text: str) -> list[str]:
     return [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH " in line]
 
 
-def test_a_header_goes_over_that_of_the_shipped_file():
+def test_a_header_overrides_that_of_the_shipped_file():
     text = render("fast", {"nodes": "4", "partition": "gpu", "exclusive": None}, (), None)
     assert _header(text) == [
         "--job-name=gearshift-fast",
@@ -31,7 +31,7 @@ def test_a_header_goes_over_that_of_the_shipped_file():
     ]
 
 
-def test_an_option_takes_back_what_says_the_contrary():
+def test_an_option_removes_a_contrary_one():
     assert "--requeue" not in _header(render("fast", {"no-requeue": None}, (), None))
 
 
@@ -51,7 +51,7 @@ def test_arguments_reach_the_launcher_unchanged(tmp_path):
     assert done.stdout.split("\0") == ["--mode", "fast", *ARGUMENTS, "more", ""]
 
 
-def test_a_value_with_blanks_is_quoted_as_sbatch_reads_it():
+def test_a_value_with_blanks_is_quoted_for_sbatch():
     (line,) = (x for x in _header(render("fast", {"comment": "two words"}, (), None)) if "two" in x)
     assert shlex.split(line) == ["--comment=two words"]
 

@@ -61,7 +61,9 @@ def private_hosts_script(cluster: Cluster, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_nodes_that_call_themselves_127_train_together(login: Login, cluster: Cluster) -> None:
+def test_nodes_that_resolve_themselves_to_127_train_together(
+    login: Login, cluster: Cluster
+) -> None:
     fix = private_hosts_script(cluster, login.folder)
     script = login.folder / "named.sh"
     script.write_text(f"{fix}getent hosts $(hostname)\n{LAUNCHER} {training(login, 'named')}\n")
@@ -105,7 +107,7 @@ def test_two_jobs_with_one_port_on_the_same_nodes_both_train(login: Login) -> No
 
 
 @pytest.mark.slow
-def test_a_rank_that_never_comes_is_named(login: Login) -> None:
+def test_a_rank_that_never_connects_is_named(login: Login) -> None:
     command = training(login, "alone", **{"engine.timeout_s": "4"})
     with pytest.raises(RuntimeError) as error:
         over_two_nodes(login, f"[ $SLURM_PROCID = 0 ] || exec sleep 60; {LAUNCHER} {command}")
@@ -115,20 +117,20 @@ def test_a_rank_that_never_comes_is_named(login: Login) -> None:
 
 
 @pytest.mark.slow
-def test_nodes_that_were_told_other_words_are_told_which(login: Login) -> None:
+def test_nodes_with_different_arguments_are_named_with_the_difference(login: Login) -> None:
     command = training(login, "unlike") + " --seed $((5+SLURM_NODEID))"
     text = error_text(login, command)
     assert "node2 (rank 1): train.seed 6 instead of 5 as on rank 0 (node1)" in text
 
 
 @pytest.mark.slow
-def test_an_interface_that_a_node_lacks_is_named(login: Login) -> None:
+def test_a_missing_network_interface_of_a_node_is_named(login: Login) -> None:
     text = error_text(login, training(login, "ib"), GLOO_SOCKET_IFNAME="ib7")
     assert "GLOO_SOCKET_IFNAME=ib7: node" in text
     assert f"has no interface ib7; available: lo (127.0.0.1), eth0 ({SUBNET}." in text
 
 
 @pytest.mark.slow
-def test_an_address_that_no_node_reaches_gives_way_to_that_of_slurm(login: Login) -> None:
+def test_an_unreachable_address_is_replaced_by_that_of_slurm(login: Login) -> None:
     over_two_nodes(login, f"{LAUNCHER} {training(login, 'local')}", MASTER_ADDR="localhost")
     assert len(losses(login.folder / "local")) == STEPS

@@ -52,7 +52,7 @@ def test_the_weights_at_the_end_are_those_of_the_best_evaluation(tmp_path, in_ba
     assert float(after) == pytest.approx(kept.sum().item())
 
 
-def test_the_last_checkpoint_stays_what_training_came_to(tmp_path):
+def test_the_last_checkpoint_has_the_weights_of_the_last_step(tmp_path):
     rising(tmp_path / "one")
     plain = rising(tmp_path / "other", save={"async": False})
     last = open_checkpoint(tmp_path / "one" / "last")
@@ -61,7 +61,7 @@ def test_the_last_checkpoint_stays_what_training_came_to(tmp_path):
     assert torch.equal(kept, plain.weights["linear.weight"].to(kept))  # fp32 on disk
 
 
-def test_with_an_average_it_is_the_average_of_the_best_that_is_shown(tmp_path):
+def test_with_ema_the_average_of_the_best_is_previewed(tmp_path):
     run = rising(tmp_path, train={"epochs": 4, "ema": 0.5})
     assert run.outcome.best["step"] < 12
     after = [facts["text"] for kind, facts in run.recorder.events if kind == "preview"][-1]
@@ -69,7 +69,7 @@ def test_with_an_average_it_is_the_average_of_the_best_that_is_shown(tmp_path):
     assert float(after) == pytest.approx(kept.sum().item())
 
 
-def test_where_the_last_evaluation_is_the_best_nothing_is_loaded(tmp_path):
+def test_nothing_is_loaded_if_the_last_evaluation_is_the_best(tmp_path):
     run = rising(tmp_path, optim={"name": "sgd", "lr": 1e-6, "clip_norm": None})
     assert run.outcome.best["step"] == 12
     assert "best_loaded" not in run.recorder.kinds()
@@ -91,6 +91,6 @@ def test_a_missing_best_checkpoint_is_a_warning_and_the_last_weights_stay(tmp_pa
     assert torch.equal(run.weights["linear.weight"], plain.weights["linear.weight"])
 
 
-def test_where_no_best_is_kept_none_is_looked_for(tmp_path):
+def test_nothing_is_loaded_if_no_best_checkpoint_is_kept(tmp_path):
     run = rising(tmp_path, save={"load_best": True, "keep_best": 0, "async": False})
     assert not {"warning", "best_loaded"} & set(run.recorder.kinds())

@@ -27,12 +27,12 @@ class FrozenTask(TinyTask):
         return model
 
 
-def test_a_parameter_that_the_optimizer_does_not_hold_is_named():
+def test_a_parameter_missing_in_the_optimizer_is_named():
     run = run_tiny(one_rank(), FrozenTask())
     assert ("frozen", {"count": 1, "names": ["linear.bias"]}) in run.recorder.events
 
 
-def test_a_sound_model_raises_no_word():
+def test_a_correct_model_gives_no_warning():
     assert run_tiny(one_rank()).recorder.kinds() == ["preview", "preview"]
 
 
@@ -48,7 +48,7 @@ def test_the_shapes_of_the_first_batch_are_reported_with_train_debug():
     ]
 
 
-def test_shapes_go_into_nested_batches():
+def test_shapes_of_nested_batches_are_listed():
     found = shapes({"image": {"left": torch.zeros(1, 2)}, "names": ["a"]})
     assert found == {"image": {"left": "[1, 2] float32"}, "names": "list"}
 
@@ -114,7 +114,7 @@ def test_predictions_are_shown_after_each_evaluation_of_the_model_as_it_is_then(
     assert len(set(sums)) == 3
 
 
-def test_predictions_are_shown_at_the_end_also_where_nothing_is_evaluated_there():
+def test_predictions_are_shown_at_the_end_without_an_evaluation():
     evaluated = {"every": 2, "last": False}
     run = run_tiny(
         one_rank(), PreviewTask(), track=["wandb"], eval=evaluated, train={"max_steps": 3}
@@ -154,7 +154,7 @@ def two_runs(world: World, engine: str):
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
-def test_a_run_with_predictions_takes_the_very_steps_of_one_without(two_ranks, engine):
+def test_predictions_do_not_change_training(two_ranks, engine):
     for (plain, previewed), same, none, some in two_ranks.run(two_runs, engine):
         assert plain == previewed and same and len(plain) == 6
         assert (none, some) == (0, 6)

@@ -33,7 +33,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("action", "status", "code"), ENDS)
-def test_an_ask_to_end_ends_the_run_before_the_next_step(action, status, code):
+def test_a_request_to_end_ends_the_run_before_the_next_step(action, status, code):
     run = run_tiny(one_rank(), callback=RecordingCallback({2: action}), **EACH_STEP)
     assert run.outcome.steps == 2
     assert (run.outcome.status, run.outcome.exit_code) == (status, code)

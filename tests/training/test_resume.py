@@ -77,7 +77,7 @@ def test_workers_of_the_loader_make_no_difference(whole, workers):
     assert same(rest.weights, whole.weights)
 
 
-def test_the_step_that_a_skipped_one_owes_to_the_log_is_paid_after_a_resume():
+def test_a_log_entry_postponed_by_a_skipped_step_is_written_after_a_resume():
     task = TinyTask(infinite_at=[3])
     changes = {
         "train": {"epochs": 2, "on_nonfinite": "skip 2"},
@@ -103,7 +103,7 @@ def test_skipped_steps_in_a_row_are_counted_across_a_resume():
     assert (rest.outcome.steps, rest.outcome.status) == (3, "failed")
 
 
-def test_a_signal_leaves_no_line_that_the_unbroken_run_has_not():
+def test_a_signal_adds_no_metrics_line():
     callback = RecordingCallback({3: Action.SIGNAL | Action.SAVE})
     stopped = run_tiny(one_rank(), callback=callback, **CHANGES | {"save": {}})
     assert (stopped.outcome.exit_code, stopped.outcome.steps) == (75, 3)
@@ -111,7 +111,7 @@ def test_a_signal_leaves_no_line_that_the_unbroken_run_has_not():
     assert 3 in stopped.shelf.saved
 
 
-def test_nothing_is_saved_on_a_signal_where_the_settings_say_so():
+def test_save_on_signal_off_saves_nothing():
     callback = RecordingCallback({3: Action.SIGNAL | Action.SAVE})
     stopped = run_tiny(
         one_rank(), callback=callback, train={"epochs": 2}, save={"on_signal": False}
@@ -120,7 +120,7 @@ def test_nothing_is_saved_on_a_signal_where_the_settings_say_so():
     assert 3 not in stopped.shelf.saved or stopped.shelf.saved[3]["score"]
 
 
-def test_patience_that_had_run_out_ends_the_run_at_once_and_evaluates_nothing_twice():
+def test_a_resume_with_exhausted_patience_ends_without_another_evaluation():
     changes = CHANGES | {"stop": {"patience": 1}, "optim": {"name": "sgd", "lr": 3.0}}
     whole = run_tiny(one_rank(), **changes)
     last = max(whole.shelf.saved)

@@ -49,7 +49,7 @@ def test_a_best_at_a_periodic_step_is_saved_once_as_both():
     assert run.shelf.saved[1]["score"].value == run.recorder.evaluations[0].metrics["error"]
 
 
-def test_neither_best_nor_last_is_saved_where_the_settings_say_so():
+def test_best_and_last_checkpoints_can_be_disabled():
     run = run_tiny(one_rank(), save={"keep_best": 0, "last": False}, eval={"every": 1})
     assert not run.shelf.saved
 
@@ -63,21 +63,21 @@ def test_checkpoint_facts_have_the_position_of_the_run(rising):
     assert facts["starts"] == {"data": 0, "schedule": 0, "samples_before": 0}
 
 
-def test_the_end_is_evaluated_once_also_between_two_cadences():
+def test_the_end_is_evaluated_once_also_between_two_intervals():
     run = run_tiny(one_rank(), train={"max_steps": 3}, eval={"every": 2})
     assert list(errors(run)) == [2, 3]
     run = run_tiny(one_rank(), train={"epochs": 1}, eval={"every": "1 epoch"})
     assert list(errors(run)) == [3]
 
 
-def test_each_epoch_ends_with_an_evaluation_where_the_settings_say_so():
+def test_each_epoch_ends_with_an_evaluation_if_enabled():
     run = run_tiny(one_rank(), train={"epochs": 3}, eval={"every": 4, "each_epoch": True})
     assert list(errors(run)) == [3, 4, 6, 8, 9]
     run = run_tiny(one_rank(), train={"epochs": 3}, eval={"every": None, "each_epoch": True})
     assert list(errors(run)) == [3, 6, 9]
 
 
-def test_the_end_is_not_evaluated_where_the_settings_say_so_unless_the_cadence_does():
+def test_the_final_evaluation_can_be_disabled():
     run = run_tiny(one_rank(), train={"max_steps": 3}, eval={"every": 2, "last": False})
     assert list(errors(run)) == [2]
     run = run_tiny(one_rank(), train={"epochs": 1}, eval={"every": "1 epoch", "last": False})

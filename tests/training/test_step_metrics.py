@@ -59,7 +59,7 @@ def test_step_metrics_have_their_step_and_means_since_the_last():
     assert line.host_memory_bytes > 0
 
 
-def test_a_skipped_step_is_counted_and_the_next_logged_in_its_place():
+def test_a_skipped_step_is_counted_and_the_next_logged_instead():
     record = RunMetrics(BUDGET, 2, "fp32")
     record.add(step(1))
     record.line(one_rank())
@@ -85,7 +85,7 @@ class Clock:
         return self.seconds
 
 
-def test_what_is_done_in_a_pause_is_no_part_of_a_step():
+def test_pauses_are_not_part_of_a_step():
     clock = Clock()
     record = RunMetrics(BUDGET, 2, "fp32", now=clock)
     clock.seconds += 30  # before the first step
@@ -151,7 +151,7 @@ def test_the_spread_is_that_of_the_standard_library():
     assert percentile(laps, 90) == pytest.approx(tenths[8])
 
 
-def test_a_pause_between_steps_is_no_part_of_one():
+def test_a_pause_between_steps_is_not_counted():
     clock = Clock()
     record = RunMetrics(train_plan(), 100, "fp32", is_timed=True, now=clock)
     record.start(CPU)
@@ -164,7 +164,7 @@ def test_a_pause_between_steps_is_no_part_of_one():
     assert record.timing["p90_s"] == 2.0
 
 
-def test_a_run_is_timed_where_its_settings_say_so_and_learns_the_same():
+def test_step_timing_does_not_change_training():
     changes = {"train": {"epochs": 4, "timing": True}, "eval": {"every": 2}}
     run = run_tiny(one_rank(), **changes)
     plain = run_tiny(one_rank(), train={"epochs": 4}, eval={"every": 2})

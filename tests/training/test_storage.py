@@ -28,7 +28,7 @@ def test_an_existing_file_is_appended_to(tmp_path: Path):
     file.close()
 
 
-def test_a_disk_that_fills_in_the_middle_of_a_line_leaves_whole_lines(tmp_path: Path):
+def test_a_disk_full_during_a_write_leaves_complete_lines(tmp_path: Path):
     file = LineFile(tmp_path / "a.jsonl")
     file.write(b"whole")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

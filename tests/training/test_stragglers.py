@@ -35,7 +35,7 @@ def test_a_rank_that_waits_for_its_data_is_named(worlds: dict[int, Pool]):
     assert reported(first) == [("straggler", 1, "data")]
 
 
-def test_a_hiccup_is_no_straggler(worlds: dict[int, Pool]):
+def test_a_single_slow_step_is_no_straggler(worlds: dict[int, Pool]):
     hiccup = {"times": 400, "steps": 1}
     first, _ = worlds[2].run(train, "ddp", [{"steps": 60}, hiccup, {"steps": 60}])
     assert reported(first) == []
@@ -53,7 +53,7 @@ def test_equal_ranks_are_not_named_on_a_busy_machine(worlds: dict[int, Pool]):
 
 
 @pytest.mark.parametrize("times", [[1.0, 2.0], [3.0, 1.0, 2.0], [5.0, 1.0, 4.0, 4.0], [1.0] * 5])
-def test_the_median_of_the_others_is_theirs(times):
+def test_the_median_excludes_the_own_rank(times):
     for number, own in enumerate(times):
         others = times[:number] + times[number + 1 :]
         assert median_without(sorted(times), own) == statistics.median(others)

@@ -31,7 +31,7 @@ from training.throughput import mfu, peak_flops
         ("AMD Instinct MI300X", "bf16", 1307.4),
     ],
 )
-def test_a_device_is_known_by_the_name_its_driver_gives(name: str, precision: str, tera: float):
+def test_a_device_is_known_by_the_name_of_its_driver(name: str, precision: str, tera: float):
     assert peak_flops(name, precision) == pytest.approx(tera * 1e12)
 
 

@@ -40,11 +40,11 @@ def test_a_run_is_as_long_as_the_shorter_of_epochs_and_steps(train, steps):
 @pytest.mark.parametrize(
     ("every", "steps"), [(5, 5), ("1 epoch", 12), ("0.5 epochs", 6), ("25%", 9), (None, None)]
 )
-def test_cadences_are_in_steps(every, steps):
+def test_intervals_are_in_steps(every, steps):
     found = train_plan(train={"epochs": 3}, eval={"every": every}, save={"every": every})
     assert found.eval_every == found.save_every == steps
 
 
-def test_a_cadence_that_is_none_is_refused():
+def test_an_invalid_interval_is_refused():
     with pytest.raises(ValueError, match="often"):
         train_plan(eval={"every": "often"})

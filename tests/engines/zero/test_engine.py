@@ -111,7 +111,7 @@ def test_parameters_without_gradient_are_named_after_the_first_step(
         ("zero3-offload", {"offload_param": {"device": "none"}, "sub_group_size": 1000}),
     ],
 )
-def test_a_persons_own_partitioning_takes_the_same_steps(
+def test_a_custom_partitioning_takes_the_same_steps(
     worlds: Worlds, engine: str, zero: dict
 ) -> None:
     (plain, _) = worlds[2].run(train, Case("local", steps=3))
@@ -130,7 +130,7 @@ def test_a_value_that_deepspeed_rejects_is_shown_with_its_message(worlds: Worlds
 
 @both_sizes
 @all_engines
-def test_masters_that_are_not_the_weights_are_refused_on_all_ranks(
+def test_master_weights_that_differ_from_the_weights_are_refused_on_all_ranks(
     worlds: Worlds, engine: str, size: int
 ) -> None:
     for message in worlds[size].run(runs.check_after_moving_masters, Case(engine)):
@@ -162,7 +162,7 @@ assert torch.nn.functional.linear is linear and os.environ.get("LOCAL_RANK") == 
 
 
 @pytest.mark.slow
-def test_a_process_can_train_again_and_again_and_says_nothing_of_it(tmp_path) -> None:
+def test_a_process_can_train_repeatedly_without_output(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False
     )

@@ -35,7 +35,7 @@ def test_without_an_architecture_in_numbers_deepspeed_asks_the_device(environmen
     assert environment == {}
 
 
-def test_deepspeed_reads_what_was_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeed_accepts_the_cleaned_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own parser, which splits at the dot and takes the rest for a number."""
     builder = pytest.importorskip("deepspeed.ops.op_builder.builder")
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0a;10.0a")

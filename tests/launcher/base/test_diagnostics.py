@@ -322,7 +322,7 @@ mine.yaml:1 train.accumulation
 
 
 @pytest.mark.parametrize(("text", "expected"), IN_A_FILE, ids=[str(text) for text, _ in IN_A_FILE])
-def test_what_is_wrong_in_a_file_is_answered_so(lines, text, expected):
+def test_errors_in_a_settings_file_have_this_text(lines, text, expected):
     assert lines(text=text) == expected.strip("\n")
 
 
@@ -456,7 +456,7 @@ error: data.path 'nowhere' does not exist (HERE/nowhere)
 
 
 @pytest.mark.parametrize(("options", "expected"), ON_THE_COMMAND_LINE)
-def test_what_is_wrong_on_the_command_line_is_answered_so(lines, options, expected):
+def test_errors_on_the_command_line_have_this_text(lines, options, expected):
     assert lines(**options) == expected.strip("\n")
 
 
@@ -509,11 +509,11 @@ error: unknown data.control 'nois'
 
 
 @pytest.mark.parametrize(("text", "expected"), SET)
-def test_a_set_that_is_wrong_is_answered_so(lines, text, expected):
+def test_errors_in_a_set_have_this_text(lines, text, expected):
     assert lines(text.strip()) == expected.strip("\n")
 
 
-def test_an_option_and_a_set_that_disagree_are_answered_so(lines):
+def test_a_conflict_of_an_option_and_a_set_has_this_text(lines):
     assert lines("optim.lr=2e-3", lr="1e-3") == (
         "error: optim.lr is set twice, to 1e-3 and to 2e-3\n"
         "  where         --lr 1e-3, and --set optim.lr=2e-3\n"
@@ -521,13 +521,13 @@ def test_an_option_and_a_set_that_disagree_are_answered_so(lines):
     )
 
 
-def test_broken_json_is_answered_with_line_and_column(lines):
+def test_invalid_json_is_an_error_with_line_and_column(lines):
     assert lines(text='{"optim":\n {"lr": }}', name="mine.json") == (
         "error: mine.json cannot be read as JSON: expecting value\n  where         mine.json:2:9"
     )
 
 
-def test_a_file_that_is_not_there_is_answered_with_one_that_is(lines):
+def test_a_missing_file_is_an_error_with_the_closest_match(lines):
     Path("mine.yaml").touch()
     assert lines(configs=[Path("mein.yaml")]) == (
         "error: mein.yaml does not exist (HERE/mein.yaml)\n"
@@ -537,14 +537,14 @@ def test_a_file_that_is_not_there_is_answered_with_one_that_is(lines):
     )
 
 
-def test_a_folder_is_no_settings_file(lines):
+def test_a_folder_as_settings_file_is_an_error(lines):
     Path("folder").mkdir()
     assert lines(configs=[Path("folder")]) == (
         "error: folder cannot be read: is a directory\n  where         --config folder"
     )
 
 
-def test_faults_of_several_sources_come_at_once_and_in_order(lines):
+def test_errors_of_several_sources_are_reported_together_in_order(lines):
     found = lines("train.seed=-1", text="optim: {lr: x}\nlog: {every: 0}\n", mode="fst")
     assert [line for line in found.splitlines() if line.startswith("error")] == [
         "error: optim.lr 'x' is text, not a number",
@@ -554,7 +554,7 @@ def test_faults_of_several_sources_come_at_once_and_in_order(lines):
     ]
 
 
-def test_for_machines_a_fault_is_an_object_with_its_fields():
+def test_a_diagnostic_in_json_is_an_object_with_its_fields():
     diagnostic = Diagnostic("a 'b' is not known", "a", "b", "x.yaml:1 a", (1, "y"), "c", "c", "d")
     assert as_json([diagnostic]) == [
         {
@@ -586,7 +586,7 @@ def test_a_warning_begins_with_its_name():
         ("xyz", None),
     ],
 )
-def test_the_nearest_name_ignores_case_and_dashes(name, found):
+def test_the_closest_match_ignores_case_and_dashes(name, found):
     assert nearest_match(name, ["ddp", "fsdp", "fsdp-offload", "zero2", "zero3"]) == found
 
 
@@ -609,7 +609,7 @@ def test_above_twelve_options_the_command_that_lists_them_is_named():
         (["a", 1], "['a', 1]"),
     ],
 )
-def test_values_are_shown_as_they_are_typed(value, text):
+def test_values_are_shown_as_written(value, text):
     assert plain(value) == text
 
 

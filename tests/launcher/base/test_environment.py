@@ -31,17 +31,17 @@ def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_hostile_packages_would_be_imported_without_us(hostile_folder):
+def test_the_shadowing_packages_would_be_imported_without_gearshift(hostile_folder):
     assert python(hostile_folder, "-c", "import models").returncode == 1
 
 
 @pytest.mark.parametrize("name", ["models", "training", "engines", "slurm", "ds_configs"])
-def test_ours_is_imported_after_launcher(hostile_folder, name):
+def test_gearshift_packages_are_imported_after_launcher(hostile_folder, name):
     done = python(hostile_folder, "-c", f"import launcher, {name}; print({name}.__path__[0])")
     assert done.stdout.strip() == str(ROOT / name), done.stderr
 
 
-def test_our_submodules_and_data_files_are_found(hostile_folder):
+def test_submodules_and_data_files_of_gearshift_are_found(hostile_folder):
     code = (
         "import launcher, importlib.resources, models.language.config, training.settings\n"
         "print(importlib.resources.files('ds_configs'))"
@@ -50,13 +50,13 @@ def test_our_submodules_and_data_files_are_found(hostile_folder):
     assert str(ROOT / "ds_configs") in done.stdout, done.stderr
 
 
-def test_the_command_works_there(hostile_folder):
+def test_the_command_works_beside_shadowing_packages(hostile_folder):
     done = python(hostile_folder, "-m", "launcher", "list", "models")
     assert done.returncode == 0, done.stderr
     assert "language" in done.stdout
 
 
-def test_a_spawned_process_of_a_script_finds_ours(hostile_folder):
+def test_a_spawned_process_of_a_script_imports_gearshift_packages(hostile_folder):
     script = hostile_folder / "mine.py"
     script.write_text(
         "import multiprocessing\n"
@@ -70,7 +70,7 @@ def test_a_spawned_process_of_a_script_finds_ours(hostile_folder):
     assert done.stdout.strip() == "4", done.stderr
 
 
-def test_a_foreign_package_already_imported_is_an_error_with_the_mend(tmp_path):
+def test_a_shadowing_package_already_imported_is_an_error_with_a_fix(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").touch()
     done = python(tmp_path, "-c", "import models, launcher")
@@ -82,7 +82,7 @@ def test_a_foreign_package_already_imported_is_an_error_with_the_mend(tmp_path):
     )
 
 
-def test_other_packages_of_the_person_stay_theirs(tmp_path):
+def test_other_packages_of_the_user_are_unaffected(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").touch()
     done = python(tmp_path, "-c", "import launcher, mine; print(mine.__path__[0])")

@@ -29,13 +29,13 @@ from launcher.base.redaction import (
         ("[https://a:b@h/x, {url: 'https://c:d@h/y?sig=e'}]", None),
     ],
 )
-def test_secrets_are_cut(text, shown):
+def test_secrets_are_redacted(text, shown):
     if shown is None:
         shown = "[https://***@h/x, {url: 'https://***@h/y?sig=***'}]"
     assert redact(text) == shown == redact(shown)
 
 
-def test_what_prints_saves_and_compares_a_url_sees_no_secret():
+def test_a_url_is_printed_saved_and_compared_without_its_secret():
     url = Url("https://ann:hidden@h/a")
     assert url == "https://***@h/a" and url.unredacted == "https://ann:hidden@h/a"
     for text in (str(url), repr(url), f"{url}", json.dumps(url), str(copy.deepcopy([url]))):
@@ -43,7 +43,7 @@ def test_what_prints_saves_and_compares_a_url_sees_no_secret():
     assert copy.deepcopy(url).unredacted == Url(url).unredacted == url.unredacted
 
 
-def test_variables_are_put_in():
+def test_variables_are_substituted():
     assert (
         expand_variables("https://${A}:${B_2}@h/$C", {"A": "x", "B_2": "y"}) == "https://x:y@h/$C"
     )
@@ -60,7 +60,7 @@ def test_variables_are_put_in():
         ("https://h/..%2f..%2fetc%2fpasswd", "passwd"),
     ],
 )
-def test_a_file_is_called_as_its_url_ends(url, name):
+def test_a_file_is_named_by_the_end_of_its_url(url, name):
     assert file_name(url) == name
 
 
@@ -84,7 +84,7 @@ def test_the_form_of_a_url(url, expected):
     assert found == expected if expected is None else found.startswith(expected)
 
 
-def test_secrets_are_cut_out_and_plain_words_are_kept():
+def test_secrets_are_redacted_and_other_text_is_kept():
     environ = {"HF_TOKEN": "hf_0123456789", "MY_PASSWORD": "true", "HOME": "/home/user"}
     text = redact_variables("hf_0123456789 true /home/user", environ)
     assert text == "[HF_TOKEN] true /home/user"

@@ -14,7 +14,7 @@ def test_the_commands():
     assert list(COMMANDS) == expected.split()
 
 
-def test_every_command_can_be_carried_out():
+def test_every_command_has_an_implementation():
     for command in COMMANDS.values():
         assert callable(importlib.import_module(command.module).main)
 
@@ -30,12 +30,12 @@ def test_the_options_of_run():
     assert sorted(option.flag for option in OPTIONS) == sorted(expected.split())
 
 
-def test_short_options_name_settings_that_there_are():
+def test_short_options_name_existing_settings():
     keys = setting_infos("language")
     assert {option.key for option in OPTIONS if option.key} <= set(keys)
 
 
-def test_options_of_a_mode_name_modes_that_there_are():
+def test_mode_options_name_existing_modes():
     assert {option.mode for option in OPTIONS if option.mode} <= set(names("modes"))
 
 

@@ -25,7 +25,7 @@ def test_run_is_the_default_command():
     assert read(["--lite"]) == read(["run", "--lite"])
 
 
-def test_short_options_are_settings_with_the_text_as_typed():
+def test_short_options_are_settings_with_their_text_unchanged():
     assert args("--lr 1e-3 --batch-size 8 --data notes --nproc 2 --precision bf16").options == {
         "data.path": ("--data", "notes"),
         "train.micro_batch": ("--batch-size", "8"),
@@ -91,7 +91,7 @@ def test_an_unknown_option_is_an_error_with_the_nearest_match():
     ]
 
 
-def test_the_value_of_an_unknown_option_is_no_further_error():
+def test_the_value_of_an_unknown_option_gives_no_second_error():
     assert diagnostics("--epohcs 3").count("error:") == 1
     assert "--lr=3" in diagnostics("--lrr=3")
 

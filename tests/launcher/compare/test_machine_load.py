@@ -11,7 +11,7 @@ from launcher.compare.runner import Load, Watch, load_warnings
 SPIN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 
 
-def test_our_own_runs_do_not_count_as_load():
+def test_runs_of_the_comparison_do_not_count_as_load():
     before = runner._own_s()
     subprocess.run([sys.executable, "-c", SPIN], check=True)
     assert 0.3 <= runner._own_s() - before < 3

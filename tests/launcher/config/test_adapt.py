@@ -19,7 +19,7 @@ def test_fp16_of_the_family_becomes_what_the_machine_has(machine, precision):
     assert ("fp16" in [old for old, _ in value.replaced]) == (machine.device == "cpu")
 
 
-def test_what_was_fitted_is_noted_with_what_it_replaced_and_why():
+def test_an_adapted_setting_is_noted_with_the_old_value_and_the_reason():
     notes = resolved(model="language", machine=NEW_CPU).notes
     line = notes[0].replace(":6:", ":N:")
     assert line == (
@@ -32,7 +32,7 @@ STAGE = {"model": "eeg_text", "mode": "staged"}
 
 
 @pytest.mark.parametrize("engine", ["fsdp", "fsdp-offload", "zero1", "zero3", "zero2-offload"])
-def test_adafactor_of_a_stage_becomes_adamw_where_weights_are_cut(engine):
+def test_adafactor_of_a_stage_becomes_adamw_under_sharded_weights(engine):
     run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
     assert run.settings.optim.name == "adamw"
     assert run.values["optim.name"].origin.layer == "adapted to this machine"
@@ -43,12 +43,12 @@ def test_adafactor_of_a_stage_becomes_adamw_where_weights_are_cut(engine):
 
 
 @pytest.mark.parametrize("engine", ["local", "ddp", "oss"])
-def test_adafactor_stays_where_weights_are_whole(engine):
+def test_adafactor_stays_under_unsharded_weights(engine):
     run = resolved("stages=[encoder]", f"engine.name={engine}", **STAGE, machine=SERVER)
     assert run.settings.optim.name == "adafactor"
 
 
-def test_adafactor_that_a_person_types_is_refused_where_weights_are_cut():
+def test_adafactor_set_by_the_user_is_refused_under_sharded_weights():
     with pytest.raises(SettingsError) as error:
         resolved("optim.name=adafactor", "engine.name=zero2", model="language", machine=SERVER)
     (diagnostic,) = error.value.diagnostics
@@ -64,7 +64,7 @@ def test_debugging_turns_workers_off_and_determinism_on():
     assert kept.settings.loader.workers == 2
 
 
-def test_fp16_that_a_person_types_is_refused_without_a_gpu():
+def test_fp16_set_by_the_user_is_refused_without_a_gpu():
     with pytest.raises(SettingsError, match="needs a GPU"):
         resolved(machine=NEW_CPU, precision="fp16")
     with pytest.raises(SettingsError, match="needs a GPU"):
@@ -72,11 +72,11 @@ def test_fp16_that_a_person_types_is_refused_without_a_gpu():
     assert resolved(machine=SERVER, precision="fp16").settings.precision == "fp16"
 
 
-def test_bf16_that_a_person_types_is_kept_on_any_cpu():
+def test_bf16_set_by_the_user_is_kept_on_any_cpu():
     assert resolved(machine=LAPTOP, precision="bf16").settings.precision == "bf16"
 
 
-def test_the_device_a_person_names_decides_over_the_machine():
+def test_a_device_set_by_the_user_overrides_the_detected_one():
     run = resolved("device=cpu", model="language", machine=SERVER)
     assert (run.device, run.nproc, run.settings.precision) == ("cpu", 1, "bf16")
     assert run.settings.device == "cpu"
@@ -89,7 +89,7 @@ def test_workers_are_capped_at_the_cores_a_process_has(nproc, workers):
     assert run.settings.loader.workers == workers
 
 
-def test_workers_that_a_person_asks_for_are_kept():
+def test_workers_set_by_the_user_are_kept():
     run = resolved("loader.workers=9", model="language", machine=LAPTOP)
     assert run.settings.loader.workers == 9
 
@@ -99,7 +99,7 @@ def test_memory_is_pinned_for_cuda_only():
     assert not resolved(model="language", machine=LAPTOP).settings.loader.pin_memory
 
 
-def test_flash_attention_and_compilation_are_refused_where_they_cannot_be():
+def test_unavailable_flash_attention_and_compilation_are_refused():
     with pytest.raises(SettingsError, match="needs a GPU"):
         resolved("memory.attention=flash")
     with pytest.raises(SettingsError, match=r"needs a C\+\+ compiler"):
@@ -117,7 +117,7 @@ def test_compilation_left_open_is_decided_by_gpu_and_compiler(machine, compiled)
     assert run.values["compile"].replaced[0][0] == "auto"
 
 
-def test_epochs_that_a_person_types_lift_the_steps_of_the_size():
+def test_epochs_set_by_the_user_lift_the_step_limit_of_the_size():
     assert resolved().settings.train.max_steps == 60
     run = resolved(epochs="3")
     assert run.settings.train.max_steps is None

@@ -19,14 +19,14 @@ def numbers(*sets, world_size=1, **options):
     ("world_size", "micro_batch", "accumulation"),
     [(1, 16, 4), (2, 16, 2), (4, 16, 1), (8, 8, 1), (16, 4, 1), (64, 1, 1)],
 )
-def test_more_processes_take_accumulation_away_first_then_micro_batch(
+def test_more_processes_reduce_accumulation_first_then_the_micro_batch(
     world_size, micro_batch, accumulation
 ):
     assert numbers(world_size=world_size) == (64, micro_batch, accumulation)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 6])
-def test_a_pair_that_a_person_gives_is_a_global_batch_at_one_process(world_size):
+def test_micro_batch_and_accumulation_of_the_user_set_the_global_batch_of_one_process(world_size):
     pair = ("train.micro_batch=6", "train.accumulation=2")
     total, micro, accumulation = numbers(*pair, world_size=world_size)
     assert total == 12
@@ -40,18 +40,18 @@ def test_a_global_batch_keeps_the_micro_batch_where_it_divides():
     assert numbers("train.global_batch=40", world_size=4) == (40, 10, 1)
 
 
-def test_a_global_batch_with_one_part_gives_the_other():
+def test_a_global_batch_with_one_factor_gives_the_other():
     assert numbers("train.global_batch=48", "train.micro_batch=12") == (48, 12, 4)
     assert numbers("train.global_batch=48", "train.accumulation=6") == (48, 8, 6)
 
 
-def test_a_trio_that_agrees_is_no_contradiction():
+def test_three_consistent_batch_settings_are_accepted():
     trio = ("train.global_batch=48", "train.micro_batch=12", "train.accumulation=4")
     assert numbers(*trio) == (48, 12, 4)
     assert numbers(*trio, world_size=2) == (48, 12, 2)
 
 
-def test_a_part_that_a_person_gives_beats_a_global_batch_of_the_program():
+def test_a_batch_factor_of_the_user_overrides_the_default_global_batch():
     layers = [
         Layer(name, [Entry(key, value, Origin(name, name))])
         for name, key, value in (
@@ -81,13 +81,13 @@ def test_an_awkward_share_takes_the_largest_micro_batch_that_divides():
         (["train.global_batch=2"], 4, "4, or 2 processes"),
     ],
 )
-def test_what_does_not_divide_is_answered_with_what_does(sets, world_size, did_you_mean):
+def test_an_indivisible_batch_is_an_error_with_divisible_values(sets, world_size, did_you_mean):
     with pytest.raises(SettingsError) as raised:
         numbers(*sets, world_size=world_size)
     assert [diagnostic.did_you_mean for diagnostic in raised.value.diagnostics] == [did_you_mean]
 
 
-def test_solved_numbers_stand_in_the_settings_with_what_they_replaced():
+def test_solved_batch_settings_have_the_values_they_override():
     run = resolved(model="language", world_size=8)
     assert run.settings.train.micro_batch == 8
     value = run.values["train.micro_batch"]
@@ -104,5 +104,5 @@ def test_the_largest_divisor_divides_and_none_between_does(number):
         assert not any(number % n == 0 for n in range(found + 1, min(limit, number) + 1))
 
 
-def test_the_nearest_multiple_is_never_nothing():
+def test_the_nearest_multiple_is_never_zero():
     assert [nearest_multiple(n, 4) for n in (1, 5, 6, 7)] == [4, 4, 8, 8]

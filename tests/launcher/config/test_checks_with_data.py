@@ -28,7 +28,7 @@ def warned(capsys, steps_per_epoch, dropped_samples):
     return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
 
 
-def test_samples_that_fill_no_batch_are_told_where_they_are_many(capsys):
+def test_many_dropped_samples_of_the_last_partial_batch_are_reported(capsys):
     assert warned(capsys, steps_per_epoch=2, dropped_samples=4) == [
         "warning: 4 of 20 samples of an epoch do not fill a global batch of 8: each epoch drops that many"
     ]
@@ -51,7 +51,7 @@ def test_one_split_for_training_and_validation_is_refused(tmp_path):
     validate.check_splits(task(same, [4]), tmp_path)
 
 
-def test_groups_that_stand_in_two_splits_are_refused(tmp_path):
+def test_groups_in_two_splits_are_refused(tmp_path):
     groups = {"train": ["a", "b", "c"], "val": ["d"], "test": ["e"]}
     (tmp_path / "split.json").write_text(json.dumps(groups))
     validate.check_splits(task([1], [2]), tmp_path)
@@ -93,7 +93,7 @@ def test_a_section_can_be_copied_and_sent_to_another_process():
         assert twin.seq_len == view.data.seq_len
 
 
-def test_a_setting_that_nobody_read_is_found_with_its_origin():
+def test_an_unused_setting_is_reported_with_its_origin():
     run = resolved("train.ema=0.99", "unread_settings=error", lr="1e-3")
     every = set(setting_infos("language"))
     [diagnostic] = validate.unused_diagnostics(run, every - {"train.ema", "optim.weight_decay"})
@@ -102,14 +102,14 @@ def test_a_setting_that_nobody_read_is_found_with_its_origin():
     assert validate.unused_diagnostics(run, every) == []
 
 
-def test_for_a_person_it_is_a_warning_unless_they_ask_for_more():
+def test_an_unused_setting_is_a_warning_by_default_and_an_error_on_request():
     [diagnostic] = validate.unused_diagnostics(
         resolved("train.ema=0.99"), set(setting_infos("language")) - {"train.ema"}
     )
     assert diagnostic.severity == "warning"
 
 
-def test_what_the_program_itself_sets_and_nobody_reads_is_found_by_tests_only():
+def test_unused_settings_of_shipped_layers_are_reported_in_tests_only():
     run = resolved(model="language")
     every = set(setting_infos("language"))
     assert validate.unused_keys(run.values, every - {"schedule.warmup", "optim.eps"}) == [
@@ -118,7 +118,7 @@ def test_what_the_program_itself_sets_and_nobody_reads_is_found_by_tests_only():
     assert validate.unused_diagnostics(run, every - {"schedule.warmup"}) == []
 
 
-def test_what_another_setting_makes_meaningless_need_not_be_read():
+def test_a_setting_without_effect_by_another_setting_may_stay_unused():
     every = set(setting_infos("language"))
     mute = {"schedule.cycle", "schedule.t_mult"}
     run = resolved("schedule.name=linear", mode="fast")
@@ -127,6 +127,6 @@ def test_what_another_setting_makes_meaningless_need_not_be_read():
     assert set(validate.unused_keys(resolved(mode="fast").values, every - mute)) == mute
 
 
-def test_what_resolve_acts_on_need_not_be_read_again():
+def test_a_setting_used_by_resolve_counts_as_used():
     run = resolved("train.global_batch=16", mode="lite", engine="ddp", nproc="2")
     assert not set(validate.unused_keys(run.values, ())) & validate.BY_THE_LAUNCHER

@@ -58,7 +58,7 @@ def wrong(model, *sets):
     return str(raised.value).replace(model.partition(":")[0], "NAME")
 
 
-def test_defaults_of_the_class_lie_above_those_of_all_tasks_with_their_line(line):
+def test_defaults_of_the_class_override_those_of_all_tasks_with_their_line(line):
     epochs = resolved(model=line).values["train.epochs"]
     assert (epochs.value, epochs.origin.layer) == (2, "family")
     assert epochs.origin.where == f"{line.partition(':')[0]}.py:7"
@@ -82,7 +82,7 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     ]
 
 
-def test_settings_of_a_run_fed_back_give_the_same_settings(sized, here):
+def test_saved_settings_of_a_run_resolve_to_the_same_settings(sized, here):
     run = resolved("model.width=9", model=f"{sized}:large")
     text = render.render_settings(run)
     (here / "again.yaml").write_text(text)
@@ -91,12 +91,12 @@ def test_settings_of_a_run_fed_back_give_the_same_settings(sized, here):
     assert again.warnings == []
 
 
-def test_what_the_program_itself_reads_of_a_task_is_not_told_as_unread(sized, here):
+def test_task_settings_used_by_the_launcher_are_not_reported_as_unused(sized, here):
     run = resolved("model.folder=.", "model.width=7", model=f"{sized}:large")
     assert [diagnostic.key for diagnostic in unused_diagnostics(run, ())] == ["model.width"]
 
 
-def test_the_first_size_is_the_default_and_another_is_named_behind_the_class(sized):
+def test_the_first_size_is_the_default_and_another_is_selected_after_a_colon(sized):
     assert resolved(model=sized).settings.model.size == "small"
     assert resolved(model=sized).settings.model.width == 2
     width = resolved(model=f"{sized}:large").values["model.width"]
@@ -124,7 +124,7 @@ def test_a_size_of_a_task_without_sizes_is_refused(line):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("model", ["images:Images", "images:Images:large"])
-def test_every_mode_has_its_general_meaning_without_a_warning(mode, model):
+def test_every_mode_applies_to_a_custom_task_without_a_warning(mode, model):
     for machine, world_size in ((SERVER, None), (SERVER, 2)):
         run = resolved(model=model, mode=mode, machine=machine, world_size=world_size)
         assert run.warnings == []
@@ -137,7 +137,7 @@ def test_a_mode_changes_what_the_class_declares(line):
     assert fast.settings.optim.lr == 2e-3
 
 
-def test_an_unknown_key_among_the_defaults_is_told_with_its_line(here):
+def test_an_unknown_key_among_the_defaults_is_an_error_with_its_line(here):
     text = HEAD + LINE.replace('"train.epochs": 2', '"train.epoch": 2') + BODY
     name = write(here, text)
     assert wrong(f"{name}:Line").splitlines() == [
@@ -158,7 +158,7 @@ def test_an_unknown_key_among_the_defaults_is_told_with_its_line(here):
         ("when: set = {1}", "Model.when cannot be written into a settings file"),
     ],
 )
-def test_a_field_that_cannot_be_a_setting_is_told(here, field, expected):
+def test_a_field_that_cannot_be_a_setting_is_an_error(here, field, expected):
     name = write(here, HEAD + LINE.replace("width: int = 4", field) + BODY)
     found = wrong(f"{name}:Line")
     assert found.startswith(f"error: {expected}")
@@ -176,7 +176,7 @@ def test_a_field_that_cannot_be_a_setting_is_told(here, field, expected):
         ('{"train.epochs": 2, "train": {"micro_batch": 4}}', "3", "Line.defaults is not"),
     ],
 )
-def test_what_is_no_settings_class_or_mapping_is_told(here, old, new, expected):
+def test_settings_of_another_type_are_an_error(here, old, new, expected):
     name = write(here, HEAD + LINE.replace(old, new) + BODY)
     assert wrong(f"{name}:Line").startswith(f"error: {expected}")
 
@@ -188,13 +188,13 @@ def test_sections_within_the_settings_of_a_task_are_settings(here):
     assert TrackedSettings(run.settings).model.deep.rate == 0.25
 
 
-def test_editors_know_the_settings_of_the_task_where_it_is_named(line):
+def test_the_schema_has_the_settings_of_the_named_task(line):
     model = editor_schema.settings(line)["properties"]["model"]["properties"]
     assert model["width"]["type"] == "integer"
     assert "width" not in editor_schema.settings()["properties"]["model"]["properties"]
 
 
-def test_a_run_of_it_is_the_newest_to_go_on_with(line, here):
+def test_resume_auto_finds_the_newest_run_of_a_custom_task(line, here):
     name = line.partition(":")[0]
     folder = trained(here / "runs" / "mine", resolved(model=line), 2)
     found = resume.find(CliArgs(model=line, resume="auto"), None)
@@ -202,7 +202,7 @@ def test_a_run_of_it_is_the_newest_to_go_on_with(line, here):
     assert resume.find(CliArgs(model=f"{name}:Other", resume="auto"), None) is None
 
 
-def test_a_run_of_it_keeps_its_task_and_its_settings(line, here):
+def test_a_resumed_run_keeps_its_custom_task_and_settings(line, here):
     folder = trained(here / "runs" / "mine", resolved("model.width=9", model=line), 2)
     decision = decide(CliArgs(resume=str(folder)), None, LAPTOP)
     assert decision.resolved.settings.model.width == 9
@@ -210,7 +210,7 @@ def test_a_run_of_it_keeps_its_task_and_its_settings(line, here):
         decide(CliArgs(model="language", resume=str(folder)), None, LAPTOP)
 
 
-def test_the_example_learns_nothing_of_the_engine(here):
+def test_the_example_does_not_depend_on_the_engine(here):
     text = (EXAMPLES / "images.py").read_text()
     assert text.count("\n") < 60
     assert not {"engine", "distributed", "rank", "cuda", "device"} & set(text.split())

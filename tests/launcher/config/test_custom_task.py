@@ -31,14 +31,14 @@ def test_a_module_in_the_working_directory_is_found(here):
     assert custom_task.task_folder(f"{name}:Line") == str(here)
 
 
-def test_a_module_in_a_package_is_found_and_its_folder_is_that_of_the_package(here):
+def test_a_module_in_a_package_is_found_with_the_folder_of_the_package(here):
     (here / "packaged_tasks").mkdir()
     write(here / "packaged_tasks", HEAD + LINE + BODY, "inner")
     assert custom_task.load_task_class("packaged_tasks.inner:Line")
     assert custom_task.task_folder("packaged_tasks.inner:Line") == str(here)
 
 
-def test_a_named_folder_is_looked_into_first(here):
+def test_model_folder_is_searched_first(here):
     name = write(here, "raise SystemExit('the wrong one')")
     (here / "there").mkdir()
     write(here / "there", HEAD + LINE + BODY, name)
@@ -47,7 +47,7 @@ def test_a_named_folder_is_looked_into_first(here):
     assert run.values["model.folder"].origin.where == "--set model.folder=there"
 
 
-def test_two_tasks_of_one_name_in_one_process_are_told_apart(here):
+def test_two_tasks_of_one_name_in_one_process_are_distinct(here):
     for folder in ("one", "two"):
         (here / folder).mkdir()
     name = write(here / "one", HEAD + LINE + BODY)
@@ -66,7 +66,7 @@ def test_an_installed_module_has_no_folder_of_its_own():
     assert custom_task.task_folder("pytest:Line") is None
 
 
-def test_our_own_packages_are_not_looked_for_a_task(here):
+def test_gearshift_packages_are_not_searched_for_a_task(here):
     (here / "models").mkdir()
     write(here / "models", HEAD + LINE + BODY, "mine")
     assert error_text("models.mine:Line").splitlines() == [
@@ -77,7 +77,7 @@ def test_our_own_packages_are_not_looked_for_a_task(here):
     ]
 
 
-def test_a_module_that_is_not_there_is_told_with_the_nearest(here):
+def test_a_missing_module_is_an_error_with_the_closest_match(here):
     write(here, "", "my_pictures")
     assert error_text("my_picture:Line") == (
         "error: module 'NAME' does not exist\n"
@@ -88,7 +88,7 @@ def test_a_module_that_is_not_there_is_told_with_the_nearest(here):
     )
 
 
-def test_a_file_in_the_place_of_a_module_is_told_its_name(here):
+def test_a_file_instead_of_a_module_is_an_error_with_the_module_name(here):
     assert error_text("tasks/mine.py:Line").endswith(
         "  did you mean  tasks.mine:Line\n  fix           --model tasks.mine:Line",
     )
@@ -98,7 +98,7 @@ def test_a_file_in_the_place_of_a_module_is_told_its_name(here):
     )
 
 
-def test_a_class_that_is_not_there_is_told_with_those_that_are(here):
+def test_a_missing_class_is_an_error_with_the_existing_ones(here):
     name = write(here, HEAD + LINE + BODY)
     assert error_text(f"{name}:Lien") == (
         "error: module 'NAME' has no class 'Lien'\n"
@@ -109,7 +109,7 @@ def test_a_class_that_is_not_there_is_told_with_those_that_are(here):
     )
 
 
-def test_what_is_no_class_is_told(here):
+def test_a_name_that_is_not_a_class_is_an_error(here):
     name = write(here, HEAD + "Line = 3\n")
     assert error_text(f"{name}:Line") == (
         "error: 'Line' in module 'NAME' is not a class\n"
@@ -118,7 +118,7 @@ def test_what_is_no_class_is_told(here):
     )
 
 
-def test_a_class_that_lacks_methods_is_told_each_of_them(here):
+def test_a_class_with_missing_methods_is_an_error_that_names_them(here):
     name = write(here, HEAD + "class Line(CustomTask):\n    def build(self): ...\n")
     assert error_text(f"{name}:Line").splitlines()[:2] == [
         "error: class 'Line' is not a task: it lacks measure, samples",
@@ -140,7 +140,7 @@ def test_a_class_that_lacks_methods_is_told_each_of_them(here):
         ("import sys\n\nsys.exit('bye')\n", 3, "SystemExit: bye"),
     ],
 )
-def test_a_module_that_raises_is_told_with_its_line(here, text, line, expected):
+def test_a_module_that_raises_is_an_error_with_its_line(here, text, line, expected):
     name = write(here, text)
     lines = error_text(f"{name}:Line").splitlines()
     assert lines[0].startswith("error: module 'NAME' cannot be imported: ")
@@ -149,7 +149,7 @@ def test_a_module_that_raises_is_told_with_its_line(here, text, line, expected):
     assert len(lines) == 2
 
 
-def test_it_is_told_beside_all_else_that_is_wrong_and_nothing_of_models_else(here):
+def test_a_task_error_is_reported_with_all_others_and_without_other_model_errors(here):
     found = error_text("no_such_module:Line", "optim.rl=1", "model.width=3", mode="fsat")
     assert [line for line in found.splitlines() if line.startswith("error")] == [
         "error: module 'NAME' does not exist",
@@ -158,14 +158,14 @@ def test_it_is_told_beside_all_else_that_is_wrong_and_nothing_of_models_else(her
     ]
 
 
-def test_in_a_file_it_is_told_with_the_line_of_the_file(here):
+def test_a_task_error_in_a_settings_file_has_the_line_of_the_file(here):
     (here / "mine.yaml").write_text("model:\n  family: no_such_module:Line\n")
     with pytest.raises(SettingsError) as wrong:
         resolved(model=None, configs=[here / "mine.yaml"])
     assert f"where         {here / 'mine.yaml'}:2 model.family" in str(wrong.value)
 
 
-def test_a_fault_has_its_fields_for_machines(here):
+def test_a_task_error_in_json_has_its_fields(here):
     with pytest.raises(SettingsError) as wrong:
         resolved(model="no_such_module:Line")
     (diagnostic,) = as_json(wrong.value.diagnostics)

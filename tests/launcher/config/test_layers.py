@@ -25,12 +25,12 @@ def test_a_change_is_of_the_default_and_not_of_the_general_mode():
 
 
 @pytest.mark.parametrize("name", ["family", "--config files", "command line"])
-def test_only_modes_may_change_a_value_in_the_place_of_setting_it(name):
+def test_only_modes_may_change_a_value_instead_of_setting_it(name):
     _, diagnostics = merge_layers("language", [layer(name, train__micro_batch={"scale": 2})])
     assert [diagnostic.key for diagnostic in diagnostics] == ["train.micro_batch"]
 
 
-def test_a_general_mode_may_speak_of_what_this_family_lacks():
+def test_a_general_mode_may_set_keys_missing_in_a_family():
     values, diagnostics = merge_layers(
         "language", [layer("mode", is_partial=True, data__downsample=2, model__widths=[1])]
     )
@@ -46,7 +46,7 @@ def test_any_other_unknown_key_is_an_error(is_partial, key):
     assert [diagnostic.key for diagnostic in diagnostics] == [key]
 
 
-def test_a_faulty_value_leaves_the_one_below():
+def test_an_invalid_value_leaves_that_of_the_lower_layer():
     values, diagnostics = merge_layers(
         "language", [layer("--config files", optim__lr="x"), layer("--config files", log__every=3)]
     )
@@ -54,7 +54,7 @@ def test_a_faulty_value_leaves_the_one_below():
     assert (values["optim.lr"].value, values["log.every"].value) == (1e-3, 3)
 
 
-def test_whole_numbers_become_floats_where_a_number_is_asked_for():
+def test_integers_become_floats_for_float_settings():
     values, _ = merge_layers("language", [layer("--config files", train__epochs=3)])
     assert type(values["train.epochs"].value) is float
 
@@ -96,11 +96,11 @@ def test_a_key_is_found_nested_or_dotted(text):
 
 
 @pytest.mark.parametrize("text", ["model: tiny", "model: {family: x}", "size: tiny", "{}"])
-def test_a_key_that_is_not_there_is_not_found(text):
+def test_a_missing_key_is_not_found(text):
     assert find_node(parse_yaml(text), "model.size") is None
 
 
-def test_entries_of_a_file_keep_line_and_words():
+def test_entries_of_a_file_keep_line_and_text():
     [entry] = file_layer(
         "--config files", parse_yaml("\noptim:\n  lr: 1e-3\n"), "x.yaml", "language", 4
     ).entries

@@ -20,7 +20,7 @@ def control_group(tmp_path):
     return write
 
 
-def test_looking_imports_no_torch_and_finds_at_least_one_core():
+def test_detection_imports_no_torch_and_finds_at_least_one_core():
     found = machine.detect_machine()
     assert found.cores >= 1
     assert found.ram_bytes is None or found.ram_bytes > 2**20
@@ -57,7 +57,7 @@ def test_hidden_gpus_do_not_count(named, gpus):
     assert machine.visible(4, named) == gpus
 
 
-def test_it_says_itself_in_a_few_words():
+def test_a_machine_has_a_short_description():
     sentence = machine.Machine(2, 2**33, 0, "cpu", False, True).sentence
     assert sentence == "2 cores, 8.0 GiB, no GPU"
     assert machine.Machine(1, None, 2, "cuda", False, True).sentence == "1 core, 2 GPUs"
@@ -78,6 +78,6 @@ def test_flags_of_processors_with_bf16_are_known():
         (64, None, 64),
     ],
 )
-def test_ranks_count_on_the_cpus_that_a_scheduler_gave_them(cores, cpus, counted):
+def test_ranks_use_the_cpus_allocated_by_the_scheduler(cores, cpus, counted):
     here = machine.Machine(cores, None, 0, "cpu", cpu_bf16=False, compiler=False)
     assert here.for_ranks(4, cpus).cores == counted

@@ -30,7 +30,7 @@ ADAPTED_SECTIONS = ("precision", "loader", "memory")
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_whatever_is_replaced_is_said_with_what_asked_for_it_and_why(family, mode, machine):
+def test_every_adapted_setting_is_noted_with_its_origin_and_reason(family, mode, machine):
     run = resolved(model=family, mode=mode, machine=MACHINES[machine])
     notes = [note for note in run.notes if note.split(":")[0].split(".")[0] in ADAPTED_SECTIONS]
     assert sorted(note.split(":")[0] for note in notes) == sorted(fitted(run))
@@ -71,7 +71,7 @@ def test_whatever_is_replaced_is_said_with_what_asked_for_it_and_why(family, mod
         ("one", {}),
     ],
 )
-def test_ultra_fast_gets_of_each_machine_what_it_has(machine, expected):
+def test_ultra_fast_is_adapted_to_each_machine(machine, expected):
     run = resolved(model="abr", mode="ultra-fast", machine=MACHINES[machine])
     assert fitted(run) == expected
 
@@ -81,12 +81,12 @@ def test_ultra_fast_gets_of_each_machine_what_it_has(machine, expected):
     [("laptop", "fp32"), ("new cpu", "bf16"), ("mac", "fp32"), ("one", "fp16")],
 )
 @pytest.mark.parametrize("mode", ["resource-efficient", "conservative"])
-def test_fp16_becomes_what_the_machine_computes_in(machine, precision, mode):
+def test_fp16_becomes_a_precision_the_machine_supports(machine, precision, mode):
     run = resolved(model="doc_translation", mode=mode, machine=MACHINES[machine])
     assert run.settings.precision == precision
 
 
-def test_flash_attention_is_left_where_its_precision_is_not():
+def test_flash_attention_is_dropped_without_its_precision():
     run = resolved(model="doc_translation", mode="fast", machine=ONE_GPU)
     assert fitted(run) == {"memory.attention": ("flash", "auto")}
     [note] = [note for note in run.notes if note.startswith("memory.attention")]
@@ -95,7 +95,7 @@ def test_flash_attention_is_left_where_its_precision_is_not():
     assert kept.settings.memory.attention == "flash"
 
 
-def test_a_persons_wish_for_a_cache_that_a_cpu_has_not_is_refused():
+def test_a_cuda_cache_setting_of_the_user_is_refused_on_a_cpu():
     with pytest.raises(SettingsError, match="empty_cache_every 100 needs a GPU"):
         resolved("memory.empty_cache_every=100")
     run = resolved("memory.empty_cache_every=7", machine=SERVER)

@@ -33,11 +33,11 @@ SIZES = ("tiny", "small", "lite", "full")
         ({"smaller_of": ["lite", "tiny"]}, "tiny", "tiny"),
     ],
 )
-def test_a_change_gives_its_value(change, default, value):
+def test_a_change_is_applied_to_the_value(change, default, value):
     assert presets.apply_change(change, default, SIZES) == value
 
 
-def test_whole_numbers_stay_whole():
+def test_integers_stay_integers():
     assert type(presets.apply_change({"scale": 0.3}, 10, SIZES)) is int
 
 
@@ -71,7 +71,7 @@ def test_other_values_are_no_change(value):
         ),
     ],
 )
-def test_a_change_tells_a_person_what_it_did(change, default, how, shown):
+def test_a_change_describes_itself(change, default, how, shown):
     value = presets.apply_change(change, default, SIZES)
     assert presets.describe_change(change, default, value) == how
     assert presets.change_text(change) == shown

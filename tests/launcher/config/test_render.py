@@ -15,7 +15,7 @@ MODES = [mode for mode in presets.modes() if mode != "staged"]
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("machine", "world_size"), [(LAPTOP, None), (LAPTOP, 4), (SERVER, None)])
 @pytest.mark.parametrize("size", ["tiny", "full"])
-def test_fed_back_it_gives_the_same_settings(tmp_path, mode, machine, world_size, size):
+def test_rendered_settings_resolve_to_the_same_settings(tmp_path, mode, machine, world_size, size):
     where = {"machine": machine, "world_size": world_size}
     first = resolved(model=f"language:{size}", mode=mode, **where)
     path = tmp_path / "settings.yaml"
@@ -27,7 +27,7 @@ def test_fed_back_it_gives_the_same_settings(tmp_path, mode, machine, world_size
     assert again.warnings == []
 
 
-def test_fed_back_for_another_number_of_processes_the_global_batch_stays(tmp_path):
+def test_rendered_settings_keep_the_global_batch_for_another_world_size(tmp_path):
     first = resolved(model="language", nproc="2")
     path = tmp_path / "settings.yaml"
     path.write_text(render_settings(first))
@@ -36,7 +36,7 @@ def test_fed_back_for_another_number_of_processes_the_global_batch_stays(tmp_pat
         assert again.batching.global_batch == 64
 
 
-def test_every_setting_but_accumulation_stands_in_it(tmp_path):
+def test_every_setting_but_accumulation_is_rendered(tmp_path):
     run = resolved()
     path = tmp_path / "settings.yaml"
     path.write_text(render_settings(run))
@@ -51,7 +51,7 @@ def test_every_setting_but_accumulation_stands_in_it(tmp_path):
      "%a", "5%", "2 epochs", "é", "a\nb", 'a"b', "-x", "~", "a:", "[x]", "a, b",
      1e-4, 3e-05, 0.1, 1.0, 3, -2, None, True, [0.9, "x, y"], {"at_most": 0.5}],
 )  # fmt: skip
-def test_each_value_reads_back_as_itself(value):
+def test_each_rendered_value_is_parsed_to_the_same_value(value):
     assert settings_file.parse_yaml_value(f"{{k: {render_scalar(value)}}}") == {"k": value}
     assert settings_file.parse_yaml_value(f"k: {render_scalar(value)}") == {"k": value}
 
@@ -67,7 +67,7 @@ def test_origins_are_objects_of_value_origin_and_what_was_replaced():
     ]
 
 
-def test_an_origin_tells_how_a_mode_made_the_value():
+def test_an_origin_has_the_change_made_by_a_mode():
     origins = json.loads(render_origins(resolved(model="abr", mode="fast")))
     assert origins["optim.lr"]["how"] == "1e-4 × 2"
     assert "how" not in origins["schedule.name"]

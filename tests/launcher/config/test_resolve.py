@@ -28,7 +28,7 @@ def history(value):
     return [(value.value, value.origin.layer)] + [(v, o.layer) for v, o in value.replaced]
 
 
-def test_the_command_line_beats_files_which_beat_mode_which_beats_the_family(write):
+def test_the_command_line_overrides_files_mode_and_family_in_this_order(write):
     first = write("optim: {lr: 1e-3}\ntrain.seed: 1\n")
     second = write('{"optim": {"lr": 2e-3}}', "json")
     run = resolved(model="language", mode="resource-efficient", configs=[first, second], lr="3e-3")
@@ -70,7 +70,7 @@ def test_layers_of_one_name_keep_their_order_and_others_follow_the_precedence():
     ]
 
 
-def test_places_name_file_and_line_or_the_words_as_typed(write):
+def test_origins_name_file_and_line_or_the_argument_as_given(write):
     config = write("train:\n  seed: 3\n")
     run = resolved("log.every=5", model="language", mode="fast", configs=[config], lr="1e-3")
     origins = {key: run.values[key].origin.where for key in run.values}
@@ -83,12 +83,12 @@ def test_places_name_file_and_line_or_the_words_as_typed(write):
     assert origins["optim.eps"] == "built-in"
 
 
-def test_a_short_name_of_a_mode_stands_as_it_was_typed():
+def test_a_mode_option_is_shown_as_given():
     run = resolve(CliArgs(model="language:tiny", mode="lite", mode_option="--lite"), LAPTOP)
     assert run.values["mode"].origin.where == "--lite"
 
 
-def test_the_later_word_of_one_option_counts():
+def test_the_last_value_of_a_repeated_option_applies():
     assert resolved("optim.lr=1e-3", "optim.lr=2e-3").settings.optim.lr == 2e-3
 
 
@@ -116,7 +116,7 @@ def test_family_size_mode_and_engine_may_come_from_a_file(write):
     assert resolved(mode="lite", model=None, configs=[config]).settings.data.fraction == 0.25
 
 
-def test_without_a_model_the_first_run_is_small_and_said_to_be():
+def test_without_a_model_the_first_run_is_small_and_noted():
     run = resolved(model=None)
     assert run.settings.model.size == "small"
     assert run.values["model.size"].origin.where == "no model named"
@@ -124,7 +124,7 @@ def test_without_a_model_the_first_run_is_small_and_said_to_be():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_large_size_that_nobody_named_is_told_where_it_takes_long(family):
+def test_a_large_default_size_is_noted_on_a_slow_machine(family):
     note = f"no size named: full, which is slow on a CPU; a quick size is  --model {family}:tiny"
     assert note in resolved(model=family).notes
     assert note not in resolved(model=family, machine=SERVER).notes
@@ -141,11 +141,11 @@ def test_a_family_without_a_size_takes_its_default():
     ("model", "size"),
     [("language", "lite"), (None, "tiny"), ("language:124M", "124M"), ("language:tiny", "tiny")],
 )
-def test_lite_makes_a_size_that_nobody_named_smaller(model, size):
+def test_lite_makes_the_default_size_smaller(model, size):
     assert resolved(model=model, mode="lite").settings.model.size == size
 
 
-def test_the_engine_stands_between_mode_and_the_persons_words():
+def test_the_engine_layer_is_between_mode_and_settings_of_the_user():
     run = resolved(engine="zero3")
     assert history(run.values["compile"]) == [("off", "engine"), ("auto", "built-in")]
     assert resolved("compile=on", engine="zero3").settings.compile == "on"
@@ -160,20 +160,20 @@ def test_the_engine_stands_between_mode_and_the_persons_words():
         (SERVER, {"nproc": "1"}, "local", 1, "1 process"),
     ],
 )
-def test_the_engine_nobody_named_follows_the_processes(machine, cli_args, engine, nproc, reason):
+def test_the_default_engine_follows_the_world_size(machine, cli_args, engine, nproc, reason):
     run = resolved(machine=machine, **cli_args)
     assert (run.settings.engine.name, run.nproc) == (engine, nproc)
     assert run.values["engine.name"].origin.where == reason
 
 
-def test_local_is_one_process_on_any_machine_unless_more_are_asked_for():
+def test_local_is_one_process_on_any_machine_unless_nproc_is_set():
     run = resolved(machine=SERVER, engine="local")
     assert (run.nproc, run.batching.world_size) == (1, 1)
     run = resolved(machine=SERVER, engine="local", nproc="2")
     assert (run.settings.engine.name, run.nproc) == ("local", 2)
 
 
-def test_a_worker_takes_the_world_it_was_started_in():
+def test_a_rank_uses_the_world_size_of_its_environment():
     run = resolved(world_size=8, model="language", nproc="1")
     assert (run.batching.world_size, run.settings.engine.name) == (8, "ddp")
 
@@ -194,19 +194,19 @@ def test_an_empty_section_and_an_empty_file_set_nothing(write):
     assert resolved(configs=[write("train:\n"), write("")]).settings == plain.settings
 
 
-def test_a_text_setting_takes_the_word_as_typed(tmp_path, monkeypatch):
+def test_a_text_setting_keeps_its_text_unchanged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "1e3").mkdir()
     assert resolved(data="1e3").settings.data.path == "1e3"
 
 
-def test_null_empties_what_may_be_empty():
+def test_null_clears_an_optional_setting():
     run = resolved("optim.clip_norm=null", "model.pretrained=null")
     assert run.settings.optim.clip_norm is None
     assert run.settings.model.pretrained is None
 
 
-def test_all_faults_of_one_start_come_together_in_the_order_they_were_written(write):
+def test_all_errors_of_one_start_are_reported_together_in_order(write):
     first = write("train:\n  epoch: 3\noptim:\n  lr: fast\nlimits: {ram: 96}\n")
     second = write("a: [1\n")
     third = write("mode: lit\nlog: {every: 0}\n")

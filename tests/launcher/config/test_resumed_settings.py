@@ -49,14 +49,14 @@ MANY = {
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_without_a_word_it_has_the_very_settings_it_had(name):
+def test_a_resume_without_arguments_has_the_same_settings(name):
     again = resume_settings(MANY[name])
     assert again.settings == MANY[name].settings
     assert again.batching == MANY[name].batching
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_settings_stay_when_it_goes_on_again_and_again(name):
+def test_settings_stay_over_repeated_resumes(name):
     again = MANY[name]
     for _ in range(2):
         again = resume_settings(again)
@@ -64,7 +64,7 @@ def test_settings_stay_when_it_goes_on_again_and_again(name):
     assert again.settings == MANY[name].settings
 
 
-def test_what_a_person_set_then_is_told_with_its_line():
+def test_a_setting_of_the_first_start_has_its_line_as_origin():
     again = resume_settings(resolved(lr="3e-4"))
     lines = Path("x/settings.yaml").read_text().splitlines()
     origin = again.values["optim.lr"].origin
@@ -73,7 +73,7 @@ def test_what_a_person_set_then_is_told_with_its_line():
     assert lines[number - 1] == "  lr: 3e-4"
 
 
-def test_what_is_typed_now_wins():
+def test_arguments_of_the_resume_override_saved_settings():
     again = resume_settings(resolved("train.seed=3", lr="3e-4"), lr="1e-4")
     assert (again.settings.optim.lr, again.settings.train.seed) == (1e-4, 3)
     assert again.values["optim.lr"].origin.where == "--lr 1e-4"
@@ -86,7 +86,7 @@ def test_more_processes_keep_the_global_batch():
     assert (again.batching.micro_batch, again.batching.accumulation) == (4, 1)
 
 
-def test_fewer_processes_give_back_what_was_asked_for():
+def test_fewer_processes_restore_the_requested_accumulation():
     again = resume_settings(resolved(nproc="2", engine="zero2", batch_size="8"), engine="local")
     assert (again.nproc, again.settings.engine.name) == (1, "local")
     assert (again.batching.global_batch, again.batching.micro_batch) == (8, 8)
@@ -108,7 +108,7 @@ def test_torchrun_decides_about_processes_and_restarts():
         (["train.global_batch=8"], 8, 1),
     ],
 )
-def test_the_batch_of_then_contradicts_no_word_of_now(sets, micro_batch, accumulation):
+def test_the_saved_batch_does_not_conflict_with_new_arguments(sets, micro_batch, accumulation):
     first = resolved("train.global_batch=8", batch_size="8")
     solved = resume_settings(first, *sets).batching
     assert (solved.global_batch, solved.micro_batch, solved.accumulation) == (
@@ -124,13 +124,13 @@ def test_a_new_engine_has_its_own_settings():
     assert resume_settings(first, engine="zero3", machine=SERVER).settings.compile == "off"
 
 
-def test_what_an_engine_asked_for_goes_with_it():
+def test_settings_of_the_old_engine_are_dropped_with_it():
     first = resolved(engine="zero3", machine=SERVER)
     assert first.settings.compile == "off"
     assert resume_settings(first, engine="ddp", machine=SERVER).settings.compile == "on"
 
 
-def test_what_was_fitted_to_the_machine_of_then_is_fitted_to_that_of_now():
+def test_settings_adapted_to_the_old_machine_are_adapted_to_the_new_one():
     first = resolved(mode="fast", machine=SERVER)
     again = resume_settings(first, machine=LAPTOP)
     assert (first.settings.precision, again.settings.precision) != ("fp32", first)
@@ -140,7 +140,7 @@ def test_what_was_fitted_to_the_machine_of_then_is_fitted_to_that_of_now():
     assert again.batching.global_batch == first.batching.global_batch
 
 
-def test_what_a_person_asked_for_then_is_refused_where_it_cannot_be_had_now():
+def test_a_saved_setting_of_the_user_is_refused_on_a_machine_without_support():
     first = resolved(nproc="8", machine=NEW_CPU)
     with pytest.raises(SettingsError) as wrong:
         resume_settings(first)
@@ -150,12 +150,12 @@ def test_what_a_person_asked_for_then_is_refused_where_it_cannot_be_had_now():
     assert lines[-1] == "  fix           --set engine.nproc=2"
 
 
-def test_epochs_of_now_end_a_run_that_steps_ended_then():
+def test_new_epochs_replace_a_saved_step_limit():
     again = resume_settings(resolved(max_steps="20"), epochs="5")
     assert (again.settings.train.max_steps, again.settings.train.epochs) == (None, 5.0)
 
 
-def test_without_origins_every_setting_counts_as_a_persons():
+def test_without_origins_every_setting_counts_as_set_by_the_user():
     first = resolved(mode="fast", lr="3e-4")
     begun(Path("x"), first)
     for broken in ("{", "[]", '{"optim.lr": 3}', json.dumps({"mode": {"layer": 5}})):
@@ -182,7 +182,7 @@ def test_settings_that_name_no_family_are_refused():
         resumed_settings.read(Path("x"))
 
 
-def test_model_and_mode_of_now_decide_no_layer():
+def test_model_and_mode_of_the_resume_add_no_layer():
     """So that only they themselves differ, and are refused."""
     begun(Path("x"), resolved())
     base = resumed_settings.read(Path("x"))

@@ -32,12 +32,12 @@ LEAVES = setting_infos("language")
         ),
     ],
 )
-def test_what_is_legal_is_told_in_one_line(key, expected):
+def test_allowed_values_are_described_in_one_line(key, expected):
     assert allowed(LEAVES[key]) == expected
 
 
 @pytest.mark.parametrize("key", LEAVES)
-def test_every_setting_has_a_sentence_and_what_is_legal(key):
+def test_every_setting_has_a_description_and_allowed_values(key):
     assert LEAVES[key].description.endswith(".")
     assert allowed(LEAVES[key]) not in ("", "a mapping")
 
@@ -53,7 +53,7 @@ def test_names_are_those_of_the_tables_in_use():
     assert LEAVES["model.size"].allowed == tuple(config_of("language").SIZES)
 
 
-def test_what_a_setting_hangs_on_names_settings_and_values_that_exist():
+def test_conditions_of_a_setting_name_existing_settings_and_values():
     for leaf in LEAVES.values():
         for other, values in (leaf.only_if | leaf.unless).items():
             options = LEAVES[other].allowed
@@ -70,7 +70,7 @@ def test_what_a_setting_hangs_on_names_settings_and_values_that_exist():
         ("optim.lr", None),
     ],
 )
-def test_the_unit_is_told_where_there_is_one(key, unit):
+def test_a_setting_with_a_unit_names_it(key, unit):
     assert LEAVES[key].unit == unit
 
 
@@ -79,7 +79,7 @@ def test_sections_hold_the_settings():
     assert not sections("language") & set(LEAVES)
 
 
-def test_sizes_stand_from_small_to_large():
+def test_sizes_are_sorted_from_small_to_large():
     for family in FAMILIES:
         counts = [size.parameters for size in config_of(family).SIZES.values()]
         assert counts == sorted(counts)

@@ -40,7 +40,7 @@ from launcher.config.settings_file import Unreadable, node_value
         ("{scale: 0.25}", {"scale": 0.25}),
     ],
 )
-def test_words_mean_what_yaml_1_2_says(text, value):
+def test_scalars_are_parsed_as_yaml_1_2(text, value):
     read = settings_file.parse_yaml_value(text)
     assert read == value
     assert type(read) is type(value)
@@ -94,7 +94,7 @@ def test_invalid_yaml_is_reported_with_line_and_column(text, problem, where):
     assert problem is None or raised.value.problem == problem
 
 
-def test_no_tag_makes_an_object():
+def test_tags_construct_no_objects():
     with pytest.raises(Unreadable, match="is not read here"):
         settings_file.parse_yaml("a: !!python/object/apply:os.getcwd []")
 

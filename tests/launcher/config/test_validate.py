@@ -18,7 +18,7 @@ def refused(*sets, **options):
     return [diagnostic.message for diagnostic in raised.value.diagnostics]
 
 
-def test_an_evaluation_or_save_that_never_falls_inside_the_run_is_told():
+def test_an_evaluation_or_save_interval_longer_than_the_run_warns():
     assert warned("eval.every=100", max_steps="50") == [
         "eval.every 100 is 100 steps, and the run has 50: no evaluation falls inside it"
     ]
@@ -28,7 +28,7 @@ def test_an_evaluation_or_save_that_never_falls_inside_the_run_is_told():
     assert warned("eval.every=50", max_steps="50") == []
 
 
-def test_the_cadence_of_the_program_is_not_the_persons_fault():
+def test_a_default_interval_longer_than_the_run_does_not_warn():
     assert warned(model="language", max_steps="5") == []
 
 
@@ -41,7 +41,7 @@ def test_a_warm_up_longer_than_the_run_is_an_error_unless_it_is_capped():
     assert warned("schedule.warmup=90", max_steps="50") == []
 
 
-def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
+def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
     run = resolved(
         "eval.every=3 epochs", "schedule.warmup=2 epochs", "schedule.warmup_cap=null", epochs="2"
     )
@@ -53,7 +53,7 @@ def test_once_the_samples_are_known_lengths_in_epochs_are_judged_too():
     assert check_train_plan(run, total_steps=300, steps_per_epoch=10) == []
 
 
-def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_not():
+def test_a_global_batch_changed_by_its_factors_warns_unless_it_is_set():
     [diagnostic] = resolved(model="language", batch_size="8").warnings
     assert diagnostic.message == "the global batch is 32 instead of 64, by train.micro_batch"
     assert diagnostic.fix == ("--set train.global_batch=64  to keep it; or =32 to confirm")
@@ -62,7 +62,7 @@ def test_a_global_batch_changed_by_its_parts_is_told_and_one_that_is_named_is_no
     assert warned("train.micro_batch=8", "train.global_batch=32", model="language") == []
 
 
-def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide():
+def test_a_mode_that_promises_the_batch_keeps_it_despite_remainders():
     values = dict(resolved(model="language", mode="conservative").values)
     halved = values["train.accumulation"]
     below = [(3, origin) for _, origin in halved.replaced]
@@ -75,7 +75,7 @@ def test_a_mode_that_keeps_the_batch_is_held_to_it_where_numbers_do_not_divide()
     assert diagnostic.fix == "--set train.global_batch=48"
 
 
-def test_a_mode_that_changes_nothing_is_told():
+def test_a_mode_that_changes_nothing_warns():
     values = dict(resolved().values)
     values["mode"] = Setting("fast", Origin("command line", "--mode fast"))
     assert [diagnostic.message for diagnostic in check_settings(values)] == [
@@ -83,7 +83,7 @@ def test_a_mode_that_changes_nothing_is_told():
     ]
 
 
-def test_a_setting_that_another_makes_meaningless_is_told():
+def test_a_setting_without_effect_by_another_warns():
     message = "optim.momentum 0.8 has no effect: optim.name is adamw, not sgd"
     assert warned("optim.momentum=0.8") == [message]
     assert refused("optim.momentum=0.8", "unread_settings=error") == [message]
@@ -91,7 +91,7 @@ def test_a_setting_that_another_makes_meaningless_is_told():
     assert warned("loader.prefetch=4") == ["loader.prefetch 4 has no effect: loader.workers is 0"]
 
 
-def test_a_persons_word_that_says_what_is_so_anyway_is_no_fault():
+def test_a_setting_equal_to_the_default_does_not_warn():
     assert warned("optim.momentum=0.9") == []
 
 
@@ -105,7 +105,7 @@ def test_a_deepspeed_file_under_another_engine_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["data.path", "model.pretrained"])
-def test_a_path_that_is_not_there_is_answered_with_one_that_is(key, tmp_path, monkeypatch):
+def test_a_missing_path_is_an_error_with_the_closest_match(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recordings").mkdir()
     with pytest.raises(SettingsError) as raised:
@@ -122,7 +122,7 @@ def test_a_limit_above_its_critical_one_is_refused():
     ]
 
 
-def test_a_run_that_would_leave_no_checkpoint_is_told():
+def test_a_run_without_any_checkpoint_warns():
     assert warned("save.last=false", "save.keep_best=0") == [
         "save.last false means that no checkpoint is ever saved"
     ]

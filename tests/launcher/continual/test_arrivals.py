@@ -106,7 +106,7 @@ def test_files_of_a_postponed_experience_are_returned_with_the_next_ones(folder)
     assert scans(arrivals, known, 3) == [["b.txt", "c.txt"]]
 
 
-def test_changed_at_is_when_a_new_file_was_last_seen(folder):
+def test_changed_at_is_the_last_scan_with_a_new_file(folder):
     known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
     scans(arrivals, known, 0, 10)
     assert arrivals.changed_at is None

@@ -182,7 +182,7 @@ def test_a_signal_ends_a_wait(start, number, code):
     assert (ending.exit_code, ending.outcome["status"]) == (code, "stopped")
 
 
-def test_a_signal_during_the_last_moments_of_the_ranks_stops_the_run(start):
+def test_a_signal_during_the_exit_of_the_ranks_stops_the_run(start):
     settings = resolved("continual.enabled=true", data=str(start.data))
     ranks = Ranks(settings)
     ranks.instead[1] = lambda signals: signals.add(signal.SIGTERM)

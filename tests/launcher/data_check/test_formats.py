@@ -36,7 +36,7 @@ def test_the_family_and_the_format_of_a_file_are_found(table):
     assert Match("language", CSV) in find_families(str(table), None, ORIGIN)
 
 
-def test_an_embedded_set_belongs_to_its_family():
+def test_an_embedded_dataset_belongs_to_its_family():
     assert find_families("embedded:commands", None, ORIGIN) == [Match("language", None)]
     found = error_lines("embedded:comands")
     assert found[0] == "error: unknown embedded data 'embedded:comands'"

@@ -48,7 +48,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("key", EXPECTED)
-def test_what_a_change_means(key):
+def test_a_changed_setting_is_free_needs_a_reset_or_is_refused(key):
     assert rule_of(key) == EXPECTED[key]
 
 

@@ -53,7 +53,7 @@ def test_a_run_resumes_with_changed_settings():
     assert decision.nothing_left is None
 
 
-def test_a_named_checkpoint_is_handed_on_by_its_step():
+def test_a_named_checkpoint_sets_the_resume_step():
     trained(X, resolved(), 10, 20)
     decision = decided("runs/x/checkpoints/step-00000010")
     assert (decision.resume, decision.line) == (
@@ -104,7 +104,7 @@ def test_a_missing_run_and_invalid_arguments_are_reported_together():
     ]
 
 
-def test_another_family_is_refused_before_its_settings_are_looked_at():
+def test_another_family_is_refused_before_its_settings_are_compared():
     trained(X, resolved(), 10)
     path = X / "settings.yaml"
     path.write_text(path.read_text().replace("family: language", "family: no_family"))
@@ -229,13 +229,13 @@ def test_explain_shows_the_line_of_the_resumed_run(capsys):
     assert "error: optim.lr 1e-4 differs from 3e-4" in capsys.readouterr().err
 
 
-def test_a_reset_may_be_typed_more_than_once_and_wrongly(capsys):
+def test_repeated_and_invalid_resets_are_parsed(capsys):
     trained(X, resolved(), 10)
     assert main(["resume", "runs/x", "--reset", "data", "--reset", "schedul", "--dry-run"]) == 2
     assert "  did you mean  schedule\n  fix           --reset schedule" in capsys.readouterr().err
 
 
-def test_another_global_batch_by_its_parts_is_no_contradiction_to_that_of_then():
+def test_new_batch_factors_do_not_conflict_with_the_saved_global_batch():
     trained(X, resolved(), 10)
     lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
     assert lines[0] == "error: train.global_batch 16 differs from 8, used by runs/x until step 10"

@@ -112,7 +112,7 @@ def test_a_checkpoint_whose_json_is_damaged_is_passed_over():
     assert errors[0].startswith("error: cannot use the checkpoint of step 20: runs/a/checkpoints")
 
 
-def test_settings_of_a_checkpoint_are_not_believed_where_a_byte_has_changed():
+def test_settings_of_a_damaged_checkpoint_are_not_used():
     trained(Path("runs/a"), TINY, 10)
     state = Path("runs/a/last/state.json")
     state.write_bytes(state.read_bytes().replace(b'"tiny"', b'"tinx"'))
@@ -120,7 +120,7 @@ def test_settings_of_a_checkpoint_are_not_believed_where_a_byte_has_changed():
 
 
 @pytest.mark.parametrize("value", ["runs/a", "auto"])
-def test_a_run_does_not_begin_again_where_all_its_checkpoints_are_damaged(value):
+def test_a_run_with_only_damaged_checkpoints_does_not_restart(value):
     trained(Path("runs/a"), TINY, 10)
     (Path("runs/a/last") / "manifest.json").write_text("{}")
     out = "runs/a" if value == "auto" else None

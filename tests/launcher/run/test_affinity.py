@@ -19,7 +19,9 @@ from launcher.run.affinity import threads
         (None, 16, 4, "many", 4),
     ],
 )
-def test_threads_are_asked_for_or_an_even_share(requested, cores, ranks, variable, expected):
+def test_threads_are_the_requested_number_or_an_even_share(
+    requested, cores, ranks, variable, expected
+):
     environ = {} if variable is None else {"OMP_NUM_THREADS": variable}
     assert threads(requested, cores, ranks, environ) == expected
 

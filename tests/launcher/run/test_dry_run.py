@@ -45,7 +45,7 @@ def test_a_dry_run_shows_changed_settings_with_their_origin(dry_run):
     assert "betas" not in printed
 
 
-def test_a_dry_run_for_machines_holds_all_of_it(dry_run):
+def test_a_dry_run_in_json_is_complete(dry_run):
     found = json.loads(dry_run("--json", "--model", "language:tiny", "--nproc", "2"))
     assert found["settings"]["model"]["size"] == "tiny"
     assert found["batching"]["world_size"] == 2
@@ -60,7 +60,7 @@ def test_a_dry_run_into_a_folder_that_cannot_be_used_is_refused(tmp_path, capsys
     assert "is a file" in capsys.readouterr().err
 
 
-def test_inside_torchrun_nothing_would_be_started(dry_run, monkeypatch):
+def test_a_dry_run_under_torchrun_starts_no_processes(dry_run, monkeypatch):
     environment = {
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",

@@ -38,7 +38,7 @@ HOST = socket.gethostname()
         ),
     ],
 )
-def test_each_kind_of_end_has_its_code_and_text(error, kind, code, text):
+def test_each_kind_of_exit_has_its_code_and_text(error, kind, code, text):
     report = failures.failed(error, 3)
     assert (report.kind, report.exit_code, report.text) == (kind, code, text)
     assert bool(report.trace) == (code == 1)
@@ -53,7 +53,7 @@ def test_a_full_run_folder_is_reported_without_a_traceback(tmp_path):
 @pytest.mark.parametrize(
     ("code", "text"), [(0, ""), (1, "error: the loss is not finite"), (75, ""), (130, "")]
 )
-def test_of_agreed_ends_only_a_failure_is_reported(code, text):
+def test_of_agreed_exits_only_a_failure_is_reported(code, text):
     report = failures.ended({"exit_code": code, "reason": "the loss is not finite"}, 0)
     assert (report.kind, report.exit_code, report.text) == ("ended", code, text)
 

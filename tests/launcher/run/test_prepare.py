@@ -63,7 +63,7 @@ def breaks(error: BaseException):
     return work
 
 
-def test_the_work_is_done_in_the_very_process_that_was_started(run):
+def test_a_single_rank_runs_in_the_launching_process(run):
     seen = []
 
     def work(job):
@@ -264,7 +264,7 @@ def test_a_run_is_forked_into_another_folder(resume_run, here):
     assert job.resume == ResumeRequest(Path("old"), 10, [], [])
 
 
-def test_another_folder_in_which_nothing_came_of_it_is_taken_away(resume_run, here):
+def test_a_fork_that_trained_nothing_is_removed(resume_run, here):
     (trained(Path("old"), resolved(nproc="1"), 10) / "metrics.jsonl").write_text("{}\n")
     _, finished = resume_run(breaks(DataError("x is empty")), out="new")
     assert finished.folder is None

@@ -82,7 +82,7 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
 
 
 @pytest.mark.slow
-def test_memory_that_runs_out_a_fourth_time_ends_the_run(run):
+def test_a_fourth_out_of_memory_ends_the_run(run):
     ending, reports = run("fits 0", resolved("train.micro_batch=32", nproc="2"))
     assert (ending.kind, ending.exit_code, len(reports)) == ("out of memory", exit_codes.FAILURE, 4)
     assert "out of memory with a micro-batch of 2: there is none left" in ending.text
@@ -96,7 +96,7 @@ def test_failures_that_would_recur_are_not_restarted(run, scene):
     assert "restart" not in Path("x/log.txt").read_text()
 
 
-def test_a_fault_after_a_signal_ends_the_run(run):
+def test_a_failure_after_a_signal_is_not_restarted(run):
     def send():
         while not Path("x/ready-1").exists():
             time.sleep(0.01)
@@ -108,20 +108,20 @@ def test_a_fault_after_a_signal_ends_the_run(run):
     assert "restart" not in Path("x/log.txt").read_text()
 
 
-def test_a_folder_that_was_deleted_is_no_place_to_start_again(run):
+def test_a_deleted_run_folder_is_not_restarted(run):
     ending, reports = run("folder gone")
     assert (reports, ending.kind) == ([ending], "failed")
     assert "the run folder has gone" in ending.text
 
 
 @pytest.mark.slow
-def test_without_the_setting_nothing_is_started_again(run):
+def test_without_max_restarts_nothing_is_restarted(run):
     none = resolved(nproc="2")
     _, reports = run("faults", none)
     assert len(reports) == 1
 
 
-def test_one_process_is_watched_where_it_may_be_started_again():
+def test_one_process_is_supervised_if_restarts_are_allowed():
     assert restart.is_supervised(resolved("engine.max_restarts=1", nproc="1"))
     assert not restart.is_supervised(resolved(nproc="1"))
 
@@ -158,7 +158,7 @@ def test_a_fork_that_saved_nothing_resumes_from_the_old_run_again(tmp_path, monk
     assert first.again(SETTINGS) == (replace(job, resume=ResumeRequest(Path("new"))), 15)
 
 
-def test_later_checkpoints_of_the_run_before_are_no_progress(tmp_path, monkeypatch):
+def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10, 20)
     job = Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10))

@@ -18,7 +18,7 @@ from tests.launcher import own_tasks
 from tests.runs.conftest import REQUESTS, environment
 
 
-def test_a_handler_is_put_back():
+def test_a_signal_handler_is_restored():
     before = signal.getsignal(signal.SIGUSR1)
     seen = []
     with handling([signal.SIGUSR1], lambda number, frame: seen.append(number)):
@@ -186,7 +186,7 @@ def close(self):
 """
 
 
-def test_a_rank_that_lost_another_and_is_ended_for_it_leaves_a_crash(tmp_path):
+def test_a_rank_terminated_after_a_lost_peer_reports_a_crash(tmp_path):
     """What srun sends then finds a training that has ended, and not one still to begin."""
     module = own_tasks.write(tmp_path, LOST, "lost")
     with starting(tmp_path, trains=["--model", f"{module}:Lost"]) as process:

@@ -48,7 +48,7 @@ def send_when_ready(folder, *numbers: int):
     threading.Thread(target=send, daemon=True).start()
 
 
-def test_every_rank_sees_the_very_settings_and_its_share_of_threads(run, tmp_path):
+def test_every_rank_gets_equal_settings_and_its_share_of_threads(run, tmp_path):
     ending, reports = run("settings", threads=3)
     assert (ending.exit_code, reports) == (0, [])
     assert (tmp_path / "seen-0").read_text() == "[7, 1e-05, 8, True] 3"
@@ -56,7 +56,7 @@ def test_every_rank_sees_the_very_settings_and_its_share_of_threads(run, tmp_pat
 
 
 @pytest.mark.slow
-def test_other_ranks_print_into_the_log_and_not_on_the_terminal(run, tmp_path, capfd):
+def test_other_ranks_print_to_the_log_and_not_to_the_terminal(run, tmp_path, capfd):
     run("settings")
     assert "rank 0 of 2 prints" in capfd.readouterr().out
     assert log_of(tmp_path) == "[rank 1]\nrank 1 of 2 prints\n"
@@ -99,7 +99,7 @@ def test_the_cause_is_reported_and_not_the_rank_that_lost_its_peer(run, tmp_path
     assert "Connection closed by peer" in log_of(tmp_path)
 
 
-def test_a_rank_that_hangs_is_blamed_with_where_it_hangs(run, tmp_path):
+def test_a_hanging_rank_is_named_with_its_stack(run, tmp_path):
     ending, reports = run("hung")
     assert reports == [ending]
     assert ending.exit_code == 1
@@ -117,14 +117,14 @@ def test_a_rank_that_exits_early_without_a_report_is_a_failure(run):
 
 
 @pytest.mark.slow
-def test_an_end_that_the_ranks_agreed_on_gives_its_code_and_reason(run):
+def test_an_agreed_exit_has_its_code_and_reason(run):
     ending, reports = run("nonfinite")
     assert (ending.kind, ending.exit_code, reports) == ("ended", 1, [])
     assert ending.text == "error: the loss of step 3 is not finite"
     assert ending.outcome["status"] == "failed"
 
 
-def test_a_rank_whose_supervisor_was_killed_before_it_looked_ends(two_ranks, tmp_path):
+def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     job_spec.save(Job(two_ranks, tmp_path, console=False), tmp_path)
@@ -148,7 +148,7 @@ def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, co
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_ends_ranks_that_do_not_listen(run, tmp_path):
+def test_a_second_interrupt_kills_unresponsive_ranks(run, tmp_path):
     send_when_ready(tmp_path, signal.SIGINT, signal.SIGINT)
     ending, _ = run("stuck")
     assert ending.exit_code == 130

@@ -76,7 +76,7 @@ def test_a_child_that_outlives_the_run_does_not_keep_the_lock(holder, tmp_path):
         pass
 
 
-def test_the_lock_can_be_taken_again_when_it_was_let_go(tmp_path):
+def test_a_released_lock_can_be_acquired_again(tmp_path):
     for _ in range(2):
         with lock.hold(tmp_path, wait_s=0.0):
             pass

@@ -72,7 +72,7 @@ def test_one_of_the_starts_into_one_folder_gets_it(here, exists):
     assert names(here / "mine") == ["log.txt", "origins.json", "settings.yaml"]
 
 
-def test_the_settings_fed_back_give_the_same_settings(here):
+def test_the_saved_settings_resolve_to_the_same_settings(here):
     first = resolved("optim.betas=[0.8, 0.9]", mode="fast", nproc="2", lr="3e-4")
     made = run_folder.create(first, None, NAME)
     again = resolved(model=None, configs=[made.path / "settings.yaml"])
@@ -88,7 +88,7 @@ def test_the_origins_are_kept_with_what_was_replaced(here):
 
 
 @pytest.mark.parametrize("before", [None, (), ("notes.txt",)])
-def test_a_folder_that_was_asked_for_is_used(here, before):
+def test_a_requested_folder_is_used(here, before):
     mine = here / "mine"
     if before is not None:
         mine.mkdir()
@@ -165,7 +165,7 @@ def test_a_resumed_run_is_never_discarded(here):
     assert content(here) == before
 
 
-def test_a_log_that_cannot_be_written_hides_no_fault(here):
+def test_an_unwritable_log_hides_no_error(here):
     run_folder.append_log(here / "deleted", "error: it broke")
     assert names(here) == []
 
@@ -187,7 +187,7 @@ def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
     assert (made / "settings.yaml").read_text() == before
 
 
-def test_a_run_that_began_as_a_copy_is_discarded_where_nothing_was_trained(here):
+def test_a_fork_that_trained_nothing_is_discarded(here):
     def fill(folder):
         (folder / "metrics.jsonl").write_text("{}\n")
 

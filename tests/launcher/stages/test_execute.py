@@ -42,7 +42,7 @@ def pipeline(home, name):
     return home / "x", done.stdout
 
 
-def test_it_trains_like_stages_started_by_hand(home, name, pipeline, monkeypatch):
+def test_a_pipeline_trains_like_stages_started_separately(home, name, pipeline, monkeypatch):
     monkeypatch.chdir(home)
     first = {"stages": ["lower"]}
     launcher.train(model=name, mode="staged", settings=first, out="a", console=False)
@@ -54,7 +54,7 @@ def test_it_trains_like_stages_started_by_hand(home, name, pipeline, monkeypatch
         assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
-def test_a_frozen_half_is_that_of_the_stage_before(pipeline):
+def test_frozen_weights_are_those_of_the_previous_stage(pipeline):
     lower, upper = tensors(pipeline[0] / "1-lower"), tensors(pipeline[0] / "2-upper")
     assert lower["lower.weight"].equal(upper["lower.weight"])
 
@@ -98,7 +98,7 @@ def test_a_single_stage_prints_the_command_of_the_next(home, name, monkeypatch, 
     )
 
 
-def test_nothing_is_left_where_nothing_was_trained(home, name, monkeypatch):
+def test_a_pipeline_that_trained_nothing_leaves_no_folder(home, name, monkeypatch):
     monkeypatch.chdir(home)
     (home / "mine.yaml").write_text("model.start: nowhere\n")
     with pytest.raises(SettingsError) as error:

@@ -129,7 +129,7 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
         ),
     ],
 )
-def test_errors_are_printed_like_this_and_nothing_is_written(command, here, args, expected):
+def test_errors_have_this_text_and_nothing_is_written(command, here, args, expected):
     known = ", ".join(stage.name for stage in stages_of("eeg_text"))
     assert command("--model", EEG, *args) == (2, "", expected.replace("KNOWN", known))
     assert list(here.iterdir()) == []

@@ -36,7 +36,7 @@ def test_chance_is_the_best_of_two_blind_guesses(counts, wanted):
     assert chance_macro_f1(target) == pytest.approx(wanted, abs=5e-4)
 
 
-def test_chance_is_what_guessing_scores():
+def test_chance_is_the_score_of_random_guesses():
     from models.abr.metric import macro_f1
     from tests.models.abr.test_metric import confusion
 

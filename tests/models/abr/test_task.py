@@ -76,7 +76,7 @@ def test_the_loss_and_its_units_have_the_same_terms_and_samples_come_first(task,
     assert task.units == "samples" and task.goal == Goal("val_macro_f1", "max")
 
 
-def test_weights_of_terms_multiply_inside_the_sums(make_task, batch_of):
+def test_weights_of_loss_terms_multiply_inside_the_sums(make_task, batch_of):
     sums = {}
     for weight in (1.0, 3.0):
         task = make_task(loss={"threshold": weight, "class": weight, "signal": 0.5})

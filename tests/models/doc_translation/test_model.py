@@ -172,7 +172,7 @@ def test_the_memory_differs_between_pages_from_the_start(tiny):
     assert memory.std(0).pow(2).mean().sqrt() > 0.2 * memory.pow(2).mean().sqrt()
 
 
-def test_sixteen_at_once_and_two_times_eight_give_one_gradient(make_task, batch_of):
+def test_sixteen_samples_and_two_times_eight_give_equal_gradients(make_task, batch_of):
     task = make_task()
     task.setup()
     torch.manual_seed(0)
@@ -220,7 +220,7 @@ def test_recomputed_activations_give_the_same_loss_and_gradients(tiny):
     torch.testing.assert_close(found[0][1], found[1][1])
 
 
-def test_it_compiles_as_one_graph(tiny):
+def test_the_model_compiles_as_one_graph(tiny):
     ids = tokens()
     compiled = torch.compile(tiny, fullgraph=True, backend="eager")
     ours = compiled(*views(), decoder_ids=ids, labels=ids)
@@ -228,7 +228,7 @@ def test_it_compiles_as_one_graph(tiny):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_it_runs_in_half_precision(tiny, dtype):
+def test_the_model_runs_in_half_precision(tiny, dtype):
     ids = tokens()
     with torch.autocast("cpu", dtype):
         half = tiny(*views(), decoder_ids=ids, labels=ids)

@@ -162,7 +162,7 @@ def test_the_encoder_of_a_whole_donut_or_nougat_is_found(make_task, tmp_path):
     assert all(torch.equal(ours[name], p) for name, p in encoder.named_parameters())
 
 
-def test_a_dit_that_was_trained_on_masked_patches_fills_the_global_encoder(make_task, tmp_path):
+def test_a_dit_trained_on_masked_patches_is_loaded_into_the_global_encoder(make_task, tmp_path):
     from transformers import BeitConfig, BeitForMaskedImageModeling
 
     config = BeitConfig(**{**model_parts.global_encoder(TINY.whole).config.to_dict()})

@@ -23,7 +23,7 @@ def test_decoding_inverts_encoding_exactly(text):
     assert all(0 <= token < vocabulary.size <= 330 for token in tokens)
 
 
-def test_what_is_frequent_is_one_token_and_unknown_characters_are_bytes():
+def test_a_frequent_word_is_one_token_and_unknown_characters_are_bytes():
     vocabulary = train(TEXTS, 400)
     assert len(vocabulary.encode("一只")) == 1
     unknown = vocabulary.encode("猩")

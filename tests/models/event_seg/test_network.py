@@ -57,7 +57,7 @@ def test_a_batch_in_which_nothing_counts_gives_zero_with_gradients():
     assert all(p.grad is not None and p.grad.abs().max() == 0 for p in model.parameters())
 
 
-def test_hidden_pixels_are_not_seen_and_alone_count():
+def test_hidden_pixels_are_masked_in_the_input_and_only_they_count():
     model, events = build("tiny").eval(), torch.randn(2, 10, 32, 44)
     hidden, mass = torch.rand(2, 32, 44) < 0.5, torch.rand(2, 2, 32, 44)
     loss, maps = model(events, mass, hidden, measure=True)
@@ -69,7 +69,7 @@ def test_hidden_pixels_are_not_seen_and_alone_count():
 
 
 @pytest.mark.parametrize("hides", [False, True])
-def test_it_compiles_without_a_graph_break(hides):
+def test_the_network_compiles_without_a_graph_break(hides):
     model, events = build("tiny"), torch.randn(2, 10, 32, 44)
     given = torch.randint(0, 2, (2, 32, 44)), None
     if hides:
@@ -101,7 +101,7 @@ def test_weights_in_bfloat16_are_normalised_by_statistics_in_float32():
     assert norm.weight.grad.dtype == torch.bfloat16
 
 
-def test_it_normalises_as_torch_does():
+def test_normalisation_matches_torch():
     ours, theirs = build("tiny").down[0][1], torch.nn.BatchNorm2d(8)
     x = torch.randn(4, 8, 5, 6)
     torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
@@ -110,7 +110,7 @@ def test_it_normalises_as_torch_does():
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_flops_are_those_that_torch_counts(name):
+def test_flops_match_the_flop_counter_of_torch(name):
     from torch.utils.flop_counter import FlopCounterMode
 
     model = build(name)

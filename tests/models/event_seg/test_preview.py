@@ -71,7 +71,7 @@ def test_scores_of_a_window_are_those_of_its_own_mask(make_task):
     assert name.startswith(sample.meta["recording"]) and events == sample.meta["events"]
 
 
-def test_hidden_pixels_are_shown_where_there_are_no_labels(make_task, tmp_path, monkeypatch):
+def test_hidden_pixels_are_shown_without_labels(make_task, tmp_path, monkeypatch):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
     recording = write_raw(tmp_path / "a.raw", random_events(6000, 600_000))
     task = make_task(path=recording, size="lite")

@@ -29,14 +29,14 @@ def test_counts_and_times_are_known(make_task, sample):
     assert recording.sensor_source == "events"
 
 
-def test_it_trains_without_labels(make_task, sample, train):
+def test_a_recording_trains_without_labels(make_task, sample, train):
     task = make_task(path=sample)
     task.setup()
     assert task.facts()["samples"] == {"train": 16, "val": 6, "test": 6}
     train(task, task.build(), steps=3)
 
 
-def test_it_trains_with_generated_masks(make_task, sample, train, counts_of):
+def test_a_recording_trains_with_generated_masks(make_task, sample, train, counts_of):
     times = np.arange(913_716_224, 913_812_095, 4000)
     masks = np.zeros((len(times), 480, 640), np.uint8)
     masks[:, 200:] = np.indices((280, 640)).sum(0) // 40 % 2

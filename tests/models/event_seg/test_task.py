@@ -36,7 +36,7 @@ def test_embedded_data_is_split_by_clip(make_task, tmp_path):
     assert len(set.union(*clips)) == sum(map(len, clips)) == 24
 
 
-def test_the_weight_of_the_foreground_is_measured_on_what_trains(make_task):
+def test_the_foreground_weight_is_computed_on_the_training_split(make_task):
     task = make_task()
     task.setup()
     share = task.facts()["foreground"]["train"]

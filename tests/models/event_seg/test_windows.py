@@ -55,7 +55,7 @@ def test_downsampling_shrinks_events_and_label_alike(draws):
     assert sample.events[:, 20, 20].any() and (sample.labels[20] == 1).all()
 
 
-def test_a_crop_shows_the_same_place_of_events_and_label(draws):
+def test_a_crop_is_aligned_between_events_and_label(draws):
     rows = set()
     for number in range(20):
         sample = windows(fixed=None).sample(13, draws(number))
@@ -68,7 +68,7 @@ def test_a_crop_shows_the_same_place_of_events_and_label(draws):
 
 @pytest.mark.parametrize("control", ["real", "noise", "shuffle"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_what_is_evaluated_never_changes_and_what_is_trained_on_does(draws, control, masked):
+def test_evaluation_samples_are_fixed_and_training_samples_are_augmented(draws, control, masked):
     def samples_are_equal(fixed):
         samples = windows(control, fixed, masked=masked)
         first, second = samples.sample(3, draws(1)), samples.sample(3, draws(2))
@@ -113,7 +113,7 @@ def test_in_a_shuffle_the_hidden_mass_is_of_another_recording(draws):
     assert np.flatnonzero(sample.labels.any((0, 2))).tolist() == [40]
 
 
-def test_the_foreground_is_counted_over_what_is_evaluated(draws):
+def test_the_foreground_is_counted_over_the_evaluated_pixels(draws):
     samples = windows()
     labels = np.stack([samples.sample(i, draws(0)).labels for i in range(len(samples))])
     assert samples.foreground() == ((labels == 1).sum(), (labels != IGNORE).sum())
@@ -149,7 +149,7 @@ def test_each_event_is_shared_between_its_two_bins():
     np.testing.assert_allclose(grid, by_hand(events, 0, 10_000, (10, 48, 64)), atol=1e-5)
 
 
-def test_mass_is_kept():
+def test_mass_is_conserved():
     events = random_events(3000, 29_999)
     grid = voxelise(events, 0, 30_000, (10, 48, 64))
     assert grid.sum() == pytest.approx(events.p.sum(), abs=1e-3)
@@ -179,7 +179,7 @@ def test_an_event_outside_is_refused(t, x, y):
         voxelise(event, 0, 10, (10, 4, 5))
 
 
-def test_without_events_there_is_nothing():
+def test_a_window_without_events_is_zero():
     none = random_events(5, 10)[:0]
     assert not voxelise(none, 0, 10, (10, 4, 5)).any()
     assert not normalise(np.zeros((10, 4, 5), np.float32)).any()

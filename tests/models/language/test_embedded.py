@@ -18,7 +18,7 @@ def test_python_text_is_deterministic_and_of_bounded_size():
     assert {d.group.split("/")[0] for d in first} == {"topics", "source"}
 
 
-def test_there_are_forty_intents_with_six_ways_to_ask_that_name_each_slot():
+def test_there_are_forty_intents_with_six_phrasings_that_name_each_slot():
     assert len(commands.INTENTS) == 40
     used = set()
     for intent, phrasings in commands.INTENTS.items():

@@ -42,7 +42,7 @@ def test_a_row_numbers_its_documents_at_each_start(length):
             assert row.documents.tolist() == expected.tolist()
 
 
-def test_whole_rows_hold_one_document_each():
+def test_unpacked_rows_have_one_document_each():
     for row in all_rows(windows(TEXTS, 7, single_document=True)):
         assert row.documents is None
         assert not (row.inputs[1:] == TOKENIZER.start).any()

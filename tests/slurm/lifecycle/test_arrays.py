@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_an_array_of_four_makes_four_runs_by_their_own_words(login):
+def test_an_array_of_four_makes_four_runs_with_their_own_arguments(login):
     rates = ["1e-5", "2e-5", "3e-5", "4e-5"]
     lines = "\n".join(f"--set optim.lr={rate}" for rate in rates)
     (login.folder / "words.txt").write_text(lines + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ class Faulty(CustomTask):
 """
 
 
-def test_a_job_whose_rank_is_killed_goes_on_from_its_newest_checkpoint(login, unbroken):
+def test_a_job_with_a_killed_rank_resumes_from_its_newest_checkpoint(login, unbroken):
     job = login.sbatch("fast", "killed", options=["--nodes=2"])
     job.wait_for_step(150)
     job.ranks()[1].kill()
@@ -46,7 +46,7 @@ def test_a_job_whose_rank_is_killed_goes_on_from_its_newest_checkpoint(login, un
     assert job.result["lost_steps"] == lost - 100
 
 
-def test_a_job_whose_rank_is_killed_in_each_generation_fails(login):
+def test_a_job_with_a_killed_rank_in_each_generation_fails(login):
     few = {"GEARSHIFT_MAX_CRASHES": "1"}
     job = login.sbatch("fast", "often", options=["--nodes=2"], environment=few)
     for generation in range(2):
@@ -61,7 +61,7 @@ def test_a_job_whose_rank_is_killed_in_each_generation_fails(login):
     assert "lost" not in job.log.partition("task 1: Killed")[0]
 
 
-def test_a_fault_of_one_rank_is_told_first_and_not_tried_again(login):
+def test_an_error_of_one_rank_is_reported_first_and_not_retried(login):
     module = own_tasks.write(login.folder, FAULTY, "faulty")
     args = ["--model", f"{module}:Faulty", "--batch-size", "4", "--set", "log.every=1"]
     job = login.submit("fast", "fault", *args, options=["--nodes=2"])

@@ -21,7 +21,7 @@ def test_every_file_of_a_mode_trains(login):
     assert kept == {name: name for name in modes}
 
 
-def test_stages_follow_one_another_in_jobs_of_their_own(login):
+def test_each_stage_is_a_job_of_its_own(login):
     args = ["--model", "eeg_text:tiny", "--max-steps", "5", "--set", "device=cpu"]
     first = login.submit("staged", "chain", *args, options=["--nodes=1"])
     first.wait("COMPLETED")

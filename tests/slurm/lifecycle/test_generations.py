@@ -51,7 +51,7 @@ def test_two_nodes_train_to_completion(unbroken):
     assert unbroken.result["requeues"] == 0
 
 
-def test_a_job_preempted_goes_on_with_the_node_that_is_left(preempted, unbroken):
+def test_a_preempted_job_resumes_on_the_remaining_node(preempted, unbroken):
     preempted.wait("COMPLETED")
     assert differences(preempted, unbroken, rounding=1e-6) == []
     assert preempted.result["world_size"] == 1
@@ -70,7 +70,7 @@ def test_a_preempted_job_is_one_run_in_w_and_b_with_each_step_once(preempted):
     assert len(rows) == len(preempted.losses)
 
 
-def test_a_job_warned_of_its_limit_saves_and_goes_on_bit_by_bit(warned, unbroken):
+def test_a_job_near_its_time_limit_saves_and_resumes_bit_by_bit(warned, unbroken):
     warned.wait("COMPLETED")
     assert differences(warned, unbroken) == []
     assert warned.result["requeues"] == 1

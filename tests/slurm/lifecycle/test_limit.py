@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.slow  # Slurm looks at limits every 30 s
 
 
-def test_a_job_longer_than_its_limit_goes_on_behind_it(login):
+def test_a_job_longer_than_its_time_limit_continues_in_a_requeue(login):
     # Announced 67 to 87 s before the end, that is 33 to 53 s into these two minutes.
     limit = ["--nodes=2", "--time=2", "--signal=B:USR1@60"]
     job = login.sbatch("fast", "long", options=limit, steps=20000)

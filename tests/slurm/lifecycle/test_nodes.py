@@ -34,7 +34,7 @@ def in_namespaces(fragile) -> None:
         pytest.skip("without namespaces a node has no power and no link that could be cut")
 
 
-def test_a_job_whose_node_lost_its_power_goes_on_with_the_other(
+def test_a_job_with_a_powered_off_node_resumes_on_the_other(
     in_namespaces, fragile, login, unbroken
 ):
     job = login.sbatch("fast", "power")
@@ -51,7 +51,7 @@ def test_a_job_whose_node_lost_its_power_goes_on_with_the_other(
     assert job.result["lost_steps"] > 0
 
 
-def test_ranks_of_a_node_that_is_called_down_are_fenced_off(fragile, login):
+def test_ranks_of_a_node_marked_down_are_fenced_off(fragile, login):
     """Only slurmd dies: the node's rank trains on, beside the next generation."""
     long = {"steps": 20000, "settings": {"save.every": "500"}}
     job = login.sbatch("fast", "down", options=["--nodes=1"], **long)
@@ -74,7 +74,7 @@ def test_ranks_of_a_node_that_is_called_down_are_fenced_off(fragile, login):
     assert (job.facts["Restarts"], job.result["requeues"]) == ("1", 1)
 
 
-def test_a_job_trains_on_while_the_controller_is_away(fragile, login, unbroken):
+def test_a_job_continues_during_a_controller_outage(fragile, login, unbroken):
     job = login.sbatch("fast", "outage", options=["--nodes=2"])
     job.wait_for_step(50)
     with controller_away(fragile, job):
@@ -84,9 +84,7 @@ def test_a_job_trains_on_while_the_controller_is_away(fragile, login, unbroken):
     assert job.facts["Restarts"] == "0"
 
 
-def test_a_crash_while_the_controller_is_away_is_made_good_when_it_is_back(
-    fragile, login, unbroken
-):
+def test_a_crash_during_a_controller_outage_is_requeued_afterwards(fragile, login, unbroken):
     job = login.sbatch("fast", "crash", options=["--nodes=2"])
     job.wait_for_step(150)
     with controller_away(fragile, job):

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("partition", ["normal", "abrupt"])
-def test_a_job_saves_within_what_preemption_leaves_it(login, unbroken, partition):
+def test_a_job_saves_within_the_grace_time_of_preemption(login, unbroken, partition):
     """`normal` tells ranks and waits; `abrupt` has no grace: 5 s from SIGTERM to SIGKILL."""
     job = login.sbatch("fast", partition, options=["--nodes=2", "-p", partition])
     job.wait_for_step(120)
@@ -21,7 +21,7 @@ def test_a_job_saves_within_what_preemption_leaves_it(login, unbroken, partition
     assert (job.result["requeues"], job.result["lost_steps"]) == (1, 0)
 
 
-def test_a_job_goes_on_with_more_nodes_where_there_are_more(login, unbroken):
+def test_a_job_resumes_on_more_nodes_if_available(login, unbroken):
     with occupied(login, "node2"):
         job = login.sbatch("fast", "more")
         job.wait_for_step(100)
@@ -32,7 +32,7 @@ def test_a_job_goes_on_with_more_nodes_where_there_are_more(login, unbroken):
     assert differences(job, unbroken, rounding=1e-6) == []
 
 
-def test_a_warning_before_the_ranks_began_requeues(login, unbroken):
+def test_a_signal_before_the_start_of_the_ranks_requeues(login, unbroken):
     """It comes into the seconds in which they import; none is lost, none ends a rank."""
     job = login.sbatch("fast", "early", options=["--nodes=2"])
     job.wait_for_line("generation 0")

@@ -19,7 +19,7 @@ def test_a_second_job_is_refused_while_the_first_one_trains(login):
     assert first.steps == list(range(1, 1501))
 
 
-def test_a_run_folder_that_cannot_be_made_is_told(login):
+def test_a_run_folder_that_cannot_be_created_is_an_error(login):
     job = login.sbatch("fast", "text.txt/run")
     job.wait("FAILED")
     assert (job.facts["ExitCode"], job.facts["Restarts"]) == ("2:0", "0")
@@ -27,7 +27,7 @@ def test_a_run_folder_that_cannot_be_made_is_told(login):
     assert "--out" in job.log
 
 
-def test_wrong_words_leave_no_run_folder(login):
+def test_invalid_arguments_leave_no_run_folder(login):
     job = login.sbatch("fast", "never", "--set", "optim.lr=fast", options=["--nodes=2"])
     job.wait("FAILED")
     assert job.facts["ExitCode"] == "2:0"
@@ -35,7 +35,7 @@ def test_wrong_words_leave_no_run_folder(login):
     assert not (login.folder / "never").exists()
 
 
-def test_a_log_folder_that_is_not_there_ends_the_job_before_it_begins(login):
+def test_a_missing_log_folder_ends_the_job_before_its_start(login):
     """Slurm makes no folders and says nothing: `python -m launcher submit` makes them."""
     job = login.sbatch("fast", "unlogged", options=["--output=logs/%j.out"])
     job.wait("FAILED")

@@ -46,7 +46,7 @@ def job_of(login: Login, lines: list[str], run: str) -> Job:
     return login.job(number, run, f"{run}/slurm/log/{number}.out")
 
 
-def test_what_could_never_start_is_refused_and_leaves_nothing(login):
+def test_a_job_that_can_never_start_is_refused_and_leaves_nothing(login):
     for args in (("--nodes", "4"), ("--nodes", "1", "--partition", "nowhere")):
         done = subprocess.run(
             [*SUBMIT, *login.training(20, {}), "--out", "never", *args],
@@ -79,7 +79,7 @@ def test_a_submitted_run_is_followed_through_a_requeue_to_its_end(login, unbroke
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_the_job_and_what_was_cancelled_goes_on_where_submit_says(login):
+def test_ctrl_c_leaves_the_job_and_a_cancelled_job_resumes_with_the_printed_command(login):
     args = (*login.training(300, {}), "--nodes", "1", "--out", "left")
     with submitted(login, *args) as (process, lines):
         job = job_of(login, lines, "left")
@@ -100,7 +100,7 @@ def test_ctrl_c_leaves_the_job_and_what_was_cancelled_goes_on_where_submit_says(
 
 
 @pytest.mark.slow
-def test_stages_are_jobs_one_after_the_other(login):
+def test_stages_are_jobs_with_dependencies(login):
     args = ("--model", "eeg_text:tiny", "--mode", "staged", "--max-steps", "4", "--out", "stages")
     with submitted(login, *args, "--set", "device=cpu") as (process, _):
         output, _ = process.communicate(timeout=200)

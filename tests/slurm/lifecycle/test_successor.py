@@ -11,7 +11,7 @@ from tests.slurm.lifecycle.conftest import differences
 pytestmark = pytest.mark.slow
 
 
-def test_a_job_that_may_not_be_requeued_goes_on_in_another_one(login, unbroken):
+def test_a_job_that_cannot_be_requeued_continues_in_a_successor(login, unbroken):
     job = login.sbatch("fast", "successor", options=["--nodes=2", "--no-requeue"])
     job.wait_for_step(100)
     job.signal()

@@ -110,20 +110,20 @@ def test_the_request_stays_and_is_reported_once(program: Program):
     ] * 2
 
 
-def test_one_press_that_arrives_twice_is_one(start: Callable[[str], Program]):
+def test_a_signal_delivered_twice_counts_once(start: Callable[[str], Program]):
     program = start("echoed")
 
     assert program.requested_action()[0] == SAVE_AND_END[signal.SIGINT]
 
 
-def test_afterwards_signals_do_what_they_did_before(program: Program):
+def test_signal_handlers_are_restored_afterwards(program: Program):
     assert program.write("end") == "ended"
     program.process.send_signal(signal.SIGTERM)
 
     assert program.process.wait(DEADLINE_S) == -signal.SIGTERM
 
 
-def test_a_second_press_ends_even_a_thread_that_runs_no_python(
+def test_a_second_interrupt_ends_a_process_blocked_outside_python(
     start: Callable[[str], Program], monkeypatch: pytest.MonkeyPatch
 ):
     # Coverage writes its file before os._exit, and waits for the busy thread with it.
@@ -138,7 +138,7 @@ def test_a_second_press_ends_even_a_thread_that_runs_no_python(
     assert busy.process.poll() == 130
 
 
-def test_a_signal_to_a_forked_worker_is_not_ours_and_does_not_kill_it(
+def test_a_signal_to_a_forked_worker_is_ignored(
     start: Callable[[str], Program],
 ):
     program = start("forked")

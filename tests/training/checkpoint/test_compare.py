@@ -65,7 +65,7 @@ def test_one_bit_is_found_by_kind_name_and_index(write, kind):
     assert 0 < found.largest < 1e-6
 
 
-def test_chunks_are_only_a_matter_of_memory(write, monkeypatch):
+def test_the_chunk_size_does_not_change_the_result(write, monkeypatch):
     ours, theirs = write(state(whole())), write(changed("weight", "embed.weight", (10, 6), 3.0))
     at_once = compare(ours, theirs)
     monkeypatch.setattr(comparing, "_CHUNK", 4)
@@ -74,14 +74,14 @@ def test_chunks_are_only_a_matter_of_memory(write, monkeypatch):
     assert in_parts.largest == pytest.approx(at_once.largest, rel=1e-12)
 
 
-def test_minus_zero_is_not_zero_but_no_distance(write):
+def test_minus_zero_differs_from_zero_with_distance_0(write):
     ours = write(changed("weight", "odd|name", 2, 0.0))
     theirs = write(changed("weight", "odd|name", 2, -0.0))
     assert compare(ours, theirs).first.place == "weight of odd|name[2]"
     assert compare(ours, theirs, tolerance=Tolerance(1e-9, 0.0)).first is None
 
 
-def test_a_scalar_and_what_is_not_finite_have_a_place(write):
+def test_scalars_and_nonfinite_values_are_located(write):
     found = compare(write(state(whole())), write(changed("weight", "scalar", (), torch.inf)))
     assert (found.first.index, found.first.second) == ((), torch.inf)
     assert found.largest == torch.inf
@@ -116,7 +116,7 @@ def test_buffers_of_every_kind_are_compared(write, name, value):
         assert (found.first.kind, found.first.name) == ("buffer", name)
 
 
-def test_a_count_is_no_number_to_round(write):
+def test_counts_are_compared_exactly(write):
     ours, theirs = (
         write(replace(state(whole()), buffers={"seen": torch.tensor([10**9 + off])}))
         for off in (0, 1)
@@ -125,7 +125,7 @@ def test_a_count_is_no_number_to_round(write):
     assert found.first == comparing.Difference("buffer", "seen", (0,), 10**9, 10**9 + 1)
 
 
-def test_a_tensor_that_one_side_lacks_is_named(write):
+def test_a_tensor_missing_on_one_side_is_named(write):
     kinds = whole()
     del kinds["exp_avg"]["scalar"]
     found = compare(write(state(whole())), write(state(kinds)))
@@ -139,7 +139,7 @@ def test_an_average_on_one_side_only_is_named(write):
     assert found.first.name == "ema scalar"
 
 
-def test_another_shape_is_named(write):
+def test_a_different_shape_is_named(write):
     kinds = whole()
     for tensors in kinds.values():
         tensors["odd|name"] = tensors["odd|name"][:6]
@@ -156,7 +156,7 @@ def test_another_shape_is_named(write):
         ({"loss_scale": {"scale": 1.0}}, "loss_scale of scale"),
     ],
 )
-def test_what_is_no_tensor_is_compared_too(write, change, position):
+def test_state_that_is_not_a_tensor_is_compared(write, change, position):
     found = compare(write(state(whole())), write(replace(state(whole()), **change)))
     assert (found.differing, found.first.place) == (0, position)
 
@@ -172,7 +172,7 @@ def test_an_option_of_a_group_is_named(write):
     )
 
 
-def test_another_number_of_samples_is_named(write):
+def test_a_different_number_of_samples_is_named(write):
     found = compare(write(state(whole())), write(state(whole()), samples=641))
     assert found.first == comparing.Difference("samples", "", None, 640, 641)
 

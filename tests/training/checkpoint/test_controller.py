@@ -91,7 +91,7 @@ def test_a_save_that_failed_in_the_background_ends_the_run(saver, recorder):
         kept.wait()
 
 
-def test_it_is_a_warning_where_the_run_can_do_without(saver, recorder):
+def test_a_failed_optional_save_is_a_warning(saver, recorder):
     kept = make_controller(saver, recorder, required=False)
     write(kept, 3)
     saver.ends = CheckpointError(FULL)
@@ -102,7 +102,7 @@ def test_it_is_a_warning_where_the_run_can_do_without(saver, recorder):
     assert saver.calls[-1] == "save 4"
 
 
-def test_the_loop_takes_note_at_a_later_step_and_at_the_end():
+def test_the_loop_reports_a_save_at_a_later_step_and_at_the_end():
     run = run_tiny(one_rank(), save={"every": 1, "async": True, "keep_best": 0})
     log = run.recorder.calls
     # On the shelf a save is whole at once; the loop looks for it before the next step.
@@ -111,7 +111,7 @@ def test_the_loop_takes_note_at_a_later_step_and_at_the_end():
     assert log.index("saved 3") < log.index("end")
 
 
-def test_a_failed_run_lets_the_write_end():
+def test_a_failed_run_waits_for_its_write():
     class Breaks(RecordingCallback):
         def step(self, step):
             raise RuntimeError("a hook broke")

@@ -30,7 +30,7 @@ def save(world: World, run: Path) -> None:
     saver.wait()
 
 
-def test_the_reader_of_the_page_reads_every_tensor_bit_by_bit(tmp_path: Path, two_ranks: Pool):
+def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path: Path, two_ranks: Pool):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     two_ranks.run(save, tmp_path / "runs" / "mine")
     page = read(ROOT / "docs" / "checkpoints.md")

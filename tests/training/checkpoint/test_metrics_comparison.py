@@ -83,7 +83,7 @@ def test_only_the_steps_of_the_replay_count(write):
     assert (found.lines, found.first) == (2, None)
 
 
-def test_a_line_that_only_one_has_is_not_compared(write):
+def test_a_line_in_one_file_only_is_not_compared(write):
     assert compare(write(line(1), line(10)), write(line(6), line(10)), 0, 10).lines == 1
 
 
@@ -92,14 +92,14 @@ def test_of_two_lines_of_one_step_the_later_counts(write):
     assert compare(ours, write(line(1), line(2)), 0, 2).first is None
 
 
-def test_half_a_line_at_the_end_is_passed_over(write):
+def test_an_incomplete_last_line_is_ignored(write):
     ours = write(line(1))
     with ours.open("a") as file:
         file.write('{"kind": "train", "step": 2, "lo')
     assert compare(ours, write(line(1), line(2)), 0, 2).lines == 1
 
 
-def test_no_file_has_no_lines(write, tmp_path):
+def test_a_missing_file_has_no_lines(write, tmp_path):
     assert compare(tmp_path / "none", write(line(1)), 0, 1).lines == 0
 
 

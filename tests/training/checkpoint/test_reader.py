@@ -91,7 +91,7 @@ def test_a_missing_file_is_named(saved: Path, name: str):
 
 
 @pytest.mark.parametrize("name", FILES[:2])
-def test_a_file_cut_short_is_named(saved: Path, name: str):
+def test_a_truncated_file_is_named(saved: Path, name: str):
     data = (saved / name).read_bytes()
     (saved / name).write_bytes(data[:-1])
 
@@ -124,7 +124,7 @@ def as_version_1(fields: dict[str, Any], folder: Path) -> None:
         file["sha256"] = [hashlib.sha256(content).hexdigest()] if content else []
 
 
-def test_the_version_before_is_read_and_checked_too(saved: Path):
+def test_the_previous_format_version_is_read_and_checked(saved: Path):
     rewrite(saved, lambda fields: as_version_1(fields, saved))
     assert open_checkpoint(saved).manifest.step == 20
 
@@ -185,7 +185,7 @@ def test_a_manifest_of_another_shape_is_refused(saved: Path, change: Callable[..
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b"null"])
-def test_a_manifest_that_is_no_manifest_is_refused(saved: Path, content: bytes):
+def test_an_invalid_manifest_is_refused(saved: Path, content: bytes):
     (saved / "manifest.json").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     (saved / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
@@ -277,7 +277,7 @@ def test_a_tensor_file_that_contradicts_itself_is_refused_by_name(
         with_head(b"\xff\xfe"),
     ],
 )
-def test_a_tensor_file_that_is_none_is_refused_by_name(saved: Path, content: bytes):
+def test_an_invalid_tensor_file_is_refused_by_name(saved: Path, content: bytes):
     forge(saved, FILES[0], content)
 
     with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors"):
@@ -324,7 +324,7 @@ def test_only_requested_tensors_are_read(saved: Path):
     assert _bytes_read() - before - _seek_cost() == 8
 
 
-def test_more_than_a_tensor_has_is_no_interval(saved: Path):
+def test_an_interval_beyond_a_tensor_is_an_error(saved: Path):
     found = open_checkpoint(saved)
 
     for start, stop in ((0, 6), (-1, 2), (6, 7)):
@@ -332,7 +332,7 @@ def test_more_than_a_tensor_has_is_no_interval(saved: Path):
             found.read("weight", "frozen", start, torch.empty(stop - start))
 
 
-def test_a_file_that_goes_while_it_is_read_is_named(saved: Path):
+def test_a_file_deleted_while_it_is_read_is_named(saved: Path):
     found = open_checkpoint(saved)
     os.truncate(saved / FILES[0], 100)
     with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors .*unexpected end of file"):
@@ -350,7 +350,7 @@ def test_an_interval_is_read_across_the_files_it_lies_in(saved: Path):
     assert bits(read) == bits(flat[5:60])
 
 
-def test_a_tensor_that_is_not_there_is_a_key_error(saved: Path):
+def test_a_missing_tensor_is_a_key_error(saved: Path):
     found = open_checkpoint(saved)
 
     with pytest.raises(KeyError):

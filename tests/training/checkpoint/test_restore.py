@@ -200,7 +200,7 @@ def grouped(*names: list[str]) -> list[dict]:
         ),
     ],
 )
-def test_what_does_not_fit_is_named(checkpoint: Checkpoint, changed: dict, text: str):
+def test_a_state_that_does_not_fit_is_named(checkpoint: Checkpoint, changed: dict, text: str):
     with pytest.raises(CheckpointError, match=text) as caught:
         check(checkpoint, replace(state(whole()), **changed))
     assert str(caught.value).startswith(f"{checkpoint.folder} does not fit the model:\n  ")
@@ -213,7 +213,7 @@ def test_another_optimizer_fits_after_a_reset(checkpoint: Checkpoint):
         check(checkpoint, other)
 
 
-def test_of_many_that_do_not_fit_the_first_are_named(checkpoint: Checkpoint):
+def test_of_many_mismatches_the_first_are_named(checkpoint: Checkpoint):
     mine = state(whole())
     shapes = {**mine.shapes, **{f"layer.{number}": (1,) for number in range(20)}}
     with pytest.raises(CheckpointError) as caught:
@@ -273,7 +273,7 @@ def restore_what_rank_one_cannot_read(world: World, folder: Path) -> str:
     return "restored"
 
 
-def test_what_one_rank_cannot_take_over_no_rank_does(
+def test_a_state_that_one_rank_cannot_restore_is_restored_on_none(
     tmp_path: Path, alone: ProcessWorld, two_ranks: Pool
 ):
     folder = trained(alone, tmp_path)

@@ -47,7 +47,7 @@ def test_the_newest_checkpoint_is_chosen(run, alone):
 
 
 @pytest.mark.parametrize("offset", [0, 100, -1])
-def test_one_flipped_bit_makes_it_the_one_before(run, alone, offset):
+def test_a_flipped_bit_selects_the_previous_checkpoint(run, alone, offset):
     flip(shard(run, 30), offset)
     found = choose(run, alone, None)
     assert found.checkpoint.manifest.step == 20
@@ -55,7 +55,7 @@ def test_one_flipped_bit_makes_it_the_one_before(run, alone, offset):
     assert "step-00000030" in found.damaged[30]
 
 
-def test_files_that_are_missing_are_passed_over_too(run, alone):
+def test_checkpoints_with_missing_files_are_skipped(run, alone):
     shard(run, 30).unlink()
     (run / "checkpoints/step-00000020/manifest.json").unlink()
     found = choose(run, alone, None)
@@ -72,11 +72,11 @@ def test_a_named_step_is_chosen_or_an_error_but_never_another(run, alone):
         choose(run, alone, 25)
 
 
-def test_there_may_be_none(tmp_path, alone):
+def test_a_run_may_have_no_resume_point(tmp_path, alone):
     assert choose(tmp_path, alone, None).checkpoint is None
 
 
-def test_two_ranks_check_a_part_each_and_agree(run, two_ranks):
+def test_two_ranks_check_a_share_each_and_agree(run, two_ranks):
     assert two_ranks.run(_chosen, run) == [(30, [])] * 2
     flip(shard(run, 30), -1)
     assert two_ranks.run(_chosen, run) == [(20, [30])] * 2

@@ -44,9 +44,7 @@ def save(
     saver.save(step, state(whole(step)), {"samples": step}, periodic, score)
 
 
-def test_the_newest_periodic_ones_stay_and_the_best_whatever_its_age(
-    tmp_path: Path, alone: ProcessWorld
-):
+def test_the_newest_periodic_checkpoints_and_the_best_stay(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=2)
     for step in range(1, 7):
         save(saver, step, loss=1.0 if step == 2 else None)
@@ -56,9 +54,7 @@ def test_the_newest_periodic_ones_stay_and_the_best_whatever_its_age(
     assert open_checkpoint(tmp_path / "last").manifest.step == 6
 
 
-def test_a_best_that_is_best_no_more_goes_unless_it_was_periodic(
-    tmp_path: Path, alone: ProcessWorld
-):
+def test_a_former_best_is_deleted_unless_it_was_periodic(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=2)
     save(saver, 1, loss=3.0)
     save(saver, 2, loss=2.0, periodic=False)
@@ -67,7 +63,7 @@ def test_a_best_that_is_best_no_more_goes_unless_it_was_periodic(
     assert steps(tmp_path) == [1, 3]
 
 
-def test_the_last_one_takes_no_place_from_the_periodic_ones(tmp_path: Path, alone: ProcessWorld):
+def test_the_last_checkpoint_does_not_count_as_periodic(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1)
     save(saver, 4)
     save(saver, 5, periodic=False)
@@ -75,14 +71,14 @@ def test_the_last_one_takes_no_place_from_the_periodic_ones(tmp_path: Path, alon
     assert steps(tmp_path) == [4, 5]
 
 
-def test_a_new_process_counts_the_checkpoints_of_the_old_one(tmp_path: Path, alone: ProcessWorld):
+def test_a_new_process_counts_existing_checkpoints(tmp_path: Path, alone: ProcessWorld):
     for step in (1, 2, 3):
         save(saving(tmp_path, alone, last=2), step)
 
     assert steps(tmp_path) == [2, 3]
 
 
-def test_the_links_hold_when_the_run_folder_moves(tmp_path: Path, alone: ProcessWorld):
+def test_links_are_valid_after_the_run_folder_moved(tmp_path: Path, alone: ProcessWorld):
     run = tmp_path / "here"
     run.mkdir()
     save(saving(run, alone, last=1), 4, loss=1.0)
@@ -92,7 +88,7 @@ def test_the_links_hold_when_the_run_folder_moves(tmp_path: Path, alone: Process
     assert open_checkpoint(moved / "last").manifest.step == 4
 
 
-def test_the_newest_one_is_never_deleted(tmp_path: Path, alone: ProcessWorld):
+def test_the_newest_checkpoint_is_never_deleted(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1)
     save(saver, 10, periodic=False)
     save(saver, 5)
@@ -100,7 +96,9 @@ def test_the_newest_one_is_never_deleted(tmp_path: Path, alone: ProcessWorld):
     assert steps(tmp_path) == [5, 10]
 
 
-def test_a_new_saver_brings_back_what_was_to_be_replaced(tmp_path: Path, alone: ProcessWorld):
+def test_a_new_saver_restores_a_checkpoint_set_aside_for_replacement(
+    tmp_path: Path, alone: ProcessWorld
+):
     save(saving(tmp_path, alone, last=1), 10)
     folder = tmp_path / "checkpoints"
     (folder / "step-00000010").rename(folder / ".replaced-step-00000010")
@@ -120,7 +118,7 @@ def test_a_damaged_checkpoint_is_neither_counted_nor_deleted(tmp_path: Path, alo
     assert steps(tmp_path) == [1, 3]
 
 
-def test_periodic_ones_at_a_distance_stay_for_good(tmp_path: Path, alone: ProcessWorld):
+def test_periodic_checkpoints_at_the_permanent_interval_stay(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone, last=1, every=3)
     for step in range(1, 9):
         save(saver, step, periodic=step != 6)
@@ -175,7 +173,7 @@ def test_checkpoints_after_the_resume_point_are_set_aside(tmp_path: Path, alone:
     assert open_checkpoint(kept).manifest.step == 30
 
 
-def test_links_go_where_nothing_is_left_to_lead_to(tmp_path: Path, alone: ProcessWorld):
+def test_links_without_a_target_are_removed(tmp_path: Path, alone: ProcessWorld):
     save(saving(tmp_path, alone, last=1), 10, loss=0.5)
 
     assert set_aside(Storage(tmp_path), 0) == ["superseded-step-00000010"]
@@ -184,7 +182,9 @@ def test_links_go_where_nothing_is_left_to_lead_to(tmp_path: Path, alone: Proces
     assert set_aside(Storage(tmp_path / "nowhere"), 0) == []
 
 
-def test_a_damaged_one_is_renamed_and_never_linked_again(tmp_path: Path, alone: ProcessWorld):
+def test_a_damaged_checkpoint_is_renamed_and_never_linked_again(
+    tmp_path: Path, alone: ProcessWorld
+):
     saver = saving(tmp_path, alone, last=2)
     for step in (10, 20):
         save(saver, step, loss=1 / step)

@@ -52,9 +52,7 @@ def test_the_best_has_its_weights_in_one_file_that_other_libraries_read(
         assert bits(found[name]) == bits(tensor), name
 
 
-def test_the_file_is_no_source_of_intervals_but_checked_like_the_others(
-    tmp_path: Path, two_ranks: Pool
-):
+def test_the_model_file_is_checked_but_not_read_for_a_resume(tmp_path: Path, two_ranks: Pool):
     two_ranks.run(save_the_best, tmp_path)
     assert open_checkpoint(tmp_path / "best").kinds == ["ema", "exp_avg", "exp_avg_sq", "weight"]
 
@@ -104,7 +102,7 @@ def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path: Path, alone:
         assert torch.equal(opened.get_tensor("w"), large)
 
 
-def test_names_say_what_is_written_and_under_which_name(saved: Path, tmp_path: Path):
+def test_names_select_and_rename_the_written_tensors(saved: Path, tmp_path: Path):
     names = {"embed.weight": "theirs.weight", "counts": "counts"}
     write_weights(open_checkpoint(saved), tmp_path / "out", names=names)
 

@@ -190,9 +190,7 @@ def test_two_ranks_write_what_one_reader_reads_back_bit_by_bit(
     assert found.steps == dict.fromkeys(kinds["exp_avg"], 3.0)
 
 
-def test_what_is_written_beside_the_training_is_the_step_that_was_saved(
-    tmp_path: Path, two_ranks: Pool
-):
+def test_a_background_save_has_the_state_of_its_step(tmp_path: Path, two_ranks: Pool):
     two_ranks.run(save_and_go_on, tmp_path)
 
     found = open_checkpoint(tmp_path / "last")
@@ -206,7 +204,7 @@ def test_what_is_written_beside_the_training_is_the_step_that_was_saved(
     assert found.facts["inner"] == {"n": 1}
 
 
-def test_no_other_thread_talks_to_the_other_ranks(tmp_path: Path, two_ranks: Pool):
+def test_only_the_main_thread_uses_collectives(tmp_path: Path, two_ranks: Pool):
     results = two_ranks.run(save_from_a_world_that_records_threads, tmp_path)
 
     assert results == [{"MainThread"}] * 2
@@ -238,7 +236,7 @@ def test_a_completed_checkpoint_is_reported_once(
     assert (saver.is_settled, saver.wait()) == (False, None)
 
 
-def test_a_lone_run_that_failed_lets_its_save_end(tmp_path: Path, alone: ProcessWorld):
+def test_a_failed_single_rank_waits_for_its_save(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone)
     saver.save(4, state(whole()), FACTS, True, None)
 
@@ -256,7 +254,7 @@ def test_replicas_share_the_writing(tmp_path: Path, two_ranks: Pool):
     assert max(sizes) - min(sizes) < 600
 
 
-def test_what_is_no_tensor_is_json_beside_them(tmp_path: Path, alone: ProcessWorld):
+def test_state_that_is_not_a_tensor_is_json(tmp_path: Path, alone: ProcessWorld):
     save(alone, tmp_path, 20, True, False)
 
     found = open_checkpoint(tmp_path / "last")
@@ -271,7 +269,7 @@ def test_what_is_no_tensor_is_json_beside_them(tmp_path: Path, alone: ProcessWor
 
 
 @pytest.mark.parametrize("in_background", [True, False])
-def test_a_rank_that_cannot_write_fails_all_and_leaves_the_earlier_one(
+def test_a_rank_that_cannot_write_fails_on_all_ranks_and_keeps_the_earlier_checkpoint(
     tmp_path: Path, two_ranks: Pool, in_background: bool
 ):
     results = two_ranks.run(save_with_small_files_on_rank_one, tmp_path, in_background)
@@ -322,7 +320,7 @@ def test_folders_that_nodes_do_not_share_are_noticed(
     assert os.listdir(runs[0] / "checkpoints") == []
 
 
-def test_more_than_the_disk_holds_is_refused_before_it_is_written(
+def test_a_checkpoint_larger_than_the_disk_is_refused_before_writing(
     tmp_path: Path, alone: ProcessWorld
 ):
     endless = torch.ones(1).expand(2**50)  # four petabytes, in four bytes of memory
@@ -357,7 +355,7 @@ def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(
     assert open_checkpoint(tmp_path / "last").tensor("weight", "w").sum() == _BIG
 
 
-def test_a_step_saved_twice_is_the_later_one(tmp_path: Path, alone: ProcessWorld):
+def test_a_step_saved_twice_has_the_later_state(tmp_path: Path, alone: ProcessWorld):
     saver = saving(tmp_path, alone)
     saver.save(3, state(whole()), FACTS, False, BEST)
     saver.save(3, state(whole(1)), {**FACTS, "seed": 8}, False, BEST)
@@ -401,7 +399,9 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one
     assert len(found) >= 20
 
 
-def test_what_a_killed_process_left_half_made_is_swept_away(tmp_path: Path, alone: ProcessWorld):
+def test_incomplete_checkpoints_of_a_killed_process_are_deleted(
+    tmp_path: Path, alone: ProcessWorld
+):
     save(alone, tmp_path, 20, True, False)
     half = tmp_path / "checkpoints" / ".saving-step-00000040"
     half.mkdir()

@@ -29,7 +29,7 @@ def memories(found: dict, split: str) -> np.ndarray:
     return np.stack([row["memory"] for row in found["rows"][split]])
 
 
-def test_samples_have_what_the_encoder_makes_of_them_without_dropout(world, tmp_path):
+def test_cached_features_are_the_encoder_outputs_without_dropout(world, tmp_path):
     found = encoded(world, tmp_path)
     assert found["does"]
     for split in ("train", "val"):
@@ -37,7 +37,7 @@ def test_samples_have_what_the_encoder_makes_of_them_without_dropout(world, tmp_
     assert found["messages"] == [f"feature cache: {26 * 16} B in {next(tmp_path.iterdir())}"]
 
 
-def test_the_second_run_reads_what_the_first_one_made(world, tmp_path):
+def test_the_second_run_reads_the_cache_of_the_first(world, tmp_path):
     first, second = encoded(world, tmp_path), encoded(world, tmp_path)
     assert first["passes"] == 5 and second["passes"] == 0  # 3 of train, 1 of val, 1 for the shape
     np.testing.assert_array_equal(memories(first, "train"), memories(second, "train"))
@@ -52,7 +52,9 @@ def test_other_weights_and_other_data_are_another_cache(world, tmp_path, change)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "zero3", "fsdp"])
-def test_ranks_share_the_work_and_find_what_one_alone_would(two_ranks, world, tmp_path, engine):
+def test_ranks_share_the_encoding_and_get_the_features_of_one_rank(
+    two_ranks, world, tmp_path, engine
+):
     (tmp_path / "one").mkdir()
     alone = encoded(world, tmp_path / "one")
     first, second = two_ranks.run(encoded, tmp_path / "two", None, engine)
@@ -75,7 +77,7 @@ def test_varying_inputs_switch_the_cache_off_with_a_reason(world, tmp_path):
     ]
 
 
-def test_more_than_the_bound_is_not_written(world, tmp_path):
+def test_a_cache_above_the_limit_is_not_written(world, tmp_path):
     found = encoded(world, tmp_path, limit_gb=4e-7)
     assert not found["does"] and not list(tmp_path.iterdir())
     assert found["messages"][0].endswith("it needs 416 B, and feature_cache.limit_gb is 4e-07")

@@ -38,7 +38,7 @@ def test_rows_come_back_whatever_the_order_they_were_written_in(location):
     assert [path.name for path in location.parent.iterdir()] == [location.name]
 
 
-def test_what_is_not_finished_is_not_there(location):
+def test_an_unfinished_draft_is_not_found(location):
     draft = Draft(location, FORMS, 5)
     files.write(draft.folder, 0, rows(5))
     assert files.read(location) is None
@@ -59,7 +59,7 @@ def test_drafts_of_killed_processes_are_deleted_and_live_ones_are_not(location):
     assert files.read(location)[1]["samples"] == 7
 
 
-def test_a_file_that_was_cut_short_is_found(location):
+def test_a_truncated_file_is_found(location):
     draft = Draft(location, FORMS, 5)
     files.write(draft.folder, 0, rows(5))
     draft.finish({})

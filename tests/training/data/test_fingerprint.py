@@ -19,21 +19,21 @@ class Moved(TinySplit):
         return super().sample(0 if index == len(self) - 1 else index, draws)
 
 
-def test_it_is_the_same_for_the_same_data():
+def test_equal_data_has_an_equal_fingerprint():
     assert of(TinySplit(50)) == of(TinySplit(50))
 
 
 @pytest.mark.parametrize("length", [49, 51, 100])
-def test_data_that_grew_or_shrank_has_another(length):
+def test_data_of_another_size_has_another_fingerprint(length):
     assert of(TinySplit(50)) != of(TinySplit(length))
 
 
-def test_data_of_another_content_has_another():
+def test_data_of_another_content_has_another_fingerprint():
     assert of(TinySplit(50)) != of(TinySplit(50, noise=0.2))
     assert of(TinySplit(50)) != of(TinySplit(50), TinyTask(dtype=torch.float32))
 
 
-def test_another_last_sample_is_seen():
+def test_another_last_sample_changes_the_fingerprint():
     assert of(TinySplit(50)) != of(Moved(50))
 
 
@@ -69,7 +69,7 @@ def test_a_large_dataset_is_not_read():
     assert Counted.reads == 16
 
 
-def test_every_rank_has_it(two_ranks):
+def test_every_rank_has_the_fingerprint(two_ranks):
     assert two_ranks.run(_on_a_rank) == [of(TinySplit(50))] * 2
 
 

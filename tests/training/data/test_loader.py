@@ -45,7 +45,7 @@ def taken_in_process():
     return [rows(here.take()) for _ in range(6)]
 
 
-def test_workers_give_what_the_process_itself_gives(taken_in_process):
+def test_worker_processes_give_the_batches_of_the_main_process(taken_in_process):
     helped = batches(workers=2)
     assert [rows(helped.take()) for _ in range(6)] == taken_in_process
     helped.close()
@@ -58,19 +58,19 @@ def test_a_run_can_start_at_any_step(taken_in_process):
         later.close()
 
 
-def test_two_ranks_take_together_what_one_takes(taken_in_process):
+def test_two_ranks_together_take_the_samples_of_one(taken_in_process):
     first, second = (batches(rank=rank, size=2) for rank in range(2))
     for step in taken_in_process:
         assert rows(first.take()) + rows(second.take()) == step
 
 
-def test_micro_batches_bring_their_units():
+def test_micro_batches_have_their_units():
     for micro in batches().take():
         assert micro.num_units == int(micro.batch["mask"].sum())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_error_comes_through_word_for_word(workers):
+def test_a_data_error_of_a_worker_keeps_its_text(workers):
     faulty = batches(TinyTask(bad=9), workers=workers)
     with pytest.raises(DataError) as caught:
         for _ in range(6):
@@ -111,7 +111,7 @@ class FaultySplit(TinySplit):
         (FaultySplit, KeyError, "no such column"),
     ],
 )
-def test_the_fault_of_a_worker_is_raised(split, error, text):
+def test_an_error_of_a_worker_is_raised(split, error, text):
     doomed = batches(workers=2, split=split(24))
     with pytest.raises(error, match=text):
         for _ in range(6):
@@ -128,7 +128,7 @@ def test_closing_ends_the_workers():
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_workers_outlive_the_signals_that_ask_a_run_to_end(taken_in_process):
+def test_workers_ignore_stop_signals(taken_in_process):
     before = set(multiprocessing.active_children())
     helped = batches(workers=1)
     helped.take()
@@ -139,7 +139,7 @@ def test_workers_outlive_the_signals_that_ask_a_run_to_end(taken_in_process):
     helped.close()
 
 
-def test_the_global_generator_is_left_alone():
+def test_the_global_generator_is_unchanged():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

@@ -24,7 +24,7 @@ def test_a_position_of_a_huge_set_is_found_without_the_others():
     assert np.array_equal(permute(positions[3:4], length, KEYS), permuted[3:4])
 
 
-def test_each_sample_comes_to_each_place_equally_often():
+def test_each_sample_is_at_each_position_equally_often():
     length, draws = 20, 4000
     orders = [DataOrder(length, length, seed).batch(0)[1] for seed in range(draws)]
     counts = np.zeros((length, length))
@@ -41,7 +41,7 @@ def test_neighbours_do_not_stay_neighbours():
     assert (np.abs(np.diff(order)) == 1).sum() < 12
 
 
-def test_an_epoch_holds_no_sample_twice_and_leaves_other_ones_out_each_time():
+def test_an_epoch_repeats_no_sample_and_drops_different_ones_each_time():
     order = DataOrder(11, 4, seed=5)
     epochs = [np.concatenate([order.batch(2 * e + s)[1] for s in range(2)]) for e in range(20)]
     assert all(len(set(epoch.tolist())) == 8 for epoch in epochs)
@@ -50,7 +50,7 @@ def test_an_epoch_holds_no_sample_twice_and_leaves_other_ones_out_each_time():
     assert [order.batch(step)[0] for step in range(5)] == [0, 0, 1, 1, 2]
 
 
-def test_any_step_is_the_same_alone_as_in_its_turn():
+def test_any_step_is_the_same_in_random_and_sequential_access():
     whole = DataOrder(100_003, 7, seed=3)
     steps = [0, 1, 584, 585, 586, whole.steps_per_epoch - 1, whole.steps_per_epoch, 40_000]
     in_turn = {step: whole.batch(step) for step in range(max(steps) + 1) if step in steps}

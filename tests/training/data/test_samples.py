@@ -26,7 +26,7 @@ def rows(samples, epoch, indices):
     return samples[epoch, indices].batch["x"].tolist()
 
 
-def test_a_sample_is_the_same_in_any_company_and_another_in_another_epoch():
+def test_a_sample_is_independent_of_its_batch_and_changes_with_the_epoch():
     task = TinyTask()
     samples = Samples(task, task.data("train"), seed=4)
     together, alone = rows(samples, 1, [3, 5]), rows(samples, 1, [5])
@@ -48,14 +48,14 @@ def test_a_micro_batch_knows_its_units():
     assert Samples(task, task.data("train"), 0)[0, [1, 2, 3]].num_units == 1 + 2 + 3
 
 
-def test_a_data_error_is_handed_over_as_it_is():
+def test_a_data_error_is_passed_on_unchanged():
     task = TinyTask(bad=2)
     found = Samples(task, task.data("train"), 0)[0, [1, 2]]
     assert isinstance(found, DataError)
     assert str(found) == "row 2 cannot be read"
 
 
-def test_any_other_fault_is_raised():
+def test_any_other_error_is_raised():
     task = TinyTask()
     task.collate = lambda samples: {}["missing"]
     with pytest.raises(KeyError):
@@ -113,13 +113,13 @@ def test_the_same_seed_epoch_and_index_give_the_same_sample():
     assert epoch(mixture(), 3) == epoch(mixture(), 3)
 
 
-def test_what_chose_an_old_sample_is_not_its_own_randomness():
+def test_drawing_an_old_sample_and_its_augmentation_use_different_numbers():
     mixture = ReplayMixture(Numbers("new", 1), [Numbers("old", 1000)], 0.5)
     (_, index, own) = mixture.sample(1, SampleDraws(7, 1))
     assert abs(own - index / 1000) > 1e-2
     assert own != float(SampleDraws(7, 1).rng().random())
 
 
-def test_where_little_is_old_all_of_it_is_replayed():
+def test_few_old_samples_are_all_replayed():
     mixture = ReplayMixture(Numbers("new", 10), [Numbers("old", 3)], 0.5)
     assert [index for _, index, _ in epoch(mixture, 0)[10:]] == [0, 1, 2]

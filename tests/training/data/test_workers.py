@@ -29,7 +29,7 @@ def test_the_watchdog_gives_up_once_if_no_data_arrives():
     assert messages == ["waited 0.3 s for training data; see engine.timeout_s"]
 
 
-def test_it_goes_off_before_the_collectives_of_the_others_time_out():
+def test_the_watchdog_fires_before_the_collective_timeout_of_other_ranks():
     for timeout_s in (0.4, 5.0, 600.0):
         watch = DataWatchdog(timeout_s, print)
         assert watch.limit_s <= timeout_s - min(2.0, timeout_s / 4)

@@ -49,7 +49,7 @@ def test_without_patience_no_run_ends():
     assert not any(out for _, out in updates([5] * 50))
 
 
-def test_facts_bring_back_best_and_patience():
+def test_saved_state_restores_best_and_patience():
     first = EarlyStopping(Stop(patience=3, min_delta=0.5))
     for step, value in enumerate([5.0, 4.9, 4.8]):
         first.add(step, value, "min")
@@ -86,12 +86,12 @@ def errors(run):
         (" val_loss=-1e-3 ", Target("val_loss", "=", -1e-3)),
     ],
 )
-def test_an_aim_reads_as_it_is_written(written, target):
+def test_a_target_is_rendered_as_written(written, target):
     assert parse_target(written) == target
 
 
 @pytest.mark.parametrize("written", ["val_loss", "val_loss < 1", "<= 1", "a <= b", "a <= 1.2.3"])
-def test_what_is_no_aim_is_refused(written):
+def test_an_invalid_target_is_refused(written):
     with pytest.raises(ValueError, match="allowed: a metric and a number"):
         parse_target(written)
 
@@ -107,7 +107,7 @@ def test_the_goal_gives_the_direction_of_a_target(direction, value, is_reached):
     assert not aimed.is_reached({})
 
 
-def test_a_run_ends_at_the_evaluation_that_reaches_its_aim(whole):
+def test_a_run_ends_at_the_evaluation_that_reaches_its_target(whole):
     found = errors(whole)
     aim = found[5]
     first = next(step for step in found if found[step] <= aim)
@@ -118,7 +118,7 @@ def test_a_run_ends_at_the_evaluation_that_reaches_its_aim(whole):
     assert {step: found[step] for step in errors(run)} == errors(run)  # the schedule is the same
 
 
-def test_an_aim_that_is_not_reached_ends_nothing(whole):
+def test_a_target_that_is_not_reached_ends_nothing(whole):
     run = run_tiny(one_rank(), **FALLING, stop={"at": "error <= -1"})
     assert run.outcome.reason == "all steps taken"
     assert errors(run) == errors(whole)
@@ -154,7 +154,7 @@ def test_an_invalid_target_is_an_error_before_the_first_step(at, text):
     assert str(caught.value).startswith(text)
 
 
-def test_another_metric_than_the_goal_may_be_aimed_at():
+def test_a_target_may_use_another_metric_than_the_goal():
     run = run_tiny(one_rank(), **FALLING, stop={"at": "units >= 1"})
     assert run.outcome.steps == 1
 

@@ -31,7 +31,7 @@ def test_every_sample_counts_once_for_any_micro_batch(micro_batch):
 
 
 @pytest.mark.parametrize("length", [1, 5, 6, 7, 8])
-def test_two_ranks_find_what_one_finds(two_ranks, length):
+def test_two_ranks_have_the_metrics_of_one(two_ranks, length):
     changes = {"train": {"max_steps": 1}}
     alone = run_tiny(one_rank(), TinyTask(val=length), **changes).recorder.evaluations
     for found in two_ranks.run(tiny_run, {"val": length}, {}, changes):
@@ -41,7 +41,7 @@ def test_two_ranks_find_what_one_finds(two_ranks, length):
         assert metrics == pytest.approx(alone[0].metrics, rel=1e-12)
 
 
-def test_the_model_is_in_evaluation_mode_only_meanwhile():
+def test_the_model_is_in_evaluation_mode_during_evaluation_only():
     task = TinyTask(dropout=0.9)
     model = task.build()
     seen = []
@@ -52,7 +52,7 @@ def test_the_model_is_in_evaluation_mode_only_meanwhile():
     assert evaluate(task, model, batches(task, 2), one_rank()) == first
 
 
-def test_a_fault_leaves_the_model_in_training_mode():
+def test_an_error_leaves_the_model_in_training_mode():
     task = TinyTask()
     model = task.build()
     task.collate = lambda samples: {"mask": torch.ones(1), "x": None}
@@ -61,7 +61,7 @@ def test_a_fault_leaves_the_model_in_training_mode():
     assert model.training
 
 
-def test_names_are_known_from_one_batch():
+def test_metric_names_are_known_after_one_batch():
     task = TinyTask()
     model = task.build()
     seen = []
@@ -76,13 +76,13 @@ def part(task: TinyTask) -> HeldOutPart:
     return HeldOutPart(task, batches, len(samples))
 
 
-def test_the_mean_of_parts_is_by_samples_and_over_those_that_know_a_metric():
+def test_the_mean_of_parts_is_weighted_by_samples_over_parts_with_the_metric():
     parts = [(1, {"a": 1.0, "b": math.nan}), (3, {"a": 5.0, "b": 2.0}), (4, {"c": 7.0})]
     assert mean(parts) == {"a": 4.0, "b": 2.0, "c": 7.0}
     assert math.isnan(mean([(1, {"a": math.nan})])["a"])
 
 
-def test_old_and_new_are_measured_apart_and_together():
+def test_old_and_new_data_are_evaluated_separately_and_together():
     torch.manual_seed(0)
     model = TinyTask().build()
     tasks = [TinyTask(val=3), TinyTask(val=5), TinyTask(val=8)]

@@ -46,7 +46,7 @@ class Broken(Memory):
             raise StorageError(Path("log.txt"), OSError(28, "No space left on device"))
 
 
-def test_every_output_gets_each_moment_in_order(tmp_path: Path):
+def test_every_output_gets_each_callback_in_order(tmp_path: Path):
     outputs = [Memory(), Memory(is_live=False)]
     reporter = ConsoleReporter(about(tmp_path), outputs, Clock())
     reporter.start(train_plan())

@@ -98,7 +98,7 @@ def _history(folder: Path) -> MetricsWriter:
     return metrics
 
 
-def test_lines_that_will_be_written_again_are_removed(tmp_path: Path):
+def test_lines_of_repeated_steps_are_removed(tmp_path: Path):
     _history(tmp_path)
     truncate(Storage(tmp_path), 3, evaluated_at=2)
     assert _steps(tmp_path) == [("train", 1), ("train", 2), ("eval", 2), ("train", 3)]
@@ -108,7 +108,7 @@ def test_lines_that_will_be_written_again_are_removed(tmp_path: Path):
     assert _steps(tmp_path) == []
 
 
-def test_an_evaluation_that_the_checkpoint_does_not_know_is_removed(tmp_path: Path):
+def test_an_evaluation_after_the_checkpoint_is_removed(tmp_path: Path):
     _history(tmp_path)
     truncate(Storage(tmp_path), 2, evaluated_at=None)
     assert _steps(tmp_path) == [("train", 1), ("train", 2)]

@@ -58,7 +58,7 @@ def test_the_evaluation_and_the_save_at_the_end_are_counted():
     assert position.remaining_s == pytest.approx(30 * 0.1 + 2 * 3.0 + 1 * 2.0)
 
 
-def test_what_is_due_after_this_very_step_is_counted():
+def test_actions_due_after_the_current_step_are_counted():
     clock = Clock()
     progress = Progress(train_plan(total_steps=4, eval_every=2, save_every=2), clock)
 
@@ -95,7 +95,7 @@ def test_several_splits_after_a_step_are_one_evaluation():
     assert progress.position().remaining_s == pytest.approx(2 * 1.0 + 8.0)
 
 
-def test_what_was_never_measured_makes_it_a_least():
+def test_an_unmeasured_part_makes_the_eta_a_lower_bound():
     assert run(train_plan(eval_every=50), 10).position().remaining_is_least
     assert run(train_plan(), 1).position().remaining_s is None
 
@@ -111,7 +111,7 @@ def test_the_first_step_is_left_out():
     assert progress.position().remaining_s == pytest.approx(9 * 1.0)
 
 
-def test_a_change_of_pace_is_followed():
+def test_the_eta_follows_a_change_of_speed():
     clock = Clock()
     progress = Progress(train_plan(total_steps=2000), clock)
     for step in range(1, 1001):
@@ -121,7 +121,7 @@ def test_a_change_of_pace_is_followed():
     assert progress.position().remaining_s == pytest.approx(1000 * 0.4, rel=0.01)
 
 
-def test_a_run_that_goes_on_counts_from_where_it_began():
+def test_the_eta_of_a_resumed_run_counts_from_its_start():
     position = run(train_plan(total_steps=100, first_step=90), 95, step_s=2.0).position()
 
     assert (position.elapsed_s, position.remaining_s) == (pytest.approx(10.0), pytest.approx(10.0))

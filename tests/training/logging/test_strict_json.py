@@ -29,7 +29,7 @@ def test_floats_come_back_bit_by_bit():
     assert [v.hex() for v in strict(encode(values))] == [v.hex() for v in values]
 
 
-def test_what_is_no_number_is_a_word_that_float_reads():
+def test_nonfinite_numbers_are_strings_that_float_parses():
     text = encode({"a": [math.nan, math.inf], "b": {"c": -math.inf}, "d": None})
 
     assert strict(text) == {"a": ["NaN", "Infinity"], "b": {"c": "-Infinity"}, "d": None}
@@ -42,12 +42,12 @@ def test_numbers_of_other_libraries_and_paths_are_plain():
     assert strict(encode(value)) == {"n": 3, "f": 0.5, "t": 2.0, "p": "a/b"}
 
 
-def test_text_that_is_no_unicode_is_still_json():
+def test_text_with_surrogates_is_valid_json():
     text = "é \udc80 \x1b \n"
 
     assert strict(encode_bytes({"text": text})) == {"text": text}
 
 
-def test_what_has_no_meaning_in_json_is_refused():
+def test_values_without_a_json_type_are_refused():
     with pytest.raises(TypeError):
         encode({"a": object()})

@@ -81,7 +81,7 @@ class Screen:
             assert code == "m", f"{argument}{code} is not expected"
 
 
-def test_the_bar_goes_and_what_is_worth_keeping_stays():
+def test_the_bar_is_removed_and_permanent_lines_stay():
     received, code = on_terminal("")
 
     screen = Screen(received)

@@ -33,7 +33,7 @@ def test_stop_ends_the_run_with_the_step(what):
 
 
 @pytest.mark.parametrize("what", SPOILERS)
-def test_nothing_that_is_not_finite_is_saved_or_evaluated(what):
+def test_a_nonfinite_state_is_neither_saved_nor_evaluated(what):
     run = run_tiny(
         one_rank(),
         TinyTask(**SPOILERS[what]),
@@ -71,7 +71,7 @@ def test_skip_continues_as_if_the_step_had_not_happened(what, clip_norm):
 
 
 @pytest.mark.parametrize("what", SPOILERS)
-def test_skip_ends_the_run_after_so_many_in_a_row(what):
+def test_skip_ends_the_run_after_its_limit_of_consecutive_steps(what):
     every = {name: range(24) for name in SPOILERS[what]}
     run = run_tiny(one_rank(), TinyTask(**every), train={"epochs": 4, "on_nonfinite": "skip 2"})
     assert run.outcome.status == "failed"
@@ -110,13 +110,13 @@ def take_all(losses, engine):
     return nonfinite
 
 
-def test_steps_that_were_not_looked_at_are_found_together_and_the_first_is_named():
+def test_nonfinite_unchecked_steps_are_found_together_and_the_first_is_named():
     nonfinite = take_all([1.0, 2.0, math.nan, math.inf], Norms([1.0, 1.0, math.nan, 1.0]))
     assert nonfinite.found()
     assert nonfinite.describe(one_rank()).startswith("loss nan and gradient norm nan at step 3;")
 
 
-def test_an_update_that_fp16_skipped_is_no_fault_but_its_loss_may_be_one():
+def test_an_update_skipped_by_fp16_is_no_error_but_a_nonfinite_loss_is():
     overflow = Norms([1.0, math.inf], skipped=[2])
     assert not take_all([1.0, 2.0], overflow).found()
     assert take_all([1.0, math.nan], Norms([1.0, math.inf], skipped=[2])).found()
@@ -126,7 +126,7 @@ def test_a_norm_of_minus_one_is_not_finite():
     assert take_all([1.0], Norms([-1.0])).found()
 
 
-def test_a_device_that_runs_ahead_is_not_waited_for_at_each_step():
+def test_the_check_does_not_synchronize_the_device_at_each_step():
     cuda = torch.device("cuda")
     assert not take_all([1.0] * (MOST_UNCHECKED - 1), Norms([1.0] * MOST_UNCHECKED)).is_due(cuda)
     assert take_all([1.0] * MOST_UNCHECKED, Norms([1.0] * MOST_UNCHECKED)).is_due(cuda)

@@ -84,7 +84,7 @@ def test_sgd_gets_its_momentum():
         ("adafactor", {"betas", "eps", "momentum"}),
     ],
 )
-def test_what_belongs_to_the_other_optimizer_is_not_read(name, unread):
+def test_settings_of_another_optimizer_are_not_read(name, unread):
     made = make_settings(optim={"name": name})
     read = set()
 

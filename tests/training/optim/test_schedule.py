@@ -138,7 +138,7 @@ def test_one_cycle_without_warm_up_gets_one_with_a_warning():
     ]
 
 
-def test_a_warm_up_as_long_as_the_run_is_survived():
+def test_a_warm_up_as_long_as_the_run_is_accepted():
     for name in ("linear", "cosine", "cosine-restarts", "one-cycle"):
         assert factors(5, name=name, warmup=9)[-1] < 1.0
     assert factors(1, name="one-cycle") == [1.0]

@@ -21,7 +21,7 @@ def membership(tmp_path: Path, *lines: str) -> Path:
     return file
 
 
-def test_version_two_counts_what_cannot_be_dropped(tmp_path: Path):
+def test_version_two_counts_memory_that_cannot_be_reclaimed(tmp_path: Path):
     stat = f"anon {3 * GIB}\nactive_file {GIB}\ninactive_file {2 * GIB}\nslab_reclaimable 0"
     lay_out(
         tmp_path / "fs" / "box",
@@ -33,7 +33,7 @@ def test_version_two_counts_what_cannot_be_dropped(tmp_path: Path):
     assert found.percent == 37.5
 
 
-def test_the_tightest_of_all_groups_above_counts(tmp_path: Path):
+def test_the_tightest_limit_of_all_parent_groups_counts(tmp_path: Path):
     lay_out(tmp_path / "fs" / "job", {"memory.max": 2 * GIB, "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step", {"memory.max": "max", "memory.current": GIB})
     lay_out(tmp_path / "fs" / "job" / "step" / "task", {"memory.max": 4 * GIB, "memory.current": 7})

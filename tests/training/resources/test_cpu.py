@@ -17,7 +17,7 @@ def use(*counts: Busy) -> list[float | None]:
     return [found.percent() for _ in counts]
 
 
-def test_use_is_what_was_taken_of_what_there_was_since_the_reading_before():
+def test_cpu_use_is_the_share_since_the_previous_reading():
     assert use(Busy(0.0, 5.0, 2.0), Busy(10.0, 10.0, 2.0), Busy(12.0, 14.0, 2.0)) == [
         None,
         25.0,
@@ -25,11 +25,11 @@ def test_use_is_what_was_taken_of_what_there_was_since_the_reading_before():
     ]
 
 
-def test_a_moment_later_nothing_new_is_known():
+def test_an_immediate_second_reading_repeats_the_value():
     assert use(Busy(0.0, 0.0, 1.0), Busy(1.0, 0.5, 1.0), Busy(1.1, 0.6, 1.0)) == [None, 50.0, 50.0]
 
 
-def test_where_the_cores_change_use_begins_anew():
+def test_a_change_of_cores_resets_the_measurement():
     assert use(Busy(0.0, 0.0, 1.0), Busy(1.0, 9.0, 4.0), Busy(2.0, 11.0, 4.0)) == [None, None, 50.0]
 
 
@@ -39,7 +39,7 @@ def many_cores(monkeypatch):
 
 
 @pytest.mark.usefixtures("many_cores")
-def test_a_quota_of_version_two_stands_for_the_cores(tmp_path: Path):
+def test_a_quota_of_version_two_replaces_the_cores(tmp_path: Path):
     stat = "usage_usec 2500000\nuser_usec 2000000"
     lay_out(tmp_path / "fs" / "box", {"cpu.max": "150000 100000", "cpu.stat": stat})
     lay_out(tmp_path / "fs", {"cpu.max": "max 100000", "cpu.stat": stat})
@@ -60,13 +60,13 @@ def test_a_quota_of_version_one_has_its_use_counted_beside_it(tmp_path: Path):
 
 @pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("quota", ["max 100000", "1600000 100000"])
-def test_a_quota_that_allows_all_cores_is_none(tmp_path: Path, quota: str):
+def test_a_quota_of_all_cores_is_ignored(tmp_path: Path, quota: str):
     lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})
 
     assert cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/")) is None
 
 
-def test_the_cores_at_hand_count_on():
+def test_cpu_use_continues_for_unchanged_cores():
     first, second = cpu.count(), cpu.count()
 
     assert first.cores > 0

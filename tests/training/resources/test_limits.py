@@ -69,7 +69,7 @@ def test_a_calm_machine_requests_nothing(machine: Machine):
     assert machine.events == []
 
 
-def test_three_warnings_in_a_row_request_relief(machine: Machine):
+def test_three_warnings_in_a_row_request_throttling(machine: Machine):
     actions = [machine.step(BUSY), machine.step(None), machine.step(BUSY), machine.step(BUSY)]
 
     assert actions == [Action.NOTHING, Action.NOTHING, Action.NOTHING, Action.FREE_MEMORY]
@@ -86,11 +86,11 @@ def test_a_calm_reading_resets_the_count(machine: Machine):
 @pytest.mark.parametrize(
     "reading", [replace(CALM, ram=96.0), replace(CALM, gpu=96.0), replace(CALM, swap=81.0)]
 )
-def test_one_critical_reading_requests_relief_at_once(machine: Machine, reading: Reading):
+def test_one_critical_reading_requests_throttling_at_once(machine: Machine, reading: Reading):
     assert machine.step(reading) == Action.FREE_MEMORY
 
 
-def test_a_machine_still_critical_after_relief_saves_and_ends(machine: Machine):
+def test_a_machine_still_critical_after_throttling_saves_and_ends(machine: Machine):
     machine.step(FULL)
 
     assert machine.throttled(FULL) == STOP
@@ -115,19 +115,19 @@ def test_after_three_warnings_a_resource_still_over_its_limit_ends_the_run(machi
     assert machine.throttled(BUSY) == STOP
 
 
-def test_after_three_warnings_successful_relief_lets_the_run_continue(machine: Machine):
+def test_after_three_warnings_successful_throttling_lets_the_run_continue(machine: Machine):
     for _ in range(3):
         machine.step(BUSY)
     assert machine.throttled(CALM) == Action.NOTHING
     assert machine.step(BUSY) == Action.NOTHING
 
 
-def test_relief_requested_by_another_rank_is_not_measured_here(machine: Machine):
+def test_throttling_requested_by_another_rank_is_not_measured_here(machine: Machine):
     assert machine.throttled(FULL) == Action.NOTHING
     assert machine.events == []
 
 
-def test_a_reading_from_before_the_relief_is_ignored(machine: Machine):
+def test_a_reading_from_before_the_throttling_is_ignored(machine: Machine):
     machine.step(FULL)
     machine._new = FULL
     machine.throttled(CALM)
@@ -146,7 +146,7 @@ def test_a_limit_exceeded_before_the_run_cannot_end_it_but_a_critical_value_can(
     machine.enforcer.end(outcome())
 
 
-def test_a_value_that_becomes_critical_during_relief_ends_the_run():
+def test_a_value_that_becomes_critical_during_throttling_ends_the_run():
     machine = Machine(at_start=BUSY)
     for _ in range(3):
         machine.step(replace(BUSY, swap=60.0))
@@ -212,7 +212,7 @@ def test_after_warnings_the_micro_batch_is_halved_as_often_as_it_can_be(machine:
     assert [machine.step(BUSY), machine.step(BUSY)] == [Action.NOTHING] * 2
 
 
-def test_relief_that_does_not_last_leads_to_the_next_step_though_the_machine_looks_calm(
+def test_throttling_without_lasting_effect_leads_to_the_next_throttling_step(
     machine: Machine,
 ):
     machine.step(FULL)
@@ -224,7 +224,7 @@ def test_relief_that_does_not_last_leads_to_the_next_step_though_the_machine_loo
     assert machine.throttled(CALM, ALL) == Action.NOTHING
 
 
-def test_long_after_relief_a_limit_is_a_new_incident(machine: Machine):
+def test_long_after_throttling_a_limit_is_a_new_incident(machine: Machine):
     machine.step(FULL)
     machine.throttled(CALM, ALL)
     for _ in range(10):

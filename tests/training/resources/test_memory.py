@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 MIB = 2**20
 
 
-def test_host_memory_follows_what_is_taken_and_given_back():
+def test_host_memory_follows_allocation_and_release():
     before = host_bytes()
     taken = torch.ones(64 * MIB // 4)
     during = host_bytes()
@@ -83,7 +83,7 @@ def test_garbage_and_the_allocators_reserve_are_released_to_the_system():
     assert int(done.stdout) > 150 * MIB
 
 
-def test_relief_can_be_asked_for_at_any_time():
+def test_memory_can_be_freed_at_any_time():
     release_unused(CPU)
 
 

@@ -16,20 +16,20 @@ def layout_names():
     return {node.targets[0].id: ast.literal_eval(node.value) for node in found}
 
 
-def test_an_evaluation_of_another_split_than_validation_stands_apart():
+def test_evaluations_of_other_splits_are_separate_series():
     line = {"kind": "eval", "step": 7, "split": "val", "metrics": {"val_loss": 2}}
     assert chart_values(line) == {STEP: 7, "eval/val_loss": 2.0}
     assert chart_values(line | {"split": "earlier"}) == {STEP: 7, "eval_earlier/val_loss": 2.0}
 
 
-def test_what_is_not_known_is_left_out_and_what_is_no_number_stays_one():
+def test_unknown_values_are_left_out_and_nonfinite_values_are_kept():
     line = {"kind": "train", "step": 3, "loss": "NaN", "mfu": None, "ram_percent": 41.5}
     found = chart_values(line)
     assert set(found) == {STEP, "train/loss", "machine/ram_percent"}
     assert found["train/loss"] != found["train/loss"]
 
 
-def test_the_layout_speaks_of_names_and_families_that_there_are():
+def test_the_layout_names_existing_metrics_and_families():
     layout = layout_names()
     assert layout["STEP"] == STEP and set(layout["GOALS"]) == set(FAMILIES)
     plotted = {y for panels in layout["SECTIONS"].values() for ys in panels.values() for y in ys}

@@ -48,7 +48,7 @@ def test_generations_leave_each_step_once_and_one_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_rows_that_a_kill_lost_are_written_again(tmp_path):
+def test_rows_lost_by_a_kill_are_written_again(tmp_path):
     Generation(tmp_path).begin().log(1, 2, 3).stop()
     (file,) = files(tmp_path)
     file.write_bytes(file.read_bytes()[:-1500])

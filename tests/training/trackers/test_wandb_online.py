@@ -84,7 +84,7 @@ def test_offline_generations_are_sent_by_the_next_online_one(server, tmp_path, m
 
 
 @pytest.mark.slow
-def test_going_back_in_a_run_starts_another_one_with_the_earlier_lines(server, tmp_path):
+def test_resuming_from_an_earlier_step_starts_another_run_with_the_earlier_lines(server, tmp_path):
     Generation(tmp_path).begin().log(1, 2, 3).end()
     first = only(server)
     Generation(tmp_path, went_back=True).begin(first_step=1).log(2, 3, loss=9.0).end()
