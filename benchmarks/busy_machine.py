@@ -1,4 +1,4 @@
-"""How long does a step take beside another busy program, with our way of waiting and with GNU's?
+"""How long is a step beside another busy program, with Gearshift's thread wait and with GNU's?
 
     python -m benchmarks.busy_machine --steps 8
 
@@ -38,7 +38,7 @@ def step_seconds(spins: str, steps: int) -> float:
 
 
 def main() -> None:
-    """Measure each way alone, and beside one busy process."""
+    """Measure each thread wait without and with one busy process."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()

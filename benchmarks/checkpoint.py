@@ -4,8 +4,8 @@
     python -m benchmarks.checkpoint --smoke              # the same code on a tiny model
 
 Every way saves the same model with the same AdamW state and loads it, both twice, in a
-process of its own, one after the other in each round. Files are read from the page cache. Ours and
-DCP's are synced to the disk before they count as saved, those of the others are not.
+process of its own, one after the other in each round. Files are read from the page cache.
+Gearshift's and DCP's files are synced to disk before they count as saved, others are not.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LOOK_EVERY_S = 0.002
 
 
 class Peak:
-    """The resident memory of this process at its highest, above that at the beginning."""
+    """Peak resident memory of this process above that at the start."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -52,7 +52,7 @@ class Peak:
 
 @contextmanager
 def peak() -> Iterator[Peak]:
-    """Watch memory from a thread of its own; mapped files count."""
+    """Sample memory from a thread; mapped files count."""
     process, over, found = psutil.Process(), Event(), Peak()
     before = process.memory_info().rss
 
@@ -70,14 +70,14 @@ def peak() -> Iterator[Peak]:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """How long `action` takes."""
+    """Seconds that `action` takes."""
     begin = time.perf_counter()
     action()
     return time.perf_counter() - begin
 
 
 def take_part(options: argparse.Namespace) -> None:
-    """One way in this process; writes its figures to a file."""
+    """Measure one method in this process; write its figures to a file."""
     torch.set_num_threads(options.threads)
     work = Work(options.size, 1, 1, seq_len=32, threads=options.threads)
     way = WAYS[options.contender](work, options.folder)
@@ -103,7 +103,7 @@ def take_part(options: argparse.Namespace) -> None:
 
 
 def one_way(options: argparse.Namespace, name: str) -> Mapping[str, float]:
-    """The figures of one way, measured in a process of its own."""
+    """The figures of one method, measured in a process of its own."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         result = Path(folder) / "figures.json"
         arguments = [sys.executable, "-m", "benchmarks.checkpoint", "--size", options.size]
@@ -111,7 +111,7 @@ def one_way(options: argparse.Namespace, name: str) -> Mapping[str, float]:
         arguments += ["--contender", name, "--result", str(result)]
         threads = str(options.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu"}
-        environment["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
+        environment["LOCAL_RANK"] = "0"  # required by DeepSpeed
         done = subprocess.run(
             arguments, capture_output=True, text=True, env=environment, timeout=300
         )
@@ -121,7 +121,7 @@ def one_way(options: argparse.Namespace, name: str) -> Mapping[str, float]:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Mapping[str, float]]]:
-    """The figures of every way in every round; who begins changes from round to round."""
+    """The figures of every method in every round; the first one changes from round to round."""
     measured = []
     for number in range(options.rounds):
         order = options.only if number % 2 == 0 else options.only[::-1]
@@ -134,7 +134,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Mapping[str, float]]]
 
 
 def memory(measured: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> Memory:
-    """The largest of all rounds."""
+    """The maximum over all rounds."""
     saving = max(int(found[name]["save_bytes"]) for found in measured)
     loading = max(int(found[name]["load_bytes"]) for found in measured)
     return Memory(name, saving, None if name in COPIES else loading)

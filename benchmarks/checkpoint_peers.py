@@ -1,4 +1,4 @@
-"""Ways to save and load the same state: ours, a plain copy, torch, its DCP, and DeepSpeed."""
+"""Methods that save and load the same state: Gearshift, a plain copy, torch, DCP, DeepSpeed."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from training.storage import Storage
 
 
 class Way(Protocol):
-    """One way to save a state that is trained, into a folder of its own, and to load it."""
+    """A method that saves a trained state to a folder of its own and loads it."""
 
     def save(self, step: int) -> None:
         """Save; training waits until this returns."""
 
     def settle(self) -> None:
-        """Wait until it is on disk, if it is not."""
+        """Wait until the save is on disk."""
 
     def load(self) -> None:
-        """Put what was saved last into the live tensors."""
+        """Load the last save into the live tensors."""
 
 
 class Ours:
-    """Our saver and reader around engine `local`; reading checks every byte."""
+    """Gearshift's saver and reader around engine `local`; reading checks every byte."""
 
     def __init__(self, work: Work, folder: Path, in_background: bool) -> None:
         world = ProcessWorld(RankInfo(), torch.device("cpu"), 600.0)
@@ -57,7 +57,7 @@ class Ours:
 
 
 class Copy:
-    """A plain copy of the state: the least that leaves training free to go on."""
+    """A plain copy of the state: the minimum before training can continue."""
 
     def __init__(self, work: Work, folder: Path, is_kept: bool) -> None:
         world = ProcessWorld(RankInfo(), torch.device("cpu"), 600.0)
@@ -99,8 +99,8 @@ class Pickled:
     def load(self) -> None:
         state = torch.load(self.path, weights_only=True, mmap=self.is_mapped)
         self.model.load_state_dict(state["model"])
-        # load_state_dict of an optimizer takes the loaded tensors themselves: mapped ones would be
-        # files still. Into those that there are, as a model does.
+        # load_state_dict of an optimizer keeps the loaded tensors: mapped ones would stay
+        # backed by files. Copy into the existing ones, as a model does.
         ours = self.optimizer.state_dict()["state"]
         for number, slots in state["optimizer"]["state"].items():
             for name, tensor in slots.items():
@@ -182,12 +182,12 @@ class DeepSpeed:
 
 
 def _join(folder: Path) -> None:
-    """A world of one, which meets at a file."""
+    """A world of one process with a file as rendezvous."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=0, world_size=1)
 
 
 def _plain(work: Work) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    """A model and its optimizer, which has taken a step."""
+    """A model and its optimizer after one step."""
     model = work.model()
     optimizer = work.optimizer(model)
     _give_gradients(model)
@@ -197,13 +197,13 @@ def _plain(work: Work) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 
 
 def _give_gradients(model: torch.nn.Module) -> None:
-    """Any will do: they are there for the optimizer to make its slots."""
+    """Random gradients, with which the optimizer creates its state."""
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 1e-3)
 
 
 def _local(work: Work, world: ProcessWorld) -> Engine:
-    """Engine `local` around the same, after the same step."""
+    """Engine `local` around the same model and optimizer, after the same step."""
     plain = work.model()
     decayed = {id(p) for p in work.groups(plain)[0]["params"]}
     spec = OptimizerSpec(
@@ -238,4 +238,4 @@ WAYS: dict[str, Callable[[Work, Path], Way]] = {
     "DeepSpeed stage 2": lambda work, folder: DeepSpeed(work, folder, stage=2),
 }
 COPIES: Sequence[str] = ("plain copy", "copy into kept memory")
-"""What is no way to load."""
+"""A method without loading."""

@@ -1,4 +1,4 @@
-"""A clock that every contender is read by: it ticks when PyTorch's optimizer has stepped."""
+"""A clock for every contender: it ticks when PyTorch's optimizer has stepped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class StepClock:
     """Record the time after every optimizer step of this process, in any framework.
 
     On a GPU the host is ahead of the device, so the device is waited for at the two ends of the
-    measured stretch and nowhere else. `calls` is how often the optimizer is called in one update.
+    measured interval and nowhere else. `calls` is how often the optimizer is called in one update.
     """
 
     def __init__(self, warmup: int, steps: int, device: str, calls: int = 1) -> None:
@@ -51,7 +51,7 @@ class StepClock:
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean over the steps after the warm-up; raises RuntimeError where steps are missing."""
+        """Mean seconds per step after the warm-up; raises RuntimeError if steps are missing."""
         if self.ticks != self.last:
             raise RuntimeError(f"the optimizer was called {self.ticks} times, not {self.last}")
         return (self.end - self.begin) / self.measured

@@ -78,7 +78,7 @@ def measure(optimizers: Mapping[str, Optimizer], repeats: int) -> dict[str, list
 
 
 def difference(optimizers: Mapping[str, Optimizer]) -> float:
-    """The largest distance of any optimizer's weights to those of the first."""
+    """The largest distance of any optimizer's weights from those of the first."""
     weights: Sequence[Tensor] = [
         optimizer.param_groups[0]["params"][0].detach() for optimizer in optimizers.values()
     ]

@@ -1,11 +1,11 @@
-"""Kills runs at random moments, lets them go on, and holds them to one that was never killed.
+"""Kills runs at random moments, resumes them, and compares them with a run never killed.
 
     python -m benchmarks.crash --kills 100
 
 Each victim is killed (SIGKILL) several times: all its processes at once, or only the supervisor, or
 only one rank; at any moment from its first instruction on, or as soon as a save begins. Then it
 resumes with `--resume auto`, and its checkpoints and logged numbers are compared with
-the reference, bit by bit. Exits 1 where anything differs.
+the reference, bit by bit. Exits 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from training.checkpoint.reader import open_checkpoint
 PACKAGES = ("torch", "deepspeed", "fairscale")
 PROCESSES = {"local": 1, "ddp": 2, "fsdp": 2, "zero2": 2, "oss": 2, "zero3": 2}
 KILLS_A_VICTIM = 8
-"""The next kill waits until then, so that kills hit early and late steps."""
+"""Kills per run: training between them lets kills hit early and late steps."""
 _POLL_S = 0.0005
 _LIMIT_S = 300.0
 _SETTINGS = (
@@ -76,7 +76,7 @@ class Victim:
         self._case, self._out, self._draw, self._lasts_s = case, out, draw, lasts_s
 
     def completes(self) -> bool:
-        """Start it and do nothing; whether it ended well. Raises RuntimeError where it did not."""
+        """Run it without a kill; True if it completed. Raises RuntimeError if it failed."""
         done = subprocess.run(
             self._case.arguments(self._out), capture_output=True, text=True, timeout=_LIMIT_S
         )
@@ -85,7 +85,7 @@ class Victim:
         return True
 
     def is_killed(self, tally: Tally, while_saving: bool) -> bool:
-        """Start it and kill it; false where it had ended before."""
+        """Start it and kill it; False if it had ended before."""
         with subprocess.Popen(
             self._case.arguments(self._out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as started:
@@ -105,7 +105,7 @@ class Victim:
             started.wait(seconds)
 
     def _wait_for_a_save(self, started: subprocess.Popen[bytes]) -> None:
-        # Not the first one it sees: a run saves many times.
+        # Not the first checkpoint: a run saves many times.
         for _ in range(self._draw.randint(1, max(1, self._case.steps // 8))):
             while started.poll() is None and not self._is_saving():
                 time.sleep(_POLL_S)
@@ -135,7 +135,7 @@ class Victim:
         return "training" if self._newest_line() != before else "before a step"
 
     def _kill(self, started: subprocess.Popen[bytes]) -> str:
-        """Kill it, or a part of it, and wait until all of it has gone; what was killed."""
+        """Kill it or a part of it, and wait until all of it has exited; what was killed."""
         supervisor = psutil.Process(started.pid)
         with suppress(psutil.NoSuchProcess):
             ranks = supervisor.children(recursive=True)
@@ -181,7 +181,7 @@ def write_data(folder: Path) -> Path:
 
 
 def differences(reference: Path, out: Path) -> Iterator[str]:
-    """What of a victim is not what it is in the reference."""
+    """The differences of a victim from the reference."""
     for link in ("last", "best"):
         right, found = open_checkpoint(reference / link), open_checkpoint(out / link)
         if right.manifest.step != found.manifest.step:

@@ -1,8 +1,8 @@
-"""How many samples a second does each reader give, beside what the model can take?
+"""How many samples a second does each reader give, and how many does the model take?
 
     python -m benchmarks.data
 
-Recordings are written first, in the formats that people have, and read as a run reads them: by the
+Recordings are written first, in common formats, and read as a run reads them: by the
 seeded order of the data, one process, no workers. The model of the named size then trains on
 samples that are read already, on all cores. The ratio is the median over rounds: above 1 the reader
 is faster than the model.
@@ -40,7 +40,7 @@ Write = Callable[[Path], Path]
 
 @dataclass(frozen=True)
 class Case:
-    """One reader, the size of the model it is measured beside, and how its recording is made."""
+    """One reader, the size of its model, and how its recording is made."""
 
     reader: str
     model: str
@@ -102,7 +102,7 @@ class Row:
 
 
 def task_of(case: Case, path: Path | None) -> Task:
-    """The task of a case, its data read as at the start of a run; nothing is kept."""
+    """The task of a case with its data loaded; nothing is saved."""
     sets = [*case.sets, *([f"data.path={path}"] if path else [])]
     settings = resolve(CliArgs(model=case.model, sets=sets), detect_machine(), 1).settings
     context = Context(0, settings.eval.share, None, torch.device("cpu"))
@@ -133,7 +133,7 @@ def measure(case: Case, folder: Path, rounds: int, seconds: float) -> Row:
 
 
 class _Reading:
-    """Micro-batches in the order of a run, on and on."""
+    """Micro-batches in the order of a run, endlessly."""
 
     def __init__(self, samples: Samples, order: DataOrder) -> None:
         self.samples, self.order, self.at, self.batch = samples, order, 0, order.global_batch
@@ -148,7 +148,7 @@ class _Reading:
 
 
 class _Training:
-    """Steps of a model on micro-batches that are in memory."""
+    """Training steps on micro-batches in memory."""
 
     def __init__(self, task: Task, batches: Sequence[MicroBatch]) -> None:
         self.task, self.batches, self.at = task, batches, 0
@@ -169,7 +169,7 @@ class _Training:
 
 
 def _rate(action: Callable[[], object], seconds: float) -> float:
-    """How often `action` happens in a second."""
+    """Calls of `action` per second."""
     begin, count = time.perf_counter(), 0
     while (taken := time.perf_counter() - begin) < seconds:
         action()

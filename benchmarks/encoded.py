@@ -1,4 +1,4 @@
-"""How much longer is a step of the full eeg_text whose frozen encoder runs in it?
+"""How much longer is a step of the full eeg_text if its frozen encoder runs in each step?
 
     python -m benchmarks.encoded
 
@@ -47,11 +47,11 @@ SETTINGS = (
     "data.fraction=0.02",
     "eval.share=0.2",
 )
-"""Those of the stage; and few sentences, which the model pads to the full length all the same."""
+"""The settings of the stage, with few sentences, which the model pads to the full length."""
 RUNS, READ = "encoder in each step", "features read"
 ONE_BY_ONE, TOGETHER = "one by one", "together"
 Way = tuple[str, str]
-"""How the encoder's outputs come about, and in what portions."""
+"""How the encoder outputs are obtained, and in which batches."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Subject:
 
 
 def subject(model: str, folder: Path) -> tuple[Subject, float]:
-    """`model` as in stage `text`, and the seconds that an input of its encoder took before."""
+    """`model` as in stage `text`, and the seconds per input that its encoder took before."""
     arguments = CliArgs(model=model, sets=list(SETTINGS))
     resolved = resolve(arguments, detect_machine(), 1)
     settings: Any = resolved.settings

@@ -1,4 +1,4 @@
-"""What do our engines cost beside DDP, fully_shard and deepspeed.initialize written by hand?
+"""How much slower are the engines than hand-written DDP, fully_shard and deepspeed.initialize?
 
     python -m benchmarks.engines_overhead --processes 2 --rounds 5
 
@@ -26,7 +26,7 @@ CALLS = {"zero2": 2}
 
 
 def train(contender: str, work: Work) -> None:
-    """What a rank of the contender does."""
+    """Run a rank of the contender."""
     side, engine = contender.split(":")
     if side == "raw":
         RAW[engine](work)
@@ -35,12 +35,12 @@ def train(contender: str, work: Work) -> None:
 
 
 def one_contender(options: argparse.Namespace, contender: str) -> float:
-    """Start the ranks of `contender` and give its seconds a step."""
+    """Start the ranks of `contender`; its seconds per step."""
     return ranks.seconds_of("benchmarks.engines_overhead", contender, options)
 
 
 def measure(options: argparse.Namespace, engine: str) -> list[dict[str, float]]:
-    """Seconds a step of both sides in every round; who begins changes from round to round."""
+    """Seconds per step of both sides in every round; the first one changes from round to round."""
     measured = []
     for number in range(options.rounds):
         order = SIDES if number % 2 == 0 else SIDES[::-1]

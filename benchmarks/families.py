@@ -1,4 +1,4 @@
-"""What does each family learn by the default command, on noise, and on a real recording?
+"""What does each family reach with the default command, on noise, and on a real recording?
 
     python -m benchmarks.families --samples FOLDER
 
@@ -39,7 +39,7 @@ RUNS: dict[str, list[Arguments]] = {
     "doc_translation": [["--model", "doc_translation:tiny"]],
     "eeg_text": [["--model", "eeg_text:tiny"]],
 }
-"""Runs of each family on data that it makes itself; each is repeated as a noise control."""
+"""Runs of each family on its embedded data; each is repeated as a noise control."""
 
 SAMPLES: dict[str, list[Arguments]] = {
     "event_seg": [["--model", "event_seg:tiny", "--data", "{event/evt2.raw}"]],
@@ -72,7 +72,7 @@ SHOWN: dict[str, list[str]] = {
     "doc_translation": ["val_bleu", "val_loss"],
     "eeg_text": ["val_rouge1_gain", "val_retrieval", "val_masked_r2"],
 }
-"""The metrics of a family that stand in the table, those of them that a run has."""
+"""The metrics of a family that the table shows, if a run has them."""
 _FILE = re.compile(r"\{(.+)\}")
 
 

@@ -1,4 +1,4 @@
-"""Rounds of measurements as medians, spreads and ratios; as a table for people, as JSON."""
+"""Rounds of measurements as medians, spreads and ratios; as a Markdown table, as JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Memory:
-    """The most host memory that a contender took above its own before, in bytes."""
+    """The peak host memory of a contender above that at its start, in bytes."""
 
     name: str
     save_bytes: int
@@ -93,7 +93,7 @@ def memory_table(taken: Sequence[Memory]) -> str:
 
 
 def machine(packages: Sequence[str]) -> dict[str, str]:
-    """What it was measured on: processor, cores, system and the versions of `packages`."""
+    """Where it was measured: processor, cores, system and the versions of `packages`."""
     facts = {
         "processor": _processor(),
         "cores": str(
@@ -126,7 +126,7 @@ def _processor() -> str:
 
 
 def command(module: str, arguments: Sequence[str]) -> str:
-    """The command that made the figures, but for where they were written to."""
+    """The command that made the figures, without the output path."""
     kept = list(arguments)
     if "--json" in kept:
         at = kept.index("--json")
@@ -154,7 +154,7 @@ def save(
 
 
 def load(path: Path, name: str | None = None) -> tuple[str, dict[str, str], list[Row]]:
-    """Command, machine and rows of a table in a file that `save` wrote; without `name` the one."""
+    """Command, machine and rows of a table in a file of `save`; without `name` the only one."""
     content = json.loads(path.read_text(encoding="utf-8"))
     tables = content["tables"]
     (found,) = tables.values() if name is None else (tables[name],)

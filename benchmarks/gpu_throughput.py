@@ -1,4 +1,4 @@
-"""What share of a GPU's measured matrix speed do our engines reach, beside raw torch.compile?
+"""What share of a GPU's measured matrix speed do the engines reach, and raw torch.compile?
 
     python -m benchmarks.gpu_throughput                      # 124M and 1.3B in bf16, on a GPU
     python -m benchmarks.gpu_throughput --smoke              # the same code on a CPU, tiny
@@ -60,7 +60,7 @@ def matrix_ceiling(device: str, side: int, seconds: float) -> float:
 
 
 def raw_compile(work: Work) -> None:
-    """What one writes by hand: fp32 weights, bf16 autocast, torch.compile, fused AdamW."""
+    """Hand-written training: fp32 weights, bf16 autocast, torch.compile, fused AdamW."""
     model = work.model()
     compiled: Any = torch.compile(model)
     optimizer = work.optimizer(model)

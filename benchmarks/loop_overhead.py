@@ -1,11 +1,11 @@
-"""What does our loop cost beside a bare one, and what do the loops of others cost?
+"""How much slower is the training loop than a bare one, and how much are those of others?
 
     python -m benchmarks.loop_overhead --size tiny --rounds 15
 
 Every contender trains the same model on the same batches with the same optimizer, schedule and
 clipping, one after the other in each round, in one process, and must come to the same weights.
-Ours runs with all that a default run has on (metrics, events, log, progress, checks on the loss);
-the others at their leanest.
+Gearshift runs with all defaults of a run (metrics, events, log, progress, checks on the loss);
+the others with a minimum.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ PACKAGES = ("torch", "accelerate", "lightning", "transformers")
 
 
 Contender = Callable[[Work], torch.nn.Module]
-"""Trains `work` and gives the trained model."""
+"""Train `work`; the trained model."""
 
 
 def measure(
     contenders: Mapping[str, Contender], work: Work, warmup: int, rounds: int
 ) -> list[dict[str, float]]:
-    """Seconds a step of every contender in every round; the order turns from round to round."""
+    """Seconds per step of every contender in every round; the order changes from round to round."""
     names = list(contenders)
     measured = []
     losses: dict[str, float] = {}
@@ -59,7 +59,7 @@ def measure(
 
 
 def check_equal_work(losses: Mapping[str, float]) -> None:
-    """Print the loss of each trained model; raises RuntimeError where one was trained otherwise."""
+    """Print the loss of each trained model; raises RuntimeError if one differs."""
     print("loss after training: " + ", ".join(f"{n} {x:.7f}" for n, x in losses.items()))
     for name, loss in losses.items():
         if abs(loss - losses[REFERENCE]) > 1e-5 * losses[REFERENCE]:

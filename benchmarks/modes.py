@@ -1,8 +1,8 @@
-"""Does each mode keep what it promises its own family, beside the family's default?
+"""Does each mode keep its promises for its home family, compared with the family's default?
 
     python -m benchmarks.modes
 
-Every row comes from a `compare` that anyone may type. Large models take a few steps only: a step of
+Every row comes from a `compare` command. Large models take a few steps only: a step of
 language:full is a minute on two cores. Where the global batch is smaller than the mode's, it is so
 for all that are compared. Exit code 0 also where a promise is broken: that is what is measured.
 """
@@ -43,18 +43,18 @@ COMPARISONS: dict[str, list[str]] = {
         *("--set", "data.fraction=0.02", "--set", "data.text_len=16"),
     ],
 }
-"""What is typed behind `compare`, by family: the mode that each one brought, at home."""
+"""Arguments of `compare` by family, with the modes made for it."""
 
 MARKS = {True: "✓", False: "✗", None: "not measured"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One promise of a mode, and what was measured."""
+    """One promise of a mode, and its measurement."""
 
     model: str
     mode: str
-    """With its stage, where it has stages."""
+    """The stage, in staged training."""
     promise: str
     bounds: Mapping[str, float | None]
     measured: float | None

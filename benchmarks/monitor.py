@@ -1,4 +1,4 @@
-"""What watching the machine costs: processor time of one reading, and its share of a core.
+"""What monitoring the machine costs: CPU time of one reading, and its share of a core.
 
     python -m benchmarks.monitor
 
@@ -24,21 +24,21 @@ from benchmarks.figures import command, machine, quartiles, save_rows
 from training.resources.monitor import ResourceReader
 
 INTERVALS_S = (5, 10, 15, 30)
-"""Those of cpu-only, mac, resource-efficient and default."""
+"""The intervals of cpu-only, mac, resource-efficient and default."""
 MOST = 0.001
-"""Of a core."""
+"""Maximum share of a core."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Processor time of a reading over rounds, and what it comes to at an interval."""
+    """CPU time of a reading over rounds, and its share at an interval."""
 
     interval_s: int
     reading_ms: float
     low_ms: float
     high_ms: float
     share: float
-    """Of one core."""
+    """Share of one core."""
     readings: int
 
 
@@ -46,7 +46,7 @@ def measure(device: torch.device, rounds: int, readings: int) -> list[Row]:
     """Take `rounds` times `readings`; a row for each of INTERVALS_S."""
     with tempfile.TemporaryDirectory() as folder:
         reader = ResourceReader(device, Path(folder))
-        reader.read()  # what is found once is found here
+        reader.read()  # cached lookups happen here
         taken = []
         for _ in range(rounds):
             began = time.process_time()

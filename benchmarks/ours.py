@@ -1,4 +1,4 @@
-"""Gearshift as a person runs it: the whole program, with all that a default run has on."""
+"""Gearshift as a user runs it: the whole program, with the defaults of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ours(
 ) -> torch.nn.Module:
     """Train `work` from settings to run folder, and give the model of its last checkpoint.
 
-    `more` are further settings. What it says goes nowhere. Evaluation comes after the last step,
+    `more` are further settings. Its output is discarded. Evaluation comes after the last step,
     as no peer evaluates.
     """
     settings = {

@@ -1,4 +1,4 @@
-"""What a run of a family came to, beside chance; as a table for people, as JSON."""
+"""The result of a run of a family, compared with chance; as a Markdown table, as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One command and what its run folder says."""
+    """One command and the results in its run folder."""
 
     family: str
     kind: str
@@ -53,7 +53,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _data(facts: Mapping[str, Any]) -> str:
-    """Where from, in what form, and how many samples of each split."""
+    """Source, format, and number of samples of each split."""
     kind = facts.get("format") or facts.get("kind")
     parts = [Path(str(facts["source"])).name] + ([str(kind)] if kind else [])
     samples = " / ".join(f"{count:,}" for count in facts["samples"].values())

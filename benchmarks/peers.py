@@ -1,4 +1,4 @@
-"""The loops of others on one process, each at its leanest: no progress bar, no loggers."""
+"""The loops of other libraries on one process, each minimal: no progress bar, no loggers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOG_EVERY = 10
 
 
 def bare(work: Work) -> torch.nn.Module:
-    """What one writes by hand."""
+    """A hand-written loop."""
     model = work.model()
     optimizer = work.optimizer(model)
     schedule = work.schedule(optimizer)

@@ -18,7 +18,7 @@ from benchmarks.workload import Work
 
 
 def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
-    """What a benchmark of steps asks for: the work, the ranks, and how often it is measured."""
+    """The options of a step benchmark: the work, the ranks, and the number of rounds."""
     parser.add_argument("--size", default="tiny", help="size of the language family")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--micro-batch", type=int, default=16, help="samples of one rank")
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
 
 
 def take_part(options: argparse.Namespace, train: Callable[[Work], object], calls: int = 1) -> None:
-    """Be one rank of a contender; rank 0 writes its seconds per step to a file.
+    """Run one rank of a contender; rank 0 writes its seconds per step to a file.
 
     `train` does the work; `calls` is how often a step calls the optimizer. Does not return.
     """
@@ -49,7 +49,7 @@ def take_part(options: argparse.Namespace, train: Callable[[Work], object], call
 
 
 def work_of(options: argparse.Namespace) -> Work:
-    """What each contender is to do."""
+    """The work of each contender."""
     return Work(
         options.size,
         options.micro_batch,
@@ -60,10 +60,10 @@ def work_of(options: argparse.Namespace) -> Work:
 
 
 def seconds_of(module: str, contender: str, options: argparse.Namespace) -> float:
-    """What rank 0 of `module`, started with our own arguments and `--contender`, leaves in a file.
+    """The result file of rank 0 of `module`, started with these options and `--contender`.
 
-    `options` tell the number of processes and threads, and the device. Raises RuntimeError with
-    what the ranks said.
+    `options` have the number of processes and threads, and the device. Raises RuntimeError with
+    the output of the ranks.
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "seconds"

@@ -1,4 +1,4 @@
-"""What one writes by hand on several processes: DDP, fully_shard and deepspeed.initialize."""
+"""Hand-written training on several processes: DDP, fully_shard and deepspeed.initialize."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fsdp(work: Work) -> None:
 
 
 def zero2(work: Work) -> None:
-    """deepspeed.initialize at stage 2, with the same optimizer handed in."""
+    """deepspeed.initialize at stage 2, given the same optimizer."""
     import deepspeed
 
     deepspeed.init_distributed("gloo" if work.device == "cpu" else "nccl", verbose=False)

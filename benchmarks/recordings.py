@@ -1,4 +1,4 @@
-"""Recordings of a size that people have, in the formats that the families read."""
+"""Recordings of a realistic size, in the formats that the families read."""
 
 from __future__ import annotations
 

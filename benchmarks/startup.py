@@ -1,10 +1,10 @@
-"""How long does it take from the command to the first step, beside a bare script?
+"""How long does it take from the command to the first step, compared with a bare script?
 
     python -m benchmarks.startup --rounds 7
 
 Both do the first step of the same model on the same text. The bare script imports PyTorch, reads
 the text, builds, steps and writes a line; ours is the whole command, which writes its first line
-of metrics. The clock stops when that line stands on disk.
+of metrics. The clock stops when that line is on disk.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def seconds_until_line(arguments: list[str], file: Path) -> float:
 
 
 def one_round(size: str, folder: Path) -> dict[str, float]:
-    """Both contenders once."""
+    """Measure both contenders once."""
     line, run = folder / "line", folder / "run"
     bare = [sys.executable, "-c", BARE.format(size=size), str(line)]
     ours = [sys.executable, "-m", "launcher", "--model", f"language:{size}", "--engine", "local"]

@@ -1,9 +1,9 @@
-"""What does it cost to look for stragglers?
+"""What does straggler detection cost?
 
     python -m benchmarks.stragglers --processes 2 --rounds 9
 
 The same training, in processes of its own each time, with `log.stragglers` and without, one after
-the other in each round; at every logged step ranks tell each other two numbers. `--log-every 1`
+the other in each round; at every logged step ranks exchange two numbers. `--log-every 1`
 is the worst case.
 """
 
@@ -22,7 +22,7 @@ CONTENDERS = {"off": None, "on": 1.5}
 
 
 def train(options: argparse.Namespace, work: Work) -> None:
-    """What a rank of the contender does."""
+    """Run a rank of the contender."""
     check_every = CONTENDERS[options.contender]
     ours(work, options.engine, {"log.every": options.log_every, "log.stragglers": check_every})
 

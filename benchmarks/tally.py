@@ -1,4 +1,4 @@
-"""What was done to runs that were killed, counted, and what came of it."""
+"""Counts of killed runs: moments, killed processes and differences."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Tally:
     engine: str
     runs: int = 0
     kills: Counter[str] = field(default_factory=Counter)
-    """By who was killed, one of WHOM."""
+    """By what was killed, one of WHOM."""
     moments: Counter[str] = field(default_factory=Counter)
-    """By what was going on, one of MOMENTS."""
+    """By the activity at the kill, one of MOMENTS."""
     differences: list[str] = field(default_factory=list)
-    """What of a run was not as in the one that was never killed; each begins with the run."""
+    """Differences of a run from the one never killed; each begins with the run."""
 
     @property
     def killed(self) -> int:
-        """Kills in all."""
+        """Kills in total."""
         return self.kills.total()
 
     @property
     def identical(self) -> int:
-        """Runs in which nothing differs."""
+        """Runs without differences."""
         return self.runs - len({text.partition(":")[0] for text in self.differences})
 
 
 def table(tallies: Sequence[Tally]) -> str:
-    """A row for each engine, and one for their sum, as a Markdown table."""
+    """A row for each engine and one for the total, as a Markdown table."""
     heads = [
         "engine",
         "runs",

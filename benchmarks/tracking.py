@@ -1,4 +1,4 @@
-"""What does W&B cost a run: time to its first step, and time of a logged step, with and without?
+"""What does W&B cost a run: time to its first step, and time of a logged step?
 
     python -m benchmarks.tracking --rounds 7
 
@@ -48,7 +48,7 @@ def first_step(size: str, folder: Path, track: bool) -> float:
 
 
 def logged_step(folder: Path, track: bool) -> float:
-    """Seconds of one logged step in all hooks that write metrics, as a mean over STEPS."""
+    """Seconds of one logged step in all callbacks that write metrics, as a mean over STEPS."""
     folder.mkdir()
     about = RunInfo("language:tiny", "default", "local", "cpu", "fp32", 1, folder)
     tracked = TrackedRun(

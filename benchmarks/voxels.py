@@ -1,4 +1,4 @@
-"""How many events a second become a voxel grid, beside Tonic's function for the same grid?
+"""How many events a second become a voxel grid, compared with Tonic's function?
 
     python -m benchmarks.voxels
 
@@ -36,7 +36,7 @@ def events_of(count: int) -> Events:
 
 
 def contenders(events: Events) -> dict[str, Callable[[], Any]]:
-    """What makes a grid of `events`, by its name."""
+    """The functions that build a grid of `events`, by name."""
     found = {"ours": lambda: voxelise(events, 0, WINDOW_US, (BINS, *SENSOR))}
     try:
         from tonic.functional import to_voxel_grid_numpy

@@ -1,4 +1,4 @@
-"""The same work for every contender: one model, one data set, one optimizer, one schedule."""
+"""The same work for every contender: one model, one dataset, one optimizer, one schedule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.seeds import seed_weights
 CLIP_NORM = 1.0
 SEED = 0
 EVAL_SHARE = 0.01
-"""Little: ours evaluates when the clock has stopped, and rounds shall not wait for it."""
+"""Small: Gearshift evaluates after the clock has stopped, and rounds should not wait for it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Seeded:
 
 
 class Samples(Dataset[Any]):
-    """A split of ours as PyTorch's own data set."""
+    """A Gearshift split as a PyTorch dataset."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -52,7 +52,7 @@ class Samples(Dataset[Any]):
 
 @dataclass(frozen=True)
 class Work:
-    """What one contender does in one round: `steps` updates, each of one micro-batch a rank."""
+    """The work of one contender in one round: `steps` updates, each of one micro-batch per rank."""
 
     size: str
     micro_batch: int
@@ -70,12 +70,12 @@ class Work:
 
     @property
     def warmup(self) -> int:
-        """Steps in which the learning rate rises; fewer than the run has."""
+        """Steps in which the learning rate rises; fewer than the steps of the run."""
         return min(10, self.steps // 2)
 
     @cached_property
     def task(self) -> LanguageTask:
-        """The language family's task, its data read; nothing is kept on disk."""
+        """The language family's task with its data loaded; nothing is saved to disk."""
         context = Context(SEED, EVAL_SHARE, folder=None, device=torch.device(self.device))
         task = LanguageTask(
             Model(size=self.size), Data(path=self.data, seq_len=self.seq_len), context
@@ -97,7 +97,7 @@ class Work:
         ]
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """AdamW as our runs build it: fused, two groups."""
+        """AdamW as Gearshift builds it: fused, two groups."""
         return torch.optim.AdamW(
             self.groups(model), lr=self.lr, betas=(0.9, 0.95), eps=1e-8, fused=True
         )
@@ -114,7 +114,7 @@ class Work:
         return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
     def loader(self) -> DataLoader[Any]:
-        """Exactly `steps` batches of this rank: the very samples that our own loop takes."""
+        """Exactly `steps` batches of this rank: the samples that Gearshift's loop takes."""
         order = DataOrder(len(self.samples), self.micro_batch * self.world_size, SEED)
         batches = [
             batch
@@ -148,7 +148,7 @@ class Work:
         return found / max(1, weight)
 
     def final_loss(self, model: torch.nn.Module) -> float:
-        """The loss of a trained model on batches it has been trained on; tells equal work."""
+        """The loss of a trained model on batches of its training; equal for equal work."""
         with torch.no_grad():
             losses = [float(self.loss(model, b)) for b in itertools.islice(self.batches(), 4)]
         return sum(losses) / len(losses)

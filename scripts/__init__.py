@@ -1,1 +1,1 @@
-"""What people and continuous integration run on this tree."""
+"""Scripts for developers and continuous integration."""

@@ -1,8 +1,8 @@
-"""Runs a command in a terminal of its own and keeps what stood on the screen as an SVG picture.
+"""Runs a command in a terminal of its own and saves its final screen as an SVG picture.
 
     python -m scripts.capture_run docs/images/run.svg -- python -m launcher --model language:small
 
-The picture in README is made with it: nothing in it was typed by hand.
+The picture in README is made with it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONTROL = re.compile(r"\x1b\[(\?)?([0-9;]*)([A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07
 
 
 class Screen:
-    """What a terminal shows that is only ever written to line by line, as rich does."""
+    """The screen of a terminal that is written line by line, as rich does."""
 
     def __init__(self) -> None:
         self.lines = [""]
@@ -36,7 +36,7 @@ class Screen:
         """The next text replaces the line."""
 
     def feed(self, output: str) -> None:
-        """Take what a program wrote."""
+        """Process the output of a program."""
         at = 0
         for control in _CONTROL.finditer(output):
             self._write(output[at : control.start()])
@@ -69,7 +69,7 @@ class Screen:
 
 
 def output_of(command: list[str], columns: int) -> str:
-    """Run `command` in a terminal of `columns` columns; all that it wrote. Raises on its fault."""
+    """Run `command` in a terminal of `columns` columns; its whole output. Raises if it fails."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
@@ -86,12 +86,12 @@ def output_of(command: list[str], columns: int) -> str:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # Linux's answer when the other side is closed
+    except OSError:  # Linux's error when the other side is closed
         return b""
 
 
 def picture(lines: list[str], command: list[str], columns: int) -> str:
-    """The lines as an SVG of a terminal window, below the command that was typed."""
+    """The lines as an SVG of a terminal window, below the command."""
     console = Console(record=True, width=columns, file=io.StringIO(), color_system="truecolor")
     console.print(Text.assemble(("$ ", "green"), (shlex.join(command), "bold")))
     for line in lines:
@@ -100,7 +100,7 @@ def picture(lines: list[str], command: list[str], columns: int) -> str:
 
 
 def main() -> None:
-    """Run, watch, and write the picture."""
+    """Run the command and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--columns", type=int, default=100)

@@ -1,4 +1,4 @@
-"""The tables of docs/modes.md: what modes promise, and what they make of each family."""
+"""The tables of docs/modes.md: promises of modes, and their settings for each family."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.catalog import FAMILIES, stages_of
 
 RESULTS = Path(measured.__file__).parent / "results" / "modes.json"
 HAS_ALL = Machine(cores=64, ram_bytes=2**39, gpus=1, device="cuda", cpu_bf16=True, compiler=True)
-"""A machine on which no mode is refused anything."""
+"""A machine that supports every mode."""
 HOME = {
     "event_seg": ("lite",),
     "language": ("resource-efficient",),
@@ -28,14 +28,14 @@ HOME = {
     "doc_translation": ("conservative",),
     "eeg_text": (),
 }
-"""The modes that were made for a family; staged for those that declare stages."""
+"""The modes made for a family; staged for those that declare stages."""
 GENERAL = ("lite", "resource-efficient", "fast", "ultra-fast", "conservative", "benchmark")
 BATCH = ("train.micro_batch", "train.accumulation", "train.global_batch")
 ONE = {"at_least": 1, "at_most": 1}
 
 
 def promises() -> list[str]:
-    """A row for each promise: of a mode in general, and where a family has one of its own."""
+    """A row for each promise: of a mode in general, and of a family with its own."""
     head = ["| mode | of | promises, beside mode default |", "|---|---|---|"]
     rows = []
     for name in presets.modes():
@@ -60,7 +60,7 @@ def _row(mode: str, whose: str, block: presets.Block | None) -> str:
 
 
 def _promise(block: presets.Block | None) -> Mapping[str, Any]:
-    """What a block promises itself."""
+    """The promises of a block itself."""
     own: Mapping[str, Any] = node_value(block.settings).get("promise", {}) if block else {}
     return own
 
@@ -135,17 +135,17 @@ def _change(column: Mapping[str, Any], key: str) -> str:
 
 
 def kept() -> list[str]:
-    """A row for each promise that was measured, as the benchmark left it."""
+    """A row for each measured promise, from the results of the benchmark."""
     return measured.table(_rows()[2]).splitlines()
 
 
 def commands_kept() -> list[str]:
-    """The commands that measured them."""
+    """The commands of the measurement."""
     return measured.commands(_rows()[2]).splitlines()
 
 
 def measured_kept() -> list[str]:
-    """The command that ran all of them, and the machine it ran on."""
+    """The command that ran all of them, and its machine."""
     command, where, _ = _rows()
     return [f"`{command}`, on: {listed(where)}."]
 
@@ -162,4 +162,4 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "general": general,
     **{f"promised {family}": partial(promised, family) for family in HOME},
 }
-"""By the name that stands in the page."""
+"""By the name in the page."""

@@ -1,4 +1,4 @@
-"""Tables of settings for pages that are about one section of them."""
+"""Tables of settings for pages about one section of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from launcher.config.schema import SettingInfo, setting_infos
 
 
 def section(name: str) -> list[str]:
-    """A row for each setting of the section `name`: its default, and what it means."""
+    """A row for each setting of the section `name`: default and description."""
     head = ["| setting | default | what it is |", "|---|---|---|"]
     return head + [
         f"| `{leaf.key}` | {plain(leaf.default)}{f' ({leaf.unit})' if _counts(leaf) else ''} "

@@ -1,4 +1,4 @@
-"""The Python files of a tree, parsed, with what each of them imports."""
+"""The Python files of a tree, parsed, with their imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AROUND = ("benchmarks", "scripts", "tests")
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: `module`, and `name` where it was a `from module import name`."""
+    """One imported name: `module`, and `name` for `from module import name`."""
 
     module: str
     name: str | None
@@ -29,7 +29,7 @@ class Import:
 
 
 def _runs_later(node: ast.AST) -> bool:
-    """What stands below `node` does not run when the module is loaded."""
+    """Whether code below `node` does not run when the module is loaded."""
     if isinstance(node, ast.If):
         return "TYPE_CHECKING" in ast.unparse(node.test)
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
@@ -47,7 +47,7 @@ class Module:
 
     @property
     def package(self) -> str:
-        """The folder at the root of the tree that holds it."""
+        """The folder at the root of the tree that contains it."""
         return self.name.split(".")[0]
 
     @property
@@ -89,11 +89,11 @@ class Tree:
 
     @property
     def ours(self) -> list[Module]:
-        """The modules of the packages that are shipped."""
+        """The modules of the shipped packages."""
         return [m for m in self.modules.values() if m.package in PACKAGES]
 
     def target(self, imported: Import) -> str | None:
-        """The module of this tree that `imported` names; None: another package's."""
+        """The module of this tree that `imported` names; None: a third-party package."""
         if imported.dotted in self.modules:
             return imported.dotted
         return imported.module if imported.module in self.modules else None

@@ -1,4 +1,4 @@
-"""Figures on the structure of the code, read from its files: size, order of rooms, cycles, crumbs.
+"""Figures on the code structure, from its files: size, order of rooms, cycles, short files.
 
 python -m scripts.structure [CHECKOUT]
 """
@@ -22,10 +22,10 @@ FEATURES = (
     *("continual", "compare", "submit", "verify", "export", "data_check"),
     *("predict", "evaluate", "watch", "report", "doctor"),
 )
-"""The rooms that stand side by side as `features`: none imports another."""
+"""The rooms at one level, `features`: none imports another."""
 LONGEST_FUNCTION = 60
 SHORTEST_FILE = 60
-"""Lines below which a file with a single importer needs a reason to be one."""
+"""A file of fewer lines with a single importer needs a reason."""
 
 
 def room(name: str) -> str | None:
@@ -37,7 +37,7 @@ def room(name: str) -> str | None:
 
 
 def order(module_name: str) -> int | None:
-    """Where a room comes in the import order; None: it is not in the table."""
+    """The position of a room in the import order; None: it is not in the table."""
     known = "features" if module_name in FEATURES else module_name
     return ROOMS.index(known) if known in ROOMS else None
 
@@ -81,7 +81,7 @@ def cycles(graph: dict[str, set[str]]) -> list[str]:
 
 
 def file_cycles(tree: Tree) -> list[str]:
-    """Groups of files that import one another, in whatever roundabout way."""
+    """Groups of files that import one another, directly or indirectly."""
     graph: dict[str, set[str]] = {}
     for module, _, target in _imports(tree):
         if target != module.name:
@@ -155,7 +155,7 @@ def undocumented(tree: Tree, package: str) -> tuple[list[str], int]:
 
 
 def table(tree: Tree) -> list[str]:
-    """The figures as rows of Markdown; lines rounded to hundreds, so that it seldom changes."""
+    """The figures as rows of Markdown; lines rounded to hundreds, so that they seldom change."""
     packages = {name: [m for m in tree.ours if m.package == name] for name in PACKAGES}
     missing, count = undocumented(tree, "engines")
     rows = [(f"`{name}/`", _size(modules)) for name, modules in packages.items()]
@@ -222,7 +222,7 @@ FINDINGS: dict[str, Callable[[Tree], list[str]]] = {
 
 
 def main() -> None:
-    """Print the figures of a checkout, then what each finding names."""
+    """Print the figures of a checkout, then the files of each finding."""
     root = Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parents[1]
     tree = read(root)
     print("\n".join(table(tree)))

@@ -100,12 +100,12 @@ def _number(value: object) -> str:
 
 
 def outcome() -> list[str]:
-    """What each family learnt, as the benchmark left it."""
+    """The results of each family, from the benchmark."""
     return outcomes.table(load_rows(_results("families"), outcomes.Row)[2], SHOWN).splitlines()
 
 
 def measured_runs(name: str) -> list[str]:
-    """The command that started all runs of a benchmark, and the machine it ran on."""
+    """The command that started all runs of a benchmark, and its machine."""
     found = json.loads(_results(name).read_text(encoding="utf-8"))
     return [f"`{found['command']}`, on: {listed(found['machine'])}."]
 
@@ -139,7 +139,7 @@ def rules() -> list[str]:
 
 
 def imports() -> list[str]:
-    """A diagram of what imports what, read from the imports of every file."""
+    """A diagram of the imports between packages, from the imports of every file."""
     tree = _read(ROOT)
     edges = sorted({edge for module in tree.ours for edge in _edges(tree, module.name)})
     rooms = [f"    {name}[{name}/]" for name in PACKAGES]
@@ -173,33 +173,33 @@ def _sentence(module: Module) -> str:
 
 
 def figures(name: str, unit: str, part: str | None = None) -> list[str]:
-    """A table of measured figures, as the benchmark left them; `part` where it left several."""
+    """A table of measured figures, from a benchmark; `part` selects one of several tables."""
     return table(load(_results(name), part)[2], unit).splitlines()
 
 
 def memory(name: str) -> list[str]:
-    """A table of the memory that was measured."""
+    """A table of the measured memory."""
     return memory_table(load_memory(_results(name))).splitlines()
 
 
 def measured(name: str, part: str | None = None) -> list[str]:
-    """The command that made the figures, and the machine it ran on."""
+    """The command that made the figures, and its machine."""
     command, where, rows = load(_results(name), part)
     return [f"`{command}`, {rows[0].rounds} rounds, on: {listed(where)}."]
 
 
 def killed() -> list[str]:
-    """The counts of runs that were killed."""
+    """The counts of killed runs."""
     return tally.table(tally.load(_results("crash"))[2]).splitlines()
 
 
 def costs(module: Any) -> list[str]:
-    """The table of a benchmark with rows of its own, as it left them."""
+    """The table of a benchmark with rows of its own."""
     return str(module.table(load_rows(_results_of(module), module.Row)[2])).splitlines()
 
 
 def measured_costs(module: Any, repeated: str) -> list[str]:
-    """The command that measured them, how often it `repeated`, and the machine it ran on."""
+    """The measuring command, its number of repeats, and its machine."""
     command, where, rows = load_rows(_results_of(module), module.Row)
     return [f"`{command}`, {getattr(rows[0], repeated):,} {repeated}, on: {listed(where)}."]
 
@@ -275,7 +275,7 @@ def written(page: str) -> str:
 
 
 def _console(match: re.Match[str]) -> str:
-    """A command and what it prints, errors before the rest, as an empty folder has it."""
+    """A command and its output, errors first, in an empty folder."""
     args = shlex.split(match["command"])
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(

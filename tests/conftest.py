@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Fixtures and settings for all tests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from launcher.run import affinity
 if TYPE_CHECKING:
     from tests.engines.pool import Pool
 
-# Data that tests have made is theirs: what they find is what this checkout makes, once a session.
+# Caches of tests belong to this checkout and are made once a session.
 _cache = TemporaryDirectory(prefix="gearshift-tests-")
 os.environ["GEARSHIFT_CACHE"] = _cache.name
 
 # Before anything imports torch: tests share the cores with the processes they start.
 affinity.limit_spinning(os.environ)
 
-# What runs in the background of a script ignores Ctrl-C, and so do the processes it starts.
+# Background jobs of a script ignore Ctrl-C, and so do the processes they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -56,7 +56,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @pytest.fixture(autouse=True)
 def no_group_left_open() -> Iterator[None]:
-    """A process group that a test leaves open would stand in the way of the next one's."""
+    """A process group left open by a test would break that of the next one."""
     yield
     distributed = sys.modules.get("torch.distributed")
     assert distributed is None or not distributed.is_initialized()

@@ -29,7 +29,7 @@ def long_files(tree: Tree) -> list[str]:
 
 
 def vague_names(tree: Tree) -> list[str]:
-    """Files, folders and classes whose names say nothing about their content."""
+    """Files, folders and classes with names that do not describe their content."""
     found = [
         str(m.path) for m in tree.modules.values() if NAMELESS & set(m.path.with_suffix("").parts)
     ]

@@ -19,7 +19,7 @@ OURS = {
     "launcher": PACKAGES,
     "ds_configs": (),
 }
-"""What each package may import of this tree."""
+"""The packages of this tree that each package may import."""
 
 THEIRS = {
     "slurm": {"pydantic"},
@@ -36,14 +36,14 @@ THEIRS = {
     },
     "ds_configs": set(),
 }
-"""What each package may import of others; the names are those of import statements."""
+"""The third-party packages that each package may import, by import name."""
 
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python-headless"}
 SHARED_BY_FAMILIES = ("models.base", "models.catalog", "models.common")
 
 
 def wrong_directions(tree: Tree) -> list[str]:
-    """Imports of our packages that the table does not allow."""
+    """Imports of Gearshift packages that the table does not allow."""
     found = []
     for module in tree.ours:
         for imported in module.imports:

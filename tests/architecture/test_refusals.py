@@ -1,4 +1,4 @@
-"""What the code must not contain: pickle, eval, unsafe YAML, shells, broad excepts, stubs."""
+"""Forbidden code: pickle, eval, unsafe YAML, shells, broad excepts, stubs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _keyword(call: ast.Call, name: str) -> str | None:
 
 
 def unsafe_reads(tree: Tree) -> list[str]:
-    """Ways to run what a file says: pickle, eval, unsafe YAML."""
+    """Ways to execute the content of a file: pickle, eval, unsafe YAML."""
     found = []
     for module in tree.ours:
         found += [
@@ -83,7 +83,7 @@ def stubs(tree: Tree) -> list[str]:
 
 
 def known_engines(tree: Tree) -> list[str]:
-    """Comparisons with the name of an engine or a family, in the loop and what hangs on it."""
+    """Comparisons with the name of an engine or a family, in the loop and its callbacks."""
     names = {*ENGINES, *FAMILIES}
     return [
         f"{module.path}:{node.lineno} {ast.unparse(node)}"

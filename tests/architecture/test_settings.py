@@ -44,7 +44,7 @@ def undescribed_fields(cls: type[BaseModel]) -> list[str]:
 
 
 def is_mutable(cls: type[BaseModel]) -> bool:
-    """Whether it accepts unknown keys, or can be changed after it was read."""
+    """Whether it accepts unknown keys, or can be changed after it was created."""
     return cls.model_config.get("extra") != "forbid" or not cls.model_config.get("frozen")
 
 

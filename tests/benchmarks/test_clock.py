@@ -1,4 +1,4 @@
-"""The clock ticks once a step of PyTorch's optimizer, and refuses to guess."""
+"""The clock ticks once per step of PyTorch's optimizer, and rejects missing steps."""
 
 from __future__ import annotations
 

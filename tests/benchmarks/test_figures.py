@@ -1,4 +1,4 @@
-"""Rounds become medians, quartiles and ratios that are paired within a round."""
+"""Rounds become medians, quartiles and ratios paired within a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises that were measured become a table that docs can show."""
+"""Measured promises become a table for the docs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder becomes a row, and rows a table that docs can show."""
+"""A run folder becomes a row, and rows a table for the docs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESULT = {
 
 @pytest.fixture
 def run(tmp_path):
-    """A run folder with two evaluations and the verdict on a noise control."""
+    """A run folder with two evaluations and the result of a noise control."""
     (tmp_path / "result.json").write_text(json.dumps(RESULT))
     lines = [
         {"kind": "eval", "metrics": {"val_loss": 2.0, "val_iou": 0.5}},

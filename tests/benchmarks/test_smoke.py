@@ -1,4 +1,4 @@
-"""Every benchmark runs through, small, and prints its table."""
+"""Every benchmark runs with small inputs and prints its table."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The commands of a shell block, one a line, as words; `a && b` is two."""
+        """The commands of a shell block, one per line, as arguments; `a && b` is two."""
         joined = self.text.replace("\\\n", " ")
         lines = [part for line in joined.splitlines() for part in line.split(" && ")]
         return [args for line in lines if (args := shlex.split(line, comments=True))]
@@ -31,7 +31,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Page:
-    """One page for people."""
+    """One page of the docs."""
 
     path: Path
     text: str
@@ -48,13 +48,13 @@ class Page:
 
     @property
     def links(self) -> list[str]:
-        """What it links to, outside of code."""
+        """Its links, outside of code."""
         prose = re.sub(r"`[^`\n]*`", "", _BLOCK.sub("", self.text))
         return _LINK.findall(prose)
 
     @property
     def anchors(self) -> set[str]:
-        """The headings as GitHub links to them."""
+        """The anchors of its headings on GitHub."""
         headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", self.text), re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
 
@@ -65,7 +65,7 @@ def read(path: Path) -> Page:
 
 
 def launcher_args(command: list[str]) -> list[str] | None:
-    """What `command` tells our program; None where it starts another."""
+    """The arguments of `command` for Gearshift; None if it starts another program."""
     program = [command[0].removeprefix(".venv/bin/").removesuffix("3"), *command[1:]]
     for start in _LAUNCHER:
         if program[: len(start)] == start:

@@ -1,4 +1,4 @@
-"""Every command and settings file that README and docs show does what it is shown for."""
+"""Every command and settings file in README and docs works."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.launcher.runs import trained
 PAGES = [read(path) for path in PATHS]
 ON_DRY = (DEFAULT, "resume", "compare", "submit")
 REAL = ("verify", "export")
-"""Commands that need a run which has trained."""
+"""Commands that need a trained run."""
 SHELL = [
     pytest.param(
         page,
@@ -46,7 +46,7 @@ _FILE_NAME = re.compile(r"^# ([a-z]+\.(?:yaml|json))$", re.MULTILINE)
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Path:
-    """A folder with the data, the task and the run that pages speak of."""
+    """A folder with the data, the task and the run used in the pages."""
     (tmp_path / "notes").mkdir()
     for number in range(12):
         text = f"Note {number}. " + "The quick brown fox jumps over the lazy dog. " * 40
@@ -66,12 +66,12 @@ def sandbox(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory) -> Path:
-    """A run that has trained and saved."""
+    """A trained run with a checkpoint."""
     return saved_runs.train(tmp_path_factory.mktemp("trained"))
 
 
 def launch(args: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run our program in `folder`, a run of it dry."""
+    """Run Gearshift in `folder`, a training run with --dry-run."""
     is_run = not args or args[0].startswith("-") or args[0] in ON_DRY
     dry = ["--dry-run"] if is_run and not {"--dry-run", "--help"} & set(args) else []
     return subprocess.run(
@@ -84,7 +84,7 @@ def launch(args: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def write_settings(page_text: str, folder: Path) -> None:
-    """Put the settings files that a page shows, named in their first line, into `folder`."""
+    """Write the settings files of a page, named in their first line, into `folder`."""
     for block in re.findall(r"^```yaml\n(.*?)^```$", page_text, re.MULTILINE | re.DOTALL):
         if match := _FILE_NAME.match(block):
             (folder / match[1]).write_text(block)
@@ -137,7 +137,7 @@ def test_every_command_is_shown_somewhere():
         if block.language == "sh"
         for args in block.commands
     ]
-    # This one needs a server, and is no command for these tests to run.
+    # This one needs a server and is not run by these tests.
     if any("\npython -m launcher track runs/" in page.text for page in PAGES):
         shown.append(["track"])
     first = {args[0] for args in shown if args}

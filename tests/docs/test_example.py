@@ -1,4 +1,4 @@
-"""The example of a task that a page shows is the one that lies beside it and is tested."""
+"""The example task on a page is the tested file beside it."""
 
 import runpy
 from types import SimpleNamespace

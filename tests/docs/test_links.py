@@ -1,4 +1,4 @@
-"""Every link of README and docs leads somewhere, and every page can be reached."""
+"""Every link of README and docs has a target, and every page can be reached."""
 
 from __future__ import annotations
 

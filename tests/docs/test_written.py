@@ -1,4 +1,4 @@
-"""The tables and outputs in README and docs are those of the program."""
+"""The generated tables and outputs in README and docs are current."""
 
 from __future__ import annotations
 

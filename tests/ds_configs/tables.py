@@ -1,4 +1,4 @@
-"""The copies of the specification's tables that lie beside the tests."""
+"""Copies of the specification's tables beside the tests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ FOLDER = Path(__file__).parent
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of a table, its heads first, the line below them left out."""
+    """The cells of a table, its heads first, without the separator line."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def cells(text: str) -> list[tuple[str, str, str]]:
-    """(mode, key, what is written) of each cell but the dashes.
+    """(mode, key, text) of each cell except dashes.
 
     The columns are the setting in words, its key, and a mode each.
     """

@@ -1,4 +1,4 @@
-"""The shipped DeepSpeed files: partitioning and offload, and nothing of the run."""
+"""The shipped DeepSpeed files set partitioning and offload, and nothing of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mode outside its home family means what the specification says of that, value by value."""
+"""A mode outside its home family has the values of the specification."""
 
 import math
 
@@ -32,7 +32,7 @@ CASES = [
 
 
 def times(default, factor):
-    """`factor` × a number, rounded to 1 at least where it is whole, or × a length in epochs."""
+    """`factor` × a number, rounded to at least 1 for integers, or × a length in epochs."""
     if default is None:
         return None
     if isinstance(default, str):
@@ -70,9 +70,9 @@ def test_each_value_is_the_default_changed_by_the_mode(runs, family, mode, key, 
             expected = max(1, expected)
         assert number(found) == pytest.approx(expected)
     elif key == "loader.workers" and not default:
-        assert found == 0  # in the training process: fewer than one there is not
+        assert found == 0  # in the training process: there is no smaller number
     elif key == "memory.attention" and runs[family, mode][1]["precision"].value == "fp32":
-        assert found == "auto"  # flash takes 16 bits
+        assert found == "auto"  # flash attention needs 16 bits
     else:
         assert found == settings_file.parse_yaml_value(written)
 

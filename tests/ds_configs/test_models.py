@@ -21,13 +21,13 @@ COLUMNS = sorted({(family, mode) for family, mode, *_ in CELLS})
 
 
 def staged(family, column):
-    """The stage of a column such as `staged 1`; None: the column is of a mode alone."""
+    """The stage of a column such as `staged 1`; None: the column has no stage."""
     _, _, number = column.partition(" ")
     return stages_of(family)[int(number) - 1] if number else None
 
 
 def column(family, mode):
-    """A column's settings on a machine that has what the family asks for, one process."""
+    """A column's settings on a machine that supports the family, one process."""
     options = {"model": family, "mode": mode, "machine": SERVER, "world_size": 1}
     stage = staged(family, mode)
     if stage is None:
@@ -88,5 +88,5 @@ def test_the_family_block_of_a_mode_has_every_value_changed_by_the_table(family,
         name: {k: v for m, k, v in TABLES[family] if m == name} for name in (mode, "default")
     }
     changed = {key for key, value in by_mode[mode].items() if value != by_mode["default"].get(key)}
-    # What is solved from the batch of a rank is no setting of the block.
+    # Values solved from the batch of a rank are not part of the block.
     assert changed - {"train.global_batch"} <= own

@@ -1,4 +1,4 @@
-"""Every shipped mode resolves for every family and size, and means what it says."""
+"""Every shipped mode resolves for every family and size, with the values it promises."""
 
 import re
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_fast_modes_take_no_more_samples_than_their_share(mode, model, share):
 @pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
 def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
     train = {key: node_value(node) for key, node in keys_of(mode).items() if "train." in key}
-    # Where nothing was accumulated, as in all runs whose length is given in steps.
+    # Without accumulation, as in all runs with a length in steps.
     batch = train["train.micro_batch"]["scale"] * train["train.accumulation"]
     assert train["train.max_steps"]["scale"] == train["train.epochs"]["scale"] / batch
 

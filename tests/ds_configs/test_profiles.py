@@ -1,4 +1,4 @@
-"""Profiles of machines: their values, for every family, above any mode, below a person's word."""
+"""Profiles of machines: values for every family, above any mode, below settings of the user."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CPU_ONLY = {
     "limits.check_every_s": 5,
 }
 TABLE = {"mac": MAC, "cpu-only": CPU_ONLY}
-"""As the specification of the models has them."""
+"""From the specification of the models."""
 
 
 def test_the_names_are_those_of_the_files_and_the_default():

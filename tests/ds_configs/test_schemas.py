@@ -1,4 +1,4 @@
-"""Editors complete and check the settings files by what the program itself knows."""
+"""The JSON schema of settings files matches the settings."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Processes that form a world and are kept between tests."""
+"""Processes that form a world and are shared between tests."""
 
 from __future__ import annotations
 
@@ -109,5 +109,5 @@ def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
         try:
             pipe.send((None, work(world, *arguments)))
         except Exception:
-            # The border of the process: every error goes to the test.
+            # The process boundary: every error is sent to the test.
             pipe.send((traceback.format_exc(), None))

@@ -43,7 +43,7 @@ def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.gpu
 def test_a_process_that_sees_only_its_own_gpu_takes_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As srun --gpus-per-task=1 lets a task see one; check_ranks finds two that see the same.
+    # srun --gpus-per-task=1 shows a task one GPU; check_ranks finds two ranks with the same one.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     there = torch.cuda.device_count()
     last = there

@@ -51,7 +51,7 @@ def test_zero_rejects_counts_that_differ_within_a_group(worlds: Worlds, engine: 
 
 
 def test_an_empty_loss_scale_changes_nothing(worlds: Worlds) -> None:
-    """That of a run in another precision."""
+    """The loss scale of a run in another precision."""
     outcomes = worlds[1].run(after_an_empty_scale, Case("local", precision="fp16"))
     assert outcomes == [({"value": 2.0**16, "good_updates": 1.0}, {})]
 

@@ -116,7 +116,7 @@ def test_a_port_of_another_program_is_skipped(port, monkeypatch):
     with socket.create_server(("", port)), socket.create_server(("", port + PORTS - 1)):
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(open_store, 1, 2, SHORT)
-            time.sleep(1.0)  # it looks before rank 0 has opened the store
+            time.sleep(1.0)  # it connects before rank 0 has opened the store
             own = open_store(0, 2, SHORT)
             own.set("of", "7")
             assert found.result().get("of") == b"7"

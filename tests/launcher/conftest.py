@@ -1,4 +1,4 @@
-"""What the launcher's tests share."""
+"""Fixtures shared by the tests of the launcher."""
 
 import pytest
 
@@ -11,7 +11,7 @@ BUILT_IN = Origin("built-in", "built-in")
 
 @pytest.fixture
 def two_ranks():
-    """Resolved settings of a run on two processes, with a value that a person gave."""
+    """Resolved settings of a run on two processes, with a value set by the user."""
     values = {
         "model.family": Setting("language", BUILT_IN),
         "train.global_batch": Setting(8, BUILT_IN),

@@ -1,4 +1,4 @@
-"""Machines and words that the launcher's tests begin from."""
+"""Machines and resolved settings used by the launcher's tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resolved(
     world_size: int | None = None,
     **options: str,
 ) -> Resolved:
-    """What the words come to; `options` are short options by name: lr="1e-3" is --lr 1e-3."""
+    """Settings of the arguments; `options` are short options by name: lr="1e-3" is --lr 1e-3."""
     cli_args = CliArgs(
         model=model,
         mode=mode,

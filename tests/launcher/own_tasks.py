@@ -1,4 +1,4 @@
-"""Tasks of a person's own, as small files in folders of their own."""
+"""Custom tasks as small files in folders of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-"""Where `images:Images` lies."""
+"""The folder of `images:Images`."""
 _numbers = count()
 
 HEAD = """\
@@ -39,7 +39,7 @@ class Line(CustomTask):
 
 
 def write(folder: Path, text: str, name: str | None = None) -> str:
-    """Put a module into `folder`; its name, which no other module of this process has."""
+    """Write a module into `folder`; its name, which no other module of this process has."""
     module = name or f"mine_{next(_numbers)}"
     (folder / f"{module}.py").write_text(text, encoding="utf-8")
     return module

@@ -1,7 +1,7 @@
-"""A rank whose work is a few lines: what supervision is tested with, in place of training.
+"""A rank with a few lines of work, for tests of the supervisor.
 
-Started by the supervisor as `python -m tests.launcher.ranks JOB`; SCENE in the environment says
-what happens.
+Started by the supervisor as `python -m tests.launcher.ranks JOB`; SCENE in the environment
+selects the behaviour.
 """
 
 import os
@@ -32,7 +32,7 @@ def outcome(code: int = 0, reason: str = "all steps taken") -> Outcome:
 
 
 def wait_for_the_others() -> None:
-    """As in a collective that one rank never enters."""
+    """Waits like a collective that one rank never enters."""
     time.sleep(100)
 
 
@@ -99,7 +99,7 @@ def work(job) -> Outcome:
 
 
 def give_up_on_main(job) -> None:
-    """As the data's watch does, once the main thread hangs where it is to be seen hanging."""
+    """Exits like the data watchdog, once the main thread hangs at a known line."""
     main = threading.main_thread().ident
     while wait_for_the_others.__name__ not in "".join(
         traceback.format_stack(sys._current_frames()[main])
@@ -109,7 +109,7 @@ def give_up_on_main(job) -> None:
 
 
 def tried(job) -> None:
-    """Note what this try was told; the first rank notes and saves, the second breaks after it."""
+    """Record the resume request of this attempt; rank 0 records and saves, then rank 1 fails."""
     request = job.resume
     mark = job.reports / "noted"
     if ME == 1:
@@ -131,7 +131,7 @@ def broken(number: int, frame: object) -> None:
 
 
 def wait_until_reaped(file: Path) -> None:
-    """Until the supervisor has noticed that the process whose number `file` holds has ended."""
+    """Wait until the supervisor has noticed the exit of the process with the id in `file`."""
     while not (file.exists() and file.read_text()):
         time.sleep(0.01)
     with suppress(ProcessLookupError):
@@ -141,7 +141,7 @@ def wait_until_reaped(file: Path) -> None:
 
 
 def until_signal(folder: Path) -> Outcome:
-    """As the loop does: note the signal, save, end as agreed."""
+    """Like the loop: receive the signal, save, end as agreed."""
     caught: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: caught.append(number))
@@ -154,7 +154,7 @@ def until_signal(folder: Path) -> Outcome:
 
 
 def broken_collective(folder: Path) -> None:
-    """One sum that works; the second rank breaks before the next."""
+    """One all-reduce that works; the second rank fails before the next."""
     import torch
     import torch.distributed as dist
 

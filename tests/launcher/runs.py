@@ -1,4 +1,4 @@
-"""Run folders as runs leave them, made without training."""
+"""Run folders in the state that runs leave them in, made without training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NAME = "x"
 
 
 def begun(folder: Path, resolved: Resolved, at: int = 0) -> Path:
-    """A run that was begun with `resolved`, `at` seconds after the epoch."""
+    """A run started with `resolved`, `at` seconds after the epoch."""
     run_folder.create(resolved, folder, NAME)
     os.utime(folder / run_folder.SETTINGS, (at, at))
     return folder
 
 
 def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = None) -> Path:
-    """A checkpoint of a run, without a tensor; `state` in the place of what state.json holds."""
+    """A checkpoint of a run, without a tensor; `state` replaces the content of state.json."""
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     checkpoint.mkdir(parents=True)
     settings = {key: value.value for key, value in resolved.values.items()}
@@ -57,7 +57,7 @@ def trained(folder: Path, resolved: Resolved, *steps: int, at: int = 0) -> Path:
 
 
 def ended(folder: Path, status: str, steps: int) -> Path:
-    """A run that came to its end."""
+    """A run that has ended."""
     result = {"status": status, "steps": steps, "epochs": 1.0, "wall_s": 2.0, "best": None}
     result |= {"samples_per_s": 3.0, "peak_memory_bytes": {"host": 4}}
     (folder / run_folder.RESULT).write_text(json.dumps(result))

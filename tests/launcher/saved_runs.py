@@ -1,4 +1,4 @@
-"""Runs that have left their folder, and what can befall it."""
+"""Saved runs, and ways to damage them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def checkpoint(run: Path, step: int) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes | str]:
-    """All that lies in a folder, links by where they lead."""
+    """The content of a folder, links with their target."""
     return {
         str(path.relative_to(folder)): str(path.readlink())
         if path.is_symlink()
@@ -72,7 +72,7 @@ def change_tensor(folder: Path, key: str, change: Callable[[Any], None]) -> None
 
 
 def change_state(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what a checkpoint holds beside tensors, and all checksums with it."""
+    """Change the state of a checkpoint besides tensors, and all checksums with it."""
     path = folder / "state.json"
     state = json.loads(path.read_text())
     change(state)
@@ -81,7 +81,7 @@ def change_state(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
 
 
 def vouch(folder: Path, name: str) -> None:
-    """Make the manifest tell of a file as it is now, as somebody would who knows the format."""
+    """Update the manifest for the current content of a file."""
     data = (folder / name).read_bytes()
     fields = json.loads((folder / "manifest.json").read_text())
     file = next(file for file in fields["files"] if file["name"] == name)

@@ -1,4 +1,4 @@
-"""`data check` prints findings and writes a page with pictures; wrong data exits with 2."""
+"""`data check` prints findings and writes a page with pictures; invalid data exits with 2."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, in a folder that other programs load."""
+"""A checkpoint is exported to a folder that other programs load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def trained(tmp_path_factory):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     run = train(tmp_path_factory.mktemp("trained"))
-    (run.parent / "mine.jsonl").unlink()  # nothing here may need it
+    (run.parent / "mine.jsonl").unlink()  # not needed here
     yield run
     torch.set_num_threads(before)
 

@@ -1,4 +1,4 @@
-"""`list`: the catalogues, with what each thing is and whether it can run here."""
+"""`list`: the catalogues, with a description and the availability of each entry."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ PARAMETERS = {
     "doc_translation": {"tiny": 338_877, "full": 208_941_977},
     "eeg_text": {"tiny": 316_248, "lite": 145_653_184, "full": 352_138_112},
 }
-"""By family and size, as their specification has them; eeg_text with bridge and decoder."""
+"""By family and size, from their specification; eeg_text with bridge and decoder."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`--fast` is `--mode fast`, and what a person types wins over the mode wherever it stands."""
+"""`--fast` is `--mode fast`, and settings of the user override the mode at any position."""
 
 from itertools import permutations
 
@@ -42,7 +42,10 @@ def test_options_override_the_mode_at_any_position(mode):
     assert len(found) == 1
     run = settings("--model", "abr", *mode, *(arg for part in others for arg in part))
     assert (run.optim.lr, run.train.epochs, run.eval.share) == (3e-3, 7, 0.3)
-    assert (run.loader.prefetch, run.stop.patience) == (4, 8)  # the mode's, for nobody named them
+    assert (run.loader.prefetch, run.stop.patience) == (
+        4,
+        8,
+    )  # values of the mode
 
 
 @pytest.mark.parametrize("option", ["--batch-size", "--num-workers", "--precision", "--seq-len"])

@@ -1,4 +1,4 @@
-"""A task to start from is written once, under a name that Python will find, and learns as it is."""
+"""A task template is written once, under an importable name, and trains unchanged."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_the_template_trains_unchanged(here):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (here / "run" / "metrics.jsonl").read_text().splitlines()]
     evaluations = [line["metrics"] for line in lines if line["kind"] == "eval"]
-    assert evaluations[-1]["val_accuracy"] > 0.75  # of two kinds of points, near half each
+    assert evaluations[-1]["val_accuracy"] > 0.75  # two classes of points of similar size
 
 
 def test_the_template_has_less_than_sixty_lines_and_our_width():

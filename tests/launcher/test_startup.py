@@ -1,4 +1,4 @@
-"""Help, lists, explanations and errors load no torch, whatever they are asked."""
+"""Help, lists, explanations and errors load no torch."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A replay is bit-identical, and a single bit that is not is named."""
+"""A replay is bit-identical, and a flipped bit is named."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def add_a_bit(tensor):
 
 
 def test_a_replay_is_identical_and_leaves_no_trace(run, temporary, capfd):
-    # What a run that goes on would put right: a checkpoint that a kill left half replaced.
+    # What a resume would repair: a checkpoint half replaced at a kill.
     (run / "checkpoints" / ".replaced-step-00000005").mkdir()
     (run / "checkpoints" / ".replaced-step-00000005" / "state.json").touch()
     before = contents(run)
@@ -76,7 +76,7 @@ def test_a_flipped_bit_of_the_last_checkpoint_is_named(run, temporary, capfd):
 
 @pytest.mark.slow
 def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, temporary, capfd):
-    """What older versions did not keep in a checkpoint, the run's settings.yaml tells."""
+    """State missing in checkpoints of older versions comes from the run's settings.yaml."""
     for step in (2, 4):
         shutil.rmtree(checkpoint(run, step))
     added = ("settings", "starts", "metrics", "nonfinite", "data", "evaluated_at")

@@ -1,4 +1,4 @@
-"""What the base class gives a task that says only the least."""
+"""Defaults of the base class for a minimal task."""
 
 from types import SimpleNamespace
 

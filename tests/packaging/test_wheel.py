@@ -1,4 +1,4 @@
-"""The wheel holds all that a run needs, and works away from the clone."""
+"""The wheel contains all files of a run, and works outside the clone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's files in a folder of their own, as an installation lays them."""
+    """The wheel's files in a folder of their own, like an installation."""
     folder = tmp_path_factory.mktemp("site")
     zipfile.ZipFile(wheel).extractall(folder)
     return folder

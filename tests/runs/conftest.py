@@ -1,4 +1,4 @@
-"""What the tests of whole command lines share."""
+"""Fixtures shared by the tests of whole command lines."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80))
-"""A JSONL file of 80 requests, 64 of them to train on."""
+"""A JSONL file of 80 requests, 64 of them for training."""
 
 
 def environment() -> dict[str, str]:
@@ -21,12 +21,12 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Program:
-    """The real program in a working directory of its own."""
+    """The installed program in a working directory of its own."""
 
     folder: Path
 
     def __call__(self, *args: str, prefix=(), timeout=60, **options):
-        """Run a command line; what it printed and its exit code."""
+        """Run a command line; its output and exit code."""
         return subprocess.run(
             [*prefix, sys.executable, "-m", "launcher", *args],
             cwd=self.folder,
@@ -38,7 +38,7 @@ class Program:
         )
 
     def files(self) -> list[str]:
-        """All that lies in the working directory."""
+        """The content of the working directory."""
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
 
 
@@ -49,7 +49,7 @@ def program(tmp_path):
 
 @pytest.fixture
 def bound_by_permissions():
-    """What to put before a command so that it may not read and write everywhere, as root may."""
+    """A command prefix that removes root's permission to read and write everything."""
     if os.geteuid() != 0:
         return ()
     if shutil.which("setpriv") is None:
@@ -59,7 +59,7 @@ def bound_by_permissions():
 
 @pytest.fixture
 def one_thread():
-    """Threads that wait for one another are slow where other tests run beside this one."""
+    """Threads that wait for one another are slow beside other tests."""
     import torch
 
     before = torch.get_num_threads()

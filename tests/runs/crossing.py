@@ -1,4 +1,4 @@
-"""A run that is stopped under one engine and goes on under another."""
+"""A run that is stopped under one engine and resumed under another."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from training.storage import Storage
 
 SAVED_AT, STEPS = 6, 11
 OVERFLOW_AT = 4
-"""In fp16: the loss scale is another one when the state is saved, and so is its count."""
+"""In fp16: at the save the loss scale and its count have changed."""
 
 Damage = Callable[[Engine], None]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run that was saved on its way, and went on to its end; an outcome of each rank."""
+    """A run that saved a checkpoint and continued to its end; an outcome of each rank."""
 
     folder: Path
     saved: list[Outcome]
@@ -36,10 +36,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Crossed:
-    """A run that went on from a checkpoint; an outcome of each rank."""
+    """A run resumed from a checkpoint; an outcome of each rank."""
 
     taken: list[Outcome]
-    """What it took over, before its first step."""
+    """The restored state, before its first step."""
     end: list[Outcome]
 
 
@@ -69,7 +69,7 @@ class Crossings:
         precision: Precision = "fp32",
         damage: Damage | None = None,
     ) -> Crossed:
-        """`engine` goes on from the checkpoint of `source`, after `damage` where there is some."""
+        """Resume the checkpoint of `source` under `engine`, after `damage` if given."""
         results = self.pools[size].run(resume_run, engine, precision, source.folder, damage)
         return Crossed(*(list(column) for column in zip(*results, strict=True)))
 
@@ -77,7 +77,7 @@ class Crossings:
 def begin(
     world: World, name: str, precision: Precision, run: Path
 ) -> tuple[Path, Outcome, Outcome]:
-    """Train, save on the way, and go on: the checkpoint, the state in it, and the end."""
+    """Train, save and continue: the checkpoint, the state in it, and the end."""
     case = _case(name, precision)
     with prepared(world, case) as (engine, module):
         taken = _train(world, engine, module, case, 1, SAVED_AT)
@@ -95,7 +95,7 @@ def begin(
 def resume_run(
     world: World, name: str, precision: Precision, folder: Path, damage: Damage | None
 ) -> tuple[Outcome, Outcome]:
-    """Take over a checkpoint into a model with other weights: the state then, and at the end."""
+    """Restore a checkpoint into a model with other weights: the state then, and at the end."""
     case = _case(name, precision)
     with prepared(world, case, seed=1) as (engine, module):
         restore(open_checkpoint(folder), engine)
@@ -107,7 +107,7 @@ def resume_run(
 
 
 def differences(saved: list[Outcome], taken: list[Outcome]) -> list[str]:
-    """What of the state `saved` is not, to the bit, in the state `taken`; outcomes of each rank."""
+    """Bitwise differences of the state `taken` from the state `saved`; outcomes of each rank."""
     found = _unequal(joined(saved), joined(taken))
     for rank in taken:
         found += [f"buffer {name}" for name in _unequal(saved[0].buffers, rank.buffers)]

@@ -1,4 +1,4 @@
-"""The tiny model of a family, trained on its own data for a few steps under any engine."""
+"""The tiny model of a family, trained on its embedded data for a few steps under any engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class Few:
-    """The first samples of a split: to see that evaluation runs under an engine."""
+    """The first samples of a split, enough to evaluate under an engine."""
 
     split: Any
     count: int = 6
@@ -62,7 +62,7 @@ class Few:
 
 
 def begin(world: World, family: str, engine: str, run: Path) -> Any:
-    """Train, save on the way, go on, evaluate. Collective."""
+    """Train, save, continue, evaluate. Collective."""
     with prepared(world, family, engine, run) as (task, built, module):
         taken = _train(world, task, built, module, 1, SAVED_AT)
         saver = CheckpointWriter(
@@ -76,7 +76,7 @@ def begin(world: World, family: str, engine: str, run: Path) -> Any:
 
 
 def resume_run(world: World, family: str, engine: str, run: Path, checkpoint: Path) -> Any:
-    """Take over a checkpoint into a model with other weights: the state then, and at the end."""
+    """Restore a checkpoint into a model with other weights: the state then, and at the end."""
     with prepared(world, family, engine, run, seed=1) as (task, built, module):
         restore(open_checkpoint(checkpoint), built)
         taken = outcome(built, [])

@@ -1,4 +1,4 @@
-"""Which points of a square lie on a ring; HUNGER in the environment says what memory it takes."""
+"""A task of points on a ring; HUNGER in the environment sets its memory use."""
 
 import os
 import resource
@@ -20,12 +20,12 @@ batches = 0
 
 
 def eat(rows):
-    """Take memory as HUNGER says, for a micro-batch of so many rows."""
+    """Allocate memory as set by HUNGER, for a micro-batch of this many rows."""
     global batches
     batches += 1
-    if KIND == "leak" and batches > 8 and not kept:  # until so many bytes are resident
+    if KIND == "leak" and batches > 8 and not kept:  # until this many bytes are resident
         kept.append(bytearray(int(AMOUNT) - psutil.Process().memory_info().rss))
-    elif KIND == "activations":  # so many MiB a row, where 1000 MiB may be had
+    elif KIND == "activations":  # MiB per row, with a limit of 1000 MiB
         if batches == 1:
             limit = psutil.Process().memory_info().vms + 1000 * MIB
             resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))

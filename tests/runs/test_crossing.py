@@ -1,4 +1,4 @@
-"""A run goes on under any engine and any number of processes as if it had always run there."""
+"""A run resumes under any engine and world size as if it had always trained there."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from tests.engines.test_parity import missing_backend
 from tests.runs.crossing import Crossings, differences, drift
 
 SIZES = ((1, 1), (2, 2), (1, 2), (2, 1))
-# Both runs took other roundings before the crossing: 1.3e-7 apart in the worst of the 400 cases.
-# The losses are near 3.6, where one unit of the last place of fp32 is 6.6e-8 of them.
+# Both runs rounded differently before the crossing: at most 1.3e-7 apart in the 400 cases.
+# The losses are near 3.6, where one unit in the last place of fp32 is 6.6e-8 of them.
 FP32 = 1e-6
-# Two runs of one engine whose weights differ in the last place of fp32 are 3e-4 apart after five
-# steps. What a state lacks is seen by comparing states: a lost weight decay moves losses by 3e-5.
+# Two runs of one engine whose weights differ by one unit in the last place of fp32 are 3e-4
+# apart after five steps. Lost state is found by comparing states: a lost weight decay moves
+# losses by 3e-5.
 HALF = 1e-3
 FRESH = {"value": 2.0**16, "good_updates": 0.0}
 MASTERED = ("fsdp", "fsdp-offload", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
-"""Engines that hold bf16 weights beside an fp32 copy."""
+"""Engines with bf16 weights beside an fp32 copy."""
 
 
 @pytest.fixture(scope="module")
 def crossings(worlds: dict[int, Pool], tmp_path_factory: pytest.TempPathFactory) -> Crossings:
-    """Keeps each run that was saved between the cases."""
+    """Shares each saved run between the cases."""
     return Crossings(worlds, tmp_path_factory.mktemp("runs"))
 
 
@@ -50,7 +51,7 @@ def cases(*wanted: tuple[str, int, str, int]) -> pytest.MarkDecorator:
 
 
 def everywhere(*engines: str) -> list[tuple[str, int, str, int]]:
-    """All ordered pairs of `engines` at all changes of the world's size."""
+    """All ordered pairs of `engines` at all changes of the world size."""
     return [(s, a, t, b) for a, b in SIZES for s in engines for t in engines]
 
 
@@ -110,7 +111,7 @@ def test_the_same_engine_resumes_bit_by_bit_in_half_precision(
 
 
 def resumes_bit_by_bit(crossings: Crossings, engine: str, size: int, precision: str) -> None:
-    """Without a tolerance: losses, norms, and all of the state after the last step."""
+    """Without a tolerance: losses, norms, and the whole state after the last step."""
     run = crossings.source(engine, size, precision)
     crossed = crossings.cross(run, engine, size, precision)
     assert differences(run.saved, crossed.taken) == []
@@ -167,7 +168,7 @@ def test_half_precision_crosses_between_all_layouts(
 def test_bf16_weights_cross_with_the_fp32_values_behind_them(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
-    """Frozen ones, too, of which DeepSpeed itself keeps the rounded values only."""
+    """Frozen weights too, of which DeepSpeed itself keeps the rounded values only."""
     resumes_in_half_precision(crossings, source, before, target, after, "bf16-params")
     taken = crossings.cross(
         crossings.source(source, before, "bf16-params"), target, after, "bf16-params"
@@ -265,7 +266,7 @@ def count_lost(engine: Engine) -> None:
 def test_state_lost_by_an_engine_is_detected(
     crossings: Crossings, source: str, before: int, target: str, after: int, damage, found: str
 ) -> None:
-    """The comparison of states that all cases rest on finds this and nothing else."""
+    """The comparison of states used in all cases finds this and nothing else."""
     run = crossings.source(source, before)
     crossed = crossings.cross(run, target, after, damage=damage)
     assert differences(run.saved, crossed.taken) == [found]

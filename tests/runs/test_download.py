@@ -1,4 +1,4 @@
-"""A run on data that it downloads first, from the command line to its result."""
+"""A run with downloaded data, from the command line to its result."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""How real runs end: by a signal or a fault, with the line that says what to do next."""
+"""How runs end: by a signal or an error, with a line that shows the next command."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def training(folder: Path, *args: str) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-m", "launcher", *ARGS, *args]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as process:
-        # Whatever happens, no test waits for its run longer than this.
+        # No test waits for its run longer than this.
         watch = threading.Timer(120, process.kill)
         watch.start()
         try:
@@ -53,7 +53,7 @@ def ranks(process: subprocess.Popen) -> list[int]:
 
 
 def checkpoints(folder: Path) -> list[int]:
-    """The steps of the checkpoints, each of them whole; there must be nothing half made."""
+    """The steps of the checkpoints, each complete; there must be no incomplete ones."""
     entries = list((folder / "mine" / run_folder.CHECKPOINTS).iterdir())
     assert [entry.name for entry in entries if entry.name.startswith(".")] == []
     return sorted(manifest.read(entry).step for entry in entries)
@@ -109,7 +109,7 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
         ]
         again = [line for line in lines if line.startswith("restart")]
         assert len(again) == 1 and again[0].startswith("restart 1 of 1 from step ")
-        name = lines[-1].split()[2].rstrip(",")  # resumed    from step-00000020, written by ...
+        name = lines[-1].split()[2].rstrip(",")  # resumed from step-00000020, written by ...
         assert str(manifest.step_of(name)) == again[0].split()[-1]
         os.kill(ranks(process)[0], signal.SIGKILL)
         rest = process.stdout.read()
@@ -121,13 +121,13 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether every thread has stopped: one that still runs may take the next signal."""
+    """Whether every thread has stopped: a running one may receive the next signal."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return all("State:\tT" in (task / "status").read_text() for task in tasks)
 
 
 def has_pending(pid: int) -> bool:
-    """Whether a signal waits for a process that is stopped."""
+    """Whether a signal is pending for a stopped process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return any(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
 
@@ -142,7 +142,7 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
         while not all(map(is_stopped, stopped)):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        while not all(map(has_pending, stopped)):  # handed on: the next is no part of the first
+        while not all(map(has_pending, stopped)):  # delivered: the next is separate from the first
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()

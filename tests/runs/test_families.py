@@ -1,4 +1,4 @@
-"""The tiny model of every family learns the same under every engine, and moves between them."""
+"""The tiny model of every family trains equally under every engine, and resumes between them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = ("language", ("local", "zero3"))
 
 @dataclass
 class TrainingRuns:
-    """Runs of families under engines on two processes, each taken once."""
+    """Runs of families under engines on two processes, each trained once."""
 
     pool: Pool
     folder: Path

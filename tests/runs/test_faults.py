@@ -1,4 +1,4 @@
-"""What goes wrong outside of the program: it is named, and nothing hangs or is lost."""
+"""Failures outside of the program are named, and nothing hangs or is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG = ("--model", "language:tiny", "--data", "mine.jsonl", "--max-steps", "1000
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a command line beside a small dataset; what is left of it is killed at the end."""
+    """Starts a command line beside a small dataset; remaining processes are killed at the end."""
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     started: list[psutil.Process] = []
 
@@ -47,7 +47,7 @@ def start(tmp_path):
 
 
 def until(happened, process: subprocess.Popen, limit_s: float = 60.0) -> None:
-    """Wait until `happened`, for as long as `process` lives."""
+    """Wait until `happened`, while `process` runs."""
     end = time.monotonic() + limit_s
     while not happened():
         assert process.poll() is None, process.communicate()
@@ -64,7 +64,7 @@ def checkpoints(run: Path) -> list[str]:
 
 
 def loader_worker(rank: psutil.Process) -> psutil.Process | None:
-    """The process that prepares the data of `rank`, where it has begun."""
+    """The loader worker of `rank`, if it has started."""
     return next(iter(rank.children()), None)
 
 

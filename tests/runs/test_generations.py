@@ -1,4 +1,4 @@
-"""Lives of one job in a run folder: a lost one that wakes up, a rank that fails or is lost."""
+"""Generations of one job in a run folder: a lost one that wakes up, a failed or lost rank."""
 
 import json
 import os
@@ -25,7 +25,7 @@ ARGS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.
 def generation_processes(
     folder: Path, generation: int, ranks: int, *args: str, **variables: str
 ) -> Iterator[list[subprocess.Popen]]:
-    """The ranks of one generation, as srun starts them; each prints into a file of its own."""
+    """The ranks of one generation, as srun starts them; each prints into its own file."""
     (folder / "mine.jsonl").write_text(REQUESTS)
     (folder / "mine" / "slurm").mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:

@@ -89,7 +89,7 @@ def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungr
 
 @pytest.fixture
 def within() -> Iterator[Sequence[str]]:
-    """What to put before a command so that a GiB of memory is all it may take."""
+    """A command prefix that limits memory to one GiB."""
     two = cgroup.MOUNT / "cgroup.controllers"
     group = (cgroup.MOUNT if two.exists() else cgroup.MOUNT / "memory") / GROUP
     limit = "memory.max" if two.exists() else "memory.limit_in_bytes"

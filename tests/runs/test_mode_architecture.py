@@ -1,4 +1,4 @@
-"""Modes that promise the same architecture keep it: names, shapes, and the first weights."""
+"""Modes that promise the same architecture keep names, shapes and initial weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from training import seeds
 
 KEEP = ("resource-efficient", "fast", "ultra-fast", "benchmark", "conservative")
 SAME_DATA = ("resource-efficient", "conservative")
-"""They hold out as much as default does: what is fitted on the training data is the same."""
+"""They hold out as much as default does: values fitted on the training data are the same."""
 MAY_DIFFER = {"loss", "curriculum"}
-"""Of the settings of models: what is learnt, and not by what."""
+"""Settings of models that change what is trained, not the architecture."""
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The tiny model of each family in each mode, with its first weights."""
+    """The tiny model of each family in each mode, with its initial weights."""
     made = {}
 
     def build(family, mode):

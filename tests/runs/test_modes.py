@@ -1,4 +1,4 @@
-"""Every mode of every family starts, trains, and says in result.json which one it was."""
+"""Every mode of every family trains, and is recorded in result.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = {("language", mode) for mode in MODES} | {
     ("doc_translation", "conservative"),
     ("eeg_text", "lite"),
 }
-"""Pairs that every run of the tests takes; each family is among them, in the mode it is home to."""
+"""Pairs of the default test run; each family is included, in a mode made for it."""
 SHORT = {
     "train.max_steps": STEPS,
     "train.preview": False,
@@ -38,7 +38,7 @@ FEW = {
     "eeg_text": {"data.fraction": 0.3},
     "language": {"data.path": "mine.jsonl"},
 }
-"""What keeps the evaluation at the end short."""
+"""Settings that keep the last evaluation short."""
 SIZES = {"language": ("small", "lite", "124M", "350M", "1.3B")}
 
 
@@ -50,7 +50,7 @@ def pairs():
 
 
 def saved(folder):
-    """What a run has kept: the names of its checkpoints and links."""
+    """The checkpoints and links of a run."""
     kept = sorted(path.name for path in (folder / "checkpoints").glob("*"))
     return kept, sorted(name for name in ("best", "last") if (folder / name).exists())
 
@@ -109,5 +109,5 @@ def test_ultra_fast_has_a_global_batch_of_512_responses(tmp_path):
         out=tmp_path / "run",
         console=False,
     )
-    # The units of the family are samples: those that were weighed before the update.
+    # The units of the family are samples: those of the losses before the update.
     assert [line["samples"] for line in run.metrics("train")] == [512, 1024]

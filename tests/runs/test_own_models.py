@@ -1,4 +1,4 @@
-"""A task of one's own runs under every engine, goes on, is verified and exported like any other."""
+"""A custom task trains under every engine, and is resumed, verified and exported like any other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHANGES = {
 
 
 def learn(world: World, engine: str) -> tuple[list[float], float]:
-    """Logged losses and the last accuracy of the example, as one rank of `engine` has them."""
+    """Logged losses and the last accuracy of the example on one rank of `engine`."""
     sys.path.insert(0, str(EXAMPLES))
     from images import Images
 
@@ -45,7 +45,7 @@ def learn(world: World, engine: str) -> tuple[list[float], float]:
 
 @pytest.fixture(scope="module")
 def local(worlds):
-    """The example in one process of plain PyTorch: what every engine is held to."""
+    """The example in one process of plain PyTorch, the reference for every engine."""
     return worlds[1].run(learn, "local")[0]
 
 
@@ -116,7 +116,7 @@ def saved(here, program):
 
 @pytest.fixture
 def elsewhere(tmp_path_factory):
-    """The program in a folder that holds no task."""
+    """The program in a folder without a task."""
     return Program(tmp_path_factory.mktemp("elsewhere"))
 
 

@@ -1,4 +1,4 @@
-"""`launcher.train`: the same run from Python, with a result in place of an exit code."""
+"""`launcher.train`: the same run from Python, with a result instead of an exit code."""
 
 import pytest
 
@@ -21,7 +21,7 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """A working directory with a few requests to learn from."""
+    """A working directory with a few requests as training data."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
     return tmp_path

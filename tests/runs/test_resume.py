@@ -1,4 +1,4 @@
-"""Whole command lines that go on with a run: in its folder, in another one, or not at all."""
+"""Whole command lines that resume a run: in its folder, in another one, or refused."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ STEP_4 = "x/checkpoints/step-00000004"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Carries out a command line in a directory with data: exit code, stdout and stderr."""
+    """Runs a command line in a directory with data: exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text(REQUESTS)
 
@@ -58,7 +58,7 @@ def history(folder: Path) -> list[tuple]:
 
 
 def content(folder: Path) -> dict[Path, bytes]:
-    """All that a run left but the name of who used it last."""
+    """The content of a run folder except for the name of its last user."""
     return {
         path: path.read_bytes()
         for path in folder.rglob("*")

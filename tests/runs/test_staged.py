@@ -1,4 +1,4 @@
-"""Sentences from EEG in two stages, as whole command lines: weights, memory, going on."""
+"""Sentences from EEG in two stages, as whole command lines: weights, memory, resuming."""
 
 import json
 import shutil

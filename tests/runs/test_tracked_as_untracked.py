@@ -1,4 +1,4 @@
-"""A run that is tracked learns as one that is not, to the last bit."""
+"""A tracked run is bit-equal to an untracked one."""
 
 import json
 import os

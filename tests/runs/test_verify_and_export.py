@@ -1,4 +1,4 @@
-"""Proving and exporting a run through the real program, as a person types it."""
+"""Verify and export of a run by the command line."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The captured screen is what a terminal shows, not all that was written to it."""
+"""The captured screen is the final screen of a terminal, not its whole output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shell scripts are sound, and refuse words they do not know."""
+"""The shell scripts are valid, and refuse unknown arguments."""
 
 from __future__ import annotations
 

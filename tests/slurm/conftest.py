@@ -1,4 +1,4 @@
-"""A real cluster for the tests that need one, and the jobs they submit to it."""
+"""A real cluster for tests, and the jobs submitted to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.slurm.cluster.shape import shaped
 
 @contextmanager
 def clustered(**shape) -> Iterator[Cluster]:
-    """A cluster of that shape, in a short folder; gone at the end, or with this process."""
+    """A cluster of that layout, in a short folder; stopped at the end, or with this process."""
     if problem := missing():
         pytest.skip(problem)
     network = os.environ.get("GEARSHIFT_TEST_NETWORK", "auto")

@@ -1,4 +1,4 @@
-"""A login node's folder, where a person types sbatch, and the jobs that come of it."""
+"""A login node's folder, from which a user submits jobs, and the jobs."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ TEXT = "the cat sat on a mat and saw how seven ships came sailing home"
 SHORT = {
     "device": "cpu",
     "data.seq_len": "32",
-    "train.epochs": "1000",  # the number of steps is what ends it
+    "train.epochs": "1000",  # the number of steps ends it
     "log.every": "1",
     "save.every": "100",
     "eval.every": "100",
-    # Rounding in another world grows with what a step changes; 1e-6 is to hold for hundreds.
+    # Rounding in another world grows with the update of a step; 1e-6 must hold for hundreds.
     "optim.lr": "1e-5",
-    # A cosine without restarts: the shipped one of `fast` would end within these steps.
+    # A cosine without restarts: that of `fast` would end within these steps.
     "schedule.name": "cosine",
 }
-"""A training of about 15 ms a step with two ranks on two cores: long enough to be hit within."""
+"""A training of about 15 ms a step with two ranks on two cores: long enough to interrupt."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A Slurm job, with the run folder and the log that its words name."""
+    """A Slurm job, with the run folder and the log of its arguments."""
 
     cluster: Cluster
     id: str
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the controller tells of it, by Slurm's names: JobState, Restarts, ExitCode, …"""
+        """The controller's record of it, by Slurm's names: JobState, Restarts, ExitCode, …"""
         output = self.cluster.try_command("scontrol", "show", "job", "-o", self.id)
         output = re.sub(r" Command=.*? WorkDir=", " WorkDir=", output)
         return dict(field.split("=", 1) for field in output.split() if "=" in field)
@@ -60,7 +60,7 @@ class Job:
 
     @property
     def log(self) -> str:
-        """All that its lives have printed; empty before the first."""
+        """The log of all its generations; empty before the first."""
         return read(self.log_file)
 
     @property
@@ -84,15 +84,15 @@ class Job:
         return json.loads(read(self.folder / "result.json"))
 
     def lines(self, kind: str) -> list[dict[str, object]]:
-        """The whole lines of that kind in metrics.jsonl; one that is being written is left out."""
+        """The complete lines of that kind in metrics.jsonl, without one that is being written."""
         text = read(self.folder / "metrics.jsonl")
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         return [line for line in lines if line["kind"] == kind]
 
     def wait(self, *states: str, seconds: float = 200) -> str:
-        """Wait for one of these states; AssertionError, with the log, where none comes.
+        """Wait for one of these states; AssertionError, with the log, on a timeout.
 
-        Comes back as soon as the job has ended in whatever state, since no other will follow.
+        Returns as soon as the job has ended in any state, since no other will follow.
         """
         self._wait_for(
             lambda: self.state in (*states, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"),
@@ -104,7 +104,7 @@ class Job:
         return state
 
     def wait_for_step(self, step: int, seconds: float = 200) -> None:
-        """Wait until metrics.jsonl holds that step."""
+        """Wait until metrics.jsonl contains that step."""
         self._wait_for(
             lambda: max(self.steps, default=0) >= step or self.state == "FAILED",
             f"no step {step}",
@@ -119,11 +119,11 @@ class Job:
         )
 
     def wait_for_line(self, text: str, seconds: float = 60) -> None:
-        """Wait until its log holds `text`."""
+        """Wait until its log contains `text`."""
         self._wait_for(lambda: text in self.log, f"no line with {text!r}", seconds)
 
     def ranks(self) -> list[psutil.Process]:
-        """The processes of its ranks that run, of whichever life, in the order of ranks."""
+        """The running processes of its ranks, of any generation, in the order of ranks."""
         found = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -134,7 +134,7 @@ class Job:
         return [found[key] for key in sorted(found)]
 
     def signal(self, name: str = "USR1") -> None:
-        """Send the batch shell what Slurm sends it ahead of the limit."""
+        """Send the batch shell the signal that Slurm sends ahead of the limit."""
         self.cluster.command("scancel", "--batch", f"--signal={name}", self.id)
 
     def cancel(self) -> None:
@@ -147,7 +147,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Login:
-    """A folder with a clone's slurm/ in it, some text to learn, and a cluster to send jobs to."""
+    """A folder with a clone's slurm/, some text as training data, and a cluster for jobs."""
 
     cluster: Cluster
     folder: Path
@@ -174,7 +174,7 @@ class Login:
         options: Sequence[str] = (),
         environment: dict[str, str] | None = None,
     ) -> Job:
-        """Type `sbatch OPTIONS slurm/NAME.sbatch --out RUN WORDS`."""
+        """Run `sbatch OPTIONS slurm/NAME.sbatch --out RUN ARGS`."""
         script = [f"slurm/{name}.sbatch", "--out", run, *args]
         output = self.type("sbatch", "--parsable", *options, *script, environment=environment)
         number = output.partition(";")[0]
@@ -185,19 +185,19 @@ class Login:
         return Job(self.cluster, number, self.folder / run, self.folder / log)
 
     def type(self, *args: str, environment: dict[str, str] | None = None) -> str:
-        """What a command prints here, in the environment that a person with a clone has."""
+        """The output of a command here, in the environment of a user with a clone."""
         mine = {"GEARSHIFT_PYTHON": sys.executable, "PYTHONPATH": str(CLONE)}
         return self.cluster.command(*args, folder=self.folder, **mine | (environment or {}))
 
     def training(self, steps: int, settings: dict[str, str]) -> Iterator[str]:
-        """The words of a short training."""
+        """The arguments of a short training."""
         yield from ("--model", "language:tiny", "--data", "text.txt", "--max-steps", str(steps))
         for key, value in (SHORT | settings).items():
             yield from ("--set", f"{key}={value}")
 
 
 def make_login(cluster: Cluster, folder: Path) -> Login:
-    """A login node's folder, made."""
+    """A login node's folder, created."""
     (folder / "slurm").symlink_to(CLONE / "slurm")
     chance = random.Random(0)
     lines = (" ".join(chance.choices(TEXT.split(), k=9)) for _ in range(1000))
@@ -206,5 +206,5 @@ def make_login(cluster: Cluster, folder: Path) -> Login:
 
 
 def read(path: Path) -> str:
-    """The text of a file that may not be there yet."""
+    """The text of a file, which may not exist yet."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

@@ -1,4 +1,4 @@
-"""Small programs in the place of Slurm's own, which keep what they were told."""
+"""Small programs that replace Slurm's own and record their calls."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Programs:
     folder: Path
 
     def add(self, name: str, *responses: tuple[int, str, str]) -> None:
-        """A program that gives these answers in turn, the last of them for ever.
+        """A program that gives these responses in turn and repeats the last one.
 
-        Each an exit code, and what it writes on stdout and on stderr.
+        Each is an exit code, the text on stdout and the text on stderr.
         """
         path = self.folder / name
         path.write_text(_PROGRAM.format(python=sys.executable, folder=str(self.folder)))
@@ -45,14 +45,14 @@ class Programs:
         (self.folder / f"{name}.json").write_text(json.dumps(responses))
 
     def calls(self, name: str) -> list[dict[str, Any]]:
-        """What a program was told: its words, its environment, its standard input."""
+        """The calls of a program: arguments, environment, standard input."""
         path = self.folder / "calls.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [call for line in lines if (call := json.loads(line))["name"] == name]
 
 
 def programs_in_path(folder: Path, monkeypatch) -> Programs:
-    """Make the folder, and put it in front of PATH."""
+    """Create the folder, and put it at the front of PATH."""
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     return Programs(folder)

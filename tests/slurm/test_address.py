@@ -1,4 +1,4 @@
-"""Rank 0 has an address that every node can reach, or it is said that it has none."""
+"""Rank 0 has an address that every node can reach, or a missing one is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job files that are shipped: what is rendered, clean, and fit for any site."""
+"""The shipped job files: rendered, valid shell, and portable between sites."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_header_requests_portable_options_and_requeueing(path):
     assert "requeue" in requested
     assert requested["open-mode"] == "append"
     assert requested["signal"] == "B:USR1@300"
-    # Slurm does not make the folder of a log, and does not start a job without it.
+    # Slurm does not create the folder of a log, and does not start a job without it.
     assert "/" not in requested["output"]
     # sbatch ignores header lines after the first command.
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""The functions of the job files, with small programs in place of Slurm that record their calls."""
+"""The shell functions of the job files, with small programs that replace Slurm and record calls."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_an_input_error_leaves_the_folder_of_another_job_unchanged(cluster):
 def test_again_requeues_the_element_and_not_the_array(cluster):
     array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
     code, _ = cluster.train(PUBLISH % "again 75", **array)
-    assert code == 143  # Slurm ends a requeued job by TERM
+    assert code == 143  # Slurm ends a requeued job by SIGTERM
     assert cluster.calls("scontrol requeue") == ["scontrol requeue 7_2"]
 
 

@@ -1,4 +1,4 @@
-"""How jobs stand, by what scontrol and sacct say of them."""
+"""States of jobs in the output of scontrol and sacct."""
 
 import pytest
 

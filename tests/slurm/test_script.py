@@ -1,4 +1,4 @@
-"""A job script as text: header over header, words as they were typed."""
+"""A job script as text: headers override one another, arguments are unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks on two nodes find each other, whoever starts them, or are told why they cannot."""
+"""Ranks on two nodes find each other under any starter, or report why they cannot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def login(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Login:
 
 
 def over_two_nodes(login: Login, shell: str, *options: str, **environment: str) -> str:
-    """What a shell that runs as one task on each of two nodes prints. RuntimeError if it fails."""
+    """The output of a shell run as one task on each of two nodes. RuntimeError if it fails."""
     same_environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ""}
     command = ("srun", "--nodes=2", "--ntasks-per-node=1", "--overlap", "--kill-on-bad-exit=1")
     return login.type(
@@ -33,7 +33,7 @@ def over_two_nodes(login: Login, shell: str, *options: str, **environment: str) 
 
 
 def training(login: Login, run: str, **settings: str) -> str:
-    """The words of a short training into the folder `run`."""
+    """The arguments of a short training into the folder `run`."""
     return " ".join([*login.training(STEPS, settings), "--out", run])
 
 
@@ -43,14 +43,14 @@ def losses(folder: Path) -> list[float]:
 
 
 def error_text(login: Login, command: str, *options: str, **environment: str) -> str:
-    """What two ranks say that do not begin."""
+    """The error text of two ranks that cannot start."""
     with pytest.raises(RuntimeError) as error:
         over_two_nodes(login, f"{LAUNCHER} {command}", *options, **environment)
     return str(error.value)
 
 
 def private_hosts_script(cluster: Cluster, folder: Path) -> str:
-    """Shell that lets each node take its own name for 127.0.1.1, as Debian's installer does."""
+    """Shell code that resolves each node's own name to 127.0.1.1, as Debian's installer does."""
     if cluster.shape.network != "netns":
         pytest.skip("nodes have no names of their own without namespaces")
     path = folder / "hosts.$SLURMD_NODENAME"
@@ -67,7 +67,7 @@ def test_nodes_that_resolve_themselves_to_127_train_together(
     fix = private_hosts_script(cluster, login.folder)
     script = login.folder / "named.sh"
     script.write_text(f"{fix}getent hosts $(hostname)\n{LAUNCHER} {training(login, 'named')}\n")
-    # A mount name space for each task, so that other tests see the hosts as they are.
+    # A mount namespace for each task, so that other tests have the original hosts file.
     output = over_two_nodes(login, f"exec unshare --mount bash {script}")
     assert output.count("127.0.1.1") == 2
     assert len(losses(login.folder / "named")) == STEPS
@@ -75,7 +75,7 @@ def test_nodes_that_resolve_themselves_to_127_train_together(
 
 @pytest.fixture(scope="module")
 def under_srun(login: Login) -> list[float]:
-    """The losses of two ranks that srun starts, one on each node."""
+    """The losses of two ranks started by srun, one on each node."""
     over_two_nodes(login, f"{LAUNCHER} {training(login, 'srun')}")
     return losses(login.folder / "srun")
 

@@ -1,4 +1,4 @@
-"""A run in numbers, as the loop tells it to its hooks."""
+"""Facts of a run in the form that callbacks get."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def train_plan(**changes: Any) -> TrainPlan:
 
 
 def step(number: int) -> Step:
-    # No hook of ours reads the tensors, which would wait for the device; so nothing stands there.
+    # No callback reads the tensors, which would synchronize the device; so they are None.
     nothing: Any = None
     return Step(number, nothing, {}, 4096, nothing, 1e-3, False, None, 0.0)
 

@@ -1,4 +1,4 @@
-"""What the tests of two processes run on each of them; gives plain numbers back."""
+"""Functions that tests run on each of two processes; they return plain numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.callbacks.base import Action
 def tiny_run(
     world: World, task: dict, requests: dict[int, dict[int, Action]], changes: dict
 ) -> dict:
-    """A whole run; `asks` by rank and step."""
+    """A whole run; `requests` by rank and step."""
     recorder = RecordingCallback(requests.get(world.rank))
     run = run_tiny(world, TinyTask(**task), recorder, **changes)
     return {
@@ -40,13 +40,13 @@ def two_terms_run(world: World, changes: dict) -> dict:
 def agreed(
     world: World, units: list[int], flags: list[int], more: list[list[int]]
 ) -> tuple[dict[str, int], int, list[int]]:
-    """What ranks with other units, flags and further numbers agree on."""
+    """The agreed values of ranks with different units, flags and further numbers."""
     rank = world.rank
     return agree(world, {"": units[rank]}, flags[rank], more[rank])
 
 
 def dropout_masks(world: World, seed: int, step: int) -> list[float]:
-    """What a rank draws in a step."""
+    """Random numbers of a rank in a step."""
     from training.seeds import seed_step
 
     seed_step(seed, step, world.rank, world.device)

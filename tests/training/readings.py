@@ -1,4 +1,4 @@
-"""Readings of a machine, as tests want them."""
+"""Readings of a machine for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints in memory, in the place of those of a run folder."""
+"""Checkpoints in memory instead of a run folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.logging.strict_json import encode
 
 @dataclass
 class Shelf:
-    """Keeps what is saved, in memory, in the place of a run folder."""
+    """Keeps saved state in memory instead of a run folder."""
 
     saved: dict[int, dict[str, Any]] = field(default_factory=dict)
     is_settled: bool = False
@@ -47,7 +47,7 @@ class Shelf:
         self.is_settled = False
 
     def before(self, step: int, **changes: Any) -> ResumePoint:
-        """What a run goes on from that goes on from `step`."""
+        """The resume point of `step`."""
         kept = self.saved[step]
         names = ("facts", "pieces", "steps", "loss_scale")
         return ResumePoint(KeptCheckpoint(step, *(kept[name] for name in names)), **changes)
@@ -55,7 +55,7 @@ class Shelf:
 
 @dataclass
 class KeptCheckpoint:
-    """As much of a checkpoint as a run asks for."""
+    """The part of a checkpoint that a run reads."""
 
     step: int
     facts: Mapping[str, Any]

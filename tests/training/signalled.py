@@ -1,4 +1,4 @@
-"""A program that takes a step for each line of its input, and tells what its signals ask for."""
+"""A program that takes a step for each line of its input, and prints the requested actions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(where: str) -> None:
     child, reader = fork_a_worker() if where == "forked" else (0, 0)
     print("ready", child, flush=True)
     if where == "echoed":
-        # From here, as two signals of one kind from outside may arrive as one.
+        # From this process, as two signals of one kind from outside may arrive as one.
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
     if where == "busy":
@@ -45,14 +45,14 @@ def main(where: str) -> None:
 
 
 def fork_a_worker() -> tuple[int, int]:
-    """A child that lives as long as this process, and a pipe where it answers SIGUSR2."""
+    """A child that lives as long as this process, and a pipe on which it responds to SIGUSR2."""
     read_end, write_end = os.pipe()
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         os.close(write_end)
         signal.signal(signal.SIGUSR2, lambda number, frame: os.write(writer, b"!"))
         os.write(writer, b"!")
-        # Never for long: a handler waits while a call blocks that began just after its signal.
+        # Never for long: a handler waits during a blocking call that began just after its signal.
         while not select.select([read_end], [], [], 0.01)[0]:
             pass
         os._exit(0)

@@ -77,7 +77,7 @@ def test_parts_are_means_over_all_ranks(two_ranks):
 
 
 class Watched(FlatAveraging):
-    """Averages as the engine local does, and notes which micro-batch was said to be the last."""
+    """Averages like the engine local, and records which micro-batch was marked last."""
 
     def __init__(self, model, world, options):
         super().__init__(model, world, options)
@@ -105,7 +105,7 @@ def test_only_the_last_micro_batch_of_a_step_is_marked_last():
 
 
 class NoUnits(TinyTask):
-    """Every sample is padding alone."""
+    """Every sample is padding."""
 
     def collate(self, samples):
         batch = super().collate(samples)

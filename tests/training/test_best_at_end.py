@@ -1,4 +1,4 @@
-"""A run may end with the weights of its best evaluation, and can still go on from its last step."""
+"""A run may end with the weights of its best evaluation, and still resume from its last step."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ CALLS = 3
 
 @dataclass
 class PreviewTask(TinyTask):
-    """Calls the model a few times; on one rank, after so many calls, there is a fault."""
+    """Calls the model a few times; raises on one rank, after some calls."""
 
     fails_on: int | None = None
     fails_after: int = 0
@@ -134,7 +134,7 @@ def test_a_task_need_not_predict():
 
 
 def two_runs(world: World, engine: str):
-    """The same run without and with predictions: losses and weights, and what was shown."""
+    """The same run without and with predictions: losses and weights, and the predictions."""
     torch.set_num_threads(1)
     plain, previewed = (
         run_tiny(
@@ -161,7 +161,7 @@ def test_predictions_do_not_change_training(two_ranks, engine):
 
 
 def failing(world: World, rank: int, after: int):
-    """What both ranks are told of a run in which predictions fail on one of them."""
+    """Events on both ranks of a run with failing predictions on one of them."""
     torch.set_num_threads(1)
     task = PreviewTask(fails_on=rank, fails_after=after, rank=world.rank)
     run = with_tracker(world, task, engine="fsdp")

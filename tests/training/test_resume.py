@@ -1,4 +1,4 @@
-"""A run that goes on is, to the last bit, the run that was never stopped."""
+"""A resumed run is bit-equal to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHANGES = {
 
 
 def history(run, after: int = 0):
-    """All of the run's numbers from steps after `after` on that do not depend on the clock."""
+    """All numbers of the run from steps after `after` on that do not depend on the clock."""
     lines = [
         (line.step, line.epoch, line.samples, line.units, line.loss, line.grad_norm, line.lr)
         for line in run.recorder.lines

@@ -124,7 +124,7 @@ def test_a_resumed_run_keeps_the_best_score():
     best = {"value": 0.0, "step": 1}
     first.shelf.saved[3]["facts"]["evaluator"] |= {"best": best}
     rest = run_tiny(one_rank(), before=first.shelf.before(3), **changes)
-    # No evaluation of the rest is better than the one that was written down.
+    # No later evaluation is better than the saved one.
     assert rest.outcome.best == {"metric": "error", "direction": "min", **best}
     assert [e.is_best for e in rest.recorder.evaluations] == [False] * 3
     assert not previews(rest) or previews(rest)[0]["when"] == "after"

@@ -1,4 +1,4 @@
-"""A rank that keeps the others waiting is named with its host; equal ranks never are."""
+"""A rank that delays the others is named with its host; equal ranks never are."""
 
 from __future__ import annotations
 

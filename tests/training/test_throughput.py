@@ -1,4 +1,4 @@
-"""Peaks are those of the data sheets, and nothing is guessed."""
+"""Peaks are those of the data sheets; unknown ones are None."""
 
 from __future__ import annotations
 

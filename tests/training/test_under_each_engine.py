@@ -1,4 +1,4 @@
-"""What the loop does to weights and optimizer from outside must hold however they are sharded."""
+"""Changes of weights and optimizer by the loop work under any sharding."""
 
 from __future__ import annotations
 

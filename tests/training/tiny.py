@@ -1,4 +1,4 @@
-"""A task that is small enough to be known to the last number, and what a run of it needs."""
+"""A small task with known numbers, and the parts of a run of it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TinyNet(nn.Module):
 
 
 class TinyMetric:
-    """Squared error a unit, and how many samples and units were seen."""
+    """Squared error per unit, and the number of samples and units."""
 
     def update(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         error = ((model(batch["x"]) - batch["y"]) ** 2 * batch["mask"]).sum()
@@ -216,7 +216,7 @@ class RecordingCallback(Callback):
 
 @dataclass
 class Result:
-    """What is left of a run."""
+    """The result of a run."""
 
     outcome: Outcome
     recorder: RecordingCallback
@@ -240,7 +240,7 @@ def make_settings(**changes: Mapping[str, Any]) -> Any:
         "save": settings.Save,
         "log": settings.Log,
     }
-    # In the foreground, so that a save is told of where it is made.
+    # In the foreground, so that saves are reported at their step.
     changes = changes | {"save": {"async": False} | changes.get("save", {})}
     made: dict[str, Any] = {name: kind(**changes.get(name, {})) for name, kind in sections.items()}
     made["tracking"] = Tracking(**changes.get("tracking", {}))
@@ -261,7 +261,7 @@ def run_tiny(
     shelf: Shelf | None = None,
     **changes: Any,
 ) -> Result:
-    """A whole run, as a worker process would do it."""
+    """A whole run, as in a worker process."""
     task, callback, shelf = task or TinyTask(), callback or RecordingCallback(), shelf or Shelf()
     made = make_settings(**changes)
     split = task.data("train")

@@ -45,7 +45,7 @@ def read(times: int) -> Tensor:
 def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple[str, dict]]:
     """The events of a rank; in each phase rank 1 has so many `times` and `reads`.
 
-    A phase ends after `steps`, or when there are `until` events: of those all ranks are told alike.
+    A phase ends after `steps`, or after `until` events, which all ranks have equally.
     """
     torch.manual_seed(0)
     recorder = RecordingCallback()

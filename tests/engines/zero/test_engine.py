@@ -34,7 +34,7 @@ def test_weights_written_into_the_pieces_compute_after_a_refresh(
 def test_bf16_weights_follow_the_fp32_pieces(worlds: Worlds, engine: str) -> None:
     case = Case(engine, precision="bf16-params")
     for outputs, expected in worlds[2].run(runs.outputs_after_writing, case):
-        # Rounded to bf16 at one place or another on the way to sums of 3.
+        # Rounded to bf16 at different points before sums of 3.
         torch.testing.assert_close(outputs, expected, rtol=0.0, atol=0.03)
 
 

@@ -36,7 +36,7 @@ def test_without_an_architecture_in_numbers_deepspeed_asks_the_device(environmen
 
 
 def test_deepspeed_accepts_the_cleaned_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own parser, which splits at the dot and takes the rest for a number."""
+    """DeepSpeed's own parser, which splits at the dot and parses the rest as a number."""
     builder = pytest.importorskip("deepspeed.ops.op_builder.builder")
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0a;10.0a")
 

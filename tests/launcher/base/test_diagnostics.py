@@ -1,4 +1,4 @@
-"""Each bad input is answered with these very lines."""
+"""Each invalid input gives exactly these lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.launcher.given import NEW_CPU, SERVER, resolved
 
 @pytest.fixture
 def lines(tmp_path, monkeypatch):
-    """What is said to words and the text of mine.yaml; shipped lines are told without number."""
+    """The error text for options and mine.yaml; lines of shipped files have no number."""
     monkeypatch.chdir(tmp_path)
 
     def lines(*sets, text=None, name="mine.yaml", **options):

@@ -1,4 +1,4 @@
-"""A folder of the person's own called like one of our packages is never imported in its place."""
+"""A user's folder with the name of a Gearshift package is never imported instead of it."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ HOSTILE = 'raise SystemExit("the person\'s own package was imported")\n'
 
 @pytest.fixture
 def hostile_folder(tmp_path):
-    """A working directory with packages called as ours are."""
+    """A working directory with packages named like those of Gearshift."""
     for name in ("models", "training", "engines", "slurm", "ds_configs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(HOSTILE)

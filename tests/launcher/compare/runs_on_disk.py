@@ -1,4 +1,4 @@
-"""Runs as their folders tell of them, made without training."""
+"""Run folders with results, made without training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(
     peak: dict[str, int | None] | None = None,
     **result: Any,
 ) -> Measured:
-    """A run of a step for each of `seconds`; `evaluations`: step -> (val_loss, seconds)."""
+    """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds)."""
     folder.mkdir(parents=True, exist_ok=True)
     results = evaluations or {}
     plan = TrainPlan(

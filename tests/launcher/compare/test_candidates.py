@@ -1,4 +1,4 @@
-"""Which candidates are compared, and what is refused before anything starts."""
+"""The compared candidates, and what is refused before anything starts."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ KEYS = {
     *("model", "mode", "engine", "parameters", "samples", "step_s", "epoch_s"),
     *("device_peak_bytes", "host_peak_bytes", "metric", "promises"),
 }
-"""Of a row, by the design."""
+"""Keys of a row."""
 
 
 def command(*args):
@@ -103,7 +103,7 @@ def test_until_ends_runs_at_the_metric(workdir):
 
 
 def test_a_failed_run_is_reported_and_the_others_continue(workdir):
-    # Only mode lite takes a share of the data, and then there is too little for a step.
+    # Only mode lite takes a share of the data, which is then too small for a step.
     (workdir / "small.jsonl").write_text("".join(REQUESTS.splitlines(keepends=True)[:12]))
     args = ["--data", "small.jsonl", "--modes", "lite", "--steps", "2", "--out", "failing"]
     code, out, _ = compare(workdir, *args, "--set", "train.global_batch=8")

@@ -1,4 +1,4 @@
-"""What is read off a run folder: times without the warm-up, plans, and when a metric came."""
+"""Measurements from a run folder: times without the warm-up, plans, and times to a metric."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_time_to_a_metric_counts_training_and_evaluation(tmp_path):
     found = run(tmp_path, seconds, evaluations=results, aim=parse_target("val_loss = 1.9"))
     assert found.reached_at_s == 21 + 0.5 + 0.25
     assert found.curve("val_loss") == [(11.5, 3.0), (21.75, 1.9), (40.75, 1.5)]
-    assert not found.is_whole  # it would have gone on
+    assert not found.is_whole  # it would have continued
 
 
 def test_a_metric_never_reached_has_no_time(tmp_path):

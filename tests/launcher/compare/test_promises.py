@@ -1,4 +1,4 @@
-"""Promises beside what was measured, against ratios worked out by hand."""
+"""Promises are checked against ratios calculated by hand."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_metric_reached_only_by_mode_default_breaks_the_promise():
     promised = {"time_to_metric": {"at_most": 0.34}}
     assert only(promised, never)[:2] == (None, False)
     assert only(promised, never, Figures({"time_to_metric": None}))[1] is None
-    assert only(promised, Figures({"time_to_metric": None}))[1] is None  # nobody asked for it
+    assert only(promised, Figures({"time_to_metric": None}))[1] is None  # not requested
 
 
 def test_mode_default_has_only_promises_in_bytes():

@@ -1,4 +1,4 @@
-"""What people read: the table, the promises, and the page with its plots."""
+"""The report: the table, the promises, and the page with its plots."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_long_steps_are_shown_in_seconds():
 
 
 class Balanced(HTMLParser):
-    """Every element is closed, but for those that never are."""
+    """Every element is closed, except void elements."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A row: repeats put together, longer times worked out, stages added up."""
+"""A row: repeats combined, longer times extrapolated, stages added up."""
 
 from __future__ import annotations
 

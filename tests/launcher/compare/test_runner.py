@@ -1,4 +1,4 @@
-"""Rows from the folders of runs: baselines, failures, stages."""
+"""Rows from run folders: baselines, failures, stages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def candidate(mode, engine="local", promises=None, **stages):
 
 @pytest.fixture
 def rows(tmp_path):
-    """Rows of contestants, each with the folders of its repeats."""
+    """Rows of candidates, each with the folders of its repeats."""
 
     def make(*pairs: tuple[Candidate, CandidateRuns], limits: Limits | None = None):
         candidates = [candidate for candidate, _ in pairs]

@@ -1,4 +1,4 @@
-"""A working directory of its own for tests that name files."""
+"""A working directory for tests with relative paths."""
 
 import pytest
 

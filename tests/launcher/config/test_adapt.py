@@ -1,4 +1,4 @@
-"""What the program asks for gives way to the machine; what a person asks for does not."""
+"""Default settings are adapted to the machine; settings of the user are not."""
 
 from dataclasses import replace
 

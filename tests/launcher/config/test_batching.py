@@ -1,4 +1,4 @@
-"""The same words mean the same global batch for any number of processes."""
+"""The same arguments give the same global batch for any number of processes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a task's class declares is settings like any others: layered, checked, kept."""
+"""Settings declared by a task's class are layered, checked and saved like any others."""
 
 import sys
 
@@ -35,7 +35,7 @@ MODES = [mode for mode in presets.modes() if mode != "staged"]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """A working directory, and a search path that is put back."""
+    """A working directory, and a search path that is restored."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     custom_task.add_search_folder(str(EXAMPLES))

@@ -1,4 +1,4 @@
-"""A task of one's own is found where one is, and what is wrong with it is told with its line."""
+"""A custom task is found by its module and class, and errors in it have their line."""
 
 import sys
 
@@ -12,14 +12,14 @@ from tests.launcher.own_tasks import BODY, HEAD, LINE, write
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """A working directory, and a search path that is put back."""
+    """A working directory, and a search path that is restored."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path
 
 
 def error_text(model, *sets, **options):
-    """What a start with `--model` says, and the module's own name as NAME."""
+    """The error text of a start with `--model`; the module's own name is replaced by NAME."""
     with pytest.raises(SettingsError) as wrong:
         resolved(*sets, model=model, **options)
     return str(wrong.value).replace(model.partition(":")[0], "NAME")

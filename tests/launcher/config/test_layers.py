@@ -1,4 +1,4 @@
-"""Layers are laid over one another, and a mode skips what a family does not have."""
+"""Layers override one another, and a mode skips settings that a family does not have."""
 
 import pytest
 

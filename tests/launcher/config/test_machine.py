@@ -1,4 +1,4 @@
-"""The machine is seen without torch, and as containers limit it."""
+"""The machine is detected without torch, with the limits of containers."""
 
 import os
 
@@ -9,7 +9,7 @@ from launcher.config import machine
 
 @pytest.fixture
 def control_group(tmp_path):
-    """Writes a file into a folder that stands for that of our control group, and gives it."""
+    """Writes a file into a folder used as the control group, and gives the folder."""
 
     def write(name, text):
         path = tmp_path / name
@@ -74,7 +74,7 @@ def test_flags_of_processors_with_bf16_are_known():
     [
         (64, 8, 32),  # unbound: the process sees all of the node
         (8, 8, 32),  # bound to its own
-        (2, 8, 8),  # told more than there are
+        (2, 8, 8),  # more than there are
         (64, None, 64),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a mode asks for and a machine lacks is replaced, and said in a line with its origin."""
+"""Settings of a mode that a machine does not support are replaced and noted with their origin."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ MODES = [mode for mode in presets.modes() if mode != "staged"]
 
 
 def fitted(run):
-    """What the machine's rules put in the place of what mode and family ask for."""
+    """Settings of mode and family that are adapted to the machine."""
     return {
         key: (value.replaced[0][0], value.value)
         for key, value in run.values.items()

@@ -1,4 +1,4 @@
-"""A mode changes a default in the way it says."""
+"""A mode changes a default as declared."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who decided a value, and what it was before."""
+"""The origin of a value, and the values it overrides."""
 
 from launcher.config import provenance
 from launcher.config.provenance import Origin, Setting

@@ -1,4 +1,4 @@
-"""What a run writes of its settings can be read back, by us and by machines."""
+"""The settings that a run writes can be parsed again."""
 
 import json
 

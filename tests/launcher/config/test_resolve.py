@@ -1,4 +1,4 @@
-"""Each value comes from the highest layer that gives it, and knows what it replaced."""
+"""Each value comes from the highest layer that sets it, with the values it overrides."""
 
 import itertools
 

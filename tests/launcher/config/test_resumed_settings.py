@@ -1,4 +1,4 @@
-"""A run that goes on has its own settings, below what is typed now and fitted to here and now."""
+"""A resumed run has its saved settings, overridden by arguments and adapted to the machine."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def here(tmp_path, monkeypatch):
 def resume_settings(
     first, *sets: str, machine=LAPTOP, world_size=None, engine=None, **options: str
 ):
-    """The settings with which a run that was begun with `first` goes on."""
+    """The settings of the resume of a run started with `first`."""
     if not Path("x").exists():
         begun(Path("x"), first)
     option_values = {
@@ -166,7 +166,7 @@ def test_without_origins_every_setting_counts_as_set_by_the_user():
 
 
 def test_a_default_that_changed_since_does_not_change_the_run():
-    """As if the program that began the run had had another one."""
+    """As if the default had been another one at the first start."""
     first = resolved()
     begun(Path("x"), first)
     text = Path("x/settings.yaml").read_text()
@@ -183,7 +183,7 @@ def test_settings_that_name_no_family_are_refused():
 
 
 def test_model_and_mode_of_the_resume_add_no_layer():
-    """So that only they themselves differ, and are refused."""
+    """So that only these settings differ and are refused."""
     begun(Path("x"), resolved())
     base = resumed_settings.read(Path("x"))
     again = resolve(CliArgs(model="language:small", mode="fast"), LAPTOP, None, base)

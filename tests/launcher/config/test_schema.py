@@ -1,4 +1,4 @@
-"""What is known of a setting is what its declaration says."""
+"""Descriptions, units and allowed values of settings are those of their declaration."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is contradictory, or most likely not meant, is told before the start."""
+"""Contradictory or probably unintended settings are reported before the start."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_a_mode_that_promises_the_batch_keeps_it_despite_remainders():
     values = dict(resolved(model="language", mode="conservative").values)
     halved = values["train.accumulation"]
     below = [(3, origin) for _, origin in halved.replaced]
-    values["train.accumulation"] = Setting(2, halved.origin, below)  # the half of 3, rounded
+    values["train.accumulation"] = Setting(2, halved.origin, below)  # half of 3, rounded
     [diagnostic] = check_settings(values)
     assert (
         diagnostic.message

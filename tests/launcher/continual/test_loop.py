@@ -1,4 +1,4 @@
-"""The loop of continual learning, with stand-ins for the ranks and the clock."""
+"""The loop of continual learning, with simulated ranks and a simulated clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = 10
 
 
 class Clock:
-    """Waits without sleeping, and calls what is scheduled meanwhile."""
+    """Waits without sleeping, and calls scheduled functions meanwhile."""
 
     def __init__(self, scheduled):
         self.signals: set[int] = set()
@@ -51,7 +51,7 @@ class Clock:
 
 
 class Ranks:
-    """Trains by saving an empty checkpoint; `instead` replaces the ending of the n-th start."""
+    """Trains by saving an empty checkpoint; `instead` replaces the end of the n-th start."""
 
     def __init__(self, settings):
         self.jobs: list[Job] = []

@@ -97,4 +97,4 @@ def test_overlap_is_reported(groups, line, heading):
 
 def test_files_of_a_page_are_its_pictures(html):
     assert page.files_of(html) == ["page-one"]
-    assert page.files_of('<figure id="mine">') == []  # not a page of ours
+    assert page.files_of('<figure id="mine">') == []  # not a page of Gearshift

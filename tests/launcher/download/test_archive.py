@@ -42,7 +42,7 @@ def zipped(*members, files=FILES, mode=None):
     """A zip file of `files`, and of `members` as (name, content) with the `mode` of Unix."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a name that is there twice
+        warnings.simplefilter("ignore")  # of a duplicate name
         for name, content in files.items():
             archive.writestr(name, content)
         for name, content in members:

@@ -8,7 +8,7 @@ from launcher.download.web import WebSource
 
 
 def redirect(url, location):
-    """Where a redirect of `url` leads."""
+    """The target of a redirect of `url`."""
     source = WebSource(url, "https://shown", 1.0)
     response = requests.Response()
     response.status_code, response.url = 302, url

@@ -1,4 +1,4 @@
-"""What a start comes to is told before anything is written, and what cannot be is refused."""
+"""A resume is announced before anything is written, and invalid ones are refused."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The run that goes on is found by its folder, its checkpoint, a step, or as the newest."""
+"""The run to resume is found by its folder, its checkpoint, a step, or as the newest."""
 
 from pathlib import Path
 

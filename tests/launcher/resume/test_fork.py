@@ -1,4 +1,4 @@
-"""A run that goes on in another folder begins with what the old one had."""
+"""A fork starts with the files of the source run."""
 
 from launcher.resume import fork
 from launcher.run_folder import run_folder

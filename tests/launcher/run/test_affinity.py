@@ -1,4 +1,4 @@
-"""How many threads a rank computes with."""
+"""The number of threads of a rank."""
 
 import pytest
 

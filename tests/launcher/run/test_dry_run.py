@@ -1,4 +1,4 @@
-"""What would be done is shown before it happens; a dry run does no more."""
+"""A dry run shows the plan of a run and writes nothing."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.launcher.given import resolved
 
 @pytest.fixture
 def dry_run(capsys, tmp_path, monkeypatch):
-    """What a dry run prints; it must write nothing."""
+    """The output of a dry run, which must write nothing."""
     monkeypatch.chdir(tmp_path)
 
     def run(*args: str) -> str:

@@ -1,4 +1,4 @@
-"""The data of experiences as ranks load it; what was fitted comes from the first data."""
+"""The data of experiences as ranks load it; fitted values come from the first data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.launcher.given import resolved
 from tests.training.tiny import one_rank
 
 HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
-"""Of a level series as the EPL test suite writes it."""
+"""A level series in the format of the EPL test suite."""
 
 
 def text(path: Path, vocabulary: str, seed: int) -> None:

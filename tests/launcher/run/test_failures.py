@@ -1,4 +1,4 @@
-"""How a rank's end is told, and that the supervisor reads what the rank wrote."""
+"""Reports of failed ranks, and their transfer to the supervisor."""
 
 import socket
 
@@ -19,7 +19,7 @@ HOST = socket.gethostname()
         (DataError("x.txt is empty"), "invalid input", 2, "error: x.txt is empty"),
         (EngineError("no GPU here"), "invalid input", 2, "error: no GPU here"),
         (SettingsError([Diagnostic("a key")]), "invalid input", 2, "error: a key"),
-        # Trying again may do: a node that comes late is no fault of the words.
+        # A retry may help: a node that connects late is no error of the arguments.
         (PeersMissing("rank 3 did not come"), "peer lost", 1, "error: rank 3 did not come"),
         (KeyboardInterrupt(), "stopped", 130, "interrupted before anything was saved"),
         (

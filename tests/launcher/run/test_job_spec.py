@@ -1,4 +1,4 @@
-"""A rank is told exactly what was resolved."""
+"""A rank gets exactly the resolved settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run in this process from its words to its last line, with a few lines in place of training."""
+"""A run in this process from its arguments to its last line, with a few lines as training."""
 
 import os
 import shlex
@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run():
-    """Carries out the tiny run with the given work: how it finished, and what was told."""
+    """Runs the tiny run with the given work: the result, and the reported texts."""
 
     def carry_out(work, out: Path | None = None):
         reports: list[Report] = []
@@ -55,7 +55,7 @@ def ends(code: int, reason: str = "as it was"):
 
 
 def breaks(error: BaseException):
-    """Work that ends with `fault` before a step is taken."""
+    """Work that raises `error` before a step is taken."""
 
     def work(job):
         raise error
@@ -163,7 +163,7 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
         seen.append((os.getpid(), job.folder, job.console, job.resolved.batching.world_size))
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
-    # Settings of a run on two processes, fed back: torchrun has started those already.
+    # Saved settings of a run on two processes: torchrun has started those already.
     (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
     cli_args = CliArgs(model="language:tiny", configs=[here / "mine.yaml"])
     ready = prepare_run(cli_args, None, [])
@@ -196,7 +196,7 @@ def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
     ready = prepare_run(CliArgs(model="language:tiny"), None, [])
     execute_run(ready, True, print, load_work=lambda: work)
     assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
-    # On one node no name is needed.
+    # On one node no host name is needed.
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
 
 
@@ -224,7 +224,7 @@ def test_under_torchrun_restarts_are_refused(here, monkeypatch):
 
 @pytest.fixture
 def resume_run(here):
-    """Carries out a run that goes on with the given work: what the rank was told, and the end."""
+    """Runs a resumed run with the given work: the job of the rank, and the result."""
 
     def carry_out(work, *, source="old", out=None, **options):
         seen = []
@@ -291,7 +291,7 @@ def test_auto_starts_in_a_folder_and_resumes_there_later(resume_run, unsaved):
 def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
     here, monkeypatch, number
 ):
-    """The first may have made the folder before the others look for it."""
+    """Rank 0 may have created the folder before the others check."""
     if number == 1:
         begun(Path("mine"), resolved(nproc="2"))
     environment = {

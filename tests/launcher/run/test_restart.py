@@ -1,4 +1,4 @@
-"""After a fault the ranks are started again, from the newest checkpoint, as often as is wanted."""
+"""Failed ranks are restarted from the newest checkpoint, up to the configured number."""
 
 import json
 import os
@@ -28,7 +28,7 @@ SETTINGS = resolved("engine.max_restarts=2", nproc="2")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs a scene of ranks.py with two restarts: how it ended, and what was told."""
+    """Runs a scene of ranks.py with two restarts: the final report, and all reports."""
     monkeypatch.chdir(tmp_path)
     begun(Path("x"), SETTINGS)
 
@@ -43,7 +43,7 @@ def run(tmp_path, monkeypatch):
 
 
 def tries() -> list[str]:
-    """What the first rank of each try was told to go on from."""
+    """The resume request of rank 0 in each attempt."""
     return Path("x/tries").read_text().splitlines()
 
 
@@ -170,7 +170,7 @@ FIRST, SECOND = Generation("12", 0), Generation("12", 1)
 
 
 def left_by(run, from_step=0, step=None, generation=FIRST):
-    """What a generation leaves that started at `from_step` and saved at `step`."""
+    """The files of a generation that started at `from_step` and saved at `step`."""
     generations.claim(run, generation)
     generations.record_start(Storage(run), generation, from_step, 1)
     (run / "settings.yaml").touch()

@@ -1,4 +1,4 @@
-"""Signals that are handling otherwise for a while."""
+"""Signal handlers of a job, and signals that are deferred for a while."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def test_a_signal_during_imports_is_handled(tmp_path, imports):
         process.send_signal(number)
         process.communicate()
     assert outcome(tmp_path)[0] == "again 75"
-    assert process.returncode in (75, 0)  # 0: it was training by then, and has saved
+    assert process.returncode in (75, 0)  # 0: it was training already, and has saved
     assert process.returncode == 75 or (tmp_path / "mine" / "last").exists()
 
 
@@ -187,7 +187,7 @@ def close(self):
 
 
 def test_a_rank_terminated_after_a_lost_peer_reports_a_crash(tmp_path):
-    """What srun sends then finds a training that has ended, and not one still to begin."""
+    """The signals of srun then reach a run that has ended, not one that is starting."""
     module = own_tasks.write(tmp_path, LOST, "lost")
     with starting(tmp_path, trains=["--model", f"{module}:Lost"]) as process:
         recorded = process.communicate()[1]
@@ -212,7 +212,7 @@ late = Late()
 
 
 def test_a_signal_while_the_interpreter_ends_changes_nothing(tmp_path):
-    """What keeps one until the last modules go is gone long after all handlers are."""
+    """Objects that hold signals until the last modules are unloaded are gone after all handlers."""
     module = own_tasks.write(tmp_path, LAST, "last")
     trains = ["--model", f"{module}:Line", "--max-steps", "3"]
     with starting(tmp_path, trains=trains) as process:

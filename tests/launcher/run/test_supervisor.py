@@ -1,4 +1,4 @@
-"""Two processes of a small rank (tests/launcher/ranks.py) under the supervisor."""
+"""Two small ranks (tests/launcher/ranks.py) under the supervisor."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from launcher.run.supervisor import supervise
 
 @pytest.fixture
 def run(two_ranks, tmp_path, monkeypatch):
-    """Runs a scene in two processes: how it ended, what was told at once, and the run folder."""
+    """Runs a scene in two processes: the final report, the reports so far, and the run folder."""
 
     def run_scene(scene: str, threads: int = 1, resolved=two_ranks):
         monkeypatch.setenv("SCENE", scene)
@@ -36,7 +36,7 @@ def log_of(folder):
 
 
 def send_when_ready(folder, *numbers: int):
-    """Signals this process when both ranks are listening, as a terminal or a scheduler would."""
+    """Signals this process when both ranks are ready, as a terminal or a scheduler would."""
 
     def send():
         while len(list(folder.glob("ready-*"))) < 2:
@@ -173,6 +173,6 @@ def test_ranks_find_each_other_and_a_broken_collective_names_its_cause(run, tmp_
     assert [report.rank for report in reports] == [1]
     assert "the second rank broke" in ending.text
     assert (tmp_path / "sum").read_text() == "3.0"
-    # What gloo says of a peer that has gone must be known as that.
+    # gloo's message about a lost peer must be recognized.
     assert "rank 0 on" in log_of(tmp_path)
     assert "lost another rank" in log_of(tmp_path)

@@ -1,4 +1,4 @@
-"""A process that is stopped at a chosen moment of what it does to files, and goes on later."""
+"""A process that is paused at a chosen file operation and continues later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHANGES |= {"os.truncate", "shutil.rmtree"}
 def paused(operation: int, action: Callable[[], object]) -> Iterator[bool]:
     """Run `action` in a process that stops before its n-th change to a file or folder.
 
-    It goes on at the end of the block, and has ended after it. False: it came to its end before.
+    It continues at the end of the block, and has ended after it. False: it ended before.
     """
     process = os.fork()
     if not process:
@@ -50,7 +50,7 @@ def _act(operation: int, action: Callable[[], object]) -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """All that lies in `folder`: of a file its digest, of a link where it leads."""
+    """The content of `folder`: digests of files, targets of links."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():

@@ -1,4 +1,4 @@
-"""Whoever was taken over changes nothing any more, wherever it was when that happened."""
+"""A fenced-off generation changes nothing, wherever it was when it was fenced off."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def alone():
 
 
 def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> None:
-    """A checkpoint of `step` in the foreground; of several, three and the best are kept."""
+    """A checkpoint of `step` in the foreground; the newest three and the best are kept."""
     saver = CheckpointWriter(storage, world, "local", Keep(3, 1, None), in_background=False)
     facts = {"samples": samples or step}
     saver.save(step, state(whole(step)), facts, True, Score("loss", 1 / step, "min"))
@@ -44,12 +44,12 @@ def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> 
 
 
 def generation_run(run: Path, world: ProcessWorld, generation: Generation) -> None:
-    """All that a generation does to a run folder, from its take-over to its result."""
+    """All operations of a generation on a run folder, from its claim to its result."""
     with (
         fence.fenced_storage(run, generation) as storage,
         fence.fencing_errors(storage, generation),
     ):
-        begin = min(steps(run), default=0)  # one that is not the newest: that is set aside
+        begin = min(steps(run), default=0)  # not the newest checkpoint: that one is set aside
         metrics.truncate(storage, begin, None)
         retention.set_aside(storage, begin)
         events.append_event(storage, "requeued", begin, {})
@@ -57,19 +57,19 @@ def generation_run(run: Path, world: ProcessWorld, generation: Generation) -> No
         for step in range(begin + 1, begin + 4):
             lines.write(b'{"kind": "train", "step": %d}' % step)
             save(storage, world, step)
-        save(storage, world, begin + 3, samples=100)  # of a step that is there
+        save(storage, world, begin + 3, samples=100)  # of an existing step
         storage.atomic_write("result.json", str(generation).encode())
 
 
 def steps(run: Path) -> list[int]:
-    """The steps of which there is a checkpoint."""
+    """The steps with a checkpoint."""
     found = (run / "checkpoints").glob("step-*")
     return sorted(int(path.name.removeprefix("step-")) for path in found)
 
 
 @pytest.fixture(scope="module")
 def begun(alone, tmp_path_factory) -> Path:
-    """A run that one life has trained and left."""
+    """A run left by its first generation."""
     run = tmp_path_factory.mktemp("begun")
     generation_run(run, alone, FIRST)
     return run
@@ -93,7 +93,7 @@ def test_a_generation_paused_at_any_moment_changes_nothing_after_a_later_claim(
                 break
             generation_run(run, alone, THIRD)
             left = content(run)
-        late = {f"slurm/{generations.NAME}"}  # a claim that comes late is noted, and refused
+        late = {f"slurm/{generations.NAME}"}  # a late claim is recorded, and refused
         after = content(run)
         assert [name for name in left | after if left.get(name) != after.get(name)] in ([], [*late])
         check(run, THIRD)
@@ -115,7 +115,7 @@ def test_a_generation_killed_at_any_moment_leaves_what_the_next_resumes_from(
 
 
 def check(run: Path, last: Generation) -> None:
-    """The folder is that of `last`, with no line twice, and nothing hidden is left."""
+    """The folder is that of `last`, without duplicate lines or hidden files."""
     newest = open_checkpoint(run / "last").manifest
     assert (newest.step, newest.samples) == (steps(run)[-1], 100)
     logged = (run / "metrics.jsonl").read_text().splitlines()
@@ -162,7 +162,7 @@ def test_an_open_line_file_is_unlinked_after_a_later_claim(tmp_path):
     with fence.fenced_storage(tmp_path, FIRST) as storage:
         stale = LineFile(tmp_path / "metrics.jsonl", storage.fence)
         stale.write(b"{}")
-        os.write(stale._file, b'{"half')  # it was writing when it was lost
+        os.write(stale._file, b'{"half')  # it was writing when it was paused
         with fence.fenced_storage(tmp_path, SECOND):
             with pytest.raises(StorageError):
                 stale.write(b"late")

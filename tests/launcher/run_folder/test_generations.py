@@ -1,4 +1,4 @@
-"""The file by which the job script decides: whole, and of the rank that knows best."""
+"""The outcome file for the job script: complete, and of the rank that decides."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: the lock waits, names its holder, and ends with the process."""
+"""One run at a time per folder: the lock waits, names its holder, and ends with the process."""
 
 import os
 import signal
@@ -99,7 +99,7 @@ FIRST, SECOND, OTHER = Generation("12", 0), Generation("12", 1), Generation("13"
 
 @pytest.fixture
 def lost(tmp_path):
-    """A process of the first life of job 12 that holds the lock and cannot be reached."""
+    """A process of the first generation of job 12 that holds the lock and cannot be reached."""
     program = HOLDER.replace("hold(Path(sys.argv[1]))", "hold(Path(sys.argv[1]), generation=FIRST)")
     program = f"from slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}"
     process = subprocess.Popen(
@@ -116,7 +116,7 @@ def test_an_earlier_generation_of_the_job_is_not_waited_for(lost, tmp_path, caps
     with lock.hold(tmp_path, wait_s=0.2, generation=SECOND):
         assert (tmp_path / lock.NAME).read_text() == f"{os.getpid()}@{socket.gethostname()} 12.1\n"
         with pytest.raises(SettingsError), lock.hold(tmp_path, wait_s=0.2):
-            pass  # it is held now, and not by the lost one
+            pass  # it is held by this run now, not by the lost process
     assert capsys.readouterr().err.count("waiting") == 1
     assert os.listdir(tmp_path) == [lock.NAME]
 

@@ -1,4 +1,4 @@
-"""The run folder: its name, what lies in it, and that nothing stays where nothing was done."""
+"""The run folder: its name, its files, and its removal if nothing was trained."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ def test_two_starts_in_one_second_get_two_folders(here):
 
 
 def made_together(out, starts: int = 8):
-    """The folders of starts at the same instant; those that were refused are left out."""
+    """The folders of starts at the same instant, without the refused ones."""
     made = []
     together = threading.Barrier(starts)
     settings = resolved()

@@ -1,4 +1,4 @@
-"""What the tests of stages share."""
+"""Fixtures shared by the tests of stages."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ EEG = "eeg_text:tiny"
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty working directory, and no ranks of others."""
+    """An empty working directory, without variables of ranks."""
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
@@ -30,7 +30,7 @@ def task(here):
 
 @pytest.fixture
 def prepared(here):
-    """What words come to: a chain, or one run; a list of the faults where they are wrong."""
+    """The pipeline or run of the arguments; the list of messages if they are invalid."""
 
     def prepare(model=EEG, mode="staged", stage=None, out=None, **args):
         filled = [ImpliedSetting("stages", [stage], "--stage", f"--stage {stage}")] if stage else []
@@ -45,7 +45,7 @@ def prepared(here):
 
 @pytest.fixture
 def command(here, capsys):
-    """A command line carried out: its exit code, and what it printed."""
+    """Runs a command line: its exit code, and its output."""
 
     def run(*args):
         code = main(args)

@@ -1,4 +1,4 @@
-"""A task in stages that trains in a moment, as a small file in a folder of its own."""
+"""A task in stages that trains in a moment, as a small file."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ class Halves(CustomTask):
 
 
 def halves(folder: Path) -> str:
-    """The task's name, `module:Halves`, in the folder; no other module is called so."""
+    """Writes the task; its name `module:Halves`, unique in this process."""
     return f"{write(folder, TEXT)}:Halves"

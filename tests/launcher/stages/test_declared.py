@@ -1,4 +1,4 @@
-"""Stages that a task of one's own declares: settings with their line, and what is refused."""
+"""Stages declared by a custom task: settings with their line, and invalid declarations."""
 
 import sys
 
@@ -20,7 +20,7 @@ def search_path(here, monkeypatch):
 
 
 def diagnostics(folder, old, new):
-    """What is wrong with a task in which `new` stands in the place of `old`."""
+    """The errors of a task with `new` instead of `old`."""
     assert old in TEXT
     with pytest.raises(SettingsError) as error:
         resolved(ONLY_LOWER, model=f"{write(folder, TEXT.replace(old, new))}:Halves", mode="staged")

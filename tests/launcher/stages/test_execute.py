@@ -1,4 +1,4 @@
-"""Stages that are trained, each in processes of its own: weights, results, signals, going on."""
+"""Stages trained in processes of their own: weights, results, signals, resuming."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeyp
 
 
 def begin(home, name, out):
-    """A chain that goes on for long, in a process group of its own, once it has saved."""
+    """A long pipeline in a process group of its own, after its first checkpoint."""
     args = ("--model", name, "--mode", "staged", "--out", out, "--epochs", "20")
     slow = ("--set", "model.slow_s=0.2", "--set", "save.every=2")
     process = subprocess.Popen(

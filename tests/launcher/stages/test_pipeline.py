@@ -1,4 +1,4 @@
-"""Which stages words come to, what each is told, and what is refused before any begins."""
+"""The stages of a command line, their settings, and what is refused before the start."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.launcher.stages.conftest import EEG
 
 
 def values(pipeline, key):
-    """A setting of each stage that is left, with its place."""
+    """A setting of each remaining stage, with its origin."""
     found = [ready.resolved.values[key] for _, ready in pipeline.left]
     return [(value.value, value.origin.where) for value in found]
 

@@ -1,4 +1,4 @@
-"""The result of the whole, from what each stage left."""
+"""The result of a pipeline from those of its stages."""
 
 import json
 
@@ -6,7 +6,7 @@ from launcher.stages import record
 
 
 def pipeline(folder, **stages):
-    """A chain whose stages left these results; None: it left nothing."""
+    """A pipeline with these results of its stages; None: no result."""
     record.save(folder, list(stages))
     made = record.load(folder)
     for name, result in stages.items():

@@ -1,4 +1,4 @@
-"""What --from may name, and what it comes to."""
+"""The sources that --from accepts, and the weights they give."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Jobs followed to their end by the answers of Slurm and the files of their runs."""
+"""Jobs are followed to their end by the output of Slurm and the files of their runs."""
 
 import io
 import json

@@ -158,7 +158,7 @@ def test_the_site_file_sets_the_header_and_runs_in_a_subshell(programs, here, mo
     text = (here / "run" / "slurm" / "job.sbatch").read_text()
     for line in ("--account=ours", "--partition=mine", "--time=60", "--cpus-per-task=2"):
         assert f"#SBATCH {line}\n" in text
-    assert "GEARSHIFT_PYTHON" not in text  # the site says what Python a job has
+    assert "GEARSHIFT_PYTHON" not in text  # the site file sets the Python of a job
     environment = programs.calls("sbatch")[1]["environment"]
     names = {"SBATCH_PARTITION", "SBATCH_ACCOUNT", "SLURM_NTASKS", "MORE"}
     assert not names & set(environment)

@@ -65,7 +65,7 @@ def rows() -> Callable[..., list[Row]]:
 
 @pytest.fixture
 def series(tmp_path) -> Callable[..., Path]:
-    """Writes a level series as the EPL test suite does, line ends and encoding included."""
+    """Writes a level series like the EPL test suite, with its line ends and encoding."""
 
     def write(
         name: str = "ABR-1-1",
@@ -90,7 +90,7 @@ def series(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def analysed() -> Callable[..., Path]:
-    """Writes what a rater marked beside a series: {level: latency of P5}."""
+    """Writes the marks of a rater beside a series: {level: latency of P5}."""
 
     def write(
         series: Path, peaks: dict[float, float], threshold: float | None = 35.0, rater: str = ""

@@ -7,7 +7,7 @@ from models.abr.noise_control import chance_macro_f1
 
 
 def trained(task, steps, batch=32, lr=4e-3):
-    """What the metric says after `steps` of AdamW with a warm-up and a cosine."""
+    """The metrics after `steps` of AdamW with a warm-up and a cosine."""
     task.setup()
     torch.manual_seed(0)
     model, samples = task.build(), task.data("train")

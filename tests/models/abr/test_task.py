@@ -196,7 +196,7 @@ def test_the_run_folder_gives_the_second_rank_the_split_and_the_statistics(tmp_p
     first.setup()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["split.json", "statistics.json"]
     kept = json.loads((tmp_path / "statistics.json").read_text())
-    kept["signal_rms"] = 2.5  # what weights were trained with, whatever the data is now
+    kept["signal_rms"] = 2.5  # the classes of the loaded weights, whatever the data is now
     (tmp_path / "statistics.json").write_text(json.dumps(kept))
     second.setup()
     assert second.dataset.statistics.signal_rms == 2.5

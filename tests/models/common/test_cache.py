@@ -19,7 +19,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 class Maker:
-    """Makes the same arrays each time, and counts how often."""
+    """Makes the same arrays each time, and counts the calls."""
 
     def __init__(self):
         self.calls = 0
@@ -85,7 +85,7 @@ def test_the_cache_folder_is_that_of_the_system_unless_a_variable_names_it(tmp_p
 
 
 class Writer:
-    """Writes two vectors piece by piece, and counts how often; `fault` comes in the middle."""
+    """Writes two vectors piece by piece, and counts the calls; `error` is raised in the middle."""
 
     def __init__(self, error: BaseException | None = None):
         self.calls, self.error = 0, error

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def run(tmp_path):
-    """A whole run with `words` after its name, and its result and last evaluation."""
+    """A whole run with `args` after its name, and its result and last evaluation."""
 
     def train(*args):
         out = tmp_path / "run"
@@ -34,7 +34,7 @@ def run(tmp_path):
 def test_tiny_translates_unseen_cards(run):
     result, metrics = run()
     assert result["parameters"] == 338_877
-    # Blank pages, which say nothing, give less than 3.
+    # Blank pages, which have no information, give less than 3.
     assert metrics["val_bleu"] > 40
     assert metrics["val_steds"] > 95
 

@@ -1,4 +1,4 @@
-"""Host memory does not grow with the data: pages are read when they are asked for."""
+"""Host memory does not grow with the data: pages are read on access."""
 
 import json
 import os
@@ -14,7 +14,7 @@ BOUND = 100 * 2**20
 
 
 def grown(action):
-    """Bytes that this process is larger after `action` than before."""
+    """Growth of this process in bytes over `action`."""
     process = psutil.Process()
     before = process.memory_info().rss
     kept = action()

@@ -11,7 +11,7 @@ from models.doc_translation.config import SIZES
 
 @pytest.fixture
 def train():
-    """Takes `steps` of AdamW; the same ones each time."""
+    """Takes `steps` deterministic steps of AdamW."""
 
     def run(task, model, steps, lr=2e-3, batch=16):
         samples = task.data("train")

@@ -36,7 +36,7 @@ def make_task() -> Callable[..., EegTextTask]:
 
 @pytest.fixture(scope="session")
 def text_task(make_task) -> EegTextTask:
-    """The small set, whose EEG is to become text."""
+    """The small set, with EEG to text as the task."""
     task = make_task()
     task.setup()
     return task

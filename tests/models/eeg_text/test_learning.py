@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run(folder, *args):
-    """The last evaluation of the tiny model's default run, with `words` added to the command."""
+    """The last evaluation of the tiny model's default run, with `args` added to the command."""
     command = [sys.executable, "-m", "launcher", "--model", "eeg_text:tiny", "--out", folder]
     done = subprocess.run([*map(str, command), *args], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -28,7 +28,7 @@ def test_tiny_generates_unseen_sentences_from_eeg(tmp_path):
 
 @pytest.mark.slow
 def test_tiny_ends_at_chance_on_noise(tmp_path):
-    # The run itself ends with another exit code where a score is outside of its band.
+    # The run itself has another exit code if a score is outside of its band.
     found = run(tmp_path / "run", "--set", "data.control=noise")
     assert -3 <= found["val_rouge1_gain_in_se"] <= 2
     assert found["val_retrieval"] < 1 / 24 + 3 * (1 / 24 * 23 / 24 / 38) ** 0.5

@@ -76,7 +76,7 @@ def test_a_model_with_tied_candidates_retrieves_none(text_task, batch):
 
     metric = text_task.metric()
     found = metric.result(metric.update(Even({None: "a"}, text_task.tokenizer), batch))
-    assert found["val_retrieval"] == 0.0  # the true one stands first, which must not help
+    assert found["val_retrieval"] == 0.0  # the true one is first, which must not help
 
 
 def test_counts_of_batches_add_up_to_those_of_the_whole(text_task, batch_of):
@@ -138,7 +138,7 @@ def test_gaps_are_interpolated_linearly():
 
 
 class Guess(torch.nn.Module):
-    """Tells `share` of what there was."""
+    """Predicts with `share` of the information."""
 
     def __init__(self, share, eeg):
         super().__init__()

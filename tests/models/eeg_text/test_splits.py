@@ -11,7 +11,7 @@ SENTENCES = [f"sentence number {i}" for i in range(30)]
 
 
 def items():
-    """Eight readers of the same sentences, who write them in ways of their own."""
+    """Eight readers of the same sentences, in different spellings."""
     ways = [str.upper, str.title, "{}!".format, "  {} ".format, str, "{}.".format, str, str]
     return [
         Item(way(text), f"S{reader}", normalised(way(text)), 500, f"{reader} {text}")
@@ -65,7 +65,7 @@ def test_too_few_sentences_or_readers_are_an_error():
 
 
 def test_readers_without_a_common_sentence_are_an_error():
-    # Both splits are drawn with one seed: in this order they never meet.
+    # Both splits are drawn with one seed: in this order they never coincide.
     alone = [
         Item(text, f"S{9 - number}", text, 500, text) for number, text in enumerate(SENTENCES[:10])
     ]

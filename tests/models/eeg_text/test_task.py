@@ -371,7 +371,7 @@ def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch
 
 
 class RecordingMetadata:
-    """What the encoder makes of an input, when it is asked for."""
+    """The encoder outputs of an input, with the requested keys recorded."""
 
     def __init__(self, task, model, split):
         self.task, self.model, self.inputs = task, model, task.encoder_inputs(split)

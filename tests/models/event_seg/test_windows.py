@@ -9,7 +9,7 @@ from tests.models.event_seg.writers import random_events
 
 
 class Still:
-    """A recording in which each window has one more event than the one before, at one place."""
+    """A recording in which each window has one more event than the previous one, at one pixel."""
 
     format, second, unit, labels = "made", 1e6, "µs", "made"
     sensor = (64, 88)

@@ -32,7 +32,7 @@ def evt2_words(events: Events) -> np.ndarray:
 
 
 def evt3_words(events: Events) -> np.ndarray:
-    """Single events, one word set up by what is needed before it."""
+    """Single events; each word follows the words that set its state."""
     words, high, low, row = [], None, None, None
     for t, x, y, p in zip(*(v.tolist() for v in vars(events).values()), strict=True):
         if t >> 12 != high:
@@ -49,7 +49,7 @@ def evt3_words(events: Events) -> np.ndarray:
 
 
 def dat_words(events: Events) -> np.ndarray:
-    """Times are cut to the 32 bits that there are."""
+    """Times are cut to the available 32 bits."""
     place = events.x | events.y << 14 | (events.p > 0).astype(np.int32) << 28
     return np.stack((events.t & 0xFFFFFFFF, place), axis=1).astype("<u4")
 
@@ -69,7 +69,7 @@ def write_raw(path: Path, events: Events, encoding: str = "EVT2") -> Path:
 
 
 def write_masks(recording: Path, times, sensor=(48, 64), seed: int = 0) -> Path:
-    """Masks beside a recording: a rectangle each, somewhere."""
+    """Masks beside a recording, each with a random rectangle."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((len(times), *sensor), np.uint8)
     for mask in masks:

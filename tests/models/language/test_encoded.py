@@ -40,7 +40,7 @@ def test_a_second_start_reads_the_cache_of_the_first(large):
     encoded, first = tokens_of(large)
     assert isinstance(encoded.stream, TokenFile)
     assert "first and more" in TOKENIZER.decode(first[:300])
-    # Another text with the same size and time shows whether the file is read again.
+    # Another text of the same size and time shows whether the file is read again.
     seen = large.stat()
     write_blocks(large, "other", SMALL + 100_000)
     os.utime(large, ns=(seen.st_atime_ns, seen.st_mtime_ns))

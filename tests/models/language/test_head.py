@@ -11,7 +11,7 @@ from models.language.model import Transformer
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the elements of the largest tensor that any operation gave."""
+    """Records the elements of the largest tensor that any operation gave."""
 
     elements = 0
 

@@ -98,7 +98,7 @@ def test_an_exported_model_generates_text(make_task, tmp_path):
 def byte_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bytes")
     write_tokenizer(folder, ByteTokenizer(), 128)
-    # What AutoTokenizer goes by where the folder holds a model.
+    # AutoTokenizer uses it if the folder contains a model.
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     return folder
 

@@ -37,7 +37,7 @@ def test_bits_per_byte_is_the_loss_in_bits_over_the_bytes_of_the_text(prose, cou
         nats -= logits.log_softmax(-1).gather(-1, targets[:, None]).sum().item()
         size += len(document.text.encode())
     result = metric.result(counts)
-    # Rows cut documents: a token at the start of a row has lost what stood before it.
+    # Rows cut documents: a token at the start of a row has lost its context.
     assert result["bits_per_byte"] == pytest.approx(nats / size / math.log(2), rel=0.02)
     tokens = task.facts()["tokens"]["val"]
     assert result["bits_per_byte"] == pytest.approx(

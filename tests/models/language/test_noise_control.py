@@ -104,6 +104,6 @@ def test_real_answers_train_and_permuted_answers_end_at_chance(
         assert result["exact_match"] <= band["exact_match"]["max"]
         assert result["matched_gap"] <= band["matched_gap"]["max"]
     else:
-        # Four times what chance allows; two seeds gave 0.32 and 0.45. Some slots are ambiguous, so
-        # that nothing gets all of them.
+        # Four times the score of chance; two seeds gave 0.32 and 0.45. Some slots are ambiguous, so
+        # that no model gets all of them.
         assert 0.2 < result["exact_match"] < 1.0

@@ -17,7 +17,7 @@ TEXT = "\n\n".join(
 
 
 def save(folder, config):
-    """A folder of a random model with a tokenizer, as a user would have downloaded it."""
+    """A folder of a random model with a tokenizer, in the layout of a download."""
     inner = bpe.train([TEXT], 320).inner
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token=bpe.START, eos_token=bpe.END

@@ -1,1 +1,1 @@
-"""A real Slurm cluster on one machine, made for a test and thrown away after it."""
+"""A real Slurm cluster on one machine, created for a test and removed after it."""

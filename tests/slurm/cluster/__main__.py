@@ -31,7 +31,7 @@ VERBS = (*STARTING, "env", "down", *OF_A_NODE, "controller-kill", "controller-up
 
 
 def main(argv: list[str]) -> int:
-    """Do what was typed; gives the exit code."""
+    """Run the command; gives the exit code."""
     args = _parser().parse_args(argv)
     folder = Path(args.folder)
     if args.verb in STARTING:
@@ -98,7 +98,7 @@ def _run(cluster: Cluster, argv: list[str]) -> int:
 
 
 def _wait_for_end(pid: int) -> None:
-    """Return when the process has ended, by whatever way."""
+    """Return when the process has ended."""
     try:
         end = os.pidfd_open(pid)
     except ProcessLookupError:

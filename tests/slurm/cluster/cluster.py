@@ -1,4 +1,4 @@
-"""A cluster that runs: brought up, asked and told things, hurt in several ways, taken down."""
+"""A running cluster: started, queried, damaged in several ways, stopped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PACKAGES = "apt-get install --no-install-recommends slurm-wlm munge iproute2"
 
 
 def missing() -> str | None:
-    """Why no cluster can be had on this machine; None where one can."""
+    """Why no cluster can run on this machine; None if one can."""
     absent = [path for path in NEEDED if not os.access(path, os.X_OK)]
     return f"no {', '.join(absent)}: {PACKAGES}" if absent else None
 
 
 class Cluster:
-    """The cluster whose files lie in `folder`, a short path that others may enter."""
+    """The cluster with its files in `folder`, a short path that others may enter."""
 
     def __init__(self, folder: Path, shape: Shape) -> None:
         self.folder = folder.resolve()
@@ -46,7 +46,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment, in which Slurm's commands mean this cluster."""
+        """The environment in which Slurm's commands use this cluster."""
         mine = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
         path = f"{self.folder}/bin{os.pathsep}{mine['PATH']}"
         return mine | {"PATH": path, "SLURM_CONF": f"{self.folder}/slurm.conf"}
@@ -54,8 +54,8 @@ class Cluster:
     def up(self, owner: int | None = None) -> None:
         """Start everything and wait until all nodes are idle; the queue is empty.
 
-        When the process `owner` ends, the cluster goes down by itself. Raises RuntimeError,
-        with the last lines of the daemons' logs, where it does not come up.
+        When the process `owner` ends, the cluster stops by itself. Raises RuntimeError,
+        with the last lines of the daemons' logs, if it does not start.
         """
         if problem := missing():
             raise RuntimeError(problem)
@@ -114,7 +114,7 @@ class Cluster:
         return done.stdout.strip()
 
     def try_command(self, *command: str) -> str:
-        """What a command prints; nothing where the controller does not answer."""
+        """The output of a command; empty if the controller does not respond."""
         try:
             return self.command(*command)
         except (RuntimeError, subprocess.TimeoutExpired):
@@ -127,7 +127,7 @@ class Cluster:
             raise RuntimeError(f"node{number} did not come back:\n{self._log_tail()}")
 
     def save_state(self, job: str) -> None:
-        """Wait until the controller has written what it knows; it does so 5 s after a change."""
+        """Wait until the controller has saved its state; it does so 5 s after a change."""
         before = time.time()
         self.command("scontrol", "update", f"JobId={job}", f"Comment={before}")
         written = self.folder / "state" / "job_state"
@@ -135,11 +135,11 @@ class Cluster:
             raise RuntimeError(f"{written} is old:\n{self._log_tail()}")
 
     def kill_controller(self) -> None:
-        """End slurmctld at once; jobs go on without it."""
+        """Kill slurmctld; jobs continue without it."""
         self.processes.stop("slurmctld", signal.SIGKILL)
 
     def start_controller(self) -> None:
-        """Start slurmctld again, and wait until it answers."""
+        """Start slurmctld again, and wait until it responds."""
         self.machines.start_controller()
         if not wait_until(lambda: self.try_command("sinfo", "-h"), seconds=20):
             raise RuntimeError(f"slurmctld did not come back:\n{self._log_tail()}")
@@ -188,7 +188,7 @@ class Cluster:
     def _usable(self, number: int) -> bool:
         name = f"node{number}"
         state = self.try_command("sinfo", "-h", "-n", name, "-p", "normal", "-o", "%t")
-        if state.startswith(("drain", "drng")):  # a step could not be killed while it was gone
+        if state.startswith(("drain", "drng")):  # a step could not be killed during the outage
             self.try_command("scontrol", "update", f"NodeName={name}", "State=RESUME")
         return state in ("idle", "mix", "alloc")
 
@@ -204,7 +204,7 @@ def _text(path: Path) -> str:
 
 
 def _written_at(path: Path) -> float:
-    """The time of a file's last change; 0 where it is missing, as while it is replaced."""
+    """The time of a file's last change; 0 if it is missing, as while it is replaced."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -212,7 +212,7 @@ def _written_at(path: Path) -> float:
 
 
 def _device(path: Path, number: int) -> None:
-    """A device that Slurm takes for a GPU and nobody opens; a plain file where none may be made.
+    """A device that Slurm counts as a GPU and no process opens; a plain file if mknod is forbidden.
 
     With plain files Slurm still counts, but sets no CUDA_VISIBLE_DEVICES.
     """

@@ -1,4 +1,4 @@
-"""The machines of a cluster: in namespaces of their own, or only a daemon each on this host."""
+"""The machines of a cluster: in namespaces of their own, or one daemon each on this host."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ trap : TERM INT HUP; : >"$1/run/ready.node$2"; while :; do sleep 1000 & wait $!;
 
 
 class Machines(Protocol):
-    """Where the daemons of a cluster run, and what can befall a node."""
+    """The hosts of a cluster's daemons, and the failures of a node."""
 
     def begin(self) -> None:
-        """Make the place of the controller."""
+        """Create the host of the controller."""
 
     def start_controller(self) -> None:
         """Start slurmctld, unless it runs."""
 
     def start_node(self, number: int) -> None:
-        """Start the node, or only its slurmd where that is all it lacks."""
+        """Start the node, or only its slurmd if that is all that is missing."""
 
     def cut_power(self, number: int) -> None:
         """End every process of the node at once."""
 
     def kill_slurmd(self, number: int) -> None:
-        """End the daemon only; what it has started goes on."""
+        """End the daemon only; processes started by it continue."""
 
     def set_link(self, number: int, state: str) -> None:
-        """Take the node off the network, or bring it back: `down` or `up`."""
+        """Disconnect the node from the network or reconnect it: `down` or `up`."""
 
     def end(self) -> None:
-        """End what `begin` made."""
+        """Remove what `begin` created."""
 
 
 class Namespaces:
@@ -61,7 +61,7 @@ class Namespaces:
 
     def start_controller(self) -> None:
         if self.processes.pid("slurmctld") is None:
-            # Without --pid nsenter becomes what it starts: the process remembered is slurmctld.
+            # Without --pid nsenter becomes the program it starts: the recorded one is slurmctld.
             self.processes.start("slurmctld", [*self._within("head"), *controller(self.folder)])
 
     def start_node(self, number: int) -> None:
@@ -104,7 +104,7 @@ class Namespaces:
         subprocess.run([*self._within("head"), "sh", "-ec", outside], check=True)
 
     def _start(self, name: str, command: list[str], ready: str | None = None) -> int:
-        """Start a namespace's first process, and wait for the file by which it says so."""
+        """Start a namespace's first process, and wait for its ready file."""
         sign = self.folder / "run" / f"ready.{ready or name}"
         sign.unlink(missing_ok=True)
         pid = self.processes.start(name, command)
@@ -125,7 +125,7 @@ class Namespaces:
 
 
 class Loopback:
-    """All daemons on this host, told apart by port: no privilege is needed, no link can be cut."""
+    """All daemons on this host, on different ports: needs no privilege, cannot cut links."""
 
     def __init__(self, folder: Path, shape: Shape, processes: Processes) -> None:
         self.folder, self.shape, self.processes = folder, shape, processes
@@ -156,10 +156,10 @@ class Loopback:
 
 
 def controller(folder: Path) -> list[str]:
-    """How slurmctld is started."""
+    """The command of slurmctld."""
     return ["/usr/sbin/slurmctld", "-D", "-f", f"{folder}/slurm.conf"]
 
 
 def daemon(folder: Path, node: str) -> list[str]:
-    """How the slurmd of a node is started."""
+    """The command of a node's slurmd."""
     return ["/usr/sbin/slurmd", "-D", "-f", f"{folder}/slurm.conf", "-N", node]

@@ -1,4 +1,4 @@
-"""The processes of a cluster by name, remembered in files so that anyone can stop them."""
+"""The processes of a cluster by name, recorded in files so that any process can stop them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Processes:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, command: Sequence[str]) -> int:
-        """Start `words` in a session of its own and remember it; gives its process id."""
+        """Start `command` in a session of its own and record it; gives its process id."""
         with open(self.logs / f"{name}.out", "ab") as log:
             child = subprocess.Popen(
                 command,
@@ -30,12 +30,12 @@ class Processes:
                 stderr=log,
                 start_new_session=True,
             )
-        self._children.append(child)  # to be reaped, where it ends before we do
+        self._children.append(child)  # to be reaped, if it ends before this process
         self.remember(name, child.pid)
         return child.pid
 
     def remember(self, name: str, pid: int) -> None:
-        """Keep process id and time of start: ids are used again, pairs are not."""
+        """Record process id and start time: ids are reused, pairs are not."""
         (self.pids / name).write_text(f"{pid} {_started(pid)}\n", encoding="utf-8")
 
     def pid(self, name: str) -> int | None:
@@ -47,11 +47,11 @@ class Processes:
         return int(pid) if _started(int(pid)) == started else None
 
     def names(self) -> list[str]:
-        """All that were ever remembered and not stopped."""
+        """All recorded processes that were not stopped."""
         return sorted(path.name for path in self.pids.iterdir()) if self.pids.is_dir() else []
 
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it: with `how`, after five seconds with SIGKILL. Nothing happens where it ended."""
+        """Signal it with `how`, after five seconds with SIGKILL. Does nothing if it has ended."""
         for signum in (how, signal.SIGKILL):
             pid = self.pid(name)
             if pid is None:
@@ -64,13 +64,13 @@ class Processes:
 
 
 def only_child(pid: int) -> int | None:
-    """The process that `pid` has started, if it has already."""
+    """The process started by `pid`, if there is one already."""
     children = psutil.Process(pid).children()
     return children[0].pid if children else None
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    """Ask again and again whether it holds; False where it never did."""
+    """Poll `holds` until it is true; False after the time limit."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -80,7 +80,7 @@ def wait_until(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in ticks since boot; None where it has ended, reaped or not."""
+    """Start time of a process in ticks since boot; None if it has ended, reaped or not."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

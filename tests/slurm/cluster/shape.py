@@ -1,4 +1,4 @@
-"""What a test cluster is to look like, and where its files lie."""
+"""The layout of a test cluster, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ CAPABLE = (
     "hostname probe && ip link add name probe type bridge"
     " && ip link add name probe0 type veth peer name probe1"
 )
-"""What a node in namespaces of its own is made of; true where this machine allows it."""
+"""The parts of a node in namespaces of its own; True if this machine allows it."""
 
 NAMESPACES = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Nodes, their claims, and the few settings of Slurm that tests differ in.
+    """Nodes, their declared resources, and the few settings of Slurm that differ between tests.
 
     `network` is `netns` (a node is a process tree in namespaces of its own, joined by a bridge)
     or `loopback` (all daemons on 127.0.0.1, each with a port of its own: `ports`, the
@@ -29,14 +29,14 @@ class Shape:
 
     network: str
     nodes: int = 2
-    cpus: int = 8  # a claim: more than the machine has is well
-    gpus: int = 2  # bookkeeping only: no device stands behind them
+    cpus: int = 8  # declared: more than the machine has is allowed
+    gpus: int = 2  # bookkeeping only: without devices
     grace_seconds: int = 10
     extra: tuple[str, ...] = ()
     ports: tuple[int, ...] = field(default=())
 
     def save(self, folder: Path) -> None:
-        """Write it into the cluster's folder, for whoever comes to stop it."""
+        """Write it into the cluster's folder, for the process that stops the cluster."""
         (folder / "shape.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
@@ -47,7 +47,7 @@ def shaped(
     grace_seconds: int = 10,
     extra: tuple[str, ...] = (),
 ) -> Shape:
-    """A shape whose network this machine can have, with ports that are free now."""
+    """A layout with a network that this machine supports, and with free ports."""
     if network == "auto":
         network = "netns" if namespaces_allowed() else "loopback"
     ports = (6817,) + (6818,) * nodes if network == "netns" else free_ports(nodes + 1)
@@ -55,7 +55,7 @@ def shaped(
 
 
 def load(folder: Path) -> Shape:
-    """The shape that lies in a cluster's folder."""
+    """The layout in a cluster's folder."""
     known = json.loads((folder / "shape.json").read_text(encoding="utf-8"))
     return Shape(**known | {"extra": tuple(known["extra"]), "ports": tuple(known["ports"])})
 
@@ -72,7 +72,7 @@ def namespaces_allowed() -> bool:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Different TCP ports that nobody listens at; held together until all are known."""
+    """Different free TCP ports; all are held open until the last is found."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for sock in sockets:

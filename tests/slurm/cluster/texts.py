@@ -1,4 +1,4 @@
-"""The files that make up a cluster, as text: slurm.conf, gres.conf, hosts, the commands."""
+"""The files of a cluster as text: slurm.conf, gres.conf, hosts, the commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.slurm.cluster.shape import Shape
 
 SUBNET = "10.231.77"
-"""Of the bridge between nodes; it exists inside the head's namespace only."""
+"""The subnet of the bridge between nodes; it exists in the head's namespace only."""
 
 HEAD = f"{SUBNET}.254"
 COMMANDS = ("sbatch", "srun", "salloc", "squeue", "sinfo", "scontrol", "scancel")
@@ -18,7 +18,7 @@ COMMANDS = ("sbatch", "srun", "salloc", "squeue", "sinfo", "scontrol", "scancel"
 def slurm_conf(shape: Shape, folder: Path) -> str:
     """Two partitions over all nodes, where `urgent` preempts `normal` and `abrupt`.
 
-    Times are short for tests; Slurm's own default stands behind each.
+    Times are short for tests; Slurm's own default is noted beside each.
     """
     lines = [
         "ClusterName=test",
@@ -39,7 +39,7 @@ def slurm_conf(shape: Shape, folder: Path) -> str:
         f"SlurmdLogFile={folder}/log/slurmd.%n.log",
         "SlurmctldDebug=verbose",
         "SlurmdDebug=verbose",
-        # What needs neither systemd nor control groups.
+        # Settings that need neither systemd nor control groups.
         "ProctrackType=proctrack/linuxproc",
         "TaskPlugin=task/none",
         "SwitchType=switch/none",
@@ -77,7 +77,7 @@ def slurm_conf(shape: Shape, folder: Path) -> str:
 
 
 def gres_conf(shape: Shape, folder: Path) -> str:
-    """Which device files count as GPUs; empty without any."""
+    """The device files that count as GPUs; empty without any."""
     if not shape.gpus:
         return ""
     files = f"{folder}/dev/gpu[0-{shape.gpus - 1}]"
@@ -91,10 +91,10 @@ def hosts(shape: Shape) -> str:
 
 
 def command(real: str, folder: Path, enter_head: bool) -> str:
-    """A script in the place of one of Slurm's commands.
+    """A script that replaces one of Slurm's commands.
 
-    Typed outside it steps into the head's network, where names and addresses of the cluster
-    mean something; inside a job it just runs.
+    Called outside it enters the head's network, where names and addresses of the cluster
+    are valid; inside a job it just runs.
     """
     lines = ["#!/bin/sh", f"export SLURM_CONF={folder}/slurm.conf"]
     if enter_head:

@@ -1,1 +1,1 @@
-"""What a real Slurm does to a job, row by row, and what becomes of the training."""
+"""Events of a job on a real Slurm, case by case, and their effect on the training."""

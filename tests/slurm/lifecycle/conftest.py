@@ -1,4 +1,4 @@
-"""One cluster for all rows that leave its nodes alone, and the run that nothing interrupted."""
+"""One cluster for all cases that do not damage its nodes, and an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.slurm.login import Job, Login, make_login
 
 @pytest.fixture(scope="session")
 def peaceful() -> Iterator[Cluster]:
-    """Two nodes that no test hurts, with short grace."""
+    """Two nodes that no test damages, with a short grace time."""
     with clustered(grace_seconds=10) as up:
         yield up
 
@@ -27,7 +27,7 @@ def login(peaceful, tmp_path_factory) -> Login:
 
 @pytest.fixture(scope="session")
 def unbroken(peaceful, tmp_path_factory) -> Job:
-    """`sbatch slurm/fast.sbatch` over two nodes, to its end, undisturbed."""
+    """`sbatch slurm/fast.sbatch` over two nodes, to its end, uninterrupted."""
     job = make_login(peaceful, tmp_path_factory.mktemp("unbroken")).sbatch("fast", "run")
     job.wait("COMPLETED")
     return job
@@ -35,7 +35,7 @@ def unbroken(peaceful, tmp_path_factory) -> Job:
 
 @contextmanager
 def occupied(login: Login, node: str) -> Iterator[None]:
-    """A node is taken by a job of the partition `urgent`, which preempts what runs there."""
+    """A job of the partition `urgent` takes a node and preempts the jobs there."""
     hold = ("--parsable", "-p", "urgent", "--exclusive", f"--nodelist={node}", "-o", "/dev/null")
     number = login.type("sbatch", *hold, "--wrap", "sleep 600")
     try:
@@ -46,7 +46,7 @@ def occupied(login: Login, node: str) -> Iterator[None]:
 
 
 def differences(job: Job, other: Job, rounding: float = 0.0) -> list[str]:
-    """Where the loss history of `job` is not that of `other`, gaps and repeats included.
+    """Differences of the loss history of `job` from that of `other`, gaps and repeats included.
 
     `rounding` is relative; 0 asks for the same bits.
     """

@@ -1,4 +1,4 @@
-"""Ranks that are killed, and ranks that fail by a fault of their own."""
+"""Ranks that are killed, and ranks that fail by their own error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every job file that is shipped, submitted as it is."""
+"""Every shipped job file, submitted unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The common fates of a job: warned of its limit, preempted, cancelled, submitted twice."""
+"""Common events of a job: time limit, preemption, cancellation, double submission."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def preempted(login: Login) -> Job:
-    """Two nodes, one of which is taken away; it goes on with the other. W&B is told of it all."""
+    """Two nodes; one is taken away, and the job continues on the other. Tracked with W&B."""
     offline = {"WANDB_MODE": "offline"}
     job = login.sbatch("fast", "preempted", "--track", "wandb", environment=offline)
     job.wait_for_step(150)
@@ -28,7 +28,7 @@ def preempted(login: Login) -> Job:
 
 @pytest.fixture(scope="module")
 def warned(login: Login, preempted: Job) -> Job:
-    """Warned of its limit; submitted while the other job still runs, for both take a while."""
+    """Near its time limit; submitted while the other job still runs, since both take a while."""
     job = login.sbatch("fast", "warned", options=["--nodes=2"])
     job.wait_for_step(100)
     job.signal()
@@ -63,7 +63,7 @@ def test_a_preempted_job_is_one_run_in_w_and_b_with_each_step_once(preempted):
     run_id = json.loads(read(preempted.folder / "wandb" / "run.json"))["id"]
     wandb_runs = list((preempted.folder / "wandb").glob("offline-run-*"))
     files = wandb_files.files(preempted.folder, run_id)
-    # Slurm's SIGTERM ends W&B's process, too: where a step comes after it, another file begins.
+    # Slurm's SIGTERM ends W&B's process, too: with a later step another file begins.
     assert len(wandb_runs) == len(files) >= 2
     rows = [row for path in files for row in wandb_files.rows(path) if "train/loss" in row]
     assert {row[STEP]: row["train/loss"] for row in rows} == preempted.losses

@@ -1,4 +1,4 @@
-"""GPUs that Slurm gives to a job, and what the ranks see of them."""
+"""GPUs that Slurm allocates to a job, and their visibility in the ranks."""
 
 from __future__ import annotations
 

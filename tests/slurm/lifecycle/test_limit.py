@@ -1,14 +1,14 @@
-"""The time limit of a job, as Slurm itself announces it."""
+"""The time limit of a job, as Slurm itself signals it."""
 
 from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.slow  # Slurm looks at limits every 30 s
+pytestmark = pytest.mark.slow  # Slurm checks limits every 30 s
 
 
 def test_a_job_longer_than_its_time_limit_continues_in_a_requeue(login):
-    # Announced 67 to 87 s before the end, that is 33 to 53 s into these two minutes.
+    # Signalled 67 to 87 s before the end, that is 33 to 53 s into these two minutes.
     limit = ["--nodes=2", "--time=2", "--signal=B:USR1@60"]
     job = login.sbatch("fast", "long", options=limit, steps=20000)
     job.wait_for_restart(seconds=120)

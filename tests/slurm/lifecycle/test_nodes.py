@@ -1,4 +1,4 @@
-"""Nodes and the controller that fail under a job."""
+"""Failures of nodes and of the controller during a job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Cluster]:
-    """A cluster whose nodes are hurt, and brought back."""
+    """A cluster with nodes that are damaged and restored."""
     with clustered() as up:
         yield up
 
@@ -52,7 +52,7 @@ def test_a_job_with_a_powered_off_node_resumes_on_the_other(
 
 
 def test_ranks_of_a_node_marked_down_are_fenced_off(fragile, login):
-    """Only slurmd dies: the node's rank trains on, beside the next generation."""
+    """Only slurmd dies: the node's rank continues training, beside the next generation."""
     long = {"steps": 20000, "settings": {"save.every": "500"}}
     job = login.sbatch("fast", "down", options=["--nodes=1"], **long)
     job.wait_for_step(10)
@@ -62,7 +62,7 @@ def test_ranks_of_a_node_marked_down_are_fenced_off(fragile, login):
     try:
         job.wait_for_line("generation 1", seconds=90)
         assert stale.is_running()
-        # Nobody reads what it prints: Slurm has ended the srun that did.
+        # Its output is not read: Slurm has ended the srun that did.
         assert wait_until(lambda: not stale.is_running(), seconds=60)
         job.wait_for_step(job.steps[-1] + 100)
         job.cancel()
@@ -97,10 +97,10 @@ def test_a_crash_during_a_controller_outage_is_requeued_afterwards(fragile, logi
 
 @contextmanager
 def controller_away(cluster: Cluster, job: Job) -> Iterator[None]:
-    """The controller is killed, and comes back at the end.
+    """The controller is killed, and restarted at the end.
 
-    It knows of the job then: ranks stand still until that is on its disk, which takes seconds.
-    Of one that it remembers as waiting it holds back what comes after, for good.
+    It has the job in its saved state then: ranks pause until that is on disk, for seconds.
+    A job that it remembers as pending keeps its later steps waiting forever.
     """
     ranks = job.ranks()
     for rank in ranks:

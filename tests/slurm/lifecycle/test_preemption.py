@@ -1,4 +1,4 @@
-"""Nodes taken away by a partition of higher priority, and given back."""
+"""Nodes taken away by a partition of higher priority, and returned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("partition", ["normal", "abrupt"])
 def test_a_job_saves_within_the_grace_time_of_preemption(login, unbroken, partition):
-    """`normal` tells ranks and waits; `abrupt` has no grace: 5 s from SIGTERM to SIGKILL."""
+    """`normal` signals ranks and waits; `abrupt` has no grace: 5 s from SIGTERM to SIGKILL."""
     job = login.sbatch("fast", partition, options=["--nodes=2", "-p", partition])
     job.wait_for_step(120)
     with occupied(login, "node[1-2]"):
@@ -33,7 +33,7 @@ def test_a_job_resumes_on_more_nodes_if_available(login, unbroken):
 
 
 def test_a_signal_before_the_start_of_the_ranks_requeues(login, unbroken):
-    """It comes into the seconds in which they import; none is lost, none ends a rank."""
+    """The signal arrives while ranks import; none is lost, none ends a rank."""
     job = login.sbatch("fast", "early", options=["--nodes=2"])
     job.wait_for_line("generation 0")
     job.signal()

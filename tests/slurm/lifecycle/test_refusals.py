@@ -1,4 +1,4 @@
-"""Jobs that cannot begin: the reason is told, nothing is left behind, nothing is tried again."""
+"""Jobs that cannot start: the reason is reported, no files remain, nothing is retried."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_invalid_arguments_leave_no_run_folder(login):
 
 
 def test_a_missing_log_folder_ends_the_job_before_its_start(login):
-    """Slurm makes no folders and says nothing: `python -m launcher submit` makes them."""
+    """Slurm creates no folders and reports nothing: `python -m launcher submit` creates them."""
     job = login.sbatch("fast", "unlogged", options=["--output=logs/%j.out"])
     job.wait("FAILED")
     assert job.facts["ExitCode"] == "0:53"

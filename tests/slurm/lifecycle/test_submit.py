@@ -20,7 +20,7 @@ SUBMIT = (sys.executable, "-m", "launcher", "submit")
 
 @contextmanager
 def submitted(login: Login, *args: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """`submit --wait WORDS`, begun, and its first lines, up to those on how to go on."""
+    """`submit --wait ARGS`, started, and its first lines, up to those on how to resume."""
     process = subprocess.Popen(
         [*SUBMIT, "--wait", *args],
         cwd=login.folder,
@@ -41,7 +41,7 @@ def submitted(login: Login, *args: str) -> Iterator[tuple[subprocess.Popen[str],
 
 
 def job_of(login: Login, lines: list[str], run: str) -> Job:
-    """The job that submit has told of."""
+    """The job reported by submit."""
     [number] = re.findall(r"^job +([0-9]+)", "".join(lines), re.MULTILINE)
     return login.job(number, run, f"{run}/slurm/log/{number}.out")
 

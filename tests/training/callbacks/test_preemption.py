@@ -31,7 +31,7 @@ _running: list[Program] = []
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """A test that fails leaves no program behind."""
+    """A failing test leaves no program running."""
     yield
     while _running:
         _running.pop().close()
@@ -56,14 +56,14 @@ class Program:
         return self.process.stdout.readline().strip()
 
     def write(self, line: str) -> str:
-        """The answer to `line`."""
+        """The response to `line`."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
         return self.read()
 
     def requested_action(self) -> tuple[Action, str]:
-        """What a step asks for and what was told, as soon as that is not nothing."""
+        """The requested action and events of a step, once there is one."""
         end = time.monotonic() + DEADLINE_S
         while (reply := self.write("step")) == "0":
             assert time.monotonic() < end, "the signal was not noticed"
@@ -145,7 +145,7 @@ def test_a_signal_to_a_forked_worker_is_ignored(
     for number in SAVE_AND_END:
         os.kill(program.child, number)
     os.kill(program.child, signal.SIGUSR2)
-    assert program.write("worker") == "alive"  # it has had all of them
+    assert program.write("worker") == "alive"  # it has received all of them
     program.process.send_signal(signal.SIGUSR1)
 
     assert program.requested_action() == (SAVE_AND_END[signal.SIGUSR1], "signal ['SIGUSR1']")

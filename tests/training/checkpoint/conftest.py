@@ -1,4 +1,4 @@
-"""Worlds to save in, and a checkpoint to read."""
+"""Worlds and a saved checkpoint for the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that is killed at a chosen moment of what it does to files and folders."""
+"""A process that is killed at a chosen operation on files and folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "shu
 def killed_at(operation: int, action: Callable[[], object]) -> bool:
     """Run `action` in a process that is killed just before its n-th change to a file or folder.
 
-    False: it came to its end before that.
+    False: it ended before that.
     """
     process = os.fork()
     if process:

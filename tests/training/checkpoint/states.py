@@ -1,4 +1,4 @@
-"""States as engines give them, built by hand: whole tensors, cut over ranks in different ways."""
+"""Hand-made engine states: full tensors, sharded over ranks in several ways."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUPS = [
 
 
 def whole(seed: int = 0) -> GlobalState:
-    """Weights of every shape, slots of all but the frozen one; a NaN and an infinity among them."""
+    """Weights of every shape, slots of all but the frozen one; with a NaN and an infinity."""
     draw = torch.Generator().manual_seed(seed)
     kinds: GlobalState = {
         kind: {
@@ -38,7 +38,7 @@ def whole(seed: int = 0) -> GlobalState:
 
 
 def state(kinds: GlobalState, rank: int = 0, size: int = 1, replicated: bool = True) -> State:
-    """What `rank` of `size` holds: all of it, or uneven intervals (nothing of some tensors)."""
+    """The shard of `rank` of `size`: all of it, or uneven intervals (some tensors empty)."""
     pieces = []
     for kind, tensors in kinds.items():
         for name, tensor in tensors.items():

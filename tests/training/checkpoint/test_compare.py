@@ -1,4 +1,4 @@
-"""Two states are told apart by a single bit, and the place of it is named."""
+"""Two states that differ by a single bit are distinguished, and the position is named."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from training.checkpoint.writer import CheckpointWriter
 from training.storage import Storage
 
 TENSORS = 13
-"""Five weights, four of each slot, of which there are two."""
+"""Five weights, four of each of the two slots."""
 
 
 @pytest.fixture
 def write(tmp_path: Path, alone: ProcessWorld) -> Callable[..., Checkpoint]:
-    """Saves a state and opens what was saved; each in a run folder of its own."""
+    """Saves a state and opens the checkpoint; each in a run folder of its own."""
 
     def run(given: State, samples: int = 640) -> Checkpoint:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -93,7 +93,7 @@ def test_scalars_and_nonfinite_values_are_located(write):
 
 
 def test_a_tolerance_is_relative_to_the_norm_of_the_tensor(write):
-    """One element may be far off by itself, and the tensor near."""
+    """One element may be far off, and the tensor within the tolerance."""
     tensor = whole()["exp_avg"]["embed.weight"]
     off = 1e-3 * float(tensor.norm())
     value = float(tensor[2, 2]) + off

@@ -15,7 +15,7 @@ FULL = "the checkpoint of step 3 cannot be saved: no space left on device"
 
 
 class Background:
-    """A saver whose writes end when it is told so."""
+    """A saver with writes that the test ends."""
 
     def __init__(self):
         self.calls: list[str] = []
@@ -105,7 +105,7 @@ def test_a_failed_optional_save_is_a_warning(saver, recorder):
 def test_the_loop_reports_a_save_at_a_later_step_and_at_the_end():
     run = run_tiny(one_rank(), save={"every": 1, "async": True, "keep_best": 0})
     log = run.recorder.calls
-    # On the shelf a save is whole at once; the loop looks for it before the next step.
+    # A save to the shelf completes at once; the loop checks for it before the next step.
     assert log.index("step 1") < log.index("saved 1") < log.index("step 2")
     assert [line for line in log if line.startswith("saved")] == ["saved 1", "saved 2", "saved 3"]
     assert log.index("saved 3") < log.index("end")

@@ -1,4 +1,4 @@
-"""A disk that is full, cannot be written or is gone costs the save and no earlier checkpoint."""
+"""A disk that is full, unwritable or removed fails the save and keeps earlier checkpoints."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def save(saver: CheckpointWriter, step: int) -> None:
 
 
 def is_as_before(run: Path) -> bool:
-    """Step 1 is there, whole and linked, and nothing else."""
+    """Only step 1 exists, complete and linked."""
     assert os.listdir(run / "checkpoints") == ["step-00000001"]
     assert open_checkpoint(run / "best").manifest.step == 1
     return open_checkpoint(run / "last").manifest.step == 1
@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(
     saver = saving(run, alone, in_background)
     save(saver, 1)
     used = os.statvfs(run).f_files - os.statvfs(run).f_ffree
-    # Bytes there are, but only so many more files: the system's answer is that of a full disk.
+    # Bytes are free, but the number of files is limited: the error is that of a full disk.
     disk(f"remount,nr_inodes={used + room}")
 
     try:

@@ -1,4 +1,4 @@
-"""The reader that docs/checkpoints.md shows for other languages reads what we write."""
+"""The reader in docs/checkpoints.md for other languages reads saved checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint that is not what was written is refused by name."""
+"""A damaged or changed checkpoint is refused by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILES = ["rank-00000.safetensors", "state.json", "manifest.json", "manifest.sha2
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest as somebody would who knows the format."""
+    """Change the manifest and its checksum."""
     fields = json.loads((folder / "manifest.json").read_text())
     change(fields)
     content = json.dumps(fields).encode()
@@ -38,7 +38,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def forge(folder: Path, name: str, content: bytes) -> None:
-    """Put `content` in the place of a file, with checksums that agree."""
+    """Replace the content of a file, with matching checksums."""
     (folder / name).write_bytes(content)
 
     def vouch(fields: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def head_of(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _bytes_read() -> int:
-    """By this process so far, from files of any kind."""
+    """Bytes read by this process so far, from files of any kind."""
     line = Path("/proc/self/io").read_text().splitlines()[0]
     return int(line.removeprefix("rchar: "))
 
@@ -74,7 +74,7 @@ def with_head(text: str | bytes, numbers: bytes = b"") -> bytes:
 @pytest.mark.parametrize("fraction", [0, 1 / 2, 1])
 def test_any_flipped_bit_is_found(saved: Path, name: str, fraction: float):
     data = bytearray((saved / name).read_bytes())
-    # The end of manifest.sha256 is a line break, which says nothing.
+    # The end of manifest.sha256 is a line break without meaning.
     data[int(fraction * (len(data) - 2))] ^= 1
     (saved / name).write_bytes(data)
 

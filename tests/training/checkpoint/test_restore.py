@@ -1,4 +1,4 @@
-"""A checkpoint goes into an engine of the same model, and into no other."""
+"""A checkpoint is restored into an engine of the same model, and into no other."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def trained(world: World, run: Path, optimizer=torch.optim.AdamW) -> Path:
 
 @pytest.fixture
 def checkpoint(saved: Path) -> Checkpoint:
-    """Of a state that was made by hand."""
+    """The engine of a hand-written state."""
     return open_checkpoint(saved)
 
 
@@ -147,7 +147,7 @@ def test_the_state_that_was_saved_fits(checkpoint: Checkpoint):
 
 
 def with_momentum() -> State:
-    """What SGD would keep."""
+    """The slots of SGD."""
     adam = state(whole())
     renamed = [
         replace(p, kind={"exp_avg": "momentum_buffer"}.get(p.kind, p.kind))
@@ -237,7 +237,7 @@ def test_any_interval_of_any_kind_is_filled(checkpoint: Checkpoint):
 
 
 class Meter:
-    """A checkpoint of zeros that notes the largest interval it was asked for, in bytes."""
+    """A checkpoint of zeros that records the largest requested interval, in bytes."""
 
     most = 0
 
@@ -251,7 +251,7 @@ class Meter:
 
 def test_a_large_tensor_is_read_in_chunks_of_16_mib():
     meter, size = Meter(), 9 * 2**20
-    data = torch.zeros(size, dtype=torch.bfloat16)  # what cannot take the file's bytes as they are
+    data = torch.zeros(size, dtype=torch.bfloat16)  # needs a conversion of bytes
     fill(meter, [Piece("weight", "large", 3, data, replicated=True)])
     assert meter.most == 16 * 2**20
     expected = torch.tensor([3.0, 3.0 + 4 * 2**20, 3.0 + 8 * 2**20])
@@ -259,7 +259,7 @@ def test_a_large_tensor_is_read_in_chunks_of_16_mib():
 
 
 def restore_what_rank_one_cannot_read(world: World, folder: Path) -> str:
-    """What is said on this rank; rank one sees another shape."""
+    """The error on this rank; rank one has another shape."""
     engine = engine_of(Net(5.0), world, lr=0.25)
     checkpoint = open_checkpoint(folder)
     if world.rank == 1:

@@ -1,4 +1,4 @@
-"""Which checkpoints stay after many saves."""
+"""The checkpoints kept after many saves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights of the best as one plain safetensors file."""
+"""The weights of the best checkpoint as one plain safetensors file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of one and of two ranks: whole or absent, and read back bit by bit."""
+"""Checkpoints of one and of two ranks: complete or absent, and read back bit by bit."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def save(world: World, run: Path, step: int, replicated: bool, in_background: bo
 
 
 def save_and_go_on(world: World, run: Path) -> None:
-    """The state, and all that is saved with it, is something else as soon as `save` is back."""
+    """The state and the facts saved with it change as soon as `save` returns."""
     kinds, steps, facts = whole(), {"embed.weight": 3.0}, {"samples": 1, "inner": {"n": 1}}
     group = {"names": ["embed.weight"], "lr": torch.tensor(0.5)}
     mine = state(kinds, world.rank, world.size)
     mine = replace(
         mine,
         shapes={**mine.shapes, "large": (_LARGE,)},
-        # Comes first and takes a while, in which the others are changed.
+        # Is written first and takes a while, in which the others are changed.
         pieces=[Piece("weight", "large", 0, torch.ones(_LARGE), True), *mine.pieces],
         buffers={name: buffer.clone() for name, buffer in BUFFERS.items()},
         steps=steps,
@@ -86,7 +86,7 @@ def save_with_small_files_on_rank_one(world: World, run: Path, in_background: bo
 
 
 def go_on_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | None]:
-    """Whether it is told where it happened, what the next save says, and what the one after."""
+    """Whether the failure is known on its rank, the error of the next save, and the one after."""
     saver = saving(run, world)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if world.rank == 1:
@@ -349,7 +349,7 @@ def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(
     with_copy = memory_that_saving_takes(alone, tmp_path, torch.float32, True, None)
     assert with_copy >= 4 * _BIG
 
-    # Threads want some: their stacks, and arenas of the C library.
+    # Threads need some: their stacks, and arenas of the C library.
     without = memory_that_saving_takes(alone, tmp_path, torch.float32, True, 4 * _BIG - 2**20)
     assert without < 2 * _BIG
     assert open_checkpoint(tmp_path / "last").tensor("weight", "w").sum() == _BIG

@@ -1,4 +1,4 @@
-"""A task whose encoder is frozen, small enough to be known to the last number."""
+"""A small task with a frozen encoder and known numbers."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def encoded(
     elsewhere: str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """What is said, how often the encoder ran, and what the samples of both splits then hold."""
+    """Messages, number of encoder passes, and the samples of both splits."""
     task = task or EncodingTask()
     torch.manual_seed(weights)
     model = task.build()

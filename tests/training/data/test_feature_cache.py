@@ -1,4 +1,4 @@
-"""A frozen encoder runs over the data once; what it made is read, and told from all else."""
+"""A frozen encoder runs over the data once; its features are cached under a unique key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def world():
 
 
 def expected(split: str) -> np.ndarray:
-    """What the encoder makes of a split, computed here."""
+    """The encoder outputs of a split, computed here."""
     torch.manual_seed(0)
     inputs = EncodingTask().encoder_inputs(split)
     x = torch.from_numpy(np.stack([inputs.row(n) for n in range(len(inputs))]))

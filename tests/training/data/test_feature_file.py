@@ -1,4 +1,4 @@
-"""Encodings lie on disk whole or not at all."""
+"""Feature files are on disk completely or not at all."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_drafts_of_killed_processes_are_deleted_and_live_ones_are_not(location):
     killed._lock.close()  # as the system does when a process ends
     again = Draft(location, FORMS, 5)
     assert making.folder.is_dir() and not killed.folder.exists()
-    for draft in (again, making):  # the first is kept, the other one sees that it is there
+    for draft in (again, making):  # the first is kept, the other one finds it
         files.write(draft.folder, 0, rows(5))
         draft.finish({})
     assert [path.name for path in location.parent.iterdir()] == [location.name]

@@ -101,7 +101,7 @@ class FaultySplit(TinySplit):
 @pytest.mark.parametrize(
     ("split", "error", "text"),
     [
-        # Whether torch or we see it first is chance.
+        # Either torch or the watchdog may detect it first.
         (DyingSplit, RuntimeError, r"worker (died with exit code 3|\(pid.* exited unexpectedly)"),
         (
             KilledSplit,
@@ -190,7 +190,7 @@ def test_an_empty_split_is_refused():
 
 
 class Vast(TinySplit):
-    """A billion samples and some, of which each tells its number."""
+    """A huge split whose samples are their own index."""
 
     read: ClassVar[list[int]] = []
 

@@ -63,7 +63,7 @@ def test_any_other_error_is_raised():
 
 
 class Numbers:
-    """A split whose samples say where they are from, and the first number of their draws."""
+    """A split whose samples are their source and the first number of their draws."""
 
     def __init__(self, name: str, length: int):
         self.name, self._length = name, length
@@ -103,7 +103,7 @@ def test_no_old_sample_comes_twice_in_an_epoch_and_epochs_differ():
         assert len(set(old)) == len(old) == 20
         seen.append(tuple(old))
     assert len(set(seen)) == 30
-    assert len({sample for old in seen for sample in old}) == 34  # every one comes some time
+    assert len({sample for old in seen for sample in old}) == 34  # each one occurs at some time
 
 
 def test_the_same_seed_epoch_and_index_give_the_same_sample():

@@ -131,7 +131,7 @@ def test_a_run_continues_with_a_further_target(whole):
     again = run_tiny(
         one_rank(), before=first.shelf.before(at), **FALLING, stop={"at": f"error <= {found[2]!r}"}
     )
-    assert again.outcome.steps == at  # nothing is left to do
+    assert again.outcome.steps == at  # no steps remain
     rest = run_tiny(one_rank(), before=first.shelf.before(at), **FALLING)
     assert rest.outcome.steps == whole.outcome.steps
     assert rest.outcome.best == whole.outcome.best
@@ -184,7 +184,7 @@ def test_a_run_stopped_early_resumes_to_the_end_of_its_schedule(whole):
 
 
 class LoggingRecorder(RecordingCallback):
-    """Keeps in one row what was logged and what was judged."""
+    """Records logged steps and evaluations in one list."""
 
     def logged(self, line):
         self.calls.append(f"logged {line.step}")

@@ -80,7 +80,7 @@ def test_patience_completes_the_run_with_its_reason():
         eval={"every": 1, "metric": "units max"},
         stop={"patience": 2},
     )
-    # The number of units is the same each time: the first evaluation is the best for ever.
+    # The number of units is the same each time: the first evaluation stays the best.
     assert run.outcome.steps == 3
     assert run.outcome.status == "completed"
     assert run.outcome.exit_code == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Clock:
-    """Gives `seconds`, which a test moves on."""
+    """Gives `seconds`, which a test advances."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0

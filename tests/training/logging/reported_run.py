@@ -1,4 +1,4 @@
-"""A program: a short run reported on standard output; its argument decides how it ends."""
+"""A program: a short run reported on standard output; its argument selects the end."""
 
 from __future__ import annotations
 

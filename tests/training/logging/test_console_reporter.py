@@ -1,4 +1,4 @@
-"""Every output gets the moments of a run as text, in order."""
+"""Every output gets the callbacks of a run as text, in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.storage import StorageError
 
 
 class Memory:
-    """An output that keeps its texts."""
+    """An output that records its texts."""
 
     is_live = True
 

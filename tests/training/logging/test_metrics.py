@@ -1,4 +1,4 @@
-"""metrics.jsonl holds the keys that programs rely on."""
+"""metrics.jsonl has the documented keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""result.json is what programs read of a run that ended."""
+"""result.json is the machine-readable result of a run."""
 
 from __future__ import annotations
 

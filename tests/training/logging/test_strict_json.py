@@ -1,4 +1,4 @@
-"""What is written is JSON for every reader, and loses nothing."""
+"""Written JSON is valid for every parser, and loses nothing."""
 
 from __future__ import annotations
 

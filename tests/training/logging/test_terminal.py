@@ -1,4 +1,4 @@
-"""The bar on a real pseudo-terminal, which must stay usable whatever happens."""
+"""The progress bar on a real pseudo-terminal, which must stay usable."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_the_average_is_that_of_its_definition(run):
         average = decay * average + (1 - decay) * weight
         saved = run.shelf.saved[step]["pieces"]
         torch.testing.assert_close(saved["ema", "linear.weight"].view(4, 4), average)
-        # The weights that train are those of a run without an average, to the bit.
+        # The trained weights are bit-equal to those of a run without an average.
         assert torch.equal(saved["weight", "linear.weight"].view(4, 4), weight)
 
 
@@ -48,7 +48,7 @@ def test_evaluation_sees_the_average(run):
             model.linear.bias.copy_(saved[kind, "linear.bias"])
         errors[kind] = task.metric().result(task.metric().update(model, batch).detach())["error"]
     found = run.recorder.evaluations[-1].metrics["error"]
-    # The rows of the split are moved a little by what they draw.
+    # The rows of the split depend slightly on their draws.
     assert abs(found - errors["ema"]) < abs(found - errors["weight"]) / 3
 
 

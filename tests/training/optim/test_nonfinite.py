@@ -57,7 +57,7 @@ def test_skip_continues_as_if_the_step_had_not_happened(what, clip_norm):
     assert run.outcome.status == "completed"
     assert [s.step for s in run.recorder.steps if s.skipped] == [SPOILT]
     assert ("skipped", SPOILT) in [(k, f.get("step")) for k, f in run.recorder.events]
-    # The same steps without the spoilt one: its gradients weigh nothing, but momentum goes on.
+    # The same steps without the nonfinite one: its gradients count as zero, momentum continues.
     weights = torch.cat([w.flatten() for w in run.weights.values()])
     assert torch.isfinite(weights).all()
     assert not math.isnan(run.recorder.evaluations[-1].metrics["error"])

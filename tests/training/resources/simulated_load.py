@@ -19,7 +19,7 @@ LONG = {"train": {"epochs": 6}, "eval": {"every": None}, "log": {"every": 1}}
 
 
 class SimulatedLoad(RecordingCallback):
-    """A listener with a real LimitEnforcer; readings have the `percents`, in order.
+    """A recording callback with a real LimitEnforcer; readings have the `percents`, in order.
 
     The first one is read at the start, the last one repeats. An interval passes after the steps in
     `at`.

@@ -1,4 +1,4 @@
-"""Limits of containers, from folders laid out as the kernel lays them out."""
+"""Limits of containers, from folders in the layout of the kernel."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_version_one_beside_an_empty_version_two(tmp_path: Path):
 
 def test_no_limit_is_none(tmp_path: Path):
     lay_out(tmp_path / "fs" / "a", {"memory.max": "max", "memory.current": GIB})
-    # What version 1 says when there is none: the largest number of pages of 4096 bytes.
+    # Version 1 without a limit: the largest number of pages of 4096 bytes.
     version_one = {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}
     lay_out(tmp_path / "fs" / "memory", version_one)
 

@@ -1,4 +1,4 @@
-"""Use of the processors, of those that this process may use."""
+"""CPU use of the cores available to this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits: warnings, relief, a measurement at once, and the end of the run as a last resort."""
+"""Limits: warnings, throttling, an immediate measurement, and the end of the run at last."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STOP = Action.LIMIT_EXCEEDED | Action.SAVE
 
 
 class Machine:
-    """A machine with given readings: one at the start, one per step, one after relief."""
+    """A machine with given readings: one at the start, one per step, one after throttling."""
 
     def __init__(self, at_start: Reading = CALM, limits: Limits = LIMITS) -> None:
         self.now = at_start
         self.events: list[tuple[str, Mapping[str, object]]] = []
         monitor = ResourceMonitor(lambda: self.now, every_s=3600)
-        # Tests decide when the interval passes.
+        # Tests control the interval.
         monitor.take = self._take  # type: ignore[method-assign]
         self._new: Reading | None = None
         self.enforcer = LimitEnforcer(limits, monitor, self._emit)
@@ -41,7 +41,7 @@ class Machine:
         return self.enforcer.step(step(1))
 
     def throttled(self, reading: Reading, left: Action = Action.FREE_MEMORY) -> Action:
-        """The actions when the machine reads so after relief, with these throttling steps left."""
+        """The actions for this reading after throttling, with these throttling steps remaining."""
         self.now = reading
         return self.enforcer.throttled(left)
 
@@ -180,7 +180,7 @@ ALL = Action.FREE_MEMORY | Action.FEWER_WORKERS | Action.SMALLER_BATCH
 
 
 def settle(machine: Machine, reading: Reading) -> list[Action]:
-    """What is asked in the steps after smaller micro-batches, with the machine read so."""
+    """The actions of the steps after smaller micro-batches, with these readings."""
     machine.now = reading
     return [machine.step(None), machine.step(None)]
 

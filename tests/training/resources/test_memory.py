@@ -1,4 +1,4 @@
-"""Memory of this process: peaks, and giving back what is unused."""
+"""Memory of this process: peaks, and releasing unused memory."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_garbage_and_the_allocators_reserve_are_released_to_the_system():
         [sys.executable, "-c", FRAGMENTS], capture_output=True, text=True, check=True
     )
 
-    # Of 4000 blocks of 50 kB, most at least: what lies behind the last one in use stays.
+    # Of 4000 blocks of 50 kB, most at least: memory behind the last one in use stays.
     assert int(done.stdout) > 150 * MIB
 
 
@@ -100,7 +100,7 @@ print(peaks.local(torch.device("cpu"))["host_growth"])
 
 
 def test_only_memory_taken_after_creation_counts_at_its_peak():
-    # Started from a process that holds much memory itself.
+    # Started from a process with a large memory itself.
     mine = torch.ones(300 * MIB // 4)
     done = subprocess.run(
         [sys.executable, "-c", CHILD], capture_output=True, text=True, check=True, env=os.environ

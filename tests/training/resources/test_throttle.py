@@ -1,4 +1,4 @@
-"""Throttled runs have the losses of undisturbed ones; as a last resort they save and end."""
+"""Throttled runs have the losses of undisturbed ones; at last they save and end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_lasting_pressure_takes_every_throttling_step_and_ends_with_75_within_on
 
     steps = [kind for kind in run["kinds"] if kind in ("fewer_workers", "smaller_micro_batch")]
     assert steps == ["fewer_workers", "fewer_workers", "smaller_micro_batch"]
-    # Two steps, and two more to see what smaller micro-batches take; all of one reading.
+    # Two steps, and two more with smaller micro-batches; all of one reading.
     assert (run["steps"], run["exit_code"], run["saved"]) == (4, 75, [4])
     assert run["kinds"].count("limit_warning") == 1
     assert set(multiprocessing.active_children()) <= before

@@ -29,7 +29,7 @@ def test_a_point_is_the_mean_over_its_interval(series):
     path = series()
     rows, _ = read(path)
     data = read_series(path).traces[:, 1]
-    # Each point stands for 4.25 of the 850 samples.
+    # Each point represents 4.25 of the 850 samples.
     whole = sum(data[:4]) + 0.25 * data[4]
     assert rows[1].signal[0] == pytest.approx(whole / 4.25, rel=1e-4)
     assert rows[1].signal.mean() == pytest.approx(data[:850].mean(), rel=1e-3, abs=1e-6)

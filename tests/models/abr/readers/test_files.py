@@ -159,5 +159,5 @@ def test_memory_does_not_grow_with_a_table(tmp_path):
     before = anonymous_bytes()
     found = read(path)
     assert len(found) == 210_000 and found.signal.nbytes > 160e6
-    # Some 200 bytes a row for its labels and for knowing it again; its signal is 800.
+    # Some 200 bytes a row for labels and duplicate detection; its signal is 800.
     assert anonymous_bytes() - before < 130e6

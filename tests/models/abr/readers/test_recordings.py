@@ -144,7 +144,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     signal, _ = second(0)
 
     def grown(seconds):
-        # Two stimuli a second: annotations are few, and every stretch of the file is read.
+        # Two stimuli a second: annotations are few, and every part of the file is read.
         blocks = ((signal, [(n + 0.0, "click"), (n + 0.5, "click")]) for n in range(seconds))
         path = write_edf(tmp_path / "a.edf", blocks, room=100)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -76,7 +76,7 @@ def test_other_polarities_and_many_rejected_sweeps_are_left_out(table):
 def test_a_response_without_a_patient_is_its_own_group(table):
     rows, reader = read(table([line(patient=""), line(patient=""), line(patient="2")]))
     assert len({row.patient for row in rows}) == 3 and reader.without_patient == 2
-    # Never what a patient could be called.
+    # Never a valid patient name.
     assert rows[0].patient == "no patient: export.csv:2"
 
 

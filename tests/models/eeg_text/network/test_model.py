@@ -95,7 +95,7 @@ def test_half_precision_gives_nearly_the_same_outputs(eeg, valid, dtype):
     model = text_model().eval()
     with torch.autocast("cpu", dtype):
         low = model(eeg, valid, IDS)
-    # Two or three digits are left of numbers around one.
+    # Two or three digits remain of numbers around one.
     torch.testing.assert_close(low.float(), model(eeg, valid, IDS), atol=0.15, rtol=0.1)
 
 
@@ -120,7 +120,7 @@ def test_a_sample_has_the_same_outputs_alone_and_beside_longer_ones(eeg, valid):
 
 def test_reversed_time_gives_another_output(eeg):
     model, valid = text_model().eval(), torch.ones(2, 160, dtype=torch.bool)
-    # Long waves, so that convolutions see the same forth and back.
+    # Long waves, so that convolutions have the same input forward and backward.
     slow = nn.functional.interpolate(eeg[:, :4].transpose(1, 2), 160, mode="linear").transpose(1, 2)
     forth = model(slow, valid)
     back = model(slow.flip(1), valid).flip(1)

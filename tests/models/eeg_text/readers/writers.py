@@ -1,4 +1,4 @@
-"""Recordings as their programs write them, with made-up content."""
+"""Recordings in the formats of their programs, with made-up content."""
 
 import numpy as np
 
@@ -9,11 +9,11 @@ TEXTS = [
     "the OLD man finds a drum",
 ]
 LENGTHS = [900, 300, 0, 640]
-"""Samples of each sentence; of the third there is no EEG."""
+"""Samples of each sentence; the third has no EEG."""
 
 
 def eeg(number, length=None):
-    """EEG [105, time] of a sentence, another one for each."""
+    """EEG [105, time] of a sentence, different for each."""
     rng = np.random.default_rng(number)
     return rng.standard_normal((105, LENGTHS[number] if length is None else length)) * 10
 
